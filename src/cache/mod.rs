@@ -1,0 +1,1 @@
+//! Rank 2: bounded blocks, sealed spill, single flight.

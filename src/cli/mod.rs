@@ -1,0 +1,1 @@
+//! Rank 8: commands; wires the layers.

@@ -1,0 +1,1 @@
+//! Rank 5: a file at a snapshot as extents over volumes, and their bytes.

@@ -1,0 +1,1 @@
+//! Rank 1: sans-IO parsers of what duplicity writes.

@@ -1,0 +1,1 @@
+//! Rank 7: the only module that knows the FUSE crate.

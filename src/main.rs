@@ -1,0 +1,3 @@
+//! The `dupfs` program.
+
+fn main() {}

@@ -1,0 +1,37 @@
+//! What a tar header of duplicity tells of an object.
+
+/// The type of an object in a backup, with what only that type has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link and its target, raw bytes.
+    Symlink(Box<[u8]>),
+    /// A named pipe.
+    Fifo,
+    /// A character device: major, minor.
+    CharDevice(u32, u32),
+    /// A block device: major, minor.
+    BlockDevice(u32, u32),
+}
+
+/// Metadata of an object as stored in signature and volume headers (FORMAT.md 4.2).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EntryMeta {
+    /// Type of the object.
+    pub kind: EntryKind,
+    /// The low 12 bits of the mode.
+    pub mode: u16,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Owner's name, raw bytes; empty if it was unknown.
+    pub uname: Box<[u8]>,
+    /// Group's name, raw bytes; empty if it was unknown.
+    pub gname: Box<[u8]>,
+    /// Modification time, whole seconds since 1970-01-01 UTC.
+    pub mtime: i64,
+}

@@ -1,0 +1,13 @@
+//! Rank 0: the vocabulary that every layer shares, so that no import cycle has a reason.
+
+mod class;
+mod entry;
+mod ids;
+mod path;
+mod time;
+
+pub use class::{Classified, ErrorClass};
+pub use entry::{EntryKind, EntryMeta};
+pub use ids::{ByteRange, SetIndex, VolumeId, VolumeNumber};
+pub use path::{ArchivePath, PathError, escape_bytes};
+pub use time::BackupTime;

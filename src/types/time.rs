@@ -1,0 +1,27 @@
+//! Times of backup sets.
+
+use std::fmt;
+
+/// A set's time: whole seconds since 1970-01-01 UTC. Displayed as duplicity names it: `YYYYMMDDTHHMMSSZ`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackupTime(pub i64);
+
+impl fmt::Display for BackupTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_second(self.0) {
+            Ok(t) => write!(f, "{}", t.strftime("%Y%m%dT%H%M%SZ")),
+            Err(_) => write!(f, "@{}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn displays_as_duplicity_names_it() {
+        assert_eq!(BackupTime(1_485_569_700).to_string(), "20170128T021500Z");
+        assert_eq!(BackupTime(i64::MAX).to_string(), "@9223372036854775807");
+    }
+}

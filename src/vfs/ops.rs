@@ -1,0 +1,174 @@
+//! What a mounted tree answers, without FUSE types: the contract between the tree and whoever serves it.
+
+use std::time::Duration;
+
+use super::error::FsError;
+
+/// An inode number. The root is [`ROOT_INO`]; numbers are stable over remounts of the same backup.
+pub type Ino = u64;
+
+/// The root's inode number.
+pub const ROOT_INO: Ino = 1;
+
+/// Whether an operation may wait for the store or for decoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Answer from memory at once, or fail with [`FsError::WouldBlock`] so that the caller can ask again from a thread
+    /// that may wait.
+    Never,
+    /// Fetch and decode what the answer needs.
+    Allowed,
+}
+
+/// Type of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NodeKind {
+    /// Regular file.
+    File,
+    /// Directory.
+    Dir,
+    /// Symbolic link.
+    Symlink,
+    /// Named pipe.
+    Fifo,
+    /// Character device.
+    CharDevice,
+    /// Block device.
+    BlockDevice,
+}
+
+/// Attributes of an inode, as `stat` shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number.
+    pub ino: Ino,
+    /// Type.
+    pub kind: NodeKind,
+    /// The low 12 mode bits.
+    pub perm: u16,
+    /// Link count: 1, for directories 2 plus the number of subdirectories.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size in bytes; an upper bound if `exact` is false.
+    pub size: u64,
+    /// Size in 512-byte blocks.
+    pub blocks: u64,
+    /// Modification time, whole seconds since 1970-01-01 UTC.
+    pub mtime: i64,
+    /// Device number (major, minor) of device nodes.
+    pub rdev: (u32, u32),
+    /// Whether `size` is the exact size. `lookup` and `readdir` may answer before it is known; `getattr` answers with
+    /// exact sizes only (or with the bound under `-o sizes=bound`, and then `attr_ttl` is zero).
+    pub exact: bool,
+    /// How long these attributes may be cached. Zero when `exact` is false.
+    pub attr_ttl: Duration,
+    /// How long the name that led here may be cached.
+    pub entry_ttl: Duration,
+}
+
+/// One name in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirEntry<'a> {
+    /// Inode number.
+    pub ino: Ino,
+    /// Type.
+    pub kind: NodeKind,
+    /// Where the listing continues after this entry: pass it as `offset`.
+    pub next_offset: u64,
+    /// The name's raw bytes.
+    pub name: &'a [u8],
+}
+
+/// An open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Handle to pass to `read` and `release`.
+    pub handle: u64,
+    /// Whether the kernel may keep the pages of earlier opens: the content of this inode never changes.
+    pub keep_cache: bool,
+    /// Whether the kernel must not cache or trust the size (content of unknown length).
+    pub direct_io: bool,
+}
+
+/// What `statfs` tells; sizes in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FsStats {
+    /// Bytes that the backup takes in the store, as far as listed.
+    pub total_bytes: u64,
+    /// Number of inodes known so far.
+    pub files: u64,
+}
+
+/// A read-only file system over inode numbers. All methods may be called from many threads at once, and none holds a
+/// lock while it fetches or decodes.
+pub trait FileSystem: Send + Sync {
+    /// The attributes of `name` in directory `parent`.
+    ///
+    /// # Errors
+    /// [`FsError`]: NotFound only when the index says that the name does not exist.
+    fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError>;
+
+    /// The attributes of `ino`, with the exact size.
+    ///
+    /// # Errors
+    /// [`FsError`] when the size cannot be found: never a wrong size.
+    fn getattr(&self, ino: Ino, wait: Wait) -> Result<Attr, FsError>;
+
+    /// The target of symbolic link `ino`.
+    ///
+    /// # Errors
+    /// [`FsError`]; Invalid if it is no link.
+    fn readlink(&self, ino: Ino, wait: Wait) -> Result<Vec<u8>, FsError>;
+
+    /// The parent directory of directory `ino`; the root's parent is the root.
+    ///
+    /// # Errors
+    /// [`FsError`]; Invalid if it is no directory.
+    fn parent(&self, ino: Ino) -> Result<Ino, FsError>;
+
+    /// Emits the entries of directory `ino` after `offset` (0 for the start; `.` and `..` are the caller's), until
+    /// `emit` returns false.
+    ///
+    /// # Errors
+    /// [`FsError`]: a directory that cannot be read is an error, never an empty listing.
+    fn readdir(
+        &self,
+        ino: Ino,
+        offset: u64,
+        wait: Wait,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError>;
+
+    /// Opens regular file `ino` for reading.
+    ///
+    /// # Errors
+    /// [`FsError`] when the content cannot be located.
+    fn open(&self, ino: Ino, wait: Wait) -> Result<Opened, FsError>;
+
+    /// Up to `size` bytes of `ino` at `offset`; shorter only at the end of the file.
+    ///
+    /// # Errors
+    /// [`FsError`] when a byte of the range cannot be served: never fewer bytes instead.
+    fn read(&self, ino: Ino, handle: u64, offset: u64, size: usize, wait: Wait) -> Result<Vec<u8>, FsError>;
+
+    /// Ends the use of `handle`.
+    fn release(&self, ino: Ino, handle: u64);
+
+    /// Names of the extended attributes of `ino`.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>, FsError>;
+
+    /// The value of an extended attribute, `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError>;
+
+    /// Sizes for `statfs`; never touches the store.
+    fn stats(&self) -> FsStats;
+}
