@@ -134,13 +134,13 @@ fn content_links_and_attributes_are_read() {
     assert_eq!(middle[..], pattern(BIG)[1_234_567..1_239_567]);
 
     let attribute = |name: &str| {
-        let mut value = vec![0; 100];
+        let mut value = [0; 100];
         rustix::fs::getxattr(served.path("hello.txt"), name, &mut value[..]).map(|n| value[..n].to_vec())
     };
     assert_eq!(attribute("user.dupfs.set"), Ok(b"2".to_vec()));
     assert_eq!(attribute("user.dupfs.volumes"), Ok(b"vol1".to_vec()));
     assert_eq!(attribute("user.other"), Err(rustix::io::Errno::NODATA));
-    let mut list = vec![0; 100];
+    let mut list = [0; 100];
     let len = rustix::fs::listxattr(served.path("hello.txt"), &mut list[..]).unwrap();
     assert_eq!(&list[..len], b"user.dupfs.set\0user.dupfs.volumes\0");
     let mut short = [0; 3];
