@@ -32,14 +32,12 @@ impl Delta {
     pub(super) fn read(volumes: &dyn Volumes, file: &FileRef, stream: &Stream) -> Result<Self, ContentError> {
         let mut cursor = Cursor { volumes, file, stream, window: Vec::new(), window_at: 0 };
         let mut at = delta::MAGIC.len() as u64;
-        if cursor.head(0)?.get(..delta::MAGIC.len()) != Some(&delta::MAGIC[..]) {
-            return Err(cursor.damaged("it does not begin with librsync's magic number"));
-        }
+        delta::check_magic(cursor.head(0)?).map_err(|e| damaged(volumes, file, stream, &e.to_string()))?;
         let mut ops = Vec::new();
         let mut out_len = 0u64;
         loop {
             let head = cursor.head(at)?;
-            match delta::parse_op(head).map_err(|e| damaged(volumes, file, stream, &e.to_string()))? {
+            match delta::parse_op(head).map_err(|e| damaged(volumes, file, stream, &e.at(at).to_string()))? {
                 Step::NeedMore => return Err(cursor.damaged("it ends before its end mark")),
                 Step::End => break,
                 Step::Literal { header_len, len } => {

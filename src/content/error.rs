@@ -28,7 +28,9 @@ pub enum ContentError {
         set: Arc<str>,
     },
     /// Parts of the file are missing between those that are there.
-    #[error("{path}: {set} holds only some of its parts ({detail}): that backup was interrupted; try the snapshot before or after")]
+    #[error(
+        "{path}: {set} holds only some of its parts ({detail}): that backup was interrupted; try the snapshot before or after"
+    )]
     Incomplete {
         /// The file.
         path: ArchivePath,
@@ -66,7 +68,9 @@ pub enum ContentError {
         set: Arc<str>,
     },
     /// The stored data has another size than the signature allows.
-    #[error("{path}: {set} holds {size} bytes of it, which its signature rules out: the stored data is not the file that was signed")]
+    #[error(
+        "{path}: {set} holds {size} bytes of it, which its signature rules out: the stored data is not the file that was signed"
+    )]
     Size {
         /// The file.
         path: ArchivePath,

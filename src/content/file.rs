@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::format::SizeBounds;
+use crate::format::sigtar::SizeBounds;
 use crate::tree::{FileVersion, Line, NodeId, VersionId};
 use crate::types::{ArchivePath, SetIndex};
 use crate::volume::Volumes;

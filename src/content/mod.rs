@@ -10,10 +10,12 @@ mod file;
 mod plan;
 mod stream;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::cache::ByteLru;
 use crate::format::difftar::DiffKind;
+use crate::storage::sync::lock;
+use crate::tree::VersionId;
 use crate::types::EntryMeta;
 use crate::volume::Volumes;
 
@@ -35,14 +37,14 @@ struct Located {
 /// What the content layer has learnt: located streams, parsed deltas and composed plans, bounded in bytes.
 #[derive(Debug)]
 pub struct Content {
-    located: ByteLru<FileKey, Located>,
-    plans: ByteLru<FileKey, Arc<Plan>>,
+    located: Mutex<ByteLru<FileKey, Located>>,
+    plans: Mutex<ByteLru<FileKey, Arc<Plan>>>,
 }
 
 impl Content {
     /// A content layer that keeps up to `bytes` of what it learns.
     pub fn new(bytes: u64) -> Self {
-        Self { located: ByteLru::new(bytes / 2), plans: ByteLru::new(bytes / 2) }
+        Self { located: Mutex::new(ByteLru::new(bytes / 2)), plans: Mutex::new(ByteLru::new(bytes / 2)) }
     }
 
     /// The exact size of `file` in bytes, and the metadata that stands beside its data where that differs from the
@@ -73,13 +75,13 @@ impl Content {
     /// [`ContentError`] when a delta or the base of the chain cannot be found or read.
     pub fn plan(&self, volumes: &dyn Volumes, file: &FileRef) -> Result<Arc<Plan>, ContentError> {
         let version = file.version().ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
-        if let Some(plan) = self.plans.get(&file.key(version.id)) {
+        if let Some(plan) = self.known_plan(file, version.id) {
             return Ok(plan);
         }
         let mut pending: Vec<(Arc<Stream>, Arc<Delta>)> = Vec::new();
         let mut base: Option<Arc<Plan>> = None;
         for (index, older) in file.history.iter().enumerate() {
-            if let Some(known) = self.plans.get(&file.key(older.id)) {
+            if let Some(known) = self.known_plan(file, older.id) {
                 base = Some(known);
                 break;
             }
@@ -109,8 +111,13 @@ impl Content {
             base = Some(Arc::new(Plan::compose(base.as_deref(), &delta, stream)));
         }
         let plan = base.ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
-        self.plans.insert(file.key(version.id), Arc::clone(&plan), plan.weight());
+        let evicted = lock(&self.plans).insert(file.key(version.id), Arc::clone(&plan), plan.weight());
+        drop(evicted);
         Ok(plan)
+    }
+
+    fn known_plan(&self, file: &FileRef, version: VersionId) -> Option<Arc<Plan>> {
+        lock(&self.plans).get(&file.key(version)).cloned()
     }
 
     /// The stream, and for deltas the ops, of the version `index` steps back in the file's history.
@@ -118,7 +125,8 @@ impl Content {
         let not_file = || ContentError::NotFile { path: file.path.clone() };
         let version = file.history.get(index).ok_or_else(not_file)?;
         let key = file.key(version.id);
-        if let Some(located) = self.located.get(&key) {
+        let known = lock(&self.located).get(&key).cloned();
+        if let Some(located) = known {
             return Ok(located);
         }
         let stream = Arc::new(Stream::locate(volumes, file, version.position)?);
@@ -128,7 +136,8 @@ impl Content {
         };
         let ops = delta.as_ref().map_or(0, |d| d.ops.len() * size_of::<Op>());
         let located = Located { stream, delta };
-        self.located.insert(key, located.clone(), (ops + 512) as u64);
+        let evicted = lock(&self.located).insert(key, located.clone(), (ops + 512) as u64);
+        drop(evicted);
         Ok(located)
     }
 }

@@ -152,7 +152,17 @@ impl Plan {
             return;
         }
         let mut next = 0u32;
-        let renumbered: Vec<u32> = used.iter().map(|&u| if u { next += 1; next - 1 } else { LOST }).collect();
+        let renumbered: Vec<u32> = used
+            .iter()
+            .map(|&u| {
+                if u {
+                    next += 1;
+                    next - 1
+                } else {
+                    LOST
+                }
+            })
+            .collect();
         for extent in &mut self.extents {
             extent.stream = renumbered.get(extent.stream as usize).copied().unwrap_or(LOST);
         }

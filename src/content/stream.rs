@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::ContentError;
 use super::file::{FileRef, set_label};
 use crate::format::difftar::{self, DiffKind};
-use crate::format::manifest::{Manifest, PartKey};
+use crate::format::manifest::{Manifest, Part as PartKey};
 use crate::types::{ArchivePath, ByteRange, EntryMeta, SetIndex, VolumeId, VolumeNumber};
 use crate::volume::{MemberTable, Part, Run, VolumeError, Volumes};
 
@@ -214,19 +214,11 @@ impl<'a> Finder<'a> {
 
     /// The run of the path under a name that its writer mangled (FORMAT.md 4.3). Where two names were mangled alike,
     /// the order decides: volumes and signature archives list the same objects in the same order.
-    fn find_mangled(
-        &self,
-        table: &MemberTable,
-        volume: VolumeNumber,
-        fits: &dyn Fn(&Run) -> bool,
-    ) -> Option<usize> {
+    fn find_mangled(&self, table: &MemberTable, volume: VolumeNumber, fits: &dyn Fn(&Run) -> bool) -> Option<usize> {
         for form in difftar::mangled_forms(&self.file.path) {
             let Ok(mangled) = ArchivePath::parse(&form) else { continue };
-            let runs: Vec<usize> = table
-                .runs_of(&mangled)
-                .filter(|(_, run)| fits(run))
-                .map(|(index, _)| index)
-                .collect();
+            let runs: Vec<usize> =
+                table.runs_of(&mangled).filter(|(_, run)| fits(run)).map(|(index, _)| index).collect();
             match *runs.as_slice() {
                 [] => {}
                 [only] => return Some(only),

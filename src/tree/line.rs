@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::TreeError;
 use super::load::{self, Staged};
@@ -51,7 +51,7 @@ impl Line {
             if let Some(error) = self.known_failure(depth) {
                 return Err(error);
             }
-            self.flight.run((), patience, || TreeError::Deadline, || self.load(repository, depth))?;
+            self.flight.run_until((), Instant::now().checked_add(patience), || self.load(repository, depth))?;
         }
         Ok(())
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::TreeError;
 use super::table::{Change, Gap};
+use crate::format::FormatError;
 use crate::format::difftar::DiffKind;
-use crate::format::sigtar::{SigChange, SigEntry, SigtarReader};
-use crate::format::SizeBounds;
+use crate::format::sigtar::{SigChange, SigEntry, SigtarReader, SigtarSink, SizeBounds};
 use crate::types::{ArchivePath, Classified, ErrorClass, SetIndex, VolumeId};
 use crate::volume::{MemberTable, Repository, Run, VolumeError};
 
@@ -48,19 +48,31 @@ fn from_signatures(repository: &Repository, set: SetIndex) -> Result<Staged, Vol
 }
 
 fn read_sigtar(object: &str, plain: &mut dyn Read, staged: &mut Staged) -> Result<(), VolumeError> {
-    let mut reader = SigtarReader::new(|entry: SigEntry| staged.entries.push(change_of(entry)));
+    let mut reader = SigtarReader::default();
     let mut chunk = vec![0; 256 << 10];
     loop {
         match plain.read(&mut chunk) {
             Ok(0) => break,
-            Ok(n) => reader
-                .feed(chunk.get(..n).unwrap_or(&[]))
-                .map_err(|e| VolumeError::from_format(object, &e))?,
+            Ok(n) => {
+                reader.feed(chunk.get(..n).unwrap_or(&[]), staged).map_err(|e| VolumeError::from_format(object, &e))?
+            }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(VolumeError::from_io(object, &e)),
         }
     }
     reader.finish().map_err(|e| VolumeError::from_format(object, &e))
+}
+
+impl SigtarSink for Staged {
+    fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
+        self.entries.push(change_of(entry));
+        Ok(())
+    }
+
+    /// An archive with an entry that cannot be understood is not trusted for the others either.
+    fn problem(&mut self, problem: FormatError) -> Result<(), FormatError> {
+        Err(problem)
+    }
 }
 
 fn change_of(entry: SigEntry) -> (ArchivePath, Change) {
@@ -75,12 +87,16 @@ fn from_volumes(repository: &Repository, set: SetIndex, position: u32) -> Result
     let manifest = repository.manifest(set)?;
     let mut staged = Staged::default();
     let mut last_end: Option<ArchivePath> = None;
-    for listed in manifest.volumes() {
+    for listed in &manifest.volumes {
         match repository.members(VolumeId { set, number: listed.number }) {
             Ok(members) => stage_members(&members, &mut staged),
             Err(error) if error.class().is_transient() => return Err(error.into()),
             Err(error) => {
-                log::error!("{error}; what lies between {} and {} in this set is not known", label(&last_end), listed.end.0);
+                log::error!(
+                    "{error}; what lies between {} and {} in this set is not known",
+                    label(&last_end),
+                    listed.end.0
+                );
                 staged.gaps.push(Gap {
                     position,
                     after: last_end.clone(),
@@ -119,5 +135,5 @@ fn stage_members(members: &MemberTable, staged: &mut Staged) {
 fn bounds_of(members: &MemberTable, run: &Run) -> Option<SizeBounds> {
     let whole = run.kind == DiffKind::Snapshot && !run.multivol;
     let len = members.parts(run).first().map(|p| p.len)?;
-    whole.then(|| SizeBounds::exactly(len))
+    whole.then_some(SizeBounds { blocks: 1, min: len, max: len })
 }

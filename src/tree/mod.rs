@@ -4,6 +4,7 @@ mod line;
 mod load;
 mod table;
 
+use crate::cache::FlightFailure;
 use crate::types::{Classified, ErrorClass};
 use crate::volume::VolumeError;
 
@@ -25,9 +26,9 @@ pub enum TreeError {
     /// More paths or versions than a table can number.
     #[error("the backup has more than four thousand million paths or versions")]
     TooLarge,
-    /// No answer within the time allowed.
-    #[error("the signature archives were not read within the deadline")]
-    Deadline,
+    /// Waiting for another reader's work gave nothing.
+    #[error(transparent)]
+    Flight(#[from] FlightFailure),
     /// A worker failed in a way that is a defect of dupfs.
     #[error("reading a signature archive failed inside dupfs; please report it")]
     Panicked,
@@ -39,7 +40,7 @@ impl Classified for TreeError {
             Self::Volume(error) => error.class(),
             Self::NoSet { .. } => ErrorClass::Corrupt,
             Self::TooLarge => ErrorClass::Unsupported,
-            Self::Deadline => ErrorClass::Timeout,
+            Self::Flight(failure) => failure.class(),
             Self::Panicked => ErrorClass::Io,
         }
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::TreeError;
-use crate::format::SizeBounds;
+use crate::format::sigtar::SizeBounds;
 use crate::types::{ArchivePath, EntryKind, EntryMeta};
 
 /// A path's number in a [`Table`]. The root is 0.
@@ -29,7 +29,6 @@ pub struct VersionId(pub u32);
 
 const NONE: u32 = u32::MAX;
 const SIZE_UNKNOWN: u64 = u64::MAX;
-
 
 /// What one set says of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,9 +71,9 @@ struct Version {
     mode: u16,
     kind: Packed,
     mtime: i64,
-    /// n blocks of `block_len`, as bounds; `upto == SIZE_UNKNOWN` where no signature was at hand.
-    over: u64,
-    upto: u64,
+    /// Bounds of the size; `max == SIZE_UNKNOWN` where no signature was at hand.
+    min: u64,
+    max: u64,
     exact: AtomicU64,
 }
 
@@ -118,9 +117,10 @@ impl Gap {
     /// Whether an object at `path`, or for directories below it, may be among what is lost.
     fn touches(&self, path: &ArchivePath, below: bool) -> bool {
         let ends_before = self.upto.as_ref().is_some_and(|upto| upto < path);
-        let starts_after = self.after.as_ref().is_some_and(|after| {
-            if below { after > path && !is_below(after, path) } else { after >= path }
-        });
+        let starts_after = self
+            .after
+            .as_ref()
+            .is_some_and(|after| if below { after > path && !is_below(after, path) } else { after >= path });
         !ends_before && !starts_after
     }
 }
@@ -225,12 +225,12 @@ impl Table {
                 (self.intern_owner(owner)?, meta.mode, meta.mtime, kind)
             }
         };
-        let (over, upto) = bounds.map_or((0, SIZE_UNKNOWN), |b| (b.over, b.upto));
-        let exact = AtomicU64::new(if upto == 0 { 0 } else { SIZE_UNKNOWN });
+        let (min, max) = bounds.map_or((0, SIZE_UNKNOWN), |b| (b.min, b.max));
+        let exact = AtomicU64::new(bounds.and_then(|b| b.exact()).unwrap_or(SIZE_UNKNOWN));
         let id = number(self.versions.len())?;
         let Some(slot) = self.nodes.get_mut(index(node)) else { return Err(TreeError::TooLarge) };
         let older = std::mem::replace(&mut slot.newest, id);
-        self.versions.push(Version { position, older, node, owner, mode, kind, mtime, over, upto, exact });
+        self.versions.push(Version { position, older, node, owner, mode, kind, mtime, min, max, exact });
         Ok(())
     }
 
@@ -475,7 +475,7 @@ impl Table {
 
 impl Version {
     fn bounds(&self) -> Option<SizeBounds> {
-        (self.upto != SIZE_UNKNOWN).then_some(SizeBounds { over: self.over, upto: self.upto })
+        (self.max != SIZE_UNKNOWN).then_some(SizeBounds { blocks: 0, min: self.min, max: self.max })
     }
 }
 

@@ -47,12 +47,7 @@ impl TreeFs {
         }
     }
 
-    fn list_root(
-        &self,
-        offset: u64,
-        wait: Wait,
-        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
-    ) -> Result<(), FsError> {
+    fn list_root(&self, offset: u64, wait: Wait, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
         let entries: Vec<(Inode, NodeKind, &[u8])> = match &self.root {
             RootNode::Single(snapshot, node, name) => {
                 let kind = kind_of(&self.find(*snapshot, *node, wait)?.meta.kind);
@@ -102,9 +97,7 @@ impl TreeFs {
         let table = line.table();
         match table.gap_at(&table.path(node), true, depth) {
             // The names that are known were listed; an error at the end keeps anybody from taking them for all.
-            Some(gap) => {
-                Err(FsError::failed(gap.class, format!("the listing may lack names: {}", gap.reason)))
-            }
+            Some(gap) => Err(FsError::failed(gap.class, format!("the listing may lack names: {}", gap.reason))),
             None => Ok(()),
         }
     }

@@ -21,6 +21,8 @@ pub(super) struct Found {
     exact: Option<u64>,
     /// Upper bound of the size of a regular file.
     bound: u64,
+    /// Whether `bound` comes from a signature.
+    bounded: bool,
 }
 
 impl TreeFs {
@@ -74,7 +76,7 @@ impl TreeFs {
             Inode::Node(snapshot, node) => (snapshot, node),
         };
         let mut found = self.find(snapshot, node, wait)?;
-        if found.meta.kind == EntryKind::File && found.exact.is_none() && !self.size_bounds {
+        if found.meta.kind == EntryKind::File && found.exact.is_none() && !(self.size_bounds && found.bounded) {
             let file = self.file(snapshot, node, wait)?;
             let (size, beside) = self.ask(wait, |volumes| self.content.stat(volumes, &file))?;
             self.note_stale(&file, beside.as_ref());
@@ -104,13 +106,14 @@ impl TreeFs {
                 return Err(FsError::not_found());
             }
             let mtime = self.snapshot(snapshot)?.time.0;
-            return Ok(Found { version: None, meta: implied_dir(mtime), exact: None, bound: 0 });
+            return Ok(Found { version: None, meta: implied_dir(mtime), exact: None, bound: 0, bounded: true });
         };
         let meta = table.meta(version).ok_or_else(FsError::not_found)?;
         let exact = table.exact_size(version);
         // Without a signature nothing bounds the size; the kernel asks again before it believes this one.
-        let bound = exact.or_else(|| table.bounds(version).map(|b| b.upto)).unwrap_or(i64::MAX.unsigned_abs());
-        Ok(Found { version: Some(version), meta, exact, bound })
+        let known = exact.or_else(|| table.bounds(version).map(|b| b.max));
+        let bound = known.unwrap_or(i64::MAX.unsigned_abs());
+        Ok(Found { version: Some(version), meta, exact, bound, bounded: known.is_some() })
     }
 
     fn attr(&self, snapshot: usize, node: NodeId, found: &Found) -> Attr {
@@ -213,15 +216,7 @@ impl TreeFs {
 /// A directory that no set describes: something below it implies it, or the set is empty.
 fn implied_dir(mtime: i64) -> EntryMeta {
     let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
-    EntryMeta {
-        kind: EntryKind::Dir,
-        mode: 0o755,
-        uid,
-        gid,
-        uname: Box::default(),
-        gname: Box::default(),
-        mtime,
-    }
+    EntryMeta { kind: EntryKind::Dir, mode: 0o755, uid, gid, uname: Box::default(), gname: Box::default(), mtime }
 }
 
 fn count_subdirs(table: &Table, node: NodeId, depth: u32) -> u32 {

@@ -86,9 +86,8 @@ impl TreeFs {
     pub fn new(repository: Arc<Repository>, options: TreeOptions) -> Result<Self, FsError> {
         let collection = repository.collection();
         let tags = Tags::new(collection.snapshots());
-        let latest = collection
-            .latest()
-            .and_then(|latest| collection.snapshots().iter().position(|s| std::ptr::eq(s, latest)));
+        let latest =
+            collection.latest().and_then(|latest| collection.snapshots().iter().position(|s| std::ptr::eq(s, latest)));
         let mut fs = Self {
             forest: Forest::default(),
             content: Content::new(options.plan_bytes),
@@ -141,10 +140,10 @@ impl TreeFs {
 
     /// The name of a backup whose root is a single file: the last component of the path that was backed up.
     fn source_name(&self, snapshot: usize) -> Vec<u8> {
-        let set = self.snapshot(snapshot).ok().and_then(|s| s.lineage.last().copied());
+        let set = self.snapshot(snapshot).ok().and_then(|s| s.lineage().last().copied());
         let manifest = set.and_then(|set| self.repository.manifest(set).ok());
         let source = manifest.and_then(|m| m.localdir.clone()).unwrap_or_default();
-        let name = source.rsplit(|&b| b == b'/').find(|name| !matches!(name, b"" | b"." | b".."));
+        let name = source.rsplit(|&b| b == b'/').find(|name| !matches!(*name, b"" | b"." | b".."));
         name.map_or_else(|| b"file".to_vec(), <[u8]>::to_vec)
     }
 
@@ -319,4 +318,3 @@ pub(super) fn ttl(inode: Inode) -> Duration {
         Inode::Root | Inode::Snapshots | Inode::Latest => SOON,
     }
 }
-

@@ -46,7 +46,7 @@ impl TreeFs {
                 Wait::Never => self.repository.cached_manifest(set).ok_or(FsError::WouldBlock)?,
                 Wait::Allowed => self.repository.manifest(set).map_err(|e| volume_error(&e))?,
             };
-            found.extend(manifest.volumes_of(&file.path).map(|v| VolumeId { set, number: v.number }));
+            found.extend(manifest.volumes_of(&file.path).iter().map(|v| VolumeId { set, number: v.number }));
         }
         Ok(found)
     }

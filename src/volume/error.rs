@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cache::FlightFailure;
 use crate::codec::{self, CodecError};
 use crate::format::FormatError;
 use crate::storage::StorageError;
@@ -21,7 +22,9 @@ pub enum VolumeError {
         reason: Arc<str>,
     },
     /// The stored bytes are not those the manifest was written for.
-    #[error("{object}: its {kind} is not the one in the manifest: the stored file is damaged or was replaced; copy it back from another replica of the backup")]
+    #[error(
+        "{object}: its {kind} is not the one in the manifest: the stored file is damaged or was replaced; copy it back from another replica of the backup"
+    )]
     HashMismatch {
         /// The object's name in the store.
         object: Arc<str>,
@@ -29,7 +32,9 @@ pub enum VolumeError {
         kind: &'static str,
     },
     /// The manifest names a volume that the store does not have.
-    #[error("volume {number} of {set} is not in the store, though the manifest names it: copy it back from another replica")]
+    #[error(
+        "volume {number} of {set} is not in the store, though the manifest names it: copy it back from another replica"
+    )]
     NoVolume {
         /// The set, as people name it.
         set: Arc<str>,
@@ -48,12 +53,9 @@ pub enum VolumeError {
         /// The set, as people name it.
         set: Arc<str>,
     },
-    /// No answer within the time allowed.
-    #[error("{object}: no answer within the deadline")]
-    Deadline {
-        /// What was waited for.
-        object: Arc<str>,
-    },
+    /// Waiting for another reader's decode gave nothing.
+    #[error(transparent)]
+    Flight(#[from] FlightFailure),
     /// The answer needs fetching or decoding, and the caller asked only for what is at hand.
     #[error("not at hand")]
     NotAtHand,
@@ -82,7 +84,11 @@ impl VolumeError {
     }
 
     pub(crate) fn from_format(object: &str, error: &FormatError) -> Self {
-        Self::object(object, error.class(), strip_name(&error.to_string(), object))
+        match error {
+            // A parser that reads for itself passes the codec's or the store's own error on.
+            FormatError::Read { source, .. } => Self::from_io(object, source),
+            _ => Self::object(object, error.class(), strip_name(&error.to_string(), object)),
+        }
     }
 
     pub(crate) fn from_codec(object: &str, error: &CodecError) -> Self {
@@ -106,7 +112,7 @@ impl Classified for VolumeError {
             Self::Object { class, .. } => *class,
             Self::HashMismatch { .. } | Self::Range { .. } => ErrorClass::Corrupt,
             Self::NoVolume { .. } | Self::NoManifest { .. } | Self::NoSignatures { .. } => ErrorClass::Missing,
-            Self::Deadline { .. } => ErrorClass::Timeout,
+            Self::Flight(failure) => failure.class(),
             Self::NotAtHand => ErrorClass::Io,
         }
     }

@@ -10,10 +10,10 @@ use sha1::{Digest, Sha1};
 use super::error::VolumeError;
 use super::members::{MemberBuilder, MemberTable};
 use crate::codec::Decoder;
+use crate::format::FormatError;
 use crate::format::difftar;
 use crate::format::manifest::HashKind;
-use crate::format::tar::{TarEntry, TarSink, TarWalker};
-use crate::format::{FormatError, entry_meta};
+use crate::format::tar::{TarEntry, TarLimits, TarSink, TarWalker};
 use crate::storage::{ObjectInfo, ObjectStore};
 use crate::types::{Classified, ErrorClass};
 
@@ -101,7 +101,9 @@ pub(super) fn stream_object(
         .and_then(|mut plain| consume(&mut *plain));
     match decoded {
         Ok(()) => hashing.finish(name, expected),
-        Err(error) if error.class() == ErrorClass::Corrupt => Err(hashing.finish(name, expected).err().unwrap_or(error)),
+        Err(error) if error.class() == ErrorClass::Corrupt => {
+            Err(hashing.finish(name, expected).err().unwrap_or(error))
+        }
         Err(error) => Err(error),
     }
 }
@@ -126,7 +128,7 @@ pub(super) fn decode_volume(
 }
 
 fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink) -> Result<MemberTable, VolumeError> {
-    let mut walker = TarWalker::new();
+    let mut walker = TarWalker::new(TarLimits::default());
     let mut members = MemberSink::default();
     let mut plain_len = 0u64;
     for index in 0u32.. {
@@ -142,7 +144,7 @@ fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink)
             break;
         }
     }
-    walker.finish(&mut members).map_err(|e| VolumeError::from_format(object, &e))?;
+    walker.finish().map_err(|e| VolumeError::from_format(object, &e))?;
     Ok(members.builder.finish(plain_len))
 }
 
@@ -167,8 +169,16 @@ struct MemberSink {
 
 impl TarSink for MemberSink {
     fn entry(&mut self, entry: &TarEntry<'_>, data_offset: u64) -> Result<(), FormatError> {
-        let member = difftar::parse_member(entry.path, entry.offset)?;
-        self.builder.push(member, entry_meta(entry)?, data_offset, entry.size);
+        let member = difftar::parse_member(entry.path).map_err(|e| e.at(entry.header_offset))?;
+        self.builder.push(member, entry.meta()?, data_offset, entry.size);
+        Ok(())
+    }
+
+    fn data(&mut self, _bytes: &[u8]) -> Result<(), FormatError> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), FormatError> {
         Ok(())
     }
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use super::error::VolumeError;
 use super::members::MemberTable;
 use super::pass::{self, BLOCK, BlockSink};
-use super::repository::Repository;
+use super::repository::{Repository, lock};
 use crate::types::{ByteRange, VolumeId};
+
+/// Blocks of plaintext, in order.
+type Blocks = Vec<Arc<[u8]>>;
 
 /// How often a reader joins somebody else's decode before it runs one for its own range.
 const JOINS: usize = 2;
@@ -17,7 +20,7 @@ impl Repository {
     /// # Errors
     /// [`VolumeError`] when the volume is missing, damaged or cannot be decrypted.
     pub fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
-        match self.tables.get(&id) {
+        match self.cached_members(id) {
             Some(table) => Ok(table),
             None => self.decode(id, ByteRange::at(0, 0)).map(|(table, _)| table),
         }
@@ -25,7 +28,7 @@ impl Repository {
 
     /// The member table of volume `id` if it is at hand.
     pub fn cached_members(&self, id: VolumeId) -> Option<Arc<MemberTable>> {
-        self.tables.get(&id)
+        lock(&self.tables).get(&id).cloned()
     }
 
     /// Appends the bytes `range` of volume `id` to `out` if they can be read without fetching or decoding.
@@ -63,7 +66,7 @@ impl Repository {
     }
 
     /// The verified blocks of `range` if the cache holds them all.
-    fn collect(&self, id: VolumeId, range: ByteRange) -> Option<Vec<Arc<[u8]>>> {
+    fn collect(&self, id: VolumeId, range: ByteRange) -> Option<Blocks> {
         block_range(range)
             .map(|index| {
                 let pass = self.verified.pass_of(id, index)?;
@@ -73,15 +76,9 @@ impl Repository {
     }
 
     /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks.
-    #[allow(clippy::type_complexity)]
-    fn decode(
-        &self,
-        id: VolumeId,
-        wanted: ByteRange,
-    ) -> Result<(Arc<MemberTable>, Option<Vec<Arc<[u8]>>>), VolumeError> {
+    fn decode(&self, id: VolumeId, wanted: ByteRange) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
         let mut mine = None;
-        let object = || VolumeError::Deadline { object: self.describe(id).into() };
-        let table = self.volume_flight.run(id, self.patience, object, || {
+        let table = self.volume_flight.run_until(id, self.deadline(), || {
             let (table, blocks) = self.run_pass(id, wanted)?;
             mine = Some(blocks);
             Ok(table)
@@ -89,7 +86,7 @@ impl Repository {
         Ok((table, mine))
     }
 
-    fn run_pass(&self, id: VolumeId, wanted: ByteRange) -> Result<(Arc<MemberTable>, Vec<Arc<[u8]>>), VolumeError> {
+    fn run_pass(&self, id: VolumeId, wanted: ByteRange) -> Result<(Arc<MemberTable>, Blocks), VolumeError> {
         let (object, expected) = self.volume_object(id)?;
         log::debug!("{}: fetching and decoding {} bytes", object.name, object.size);
         let pass = self.verified.begin();
@@ -100,7 +97,8 @@ impl Repository {
             Ok(table) => {
                 let table = Arc::new(table);
                 self.verified.publish(id, pass, blocks, &stored);
-                self.tables.insert(id, Arc::clone(&table), table.weight());
+                let evicted = lock(&self.tables).insert(id, Arc::clone(&table), table.weight());
+                drop(evicted);
                 Ok((table, kept))
             }
             Err(error) => {
@@ -156,7 +154,7 @@ struct PassSink<'a> {
     id: VolumeId,
     pass: u32,
     wanted: std::ops::Range<u32>,
-    kept: Vec<Arc<[u8]>>,
+    kept: Blocks,
     stored: Vec<u32>,
     blocks: u32,
     /// Bytes that may still go into the cache before and from the wanted range.

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::VolumeError;
-use super::pass::{self, ExpectedHash};
 use super::members::MemberTable;
+use super::pass::{self, ExpectedHash};
 use super::verified::Verified;
 use crate::cache::{BlockCache, ByteLru, CacheConfig, Flight};
 use crate::codec::Decoder;
@@ -39,7 +39,7 @@ pub struct Repository {
     pub(super) collection: Collection,
     manifests: Mutex<HashMap<SetIndex, Arc<Manifest>>>,
     manifest_flight: Flight<SetIndex, Arc<Manifest>, VolumeError>,
-    pub(super) tables: ByteLru<VolumeId, Arc<MemberTable>>,
+    pub(super) tables: Mutex<ByteLru<VolumeId, Arc<MemberTable>>>,
     pub(super) blocks: BlockCache<BlockKey>,
     pub(super) verified: Verified,
     pub(super) volume_flight: Flight<VolumeId, Arc<MemberTable>, VolumeError>,
@@ -64,7 +64,7 @@ impl Repository {
             collection,
             manifests: Mutex::default(),
             manifest_flight: Flight::new(),
-            tables: ByteLru::new(limits.tables),
+            tables: Mutex::new(ByteLru::new(limits.tables)),
             blocks: BlockCache::new(limits.cache),
             verified: Verified::default(),
             volume_flight: Flight::new(),
@@ -106,8 +106,7 @@ impl Repository {
         }
         let record = self.set(set)?;
         let object = record.manifest.as_ref().ok_or_else(|| VolumeError::NoManifest { set: record.label().into() })?;
-        let deadline = || VolumeError::Deadline { object: object.name.clone() };
-        self.manifest_flight.run(set, self.patience, deadline, || {
+        self.manifest_flight.run_until(set, self.deadline(), || {
             if let Some(manifest) = self.cached_manifest(set) {
                 return Ok(manifest);
             }
@@ -120,6 +119,11 @@ impl Repository {
     /// The set's manifest if it was read before.
     pub fn cached_manifest(&self, set: SetIndex) -> Option<Arc<Manifest>> {
         lock(&self.manifests).get(&set).cloned()
+    }
+
+    /// Until when somebody may wait for another's work that begins now.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.patience)
     }
 
     fn read_manifest(&self, object: &ObjectInfo) -> Result<Manifest, VolumeError> {
