@@ -340,7 +340,9 @@ mod tests {
         let good = outcome(&format!("[GNUPG:] BEGIN_DECRYPTION\n[GNUPG:] SESSION_KEY 7:{key}\n"), "");
         let session = good.session().unwrap();
         assert_eq!((session.cipher, session.key.len(), session.key[1]), (7, 16, 0x11));
-        for bad in [format!("SESSION_KEY 7:{key}"), format!("[GNUPG:] SESSION_KEY 9:{key}"), "[GNUPG:] SESSION_KEY ".into()] {
+        for bad in
+            [format!("SESSION_KEY 7:{key}"), format!("[GNUPG:] SESSION_KEY 9:{key}"), "[GNUPG:] SESSION_KEY ".into()]
+        {
             outcome(&bad, "").session().unwrap_err();
         }
     }
