@@ -176,10 +176,10 @@ impl Gpg {
         let mut command = Command::new(&self.options.binary);
         command.env_clear().envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.env("LC_ALL", "C");
-        if std::env::var_os("GPG_TTY").is_none() {
-            if let Some(tty) = terminal() {
-                command.env("GPG_TTY", tty);
-            }
+        if std::env::var_os("GPG_TTY").is_none()
+            && let Some(tty) = terminal()
+        {
+            command.env("GPG_TTY", tty);
         }
         if let Some(home) = &self.options.home {
             command.arg("--homedir").arg(home);

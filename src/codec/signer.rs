@@ -94,10 +94,11 @@ impl Verifier {
     }
 
     fn expect(&mut self, hash: HashAlgorithm) {
-        if self.contexts.len() < MAX_SIGNATURES && self.contexts.iter().all(|(known, _)| *known != hash) {
-            if let Ok(builder) = hash.context() {
-                self.contexts.push((hash, builder.for_signature(4)));
-            }
+        if self.contexts.len() < MAX_SIGNATURES
+            && self.contexts.iter().all(|(known, _)| *known != hash)
+            && let Ok(builder) = hash.context()
+        {
+            self.contexts.push((hash, builder.for_signature(4)));
         }
     }
 
