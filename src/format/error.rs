@@ -75,7 +75,9 @@ pub enum FormatError {
         why: &'static str,
     },
     /// The object is encrypted by gpgsm.
-    #[error("'{name}' is encrypted with gpgsm (S/MIME), which dupfs does not read; restore it with duplicity and gpgsm")]
+    #[error(
+        "'{name}' is encrypted with gpgsm (S/MIME), which dupfs does not read; restore it with duplicity and gpgsm"
+    )]
     Cms {
         /// The object's name.
         name: String,
@@ -143,9 +145,6 @@ mod tests {
     #[test]
     fn messages_are_one_line_with_an_offset() {
         let error = FormatError::entry(512, b"bad\nname", "unknown kind").at(1024);
-        assert_eq!(
-            error.to_string(),
-            "the archive entry 'bad\\x0aname' at byte 1536 is not duplicity's: unknown kind"
-        );
+        assert_eq!(error.to_string(), "the archive entry 'bad\\x0aname' at byte 1536 is not duplicity's: unknown kind");
     }
 }

@@ -1,6 +1,7 @@
 //! What the fuzz targets run, as plain functions: each takes any bytes and asserts what must hold for all of them. The
 //! targets in `fuzz/` call them, and so do the mutation tests.
 
+use super::FormatError;
 use super::delta::{self, Step};
 use super::difftar;
 use super::manifest::{Manifest, ManifestParser, Part};
@@ -8,7 +9,6 @@ use super::name;
 use super::sigtar::{SigEntry, SigtarReader, SigtarSink};
 use super::tar::{TarEntry, TarLimits, TarSink, TarWalker};
 use super::timespec;
-use super::FormatError;
 use crate::types::{ArchivePath, BackupTime};
 
 /// Names: what is accepted puts together again, and a known prefix gives the same as a found one.

@@ -33,11 +33,9 @@ pub fn parse_time(text: &str, now: BackupTime, standard_offset_seconds_east: i32
         return Ok(BackupTime(seconds));
     }
     match parse_interval(text) {
-        Some(Some(seconds)) => now
-            .0
-            .checked_sub(seconds)
-            .map(BackupTime)
-            .ok_or_else(|| refuse("the interval is too long")),
+        Some(Some(seconds)) => {
+            now.0.checked_sub(seconds).map(BackupTime).ok_or_else(|| refuse("the interval is too long"))
+        }
         Some(None) => Err(refuse("the interval is too long")),
         None => Err(refuse("duplicity does not know this form")),
     }
@@ -106,7 +104,8 @@ fn parse_date(text: &str, local: i64) -> Option<i64> {
         }
         Some(_) => return None,
         None => {
-            let mut fields = text.split(['-', '/']).map(|field| (field.len(), Cursor { rest: field }.digits(field.len())));
+            let mut fields =
+                text.split(['-', '/']).map(|field| (field.len(), Cursor { rest: field }.digits(field.len())));
             let (Some(a), Some(b), Some(c), None) = (fields.next(), fields.next(), fields.next(), fields.next()) else {
                 return None;
             };

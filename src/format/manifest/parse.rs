@@ -297,9 +297,7 @@ fn decimal(token: &[u8]) -> Option<u64> {
 }
 
 /// A path and its block number, which is left blank where there is none.
-fn position<'a>(
-    tokens: &mut impl Iterator<Item = &'a [u8]>,
-) -> Result<(ArchivePath, Option<u64>), &'static str> {
+fn position<'a>(tokens: &mut impl Iterator<Item = &'a [u8]>) -> Result<(ArchivePath, Option<u64>), &'static str> {
     let path = unquote(tokens.next().ok_or("a path is missing")?).ok_or("a path is not quoted rightly")?;
     let path = ArchivePath::parse(&path).map_err(|_| "a path leaves the tree")?;
     let block = match tokens.next() {
