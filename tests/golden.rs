@@ -11,7 +11,6 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use support::exec::{self, Dupfs};
 use support::mount::Mount;
