@@ -8,6 +8,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod check;
+mod keys;
 mod matrix;
+mod naming;
+mod restarts;
 mod source;
 mod tools;

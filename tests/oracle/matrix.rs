@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::check;
 use crate::source;
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::gpg::Home;
@@ -53,28 +54,18 @@ fn every_snapshot_equals_restore(what: &str, repo: &Repository, scratch: &Path) 
         repo.backup(i == 0, &states[state].root, time);
     }
     let mount = Mount::new(&repo.reader(), &repo.url(), &scratch.join("mnt"));
-    let mut listed: Vec<_> = std::fs::read_dir(mount.path().join("snapshots"))
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
-    listed.sort();
-    assert_eq!(listed, SETS.map(|(time, _)| stamp(time)), "{what}: the snapshots listed");
+    assert_eq!(check::snapshots(&mount), SETS.map(|(time, _)| stamp(time)), "{what}: the snapshots listed");
     let latest = std::fs::read_link(mount.path().join("latest")).unwrap();
     assert_eq!(latest, Path::new("snapshots").join(stamp(SETS[4].0)), "{what}: where latest points");
 
     let mut links = BTreeMap::new();
     for (i, (time, state)) in SETS.into_iter().enumerate() {
-        let restored_to = scratch.join(format!("restored-{i}"));
-        repo.restore(&time.to_string(), &restored_to, &[]);
-        let restored = Tree::walk(&restored_to);
         let earlier = if i == 0 { None } else { Some(&states[SETS[i - 1].1]) };
         stored_link_times(&mut links, earlier, &states[state]);
-        oracle_is_not_vacuous(&format!("{what}, restore of snapshot {i}"), &states[state], &restored, state);
-
         let rules = Rules { link_mtimes: links.clone(), clamp_mtime: true, sane: true, ..Rules::default() };
-        let shown = Tree::walk(&mount.path().join("snapshots").join(stamp(time)));
-        assert_same(&format!("{what}, snapshot {i}"), &restored, &shown, &rules);
-        std::fs::remove_dir_all(&restored_to).unwrap();
+        let restored = check::snapshot(&format!("{what}, snapshot {i}"), repo, &mount, time, &rules, scratch);
+        oracle_is_not_vacuous(&format!("{what}, restore of snapshot {i}"), &states[state], &restored, state);
+        std::fs::remove_dir_all(&restored.root).unwrap();
     }
     mount.unmount();
 }

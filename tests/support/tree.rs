@@ -82,7 +82,11 @@ impl Tree {
 }
 
 fn entry(path: &Path) -> Entry {
-    let meta = fs::symlink_metadata(path).unwrap_or_else(|e| panic!("lstat {}: {e}", path.display()));
+    lstat(path).unwrap_or_else(|e| panic!("lstat {}: {e}", path.display()))
+}
+
+fn lstat(path: &Path) -> std::io::Result<Entry> {
+    let meta = fs::symlink_metadata(path)?;
     let kind = match meta.file_type() {
         t if t.is_dir() => Kind::Dir,
         t if t.is_symlink() => Kind::Link,
@@ -93,10 +97,10 @@ fn entry(path: &Path) -> Entry {
         _ => Kind::File,
     };
     let target = match kind {
-        Kind::Link => fs::read_link(path).unwrap().into_os_string().into_vec(),
+        Kind::Link => fs::read_link(path)?.into_os_string().into_vec(),
         _ => Vec::new(),
     };
-    Entry {
+    Ok(Entry {
         kind,
         mode: meta.mode() & 0o7777,
         uid: meta.uid(),
@@ -107,7 +111,7 @@ fn entry(path: &Path) -> Entry {
         nlink: meta.nlink(),
         blocks: meta.blocks(),
         target,
-    }
+    })
 }
 
 /// What is not compared, because the side that serves as the truth does not have it.
