@@ -12,6 +12,8 @@ mod check;
 mod keys;
 mod matrix;
 mod naming;
+mod people;
 mod restarts;
 mod source;
+mod times;
 mod tools;

@@ -54,7 +54,7 @@ fn killed_after(repo: &Repository, full: bool, source: &Path, time: i64, volume:
 fn restarted(repo: &Repository, full: bool, source: &Path, time: i64) {
     let told = exec::run(&mut repo.backup_command(full, source, time + 60));
     let told = String::from_utf8_lossy(&told).into_owned();
-    assert!(told.contains("RESTART"), "duplicity did not restart the set:\n{told}");
+    assert!(told.contains("Restarting after volume"), "duplicity did not restart the set:\n{told}");
 }
 
 fn unchanged_source(version: &str, mode: Mode) {

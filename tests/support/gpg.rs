@@ -45,9 +45,13 @@ impl Home {
         command
     }
 
-    /// Makes a key pair (`algo` as gpg names it: `rsa2048`, `future-default` ...).
+    /// Makes a key pair, the primary key for signing and a subkey to encrypt to (`algo` as gpg names it: `rsa2048`, `future-default`).
     pub fn generate(&self, name: &str, algo: &str, passphrase: &str) -> Key {
         exec::run(self.gpg(passphrase).args(["--quick-gen-key", name, algo, "default", "never"]));
+        if algo != "future-default" {
+            let fingerprint = self.fingerprint(name);
+            exec::run(self.gpg(passphrase).args(["--quick-add-key", &fingerprint, algo, "encrypt", "never"]));
+        }
         let secret = self.dir.join(format!("{}.secret.asc", name.replace(' ', "-")));
         exec::run(self.gpg(passphrase).arg("--armor").arg("-o").arg(&secret).args(["--export-secret-keys", name]));
         Key { fingerprint: self.fingerprint(name), secret, passphrase: passphrase.to_owned() }
