@@ -183,13 +183,17 @@ fn signatures_are_what_librsync_writes() {
         sig = librsync.SigGenerator(int(sys.argv[2]))\n\
         sig.update(data)\n\
         sys.stdout.buffer.write(sig.getsig())\n";
+    // the interpreter that duplicity itself runs on
+    let duplicity = String::from_utf8(run("sh", &[OsStr::new("-c"), OsStr::new("command -v duplicity")])).unwrap();
+    let script = std::fs::read_to_string(duplicity.trim()).unwrap();
+    let python = script.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap().trim();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("content");
     for (size, block_len) in [(0usize, 512usize), (1, 512), (512, 512), (5000, 512), (70_000, 2048), (65_536, 4608)] {
         let content = super::tree::Dice::new(size as u64).bytes(size);
         std::fs::write(&file, &content).unwrap();
-        let arguments = [OsStr::new("-c"), OsStr::new(program), file.as_os_str(), &block_len.to_string().into()];
-        let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
-        assert!(super::rdiff::signature(&content, block_len) == run("python3", &arguments), "{size} bytes");
+        let blocks = block_len.to_string();
+        let arguments = [OsStr::new("-c"), OsStr::new(program), file.as_os_str(), OsStr::new(&blocks)];
+        assert!(super::rdiff::signature(&content, block_len) == run(python, &arguments), "{size} bytes");
     }
 }
