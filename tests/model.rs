@@ -7,3 +7,9 @@
 
 #[path = "model/mod.rs"]
 mod model;
+
+// Tests of the model itself.
+#[path = "model/doubt.rs"]
+mod doubt;
+#[path = "model/duplicity.rs"]
+mod duplicity;

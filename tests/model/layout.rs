@@ -179,7 +179,7 @@ pub(crate) fn layouts(oddities: Oddities) -> impl Strategy<Value = Layout> {
     let names = prop_oneof![
         4 => Just(Names::Long),
         1 => Just(Names::Short),
-        1 => (prop::sample::select(vec![0, -300, 120, 330, -210, 765]), prop::sample::select(vec![':', '_', '-']))
+        1 => (prop::sample::select(vec![0, -300, 120, 330, -210, 765]), prop::sample::select(vec![':', '_', '=']))
             .prop_map(|(offset, separator)| Names::Old(offset, separator)),
     ];
     let prefixes = prop_oneof![

@@ -4,12 +4,14 @@
 // Two test programs share these modules, and each uses a part of them.
 #![allow(dead_code)]
 
+pub(crate) mod check;
 pub(crate) mod encode;
-#[cfg(test)]
-mod duplicity;
 pub(crate) mod history;
 pub(crate) mod layout;
+pub(crate) mod mirror;
 pub(crate) mod naming;
+pub(crate) mod plan;
 pub(crate) mod rdiff;
+pub(crate) mod store;
 pub(crate) mod tar;
 pub(crate) mod tree;
