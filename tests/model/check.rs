@@ -124,8 +124,8 @@ impl Checker<'_> {
             return None;
         }
         let lone = self.repository.sets[set].tree[&Path::new()].content().is_some();
-        let may_fail = self.blame.tree(self.repository, set)
-            || lone && self.blame.content(self.repository, set, &Path::new());
+        let may_fail =
+            self.blame.tree(self.repository, set) || lone && self.blame.content(self.repository, set, &Path::new());
         Some(self.judge(found, may_fail, || format!("snapshot {name}"))?.ino)
     }
 
@@ -296,7 +296,8 @@ impl Checker<'_> {
         slices.extend([(len, 4096), (len + 1, 1), (len + 100_000, CHUNK), (len.saturating_sub(4096), 8192), (0, 0)]);
         for _ in 0..6 {
             let near = self.dice.below(len / 65_536 + 1) * 65_536;
-            let at = if self.dice.one_in(2) { near.saturating_sub(self.dice.below(3)) } else { self.dice.below(len + 1) };
+            let at =
+                if self.dice.one_in(2) { near.saturating_sub(self.dice.below(3)) } else { self.dice.below(len + 1) };
             slices.push((at, [1, 2, 4096, 70_000][self.dice.below(4)]));
         }
         for i in (1..slices.len()).rev() {

@@ -95,7 +95,12 @@ impl<'a> Outside<'a> {
             // the heading and the last line's end; a name may hold a line feed
             let feeds = set.tree.keys().flatten().flatten().filter(|b| **b == b'\n').count();
             let heading = 2;
-            assert!(names >= set.tree.len() + feeds + heading, "{}: {}", set.snapshot(), String::from_utf8_lossy(&list));
+            assert!(
+                names >= set.tree.len() + feeds + heading,
+                "{}: {}",
+                set.snapshot(),
+                String::from_utf8_lossy(&list)
+            );
         }
     }
 }

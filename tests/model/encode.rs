@@ -27,7 +27,10 @@ pub(crate) enum Stored {
     Header,
     Deleted,
     Snapshot(Vec<Part>),
-    Diff { parts: Vec<Part>, ops: Vec<Op> },
+    Diff {
+        parts: Vec<Part>,
+        ops: Vec<Op>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -316,7 +319,15 @@ impl<'a> SetWriter<'a> {
     }
 
     /// Writes one entry; returns the number of its volume.
-    fn put(&mut self, path: &Path, part: Option<usize>, name: &[u8], node: Option<&Node>, link: &[u8], data: &[u8]) -> usize {
+    fn put(
+        &mut self,
+        path: &Path,
+        part: Option<usize>,
+        name: &[u8],
+        node: Option<&Node>,
+        link: &[u8],
+        data: &[u8],
+    ) -> usize {
         let full = self.current.bytes.len() >= self.set.volume_bytes;
         if full && self.set.parts == Parts::Fixed {
             self.close();

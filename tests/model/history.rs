@@ -140,7 +140,8 @@ impl State {
     }
 
     fn pick(&self, pick: Pick, want: impl Fn(&Path, &Node) -> bool) -> Option<Path> {
-        let found: Vec<&Path> = self.tree.iter().filter(|(path, node)| want(path, node)).map(|(path, _)| path).collect();
+        let found: Vec<&Path> =
+            self.tree.iter().filter(|(path, node)| want(path, node)).map(|(path, _)| path).collect();
         (!found.is_empty()).then(|| found[usize::from(pick) % found.len()].clone())
     }
 
@@ -212,10 +213,8 @@ impl State {
             let Some(old) = before.get(path) else { continue };
             match (&node.kind, &old.kind) {
                 (Kind::File(new), Kind::File(was)) if new != was => {
-                    let same = node.mode == old.mode
-                        && node.uid == old.uid
-                        && node.gid == old.gid
-                        && node.mtime == old.mtime;
+                    let same =
+                        node.mode == old.mode && node.uid == old.uid && node.gid == old.gid && node.mtime == old.mtime;
                     if same {
                         node.mtime += self.clock;
                     }
@@ -427,6 +426,11 @@ fn steps() -> impl Strategy<Value = Step> {
 }
 
 pub(crate) fn histories() -> impl Strategy<Value = History> {
-    (prop_oneof![15 => Just(None).boxed(), 1 => files().prop_map(Some).boxed()], metas(), vec(additions(), 0..14), vec(steps(), 0..5))
+    (
+        prop_oneof![15 => Just(None).boxed(), 1 => files().prop_map(Some).boxed()],
+        metas(),
+        vec(additions(), 0..14),
+        vec(steps(), 0..5),
+    )
         .prop_map(|(lone_file, root_meta, base, steps)| History { lone_file, root_meta, base, steps })
 }

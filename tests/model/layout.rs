@@ -187,16 +187,15 @@ pub(crate) fn layouts(oddities: Oddities) -> impl Strategy<Value = Layout> {
         1 => Just(["site_", "", "", ""]),
         1 => Just(["all_", "arc_", "man_", "sig_"]),
     ];
-    (names, prefixes, any::<bool>(), 1_000_000_000..1_700_000_000i64, 1..200_000i64, vec(set_layouts(oddities), 1..4)).prop_map(
-        move |(names, prefixes, clutter, start, gap, sets)| Layout {
+    (names, prefixes, any::<bool>(), 1_000_000_000..1_700_000_000i64, 1..200_000i64, vec(set_layouts(oddities), 1..4))
+        .prop_map(move |(names, prefixes, clutter, start, gap, sets)| Layout {
             names,
             prefixes,
             clutter: clutter && oddities == Oddities::All,
             start,
             gap,
             sets,
-        },
-    )
+        })
 }
 
 /// A plain layout to vary in hand-made cases: gzip, PAX, parts of 65536, volumes of about `volume_bytes`.

@@ -237,7 +237,8 @@ impl FileSystem for Mirror<'_> {
     }
 
     fn read(&self, ino: Ino, _: u64, offset: u64, size: usize, _: Wait) -> Result<Vec<u8>, FsError> {
-        let content = self.node(ino).and_then(Node::content).ok_or_else(|| FsError::failed(ErrorClass::Invalid, "no"))?;
+        let content =
+            self.node(ino).and_then(Node::content).ok_or_else(|| FsError::failed(ErrorClass::Invalid, "no"))?;
         let at = (offset as usize).min(content.len());
         let mut bytes = content[at..at.saturating_add(size).min(content.len())].to_vec();
         match self.lie {

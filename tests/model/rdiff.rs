@@ -31,7 +31,8 @@ pub(crate) fn md4(data: &[u8]) -> [u8; 16] {
             _ => [0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15][i],
         };
         for round in 0..3 {
-            let (shifts, constant) = [([3, 7, 11, 19], 0u32), ([3, 5, 9, 13], 0x5a82_7999), ([3, 9, 11, 15], 0x6ed9_eba1)][round];
+            let (shifts, constant) =
+                [([3, 7, 11, 19], 0u32), ([3, 5, 9, 13], 0x5a82_7999), ([3, 9, 11, 15], 0x6ed9_eba1)][round];
             for i in 0..16 {
                 let f = match round {
                     0 => (b & c) | (!b & d),
