@@ -232,9 +232,11 @@ impl State {
 }
 
 fn node(kind: Kind, meta: &Meta) -> Node {
+    // Linux gives every symbolic link all permissions
+    let mode = if matches!(kind, Kind::Symlink(_)) { 0o777 } else { meta.mode };
     Node {
         kind,
-        mode: meta.mode,
+        mode,
         uid: meta.uid,
         gid: meta.gid,
         uname: meta.owner.0.as_bytes().to_vec(),

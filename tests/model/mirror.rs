@@ -55,12 +55,15 @@ impl<'a> Mirror<'a> {
 
     fn ino(&self, place: Place) -> Ino {
         let mut places = self.places.lock().unwrap();
-        if self.lie == Lie::DoubleInode {
-            if let Place::Object(set, path) = &place {
-                let twin = |other: &Place| matches!(other, Place::Object(s, p) if s == set && p.len() == path.len() && p != path);
-                if let Some(i) = places.iter().position(twin) {
-                    return i as Ino + ROOT_INO;
-                }
+        if self.lie == Lie::DoubleInode
+            && let Place::Object(set, path) = &place
+        {
+            let twin = |other: &Place| match other {
+                Place::Object(s, p) => s == set && p.len() == path.len() && p != path,
+                _ => false,
+            };
+            if let Some(i) = places.iter().position(twin) {
+                return i as Ino + ROOT_INO;
             }
         }
         let at = places.iter().position(|known| *known == place).unwrap_or_else(|| {

@@ -132,10 +132,10 @@ impl ObjectStore for MemoryStore {
             *tried - 1
         };
         let fault = self.fault(&name);
-        if let Some(Fault::Open { first, times, class }) = fault {
-            if (first..first + times).contains(&tried) {
-                return Err(StorageError::new(class, &name, "told to fail"));
-            }
+        if let Some(Fault::Open { first, times, class }) = fault
+            && (first..first + times).contains(&tried)
+        {
+            return Err(StorageError::new(class, &name, "told to fail"));
         }
         let bytes = self
             .damaged(&name)
