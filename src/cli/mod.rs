@@ -1,1 +1,3 @@
 //! Rank 8: commands; wires the layers.
+
+pub mod repo;
