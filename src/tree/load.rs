@@ -4,7 +4,8 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::TreeError;
-use super::table::{Change, Gap};
+use super::gap::Gap;
+use super::table::Change;
 use crate::format::FormatError;
 use crate::format::difftar::DiffKind;
 use crate::format::sigtar::{SigChange, SigEntry, SigtarReader, SigtarSink, SizeBounds};

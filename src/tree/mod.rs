@@ -1,16 +1,19 @@
 //! Rank 4: signature archives to one table of versions per path, shared by all snapshots of a line of sets.
 
+mod gap;
 mod line;
 mod load;
+mod side;
 mod table;
 
 use crate::cache::FlightFailure;
 use crate::types::{Classified, ErrorClass};
 use crate::volume::VolumeError;
 
+pub use gap::Gap;
 pub use line::{Forest, Line};
 pub use load::peek_root;
-pub use table::{Change, FileVersion, Gap, NodeId, Table, VersionId};
+pub use table::{Change, FileVersion, NodeId, Table, VersionId};
 
 /// A failure to build a tree. Cheap to clone.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -4,15 +4,16 @@
 //! archives, so a node's number is the same at every mount of the same backup, however many sets are loaded; inode
 //! numbers rest on that.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::TreeError;
+use super::gap::Gap;
+use super::side::{Packed, Side};
 use crate::format::sigtar::SizeBounds;
-use crate::types::{ArchivePath, EntryKind, EntryMeta};
+use crate::types::{ArchivePath, EntryMeta};
 
 /// A path's number in a [`Table`]. The root is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,7 +28,7 @@ impl NodeId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VersionId(pub u32);
 
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 const SIZE_UNKNOWN: u64 = u64::MAX;
 
 /// What one set says of one path.
@@ -50,18 +51,6 @@ struct Node {
     newest: u32,
 }
 
-/// Kinds packed small; link targets and device numbers live in side tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packed {
-    Deleted,
-    File,
-    Dir,
-    Symlink(u32),
-    Fifo,
-    Char(u32),
-    Block(u32),
-}
-
 #[derive(Debug)]
 struct Version {
     position: u32,
@@ -77,14 +66,6 @@ struct Version {
     exact: AtomicU64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Owner {
-    uid: u32,
-    gid: u32,
-    uname: Box<[u8]>,
-    gname: Box<[u8]>,
-}
-
 /// One regular-file version of a path, as the content layer needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct FileVersion {
@@ -98,37 +79,6 @@ pub struct FileVersion {
     pub mtime: i64,
 }
 
-/// Part of the tree that could not be read: keys after `after` up to and including `upto` in the set at `position`.
-#[derive(Clone, Debug)]
-pub struct Gap {
-    /// Position in the line of the set whose records are lost.
-    pub position: u32,
-    /// Last path known before the gap; `None` if it begins at the root.
-    pub after: Option<ArchivePath>,
-    /// Last path that may be in the gap; `None` if it has no end.
-    pub upto: Option<ArchivePath>,
-    /// Why, in one line.
-    pub reason: std::sync::Arc<str>,
-    /// What the failure means.
-    pub class: crate::types::ErrorClass,
-}
-
-impl Gap {
-    /// Whether an object at `path`, or for directories below it, may be among what is lost.
-    fn touches(&self, path: &ArchivePath, below: bool) -> bool {
-        let ends_before = self.upto.as_ref().is_some_and(|upto| upto < path);
-        let starts_after = self
-            .after
-            .as_ref()
-            .is_some_and(|after| if below { after > path && !is_below(after, path) } else { after >= path });
-        !ends_before && !starts_after
-    }
-}
-
-fn is_below(path: &ArchivePath, dir: &ArchivePath) -> bool {
-    dir.is_root() || path.as_bytes().strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'/'))
-}
-
 /// The table. See the module's documentation.
 #[derive(Debug)]
 pub struct Table {
@@ -139,10 +89,7 @@ pub struct Table {
     set_starts: Vec<u32>,
     by_name: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    owners: Vec<Owner>,
-    owner_ids: HashMap<Owner, u32>,
-    links: Vec<Box<[u8]>>,
-    devices: Vec<(u32, u32)>,
+    side: Side,
     gaps: Vec<Gap>,
 }
 
@@ -164,20 +111,17 @@ impl Default for Table {
             set_starts: Vec::new(),
             by_name: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            owners: Vec::new(),
-            owner_ids: HashMap::new(),
-            links: Vec::new(),
-            devices: Vec::new(),
+            side: Side::default(),
             gaps: Vec::new(),
         }
     }
 }
 
-fn index(of: u32) -> usize {
+pub(super) fn index(of: u32) -> usize {
     of as usize
 }
 
-fn number(len: usize) -> Result<u32, TreeError> {
+pub(super) fn number(len: usize) -> Result<u32, TreeError> {
     u32::try_from(len).ok().filter(|&n| n < NONE).ok_or(TreeError::TooLarge)
 }
 
@@ -220,9 +164,9 @@ impl Table {
         let (owner, mode, mtime, kind) = match meta {
             None => (NONE, 0, 0, Packed::Deleted),
             Some(meta) => {
-                let kind = self.pack_kind(meta.kind)?;
-                let owner = Owner { uid: meta.uid, gid: meta.gid, uname: meta.uname, gname: meta.gname };
-                (self.intern_owner(owner)?, meta.mode, meta.mtime, kind)
+                let (mode, mtime) = (meta.mode, meta.mtime);
+                let (owner, kind) = self.side.pack(meta)?;
+                (owner, mode, mtime, kind)
             }
         };
         let (min, max) = bounds.map_or((0, SIZE_UNKNOWN), |b| (b.min, b.max));
@@ -328,21 +272,10 @@ impl Table {
     /// Metadata of a version; `None` for deletions.
     pub fn meta(&self, id: VersionId) -> Option<EntryMeta> {
         let v = self.versions.get(index(id.0))?;
-        let owner = self.owners.get(index(v.owner))?;
-        let kind = match v.kind {
-            Packed::Deleted => return None,
-            Packed::File => EntryKind::File,
-            Packed::Dir => EntryKind::Dir,
-            Packed::Symlink(i) => EntryKind::Symlink(self.links.get(index(i))?.clone()),
-            Packed::Fifo => EntryKind::Fifo,
-            Packed::Char(i) => self.devices.get(index(i)).map(|&(a, b)| EntryKind::CharDevice(a, b))?,
-            Packed::Block(i) => self.devices.get(index(i)).map(|&(a, b)| EntryKind::BlockDevice(a, b))?,
-        };
-        let (uname, gname) = (owner.uname.clone(), owner.gname.clone());
-        Some(EntryMeta { kind, mode: v.mode, uid: owner.uid, gid: owner.gid, uname, gname, mtime: v.mtime })
+        self.side.unpack(v.owner, v.kind, v.mode, v.mtime)
     }
 
-    /// Number of a version's owner among [`Table::owner`]s: small, so that names are mapped once an owner.
+    /// Whether a version is a directory.
     pub fn is_dir(&self, id: VersionId) -> bool {
         self.versions.get(index(id.0)).is_some_and(|v| v.kind == Packed::Dir)
     }
@@ -441,35 +374,6 @@ impl Table {
 
     fn name_of(&self, node: &Node) -> &[u8] {
         slice_of(&self.names, node)
-    }
-
-    fn intern_owner(&mut self, owner: Owner) -> Result<u32, TreeError> {
-        if let Some(&id) = self.owner_ids.get(&owner) {
-            return Ok(id);
-        }
-        let id = number(self.owners.len())?;
-        self.owners.push(owner.clone());
-        self.owner_ids.insert(owner, id);
-        Ok(id)
-    }
-
-    fn pack_kind(&mut self, kind: EntryKind) -> Result<Packed, TreeError> {
-        Ok(match kind {
-            EntryKind::File => Packed::File,
-            EntryKind::Dir => Packed::Dir,
-            EntryKind::Fifo => Packed::Fifo,
-            EntryKind::Symlink(target) => {
-                self.links.push(target);
-                Packed::Symlink(number(self.links.len() - 1)?)
-            }
-            EntryKind::CharDevice(major, minor) => Packed::Char(self.push_device(major, minor)?),
-            EntryKind::BlockDevice(major, minor) => Packed::Block(self.push_device(major, minor)?),
-        })
-    }
-
-    fn push_device(&mut self, major: u32, minor: u32) -> Result<u32, TreeError> {
-        self.devices.push((major, minor));
-        number(self.devices.len() - 1)
     }
 }
 
