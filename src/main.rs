@@ -39,5 +39,5 @@ impl Backend for Unwired {
 }
 
 fn main() -> ExitCode {
-    App::new(&Unwired).run(std::env::args_os().collect())
+    App::new(&Unwired).run(std::env::args_os().collect()).into()
 }
