@@ -404,9 +404,29 @@ fn another_user_mounts_through_fusermount_and_reads_everything() {
     assert_eq!(read("sub/deep.bin"), memory::pattern(memory::BIG));
     let output = as_nobody(&["mount", "memory:", "MNT"]);
     assert!(stderr(&output).contains("in use"), "{output:?}");
+    let other = place.run(&["umount", "MNT"]);
+    assert!(other.status.success(), "root may unmount it: {other:?}");
+
+    assert!(as_nobody(&["mount", "memory:", "MNT"]).status.success());
     let output = as_nobody(&["umount", "MNT"]);
     assert!(output.status.success(), "{output:?}");
     assert!(!place.is_mounted());
+
+    let mut child = wrapped(&AS_NOBODY, &place.dupfs(&["mount", "memory:", "MNT", "-f"])).spawn().unwrap();
+    eventually("it is mounted", || place.is_mounted());
+    thread::sleep(Duration::from_millis(200));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!place.is_mounted());
+}
+
+#[test]
+fn the_mount_of_root_is_not_for_others_to_unmount() {
+    let place = Spot::new();
+    place.mount(&["mount", "memory:", "MNT"]);
+    let output = wrapped(&AS_NOBODY, &place.dupfs(&["umount", "MNT"])).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(place.is_mounted());
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub enum S3UrlStyle {
     /// Decided by what `a` looks like
     #[default]
     Auto,
-    /// s3://host[:port]/bucket/prefix
+    /// s3://host:port/bucket/prefix
     Old,
     /// s3://bucket/prefix
     New,
