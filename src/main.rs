@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use dupfs::cli::{App, Backups};
 
 fn main() -> ExitCode {
-    App::new(&Backups).run(std::env::args_os().collect())
+    App::new(&Backups).run(std::env::args_os().collect()).into()
 }

@@ -4,7 +4,6 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
@@ -103,7 +102,7 @@ impl<'a> App<'a> {
     }
 
     /// Does what `typed` (with the program's name first) says, tells the user what went wrong, and gives the exit code.
-    pub fn run(&self, typed: Vec<OsString>) -> ExitCode {
+    pub fn run(&self, typed: Vec<OsString>) -> u8 {
         let arguments = match argv::normalise(typed) {
             Ok(arguments) => arguments,
             Err(error) => return error.report(),
@@ -113,15 +112,15 @@ impl<'a> App<'a> {
             Err(error) => {
                 // Help goes to standard output and is no error; the rest goes to standard error.
                 let _ = error.print();
-                return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+                return if error.use_stderr() { 2 } else { 0 };
             }
         };
         if arguments.fake {
-            return ExitCode::SUCCESS;
+            return 0;
         }
         let own = arguments.args.get(1..).unwrap_or_default();
         match self.dispatch(&cli, own, &arguments.dropped) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => 0,
             Err(error) => error.report(),
         }
     }

@@ -59,7 +59,7 @@ pub struct MountArgs {
     pub foreground: bool,
 
     /// Options as mount(8) takes them: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound, and any
-    /// long option as name=value. [`super::argv`] turns them into the options below before they are parsed.
+    /// long option as name=value. `argv` turns them into the options below before they are parsed.
     #[arg(
         short,
         long,

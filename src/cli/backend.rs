@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::cache::SpillConfig;
-use crate::codec::{DecodeOptions, GpgOptions, KeyOptions};
+use crate::codec::{DecodeOptions, GpgOptions, KeyOptions, Signer};
 use crate::collection::PrefixOptions;
 use crate::format::timespec;
 use crate::storage::{LocalStore, Location, ObjectStore, S3UrlStyle as UrlStyle, UrlOptions, parse_url_with};
@@ -22,7 +22,7 @@ use super::failure::{Exit, Failure};
 use super::ls::LsOptions;
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyle, TimeArgs};
 use super::printer::Printer;
-use super::repo::{DEFAULT_MEMORY, RepositoryOptions, open_file_system, open_repository};
+use super::repo::{DEFAULT_MEMORY, OpenError, RepositoryOptions, open_file_system, open_repository};
 use super::secrets::Passphrases;
 use super::{cat, ls, sets};
 
@@ -61,7 +61,7 @@ impl Backend for Backups {
         let options = RepositoryOptions {
             prefixes: prefixes(request.repo),
             keys: keys(request.keys, &request.passphrases),
-            decode: decode(request.keys),
+            decode: decode(request.keys)?,
             time: time(request.time)?,
             path: request.path.map(path).transpose()?,
             owners: owners(request.owners),
@@ -77,7 +77,7 @@ impl Backend for Backups {
         let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
         let store = store(&args.repo)?;
         let keys = keys(&args.keys, &passphrases);
-        let repository = open_repository(store, &prefixes(&args.repo), keys, decode(&args.keys), limits(&args.cache))?;
+        let repository = open_repository(store, &prefixes(&args.repo), keys, decode(&args.keys)?, limits(&args.cache))?;
         print(|printer| sets::run(&repository, args.json, printer))
     }
 
@@ -159,8 +159,13 @@ fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> KeyOptions {
     }
 }
 
-fn decode(args: &KeyArgs) -> DecodeOptions {
-    DecodeOptions { allow_unauthenticated: args.allow_unauthenticated, require_signer: None }
+fn decode(args: &KeyArgs) -> Result<DecodeOptions, CliError> {
+    let require_signer = match (&args.sign_key, &args.verify_key) {
+        (Some(id), Some(file)) => Some(Signer::load(id, file).map_err(OpenError::from)?),
+        // The arguments require each other.
+        _ => None,
+    };
+    Ok(DecodeOptions { allow_unauthenticated: args.allow_unauthenticated, require_signer })
 }
 
 fn owners(args: &OwnerArgs) -> OwnerOptions {

@@ -1,7 +1,6 @@
 //! What a command ends with: one line for the user, one exit code for scripts.
 
 use std::io;
-use std::process::ExitCode;
 
 use crate::fuse::{MountError, UnmountError};
 use crate::storage::StorageError;
@@ -72,7 +71,7 @@ impl CliError {
 
     /// Tells the user, and gives the exit code. A reader that has gone away (`dupfs cat ... | head`) ends the program by
     /// SIGPIPE, as it ends any other.
-    pub(super) fn report(&self) -> ExitCode {
+    pub(super) fn report(&self) -> u8 {
         match self {
             Self::Told(_) => {}
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -81,7 +80,7 @@ impl CliError {
             }
             error => super::logging::tell(&error.to_string()),
         }
-        ExitCode::from(self.code())
+        self.code()
     }
 }
 

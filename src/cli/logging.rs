@@ -27,7 +27,7 @@ struct Logger {
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Starts logging: warnings and errors, with `verbose` 1 also information, from 2 on everything. With a file, messages go
-/// to its end, else to standard error.
+/// to its end, else to standard error. A panic is one line of the log, too.
 ///
 /// # Errors
 /// When the file cannot be opened.
@@ -46,6 +46,12 @@ pub(super) fn start(verbose: u8, file: Option<&Path>) -> io::Result<()> {
     // Fails only if a logger was set before, and that is this one.
     let _ = log::set_logger(logger);
     log::set_max_level(level);
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        log::error!("defect of dupfs at {place}: {}", text.unwrap_or("panic"));
+    }));
     Ok(())
 }
 

@@ -51,7 +51,7 @@ pub enum S3UrlStyle {
     /// Decided by what `a` looks like
     #[default]
     Auto,
-    /// s3://host[:port]/bucket/prefix
+    /// s3://host:port/bucket/prefix
     Old,
     /// s3://bucket/prefix
     New,
@@ -72,6 +72,14 @@ pub struct KeyArgs {
     /// Command for sh that prints passphrases, one a line
     #[arg(long, value_name = "CMD")]
     pub passphrase_command: Option<String>,
+
+    /// Require every object to be signed by this key: a fingerprint, or the last 8 or more digits of one
+    #[arg(long, value_name = "KEYID", requires = "verify_key")]
+    pub sign_key: Option<String>,
+
+    /// The exported public key for --sign-key
+    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    pub verify_key: Option<PathBuf>,
 
     /// Serve volumes that were encrypted without an integrity code, by very old programs; nothing proves them unchanged
     #[arg(long)]

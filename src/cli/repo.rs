@@ -7,7 +7,7 @@ use crate::cache::{CacheConfig, SpillConfig};
 use crate::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys};
 use crate::collection::{Collection, CollectionError, PrefixOptions, Severity};
 use crate::storage::{ObjectStore, StorageError};
-use crate::types::{ArchivePath, BackupTime, Classified, ErrorClass};
+use crate::types::{ArchivePath, BackupTime, Classified, ErrorClass, SetIndex};
 use crate::vfs::{FsError, OwnerOptions, Root, TreeFs, TreeOptions};
 use crate::volume::{Repository, RepositoryLimits, VolumeError};
 
@@ -130,7 +130,7 @@ pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions)
     let wrap = |error| OpenError::Collection { url: url.clone(), error };
     let at = options.time.unwrap_or(BackupTime(i64::MAX));
     let chosen = repository.collection().select(at).map_err(wrap)?;
-    try_key(&repository, chosen.lineage().last().copied())?;
+    try_keys(&repository, chosen.set)?;
     let root = match (options.time, options.path) {
         (None, None) => Root::Overview,
         (_, path) => {
@@ -148,10 +148,25 @@ pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions)
     Ok(Arc::new(TreeFs::new(repository, tree)?))
 }
 
-/// Decrypts the newest manifest, so that a wrong key or passphrase is found now. Damage in it is no reason to refuse
-/// the other snapshots.
-fn try_key(repository: &Repository, set: Option<crate::types::SetIndex>) -> Result<(), OpenError> {
-    let Some(set) = set else { return Ok(()) };
+/// Decrypts the manifest of the set to be shown, so that a wrong key or passphrase is found now. If no key fits, the key
+/// may still be that of other chains: one set of each is tried.
+fn try_keys(repository: &Repository, chosen: SetIndex) -> Result<(), OpenError> {
+    let refused = match try_key(repository, chosen) {
+        Err(error) if error.class() == ErrorClass::KeyMissing => error,
+        tried => return tried,
+    };
+    let others = repository.collection().lines().iter().rev().filter_map(|line| line.last().copied());
+    for set in others.filter(|&set| set != chosen) {
+        if repository.manifest(set).is_ok() {
+            log::warn!("{refused}; the key at hand opens other sets, which can be read");
+            return Ok(());
+        }
+    }
+    Err(refused)
+}
+
+/// Damage in a manifest is no reason to refuse the other snapshots.
+fn try_key(repository: &Repository, set: SetIndex) -> Result<(), OpenError> {
     match repository.manifest(set) {
         Ok(_) => Ok(()),
         Err(error) => match error.class() {

@@ -151,6 +151,8 @@ mod tests {
             secret_key: Vec::new(),
             passphrase_file: Vec::new(),
             passphrase_command: None,
+            sign_key: None,
+            verify_key: None,
             allow_unauthenticated: false,
         }
     }

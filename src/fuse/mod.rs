@@ -1,12 +1,13 @@
 //! Rank 7: serving a [`crate::vfs::FileSystem`] through the kernel.
 //!
-//! `adapter` and `session` are the only files that know the FUSE crate. A request is answered on the FUSE thread if the
+//! `adapter`, `attributes` and `session` are the only files that know the FUSE crate. A request is answered on the FUSE thread if the
 //! answer is in memory; otherwise its reply moves into a pool of workers (`pool`), under a deadline (`deadline`), so that
 //! a volume being decoded never delays an answer that is at hand.
 //!
 //! Lock order: none. Each lock here is a leaf: no other lock, no file system call and no reply happens under it.
 
 mod adapter;
+mod attributes;
 mod batch;
 mod deadline;
 mod error;

@@ -5,13 +5,20 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::Access;
+use rustix::io::Errno;
 
 use super::error::MountError;
 use super::mountinfo::{MountEntry, mount_at, spellings};
 
 const DEVICE: &str = "/dev/fuse";
+/// How long a mounted daemon may take to show that it lives.
+const ANSWER: Duration = Duration::from_secs(2);
+
 const FUSE_CONF: &str = "/etc/fuse.conf";
 
 /// A directory that can be mounted on.
@@ -27,16 +34,14 @@ impl MountPoint {
     /// # Errors
     /// [`MountError`] naming what is wrong and the remedy.
     pub fn check(path: &Path, nonempty: bool) -> Result<Self, MountError> {
-        let mounted = mounted_on(path)?;
-        let meta = match fs::metadata(path) {
-            Ok(meta) => meta,
-            Err(error) => return Err(unusable(path, &error)),
-        };
-        let autofs = match mounted {
+        // First the table of mounts: a mount whose daemon hangs would keep any other question.
+        let autofs = match mounted_on(path)? {
             Some(mount) if mount.kind == "autofs" => true,
+            Some(mount) if is_dead(&mount) => return Err(MountError::Stale(path.to_owned())),
             Some(mount) => return Err(in_use(path, &mount)),
             None => false,
         };
+        let meta = fs::metadata(path).map_err(|error| unusable(path, &error))?;
         if !meta.is_dir() {
             return Err(MountError::NotADirectory(path.to_owned()));
         }
@@ -105,16 +110,25 @@ fn mounted_on(path: &Path) -> Result<Option<MountEntry>, MountError> {
     Ok(None)
 }
 
+/// Whether it is a FUSE mount whose daemon has gone. Attributes may still be in the kernel's cache, so what is asked for is
+/// what the kernel never caches; a daemon that does not answer is not gone.
+fn is_dead(mount: &MountEntry) -> bool {
+    if !mount.kind.starts_with("fuse") {
+        return false;
+    }
+    let (tell, told) = channel();
+    let target = mount.target.clone();
+    // Not joined: a daemon that is stopped would hold this process, too.
+    let asked = thread::Builder::new().spawn(move || tell.send(rustix::fs::statvfs(&target).err()));
+    asked.is_ok() && told.recv_timeout(ANSWER) == Ok(Some(Errno::NOTCONN))
+}
+
 fn unusable(path: &Path, error: &io::Error) -> MountError {
     match error.raw_os_error() {
         Some(libc::ENOTCONN) => MountError::Stale(path.to_owned()),
         Some(libc::ENOENT) => MountError::Absent(path.to_owned()),
         Some(libc::ENOTDIR) => MountError::NotADirectory(path.to_owned()),
-        Some(libc::EACCES) => match mounted_on(path) {
-            // A FUSE mount of another user looks like this, to root too.
-            Ok(Some(mount)) => in_use(path, &mount),
-            _ => MountError::refused(path, "this user may not enter it: choose a directory of your own"),
-        },
+        Some(libc::EACCES) => MountError::refused(path, "this user may not enter it: choose a directory of your own"),
         _ => MountError::refused(path, error.to_string()),
     }
 }

@@ -51,7 +51,14 @@ impl Line {
             if let Some(error) = self.known_failure(depth) {
                 return Err(error);
             }
-            self.flight.run_until((), Instant::now().checked_add(patience), || self.load(repository, depth))?;
+            let deadline = Instant::now().checked_add(patience);
+            let loaded = self.flight.run_until((), deadline, || self.load(repository, depth));
+            // The run that was shared may have failed on a set that this snapshot does not need.
+            if let Err(error) = loaded
+                && !self.is_loaded(depth)
+            {
+                return Err(error);
+            }
         }
         Ok(())
     }

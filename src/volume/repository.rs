@@ -114,6 +114,9 @@ impl Repository {
                 return Ok(manifest);
             }
             let manifest = Arc::new(self.read_manifest(object)?);
+            for problem in &manifest.problems {
+                log::error!("{}: {problem}; what that volume holds cannot be read", object.name);
+            }
             lock(&self.manifests).insert(set, Arc::clone(&manifest));
             Ok(manifest)
         })
