@@ -2,6 +2,8 @@
 
 pub mod cat;
 pub mod failure;
+#[cfg(test)]
+mod fake;
 pub mod ls;
 pub mod printer;
 pub mod repo;
