@@ -50,7 +50,7 @@ fn recursive_lists_paths_from_the_root_each_directory_before_what_is_in_it() {
 
 #[test]
 fn long_shows_exact_sizes_and_link_targets() {
-    let long = LsOptions { long: true, ..plain() };
+    let long = LsOptions { long: true, numeric: true, ..plain() };
     let printed = String::from_utf8(ls(&tree(), b"etc", &long, false).out).unwrap();
     let lines: Vec<Vec<&str>> = printed.lines().map(|line| line.split_whitespace().collect()).collect();
     let time = "2017-01-28T02:15:00Z";
