@@ -83,7 +83,13 @@ impl Backend for Backups {
 
     fn ls(&self, args: &LsArgs) -> Result<(), CliError> {
         let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &args.owners)?;
-        let options = LsOptions { long: args.long, recursive: args.recursive, print0: args.print0, json: args.json };
+        let options = LsOptions {
+            long: args.long,
+            recursive: args.recursive,
+            print0: args.print0,
+            json: args.json,
+            numeric: args.owners.numeric_owner,
+        };
         print(|printer| ls::run(&*fs, args.path.as_deref(), &options, printer))
     }
 

@@ -75,3 +75,6 @@ fn copy(
     fs.release(attr.ino, opened.handle);
     ended
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,16 @@
 //! `dupfs ls`: what a snapshot holds.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 
+use nix::unistd::{Gid, Group, Uid, User};
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use super::resolve::{self, LastLink};
-use crate::types::{ArchivePath, BackupTime};
+use crate::types::{ArchivePath, BackupTime, escape_bytes};
 use crate::vfs::{Attr, FileSystem, Ino, NodeKind, Wait};
 
 /// How `dupfs ls` lists.
@@ -22,6 +24,8 @@ pub struct LsOptions {
     pub print0: bool,
     /// An array of objects (docs/CLI.md).
     pub json: bool,
+    /// Owners as numbers even if this machine has names for them.
+    pub numeric: bool,
 }
 
 /// One object to print.
@@ -55,7 +59,7 @@ pub fn run(
 ) -> Result<Exit, Failure> {
     let path = path.map_or(Ok(ArchivePath::root()), resolve::parse)?;
     let attr = resolve::resolve(fs, &path, LastLink::Keep)?;
-    let mut listing = Listing { fs, options, printer, printed: 0 };
+    let mut listing = Listing { fs, options, printer, printed: 0, names: Names::default() };
     if options.json {
         listing.printer.text("[")?;
     }
@@ -78,6 +82,30 @@ struct Listing<'a, 'b> {
     options: &'a LsOptions,
     printer: &'a mut Printer<'b>,
     printed: u64,
+    names: Names,
+}
+
+/// Names of owners on this machine, each asked for once.
+#[derive(Default)]
+struct Names {
+    users: HashMap<u32, String>,
+    groups: HashMap<u32, String>,
+}
+
+impl Names {
+    fn user(&mut self, uid: u32) -> &str {
+        self.users.entry(uid).or_insert_with(|| {
+            let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+            user.map_or_else(|| uid.to_string(), |user| escape_bytes(user.name.as_bytes()))
+        })
+    }
+
+    fn group(&mut self, gid: u32) -> &str {
+        self.groups.entry(gid).or_insert_with(|| {
+            let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+            group.map_or_else(|| gid.to_string(), |group| escape_bytes(group.name.as_bytes()))
+        })
+    }
 }
 
 impl Listing<'_, '_> {
@@ -161,7 +189,10 @@ impl Listing<'_, '_> {
 
     fn line(&mut self, row: &Row, width: usize) -> Result<(), Failure> {
         if self.options.long {
-            let text = row.details.as_ref().map_or_else(|| "??????????  ".to_owned(), |d| long_text(d, width));
+            let text = match &row.details {
+                Some(details) => self.long_text(details, width),
+                None => "?????????? ".to_owned(),
+            };
             self.printer.text(&text)?;
         }
         let name: &[u8] = if row.shown.is_empty() { b"." } else { &row.shown };
@@ -181,20 +212,27 @@ impl Listing<'_, '_> {
         }
         self.printer.text(if self.options.print0 { "\0" } else { "\n" })
     }
+
+    /// `-rw-r--r--   1 root     root     123 2017-01-28T02:15:00Z `.
+    fn long_text(&mut self, details: &Details, width: usize) -> String {
+        let attr = &details.attr;
+        let (user, group) = if self.options.numeric {
+            (attr.uid.to_string(), attr.gid.to_string())
+        } else {
+            (self.names.user(attr.uid).to_owned(), self.names.group(attr.gid).to_owned())
+        };
+        let size = size_text(details);
+        let time = match jiff::Timestamp::from_second(attr.mtime) {
+            Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            Err(_) => BackupTime(attr.mtime).to_string(),
+        };
+        format!("{} {:>3} {user:<8} {group:<8} {size:>width$} {time} ", mode_text(attr), attr.nlink)
+    }
 }
 
 fn join(dir: &ArchivePath, name: &[u8]) -> Option<ArchivePath> {
     let joined = [dir.as_bytes(), b"/", name].concat();
     ArchivePath::parse(&joined).ok().filter(|path| path.name() == name)
-}
-
-/// `-rw-r--r--  1 root root 123 2017-01-28T02:15:00Z `.
-fn long_text(details: &Details, width: usize) -> String {
-    let attr = &details.attr;
-    let size = size_text(details);
-    let time = jiff::Timestamp::from_second(attr.mtime)
-        .map_or_else(|_| BackupTime(attr.mtime).to_string(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-    format!("{} {:>3} {:>8} {:>8} {size:>width$} {time} ", mode_text(attr), attr.nlink, attr.uid, attr.gid)
 }
 
 /// The size; of devices their numbers, as `ls` has it. `<=` before an upper bound, `?` if it cannot be found.

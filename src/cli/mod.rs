@@ -8,6 +8,8 @@ pub mod cat;
 mod daemon;
 mod errors;
 pub mod failure;
+#[cfg(test)]
+mod fake;
 mod logging;
 pub mod ls;
 mod mount;
