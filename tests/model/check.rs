@@ -99,6 +99,12 @@ impl Checker<'_> {
         }
     }
 
+    /// A file system whose root is the tree of one snapshot.
+    pub(crate) fn rooted(&mut self, set: usize) {
+        assert_eq!(self.fs.parent(ROOT_INO).unwrap(), ROOT_INO, "the root's parent");
+        self.subtree(set, &Path::new(), ROOT_INO, &mut BTreeMap::new());
+    }
+
     fn snapshots(&self) -> Option<Ino> {
         let attr = self.judge(self.fs.lookup(ROOT_INO, b"snapshots", Wait::Allowed), false, || "snapshots".into())?;
         assert_eq!(attr.kind, NodeKind::Dir);

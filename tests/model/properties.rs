@@ -17,7 +17,7 @@ use crate::model::history::{History, histories};
 use crate::model::layout::{Layout, Oddities, layouts};
 use crate::model::store::{Fault, MemoryStore};
 use crate::model::subject;
-use crate::model::tree::{Dice, Path};
+use crate::model::tree::{Dice, Kind, Path};
 
 /// How long a case may take before it counts as a hang. A case takes well under a second.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -90,6 +90,35 @@ pub(crate) fn check_paths(history: &History, layout: &Layout, picks: &[(u8, u16)
             checker.by_path(set, path);
         }
     }
+}
+
+/// The root is the snapshot of a time: that of a set, or any until the next one.
+pub(crate) fn check_time(history: &History, layout: &Layout, picks: &[(u8, u32)]) {
+    let repository = encoded(history, layout);
+    let store = MemoryStore::new(&repository.objects);
+    for (set, later) in picks {
+        let set = usize::from(*set) % repository.sets.len();
+        let next = repository.sets.get(set + 1).map_or(i64::from(u32::MAX), |next| next.time);
+        let this = &repository.sets[set];
+        // past a chain's end and before the next chain, duplicity takes the chain's end too (FORMAT.md 7)
+        let time = this.time + i64::from(*later) % (next - this.time);
+        let fs = subject::open_as(store.clone(), &repository, 1 << 20, true, Some(time)).expect("the time is covered");
+        if this.tree[&Path::new()].kind == Kind::Dir {
+            let dice = Dice::new(layout.start as u64);
+            Checker { fs: &*fs, repository: &repository, blame: Blame::default(), dice }.rooted(set);
+        }
+    }
+}
+
+/// Signature archives are gone: the volumes tell the same trees.
+pub(crate) fn check_without_signatures(history: &History, layout: &Layout, gone: u8) {
+    let repository = encoded(history, layout);
+    let store = MemoryStore::new(&repository.objects);
+    let lost = repository.sets.iter().enumerate().filter(|(i, _)| gone >> (i % 8) & 1 == 1);
+    store.set_faults(&lost.map(|(_, set)| (set.sigtar.clone(), Fault::Missing)).collect());
+    let fs = subject::open(store, &repository, 1 << 20).expect("a repository without signatures opens");
+    let dice = Dice::new(layout.start as u64);
+    Checker { fs: &*fs, repository: &repository, blame: Blame::default(), dice }.everything();
 }
 
 /// What the generated numbers make of a fault on an object of `size` bytes.
@@ -203,6 +232,24 @@ proptest! {
         picks in vec(any::<(u8, u16)>(), 1..5),
     ) {
         watched(move || check_paths(&history, &layout, &picks))?;
+    }
+
+    #[test]
+    fn a_time_as_the_root_shows_the_snapshot_of_that_time(
+        history in histories(),
+        layout in layouts(Oddities::All),
+        picks in vec(any::<(u8, u32)>(), 1..4),
+    ) {
+        watched(move || check_time(&history, &layout, &picks))?;
+    }
+
+    #[test]
+    fn without_signature_archives_the_volumes_tell_the_same_trees(
+        history in histories(),
+        layout in layouts(Oddities::None),
+        gone in any::<u8>(),
+    ) {
+        watched(move || check_without_signatures(&history, &layout, gone))?;
     }
 
     #[test]
