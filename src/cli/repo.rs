@@ -93,6 +93,11 @@ impl Classified for OpenError {
     }
 }
 
+/// How `memory` bytes are divided: most for decoded blocks, an eighth each for member tables and plans.
+pub fn limits(memory: u64, spill: Option<SpillConfig>, patience: Duration) -> RepositoryLimits {
+    RepositoryLimits { cache: CacheConfig { memory_bytes: memory / 4 * 3, spill }, tables: memory / 8, patience }
+}
+
 /// Opens the repository in `store`: lists it, reads the names and makes the decoder.
 ///
 /// # Errors
@@ -119,11 +124,7 @@ pub fn open_repository(
 /// [`OpenError`].
 pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions) -> Result<Arc<TreeFs>, OpenError> {
     let url = store.url().to_owned();
-    let limits = RepositoryLimits {
-        cache: CacheConfig { memory_bytes: options.memory / 4 * 3, spill: options.spill },
-        tables: options.memory / 8,
-        patience: options.patience,
-    };
+    let limits = limits(options.memory, options.spill, options.patience);
     let repository = open_repository(store, &options.prefixes, options.keys, options.decode, limits)?;
     report_problems(repository.collection());
     let wrap = |error| OpenError::Collection { url: url.clone(), error };

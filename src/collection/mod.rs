@@ -13,6 +13,7 @@ mod lineage;
 mod names;
 mod prefix;
 mod problems;
+mod ranges;
 mod set;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use error::CollectionError;
 pub use lineage::Snapshot;
 pub use prefix::{OtherBackup, PrefixOptions, Prefixes};
 pub use problems::{Problem, ProblemKind, Severity};
+pub use ranges::name_volumes;
 pub use set::{BackupSet, Packing, Role, Spare};
 
 use crate::storage::ObjectInfo;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Collection;
+use super::ranges;
 use super::set::{self, BackupSet, NamedSignature, Packing, Role};
 use crate::storage::ObjectInfo;
-use crate::types::{BackupTime, SetIndex, VolumeNumber};
+use crate::types::{BackupTime, SetIndex};
 
 /// How grave a problem is; the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -226,12 +227,12 @@ impl Findings<'_> {
             self.add(ProblemKind::NoVolumes, Some(set.index), None, message);
             return;
         }
-        let gaps = gaps(&set.volumes);
+        let gaps = ranges::gaps(set.volumes.keys().copied());
         if !gaps.is_empty() {
             let message = format!(
                 "{label}: {} missing; files stored there cannot be read, all others can: bring the objects back if they \
                  were moved",
-                named_ranges(&gaps)
+                ranges::describe(&gaps)
             );
             self.add(ProblemKind::VolumeGap, Some(set.index), None, message);
         }
@@ -362,32 +363,4 @@ fn roles(set: &BackupSet) -> impl Iterator<Item = (Role, &ObjectInfo)> {
 
 fn counted(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}
-
-/// The ranges of numbers missing below the highest, first and last.
-fn gaps(volumes: &BTreeMap<VolumeNumber, ObjectInfo>) -> Vec<(u32, u32)> {
-    let mut gaps = Vec::new();
-    let mut expected = 1;
-    for number in volumes.keys() {
-        if number.0 > expected {
-            gaps.push((expected, number.0 - 1));
-        }
-        expected = number.0.saturating_add(1);
-    }
-    gaps
-}
-
-/// `volume 2 is`, `volumes 2-4, 7 are`; at most so many ranges that the line stays readable.
-fn named_ranges(ranges: &[(u32, u32)]) -> String {
-    const SHOWN: usize = 10;
-    let shown = ranges.iter().take(SHOWN);
-    let mut text: Vec<String> =
-        shown.map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") }).collect();
-    if let Some(more) = ranges.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        text.push(format!("and {more} more ranges"));
-    }
-    match ranges {
-        [(first, last)] if first == last => format!("volume {first} is"),
-        _ => format!("volumes {} are", text.join(", ")),
-    }
 }

@@ -26,5 +26,7 @@ pub mod timespec;
 
 #[cfg(test)]
 mod mutation_tests;
+#[cfg(test)]
+pub(crate) mod test_tar;
 
 pub use error::FormatError;

@@ -20,8 +20,8 @@ use super::deadline::{Answer, Deadlines};
 use super::failures::FailureLog;
 use super::pool::{Lane, Pool};
 
-/// The extended attribute of a mount's root that holds the serving process's number, in decimal, so that `umount` can
-/// wait for it to end. Not listed.
+/// The extended attribute of a mount's root that names the serving process, so that `umount` can wait for it to end: its
+/// number in decimal, a space, and its [`pid_namespace`]. Not listed.
 pub const PID_ATTRIBUTE: &str = "user.dupfs.pid";
 
 /// Attributes that live at least this long belong to a directory that never changes, whose listing may be kept.
@@ -41,6 +41,7 @@ struct Shared {
     pool: Pool,
     deadlines: Deadlines,
     failures: FailureLog,
+    process: String,
 }
 
 impl std::fmt::Debug for Shared {
@@ -67,7 +68,8 @@ impl Adapter {
     /// When no thread can be started.
     pub(super) fn new(fs: Arc<dyn FileSystem>, deadline: Duration) -> std::io::Result<Self> {
         let deadlines = Deadlines::start(deadline)?;
-        let shared = Shared { fs, pool: Pool::new(), deadlines, failures: FailureLog::default() };
+        let process = format!("{} {}", std::process::id(), pid_namespace());
+        let shared = Shared { fs, pool: Pool::new(), deadlines, failures: FailureLog::default(), process };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -333,7 +335,7 @@ impl Filesystem for Adapter {
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let ino = ino.0;
         if ino == ROOT_INO && name == PID_ATTRIBUTE {
-            return send_xattr(reply, std::process::id().to_string().as_bytes(), size);
+            return send_xattr(reply, self.shared.process.as_bytes(), size);
         }
         let name: OsString = name.to_owned();
         let ask = move |fs: &dyn FileSystem, wait| fs.getxattr(ino, name.as_bytes(), wait);
@@ -378,6 +380,11 @@ impl Filesystem for Adapter {
         };
         self.answer(reply, Call { op: "access", ino, lane: Lane::Sizes, ask, send });
     }
+}
+
+/// The namespace in which this process's number means it, such as `pid:[4026531836]`.
+pub fn pid_namespace() -> String {
+    std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default()
 }
 
 fn send_bytes(reply: Option<ReplyData>, _: &dyn FileSystem, bytes: Vec<u8>) {

@@ -17,7 +17,7 @@ mod pool;
 mod session;
 mod unmount;
 
-pub use adapter::PID_ATTRIBUTE;
+pub use adapter::{PID_ATTRIBUTE, pid_namespace};
 pub use error::MountError;
 pub use mountinfo::{MountEntry, mount_at};
 pub use mountpoint::{MountPoint, check_device};

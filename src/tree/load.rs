@@ -8,7 +8,7 @@ use super::table::{Change, Gap};
 use crate::format::FormatError;
 use crate::format::difftar::DiffKind;
 use crate::format::sigtar::{SigChange, SigEntry, SigtarReader, SigtarSink, SizeBounds};
-use crate::types::{ArchivePath, Classified, ErrorClass, SetIndex, VolumeId};
+use crate::types::{ArchivePath, Classified, EntryMeta, ErrorClass, SetIndex, VolumeId};
 use crate::volume::{MemberTable, Repository, Run, VolumeError};
 
 /// The entries of one set, verified and ready to enter the table.
@@ -38,6 +38,43 @@ pub(super) fn stage_set(repository: &Repository, set: SetIndex, position: u32) -
         | ErrorClass::Cold
         | ErrorClass::Invalid
         | ErrorClass::Io => Err(error.into()),
+    }
+}
+
+/// The root's metadata as the beginning of the set's signature archive has it; `None` if the set does not name the root.
+/// The root comes first in every archive, so this costs a small part of it; nothing vouches for the answer until the
+/// whole archive was read.
+///
+/// # Errors
+/// [`VolumeError`] when the archive's beginning cannot be read.
+pub fn peek_root(repository: &Repository, set: SetIndex) -> Result<Option<EntryMeta>, VolumeError> {
+    let mut first = FirstEntry(None);
+    repository.peek_signatures(set, &mut |object, plain| {
+        let mut reader = SigtarReader::default();
+        let mut chunk = vec![0; 2048];
+        while first.0.is_none() {
+            let n = plain.read(&mut chunk).map_err(|e| VolumeError::from_io(object, &e))?;
+            if n == 0 {
+                return Ok(());
+            }
+            let fed = reader.feed(chunk.get(..n).unwrap_or(&[]), &mut first);
+            fed.map_err(|e| VolumeError::from_format(object, &e))?;
+        }
+        Ok(())
+    })?;
+    Ok(first.0.filter(|entry| entry.path.is_root() && entry.change != SigChange::Deleted).map(|entry| entry.meta))
+}
+
+struct FirstEntry(Option<SigEntry>);
+
+impl SigtarSink for FirstEntry {
+    fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
+        self.0.get_or_insert(entry);
+        Ok(())
+    }
+
+    fn problem(&mut self, problem: FormatError) -> Result<(), FormatError> {
+        Err(problem)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::types::{Classified, ErrorClass};
 use crate::volume::VolumeError;
 
 pub use line::{Forest, Line};
+pub use load::peek_root;
 pub use table::{Change, FileVersion, Gap, NodeId, Table, VersionId};
 
 /// A failure to build a tree. Cheap to clone.

@@ -9,7 +9,7 @@ use super::inode::Inode;
 use super::ops::{DirEntry, Ino, NodeKind, Wait};
 use super::tree_fs::{RootNode, TreeFs};
 use crate::tree::{Line, NodeId};
-use crate::types::EntryKind;
+use crate::types::{EntryKind, EntryMeta, SetIndex};
 
 /// Entries taken from the table at a time, so that its lock is not held while they are emitted.
 const BATCH: usize = 256;
@@ -121,6 +121,10 @@ impl TreeFs {
     fn known_root_kind(&self, snapshot: usize) -> NodeKind {
         let found = self.find(snapshot, NodeId::ROOT, Wait::Never);
         found.map_or(NodeKind::Dir, |found| kind_of(&found.meta.kind))
+    }
+
+    pub(super) fn peeked(&self) -> MutexGuard<'_, HashMap<SetIndex, Option<EntryMeta>>> {
+        self.peeked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn subdirs(&self) -> MutexGuard<'_, HashMap<(usize, NodeId), u32>> {

@@ -99,6 +99,11 @@ impl TreeFs {
     }
 
     pub(super) fn find(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<Found, FsError> {
+        if node == NodeId::ROOT
+            && let Some(meta) = self.peek_root(snapshot, wait)?
+        {
+            return Ok(Found { version: None, meta, exact: None, bound: 0, bounded: true });
+        }
         let (line, depth) = self.loaded_line(snapshot, wait)?;
         let table = line.table();
         let Some(version) = table.version(node, depth) else {
@@ -116,6 +121,31 @@ impl TreeFs {
         Ok(Found { version: Some(version), meta, exact, bound, bounded: known.is_some() })
     }
 
+    /// The metadata of a snapshot's root while its tree is not loaded: `ls -l snapshots` must not cost the signature
+    /// archives of all of them. `None` once the tree is loaded, or where the root is no directory or cannot be peeked at:
+    /// then the tree has to be asked.
+    fn peek_root(&self, snapshot: usize, wait: Wait) -> Result<Option<EntryMeta>, FsError> {
+        if self.loaded_line(snapshot, Wait::Never).is_ok() {
+            return Ok(None);
+        }
+        for &set in self.snapshot(snapshot)?.lineage().iter().rev() {
+            let known = self.peeked().get(&set).cloned();
+            let meta = match known {
+                Some(meta) => meta,
+                None if wait == Wait::Never => return Err(FsError::WouldBlock),
+                None => {
+                    let Ok(meta) = crate::tree::peek_root(&self.repository, set) else { return Ok(None) };
+                    self.peeked().insert(set, meta.clone());
+                    meta
+                }
+            };
+            if let Some(meta) = meta {
+                return Ok(Some(meta).filter(|meta| meta.kind == EntryKind::Dir));
+            }
+        }
+        Ok(None)
+    }
+
     fn attr(&self, snapshot: usize, node: NodeId, found: &Found) -> Attr {
         let inode = Inode::Node(snapshot, node);
         let (kind, size, rdev) = match &found.meta.kind {
@@ -130,7 +160,8 @@ impl TreeFs {
         let (uid, gid) = self.owners.of(&found.meta);
         let perm = if kind == NodeKind::Symlink { 0o777 } else { self.owners.mode(found.meta.mode) };
         let nlink = if kind == NodeKind::Dir { self.dir_links(snapshot, node) } else { 1 };
-        let attr_ttl = if exact { ttl(inode) } else { Duration::ZERO };
+        let settled = exact && !(node == NodeId::ROOT && self.loaded_line(snapshot, Wait::Never).is_err());
+        let attr_ttl = if settled { ttl(inode) } else { Duration::ZERO };
         Attr {
             ino: self.number(inode),
             kind,
@@ -154,7 +185,8 @@ impl TreeFs {
         if let Some(&known) = self.subdirs().get(&key) {
             return known;
         }
-        let Ok((line, depth)) = self.loaded_line(snapshot, Wait::Never) else { return 2 };
+        // 1 is what file systems say that do not count.
+        let Ok((line, depth)) = self.loaded_line(snapshot, Wait::Never) else { return 1 };
         let links = 2u32.saturating_add(count_subdirs(&line.table(), node, depth));
         self.subdirs().insert(key, links);
         links

@@ -12,7 +12,7 @@ use super::owners::{OwnerOptions, Owners};
 use crate::collection::Snapshot;
 use crate::content::{Content, ContentError, FileRef, Plan};
 use crate::tree::{Forest, Line, NodeId, TreeError};
-use crate::types::{ArchivePath, ByteRange, Classified, ErrorClass};
+use crate::types::{ArchivePath, ByteRange, Classified, EntryMeta, ErrorClass, SetIndex};
 use crate::volume::{AtHand, Repository, Volumes};
 
 /// Snapshots never change, so the kernel may keep what it was told of them.
@@ -75,6 +75,7 @@ pub struct TreeFs {
     handles: Mutex<HashMap<u64, Arc<OpenFile>>>,
     next_handle: AtomicU64,
     pub(super) subdirs: Mutex<HashMap<(usize, NodeId), u32>>,
+    pub(super) peeked: Mutex<HashMap<SetIndex, Option<EntryMeta>>>,
 }
 
 impl TreeFs {
@@ -100,6 +101,7 @@ impl TreeFs {
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             subdirs: Mutex::default(),
+            peeked: Mutex::default(),
             repository,
         };
         if let Root::Path(snapshot, path) = options.root {

@@ -14,11 +14,14 @@ use crate::codec::Decoder;
 use crate::collection::{BackupSet, Collection};
 use crate::format::manifest::{Manifest, ManifestVolume};
 use crate::storage::{ObjectInfo, ObjectStore};
-use crate::types::{SetIndex, VolumeId};
+use crate::types::{ByteRange, SetIndex, VolumeId};
 
 /// Key of a block in the cache: volume, pass that decoded it, index. The pass keeps blocks that are not verified yet
 /// out of every reader's sight.
 pub(super) type BlockKey = (VolumeId, u32, u32);
+
+/// Stored bytes of a signature archive that a peek fetches.
+const PEEK: u64 = 256 << 10;
 
 /// Bounds of what a repository keeps in memory and on disk.
 #[derive(Debug)]
@@ -156,6 +159,26 @@ impl Repository {
             std::io::copy(plain, &mut std::io::sink()).map_err(|e| VolumeError::from_io(&object.name, &e))?;
             Ok(())
         })
+    }
+
+    /// Streams the first plaintext of the set's signature archive into `consume`, fetching no more than a small part of
+    /// it. Nothing vouches for what is seen: it may be shown until the whole archive was read, not longer.
+    ///
+    /// # Errors
+    /// [`VolumeError`] when it is missing or cannot be decrypted, or the error of `consume`.
+    pub fn peek_signatures(
+        &self,
+        set: SetIndex,
+        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        let record = self.set(set)?;
+        let missing = || VolumeError::NoSignatures { set: record.label().into() };
+        let object = record.signatures.as_ref().ok_or_else(missing)?;
+        let head = ByteRange::at(0, object.size.min(PEEK));
+        let input = self.store.open(object, head).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
+        let mut plain =
+            self.decoder.open(&object.name, input).map_err(|e| VolumeError::from_codec(&object.name, &e))?;
+        consume(&object.name, &mut *plain)
     }
 
     fn stream(

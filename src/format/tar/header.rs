@@ -176,13 +176,26 @@ pub(super) fn is_zero(block: &[u8; BLOCK]) -> bool {
 pub(super) fn verify_checksum(block: &[u8; BLOCK]) -> Result<(), &'static str> {
     let stored = number(&block[148..156]).map_err(|_| "there is no tar header")?;
     let field: i64 = block[148..156].iter().map(|&b| i64::from(b)).sum();
-    let sum: u32 = block.iter().map(|&b| u32::from(b)).sum();
+    let sum = byte_sum(block);
     if i64::from(sum) - field + 8 * 32 == stored {
         return Ok(());
     }
     let signed: i64 = block.iter().map(|&b| i64::from(b.cast_signed())).sum();
     let field: i64 = block[148..156].iter().map(|&b| i64::from(b.cast_signed())).sum();
     if signed - field + 8 * 32 == stored { Ok(()) } else { Err("the header's checksum is wrong") }
+}
+
+/// The sum of a block's bytes, where most of the time per entry goes: eight at once, every other byte in a 16-bit lane;
+/// two times 64 bytes of at most 255 in each lane cannot overflow it.
+fn byte_sum(block: &[u8; BLOCK]) -> u32 {
+    const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
+    let (words, _) = block.as_chunks::<8>();
+    let lanes = words.iter().fold(0_u64, |lanes, word| {
+        let word = u64::from_le_bytes(*word);
+        lanes.wrapping_add(word & EVEN).wrapping_add(word >> 8 & EVEN)
+    });
+    let [a, b, c, d, e, f, g, h] = lanes.to_le_bytes();
+    [[a, b], [c, d], [e, f], [g, h]].into_iter().map(|lane| u32::from(u16::from_le_bytes(lane))).sum()
 }
 
 /// The bytes before the first NUL.
