@@ -13,3 +13,5 @@ mod model;
 mod doubt;
 #[path = "model/duplicity.rs"]
 mod duplicity;
+#[path = "model/properties.rs"]
+mod properties;

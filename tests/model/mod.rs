@@ -13,5 +13,6 @@ pub(crate) mod naming;
 pub(crate) mod plan;
 pub(crate) mod rdiff;
 pub(crate) mod store;
+pub(crate) mod subject;
 pub(crate) mod tar;
 pub(crate) mod tree;

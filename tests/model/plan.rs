@@ -79,6 +79,16 @@ impl Repository {
         self.sets[holder].volumes[parts.last().unwrap().volume - 1].clone()
     }
 
+    /// The last volumes of the file and of all its bases.
+    pub(crate) fn end_volumes(&self, set: usize, path: &Path) -> BTreeSet<String> {
+        let holder = self.holder(set, path).unwrap();
+        let mut volumes = BTreeSet::from([self.last_volume(set, path)]);
+        if matches!(self.sets[holder].stored[path], Stored::Diff { .. }) {
+            volumes.extend(self.end_volumes(holder - 1, path));
+        }
+        volumes
+    }
+
     fn runs(&self, set: usize, path: &Path, range: Range<usize>) -> Vec<Run> {
         if range.is_empty() {
             return vec![];
