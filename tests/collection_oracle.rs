@@ -108,22 +108,30 @@ fn keys(random: &mut Random, mood: Mood) -> Vec<Key> {
     keys.into_keys().map(|(time, start)| (start, time)).collect()
 }
 
-fn name_time(seconds: i64) -> String {
-    BackupTime(seconds).to_string()
+/// A time as long names have it: in UTC, or as old names have it, in the zone of the machine at that time.
+fn name_time(random: &mut Random, seconds: i64) -> String {
+    let hours = random.of(&[0, 0, 0, 2, -5]);
+    if hours == 0 {
+        return BackupTime(seconds).to_string();
+    }
+    let local = jiff::Timestamp::from_second(seconds + hours * 3600).unwrap();
+    let sign = if hours < 0 { '-' } else { '+' };
+    format!("{}{sign}{:02}:00", local.strftime("%Y-%m-%dT%H:%M:%S"), hours.abs())
 }
 
 /// The names of a set, some of them left out.
 fn names(random: &mut Random, (start, time): Key, lossy: bool) -> Vec<String> {
     let suffix = random.of(&[".gpg", ".gz", ""]);
     let short = random.one_in(4);
+    let mut long = |time: i64| name_time(random, time);
     let (set, signatures) = match (start, short) {
         (None, false) => (
-            format!("duplicity-full.{}", name_time(time)),
-            format!("duplicity-full-signatures.{}.sigtar{suffix}", name_time(time)),
+            format!("duplicity-full.{}", long(time)),
+            format!("duplicity-full-signatures.{}.sigtar{suffix}", long(time)),
         ),
         (Some(start), false) => (
-            format!("duplicity-inc.{}.to.{}", name_time(start), name_time(time)),
-            format!("duplicity-new-signatures.{}.to.{}.sigtar{suffix}", name_time(start), name_time(time)),
+            format!("duplicity-inc.{}.to.{}", long(start), long(time)),
+            format!("duplicity-new-signatures.{}.to.{}.sigtar{suffix}", long(start), long(time)),
         ),
         (None, true) => (format!("df.{}", base36(time)), format!("dfs.{}.st", base36(time))),
         (Some(start), true) => {
