@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::report::Trouble;
+use crate::cli::failure::Exit;
 use crate::collection::{BackupSet, Collection, ProblemKind, Severity, name_volumes};
 use crate::format::manifest::Manifest;
 use crate::types::{Classified, ErrorClass, VolumeNumber, escape_bytes};
@@ -42,6 +43,21 @@ pub(super) fn read_all(repository: &Repository) -> Manifests {
     });
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     (0..sets.len()).map(|place| found.remove(&place)).collect()
+}
+
+/// Done if every manifest was read or found damaged, else why one could not be asked.
+pub(super) fn completeness(manifests: &Manifests) -> Exit {
+    let failed = manifests.iter().filter_map(|m| m.as_ref()?.as_ref().err());
+    let exits = failed.map(|error| match error.class() {
+        class @ (ErrorClass::Denied | ErrorClass::KeyMissing | ErrorClass::Timeout | ErrorClass::Io) => Exit::of(class),
+        ErrorClass::NotFound
+        | ErrorClass::Cold
+        | ErrorClass::Corrupt
+        | ErrorClass::Missing
+        | ErrorClass::Unsupported
+        | ErrorClass::Invalid => Exit::Done,
+    });
+    exits.max().unwrap_or(Exit::Done)
 }
 
 /// The problems of names and manifests together, the gravest first.
