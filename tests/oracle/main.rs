@@ -9,6 +9,7 @@
 mod support;
 
 mod check;
+mod commands;
 mod keys;
 mod matrix;
 mod naming;
