@@ -331,6 +331,13 @@ fn a_mount_whose_daemon_hangs_holds_nobody_up() {
     let place = Spot::new();
     let daemon = place.mount(&["mount", "memory:", "MNT"]);
     kill_process(daemon, Signal::STOP).unwrap();
+    // A thread that was still running could take up a request and stop with it; its asker could then not even be killed.
+    let tasks = format!("/proc/{}/task", daemon.as_raw_nonzero());
+    eventually("every thread has stopped", || {
+        let mut states =
+            fs::read_dir(&tasks).unwrap().map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
+        states.all(|stat| stat.unwrap().contains(") T "))
+    });
     let output = place.run(&["mount", "memory:", "MNT"]);
     assert!(stderr(&output).contains("in use"), "{output:?}");
     let output = place.run(&["umount", "--lazy", "MNT"]);

@@ -1,1 +1,13 @@
-//! Rank 2: bounded blocks, sealed spill, single flight.
+//! Rank 2: bounded blocks, sealed spill, single flight. Generic over the key; knows nothing of volumes.
+//!
+//! What is kept here is immutable: a key names one content for good. No lock is held across disk I/O, sealing or a
+//! caller's work, and no failure of the cache is anybody's error: it is a miss.
+
+mod block;
+mod flight;
+mod lru;
+mod spill;
+
+pub use block::{BLOCK_BYTES, BlockCache, CacheConfig, CacheStats, SpillConfig};
+pub use flight::{Flight, FlightFailure};
+pub use lru::ByteLru;

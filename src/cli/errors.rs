@@ -33,6 +33,12 @@ pub enum CliError {
         /// What failed, on which object, why, and what to do.
         message: String,
     },
+    /// The backup could not be opened.
+    #[error(transparent)]
+    Open(#[from] super::repo::OpenError),
+    /// A command that prints was ended.
+    #[error(transparent)]
+    Ended(#[from] super::failure::Failure),
     /// Standard output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
@@ -54,6 +60,8 @@ impl CliError {
             Self::Told(code) => *code,
             Self::Output(_) => 1,
             Self::Fs(error) => code_of(error.class()),
+            Self::Open(error) => code_of(error.class()),
+            Self::Ended(failure) => failure.exit.code(),
             Self::Storage(error) => code_of(error.class()),
             Self::Mount(error) => code_of(error.class()),
             Self::Unmount(error) => code_of(error.class()),
@@ -77,14 +85,7 @@ impl CliError {
 }
 
 fn code_of(class: ErrorClass) -> u8 {
-    match class {
-        ErrorClass::Invalid => 2,
-        ErrorClass::NotFound => 3,
-        ErrorClass::Denied => 4,
-        ErrorClass::KeyMissing => 5,
-        ErrorClass::Corrupt | ErrorClass::Missing => 6,
-        ErrorClass::Timeout | ErrorClass::Cold | ErrorClass::Unsupported | ErrorClass::Io => 1,
-    }
+    super::failure::Exit::of(class).code()
 }
 
 #[cfg(test)]

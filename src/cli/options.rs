@@ -111,21 +111,17 @@ pub struct OwnerArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Cache")]
 pub struct CacheArgs {
-    /// Where to keep what was learnt of backups [default: $XDG_CACHE_HOME/dupfs]
+    /// Where the sealed cache of decoded data is [default: $XDG_CACHE_HOME/dupfs]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 
-    /// Bytes of decoded data to keep on disk, sealed, such as 512M or 4G
+    /// Bytes of decoded data to keep on disk, sealed; 0 for none [default: 2G]
     #[arg(long, value_name = "BYTES")]
     pub cache_size: Option<Bytes>,
 
-    /// Bytes of decoded data to keep in memory
+    /// Bytes of memory for decoded data and what belongs to it [default: 256M]
     #[arg(long, value_name = "BYTES")]
     pub memory: Option<Bytes>,
-
-    /// Keep nothing on disk of what was learnt
-    #[arg(long)]
-    pub no_index: bool,
 }
 
 /// What `stat` shows as the size of a file whose exact size costs a volume.

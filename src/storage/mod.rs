@@ -1,7 +1,23 @@
 //! Rank 1: where the objects of a backup are kept. One object-safe trait; the stores below it know nothing of duplicity.
 
+mod counting;
+mod errors;
+mod faulty;
+mod limit;
+mod local;
+mod memory;
+pub(crate) mod sync;
+mod url;
+
 use std::io::Read;
 use std::sync::Arc;
+
+pub use counting::{CountingStore, ReadCount};
+pub use faulty::{Effect, Fault, FaultyStore, Nth, Target};
+pub use limit::LimitStore;
+pub use local::LocalStore;
+pub use memory::MemoryStore;
+pub use url::{Location, S3Location, S3UrlStyle, UrlOptions, parse_url, parse_url_with};
 
 use crate::types::{ByteRange, Classified, ErrorClass};
 
@@ -70,4 +86,37 @@ impl Classified for StorageError {
     fn class(&self) -> ErrorClass {
         self.class
     }
+}
+
+/// The store is shared: many layers hold it.
+impl<T: ObjectStore + ?Sized> ObjectStore for Arc<T> {
+    fn url(&self) -> &str {
+        (**self).url()
+    }
+
+    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        (**self).list()
+    }
+
+    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+        (**self).open(object, range)
+    }
+}
+
+/// The directories that have to be listed for objects with these file prefixes: the root (empty), and what the prefixes
+/// name up to their last `/`, with that slash. duplicity's `--file-prefix` may hold slashes.
+fn listed_dirs<S: AsRef<str>>(prefixes: &[S]) -> Result<Vec<String>, StorageError> {
+    let mut dirs = vec![String::new()];
+    for prefix in prefixes.iter().map(AsRef::as_ref) {
+        let Some((dir, _)) = prefix.rsplit_once('/') else { continue };
+        if dir.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            let reason = "the file prefix leads out of the backup's place or has empty parts";
+            return Err(StorageError::new(ErrorClass::Invalid, prefix, reason));
+        }
+        let dir = format!("{dir}/");
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
+    Ok(dirs)
 }

@@ -1,0 +1,162 @@
+//! Decoded blocks: in memory, and what no longer fits there sealed on disk.
+
+use std::hash::Hash;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::lru::ByteLru;
+use super::spill::Spill;
+use crate::storage::sync::lock;
+
+/// Bytes of a full block. A longer one may be kept in memory, yet never spills.
+pub const BLOCK_BYTES: usize = 256 * 1024;
+
+/// Bounds of a [`BlockCache`].
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Bytes in memory, overhead included.
+    pub memory_bytes: u64,
+    /// The tier on disk; `None` for memory only.
+    pub spill: Option<SpillConfig>,
+}
+
+/// The tier on disk.
+#[derive(Clone, Debug)]
+pub struct SpillConfig {
+    /// Where its nameless file is; made if it is not there.
+    pub dir: PathBuf,
+    /// Bytes on disk; less than one block is off.
+    pub bytes: u64,
+}
+
+/// What a [`BlockCache`] did and holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Blocks found in memory.
+    pub memory_hits: u64,
+    /// Blocks found on disk.
+    pub spill_hits: u64,
+    /// Blocks not found.
+    pub misses: u64,
+    /// Bytes held in memory, overhead included.
+    pub memory_bytes: u64,
+    /// Bytes held on disk.
+    pub spill_bytes: u64,
+}
+
+/// Immutable blocks by key, least recently used first out of memory onto disk, and out of there. Shared by threads.
+///
+/// A key names one content for good: inserting another content under a key that is still held may give either.
+#[derive(Debug)]
+pub struct BlockCache<K: Hash + Eq> {
+    memory: Mutex<ByteLru<K, Arc<[u8]>>>,
+    spill: Option<Spill<K>>,
+    /// Counts removals: a block on its way between the tiers while something was removed is dropped, not brought back.
+    epoch: AtomicU64,
+    memory_hits: AtomicU64,
+    spill_hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
+    /// An empty cache. A tier on disk that cannot be had is a line in the log.
+    pub fn new(config: CacheConfig) -> Self {
+        Self {
+            memory: Mutex::new(ByteLru::new(config.memory_bytes)),
+            spill: config.spill.and_then(|spill| Spill::open(&spill.dir, spill.bytes)),
+            epoch: AtomicU64::new(0),
+            memory_hits: AtomicU64::new(0),
+            spill_hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    /// The block of `key`, if it is at hand. May read the disk.
+    pub fn get(&self, key: &K) -> Option<Arc<[u8]>> {
+        if let Some(block) = self.get_in_memory(key) {
+            return Some(block);
+        }
+        let epoch = self.epoch();
+        let Some(block) = self.spill.as_ref().and_then(|spill| spill.load(key)) else {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        self.spill_hits.fetch_add(1, Ordering::Relaxed);
+        self.keep(key.clone(), Arc::clone(&block), Some(epoch));
+        Some(block)
+    }
+
+    /// The block of `key`, if it is in memory: never blocks. A block that is not there does not count as missed.
+    pub fn get_in_memory(&self, key: &K) -> Option<Arc<[u8]>> {
+        let block = lock(&self.memory).get(key).cloned()?;
+        self.memory_hits.fetch_add(1, Ordering::Relaxed);
+        Some(block)
+    }
+
+    /// Whether the block of `key` is at hand; does not count as used.
+    pub fn contains(&self, key: &K) -> bool {
+        let in_memory = lock(&self.memory).peek(key).is_some();
+        in_memory || self.spill.as_ref().is_some_and(|spill| spill.contains(key))
+    }
+
+    /// Keeps `block`. May write the disk, as other blocks have to go there.
+    pub fn insert(&self, key: K, block: Arc<[u8]>) {
+        self.keep(key, block, None);
+    }
+
+    /// Forgets `key`.
+    pub fn remove(&self, key: &K) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        lock(&self.memory).remove(key);
+        if let Some(spill) = &self.spill {
+            spill.remove(key);
+        }
+    }
+
+    /// Forgets every key that `goes`. Takes time in all blocks.
+    pub fn remove_where(&self, mut goes: impl FnMut(&K) -> bool) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        let removed = lock(&self.memory).remove_where(&mut goes);
+        drop(removed);
+        if let Some(spill) = &self.spill {
+            spill.remove_where(goes);
+        }
+    }
+
+    /// What the cache did and holds.
+    pub fn stats(&self) -> CacheStats {
+        CacheStats {
+            memory_hits: self.memory_hits.load(Ordering::Relaxed),
+            spill_hits: self.spill_hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            memory_bytes: lock(&self.memory).used(),
+            spill_bytes: self.spill.as_ref().map_or(0, Spill::used),
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Puts the block into memory, unless something was removed since `read_at`, and what has to go from there on disk.
+    fn keep(&self, key: K, block: Arc<[u8]>, read_at: Option<u64>) {
+        let weight = u64::try_from(block.len()).unwrap_or(u64::MAX);
+        let (evicted, epoch) = {
+            let mut memory = lock(&self.memory);
+            let epoch = self.epoch();
+            if read_at.is_some_and(|read_at| read_at != epoch) {
+                return;
+            }
+            (memory.insert(key, block, weight), epoch)
+        };
+        let Some(spill) = &self.spill else { return };
+        for (key, block) in evicted {
+            spill.store(key, &block, || self.epoch() != epoch);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "block/tests.rs"]
+mod tests;

@@ -1,0 +1,103 @@
+use super::*;
+
+const OVERHEAD: u64 = ByteLru::<u32, Arc<[u8]>>::OVERHEAD;
+
+fn block(key: u32) -> Arc<[u8]> {
+    let len = 1000 + usize::try_from(key % 7).unwrap();
+    key.to_le_bytes().into_iter().cycle().take(len).collect()
+}
+
+fn cache(memory_blocks: u64, spill_blocks: u64) -> BlockCache<u32> {
+    let bytes = spill_blocks * u64::try_from(BLOCK_BYTES).unwrap();
+    let spill = SpillConfig { dir: std::env::temp_dir(), bytes };
+    BlockCache::new(CacheConfig { memory_bytes: memory_blocks * (1010 + OVERHEAD), spill: Some(spill) })
+}
+
+#[test]
+fn what_leaves_memory_comes_back_from_disk_and_then_is_gone() {
+    let cache = cache(2, 4);
+    for key in 0..8 {
+        cache.insert(key, block(key));
+    }
+    let stats = cache.stats();
+    assert!(stats.memory_bytes <= 2 * (1010 + OVERHEAD));
+    assert_eq!(stats.spill_bytes, 4 * u64::try_from(BLOCK_BYTES).unwrap());
+    assert_eq!(cache.get(&7), Some(block(7)));
+    assert!(cache.get_in_memory(&3).is_none() && cache.contains(&3));
+    assert_eq!(cache.get(&3), Some(block(3)));
+    assert!(cache.get_in_memory(&3).is_some(), "promoted");
+    assert_eq!(cache.get(&0), None);
+    let stats = cache.stats();
+    assert_eq!((stats.memory_hits, stats.spill_hits, stats.misses), (2, 1, 1));
+}
+
+#[test]
+fn without_memory_everything_spills_and_without_disk_everything_is_bounded() {
+    let disk_only = cache(0, 2);
+    disk_only.insert(1, block(1));
+    assert_eq!(disk_only.get(&1), Some(block(1)));
+    assert_eq!(disk_only.stats().memory_bytes, 0);
+    let memory_only = cache(1, 0);
+    memory_only.insert(1, block(1));
+    memory_only.insert(2, block(2));
+    assert_eq!((memory_only.get(&1), memory_only.get(&2)), (None, Some(block(2))));
+}
+
+#[test]
+fn removed_blocks_are_gone_from_both_tiers() {
+    let cache = cache(2, 10);
+    for key in 0..6 {
+        cache.insert(key, block(key));
+    }
+    cache.remove(&0);
+    cache.remove(&5);
+    cache.remove_where(|key| key % 2 == 1);
+    for key in [0, 1, 3, 5] {
+        assert_eq!(cache.get(&key), None);
+    }
+    assert_eq!((cache.get(&2), cache.get(&4)), (Some(block(2)), Some(block(4))));
+}
+
+#[test]
+fn many_threads_get_right_blocks_or_none() {
+    let cache = cache(8, 16);
+    std::thread::scope(|scope| {
+        for thread in 0..8_u32 {
+            let cache = &cache;
+            scope.spawn(move || {
+                let mut x = thread * 7919 + 1;
+                for _ in 0..3000 {
+                    x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let key = (x >> 16) % 40;
+                    match cache.get(&key) {
+                        Some(found) => assert_eq!(found, block(key)),
+                        None => cache.insert(key, block(key)),
+                    }
+                    if x % 512 == 0 {
+                        cache.remove_where(|k| *k == key);
+                    }
+                }
+            });
+        }
+    });
+    let stats = cache.stats();
+    assert!(stats.memory_hits > 0 && stats.spill_hits > 0 && stats.misses > 0, "{stats:?}");
+    assert!(stats.memory_bytes <= 8 * (1010 + OVERHEAD));
+}
+
+#[test]
+fn a_removed_key_does_not_come_back_while_threads_move_blocks_between_the_tiers() {
+    let cache = cache(2, 8);
+    for round in 0..300_u32 {
+        let old = round * 100;
+        std::thread::scope(|scope| {
+            for key in old..old + 4 {
+                cache.insert(key, block(key));
+            }
+            scope.spawn(|| (old..old + 4).for_each(|key| drop(cache.get(&key))));
+            scope.spawn(|| (old + 10..old + 13).for_each(|key| cache.insert(key, block(key))));
+            scope.spawn(|| cache.remove_where(|key| *key < old + 4));
+        });
+        assert!((old..old + 4).all(|key| !cache.contains(&key)), "round {round}");
+    }
+}
