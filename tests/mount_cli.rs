@@ -9,6 +9,7 @@ mod memory;
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -283,12 +284,13 @@ fn sigterm_ends_the_daemon_cleanly_and_sighup_does_not() {
     assert!(!place.is_mounted());
 }
 
-/// Starts a mount in the foreground.
+/// Starts a mount in the foreground, and waits until it says that it is up: before, it may be looking at its own root.
 fn foreground(place: &Spot, args: &[&str]) -> Child {
-    let mut all = vec!["mount", "memory:", "MNT", "-f"];
+    let mut all = vec!["mount", "memory:", "MNT", "-f", "-v"];
     all.extend(args);
-    let child = place.dupfs(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    eventually("it is mounted", || place.mnt().join("hello.txt").exists());
+    let mut child = place.dupfs(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(told.any(|line| line.unwrap().contains("mounted on")));
     child
 }
 
