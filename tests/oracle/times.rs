@@ -25,7 +25,7 @@ fn same_choice(version: &str, repo: &Repository, scratch: &Scratch, zone: &str, 
     let option = if version.starts_with('0') { "--file-to-restore" } else { "--path-to-restore" };
     let mut wrong = Vec::new();
     for (i, time) in times.iter().enumerate() {
-        let dest = scratch.path().join(format!("which-{i}"));
+        let dest = scratch.path().join(format!("which-{}-{i}", zone.replace('/', "-")));
         let mut restore = repo.command("restore");
         restore.args(["--force", "--time", time, option, "which"]).arg(repo.url()).arg(&dest).env("TZ", zone);
         let by_duplicity =

@@ -243,3 +243,31 @@ fn bytes(path: &[u8], expected: &Path, actual: &Path, out: &mut Vec<String>) {
 pub fn show(path: &[u8]) -> String {
     if path.is_empty() { ".".to_owned() } else { path.escape_ascii().to_string() }
 }
+
+/// The comparison itself sees what it is there to see.
+#[test]
+fn differences_are_seen() {
+    let scratch = super::Scratch::new();
+    let (a, b) = (scratch.dir("a"), scratch.dir("b"));
+    for dir in [&a, &b] {
+        for name in ["same", "bytes", "longer", "mode"] {
+            fs::write(dir.join(name), "content").unwrap();
+        }
+        std::os::unix::fs::symlink("there", dir.join("link")).unwrap();
+    }
+    fs::write(b.join("bytes"), "contenT").unwrap();
+    fs::write(b.join("longer"), "content and more").unwrap();
+    fs::set_permissions(b.join("mode"), std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
+    fs::remove_file(b.join("link")).unwrap();
+    std::os::unix::fs::symlink("where", b.join("link")).unwrap();
+    fs::write(a.join("lost"), "").unwrap();
+    fs::create_dir(b.join("extra")).unwrap();
+    let mtime = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(5);
+    fs::File::open(a.join("same")).unwrap().set_modified(mtime).unwrap();
+    let diffs = differences(&Tree::walk(&a), &Tree::walk(&b), &Rules::default()).join("\n");
+    for wanted in
+        ["bytes: 7 bytes", "longer: size", "mode: mode", "link: target", "lost: missing", "extra: extra", "same: mtime"]
+    {
+        assert!(diffs.contains(wanted), "not seen: {wanted}\n{diffs}");
+    }
+}
