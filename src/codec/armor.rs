@@ -197,7 +197,8 @@ mod tests {
         Ok(out)
     }
 
-    const TEXT: &[u8] = b"-----BEGIN PGP MESSAGE-----\r\nVersion: x\r\n\r\naGVsbG8g\r\nd29ybGQK\r\n-----END PGP MESSAGE-----\r\n\n";
+    const TEXT: &[u8] =
+        b"-----BEGIN PGP MESSAGE-----\r\nVersion: x\r\n\r\naGVsbG8g\r\nd29ybGQK\r\n-----END PGP MESSAGE-----\r\n\n";
 
     #[test]
     fn a_block_is_decoded_and_checked_to_its_end() {

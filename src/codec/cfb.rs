@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read};
 
 use sha1::{Digest, Sha1};
 
-use super::cipher::{Cipher, CfbDecrypt};
+use super::cipher::{CfbDecrypt, Cipher};
 use super::frame::{Body, parse_header, tag};
 use super::secret::Session;
 use super::source::{BUFFER, Ctx, Source, fill};

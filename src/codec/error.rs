@@ -99,9 +99,7 @@ impl CodecError {
     pub fn from_io(object: &Arc<str>, error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
             Some(own) => own.clone(),
-            None => {
-                Self::Read { object: object.clone(), class: class_of(error), reason: error.to_string().into() }
-            }
+            None => Self::Read { object: object.clone(), class: class_of(error), reason: error.to_string().into() },
         }
     }
 }

@@ -176,10 +176,8 @@ impl Gpg {
         let mut command = Command::new(&self.options.binary);
         command.env_clear().envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.env("LC_ALL", "C");
-        if std::env::var_os("GPG_TTY").is_none() {
-            if let Some(tty) = terminal() {
-                command.env("GPG_TTY", tty);
-            }
+        if let Some(tty) = terminal().filter(|_| std::env::var_os("GPG_TTY").is_none()) {
+            command.env("GPG_TTY", tty);
         }
         if let Some(home) = &self.options.home {
             command.arg("--homedir").arg(home);
@@ -340,7 +338,9 @@ mod tests {
         let good = outcome(&format!("[GNUPG:] BEGIN_DECRYPTION\n[GNUPG:] SESSION_KEY 7:{key}\n"), "");
         let session = good.session().unwrap();
         assert_eq!((session.cipher, session.key.len(), session.key[1]), (7, 16, 0x11));
-        for bad in [format!("SESSION_KEY 7:{key}"), format!("[GNUPG:] SESSION_KEY 9:{key}"), "[GNUPG:] SESSION_KEY ".into()] {
+        for bad in
+            [format!("SESSION_KEY 7:{key}"), format!("[GNUPG:] SESSION_KEY 9:{key}"), "[GNUPG:] SESSION_KEY ".into()]
+        {
             outcome(&bad, "").session().unwrap_err();
         }
     }

@@ -66,12 +66,7 @@ impl Inflate {
     ///
     /// # Errors
     /// Damage when the stream is wrong or `source` ends before it; what `source` gives.
-    pub(super) fn read(
-        &mut self,
-        ctx: &Ctx,
-        source: &mut dyn BufRead,
-        out: &mut [u8],
-    ) -> io::Result<(usize, bool)> {
+    pub(super) fn read(&mut self, ctx: &Ctx, source: &mut dyn BufRead, out: &mut [u8]) -> io::Result<(usize, bool)> {
         loop {
             let input = source.fill_buf()?;
             let (len, starved) = (input.len(), input.is_empty());

@@ -172,7 +172,8 @@ impl Search<'_> {
     fn by_key(&self) -> KeyOutcome {
         let passphrases = self.keys.passphrases();
         let mut outcome = KeyOutcome::default();
-        let (named, hidden): (Vec<&PkEsk>, Vec<_>) = self.preamble.recipients().partition(|esk| esk.recipient.is_some());
+        let (named, hidden): (Vec<&PkEsk>, Vec<_>) =
+            self.preamble.recipients().partition(|esk| esk.recipient.is_some());
         for esk in named.into_iter().chain(hidden) {
             for key in &self.keys.secret {
                 if esk.recipient.as_ref().is_some_and(|id| *id != key.id) {
@@ -288,7 +289,11 @@ impl Search<'_> {
         match (recipients.is_empty(), by_passphrase) {
             (false, passphrase) => {
                 let keys = if recipients.len() == 1 { "key" } else { "keys" };
-                let also = if passphrase { format!("; it opens with a passphrase too, but {passphrases}") } else { String::new() };
+                let also = if passphrase {
+                    format!("; it opens with a passphrase too, but {passphrases}")
+                } else {
+                    String::new()
+                };
                 no_key(format!(
                     "encrypted to {keys} {}, none of which is at hand{gpg}; give the exported secret key with --secret-key{also}",
                     recipients.join(", ")

@@ -128,12 +128,7 @@ impl<'a> OcbReader<'a> {
     ///
     /// # Errors
     /// Damage when the key cannot be one of the cipher's.
-    pub(super) fn new(
-        ctx: &Ctx,
-        header: OcbHeader,
-        body: Body<Source<'a>>,
-        session: &Session,
-    ) -> io::Result<Self> {
+    pub(super) fn new(ctx: &Ctx, header: OcbHeader, body: Body<Source<'a>>, session: &Session) -> io::Result<Self> {
         let state = Cipher::from_id(header.cipher)
             .filter(|_| session.cipher == header.cipher)
             .and_then(|cipher| opener(cipher, &session.key))

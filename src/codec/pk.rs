@@ -149,10 +149,10 @@ impl fmt::Debug for SecretKey {
 impl SecretKey {
     /// `None` for a stub without a secret.
     fn new(key: Key<SecretParts, UnspecifiedRole>) -> Option<Self> {
-        if let key::SecretKeyMaterial::Encrypted(secret) = key.secret() {
-            if matches!(secret.s2k(), S2K::Private { .. } | S2K::Unknown { .. }) {
-                return None;
-            }
+        if let key::SecretKeyMaterial::Encrypted(secret) = key.secret()
+            && matches!(secret.s2k(), S2K::Private { .. } | S2K::Unknown { .. })
+        {
+            return None;
         }
         let id = key.keyid();
         let state = match key.clone().into_keypair() {
