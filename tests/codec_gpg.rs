@@ -163,7 +163,7 @@ fn key_files_that_are_none_are_refused_with_a_remedy() {
     let error = load(key("rsa.public.asc"));
     assert_eq!(error.class(), ErrorClass::KeyMissing);
     assert!(error.to_string().contains("--export-secret-keys"), "{error}");
-    assert_eq!(load(key("none.asc")).class(), ErrorClass::NotFound);
+    assert_eq!(load(key("none.asc")).class(), ErrorClass::Invalid);
     assert!(load(fixtures().join("codec/plain.manifest")).to_string().contains("holds no secret key"));
     let cut = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(cut.path(), &std::fs::read(key("rsa.secret.asc")).unwrap()[..2000]).unwrap();

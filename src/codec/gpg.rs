@@ -312,11 +312,11 @@ impl Outcome {
     }
 }
 
-/// The session in `9:0011..`: the cipher's number and the key in hexadecimal.
+/// The session in `9:0011..`: the cipher's number and the key in hexadecimal; `9.2:0011..` for packet 20, with its mode.
 fn parse_session(text: &[u8]) -> Option<Session> {
     let colon = text.iter().position(|&b| b == b':')?;
-    let (cipher, hex) = text.split_at_checked(colon)?;
-    let cipher: u8 = std::str::from_utf8(cipher).ok()?.parse().ok()?;
+    let (algorithm, hex) = text.split_at_checked(colon)?;
+    let cipher: u8 = std::str::from_utf8(algorithm.split(|&b| b == b'.').next()?).ok()?.parse().ok()?;
     let mut key = Zeroizing::new(Vec::with_capacity(32));
     for pair in hex.get(1..)?.chunks(2) {
         key.push(u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?);
@@ -338,6 +338,8 @@ mod tests {
         let good = outcome(&format!("[GNUPG:] BEGIN_DECRYPTION\n[GNUPG:] SESSION_KEY 7:{key}\n"), "");
         let session = good.session().unwrap();
         assert_eq!((session.cipher, session.key.len(), session.key[1]), (7, 16, 0x11));
+        let ocb = outcome(&format!("[GNUPG:] SESSION_KEY 7.2:{key}\n"), "");
+        assert_eq!(ocb.session().unwrap().cipher, 7);
         for bad in
             [format!("SESSION_KEY 7:{key}"), format!("[GNUPG:] SESSION_KEY 9:{key}"), "[GNUPG:] SESSION_KEY ".into()]
         {

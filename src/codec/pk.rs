@@ -25,7 +25,7 @@ use crate::types::ErrorClass;
 /// Longest key file.
 const MAX_FILE: u64 = 16 << 20;
 
-/// The packets of a file, and how many blocks could not be read.
+/// The packets of a file's contents.
 fn packets(path: &Path, bytes: &[u8]) -> Result<Vec<Packet>, CodecError> {
     let bad = |why: String| key_file(path, ErrorClass::Invalid, format!("no OpenPGP key: {why}"));
     let mut out = Vec::new();
@@ -52,8 +52,10 @@ fn blocks(path: &Path, bytes: &[u8]) -> Result<Vec<Zeroizing<Vec<u8>>>, CodecErr
     let mut rest = bytes;
     while let Some(from) = find(rest, BEGIN) {
         let block = rest.get(from..).unwrap_or(&[]);
-        let end = find(block, END).and_then(|end| Some(end + find(block.get(end..)?, b"\n").unwrap_or(usize::MAX / 2)));
-        let end = end.unwrap_or(block.len()).min(block.len());
+        // Up to the end of the END line.
+        let end = find(block, END).unwrap_or(block.len());
+        let line = block.get(end..).unwrap_or(&[]);
+        let end = end + find(line, b"\n").unwrap_or(line.len());
         let text = Zeroizing::new(block.get(..end).unwrap_or(block).to_vec());
         let mut binary = Zeroizing::new(Vec::with_capacity(text.len()));
         Dearmor::new(&ctx, Box::new(Cursor::new(text)))
@@ -81,7 +83,7 @@ pub(super) fn read_packets(path: &Path) -> Result<Vec<Packet>, CodecError> {
     let mut bytes = Zeroizing::new(Vec::new());
     std::fs::File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)).map_err(|e| {
         let class = match e.kind() {
-            std::io::ErrorKind::NotFound => ErrorClass::NotFound,
+            std::io::ErrorKind::NotFound => ErrorClass::Invalid,
             std::io::ErrorKind::PermissionDenied => ErrorClass::Denied,
             _ => ErrorClass::Io,
         };

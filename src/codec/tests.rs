@@ -46,37 +46,77 @@ fn literal(plain: &[u8]) -> Vec<u8> {
 
 use frame::tag;
 
+const OCB_SESSION: [u8; 32] = [7; 32];
+const OCB_IV: [u8; 15] = [9; 15];
+
+fn seal(key: &[u8], nonce: &[u8; 15], associated: &[u8], bytes: &mut [u8]) -> Vec<u8> {
+    let ocb = Ocb3::<aes::Aes256, U15, U16>::from(aes::Aes256::new_from_slice(key).unwrap());
+    ocb.encrypt_in_place_detached(nonce.into(), associated, bytes).unwrap().to_vec()
+}
+
 /// A message as gpg 2.4 writes it with --force-ocb, with few rounds and chunks of 64 bytes.
 fn ocb_message(plain: &[u8]) -> Vec<u8> {
-    let (session, iv) = ([7; 32], [9; 15]);
     let s2k = b"\x03\x08saltsalt\x00";
     let kek = s2k::StringToKey::parse(s2k).unwrap().0.derive(PASSPHRASE.as_bytes(), 32).unwrap();
-    let mut esk = session.to_vec();
-    let seal = |key: &[u8], nonce: &[u8; 15], associated: &[u8], bytes: &mut [u8]| {
-        let ocb = Ocb3::<aes::Aes256, U15, U16>::from(aes::Aes256::new_from_slice(key).unwrap());
-        ocb.encrypt_in_place_detached(nonce.into(), associated, bytes).unwrap().to_vec()
-    };
-    let tag = seal(&kek, &iv, &[0xc3, 5, 9, 2], &mut esk);
-    let mut out = packet(tag::SKESK, &[&[5, 9, 2][..], s2k, &iv, &esk, &tag].concat());
+    let mut esk = OCB_SESSION.to_vec();
+    let tag = seal(&kek, &OCB_IV, &[0xc3, 5, 9, 2], &mut esk);
+    let skesk = packet(tag::SKESK, &[&[5, 9, 2][..], s2k, &OCB_IV, &esk, &tag].concat());
+    [skesk, ocb_packet(plain)].concat()
+}
 
-    let mut body = [&[1, 9, 2, 0][..], &iv].concat();
+fn ocb_packet(plain: &[u8]) -> Vec<u8> {
+    let mut body = [&[1, 9, 2, 0][..], &OCB_IV].concat();
     let fixed = [0xd4, 1, 9, 2, 0];
     let nonce = |index: u64| {
-        let mut nonce = iv;
+        let mut nonce = OCB_IV;
         nonce.iter_mut().skip(7).zip(index.to_be_bytes()).for_each(|(n, i)| *n ^= i);
         nonce
     };
     let mut index = 0_u64;
     for chunk in plain.chunks(64) {
         let mut chunk = chunk.to_vec();
-        let tag = seal(&session, &nonce(index), &[&fixed[..], &index.to_be_bytes()].concat(), &mut chunk);
+        let tag = seal(&OCB_SESSION, &nonce(index), &[&fixed[..], &index.to_be_bytes()].concat(), &mut chunk);
         body.extend([chunk, tag].concat());
         index += 1;
     }
     let total = u64::try_from(plain.len()).unwrap().to_be_bytes();
-    body.extend(seal(&session, &nonce(index), &[&fixed[..], &index.to_be_bytes(), &total].concat(), &mut []));
-    out.extend(packet(tag::OCB, &body));
-    out
+    let associated = [&fixed[..], &index.to_be_bytes(), &total].concat();
+    body.extend(seal(&OCB_SESSION, &nonce(index), &associated, &mut []));
+    packet(tag::OCB, &body)
+}
+
+#[test]
+fn ocb_messages_to_a_key_open_with_the_exported_key_and_through_gpg() {
+    use sequoia_openpgp::packet::PKESK;
+    use sequoia_openpgp::packet::pkesk::PKESK3;
+    use sequoia_openpgp::serialize::SerializeInto;
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys/rsa.secret.asc");
+    let cert = Cert::from_file(&file).unwrap();
+    let key = cert.keys().subkeys().next().unwrap().key().clone().parts_into_public().role_into_unspecified();
+    let esk = PKESK3::for_recipient(SymmetricAlgorithm::AES256, &SessionKey::from(&OCB_SESSION[..]), &key).unwrap();
+    let esk = sequoia_openpgp::Packet::from(PKESK::V3(esk)).to_vec().unwrap();
+    let plain = payload(100_000);
+    let stored = [esk, ocb_packet(&literal(&plain))].concat();
+
+    let home = tempfile::Builder::new().prefix("dupfs-gpg-").tempdir().unwrap();
+    let gpg = |args: &[&std::ffi::OsStr]| {
+        let mut command = std::process::Command::new("gpg");
+        command.args(["--batch", "--quiet", "--trust-model", "always", "--homedir"]).arg(home.path()).args(args);
+        command.output().expect("this test needs gpg 2.2 or newer")
+    };
+    assert!(gpg(&["--import".as_ref(), file.as_ref()]).status.success());
+    let message = home.path().join("message");
+    std::fs::write(&message, &stored).unwrap();
+    let by_gpg = gpg(&["--decrypt".as_ref(), message.as_ref()]);
+
+    let with = |options: KeyOptions| Decoder::new(Keys::load(options).unwrap(), DecodeOptions::default());
+    let by_file = with(KeyOptions { secret_keys: vec![file.clone()], ..KeyOptions::default() });
+    let asked = GpgOptions { home: Some(home.path().into()), ..GpgOptions::default() };
+    let by_oracle = with(KeyOptions { gpg: Some(asked), ..KeyOptions::default() });
+    let outs = [&by_file, &by_oracle].map(|decoder| decode(decoder, "x.gpg", &stored));
+    let _ = std::process::Command::new("gpgconf").arg("--homedir").arg(home.path()).args(["--kill", "all"]).status();
+    assert!(by_gpg.stdout == plain, "gpg reads what the encoder of these tests writes");
+    assert!(outs.into_iter().all(|out| out.unwrap() == plain));
 }
 
 #[test]
