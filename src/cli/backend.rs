@@ -11,8 +11,10 @@ use crate::cache::SpillConfig;
 use crate::codec::{DecodeOptions, GpgOptions, KeyOptions, Signer};
 use crate::collection::PrefixOptions;
 use crate::format::timespec;
-use crate::storage::{LocalStore, Location, ObjectStore, S3UrlStyle as UrlStyle, UrlOptions, parse_url_with};
-use crate::types::{ArchivePath, BackupTime, ErrorClass, escape_bytes};
+use crate::storage::{
+    self, Location, ObjectStore, S3Addressing, S3UrlStyle as UrlStyle, StoreOptions, UrlOptions, parse_url_with,
+};
+use crate::types::{ArchivePath, BackupTime, escape_bytes};
 use crate::vfs::{FileSystem, OwnerOptions};
 
 use super::app::{Backend, OpenRequest, Place};
@@ -131,19 +133,18 @@ fn location(repo: &RepoArgs) -> Result<Location, CliError> {
 
 fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
     let prefixes = prefixes(repo);
-    match location(repo)? {
-        Location::Local(dir) => {
-            let names = [&prefixes.archive, &prefixes.manifest, &prefixes.signature];
-            let file_prefix = prefixes.file_prefix.clone().unwrap_or_default();
-            let whole: Vec<String> =
-                names.into_iter().map(|kind| format!("{file_prefix}{}", kind.as_deref().unwrap_or(""))).collect();
-            Ok(Arc::new(LocalStore::open(&dir)?.with_prefixes(&whole)?))
-        }
-        Location::S3(s3) => Err(CliError::failed(
-            ErrorClass::Unsupported,
-            format!("{}: this build reads local directories only; copy the backup's files first", s3.display()),
-        )),
-    }
+    let common = prefixes.file_prefix.as_deref().unwrap_or("");
+    let kinds = [&prefixes.archive, &prefixes.manifest, &prefixes.signature];
+    let options = StoreOptions {
+        file_prefixes: kinds.map(|kind| format!("{common}{}", kind.as_deref().unwrap_or(""))).to_vec(),
+        s3_endpoint_url: repo.s3_endpoint_url.clone(),
+        s3_region: repo.s3_region_name.clone(),
+        s3_unencrypted: repo.s3_unencrypted_connection,
+        s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
+        patience: Duration::from_secs(repo.timeout),
+        ..StoreOptions::default()
+    };
+    Ok(storage::open(&location(repo)?, &options)?)
 }
 
 fn prefixes(repo: &RepoArgs) -> PrefixOptions {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::fuse::{End, MountPoint, MountSettings, Mounted, check_device};
@@ -27,9 +27,9 @@ pub(super) fn run(app: &App<'_>, cli: &Cli, args: &MountArgs, own: &[OsString]) 
     }
     let ready = prepare(app, args)?;
     // Caught from here on, or a signal would leave a dead mount; before, it ends the program as it ends any other.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(unwatched)?;
-    let mounted = Mounted::mount(ready.fs, &ready.point, &ready.settings)?;
-    let watch = watch(signals, &mounted, args.foreground)?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(unwatched)?;
+    let mounted = Mounted::mount(Arc::clone(&ready.fs), &ready.point, &ready.settings)?;
+    let watch = watch(signals, &mounted, Arc::clone(&ready.fs), args.foreground)?;
     ready.passphrases.stop_asking();
     log::info!("mounted on {}", mounted.path().display());
     if !args.foreground {
@@ -38,6 +38,9 @@ pub(super) fn run(app: &App<'_>, cli: &Cli, args: &MountArgs, own: &[OsString]) 
     }
     let end = mounted.wait()?;
     drop(watch);
+    if let Some(cost) = ready.fs.cost() {
+        log::info!("{cost}");
+    }
     match end {
         End::Unmounted => log::info!("unmounted"),
         End::Stopped => log::info!("stopped and unmounted"),
@@ -91,16 +94,22 @@ fn probe(fs: &dyn FileSystem) -> Result<(), FsError> {
 }
 
 /// Lets SIGINT and SIGTERM end the mount, and SIGHUP too in the foreground, where it means that the terminal has gone; a
-/// daemon has none and survives it.
-fn watch(mut signals: Signals, mounted: &Mounted, foreground: bool) -> Result<SignalWatch, CliError> {
+/// daemon has none and survives it. SIGUSR1 writes to the log what serving has cost so far.
+fn watch(
+    mut signals: Signals,
+    mounted: &Mounted,
+    fs: Arc<dyn FileSystem>,
+    foreground: bool,
+) -> Result<SignalWatch, CliError> {
     let handle = signals.handle();
     let stop = mounted.stopper();
     let listen = move || {
         for signal in signals.forever() {
-            if signal == SIGHUP && !foreground {
-                log::info!("SIGHUP: nothing to do");
-            } else {
-                stop();
+            match signal {
+                // Asked for, so it is told at any level of the log.
+                SIGUSR1 => log::warn!("{}", fs.cost().unwrap_or_default()),
+                SIGHUP if !foreground => log::info!("SIGHUP: nothing to do"),
+                _ => stop(),
             }
         }
     };

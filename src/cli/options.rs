@@ -43,6 +43,15 @@ pub struct RepoArgs {
     /// How to read s3://a/b: as host and bucket (duplicity up to 0.8.22: old) or as bucket and prefix (new)
     #[arg(long, value_name = "STYLE", value_enum, default_value_t, help_heading = "S3")]
     pub s3_url_style: S3UrlStyle,
+
+    /// Name the bucket in the host also where dupfs would name it in the path
+    #[arg(long, help_heading = "S3")]
+    pub s3_use_new_style: bool,
+
+    /// Give up a request to the service that made no progress for so many seconds, repetitions included
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600),
+          help_heading = "S3")]
+    pub timeout: u64,
 }
 
 /// Which of its two meanings `s3://a/b` has.

@@ -295,6 +295,10 @@ impl FileSystem for TreeFs {
         self.xattr(self.resolve(ino)?, name, wait)
     }
 
+    fn cost(&self) -> Option<String> {
+        Some(self.repository.cost())
+    }
+
     fn stats(&self) -> FsStats {
         let sets = self.repository.collection().sets();
         let objects = sets.iter().flat_map(|s| s.volumes.values().chain(&s.manifest).chain(&s.signatures));

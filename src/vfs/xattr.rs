@@ -10,9 +10,12 @@ use crate::volume::{VolumeError, Volumes};
 
 impl TreeFs {
     /// `user.dupfs.set`: the set that last changed the object. `user.dupfs.volumes`: the stored volumes a read of the
-    /// whole file would fetch, one a line. `user.dupfs.at_hand`: `yes` if none of them would be fetched now.
+    /// whole file would fetch, one a line. `user.dupfs.at_hand`: `yes` if none of them would be fetched now. `user.dupfs.cost`, of anything: what serving has cost so far.
     pub(super) fn xattr(&self, inode: Inode, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
         let Some(name) = name.strip_prefix(b"user.dupfs.") else { return Ok(None) };
+        if name == b"cost" {
+            return Ok(Some(self.repository.cost().into_bytes()));
+        }
         let Inode::Node(snapshot, node) = inode else { return Ok(None) };
         let found = self.find(snapshot, node, wait)?;
         let (line, depth) = self.loaded_line(snapshot, wait)?;

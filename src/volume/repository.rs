@@ -86,6 +86,25 @@ impl Repository {
         self.store.url()
     }
 
+    /// What serving has cost so far, in one line: requests and bytes by kind, and what the cache of blocks did.
+    pub fn cost(&self) -> String {
+        let traffic = self.store.traffic();
+        let cache = self.blocks.stats();
+        format!(
+            "{} list requests, {} get requests ({} repeated), {} bytes fetched; cache: {} hits in memory, {} on disk, {} \
+             misses, {} bytes in memory, {} on disk",
+            traffic.list_requests,
+            traffic.get_requests,
+            traffic.retries,
+            traffic.bytes,
+            cache.memory_hits,
+            cache.spill_hits,
+            cache.misses,
+            cache.memory_bytes,
+            cache.spill_bytes
+        )
+    }
+
     /// The set's record in the collection.
     ///
     /// # Errors
