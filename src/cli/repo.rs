@@ -114,7 +114,7 @@ pub fn open_repository(
     let collection =
         Collection::from_listing(&objects, prefixes).map_err(|error| OpenError::Collection { url, error })?;
     let decoder = Decoder::new(Keys::load(keys)?, decode);
-    Ok(Arc::new(Repository::new(store, decoder, collection, limits)))
+    Ok(Repository::new(store, decoder, collection, limits))
 }
 
 /// Opens the repository in `store` as a file system. Everything that can be found wrong before the first request is

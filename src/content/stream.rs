@@ -7,7 +7,7 @@ use super::file::{FileRef, set_label};
 use crate::format::difftar::{self, DiffKind};
 use crate::format::manifest::{Manifest, Part as PartKey};
 use crate::types::{ArchivePath, ByteRange, EntryMeta, SetIndex, VolumeId, VolumeNumber};
-use crate::volume::{MemberTable, Part, Run, VolumeError, Volumes};
+use crate::volume::{MemberTable, Part, Reader, Run, VolumeError, Volumes};
 
 /// Length of every part but the last since duplicity 0.6.21 (FORMAT.md 4).
 const PART: u64 = 65_536;
@@ -89,6 +89,8 @@ impl Stream {
     ) -> Result<(), ContentError> {
         let mut at = range.start;
         let finder = Finder::new(volumes, file, self.position)?;
+        let last = finder.manifest.volume_of(&file.path, PartKey::Last).unwrap_or(VolumeNumber(0));
+        let reader = Reader { file: u64::from(file.node.0), last };
         while at < range.end {
             let part = self.part_at(&finder, at)?;
             let within = at.saturating_sub(part.start);
@@ -98,7 +100,7 @@ impl Stream {
             }
             let id = VolumeId { set: self.set, number: part.volume };
             let bytes = ByteRange::at(part.offset.saturating_add(within), len);
-            volumes.read_volume(id, bytes, out).map_err(|e| finder.wrap(e))?;
+            volumes.read_volume(id, bytes, reader, out).map_err(|e| finder.wrap(e))?;
             at = at.saturating_add(len);
         }
         Ok(())

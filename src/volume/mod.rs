@@ -4,6 +4,7 @@
 //! indexes one volume; nothing it saw is served before the manifest's hash, the integrity code and the tar structure were
 //! found right. Concurrent readers share one pass.
 
+mod ahead;
 mod error;
 mod members;
 mod pass;
@@ -12,6 +13,7 @@ mod repository;
 mod source;
 mod verified;
 
+pub use ahead::Reader;
 pub use error::VolumeError;
 pub use members::{MemberTable, Part, Run};
 pub use repository::{Repository, RepositoryLimits};

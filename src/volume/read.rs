@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ahead::Reader;
 use super::error::VolumeError;
 use super::members::MemberTable;
 use super::pass::{self, BLOCK, BlockSink};
@@ -35,22 +36,42 @@ impl Repository {
     ///
     /// # Errors
     /// [`VolumeError::NotAtHand`], or [`VolumeError::Range`] beyond the volume's end; then `out` is as it was.
-    pub fn read_at_hand(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
+    pub fn read_at_hand(
+        &self,
+        id: VolumeId,
+        range: ByteRange,
+        reader: Reader,
+        out: &mut Vec<u8>,
+    ) -> Result<(), VolumeError> {
         if range.is_empty() {
             return Ok(());
         }
         let blocks = self.collect(id, range).ok_or(VolumeError::NotAtHand)?;
-        self.copy_out(id, range, &blocks, out)
+        self.copy_out(id, range, &blocks, out)?;
+        self.note_read(id, range, reader);
+        Ok(())
     }
 
-    /// Appends the bytes `range` of the plaintext of volume `id` to `out`.
+    /// Appends the bytes `range` of the plaintext of volume `id` to `out`, for `reader`.
     ///
     /// # Errors
     /// [`VolumeError`] when the volume cannot be read or ends before the range does; then `out` is as it was.
-    pub fn read_volume(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
+    pub fn read_volume(
+        &self,
+        id: VolumeId,
+        range: ByteRange,
+        reader: Reader,
+        out: &mut Vec<u8>,
+    ) -> Result<(), VolumeError> {
         if range.is_empty() {
             return Ok(());
         }
+        self.read_waiting(id, range, out)?;
+        self.note_read(id, range, reader);
+        Ok(())
+    }
+
+    fn read_waiting(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
         for _ in 0..JOINS {
             if let Some(blocks) = self.collect(id, range) {
                 return self.copy_out(id, range, &blocks, out);

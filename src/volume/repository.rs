@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::ahead::Ahead;
 use super::error::VolumeError;
 use super::members::MemberTable;
 use super::pass::{self, ExpectedHash};
@@ -49,6 +50,9 @@ pub struct Repository {
     pub(super) patience: Duration,
     /// Bytes that one pass may put into the cache ahead of the reader.
     pub(super) window: u64,
+    pub(super) ahead: Ahead,
+    /// The repository itself, for work that goes on behind a request.
+    pub(super) own: Weak<Self>,
 }
 
 impl Repository {
@@ -58,10 +62,10 @@ impl Repository {
         decoder: Decoder,
         collection: Collection,
         limits: RepositoryLimits,
-    ) -> Self {
+    ) -> Arc<Self> {
         let spill = limits.cache.spill.as_ref().map_or(0, |s| s.bytes);
         let window = limits.cache.memory_bytes.saturating_add(spill) / 2;
-        Self {
+        Arc::new_cyclic(|own| Self {
             store,
             decoder,
             collection,
@@ -73,7 +77,9 @@ impl Repository {
             volume_flight: Flight::new(),
             patience: limits.patience,
             window,
-        }
+            ahead: Ahead::default(),
+            own: Weak::clone(own),
+        })
     }
 
     /// What the listing told.

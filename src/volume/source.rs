@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{MemberTable, Repository, VolumeError};
+use super::{MemberTable, Reader, Repository, VolumeError};
 use crate::format::manifest::Manifest;
 use crate::types::{ByteRange, SetIndex, VolumeId};
 
@@ -20,11 +20,12 @@ pub trait Volumes {
     /// [`VolumeError`].
     fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError>;
 
-    /// Appends the bytes `range` of the volume's plaintext to `out`.
+    /// Appends the bytes `range` of the volume's plaintext to `out`, for `reader`.
     ///
     /// # Errors
     /// [`VolumeError`]; then `out` is as it was.
-    fn read_volume(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError>;
+    fn read_volume(&self, id: VolumeId, range: ByteRange, reader: Reader, out: &mut Vec<u8>)
+    -> Result<(), VolumeError>;
 
     /// The set as people name it.
     fn label(&self, set: SetIndex) -> Arc<str>;
@@ -39,8 +40,14 @@ impl Volumes for Repository {
         Self::members(self, id)
     }
 
-    fn read_volume(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
-        Self::read_volume(self, id, range, out)
+    fn read_volume(
+        &self,
+        id: VolumeId,
+        range: ByteRange,
+        reader: Reader,
+        out: &mut Vec<u8>,
+    ) -> Result<(), VolumeError> {
+        Self::read_volume(self, id, range, reader, out)
     }
 
     fn label(&self, set: SetIndex) -> Arc<str> {
@@ -62,8 +69,14 @@ impl Volumes for AtHand<'_> {
         self.0.cached_members(id).ok_or(VolumeError::NotAtHand)
     }
 
-    fn read_volume(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
-        self.0.read_at_hand(id, range, out)
+    fn read_volume(
+        &self,
+        id: VolumeId,
+        range: ByteRange,
+        reader: Reader,
+        out: &mut Vec<u8>,
+    ) -> Result<(), VolumeError> {
+        self.0.read_at_hand(id, range, reader, out)
     }
 
     fn label(&self, set: SetIndex) -> Arc<str> {

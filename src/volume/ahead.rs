@@ -1,0 +1,191 @@
+//! Reading ahead: a reader that walks over a set's volumes in order finds the next ones decoded. A large file is such a
+//! walk up to its last volume, and so are many small files in path order; reads here and there are none.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::repository::{Repository, lock};
+use crate::types::{ByteRange, SetIndex, VolumeId, VolumeNumber};
+
+/// Volumes decoded ahead of the reader.
+const DEPTH: u32 = 2;
+/// A reader walks once it has read this part of a volume in ascending order.
+const WALKED_SHARE: u64 = 4;
+/// How far back a read may step and still be in ascending order: the kernel sends read-ahead out of order.
+const BACK_STEP: u64 = 4 << 20;
+/// Plaintext bytes that a stored byte is reckoned to give: a volume that would not fit the cache is not read ahead.
+const INFLATION: u64 = 4;
+
+/// ... and at least so many bytes.
+const WALKED_BYTES: u64 = 1 << 20;
+/// After so many files in ascending order it is not one file that is read but all of them.
+const WALKED_FILES: u32 = 8;
+
+/// For whom a volume is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// Tells files apart.
+    pub file: u64,
+    /// The last volume of the set that holds parts of the file.
+    pub last: VolumeNumber,
+}
+
+/// Where the readers of one set are.
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    volume: VolumeNumber,
+    /// Bytes of it that were read in ascending order.
+    consumed: u64,
+    /// End of the furthest of these reads.
+    upto: u64,
+    walking: bool,
+    /// The file that was read last, and how many there were one after the other.
+    file: u64,
+    files: u32,
+    /// Highest volume that was asked for ahead.
+    asked: VolumeNumber,
+}
+
+/// The walks over all sets.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    walks: Mutex<HashMap<SetIndex, Walk>>,
+    running: AtomicUsize,
+}
+
+impl Ahead {
+    /// Takes note of a read, and tells which volumes to decode ahead: those in the range (exclusive, inclusive].
+    fn note(
+        &self,
+        id: VolumeId,
+        range: ByteRange,
+        plain_len: u64,
+        reader: Reader,
+    ) -> Option<(VolumeNumber, VolumeNumber)> {
+        let mut walks = lock(&self.walks);
+        let volume = id.number;
+        let fresh =
+            Walk { volume, consumed: 0, upto: 0, walking: false, file: reader.file, files: 1, asked: id.number };
+        let walk = walks.entry(id.set).or_insert(fresh);
+        if walk.volume != id.number {
+            let goes_on = walk.walking && id.number.0 == walk.volume.0.saturating_add(1);
+            let asked = if goes_on { walk.asked.max(id.number) } else { id.number };
+            let (file, files) = if goes_on { (walk.file, walk.files) } else { (reader.file, 1) };
+            *walk = Walk { walking: goes_on, asked, file, files, ..fresh };
+        }
+        if range.start.saturating_add(BACK_STEP) >= walk.upto {
+            walk.consumed = walk.consumed.saturating_add(range.len());
+            walk.upto = walk.upto.max(range.end);
+            walk.files = walk.files.saturating_add(u32::from(walk.file != reader.file));
+        } else {
+            walk.files = 1;
+        }
+        walk.file = reader.file;
+        walk.walking |= walk.consumed >= (plain_len / WALKED_SHARE).max(WALKED_BYTES);
+        let ahead = id.number.0.saturating_add(DEPTH);
+        let target = VolumeNumber(if walk.files >= WALKED_FILES { ahead } else { ahead.min(reader.last.0) });
+        if !walk.walking || walk.asked >= target {
+            return None;
+        }
+        let from = std::mem::replace(&mut walk.asked, target);
+        Some((from, target))
+    }
+}
+
+impl Repository {
+    /// Takes note that `range` of volume `id` was read; starts decoding what a walk will need next.
+    pub(super) fn note_read(&self, id: VolumeId, range: ByteRange, reader: Reader) {
+        let Some(plain_len) = self.cached_members(id).map(|table| table.plain_len()) else { return };
+        if let Some((from, upto)) = self.ahead.note(id, range, plain_len, reader) {
+            for number in from.0.saturating_add(1)..=upto.0 {
+                self.decode_ahead(VolumeId { set: id.set, number: VolumeNumber(number) });
+            }
+        }
+    }
+
+    fn decode_ahead(&self, id: VolumeId) {
+        let listed = self.cached_manifest(id.set).is_some_and(|manifest| manifest.volume(id.number).is_some());
+        let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
+        let fits =
+            object.is_some_and(|object| object.cold.is_none() && object.size.saturating_mul(INFLATION) <= self.window);
+        if !listed || !fits || self.cached_members(id).is_some() {
+            return;
+        }
+        let Some(repository) = self.own.upgrade() else { return };
+        let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        if self.ahead.running.fetch_add(1, Ordering::AcqRel) >= workers {
+            self.ahead.running.fetch_sub(1, Ordering::AcqRel);
+            return;
+        }
+        let work = move || {
+            // Whoever reads the volume meets the same failure and reports it.
+            let decoded = repository.members(id);
+            repository.ahead.running.fetch_sub(1, Ordering::AcqRel);
+            if let Err(error) = decoded {
+                log::debug!("read ahead: {error}");
+            }
+        };
+        if std::thread::Builder::new().name("dupfs-ahead".into()).spawn(work).is_err() {
+            self.ahead.running.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEN: u64 = 64 << 20;
+
+    fn id(number: u32) -> VolumeId {
+        VolumeId { set: SetIndex(0), number: VolumeNumber(number) }
+    }
+
+    fn read(ahead: &Ahead, number: u32, start: u64, len: u64) -> Option<(u32, u32)> {
+        read_for(ahead, number, start, len, Reader { file: 1, last: VolumeNumber(6) })
+    }
+
+    fn read_for(ahead: &Ahead, number: u32, start: u64, len: u64, reader: Reader) -> Option<(u32, u32)> {
+        ahead.note(id(number), ByteRange::at(start, len), LEN, reader).map(|(from, upto)| (from.0, upto.0))
+    }
+
+    #[test]
+    fn a_walk_asks_for_the_next_volumes_once() {
+        let ahead = Ahead::default();
+        let asked: Vec<_> = (0..LEN / (1 << 20)).filter_map(|i| read(&ahead, 3, i << 20, 1 << 20)).collect();
+        assert_eq!(asked, [(3, 5)]);
+        assert_eq!(read(&ahead, 4, 0, 1 << 20), Some((5, 6)));
+        assert_eq!(read(&ahead, 4, 1 << 20, 1 << 20), None);
+        // Not beyond the file's last volume.
+        assert_eq!(read(&ahead, 5, 0, 1 << 20), None);
+    }
+
+    #[test]
+    fn many_files_one_after_the_other_are_a_walk_beyond_each() {
+        let ahead = Ahead::default();
+        let one = |i: u64| Reader { file: i, last: VolumeNumber(2) };
+        let asked: Vec<_> =
+            (0..LEN / (1 << 20)).filter_map(|i| read_for(&ahead, 2, i << 20, 1 << 20, one(i))).collect();
+        assert_eq!(asked, [(2, 4)]);
+    }
+
+    #[test]
+    fn reads_out_of_order_by_a_little_are_a_walk() {
+        let ahead = Ahead::default();
+        let order = (0..LEN / (1 << 20)).map(|i| i ^ 1);
+        assert_eq!(order.filter_map(|i| read(&ahead, 1, i << 20, 1 << 20)).count(), 1);
+    }
+
+    #[test]
+    fn reads_here_and_there_ask_for_nothing() {
+        let ahead = Ahead::default();
+        for i in 0..200u64 {
+            let number = u32::try_from(i * 7 % 13).unwrap();
+            assert_eq!(read(&ahead, number, i * 37 % 60 << 20, 4096), None);
+        }
+        for i in (0..60u64).rev() {
+            assert_eq!(read(&ahead, 20, i << 20, 64 << 10), None);
+        }
+    }
+}
