@@ -5,7 +5,7 @@
 //! | rank | module | what it holds |
 //! |---|---|---|
 //! | 0 | [`types`] | shared vocabulary: paths in component order, times, identities, error classes |
-//! | 1 | [`format`] | sans-IO parsers of what duplicity writes |
+//! | 1 | [`mod@format`] | sans-IO parsers of what duplicity writes |
 //! | 1 | [`storage`] | where the objects of a backup are: list, and read a range as a stream |
 //! | 2 | [`codec`] | gzip and OpenPGP, as readers over readers |
 //! | 2 | [`cache`] | bounded blocks, sealed spill, single flight |

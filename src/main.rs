@@ -1,3 +1,9 @@
 //! The `dupfs` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use dupfs::cli::{App, Backups};
+
+fn main() -> ExitCode {
+    App::new(&Backups).run(std::env::args_os().collect()).into()
+}

@@ -1,1 +1,171 @@
 //! Rank 2: from stored bytes to plaintext: gzip and OpenPGP as readers over readers, chosen by content.
+//!
+//! Every layer ends cleanly only after its own end was verified and the layer beneath ended too, so that the end of the
+//! plaintext says that the object was read to its last byte and found right.
+
+mod armor;
+mod cfb;
+mod cipher;
+mod error;
+mod esk;
+mod frame;
+mod gpg;
+mod gzip;
+mod inflate;
+mod keys;
+mod message;
+mod ocb;
+mod pk;
+mod s2k;
+mod secret;
+mod signer;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use error::{CodecError, class_of};
+pub use gpg::GpgOptions;
+pub use keys::{Ask, KeyOptions, Keys};
+pub use secret::Secret;
+pub use signer::Signer;
+
+use cfb::CfbReader;
+use esk::{Bulk, read_preamble};
+use message::Message;
+use ocb::OcbReader;
+use signer::Verifier;
+use source::{Ctx, Guard, Source};
+
+/// What is accepted and what is demanded of objects.
+#[derive(Clone, Debug, Default)]
+pub struct DecodeOptions {
+    /// Accept encryption without an integrity code (OpenPGP tag 9), with a warning for each object.
+    pub allow_unauthenticated: bool,
+    /// Refuse whatever does not carry a good signature of this key.
+    pub require_signer: Option<Signer>,
+}
+
+/// Turns stored objects into their plaintext. Shared by all threads.
+#[derive(Debug)]
+pub struct Decoder {
+    keys: Keys,
+    options: DecodeOptions,
+    /// Objects whose lack of an integrity code was told.
+    warned: Mutex<HashSet<Arc<str>>>,
+}
+
+/// What stored bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Gzip,
+    OpenPgp,
+    Armor,
+    Cms,
+}
+
+/// Bytes looked at to tell the form.
+const SNIFF: usize = 32;
+/// Bytes of an OpenPGP object kept for gpg, which wants its first chunk (8 kB) complete.
+const HEAD: usize = 20 << 10;
+
+impl Decoder {
+    /// A decoder with these keys.
+    pub fn new(keys: Keys, options: DecodeOptions) -> Self {
+        Self { keys, options, warned: Mutex::default() }
+    }
+
+    /// The plaintext of the stored bytes `input` of `object` (its file name: named in errors; its suffix decides where the
+    /// content cannot, see [`CodecError::Damaged`] for an empty `.gz`).
+    ///
+    /// The reader yields plaintext as it streams. It returns `Ok(0)` only after the integrity code, checksum and required
+    /// signature were verified and `input` was read to its own end; until then what it gave is not verified (except packet
+    /// 20, by chunks of up to 4 MiB). Plain objects have nothing to verify. A reader that failed fails for ever.
+    ///
+    /// # Errors
+    /// At once: no key, a refused form, damage at the start, a failing input. While reading: [`io::Error`]s, with a
+    /// [`CodecError`] inside or what `input` gave; see [`class_of`].
+    pub fn open<'a>(
+        &self,
+        object: &str,
+        input: Box<dyn Read + Send + 'a>,
+    ) -> Result<Box<dyn Read + Send + 'a>, CodecError> {
+        let ctx = Ctx::new(object);
+        let inner = self.layers(&ctx, input).map_err(|e| CodecError::from_io(&ctx.object, &e))?;
+        Ok(Box::new(Guard::new(&ctx, inner)))
+    }
+
+    fn layers<'a>(&self, ctx: &Ctx, input: Box<dyn Read + Send + 'a>) -> io::Result<Box<dyn Read + Send + 'a>> {
+        let mut source = source::input(ctx, input);
+        let start = source::take(&mut source, SNIFF)?;
+        let form = sniff(ctx, &start)?;
+        let source = source::prefixed(start, source);
+        if let (Form::Plain | Form::Gzip, Some(signer)) = (form, &self.options.require_signer) {
+            return Err(signer.refuse(ctx, "it is not signed").into_io());
+        }
+        match form {
+            Form::Plain => Ok(Box::new(source)),
+            Form::Gzip => Ok(Box::new(gzip::Gunzip::new(ctx, source))),
+            Form::OpenPgp => self.decrypt(ctx, source),
+            Form::Armor => self.decrypt(ctx, Box::new(armor::Dearmor::new(ctx, source))),
+            Form::Cms => Err(ctx
+                .unsupported("encryption by gpgsm (CMS, .p7m)", "; decrypt the files with gpgsm and mount the result")
+                .into_io()),
+        }
+    }
+
+    fn decrypt<'a>(&self, ctx: &Ctx, mut source: Source<'a>) -> io::Result<Box<dyn Read + Send + 'a>> {
+        let head = source::take(&mut source, HEAD)?;
+        let (preamble, body) = read_preamble(ctx, source::prefixed(head.clone(), source))?;
+        if matches!(preamble.bulk, Bulk::Bare) {
+            self.accept_unauthenticated(ctx)?;
+        }
+        let session = self.keys.session(ctx, &preamble, &head).map_err(CodecError::into_io)?;
+        let plain: Source<'a> = match preamble.bulk {
+            Bulk::Mdc => Box::new(CfbReader::with_mdc(ctx, body, &session)?),
+            Bulk::Bare => Box::new(CfbReader::without_mdc(ctx, body, &session)?),
+            Bulk::Ocb(header) => Box::new(OcbReader::new(ctx, header, body, &session)?),
+        };
+        let verifier = self.options.require_signer.as_ref().map(Verifier::new);
+        Ok(Box::new(Message::new(ctx, plain, verifier)))
+    }
+
+    fn accept_unauthenticated(&self, ctx: &Ctx) -> io::Result<()> {
+        if !self.options.allow_unauthenticated {
+            return Err(CodecError::Unauthenticated { object: ctx.object.clone() }.into_io());
+        }
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert(ctx.object.clone()) {
+            log::warn!("{}: read without an integrity code: damage or manipulation would not be noticed", ctx.object);
+        }
+        Ok(())
+    }
+}
+
+/// Tells what the object is by its first bytes (FORMAT.md section 1). What has none of the known beginnings is plain: a tar
+/// archive (a name, or zeros when it is empty) or a manifest. Where the name promises gzip or encryption, plain content
+/// is damage.
+fn sniff(ctx: &Ctx, start: &[u8]) -> io::Result<Form> {
+    let suffix = ctx.object.rsplit('.').next().unwrap_or("");
+    let form = match start {
+        _ if suffix == "p7m" => Form::Cms,
+        [0x1f, 0x8b, ..] => Form::Gzip,
+        // A sequence of indefinite length, or of one given in up to four bytes.
+        [0x30, 0x80..=0x84, ..] => Form::Cms,
+        [0x80..=0xff, ..] => Form::OpenPgp,
+        _ if start.starts_with(armor::BEGIN_MESSAGE) => Form::Armor,
+        [] | [0 | b' '..=b'~', ..] => Form::Plain,
+        _ => return Err(ctx.damaged("begins like nothing that duplicity writes")),
+    };
+    match (form, suffix) {
+        (Form::Plain, "gpg" | "g" | "gz" | "z") if start.is_empty() => Err(ctx.damaged("it is empty")),
+        (Form::Plain, "gpg" | "g") => Err(ctx.damaged("it does not begin as an encrypted file does")),
+        (Form::Plain, "gz" | "z") => Err(ctx.damaged("it does not begin as a gzip file does")),
+        _ => Ok(form),
+    }
+}

@@ -1,1 +1,143 @@
 //! Rank 5: a file at a snapshot as extents over volumes, and their bytes.
+//!
+//! A full snapshot of a file is a stream of 64 KiB parts; *offset to part to volume* is arithmetic over the manifest. A
+//! delta's copies are slices of the version before, its literals ranges of the delta's own stream: a chain of deltas
+//! composes into one flat list of extents.
+
+mod delta;
+mod error;
+mod file;
+mod plan;
+mod stream;
+
+use std::sync::{Arc, Mutex};
+
+use crate::cache::ByteLru;
+use crate::format::difftar::DiffKind;
+use crate::storage::sync::lock;
+use crate::tree::VersionId;
+use crate::types::EntryMeta;
+use crate::volume::Volumes;
+
+use delta::{Delta, Op};
+use file::FileKey;
+
+pub use error::ContentError;
+pub use file::FileRef;
+pub use plan::Plan;
+pub use stream::Stream;
+
+/// What was learnt of one version's stored stream.
+#[derive(Clone, Debug)]
+struct Located {
+    stream: Arc<Stream>,
+    delta: Option<Arc<Delta>>,
+}
+
+/// What the content layer has learnt: located streams, parsed deltas and composed plans, bounded in bytes.
+#[derive(Debug)]
+pub struct Content {
+    located: Mutex<ByteLru<FileKey, Located>>,
+    plans: Mutex<ByteLru<FileKey, Arc<Plan>>>,
+}
+
+impl Content {
+    /// A content layer that keeps up to `bytes` of what it learns.
+    pub fn new(bytes: u64) -> Self {
+        Self { located: Mutex::new(ByteLru::new(bytes / 2)), plans: Mutex::new(ByteLru::new(bytes / 2)) }
+    }
+
+    /// The exact size of `file` in bytes, and the metadata that stands beside its data where that differs from the
+    /// signature archive's in time (FORMAT.md 2.3: `duplicity restore` shows the former).
+    ///
+    /// Costs at most the file's last volume in the newest set that holds it; for a delta, the delta's volumes.
+    ///
+    /// # Errors
+    /// [`ContentError`] when the size cannot be known.
+    pub fn stat(&self, volumes: &dyn Volumes, file: &FileRef) -> Result<(u64, Option<EntryMeta>), ContentError> {
+        let newest = self.locate(volumes, file, 0)?;
+        let version = file.version().ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
+        let size = newest.delta.as_ref().map_or(newest.stream.len, |d| d.out_len);
+        if version.bounds.is_some_and(|b| !b.contains(size)) && newest.stream.meta.mtime == version.mtime {
+            let set = file::set_label(volumes, newest.stream.set);
+            return Err(ContentError::Size { path: file.path.clone(), set, size });
+        }
+        let other = (newest.stream.meta.mtime != version.mtime).then(|| newest.stream.meta.clone());
+        if other.is_none() {
+            file.line.table().learn_size(version.id, size);
+        }
+        Ok((size, other))
+    }
+
+    /// The plan of `file`.
+    ///
+    /// # Errors
+    /// [`ContentError`] when a delta or the base of the chain cannot be found or read.
+    pub fn plan(&self, volumes: &dyn Volumes, file: &FileRef) -> Result<Arc<Plan>, ContentError> {
+        let version = file.version().ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
+        if let Some(plan) = self.known_plan(file, version.id) {
+            return Ok(plan);
+        }
+        let mut pending: Vec<(Arc<Stream>, Arc<Delta>)> = Vec::new();
+        let mut base: Option<Arc<Plan>> = None;
+        for (index, older) in file.history.iter().enumerate() {
+            if let Some(known) = self.known_plan(file, older.id) {
+                base = Some(known);
+                break;
+            }
+            let Located { stream, delta } = self.locate(volumes, file, index)?;
+            match delta {
+                None => {
+                    base = Some(Arc::new(Plan::of_stream(stream)));
+                    break;
+                }
+                Some(delta) => {
+                    let goes_on = delta.has_copies();
+                    pending.push((stream, delta));
+                    if !goes_on {
+                        break;
+                    }
+                }
+            }
+        }
+        if base.is_none()
+            && let Some((stream, delta)) = pending.last()
+            && delta.has_copies()
+        {
+            let set = file::set_label(volumes, stream.set);
+            return Err(ContentError::NoBase { path: file.path.clone(), set });
+        }
+        for (stream, delta) in pending.into_iter().rev() {
+            base = Some(Arc::new(Plan::compose(base.as_deref(), &delta, stream)));
+        }
+        let plan = base.ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
+        let evicted = lock(&self.plans).insert(file.key(version.id), Arc::clone(&plan), plan.weight());
+        drop(evicted);
+        Ok(plan)
+    }
+
+    fn known_plan(&self, file: &FileRef, version: VersionId) -> Option<Arc<Plan>> {
+        lock(&self.plans).get(&file.key(version)).cloned()
+    }
+
+    /// The stream, and for deltas the ops, of the version `index` steps back in the file's history.
+    fn locate(&self, volumes: &dyn Volumes, file: &FileRef, index: usize) -> Result<Located, ContentError> {
+        let not_file = || ContentError::NotFile { path: file.path.clone() };
+        let version = file.history.get(index).ok_or_else(not_file)?;
+        let key = file.key(version.id);
+        let known = lock(&self.located).get(&key).cloned();
+        if let Some(located) = known {
+            return Ok(located);
+        }
+        let stream = Arc::new(Stream::locate(volumes, file, version.position)?);
+        let delta = match stream.kind {
+            DiffKind::Diff => Some(Arc::new(Delta::read(volumes, file, &stream)?)),
+            DiffKind::Snapshot | DiffKind::Deleted => None,
+        };
+        let ops = delta.as_ref().map_or(0, |d| d.ops.len() * size_of::<Op>());
+        let located = Located { stream, delta };
+        let evicted = lock(&self.located).insert(key, located.clone(), (ops + 512) as u64);
+        drop(evicted);
+        Ok(located)
+    }
+}

@@ -1,1 +1,51 @@
-//! Rank 4: signature archives to one table of versions per path.
+//! Rank 4: signature archives to one table of versions per path, shared by all snapshots of a line of sets.
+
+mod gap;
+mod line;
+mod load;
+mod side;
+mod table;
+
+use crate::cache::FlightFailure;
+use crate::types::{Classified, ErrorClass};
+use crate::volume::VolumeError;
+
+pub use gap::Gap;
+pub use line::{Forest, Line};
+pub use load::peek_root;
+pub use table::{Change, FileVersion, NodeId, Table, VersionId};
+
+/// A failure to build a tree. Cheap to clone.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TreeError {
+    /// An object of the backup could not be read.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// The line has no set at this position.
+    #[error("the snapshot names a set (number {position} of its chain) that the collection does not have")]
+    NoSet {
+        /// Position in the line.
+        position: u32,
+    },
+    /// More paths or versions than a table can number.
+    #[error("the backup has more than four thousand million paths or versions")]
+    TooLarge,
+    /// Waiting for another reader's work gave nothing.
+    #[error(transparent)]
+    Flight(#[from] FlightFailure),
+    /// A worker failed in a way that is a defect of dupfs.
+    #[error("reading a signature archive failed inside dupfs; please report it")]
+    Panicked,
+}
+
+impl Classified for TreeError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Volume(error) => error.class(),
+            Self::NoSet { .. } => ErrorClass::Corrupt,
+            Self::TooLarge => ErrorClass::Unsupported,
+            Self::Flight(failure) => failure.class(),
+            Self::Panicked => ErrorClass::Io,
+        }
+    }
+}

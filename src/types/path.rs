@@ -75,6 +75,19 @@ impl ArchivePath {
         self.0.get(..end).map(|head| Self(head.into()))
     }
 
+    /// The path of `name` below this one; `None` if `name` is no single component.
+    pub fn join(&self, name: &[u8]) -> Option<Self> {
+        let is_component =
+            !name.is_empty() && !matches!(name, b"." | b"..") && !name.iter().any(|b| matches!(b, 0 | b'/'));
+        is_component.then(|| {
+            if self.is_root() {
+                Self(name.into())
+            } else {
+                Self([&self.0, &b"/"[..], name].concat().into_boxed_slice())
+            }
+        })
+    }
+
     /// The last component; empty for the root.
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|&b| b == b'/').next().unwrap_or(&[])

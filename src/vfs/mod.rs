@@ -1,7 +1,15 @@
 //! Rank 6: what a file system answers: lookup, getattr, readdir, open, read. No FUSE types.
 
+mod dirs;
 mod error;
+mod inode;
+mod nodes;
 mod ops;
+mod owners;
+mod tree_fs;
+mod xattr;
 
 pub use error::FsError;
 pub use ops::{Attr, DirEntry, FileSystem, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
+pub use owners::OwnerOptions;
+pub use tree_fs::{Root, TreeFs, TreeOptions};

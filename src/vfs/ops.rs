@@ -169,6 +169,11 @@ pub trait FileSystem: Send + Sync {
     /// [`FsError`].
     fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError>;
 
+    /// What serving has cost so far, in one line; `None` where there is nothing to tell.
+    fn cost(&self) -> Option<String> {
+        None
+    }
+
     /// Sizes for `statfs`; never touches the store.
     fn stats(&self) -> FsStats;
 }

@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# Shared by the scripts beside it; sourced, not run. They install what is missing and say so, and stop with one line when they cannot go on.
+
+step() { printf '\n== %s\n' "$*"; }
+say() { printf '   %s\n' "$*"; }
+stop() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# Runs a command as root, by sudo where we are not.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        stop "needs root to run '$*', and there is no sudo: run it as root once, then start again"
+    fi
+}
+
+# Installs those of the named Debian packages that are not there.
+install_debs() {
+    local missing=() package log
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || stop "these Debian packages are missing, and there is no apt-get to install them: ${missing[*]}"
+    say "installing ${missing[*]}"
+    log=$(mktemp)
+    if ! { as_root apt-get -o DPkg::Lock::Timeout=180 update &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=180 install -y --no-install-recommends "${missing[@]}"; } \
+        >"$log" 2>&1 </dev/null; then
+        tail -n 15 "$log" >&2
+        if grep -q 'Could not get lock' "$log"; then
+            rm -f "$log"
+            stop "another apt holds the lock for more than three minutes: wait for it, then start again"
+        elif grep -qE 'Could not resolve|Temporary failure|Could not connect|Failed to fetch|Unable to fetch' "$log"; then
+            rm -f "$log"
+            stop "apt cannot reach its mirrors: connect this machine, or install by hand: ${missing[*]}"
+        fi
+        rm -f "$log"
+        stop "apt could not install ${missing[*]}"
+    fi
+    rm -f "$log"
+}
+
+# A Rust toolchain that can build the program, and the components named.
+# shellcheck disable=SC2120  # the demo needs no components
+need_rust() {
+    local wanted have component
+    command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    command -v cargo >/dev/null ||
+        stop "there is no Rust toolchain: get one with  curl https://sh.rustup.rs -sSf | sh -s -- -y  (Rust $wanted or newer), then start again"
+    have=$(cargo --version | awk '{print $2}')
+    [ "$(printf '%s\n' "$wanted" "${have%%-*}" | sort -V | head -n 1)" = "$wanted" ] ||
+        stop "Rust $have is too old, $wanted or newer is needed: rustup update stable  (Debian's own cargo is too old for this), then start again"
+    for component in "$@"; do
+        cargo "$component" --version >/dev/null 2>&1 && continue
+        command -v rustup >/dev/null || stop "cargo $component is missing, and there is no rustup to add it"
+        say "adding cargo $component to the toolchain"
+        rustup component add "${component/#fmt/rustfmt}" >/dev/null 2>&1 || stop "rustup could not add cargo $component: is the network up?"
+    done
+}
+
+# /dev/fuse, there and open to everybody as on any ordinary machine: fusermount3 mounts for users, but the device is opened by themselves.
+open_fuse() {
+    if [ ! -e /dev/fuse ]; then
+        say "/dev/fuse is missing: loading the module"
+        as_root modprobe fuse 2>/dev/null || true
+        [ -e /dev/fuse ] || as_root mknod -m 666 /dev/fuse c 10 229 ||
+            stop "/dev/fuse is missing and cannot be made: in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
+    fi
+    if [ "$(stat -c %a /dev/fuse)" != 666 ]; then
+        say "giving /dev/fuse its usual mode 0666 (it has $(stat -c %a /dev/fuse))"
+        as_root chmod 0666 /dev/fuse || stop "/dev/fuse cannot be given its usual mode 0666"
+    fi
+    { : <>/dev/fuse; } 2>/dev/null || stop "/dev/fuse cannot be opened: this kernel or container has no FUSE (container: --device /dev/fuse --cap-add SYS_ADMIN)"
+}

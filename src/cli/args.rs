@@ -1,0 +1,246 @@
+//! The commands and their arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, Sizes, TimeArgs};
+
+/// Mount duplicity backups read-only: restore with cp, rsync, tar or mysql < file
+#[derive(Clone, Debug, Parser)]
+#[command(name = "dupfs", version, args_override_self = true, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Tell more; twice for everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+
+    /// Write the log to this file
+    #[arg(long, value_name = "FILE", global = true)]
+    pub log_file: Option<PathBuf>,
+
+    /// Set by dupfs itself for the process that becomes the daemon.
+    #[arg(long, hide = true, global = true)]
+    pub report_ready: bool,
+}
+
+/// A command.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Mount a backup; returns once the mount answers
+    Mount(Box<MountArgs>),
+    /// Unmount
+    Umount(UmountArgs),
+    /// Chains, sets, snapshots, and every problem (duplicity: collection-status)
+    Sets(Box<SetsArgs>),
+    /// List a snapshot (duplicity: list-current-files)
+    Ls(Box<LsArgs>),
+    /// File contents to standard output, no FUSE needed
+    Cat(Box<CatArgs>),
+}
+
+/// `dupfs mount`.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct MountArgs {
+    /// The backup.
+    #[command(flatten)]
+    pub repo: RepoArgs,
+
+    /// An empty directory
+    pub mountpoint: PathBuf,
+
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub foreground: bool,
+
+    /// Options as mount(8) takes them: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound, and any
+    /// long option as name=value. `argv` turns them into the options below before they are parsed.
+    #[arg(
+        short,
+        long,
+        value_name = "LIST",
+        help = "mount(8) options: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound, and any long \
+                option as name=value",
+        long_help = None
+    )]
+    pub options: Vec<String>,
+
+    /// Let other users look, as far as the archived modes let them.
+    #[arg(long, hide = true)]
+    pub allow_other: bool,
+
+    /// Let the kernel enforce the archived modes.
+    #[arg(long, hide = true)]
+    pub default_permissions: bool,
+
+    /// Mount even if the directory is not empty.
+    #[arg(long, hide = true)]
+    pub nonempty: bool,
+
+    /// Forbid running programs of the mount.
+    #[arg(long, hide = true)]
+    pub noexec: bool,
+
+    /// What `stat` shows for sizes that cost a volume.
+    #[arg(long, hide = true, value_enum, default_value_t)]
+    pub sizes: Sizes,
+
+    /// Give up requests that were not answered after so many seconds (ETIMEDOUT)
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub deadline: u64,
+
+    /// Which snapshot; the root is then that snapshot's tree itself.
+    #[command(flatten)]
+    pub time: TimeArgs,
+
+    /// The root is this directory of the snapshot
+    #[arg(long, value_name = "PATH", aliases = ["path-to-restore", "file-to-restore"], help_heading = "View")]
+    pub path: Option<OsString>,
+
+    /// Owners.
+    #[command(flatten)]
+    pub owners: OwnerArgs,
+
+    /// Keys.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+
+    /// Caches.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+/// `dupfs umount`.
+#[derive(Args, Clone, Debug)]
+pub struct UmountArgs {
+    /// Where it is mounted
+    pub mountpoint: PathBuf,
+
+    /// Take it out of the tree now although it is in use; it ends when the last file is closed
+    #[arg(short, long)]
+    pub lazy: bool,
+}
+
+/// `dupfs sets`.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct SetsArgs {
+    /// The backup.
+    #[command(flatten)]
+    pub repo: RepoArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Keys.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+
+    /// Caches.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+/// `dupfs ls`.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct LsArgs {
+    /// The backup.
+    #[command(flatten)]
+    pub repo: RepoArgs,
+
+    /// A path of the snapshot
+    pub path: Option<OsString>,
+
+    /// With types, modes, owners, sizes and times
+    #[arg(short = 'l', long)]
+    pub long: bool,
+
+    /// With everything below
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// End names with NUL and print them raw
+    #[arg(long, conflicts_with = "json")]
+    pub print0: bool,
+
+    /// Which snapshot.
+    #[command(flatten)]
+    pub time: TimeArgs,
+
+    /// Owners.
+    #[command(flatten)]
+    pub owners: OwnerArgs,
+
+    /// Keys.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+
+    /// Caches.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+/// `dupfs cat`.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct CatArgs {
+    /// The backup.
+    #[command(flatten)]
+    pub repo: RepoArgs,
+
+    /// Paths of the snapshot
+    #[arg(required = true)]
+    pub paths: Vec<OsString>,
+
+    /// Which snapshot.
+    #[command(flatten)]
+    pub time: TimeArgs,
+
+    /// Keys.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+
+    /// Caches.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_commands_that_work_are_listed() {
+        let names: Vec<_> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        assert_eq!(names, ["mount", "umount", "sets", "ls", "cat"]);
+    }
+
+    #[test]
+    fn duplicitys_names_are_taken() {
+        let line = "dupfs mount --restore-time 3D --encrypt-secret-keyring k --path-to-restore etc --numeric-owner u m";
+        let Command::Mount(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
+        assert_eq!(args.time.time.as_deref(), Some("3D"));
+        assert_eq!(args.keys.secret_key, [PathBuf::from("k")]);
+        assert_eq!(args.path, Some("etc".into()));
+        assert!(args.owners.numeric_owner);
+        assert_eq!((args.repo.url.to_str(), args.deadline), (Some("u"), 600));
+    }
+}

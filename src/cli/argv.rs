@@ -1,0 +1,338 @@
+//! What was typed, brought into the form that the definition of the commands knows: mount(8)'s arguments when called as
+//! `mount.dupfs`, lists after `-o`, and duplicity's options that only matter when writing.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::CommandFactory;
+
+use super::args::Cli;
+use super::errors::CliError;
+
+/// Arguments in the form that [`Cli`] parses.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Arguments {
+    /// The program's name and its arguments.
+    pub(super) args: Vec<OsString>,
+    /// Options that were dropped, as they were written.
+    pub(super) dropped: Vec<String>,
+    /// Whether only to check the arguments and do nothing (`-f` of mount(8)).
+    pub(super) fake: bool,
+}
+
+/// duplicity's options that do nothing for a reader, and whether a value follows (man pages of 0.6 to 3.x).
+const WITHOUT_EFFECT: &[(&str, bool)] = &[
+    ("allow-source-mismatch", false),
+    ("archive-dir", true),
+    ("asynchronous-upload", false),
+    ("azure-blob-tier", true),
+    ("azure-max-block-size", true),
+    ("azure-max-connections", true),
+    ("azure-max-single-put-size", true),
+    ("b2-hide-files", false),
+    ("backend-retry-delay", true),
+    ("compare-data", false),
+    ("concurrency", true),
+    ("copy-links", false),
+    ("do-not-restore-ownership", false),
+    ("dry-run", false),
+    ("encrypt-key", true),
+    ("encrypt-sign-key", true),
+    ("exclude-device-files", false),
+    ("exclude-other-filesystems", false),
+    ("extra-clean", false),
+    ("full-if-older-than", true),
+    ("gio", false),
+    ("gpg-binary", true),
+    ("gpg-options", true),
+    ("hidden-encrypt-key", true),
+    ("idr-fakeroot", false),
+    ("log-fd", true),
+    ("log-timestamp", false),
+    ("max-blocksize", true),
+    ("metadata-sync-mode", true),
+    ("mf-purge", false),
+    ("mp-segment-size", true),
+    ("name", true),
+    ("no-compression", false),
+    ("no-encryption", false),
+    ("no-files-changed", false),
+    ("no-print-statistics", false),
+    ("no-restore-ownership", false),
+    ("null-separator", false),
+    ("num-retries", true),
+    ("old-filenames", false),
+    ("par2-options", true),
+    ("par2-redundancy", true),
+    ("par2-volumes", true),
+    ("progress", false),
+    ("progress-rate", true),
+    ("s3-european-buckets", false),
+    ("s3-kms-grant", true),
+    ("s3-kms-key-id", true),
+    ("s3-multipart-chunk-size", true),
+    ("s3-multipart-max-procs", true),
+    ("s3-multipart-max-timeout", true),
+    ("s3-use-deep-archive", false),
+    ("s3-use-glacier", false),
+    ("s3-use-glacier-ir", false),
+    ("s3-use-ia", false),
+    ("s3-use-multiprocessing", false),
+    ("s3-use-onezone-ia", false),
+    ("s3-use-rrs", false),
+    ("s3-use-server-side-encryption", false),
+    ("s3-use-server-side-kms-encryption", false),
+    ("scp-command", true),
+    ("sftp-command", true),
+    ("short-filenames", false),
+    ("ssh-askpass", false),
+    ("ssh-options", true),
+    ("tempdir", true),
+    ("time-separator", true),
+    ("use-agent", false),
+    ("verbosity", true),
+    ("volsize", true),
+];
+
+/// Options of mount(8) and fstab(5) that mean nothing here or are always so.
+const OF_MOUNT: &[&str] = &[
+    "async",
+    "atime",
+    "auto",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "group",
+    "lazytime",
+    "loud",
+    "mand",
+    "noatime",
+    "noauto",
+    "nodev",
+    "nodiratime",
+    "nofail",
+    "nogroup",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "noowner",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nouser",
+    "nousers",
+    "owner",
+    "relatime",
+    "ro",
+    "rw",
+    "silent",
+    "strictatime",
+    "suid",
+    "sync",
+    "user",
+    "users",
+    "_netdev",
+    "comment",
+    "fsname",
+    "subtype",
+];
+
+/// Brings `typed` (with the program's name first) into the form that [`Cli`] parses.
+///
+/// # Errors
+/// [`CliError::Usage`] for mount options that nobody knows.
+pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
+    let mut out = Arguments::default();
+    let mut sloppy = false;
+    let name = typed.first().map(|program| Path::new(program).file_name().unwrap_or_default().to_owned());
+    let typed = match name {
+        Some(name) if is_mount_helper(&name) => from_mount(typed, &mut out.fake, &mut sloppy)?,
+        _ => typed,
+    };
+    let typed = expand_lists(typed, sloppy)?;
+    drop_without_effect(typed, &mut out);
+    Ok(out)
+}
+
+fn is_mount_helper(name: &OsStr) -> bool {
+    name == "mount.dupfs" || name == "mount.fuse.dupfs"
+}
+
+/// mount(8) calls `mount.TYPE SPEC DIR [-sfnv] [-N namespace] [-o options] [-t type.subtype]`.
+fn from_mount(typed: Vec<OsString>, fake: &mut bool, sloppy: &mut bool) -> Result<Vec<OsString>, CliError> {
+    let mut typed = typed.into_iter();
+    let mut out: Vec<OsString> = typed.next().into_iter().collect();
+    out.push("mount".into());
+    let mut places = Vec::new();
+    while let Some(arg) = typed.next() {
+        match arg.to_str() {
+            Some("-o") => out.extend([Some("-o".into()), typed.next()].into_iter().flatten()),
+            Some("-t") => drop(typed.next()),
+            Some("-N") => return Err(CliError::Usage("mounting in another namespace (-N) is not supported".into())),
+            Some(flags) if flags.len() > 1 && flags.starts_with('-') && !flags.starts_with("--") => {
+                for flag in flags.chars().skip(1) {
+                    match flag {
+                        's' => *sloppy = true,
+                        'f' => *fake = true,
+                        'v' => out.push("-v".into()),
+                        'n' | 'r' | 'w' => {}
+                        _ => return Err(CliError::Usage(format!("unknown option of mount(8): -{flag}"))),
+                    }
+                }
+            }
+            _ => places.push(arg),
+        }
+    }
+    // An fstab may write the source as mount.fuse does: PROGRAM#SOURCE.
+    if let Some(first) = places.first_mut()
+        && let Some(url) = first.to_str().and_then(|text| text.strip_prefix("dupfs#"))
+    {
+        *first = url.into();
+    }
+    out.push("--".into());
+    out.extend(places);
+    Ok(out)
+}
+
+/// Turns the items of `-o LIST` of `dupfs mount` into long options.
+fn expand_lists(typed: Vec<OsString>, sloppy: bool) -> Result<Vec<OsString>, CliError> {
+    if !typed.iter().skip(1).any(|arg| arg == "mount") {
+        return Ok(typed);
+    }
+    let mut out = Vec::with_capacity(typed.len());
+    let mut typed = typed.into_iter();
+    while let Some(arg) = typed.next() {
+        let list = match arg.to_str() {
+            Some("--") => {
+                out.push(arg);
+                out.extend(typed);
+                break;
+            }
+            Some("-o" | "--options") => match typed.next() {
+                Some(list) => list,
+                None => return Err(CliError::Usage("-o needs a list of options".to_owned())),
+            },
+            Some(text) => match text.strip_prefix("--options=").or_else(|| text.strip_prefix("-o")) {
+                Some(list) => list.into(),
+                None => {
+                    out.push(arg);
+                    continue;
+                }
+            },
+            None => {
+                out.push(arg);
+                continue;
+            }
+        };
+        let Some(list) = list.to_str() else {
+            return Err(CliError::Usage("the list after -o is not valid UTF-8".to_owned()));
+        };
+        for item in split_list(list) {
+            out.extend(expand_item(&item, sloppy)?.map(OsString::from));
+        }
+    }
+    Ok(out)
+}
+
+/// Splits at commas that no backslash protects.
+fn split_list(list: &str) -> Vec<String> {
+    let mut items = vec![String::new()];
+    let mut chars = list.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, chars.peek()) {
+            ('\\', Some(',' | '\\')) => {
+                if let (Some(last), Some(next)) = (items.last_mut(), chars.next()) {
+                    last.push(next);
+                }
+            }
+            (',', _) => items.push(String::new()),
+            _ => {
+                if let Some(last) = items.last_mut() {
+                    last.push(c);
+                }
+            }
+        }
+    }
+    items.retain(|item| !item.is_empty());
+    items
+}
+
+fn expand_item(item: &str, sloppy: bool) -> Result<Option<String>, CliError> {
+    let (name, value) = item.split_once('=').map_or((item, None), |(name, value)| (name, Some(value)));
+    if OF_MOUNT.contains(&name) || name.starts_with("x-") || name.starts_with("X-") {
+        return Ok(None);
+    }
+    let long = name.replace('_', "-");
+    let takes_value = match WITHOUT_EFFECT.iter().find(|(known, _)| *known == long) {
+        Some((_, takes)) => Some(*takes),
+        None => known_option(&long),
+    };
+    match (takes_value, value) {
+        (Some(true), Some(value)) => Ok(Some(format!("--{long}={value}"))),
+        (Some(false), None) => Ok(Some(format!("--{long}"))),
+        (Some(true), None) => Err(CliError::Usage(format!("mount option {name} needs a value: {name}=..."))),
+        (Some(false), Some(_)) => Err(CliError::Usage(format!("mount option {name} takes no value"))),
+        (None, _) if sloppy => Ok(None),
+        (None, _) => Err(CliError::Usage(format!("unknown mount option {name}"))),
+    }
+}
+
+/// Whether `dupfs mount` knows the long option, and if so whether it takes a value.
+fn known_option(long: &str) -> Option<bool> {
+    let cli = Cli::command();
+    let mount = cli.find_subcommand("mount")?;
+    let mut options = mount.get_arguments().chain(cli.get_arguments());
+    let found = options.find(|arg| {
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        arg.get_id() != "options" && (arg.get_long() == Some(long) || aliases.contains(&long))
+    })?;
+    Some(found.get_action().takes_values())
+}
+
+/// Drops duplicity's options that do nothing for a reader, in front of `--`.
+fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
+    let mut typed = typed.into_iter().peekable();
+    out.args.extend(typed.next());
+    while let Some(arg) = typed.next() {
+        let text = arg.to_str().unwrap_or_default();
+        if text == "--" {
+            out.args.push(arg);
+            out.args.extend(typed);
+            return;
+        }
+        let next_is_number = typed.peek().and_then(|next| next.to_str()).is_some_and(is_level);
+        if text.strip_prefix("-v").is_some_and(is_level) {
+            out.dropped.push(text.to_owned());
+            continue;
+        }
+        if text == "-v" && next_is_number {
+            typed.next();
+            out.dropped.push("-v".to_owned());
+            continue;
+        }
+        let Some(long) = text.strip_prefix("--") else {
+            out.args.push(arg);
+            continue;
+        };
+        let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+        match WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
+            Some((_, takes_value)) => {
+                if *takes_value && value.is_none() {
+                    typed.next();
+                }
+                out.dropped.push(format!("--{name}"));
+            }
+            None => out.args.push(arg),
+        }
+    }
+}
+
+/// A level of duplicity's `-v`: 0 to 9.
+fn is_level(text: &str) -> bool {
+    matches!(text.as_bytes(), [digit] if digit.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+use clap::Parser;
+
+use super::super::args::{Command, MountArgs};
+use super::super::options::Sizes;
+use super::*;
+
+fn words(line: &str) -> Vec<OsString> {
+    line.split(' ').map(OsString::from).collect()
+}
+
+fn mount(line: &str) -> MountArgs {
+    let arguments = normalise(words(line)).unwrap();
+    match Cli::try_parse_from(arguments.args).unwrap().command {
+        Command::Mount(args) => *args,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(line: &str) -> String {
+    normalise(words(line)).unwrap_err().to_string()
+}
+
+#[test]
+fn the_line_of_an_fstab_is_understood() {
+    let args = mount(
+        "/sbin/mount.fuse.dupfs s3://bucket/prefix /mnt/backup -o ro,noauto,user,_netdev,x-systemd.automount,time=now",
+    );
+    assert_eq!(args.repo.url, "s3://bucket/prefix");
+    assert_eq!(args.mountpoint, Path::new("/mnt/backup"));
+    assert_eq!(args.time.time.as_deref(), Some("now"));
+    assert!(!args.foreground && !args.allow_other);
+}
+
+#[test]
+fn flags_of_mount_8_are_not_those_of_dupfs_mount() {
+    let arguments = normalise(words("mount.dupfs dupfs#file:///b /mnt -sfnv -t fuse.dupfs -o rw,nonsense")).unwrap();
+    assert!(arguments.fake);
+    assert_eq!(arguments.args, words("mount.dupfs mount -v -- file:///b /mnt"));
+    assert!(refused("mount.dupfs a b -N 1").contains("namespace"));
+}
+
+#[test]
+fn each_item_of_a_list_is_an_option() {
+    let args = mount(
+        "dupfs mount u m -o allow_other,default_permissions,sizes=bound,nonempty -oumask=022,secret-key=/a\\,b,uid=7",
+    );
+    assert!(args.allow_other && args.default_permissions && args.nonempty);
+    assert_eq!(args.sizes, Sizes::Bound);
+    assert_eq!(args.owners.umask, Some(0o022));
+    assert_eq!(args.owners.uid, Some(7));
+    assert_eq!(args.keys.secret_key, [Path::new("/a,b")]);
+    let args = mount("dupfs mount -o secret_key=/k,restore-time=3D,numeric_owner --options=noexec u m");
+    assert!(args.noexec && args.owners.numeric_owner);
+    assert_eq!(args.time.time.as_deref(), Some("3D"));
+}
+
+#[test]
+fn wrong_items_are_named() {
+    assert_eq!(refused("dupfs mount u m -o ro,speed=9"), "unknown mount option speed");
+    assert_eq!(refused("dupfs mount u m -o time"), "mount option time needs a value: time=...");
+    assert_eq!(refused("dupfs mount u m -o allow_other=1"), "mount option allow_other takes no value");
+    assert_eq!(refused("dupfs mount u m -o options=ro"), "unknown mount option options");
+    assert_eq!(refused("dupfs mount u m -o"), "-o needs a list of options");
+}
+
+#[test]
+fn options_that_matter_when_writing_are_dropped_and_named() {
+    let line = "dupfs mount --s3-use-new-style --volsize 25 --full-if-older-than=1M -v5 --encrypt-key ABCD u m -v 4 \
+                --asynchronous-upload --s3-multipart-chunk-size=10 -o volsize=200,s3_use_ia --verbosity info";
+    let arguments = normalise(words(line)).unwrap();
+    assert_eq!(arguments.args, words("dupfs mount u m"));
+    let dropped = arguments.dropped.join(" ");
+    let expected = "--s3-use-new-style --volsize --full-if-older-than -v5 --encrypt-key -v --asynchronous-upload \
+                    --s3-multipart-chunk-size --volsize --s3-use-ia --verbosity";
+    assert_eq!(dropped, expected);
+}
+
+#[test]
+fn nothing_is_touched_after_two_dashes_or_in_other_commands() {
+    let line = "dupfs cat file:///b -- -o --volsize 25";
+    assert_eq!(normalise(words(line)).unwrap().args, words(line));
+    let line = "dupfs ls -o ro";
+    assert_eq!(normalise(words(line)).unwrap().args, words(line));
+    let raw = vec!["dupfs".into(), "cat".into(), std::os::unix::ffi::OsStringExt::from_vec(b"\xff".to_vec())];
+    assert_eq!(normalise(raw.clone()).unwrap().args, raw);
+}
+
+#[test]
+fn no_option_of_ours_is_dropped() {
+    for (name, _) in WITHOUT_EFFECT {
+        assert_eq!(known_option(name), None, "--{name}");
+    }
+    assert_eq!(known_option("log-file"), Some(true));
+}

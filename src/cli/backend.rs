@@ -1,0 +1,235 @@
+//! Backups as the commands open them: from what was typed to a store, keys and a file system.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::cache::SpillConfig;
+use crate::codec::{DecodeOptions, GpgOptions, KeyOptions, Signer};
+use crate::collection::PrefixOptions;
+use crate::format::timespec;
+use crate::storage::{
+    self, Location, ObjectStore, S3Addressing, S3UrlStyle as UrlStyle, StoreOptions, UrlOptions, parse_url_with,
+};
+use crate::types::{ArchivePath, BackupTime, escape_bytes};
+use crate::vfs::{FileSystem, OwnerOptions};
+
+use super::app::{Backend, OpenRequest, Place};
+use super::args::{CatArgs, LsArgs, SetsArgs};
+use super::errors::CliError;
+use super::failure::{Exit, Failure};
+use super::ls::LsOptions;
+use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyle, TimeArgs};
+use super::printer::Printer;
+use super::repo::{DEFAULT_MEMORY, OpenError, RepositoryOptions, open_file_system, open_repository};
+use super::secrets::Passphrases;
+use super::{cat, ls, sets};
+
+/// Default of `--cache-size`: bytes of sealed blocks on disk.
+const DEFAULT_CACHE_SIZE: u64 = 2 << 30;
+/// How long one request waits for another's work on the same object.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Opens real backups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backups;
+
+impl Backend for Backups {
+    fn locate(&self, repo: &RepoArgs, cache: &CacheArgs) -> Result<Place, CliError> {
+        let location = location(repo)?;
+        let mut local = Vec::new();
+        if let Location::Local(dir) = &location {
+            let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+            local.push(("the backup", absolute));
+        }
+        if let Some(spill) = spill(cache) {
+            local.push(("the cache", spill.dir));
+        }
+        let url = match &location {
+            Location::Local(dir) => {
+                let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+                Location::Local(absolute).display_without_secrets()
+            }
+            Location::S3(_) => location.display_without_secrets(),
+        };
+        Ok(Place { url, local })
+    }
+
+    fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError> {
+        let store = store(request.repo)?;
+        let options = RepositoryOptions {
+            prefixes: prefixes(request.repo),
+            keys: keys(request.keys, &request.passphrases),
+            decode: decode(request.keys)?,
+            time: time(request.time)?,
+            path: request.path.map(path).transpose()?,
+            owners: owners(request.owners),
+            size_bounds: request.size_bounds,
+            memory: memory(request.cache),
+            spill: spill(request.cache),
+            patience: PATIENCE,
+        };
+        Ok(open_file_system(store, options)?)
+    }
+
+    fn sets(&self, args: &SetsArgs) -> Result<(), CliError> {
+        let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
+        let store = store(&args.repo)?;
+        let keys = keys(&args.keys, &passphrases);
+        let repository = open_repository(store, &prefixes(&args.repo), keys, decode(&args.keys)?, limits(&args.cache))?;
+        print(|printer| sets::run(&repository, args.json, printer))
+    }
+
+    fn ls(&self, args: &LsArgs) -> Result<(), CliError> {
+        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &args.owners)?;
+        let options = LsOptions {
+            long: args.long,
+            recursive: args.recursive,
+            print0: args.print0,
+            json: args.json,
+            numeric: args.owners.numeric_owner,
+        };
+        print(|printer| ls::run(&*fs, args.path.as_deref(), &options, printer))
+    }
+
+    fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
+        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &OwnerArgs::default())?;
+        print(|printer| cat::run(&*fs, &args.paths, printer))
+    }
+}
+
+impl Backups {
+    /// The file system with one snapshot's tree at its root: that of `time`, or the newest.
+    fn snapshot(
+        &self,
+        repo: &RepoArgs,
+        keys: &KeyArgs,
+        cache: &CacheArgs,
+        time: &TimeArgs,
+        owners: &OwnerArgs,
+    ) -> Result<Arc<dyn FileSystem>, CliError> {
+        let passphrases = Arc::new(Passphrases::gather(keys)?);
+        let path = Some(OsStr::new(""));
+        self.open(OpenRequest { repo, keys, cache, time, owners, path, size_bounds: false, passphrases })
+    }
+}
+
+fn location(repo: &RepoArgs) -> Result<Location, CliError> {
+    let style = match repo.s3_url_style {
+        S3UrlStyle::Auto => UrlStyle::Auto,
+        S3UrlStyle::Old => UrlStyle::Old,
+        S3UrlStyle::New => UrlStyle::New,
+    };
+    let options = UrlOptions { style, endpoint_url: repo.s3_endpoint_url.clone() };
+    match repo.url.to_str() {
+        Some(text) => Ok(parse_url_with(text, &options)?),
+        // No URL has such bytes, a path may.
+        None => Ok(Location::Local(PathBuf::from(&repo.url))),
+    }
+}
+
+fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
+    let prefixes = prefixes(repo);
+    let common = prefixes.file_prefix.as_deref().unwrap_or("");
+    let kinds = [&prefixes.archive, &prefixes.manifest, &prefixes.signature];
+    let options = StoreOptions {
+        file_prefixes: kinds.map(|kind| format!("{common}{}", kind.as_deref().unwrap_or(""))).to_vec(),
+        s3_endpoint_url: repo.s3_endpoint_url.clone(),
+        s3_region: repo.s3_region_name.clone(),
+        s3_unencrypted: repo.s3_unencrypted_connection,
+        s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
+        patience: Duration::from_secs(repo.timeout),
+        ..StoreOptions::default()
+    };
+    Ok(storage::open(&location(repo)?, &options)?)
+}
+
+fn prefixes(repo: &RepoArgs) -> PrefixOptions {
+    PrefixOptions {
+        file_prefix: repo.file_prefix.clone(),
+        archive: repo.file_prefix_archive.clone(),
+        manifest: repo.file_prefix_manifest.clone(),
+        signature: repo.file_prefix_signature.clone(),
+    }
+}
+
+fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> KeyOptions {
+    let asked = Arc::clone(passphrases);
+    KeyOptions {
+        secret_keys: args.secret_key.clone(),
+        passphrases: passphrases.given().to_vec(),
+        ask: Some(Box::new(move |what| asked.ask(what))),
+        gpg: args.secret_key.is_empty().then(GpgOptions::default),
+    }
+}
+
+fn decode(args: &KeyArgs) -> Result<DecodeOptions, CliError> {
+    let require_signer = match (&args.sign_key, &args.verify_key) {
+        (Some(id), Some(file)) => Some(Signer::load(id, file).map_err(OpenError::from)?),
+        // The arguments require each other.
+        _ => None,
+    };
+    Ok(DecodeOptions { allow_unauthenticated: args.allow_unauthenticated, require_signer })
+}
+
+fn owners(args: &OwnerArgs) -> OwnerOptions {
+    OwnerOptions { numeric: args.numeric_owner, uid: args.uid, gid: args.gid, umask: args.umask.unwrap_or(0) }
+}
+
+fn time(args: &TimeArgs) -> Result<Option<BackupTime>, CliError> {
+    let Some(text) = &args.time else { return Ok(None) };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let now = BackupTime(i64::try_from(now).unwrap_or(i64::MAX));
+    let parsed = timespec::parse_time(text, now, timespec::local_standard_offset())
+        .map_err(|error| CliError::Usage(format!("--time: {error}")))?;
+    if timespec::is_suspicious_epoch(text) {
+        log::warn!(
+            "--time {text}: digits alone are seconds since 1970, which makes it {parsed}; write dates as 2017-01-28"
+        );
+    }
+    Ok(Some(parsed))
+}
+
+fn path(typed: &OsStr) -> Result<ArchivePath, CliError> {
+    let bytes = typed.as_bytes();
+    ArchivePath::parse(bytes).map_err(|error| CliError::Usage(format!("--path {}: {error}", escape_bytes(bytes))))
+}
+
+fn memory(cache: &CacheArgs) -> u64 {
+    cache.memory.map_or(DEFAULT_MEMORY, |bytes| bytes.0)
+}
+
+fn limits(cache: &CacheArgs) -> crate::volume::RepositoryLimits {
+    super::repo::limits(memory(cache), spill(cache), PATIENCE)
+}
+
+/// Where sealed blocks may go: `--cache-dir`, else `$XDG_CACHE_HOME/dupfs`, else `~/.cache/dupfs`; nowhere with
+/// `--cache-size 0` or without a home.
+fn spill(cache: &CacheArgs) -> Option<SpillConfig> {
+    let bytes = cache.cache_size.map_or(DEFAULT_CACHE_SIZE, |size| size.0);
+    let variable = |name: &str| std::env::var_os(name).filter(|v: &OsString| !v.is_empty()).map(PathBuf::from);
+    let home = || variable("HOME").map(|home| home.join(".cache"));
+    let default = || variable("XDG_CACHE_HOME").filter(|p| p.is_absolute()).or_else(home).map(|p| p.join("dupfs"));
+    let dir = cache.cache_dir.clone().or_else(default).filter(|_| bytes > 0)?;
+    // A daemon leaves the working directory.
+    Some(SpillConfig { dir: std::path::absolute(&dir).unwrap_or(dir), bytes })
+}
+
+/// Runs a command that prints.
+fn print(command: impl FnOnce(&mut Printer<'_>) -> Result<Exit, Failure>) -> Result<(), CliError> {
+    let stdout = std::io::stdout();
+    let terminal = stdout.is_terminal();
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, stdout.lock());
+    let mut err = std::io::stderr();
+    let ended = command(&mut Printer::new(&mut out, &mut err, terminal));
+    let flushed = out.flush();
+    match ended {
+        Ok(Exit::Done) => flushed.map_err(CliError::Output),
+        Ok(exit) => Err(CliError::Told(exit.code())),
+        Err(Failure { exit: Exit::Pipe, .. }) => Err(CliError::Output(std::io::ErrorKind::BrokenPipe.into())),
+        Err(failure) => Err(CliError::Ended(failure)),
+    }
+}

@@ -1,0 +1,73 @@
+use super::*;
+use crate::cli::fake::{Closing, Content, Fake};
+use crate::vfs::ROOT_INO;
+
+fn tree() -> Fake {
+    let mut fs = Fake::new();
+    let db = fs.add(ROOT_INO, b"db", Content::Dir);
+    fs.file(db, b"monday.sql", b"select 1;\n".as_slice());
+    fs.file(db, b"big", (0..3_000_000u32).flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>());
+    fs.file(db, b"chunk", vec![7; CHUNK]);
+    fs.add(db, b"latest.sql", Content::Link(b"../db/./monday.sql".to_vec()));
+    fs.add(ROOT_INO, b"var", Content::Link(b"db".to_vec()));
+    fs.add(ROOT_INO, b"abs", Content::Link(b"/etc/passwd".to_vec()));
+    fs.add(ROOT_INO, b"up", Content::Link(b"../secret".to_vec()));
+    fs.add(ROOT_INO, b"circle", Content::Link(b"circle".to_vec()));
+    fs.add(ROOT_INO, b"pipe", Content::Fifo);
+    let bytes = vec![1; 3 * CHUNK];
+    fs.add(ROOT_INO, b"torn", Content::File { bytes, damaged_from: Some(2 * CHUNK as u64) });
+    fs
+}
+
+fn cat(paths: &[&str]) -> (Vec<u8>, String, Result<Exit, Failure>) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let paths: Vec<OsString> = paths.iter().map(Into::into).collect();
+    let end = run(&tree(), &paths, &mut Printer::new(&mut out, &mut err, false));
+    (out, String::from_utf8(err).unwrap(), end)
+}
+
+#[test]
+fn files_are_written_whole_one_after_the_other() {
+    let (out, err, end) = cat(&["/db/big", "db/monday.sql", "db/chunk"]);
+    let mut expected: Vec<u8> = (0..3_000_000u32).flat_map(u32::to_le_bytes).collect();
+    expected.extend(b"select 1;\n");
+    expected.extend(vec![7; CHUNK]);
+    assert!(out == expected);
+    assert_eq!((err.as_str(), end), ("", Ok(Exit::Done)));
+}
+
+#[test]
+fn links_are_followed_as_far_as_they_stay_in_the_backup() {
+    assert_eq!(cat(&["var/latest.sql"]).0, b"select 1;\n");
+    for (path, why) in [("abs", "/etc/passwd"), ("up", "leads out"), ("circle", "too many symbolic links")] {
+        let (out, err, end) = cat(&[path]);
+        assert_eq!(end, Ok(Exit::NotFound));
+        assert!(out.is_empty() && err.contains(why), "{err}");
+    }
+}
+
+#[test]
+fn a_byte_that_cannot_be_served_is_damage_and_the_next_file_is_written_all_the_same() {
+    let (out, err, end) = cat(&["torn", "db/monday.sql"]);
+    assert_eq!(end, Ok(Exit::Damage));
+    assert_eq!(out.len(), 2 * CHUNK + 10);
+    assert_eq!(err, "dupfs: torn: duplicity-full.T.vol7.difftar.gpg: damaged (after 2097152 bytes)\n");
+}
+
+#[test]
+fn what_is_no_file_is_told_apart_from_what_is_not_there() {
+    let (out, err, end) = cat(&["nope", "db", "pipe", "db/monday.sql"]);
+    assert_eq!(out, b"select 1;\n");
+    assert_eq!(end, Ok(Exit::NotFound));
+    assert!(err.contains("dupfs: nope: no such path") && err.contains("dupfs: db: a directory"), "{err}");
+    assert!(err.contains("dupfs: pipe: a named pipe"), "{err}");
+    assert_eq!(cat(&["db"]).2, Ok(Exit::Failed));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_at_once_without_a_word() {
+    let (mut out, mut err) = (Closing(5), Vec::new());
+    let end = run(&tree(), &["torn".into(), "db/big".into()], &mut Printer::new(&mut out, &mut err, false));
+    assert_eq!(end.unwrap_err(), Failure { exit: Exit::Pipe, line: None });
+    assert!(err.is_empty());
+}

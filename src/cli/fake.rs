@@ -1,0 +1,165 @@
+//! A small file system in memory, for tests of the commands that read one.
+
+use std::time::Duration;
+
+use crate::types::ErrorClass;
+use crate::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
+
+/// What a node is.
+#[derive(Debug)]
+pub(super) enum Content {
+    Dir,
+    /// Bytes; reads from `damaged_from` on fail.
+    File {
+        bytes: Vec<u8>,
+        damaged_from: Option<u64>,
+    },
+    Link(Vec<u8>),
+    Fifo,
+    Device(u32, u32),
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: Ino,
+    name: Vec<u8>,
+    content: Content,
+}
+
+/// Inode n is node n - 1.
+#[derive(Debug)]
+pub(super) struct Fake {
+    nodes: Vec<Node>,
+    /// Directories whose listing ends in an error.
+    pub(super) gaps: Vec<Ino>,
+}
+
+fn at(ino: Ino) -> usize {
+    usize::try_from(ino).unwrap() - 1
+}
+
+impl Fake {
+    pub(super) fn new() -> Self {
+        let root = Node { parent: ROOT_INO, name: Vec::new(), content: Content::Dir };
+        Self { nodes: vec![root], gaps: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, parent: Ino, name: &[u8], content: Content) -> Ino {
+        self.nodes.push(Node { parent, name: name.to_vec(), content });
+        self.nodes.len() as u64
+    }
+
+    pub(super) fn file(&mut self, parent: Ino, name: &[u8], bytes: impl Into<Vec<u8>>) -> Ino {
+        self.add(parent, name, Content::File { bytes: bytes.into(), damaged_from: None })
+    }
+
+    fn attr(&self, ino: Ino, exact: bool) -> Attr {
+        let (kind, size, rdev) = match &self.nodes[at(ino)].content {
+            Content::Dir => (NodeKind::Dir, 4096, (0, 0)),
+            Content::File { bytes, .. } => (NodeKind::File, bytes.len() as u64 + if exact { 0 } else { 100 }, (0, 0)),
+            Content::Link(target) => (NodeKind::Symlink, target.len() as u64, (0, 0)),
+            Content::Fifo => (NodeKind::Fifo, 0, (0, 0)),
+            Content::Device(major, minor) => (NodeKind::BlockDevice, 0, (*major, *minor)),
+        };
+        Attr {
+            ino,
+            kind,
+            perm: if kind == NodeKind::Dir { 0o1755 } else { 0o4640 },
+            nlink: 1,
+            uid: 1000,
+            gid: 7,
+            size,
+            blocks: 0,
+            mtime: 1_485_569_700,
+            rdev,
+            exact: exact || kind != NodeKind::File,
+            attr_ttl: Duration::ZERO,
+            entry_ttl: Duration::ZERO,
+        }
+    }
+
+    fn damage(&self) -> FsError {
+        FsError::failed(ErrorClass::Corrupt, "duplicity-full.T.vol7.difftar.gpg: damaged")
+    }
+}
+
+impl FileSystem for Fake {
+    fn lookup(&self, parent: Ino, name: &[u8], _: Wait) -> Result<Attr, FsError> {
+        let found = self.nodes.iter().skip(1).position(|node| node.parent == parent && node.name == name);
+        found.map(|place| self.attr(place as u64 + 2, false)).ok_or_else(FsError::not_found)
+    }
+
+    fn getattr(&self, ino: Ino, _: Wait) -> Result<Attr, FsError> {
+        match &self.nodes[at(ino)].content {
+            Content::File { damaged_from: Some(_), .. } => Err(self.damage()),
+            _ => Ok(self.attr(ino, true)),
+        }
+    }
+
+    fn readlink(&self, ino: Ino, _: Wait) -> Result<Vec<u8>, FsError> {
+        match &self.nodes[at(ino)].content {
+            Content::Link(target) => Ok(target.clone()),
+            _ => Err(FsError::failed(ErrorClass::Invalid, "not a link")),
+        }
+    }
+
+    fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+        Ok(self.nodes[at(ino)].parent)
+    }
+
+    fn readdir(&self, ino: Ino, _: u64, _: Wait, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+        for (place, node) in self.nodes.iter().enumerate().skip(1).rev().filter(|(_, node)| node.parent == ino) {
+            let child = place as u64 + 1;
+            let kind = self.attr(child, true).kind;
+            emit(DirEntry { ino: child, kind, next_offset: child, name: &node.name });
+        }
+        if self.gaps.contains(&ino) { Err(self.damage()) } else { Ok(()) }
+    }
+
+    fn open(&self, ino: Ino, _: Wait) -> Result<Opened, FsError> {
+        Ok(Opened { handle: ino, keep_cache: true, direct_io: false })
+    }
+
+    fn read(&self, ino: Ino, handle: u64, offset: u64, size: usize, _: Wait) -> Result<Vec<u8>, FsError> {
+        assert_eq!(ino, handle);
+        let Content::File { bytes, damaged_from } = &self.nodes[at(ino)].content else { return Err(FsError::IsDir) };
+        let end = (offset + size as u64).min(bytes.len() as u64);
+        if damaged_from.is_some_and(|damaged| end > damaged) {
+            return Err(self.damage());
+        }
+        let range = usize::try_from(offset).unwrap()..usize::try_from(end).unwrap();
+        Ok(bytes.get(range).unwrap_or_default().to_vec())
+    }
+
+    fn release(&self, _: Ino, _: u64) {}
+
+    fn listxattr(&self, _: Ino) -> Result<Vec<Vec<u8>>, FsError> {
+        Ok(Vec::new())
+    }
+
+    fn getxattr(&self, _: Ino, _: &[u8], _: Wait) -> Result<Option<Vec<u8>>, FsError> {
+        Ok(None)
+    }
+
+    fn stats(&self) -> FsStats {
+        FsStats { total_bytes: 0, files: 0 }
+    }
+}
+
+/// A place that takes so many bytes and is then closed by its reader.
+pub(super) struct Closing(pub(super) usize);
+
+impl std::io::Write for Closing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0 == 0 {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        let taken = bytes.len().min(self.0);
+        self.0 -= taken;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

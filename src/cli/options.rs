@@ -1,0 +1,205 @@
+//! Options that several commands share, under duplicity's names where duplicity has them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+
+/// Where the backup is and how its files are named.
+#[derive(Args, Clone, Debug)]
+pub struct RepoArgs {
+    /// The backup: s3://bucket/prefix, file:///directory or a path
+    pub url: OsString,
+
+    /// Prefix of all the backup's file names
+    #[arg(long, value_name = "S", help_heading = "Backup")]
+    pub file_prefix: Option<String>,
+
+    /// Further prefix of volumes
+    #[arg(long, value_name = "S", help_heading = "Backup")]
+    pub file_prefix_archive: Option<String>,
+
+    /// Further prefix of manifests
+    #[arg(long, value_name = "S", help_heading = "Backup")]
+    pub file_prefix_manifest: Option<String>,
+
+    /// Further prefix of signature archives
+    #[arg(long, value_name = "S", help_heading = "Backup")]
+    pub file_prefix_signature: Option<String>,
+
+    /// Service to ask instead of AWS
+    #[arg(long, value_name = "URL", help_heading = "S3")]
+    pub s3_endpoint_url: Option<String>,
+
+    /// Region of the bucket
+    #[arg(long, value_name = "NAME", help_heading = "S3")]
+    pub s3_region_name: Option<String>,
+
+    /// Plain HTTP
+    #[arg(long, help_heading = "S3")]
+    pub s3_unencrypted_connection: bool,
+
+    /// How to read s3://a/b: as host and bucket (duplicity up to 0.8.22: old) or as bucket and prefix (new)
+    #[arg(long, value_name = "STYLE", value_enum, default_value_t, help_heading = "S3")]
+    pub s3_url_style: S3UrlStyle,
+
+    /// Name the bucket in the host also where dupfs would name it in the path
+    #[arg(long, help_heading = "S3")]
+    pub s3_use_new_style: bool,
+
+    /// Give up a request to the service that made no progress for so many seconds, repetitions included
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600),
+          help_heading = "S3")]
+    pub timeout: u64,
+}
+
+/// Which of its two meanings `s3://a/b` has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum S3UrlStyle {
+    /// Decided by what `a` looks like
+    #[default]
+    Auto,
+    /// s3://host:port/bucket/prefix
+    Old,
+    /// s3://bucket/prefix
+    New,
+}
+
+/// What opens an encrypted backup.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Keys")]
+pub struct KeyArgs {
+    /// Exported OpenPGP secret key, armoured or binary; repeatable. Without one, the user's own gpg is asked
+    #[arg(long, value_name = "FILE", alias = "encrypt-secret-keyring")]
+    pub secret_key: Vec<PathBuf>,
+
+    /// File with passphrases, one a line, tried in turn; repeatable. Also: PASSPHRASE in the environment
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Vec<PathBuf>,
+
+    /// Command for sh that prints passphrases, one a line
+    #[arg(long, value_name = "CMD")]
+    pub passphrase_command: Option<String>,
+
+    /// Require every object to be signed by this key: a fingerprint, or the last 8 or more digits of one
+    #[arg(long, value_name = "KEYID", requires = "verify_key")]
+    pub sign_key: Option<String>,
+
+    /// The exported public key for --sign-key
+    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    pub verify_key: Option<PathBuf>,
+
+    /// Serve volumes that were encrypted without an integrity code, by very old programs; nothing proves them unchanged
+    #[arg(long)]
+    pub allow_unauthenticated: bool,
+}
+
+/// Which snapshot is read.
+#[derive(Args, Clone, Debug)]
+pub struct TimeArgs {
+    /// Time of the snapshot in duplicity's forms: now, 3D12h, 2017-01-28, 2017-01-28T02:15:00+00:00, 20170128T021500Z ...
+    #[arg(short = 't', long, value_name = "TIME", alias = "restore-time", help_heading = "View")]
+    pub time: Option<String>,
+}
+
+/// Whom files appear to belong to.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "View")]
+pub struct OwnerArgs {
+    /// Show the archived numbers of owners, not this machine's numbers of the archived names
+    #[arg(long)]
+    pub numeric_owner: bool,
+
+    /// Show this owner for everything
+    #[arg(long, value_name = "ID")]
+    pub uid: Option<u32>,
+
+    /// Show this group for everything
+    #[arg(long, value_name = "ID")]
+    pub gid: Option<u32>,
+
+    /// Mode bits to take away from everything, octal
+    #[arg(long, value_name = "MASK", value_parser = parse_umask)]
+    pub umask: Option<u16>,
+}
+
+/// What is kept where, and how much.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Cache")]
+pub struct CacheArgs {
+    /// Where the sealed cache of decoded data is [default: $XDG_CACHE_HOME/dupfs]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Bytes of decoded data to keep on disk, sealed; 0 for none [default: 2G]
+    #[arg(long, value_name = "BYTES")]
+    pub cache_size: Option<Bytes>,
+
+    /// Bytes of memory for decoded data and what belongs to it [default: 256M]
+    #[arg(long, value_name = "BYTES")]
+    pub memory: Option<Bytes>,
+}
+
+/// What `stat` shows as the size of a file whose exact size costs a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Sizes {
+    /// The exact size, found when it is asked for
+    #[default]
+    Exact,
+    /// An upper bound until the file is opened
+    Bound,
+}
+
+/// A number of bytes: decimal digits and one of K, M, G, T for powers of 1024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let suffix = text.get(digits.len()..).unwrap_or_default().to_ascii_uppercase();
+        let shift = match suffix.as_str() {
+            "" | "B" => 0,
+            "K" | "KB" | "KIB" => 10,
+            "M" | "MB" | "MIB" => 20,
+            "G" | "GB" | "GIB" => 30,
+            "T" | "TB" | "TIB" => 40,
+            _ => return Err(format!("unknown unit {suffix:?}: give bytes as 512M or 4G")),
+        };
+        let number: u64 = digits.parse().map_err(|_| "give bytes as 512M or 4G".to_owned())?;
+        number.checked_mul(1 << shift).map(Self).ok_or_else(|| "too many bytes".to_owned())
+    }
+}
+
+fn parse_umask(text: &str) -> Result<u16, String> {
+    u16::from_str_radix(text.trim_start_matches("0o"), 8)
+        .ok()
+        .filter(|mask| *mask <= 0o777)
+        .ok_or_else(|| "give an octal number up to 777, such as 022".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_take_units_of_1024() {
+        assert_eq!("512M".parse(), Ok(Bytes(512 << 20)));
+        assert_eq!("1g".parse(), Ok(Bytes(1 << 30)));
+        assert_eq!("77".parse(), Ok(Bytes(77)));
+        assert_eq!("3KiB".parse(), Ok(Bytes(3072)));
+        for wrong in ["", "M", "1.5G", "-1", "1X", "99999999T"] {
+            assert!(wrong.parse::<Bytes>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_umask_is_octal() {
+        assert_eq!(parse_umask("0277"), Ok(0o277));
+        assert!(parse_umask("8").is_err());
+        assert!(parse_umask("1777").is_err());
+    }
+}

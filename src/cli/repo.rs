@@ -1,0 +1,201 @@
+//! From a store and options to a file system: lists the store, reads the names, tries the key, picks the snapshot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{CacheConfig, SpillConfig};
+use crate::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys};
+use crate::collection::{Collection, CollectionError, PrefixOptions, Severity};
+use crate::storage::{ObjectStore, StorageError};
+use crate::types::{ArchivePath, BackupTime, Classified, ErrorClass, SetIndex};
+use crate::vfs::{FsError, OwnerOptions, Root, TreeFs, TreeOptions};
+use crate::volume::{Repository, RepositoryLimits, VolumeError};
+
+/// Default of `--memory`: decoded blocks kept in memory, in bytes.
+pub const DEFAULT_MEMORY: u64 = 256 << 20;
+
+/// How a repository is opened and shown.
+#[derive(Debug)]
+pub struct RepositoryOptions {
+    /// Prefixes of the names.
+    pub prefixes: PrefixOptions,
+    /// Keys and passphrases.
+    pub keys: KeyOptions,
+    /// What is demanded of encrypted objects.
+    pub decode: DecodeOptions,
+    /// Show only the snapshot that duplicity would restore for this time.
+    pub time: Option<BackupTime>,
+    /// Show only this path of it.
+    pub path: Option<ArchivePath>,
+    /// Owners and modes.
+    pub owners: OwnerOptions,
+    /// Show upper bounds as sizes of files that were not opened.
+    pub size_bounds: bool,
+    /// Bytes of decoded blocks and what belongs to them in memory.
+    pub memory: u64,
+    /// Where and how many sealed blocks may be kept on disk.
+    pub spill: Option<SpillConfig>,
+    /// How long one request waits for another's work on the same object.
+    pub patience: Duration,
+}
+
+impl Default for RepositoryOptions {
+    fn default() -> Self {
+        Self {
+            prefixes: PrefixOptions::default(),
+            keys: KeyOptions::default(),
+            decode: DecodeOptions::default(),
+            time: None,
+            path: None,
+            owners: OwnerOptions::default(),
+            size_bounds: false,
+            memory: DEFAULT_MEMORY,
+            spill: None,
+            patience: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Why a repository could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store could not be listed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The names tell of no backup that can be used.
+    #[error("{url}: {error}")]
+    Collection {
+        /// The store's URL without secrets.
+        url: String,
+        /// What is wrong.
+        error: CollectionError,
+    },
+    /// A key or passphrase could not be used.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The key was tried on an object of the backup, and failed.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// The path at the root could not be found.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}
+
+impl Classified for OpenError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Storage(error) => error.class(),
+            Self::Collection { error, .. } => error.class(),
+            Self::Codec(error) => error.class(),
+            Self::Volume(error) => error.class(),
+            Self::Fs(error) => error.class(),
+        }
+    }
+}
+
+/// How `memory` bytes are divided: most for decoded blocks, an eighth each for member tables and plans.
+pub fn limits(memory: u64, spill: Option<SpillConfig>, patience: Duration) -> RepositoryLimits {
+    RepositoryLimits { cache: CacheConfig { memory_bytes: memory / 4 * 3, spill }, tables: memory / 8, patience }
+}
+
+/// Opens the repository in `store`: lists it, reads the names and makes the decoder.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_repository(
+    store: Arc<dyn ObjectStore>,
+    prefixes: &PrefixOptions,
+    keys: KeyOptions,
+    decode: DecodeOptions,
+    limits: RepositoryLimits,
+) -> Result<Arc<Repository>, OpenError> {
+    let url = store.url().to_owned();
+    let objects = store.list().map_err(listing_error)?;
+    let collection =
+        Collection::from_listing(&objects, prefixes).map_err(|error| OpenError::Collection { url, error })?;
+    let decoder = Decoder::new(Keys::load(keys)?, decode);
+    Ok(Arc::new(Repository::new(store, decoder, collection, limits)))
+}
+
+/// Opens the repository in `store` as a file system. Everything that can be found wrong before the first request is
+/// found here: the listing, the names, the key or passphrase (tried on the newest manifest), the time and the path.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions) -> Result<Arc<TreeFs>, OpenError> {
+    let url = store.url().to_owned();
+    let limits = limits(options.memory, options.spill, options.patience);
+    let repository = open_repository(store, &options.prefixes, options.keys, options.decode, limits)?;
+    report_problems(repository.collection());
+    let wrap = |error| OpenError::Collection { url: url.clone(), error };
+    let at = options.time.unwrap_or(BackupTime(i64::MAX));
+    let chosen = repository.collection().select(at).map_err(wrap)?;
+    try_keys(&repository, chosen.set)?;
+    let root = match (options.time, options.path) {
+        (None, None) => Root::Overview,
+        (_, path) => {
+            let index = repository.collection().snapshots().iter().position(|s| std::ptr::eq(s, chosen));
+            Root::Path(index.unwrap_or(0), path.unwrap_or_default())
+        }
+    };
+    let tree = TreeOptions {
+        root,
+        owners: options.owners,
+        size_bounds: options.size_bounds,
+        plan_bytes: options.memory / 8,
+        patience: options.patience,
+    };
+    Ok(Arc::new(TreeFs::new(repository, tree)?))
+}
+
+/// Decrypts the manifest of the set to be shown, so that a wrong key or passphrase is found now. If no key fits, the key
+/// may still be that of other chains: one set of each is tried.
+fn try_keys(repository: &Repository, chosen: SetIndex) -> Result<(), OpenError> {
+    let refused = match try_key(repository, chosen) {
+        Err(error) if error.class() == ErrorClass::KeyMissing => error,
+        tried => return tried,
+    };
+    let others = repository.collection().lines().iter().rev().filter_map(|line| line.last().copied());
+    for set in others.filter(|&set| set != chosen) {
+        if repository.manifest(set).is_ok() {
+            log::warn!("{refused}; the key at hand opens other sets, which can be read");
+            return Ok(());
+        }
+    }
+    Err(refused)
+}
+
+/// Damage in a manifest is no reason to refuse the other snapshots.
+fn try_key(repository: &Repository, set: SetIndex) -> Result<(), OpenError> {
+    match repository.manifest(set) {
+        Ok(_) => Ok(()),
+        Err(error) => match error.class() {
+            ErrorClass::Corrupt | ErrorClass::Missing | ErrorClass::NotFound | ErrorClass::Cold => {
+                log::error!("{error}");
+                Ok(())
+            }
+            ErrorClass::Denied
+            | ErrorClass::KeyMissing
+            | ErrorClass::Timeout
+            | ErrorClass::Unsupported
+            | ErrorClass::Invalid
+            | ErrorClass::Io => Err(error.into()),
+        },
+    }
+}
+
+fn report_problems(collection: &Collection) {
+    for problem in collection.problems() {
+        match problem.severity {
+            Severity::Error => log::error!("{}", problem.message),
+            Severity::Warning => log::warn!("{}", problem.message),
+            Severity::Note => log::info!("{}", problem.message),
+        }
+    }
+}
+
+/// A place that is not there at all is a backup that is not there.
+fn listing_error(error: StorageError) -> OpenError {
+    let class = if error.class == ErrorClass::Missing { ErrorClass::NotFound } else { error.class };
+    OpenError::Storage(StorageError { class, ..error })
+}

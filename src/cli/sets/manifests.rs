@@ -1,0 +1,206 @@
+//! Reading all manifests, and what they tell of their sets that the names do not.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::report::Trouble;
+use crate::cli::failure::Exit;
+use crate::collection::{BackupSet, Collection, ProblemKind, Severity, name_volumes};
+use crate::format::manifest::Manifest;
+use crate::types::{Classified, ErrorClass, VolumeNumber, escape_bytes};
+use crate::volume::{Repository, VolumeError};
+
+/// Manifests read at a time. Each costs a round trip to the store and, with a passphrase, a slow key derivation.
+const READERS: usize = 8;
+/// Volume numbers looked at where a damaged manifest may name any number of them.
+const MANY: usize = 10_000;
+
+/// By set: its manifest, or why there is none to be read; `None` for incomplete sets.
+pub(super) type Manifests = Vec<Option<Result<Arc<Manifest>, VolumeError>>>;
+
+/// Reads the manifests of all complete sets, several at a time.
+pub(super) fn read_all(repository: &Repository) -> Manifests {
+    let sets = repository.collection().sets();
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(BTreeMap::new());
+    let work = || {
+        while let Some((place, set)) = {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            sets.get(place).map(|set| (place, set))
+        } {
+            if set.is_complete() {
+                let manifest = repository.manifest(set.index);
+                found.lock().unwrap_or_else(PoisonError::into_inner).insert(place, manifest);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..READERS.min(sets.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (0..sets.len()).map(|place| found.remove(&place)).collect()
+}
+
+/// Done if every manifest was read or found damaged, else why one could not be asked.
+pub(super) fn completeness(manifests: &Manifests) -> Exit {
+    let failed = manifests.iter().filter_map(|m| m.as_ref()?.as_ref().err());
+    let exits = failed.map(|error| match error.class() {
+        class @ (ErrorClass::Denied | ErrorClass::KeyMissing | ErrorClass::Timeout | ErrorClass::Io) => Exit::of(class),
+        ErrorClass::NotFound
+        | ErrorClass::Cold
+        | ErrorClass::Corrupt
+        | ErrorClass::Missing
+        | ErrorClass::Unsupported
+        | ErrorClass::Invalid => Exit::Done,
+    });
+    exits.max().unwrap_or(Exit::Done)
+}
+
+/// The problems of names and manifests together, the gravest first.
+pub(super) fn troubles(collection: &Collection, manifests: &Manifests) -> Vec<Trouble> {
+    let mut troubles: Vec<Trouble> = Vec::new();
+    for problem in collection.problems() {
+        // What the numbers in the names only suggest, the manifest says.
+        let of_volumes = matches!(problem.kind, ProblemKind::VolumeGap | ProblemKind::NoVolumes);
+        let place = problem.set.and_then(|set| usize::try_from(set.0).ok());
+        let read = place.and_then(|place| manifests.get(place)).is_some_and(|m| matches!(m, Some(Ok(_))));
+        if !(of_volumes && read) {
+            troubles.push(Trouble::from(problem));
+        }
+    }
+    troubles.extend(unreadable(collection, manifests));
+    for (set, manifest) in collection.sets().iter().zip(manifests) {
+        if let Some(Ok(manifest)) = manifest {
+            troubles.extend(of_volumes(set, manifest));
+            troubles.extend(damaged(set, manifest));
+        }
+    }
+    troubles.extend(moved_sources(collection, manifests));
+    troubles.sort_by_key(|trouble| (trouble.rank(), trouble.set.unwrap_or(u32::MAX)));
+    troubles
+}
+
+/// Manifests that could not be read. What is not the manifest's own fault, such as a missing key, is told once.
+fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<Trouble> {
+    let mut troubles = Vec::new();
+    let mut shared: Vec<(ErrorClass, usize, String)> = Vec::new();
+    for (set, manifest) in collection.sets().iter().zip(manifests) {
+        let Some(Err(error)) = manifest else { continue };
+        match error.class() {
+            ErrorClass::Corrupt | ErrorClass::Missing | ErrorClass::NotFound | ErrorClass::Invalid => {
+                let line = format!("{}: the manifest cannot be read: {error}", set.label());
+                troubles.push(Trouble::new(Severity::Error, "manifest-unreadable", Some(set), line));
+            }
+            // The names have told of it.
+            ErrorClass::Cold | ErrorClass::Unsupported => {}
+            class @ (ErrorClass::Denied | ErrorClass::KeyMissing | ErrorClass::Timeout | ErrorClass::Io) => {
+                match shared.iter_mut().find(|(known, ..)| *known == class) {
+                    Some((_, count, _)) => *count += 1,
+                    None => shared.push((class, 1, error.to_string())),
+                }
+            }
+        }
+    }
+    troubles.extend(shared.into_iter().map(|(_, count, first)| {
+        let many = if count == 1 { "1 manifest".to_owned() } else { format!("{count} manifests") };
+        let line = format!("{many} could not be read, so nothing is known of their volumes; the first: {first}");
+        Trouble::new(Severity::Warning, "manifest-unreadable", None, line)
+    }));
+    troubles
+}
+
+/// Volumes that the manifest lists and the store lacks, and the other way round.
+fn of_volumes(set: &BackupSet, manifest: &Manifest) -> Vec<Trouble> {
+    let label = set.label();
+    let mut troubles = Vec::new();
+    let absent = absent(set, manifest);
+    if set.volumes.is_empty() && !absent.is_empty() {
+        let line = format!(
+            "{label}: none of its {} volumes is in the store, so no file stored in this set can be read: bring the \
+             volumes back from wherever they were moved",
+            absent.len()
+        );
+        troubles.push(Trouble::new(Severity::Error, "volume-missing", Some(set), line));
+    } else if !absent.is_empty() {
+        let line = format!(
+            "{label}: {} in the manifest and not in the store; files stored there cannot be read, all others can: bring \
+             the objects back",
+            name_volumes(absent)
+        );
+        troubles.push(Trouble::new(Severity::Error, "volume-missing", Some(set), line));
+    }
+    let unlisted = unlisted(set, manifest);
+    if !unlisted.is_empty() {
+        let line = format!(
+            "{label}: {} in the store and not in the manifest: left over from an interrupted run; ignored",
+            name_volumes(unlisted)
+        );
+        troubles.push(Trouble::new(Severity::Note, "volume-unlisted", Some(set), line));
+    }
+    troubles
+}
+
+/// The volumes that should be in the store and are not.
+pub(super) fn absent(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber> {
+    let listed = manifest.volumes.iter().map(|volume| volume.number);
+    listed.filter(|number| !set.volumes.contains_key(number)).collect()
+}
+
+/// The volumes that are in the store and should not be.
+pub(super) fn unlisted(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber> {
+    let damaged: Vec<VolumeNumber> = manifest.missing_volumes().take(MANY).collect();
+    let unknown = |number: &VolumeNumber| manifest.volume(*number).is_none() && damaged.binary_search(number).is_err();
+    set.volumes.keys().copied().filter(unknown).collect()
+}
+
+fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<Trouble> {
+    let lost: Vec<VolumeNumber> = manifest.missing_volumes().take(MANY).collect();
+    let first = manifest.problems.first().map_or_else(String::new, |problem| format!(": {problem}"));
+    if lost.is_empty() && first.is_empty() {
+        return None;
+    }
+    let what = match lost.is_empty() {
+        true => "is damaged".to_owned(),
+        false => format!("is damaged: {} not described, so what they hold cannot be read", name_volumes(lost)),
+    };
+    let line = format!("{}: its manifest {what}{first}", set.label());
+    Some(Trouble::new(Severity::Error, "manifest-damaged", Some(set), line))
+}
+
+/// Chains whose increments were made from another machine or directory than their full set.
+fn moved_sources(collection: &Collection, manifests: &Manifests) -> Vec<Trouble> {
+    let manifest = |index: &crate::types::SetIndex| {
+        let place = usize::try_from(index.0).ok()?;
+        let manifest = manifests.get(place)?.as_ref()?.as_ref().ok()?;
+        Some((collection.set(*index)?, source(manifest)?))
+    };
+    let mut troubles = Vec::new();
+    for chain in &collection.chains().chains {
+        let told: Vec<_> = chain.sets.iter().filter_map(manifest).collect();
+        for (before, after) in told.iter().zip(told.iter().skip(1)) {
+            if before.1 != after.1 {
+                let line = format!(
+                    "{}: made from {} where the set before it was made from {}",
+                    after.0.label(),
+                    after.1,
+                    before.1
+                );
+                troubles.push(Trouble::new(Severity::Note, "source-changed", Some(after.0), line));
+            }
+        }
+    }
+    troubles
+}
+
+/// `host:directory` as far as the manifest tells.
+pub(super) fn source(manifest: &Manifest) -> Option<String> {
+    let text = |bytes: &Option<Box<[u8]>>| bytes.as_ref().map(|bytes| escape_bytes(bytes));
+    match (text(&manifest.hostname), text(&manifest.localdir)) {
+        (None, None) => None,
+        (host, dir) => Some(format!("{}:{}", host.unwrap_or_default(), dir.unwrap_or_default())),
+    }
+}

@@ -1,0 +1,233 @@
+//! The report as data. Keys of its JSON are stable (docs/CLI.md).
+
+use serde::Serialize;
+
+use super::manifests::{self, Manifests};
+use crate::cli::ls::json_bytes;
+use crate::collection::{BackupSet, Chain, Collection, Packing, Problem, Severity, SignatureChain};
+use crate::types::SetIndex;
+
+/// All that `dupfs sets` tells.
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) url: String,
+    /// Name of the newest snapshot that duplicity would restore.
+    pub(super) latest: Option<String>,
+    pub(super) sets: Vec<SetReport>,
+    pub(super) chains: Vec<ChainReport>,
+    pub(super) orphaned_sets: Vec<u32>,
+    pub(super) incomplete_sets: Vec<u32>,
+    pub(super) replaced_sets: Vec<ReplacedReport>,
+    /// The set that duplicity would discard for want of its signature archive.
+    pub(super) discarded_set: Option<u32>,
+    pub(super) signature_chains: Vec<SignatureReport>,
+    pub(super) orphaned_signatures: Vec<String>,
+    pub(super) other_backups: Vec<OtherReport>,
+    pub(super) foreign_objects: usize,
+    pub(super) problems: Vec<Trouble>,
+}
+
+/// One backup set.
+#[derive(Serialize)]
+pub(super) struct SetReport {
+    pub(super) index: u32,
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) time: String,
+    pub(super) epoch: i64,
+    pub(super) start_time: Option<String>,
+    pub(super) start_epoch: Option<i64>,
+    /// Name of its directory below `snapshots/`; none if it is not shown.
+    pub(super) snapshot: Option<String>,
+    /// The sets that make up the snapshot, the full set first.
+    pub(super) lineage: Vec<u32>,
+    pub(super) encryption: &'static str,
+    pub(super) manifest: Option<String>,
+    pub(super) signatures: Option<String>,
+    /// Number of volumes in the store.
+    pub(super) volumes: usize,
+    /// Number of volumes in the manifest; none if it was not read.
+    pub(super) listed_volumes: Option<usize>,
+    pub(super) missing_volumes: Vec<u32>,
+    pub(super) unlisted_volumes: Vec<u32>,
+    pub(super) cold_objects: usize,
+    /// Bytes of all its objects in the store.
+    pub(super) bytes: u64,
+    pub(super) volume_bytes: u64,
+    pub(super) signature_bytes: u64,
+    pub(super) hostname: Option<String>,
+    pub(super) source_directory: Option<String>,
+    /// Regular files that the manifest lists as new, changed or deleted.
+    pub(super) listed_files: Option<u64>,
+}
+
+/// A chain as duplicity sees it.
+#[derive(Serialize)]
+pub(super) struct ChainReport {
+    pub(super) start_time: String,
+    pub(super) end_time: String,
+    pub(super) primary: bool,
+    pub(super) sets: Vec<u32>,
+    pub(super) volumes: usize,
+    pub(super) bytes: u64,
+}
+
+/// An increment that duplicity drops for another.
+#[derive(Serialize)]
+pub(super) struct ReplacedReport {
+    pub(super) set: u32,
+    pub(super) by: u32,
+}
+
+/// A signature chain as duplicity sees it.
+#[derive(Serialize)]
+pub(super) struct SignatureReport {
+    pub(super) start_time: String,
+    pub(super) end_time: String,
+    pub(super) objects: Vec<String>,
+}
+
+/// Another backup in the same place.
+#[derive(Serialize)]
+pub(super) struct OtherReport {
+    pub(super) options: Option<String>,
+    pub(super) objects: usize,
+}
+
+/// A problem.
+#[derive(Serialize)]
+pub(super) struct Trouble {
+    pub(super) severity: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) set: Option<u32>,
+    pub(super) object: Option<String>,
+    pub(super) message: String,
+}
+
+impl Trouble {
+    pub(super) fn new(severity: Severity, kind: &'static str, set: Option<&BackupSet>, message: String) -> Self {
+        Self { severity: word(severity), kind, set: set.map(|set| set.index.0), object: None, message }
+    }
+
+    /// The gravest first.
+    pub(super) fn rank(&self) -> usize {
+        ["error", "warning", "note"].iter().position(|word| *word == self.severity).unwrap_or(usize::MAX)
+    }
+}
+
+impl From<&Problem> for Trouble {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            severity: word(problem.severity),
+            kind: problem.kind.word(),
+            set: problem.set.map(|set| set.0),
+            object: problem.object.as_ref().map(ToString::to_string),
+            message: problem.message.clone(),
+        }
+    }
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    }
+}
+
+impl Report {
+    pub(super) fn of(url: &str, collection: &Collection, manifests: &Manifests) -> Self {
+        let chains = collection.chains();
+        let chain = |(place, chain): (usize, &Chain)| ChainReport::of(collection, chain, chains.primary == Some(place));
+        let sets = collection.sets().iter().zip(manifests);
+        let others = collection.other_backups().iter();
+        Self {
+            url: url.to_owned(),
+            latest: collection.latest().map(|latest| latest.name.to_string()),
+            sets: sets.map(|(set, manifest)| SetReport::of(collection, set, manifest.as_ref())).collect(),
+            chains: chains.chains.iter().enumerate().map(chain).collect(),
+            orphaned_sets: indices(&chains.orphaned),
+            incomplete_sets: indices(&chains.incomplete),
+            replaced_sets: chains.replaced.iter().map(|r| ReplacedReport { set: r.set.0, by: r.by.0 }).collect(),
+            discarded_set: chains.discarded.map(|set| set.0),
+            signature_chains: chains.signature_chains.iter().map(SignatureReport::of).collect(),
+            orphaned_signatures: chains.orphaned_signatures.iter().map(ToString::to_string).collect(),
+            other_backups: others.map(|o| OtherReport { options: o.options.clone(), objects: o.objects }).collect(),
+            foreign_objects: collection.foreign_objects(),
+            problems: manifests::troubles(collection, manifests),
+        }
+    }
+
+    pub(super) fn set(&self, index: u32) -> Option<&SetReport> {
+        self.sets.get(usize::try_from(index).ok()?)
+    }
+}
+
+fn indices(sets: &[SetIndex]) -> Vec<u32> {
+    sets.iter().map(|set| set.0).collect()
+}
+
+impl SetReport {
+    fn of(
+        collection: &Collection,
+        set: &BackupSet,
+        manifest: Option<&Result<std::sync::Arc<crate::format::manifest::Manifest>, crate::volume::VolumeError>>,
+    ) -> Self {
+        let snapshot = collection.snapshot_of(set.index);
+        let manifest = manifest.and_then(|manifest| manifest.as_ref().ok());
+        let text = |bytes: &Option<Box<[u8]>>| bytes.as_deref().map(|bytes| json_bytes(bytes).0);
+        let numbers = |numbers: Vec<crate::types::VolumeNumber>| numbers.into_iter().map(|number| number.0).collect();
+        Self {
+            index: set.index.0,
+            kind: if set.is_full() { "full" } else { "inc" },
+            time: set.time.to_string(),
+            epoch: set.time.0,
+            start_time: set.start.map(|start| start.to_string()),
+            start_epoch: set.start.map(|start| start.0),
+            snapshot: snapshot.map(|snapshot| snapshot.name.to_string()),
+            lineage: snapshot.map_or_else(Vec::new, |snapshot| indices(snapshot.lineage())),
+            encryption: match set.packing {
+                Packing::OpenPgp => "openpgp",
+                Packing::Cms => "cms",
+                Packing::Gzip | Packing::Plain => "none",
+            },
+            manifest: set.manifest.as_ref().map(|object| object.name.to_string()),
+            signatures: set.signatures.as_ref().map(|object| object.name.to_string()),
+            volumes: set.volumes.len(),
+            listed_volumes: manifest.map(|manifest| manifest.volumes.len()),
+            missing_volumes: manifest.map_or_else(Vec::new, |manifest| numbers(manifests::absent(set, manifest))),
+            unlisted_volumes: manifest.map_or_else(Vec::new, |manifest| numbers(manifests::unlisted(set, manifest))),
+            cold_objects: set.objects().filter(|object| object.cold.is_some()).count(),
+            bytes: set.stored_bytes(),
+            volume_bytes: set.volumes.values().map(|object| object.size).fold(0, u64::saturating_add),
+            signature_bytes: set.signatures.as_ref().map_or(0, |object| object.size),
+            hostname: manifest.and_then(|manifest| text(&manifest.hostname)),
+            source_directory: manifest.and_then(|manifest| text(&manifest.localdir)),
+            listed_files: manifest.and_then(|manifest| manifest.files),
+        }
+    }
+}
+
+impl ChainReport {
+    fn of(collection: &Collection, chain: &Chain, primary: bool) -> Self {
+        let sets = chain.sets.iter().filter_map(|index| collection.set(*index));
+        Self {
+            start_time: chain.start.to_string(),
+            end_time: chain.end.to_string(),
+            primary,
+            sets: indices(&chain.sets),
+            volumes: sets.clone().map(|set| set.volumes.len()).sum(),
+            bytes: sets.map(BackupSet::stored_bytes).fold(0, u64::saturating_add),
+        }
+    }
+}
+
+impl SignatureReport {
+    fn of(chain: &SignatureChain) -> Self {
+        Self {
+            start_time: chain.start.to_string(),
+            end_time: chain.end.to_string(),
+            objects: chain.names.iter().map(ToString::to_string).collect(),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cache::CacheConfig;
+use crate::cli::repo::{RepositoryOptions, open_repository};
+use crate::storage::MemoryStore;
+use crate::volume::RepositoryLimits;
+
+/// Stores an unencrypted set: the volumes `there`, and a manifest that lists `listed`.
+fn set(store: &MemoryStore, name: &str, host: &str, listed: u32, there: &[u32]) {
+    for n in there {
+        store.put(&format!("duplicity-{name}.vol{n}.difftar.gz"), vec![0; 1000]);
+    }
+    let mut manifest = format!("Hostname {host}\nLocaldir /srv/site\n");
+    for n in 1..=listed {
+        manifest += &format!("Volume {n}:\n    StartingPath   .  \n    EndingPath     f{n}  \n");
+        manifest += "    Hash SHA1 da39a3ee5e6b4b0d3255bfef95601890afd80709\n";
+    }
+    manifest += "Filelist 1\n    new      f1\n";
+    store.put(&format!("duplicity-{name}.manifest"), manifest.into_bytes());
+    let (kind, times) = name.split_once('.').unwrap();
+    let kind = if kind == "full" { "full" } else { "new" };
+    store.put(&format!("duplicity-{kind}-signatures.{times}.sigtar.gz"), vec![0; 100]);
+}
+
+const T0: &str = "20170101T000000Z";
+const T1: &str = "20170108T000000Z";
+const T2: &str = "20170115T000000Z";
+
+fn repository(store: MemoryStore) -> Arc<Repository> {
+    let options = RepositoryOptions::default();
+    let limits = RepositoryLimits {
+        cache: CacheConfig { memory_bytes: 1 << 20, spill: None },
+        tables: 1 << 20,
+        patience: options.patience,
+    };
+    open_repository(Arc::new(store), &options.prefixes, options.keys, options.decode, limits).unwrap()
+}
+
+fn printed(repository: &Repository, json: bool) -> String {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let end = run(repository, json, &mut Printer::new(&mut out, &mut err, true));
+    assert_eq!((end, err.len()), (Ok(Exit::Done), 0));
+    String::from_utf8(out).unwrap()
+}
+
+fn report(repository: &Repository) -> Value {
+    serde_json::from_str(&printed(repository, true)).unwrap()
+}
+
+fn kinds(report: &Value) -> Vec<&str> {
+    report["problems"].as_array().unwrap().iter().map(|problem| problem["kind"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_sound_chain_is_told_as_collection_status_tells_it() {
+    let store = MemoryStore::new();
+    set(&store, &format!("full.{T0}"), "db1", 12, &(1..=12).collect::<Vec<_>>());
+    set(&store, &format!("inc.{T0}.to.{T1}"), "db1", 1, &[1]);
+    let repository = repository(store);
+    let report = report(&repository);
+    assert_eq!(report["latest"], T1);
+    assert_eq!(
+        report["chains"],
+        json!([{
+            "start_time": T0, "end_time": T1, "primary": true, "sets": [0, 1], "volumes": 13,
+            "bytes": report["sets"][0]["bytes"].as_u64().unwrap() + report["sets"][1]["bytes"].as_u64().unwrap()
+        }])
+    );
+    let inc = &report["sets"][1];
+    for (key, value) in [
+        ("type", json!("inc")),
+        ("time", json!(T1)),
+        ("epoch", json!(1_483_833_600)),
+        ("start_time", json!(T0)),
+        ("snapshot", json!(T1)),
+        ("lineage", json!([0, 1])),
+        ("encryption", json!("none")),
+        ("listed_volumes", json!(1)),
+        ("volume_bytes", json!(1000)),
+        ("signature_bytes", json!(100)),
+        ("hostname", json!("db1")),
+        ("source_directory", json!("/srv/site")),
+        ("listed_files", json!(1)),
+    ] {
+        assert_eq!(inc[key], value, "{key}");
+    }
+    assert_eq!(report["signature_chains"][0]["objects"].as_array().unwrap().len(), 2);
+    assert_eq!(report["problems"], json!([]));
+    let text = printed(&repository, false);
+    for part in [
+        "memory:\n2 backup sets, 2 snapshots, 13 volumes, ",
+        "source directory /srv/site, host db1\n",
+        &format!("latest snapshot {T1}\n"),
+        &format!("primary chain {T0} to {T1}: 2 sets, 13 volumes, "),
+        &format!("  full {T0}                             12 volumes  "),
+        &format!("  inc  {T1} since {T0}        1 volume  "),
+        &format!("signature chain {T0} to {T1}: 2 archives\n"),
+        "no problems found\n",
+    ] {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+}
+
+#[test]
+fn volumes_are_compared_with_the_manifest() {
+    let store = MemoryStore::new();
+    set(&store, &format!("full.{T0}"), "db1", 4, &[1, 3, 5, 6]);
+    set(&store, &format!("inc.{T0}.to.{T1}"), "db2", 2, &[]);
+    let repository = repository(store);
+    let report = report(&repository);
+    assert_eq!(report["sets"][0]["missing_volumes"], json!([2, 4]));
+    assert_eq!(report["sets"][0]["unlisted_volumes"], json!([5, 6]));
+    assert_eq!(kinds(&report), ["volume-missing", "volume-missing", "volume-unlisted", "source-changed"]);
+    let text = printed(&repository, false);
+    assert!(
+        text.contains(&format!("error: full {T0}: volumes 2, 4 are in the manifest and not in the store")),
+        "{text}"
+    );
+    assert!(text.contains("none of its 2 volumes is in the store"), "{text}");
+    assert!(text.contains("volumes 5-6 are in the store and not in the manifest"), "{text}");
+    assert!(text.contains("made from db2:/srv/site where the set before it was made from db1:/srv/site"), "{text}");
+    assert!(text.contains("2 of 4 volumes"), "{text}");
+}
+
+#[test]
+fn manifests_that_cannot_be_read_do_not_hide_the_rest() {
+    let store = MemoryStore::new();
+    set(&store, &format!("full.{T0}"), "db1", 1, &[1]);
+    set(&store, &format!("inc.{T0}.to.{T1}"), "db1", 1, &[1]);
+    store.put(&format!("duplicity-inc.{T0}.to.{T1}.manifest"), b"rubbish\n".as_slice());
+    store.put_cold(&format!("duplicity-inc.{T1}.to.{T2}.manifest"), b"".as_slice(), "DEEP_ARCHIVE");
+    store.put(&format!("duplicity-inc.{T1}.to.{T2}.vol1.difftar.gz"), b"x".as_slice());
+    let repository = repository(store);
+    let report = report(&repository);
+    assert_eq!(report["sets"].as_array().unwrap().len(), 3);
+    assert_eq!(report["sets"][0]["listed_volumes"], 1);
+    assert_eq!(report["sets"][1]["listed_volumes"], Value::Null);
+    let unreadable = kinds(&report).iter().filter(|kind| **kind == "manifest-unreadable").count();
+    assert_eq!(unreadable, 1, "{report:#}");
+    assert!(kinds(&report).contains(&"cold"), "{report:#}");
+}
+
+#[test]
+fn sets_outside_the_chains_are_told_with_their_reason() {
+    let store = MemoryStore::new();
+    set(&store, &format!("full.{T0}"), "db1", 1, &[1]);
+    set(&store, &format!("inc.{T0}.to.{T1}"), "db1", 1, &[1]);
+    set(&store, &format!("inc.{T0}.to.{T2}"), "db1", 1, &[1]);
+    set(&store, "inc.20180101T000000Z.to.20180102T000000Z", "db1", 1, &[1]);
+    store.put("duplicity-full.20190101T000000Z.vol1.difftar.gz", b"x".as_slice());
+    let repository = repository(store);
+    let report = report(&repository);
+    assert_eq!(report["replaced_sets"], json!([{"set": 1, "by": 2}]));
+    assert_eq!((&report["orphaned_sets"], &report["incomplete_sets"]), (&json!([3]), &json!([4])));
+    let text = printed(&repository, false);
+    assert!(text.contains("in no chain of duplicity's: 3 sets"), "{text}");
+    assert!(text.contains(&format!("replaced by {T2}, shown\n")), "{text}");
+    assert!(text.contains("orphaned, not shown\n") && text.contains("incomplete, not shown\n"), "{text}");
+}

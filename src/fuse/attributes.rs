@@ -1,0 +1,108 @@
+//! Attributes in the FUSE crate's form.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{FileAttr, FileType, INodeNo};
+
+use crate::vfs::{Attr, Ino, NodeKind};
+
+use super::batch::{Entry, Known};
+
+/// How long the attributes may be kept: not at all while the size is a bound.
+pub(super) fn attr_ttl(attr: &Attr) -> Duration {
+    if attr.exact { attr.attr_ttl } else { Duration::ZERO }
+}
+
+/// Attributes of a readdirplus entry and how long they and the name live: the FUSE crate has one time for both, so a name
+/// whose size is a bound, or whose attributes cannot be told, is looked up again.
+pub(super) fn plus_attr(entry: &Entry<'_>) -> (FileAttr, Duration) {
+    match entry.known {
+        Known::Attr(attr) => (file_attr(&attr), attr_ttl(&attr).min(attr.entry_ttl)),
+        Known::Type => (type_only(entry.ino, entry.kind), Duration::ZERO),
+    }
+}
+
+/// What stands in for attributes that cannot be told; the kernel does not use it, as it lives no time.
+fn type_only(ino: Ino, kind: NodeKind) -> FileAttr {
+    file_attr(&Attr {
+        ino,
+        kind,
+        perm: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        blocks: 0,
+        mtime: 0,
+        rdev: (0, 0),
+        exact: false,
+        attr_ttl: Duration::ZERO,
+        entry_ttl: Duration::ZERO,
+    })
+}
+
+pub(super) fn file_attr(attr: &Attr) -> FileAttr {
+    let time = system_time(attr.mtime);
+    FileAttr {
+        ino: INodeNo(attr.ino),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        crtime: time,
+        kind: file_type(attr.kind),
+        perm: attr.perm & 0o7777,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: device_number(attr.rdev),
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+pub(super) fn file_type(kind: NodeKind) -> FileType {
+    match kind {
+        NodeKind::File => FileType::RegularFile,
+        NodeKind::Dir => FileType::Directory,
+        NodeKind::Symlink => FileType::Symlink,
+        NodeKind::Fifo => FileType::NamedPipe,
+        NodeKind::CharDevice => FileType::CharDevice,
+        NodeKind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+fn system_time(seconds: i64) -> SystemTime {
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    let time = if seconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    time.unwrap_or(UNIX_EPOCH)
+}
+
+/// The kernel's 32-bit form of a device number: 12 bits of major, 20 of minor.
+fn device_number((major, minor): (u32, u32)) -> u32 {
+    (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xf_ff00) << 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_are_in_the_kernels_form() {
+        assert_eq!(device_number((1, 3)), 0x103);
+        assert_eq!(device_number((259, 0x12345)), 0x1230_0345 | (259 << 8));
+    }
+
+    #[test]
+    fn times_before_1970_are_kept() {
+        assert_eq!(system_time(-1), UNIX_EPOCH - Duration::from_secs(1));
+        assert_eq!(system_time(1_485_569_700), UNIX_EPOCH + Duration::from_secs(1_485_569_700));
+    }
+
+    #[test]
+    fn an_unknown_size_is_never_kept() {
+        let (_, ttl) = plus_attr(&Entry { ino: 5, kind: NodeKind::File, next: 3, name: b"a", known: Known::Type });
+        assert_eq!(ttl, Duration::ZERO);
+    }
+}

@@ -1,0 +1,136 @@
+//! Directory entries gathered for one readdir or readdirplus answer.
+//!
+//! They are gathered before the attributes are looked up, so that no call into the file system happens inside another.
+//! Offsets of the kernel are those of the file system plus 2, as `.` and `..` come first and are made here.
+
+use std::ops::Range;
+
+use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, Wait};
+
+/// How many entries are asked for at once: about what fits one page of a plain listing.
+const ENTRIES: usize = 128;
+
+/// Some entries of a directory, in order.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    names: Vec<u8>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    ino: Ino,
+    kind: NodeKind,
+    next: u64,
+    name: Range<usize>,
+    attr: Known,
+}
+
+/// What a readdirplus row tells of its inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing: the kernel may use the number and the type only, and has to ask again.
+    Type,
+    /// All attributes.
+    Attr(Attr),
+}
+
+/// One entry of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry<'a> {
+    /// Inode number.
+    pub(super) ino: Ino,
+    /// Type.
+    pub(super) kind: NodeKind,
+    /// The kernel's offset of the entry after this one.
+    pub(super) next: u64,
+    /// Raw name.
+    pub(super) name: &'a [u8],
+    /// Attributes, if they were asked for.
+    pub(super) known: Known,
+}
+
+/// Which directory to list, from which of the kernel's offsets on, and whether with attributes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listing {
+    /// The directory.
+    pub(super) dir: Ino,
+    /// The kernel's offset; 0 for the start.
+    pub(super) offset: u64,
+    /// Whether attributes are looked up too.
+    pub(super) plus: bool,
+}
+
+impl Batch {
+    /// The next entries of `listing`; an empty batch means that the directory has ended.
+    ///
+    /// With [`Wait::Never`] the batch ends before the first entry that is not at hand.
+    ///
+    /// # Errors
+    /// [`FsError`], also WouldBlock, if not even the first entry can be told. Never an empty batch instead.
+    pub(super) fn gather(fs: &dyn FileSystem, listing: Listing, wait: Wait) -> Result<Self, FsError> {
+        let mut batch = Self::default();
+        if listing.offset < 1 {
+            batch.push(listing.dir, NodeKind::Dir, 1, b".");
+        }
+        if listing.offset < 2 {
+            batch.push(fs.parent(listing.dir)?, NodeKind::Dir, 2, b"..");
+        }
+        let dots = batch.rows.len();
+        let listed = fs.readdir(listing.dir, listing.offset.saturating_sub(2), wait, &mut |entry| {
+            batch.push(entry.ino, entry.kind, entry.next_offset.saturating_add(2), entry.name);
+            batch.rows.len() < ENTRIES
+        });
+        match listed {
+            Ok(()) => {}
+            Err(FsError::WouldBlock) if !batch.rows.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+        if listing.plus {
+            batch.look_up(fs, listing.dir, dots, wait)?;
+        }
+        Ok(batch)
+    }
+
+    /// Whether there are no entries.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The entries.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.rows.iter().filter_map(|row| {
+            let name = self.names.get(row.name.clone())?;
+            Some(Entry { ino: row.ino, kind: row.kind, next: row.next, name, known: row.attr })
+        })
+    }
+
+    fn push(&mut self, ino: Ino, kind: NodeKind, next: u64, name: &[u8]) {
+        let start = self.names.len();
+        self.names.extend_from_slice(name);
+        self.rows.push(Row { ino, kind, next, name: start..self.names.len(), attr: Known::Type });
+    }
+
+    /// Looks up the attributes of the rows after the first `dots`; cuts the batch before the first that would block,
+    /// except that the very first may wait if `wait` allows it. A name whose attributes cannot be told stays listed.
+    fn look_up(&mut self, fs: &dyn FileSystem, dir: Ino, dots: usize, wait: Wait) -> Result<(), FsError> {
+        let mut keep = self.rows.len();
+        for (i, row) in self.rows.iter_mut().enumerate().skip(dots) {
+            let Some(name) = self.names.get(row.name.clone()) else { continue };
+            let mut found = fs.lookup(dir, name, Wait::Never);
+            if i == 0 && wait == Wait::Allowed && matches!(found, Err(FsError::WouldBlock)) {
+                found = fs.lookup(dir, name, Wait::Allowed);
+            }
+            match found {
+                Ok(attr) => row.attr = Known::Attr(attr),
+                Err(FsError::WouldBlock) => {
+                    keep = i;
+                    break;
+                }
+                Err(error) => log::debug!("readdirplus of inode {dir}: {error}"),
+            }
+        }
+        self.rows.truncate(keep);
+        if self.rows.is_empty() && keep == 0 && !self.names.is_empty() { Err(FsError::WouldBlock) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,127 @@
+//! The kernel's table of mounts, `/proc/self/mountinfo`, which answers even for a mount whose daemon is gone.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Device number, as `major:minor`.
+    pub device: String,
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// Type, such as `fuse.dupfs`.
+    pub kind: String,
+    /// Source, such as `dupfs:file:///backups/site`.
+    pub source: String,
+}
+
+impl MountEntry {
+    /// Whether dupfs serves it, or did before its daemon ended.
+    pub fn is_dupfs(&self) -> bool {
+        self.kind == "fuse.dupfs" || (self.kind == "fuse" && self.source.starts_with("dupfs:"))
+    }
+}
+
+/// The mount that `target` (absolute, without links) shows: the uppermost of those on it, `None` if there is none.
+///
+/// # Errors
+/// When the table of mounts cannot be read.
+pub fn mount_at(target: &Path) -> io::Result<Option<MountEntry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|&b| b == b'\n').filter_map(parse).rfind(|mount| mount.target == target))
+}
+
+/// Parses one line (proc(5), `/proc/pid/mountinfo`): six fields, optional fields up to a lone `-`, then type and source.
+fn parse(line: &[u8]) -> Option<MountEntry> {
+    let mut fields = line.split(|&b| b == b' ');
+    let device = fields.nth(2)?;
+    let target = fields.nth(1)?;
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = rest.next()?;
+    let source = rest.next()?;
+    Some(MountEntry {
+        device: String::from_utf8_lossy(device).into_owned(),
+        target: OsString::from_vec(unescape(target)).into(),
+        kind: String::from_utf8_lossy(kind).into_owned(),
+        source: String::from_utf8_lossy(&unescape(source)).into_owned(),
+    })
+}
+
+/// Undoes the kernel's `\ooo` for space, tab, newline, backslash and hash.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
+        let value = octal.and_then(|d| u8::from_str_radix(OsString::from_vec(d.to_vec()).to_str()?, 8).ok());
+        match value {
+            Some(byte) => {
+                out.push(byte);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+/// `path` made absolute without touching its last component, which may be a dead mount that answers nothing.
+///
+/// # Errors
+/// When the parent directory does not exist or cannot be entered.
+pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            Ok(parent.canonicalize()?.join(name))
+        }
+        _ => path.canonicalize(),
+    }
+}
+
+/// The ways of writing `path` that the table of mounts may hold: with its last component as it is, and with links
+/// followed.
+pub(super) fn spellings(path: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = Vec::new();
+    for found in [path.canonicalize(), absolute(path)].into_iter().flatten() {
+        if !all.iter().any(|known| known.as_os_str().as_bytes() == found.as_os_str().as_bytes()) {
+            all.push(found);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_escapes_and_optional_fields_is_parsed() {
+        let line =
+            br"36 35 0:52 / /mnt/my\040dir\134x rw,noatime master:1 shared:7 - fuse.dupfs dupfs:file:///a\040b ro";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.device, "0:52");
+        assert_eq!(mount.target, Path::new("/mnt/my dir\\x"));
+        assert_eq!(mount.source, "dupfs:file:///a b");
+        assert!(mount.is_dupfs());
+    }
+
+    #[test]
+    fn lines_of_another_shape_are_no_mounts() {
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
+        assert_eq!(unescape(br"a\04"), br"a\04");
+    }
+
+    #[test]
+    fn the_root_is_a_mount_and_not_of_ours() {
+        assert!(!mount_at(Path::new("/")).unwrap().unwrap().is_dupfs());
+        assert_eq!(mount_at(Path::new("/no/such/mount")).unwrap(), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! Unmounting: umount(2) where it is allowed, else through fusermount3.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use crate::types::{Classified, ErrorClass};
+
+use super::error::one_line;
+use super::mountinfo::{mount_at, spellings};
+
+/// Why a mount was not unmounted.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum UnmountError {
+    /// Nothing is mounted there.
+    #[error("nothing is mounted on {}", .0.display())]
+    NotMounted(PathBuf),
+    /// What is mounted there is not of dupfs.
+    #[error("what is mounted on {} is no dupfs mount but {what}: use umount(8)", path.display())]
+    Foreign {
+        /// The mount point.
+        path: PathBuf,
+        /// Source and type of the mount.
+        what: Arc<str>,
+    },
+    /// Files of the mount are open, or a process works in it.
+    #[error(
+        "{path} is in use: see by whom with fuser -vm {path}, or detach it now and let what is open end by itself: dupfs umount --lazy {path}",
+        path = .0.display()
+    )]
+    Busy(PathBuf),
+    /// The mount belongs to another user.
+    #[error("may not unmount {}: it belongs to another user; ask them or root", .0.display())]
+    Denied(PathBuf),
+    /// Any other refusal.
+    #[error("cannot unmount {}: {reason}", path.display())]
+    Failed {
+        /// The mount point.
+        path: PathBuf,
+        /// What was said.
+        reason: Arc<str>,
+    },
+}
+
+impl Classified for UnmountError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotMounted(_) => ErrorClass::NotFound,
+            Self::Foreign { .. } => ErrorClass::Invalid,
+            Self::Denied(_) => ErrorClass::Denied,
+            Self::Busy(_) | Self::Failed { .. } => ErrorClass::Io,
+        }
+    }
+}
+
+/// Unmounts the dupfs mount on `path`, dead or alive; `lazy` takes it out of the tree at once and lets open files end by
+/// themselves.
+///
+/// # Errors
+/// [`UnmountError`].
+pub fn unmount(path: &Path, lazy: bool) -> Result<(), UnmountError> {
+    let failed = |reason: String| UnmountError::Failed { path: path.to_owned(), reason: reason.into() };
+    let mut mounted = None;
+    for spelling in spellings(path) {
+        mounted = mount_at(&spelling).map_err(|error| failed(error.to_string()))?;
+        if mounted.is_some() {
+            break;
+        }
+    }
+    let Some(mount) = mounted else { return Err(UnmountError::NotMounted(path.to_owned())) };
+    if !mount.is_dupfs() {
+        let what = format!("{} (type {})", mount.source, mount.kind).into();
+        return Err(UnmountError::Foreign { path: path.to_owned(), what });
+    }
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match rustix::mount::unmount(&mount.target, flags | UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::BUSY) => Err(UnmountError::Busy(path.to_owned())),
+        Err(Errno::PERM) => through_helper(path, &mount.target, lazy),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+fn through_helper(path: &Path, target: &Path, lazy: bool) -> Result<(), UnmountError> {
+    let failed = |reason: String| UnmountError::Failed { path: path.to_owned(), reason: reason.into() };
+    let mut missing = None;
+    for program in ["fusermount3", "fusermount"] {
+        let mut command = Command::new(program);
+        command.arg("-u");
+        if lazy {
+            command.arg("-z");
+        }
+        command.arg("--").arg(target).stdin(Stdio::null()).env_remove("PASSPHRASE").env_remove("SIGN_PASSPHRASE");
+        match command.output() {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => {
+                let said = one_line(&String::from_utf8_lossy(&output.stderr));
+                return Err(if said.contains("busy") {
+                    UnmountError::Busy(path.to_owned())
+                } else if said.contains("not permitted") || said.contains("not found in /etc/mtab") {
+                    UnmountError::Denied(path.to_owned())
+                } else {
+                    failed(said)
+                });
+            }
+            Err(error) => missing = Some(format!("{program}: {error}")),
+        }
+    }
+    Err(failed(missing.unwrap_or_else(|| "no fusermount3".to_owned())))
+}

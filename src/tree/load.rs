@@ -1,0 +1,177 @@
+//! What one set says of its paths: from its signature archive, or else from the headers in its volumes.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::TreeError;
+use super::gap::Gap;
+use super::table::Change;
+use crate::format::FormatError;
+use crate::format::difftar::DiffKind;
+use crate::format::sigtar::{SigChange, SigEntry, SigtarReader, SigtarSink, SizeBounds};
+use crate::types::{ArchivePath, Classified, EntryMeta, ErrorClass, SetIndex, VolumeId};
+use crate::volume::{MemberTable, Repository, Run, VolumeError};
+
+/// The entries of one set, verified and ready to enter the table.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pub(super) entries: Vec<(ArchivePath, Change)>,
+    pub(super) gaps: Vec<Gap>,
+}
+
+/// Reads what the set says.
+///
+/// # Errors
+/// [`TreeError`] when neither the signature archive nor the volumes can be read, or when trying again may help.
+pub(super) fn stage_set(repository: &Repository, set: SetIndex, position: u32) -> Result<Staged, TreeError> {
+    let error = match from_signatures(repository, set) {
+        Ok(staged) => return Ok(staged),
+        Err(error) => error,
+    };
+    match error.class() {
+        ErrorClass::Corrupt | ErrorClass::Missing | ErrorClass::Unsupported | ErrorClass::NotFound => {
+            log::warn!("{error}; the tree of this set is rebuilt from the headers in its volumes");
+            from_volumes(repository, set, position).map_err(|_| TreeError::from(error))
+        }
+        ErrorClass::Denied
+        | ErrorClass::KeyMissing
+        | ErrorClass::Timeout
+        | ErrorClass::Cold
+        | ErrorClass::Invalid
+        | ErrorClass::Io => Err(error.into()),
+    }
+}
+
+/// The root's metadata as the beginning of the set's signature archive has it; `None` if the set does not name the root.
+/// The root comes first in every archive, so this costs a small part of it; nothing vouches for the answer until the
+/// whole archive was read.
+///
+/// # Errors
+/// [`VolumeError`] when the archive's beginning cannot be read.
+pub fn peek_root(repository: &Repository, set: SetIndex) -> Result<Option<EntryMeta>, VolumeError> {
+    let mut first = FirstEntry(None);
+    repository.peek_signatures(set, &mut |object, plain| {
+        let mut reader = SigtarReader::default();
+        let mut chunk = vec![0; 2048];
+        while first.0.is_none() {
+            let n = plain.read(&mut chunk).map_err(|e| VolumeError::from_io(object, &e))?;
+            if n == 0 {
+                return Ok(());
+            }
+            let fed = reader.feed(chunk.get(..n).unwrap_or(&[]), &mut first);
+            fed.map_err(|e| VolumeError::from_format(object, &e))?;
+        }
+        Ok(())
+    })?;
+    Ok(first.0.filter(|entry| entry.path.is_root() && entry.change != SigChange::Deleted).map(|entry| entry.meta))
+}
+
+struct FirstEntry(Option<SigEntry>);
+
+impl SigtarSink for FirstEntry {
+    fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
+        self.0.get_or_insert(entry);
+        Ok(())
+    }
+
+    fn problem(&mut self, problem: FormatError) -> Result<(), FormatError> {
+        Err(problem)
+    }
+}
+
+fn from_signatures(repository: &Repository, set: SetIndex) -> Result<Staged, VolumeError> {
+    let mut staged = Staged::default();
+    repository.stream_signatures(set, &mut |object, plain| read_sigtar(object, plain, &mut staged))?;
+    Ok(staged)
+}
+
+fn read_sigtar(object: &str, plain: &mut dyn Read, staged: &mut Staged) -> Result<(), VolumeError> {
+    let mut reader = SigtarReader::default();
+    let mut chunk = vec![0; 256 << 10];
+    loop {
+        match plain.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(n) => {
+                reader.feed(chunk.get(..n).unwrap_or(&[]), staged).map_err(|e| VolumeError::from_format(object, &e))?
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(VolumeError::from_io(object, &e)),
+        }
+    }
+    reader.finish().map_err(|e| VolumeError::from_format(object, &e))
+}
+
+impl SigtarSink for Staged {
+    fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
+        self.entries.push(change_of(entry));
+        Ok(())
+    }
+
+    /// An archive with an entry that cannot be understood is not trusted for the others either.
+    fn problem(&mut self, problem: FormatError) -> Result<(), FormatError> {
+        Err(problem)
+    }
+}
+
+fn change_of(entry: SigEntry) -> (ArchivePath, Change) {
+    let change = match entry.change {
+        SigChange::Deleted => Change::Deleted,
+        SigChange::Signature | SigChange::Snapshot => Change::Present(entry.meta, entry.bounds),
+    };
+    (entry.path, change)
+}
+
+fn from_volumes(repository: &Repository, set: SetIndex, position: u32) -> Result<Staged, TreeError> {
+    let manifest = repository.manifest(set)?;
+    let mut staged = Staged::default();
+    let mut last_end: Option<ArchivePath> = None;
+    for listed in &manifest.volumes {
+        match repository.members(VolumeId { set, number: listed.number }) {
+            Ok(members) => stage_members(&members, &mut staged),
+            Err(error) if error.class().is_transient() => return Err(error.into()),
+            Err(error) => {
+                log::error!(
+                    "{error}; what lies between {} and {} in this set is not known",
+                    label(&last_end),
+                    listed.end.0
+                );
+                staged.gaps.push(Gap {
+                    position,
+                    after: last_end.clone(),
+                    upto: Some(listed.end.0.clone()),
+                    reason: Arc::from(error.to_string()),
+                    class: error.class(),
+                });
+            }
+        }
+        last_end = last_end.max(Some(listed.end.0.clone()));
+    }
+    Ok(staged)
+}
+
+fn label(path: &Option<ArchivePath>) -> String {
+    path.as_ref().map_or_else(|| "the start".to_owned(), ToString::to_string)
+}
+
+fn stage_members(members: &MemberTable, staged: &mut Staged) {
+    for run in members.runs() {
+        let parts = members.parts(run);
+        let continued = parts.first().is_some_and(|p| p.number > 1)
+            && staged.entries.last().is_some_and(|(path, _)| *path == run.path);
+        if continued {
+            continue;
+        }
+        let change = match run.kind {
+            DiffKind::Deleted => Change::Deleted,
+            DiffKind::Snapshot | DiffKind::Diff => Change::Present(run.meta.clone(), bounds_of(members, run)),
+        };
+        staged.entries.push((run.path.clone(), change));
+    }
+}
+
+/// A whole small file tells its exact size; of others the size is found when it is asked for.
+fn bounds_of(members: &MemberTable, run: &Run) -> Option<SizeBounds> {
+    let whole = run.kind == DiffKind::Snapshot && !run.multivol;
+    let len = members.parts(run).first().map(|p| p.len)?;
+    whole.then_some(SizeBounds { blocks: 1, min: len, max: len })
+}

@@ -1,0 +1,266 @@
+//! Attributes and names: what `stat`, `lookup` and `readlink` answer.
+
+use std::time::Duration;
+
+use super::error::FsError;
+use super::inode::Inode;
+use super::ops::{Attr, NodeKind, Wait};
+use super::tree_fs::{RootNode, TreeFs, ttl};
+use crate::content::FileRef;
+use crate::tree::{NodeId, Table, VersionId};
+use crate::types::{EntryKind, EntryMeta, ErrorClass};
+
+/// Size shown for directories, as a disk file system would.
+const DIR_SIZE: u64 = 4096;
+
+/// What the table tells of a node at a snapshot.
+pub(super) struct Found {
+    pub(super) version: Option<VersionId>,
+    pub(super) meta: EntryMeta,
+    /// The exact size of a regular file, if it is known.
+    exact: Option<u64>,
+    /// Upper bound of the size of a regular file.
+    bound: u64,
+    /// Whether `bound` comes from a signature.
+    bounded: bool,
+}
+
+impl TreeFs {
+    pub(super) fn look_up(&self, parent: Inode, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+        match parent {
+            Inode::Latest => Err(FsError::NotDir),
+            Inode::Root => match (&self.root, name) {
+                (RootNode::Overview, b"snapshots") => self.exact_attr(Inode::Snapshots, wait),
+                (RootNode::Overview, b"latest") if self.latest.is_some() => self.exact_attr(Inode::Latest, wait),
+                (RootNode::Single(snapshot, node, own), _) if name == own.as_slice() => {
+                    self.provisional_attr(*snapshot, *node, wait)
+                }
+                _ => Err(FsError::not_found()),
+            },
+            Inode::Snapshots => {
+                let snapshots = self.repository.collection().snapshots();
+                let index = snapshots.iter().position(|s| s.name.as_bytes() == name).ok_or_else(FsError::not_found)?;
+                self.provisional_attr(index, NodeId::ROOT, wait)
+            }
+            Inode::Node(snapshot, dir) => self.look_up_child(snapshot, dir, name, wait),
+        }
+    }
+
+    fn look_up_child(&self, snapshot: usize, dir: NodeId, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+        let (line, depth) = self.loaded_line(snapshot, wait)?;
+        let child = {
+            let table = line.table();
+            let exists = |&node: &NodeId| table.version(node, depth).is_some() || table.is_implied_dir(node, depth);
+            let child = table.child(dir, name).filter(exists);
+            if child.is_none() && table.has_gaps(depth) {
+                let path = table.path(dir).join(name);
+                if let Some(gap) = path.as_ref().and_then(|path| table.gap_at(path, false, depth)) {
+                    let message = format!("whether it exists is not known: {}", gap.reason);
+                    return Err(FsError::failed(gap.class, message));
+                }
+            }
+            child.ok_or_else(FsError::not_found)?
+        };
+        self.provisional_attr(snapshot, child, wait)
+    }
+
+    /// Attributes whose size may still be a bound: what `lookup` answers, so that walking costs no volume.
+    fn provisional_attr(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<Attr, FsError> {
+        let found = self.find(snapshot, node, wait)?;
+        Ok(self.attr(snapshot, node, &found))
+    }
+
+    pub(super) fn exact_attr(&self, inode: Inode, wait: Wait) -> Result<Attr, FsError> {
+        let (snapshot, node) = match inode {
+            Inode::Root | Inode::Snapshots | Inode::Latest => return Ok(self.overview_attr(inode)),
+            Inode::Node(snapshot, node) => (snapshot, node),
+        };
+        let mut found = self.find(snapshot, node, wait)?;
+        if found.meta.kind == EntryKind::File && found.exact.is_none() && !(self.size_bounds && found.bounded) {
+            let file = self.file(snapshot, node, wait)?;
+            let (size, beside) = self.ask(wait, |volumes| self.content.stat(volumes, &file))?;
+            self.note_stale(&file, beside.as_ref());
+            found.exact = Some(size);
+            if let Some(meta) = beside {
+                found.meta = meta;
+            }
+        }
+        Ok(self.attr(snapshot, node, &found))
+    }
+
+    fn note_stale(&self, file: &FileRef, beside: Option<&EntryMeta>) {
+        if beside.is_some() {
+            log::warn!(
+                "{}: the stored state is another than the one that was signed (the backup was interrupted and resumed \
+                 while it changed); it is shown with the time it was stored with, as duplicity restores it",
+                file.path
+            );
+        }
+    }
+
+    pub(super) fn find(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<Found, FsError> {
+        if node == NodeId::ROOT
+            && let Some(meta) = self.peek_root(snapshot, wait)?
+        {
+            return Ok(Found { version: None, meta, exact: None, bound: 0, bounded: true });
+        }
+        let (line, depth) = self.loaded_line(snapshot, wait)?;
+        let table = line.table();
+        let Some(version) = table.version(node, depth) else {
+            if node != NodeId::ROOT && !table.is_implied_dir(node, depth) {
+                return Err(FsError::not_found());
+            }
+            let mtime = self.snapshot(snapshot)?.time.0;
+            return Ok(Found { version: None, meta: implied_dir(mtime), exact: None, bound: 0, bounded: true });
+        };
+        let meta = table.meta(version).ok_or_else(FsError::not_found)?;
+        let exact = table.exact_size(version);
+        // Without a signature nothing bounds the size; the kernel asks again before it believes this one.
+        let known = exact.or_else(|| table.bounds(version).map(|b| b.max));
+        let bound = known.unwrap_or(i64::MAX.unsigned_abs());
+        Ok(Found { version: Some(version), meta, exact, bound, bounded: known.is_some() })
+    }
+
+    /// The metadata of a snapshot's root while its tree is not loaded: `ls -l snapshots` must not cost the signature
+    /// archives of all of them. `None` once the tree is loaded, or where the root is no directory or cannot be peeked at:
+    /// then the tree has to be asked.
+    fn peek_root(&self, snapshot: usize, wait: Wait) -> Result<Option<EntryMeta>, FsError> {
+        if self.loaded_line(snapshot, Wait::Never).is_ok() {
+            return Ok(None);
+        }
+        for &set in self.snapshot(snapshot)?.lineage().iter().rev() {
+            let known = self.peeked().get(&set).cloned();
+            let meta = match known {
+                Some(meta) => meta,
+                None if wait == Wait::Never => return Err(FsError::WouldBlock),
+                None => {
+                    let Ok(meta) = crate::tree::peek_root(&self.repository, set) else { return Ok(None) };
+                    self.peeked().insert(set, meta.clone());
+                    meta
+                }
+            };
+            if let Some(meta) = meta {
+                return Ok(Some(meta).filter(|meta| meta.kind == EntryKind::Dir));
+            }
+        }
+        Ok(None)
+    }
+
+    fn attr(&self, snapshot: usize, node: NodeId, found: &Found) -> Attr {
+        let inode = Inode::Node(snapshot, node);
+        let (kind, size, rdev) = match &found.meta.kind {
+            EntryKind::File => (NodeKind::File, found.exact.unwrap_or(found.bound), (0, 0)),
+            EntryKind::Dir => (NodeKind::Dir, DIR_SIZE, (0, 0)),
+            EntryKind::Symlink(target) => (NodeKind::Symlink, target.len() as u64, (0, 0)),
+            EntryKind::Fifo => (NodeKind::Fifo, 0, (0, 0)),
+            EntryKind::CharDevice(major, minor) => (NodeKind::CharDevice, 0, (*major, *minor)),
+            EntryKind::BlockDevice(major, minor) => (NodeKind::BlockDevice, 0, (*major, *minor)),
+        };
+        let exact = kind != NodeKind::File || found.exact.is_some();
+        let (uid, gid) = self.owners.of(&found.meta);
+        let perm = if kind == NodeKind::Symlink { 0o777 } else { self.owners.mode(found.meta.mode) };
+        let nlink = if kind == NodeKind::Dir { self.dir_links(snapshot, node) } else { 1 };
+        let settled = exact && !(node == NodeId::ROOT && self.loaded_line(snapshot, Wait::Never).is_err());
+        let attr_ttl = if settled { ttl(inode) } else { Duration::ZERO };
+        Attr {
+            ino: self.number(inode),
+            kind,
+            perm,
+            nlink,
+            uid,
+            gid,
+            size,
+            blocks: if kind == NodeKind::Symlink { 0 } else { size.div_ceil(512) },
+            mtime: found.meta.mtime,
+            rdev,
+            exact,
+            attr_ttl,
+            entry_ttl: ttl(inode),
+        }
+    }
+
+    /// Link count of a directory: 2 and one for each subdirectory, as `find` expects. Counted once a directory.
+    fn dir_links(&self, snapshot: usize, node: NodeId) -> u32 {
+        let key = (snapshot, node);
+        if let Some(&known) = self.subdirs().get(&key) {
+            return known;
+        }
+        // 1 is what file systems say that do not count.
+        let Ok((line, depth)) = self.loaded_line(snapshot, Wait::Never) else { return 1 };
+        let links = 2u32.saturating_add(count_subdirs(&line.table(), node, depth));
+        self.subdirs().insert(key, links);
+        links
+    }
+
+    fn overview_attr(&self, inode: Inode) -> Attr {
+        let collection = self.repository.collection();
+        let mtime = self.latest.and_then(|i| collection.snapshots().get(i)).map_or(0, |s| s.time.0);
+        let (kind, perm, size) = match inode {
+            Inode::Latest => (NodeKind::Symlink, 0o777, self.latest_target().len() as u64),
+            Inode::Root | Inode::Snapshots | Inode::Node(..) => (NodeKind::Dir, 0o755, DIR_SIZE),
+        };
+        let subdirs = match inode {
+            Inode::Root => u32::from(matches!(self.root, RootNode::Overview)),
+            Inode::Snapshots => u32::try_from(collection.snapshots().len()).unwrap_or(u32::MAX - 2),
+            Inode::Latest | Inode::Node(..) => 0,
+        };
+        let meta = EntryMeta { mode: perm, ..implied_dir(mtime) };
+        let (uid, gid) = self.owners.of(&meta);
+        Attr {
+            ino: self.number(inode),
+            kind,
+            perm: if kind == NodeKind::Dir { self.owners.mode(perm) } else { perm },
+            nlink: if kind == NodeKind::Dir { subdirs.saturating_add(2) } else { 1 },
+            uid,
+            gid,
+            size,
+            blocks: if kind == NodeKind::Dir { size.div_ceil(512) } else { 0 },
+            mtime,
+            rdev: (0, 0),
+            exact: true,
+            attr_ttl: ttl(inode),
+            entry_ttl: ttl(inode),
+        }
+    }
+
+    pub(super) fn link_target(&self, inode: Inode, wait: Wait) -> Result<Vec<u8>, FsError> {
+        let not_link = || FsError::failed(ErrorClass::Invalid, "not a symbolic link");
+        match inode {
+            Inode::Latest => Ok(self.latest_target()),
+            Inode::Root | Inode::Snapshots => Err(not_link()),
+            Inode::Node(snapshot, node) => match self.find(snapshot, node, wait)?.meta.kind {
+                EntryKind::Symlink(target) => Ok(target.into_vec()),
+                EntryKind::File
+                | EntryKind::Dir
+                | EntryKind::Fifo
+                | EntryKind::CharDevice(..)
+                | EntryKind::BlockDevice(..) => Err(not_link()),
+            },
+        }
+    }
+
+    fn latest_target(&self) -> Vec<u8> {
+        let latest = self.latest.and_then(|i| self.repository.collection().snapshots().get(i));
+        latest.map_or_else(Vec::new, |s| format!("snapshots/{}", s.name).into_bytes())
+    }
+}
+
+/// A directory that no set describes: something below it implies it, or the set is empty.
+fn implied_dir(mtime: i64) -> EntryMeta {
+    let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    EntryMeta { kind: EntryKind::Dir, mode: 0o755, uid, gid, uname: Box::default(), gname: Box::default(), mtime }
+}
+
+fn count_subdirs(table: &Table, node: NodeId, depth: u32) -> u32 {
+    let mut count = 0u32;
+    let mut child = table.first_child(node);
+    while let Some(id) = child {
+        let is_dir = match table.version(id, depth) {
+            Some(version) => table.is_dir(version),
+            None => table.is_implied_dir(id, depth),
+        };
+        count = count.saturating_add(u32::from(is_dir));
+        child = table.next_sibling(id);
+    }
+    count
+}

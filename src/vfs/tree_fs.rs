@@ -1,0 +1,326 @@
+//! The mounted tree over a repository: `latest`, `snapshots/<time>/...`, or one directory of one snapshot as the root.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::error::FsError;
+use super::inode::{Inode, Tags};
+use super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, Wait};
+use super::owners::{OwnerOptions, Owners};
+use crate::collection::Snapshot;
+use crate::content::{Content, ContentError, FileRef, Plan};
+use crate::tree::{Forest, Line, NodeId, TreeError};
+use crate::types::{ArchivePath, ByteRange, Classified, EntryMeta, ErrorClass, SetIndex};
+use crate::volume::{AtHand, Repository, Volumes};
+
+/// Snapshots never change, so the kernel may keep what it was told of them.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+/// `latest` and the list of snapshots follow new backups.
+const SOON: Duration = Duration::from_secs(10);
+
+/// What a mount shows at its root.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Root {
+    /// `latest` and `snapshots/`.
+    #[default]
+    Overview,
+    /// One path of one snapshot (an index into the collection's snapshots).
+    Path(usize, ArchivePath),
+}
+
+/// How the tree is shown.
+#[derive(Clone, Debug, Default)]
+pub struct TreeOptions {
+    /// What the root is.
+    pub root: Root,
+    /// Owners and modes.
+    pub owners: OwnerOptions,
+    /// Show the signature's upper bound as the size of files that were not opened (`-o sizes=bound`).
+    pub size_bounds: bool,
+    /// Bytes for plans and parsed deltas.
+    pub plan_bytes: u64,
+    /// How long one request waits for another's work.
+    pub patience: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) file: FileRef,
+    pub(super) plan: Arc<Plan>,
+}
+
+/// The root as it was found at mount.
+#[derive(Clone, Debug)]
+pub(super) enum RootNode {
+    Overview,
+    Dir(usize, NodeId),
+    /// The root's path is no directory: the root holds just it, under this name.
+    Single(usize, NodeId, Vec<u8>),
+}
+
+/// A repository as a file system. See [`FileSystem`].
+#[derive(Debug)]
+pub struct TreeFs {
+    pub(super) repository: Arc<Repository>,
+    pub(super) forest: Forest,
+    pub(super) content: Content,
+    pub(super) tags: Tags,
+    pub(super) owners: Owners,
+    pub(super) root: RootNode,
+    pub(super) size_bounds: bool,
+    pub(super) patience: Duration,
+    pub(super) latest: Option<usize>,
+    handles: Mutex<HashMap<u64, Arc<OpenFile>>>,
+    next_handle: AtomicU64,
+    pub(super) subdirs: Mutex<HashMap<(usize, NodeId), u32>>,
+    pub(super) peeked: Mutex<HashMap<SetIndex, Option<EntryMeta>>>,
+}
+
+impl TreeFs {
+    /// The file system over `repository`. With a path as the root its snapshot's tree is read here, so that a wrong
+    /// path or key is found before anything is mounted.
+    ///
+    /// # Errors
+    /// [`FsError`]: NotFound if the root's path does not exist in its snapshot.
+    pub fn new(repository: Arc<Repository>, options: TreeOptions) -> Result<Self, FsError> {
+        let collection = repository.collection();
+        let tags = Tags::new(collection.snapshots());
+        let latest =
+            collection.latest().and_then(|latest| collection.snapshots().iter().position(|s| std::ptr::eq(s, latest)));
+        let mut fs = Self {
+            forest: Forest::default(),
+            content: Content::new(options.plan_bytes),
+            tags,
+            owners: Owners::new(options.owners),
+            root: RootNode::Overview,
+            size_bounds: options.size_bounds,
+            patience: options.patience,
+            latest,
+            handles: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            subdirs: Mutex::default(),
+            peeked: Mutex::default(),
+            repository,
+        };
+        if let Root::Path(snapshot, path) = options.root {
+            fs.root = fs.find_root(snapshot, &path)?;
+        }
+        Ok(fs)
+    }
+
+    /// The repository below.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    fn find_root(&self, snapshot: usize, path: &ArchivePath) -> Result<RootNode, FsError> {
+        let (line, depth) = self.loaded_line(snapshot, Wait::Allowed)?;
+        let name = self.snapshot(snapshot)?.name.clone();
+        let table = line.table();
+        let missing = || match table.gap_at(path, false, depth) {
+            Some(gap) => FsError::failed(gap.class, format!("{path}: cannot be looked up: {}", gap.reason)),
+            None => FsError::failed(
+                ErrorClass::NotFound,
+                format!("{path}: no such path in snapshot {name}; `dupfs ls` shows what there is"),
+            ),
+        };
+        let node = table.find(path).ok_or_else(missing)?;
+        let version = table.version(node, depth);
+        let is_dir = version.map_or(node == NodeId::ROOT || table.is_implied_dir(node, depth), |v| table.is_dir(v));
+        match (is_dir, version) {
+            (true, _) => Ok(RootNode::Dir(snapshot, node)),
+            (false, None) => Err(missing()),
+            (false, Some(_)) => {
+                let own = table.name(node).to_vec();
+                drop(table);
+                Ok(RootNode::Single(snapshot, node, if own.is_empty() { self.source_name(snapshot) } else { own }))
+            }
+        }
+    }
+
+    /// The name of a backup whose root is a single file: the last component of the path that was backed up.
+    fn source_name(&self, snapshot: usize) -> Vec<u8> {
+        let set = self.snapshot(snapshot).ok().and_then(|s| s.lineage().last().copied());
+        let manifest = set.and_then(|set| self.repository.manifest(set).ok());
+        let source = manifest.and_then(|m| m.localdir.clone()).unwrap_or_default();
+        let name = source.rsplit(|&b| b == b'/').find(|name| !matches!(*name, b"" | b"." | b".."));
+        name.map_or_else(|| b"file".to_vec(), <[u8]>::to_vec)
+    }
+
+    pub(super) fn snapshot(&self, index: usize) -> Result<&Snapshot, FsError> {
+        self.repository.collection().snapshots().get(index).ok_or_else(FsError::not_found)
+    }
+
+    /// The line of a snapshot with all its sets loaded, and how many of its sets the snapshot shows.
+    pub(super) fn loaded_line(&self, index: usize, wait: Wait) -> Result<(Arc<Line>, u32), FsError> {
+        let snapshot = self.snapshot(index)?;
+        let sets = self.repository.collection().lines().get(snapshot.line).ok_or_else(FsError::not_found)?;
+        let line = self.forest.line(snapshot.line, sets);
+        let depth = u32::try_from(snapshot.depth).unwrap_or(u32::MAX);
+        if !line.is_loaded(depth) {
+            if wait == Wait::Never {
+                return Err(FsError::WouldBlock);
+            }
+            line.ensure(&self.repository, depth, self.patience).map_err(|e| tree_error(&snapshot.name, &e))?;
+        }
+        Ok((line, depth))
+    }
+
+    pub(super) fn resolve(&self, ino: Ino) -> Result<Inode, FsError> {
+        match self.tags.resolve(ino).ok_or_else(FsError::not_found)? {
+            Inode::Root => Ok(match self.root {
+                RootNode::Dir(snapshot, node) => Inode::Node(snapshot, node),
+                RootNode::Overview | RootNode::Single(..) => Inode::Root,
+            }),
+            other => Ok(other),
+        }
+    }
+
+    /// The inode number of `inode`; the root's where it is the mount's root.
+    pub(super) fn number(&self, inode: Inode) -> Ino {
+        match (&self.root, inode) {
+            (RootNode::Dir(snapshot, node), Inode::Node(s, n)) if *snapshot == s && *node == n => {
+                self.tags.number(Inode::Root)
+            }
+            _ => self.tags.number(inode),
+        }
+    }
+
+    pub(super) fn file(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<FileRef, FsError> {
+        let (line, depth) = self.loaded_line(snapshot, wait)?;
+        FileRef::at(&line, node, depth).ok_or_else(|| {
+            let path = line.table().path(node);
+            FsError::failed(ErrorClass::Invalid, format!("{path}: not a regular file in this snapshot"))
+        })
+    }
+
+    /// Asks the content layer, waiting or not.
+    pub(super) fn ask<T>(
+        &self,
+        wait: Wait,
+        question: impl Fn(&dyn Volumes) -> Result<T, ContentError>,
+    ) -> Result<T, FsError> {
+        let answer = match wait {
+            Wait::Never => question(&AtHand(&self.repository)),
+            Wait::Allowed => question(&*self.repository),
+        };
+        answer.map_err(|error| content_error(&error))
+    }
+
+    pub(super) fn open_file(&self, handle: u64) -> Option<Arc<OpenFile>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).get(&handle).cloned()
+    }
+
+    fn open_node(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<OpenFile, FsError> {
+        let file = self.file(snapshot, node, wait)?;
+        self.ask(wait, |volumes| self.content.stat(volumes, &file))?;
+        let plan = self.ask(wait, |volumes| self.content.plan(volumes, &file))?;
+        Ok(OpenFile { file, plan })
+    }
+
+    fn node_of(&self, ino: Ino) -> Result<(usize, NodeId), FsError> {
+        match self.resolve(ino)? {
+            Inode::Node(snapshot, node) => Ok((snapshot, node)),
+            Inode::Root | Inode::Snapshots => Err(FsError::IsDir),
+            Inode::Latest => Err(FsError::failed(ErrorClass::Invalid, "latest is a symbolic link")),
+        }
+    }
+}
+
+impl FileSystem for TreeFs {
+    fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+        self.look_up(self.resolve(parent)?, name, wait)
+    }
+
+    fn getattr(&self, ino: Ino, wait: Wait) -> Result<Attr, FsError> {
+        self.exact_attr(self.resolve(ino)?, wait)
+    }
+
+    fn readlink(&self, ino: Ino, wait: Wait) -> Result<Vec<u8>, FsError> {
+        self.link_target(self.resolve(ino)?, wait)
+    }
+
+    fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+        self.parent_of(self.resolve(ino)?)
+    }
+
+    fn readdir(
+        &self,
+        ino: Ino,
+        offset: u64,
+        wait: Wait,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        self.list(self.resolve(ino)?, offset, wait, emit)
+    }
+
+    fn open(&self, ino: Ino, wait: Wait) -> Result<Opened, FsError> {
+        let (snapshot, node) = self.node_of(ino)?;
+        let open = self.open_node(snapshot, node, wait)?;
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(open));
+        Ok(Opened { handle, keep_cache: true, direct_io: false })
+    }
+
+    fn read(&self, ino: Ino, handle: u64, offset: u64, size: usize, wait: Wait) -> Result<Vec<u8>, FsError> {
+        let open = match self.open_file(handle) {
+            Some(open) => open,
+            None => {
+                let (snapshot, node) = self.node_of(ino)?;
+                Arc::new(self.open_node(snapshot, node, wait)?)
+            }
+        };
+        let left = open.plan.size().saturating_sub(offset);
+        let len = u64::try_from(size).unwrap_or(u64::MAX).min(left);
+        let range = ByteRange::at(offset, len);
+        self.ask(wait, |volumes| {
+            let mut out = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+            open.plan.read(volumes, &open.file, range, &mut out)?;
+            Ok(out)
+        })
+    }
+
+    fn release(&self, _ino: Ino, handle: u64) {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle);
+    }
+
+    fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
+        // The attributes that dupfs answers are not listed: `cp -a` and `rsync -X` would copy them into the restored tree.
+        self.resolve(ino).map(|_| Vec::new())
+    }
+
+    fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
+        self.xattr(self.resolve(ino)?, name, wait)
+    }
+
+    fn cost(&self) -> Option<String> {
+        Some(self.repository.cost())
+    }
+
+    fn stats(&self) -> FsStats {
+        let sets = self.repository.collection().sets();
+        let objects = sets.iter().flat_map(|s| s.volumes.values().chain(&s.manifest).chain(&s.signatures));
+        FsStats { total_bytes: objects.map(|o| o.size).sum(), files: self.forest.paths() }
+    }
+}
+
+pub(super) fn tree_error(snapshot: &str, error: &TreeError) -> FsError {
+    FsError::failed(error.class(), format!("snapshot {snapshot}: {error}"))
+}
+
+pub(super) fn content_error(error: &ContentError) -> FsError {
+    if error.is_not_at_hand() {
+        return FsError::WouldBlock;
+    }
+    FsError::failed(error.class(), error.to_string())
+}
+
+/// How long attributes and names of a snapshot may be kept, and those of the overview.
+pub(super) fn ttl(inode: Inode) -> Duration {
+    match inode {
+        Inode::Node(..) => FOREVER,
+        Inode::Root | Inode::Snapshots | Inode::Latest => SOON,
+    }
+}

@@ -1,0 +1,184 @@
+//! One pass over a stored volume: fetch, hash, decrypt, inflate, index. Nothing leaves a pass before its end, when the
+//! manifest's hash, the integrity code and the tar structure have all been found right.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use md5::Md5;
+use sha1::{Digest, Sha1};
+
+use super::error::VolumeError;
+use super::members::{MemberBuilder, MemberTable};
+use crate::codec::Decoder;
+use crate::format::FormatError;
+use crate::format::difftar;
+use crate::format::manifest::HashKind;
+use crate::format::tar::{TarEntry, TarLimits, TarSink, TarWalker};
+use crate::storage::{ObjectInfo, ObjectStore};
+use crate::types::{Classified, ErrorClass};
+
+/// Plaintext is kept in blocks of this many bytes; the last block of a volume is shorter.
+pub(super) const BLOCK: usize = 256 << 10;
+
+/// What a manifest says of a volume's stored bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ExpectedHash {
+    pub(super) kind: HashKind,
+    pub(super) digest: Vec<u8>,
+}
+
+/// Receives the blocks of a pass, in order, before they are verified: it must keep them from every reader until the
+/// pass has returned `Ok`.
+pub(super) trait BlockSink {
+    fn block(&mut self, index: u32, block: Arc<[u8]>);
+}
+
+enum Hasher {
+    None,
+    Sha1(Sha1),
+    Md5(Md5),
+}
+
+/// Hashes the stored bytes as the decoder draws them.
+struct HashingReader<'a> {
+    input: Box<dyn Read + Send + 'a>,
+    hasher: Hasher,
+}
+
+impl Read for HashingReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buf)?;
+        let got = buf.get(..n).unwrap_or(&[]);
+        match &mut self.hasher {
+            Hasher::None => {}
+            Hasher::Sha1(h) => h.update(got),
+            Hasher::Md5(h) => h.update(got),
+        }
+        Ok(n)
+    }
+}
+
+impl HashingReader<'_> {
+    fn finish(mut self, object: &str, expected: Option<&ExpectedHash>) -> Result<(), VolumeError> {
+        io::copy(&mut self, &mut io::sink()).map_err(|e| VolumeError::from_io(object, &e))?;
+        let Some(expected) = expected else { return Ok(()) };
+        let (digest, kind) = match self.hasher {
+            Hasher::None => return Ok(()),
+            Hasher::Sha1(h) => (h.finalize().to_vec(), "SHA-1 hash"),
+            Hasher::Md5(h) => (h.finalize().to_vec(), "MD5 hash"),
+        };
+        if digest == expected.digest {
+            return Ok(());
+        }
+        Err(VolumeError::HashMismatch { object: object.into(), kind })
+    }
+}
+
+/// Streams `object` through the decoder into `consume`, and returns once its stored bytes agree with `expected`.
+///
+/// # Errors
+/// [`VolumeError`]; where both the decoder and the hash complain, the hash is the one reported, as it says where the
+/// damage is.
+pub(super) fn stream_object(
+    store: &dyn ObjectStore,
+    decoder: &Decoder,
+    object: &ObjectInfo,
+    expected: Option<&ExpectedHash>,
+    consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
+) -> Result<(), VolumeError> {
+    let name: &str = &object.name;
+    let whole = crate::types::ByteRange::at(0, object.size);
+    let input = store.open(object, whole).map_err(|e| VolumeError::from_storage(name, &e))?;
+    let hasher = match expected.map(|e| e.kind) {
+        None => Hasher::None,
+        Some(HashKind::Sha1) => Hasher::Sha1(Sha1::new()),
+        Some(HashKind::Md5) => Hasher::Md5(Md5::new()),
+    };
+    let mut hashing = HashingReader { input, hasher };
+    let decoded = decoder
+        .open(name, Box::new(&mut hashing))
+        .map_err(|e| VolumeError::from_codec(name, &e))
+        .and_then(|mut plain| consume(&mut *plain));
+    match decoded {
+        Ok(()) => hashing.finish(name, expected),
+        Err(error) if error.class() == ErrorClass::Corrupt => {
+            Err(hashing.finish(name, expected).err().unwrap_or(error))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Decodes one volume, handing its blocks to `sink`, and returns its member table.
+///
+/// # Errors
+/// [`VolumeError`]: then nothing that `sink` was given may be used.
+pub(super) fn decode_volume(
+    store: &dyn ObjectStore,
+    decoder: &Decoder,
+    object: &ObjectInfo,
+    expected: Option<&ExpectedHash>,
+    sink: &mut dyn BlockSink,
+) -> Result<MemberTable, VolumeError> {
+    let mut table = None;
+    stream_object(store, decoder, object, expected, &mut |plain| {
+        table = Some(index_plaintext(&object.name, plain, sink)?);
+        Ok(())
+    })?;
+    table.ok_or_else(|| VolumeError::object(&object.name, ErrorClass::Corrupt, "the decoder gave nothing"))
+}
+
+fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink) -> Result<MemberTable, VolumeError> {
+    let mut walker = TarWalker::new(TarLimits::default());
+    let mut members = MemberSink::default();
+    let mut plain_len = 0u64;
+    for index in 0u32.. {
+        let mut block = vec![0; BLOCK];
+        let filled = fill(plain, &mut block).map_err(|e| VolumeError::from_io(object, &e))?;
+        block.truncate(filled);
+        walker.feed(&block, &mut members).map_err(|e| VolumeError::from_format(object, &e))?;
+        plain_len = plain_len.saturating_add(filled as u64);
+        if filled > 0 {
+            sink.block(index, block.into());
+        }
+        if filled < BLOCK {
+            break;
+        }
+    }
+    walker.finish().map_err(|e| VolumeError::from_format(object, &e))?;
+    Ok(members.builder.finish(plain_len))
+}
+
+/// Fills `buf` as far as the stream goes; shorter only at its verified end.
+fn fill(input: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buf.get_mut(filled..).filter(|r| !r.is_empty()) {
+        match input.read(rest) {
+            Ok(0) => break,
+            Ok(n) => filled = filled.saturating_add(n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+#[derive(Default)]
+struct MemberSink {
+    builder: MemberBuilder,
+}
+
+impl TarSink for MemberSink {
+    fn entry(&mut self, entry: &TarEntry<'_>, data_offset: u64) -> Result<(), FormatError> {
+        let member = difftar::parse_member(entry.path).map_err(|e| e.at(entry.header_offset))?;
+        self.builder.push(member, entry.meta()?, data_offset, entry.size);
+        Ok(())
+    }
+
+    fn data(&mut self, _bytes: &[u8]) -> Result<(), FormatError> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), FormatError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! Reading from a volume: from the cache where it holds the blocks, else by one decode that all readers share.
+
+use std::sync::Arc;
+
+use super::error::VolumeError;
+use super::members::MemberTable;
+use super::pass::{self, BLOCK, BlockSink};
+use super::repository::{Repository, lock};
+use crate::types::{ByteRange, VolumeId};
+
+/// Blocks of plaintext, in order.
+type Blocks = Vec<Arc<[u8]>>;
+
+/// How often a reader joins somebody else's decode before it runs one for its own range.
+const JOINS: usize = 2;
+
+impl Repository {
+    /// The member table of volume `id`, decoding the volume if it is not at hand.
+    ///
+    /// # Errors
+    /// [`VolumeError`] when the volume is missing, damaged or cannot be decrypted.
+    pub fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
+        match self.cached_members(id) {
+            Some(table) => Ok(table),
+            None => self.decode(id, ByteRange::at(0, 0)).map(|(table, _)| table),
+        }
+    }
+
+    /// The member table of volume `id` if it is at hand.
+    pub fn cached_members(&self, id: VolumeId) -> Option<Arc<MemberTable>> {
+        lock(&self.tables).get(&id).cloned()
+    }
+
+    /// Appends the bytes `range` of volume `id` to `out` if they can be read without fetching or decoding.
+    ///
+    /// # Errors
+    /// [`VolumeError::NotAtHand`], or [`VolumeError::Range`] beyond the volume's end; then `out` is as it was.
+    pub fn read_at_hand(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let blocks = self.collect(id, range).ok_or(VolumeError::NotAtHand)?;
+        self.copy_out(id, range, &blocks, out)
+    }
+
+    /// Appends the bytes `range` of the plaintext of volume `id` to `out`.
+    ///
+    /// # Errors
+    /// [`VolumeError`] when the volume cannot be read or ends before the range does; then `out` is as it was.
+    pub fn read_volume(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..JOINS {
+            if let Some(blocks) = self.collect(id, range) {
+                return self.copy_out(id, range, &blocks, out);
+            }
+            let (_, mine) = self.decode(id, range)?;
+            if let Some(blocks) = mine {
+                return self.copy_out(id, range, &blocks, out);
+            }
+        }
+        // The cache is too small for what all readers want at once: decode for this range alone.
+        let (_, blocks) = self.run_pass(id, range)?;
+        self.copy_out(id, range, &blocks, out)
+    }
+
+    /// The verified blocks of `range` if the cache holds them all.
+    fn collect(&self, id: VolumeId, range: ByteRange) -> Option<Blocks> {
+        block_range(range)
+            .map(|index| {
+                let pass = self.verified.pass_of(id, index)?;
+                self.blocks.get(&(id, pass, index))
+            })
+            .collect()
+    }
+
+    /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks.
+    fn decode(&self, id: VolumeId, wanted: ByteRange) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
+        let mut mine = None;
+        let table = self.volume_flight.run_until(id, self.deadline(), || {
+            let (table, blocks) = self.run_pass(id, wanted)?;
+            mine = Some(blocks);
+            Ok(table)
+        })?;
+        Ok((table, mine))
+    }
+
+    fn run_pass(&self, id: VolumeId, wanted: ByteRange) -> Result<(Arc<MemberTable>, Blocks), VolumeError> {
+        let (object, expected) = self.volume_object(id)?;
+        log::debug!("{}: fetching and decoding {} bytes", object.name, object.size);
+        let pass = self.verified.begin();
+        let mut sink = PassSink::new(self, id, pass, wanted);
+        let decoded = pass::decode_volume(&*self.store, &self.decoder, object, expected.as_ref(), &mut sink);
+        let PassSink { stored, kept, blocks, .. } = sink;
+        match decoded {
+            Ok(table) => {
+                let table = Arc::new(table);
+                self.verified.publish(id, pass, blocks, &stored);
+                let evicted = lock(&self.tables).insert(id, Arc::clone(&table), table.weight());
+                drop(evicted);
+                Ok((table, kept))
+            }
+            Err(error) => {
+                for index in stored {
+                    self.blocks.remove(&(id, pass, index));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn copy_out(
+        &self,
+        id: VolumeId,
+        range: ByteRange,
+        blocks: &[Arc<[u8]>],
+        out: &mut Vec<u8>,
+    ) -> Result<(), VolumeError> {
+        let before = out.len();
+        let mut at = range.start;
+        for block in blocks {
+            let from = usize::try_from(at % BLOCK as u64).unwrap_or(usize::MAX);
+            let room = usize::try_from(range.end.saturating_sub(at)).unwrap_or(usize::MAX);
+            let to = from.saturating_add(room).min(block.len());
+            let Some(bytes) = block.get(from..to) else { break };
+            out.extend_from_slice(bytes);
+            at = at.saturating_add(bytes.len() as u64);
+        }
+        if at == range.end {
+            return Ok(());
+        }
+        out.truncate(before);
+        let object = self.describe(id).into();
+        Err(VolumeError::Range { object, start: range.start, end: range.end, len: at })
+    }
+
+    fn describe(&self, id: VolumeId) -> String {
+        let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
+        object.map_or_else(|| format!("volume {} of set {}", id.number, id.set.0), |o| o.name.to_string())
+    }
+}
+
+fn block_range(range: ByteRange) -> std::ops::Range<u32> {
+    let block = BLOCK as u64;
+    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    number(range.start / block)..number(range.end.div_ceil(block))
+}
+
+/// Puts the blocks of one pass into the cache under the pass's own number, and keeps the wanted ones in hand, so that
+/// a pass serves its reader however small the cache is.
+struct PassSink<'a> {
+    repository: &'a Repository,
+    id: VolumeId,
+    pass: u32,
+    wanted: std::ops::Range<u32>,
+    kept: Blocks,
+    stored: Vec<u32>,
+    blocks: u32,
+    /// Bytes that may still go into the cache before and from the wanted range.
+    room_before: u64,
+    room_after: u64,
+}
+
+impl<'a> PassSink<'a> {
+    fn new(repository: &'a Repository, id: VolumeId, pass: u32, wanted: ByteRange) -> Self {
+        let wanted = block_range(wanted);
+        let window = repository.window;
+        Self {
+            repository,
+            id,
+            pass,
+            wanted,
+            kept: Vec::new(),
+            stored: Vec::new(),
+            blocks: 0,
+            room_before: window / 2,
+            room_after: window,
+        }
+    }
+
+    fn is_cached(&self, index: u32) -> bool {
+        let pass = self.repository.verified.pass_of(self.id, index);
+        pass.is_some_and(|pass| self.repository.blocks.contains(&(self.id, pass, index)))
+    }
+}
+
+impl BlockSink for PassSink<'_> {
+    fn block(&mut self, index: u32, block: Arc<[u8]>) {
+        self.blocks = index.saturating_add(1);
+        if self.wanted.contains(&index) {
+            self.kept.push(Arc::clone(&block));
+        }
+        let room = if index < self.wanted.start { &mut self.room_before } else { &mut self.room_after };
+        let Some(left) = room.checked_sub(block.len() as u64) else { return };
+        *room = left;
+        if self.is_cached(index) {
+            return;
+        }
+        self.stored.push(index);
+        self.repository.blocks.insert((self.id, self.pass, index), block);
+    }
+}

@@ -1,0 +1,233 @@
+//! A repository: its listing, its manifests, and its volumes as verified plaintext.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::error::VolumeError;
+use super::members::MemberTable;
+use super::pass::{self, ExpectedHash};
+use super::verified::Verified;
+use crate::cache::{BlockCache, ByteLru, CacheConfig, Flight};
+use crate::codec::Decoder;
+use crate::collection::{BackupSet, Collection};
+use crate::format::manifest::{Manifest, ManifestVolume};
+use crate::storage::{ObjectInfo, ObjectStore};
+use crate::types::{ByteRange, SetIndex, VolumeId};
+
+/// Key of a block in the cache: volume, pass that decoded it, index. The pass keeps blocks that are not verified yet
+/// out of every reader's sight.
+pub(super) type BlockKey = (VolumeId, u32, u32);
+
+/// Stored bytes of a signature archive that a peek fetches.
+const PEEK: u64 = 256 << 10;
+
+/// Bounds of what a repository keeps in memory and on disk.
+#[derive(Debug)]
+pub struct RepositoryLimits {
+    /// The cache of decoded blocks.
+    pub cache: CacheConfig,
+    /// Bytes for member tables.
+    pub tables: u64,
+    /// How long a reader waits for another's decode of the same volume.
+    pub patience: Duration,
+}
+
+/// A duplicity repository as the upper layers read it. Shared by all threads; no lock is held across I/O.
+#[derive(Debug)]
+pub struct Repository {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) decoder: Decoder,
+    pub(super) collection: Collection,
+    manifests: Mutex<HashMap<SetIndex, Arc<Manifest>>>,
+    manifest_flight: Flight<SetIndex, Arc<Manifest>, VolumeError>,
+    pub(super) tables: Mutex<ByteLru<VolumeId, Arc<MemberTable>>>,
+    pub(super) blocks: BlockCache<BlockKey>,
+    pub(super) verified: Verified,
+    pub(super) volume_flight: Flight<VolumeId, Arc<MemberTable>, VolumeError>,
+    pub(super) patience: Duration,
+    /// Bytes that one pass may put into the cache ahead of the reader.
+    pub(super) window: u64,
+}
+
+impl Repository {
+    /// A repository over `store`, whose listing gave `collection`.
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        decoder: Decoder,
+        collection: Collection,
+        limits: RepositoryLimits,
+    ) -> Self {
+        let spill = limits.cache.spill.as_ref().map_or(0, |s| s.bytes);
+        let window = limits.cache.memory_bytes.saturating_add(spill) / 2;
+        Self {
+            store,
+            decoder,
+            collection,
+            manifests: Mutex::default(),
+            manifest_flight: Flight::new(),
+            tables: Mutex::new(ByteLru::new(limits.tables)),
+            blocks: BlockCache::new(limits.cache),
+            verified: Verified::default(),
+            volume_flight: Flight::new(),
+            patience: limits.patience,
+            window,
+        }
+    }
+
+    /// What the listing told.
+    pub fn collection(&self) -> &Collection {
+        &self.collection
+    }
+
+    /// The store's URL without secrets.
+    pub fn url(&self) -> &str {
+        self.store.url()
+    }
+
+    /// What serving has cost so far, in one line: requests and bytes by kind, and what the cache of blocks did.
+    pub fn cost(&self) -> String {
+        let traffic = self.store.traffic();
+        let cache = self.blocks.stats();
+        format!(
+            "{} list requests, {} get requests ({} repeated), {} bytes fetched; cache: {} hits in memory, {} on disk, {} \
+             misses, {} bytes in memory, {} on disk",
+            traffic.list_requests,
+            traffic.get_requests,
+            traffic.retries,
+            traffic.bytes,
+            cache.memory_hits,
+            cache.spill_hits,
+            cache.misses,
+            cache.memory_bytes,
+            cache.spill_bytes
+        )
+    }
+
+    /// The set's record in the collection.
+    ///
+    /// # Errors
+    /// [`VolumeError::Range`] for an index the collection does not have.
+    pub fn set(&self, set: SetIndex) -> Result<&BackupSet, VolumeError> {
+        self.collection.set(set).ok_or_else(|| VolumeError::Range {
+            object: "the collection".into(),
+            start: u64::from(set.0),
+            end: u64::from(set.0).saturating_add(1),
+            len: self.collection.sets().len() as u64,
+        })
+    }
+
+    /// The set's manifest, read once.
+    ///
+    /// # Errors
+    /// [`VolumeError`] when it is missing, cannot be decrypted, or is damaged.
+    pub fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError> {
+        if let Some(manifest) = self.cached_manifest(set) {
+            return Ok(manifest);
+        }
+        let record = self.set(set)?;
+        let object = record.manifest.as_ref().ok_or_else(|| VolumeError::NoManifest { set: record.label().into() })?;
+        self.manifest_flight.run_until(set, self.deadline(), || {
+            if let Some(manifest) = self.cached_manifest(set) {
+                return Ok(manifest);
+            }
+            let manifest = Arc::new(self.read_manifest(object)?);
+            for problem in &manifest.problems {
+                log::error!("{}: {problem}; what that volume holds cannot be read", object.name);
+            }
+            lock(&self.manifests).insert(set, Arc::clone(&manifest));
+            Ok(manifest)
+        })
+    }
+
+    /// The set's manifest if it was read before.
+    pub fn cached_manifest(&self, set: SetIndex) -> Option<Arc<Manifest>> {
+        lock(&self.manifests).get(&set).cloned()
+    }
+
+    /// Until when somebody may wait for another's work that begins now.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.patience)
+    }
+
+    fn read_manifest(&self, object: &ObjectInfo) -> Result<Manifest, VolumeError> {
+        let mut manifest = None;
+        self.stream(object, None, &mut |plain| {
+            let read = Manifest::read(plain).map_err(|e| VolumeError::from_format(&object.name, &e))?;
+            manifest = Some(read);
+            // The decoder vouches for the bytes only at the end of the stream.
+            std::io::copy(plain, &mut std::io::sink()).map_err(|e| VolumeError::from_io(&object.name, &e))?;
+            Ok(())
+        })?;
+        manifest.ok_or_else(|| VolumeError::object(&object.name, crate::types::ErrorClass::Corrupt, "it is empty"))
+    }
+
+    /// Streams the plaintext of the set's signature archive into `consume`. What `consume` learnt may be used only if
+    /// this returns `Ok`: integrity is known at the end.
+    ///
+    /// # Errors
+    /// [`VolumeError`] when it is missing, cannot be decrypted or is damaged, or the error of `consume`.
+    pub fn stream_signatures(
+        &self,
+        set: SetIndex,
+        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        let record = self.set(set)?;
+        let missing = || VolumeError::NoSignatures { set: record.label().into() };
+        let object = record.signatures.as_ref().ok_or_else(missing)?;
+        self.stream(object, None, &mut |plain| {
+            consume(&object.name, plain)?;
+            std::io::copy(plain, &mut std::io::sink()).map_err(|e| VolumeError::from_io(&object.name, &e))?;
+            Ok(())
+        })
+    }
+
+    /// Streams the first plaintext of the set's signature archive into `consume`, fetching no more than a small part of
+    /// it. Nothing vouches for what is seen: it may be shown until the whole archive was read, not longer.
+    ///
+    /// # Errors
+    /// [`VolumeError`] when it is missing or cannot be decrypted, or the error of `consume`.
+    pub fn peek_signatures(
+        &self,
+        set: SetIndex,
+        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        let record = self.set(set)?;
+        let missing = || VolumeError::NoSignatures { set: record.label().into() };
+        let object = record.signatures.as_ref().ok_or_else(missing)?;
+        let head = ByteRange::at(0, object.size.min(PEEK));
+        let input = self.store.open(object, head).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
+        let mut plain =
+            self.decoder.open(&object.name, input).map_err(|e| VolumeError::from_codec(&object.name, &e))?;
+        consume(&object.name, &mut *plain)
+    }
+
+    fn stream(
+        &self,
+        object: &ObjectInfo,
+        expected: Option<&ExpectedHash>,
+        consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        pass::stream_object(&*self.store, &self.decoder, object, expected, consume)
+    }
+
+    /// The volume's object in the store and the hash its manifest gives.
+    pub(super) fn volume_object(&self, id: VolumeId) -> Result<(&ObjectInfo, Option<ExpectedHash>), VolumeError> {
+        let record = self.set(id.set)?;
+        let missing = || VolumeError::NoVolume { set: record.label().into(), number: id.number };
+        let object = record.volumes.get(&id.number).ok_or_else(missing)?;
+        let manifest = self.manifest(id.set)?;
+        let listed = manifest.volume(id.number).ok_or_else(missing)?;
+        Ok((object, expected_hash(listed)))
+    }
+}
+
+fn expected_hash(listed: &ManifestVolume) -> Option<ExpectedHash> {
+    listed.hash.as_ref().map(|(kind, digest)| ExpectedHash { kind: *kind, digest: digest.clone() })
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // The guarded maps are valid after every single operation, so a panic elsewhere does not spoil them.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,72 @@
+//! Volumes as the content layer reads them: waiting for what is not at hand, or saying that it is not.
+
+use std::sync::Arc;
+
+use super::{MemberTable, Repository, VolumeError};
+use crate::format::manifest::Manifest;
+use crate::types::{ByteRange, SetIndex, VolumeId};
+
+/// Access to the volumes of a repository.
+pub trait Volumes {
+    /// The set's manifest.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError>;
+
+    /// The volume's member table.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError>;
+
+    /// Appends the bytes `range` of the volume's plaintext to `out`.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; then `out` is as it was.
+    fn read_volume(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError>;
+
+    /// The set as people name it.
+    fn label(&self, set: SetIndex) -> Arc<str>;
+}
+
+impl Volumes for Repository {
+    fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError> {
+        Self::manifest(self, set)
+    }
+
+    fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
+        Self::members(self, id)
+    }
+
+    fn read_volume(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
+        Self::read_volume(self, id, range, out)
+    }
+
+    fn label(&self, set: SetIndex) -> Arc<str> {
+        self.set(set).map_or_else(|_| Arc::from("an unknown set"), |s| s.label().into())
+    }
+}
+
+/// The volumes of a repository as far as they are at hand: never fetches, never decodes; what is not at hand is
+/// [`VolumeError::NotAtHand`].
+#[derive(Clone, Copy, Debug)]
+pub struct AtHand<'a>(pub &'a Repository);
+
+impl Volumes for AtHand<'_> {
+    fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError> {
+        self.0.cached_manifest(set).ok_or(VolumeError::NotAtHand)
+    }
+
+    fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
+        self.0.cached_members(id).ok_or(VolumeError::NotAtHand)
+    }
+
+    fn read_volume(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
+        self.0.read_at_hand(id, range, out)
+    }
+
+    fn label(&self, set: SetIndex) -> Arc<str> {
+        Volumes::label(self.0, set)
+    }
+}

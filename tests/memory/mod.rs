@@ -1,0 +1,238 @@
+//! An in-memory file system for the tests of mounts: a small fixed tree with slow, endless and failing files.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use dupfs::types::ErrorClass;
+use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
+
+pub const MTIME: i64 = 1_485_569_700;
+pub const BIG: usize = 3 << 20;
+
+/// What a file does when it is read, or sized.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Behaviour {
+    /// Answers at once.
+    Quick,
+    /// Not at hand: takes this long.
+    Slow(Duration),
+    /// Not at hand, and does not come until the file system is told to let go.
+    Stuck,
+    /// Cannot be read.
+    Fails(ErrorClass),
+    /// The size is a bound until `getattr`, which takes this long.
+    Unsized(Duration),
+    /// Panics when read.
+    Panics,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    parent: Ino,
+    name: Vec<u8>,
+    kind: NodeKind,
+    perm: u16,
+    content: Vec<u8>,
+    rdev: (u32, u32),
+    behaviour: Behaviour,
+}
+
+#[derive(Debug, Default)]
+pub struct MemoryFs {
+    nodes: BTreeMap<Ino, Node>,
+    let_go: Mutex<bool>,
+    wake: Condvar,
+    pub open_handles: AtomicUsize,
+    pub sizes_resolved: AtomicUsize,
+    next_handle: AtomicU64,
+}
+
+pub fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| u8::try_from((i / 7 + i) % 251).unwrap()).collect()
+}
+
+impl MemoryFs {
+    pub fn sample() -> Self {
+        let mut fs = Self::default();
+        fs.add(ROOT_INO, b"", NodeKind::Dir, 0o755, b"");
+        fs.add(ROOT_INO, b"hello.txt", NodeKind::File, 0o644, b"hello, world\n");
+        fs.add(ROOT_INO, b"lat-\xe9", NodeKind::File, 0o600, b"latin");
+        fs.add(ROOT_INO, b"private", NodeKind::File, 0o000, b"private");
+        fs.add(ROOT_INO, b"run", NodeKind::File, 0o755, b"#!/bin/sh\necho ran\n");
+        fs.add(ROOT_INO, b"link", NodeKind::Symlink, 0o777, b"sub/deep.bin");
+        fs.add(ROOT_INO, b"pipe", NodeKind::Fifo, 0o644, b"");
+        let device = fs.add(ROOT_INO, b"null", NodeKind::CharDevice, 0o666, b"");
+        fs.nodes.get_mut(&device).unwrap().rdev = (1, 3);
+        let sub = fs.add(ROOT_INO, b"sub", NodeKind::Dir, 0o750, b"");
+        fs.add(sub, b"deep.bin", NodeKind::File, 0o440, &pattern(BIG));
+        let many = fs.add(ROOT_INO, b"many", NodeKind::Dir, 0o755, b"");
+        for n in 0..3000 {
+            fs.add(many, format!("file-{n:05}").as_bytes(), NodeKind::File, 0o644, format!("{n}").as_bytes());
+        }
+        let odd = fs.add(ROOT_INO, b"odd", NodeKind::Dir, 0o755, b"");
+        for n in 0..40 {
+            let name = format!("slow-{n:02}");
+            fs.behave(odd, name.as_bytes(), Behaviour::Slow(Duration::from_millis(1500)));
+        }
+        fs.behave(odd, b"stuck", Behaviour::Stuck);
+        fs.behave(odd, b"damaged", Behaviour::Fails(ErrorClass::Corrupt));
+        fs.behave(odd, b"no-key", Behaviour::Fails(ErrorClass::KeyMissing));
+        fs.behave(odd, b"cold", Behaviour::Fails(ErrorClass::Cold));
+        fs.behave(odd, b"unsized", Behaviour::Unsized(Duration::from_millis(300)));
+        fs.behave(odd, b"panics", Behaviour::Panics);
+        fs
+    }
+
+    fn add(&mut self, parent: Ino, name: &[u8], kind: NodeKind, perm: u16, content: &[u8]) -> Ino {
+        let ino = u64::try_from(self.nodes.len()).unwrap() + ROOT_INO;
+        let (name, content, behaviour) = (name.to_vec(), content.to_vec(), Behaviour::Quick);
+        self.nodes.insert(ino, Node { parent, name, kind, perm, content, rdev: (0, 0), behaviour });
+        ino
+    }
+
+    fn behave(&mut self, parent: Ino, name: &[u8], behaviour: Behaviour) {
+        let ino = self.add(parent, name, NodeKind::File, 0o644, b"exactly this");
+        self.nodes.get_mut(&ino).unwrap().behaviour = behaviour;
+    }
+
+    /// Lets stuck requests end.
+    pub fn let_go(&self) {
+        *self.let_go.lock().unwrap() = true;
+        self.wake.notify_all();
+    }
+
+    fn node(&self, ino: Ino) -> Result<&Node, FsError> {
+        self.nodes.get(&ino).ok_or_else(FsError::not_found)
+    }
+
+    fn attr(&self, ino: Ino, node: &Node, exact: bool) -> Attr {
+        let dirs = self.nodes.iter().filter(|(i, n)| n.parent == ino && **i != ino && n.kind == NodeKind::Dir).count();
+        let ttl = if exact { Duration::from_secs(3600) } else { Duration::ZERO };
+        let len = u64::try_from(node.content.len()).unwrap();
+        let size = if exact { len } else { len + 1000 };
+        Attr {
+            ino,
+            kind: node.kind,
+            perm: node.perm,
+            nlink: if node.kind == NodeKind::Dir { 2 + u32::try_from(dirs).unwrap() } else { 1 },
+            uid: 0,
+            gid: 0,
+            size,
+            blocks: size.div_ceil(512),
+            mtime: MTIME,
+            rdev: node.rdev,
+            exact,
+            attr_ttl: ttl,
+            entry_ttl: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl FileSystem for MemoryFs {
+    fn lookup(&self, parent: Ino, name: &[u8], _wait: Wait) -> Result<Attr, FsError> {
+        if self.node(parent)?.kind != NodeKind::Dir {
+            return Err(FsError::NotDir);
+        }
+        let found = self.nodes.iter().find(|(ino, n)| n.parent == parent && **ino != ROOT_INO && n.name == name);
+        let (ino, node) = found.ok_or_else(FsError::not_found)?;
+        Ok(self.attr(*ino, node, !matches!(node.behaviour, Behaviour::Unsized(_))))
+    }
+
+    fn getattr(&self, ino: Ino, wait: Wait) -> Result<Attr, FsError> {
+        let node = self.node(ino)?;
+        if let Behaviour::Unsized(time) = node.behaviour {
+            if wait == Wait::Never {
+                return Err(FsError::WouldBlock);
+            }
+            std::thread::sleep(time);
+            self.sizes_resolved.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(self.attr(ino, node, true))
+    }
+
+    fn readlink(&self, ino: Ino, _wait: Wait) -> Result<Vec<u8>, FsError> {
+        let node = self.node(ino)?;
+        match node.kind {
+            NodeKind::Symlink => Ok(node.content.clone()),
+            _ => Err(FsError::failed(ErrorClass::Invalid, "not a link")),
+        }
+    }
+
+    fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+        Ok(self.node(ino)?.parent)
+    }
+
+    fn readdir(
+        &self,
+        ino: Ino,
+        offset: u64,
+        _wait: Wait,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        if self.node(ino)?.kind != NodeKind::Dir {
+            return Err(FsError::NotDir);
+        }
+        let children = self.nodes.iter().filter(|(i, n)| n.parent == ino && **i != ROOT_INO);
+        for (n, (child, node)) in (1..).zip(children) {
+            if n > offset && !emit(DirEntry { ino: *child, kind: node.kind, next_offset: n, name: &node.name }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self, ino: Ino, _wait: Wait) -> Result<Opened, FsError> {
+        if self.node(ino)?.kind != NodeKind::File {
+            return Err(FsError::IsDir);
+        }
+        self.open_handles.fetch_add(1, Ordering::SeqCst);
+        let handle = self.next_handle.fetch_add(1, Ordering::SeqCst);
+        Ok(Opened { handle, keep_cache: true, direct_io: false })
+    }
+
+    fn read(&self, ino: Ino, _handle: u64, offset: u64, size: usize, wait: Wait) -> Result<Vec<u8>, FsError> {
+        let node = self.node(ino)?;
+        let at_once = matches!(node.behaviour, Behaviour::Quick | Behaviour::Unsized(_));
+        if !at_once && wait == Wait::Never {
+            return Err(FsError::WouldBlock);
+        }
+        match node.behaviour {
+            Behaviour::Quick | Behaviour::Unsized(_) => {}
+            Behaviour::Slow(time) => std::thread::sleep(time),
+            Behaviour::Stuck => {
+                let mut free = self.let_go.lock().unwrap();
+                while !*free {
+                    free = self.wake.wait(free).unwrap();
+                }
+            }
+            Behaviour::Fails(class) => return Err(FsError::failed(class, "vol1 of set X: on purpose")),
+            Behaviour::Panics => panic!("on purpose"),
+        }
+        let start = usize::try_from(offset).unwrap().min(node.content.len());
+        let end = start.saturating_add(size).min(node.content.len());
+        Ok(node.content[start..end].to_vec())
+    }
+
+    fn release(&self, _ino: Ino, _handle: u64) {
+        self.open_handles.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn listxattr(&self, _ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
+        Ok(vec![b"user.dupfs.set".to_vec(), b"user.dupfs.volumes".to_vec()])
+    }
+
+    fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
+        match name {
+            b"user.dupfs.set" => Ok(Some(ino.to_string().into_bytes())),
+            b"user.dupfs.volumes" if wait == Wait::Never => Err(FsError::WouldBlock),
+            b"user.dupfs.volumes" => Ok(Some(b"vol1".to_vec())),
+            _ => Ok(None),
+        }
+    }
+
+    fn stats(&self) -> FsStats {
+        FsStats { total_bytes: 10_000_000, files: u64::try_from(self.nodes.len()).unwrap() }
+    }
+}

@@ -1,0 +1,71 @@
+//! The checks are checked: a file system that tells the truth passes, and each lie is found.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::model::check::{Blame, Checker};
+use crate::model::encode::{Repository, encode};
+use crate::model::history::{Addition, Change, Edit, History, Meta, Sort, Step};
+use crate::model::layout::usual;
+use crate::model::mirror::{Lie, Mirror};
+use crate::model::tree::Dice;
+
+fn meta() -> Meta {
+    Meta { mode: 0o644, uid: 1, gid: 2, owner: ("", ""), mtime: 1_000_000 }
+}
+
+fn repository() -> Repository {
+    let add = |parent, name: &[u8], sort| Addition { parent, name: name.to_vec(), sort, meta: meta() };
+    let history = History {
+        lone_file: None,
+        root_meta: meta(),
+        base: vec![
+            add(0, b"dir", Sort::Dir),
+            add(1, b"file", Sort::File { size: 70_000, seed: 1, grain: 0 }),
+            add(1, b"small", Sort::File { size: 10, seed: 2, grain: 0 }),
+            add(1, b"link", Sort::Symlink(b"small".to_vec())),
+            add(1, b"device", Sort::Char(1, 3)),
+        ],
+        steps: vec![
+            Step { full: false, edits: vec![Edit::Content(0, vec![Change::Append { len: 9 }])] },
+            Step { full: false, edits: vec![Edit::Delete(2)] },
+        ],
+    };
+    encode(&history.trees(), &[true, false, false], &usual(40_000))
+}
+
+fn passes(repository: &Repository, lie: Lie) -> bool {
+    let fs = Mirror::new(repository, lie);
+    let check = || Checker { fs: &fs, repository, blame: Blame::default(), dice: Dice::new(3) }.everything();
+    catch_unwind(AssertUnwindSafe(check)).is_ok()
+}
+
+#[test]
+fn the_truth_passes_and_every_lie_is_found() {
+    let repository = repository();
+    assert!(passes(&repository, Lie::None), "the truth does not pass");
+    let lies = [
+        Lie::WrongByte,
+        Lie::ShortRead,
+        Lie::EmptyFile,
+        Lie::Size,
+        Lie::Mode,
+        Lie::Owner,
+        Lie::Mtime,
+        Lie::Target,
+        Lie::Device,
+        Lie::Links,
+        Lie::MissingName,
+        Lie::ExtraName,
+        Lie::HiddenName,
+        Lie::EmptyListing,
+        Lie::NoSuchFile,
+        Lie::DeletedRemains,
+        Lie::DoubleInode,
+        Lie::LostSnapshot,
+    ];
+    let silent = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let missed: Vec<Lie> = lies.into_iter().filter(|lie| passes(&repository, *lie)).collect();
+    std::panic::set_hook(silent);
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}

@@ -1,0 +1,273 @@
+//! A file system that answers from the oracle's own trees, with one lie: proof that the checks find what is wrong.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use dupfs::types::ErrorClass;
+use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
+
+use super::encode::Repository;
+use super::tree::{Kind, Node, Path, children};
+
+/// What a wrong file system may get wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lie {
+    None,
+    WrongByte,
+    ShortRead,
+    EmptyFile,
+    Size,
+    Mode,
+    Owner,
+    Mtime,
+    Target,
+    Device,
+    Links,
+    MissingName,
+    ExtraName,
+    HiddenName,
+    EmptyListing,
+    NoSuchFile,
+    DeletedRemains,
+    DoubleInode,
+    LostSnapshot,
+}
+
+/// Where an inode is: nowhere below the root, or at a path of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Root,
+    Latest,
+    Snapshots,
+    Object(usize, Path),
+}
+
+pub(crate) struct Mirror<'a> {
+    repository: &'a Repository,
+    lie: Lie,
+    places: Mutex<Vec<Place>>,
+}
+
+impl<'a> Mirror<'a> {
+    pub(crate) fn new(repository: &'a Repository, lie: Lie) -> Self {
+        Self { repository, lie, places: Mutex::new(vec![Place::Root]) }
+    }
+
+    fn ino(&self, place: Place) -> Ino {
+        let mut places = self.places.lock().unwrap();
+        if self.lie == Lie::DoubleInode
+            && let Place::Object(set, path) = &place
+        {
+            let twin = |other: &Place| match other {
+                Place::Object(s, p) => s == set && p.len() == path.len() && p != path,
+                _ => false,
+            };
+            if let Some(i) = places.iter().position(twin) {
+                return i as Ino + ROOT_INO;
+            }
+        }
+        let at = places.iter().position(|known| *known == place).unwrap_or_else(|| {
+            places.push(place);
+            places.len() - 1
+        });
+        at as Ino + ROOT_INO
+    }
+
+    fn place(&self, ino: Ino) -> Place {
+        self.places.lock().unwrap()[(ino - ROOT_INO) as usize].clone()
+    }
+
+    fn node(&self, ino: Ino) -> Option<&Node> {
+        match self.place(ino) {
+            Place::Object(set, path) => self.repository.sets[set].tree.get(&path),
+            _ => None,
+        }
+    }
+
+    fn names(&self, ino: Ino) -> Result<Vec<(Vec<u8>, Place, NodeKind)>, FsError> {
+        let mut names = match self.place(ino) {
+            Place::Root => vec![
+                (b"latest".to_vec(), Place::Latest, NodeKind::Symlink),
+                (b"snapshots".to_vec(), Place::Snapshots, NodeKind::Dir),
+            ],
+            Place::Latest => return Err(FsError::NotDir),
+            Place::Snapshots => {
+                let sets = self.repository.sets.iter().enumerate();
+                let skip = usize::from(self.lie == Lie::LostSnapshot);
+                sets.skip(skip)
+                    .map(|(i, set)| {
+                        (set.snapshot().into_bytes(), Place::Object(i, vec![]), kind_of(&set.tree[&Path::new()].kind))
+                    })
+                    .collect()
+            }
+            Place::Object(set, path) => {
+                let tree = &self.repository.sets[set].tree;
+                if tree[&path].kind != Kind::Dir {
+                    return Err(FsError::NotDir);
+                }
+                let below = |name: &[u8]| path.iter().cloned().chain([name.to_vec()]).collect::<Path>();
+                let mut names: Vec<_> = children(tree, &path)
+                    .map(|(name, node)| (name.to_vec(), Place::Object(set, below(name)), kind_of(&node.kind)))
+                    .collect();
+                match self.lie {
+                    Lie::MissingName => drop(names.pop()),
+                    Lie::EmptyListing => names.clear(),
+                    Lie::ExtraName if !names.is_empty() => {
+                        let (_, place, kind) = names[0].clone();
+                        names.push((b"extra".to_vec(), place, kind));
+                    }
+                    Lie::DeletedRemains if set > 0 => {
+                        let before = &self.repository.sets[set - 1].tree;
+                        if before.get(&path).is_some_and(|node| node.kind == Kind::Dir) {
+                            let gone = children(before, &path).filter(|(name, _)| !tree.contains_key(&below(name)));
+                            names.extend(gone.map(|(name, node)| {
+                                (name.to_vec(), Place::Object(set - 1, below(name)), kind_of(&node.kind))
+                            }));
+                        }
+                    }
+                    _ => {}
+                }
+                names
+            }
+        };
+        names.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(names)
+    }
+}
+
+fn kind_of(kind: &Kind) -> NodeKind {
+    match kind {
+        Kind::File(_) => NodeKind::File,
+        Kind::Dir => NodeKind::Dir,
+        Kind::Symlink(_) => NodeKind::Symlink,
+        Kind::Fifo => NodeKind::Fifo,
+        Kind::Char(..) => NodeKind::CharDevice,
+        Kind::Block(..) => NodeKind::BlockDevice,
+    }
+}
+
+impl FileSystem for Mirror<'_> {
+    fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+        if self.lie == Lie::NoSuchFile && self.node(parent).is_some() {
+            return Err(FsError::not_found());
+        }
+        let names = self.names(parent)?;
+        let mut found = names.into_iter().filter(|entry| entry.0 == name);
+        if self.lie == Lie::HiddenName && self.node(parent).is_some() {
+            found.next();
+        }
+        let (_, place, _) = found.next().ok_or_else(FsError::not_found)?;
+        self.getattr(self.ino(place), wait)
+    }
+
+    fn getattr(&self, ino: Ino, _: Wait) -> Result<Attr, FsError> {
+        let mut attr = Attr {
+            ino,
+            kind: NodeKind::Dir,
+            perm: 0o555,
+            nlink: 2,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            blocks: 0,
+            mtime: 0,
+            rdev: (0, 0),
+            exact: true,
+            attr_ttl: Duration::ZERO,
+            entry_ttl: Duration::ZERO,
+        };
+        if self.place(ino) == Place::Latest {
+            attr.kind = NodeKind::Symlink;
+        }
+        let Some(node) = self.node(ino) else { return Ok(attr) };
+        attr.kind = kind_of(&node.kind);
+        attr.perm = node.mode ^ u16::from(self.lie == Lie::Mode);
+        attr.uid = node.uid ^ u32::from(self.lie == Lie::Owner);
+        (attr.gid, attr.mtime) = (node.gid, node.mtime + i64::from(self.lie == Lie::Mtime));
+        attr.nlink = match (&node.kind, self.place(ino)) {
+            (Kind::Dir, Place::Object(set, path)) => {
+                let tree = &self.repository.sets[set].tree;
+                2 + children(tree, &path).filter(|(_, child)| child.kind == Kind::Dir).count() as u32
+            }
+            _ => 1,
+        };
+        attr.nlink += u32::from(self.lie == Lie::Links);
+        match &node.kind {
+            Kind::Char(major, minor) | Kind::Block(major, minor) => {
+                attr.rdev = (*major, *minor + u32::from(self.lie == Lie::Device));
+            }
+            Kind::Symlink(target) => attr.size = target.len() as u64,
+            Kind::File(content) => attr.size = content.0.len() as u64 + u64::from(self.lie == Lie::Size),
+            _ => {}
+        }
+        attr.blocks = attr.size.div_ceil(512);
+        Ok(attr)
+    }
+
+    fn readlink(&self, ino: Ino, _: Wait) -> Result<Vec<u8>, FsError> {
+        match self.node(ino).map(|node| &node.kind) {
+            Some(Kind::Symlink(target)) if self.lie == Lie::Target => Ok([target, &b"x"[..]].concat()),
+            Some(Kind::Symlink(target)) => Ok(target.clone()),
+            _ => Ok(format!("snapshots/{}", self.repository.sets.last().unwrap().snapshot()).into_bytes()),
+        }
+    }
+
+    fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+        Ok(match self.place(ino) {
+            Place::Object(_, path) if path.is_empty() => self.ino(Place::Snapshots),
+            Place::Object(set, path) => self.ino(Place::Object(set, path[..path.len() - 1].to_vec())),
+            _ => ROOT_INO,
+        })
+    }
+
+    fn readdir(
+        &self,
+        ino: Ino,
+        offset: u64,
+        _: Wait,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        for (i, (name, place, kind)) in self.names(ino)?.into_iter().enumerate().skip(offset as usize) {
+            if !emit(DirEntry { ino: self.ino(place), kind, next_offset: i as u64 + 1, name: &name }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self, _: Ino, _: Wait) -> Result<Opened, FsError> {
+        Ok(Opened { handle: 0, keep_cache: true, direct_io: false })
+    }
+
+    fn read(&self, ino: Ino, _: u64, offset: u64, size: usize, _: Wait) -> Result<Vec<u8>, FsError> {
+        let content =
+            self.node(ino).and_then(Node::content).ok_or_else(|| FsError::failed(ErrorClass::Invalid, "no"))?;
+        let at = (offset as usize).min(content.len());
+        let mut bytes = content[at..at.saturating_add(size).min(content.len())].to_vec();
+        match self.lie {
+            Lie::WrongByte if at + bytes.len() == content.len() => {
+                if let Some(last) = bytes.last_mut() {
+                    *last ^= 1;
+                }
+            }
+            Lie::ShortRead if size > 4096 => drop(bytes.pop()),
+            Lie::EmptyFile => bytes.clear(),
+            _ => {}
+        }
+        Ok(bytes)
+    }
+
+    fn release(&self, _: Ino, _: u64) {}
+
+    fn listxattr(&self, _: Ino) -> Result<Vec<Vec<u8>>, FsError> {
+        Ok(vec![])
+    }
+
+    fn getxattr(&self, _: Ino, _: &[u8], _: Wait) -> Result<Option<Vec<u8>>, FsError> {
+        Ok(None)
+    }
+
+    fn stats(&self) -> FsStats {
+        FsStats { total_bytes: 0, files: 0 }
+    }
+}

@@ -1,0 +1,185 @@
+//! A store in memory that counts what is fetched and fails as told.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dupfs::storage::{ObjectInfo, ObjectStore, StorageError};
+use dupfs::types::{ByteRange, ErrorClass};
+
+/// What is wrong with an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Opens number `first` (from 0) to `first + times - 1` fail.
+    Open { first: usize, times: usize, class: ErrorClass },
+    /// Streams break with an error at this byte, `times` times.
+    Break { at: usize, times: usize },
+    /// Streams end at this byte as if the object did, though it is longer.
+    Short { at: usize },
+    /// The object itself ends at this byte.
+    Cut { at: usize },
+    /// A bit is flipped.
+    Flip { at: usize, bit: u8 },
+    /// The object is not there.
+    Missing,
+    /// Each read takes this long.
+    Delay(Duration),
+}
+
+impl Fault {
+    /// Whether the object is as good as ever after a while.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Break { .. } | Self::Delay(_))
+    }
+
+    /// Whether the fault is one at all, other than for patience.
+    pub(crate) fn harms(&self) -> bool {
+        !matches!(self, Self::Delay(_))
+    }
+}
+
+/// What was fetched of one object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) opens: usize,
+    pub(crate) bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    faults: Mutex<BTreeMap<String, Fault>>,
+    /// Since the last reset.
+    counts: Mutex<BTreeMap<String, Count>>,
+    /// Opens and broken streams since the faults were set.
+    tries: Mutex<BTreeMap<String, usize>>,
+    breaks: Mutex<BTreeMap<String, usize>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+pub(crate) struct MemoryStore {
+    objects: BTreeMap<String, Arc<Vec<u8>>>,
+    shared: Arc<Shared>,
+}
+
+impl MemoryStore {
+    pub(crate) fn new(objects: &BTreeMap<String, Arc<Vec<u8>>>) -> Arc<Self> {
+        Arc::new(Self { objects: objects.clone(), shared: Arc::default() })
+    }
+
+    pub(crate) fn set_faults(&self, faults: &BTreeMap<String, Fault>) {
+        *locked(&self.shared.faults) = faults.clone();
+        locked(&self.shared.tries).clear();
+        locked(&self.shared.breaks).clear();
+    }
+
+    /// What was fetched since the last call.
+    pub(crate) fn take_counts(&self) -> BTreeMap<String, Count> {
+        std::mem::take(&mut locked(&self.shared.counts))
+    }
+
+    fn fault(&self, name: &str) -> Option<Fault> {
+        locked(&self.shared.faults).get(name).cloned()
+    }
+
+    /// The object as it is in the store, damage included; `None` if it is not there.
+    fn damaged(&self, name: &str) -> Option<Arc<Vec<u8>>> {
+        let bytes = self.objects.get(name)?;
+        match self.fault(name) {
+            Some(Fault::Missing) => None,
+            Some(Fault::Cut { at }) => Some(Arc::new(bytes[..at.min(bytes.len())].to_vec())),
+            Some(Fault::Flip { at, bit }) if !bytes.is_empty() => {
+                let mut bytes = bytes.to_vec();
+                let at = at % bytes.len();
+                bytes[at] ^= 1 << (bit % 8);
+                Some(Arc::new(bytes))
+            }
+            _ => Some(bytes.clone()),
+        }
+    }
+}
+
+impl ObjectStore for MemoryStore {
+    fn url(&self) -> &str {
+        "memory:"
+    }
+
+    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        let present = self.objects.keys().filter_map(|name| Some((name, self.damaged(name)?)));
+        let info = |(name, bytes): (&String, Arc<Vec<u8>>)| ObjectInfo {
+            name: name.as_str().into(),
+            size: bytes.len() as u64,
+            version: "1".into(),
+            cold: None,
+        };
+        // backwards, as no order is promised
+        let mut list: Vec<ObjectInfo> = present.map(info).collect();
+        list.reverse();
+        Ok(list)
+    }
+
+    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+        let name = object.name.to_string();
+        locked(&self.shared.counts).entry(name.clone()).or_default().opens += 1;
+        let tried = {
+            let mut tries = locked(&self.shared.tries);
+            let tried = tries.entry(name.clone()).or_default();
+            *tried += 1;
+            *tried - 1
+        };
+        let fault = self.fault(&name);
+        if let Some(Fault::Open { first, times, class }) = fault
+            && (first..first + times).contains(&tried)
+        {
+            return Err(StorageError::new(class, &name, "told to fail"));
+        }
+        let bytes = self
+            .damaged(&name)
+            .ok_or_else(|| StorageError::new(ErrorClass::Missing, &name, "the object is not there (told so)"))?;
+        let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(bytes.len());
+        let at = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
+        Ok(Box::new(Stream { name, bytes, at, end, fault, shared: self.shared.clone() }))
+    }
+}
+
+struct Stream {
+    name: String,
+    bytes: Arc<Vec<u8>>,
+    at: usize,
+    end: usize,
+    fault: Option<Fault>,
+    shared: Arc<Shared>,
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut end = self.end;
+        match self.fault {
+            Some(Fault::Delay(time)) => std::thread::sleep(time),
+            Some(Fault::Short { at }) => end = end.min(at),
+            Some(Fault::Break { at, times }) => {
+                end = end.min(at.max(self.at));
+                if self.at >= at {
+                    let mut breaks = locked(&self.shared.breaks);
+                    let broken = breaks.entry(self.name.clone()).or_default();
+                    *broken += 1;
+                    if *broken <= times {
+                        return Err(StorageError::new(ErrorClass::Io, &self.name, "told to break").into_io());
+                    }
+                    end = self.end;
+                }
+            }
+            _ => {}
+        }
+        // short reads: nobody may count on full buffers
+        let len = buffer.len().min(end.saturating_sub(self.at)).min(30_011);
+        buffer[..len].copy_from_slice(&self.bytes[self.at..self.at + len]);
+        self.at += len;
+        locked(&self.shared.counts).entry(self.name.clone()).or_default().bytes += len;
+        Ok(len)
+    }
+}

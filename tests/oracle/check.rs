@@ -1,0 +1,52 @@
+//! One snapshot, mounted and restored, compared.
+
+use std::path::Path;
+
+use crate::support::duplicity::{Repository, stamp};
+use crate::support::mount::Mount;
+use crate::support::tree::{Kind, Rules, Tree, assert_same};
+
+/// Restores the snapshot of `time` and compares it with the one mounted.
+pub fn snapshot(what: &str, repo: &Repository, mount: &Mount, time: i64, rules: &Rules, scratch: &Path) -> Tree {
+    let dest = scratch.join(format!("restored-{time}"));
+    repo.restore(&time.to_string(), &dest, &[]);
+    let restored = Tree::walk(&dest);
+    let shown = Tree::walk(&mount.path().join("snapshots").join(stamp(time)));
+    assert_same(what, &restored, &shown, rules);
+    restored
+}
+
+/// Mounts the repository by `reader` and compares the snapshots of `times` with their restores. The sources tell the modification
+/// times of links, which restore does not set; no link may change between them.
+pub fn every_snapshot(what: &str, repo: &Repository, times: &[i64], sources: &[&Path], scratch: &Path) {
+    every_snapshot_by(what, repo, &repo.reader(), times, sources, scratch);
+}
+
+/// The same with a reader of the caller's.
+pub fn every_snapshot_by(
+    what: &str,
+    repo: &Repository,
+    reader: &crate::support::exec::Dupfs,
+    times: &[i64],
+    sources: &[&Path],
+    scratch: &Path,
+) {
+    let mount = Mount::new(reader, &repo.url(), &scratch.join("mnt"));
+    assert_eq!(snapshots(&mount), times.iter().map(|t| stamp(*t)).collect::<Vec<_>>(), "{what}: the snapshots listed");
+    for (&time, source) in times.iter().zip(sources) {
+        let source = Tree::walk(source);
+        let links = source.entries.iter().filter(|(_, e)| e.kind == Kind::Link).map(|(p, e)| (p.clone(), e.mtime));
+        let rules = Rules { link_mtimes: links.collect(), sane: true, ..Rules::default() };
+        let restored = snapshot(&format!("{what}, snapshot {}", stamp(time)), repo, &mount, time, &rules, scratch);
+        assert_same(&format!("{what}, restore of {}", stamp(time)), &source, &restored, &Rules::default());
+    }
+    mount.unmount();
+}
+
+/// The names in the mount's `snapshots`, sorted.
+pub fn snapshots(mount: &Mount) -> Vec<String> {
+    let list = std::fs::read_dir(mount.path().join("snapshots")).unwrap();
+    let mut names: Vec<_> = list.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,192 @@
+//! The commands that need no mount, against what duplicity tells; and what `mount` says when it cannot.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::source;
+use crate::support::duplicity::{Mode, Repository, stamp};
+use crate::support::exec;
+use crate::support::mount::{self, Mount};
+use crate::support::tree::{Kind, Tree};
+use crate::support::{Scratch, fixtures};
+
+const TIMES: [i64; 4] = [1_700_000_000, 1_700_003_600, 1_700_007_200, 1_700_010_800];
+
+/// Two chains: full, increment, increment; full.
+fn two_chains(scratch: &Scratch, version: &str, mode: Mode) -> (Repository, [PathBuf; 3]) {
+    let states = source::small(scratch.path());
+    let repo = Repository::new(version, |_| mode, &scratch.dir("r"));
+    repo.backup(true, &states[0], TIMES[0]);
+    repo.backup(false, &states[1], TIMES[1]);
+    repo.backup(false, &states[2], TIMES[2]);
+    repo.backup(true, &states[1], TIMES[3]);
+    (repo, states)
+}
+
+#[test]
+fn ls_lists_what_list_current_files_lists() {
+    for version in ["0.8.22", "3.2.1"] {
+        let scratch = Scratch::new();
+        let (repo, _) = two_chains(&scratch, version, Mode::Symmetric("p".to_owned()));
+        for time in TIMES {
+            let time = time.to_string();
+            let told = repo.ask("list-current-files", &["--time", &time]);
+            // A line is a date of 24 characters and the path; the root is a dot.
+            let dated = |line: &&str| line.len() > 25 && line.as_bytes()[13] == b':' && line.as_bytes()[16] == b':';
+            let expected: BTreeSet<_> =
+                told.lines().filter(dated).map(|l| l[25..].to_owned()).filter(|p| p != ".").collect();
+            assert!(expected.len() > 8, "{told}");
+            let listed = repo.reader().run("ls", &["-R", "--print0", "--time", &time, &repo.url()]);
+            let listed = String::from_utf8(listed).unwrap();
+            let listed: BTreeSet<_> = listed.split_terminator('\0').map(str::to_owned).collect();
+            assert_eq!(listed, expected, "{version} at {time}");
+        }
+    }
+}
+
+#[test]
+fn sets_tells_what_collection_status_tells() {
+    for version in ["0.8.22", "2.2.4"] {
+        let scratch = Scratch::new();
+        let (repo, _) = two_chains(&scratch, version, Mode::Gzip);
+        let told = repo.ask("collection-status", &[]);
+        let mut expected: Vec<_> = told.lines().filter_map(status_line).collect();
+        expected.sort();
+        assert_eq!(expected.len(), 4, "{told}");
+        let sets: serde_json::Value =
+            serde_json::from_slice(&repo.reader().run("sets", &["--json", &repo.url()])).unwrap();
+        let of = |set: &serde_json::Value| {
+            let kind = set["type"].as_str().unwrap().to_owned();
+            (set["epoch"].as_i64().unwrap(), kind, set["volumes"].as_u64().unwrap())
+        };
+        let mut shown: Vec<_> = sets["sets"].as_array().unwrap().iter().map(of).collect();
+        shown.sort();
+        assert_eq!(shown, expected, "{version}");
+        assert_eq!(sets["latest"], stamp(TIMES[3]));
+        let plain = String::from_utf8(repo.reader().run("sets", &[&repo.url()])).unwrap();
+        for time in TIMES {
+            assert!(plain.contains(&stamp(time)), "no {} in\n{plain}", stamp(time));
+        }
+    }
+}
+
+/// `Full  Tue Nov 14 22:13:20 2023  2` as (epoch, "full", 2).
+fn status_line(line: &str) -> Option<(i64, String, u64)> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let kind = match *words.first()? {
+        "Full" => "full",
+        "Incremental" => "inc",
+        _ => return None,
+    };
+    let [_, _, month, day, clock, year, volumes] = words[..] else { return None };
+    let time = jiff::civil::DateTime::strptime("%b %d %H:%M:%S %Y", format!("{month} {day} {clock} {year}")).ok()?;
+    Some((time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second(), kind.to_owned(), volumes.parse().ok()?))
+}
+
+#[test]
+fn cat_gives_every_file_of_every_snapshot() {
+    let scratch = Scratch::new();
+    let (repo, states) = two_chains(&scratch, "1.2.3", Mode::Gzip);
+    for (time, state) in TIMES[..3].iter().zip(&states) {
+        let tree = Tree::walk(state);
+        let files: Vec<_> = tree.entries.iter().filter(|(_, e)| e.kind == Kind::File).map(|(p, _)| p).collect();
+        let expected: Vec<u8> = files.iter().flat_map(|path| fs::read(tree.locate(path)).unwrap()).collect();
+        let mut cat = repo.reader().command("cat");
+        cat.args(["--time", &time.to_string(), &repo.url()]).args(files.iter().map(|path| OsStr::from_bytes(path)));
+        assert!(exec::run(&mut cat) == expected, "cat of all files of {time} is not what the source had");
+    }
+    let (code, error) = repo.reader().fails("cat", &[&repo.url(), "no/such/file"]);
+    assert_eq!(code, Some(3), "{error}");
+    let (code, error) = repo.reader().fails("cat", &[&repo.url(), "dir"]);
+    assert!(code != Some(0), "cat of a directory is no success: {error}");
+}
+
+/// Runs `dupfs mount` (in the background) and requires failure with `code` and one line; nothing may be left mounted.
+fn mount_fails(dupfs: &exec::Dupfs, url: &str, dir: &str, code: i32) -> String {
+    let (got, error) = dupfs.fails("mount", &[url, dir]);
+    assert_eq!(got, Some(code), "mount {url} {dir}: {error}");
+    let lines: Vec<_> = error.lines().filter(|l| !l.contains("warning")).collect();
+    assert_eq!(lines.len(), 1, "one line was promised:\n{error}");
+    error
+}
+
+#[test]
+fn mount_says_in_one_line_why_it_cannot() {
+    let scratch = Scratch::new();
+    let (repo, _) = two_chains(&scratch, "0.8.22", Mode::Gzip);
+    let dupfs = repo.reader();
+    let mnt = scratch.dir("mnt");
+    let mnt = mnt.to_str().unwrap();
+    let empty = scratch.dir("empty");
+    mount_fails(&dupfs, "file:///no/such/directory", mnt, 3);
+    mount_fails(&dupfs, &format!("file://{}", empty.display()), mnt, 3);
+    mount_fails(&dupfs, "gopher://host/backup", mnt, 2);
+    let nowhere = scratch.path().join("nowhere");
+    mount_fails(&dupfs, &repo.url(), nowhere.to_str().unwrap(), 1);
+    // The backup below its own mount point could not be read any more.
+    mount_fails(&dupfs, &repo.url(), repo.dir().to_str().unwrap(), 1);
+    mount_fails(&dupfs, &fixtures::url("duplicity-0.6.23-key"), mnt, 5);
+
+    let mount = Mount::new(&dupfs, &repo.url(), &scratch.path().join("mnt"));
+    let error = mount_fails(&dupfs, &repo.url(), mnt, 1);
+    assert!(error.contains("mount"), "{error}");
+    mount.unmount();
+}
+
+#[test]
+fn without_dev_fuse_mount_says_so() {
+    let scratch = Scratch::new();
+    let (repo, _) = two_chains(&scratch, "0.8.22", Mode::Gzip);
+    let mnt = scratch.dir("mnt");
+    let mounted = repo.reader().command("mount");
+    let mut command = Command::new("unshare");
+    let script = "mount -t tmpfs none /dev && exec \"$@\"";
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(mounted.get_program());
+    command.args(mounted.get_args()).arg(repo.url()).arg(&mnt).env("HOME", scratch.path());
+    let output = exec::output(&mut command);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    mount::release(&mnt);
+    assert!(matches!(output.status.code(), Some(1 | 4)), "{:?} {error}", output.status);
+    assert!(error.contains("/dev/fuse") && error.lines().count() == 1, "{error}");
+}
+
+#[test]
+fn a_damaged_volume_costs_only_its_files() {
+    let scratch = Scratch::new();
+    let (repo, states) = two_chains(&scratch, "0.8.22", Mode::Symmetric("damage".to_owned()));
+    let volume = repo.dir().join(format!("duplicity-full.{}.vol2.difftar.gpg", stamp(TIMES[0])));
+    let mut bytes = fs::read(&volume).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&volume, bytes).unwrap();
+
+    let mount = Mount::new(&repo.reader(), &repo.url(), &scratch.path().join("mnt"));
+    let (mut right, mut failed) = (0, Vec::new());
+    for (time, state) in
+        [(TIMES[0], &states[0]), (TIMES[1], &states[1]), (TIMES[2], &states[2]), (TIMES[3], &states[1])]
+    {
+        let tree = Tree::walk(state);
+        for (path, _) in tree.entries.iter().filter(|(_, e)| e.kind == Kind::File) {
+            let shown = mount.path().join("snapshots").join(stamp(time)).join(OsStr::from_bytes(path));
+            match fs::read(&shown) {
+                Ok(bytes) => {
+                    assert!(bytes == fs::read(tree.locate(path)).unwrap(), "wrong bytes in {}", shown.display());
+                    right += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{}: {error}", shown.display());
+                    failed.push((time, path.escape_ascii().to_string()));
+                }
+            }
+        }
+    }
+    let log = mount.log();
+    assert!(!failed.is_empty() && right > 2 * failed.len(), "right: {right}, failed: {failed:?}");
+    assert!(failed.iter().all(|(time, _)| *time != TIMES[3]), "the other chain suffers: {failed:?}");
+    assert!(log.contains("vol2.difftar.gpg"), "the log does not name the volume:\n{log}");
+    mount.unmount();
+}

@@ -1,0 +1,174 @@
+//! A mount through the kernel that cannot outlive its test: unmounted when dropped, lazily at last, and its daemon,
+//! which the test started itself, ended by its own pid.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::exec::Dupfs;
+
+/// How long a mount may take to answer.
+const READY: Duration = Duration::from_secs(60);
+/// How long a mount may live: after that its daemon is killed, so that a request that hangs becomes an error.
+const LIFE: Duration = Duration::from_secs(300);
+
+/// A foreground `dupfs mount` and its mount point.
+pub struct Mount {
+    dir: PathBuf,
+    log: PathBuf,
+    child: Arc<Mutex<Child>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Mount {
+    /// Mounts `url` on the empty directory `dir` and waits until it answers. Its log is `dir` + `.log`.
+    pub fn new(dupfs: &Dupfs, url: &str, dir: &Path) -> Self {
+        require_fuse();
+        fs::create_dir_all(dir).unwrap();
+        if let Some(uid) = dupfs.user() {
+            std::os::unix::fs::chown(dir, Some(uid), Some(uid)).unwrap();
+        }
+        let mut log = dir.as_os_str().to_owned();
+        log.push(".log");
+        let log = PathBuf::from(log);
+        let out = fs::File::create(&log).unwrap();
+        let mut command = dupfs.command("mount");
+        command.arg("-f").arg(url).arg(dir).stdin(Stdio::null());
+        command.stdout(out.try_clone().unwrap()).stderr(out);
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let mount = Self {
+            dir: dir.to_owned(),
+            log,
+            child: Arc::new(Mutex::new(child)),
+            over: Arc::new(AtomicBool::new(false)),
+        };
+        mount.wait_until_ready();
+        mount.limit_life();
+        mount
+    }
+
+    /// The mount point.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the daemon has written to standard output and error so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The daemon's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
+    /// Unmounts, and requires that the daemon ends by itself with exit code 0, without having panicked.
+    pub fn unmount(self) {
+        assert!(fusermount(&self.dir), "fusermount3 -u {} failed\n{}", self.dir.display(), self.log());
+        let status = self.wait(Duration::from_secs(20));
+        let log = self.log();
+        assert!(status.is_some_and(|s| s.success()), "after the unmount the daemon ended with {status:?}\n{log}");
+        assert!(!log.contains("panicked"), "the daemon panicked\n{log}");
+        assert!(!is_mounted(&self.dir), "{} is still mounted", self.dir.display());
+    }
+
+    fn wait_until_ready(&self) {
+        let start = Instant::now();
+        while !is_mounted(&self.dir) {
+            let ended = self.child.lock().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "dupfs mount ended with {ended:?}\n{}", self.log());
+            assert!(start.elapsed() < READY, "no mount after {READY:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn limit_life(&self) {
+        let (child, over, dir) = (Arc::clone(&self.child), Arc::clone(&self.over), self.dir.clone());
+        std::thread::spawn(move || {
+            let start = Instant::now();
+            while start.elapsed() < LIFE {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            eprintln!("{} still in use after {LIFE:?}: its daemon is killed", dir.display());
+            let _ = child.lock().unwrap().kill();
+        });
+    }
+
+    fn wait(&self, limit: Duration) -> Option<ExitStatus> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            let ended = self.child.lock().unwrap().try_wait();
+            if let Ok(Some(status)) = ended {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        release(&self.dir);
+        if self.wait(Duration::from_secs(5)).is_none() {
+            let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the mount at {}\n{}", self.dir.display(), self.log());
+        }
+    }
+}
+
+/// Unmounts `dir` if it is mounted: politely, then by umount, then lazily.
+pub fn release(dir: &Path) {
+    if is_mounted(dir) && !fusermount(dir) {
+        let quiet = |args: &[&str]| {
+            Command::new("umount").args(args).arg(dir).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+        };
+        let _ = quiet(&[]) || quiet(&["-l"]);
+    }
+}
+
+/// `fusermount3 -u`, retried for a moment: a process that just closed its last file may still be counted.
+fn fusermount(dir: &Path) -> bool {
+    (0..20).any(|_| {
+        let output = Command::new("fusermount3").arg("-u").arg(dir).stdin(Stdio::null()).output();
+        let done = output.is_ok_and(|o| o.status.success());
+        if !done {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        done
+    })
+}
+
+/// Whether the kernel's mount table has `dir`.
+pub fn is_mounted(dir: &Path) -> bool {
+    mount_line(dir).is_some()
+}
+
+/// The line of the kernel's mount table for `dir`.
+pub fn mount_line(dir: &Path) -> Option<String> {
+    let table = fs::read("/proc/self/mountinfo").expect("/proc is mounted");
+    let wanted = dir.to_str().expect("mount points of tests are plain names");
+    String::from_utf8_lossy(&table).lines().find(|line| line.split(' ').nth(4) == Some(wanted)).map(str::to_owned)
+}
+
+/// Fails unless /dev/fuse can be used, by everybody: its usual mode, which some containers lack.
+pub fn require_fuse() {
+    let meta = fs::metadata("/dev/fuse").expect("/dev/fuse is missing: the tests mount through the kernel");
+    if meta.permissions().mode() & 0o666 != 0o666 && meta.uid() == rustix::process::geteuid().as_raw() {
+        let _ = fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666));
+    }
+    let mode = fs::metadata("/dev/fuse").unwrap().permissions().mode();
+    assert!(mode & 0o666 == 0o666, "/dev/fuse has mode {:o}, not its usual 666; scripts/test mends it", mode & 0o777);
+}
