@@ -192,7 +192,7 @@ fn a_dead_network_is_a_timeout_and_the_store_lives_on() {
     let world = World::new();
     let all = bytes(4, 3 * MIB);
     world.put("vol", &all);
-    let store = world.impatient(Duration::from_millis(1500));
+    let store = world.impatient(Duration::from_secs(2));
     let object = find(&*store, "vol");
     for fault in [Fault::Stall(0), Fault::Stall(100), Fault::Reset(0)] {
         world.proxy.set_plan(move |_| Some(fault.clone()));
@@ -290,7 +290,7 @@ fn what_is_wrong_is_said_when_the_store_is_opened() {
         (501, "NotImplemented", ErrorClass::Io, "NotImplemented"),
     ] {
         world.proxy.set_plan(move |_| Some(Fault::Status(status, code)));
-        let error = world.fail_to_open(|o| o.patience = Duration::from_millis(300));
+        let error = world.fail_to_open(|_| {});
         assert_eq!(error.class, class, "{error}");
         assert!(error.to_string().contains(text), "{error}");
     }
@@ -400,5 +400,6 @@ fn a_link_with_latency_is_kept_busy() {
     assert!(read(&*store, &object, ALL).unwrap() == all);
     let busy = all.len() as f64 / speed / start.elapsed().as_secs_f64();
     println!("{:.0} % of a link of 25 MB/s at 200 ms", busy * 100.0);
-    assert!(busy > 0.8, "only {busy:.2} of the link");
+    // One part after the other would keep 60 % of it busy.
+    assert!(busy > 0.7, "only {busy:.2} of the link");
 }

@@ -13,7 +13,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use super::credentials;
 use crate::storage::{S3Addressing, S3Credentials, S3Location, StorageError, StoreOptions};
-use crate::types::{ErrorClass, escape_bytes};
+use crate::types::ErrorClass;
 
 /// Longest wait for a TCP or TLS connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -113,8 +113,9 @@ impl Plan {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
         if let Some(endpoint) = self.endpoint(region) {
             if !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
-                let reason = "the endpoint is no http:// or https:// URL";
-                return Err(StorageError::new(ErrorClass::Invalid, &escape_bytes(endpoint.as_bytes()), reason));
+                // Not shown: it may hold a password.
+                let reason = "the endpoint's URL (--s3-endpoint-url) begins with neither http:// nor https://";
+                return Err(StorageError::new(ErrorClass::Invalid, &self.url, reason));
             }
             config = config.endpoint_url(endpoint);
         }

@@ -152,7 +152,8 @@ impl Answer {
                 "access denied{}; check the credentials, and that they may {what} (permission {action})",
                 if code.is_empty() || code == "AccessDenied" { String::new() } else { format!(" ({code})") },
             )),
-            (408 | 429 | 500..=599, _) | (_, "SlowDown" | "InternalError" | "RequestTimeout" | "Throttling") => {
+            (408 | 429 | 500 | 502..=504 | 506..=599, _)
+            | (_, "SlowDown" | "InternalError" | "RequestTimeout" | "Throttling") => {
                 Failure::broken(object, self.text())
             }
             _ => return None,

@@ -96,8 +96,8 @@ impl S3Stream {
                 }
             };
             let (sender, chunks) = channel();
-            let task =
-                PartTask { core: Arc::clone(&self.core), object: self.object.clone(), at: range.start, end: range.end };
+            let (core, object) = (Arc::clone(&self.core), self.object.clone());
+            let task = PartTask { core, object, at: range.start, end: range.end, ahead: room.is_some() };
             let task = self.handle.spawn(task.run(sender)).abort_handle();
             self.parts.push_back(Part { chunks, left: range.len(), task, _room: room });
             self.next = range.end;
@@ -149,6 +149,8 @@ struct PartTask {
     object: ObjectInfo,
     at: u64,
     end: u64,
+    /// Whether it was started before somebody waited for it.
+    ahead: bool,
 }
 
 impl PartTask {
@@ -173,9 +175,9 @@ impl PartTask {
     ) -> Result<(), Failure> {
         let name = Arc::clone(&self.object.name);
         let core = Arc::clone(&self.core);
-        let place = core.connections.acquire().await;
-        let _place =
-            place.map_err(|_| Failure::last(StorageError::new(ErrorClass::Io, &name, "the store is closed")))?;
+        let closed = |_| Failure::last(StorageError::new(ErrorClass::Io, &name, "the store is closed"));
+        let _ahead = if self.ahead { Some(core.ahead.acquire().await.map_err(closed)?) } else { None };
+        let _place = core.connections.acquire().await.map_err(closed)?;
         core.counters.gets.fetch_add(1, Ordering::Relaxed);
         let last = self.end.saturating_sub(1);
         let request = session

@@ -52,6 +52,8 @@ struct Core {
     renewal: tokio::sync::Mutex<Option<Instant>>,
     patience: Duration,
     connections: Semaphore,
+    /// Those of them that parts ahead of a reader may take: somebody who waits finds one that is free.
+    ahead: Semaphore,
     /// Room for bytes fetched ahead.
     room: Arc<Semaphore>,
     counters: Counters,
@@ -103,6 +105,7 @@ impl S3Store {
             .map_err(no_threads)?;
         let room = u64::try_from(options.read_ahead_bytes).unwrap_or(u64::MAX) / PERMIT_BYTES;
         let room = usize::try_from(room).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let connections = options.connections.clamp(1, 1024);
         let core = runtime.block_on(async {
             let session = plan.session(&plan.region, 0).await?;
             let core = Core {
@@ -110,7 +113,8 @@ impl S3Store {
                 session: Mutex::new(Arc::new(session)),
                 renewal: tokio::sync::Mutex::new(None),
                 patience: options.patience,
-                connections: Semaphore::new(options.connections.clamp(1, 1024)),
+                connections: Semaphore::new(connections),
+                ahead: Semaphore::new((connections - connections / 4).max(1)),
                 room: Arc::new(Semaphore::new(room)),
                 counters: Counters::default(),
             };
