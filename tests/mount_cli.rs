@@ -9,6 +9,7 @@ mod memory;
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -283,12 +284,13 @@ fn sigterm_ends_the_daemon_cleanly_and_sighup_does_not() {
     assert!(!place.is_mounted());
 }
 
-/// Starts a mount in the foreground.
+/// Starts a mount in the foreground, and waits until it says that it is up: before, it may be looking at its own root.
 fn foreground(place: &Spot, args: &[&str]) -> Child {
-    let mut all = vec!["mount", "memory:", "MNT", "-f"];
+    let mut all = vec!["mount", "memory:", "MNT", "-f", "-v"];
     all.extend(args);
-    let child = place.dupfs(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    eventually("it is mounted", || place.mnt().join("hello.txt").exists());
+    let mut child = place.dupfs(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(told.any(|line| line.unwrap().contains("mounted on")));
     child
 }
 
@@ -331,6 +333,13 @@ fn a_mount_whose_daemon_hangs_holds_nobody_up() {
     let place = Spot::new();
     let daemon = place.mount(&["mount", "memory:", "MNT"]);
     kill_process(daemon, Signal::STOP).unwrap();
+    // A thread that was still running could take up a request and stop with it; its asker could then not even be killed.
+    let tasks = format!("/proc/{}/task", daemon.as_raw_nonzero());
+    eventually("every thread has stopped", || {
+        let mut states =
+            fs::read_dir(&tasks).unwrap().map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
+        states.all(|stat| stat.unwrap().contains(") T "))
+    });
     let output = place.run(&["mount", "memory:", "MNT"]);
     assert!(stderr(&output).contains("in use"), "{output:?}");
     let output = place.run(&["umount", "--lazy", "MNT"]);

@@ -7,6 +7,9 @@
     clippy::cast_possible_truncation
 )]
 
+#[path = "support/s3.rs"]
+mod s3;
+
 use std::fs;
 use std::io::Read;
 use std::sync::Arc;
@@ -67,6 +70,34 @@ impl Fixture for Local {
     }
     fn remove(&self, name: &str) {
         fs::remove_file(self.0.path().join(name)).unwrap();
+    }
+}
+
+struct S3 {
+    server: s3::S3Server,
+    prefix: &'static str,
+}
+
+impl S3 {
+    fn new(prefix: &'static str) -> Self {
+        let server = s3::S3Server::start();
+        fs::create_dir_all(server.bucket().join(prefix)).unwrap();
+        Self { server, prefix }
+    }
+}
+
+impl Fixture for S3 {
+    fn store(&self) -> Arc<dyn ObjectStore> {
+        let location = self.server.location(&self.server.address, &format!("bucket/{}", self.prefix));
+        dupfs::storage::open(&location, &self.server.options()).unwrap()
+    }
+    fn put(&self, name: &str, bytes: &[u8]) {
+        let temporary = self.server.root.path().join("new");
+        fs::write(&temporary, bytes).unwrap();
+        fs::rename(&temporary, self.server.bucket().join(self.prefix).join(name)).unwrap();
+    }
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.server.bucket().join(self.prefix).join(name)).unwrap();
     }
 }
 
@@ -200,3 +231,5 @@ macro_rules! conformance {
 conformance!(memory, Memory(Arc::new(MemoryStore::new())));
 conformance!(decorated, Decorated(Memory(Arc::new(MemoryStore::new()))));
 conformance!(local, Local(tempfile::tempdir().unwrap()));
+conformance!(s3_bucket, S3::new(""));
+conformance!(s3_prefix, S3::new("some/prefix x"));

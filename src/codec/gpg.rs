@@ -176,9 +176,7 @@ impl Gpg {
         let mut command = Command::new(&self.options.binary);
         command.env_clear().envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.env("LC_ALL", "C");
-        if std::env::var_os("GPG_TTY").is_none()
-            && let Some(tty) = terminal()
-        {
+        if let Some(tty) = terminal().filter(|_| std::env::var_os("GPG_TTY").is_none()) {
             command.env("GPG_TTY", tty);
         }
         if let Some(home) = &self.options.home {

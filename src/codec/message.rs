@@ -54,13 +54,7 @@ impl<'a> Message<'a> {
                     verifier.one_pass(&packet);
                 }
             }
-            tag::SIGNATURE => {
-                let packet = body.all(MAX_SIGNATURE)?;
-                if let Some(verifier) = &mut self.verifier {
-                    verifier.leading(&packet);
-                }
-            }
-            tag::MARKER => {
+            tag::SIGNATURE | tag::MARKER => {
                 body.all(MAX_SIGNATURE)?;
             }
             other => return Err(self.ctx.damaged(format!("packet {other} within the encrypted data"))),
@@ -89,7 +83,7 @@ impl<'a> Message<'a> {
     /// Reads one packet behind the data, or the end.
     fn after(&mut self, mut source: Source<'a>) -> io::Result<State<'a>> {
         let Some(header) = read_header(&self.ctx, &mut source)? else {
-            if let Some(verifier) = &mut self.verifier {
+            if let Some(verifier) = &self.verifier {
                 verifier.finish(&self.ctx)?;
             }
             return Ok(State::Done);

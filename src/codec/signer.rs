@@ -76,37 +76,22 @@ const MAX_SIGNATURES: usize = 16;
 pub(super) struct Verifier {
     signer: Signer,
     contexts: Vec<(HashAlgorithm, Context)>,
-    /// Signatures ahead of the data, as PGP 2 wrote them.
-    leading: Vec<Signature>,
     verified: bool,
 }
 
 impl Verifier {
     pub(super) fn new(signer: &Signer) -> Self {
-        Self { signer: signer.clone(), contexts: Vec::new(), leading: Vec::new(), verified: false }
+        Self { signer: signer.clone(), contexts: Vec::new(), verified: false }
     }
 
-    /// A one-pass signature packet ahead of the data: says which hash is needed.
+    /// A one-pass signature packet ahead of the data: says which hash is needed. Signatures without one (PGP 2, gpg 1.4
+    /// with --rfc1991) are not checked, so an object with no other is refused.
     pub(super) fn one_pass(&mut self, body: &[u8]) {
-        if let [3, 0, hash, ..] = body {
-            self.expect(HashAlgorithm::from(*hash));
-        }
-    }
-
-    fn expect(&mut self, hash: HashAlgorithm) {
-        if self.contexts.len() < MAX_SIGNATURES
-            && self.contexts.iter().all(|(known, _)| *known != hash)
-            && let Ok(builder) = hash.context()
-        {
+        let &[3, 0, hash, ..] = body else { return };
+        let hash = HashAlgorithm::from(hash);
+        let fresh = self.contexts.len() < MAX_SIGNATURES && self.contexts.iter().all(|(known, _)| *known != hash);
+        if let Some(builder) = hash.context().ok().filter(|_| fresh) {
             self.contexts.push((hash, builder.for_signature(4)));
-        }
-    }
-
-    /// A signature packet ahead of the data.
-    pub(super) fn leading(&mut self, body: &[u8]) {
-        if let Some(signature) = parse(body).filter(|_| self.leading.len() < MAX_SIGNATURES) {
-            self.expect(signature.hash_algo());
-            self.leading.push(signature);
         }
     }
 
@@ -138,10 +123,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`CodecError::NotSigned`] unless a good signature of the required key was seen.
-    pub(super) fn finish(&mut self, ctx: &Ctx) -> io::Result<()> {
-        for signature in std::mem::take(&mut self.leading) {
-            self.check(&signature);
-        }
+    pub(super) fn finish(&self, ctx: &Ctx) -> io::Result<()> {
         if self.verified {
             return Ok(());
         }

@@ -112,6 +112,9 @@ fn mounted_on(path: &Path) -> Result<Option<MountEntry>, MountError> {
 
 /// Whether it is a FUSE mount whose daemon has gone. Attributes may still be in the kernel's cache, so what is asked for is
 /// what the kernel never caches; a daemon that does not answer is not gone.
+///
+/// The kernel keeps a process until a request that a daemon has taken up is answered: against a daemon that stops just
+/// then, no limit of ours helps.
 fn is_dead(mount: &MountEntry) -> bool {
     if !mount.kind.starts_with("fuse") {
         return false;

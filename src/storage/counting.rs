@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::sync::lock;
-use super::{ObjectInfo, ObjectStore, StorageError};
+use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use crate::types::ByteRange;
 
 /// What was read of one object, or of several together.
@@ -96,6 +96,10 @@ impl<S: ObjectStore> CountingStore<S> {
 }
 
 impl<S: ObjectStore> ObjectStore for CountingStore<S> {
+    fn traffic(&self) -> Traffic {
+        self.inner.traffic()
+    }
+
     fn url(&self) -> &str {
         self.inner.url()
     }

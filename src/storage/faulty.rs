@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::sync::lock;
-use super::{ObjectInfo, ObjectStore, StorageError};
+use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use crate::types::{ByteRange, ErrorClass};
 
 /// What goes wrong.
@@ -158,6 +158,10 @@ impl<S: ObjectStore> FaultyStore<S> {
 }
 
 impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
+    fn traffic(&self) -> Traffic {
+        self.inner.traffic()
+    }
+
     fn url(&self) -> &str {
         self.inner.url()
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::sync::lock;
-use super::{ObjectInfo, ObjectStore, StorageError};
+use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use crate::types::{ByteRange, ErrorClass};
 
 /// Lets at most so many streams be open at once; further opens wait for their turn.
@@ -48,6 +48,10 @@ impl<S: ObjectStore> LimitStore<S> {
 }
 
 impl<S: ObjectStore> ObjectStore for LimitStore<S> {
+    fn traffic(&self) -> Traffic {
+        self.inner.traffic()
+    }
+
     fn url(&self) -> &str {
         self.inner.url()
     }

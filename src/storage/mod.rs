@@ -6,7 +6,10 @@ mod faulty;
 mod limit;
 mod local;
 mod memory;
+mod options;
+mod s3;
 pub(crate) mod sync;
+mod traffic;
 mod url;
 
 use std::io::Read;
@@ -17,6 +20,9 @@ pub use faulty::{Effect, Fault, FaultyStore, Nth, Target};
 pub use limit::LimitStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub use options::{S3Addressing, S3Credentials, StoreOptions, open};
+pub use s3::S3Store;
+pub use traffic::Traffic;
 pub use url::{Location, S3Location, S3UrlStyle, UrlOptions, parse_url, parse_url_with};
 
 use crate::types::{ByteRange, Classified, ErrorClass};
@@ -56,6 +62,11 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`StorageError`] when the object cannot be opened.
     fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError>;
+
+    /// What was asked of the service so far; nothing for stores without one.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
 }
 
 /// A failure of a store: what was attempted on which object, and why it failed.
@@ -100,6 +111,10 @@ impl<T: ObjectStore + ?Sized> ObjectStore for Arc<T> {
 
     fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
         (**self).open(object, range)
+    }
+
+    fn traffic(&self) -> Traffic {
+        (**self).traffic()
     }
 }
 

@@ -146,7 +146,7 @@ fn parse_file(rest: &str) -> Result<Location, StorageError> {
 }
 
 /// `text` with `%HH` replaced by bytes; what is no such escape stays, as in Python.
-fn percent_decode(text: &str) -> Vec<u8> {
+pub(super) fn percent_decode(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

@@ -1,0 +1,62 @@
+//! boto's own files: `BOTO_CONFIG`, else `/etc/boto.cfg` and `~/.boto`. Old runbooks keep the keys there.
+
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+/// An access key.
+pub(super) struct BotoKey {
+    pub(super) id: String,
+    pub(super) secret: Zeroizing<String>,
+}
+
+/// The key in boto's files, and the file it is from.
+pub(super) fn find() -> Option<(BotoKey, PathBuf)> {
+    let files = match std::env::var_os("BOTO_CONFIG") {
+        Some(file) => vec![PathBuf::from(file)],
+        // The user's file wins over the machine's.
+        None => std::env::var_os("HOME")
+            .map(|home| PathBuf::from(home).join(".boto"))
+            .into_iter()
+            .chain([PathBuf::from("/etc/boto.cfg")])
+            .collect(),
+    };
+    files.into_iter().find_map(|file| {
+        let text = Zeroizing::new(std::fs::read_to_string(&file).ok()?);
+        Some((parse(&text)?, file))
+    })
+}
+
+/// Reads `[Credentials]`, `aws_access_key_id` and `aws_secret_access_key`; names in any case, `=` or `:`.
+fn parse(text: &str) -> Option<BotoKey> {
+    let (mut id, mut secret) = (None, None);
+    let mut inside = false;
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+        if let Some(section) = line.strip_prefix('[') {
+            inside = section.trim_end_matches(']').trim().eq_ignore_ascii_case("credentials");
+        } else if let Some((name, value)) = line.split_once(['=', ':']).filter(|_| inside) {
+            let value = value.trim();
+            match name.trim().to_ascii_lowercase().as_str() {
+                "aws_access_key_id" => id = Some(value.to_owned()),
+                "aws_secret_access_key" => secret = Some(Zeroizing::new(value.to_owned())),
+                _ => {}
+            }
+        }
+    }
+    Some(BotoKey { id: id.filter(|id| !id.is_empty())?, secret: secret.filter(|secret| !secret.is_empty())? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_read_from_its_section_only() {
+        let text =
+            "[s3]\naws_access_key_id = no\n# x\n[ Credentials ]\nAWS_ACCESS_KEY_ID=AK\naws_secret_access_key : a=b:c\n";
+        let key = parse(text).unwrap();
+        assert_eq!((&*key.id, &**key.secret), ("AK", "a=b:c"));
+        assert!(parse("[Credentials]\naws_access_key_id = AK\n").is_none());
+        assert!(parse("aws_access_key_id = AK\naws_secret_access_key = b\n").is_none());
+    }
+}

@@ -1,0 +1,36 @@
+//! What a store asked of its service.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Requests and bytes since the store was opened: what the service bills.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests that list, one for each page; those repeated included.
+    pub list_requests: u64,
+    /// Requests that fetch an object or a part of one; those repeated included.
+    pub get_requests: u64,
+    /// Requests that had to be repeated.
+    pub retries: u64,
+    /// Bytes of objects received.
+    pub bytes: u64,
+}
+
+/// Counts [`Traffic`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) lists: AtomicU64,
+    pub(super) gets: AtomicU64,
+    pub(super) retries: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn get(&self) -> Traffic {
+        Traffic {
+            list_requests: self.lists.load(Ordering::Relaxed),
+            get_requests: self.gets.load(Ordering::Relaxed),
+            retries: self.retries.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
