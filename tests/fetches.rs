@@ -19,7 +19,7 @@ use proptest::prelude::*;
 
 use model::encode::{Repository, encode};
 use model::history::{Addition, Change, Edit, History, Meta, Sort, Step, histories};
-use model::layout::{Oddities, Parts, layouts, usual};
+use model::layout::{BlockRule, Oddities, Parts, layouts, usual};
 use model::store::{Fault, MemoryStore};
 use model::subject;
 use model::tree::{Path, shown};
@@ -221,9 +221,11 @@ fn what_was_read_once_is_not_fetched_again() {
     let fs = counted.open();
     let len = counted.content_len(4, &dump);
     counted.read(&*fs, 4, &dump, 0..len);
-    let sizes = |name: &String| counted.repository.objects[name].len();
     for (name, count) in counted.store.take_counts() {
-        assert!(count.bytes <= sizes(&name), "{name}: {} bytes fetched of {}", count.bytes, sizes(&name));
+        // the head of a signature archive may be looked at first, for the snapshot's root alone
+        let head = if counted.repository.sets.iter().any(|set| set.sigtar == name) { 1 << 16 } else { 0 };
+        let size = counted.repository.objects[&name].len();
+        assert!(count.bytes <= size + head, "{name}: {} bytes fetched of {size}", count.bytes);
     }
     counted.read(&*fs, 4, &dump, 0..len);
     assert_eq!(counted.fetched(), BTreeSet::new(), "fetched again, with memory for all of it");
@@ -261,7 +263,7 @@ fn readers_of_one_volume_share_one_fetch() {
 }
 
 fn cases() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").map_or(40, |n| n.parse().expect("PROPTEST_CASES is a number"));
+    let cases = std::env::var("PROPTEST_CASES").map_or(150, |n| n.parse().expect("PROPTEST_CASES is a number"));
     // failures become named tests, no seed files
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() }
 }
@@ -276,8 +278,12 @@ proptest! {
         reads in prop::collection::vec((any::<u16>(), any::<u32>(), 1..5000usize), 1..8),
     ) {
         for set in &mut layout.sets {
-            // where parts shrink at will, only a walk from the first one tells where an offset is
+            // where parts may have shrunk, only a walk from the first one tells where an offset is; the blocks of a
+            // signature tell that they have not, unless they are larger than their file's size calls for
             set.parts = Parts::Fixed;
+            if set.blocks == BlockRule::Stale {
+                set.blocks = BlockRule::Root;
+            }
         }
         let fulls: Vec<bool> = [true].into_iter().chain(history.steps.iter().map(|step| step.full)).collect();
         let counted = Counted::new(encode(&history.trees(), &fulls, &layout));

@@ -15,3 +15,5 @@ mod doubt;
 mod duplicity;
 #[path = "model/properties.rs"]
 mod properties;
+#[path = "model/regressions.rs"]
+mod regressions;

@@ -6,6 +6,7 @@ use super::error::ContentError;
 use super::file::{FileRef, set_label};
 use crate::format::difftar::{self, DiffKind};
 use crate::format::manifest::{Manifest, Part as PartKey};
+use crate::format::sigtar::SizeBounds;
 use crate::types::{ArchivePath, ByteRange, EntryMeta, SetIndex, VolumeId, VolumeNumber};
 use crate::volume::{MemberTable, Part, Reader, Run, VolumeError, Volumes};
 
@@ -67,7 +68,7 @@ impl Stream {
         }
         if kind == DiffKind::Snapshot
             && let Some(len) = uniform_len(parts)
-            && file.bounds_at(position).is_some_and(|b| b.contains(len))
+            && file.bounds_at(position).is_some_and(|b| b.contains(len) && tells_parts(&b, parts))
         {
             return Ok(Self { set, kind, len, meta, position, layout: Layout::Uniform { last: last.number } });
         }
@@ -153,6 +154,14 @@ fn uniform_len(parts: &[Part]) -> Option<u64> {
     let consecutive = parts.windows(2).all(|w| matches!(w, [a, b] if b.number == a.number.saturating_add(1)));
     let agree = full.iter().all(|p| p.len == PART && p.mtime == last.mtime);
     (consecutive && agree && last.len < PART && last.number > 1).then(|| (last.number - 1) * PART + last.len)
+}
+
+/// Whether `bounds` rule out that the parts in volumes not seen are shorter than 65536 bytes, as duplicity wrote them
+/// before 0.6.21: then each but the last lacks 512 bytes or more (FORMAT.md 4). A part of full length among `parts` tells
+/// it too.
+fn tells_parts(bounds: &SizeBounds, parts: &[Part]) -> bool {
+    let lacking = parts.last().map_or(0, |last| last.number.saturating_sub(1).saturating_mul(512));
+    parts.len() > 1 || bounds.max.saturating_sub(bounds.min) < lacking
 }
 
 fn key_of(number: u64, last: u64) -> PartKey {

@@ -163,9 +163,17 @@ impl SigtarReader {
     /// Ends the archive.
     ///
     /// # Errors
-    /// As [`TarWalker::finish`]: an archive that is cut short is an error.
+    /// As [`TarWalker::finish`], and [`FormatError::Tar`] for an archive that does not end in a zero block, as all do
+    /// (FORMAT.md 3): cut between two entries, or empty, it would look like one of fewer objects.
     pub fn finish(&mut self) -> Result<(), FormatError> {
-        self.walker.finish()
+        self.walker.finish()?;
+        if !self.walker.ended() {
+            return Err(FormatError::Tar {
+                offset: self.walker.offset(),
+                what: "it ends without its closing zero blocks",
+            });
+        }
+        Ok(())
     }
 }
 

@@ -125,7 +125,12 @@ fn from_volumes(repository: &Repository, set: SetIndex, position: u32) -> Result
     let manifest = repository.manifest(set)?;
     let mut staged = Staged::default();
     let mut last_end: Option<ArchivePath> = None;
+    let mut next = 1u32;
     for listed in &manifest.volumes {
+        if listed.number.0 > next {
+            staged.gaps.push(unlisted(position, last_end.clone(), Some(listed.end.0.clone())));
+        }
+        next = listed.number.0.saturating_add(1);
         match repository.members(VolumeId { set, number: listed.number }) {
             Ok(members) => stage_members(&members, &mut staged),
             Err(error) if error.class().is_transient() => return Err(error.into()),
@@ -146,7 +151,17 @@ fn from_volumes(repository: &Repository, set: SetIndex, position: u32) -> Result
         }
         last_end = last_end.max(Some(listed.end.0.clone()));
     }
+    // What is damaged in a manifest may have been the entry of its last volume.
+    if !manifest.problems.is_empty() {
+        staged.gaps.push(unlisted(position, last_end, None));
+    }
     Ok(staged)
+}
+
+/// What volumes held whose entries in the manifest are damaged.
+fn unlisted(position: u32, after: Option<ArchivePath>, upto: Option<ArchivePath>) -> Gap {
+    let reason = "the manifest is damaged where it lists the volumes, and there is no readable signature archive";
+    Gap { position, after, upto, reason: Arc::from(reason), class: ErrorClass::Corrupt }
 }
 
 fn label(path: &Option<ArchivePath>) -> String {

@@ -74,7 +74,10 @@ pub enum VolumeError {
 }
 
 impl VolumeError {
+    /// A failure on an object that the listing or a manifest names: that it is not found is no news of the path that is
+    /// asked for, which exists.
     pub(crate) fn object(object: &str, class: ErrorClass, reason: impl AsRef<str>) -> Self {
+        let class = if class == ErrorClass::NotFound { ErrorClass::Missing } else { class };
         Self::Object { object: object.into(), class, reason: reason.as_ref().into() }
     }
 

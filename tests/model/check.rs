@@ -132,7 +132,14 @@ impl Checker<'_> {
         let lone = self.repository.sets[set].tree[&Path::new()].content().is_some();
         let may_fail =
             self.blame.tree(self.repository, set) || lone && self.blame.content(self.repository, set, &Path::new());
-        Some(self.judge(found, may_fail, || format!("snapshot {name}"))?.ino)
+        let attr = self.judge(found, may_fail, || format!("snapshot {name}"))?;
+        if lone && attr.kind == NodeKind::Dir && self.blame.tree(self.repository, set) {
+            // nothing readable tells that the root is a file: then it is a directory that cannot be listed
+            let listed = self.fs.readdir(attr.ino, 0, Wait::Allowed, &mut |_| true);
+            assert!(self.judge(listed, true, || format!("listing of {name}")).is_none(), "{name} is listed");
+            return None;
+        }
+        Some(attr.ino)
     }
 
     /// A whole listing in small batches; `None` if it fails and may.
@@ -245,7 +252,9 @@ impl Checker<'_> {
             Kind::Dir => 2 + children(tree, path).filter(|(_, child)| child.kind == Kind::Dir).count(),
             _ => 1,
         };
-        assert_eq!(attr.nlink as usize, links, "{what}: links");
+        // before its tree was read, a snapshot's root may say 1, as file systems do that do not count; for the moment only
+        let uncounted = path.is_empty() && attr.nlink == 1 && attr.attr_ttl.is_zero();
+        assert!(uncounted || attr.nlink as usize == links, "{what}: {} links instead of {links}", attr.nlink);
         if let Kind::Char(major, minor) | Kind::Block(major, minor) = node.kind {
             assert_eq!(attr.rdev, (major, minor), "{what}: device");
         }

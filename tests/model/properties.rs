@@ -176,8 +176,17 @@ pub(crate) fn placed(repository: &Repository, troubles: &[Trouble]) -> BTreeMap<
             Fault::Cut { at } => Fault::Cut { at: within(at) },
             other => other,
         };
+        // a manifest cut at the end of a volume's entry looks whole, and without signatures nothing else tells of the rest
+        let told_elsewhere = |faults: &BTreeMap<String, Fault>| {
+            let cuts = |fault: &Fault| matches!(fault, Fault::Cut { .. } | Fault::Short { .. });
+            match target {
+                0 => !faults.get(&set.manifest).is_some_and(cuts),
+                1 => !(cuts(&fault) && faults.get(&set.sigtar).is_some_and(Fault::harms)),
+                _ => true,
+            }
+        };
         // an empty object has nothing to lose
-        if !bytes.is_empty() {
+        if !bytes.is_empty() && told_elsewhere(&faults) {
             faults.insert(name.clone(), fault);
         }
     }
@@ -185,25 +194,23 @@ pub(crate) fn placed(repository: &Repository, troubles: &[Trouble]) -> BTreeMap<
 }
 
 /// Right or an error, with faults from before the start or from after it; and right again once they have passed.
-pub(crate) fn check_faults(history: &History, layout: &Layout, troubles: &[Trouble], late: bool) {
-    let repository = encoded(history, layout);
+pub(crate) fn check_faults(repository: &Repository, faults: &BTreeMap<String, Fault>, late: bool, seed: i64) {
     let store = MemoryStore::new(&repository.objects);
-    let faults = placed(&repository, troubles);
-    let blame = Blame::of(&faults);
+    let blame = Blame::of(faults);
     if !late {
-        store.set_faults(&faults);
+        store.set_faults(faults);
     }
-    let on_manifest = (0..repository.sets.len()).any(|set| blame.manifests(&repository, set));
-    let fs = match subject::open(store.clone(), &repository, 1 << 20) {
+    let on_manifest = (0..repository.sets.len()).any(|set| blame.manifests(repository, set));
+    let fs = match subject::open(store.clone(), repository, 1 << 20) {
         Ok(fs) => fs,
         Err(e) => {
             assert!(!late && on_manifest, "no manifest is damaged and the repository does not open: {e}");
             return;
         }
     };
-    store.set_faults(&faults);
-    let dice = Dice::new(layout.start as u64);
-    let mut checker = Checker { fs: &*fs, repository: &repository, blame, dice };
+    store.set_faults(faults);
+    let dice = Dice::new(seed as u64);
+    let mut checker = Checker { fs: &*fs, repository, blame, dice };
     checker.everything();
     if faults.values().all(Fault::passes) && (late || !on_manifest) {
         store.set_faults(&BTreeMap::new());
@@ -213,7 +220,7 @@ pub(crate) fn check_faults(history: &History, layout: &Layout, troubles: &[Troub
 }
 
 proptest! {
-    #![proptest_config(config(60))]
+    #![proptest_config(config(300))]
 
     #[test]
     fn every_snapshot_is_the_tree_that_was_backed_up(
@@ -259,7 +266,10 @@ proptest! {
         troubles in vec(troubles(), 1..4),
         late in any::<bool>(),
     ) {
-        watched(move || check_faults(&history, &layout, &troubles, late))?;
+        watched(move || {
+            let repository = encoded(&history, &layout);
+            check_faults(&repository, &placed(&repository, &troubles), late, layout.start);
+        })?;
     }
 }
 

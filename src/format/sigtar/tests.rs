@@ -23,6 +23,7 @@ impl SigtarSink for Log {
 fn read(tar: &[u8]) -> Log {
     let (mut reader, mut log) = (SigtarReader::default(), Log::default());
     reader.feed(tar, &mut log).unwrap();
+    reader.feed(&[0; 1024], &mut log).unwrap();
     reader.finish().unwrap();
     log
 }
@@ -136,4 +137,15 @@ fn an_archive_cut_short_is_an_error() {
     reader.feed(&tar[..520], &mut log).unwrap();
     assert!(reader.finish().is_err());
     assert!(log.entries.is_empty());
+}
+
+#[test]
+fn an_archive_without_its_closing_zero_blocks_was_cut_between_two_entries() {
+    let mut tar = Vec::new();
+    put_entry(&mut tar, b"signature/hello", b'0', &HELLO);
+    for whole in [&[][..], &tar] {
+        let (mut reader, mut log) = (SigtarReader::default(), Log::default());
+        reader.feed(whole, &mut log).unwrap();
+        assert!(reader.finish().is_err(), "{} bytes", whole.len());
+    }
 }
