@@ -109,14 +109,15 @@ impl Counted {
     }
 
     /// Reads `range` in a fresh file system: what is fetched is what holds the bytes, the deltas that say where they are,
-    /// and at most the last volumes of the file and of its bases, for their sizes.
+    /// the last volume of the file, for its size, and at most the last of its base if it is read near its end.
     fn read_fetches_what_it_needs(&self, set: usize, path: &Path, range: Range<usize>) {
         let fs = self.open();
         self.read(&*fs, set, path, range.clone());
         let fetched = self.volumes_fetched();
         let data = self.repository.data_volumes(set, path, range.clone());
         let mut allowed: BTreeSet<String> = &data | &self.repository.delta_volumes(set, path);
-        allowed.extend(self.repository.end_volumes(set, path));
+        allowed.insert(self.repository.last_volume(set, path));
+        allowed.extend(self.repository.base_end_volumes(set, path, range.clone()));
         let what = format!("{range:?} of {} ({} bytes) at set {set}", shown(path), self.content_len(set, path));
         assert!(data.is_subset(&fetched), "{what}: {fetched:?} were fetched, the bytes are in {data:?}");
         assert!(fetched.is_subset(&allowed), "{what}: {:?} need not be fetched", &fetched - &allowed);

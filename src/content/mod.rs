@@ -7,6 +7,7 @@
 mod delta;
 mod error;
 mod file;
+mod finder;
 mod plan;
 mod stream;
 
@@ -85,7 +86,7 @@ impl Content {
                 base = Some(known);
                 break;
             }
-            let Located { stream, delta } = self.locate(volumes, file, index)?;
+            let Located { stream, delta } = self.locate_base(volumes, file, index)?;
             match delta {
                 None => {
                     base = Some(Arc::new(Plan::of_stream(stream)));
@@ -114,6 +115,20 @@ impl Content {
         let evicted = lock(&self.plans).insert(file.key(version.id), Arc::clone(&plan), plan.weight());
         drop(evicted);
         Ok(plan)
+    }
+
+    /// As [`Self::locate`], but the oldest version that a delta may apply to is located only as far as it is read.
+    fn locate_base(&self, volumes: &dyn Volumes, file: &FileRef, index: usize) -> Result<Located, ContentError> {
+        let oldest = index > 0 && index.saturating_add(1) == file.history.len();
+        let version = file.history.get(index).filter(|_| oldest);
+        let known = version.and_then(|version| lock(&self.located).get(&file.key(version.id)).cloned());
+        if let Some(located) = known {
+            return Ok(located);
+        }
+        match version.and_then(|version| Stream::assume_base(file, version.position)) {
+            Some(stream) => Ok(Located { stream: Arc::new(stream), delta: None }),
+            None => self.locate(volumes, file, index),
+        }
     }
 
     fn known_plan(&self, file: &FileRef, version: VersionId) -> Option<Arc<Plan>> {

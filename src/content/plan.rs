@@ -92,14 +92,6 @@ impl Plan {
         Ok(())
     }
 
-    /// The streams that hold the bytes `range`, with the range in each.
-    pub fn sources(&self, range: ByteRange) -> Vec<(Arc<Stream>, ByteRange)> {
-        let extents = self.slice(range);
-        extents
-            .filter_map(|e| Some((Arc::clone(self.streams.get(e.stream as usize)?), ByteRange::at(e.offset, e.len))))
-            .collect()
-    }
-
     /// The extents of `range`, cut at its ends and at the end of the file.
     fn slice(&self, range: ByteRange) -> impl Iterator<Item = Extent> + '_ {
         let end = range.end.min(self.size);

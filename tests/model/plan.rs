@@ -79,12 +79,19 @@ impl Repository {
         self.sets[holder].volumes[parts.last().unwrap().volume - 1].clone()
     }
 
-    /// The last volumes of the file and of all its bases.
-    pub(crate) fn end_volumes(&self, set: usize, path: &Path) -> BTreeSet<String> {
-        let holder = self.holder(set, path).unwrap();
-        let mut volumes = BTreeSet::from([self.last_volume(set, path)]);
-        if matches!(self.sets[holder].stored[path], Stored::Diff { .. }) {
-            volumes.extend(self.end_volumes(holder - 1, path));
+    /// The last volume of the file's base, where bytes of `range` stand so near the base's end that only its last volume
+    /// tells which part they are in, or where the base's parts are not of one size.
+    pub(crate) fn base_end_volumes(&self, set: usize, path: &Path, range: Range<usize>) -> BTreeSet<String> {
+        const PART: usize = 65_536;
+        let mut volumes = BTreeSet::new();
+        for run in self.runs(set, path, range) {
+            let Stored::Snapshot(parts) = &self.sets[run.set].stored[path] else { continue };
+            let (last, full) = parts.split_last().unwrap();
+            let end = last.at + last.len;
+            let uneven = full.iter().any(|part| part.len != PART);
+            if uneven || run.at + run.len + 2 * PART > end {
+                volumes.insert(self.last_volume(run.set, path));
+            }
         }
         volumes
     }

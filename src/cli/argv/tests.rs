@@ -65,12 +65,12 @@ fn wrong_items_are_named() {
 
 #[test]
 fn options_that_matter_when_writing_are_dropped_and_named() {
-    let line = "dupfs mount --s3-use-new-style --volsize 25 --full-if-older-than=1M -v5 --encrypt-key ABCD u m -v 4 \
+    let line = "dupfs mount --s3-european-buckets --volsize 25 --full-if-older-than=1M -v5 --encrypt-key ABCD u m -v 4 \
                 --asynchronous-upload --s3-multipart-chunk-size=10 -o volsize=200,s3_use_ia --verbosity info";
     let arguments = normalise(words(line)).unwrap();
     assert_eq!(arguments.args, words("dupfs mount u m"));
     let dropped = arguments.dropped.join(" ");
-    let expected = "--s3-use-new-style --volsize --full-if-older-than -v5 --encrypt-key -v --asynchronous-upload \
+    let expected = "--s3-european-buckets --volsize --full-if-older-than -v5 --encrypt-key -v --asynchronous-upload \
                     --s3-multipart-chunk-size --volsize --s3-use-ia --verbosity";
     assert_eq!(dropped, expected);
 }
