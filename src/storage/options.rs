@@ -56,7 +56,7 @@ pub enum S3Addressing {
     Auto,
     /// `https://host/bucket/key`.
     Path,
-    /// `https://bucket.host/key` (`--s3-use-new-style`).
+    /// `https://bucket.host/key` (`--s3-use-new-style`), where the bucket and the host allow it.
     VirtualHost,
 }
 

@@ -65,7 +65,8 @@ impl Plan {
         let region = options.s3_region.clone().or(told).or_else(environment).filter(|r| !r.is_empty());
         let path_style = match options.s3_addressing {
             S3Addressing::Path => true,
-            S3Addressing::VirtualHost => false,
+            // Old scripts ask for it whatever the bucket is called.
+            S3Addressing::VirtualHost => !is_host_name(&location.bucket) || endpoint.as_deref().is_some_and(is_ip),
             S3Addressing::Auto => endpoint.is_some() || !is_host_name(&location.bucket),
         };
         Self {
@@ -146,6 +147,11 @@ fn host_of(endpoint: &str) -> &str {
     authority.rsplit_once(':').map_or(authority, |(host, _)| host)
 }
 
+/// Whether the host is an IP address, which no bucket's name can stand in front of.
+fn is_ip(endpoint: &str) -> bool {
+    host_of(endpoint).trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
+}
+
 fn is_aws(endpoint: &str) -> bool {
     let host = host_of(endpoint).to_ascii_lowercase();
     host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
@@ -202,6 +208,9 @@ mod tests {
             assert_eq!(plan(&format!("s3:///{bucket}/p"), |_| {}).path_style, path, "{bucket}");
         }
         assert!(plan("s3:///bucket", |o| o.s3_addressing = S3Addressing::Path).path_style);
+        let new_style = |url| plan(url, |o| o.s3_addressing = S3Addressing::VirtualHost).path_style;
+        assert!(!new_style("s3://bucket") && !new_style("s3://minio:9000/bucket"));
+        assert!(new_style("s3:///Upper") && new_style("s3://10.0.0.1:9000/bucket"));
     }
 
     #[test]
