@@ -268,7 +268,9 @@ fn every_module_of_the_library_has_a_rank_and_stands_in_its_table() {
     let declared = root.lines().filter_map(|line| line.trim().strip_prefix("pub mod ")?.strip_suffix(';'));
     for module in declared {
         let rank = rank(module).unwrap_or_else(|| panic!("module {module} has no rank"));
-        assert!(root.contains(&format!("| {rank} | [`{module}`] |")), "{module} is not in the table as rank {rank}");
+        // `format` has to be told from the macro of that name.
+        let in_table = ["", "mod@"].iter().any(|kind| root.contains(&format!("| {rank} | [`{kind}{module}`] |")));
+        assert!(in_table, "{module} is not in the table as rank {rank}");
     }
 }
 

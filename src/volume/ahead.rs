@@ -182,7 +182,7 @@ mod tests {
         let ahead = Ahead::default();
         for i in 0..200u64 {
             let number = u32::try_from(i * 7 % 13).unwrap();
-            assert_eq!(read(&ahead, number, i * 37 % 60 << 20, 4096), None);
+            assert_eq!(read(&ahead, number, (i * 37 % 60) << 20, 4096), None);
         }
         for i in (0..60u64).rev() {
             assert_eq!(read(&ahead, 20, i << 20, 64 << 10), None);
