@@ -502,6 +502,8 @@ fn a_machine_that_cannot_mount_is_told_apart() {
             "user_allow_other",
         ),
     ] {
+        // A new mount namespace holds the mounts of other tests as well, and would keep them alive after their unmounting.
+        let script = format!("umount -alt fuse.dupfs; {script}");
         let output = wrapped(&["unshare", "-m", "sh", "-c", &script, "sh"], command).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{said}: {output:?}");
         assert!(stderr(&output).contains(said), "{output:?}");

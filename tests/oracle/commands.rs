@@ -145,8 +145,9 @@ fn without_dev_fuse_mount_says_so() {
     let (repo, _) = two_chains(&scratch, "0.8.22", Mode::Gzip);
     let mnt = scratch.dir("mnt");
     let mounted = repo.reader().command("mount");
+    // A new mount namespace holds the mounts of other tests as well, and would keep them alive after their unmounting.
     let mut command = Command::new("unshare");
-    let script = "mount -t tmpfs none /dev && exec \"$@\"";
+    let script = "umount -alt fuse.dupfs; mount -t tmpfs none /dev && exec \"$@\"";
     command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(mounted.get_program());
     command.args(mounted.get_args()).arg(repo.url()).arg(&mnt).env("HOME", scratch.path());
     let output = exec::output(&mut command);

@@ -37,8 +37,9 @@ fn backup_of_a_machine_with_other_numbers(scratch: &Scratch) -> Repository {
     fs::write(&group, "root:x:0:\nmail:x:4002:\nelsewhere:x:4004:\n").unwrap();
     // The other machine is this one with other files in place of /etc/passwd and /etc/group, seen by duplicity alone.
     let backup = repo.backup_command(true, maker.root(), TIME);
+    // A new mount namespace holds the mounts of other tests as well, and would keep them alive after their unmounting.
     let mut command = Command::new("unshare");
-    let script = "mount --bind \"$1\" /etc/passwd && mount --bind \"$2\" /etc/group && shift 2 && exec \"$@\"";
+    let script = "umount -alt fuse.dupfs; mount --bind \"$1\" /etc/passwd && mount --bind \"$2\" /etc/group && shift 2 && exec \"$@\"";
     command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&passwd).arg(&group);
     command.arg(backup.get_program()).args(backup.get_args());
     for (name, value) in backup.get_envs() {
