@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dupfs::fuse::{End, MountError, MountPoint, MountSettings, Mounted, mount_at, unmount};
-use memory::{BIG, MTIME, MemoryFs, pattern};
+use memory::{BIG, LATE, MTIME, MemoryFs, pattern};
 use tempfile::TempDir;
 
 /// A served mount that is unmounted when the test ends, however it ends.
@@ -87,7 +87,7 @@ fn stat_shows_every_attribute() {
     assert_eq!(file.mode() & 0o7777, 0o644);
     let dir = fs::metadata(served.dir.path()).unwrap();
     assert!(dir.is_dir());
-    assert_eq!((dir.ino(), dir.nlink()), (1, 5));
+    assert_eq!((dir.ino(), dir.nlink()), (1, 6));
     let null = fs::symlink_metadata(served.path("null")).unwrap();
     assert!(null.file_type().is_char_device());
     assert_eq!(null.rdev(), fs::metadata("/dev/null").unwrap().rdev());
@@ -102,7 +102,7 @@ fn a_listing_has_every_name_once_as_raw_bytes() {
     let served = Served::new();
     let names: Vec<_> = fs::read_dir(served.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(names.contains(&OsStr::from_bytes(b"lat-\xe9").to_owned()));
-    assert_eq!(names.len(), 10);
+    assert_eq!(names.len(), 11);
 
     // With and without the attributes of readdirplus, a first time and from the kernel's cache.
     for _ in 0..2 {
@@ -208,7 +208,7 @@ fn names_and_sizes_are_answered_while_every_reader_waits() {
 #[test]
 fn a_listing_resolves_no_size_and_stat_shows_the_exact_one() {
     let served = Served::new();
-    assert_eq!(fs::read_dir(served.path("odd")).unwrap().count(), 46);
+    assert_eq!(fs::read_dir(served.path("odd")).unwrap().count(), 47);
     let plain = Command::new("ls").arg(served.path("odd")).output().unwrap();
     assert!(plain.status.success());
     assert_eq!(served.fs.sizes_resolved.load(Ordering::SeqCst), 0);
@@ -295,5 +295,37 @@ fn a_mount_point_in_use_is_refused() {
     match MountPoint::check(served.dir.path(), false) {
         Err(error @ MountError::InUse { .. }) => assert!(error.to_string().contains("dupfs umount"), "{error}"),
         other => panic!("{other:?}"),
+    }
+}
+
+/// A shell's `program < file` asks for no attributes between lookup and read, so the kernel still had the bound as the size:
+/// zeros were read behind the file's end, as read-ahead behind it was answered before what is in front of it.
+#[test]
+fn a_file_that_nobody_asked_the_size_of_is_read_to_its_end_and_no_further() {
+    let served = Served::new();
+    let mut file = File::open(served.path("odd/late")).unwrap();
+    let (mut found, mut piece) = (Vec::new(), vec![0; 1_000_000]);
+    loop {
+        let len = file.read(&mut piece).unwrap();
+        if len == 0 {
+            break;
+        }
+        found.extend_from_slice(&piece[..len]);
+    }
+    assert_eq!(found.len(), LATE);
+    assert!(found == pattern(LATE));
+}
+
+#[test]
+fn a_listing_that_ends_in_an_error_shows_the_names_before_it() {
+    let served = Served::new();
+    for (dir, count) in [("none", 0), ("few", 3), ("lots", 300)] {
+        let (names, errors): (Vec<_>, Vec<_>) =
+            fs::read_dir(served.path("torn").join(dir)).unwrap().partition(Result::is_ok);
+        assert_eq!(names.len(), count, "{dir}");
+        assert_eq!(errors.len(), 1, "{dir}");
+        let long = Command::new("ls").arg("-l").arg(served.path("torn").join(dir)).output().unwrap();
+        assert!(!long.status.success());
+        assert_eq!(String::from_utf8(long.stdout).unwrap().matches("known-").count(), count, "{dir}");
     }
 }

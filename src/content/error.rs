@@ -67,6 +67,39 @@ pub enum ContentError {
         /// The set, as people name it.
         set: Arc<str>,
     },
+    /// A delta is to be applied to a state that is not the one it was made from (FORMAT.md 2.3: the signature, from which deltas
+    /// are made, describes a later state than the stored data).
+    #[error(
+        "{path}: {set} holds an earlier state of it than the one that the next backup's delta was made from: that backup was interrupted and resumed while the file changed; try an earlier snapshot, or one of a later full backup"
+    )]
+    OtherBase {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+    },
+    /// A delta whose base may be in a part of the tree that could not be read.
+    #[error("{path}: the state that its delta in {set} was made from is not known: {reason}")]
+    UnknownBase {
+        /// The file.
+        path: ArchivePath,
+        /// The set with the delta, as people name it.
+        set: Arc<str>,
+        /// Why.
+        reason: Arc<str>,
+        /// What the failure means.
+        class: ErrorClass,
+    },
+    /// Several files are stored under one name, and which is which cannot be told (FORMAT.md 4.3).
+    #[error(
+        "{path}: {set} stores more than one file under the name that its writer made of this one, and which is which cannot be told; try another snapshot"
+    )]
+    Ambiguous {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+    },
     /// The stored data has another size than the signature allows.
     #[error(
         "{path}: {set} holds {size} bytes of it, which its signature rules out: the stored data is not the file that was signed"
@@ -103,7 +136,10 @@ impl Classified for ContentError {
             | Self::Mixed { .. }
             | Self::Delta { .. }
             | Self::NoBase { .. }
+            | Self::OtherBase { .. }
+            | Self::Ambiguous { .. }
             | Self::Size { .. } => ErrorClass::Corrupt,
+            Self::UnknownBase { class, .. } => *class,
             Self::NotFile { .. } => ErrorClass::Invalid,
         }
     }

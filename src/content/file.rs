@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::error::ContentError;
 use crate::format::sigtar::SizeBounds;
 use crate::tree::{FileVersion, Line, NodeId, VersionId};
 use crate::types::{ArchivePath, SetIndex};
@@ -42,6 +43,37 @@ impl FileRef {
     /// Bounds of the size of the version written by the set at `position`.
     pub(super) fn bounds_at(&self, position: u32) -> Option<SizeBounds> {
         self.history.iter().find(|v| v.position == position).and_then(|v| v.bounds)
+    }
+
+    /// Checks that what the set at `position` stores, of `mtime` and `size`, is the state that it signed: the next delta was
+    /// made from that.
+    pub(super) fn check_base(
+        &self,
+        volumes: &dyn Volumes,
+        position: u32,
+        mtime: i64,
+        size: u64,
+    ) -> Result<(), ContentError> {
+        let Some(version) = self.history.iter().find(|v| v.position == position) else { return Ok(()) };
+        if version.mtime == mtime && version.bounds.is_none_or(|b| b.contains(size)) {
+            return Ok(());
+        }
+        let set = self.line.set_at(position).map_or_else(|| "an unknown set".into(), |set| set_label(volumes, set));
+        Err(ContentError::OtherBase { path: self.path.clone(), set })
+    }
+
+    /// Checks that no set between those of two versions may hold another one.
+    pub(super) fn check_succession(
+        &self,
+        volumes: &dyn Volumes,
+        newer: FileVersion,
+        older: FileVersion,
+    ) -> Result<(), ContentError> {
+        let table = self.line.table();
+        let Some(doubt) = table.doubt(&self.path, older.position, newer.position) else { return Ok(()) };
+        drop(table);
+        let set = self.line.set_at(newer.position).map_or_else(|| "an unknown set".into(), |s| set_label(volumes, s));
+        Err(ContentError::UnknownBase { path: self.path.clone(), set, reason: doubt.reason, class: doubt.class })
     }
 
     /// The file's identity: the same for all snapshots that show the same version.

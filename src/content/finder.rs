@@ -8,7 +8,7 @@ use super::stream::{Located, PART};
 use crate::format::difftar::{self, DiffKind};
 use crate::format::manifest::{Manifest, Part as PartKey};
 use crate::types::{ArchivePath, SetIndex, VolumeId, VolumeNumber};
-use crate::volume::{MemberTable, Part, Run, VolumeError, Volumes};
+use crate::volume::{MemberTable, Part, VolumeError, Volumes};
 
 /// Finds the parts of one path in the volumes of one set.
 pub(super) struct Finder<'a> {
@@ -59,46 +59,53 @@ impl<'a> Finder<'a> {
     ) -> Result<Option<(Arc<MemberTable>, usize)>, ContentError> {
         let id = VolumeId { set: self.set, number: volume };
         let table = self.volumes.members(id).map_err(|e| self.wrap(e))?;
-        let fits = |run: &Run| run.kind != DiffKind::Deleted && kind.is_none_or(|k| run.kind == k);
-        let raw = table.runs_of(&self.file.path).filter(|(_, run)| fits(run)).last().map(|(index, _)| index);
-        let found = match raw {
-            Some(run) => Some(run),
-            None => self.find_mangled(&table, volume, &fits),
+        let fits = |index: usize| table.run(index).is_some_and(|run| kind.is_none_or(|k| run.kind == k));
+        let mut runs = stored(&table, &self.file.path);
+        let mut form: Box<[u8]> = self.file.path.as_bytes().into();
+        if runs.is_empty() {
+            // A name that its writer mangled (FORMAT.md 4.3).
+            for other in difftar::mangled_forms(&self.file.path) {
+                let Ok(mangled) = ArchivePath::parse(&other) else { continue };
+                runs = stored(&table, &mangled);
+                if !runs.is_empty() {
+                    form = other;
+                    break;
+                }
+            }
+        }
+        let run = match *runs.as_slice() {
+            [] => None,
+            [only] => Some(only).filter(|&run| fits(run)),
+            _ => match self.rank_among_alike(&table, &form, volume) {
+                Some((0, 1)) => runs.iter().rev().copied().find(|&run| fits(run)),
+                Some((rank, alike)) if alike == runs.len() => runs.get(rank).copied().filter(|&run| fits(run)),
+                _ => {
+                    return Err(ContentError::Ambiguous { path: self.file.path.clone(), set: self.label() });
+                }
+            },
         };
-        Ok(found.map(|run| (table, run)))
+        Ok(run.map(|run| (table, run)))
     }
 
-    /// The run of the path under a name that its writer mangled (FORMAT.md 4.3). Where two names were mangled alike,
-    /// the order decides: volumes and signature archives list the same objects in the same order.
-    fn find_mangled(&self, table: &MemberTable, volume: VolumeNumber, fits: &dyn Fn(&Run) -> bool) -> Option<usize> {
-        for form in difftar::mangled_forms(&self.file.path) {
-            let Ok(mangled) = ArchivePath::parse(&form) else { continue };
-            let runs: Vec<usize> =
-                table.runs_of(&mangled).filter(|(_, run)| fits(run)).map(|(index, _)| index).collect();
-            match *runs.as_slice() {
-                [] => {}
-                [only] => return Some(only),
-                _ => return runs.get(self.rank_among_alike(&form, volume)?).copied(),
-            }
-        }
-        None
-    }
-
-    /// How many paths that this set lists before ours were mangled to the same `form` and lie in the same volume.
-    fn rank_among_alike(&self, form: &[u8], volume: VolumeNumber) -> Option<usize> {
+    /// Which of the paths that stand as `form` in the volume ours is, counted from 0, and how many they are: volumes and
+    /// signature archives list the same objects in the same order.
+    fn rank_among_alike(&self, members: &MemberTable, form: &[u8], volume: VolumeNumber) -> Option<(usize, usize)> {
         let table = self.file.line.table();
-        let mut rank = 0;
+        let (mut rank, mut alike) = (None, 0usize);
         for (node, present) in table.set_entries(self.position) {
-            if node == self.file.node {
-                return Some(rank);
-            }
             let path = table.path(node);
-            let alike = path.as_bytes() == form || difftar::mangled_forms(&path).iter().any(|f| **f == *form);
-            if present && alike && self.manifest.volume_of(&path, PartKey::Last) == Some(volume) {
-                rank += 1;
+            let is_form = path.as_bytes() == form;
+            let as_form =
+                || difftar::mangled_forms(&path).iter().any(|f| **f == *form) && stored(members, &path).is_empty();
+            let here = || self.manifest.volumes_of(&path).iter().any(|v| v.number == volume);
+            if present && (is_form || as_form()) && here() {
+                if node == self.file.node {
+                    rank = Some(alike);
+                }
+                alike = alike.saturating_add(1);
             }
         }
-        None
+        rank.map(|rank| (rank, alike))
     }
 
     pub(super) fn part(&self, number: u64, last: u64, kind: DiffKind) -> Result<(VolumeNumber, Part), ContentError> {
@@ -161,4 +168,10 @@ impl<'a> Finder<'a> {
 
 fn key_of(number: u64, last: u64) -> PartKey {
     if number == last { PartKey::Last } else { PartKey::Number(number) }
+}
+
+/// The runs of `path` that hold an object or a delta, as indexes into the table's runs.
+fn stored(table: &MemberTable, path: &ArchivePath) -> Vec<usize> {
+    let present = table.runs_of(path).filter(|(_, run)| run.kind != DiffKind::Deleted);
+    present.map(|(index, _)| index).collect()
 }

@@ -81,12 +81,23 @@ impl Content {
         }
         let mut pending: Vec<(Arc<Stream>, Arc<Delta>)> = Vec::new();
         let mut base: Option<Arc<Plan>> = None;
+        // Whether the newest version is stored in the state that was signed: others are no base, so their plans are not kept.
+        let mut signed = true;
         for (index, older) in file.history.iter().enumerate() {
+            if let Some(newer) = index.checked_sub(1).and_then(|i| file.history.get(i)) {
+                file.check_succession(volumes, *newer, *older)?;
+            }
             if let Some(known) = self.known_plan(file, older.id) {
                 base = Some(known);
                 break;
             }
             let Located { stream, delta } = self.locate_base(volumes, file, index)?;
+            let size = delta.as_ref().map_or(stream.len, |d| d.out_len);
+            if index > 0 {
+                file.check_base(volumes, older.position, stream.meta.mtime, size)?;
+            } else {
+                signed = stream.meta.mtime == older.mtime && older.bounds.is_none_or(|b| b.contains(size));
+            }
             match delta {
                 None => {
                     base = Some(Arc::new(Plan::of_stream(stream)));
@@ -112,8 +123,10 @@ impl Content {
             base = Some(Arc::new(Plan::compose(base.as_deref(), &delta, stream)));
         }
         let plan = base.ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
-        let evicted = lock(&self.plans).insert(file.key(version.id), Arc::clone(&plan), plan.weight());
-        drop(evicted);
+        if signed {
+            let evicted = lock(&self.plans).insert(file.key(version.id), Arc::clone(&plan), plan.weight());
+            drop(evicted);
+        }
         Ok(plan)
     }
 

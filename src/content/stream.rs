@@ -126,6 +126,7 @@ impl Stream {
                 settled.get_or_init(|| Box::new(located))
             }
         };
+        file.check_base(volumes, self.position, settled.meta.mtime, settled.len)?;
         if settled.kind != DiffKind::Snapshot || range.end > settled.len {
             return Err(finder.incomplete(format!("a delta copies bytes up to {} from it", range.end)));
         }
@@ -192,7 +193,8 @@ fn uniform_len(parts: &[Part]) -> Option<u64> {
     let (last, full) = parts.split_last()?;
     let consecutive = parts.windows(2).all(|w| matches!(w, [a, b] if b.number == a.number.saturating_add(1)));
     let agree = full.iter().all(|p| p.len == PART && p.mtime == last.mtime);
-    (consecutive && agree && last.len < PART && last.number > 1).then(|| (last.number - 1) * PART + last.len)
+    let before = last.number.checked_sub(1).filter(|&full| full > 0)?.checked_mul(PART)?;
+    before.checked_add(last.len).filter(|_| consecutive && agree && last.len < PART)
 }
 
 /// Whether `bounds` rule out that the parts in volumes not seen are shorter than 65536 bytes, as duplicity wrote them

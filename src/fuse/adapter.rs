@@ -198,6 +198,9 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
+            // Before a read the kernel asks for attributes that it may not keep: a size that is a bound, where nobody called
+            // stat. Else it could show zeros behind the end, as it does not cut the size where short reads cross.
+            InitFlags::FUSE_AUTO_INVAL_DATA,
         ];
         for capability in wanted {
             // An old kernel without one of them is slower, not wrong.

@@ -84,6 +84,8 @@ impl Batch {
         match listed {
             Ok(()) => {}
             Err(FsError::WouldBlock) if !batch.rows.is_empty() => {}
+            // The names that are known come first; asked to go on behind them, the directory fails again.
+            Err(_) if batch.rows.len() > dots => {}
             Err(error) => return Err(error),
         }
         if listing.plus {

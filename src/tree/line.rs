@@ -114,6 +114,9 @@ impl Table {
         for (path, change) in staged.entries {
             self.push(&path, change)?;
         }
+        if staged.rebuilt {
+            self.note_rebuilt();
+        }
         for gap in staged.gaps {
             self.push_gap(gap);
         }

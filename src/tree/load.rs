@@ -17,6 +17,8 @@ use crate::volume::{MemberTable, Repository, Run, VolumeError};
 pub(super) struct Staged {
     pub(super) entries: Vec<(ArchivePath, Change)>,
     pub(super) gaps: Vec<Gap>,
+    /// Whether the entries are from the volumes, not from a signature archive.
+    pub(super) rebuilt: bool,
 }
 
 /// Reads what the set says.
@@ -123,7 +125,7 @@ fn change_of(entry: SigEntry) -> (ArchivePath, Change) {
 
 fn from_volumes(repository: &Repository, set: SetIndex, position: u32) -> Result<Staged, TreeError> {
     let manifest = repository.manifest(set)?;
-    let mut staged = Staged::default();
+    let mut staged = Staged { rebuilt: true, ..Staged::default() };
     let mut last_end: Option<ArchivePath> = None;
     let mut next = 1u32;
     for listed in &manifest.volumes {

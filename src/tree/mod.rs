@@ -10,7 +10,7 @@ use crate::cache::FlightFailure;
 use crate::types::{Classified, ErrorClass};
 use crate::volume::VolumeError;
 
-pub use gap::Gap;
+pub use gap::{Doubt, Gap};
 pub use line::{Forest, Line};
 pub use load::peek_root;
 pub use table::{Change, FileVersion, NodeId, Table, VersionId};

@@ -90,7 +90,9 @@ pub struct Table {
     by_name: HashTable<u32>,
     hasher: DefaultHashBuilder,
     side: Side,
-    gaps: Vec<Gap>,
+    pub(super) gaps: Vec<Gap>,
+    /// Positions of sets whose entries are from their volumes.
+    pub(super) rebuilt: Vec<u32>,
 }
 
 impl Default for Table {
@@ -113,6 +115,7 @@ impl Default for Table {
             hasher: DefaultHashBuilder::default(),
             side: Side::default(),
             gaps: Vec::new(),
+            rebuilt: Vec::new(),
         }
     }
 }
@@ -178,19 +181,9 @@ impl Table {
         Ok(())
     }
 
-    /// Records that part of the current set could not be read.
-    pub fn push_gap(&mut self, gap: Gap) {
-        self.gaps.push(gap);
-    }
-
-    /// The gap that may hide an object at `path` (or, with `below`, anything below it) from a snapshot of `depth` sets.
-    pub fn gap_at(&self, path: &ArchivePath, below: bool, depth: u32) -> Option<&Gap> {
-        self.gaps.iter().find(|gap| gap.position < depth && gap.touches(path, below))
-    }
-
-    /// Whether any part of the first `depth` sets could not be read.
-    pub fn has_gaps(&self, depth: u32) -> bool {
-        self.gaps.iter().any(|gap| gap.position < depth)
+    /// Whether the set at `position` says anything of `node`.
+    pub(super) fn is_named(&self, node: NodeId, position: u32) -> bool {
+        self.version_chain(node, position.saturating_add(1)).any(|(_, v)| v.position == position)
     }
 
     /// The child of `parent` called `name`, whether or not it exists at some snapshot.

@@ -7,11 +7,14 @@ use super::inode::Inode;
 use super::ops::{Attr, NodeKind, Wait};
 use super::tree_fs::{RootNode, TreeFs, ttl};
 use crate::content::FileRef;
-use crate::tree::{NodeId, Table, VersionId};
+use crate::tree::{Doubt, NodeId, Table, VersionId};
 use crate::types::{EntryKind, EntryMeta, ErrorClass};
 
 /// Size shown for directories, as a disk file system would.
 const DIR_SIZE: u64 = 4096;
+
+/// Link counts of so many directories are kept.
+const KEPT_LINKS: usize = 1 << 19;
 
 /// What the table tells of a node at a snapshot.
 pub(super) struct Found {
@@ -114,6 +117,10 @@ impl TreeFs {
             return Ok(Found { version: None, meta: implied_dir(mtime), exact: None, bound: 0, bounded: true });
         };
         let meta = table.meta(version).ok_or_else(FsError::not_found)?;
+        // A directory is shown as it was last known: what can be read in it must be reachable.
+        if meta.kind != EntryKind::Dir {
+            known_state(&table, node, version, depth)?;
+        }
         let exact = table.exact_size(version);
         // Without a signature nothing bounds the size; the kernel asks again before it believes this one.
         let known = exact.or_else(|| table.bounds(version).map(|b| b.max));
@@ -188,7 +195,12 @@ impl TreeFs {
         // 1 is what file systems say that do not count.
         let Ok((line, depth)) = self.loaded_line(snapshot, Wait::Never) else { return 1 };
         let links = 2u32.saturating_add(count_subdirs(&line.table(), node, depth));
-        self.subdirs().insert(key, links);
+        let mut known = self.subdirs();
+        // Walks over many snapshots would keep directories x snapshots.
+        if known.len() >= KEPT_LINKS {
+            known.clear();
+        }
+        known.insert(key, links);
         links
     }
 
@@ -242,6 +254,22 @@ impl TreeFs {
     fn latest_target(&self) -> Vec<u8> {
         let latest = self.latest.and_then(|i| self.repository.collection().snapshots().get(i));
         latest.map_or_else(Vec::new, |s| format!("snapshots/{}", s.name).into_bytes())
+    }
+}
+
+/// Fails if a newer state of `node` than `version` may be among what a set of the first `depth` lost.
+pub(super) fn known_state(table: &Table, node: NodeId, version: VersionId, depth: u32) -> Result<(), FsError> {
+    let Some(position) = table.position(version).filter(|&p| p.saturating_add(1) < depth) else { return Ok(()) };
+    if !table.may_doubt() {
+        return Ok(());
+    }
+    let path = table.path(node);
+    match table.doubt(&path, position, depth) {
+        None => Ok(()),
+        Some(Doubt { reason, class }) => {
+            let message = format!("{path}: its state in this snapshot is not known, older ones show theirs: {reason}");
+            Err(FsError::failed(class, message))
+        }
     }
 }
 

@@ -190,6 +190,12 @@ impl TreeFs {
 
     pub(super) fn file(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<FileRef, FsError> {
         let (line, depth) = self.loaded_line(snapshot, wait)?;
+        {
+            let table = line.table();
+            if let Some(version) = table.version(node, depth) {
+                super::nodes::known_state(&table, node, version, depth)?;
+            }
+        }
         FileRef::at(&line, node, depth).ok_or_else(|| {
             let path = line.table().path(node);
             FsError::failed(ErrorClass::Invalid, format!("{path}: not a regular file in this snapshot"))

@@ -1,6 +1,6 @@
 //! An in-memory file system for the tests of mounts: a small fixed tree with slow, endless and failing files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -10,6 +10,8 @@ use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Op
 
 pub const MTIME: i64 = 1_485_569_700;
 pub const BIG: usize = 3 << 20;
+/// Length of the file whose reads are late.
+pub const LATE: usize = 150_000;
 
 /// What a file does when it is read, or sized.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +26,8 @@ pub enum Behaviour {
     Fails(ErrorClass),
     /// The size is a bound until `getattr`, which takes this long.
     Unsized(Duration),
+    /// The size is a bound until `getattr`; what there is to read takes this long, what is behind the end does not.
+    Late(Duration),
     /// Panics when read.
     Panics,
 }
@@ -42,6 +46,8 @@ pub struct Node {
 #[derive(Debug, Default)]
 pub struct MemoryFs {
     nodes: BTreeMap<Ino, Node>,
+    /// Directories whose listing ends in an error.
+    torn: BTreeSet<Ino>,
     let_go: Mutex<bool>,
     wake: Condvar,
     pub open_handles: AtomicUsize,
@@ -82,6 +88,16 @@ impl MemoryFs {
         fs.behave(odd, b"cold", Behaviour::Fails(ErrorClass::Cold));
         fs.behave(odd, b"unsized", Behaviour::Unsized(Duration::from_millis(300)));
         fs.behave(odd, b"panics", Behaviour::Panics);
+        let late = fs.add(odd, b"late", NodeKind::File, 0o644, &pattern(LATE));
+        fs.nodes.get_mut(&late).unwrap().behaviour = Behaviour::Late(Duration::from_millis(300));
+        let torn = fs.add(ROOT_INO, b"torn", NodeKind::Dir, 0o755, b"");
+        for (name, count) in [(&b"none"[..], 0), (b"few", 3), (b"lots", 300)] {
+            let dir = fs.add(torn, name, NodeKind::Dir, 0o755, b"");
+            fs.torn.insert(dir);
+            for n in 0..count {
+                fs.add(dir, format!("known-{n:03}").as_bytes(), NodeKind::File, 0o644, b"");
+            }
+        }
         fs
     }
 
@@ -111,7 +127,8 @@ impl MemoryFs {
         let dirs = self.nodes.iter().filter(|(i, n)| n.parent == ino && **i != ino && n.kind == NodeKind::Dir).count();
         let ttl = if exact { Duration::from_secs(3600) } else { Duration::ZERO };
         let len = u64::try_from(node.content.len()).unwrap();
-        let size = if exact { len } else { len + 1000 };
+        let excess = if matches!(node.behaviour, Behaviour::Late(_)) { 1_000_000 } else { 1000 };
+        let size = if exact { len } else { len + excess };
         Attr {
             ino,
             kind: node.kind,
@@ -137,7 +154,7 @@ impl FileSystem for MemoryFs {
         }
         let found = self.nodes.iter().find(|(ino, n)| n.parent == parent && **ino != ROOT_INO && n.name == name);
         let (ino, node) = found.ok_or_else(FsError::not_found)?;
-        Ok(self.attr(*ino, node, !matches!(node.behaviour, Behaviour::Unsized(_))))
+        Ok(self.attr(*ino, node, !matches!(node.behaviour, Behaviour::Unsized(_) | Behaviour::Late(_))))
     }
 
     fn getattr(&self, ino: Ino, wait: Wait) -> Result<Attr, FsError> {
@@ -177,8 +194,11 @@ impl FileSystem for MemoryFs {
         let children = self.nodes.iter().filter(|(i, n)| n.parent == ino && **i != ROOT_INO);
         for (n, (child, node)) in (1..).zip(children) {
             if n > offset && !emit(DirEntry { ino: *child, kind: node.kind, next_offset: n, name: &node.name }) {
-                break;
+                return Ok(());
             }
+        }
+        if self.torn.contains(&ino) {
+            return Err(FsError::failed(ErrorClass::Corrupt, "the listing may lack names: on purpose"));
         }
         Ok(())
     }
@@ -194,13 +214,18 @@ impl FileSystem for MemoryFs {
 
     fn read(&self, ino: Ino, _handle: u64, offset: u64, size: usize, wait: Wait) -> Result<Vec<u8>, FsError> {
         let node = self.node(ino)?;
-        let at_once = matches!(node.behaviour, Behaviour::Quick | Behaviour::Unsized(_));
+        let at_once = match node.behaviour {
+            Behaviour::Quick | Behaviour::Unsized(_) => true,
+            Behaviour::Late(_) => offset >= u64::try_from(node.content.len()).unwrap(),
+            _ => false,
+        };
         if !at_once && wait == Wait::Never {
             return Err(FsError::WouldBlock);
         }
         match node.behaviour {
             Behaviour::Quick | Behaviour::Unsized(_) => {}
-            Behaviour::Slow(time) => std::thread::sleep(time),
+            Behaviour::Late(_) if at_once => {}
+            Behaviour::Slow(time) | Behaviour::Late(time) => std::thread::sleep(time),
             Behaviour::Stuck => {
                 let mut free = self.let_go.lock().unwrap();
                 while !*free {

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use dupfs::types::ErrorClass;
+use dupfs::vfs::{FileSystem, Ino, ROOT_INO, Wait};
 
-use crate::model::encode::Repository;
-use crate::model::history::{Addition, History, Meta, Sort};
-use crate::model::layout::{BlockRule, Filelist, Layout, Parts, Wrap, usual};
-use crate::model::store::Fault;
+use crate::model::encode::{Repository, encode};
+use crate::model::history::{Addition, Change, Edit, History, Meta, Sort, Step};
+use crate::model::layout::{BlockRule, Filelist, Layout, Mangle, Parts, Wrap, usual};
+use crate::model::store::{Fault, MemoryStore};
+use crate::model::subject;
 use crate::properties::{check_faults, check_whole, encoded};
 
 /// One full backup of files of these sizes, named a, b, c ...
@@ -84,6 +86,130 @@ fn an_object_that_the_store_does_not_find_is_no_missing_path() {
         for class in [ErrorClass::NotFound, ErrorClass::Missing] {
             with_faults(&repository, &[(name, Fault::Open { first: 0, times: 1, class })]);
             with_faults(&repository, &[(name, Fault::Open { first: 0, times: 100, class })]);
+        }
+    }
+}
+
+/// A set without its signature archive, and with a volume lost, may have changed whatever lies in that volume: the state of
+/// the set before was shown as this one's, and deltas of later sets were applied to it.
+#[test]
+fn a_state_that_may_have_changed_in_a_lost_volume_is_not_shown_as_the_newest() {
+    let edit = |pick| Edit::Content(pick, vec![Change::Overwrite { at: 5, len: 5 }]);
+    let history = History {
+        steps: vec![
+            Step { full: false, edits: vec![edit(0), edit(1), edit(2)] },
+            Step { full: false, edits: vec![edit(0), edit(1), edit(2)] },
+        ],
+        ..files(&[10, 5_000, 200_000])
+    };
+    let repository = encoded(&history, &usual(1));
+    let set = &repository.sets[1];
+    for volume in &set.volumes {
+        with_faults(&repository, &[(&set.sigtar, Fault::Missing), (volume, Fault::Missing)]);
+        // What is known is shown all the same.
+        let store = MemoryStore::new(&repository.objects);
+        store.set_faults(&BTreeMap::from([&set.sigtar, volume].map(|name| (name.clone(), Fault::Missing))));
+        let fs = subject::open(store, &repository, 64 << 20).unwrap();
+        let root = down(&*fs, &[b"snapshots", set.snapshot().as_bytes()]);
+        let found = [b"a", b"b", b"c"].map(|name| fs.lookup(root, name, Wait::Allowed).map(|attr| attr.mtime));
+        assert_eq!(found.iter().filter(|found| found.is_err()).count(), 1, "{volume}: {found:?}");
+        // The next set's records are whole, its deltas of that file rest on what was lost.
+        let later = &repository.sets[2];
+        let root = down(&*fs, &[b"snapshots", later.snapshot().as_bytes()]);
+        for name in [b"a", b"b", b"c"] {
+            let content = later.tree[&vec![name.to_vec()]].content().unwrap();
+            let ino = fs.lookup(root, name, Wait::Allowed).unwrap().ino;
+            let opened = fs.open(ino, Wait::Allowed);
+            let read = opened.and_then(|open| fs.read(ino, open.handle, 0, content.len(), Wait::Allowed));
+            match read {
+                Ok(read) => assert!(read == *content, "{volume}: a delta was applied to another state"),
+                Err(error) => assert!(found[usize::from(name[0] - b'a')].is_err(), "{volume}: {error}"),
+            }
+        }
+    }
+    for volume in &repository.sets[2].volumes {
+        with_faults(&repository, &[(&repository.sets[2].sigtar, Fault::Missing), (volume, Fault::Missing)]);
+    }
+}
+
+/// Python 3.7 wrote the bytes of `a\xe9` under the name `a?`: a file that is really called so was given the other's content.
+#[test]
+fn a_name_that_another_was_mangled_to_keeps_its_own_content() {
+    let meta = Meta { mode: 0o644, uid: 0, gid: 0, owner: ("", ""), mtime: 1_000_000_000 };
+    let add = |(seed, name): (usize, &&[u8])| Addition {
+        parent: 0,
+        name: name.to_vec(),
+        sort: Sort::File { size: 100, seed: seed as u64, grain: 0 },
+        meta: meta.clone(),
+    };
+    let cases: [&[&[u8]]; 4] = [
+        &[b"a?", b"a\xe9"],
+        &[b"a?", b"a\xe9", b"a\xea", b"b"],
+        &["\u{e9}".as_bytes(), b"\xe8\xe9", b"\xe9\xe8"],
+        &[b"??", "\u{e9}".as_bytes(), b"\xe8\xe9", b"\xe9\xe8"],
+    ];
+    for names in cases {
+        let base = names.iter().enumerate().map(add).collect();
+        let history = History { base, ..files(&[]) };
+        for volume_bytes in [1, 2_000, 100_000] {
+            let mut layout = usual(volume_bytes);
+            layout.sets[0].mangle = Mangle::QuestionMark;
+            check_whole(&history, &layout, 1 << 16, 1);
+        }
+    }
+}
+
+fn down(fs: &dyn FileSystem, names: &[&[u8]]) -> Ino {
+    names.iter().fold(ROOT_INO, |parent, name| fs.lookup(parent, name, Wait::Allowed).unwrap().ino)
+}
+
+/// An interrupted backup was resumed after the file had changed: its stored state is the old one, whole, its signature that of
+/// the new one, and the next increment's delta was made against the new one. It was applied to the old one.
+#[test]
+fn a_delta_is_not_applied_to_another_state_than_it_was_made_from() {
+    for size in [100, 5_000, 200_000] {
+        let first = |seed, mtime| {
+            let mut history = files(&[size]);
+            history.base[0].sort = Sort::File { size, seed, grain: 0 };
+            history.base[0].meta.mtime = mtime;
+            history
+        };
+        let history = History {
+            steps: vec![
+                Step { full: false, edits: vec![Edit::Content(0, vec![Change::Append { len: 10 }])] },
+                Step { full: false, edits: vec![Edit::Content(0, vec![Change::Append { len: 10 }])] },
+            ],
+            ..first(2, 1_000_000_000)
+        };
+        let layout = usual(100_000);
+        let stale = encode(&first(1, 900_000_000).trees(), &[true], &layout);
+        let mut repository = encoded(&history, &layout);
+        for name in stale.sets[0].volumes.iter().chain([&stale.sets[0].manifest]) {
+            repository.objects.insert(name.clone(), stale.objects[name].clone());
+        }
+        let store = MemoryStore::new(&repository.objects);
+        // The state that was stored is shown for what it is; with it known, and without.
+        for warm in [true, false] {
+            let fs = subject::open(store.clone(), &repository, 64 << 20).unwrap();
+            if warm {
+                let ino = down(&*fs, &[b"snapshots", repository.sets[0].snapshot().as_bytes(), b"a"]);
+                let attr = fs.getattr(ino, Wait::Allowed).unwrap();
+                assert_eq!((attr.size, attr.mtime), (size as u64, 900_000_000));
+                let opened = fs.open(ino, Wait::Allowed).unwrap();
+                let found = fs.read(ino, opened.handle, 0, size, Wait::Allowed).unwrap();
+                assert!(found == **stale.sets[0].tree[&vec![b"a".to_vec()]].content().unwrap());
+            }
+            for set in &repository.sets[1..] {
+                let ino = down(&*fs, &[b"snapshots", set.snapshot().as_bytes(), b"a"]);
+                let read =
+                    fs.open(ino, Wait::Allowed).and_then(|o| fs.read(ino, o.handle, 0, size + 99, Wait::Allowed));
+                if let Ok(found) = read {
+                    assert!(
+                        found == **set.tree[&vec![b"a".to_vec()]].content().unwrap(),
+                        "{size}: another file's bytes"
+                    );
+                }
+            }
         }
     }
 }
