@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::proxy::{Fault, mix, seeded};
 use crate::support::duplicity::{Mode, Repository};
-use crate::support::exec::{self, Dupfs};
+use crate::support::exec;
 use crate::support::mount::Mount;
-use crate::support::tree::{Rules, Tree, assert_same};
+use crate::support::tree::{Kind, Rules, Tree, assert_same, show};
 use crate::support::{Scratch, dump, noise};
 use crate::world::{World, eventually, put};
 
@@ -43,10 +43,9 @@ fn backup() -> &'static Backup {
 }
 
 /// A mount of the backup with so little memory that reading once more fetches once more.
-fn mounted(world: &World) -> (Mount, Dupfs) {
+fn mounted(world: &World, timeout: &str) -> Mount {
     put(&backup().repo, &world.disk("bucket/p"));
-    let dupfs = world.reader().option(TIMEOUT).option("--memory=8M");
-    (world.mount(&dupfs, "bucket/p"), dupfs)
+    world.mount(&world.reader().option(timeout).option("--memory=8M"), "bucket/p")
 }
 
 impl World {
@@ -69,9 +68,14 @@ impl World {
 /// Reads the whole file from the daemon, not from the kernel's cache.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
-    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    drop_pages(&file);
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map(|_| bytes)
+}
+
+/// Lets the kernel forget what it knows of a file's content.
+fn drop_pages(file: &File) {
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
 
 /// Whether an error is one that a bad network explains.
@@ -114,7 +118,7 @@ impl Held {
 #[test]
 fn reads_through_storms_are_right_or_fail_clearly_and_nothing_is_left_behind() {
     let world = World::new();
-    let (mount, _) = mounted(&world);
+    let mount = mounted(&world, TIMEOUT);
     let shown = mount.path().join("latest");
     assert_same("before the storms", &Tree::walk(&backup().source), &Tree::walk(&shown.join("")), &Rules::default());
     let before = Held::by(&mount);
@@ -157,25 +161,35 @@ fn reads_through_storms_are_right_or_fail_clearly_and_nothing_is_left_behind() {
 #[test]
 fn cp_a_under_faults_copies_rightly_or_says_what_it_could_not() {
     let world = World::new();
-    let (mount, _) = mounted(&world);
-    for (seed, percent) in [(11, 25), (12, 100)] {
-        let dest = world.scratch.path().join(format!("copy-{seed}"));
-        world.storms(seed, percent);
-        let output =
-            exec::output(Command::new("cp").arg("-a").arg(mount.path().join("latest/")).arg(&dest).env("LC_ALL", "C"));
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        world.is_healed();
-        if output.status.success() {
-            assert_same("cp -a", &Tree::walk(&backup().source), &Tree::walk(&dest), &Rules::default());
-        } else {
-            let clear = |line: &str| line.ends_with("Input/output error") || line.ends_with("Connection timed out");
-            assert!(!told.is_empty() && told.lines().all(clear), "seed {seed}: {told}");
+    let mount = mounted(&world, "--timeout=1");
+    let shown = mount.path().join("latest/");
+    let source = Tree::walk(&backup().source);
+    let copy = |name: &str| {
+        (0..12).for_each(|i| drop_pages(&File::open(shown.join(format!("noise-{i:02}"))).unwrap()));
+        let dest = world.scratch.path().join(name);
+        let output = exec::output(Command::new("cp").arg("-a").arg(&shown).arg(&dest).env("LC_ALL", "C"));
+        (dest, output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // A storm, then one volume that nobody gets.
+    for calm in [false, true] {
+        world.storms(11, 25);
+        if calm {
+            world.proxy.set_plan(|request| request.target.contains(".vol2.").then_some(Fault::Status(503, "SlowDown")));
+        }
+        let (dest, done, told) = copy(if calm { "without-a-volume" } else { "in-a-storm" });
+        let clear = |line: &str| line.ends_with("Input/output error") || line.ends_with("Connection timed out");
+        assert!(done == told.is_empty() && told.lines().all(clear), "{told}");
+        assert!(!(calm && done), "the volume was not needed");
+        for (path, _) in source.entries.iter().filter(|(path, e)| e.kind == Kind::File && !told.contains(&show(path))) {
+            let name = dest.join(show(path));
+            assert!(fs::read(name).unwrap() == fs::read(source.locate(path)).unwrap(), "{} is wrong", show(path));
         }
     }
     // What was missed is there for the next one, without a remount.
-    let dest = world.scratch.path().join("copy");
-    exec::run(Command::new("cp").arg("-a").arg(mount.path().join("latest/")).arg(&dest));
-    assert_same("cp -a afterwards", &Tree::walk(&backup().source), &Tree::walk(&dest), &Rules::default());
+    world.is_healed();
+    let (dest, done, told) = copy("afterwards");
+    assert!(done, "{told}");
+    assert_same("cp -a afterwards", &source, &Tree::walk(&dest), &Rules::default());
     mount.unmount();
 }
 
@@ -209,7 +223,7 @@ fn cat_under_faults_gives_all_bytes_or_fails() {
 #[test]
 fn a_dead_network_times_out_while_what_is_known_is_still_served() {
     let world = World::new();
-    let (mount, _) = mounted(&world);
+    let mount = mounted(&world, TIMEOUT);
     let shown = mount.path().join("latest");
     let known = Tree::walk(&shown.join(""));
     for fault in [Fault::Stall(0), Fault::Stall(1000)] {
