@@ -191,7 +191,12 @@ fn parse_s3(scheme: &str, rest: &str, options: &UrlOptions) -> Result<S3Location
     let old = |notes: &[String]| reading(parts.first().cloned(), parts.get(1..).unwrap_or_default(), notes);
     let names_host = !netloc.is_empty() && scheme != "s3+http" && scheme != "boto3+s3";
     let reading = match choose(netloc, parts.len(), names_host, scheme == "boto+s3", options) {
-        Choice::New => new(&notes),
+        Choice::New => {
+            if options.style == S3UrlStyle::Auto && names_host && netloc.contains('.') && parts.len() > 1 {
+                notes.push(format!("reading {netloc} as the bucket (--s3-url-style=old: as the host of the service)"));
+            }
+            new(&notes)
+        }
         Choice::Old => {
             notes.push(format!("reading {netloc} as the host of the service (--s3-url-style=new: as the bucket)"));
             old(&notes)

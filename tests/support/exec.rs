@@ -40,6 +40,7 @@ pub struct Dupfs {
     args: Vec<String>,
     passphrase: Option<String>,
     user: Option<u32>,
+    variables: Vec<(String, String)>,
 }
 
 impl Dupfs {
@@ -51,6 +52,7 @@ impl Dupfs {
             args: Vec::new(),
             passphrase: None,
             user: None,
+            variables: Vec::new(),
         }
     }
 
@@ -68,6 +70,12 @@ impl Dupfs {
     /// With one more option, given after the command's name.
     pub fn option(mut self, option: &str) -> Self {
         self.args.push(option.to_owned());
+        self
+    }
+
+    /// With this variable in its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -96,6 +104,7 @@ impl Dupfs {
         if let Some(passphrase) = &self.passphrase {
             cmd.env("PASSPHRASE", passphrase);
         }
+        cmd.envs(self.variables.iter().map(|(name, value)| (name, value)));
         cmd
     }
 

@@ -32,6 +32,8 @@ pub enum Fault {
     Head(&'static str, &'static str),
     /// The answer's body has this in place of that.
     Body(&'static str, &'static str),
+    /// In a listing, the objects whose key contains this are in that storage class.
+    Class(&'static str, &'static str),
 }
 
 /// A request as it came.
@@ -47,6 +49,15 @@ pub struct Request {
     pub key: Option<String>,
 }
 
+/// A piece of a body on its way over the link.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// When it was through.
+    pub at: Instant,
+    /// Its length.
+    pub bytes: u64,
+}
+
 type Plan = Box<dyn Fn(&Request) -> Option<Fault> + Send>;
 
 /// The proxy; it ends when it is dropped.
@@ -60,6 +71,7 @@ struct Shared {
     upstream: String,
     plan: Mutex<Plan>,
     log: Mutex<Vec<Request>>,
+    pieces: Mutex<Vec<Piece>>,
     faults: AtomicU64,
     open: AtomicU64,
     ended: AtomicBool,
@@ -82,6 +94,7 @@ impl Proxy {
             upstream: upstream.to_owned(),
             plan: Mutex::new(Box::new(|_| None)),
             log: Mutex::default(),
+            pieces: Mutex::default(),
             faults: AtomicU64::new(0),
             open: AtomicU64::new(0),
             ended: AtomicBool::new(false),
@@ -121,8 +134,14 @@ impl Proxy {
         self.shared.log.lock().unwrap().clone()
     }
 
-    /// Forgets the requests so far.
+    /// All pieces of bodies that went over a link of limited speed, in time.
+    pub fn pieces(&self) -> Vec<Piece> {
+        self.shared.pieces.lock().unwrap().clone()
+    }
+
+    /// Forgets the requests and pieces so far.
     pub fn clear_log(&self) {
+        self.shared.pieces.lock().unwrap().clear();
         self.shared.log.lock().unwrap().clear();
     }
 
@@ -275,11 +294,15 @@ impl Shared {
                     answer = replace_line(&answer, "content-range", Some(&new));
                 }
             }
-            Some(Fault::Body(from, to)) => {
+            Some(Fault::Body(..) | Fault::Class(..)) => {
                 let mut body = Vec::new();
                 server.read_to_end(&mut body)?;
-                let body = dechunk(&answer, body);
-                let body = String::from_utf8(body).unwrap().replace(from, to);
+                let body = String::from_utf8(dechunk(&answer, body)).unwrap();
+                let body = match fault {
+                    Some(Fault::Body(from, to)) => body.replace(from, to),
+                    Some(Fault::Class(key, class)) => with_class(&body, key, class),
+                    _ => body,
+                };
                 let kept = answer.lines().filter(|l| {
                     !l.to_lowercase().starts_with("content-length")
                         && !l.to_lowercase().starts_with("transfer-encoding")
@@ -322,6 +345,7 @@ impl Shared {
             let mut link = self.link.lock().unwrap();
             let Some(speed) = link.bytes_per_second else { return };
             link.free_at = link.free_at.max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / speed);
+            self.pieces.lock().unwrap().push(Piece { at: link.free_at, bytes: bytes as u64 });
             link.free_at
         };
         // Sleeping is coarse: what is due within a moment is sent at once.
@@ -371,6 +395,14 @@ fn replace_line(head: &str, name: &str, new: Option<&str>) -> String {
     let is_it = |line: &str| line.split(':').next().is_some_and(|n| n.eq_ignore_ascii_case(name));
     let lines = head.lines().filter_map(|line| if is_it(line) { new } else { Some(line) });
     lines.map(|line| format!("{line}\r\n")).collect()
+}
+
+/// A listing in which the objects whose key contains `key` are in the storage class `class`.
+fn with_class(listing: &str, key: &str, class: &str) -> String {
+    let objects = listing.split_inclusive("</Contents>").map(|object| {
+        if object.contains(key) { object.replace(">STANDARD<", &format!(">{class}<")) } else { object.to_owned() }
+    });
+    objects.collect()
 }
 
 fn dechunk(head: &str, body: Vec<u8>) -> Vec<u8> {

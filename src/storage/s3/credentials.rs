@@ -70,7 +70,8 @@ async fn search(
             if let Ok(name) = std::env::var("AWS_PROFILE") {
                 return Err(denied(format!("the profile '{name}' (AWS_PROFILE) has no credentials in ~/.aws")));
             }
-            log::warn!("{url}: no credentials found (environment, ~/.aws, ~/.boto, roles); trying without");
+            // Where that is not enough, the error says so.
+            log::info!("{url}: no credentials found (environment, ~/.aws, ~/.boto, roles); trying without");
             Ok(None)
         }
         Ok(Err(e)) => {
