@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::error::ContentError;
+use super::stream::Stream;
 use crate::format::sigtar::SizeBounds;
 use crate::tree::{FileVersion, Line, NodeId, VersionId};
 use crate::types::{ArchivePath, SetIndex};
@@ -45,21 +46,15 @@ impl FileRef {
         self.history.iter().find(|v| v.position == position).and_then(|v| v.bounds)
     }
 
-    /// Checks that what the set at `position` stores, of `mtime` and `size`, is the state that it signed: the next delta was
-    /// made from that.
-    pub(super) fn check_base(
-        &self,
-        volumes: &dyn Volumes,
-        position: u32,
-        mtime: i64,
-        size: u64,
-    ) -> Result<(), ContentError> {
-        let Some(version) = self.history.iter().find(|v| v.position == position) else { return Ok(()) };
-        if version.mtime == mtime && version.bounds.is_none_or(|b| b.contains(size)) {
+    /// Checks that `stream`, which makes a file of `size` bytes, is the state that its set signed: the next delta was made from
+    /// that.
+    pub(super) fn check_base(&self, volumes: &dyn Volumes, stream: &Stream, size: u64) -> Result<(), ContentError> {
+        let Some(version) = self.history.iter().find(|v| v.position == stream.position) else { return Ok(()) };
+        let fits = version.bounds.is_none_or(|b| b.contains(size));
+        if fits && (version.mtime == stream.meta.mtime || stream.is_signed(volumes, self)?) {
             return Ok(());
         }
-        let set = self.line.set_at(position).map_or_else(|| "an unknown set".into(), |set| set_label(volumes, set));
-        Err(ContentError::OtherBase { path: self.path.clone(), set })
+        Err(ContentError::OtherBase { path: self.path.clone(), set: set_label(volumes, stream.set) })
     }
 
     /// Checks that no set between those of two versions may hold another one.

@@ -15,7 +15,7 @@ pub(super) struct Finder<'a> {
     volumes: &'a dyn Volumes,
     file: &'a FileRef,
     pub(super) set: SetIndex,
-    position: u32,
+    pub(super) position: u32,
     pub(super) manifest: Arc<Manifest>,
 }
 
@@ -118,11 +118,13 @@ impl<'a> Finder<'a> {
     }
 
     /// Every part of the path, from all volumes that may hold some, in order.
-    pub(super) fn all_parts(&self, kind: DiffKind) -> Result<Vec<Located>, ContentError> {
+    ///
+    /// The second value tells whether parts of different times stand side by side (FORMAT.md 2.3).
+    pub(super) fn all_parts(&self, kind: DiffKind) -> Result<(Vec<Located>, bool), ContentError> {
         let mut found: Vec<Located> = Vec::new();
         let mut next = 1u64;
         let mut start = 0u64;
-        let mut mtime = None;
+        let (mut mtime, mut mixed) = (None, false);
         for listed in self.manifest.volumes_of(&self.file.path) {
             let Some((table, run)) = self.find_run(listed.number, Some(kind))? else { continue };
             let Some(run) = table.run(run) else { continue };
@@ -130,9 +132,7 @@ impl<'a> Finder<'a> {
                 if part.number != next {
                     return Err(self.incomplete(format!("part {next} is missing")));
                 }
-                if *mtime.get_or_insert(part.mtime) != part.mtime {
-                    return Err(self.mixed());
-                }
+                mixed |= *mtime.get_or_insert(part.mtime) != part.mtime;
                 found.push(Located { volume: listed.number, start, offset: part.offset, len: part.len });
                 start = start.saturating_add(part.len);
                 next = next.saturating_add(1);
@@ -141,7 +141,7 @@ impl<'a> Finder<'a> {
         match found.as_slice() {
             [] => Err(self.no_data()),
             [.., last] if last.len == PART => Err(self.incomplete("its end is missing".to_owned())),
-            _ => Ok(found),
+            _ => Ok((found, mixed)),
         }
     }
 

@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod finder;
 mod plan;
+mod proof;
 mod stream;
 
 use std::sync::{Arc, Mutex};
@@ -94,7 +95,7 @@ impl Content {
             let Located { stream, delta } = self.locate_base(volumes, file, index)?;
             let size = delta.as_ref().map_or(stream.len, |d| d.out_len);
             if index > 0 {
-                file.check_base(volumes, older.position, stream.meta.mtime, size)?;
+                file.check_base(volumes, &stream, size)?;
             } else {
                 signed = stream.meta.mtime == older.mtime && older.bounds.is_none_or(|b| b.contains(size));
             }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use super::error::ContentError;
 use super::file::FileRef;
 use super::finder::Finder;
+use super::proof::Proof;
 use crate::format::difftar::DiffKind;
 use crate::format::manifest::Part as PartKey;
 use crate::format::sigtar::SizeBounds;
@@ -32,8 +33,8 @@ enum Layout {
     /// Every part was looked up.
     Parts(Box<[Located]>),
     /// The base of deltas, whose last volume nobody asked for: its first `sure` parts are taken to be of 65536 bytes, which
-    /// each volume that is read confirms or refutes. Settled by a full look once that is refuted or not enough.
-    Assumed { sure: u64, settled: OnceLock<Box<Stream>> },
+    /// each volume that is read confirms or refutes.
+    Assumed { sure: u64 },
 }
 
 /// The bytes one set holds for one path.
@@ -47,8 +48,10 @@ pub struct Stream {
     pub len: u64,
     /// Metadata in the headers beside the data; the parts of one stream agree.
     pub meta: EntryMeta,
-    position: u32,
+    pub(super) position: u32,
     layout: Layout,
+    /// The stream with every part looked up, once a volume has refuted the layout or it was not enough.
+    settled: OnceLock<Box<Stream>>,
 }
 
 impl Stream {
@@ -68,17 +71,68 @@ impl Stream {
         if !run.multivol {
             let only = Located { volume, start: 0, offset: last.offset, len: last.len };
             let layout = Layout::Parts(Box::new([only]));
-            return Ok(Self { set, kind, len: last.len, meta, position, layout });
+            return Ok(Self { set, kind, len: last.len, meta, position, layout, settled: OnceLock::new() });
         }
         if kind == DiffKind::Snapshot
             && let Some(len) = uniform_len(parts)
             && file.bounds_at(position).is_some_and(|b| b.contains(len) && tells_parts(&b, parts))
         {
-            return Ok(Self { set, kind, len, meta, position, layout: Layout::Uniform { last: last.number } });
+            let layout = Layout::Uniform { last: last.number };
+            return Ok(Self { set, kind, len, meta, position, layout, settled: OnceLock::new() });
         }
-        let parts = finder.all_parts(kind)?;
+        Self::look_up(volumes, file, &finder, kind, meta)
+    }
+
+    /// The stream with every part looked up. Parts of different times are the file only if its signature proves them.
+    fn look_up(
+        volumes: &dyn Volumes,
+        file: &FileRef,
+        finder: &Finder<'_>,
+        kind: DiffKind,
+        meta: EntryMeta,
+    ) -> Result<Self, ContentError> {
+        let (set, position) = (finder.set, finder.position);
+        let (parts, mixed) = finder.all_parts(kind)?;
         let len = parts.last().map_or(0, |p| p.start.saturating_add(p.len));
-        Ok(Self { set, kind, len, meta, position, layout: Layout::Parts(parts.into()) })
+        let layout = Layout::Parts(parts.into());
+        let mut stream = Self { set, kind, len, meta, position, layout, settled: OnceLock::new() };
+        if mixed {
+            if !stream.is_signed(volumes, file)? {
+                return Err(finder.mixed());
+            }
+            let version = file.history.iter().find(|v| v.position == position);
+            stream.meta = version.and_then(|v| file.line.table().meta(v.id)).unwrap_or(stream.meta);
+        }
+        Ok(stream)
+    }
+
+    /// Whether the stream is the file that its set signed, by the sums of every block. Reads all of it and the set's
+    /// signature archive.
+    ///
+    /// # Errors
+    /// [`ContentError`] when either cannot be read.
+    pub(super) fn is_signed(&self, volumes: &dyn Volumes, file: &FileRef) -> Result<bool, ContentError> {
+        if self.kind != DiffKind::Snapshot {
+            return Ok(false);
+        }
+        let finder = Finder::new(volumes, file, self.position)?;
+        let (mut at, mut failure) = (0u64, None);
+        let mut next = |len: usize| {
+            let range = ByteRange { start: at, end: at.saturating_add(len as u64).min(self.len) };
+            let mut block = Vec::new();
+            match self.read_parts(&finder, volumes, file, range, &mut block) {
+                Ok(()) => at = range.end,
+                Err(error) => {
+                    failure = Some(error);
+                    return None;
+                }
+            }
+            Some(block)
+        };
+        let mut proof = Proof::new(&file.path, &mut next);
+        volumes.signatures(self.set, &mut |object, plain| proof.read(object, plain)).map_err(|e| finder.wrap(e))?;
+        let holds = proof.holds();
+        failure.map_or(Ok(holds), Err)
     }
 
     /// The stream that the set at `position`, the oldest of the file's history, must hold: the file itself, as there is
@@ -91,8 +145,8 @@ impl Stream {
         let set = file.line.set_at(position)?;
         let version = file.history.iter().find(|v| v.position == position)?;
         let meta = file.line.table().meta(version.id)?;
-        let layout = Layout::Assumed { sure, settled: OnceLock::new() };
-        Some(Self { set, kind: DiffKind::Snapshot, len: bounds.max, meta, position, layout })
+        let (kind, layout) = (DiffKind::Snapshot, Layout::Assumed { sure });
+        Some(Self { set, kind, len: bounds.max, meta, position, layout, settled: OnceLock::new() })
     }
 
     /// Appends the bytes `range` of the stream to `out`.
@@ -107,10 +161,12 @@ impl Stream {
         out: &mut Vec<u8>,
     ) -> Result<(), ContentError> {
         let finder = Finder::new(volumes, file, self.position)?;
-        let Layout::Assumed { sure, settled } = &self.layout else {
-            return self.read_parts(&finder, volumes, file, range, out);
+        let quick = match &self.layout {
+            Layout::Parts(_) => return self.read_parts(&finder, volumes, file, range, out),
+            Layout::Uniform { .. } => true,
+            Layout::Assumed { sure } => range.end <= sure.saturating_mul(PART),
         };
-        if settled.get().is_none() && range.end <= sure.saturating_mul(PART) {
+        if quick && self.settled.get().is_none() {
             let before = out.len();
             match self.read_parts(&finder, volumes, file, range, out) {
                 Err(ContentError::Incomplete { .. } | ContentError::NoData { .. } | ContentError::Mixed { .. }) => {
@@ -119,18 +175,26 @@ impl Stream {
                 read => return read,
             }
         }
-        let settled = match settled.get() {
+        let settled = match self.settled.get() {
             Some(settled) => settled,
             None => {
-                let located = Self::locate(volumes, file, self.position)?;
-                settled.get_or_init(|| Box::new(located))
+                let settled = self.settle(volumes, file, &finder)?;
+                self.settled.get_or_init(|| Box::new(settled))
             }
         };
-        file.check_base(volumes, self.position, settled.meta.mtime, settled.len)?;
-        if settled.kind != DiffKind::Snapshot || range.end > settled.len {
-            return Err(finder.incomplete(format!("a delta copies bytes up to {} from it", range.end)));
+        if settled.kind != self.kind || range.end > settled.len {
+            return Err(finder.incomplete(format!("bytes up to {} are wanted of it", range.end)));
         }
-        settled.read_parts(&finder, volumes, file, range, out)
+        settled.read(volumes, file, range, out)
+    }
+
+    fn settle(&self, volumes: &dyn Volumes, file: &FileRef, finder: &Finder<'_>) -> Result<Self, ContentError> {
+        if let Layout::Uniform { .. } = self.layout {
+            return Self::look_up(volumes, file, finder, self.kind, self.meta.clone());
+        }
+        let located = Self::locate(volumes, file, self.position)?;
+        file.check_base(volumes, &located, located.len)?;
+        Ok(located)
     }
 
     fn read_parts(

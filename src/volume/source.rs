@@ -1,5 +1,6 @@
 //! Volumes as the content layer reads them: waiting for what is not at hand, or saying that it is not.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use super::{MemberTable, Reader, Repository, VolumeError};
@@ -27,6 +28,16 @@ pub trait Volumes {
     fn read_volume(&self, id: VolumeId, range: ByteRange, reader: Reader, out: &mut Vec<u8>)
     -> Result<(), VolumeError>;
 
+    /// Streams the plaintext of the set's signature archive into `consume`; what it learnt counts if this returns `Ok`.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    fn signatures(
+        &self,
+        set: SetIndex,
+        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError>;
+
     /// The set as people name it.
     fn label(&self, set: SetIndex) -> Arc<str>;
 }
@@ -48,6 +59,14 @@ impl Volumes for Repository {
         out: &mut Vec<u8>,
     ) -> Result<(), VolumeError> {
         Self::read_volume(self, id, range, reader, out)
+    }
+
+    fn signatures(
+        &self,
+        set: SetIndex,
+        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        self.stream_signatures(set, consume)
     }
 
     fn label(&self, set: SetIndex) -> Arc<str> {
@@ -77,6 +96,14 @@ impl Volumes for AtHand<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), VolumeError> {
         self.0.read_at_hand(id, range, reader, out)
+    }
+
+    fn signatures(
+        &self,
+        _: SetIndex,
+        _: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        Err(VolumeError::NotAtHand)
     }
 
     fn label(&self, set: SetIndex) -> Arc<str> {
