@@ -303,3 +303,19 @@ proptest! {
         }
     }
 }
+
+/// The table of such a volume was not kept, so that each file's size cost a decode of the volume.
+#[test]
+fn a_volume_whose_table_outweighs_the_memory_is_decoded_once_for_all_its_sizes() {
+    let names: Vec<Vec<u8>> = (0..200).map(|n| format!("file-{n:03}").into_bytes()).collect();
+    let base = names.iter().map(|name| add(name, 100)).collect();
+    let history = History { lone_file: None, root_meta: meta(), base, steps: vec![] };
+    let counted = Counted::new(encode(&history.trees(), &[true], &usual(10_000_000)));
+    let fs = subject::open(counted.store.clone(), &counted.repository, 1 << 16).unwrap();
+    for name in &names {
+        let ino = counted.find(&*fs, 0, &path(name)).ino;
+        assert_eq!(fs.getattr(ino, Wait::Allowed).unwrap().size, 100);
+    }
+    let volume = &counted.repository.sets[0].volumes[0];
+    assert_eq!(counted.store.take_counts()[volume].opens, 1);
+}

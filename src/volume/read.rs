@@ -29,7 +29,8 @@ impl Repository {
 
     /// The member table of volume `id` if it is at hand.
     pub fn cached_members(&self, id: VolumeId) -> Option<Arc<MemberTable>> {
-        lock(&self.tables).get(&id).cloned()
+        let kept = lock(&self.tables).get(&id).cloned();
+        kept.or_else(|| lock(&self.outsize).as_ref().filter(|(of, _)| *of == id).map(|(_, table)| Arc::clone(table)))
     }
 
     /// Appends the bytes `range` of volume `id` to `out` if they can be read without fetching or decoding.
@@ -119,6 +120,9 @@ impl Repository {
                 let table = Arc::new(table);
                 self.verified.publish(id, pass, blocks, &stored);
                 let evicted = lock(&self.tables).insert(id, Arc::clone(&table), table.weight());
+                if evicted.iter().any(|(key, _)| *key == id) {
+                    *lock(&self.outsize) = Some((id, Arc::clone(&table)));
+                }
                 drop(evicted);
                 Ok((table, kept))
             }

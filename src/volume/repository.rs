@@ -44,6 +44,8 @@ pub struct Repository {
     manifests: Mutex<HashMap<SetIndex, Arc<Manifest>>>,
     manifest_flight: Flight<SetIndex, Arc<Manifest>, VolumeError>,
     pub(super) tables: Mutex<ByteLru<VolumeId, Arc<MemberTable>>>,
+    /// The last table that outweighs all of `tables`: else each question to a volume of very many small files would decode it.
+    pub(super) outsize: Mutex<Option<(VolumeId, Arc<MemberTable>)>>,
     pub(super) blocks: BlockCache<BlockKey>,
     pub(super) verified: Verified,
     pub(super) volume_flight: Flight<VolumeId, Arc<MemberTable>, VolumeError>,
@@ -72,6 +74,7 @@ impl Repository {
             manifests: Mutex::default(),
             manifest_flight: Flight::new(),
             tables: Mutex::new(ByteLru::new(limits.tables)),
+            outsize: Mutex::default(),
             blocks: BlockCache::new(limits.cache),
             verified: Verified::default(),
             volume_flight: Flight::new(),
