@@ -139,7 +139,7 @@ impl Forest {
 
     /// Number of paths known so far.
     pub fn paths(&self) -> u64 {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.values().map(|line| line.table().len() as u64).sum()
+        let lines: Vec<_> = self.lines.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        lines.iter().map(|line| line.table().len() as u64).fold(0, u64::saturating_add)
     }
 }

@@ -240,15 +240,20 @@ impl Table {
 
     /// Whether `node` must be shown as a directory although no set describes it: something below it exists.
     pub fn is_implied_dir(&self, node: NodeId, depth: u32) -> bool {
-        if self.version_chain(node, depth).next().is_some() {
-            return false;
-        }
-        let mut child = self.first_child(node);
-        while let Some(id) = child {
-            if self.version(id, depth).is_some() || self.is_implied_dir(id, depth) {
-                return true;
+        // Not recursive: a path can be deeper than a stack.
+        let mut pending = vec![node];
+        while let Some(dir) = pending.pop() {
+            if self.version_chain(dir, depth).next().is_some() {
+                continue;
             }
-            child = self.next_sibling(id);
+            let mut child = self.first_child(dir);
+            while let Some(id) = child {
+                if self.version(id, depth).is_some() {
+                    return true;
+                }
+                pending.push(id);
+                child = self.next_sibling(id);
+            }
         }
         false
     }

@@ -308,7 +308,7 @@ impl FileSystem for TreeFs {
     fn stats(&self) -> FsStats {
         let sets = self.repository.collection().sets();
         let objects = sets.iter().flat_map(|s| s.volumes.values().chain(&s.manifest).chain(&s.signatures));
-        FsStats { total_bytes: objects.map(|o| o.size).sum(), files: self.forest.paths() }
+        FsStats { total_bytes: objects.map(|o| o.size).fold(0, u64::saturating_add), files: self.forest.paths() }
     }
 }
 
