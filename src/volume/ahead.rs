@@ -14,9 +14,6 @@ const DEPTH: u32 = 2;
 const WALKED_SHARE: u64 = 4;
 /// How far back a read may step and still be in ascending order: the kernel sends read-ahead out of order.
 const BACK_STEP: u64 = 4 << 20;
-/// Plaintext bytes that a stored byte is reckoned to give: a volume that would not fit the cache is not read ahead.
-const INFLATION: u64 = 4;
-
 /// ... and at least so many bytes.
 const WALKED_BYTES: u64 = 1 << 20;
 /// After so many files in ascending order it is not one file that is read but all of them.
@@ -55,13 +52,15 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Takes note of a read, and tells which volumes to decode ahead: those in the range (exclusive, inclusive].
+    /// Takes note of a read, and tells which volumes, at most `depth`, to decode ahead: those in the range (exclusive,
+    /// inclusive].
     fn note(
         &self,
         id: VolumeId,
         range: ByteRange,
         plain_len: u64,
         reader: Reader,
+        depth: u32,
     ) -> Option<(VolumeNumber, VolumeNumber)> {
         let mut walks = lock(&self.walks);
         let volume = id.number;
@@ -83,7 +82,7 @@ impl Ahead {
         }
         walk.file = reader.file;
         walk.walking |= walk.consumed >= (plain_len / WALKED_SHARE).max(WALKED_BYTES);
-        let ahead = id.number.0.saturating_add(DEPTH);
+        let ahead = id.number.0.saturating_add(depth);
         let target = VolumeNumber(if walk.files >= WALKED_FILES { ahead } else { ahead.min(reader.last.0) });
         if !walk.walking || walk.asked >= target {
             return None;
@@ -93,11 +92,20 @@ impl Ahead {
     }
 }
 
+/// Volumes that a cache of `room` bytes holds beside one that is read and has `plain_len` bytes of plaintext, as its
+/// neighbours in the set will have about. More of them would drive each other out before they are read.
+fn depth(room: u64, plain_len: u64) -> u32 {
+    let volumes = room / plain_len.max(1);
+    u32::try_from(volumes.saturating_sub(1)).unwrap_or(u32::MAX).min(DEPTH)
+}
+
 impl Repository {
     /// Takes note that `range` of volume `id` was read; starts decoding what a walk will need next.
     pub(super) fn note_read(&self, id: VolumeId, range: ByteRange, reader: Reader) {
         let Some(plain_len) = self.cached_members(id).map(|table| table.plain_len()) else { return };
-        if let Some((from, upto)) = self.ahead.note(id, range, plain_len, reader) {
+        if let Some((from, upto)) =
+            self.ahead.note(id, range, plain_len, reader, depth(self.window.saturating_mul(2), plain_len))
+        {
             for number in from.0.saturating_add(1)..=upto.0 {
                 self.decode_ahead(VolumeId { set: id.set, number: VolumeNumber(number) });
             }
@@ -107,9 +115,8 @@ impl Repository {
     fn decode_ahead(&self, id: VolumeId) {
         let listed = self.cached_manifest(id.set).is_some_and(|manifest| manifest.volume(id.number).is_some());
         let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
-        let fits =
-            object.is_some_and(|object| object.cold.is_none() && object.size.saturating_mul(INFLATION) <= self.window);
-        if !listed || !fits || self.cached_members(id).is_some() {
+        let thawed = object.is_some_and(|object| object.cold.is_none());
+        if !listed || !thawed || self.cached_members(id).is_some() {
             return;
         }
         let Some(repository) = self.own.upgrade() else { return };
@@ -147,7 +154,7 @@ mod tests {
     }
 
     fn read_for(ahead: &Ahead, number: u32, start: u64, len: u64, reader: Reader) -> Option<(u32, u32)> {
-        ahead.note(id(number), ByteRange::at(start, len), LEN, reader).map(|(from, upto)| (from.0, upto.0))
+        ahead.note(id(number), ByteRange::at(start, len), LEN, reader, DEPTH).map(|(from, upto)| (from.0, upto.0))
     }
 
     #[test]
@@ -159,6 +166,18 @@ mod tests {
         assert_eq!(read(&ahead, 4, 1 << 20, 1 << 20), None);
         // Not beyond the file's last volume.
         assert_eq!(read(&ahead, 5, 0, 1 << 20), None);
+    }
+
+    #[test]
+    fn no_more_is_read_ahead_than_the_cache_holds() {
+        let room = 192 << 20;
+        let depths = [1, 25, 64, 65, 96, 97, 193, 5000].map(|mib: u64| depth(room, mib << 20));
+        assert_eq!(depths, [2, 2, 2, 1, 1, 0, 0, 0]);
+        assert_eq!(depth(room, 0), 2);
+        let ahead = Ahead::default();
+        let reader = Reader { file: 1, last: VolumeNumber(6) };
+        let walk = |depth| ahead.note(id(1), ByteRange::at(0, LEN / 2), LEN, reader, depth).is_some();
+        assert!(!walk(0) && walk(1));
     }
 
     #[test]
