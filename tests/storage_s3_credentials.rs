@@ -18,12 +18,17 @@ use dupfs::types::ByteRange;
 use proxy::{Fault, Proxy};
 use s3::{KEY_ID, S3Server, SECRET};
 
-/// Runs the test `name` of this program with an empty environment but for `HOME`, no metadata service, and `variables`.
+/// Set where a test runs itself again, to do what it is about in an environment of its own.
+const CHILD: &str = "TEST_CHILD";
+
+/// Runs the test `name` of this program with an empty environment but for `HOME`, [`CHILD`], no metadata service, and
+/// `variables`.
 fn run_in(home: &Path, name: &str, variables: &[(&str, &str)]) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env_clear()
         .env("HOME", home)
+        .env(CHILD, "1")
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .envs(["DUPFS_TEST_DIR", "TMPDIR"].iter().filter_map(|v| Some((v, std::env::var_os(v)?))))
@@ -39,9 +44,14 @@ fn options() -> StoreOptions {
     StoreOptions { s3_unencrypted, s3_credentials: S3Credentials::Chain, ..StoreOptions::default() }
 }
 
-#[test]
-#[ignore = "run by the other tests in an environment of its own"]
-fn opens_what_the_environment_says() {
+fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// What children of two tests do: tell what comes of opening `TEST_URL`.
+const OPENS: &str = "credentials_come_from_the_environment_profiles_processes_and_botos_files";
+
+fn open_what_the_environment_says() {
     let location = parse_url(&std::env::var("TEST_URL").unwrap()).unwrap();
     match open(&location, &options()) {
         Ok(store) => println!("opened: {}", store.list().unwrap().len()),
@@ -49,9 +59,7 @@ fn opens_what_the_environment_says() {
     }
 }
 
-#[test]
-#[ignore = "run by the other tests in an environment of its own"]
-fn renews_from_the_changed_file() {
+fn renew_from_the_changed_file() {
     let file = Path::new(&std::env::var_os("HOME").unwrap()).join(".aws/credentials");
     let write = |id| fs::write(&file, profile("default", id)).unwrap();
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -75,13 +83,16 @@ fn profile(name: &str, id: &str) -> String {
 
 #[test]
 fn credentials_come_from_the_environment_profiles_processes_and_botos_files() {
+    if is_child() {
+        return open_what_the_environment_says();
+    }
     let server = S3Server::start();
     fs::write(server.bucket().join("o"), "x").unwrap();
     let url = format!("s3://{}/bucket", server.address);
     let home = tempfile::tempdir().unwrap();
     let opens = |variables: &[(&str, &str)]| {
         let variables: Vec<_> = variables.iter().copied().chain([("TEST_URL", &*url)]).collect();
-        run_in(home.path(), "opens_what_the_environment_says", &variables)
+        run_in(home.path(), OPENS, &variables)
     };
     let is_open = |variables: &[(&str, &str)]| {
         let told = opens(variables);
@@ -113,9 +124,16 @@ fn credentials_come_from_the_environment_profiles_processes_and_botos_files() {
 
 #[test]
 fn an_expired_session_is_renewed_from_the_profile_as_it_is_by_then() {
+    if is_child() {
+        return renew_from_the_changed_file();
+    }
     let home = tempfile::tempdir().unwrap();
     let test_dir = s3::rclone().parent().unwrap().parent().unwrap().parent().unwrap().to_owned();
-    let told = run_in(home.path(), "renews_from_the_changed_file", &[("DUPFS_TEST_DIR", test_dir.to_str().unwrap())]);
+    let told = run_in(
+        home.path(),
+        "an_expired_session_is_renewed_from_the_profile_as_it_is_by_then",
+        &[("DUPFS_TEST_DIR", test_dir.to_str().unwrap())],
+    );
     assert!(told.contains("read: hello with NEWKEY"), "{told}");
 }
 
@@ -138,10 +156,10 @@ fn a_certificate_is_refused_unless_somebody_vouches_for_it() {
     let keys =
         [("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET), ("TEST_TLS", "1"), ("TEST_URL", &url)];
     let start = Instant::now();
-    let refused = run_in(home.path(), "opens_what_the_environment_says", &keys);
+    let refused = run_in(home.path(), OPENS, &keys);
     assert!(refused.contains("certificate") && refused.contains("ca-certificates"), "{refused}");
     assert!(start.elapsed() < Duration::from_secs(8), "not retried");
     let trusting: Vec<_> = keys.into_iter().chain([("SSL_CERT_FILE", cert)]).collect();
-    let opened = run_in(home.path(), "opens_what_the_environment_says", &trusting);
+    let opened = run_in(home.path(), OPENS, &trusting);
     assert!(opened.contains("opened: 1"), "{opened}");
 }
