@@ -53,6 +53,13 @@ fn a_volume_in_glacier_is_eremote_with_the_remedy_in_the_log_and_all_else_is_ser
         assert!(told.contains(wanted), "{wanted} is not in the log\n{told}");
     }
 
+    // With bounds for sizes, all of it can be looked at, as `ls -l` does, and no size is too small.
+    let bounds = Mount::new(&world.reader().option("-osizes=bound"), "s3://bucket/p", &world.scratch.dir("mnt-bound"));
+    let shown = Tree::walk(&bounds.path().join("latest/"));
+    assert!(shown.entries.keys().eq(want.entries.keys()));
+    assert!(cold.iter().all(|path| shown.entries[path].size >= want.entries[path].size));
+    bounds.unmount();
+
     // Restored: readable without a remount.
     world.proxy.set_plan(|_| None);
     for path in &cold {
