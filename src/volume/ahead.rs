@@ -2,8 +2,8 @@
 //! walk up to its last volume, and so are many small files in path order; reads here and there are none.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::repository::{Repository, lock};
 use crate::types::{ByteRange, SetIndex, VolumeId, VolumeNumber};
@@ -90,6 +90,13 @@ impl Ahead {
         let from = std::mem::replace(&mut walk.asked, target);
         Some((from, target))
     }
+
+    /// Takes back that volumes behind `upto` were asked for: the next read asks for them again.
+    fn ask_again(&self, set: SetIndex, upto: VolumeNumber) {
+        if let Some(walk) = lock(&self.walks).get_mut(&set) {
+            walk.asked = walk.asked.min(upto).max(walk.volume);
+        }
+    }
 }
 
 /// Volumes that a cache of `room` bytes holds beside one that is read and has `plain_len` bytes of plaintext, as its
@@ -107,35 +114,50 @@ impl Repository {
             self.ahead.note(id, range, plain_len, reader, depth(self.window.saturating_mul(2), plain_len))
         {
             for number in from.0.saturating_add(1)..=upto.0 {
-                self.decode_ahead(VolumeId { set: id.set, number: VolumeNumber(number) });
+                if !self.decode_ahead(VolumeId { set: id.set, number: VolumeNumber(number) }) {
+                    self.ahead.ask_again(id.set, VolumeNumber(number.saturating_sub(1)));
+                    break;
+                }
             }
         }
     }
 
-    fn decode_ahead(&self, id: VolumeId) {
+    /// Starts decoding a volume in the background if there is any use in it; false if all workers are busy.
+    fn decode_ahead(&self, id: VolumeId) -> bool {
         let listed = self.cached_manifest(id.set).is_some_and(|manifest| manifest.volume(id.number).is_some());
         let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
         let thawed = object.is_some_and(|object| object.cold.is_none());
         if !listed || !thawed || self.cached_members(id).is_some() {
-            return;
+            return true;
         }
-        let Some(repository) = self.own.upgrade() else { return };
-        let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        if self.ahead.running.fetch_add(1, Ordering::AcqRel) >= workers {
-            self.ahead.running.fetch_sub(1, Ordering::AcqRel);
-            return;
-        }
+        let Some(repository) = self.own.upgrade() else { return true };
+        let Some(worker) = Worker::start(repository) else { return false };
         let work = move || {
             // Whoever reads the volume meets the same failure and reports it.
-            let decoded = repository.members(id);
-            repository.ahead.running.fetch_sub(1, Ordering::AcqRel);
-            if let Err(error) = decoded {
+            if let Err(error) = worker.0.members(id) {
                 log::debug!("read ahead: {error}");
             }
         };
-        if std::thread::Builder::new().name("dupfs-ahead".into()).spawn(work).is_err() {
-            self.ahead.running.fetch_sub(1, Ordering::AcqRel);
-        }
+        std::thread::Builder::new().name("dupfs-ahead".into()).spawn(work).is_ok()
+    }
+}
+
+/// A place among those that decode ahead; given back when it is dropped, however its work ended.
+struct Worker(Arc<Repository>);
+
+impl Worker {
+    /// `None` if all places are taken.
+    fn start(repository: Arc<Repository>) -> Option<Self> {
+        let places = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        let before = repository.ahead.running.fetch_add(1, Ordering::AcqRel);
+        let worker = Self(repository);
+        (before < places).then_some(worker)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.0.ahead.running.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
