@@ -1,0 +1,6 @@
+//! Feeds arbitrary bytes to the parser of `format::tar`; what it must hold to is in `format::fuzz_entry`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| dupfs::format::fuzz_entry::fuzz_tar(data));
