@@ -134,7 +134,7 @@ pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions)
     let root = match (options.time, options.path) {
         (None, None) => Root::Overview,
         (_, path) => {
-            let index = repository.collection().snapshots().iter().position(|s| std::ptr::eq(s, chosen));
+            let index = repository.collection().place_of(chosen.set);
             Root::Path(index.unwrap_or(0), path.unwrap_or_default())
         }
     };

@@ -93,8 +93,12 @@ impl Collection {
 
     /// The snapshot that ends with the set of that index; `None` if the set is incomplete or orphaned.
     pub fn snapshot_of(&self, index: SetIndex) -> Option<&Snapshot> {
-        let place = self.snapshot_of_set.get(usize::try_from(index.0).ok()?).copied()??;
-        self.snapshots.get(place)
+        self.snapshots.get(self.place_of(index)?)
+    }
+
+    /// The place in [`Self::snapshots`] of the snapshot that ends with the set of that index.
+    pub fn place_of(&self, index: SetIndex) -> Option<usize> {
+        self.snapshot_of_set.get(usize::try_from(index.0).ok()?).copied()?
     }
 
     /// The snapshot whose directory has that name.

@@ -43,13 +43,18 @@ impl FileRef {
 
     /// Bounds of the size of the version written by the set at `position`.
     pub(super) fn bounds_at(&self, position: u32) -> Option<SizeBounds> {
-        self.history.iter().find(|v| v.position == position).and_then(|v| v.bounds)
+        self.version_at(position).and_then(|v| v.bounds)
+    }
+
+    /// The version written by the set at `position`.
+    pub(super) fn version_at(&self, position: u32) -> Option<FileVersion> {
+        self.history.iter().copied().find(|v| v.position == position)
     }
 
     /// Checks that `stream`, which makes a file of `size` bytes, is the state that its set signed: the next delta was made from
     /// that.
     pub(super) fn check_base(&self, volumes: &dyn Volumes, stream: &Stream, size: u64) -> Result<(), ContentError> {
-        let Some(version) = self.history.iter().find(|v| v.position == stream.position) else { return Ok(()) };
+        let Some(version) = self.version_at(stream.position) else { return Ok(()) };
         let fits = version.bounds.is_none_or(|b| b.contains(size));
         if fits && (version.mtime == stream.meta.mtime || stream.is_signed(volumes, self)?) {
             return Ok(());

@@ -12,7 +12,7 @@ use crate::format::FormatError;
 use crate::format::sigtar::{self, SIG_HEADER_LEN, SigChange, SigHeader};
 use crate::format::tar::{TarEntry, TarLimits, TarSink, TarWalker};
 use crate::types::ArchivePath;
-use crate::volume::VolumeError;
+use crate::volume::{VolumeError, feed};
 
 /// Strong sums are the first bytes of MD4; duplicity writes eight of them (FORMAT.md 5).
 const MD4_LEN: usize = 16;
@@ -45,18 +45,7 @@ impl<'a> Proof<'a> {
     /// [`VolumeError`] when it cannot be read or is no tar archive.
     pub(super) fn read(&mut self, object: &str, plain: &mut dyn Read) -> Result<(), VolumeError> {
         let mut walker = TarWalker::new(TarLimits::default());
-        let mut chunk = vec![0; 256 << 10];
-        loop {
-            match plain.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(n) => {
-                    let fed = walker.feed(chunk.get(..n).unwrap_or(&[]), self);
-                    fed.map_err(|e| VolumeError::from_format(object, &e))?;
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(VolumeError::from_io(object, &e)),
-            }
-        }
+        feed(object, plain, &mut |chunk| walker.feed(chunk, self))?;
         walker.finish().map_err(|e| VolumeError::from_format(object, &e))
     }
 

@@ -100,7 +100,7 @@ impl Stream {
             if !stream.is_signed(volumes, file)? {
                 return Err(finder.mixed());
             }
-            let version = file.history.iter().find(|v| v.position == position);
+            let version = file.version_at(position);
             stream.meta = version.and_then(|v| file.line.table().meta(v.id)).unwrap_or(stream.meta);
         }
         Ok(stream)
@@ -143,7 +143,7 @@ impl Stream {
         let bounds = file.bounds_at(position)?;
         let sure = bounds.min / PART;
         let set = file.line.set_at(position)?;
-        let version = file.history.iter().find(|v| v.position == position)?;
+        let version = file.version_at(position)?;
         let meta = file.line.table().meta(version.id)?;
         let (kind, layout) = (DiffKind::Snapshot, Layout::Assumed { sure });
         Some(Self { set, kind, len: bounds.max, meta, position, layout, settled: OnceLock::new() })

@@ -10,7 +10,7 @@ use crate::format::FormatError;
 use crate::format::difftar::DiffKind;
 use crate::format::sigtar::{SigChange, SigEntry, SigtarReader, SigtarSink, SizeBounds};
 use crate::types::{ArchivePath, Classified, EntryMeta, ErrorClass, SetIndex, VolumeId};
-use crate::volume::{MemberTable, Repository, Run, VolumeError};
+use crate::volume::{MemberTable, Repository, Run, VolumeError, feed};
 
 /// The entries of one set, verified and ready to enter the table.
 #[derive(Debug, Default)]
@@ -89,17 +89,7 @@ fn from_signatures(repository: &Repository, set: SetIndex) -> Result<Staged, Vol
 
 fn read_sigtar(object: &str, plain: &mut dyn Read, staged: &mut Staged) -> Result<(), VolumeError> {
     let mut reader = SigtarReader::default();
-    let mut chunk = vec![0; 256 << 10];
-    loop {
-        match plain.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(n) => {
-                reader.feed(chunk.get(..n).unwrap_or(&[]), staged).map_err(|e| VolumeError::from_format(object, &e))?
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(VolumeError::from_io(object, &e)),
-        }
-    }
+    feed(object, plain, &mut |chunk| reader.feed(chunk, staged))?;
     reader.finish().map_err(|e| VolumeError::from_format(object, &e))
 }
 

@@ -87,8 +87,7 @@ impl TreeFs {
     pub fn new(repository: Arc<Repository>, options: TreeOptions) -> Result<Self, FsError> {
         let collection = repository.collection();
         let tags = Tags::new(collection.snapshots());
-        let latest =
-            collection.latest().and_then(|latest| collection.snapshots().iter().position(|s| std::ptr::eq(s, latest)));
+        let latest = collection.latest().and_then(|latest| collection.place_of(latest.set));
         let mut fs = Self {
             forest: Forest::default(),
             content: Content::new(options.plan_bytes),

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::repository::{Repository, lock};
+use super::repository::Repository;
+use crate::storage::sync::lock;
 use crate::types::{ByteRange, SetIndex, VolumeId, VolumeNumber};
 
 /// Volumes decoded ahead of the reader.

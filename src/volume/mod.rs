@@ -15,6 +15,8 @@ mod verified;
 
 pub use ahead::Reader;
 pub use error::VolumeError;
+pub(crate) use pass::feed;
+
 pub use members::{MemberTable, Part, Run};
 pub use repository::{Repository, RepositoryLimits};
 pub use source::{AtHand, Volumes};

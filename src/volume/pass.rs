@@ -95,10 +95,13 @@ pub(super) fn stream_object(
         Some(HashKind::Md5) => Hasher::Md5(Md5::new()),
     };
     let mut hashing = HashingReader { input, hasher };
-    let decoded = decoder
-        .open(name, Box::new(&mut hashing))
-        .map_err(|e| VolumeError::from_codec(name, &e))
-        .and_then(|mut plain| consume(&mut *plain));
+    let decoded = decoder.open(name, Box::new(&mut hashing)).map_err(|e| VolumeError::from_codec(name, &e)).and_then(
+        |mut plain| {
+            consume(&mut *plain)?;
+            // The decoder vouches for what was consumed only at the end of the stream.
+            io::copy(&mut plain, &mut io::sink()).map(drop).map_err(|e| VolumeError::from_io(name, &e))
+        },
+    );
     match decoded {
         Ok(()) => hashing.finish(name, expected),
         Err(error) if error.class() == ErrorClass::Corrupt => {
@@ -146,6 +149,25 @@ fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink)
     }
     walker.finish().map_err(|e| VolumeError::from_format(object, &e))?;
     Ok(members.builder.finish(plain_len))
+}
+
+/// Hands the plaintext of `object` to `take` in pieces, to its end.
+///
+/// # Errors
+/// [`VolumeError`] when it cannot be read, or what `take` says is wrong with it.
+pub(crate) fn feed(
+    object: &str,
+    plain: &mut dyn Read,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), FormatError>,
+) -> Result<(), VolumeError> {
+    let mut chunk = vec![0; BLOCK];
+    loop {
+        let filled = fill(plain, &mut chunk).map_err(|e| VolumeError::from_io(object, &e))?;
+        take(chunk.get(..filled).unwrap_or(&[])).map_err(|e| VolumeError::from_format(object, &e))?;
+        if filled < BLOCK {
+            return Ok(());
+        }
+    }
 }
 
 /// Fills `buf` as far as the stream goes; shorter only at its verified end.

@@ -6,7 +6,8 @@ use super::ahead::Reader;
 use super::error::VolumeError;
 use super::members::MemberTable;
 use super::pass::{self, BLOCK, BlockSink};
-use super::repository::{Repository, lock};
+use super::repository::Repository;
+use crate::storage::sync::lock;
 use crate::types::{ByteRange, VolumeId};
 
 /// Blocks of plaintext, in order.

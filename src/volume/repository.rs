@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
@@ -14,6 +14,7 @@ use crate::cache::{BlockCache, ByteLru, CacheConfig, Flight};
 use crate::codec::Decoder;
 use crate::collection::{BackupSet, Collection};
 use crate::format::manifest::{Manifest, ManifestVolume};
+use crate::storage::sync::lock;
 use crate::storage::{ObjectInfo, ObjectStore};
 use crate::types::{ByteRange, SetIndex, VolumeId};
 
@@ -162,11 +163,9 @@ impl Repository {
 
     fn read_manifest(&self, object: &ObjectInfo) -> Result<Manifest, VolumeError> {
         let mut manifest = None;
-        self.stream(object, None, &mut |plain| {
+        self.stream(object, &mut |plain| {
             let read = Manifest::read(plain).map_err(|e| VolumeError::from_format(&object.name, &e))?;
             manifest = Some(read);
-            // The decoder vouches for the bytes only at the end of the stream.
-            std::io::copy(plain, &mut std::io::sink()).map_err(|e| VolumeError::from_io(&object.name, &e))?;
             Ok(())
         })?;
         manifest.ok_or_else(|| VolumeError::object(&object.name, crate::types::ErrorClass::Corrupt, "it is empty"))
@@ -182,14 +181,8 @@ impl Repository {
         set: SetIndex,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        let record = self.set(set)?;
-        let missing = || VolumeError::NoSignatures { set: record.label().into() };
-        let object = record.signatures.as_ref().ok_or_else(missing)?;
-        self.stream(object, None, &mut |plain| {
-            consume(&object.name, plain)?;
-            std::io::copy(plain, &mut std::io::sink()).map_err(|e| VolumeError::from_io(&object.name, &e))?;
-            Ok(())
-        })
+        let object = self.signatures_object(set)?;
+        self.stream(object, &mut |plain| consume(&object.name, plain))
     }
 
     /// Streams the first plaintext of the set's signature archive into `consume`, fetching no more than a small part of
@@ -202,9 +195,7 @@ impl Repository {
         set: SetIndex,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        let record = self.set(set)?;
-        let missing = || VolumeError::NoSignatures { set: record.label().into() };
-        let object = record.signatures.as_ref().ok_or_else(missing)?;
+        let object = self.signatures_object(set)?;
         let head = ByteRange::at(0, object.size.min(PEEK));
         let input = self.store.open(object, head).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
         let mut plain =
@@ -212,13 +203,18 @@ impl Repository {
         consume(&object.name, &mut *plain)
     }
 
+    fn signatures_object(&self, set: SetIndex) -> Result<&ObjectInfo, VolumeError> {
+        let record = self.set(set)?;
+        record.signatures.as_ref().ok_or_else(|| VolumeError::NoSignatures { set: record.label().into() })
+    }
+
+    /// Streams an object that no manifest gives a hash of.
     fn stream(
         &self,
         object: &ObjectInfo,
-        expected: Option<&ExpectedHash>,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        pass::stream_object(&*self.store, &self.decoder, object, expected, consume)
+        pass::stream_object(&*self.store, &self.decoder, object, None, consume)
     }
 
     /// The volume's object in the store and the hash its manifest gives.
@@ -234,9 +230,4 @@ impl Repository {
 
 fn expected_hash(listed: &ManifestVolume) -> Option<ExpectedHash> {
     listed.hash.as_ref().map(|(kind, digest)| ExpectedHash { kind: *kind, digest: digest.clone() })
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // The guarded maps are valid after every single operation, so a panic elsewhere does not spoil them.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::repository::lock;
+use crate::storage::sync::lock;
 use crate::types::VolumeId;
 
 /// For each volume that was verified, the pass whose copy of each block counts.
