@@ -4,6 +4,7 @@ import argparse
 import datetime
 import json
 import os
+import signal
 import sys
 
 import corpora
@@ -67,19 +68,31 @@ def main():
     unknown = [name for name in args.rows if name not in ROWS]
     if unknown:
         parser.error(f'no row {unknown[0]}: there are {", ".join(ROWS)}')
+    table.check(args.page)
     box = Box(os.environ['DUPFS_BENCH_DIR'], programs(), os.environ['DUPFS_TEST_DIR'])
     kept = box.path('results.json')
     results = json.load(open(kept, encoding='utf-8')) if os.path.exists(kept) else {}
-    for name in args.rows or ROWS:
-        print(f'\n== {name}: {ROWS[name].title}', flush=True)
-        results[name] = measured(Bench(box), ROWS[name], args.rounds)
-        with open(kept, 'w', encoding='utf-8') as file:
-            json.dump(results, file, indent=1)
-        print(table.summary(ROWS[name], results[name]), flush=True)
+    try:
+        measure(box, args.rows or ROWS, args.rounds, results, kept)
+    finally:
+        # the agent that gpg started for the key
+        run(['gpgconf', '--kill', 'all'], env=box.env)
     table.write(args.page, ROWS, results)
 
 
+def measure(box, names, rounds, results, kept):
+    """Runs the rows, keeping each one's values as soon as it has them."""
+    for name in names:
+        print(f'\n== {name}: {ROWS[name].title}', flush=True)
+        results[name] = measured(Bench(box), ROWS[name], rounds)
+        with open(kept, 'w', encoding='utf-8') as file:
+            json.dump(results, file, indent=1)
+        print(table.summary(ROWS[name], results[name]), flush=True)
+
+
 if __name__ == '__main__':
+    # so that what is mounted is unmounted
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main()
     except Failure as failure:

@@ -13,14 +13,13 @@ class Failure(Exception):
     """A step that did not work: one line for the user."""
 
 
-def run(command, env=None, ok=(0,), cwd=None, quiet=True):
-    """Runs a command and returns what it printed; stops the benchmark if it fails."""
-    done = subprocess.run(command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if quiet else None,
-                          stderr=subprocess.PIPE)
-    if done.returncode not in ok:
+def run(command, env=None, cwd=None, discard=False):
+    """Runs a command and returns what it printed, or nothing of it with `discard`; stops the benchmark if it fails."""
+    done = subprocess.run(command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
+                          stdout=subprocess.DEVNULL if discard else subprocess.PIPE)
+    if done.returncode:
         said = done.stderr.decode(errors='replace').strip().splitlines()
-        shown = command if isinstance(command, str) else ' '.join(command)
-        raise Failure(f'`{shown}` ended with {done.returncode}: {said[-1] if said else "without a word"}')
+        raise Failure(f'`{" ".join(command)}` ended with {done.returncode}: {said[-1] if said else "without a word"}')
     return done.stdout or b''
 
 

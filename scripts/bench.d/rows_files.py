@@ -5,7 +5,7 @@ import shutil
 
 import corpora
 import trees
-from box import run
+from box import Failure, run
 from measure import below, faster, row, within
 
 BIG, SMALL = 'var/backups/dump.sql', 'etc/app/settings.xml'
@@ -19,7 +19,7 @@ def restore(box, corpus, clock, wanted, *options):
     if os.path.isdir(wanted):
         trees.check_same(target, wanted)
     elif not trees.same_file(target, wanted):
-        raise SystemExit(f'bench: duplicity restored other bytes than {wanted}')
+        raise Failure(f'duplicity restored other bytes than {wanted}')
 
 
 @row('list', 'mount + full listing, cold', 5, faster('dupfs', 'duplicity', 15))
@@ -33,7 +33,7 @@ def listing(bench, rec):
         with rec.clock('duplicity'):
             count = corpora.listed(box, corpus)
         if names.count(b'\n') != count:
-            raise SystemExit(f'bench: {names.count(10)} names in the mount, duplicity lists {count}')
+            raise Failure(f'{names.count(10)} names in the mount, duplicity lists {count}')
 
 
 @row('stat', 'mount + `find -ls`, cold (exact sizes need every volume; `-o sizes=bound` needs none)', 3)
@@ -43,10 +43,10 @@ def stat(bench, rec):
         for name, options in (('dupfs', []), ('dupfs -o sizes=bound', ['-o', 'sizes=bound'])):
             cache = box.new_cache()
             with rec.clock(name) as clock, box.dupfs(corpus, *options, cache=cache) as mount:
-                run(['find', mount / 'latest/', '-ls'])
+                run(['find', mount / 'latest/', '-ls'], discard=True)
                 clock.stop(mount)
         with rec.clock("restic's mount") as clock, restic_mount(bench) as mount:
-            run(['find', restic_tree(mount), '-ls'])
+            run(['find', restic_tree(mount), '-ls'], discard=True)
             clock.stop(mount)
 
 
@@ -64,7 +64,7 @@ def small_file(bench, rec):
         needed = [os.path.join(corpus.repository, name) for name in volumes] + corpus.objects('manifest') + corpus.objects('signatures')
         rec.add('bytes of manifests, signatures and one volume', sum(map(os.path.getsize, needed)))
         if data != open(os.path.join(corpus.newest, SMALL), 'rb').read():
-            raise SystemExit(f'bench: {SMALL} has other bytes in the mount')
+            raise Failure(f'{SMALL} has other bytes in the mount')
         restore(box, corpus, rec.clock('duplicity'), os.path.join(corpus.newest, SMALL), '--path-to-restore', SMALL)
 
 
@@ -78,7 +78,7 @@ def tail(bench, rec):
             clock.stop(mount)
             rec.add('bytes fetched', mount.cost()[1])
         if data != run(['tail', '-c', '4096', os.path.join(corpus.newest, BIG)]):
-            raise SystemExit(f'bench: {BIG} has another end in the mount')
+            raise Failure(f'{BIG} has another end in the mount')
         restore(box, corpus, rec.clock('duplicity'), os.path.join(corpus.newest, BIG), '--path-to-restore', BIG)
 
 
@@ -191,7 +191,7 @@ def deltas(bench, rec):
                     run(['dd', f'if={path}', 'of=/dev/null', 'bs=1M'])
                 rec.add(f'bytes fetched, {name}', mount.cost()[1])
                 if i == 0 and not trees.same_file(path, os.path.join(tree, BIG)):
-                    raise SystemExit(f'bench: {path} has other bytes than the source')
+                    raise Failure(f'{path} has other bytes than the source')
 
 
 @row('deep', 'mount + a 20 MB file 30 increments deep, cold', 3, faster('dupfs', 'duplicity', 10))
@@ -205,7 +205,7 @@ def deep(bench, rec):
             clock.stop(mount)
             rec.add('bytes fetched', mount.cost()[1])
         if not trees.same_file(target, wanted):
-            raise SystemExit('bench: log/journal.db has other bytes in the mount')
+            raise Failure('log/journal.db has other bytes in the mount')
         restore(box, corpus, rec.clock('duplicity'), wanted, '--path-to-restore', 'log/journal.db')
 
 
@@ -230,7 +230,7 @@ def reread(bench, rec):
     with box.dupfs(corpus) as mount, bare(bench, 1, 1, 0, size, size) as computed:
         ours = mount / f'latest/{BIG}'
         if not trees.same_file(ours, plain):
-            raise SystemExit(f'bench: {BIG} has other bytes in the mount')
+            raise Failure(f'{BIG} has other bytes in the mount')
         for _ in rec.each_round():
             for name, path in (('dupfs', ours), ('the plain file', plain), ('bare FUSE', computed / 'd0000/f000000')):
                 run(['dd', f'if={path}', 'of=/dev/null', 'bs=1M'])

@@ -48,13 +48,13 @@ def million_find(bench, rec):
     for _ in rec.each_round():
         with box.dupfs(corpus, cache=cache) as mount:
             with rec.clock('dupfs', mount):
-                run(['find', mount / 'latest/', '-ls'])
+                run(['find', mount / 'latest/', '-ls'], discard=True)
             rec.add('peak memory', mount.peak_memory())
-        run(['find', corpus.newest, '-ls'])
+        run(['find', corpus.newest, '-ls'], discard=True)
         with box.served(['bindfs', '-f', corpus.newest], 'mnt/bindfs') as mount, rec.clock('bindfs', mount):
-            run(['find', mount.path, '-ls'])
+            run(['find', mount.path, '-ls'], discard=True)
         with bare(bench, 820, 988, 197_939, 100, 400) as mount, rec.clock('bare FUSE', mount):
-            run(['find', mount.path, '-ls'])
+            run(['find', mount.path, '-ls'], discard=True)
 
 
 @row('wide', 'a directory of 200,000 entries, `ls -f`, tree read: time an entry', 3, within('dupfs', 'directories of 1,000', 2))
@@ -110,7 +110,7 @@ def many(bench, rec, name):
     for _ in rec.each_round():
         cache = box.new_cache()
         with rec.clock('dupfs') as clock, box.dupfs(corpus, cache=cache) as mount:
-            run(['find', mount / 'latest/'])
+            run(['find', mount / 'latest/'], discard=True)
             clock.stop(mount)
             rec.add('peak memory', mount.peak_memory())
             trees.check_same(mount / 'latest/d0001', os.path.join(corpus.newest, 'd0001'))

@@ -4,6 +4,7 @@ import json
 import os
 import statistics
 
+from box import Failure
 from measure import middle_of, processor_of, show
 
 BEGIN, END = '<!-- scripts/bench writes from here', '<!-- to here -->'
@@ -56,7 +57,18 @@ def lines(rows, results):
     for name in rows:
         if name in results:
             r = results[name]
-            yield f'{name}: {r["rounds"]} rounds, {r["date"]} UTC, commit {r["commit"]}, load {r["load"][0]:.1f} before and {r["load"][1]:.1f} after.  '
+            rounds = f'{r["rounds"]} round{"s" if r["rounds"] > 1 else ""}'
+            yield f'{name}: {rounds}, {r["date"]} UTC, commit {r["commit"]}, load {r["load"][0]:.1f} before and {r["load"][1]:.1f} after.  '
+
+
+def check(page):
+    """Stops before hours of measuring if the page has no place for the table."""
+    if not os.path.exists(page):
+        raise Failure(f'there is no {page}')
+    with open(page, encoding='utf-8') as file:
+        text = file.read()
+    if BEGIN not in text or END not in text:
+        raise Failure(f'{page} has no line that begins with `{BEGIN}`, or none `{END}` after it')
 
 
 def write(page, rows, results):

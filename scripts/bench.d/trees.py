@@ -5,6 +5,8 @@ import random
 import shutil
 import stat
 
+from box import Failure
+
 KIB = 1024
 EPOCH = 1_768_700_000  # 2026-01-18; a day later for each state
 DAY = 86_400
@@ -195,8 +197,8 @@ def check_same(got, wanted, ignore_dir_times=False):
     have, want = listing(got, ignore_dir_times), listing(wanted, ignore_dir_times)
     if have != want:
         odd = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
-        raise SystemExit(f'bench: {got} is not {wanted}: {len(odd)} entries differ, such as {odd[0]}: '
+        raise Failure(f'{got} is not {wanted}: {len(odd)} entries differ, such as {odd[0]}: '
                          f'{have.get(odd[0])} for {want.get(odd[0])}')
     for name, (mode, _, _) in want.items():
         if stat.S_ISREG(mode) and not same_file(os.path.join(got, name), os.path.join(wanted, name)):
-            raise SystemExit(f'bench: {os.path.join(got, name)} has other bytes than {os.path.join(wanted, name)}')
+            raise Failure(f'{os.path.join(got, name)} has other bytes than {os.path.join(wanted, name)}')
