@@ -14,7 +14,8 @@ use crate::volume::Repository;
 /// One line of sets and the table of versions over it.
 #[derive(Debug)]
 pub struct Line {
-    sets: Arc<[SetIndex]>,
+    /// Grows when a later listing shows a set that continues the line.
+    sets: RwLock<Arc<[SetIndex]>>,
     table: RwLock<Table>,
     flight: Flight<(), (), TreeError>,
     /// The position that cannot be loaded, and why, where trying again cannot help.
@@ -23,12 +24,22 @@ pub struct Line {
 
 impl Line {
     fn new(sets: Arc<[SetIndex]>) -> Self {
-        Self { sets, table: RwLock::default(), flight: Flight::new(), failed: Mutex::new(None) }
+        Self { sets: RwLock::new(sets), table: RwLock::default(), flight: Flight::new(), failed: Mutex::new(None) }
     }
 
     /// The set at `position`.
     pub fn set_at(&self, position: u32) -> Option<SetIndex> {
-        self.sets.get(position as usize).copied()
+        self.sets.read().unwrap_or_else(PoisonError::into_inner).get(position as usize).copied()
+    }
+
+    fn grow(&self, sets: &Arc<[SetIndex]>) {
+        let known = self.sets.read().unwrap_or_else(PoisonError::into_inner).len();
+        if sets.len() > known {
+            let mut own = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+            if sets.len() > own.len() {
+                *own = Arc::clone(sets);
+            }
+        }
     }
 
     /// The table as far as it is loaded. Hold the guard for in-memory work only.
@@ -131,10 +142,14 @@ pub struct Forest {
 }
 
 impl Forest {
-    /// The line numbered `number` over `sets`; made at its first use.
+    /// The line numbered `number` over `sets`; made at its first use. It grows with `sets`, which always begin with those that the
+    /// line had before.
     pub fn line(&self, number: usize, sets: &Arc<[SetIndex]>) -> Arc<Line> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lines.entry(number).or_insert_with(|| Arc::new(Line::new(Arc::clone(sets)))))
+        let line = Arc::clone(lines.entry(number).or_insert_with(|| Arc::new(Line::new(Arc::clone(sets)))));
+        drop(lines);
+        line.grow(sets);
+        line
     }
 
     /// Number of paths known so far.

@@ -267,6 +267,11 @@ impl Table {
             .collect()
     }
 
+    /// What all sets that are loaded say of `node`, newest first, deletions too.
+    pub fn versions_of(&self, node: NodeId) -> impl Iterator<Item = VersionId> + '_ {
+        self.version_chain(node, NONE).map(|(id, _)| id)
+    }
+
     /// Metadata of a version; `None` for deletions.
     pub fn meta(&self, id: VersionId) -> Option<EntryMeta> {
         let v = self.versions.get(index(id.0))?;

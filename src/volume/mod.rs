@@ -9,6 +9,7 @@ mod error;
 mod members;
 mod pass;
 mod read;
+mod refresh;
 mod repository;
 mod source;
 mod verified;
@@ -18,5 +19,6 @@ pub use error::VolumeError;
 pub(crate) use pass::feed;
 
 pub use members::{MemberTable, Part, Run};
+pub use refresh::{RefreshError, Refreshed};
 pub use repository::{Repository, RepositoryLimits};
 pub use source::{AtHand, Volumes};
