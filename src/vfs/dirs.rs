@@ -29,7 +29,9 @@ impl TreeFs {
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         match dir {
-            Inode::Latest => Err(FsError::NotDir),
+            Inode::Latest(_) | Inode::AtLink(_) => Err(FsError::NotDir),
+            // Every time string is there; nobody could list them.
+            Inode::At => Ok(()),
             Inode::Root => self.list_root(offset, wait, emit),
             Inode::Snapshots => {
                 let names = self.repository.collection().snapshots().iter().enumerate();
@@ -54,8 +56,9 @@ impl TreeFs {
                 vec![(Inode::Node(*snapshot, *node), kind, name)]
             }
             RootNode::Overview | RootNode::Dir(..) => {
-                let latest = self.latest.map(|_| (Inode::Latest, NodeKind::Symlink, &b"latest"[..]));
-                latest.into_iter().chain([(Inode::Snapshots, NodeKind::Dir, &b"snapshots"[..])]).collect()
+                let latest = self.latest.map(|latest| (Inode::Latest(latest), NodeKind::Symlink, &b"latest"[..]));
+                let dirs = [(Inode::Snapshots, &b"snapshots"[..]), (Inode::At, b"at")];
+                latest.into_iter().chain(dirs.map(|(inode, name)| (inode, NodeKind::Dir, name))).collect()
             }
         };
         for (next_offset, (inode, kind, name)) in (1u64..).zip(entries) {
@@ -104,8 +107,8 @@ impl TreeFs {
 
     pub(super) fn parent_of(&self, dir: Inode) -> Result<Ino, FsError> {
         let parent = match dir {
-            Inode::Root | Inode::Snapshots => Inode::Root,
-            Inode::Latest => return Err(FsError::NotDir),
+            Inode::Root | Inode::Snapshots | Inode::At => Inode::Root,
+            Inode::Latest(_) | Inode::AtLink(_) => return Err(FsError::NotDir),
             Inode::Node(..) if self.number(dir) == super::ops::ROOT_INO => return Ok(super::ops::ROOT_INO),
             Inode::Node(_, NodeId::ROOT) => Inode::Snapshots,
             Inode::Node(snapshot, node) => {

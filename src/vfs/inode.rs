@@ -9,8 +9,12 @@ use crate::tree::NodeId;
 
 /// The directory of all snapshots.
 pub(super) const SNAPSHOTS_INO: Ino = 2;
-/// The symbolic link to the newest snapshot.
-pub(super) const LATEST_INO: Ino = 3;
+/// The directory of time strings.
+pub(super) const AT_INO: Ino = 4;
+
+/// Lower halves of links that lead to a snapshot's root. No table has so many nodes: it would take hundreds of gigabytes.
+const LATEST_LINK: u32 = u32::MAX - 1;
+const AT_LINK: u32 = u32::MAX;
 
 /// What an inode number stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +23,12 @@ pub(super) enum Inode {
     Root,
     /// `snapshots/`.
     Snapshots,
-    /// `latest`.
-    Latest,
+    /// `latest`, which leads to this snapshot. The number says where to, as the kernel keeps the targets of links.
+    Latest(usize),
+    /// `at/`.
+    At,
+    /// Any name in `at/` that leads to this snapshot.
+    AtLink(usize),
     /// A node in a snapshot (an index into the collection's snapshots).
     Node(usize, NodeId),
 }
@@ -54,12 +62,16 @@ impl Tags {
         match inode {
             Inode::Root => ROOT_INO,
             Inode::Snapshots => SNAPSHOTS_INO,
-            Inode::Latest => LATEST_INO,
-            Inode::Node(snapshot, node) => {
-                let tag = self.tags.get(snapshot).copied().unwrap_or(0);
-                (u64::from(tag) << 32) | u64::from(node.0)
-            }
+            Inode::At => AT_INO,
+            Inode::Latest(snapshot) => self.tagged(snapshot, LATEST_LINK),
+            Inode::AtLink(snapshot) => self.tagged(snapshot, AT_LINK),
+            Inode::Node(snapshot, node) => self.tagged(snapshot, node.0),
         }
+    }
+
+    fn tagged(&self, snapshot: usize, low: u32) -> Ino {
+        let tag = self.tags.get(snapshot).copied().unwrap_or(0);
+        (u64::from(tag) << 32) | u64::from(low)
     }
 
     /// What `ino` stands for; `None` if it was never given out.
@@ -68,9 +80,13 @@ impl Tags {
         match (tag, ino) {
             (0, ROOT_INO) => Some(Inode::Root),
             (0, SNAPSHOTS_INO) => Some(Inode::Snapshots),
-            (0, LATEST_INO) => Some(Inode::Latest),
+            (0, AT_INO) => Some(Inode::At),
             (0, _) => None,
-            _ => self.by_tag.get(&tag).map(|&snapshot| Inode::Node(snapshot, NodeId(low))),
+            _ => self.by_tag.get(&tag).map(|&snapshot| match low {
+                LATEST_LINK => Inode::Latest(snapshot),
+                AT_LINK => Inode::AtLink(snapshot),
+                node => Inode::Node(snapshot, NodeId(node)),
+            }),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Rank 6: what a file system answers: lookup, getattr, readdir, open, read. No FUSE types.
 
+mod at;
 mod dirs;
 mod error;
 mod inode;

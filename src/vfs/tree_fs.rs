@@ -228,8 +228,8 @@ impl TreeFs {
     fn node_of(&self, ino: Ino) -> Result<(usize, NodeId), FsError> {
         match self.resolve(ino)? {
             Inode::Node(snapshot, node) => Ok((snapshot, node)),
-            Inode::Root | Inode::Snapshots => Err(FsError::IsDir),
-            Inode::Latest => Err(FsError::failed(ErrorClass::Invalid, "latest is a symbolic link")),
+            Inode::Root | Inode::Snapshots | Inode::At => Err(FsError::IsDir),
+            Inode::Latest(_) | Inode::AtLink(_) => Err(FsError::failed(ErrorClass::Invalid, "is a symbolic link")),
         }
     }
 }
@@ -326,6 +326,6 @@ pub(super) fn content_error(error: &ContentError) -> FsError {
 pub(super) fn ttl(inode: Inode) -> Duration {
     match inode {
         Inode::Node(..) => FOREVER,
-        Inode::Root | Inode::Snapshots | Inode::Latest => SOON,
+        Inode::Root | Inode::Snapshots | Inode::Latest(_) | Inode::At | Inode::AtLink(_) => SOON,
     }
 }
