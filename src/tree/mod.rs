@@ -1,9 +1,11 @@
 //! Rank 4: signature archives to one table of versions per path, shared by all snapshots of a line of sets.
 
 mod gap;
+mod grow;
 mod line;
 mod load;
 mod side;
+mod staged;
 mod table;
 
 use crate::cache::FlightFailure;
@@ -49,3 +51,6 @@ impl Classified for TreeError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

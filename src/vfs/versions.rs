@@ -43,6 +43,8 @@ impl Stalled {
 struct Branch {
     number: usize,
     line: Arc<Line>,
+    /// How many of its sets are looked at: what a later listing brought, and a set that is just entering, is not.
+    depth: u32,
     /// Why not all of it is there.
     failed: Option<FsError>,
 }
@@ -89,7 +91,8 @@ impl TreeFs {
                     failed = Some(error);
                 }
             }
-            branches.push(Branch { number, line, failed });
+            let depth = depth.min(line.table().depth());
+            branches.push(Branch { number, line, depth, failed });
         }
         Ok(Branches { view, branches })
     }
@@ -253,7 +256,7 @@ impl Branches {
         let of = |branch: &Branch| {
             let table = branch.line.table();
             let node = table.find(path);
-            let versions = node.into_iter().flat_map(|node| table.versions_of(node));
+            let versions = node.into_iter().flat_map(|node| table.history(node, branch.depth));
             versions.filter_map(|version| table.meta(version)).collect::<Vec<_>>()
         };
         self.branches.iter().flat_map(of).collect()
@@ -281,7 +284,7 @@ impl Branches {
             Some(error) => Some((crate::types::Classified::class(error), error.to_string())),
             None => {
                 let table = branch.line.table();
-                gap(&table, table.depth())
+                gap(&table, branch.depth)
             }
         })
     }
@@ -291,7 +294,7 @@ impl Branch {
     fn child(&self, path: &ArchivePath, name: &[u8]) -> Option<NodeId> {
         let table = self.line.table();
         let child = table.child(table.find(path)?, name)?;
-        was_there(&table, child).then_some(child)
+        was_there(&table, child, self.depth).then_some(child)
     }
 
     /// Some children that `path` ever had, in the table's order, after `last`.
@@ -303,7 +306,7 @@ impl Branch {
         };
         let mut batch = Vec::new();
         while let Some(node) = next.filter(|_| batch.len() < BATCH) {
-            if was_there(&table, node) {
+            if was_there(&table, node, self.depth) {
                 batch.push((node, table.name(node).to_vec()));
             }
             next = table.next_sibling(node);
@@ -316,7 +319,7 @@ impl Branch {
             let table = self.line.table();
             let Some(node) = table.find(path) else { return Vec::new() };
             let of = |version| Some((table.position(version)?, node, table.meta(version).map(|meta| meta.kind)));
-            table.versions_of(node).filter_map(of).collect()
+            table.history(node, self.depth).filter_map(of).collect()
         };
         let mut versions = Vec::new();
         let mut before = None;
@@ -339,7 +342,16 @@ impl Branch {
     }
 }
 
-/// Whether any set had something at `node` or below it.
-fn was_there(table: &Table, node: NodeId) -> bool {
-    table.first_child(node).is_some() || table.versions_of(node).any(|version| table.meta(version).is_some())
+/// Whether any of the first `depth` sets had something at `node` or, where none describes it, below it.
+fn was_there(table: &Table, node: NodeId, depth: u32) -> bool {
+    // Not recursive: a path can be deeper than a stack.
+    let mut pending = vec![node];
+    while let Some(node) = pending.pop() {
+        if table.history(node, depth).any(|version| table.meta(version).is_some()) {
+            return true;
+        }
+        let children = std::iter::successors(table.first_child(node), |child| table.next_sibling(*child));
+        pending.extend(children);
+    }
+    false
 }
