@@ -38,6 +38,7 @@ pub(super) fn run(app: &App<'_>, cli: &Cli, args: &MountArgs, own: &[OsString]) 
     }
     let end = mounted.wait()?;
     drop(watch);
+    ready.fs.finish();
     if let Some(cost) = ready.fs.cost() {
         log::info!("{cost}");
     }

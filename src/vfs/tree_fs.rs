@@ -304,6 +304,13 @@ impl FileSystem for TreeFs {
         Some(self.repository.cost())
     }
 
+    fn finish(&self) {
+        self.forest.finish();
+        if let Some(index) = self.repository.index() {
+            index.flush();
+        }
+    }
+
     fn stats(&self) -> FsStats {
         let sets = self.repository.collection().sets();
         let objects = sets.iter().flat_map(|s| s.volumes.values().chain(&s.manifest).chain(&s.signatures));
