@@ -41,6 +41,7 @@ pub(super) fn run(app: &App<'_>, cli: &Cli, args: &MountArgs, own: &[OsString]) 
     }
     let end = mounted.wait()?;
     drop((watch, refresh));
+    ready.fs.finish();
     if let Some(cost) = ready.fs.cost() {
         log::info!("{cost}");
     }

@@ -128,13 +128,17 @@ pub struct OwnerArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Cache")]
 pub struct CacheArgs {
-    /// Where the sealed cache of decoded data is [default: $XDG_CACHE_HOME/dupfs]
+    /// Where the index and the sealed cache of decoded data are [default: $XDG_CACHE_HOME/dupfs]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 
     /// Bytes of decoded data to keep on disk, sealed; 0 for none [default: 2G]
     #[arg(long, value_name = "BYTES")]
     pub cache_size: Option<Bytes>,
+
+    /// Keep nothing of what is learnt (names, sizes, places in volumes) on disk for the next time, and use nothing of it
+    #[arg(long)]
+    pub no_index: bool,
 
     /// Bytes of memory for decoded data and what belongs to it [default: 256M]
     #[arg(long, value_name = "BYTES")]

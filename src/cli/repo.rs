@@ -1,5 +1,6 @@
 //! From a store and options to a file system: lists the store, reads the names, tries the key, picks the snapshot.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::collection::{Collection, CollectionError, PrefixOptions, Problem};
 use crate::storage::{ObjectStore, StorageError};
 use crate::types::{ArchivePath, BackupTime, Classified, ErrorClass, SetIndex};
 use crate::vfs::{FsError, OwnerOptions, Root, TreeFs, TreeOptions};
-use crate::volume::{Repository, RepositoryLimits, VolumeError};
+use crate::volume::{IndexPlace, Repository, RepositoryLimits, VolumeError};
 
 /// Default of `--memory`: decoded blocks kept in memory, in bytes.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
@@ -35,6 +36,8 @@ pub struct RepositoryOptions {
     pub memory: u64,
     /// Where and how many sealed blocks may be kept on disk.
     pub spill: Option<SpillConfig>,
+    /// The directory of the index on disk; `None` keeps what is learnt in memory only.
+    pub index: Option<PathBuf>,
     /// How long one request waits for another's work on the same object.
     pub patience: Duration,
 }
@@ -51,6 +54,7 @@ impl Default for RepositoryOptions {
             size_bounds: false,
             memory: DEFAULT_MEMORY,
             spill: None,
+            index: None,
             patience: Duration::from_secs(600),
         }
     }
@@ -95,7 +99,8 @@ impl Classified for OpenError {
 
 /// How `memory` bytes are divided: most for decoded blocks, an eighth each for member tables and plans.
 pub fn limits(memory: u64, spill: Option<SpillConfig>, patience: Duration) -> RepositoryLimits {
-    RepositoryLimits { cache: CacheConfig { memory_bytes: memory / 4 * 3, spill }, tables: memory / 8, patience }
+    let cache = CacheConfig { memory_bytes: memory / 4 * 3, spill };
+    RepositoryLimits { cache, tables: memory / 8, patience, index: None }
 }
 
 /// Opens the repository in `store`: lists it, reads the names and makes the decoder.
@@ -124,7 +129,8 @@ pub fn open_repository(
 /// [`OpenError`].
 pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions) -> Result<Arc<TreeFs>, OpenError> {
     let url = store.url().to_owned();
-    let limits = limits(options.memory, options.spill, options.patience);
+    let mut limits = limits(options.memory, options.spill, options.patience);
+    limits.index = options.index.map(|base| IndexPlace { base, demands: options.decode.demands() });
     let repository = open_repository(store, &options.prefixes, options.keys, options.decode, limits)?;
     repository.collection().problems().iter().for_each(Problem::log);
     let wrap = |error| OpenError::Collection { url: url.clone(), error };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::TreeError;
 use super::gap::Gap;
+use super::keep;
 use super::staged::Staged;
 use super::table::{Change, Table};
 use crate::format::FormatError;
@@ -48,11 +49,14 @@ pub(super) fn load_set(repository: &Repository, set: SetIndex, position: u32) ->
 
 /// The root's metadata as the beginning of the set's signature archive has it; `None` if the set does not name the root.
 /// The root comes first in every archive, so this costs a small part of it; nothing vouches for the answer until the
-/// whole archive was read.
+/// whole archive was read. Nothing is fetched if the index knows it.
 ///
 /// # Errors
 /// [`VolumeError`] when the archive's beginning cannot be read.
 pub fn peek_root(repository: &Repository, set: SetIndex) -> Result<Option<EntryMeta>, VolumeError> {
+    if let Some(known) = keep::recall_root(repository, set) {
+        return Ok(known);
+    }
     let mut first = FirstEntry(None);
     repository.peek_signatures(set, &mut |object, plain| {
         let mut reader = SigtarReader::default();

@@ -262,9 +262,10 @@ impl Table {
         self.versions.get(index(id.0)).map(|_| self.position_of(id))
     }
 
-    /// A version's place among those of its set, which is the same however many sets are loaded.
+    /// The position of a version's set and its place among that set's versions, which is the same at every mount; `None` if
+    /// the set had to be rebuilt from its volumes.
     pub fn place_in_set(&self, id: VersionId) -> Option<(u32, u32)> {
-        let position = self.position(id)?;
+        let position = self.position(id).filter(|position| !self.rebuilt.contains(position))?;
         Some((position, id.0.checked_sub(*self.set_starts.get(index(position))?)?))
     }
 

@@ -183,6 +183,9 @@ pub trait FileSystem: Send + Sync {
         None
     }
 
+    /// Keeps what was learnt for the next time, and waits until it is kept.
+    fn finish(&self) {}
+
     /// Sizes for `statfs`; never touches the store.
     fn stats(&self) -> FsStats;
 }

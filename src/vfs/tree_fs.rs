@@ -309,6 +309,13 @@ impl FileSystem for TreeFs {
         Some(self.repository.cost())
     }
 
+    fn finish(&self) {
+        self.forest.finish();
+        if let Some(index) = self.repository.index() {
+            index.flush();
+        }
+    }
+
     fn stats(&self) -> FsStats {
         let collection = &self.view().collection;
         let sets = collection.sets().iter().filter(|set| !collection.is_gone(set.index));

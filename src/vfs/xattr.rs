@@ -33,7 +33,7 @@ impl TreeFs {
             }
             b"at_hand" => {
                 let volumes = self.volumes_of(&file, wait)?;
-                let at_hand = volumes.iter().all(|&id| self.repository.cached_members(id).is_some());
+                let at_hand = volumes.iter().all(|&id| self.repository.was_decoded(id));
                 Ok(Some(if at_hand { b"yes".to_vec() } else { b"no".to_vec() }))
             }
             _ => Ok(None),

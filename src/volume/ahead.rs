@@ -128,14 +128,14 @@ impl Repository {
         let listed = self.cached_manifest(id.set).is_some_and(|manifest| manifest.volume(id.number).is_some());
         let set = self.set(id.set).ok();
         let thawed = set.and_then(|set| set.volumes.get(&id.number).map(|object| object.cold.is_none())) == Some(true);
-        if !listed || !thawed || self.cached_members(id).is_some() {
+        if !listed || !thawed || self.is_at_hand(id) {
             return true;
         }
         let Some(repository) = self.own.upgrade() else { return true };
         let Some(worker) = Worker::start(repository) else { return false };
         let work = move || {
             // Whoever reads the volume meets the same failure and reports it.
-            if let Err(error) = worker.0.members(id) {
+            if let Err(error) = worker.0.decode_all(id) {
                 log::debug!("read ahead: {error}");
             }
         };

@@ -22,10 +22,28 @@ impl Repository {
     /// # Errors
     /// [`VolumeError`] when the volume is missing, damaged or cannot be decrypted.
     pub fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
-        match self.cached_members(id) {
-            Some(table) => Ok(table),
-            None => self.decode(id, ByteRange::at(0, 0)).map(|(table, _)| table),
+        if let Some(table) = self.cached_members(id) {
+            return Ok(table);
         }
+        match self.recall_members(id)? {
+            Some(table) => Ok(table),
+            None => self.decode_all(id),
+        }
+    }
+
+    /// As [`Self::members`], but from the volume itself, whose blocks then are at hand.
+    pub(super) fn decode_all(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
+        self.decode(id, ByteRange::at(0, 0)).map(|(table, _)| table)
+    }
+
+    /// Whether volume `id` was decoded since the repository was opened.
+    pub fn was_decoded(&self, id: VolumeId) -> bool {
+        self.verified.pass_of(id, 0).is_some()
+    }
+
+    /// Whether the beginning of volume `id` can be read without decoding it.
+    pub(super) fn is_at_hand(&self, id: VolumeId) -> bool {
+        self.verified.pass_of(id, 0).is_some_and(|pass| self.blocks.contains(&(id, pass, 0)))
     }
 
     /// The member table of volume `id` if it is at hand.
@@ -120,11 +138,8 @@ impl Repository {
             Ok(table) => {
                 let table = Arc::new(table);
                 self.verified.publish(id, pass, blocks, &stored);
-                let evicted = lock(&self.tables).insert(id, Arc::clone(&table), table.weight());
-                if evicted.iter().any(|(key, _)| *key == id) {
-                    *lock(&self.outsize) = Some((id, Arc::clone(&table)));
-                }
-                drop(evicted);
+                self.keep_table(id, &table);
+                self.keep_members(id, &table)?;
                 Ok((table, kept))
             }
             Err(error) => {
@@ -134,6 +149,15 @@ impl Repository {
                 Err(error)
             }
         }
+    }
+
+    /// Keeps a member table in memory.
+    pub(super) fn keep_table(&self, id: VolumeId, table: &Arc<MemberTable>) {
+        let evicted = lock(&self.tables).insert(id, Arc::clone(table), table.weight());
+        if evicted.iter().any(|(key, _)| *key == id) {
+            *lock(&self.outsize) = Some((id, Arc::clone(table)));
+        }
+        drop(evicted);
     }
 
     fn copy_out(

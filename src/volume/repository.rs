@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
 use super::error::VolumeError;
+use super::keep::{IndexPlace, Known};
 use super::members::MemberTable;
 use super::pass::{self, ExpectedHash};
 use super::refresh::{RefreshError, Refreshed};
@@ -35,6 +36,8 @@ pub struct RepositoryLimits {
     pub tables: u64,
     /// How long a reader waits for another's decode of the same volume.
     pub patience: Duration,
+    /// Where what was learnt is kept from one mount to the next; nowhere if `None`.
+    pub index: Option<IndexPlace>,
 }
 
 /// A duplicity repository as the upper layers read it. Shared by all threads; no lock is held across I/O.
@@ -56,6 +59,7 @@ pub struct Repository {
     /// Bytes that one pass may put into the cache ahead of the reader.
     pub(super) window: u64,
     pub(super) ahead: Ahead,
+    pub(super) known: Known,
     /// The repository itself, for work that goes on behind a request.
     pub(super) own: Weak<Self>,
 }
@@ -70,6 +74,7 @@ impl Repository {
     ) -> Arc<Self> {
         let spill = limits.cache.spill.as_ref().map_or(0, |s| s.bytes);
         let window = limits.cache.memory_bytes.saturating_add(spill) / 2;
+        let known = Known::open(limits.index, store.url(), &collection);
         Arc::new_cyclic(|own| Self {
             store,
             decoder,
@@ -85,6 +90,7 @@ impl Repository {
             patience: limits.patience,
             window,
             ahead: Ahead::default(),
+            known,
             own: Weak::clone(own),
         })
     }

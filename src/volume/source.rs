@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{MemberTable, Reader, Repository, VolumeError};
 use crate::format::manifest::Manifest;
+use crate::index::Identity;
 use crate::types::{ByteRange, SetIndex, VolumeId};
 
 /// Access to the volumes of a repository.
@@ -40,6 +41,50 @@ pub trait Volumes {
 
     /// The set as people name it.
     fn label(&self, set: SetIndex) -> Arc<str>;
+
+    /// What is recalled from the index and what is kept there.
+    fn learnt(&self) -> Learnt<'_>;
+}
+
+/// What the content layer has learnt before.
+#[derive(Clone, Copy, Debug)]
+pub struct Learnt<'a> {
+    repository: &'a Repository,
+    /// Whether the disk may be asked.
+    waiting: bool,
+}
+
+impl Learnt<'_> {
+    /// Whether anything can be recalled or kept.
+    pub fn is_any(&self) -> bool {
+        self.repository.index().is_some()
+    }
+
+    /// The identity of all that the set stores.
+    pub fn identity(&self, set: SetIndex) -> Option<Identity> {
+        self.repository.stored_identity(set)
+    }
+
+    /// The record of `key`; `None` also where it would have to be waited for.
+    pub fn recall(&self, key: Identity) -> Option<Vec<u8>> {
+        self.repository.index().filter(|_| self.waiting)?.get(key)
+    }
+
+    /// Keeps a record that is of use as long as `set` is there.
+    pub fn keep(&self, key: Identity, set: SetIndex, record: Vec<u8>) {
+        if let Some(index) = self.repository.index() {
+            index.put(key, self.repository.group(set), record);
+        }
+    }
+
+    /// Keeps the exact size of the file at place `at` in the signature archive of `set`.
+    pub fn keep_size(&self, set: SetIndex, at: u32, size: u64) {
+        if let Some(index) = self.repository.index()
+            && let Some(key) = self.repository.sizes_key(set)
+        {
+            index.put_number(key, self.repository.group(set), at, size);
+        }
+    }
 }
 
 impl Volumes for Repository {
@@ -71,6 +116,10 @@ impl Volumes for Repository {
 
     fn label(&self, set: SetIndex) -> Arc<str> {
         self.set(set).map_or_else(|_| Arc::from("an unknown set"), |s| s.label().into())
+    }
+
+    fn learnt(&self) -> Learnt<'_> {
+        Learnt { repository: self, waiting: true }
     }
 }
 
@@ -108,5 +157,9 @@ impl Volumes for AtHand<'_> {
 
     fn label(&self, set: SetIndex) -> Arc<str> {
         Volumes::label(self.0, set)
+    }
+
+    fn learnt(&self) -> Learnt<'_> {
+        Learnt { repository: self.0, waiting: false }
     }
 }

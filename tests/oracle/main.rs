@@ -10,6 +10,7 @@ mod support;
 
 mod check;
 mod commands;
+mod index;
 mod keys;
 mod matrix;
 mod naming;

@@ -35,6 +35,7 @@ fn repository(store: MemoryStore) -> Arc<Repository> {
         cache: CacheConfig { memory_bytes: 1 << 20, spill: None },
         tables: 1 << 20,
         patience: options.patience,
+        index: None,
     };
     open_repository(Arc::new(store), &options.prefixes, options.keys, options.decode, limits).unwrap()
 }
