@@ -32,7 +32,7 @@ fn a_mount_with_an_index_equals_restore_also_after_more_backups() {
             let sources = [&*states[0], &*states[1], &*states[2], &*states[0]];
             for visit in ["first", "second"] {
                 let (what, place) =
-                    (format!("{version}, {what}, {visit} mount"), scratch.dir(&format!("{what}-{visit}")));
+                    (format!("{version}, {sets} sets, {visit} mount"), scratch.dir(&format!("{visit}-{sets}")));
                 check::every_snapshot(&what, &repo, &TIMES[..sets], &sources[..sets], &place);
             }
         };
