@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use md5::{Digest, Md5};
+
 use crate::cache::SpillConfig;
 use crate::codec::{DecodeOptions, GpgOptions, KeyOptions, Signer};
 use crate::collection::PrefixOptions;
@@ -70,6 +72,7 @@ impl Backend for Backups {
             size_bounds: request.size_bounds,
             memory: memory(request.cache),
             spill: spill(request.cache),
+            archive_dir: archive_dir(request.repo),
             index: index(request.cache),
             patience: PATIENCE,
         };
@@ -80,7 +83,9 @@ impl Backend for Backups {
         let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
         let store = store(&args.repo)?;
         let keys = keys(&args.keys, &passphrases);
-        let repository = open_repository(store, &prefixes(&args.repo), keys, decode(&args.keys)?, limits(&args.cache))?;
+        let (prefixes, archive_dir) = (prefixes(&args.repo), archive_dir(&args.repo));
+        let limits = limits(&args.cache);
+        let repository = open_repository(store, &prefixes, keys, decode(&args.keys)?, limits, archive_dir.as_deref())?;
         print(|printer| sets::run(&repository, args.json, printer))
     }
 
@@ -159,6 +164,15 @@ fn prefixes(repo: &RepoArgs) -> PrefixOptions {
         manifest: repo.file_prefix_manifest.clone(),
         signature: repo.file_prefix_signature.clone(),
     }
+}
+
+/// Where duplicity keeps what it has at hand of this backup: below `--archive-dir`, by the name that `--name` gives or the hash
+/// of the URL as it was typed.
+fn archive_dir(repo: &RepoArgs) -> Option<PathBuf> {
+    let hashed = || Md5::digest(repo.url.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let name = repo.name.clone().unwrap_or_else(|| hashed().into());
+    let dir = repo.archive_dir.as_ref()?.join(name);
+    Some(std::path::absolute(&dir).unwrap_or(dir))
 }
 
 fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> KeyOptions {

@@ -28,6 +28,14 @@ pub struct RepoArgs {
     #[arg(long, value_name = "S", help_heading = "Backup")]
     pub file_prefix_signature: Option<String>,
 
+    /// duplicity's cache of manifests and signature archives: what it has of this backup is read there, without a key
+    #[arg(long, value_name = "DIR", conflicts_with = "sign_key", help_heading = "Backup")]
+    pub archive_dir: Option<PathBuf>,
+
+    /// The backup's directory below --archive-dir [default: the MD5 hash of the URL, as duplicity has it]
+    #[arg(long, value_name = "NAME", requires = "archive_dir", help_heading = "Backup")]
+    pub name: Option<OsString>,
+
     /// Service to ask instead of AWS
     #[arg(long, value_name = "URL", help_heading = "S3")]
     pub s3_endpoint_url: Option<String>,

@@ -32,7 +32,7 @@ pub(super) fn learn_size(volumes: &dyn Volumes, file: &FileRef, version: FileVer
 
 /// The plan of `file`, which has deltas, if the index has it.
 pub(super) fn recall_plan(volumes: &dyn Volumes, file: &FileRef) -> Option<Plan> {
-    if file.history.len() < 2 || !volumes.learnt().is_any() {
+    if file.history.len() < 2 || !volumes.learnt().may_recall() {
         return None;
     }
     let record = volumes.learnt().recall(key(volumes, file)?)?;

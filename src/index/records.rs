@@ -30,7 +30,7 @@ pub(super) struct Records {
     place: Arc<Place>,
     identity: Identity,
     /// Groups whose records are worth keeping.
-    live: HashSet<u64>,
+    live: Mutex<HashSet<u64>>,
     segments: RwLock<Segments>,
     pending: Mutex<Pending>,
     wake: Condvar,
@@ -82,7 +82,7 @@ impl Records {
         Self {
             place,
             identity,
-            live,
+            live: Mutex::new(live),
             segments: RwLock::new(segments),
             pending: Mutex::default(),
             wake: Condvar::new(),
@@ -199,13 +199,14 @@ impl Records {
             std::mem::take(&mut pending.numbers)
         };
         let lists: Vec<_> = numbers.into_iter().map(|(at, new)| self.merged_numbers(at, new)).collect();
-        let leaving = {
+        let leaving: Arc<Waiting> = {
             let mut pending = lock(&self.pending);
             pending.records.extend(lists);
             pending.leaving = Arc::new(std::mem::take(&mut pending.records));
             Arc::clone(&pending.leaving)
         };
         if !leaving.is_empty() {
+            lock(&self.live).extend(leaving.values().map(|(group, _)| *group));
             let size = |s: &Segments| s.open.iter().map(|segment| segment.size).fold(0, u64::saturating_add);
             let full = size(&self.segments.read().unwrap_or_else(PoisonError::into_inner)) > MOST_BYTES;
             let records = leaving.iter().map(|(key, (group, record))| (*key, *group, record.to_vec()));
@@ -294,9 +295,10 @@ impl Records {
         for (at, segment) in merged.iter().enumerate() {
             newest.extend(segment.entries().iter().map(|entry| (entry.key, (at, *entry))));
         }
+        let live = lock(&self.live).clone();
         let records = newest
             .into_iter()
-            .filter(|(_, (_, entry))| self.live.contains(&entry.group))
+            .filter(|(_, (_, entry))| live.contains(&entry.group))
             .filter_map(|(key, (at, entry))| merged.get(at)?.read(&entry).map(|record| (key, entry.group, record)));
         self.write_segment(records, merged);
     }

@@ -5,6 +5,7 @@
 //! found right. Concurrent readers share one pass.
 
 mod ahead;
+mod archive;
 mod error;
 mod flat;
 mod keep;
@@ -17,6 +18,7 @@ mod source;
 mod verified;
 
 pub use ahead::Reader;
+pub use archive::ArchiveDir;
 pub use error::VolumeError;
 pub use keep::IndexPlace;
 pub(crate) use pass::feed;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
+use super::archive::ArchiveDir;
 use super::error::VolumeError;
 use super::keep::{IndexPlace, Known};
 use super::members::MemberTable;
@@ -27,7 +28,7 @@ pub(super) type BlockKey = (VolumeId, u32, u32);
 /// Stored bytes of a signature archive that a peek fetches.
 const PEEK: u64 = 256 << 10;
 
-/// Bounds of what a repository keeps in memory and on disk.
+/// What a repository keeps in memory and on disk, and what it finds there.
 #[derive(Debug)]
 pub struct RepositoryLimits {
     /// The cache of decoded blocks.
@@ -38,6 +39,8 @@ pub struct RepositoryLimits {
     pub patience: Duration,
     /// Where what was learnt is kept from one mount to the next; nowhere if `None`.
     pub index: Option<IndexPlace>,
+    /// What duplicity itself has at hand of the repository.
+    pub archive: Option<ArchiveDir>,
 }
 
 /// A duplicity repository as the upper layers read it. Shared by all threads; no lock is held across I/O.
@@ -60,6 +63,7 @@ pub struct Repository {
     pub(super) window: u64,
     pub(super) ahead: Ahead,
     pub(super) known: Known,
+    archive: Option<ArchiveDir>,
     /// The repository itself, for work that goes on behind a request.
     pub(super) own: Weak<Self>,
 }
@@ -91,6 +95,7 @@ impl Repository {
             window,
             ahead: Ahead::default(),
             known,
+            archive: limits.archive,
             own: Weak::clone(own),
         })
     }
@@ -157,7 +162,8 @@ impl Repository {
             if let Some(manifest) = self.cached_manifest(set) {
                 return Ok(manifest);
             }
-            let manifest = Arc::new(self.read_manifest(object)?);
+            let at_hand = self.archive.as_ref().and_then(|archive| archive.manifest(&record, &self.decoder));
+            let manifest = Arc::new(at_hand.map_or_else(|| self.read_manifest(object), Ok)?);
             for problem in &manifest.problems {
                 log::error!("{}: {problem}; what that volume holds cannot be read", object.name);
             }
@@ -186,12 +192,29 @@ impl Repository {
         manifest.ok_or_else(|| VolumeError::object(&object.name, crate::types::ErrorClass::Corrupt, "it is empty"))
     }
 
-    /// Streams the plaintext of the set's signature archive into `consume`. What `consume` learnt may be used only if
-    /// this returns `Ok`: integrity is known at the end.
+    /// Streams the plaintext of the set's signature archive into `consume`, from duplicity's archive directory or from the
+    /// store. What `consume` learnt may be used only if this returns `Ok`: integrity is known at the end. It may be called
+    /// twice, and then begins anew.
     ///
     /// # Errors
     /// [`VolumeError`] when it is missing, cannot be decrypted or is damaged, or the error of `consume`.
     pub fn stream_signatures(
+        &self,
+        set: SetIndex,
+        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder));
+        if self.archive.as_ref().is_some_and(|archive| archive.signatures(&record, stored, consume)) {
+            return Ok(());
+        }
+        self.stream_stored_signatures(set, consume)
+    }
+
+    /// As [`Self::stream_signatures`], but from the store alone, and once.
+    ///
+    /// # Errors
+    /// [`VolumeError`] likewise.
+    pub fn stream_stored_signatures(
         &self,
         set: SetIndex,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
@@ -201,7 +224,8 @@ impl Repository {
     }
 
     /// Streams the first plaintext of the set's signature archive into `consume`, fetching no more than a small part of
-    /// it. Nothing vouches for what is seen: it may be shown until the whole archive was read, not longer.
+    /// it. Nothing vouches for what is seen: it may be shown until the whole archive was read, not longer. `consume` may be
+    /// called twice, and then begins anew.
     ///
     /// # Errors
     /// [`VolumeError`] when it is missing or cannot be decrypted, or the error of `consume`.
@@ -210,6 +234,10 @@ impl Repository {
         set: SetIndex,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
+        let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder));
+        if self.archive.as_ref().is_some_and(|archive| archive.peek(&record, stored, consume)) {
+            return Ok(());
+        }
         let object = self.signatures_object(set)?;
         let head = ByteRange::at(0, object.size.min(PEEK));
         let input = self.store.open(&object, head).map_err(|e| VolumeError::from_storage(&object.name, &e))?;

@@ -29,7 +29,7 @@ pub trait Volumes {
     fn read_volume(&self, id: VolumeId, range: ByteRange, reader: Reader, out: &mut Vec<u8>)
     -> Result<(), VolumeError>;
 
-    /// Streams the plaintext of the set's signature archive into `consume`; what it learnt counts if this returns `Ok`.
+    /// Streams the plaintext of the set's stored signature archive into `consume`; what it learnt counts if this returns `Ok`.
     ///
     /// # Errors
     /// [`VolumeError`].
@@ -55,9 +55,14 @@ pub struct Learnt<'a> {
 }
 
 impl Learnt<'_> {
-    /// Whether anything can be recalled or kept.
+    /// Whether anything can be kept.
     pub fn is_any(&self) -> bool {
         self.repository.index().is_some()
+    }
+
+    /// Whether anything can be recalled now.
+    pub fn may_recall(&self) -> bool {
+        self.waiting && self.is_any()
     }
 
     /// The identity of all that the set stores.
@@ -111,7 +116,7 @@ impl Volumes for Repository {
         set: SetIndex,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        self.stream_signatures(set, consume)
+        self.stream_stored_signatures(set, consume)
     }
 
     fn label(&self, set: SetIndex) -> Arc<str> {

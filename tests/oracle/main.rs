@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archive;
 mod check;
 mod commands;
 mod index;

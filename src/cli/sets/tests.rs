@@ -36,8 +36,9 @@ fn repository(store: MemoryStore) -> Arc<Repository> {
         tables: 1 << 20,
         patience: options.patience,
         index: None,
+        archive: None,
     };
-    open_repository(Arc::new(store), &options.prefixes, options.keys, options.decode, limits).unwrap()
+    open_repository(Arc::new(store), &options.prefixes, options.keys, options.decode, limits, None).unwrap()
 }
 
 fn printed(repository: &Repository, json: bool) -> String {
