@@ -18,7 +18,7 @@ use crate::storage::{ObjectInfo, ObjectStore};
 use crate::types::{Classified, ErrorClass};
 
 /// Plaintext is kept in blocks of this many bytes; the last block of a volume is shorter.
-pub(super) const BLOCK: usize = 256 << 10;
+pub(super) const BLOCK: usize = crate::cache::BLOCK_BYTES;
 
 /// What a manifest says of a volume's stored bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub(super) struct ExpectedHash {
 /// pass has returned `Ok`.
 pub(super) trait BlockSink {
     fn block(&mut self, index: u32, block: Arc<[u8]>);
+
+    /// A buffer of [`BLOCK`] bytes for the next block, which nobody else holds.
+    fn buffer(&mut self) -> Arc<[u8]>;
 }
 
 enum Hasher {
@@ -135,15 +138,16 @@ fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink)
     let mut members = MemberSink::default();
     let mut plain_len = 0u64;
     for index in 0u32.. {
-        let mut block = vec![0; BLOCK];
-        let filled = fill(plain, &mut block).map_err(|e| VolumeError::from_io(object, &e))?;
-        block.truncate(filled);
+        let mut block = sink.buffer();
+        let filled = fill(plain, Arc::make_mut(&mut block)).map_err(|e| VolumeError::from_io(object, &e))?;
+        let full = filled == BLOCK;
+        let block = if full { block } else { block.get(..filled).unwrap_or(&[]).into() };
         walker.feed(&block, &mut members).map_err(|e| VolumeError::from_format(object, &e))?;
         plain_len = plain_len.saturating_add(filled as u64);
         if filled > 0 {
-            sink.block(index, block.into());
+            sink.block(index, block);
         }
-        if filled < BLOCK {
+        if !full {
             break;
         }
     }

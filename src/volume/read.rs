@@ -34,6 +34,11 @@ impl Repository {
         kept.or_else(|| lock(&self.outsize).as_ref().filter(|(of, _)| *of == id).map(|(_, table)| Arc::clone(table)))
     }
 
+    /// Whether any volume's member table is at hand.
+    pub fn has_tables(&self) -> bool {
+        !lock(&self.tables).is_empty() || lock(&self.outsize).is_some()
+    }
+
     /// Appends the bytes `range` of volume `id` to `out` if they can be read without fetching or decoding.
     ///
     /// # Errors
@@ -212,16 +217,20 @@ impl<'a> PassSink<'a> {
 }
 
 impl BlockSink for PassSink<'_> {
+    fn buffer(&mut self) -> Arc<[u8]> {
+        self.repository.blocks.buffer()
+    }
+
     fn block(&mut self, index: u32, block: Arc<[u8]>) {
         self.blocks = index.saturating_add(1);
         if self.wanted.contains(&index) {
             self.kept.push(Arc::clone(&block));
         }
         let room = if index < self.wanted.start { &mut self.room_before } else { &mut self.room_after };
-        let Some(left) = room.checked_sub(block.len() as u64) else { return };
-        *room = left;
-        if self.is_cached(index) {
-            return;
+        let left = room.checked_sub(block.len() as u64);
+        *room = left.unwrap_or(*room);
+        if left.is_none() || self.is_cached(index) {
+            return self.repository.blocks.recycle(block);
         }
         self.stored.push(index);
         self.repository.blocks.insert((self.id, self.pass, index), block);
