@@ -135,7 +135,7 @@ impl Repository {
         let Some(worker) = Worker::start(repository) else { return false };
         let work = move || {
             // Whoever reads the volume meets the same failure and reports it.
-            if let Err(error) = worker.0.members(id) {
+            if let Err(error) = worker.0.prepare(id) {
                 log::debug!("read ahead: {error}");
             }
         };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ pub(super) type BlockKey = (VolumeId, u32, u32);
 
 /// Stored bytes of a signature archive that a peek fetches.
 const PEEK: u64 = 256 << 10;
+
+/// Stored bytes from which on it pays to decode an object by two threads.
+pub(super) const WORTH_TWO: u64 = 128 << 10;
 
 /// Bounds of what a repository keeps in memory and on disk.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ pub struct Repository {
     /// Bytes that one pass may put into the cache ahead of the reader.
     pub(super) window: u64,
     pub(super) ahead: Ahead,
+    /// Passes under way.
+    pub(super) passes: AtomicUsize,
     /// The repository itself, for work that goes on behind a request.
     pub(super) own: Weak<Self>,
 }
@@ -82,6 +88,7 @@ impl Repository {
             patience: limits.patience,
             window,
             ahead: Ahead::default(),
+            passes: AtomicUsize::new(0),
             own: Weak::clone(own),
         })
     }
@@ -214,7 +221,7 @@ impl Repository {
         object: &ObjectInfo,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        pass::stream_object(&*self.store, &self.decoder, object, None, consume)
+        pass::stream_object(&*self.store, &self.decoder, object, None, object.size >= WORTH_TWO, consume)
     }
 
     /// The volume's object in the store and the hash its manifest gives.
