@@ -7,9 +7,11 @@ mod nodes;
 mod ops;
 mod owners;
 mod tree_fs;
+mod unpacked;
 mod xattr;
 
 pub use error::FsError;
 pub use ops::{Attr, DirEntry, FileSystem, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
 pub use owners::OwnerOptions;
 pub use tree_fs::{Root, TreeFs, TreeOptions};
+pub use unpacked::UnpackedFs;
