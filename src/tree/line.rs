@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLoc
 use std::time::{Duration, Instant};
 
 use super::TreeError;
+use super::keep::{self, Keeper};
 use super::load::{self, Loaded};
 use super::table::Table;
 use crate::cache::Flight;
@@ -18,21 +19,37 @@ const MOST_STAGED: u64 = 64 << 20;
 /// One line of sets and the table of versions over it.
 #[derive(Debug)]
 pub struct Line {
-    sets: Arc<[SetIndex]>,
-    table: RwLock<Table>,
+    /// Grows when a later listing shows a set that continues the line.
+    sets: RwLock<Arc<[SetIndex]>>,
+    table: Arc<RwLock<Table>>,
     flight: Flight<(), (), TreeError>,
     /// The position that cannot be loaded, and why, where trying again cannot help.
     failed: Mutex<Option<(u32, TreeError)>>,
+    keeper: Keeper,
 }
 
 impl Line {
     fn new(sets: Arc<[SetIndex]>) -> Self {
-        Self { sets, table: RwLock::default(), flight: Flight::new(), failed: Mutex::new(None) }
+        let (table, flight, failed, keeper) = Default::default();
+        Self { sets: RwLock::new(sets), table, flight, failed, keeper }
     }
 
     /// The set at `position`.
     pub fn set_at(&self, position: u32) -> Option<SetIndex> {
-        self.sets.get(position as usize).copied()
+        self.sets().get(position as usize).copied()
+    }
+
+    fn sets(&self) -> Arc<[SetIndex]> {
+        Arc::clone(&self.sets.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn grow(&self, sets: &Arc<[SetIndex]>) {
+        if sets.len() > self.sets().len() {
+            let mut own = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+            if sets.len() > own.len() {
+                *own = Arc::clone(sets);
+            }
+        }
     }
 
     /// The table as far as it is loaded. Hold the guard for in-memory work only.
@@ -68,7 +85,17 @@ impl Line {
     }
 
     fn load(&self, repository: &Repository, depth: u32) -> Result<(), TreeError> {
+        if self.table().is_empty()
+            && let Some(table) = self.keeper.recall(repository, &self.sets())
+        {
+            let loaded = table.depth();
+            *self.write() = table;
+            keep::recall_sizes(repository, &self.sets(), &self.table, 0..loaded);
+        }
         let start = self.table().depth();
+        if start >= depth {
+            return Ok(());
+        }
         let workers = std::thread::available_parallelism().map_or(2, usize::from).min(4);
         let queue = Queue::new(start, depth);
         let (send, results) = mpsc::channel();
@@ -92,7 +119,14 @@ impl Line {
             self.enter_all(start..depth, &results, &queue)
         });
         self.write().settle();
+        keep::recall_sizes(repository, &self.sets(), &self.table, start..self.table().depth());
+        self.keeper.note_loaded(repository, &self.sets(), &self.table);
         loaded
+    }
+
+    /// Saves in the index what is not there yet, and waits until it is.
+    pub(super) fn finish(&self) {
+        self.keeper.finish();
     }
 
     /// Enters the sets at `positions` into the table as they come, in their order.
@@ -237,15 +271,31 @@ pub struct Forest {
 }
 
 impl Forest {
-    /// The line numbered `number` over `sets`; made at its first use.
+    /// The line numbered `number` over `sets`; made at its first use. It grows with `sets`, which always begin with those that the
+    /// line had before.
     pub fn line(&self, number: usize, sets: &Arc<[SetIndex]>) -> Arc<Line> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lines.entry(number).or_insert_with(|| Arc::new(Line::new(Arc::clone(sets)))))
+        let line = Arc::clone(lines.entry(number).or_insert_with(|| Arc::new(Line::new(Arc::clone(sets)))));
+        drop(lines);
+        line.grow(sets);
+        line
+    }
+
+    /// Keeps on disk what was learnt, and waits until it is there.
+    pub fn finish(&self) {
+        let lines: Vec<_> = lock(&self.lines).values().cloned().collect();
+        lines.iter().for_each(|line| line.finish());
     }
 
     /// Number of paths known so far.
     pub fn paths(&self) -> u64 {
         let lines: Vec<_> = self.lines.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         lines.iter().map(|line| line.table().len() as u64).fold(0, u64::saturating_add)
+    }
+}
+
+impl Drop for Forest {
+    fn drop(&mut self) {
+        self.finish();
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::TreeError;
 use super::gap::Gap;
+use super::keep;
 use super::staged::Staged;
 use super::table::{Change, Table};
 use crate::format::FormatError;
@@ -48,13 +49,17 @@ pub(super) fn load_set(repository: &Repository, set: SetIndex, position: u32) ->
 
 /// The root's metadata as the beginning of the set's signature archive has it; `None` if the set does not name the root.
 /// The root comes first in every archive, so this costs a small part of it; nothing vouches for the answer until the
-/// whole archive was read.
+/// whole archive was read. Nothing is fetched if the index knows it.
 ///
 /// # Errors
 /// [`VolumeError`] when the archive's beginning cannot be read.
 pub fn peek_root(repository: &Repository, set: SetIndex) -> Result<Option<EntryMeta>, VolumeError> {
+    if let Some(known) = keep::recall_root(repository, set) {
+        return Ok(known);
+    }
     let mut first = FirstEntry(None);
     repository.peek_signatures(set, &mut |object, plain| {
+        first = FirstEntry(None);
         let mut reader = SigtarReader::default();
         let mut chunk = vec![0; 2048];
         while first.0.is_none() {
@@ -88,21 +93,27 @@ impl SigtarSink for FirstEntry {
 fn from_signatures(repository: &Repository, set: SetIndex, position: u32) -> Result<Loaded, TreeError> {
     if position > 0 {
         let mut staged = Staged::default();
-        let mut push = |path: &ArchivePath, change| staged.push(path, change);
-        repository.stream_signatures(set, &mut |object, plain| read_sigtar(object, plain, &mut push))?;
+        repository.stream_signatures(set, &mut |object, plain| {
+            staged = Staged::default();
+            read_sigtar(object, plain, &mut |path, change| staged.push(path, change))
+        })?;
         return Ok(Loaded::Next(staged));
     }
-    let mut table = Table::default();
-    table.begin_set()?;
-    let mut full = None;
-    let mut push = |path: &ArchivePath, change| {
-        if full.is_none() {
-            full = table.push(path, change).err();
-        }
-    };
-    repository.stream_signatures(set, &mut |object, plain| read_sigtar(object, plain, &mut push))?;
+    let mut begun = Ok(Table::default());
+    repository.stream_signatures(set, &mut |object, plain| {
+        let mut table = Table::default();
+        let mut grown = table.begin_set();
+        read_sigtar(object, plain, &mut |path, change| {
+            if grown.is_ok() {
+                grown = table.push(path, change);
+            }
+        })?;
+        begun = grown.map(|()| table);
+        Ok(())
+    })?;
+    let mut table = begun?;
     table.publish_set();
-    full.map_or_else(|| Ok(Loaded::First(Box::new(table))), Err)
+    Ok(Loaded::First(Box::new(table)))
 }
 
 fn read_sigtar(

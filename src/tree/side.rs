@@ -21,6 +21,20 @@ pub(super) enum Kind {
     Block,
 }
 
+impl Kind {
+    const ALL: [Self; 7] = [Self::Deleted, Self::File, Self::Dir, Self::Symlink, Self::Fifo, Self::Char, Self::Block];
+
+    /// The kind as a number; [`Self::of_tag`] takes it back.
+    pub(super) fn tag(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind of that number, if it is one's.
+    pub(super) fn of_tag(tag: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(tag)).copied()
+    }
+}
+
 /// An owner as headers name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
@@ -55,6 +69,10 @@ impl Strings {
         let end = index(*self.ends.get(index(id))?);
         let start = id.checked_sub(1).and_then(|before| self.ends.get(index(before))).map_or(0, |&end| index(end));
         self.bytes.get(start..end)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
     }
 }
 
@@ -121,6 +139,15 @@ impl Side {
         };
         let Owner { uid, gid, uname, gname } = self.owners.get(index(owner))?.clone();
         Some(EntryMeta { kind, mode, uid, gid, uname, gname, mtime })
+    }
+
+    /// Whether a version of this kind may have this `aux`.
+    pub(super) fn knows(&self, kind: Kind, aux: u32) -> bool {
+        match kind {
+            Kind::Deleted | Kind::File | Kind::Dir | Kind::Fifo => true,
+            Kind::Symlink => index(aux) < self.links.len(),
+            Kind::Char | Kind::Block => index(aux) < self.devices.len(),
+        }
     }
 }
 

@@ -236,6 +236,11 @@ impl Table {
             .collect()
     }
 
+    /// What each of the first `depth` sets says of `node`, newest first, deletions too.
+    pub fn history(&self, node: NodeId, depth: u32) -> impl Iterator<Item = VersionId> + '_ {
+        self.version_chain(node, depth).map(|(id, _)| id)
+    }
+
     /// Metadata of a version; `None` for deletions.
     pub fn meta(&self, id: VersionId) -> Option<EntryMeta> {
         let v = self.versions.get(index(id.0))?;
@@ -257,9 +262,10 @@ impl Table {
         self.versions.get(index(id.0)).map(|_| self.position_of(id))
     }
 
-    /// A version's place among those of its set, which is the same however many sets are loaded.
+    /// The position of a version's set and its place among that set's versions, which is the same at every mount; `None` if
+    /// the set had to be rebuilt from its volumes.
     pub fn place_in_set(&self, id: VersionId) -> Option<(u32, u32)> {
-        let position = self.position(id)?;
+        let position = self.position(id).filter(|position| !self.rebuilt.contains(position))?;
         Some((position, id.0.checked_sub(*self.set_starts.get(index(position))?)?))
     }
 

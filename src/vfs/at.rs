@@ -25,7 +25,7 @@ impl TreeFs {
     }
 
     fn snapshot_at(&self, time: BackupTime) -> Result<usize, FsError> {
-        let collection = self.repository.collection();
+        let collection = &self.view().collection;
         if collection.chains().chains.iter().all(|chain| time < chain.start) {
             return Err(FsError::not_found());
         }

@@ -8,6 +8,8 @@ mod nodes;
 mod ops;
 mod owners;
 mod tree_fs;
+mod versions;
+mod view;
 mod xattr;
 
 pub use error::FsError;

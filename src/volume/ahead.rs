@@ -12,7 +12,7 @@ use crate::types::{ByteRange, SetIndex, VolumeId, VolumeNumber};
 /// Volumes decoded ahead of the reader.
 const DEPTH: u32 = 2;
 /// A reader walks once it has read this part of a volume in ascending order.
-const WALKED_SHARE: u64 = 4;
+const WALKED_SHARE: u64 = 8;
 /// How far back a read may step and still be in ascending order: the kernel sends read-ahead out of order.
 const BACK_STEP: u64 = 4 << 20;
 /// ... and at least so many bytes.
@@ -126,16 +126,16 @@ impl Repository {
     /// Starts decoding a volume in the background if there is any use in it; false if all workers are busy.
     fn decode_ahead(&self, id: VolumeId) -> bool {
         let listed = self.cached_manifest(id.set).is_some_and(|manifest| manifest.volume(id.number).is_some());
-        let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
-        let thawed = object.is_some_and(|object| object.cold.is_none());
-        if !listed || !thawed || self.cached_members(id).is_some() {
+        let set = self.set(id.set).ok();
+        let thawed = set.and_then(|set| set.volumes.get(&id.number).map(|object| object.cold.is_none())) == Some(true);
+        if !listed || !thawed || self.is_at_hand(id) {
             return true;
         }
         let Some(repository) = self.own.upgrade() else { return true };
         let Some(worker) = Worker::start(repository) else { return false };
         let work = move || {
             // Whoever reads the volume meets the same failure and reports it.
-            if let Err(error) = worker.0.members(id) {
+            if let Err(error) = worker.0.prepare(id) {
                 log::debug!("read ahead: {error}");
             }
         };

@@ -12,3 +12,6 @@ mod support;
 mod tools;
 
 mod at;
+mod daemon;
+mod refresh;
+mod versions;
