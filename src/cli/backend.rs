@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use md5::{Digest, Md5};
 
@@ -200,9 +200,7 @@ fn owners(args: &OwnerArgs) -> OwnerOptions {
 
 fn time(args: &TimeArgs) -> Result<Option<BackupTime>, CliError> {
     let Some(text) = &args.time else { return Ok(None) };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let now = BackupTime(i64::try_from(now).unwrap_or(i64::MAX));
-    let parsed = timespec::parse_time(text, now, timespec::local_standard_offset())
+    let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset())
         .map_err(|error| CliError::Usage(format!("--time: {error}")))?;
     if timespec::is_suspicious_epoch(text) {
         log::warn!(

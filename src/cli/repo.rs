@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cache::{CacheConfig, SpillConfig};
 use crate::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys};
-use crate::collection::{Collection, CollectionError, PrefixOptions, Severity};
+use crate::collection::{Collection, CollectionError, PrefixOptions, Problem};
 use crate::storage::{ObjectStore, StorageError};
 use crate::types::{ArchivePath, BackupTime, Classified, ErrorClass, SetIndex};
 use crate::vfs::{FsError, OwnerOptions, Root, TreeFs, TreeOptions};
@@ -142,15 +142,16 @@ pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions)
     limits.index = options.index.map(|base| IndexPlace { base, demands });
     let archive_dir = options.archive_dir.as_deref();
     let repository = open_repository(store, &options.prefixes, options.keys, options.decode, limits, archive_dir)?;
-    report_problems(repository.collection());
+    repository.collection().problems().iter().for_each(Problem::log);
     let wrap = |error| OpenError::Collection { url: url.clone(), error };
     let at = options.time.unwrap_or(BackupTime(i64::MAX));
-    let chosen = repository.collection().select(at).map_err(wrap)?;
+    let collection = repository.collection();
+    let chosen = collection.select(at).map_err(wrap)?;
     try_keys(&repository, chosen.set)?;
     let root = match (options.time, options.path) {
         (None, None) => Root::Overview,
         (_, path) => {
-            let index = repository.collection().place_of(chosen.set);
+            let index = collection.place_of(chosen.set);
             Root::Path(index.unwrap_or(0), path.unwrap_or_default())
         }
     };
@@ -171,7 +172,8 @@ fn try_keys(repository: &Repository, chosen: SetIndex) -> Result<(), OpenError> 
         Err(error) if error.class() == ErrorClass::KeyMissing => error,
         tried => return tried,
     };
-    let others = repository.collection().lines().iter().rev().filter_map(|line| line.last().copied());
+    let collection = repository.collection();
+    let others = collection.lines().iter().rev().filter_map(|line| line.last().copied());
     for set in others.filter(|&set| set != chosen) {
         if repository.manifest(set).is_ok() {
             log::warn!("{refused}; the key at hand opens other sets, which can be read");
@@ -197,16 +199,6 @@ fn try_key(repository: &Repository, set: SetIndex) -> Result<(), OpenError> {
             | ErrorClass::Invalid
             | ErrorClass::Io => Err(error.into()),
         },
-    }
-}
-
-fn report_problems(collection: &Collection) {
-    for problem in collection.problems() {
-        match problem.severity {
-            Severity::Error => log::error!("{}", problem.message),
-            Severity::Warning => log::warn!("{}", problem.message),
-            Severity::Note => log::info!("{}", problem.message),
-        }
     }
 }
 

@@ -19,7 +19,8 @@ const MOST_STAGED: u64 = 64 << 20;
 /// One line of sets and the table of versions over it.
 #[derive(Debug)]
 pub struct Line {
-    sets: Arc<[SetIndex]>,
+    /// Grows when a later listing shows a set that continues the line.
+    sets: RwLock<Arc<[SetIndex]>>,
     table: Arc<RwLock<Table>>,
     flight: Flight<(), (), TreeError>,
     /// The position that cannot be loaded, and why, where trying again cannot help.
@@ -30,12 +31,26 @@ pub struct Line {
 impl Line {
     fn new(sets: Arc<[SetIndex]>) -> Self {
         let (table, flight, failed, keeper) = Default::default();
-        Self { sets, table, flight, failed, keeper }
+        Self { sets: RwLock::new(sets), table, flight, failed, keeper }
     }
 
     /// The set at `position`.
     pub fn set_at(&self, position: u32) -> Option<SetIndex> {
-        self.sets.get(position as usize).copied()
+        self.sets.read().unwrap_or_else(PoisonError::into_inner).get(position as usize).copied()
+    }
+
+    fn sets(&self) -> Arc<[SetIndex]> {
+        Arc::clone(&self.sets.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn grow(&self, sets: &Arc<[SetIndex]>) {
+        let known = self.sets.read().unwrap_or_else(PoisonError::into_inner).len();
+        if sets.len() > known {
+            let mut own = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+            if sets.len() > own.len() {
+                *own = Arc::clone(sets);
+            }
+        }
     }
 
     /// The table as far as it is loaded. Hold the guard for in-memory work only.
@@ -71,12 +86,12 @@ impl Line {
     }
 
     fn load(&self, repository: &Repository, depth: u32) -> Result<(), TreeError> {
-        if self.table().is_empty()
-            && let Some(table) = self.keeper.recall(repository, &self.sets)
-        {
+        let sets = self.sets();
+        let recalled = self.keeper.recall(repository, &sets, self.table().is_empty());
+        if let Some(table) = recalled {
             let loaded = table.depth();
             *self.write() = table;
-            keep::recall_sizes(repository, &self.sets, &self.table, 0..loaded);
+            keep::recall_sizes(repository, &sets, &self.table, 0..loaded);
         }
         let start = self.table().depth();
         if start >= depth {
@@ -105,8 +120,9 @@ impl Line {
             self.enter_all(start..depth, &results, &queue)
         });
         self.write().settle();
-        keep::recall_sizes(repository, &self.sets, &self.table, start..self.table().depth());
-        self.keeper.note_loaded(repository, &self.sets, &self.table);
+        let end = self.table().depth();
+        keep::recall_sizes(repository, &sets, &self.table, start..end);
+        self.keeper.note_loaded(repository, &sets, &self.table);
         loaded
     }
 
@@ -257,10 +273,14 @@ pub struct Forest {
 }
 
 impl Forest {
-    /// The line numbered `number` over `sets`; made at its first use.
+    /// The line numbered `number` over `sets`; made at its first use. It grows with `sets`, which always begin with those that the
+    /// line had before.
     pub fn line(&self, number: usize, sets: &Arc<[SetIndex]>) -> Arc<Line> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lines.entry(number).or_insert_with(|| Arc::new(Line::new(Arc::clone(sets)))))
+        let line = Arc::clone(lines.entry(number).or_insert_with(|| Arc::new(Line::new(Arc::clone(sets)))));
+        drop(lines);
+        line.grow(sets);
+        line
     }
 
     /// Keeps on disk what was learnt, and waits until it is there.

@@ -236,6 +236,11 @@ impl Table {
             .collect()
     }
 
+    /// What each of the first `depth` sets says of `node`, newest first, deletions too.
+    pub fn history(&self, node: NodeId, depth: u32) -> impl Iterator<Item = VersionId> + '_ {
+        self.version_chain(node, depth).map(|(id, _)| id)
+    }
+
     /// Metadata of a version; `None` for deletions.
     pub fn meta(&self, id: VersionId) -> Option<EntryMeta> {
         let v = self.versions.get(index(id.0))?;

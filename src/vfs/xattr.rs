@@ -55,8 +55,9 @@ impl TreeFs {
     }
 
     fn volume_name(&self, id: VolumeId) -> String {
-        let object = self.repository.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
-        object.map_or_else(|| missing_name(id.set, id.number), |object| object.name.to_string())
+        let set = self.repository.set(id.set).ok();
+        let name = set.and_then(|set| set.volumes.get(&id.number).map(|object| object.name.to_string()));
+        name.unwrap_or_else(|| missing_name(id.set, id.number))
     }
 }
 

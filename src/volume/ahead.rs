@@ -126,8 +126,8 @@ impl Repository {
     /// Starts decoding a volume in the background if there is any use in it; false if all workers are busy.
     fn decode_ahead(&self, id: VolumeId) -> bool {
         let listed = self.cached_manifest(id.set).is_some_and(|manifest| manifest.volume(id.number).is_some());
-        let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
-        let thawed = object.is_some_and(|object| object.cold.is_none());
+        let set = self.set(id.set).ok();
+        let thawed = set.and_then(|set| set.volumes.get(&id.number).map(|object| object.cold.is_none())) == Some(true);
         if !listed || !thawed || self.is_at_hand(id) {
             return true;
         }

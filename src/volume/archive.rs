@@ -55,9 +55,9 @@ impl ArchiveDir {
             signature: Some(names.signature.clone()),
         };
         let here = Collection::from_listing(&objects, &prefixes).ok();
-        let times = |set: &BackupSet| (set.start, set.time);
+        let times = |set: &Arc<BackupSet>| (set.start, set.time);
         let by_time: HashMap<_, _> = here.iter().flat_map(|c| c.sets()).map(|set| (times(set), set)).collect();
-        let copy = |set: &BackupSet| {
+        let copy = |set: &Arc<BackupSet>| {
             let found = by_time.get(&times(set))?;
             Some((set.index, Copies { manifest: found.manifest.clone(), signatures: found.signatures.clone() }))
         };

@@ -12,6 +12,7 @@ mod keep;
 mod members;
 mod pass;
 mod read;
+mod refresh;
 mod repository;
 mod source;
 mod verified;
@@ -23,6 +24,7 @@ pub use keep::IndexPlace;
 pub(crate) use pass::feed;
 
 pub use members::{MemberTable, Part, Run};
+pub use refresh::{RefreshError, Refreshed};
 pub use repository::{Repository, RepositoryLimits};
 pub use source::{AtHand, Learnt, Volumes};
 

@@ -132,7 +132,7 @@ impl Repository {
         log::debug!("{}: fetching and decoding {} bytes", object.name, object.size);
         let pass = self.verified.begin();
         let mut sink = PassSink::new(self, id, pass, wanted);
-        let decoded = pass::decode_volume(&*self.store, &self.decoder, object, expected.as_ref(), &mut sink);
+        let decoded = pass::decode_volume(&*self.store, &self.decoder, &object, expected.as_ref(), &mut sink);
         let PassSink { stored, kept, blocks, .. } = sink;
         match decoded {
             Ok(table) => {
@@ -186,8 +186,9 @@ impl Repository {
     }
 
     fn describe(&self, id: VolumeId) -> String {
-        let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
-        object.map_or_else(|| format!("volume {} of set {}", id.number, id.set.0), |o| o.name.to_string())
+        let name =
+            self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number).map(|object| object.name.to_string()));
+        name.unwrap_or_else(|| format!("volume {} of set {}", id.number, id.set.0))
     }
 }
 

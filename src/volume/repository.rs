@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
@@ -11,6 +11,7 @@ use super::error::VolumeError;
 use super::keep::{IndexPlace, Known};
 use super::members::MemberTable;
 use super::pass::{self, ExpectedHash};
+use super::refresh::{RefreshError, Refreshed};
 use super::verified::Verified;
 use crate::cache::{BlockCache, ByteLru, CacheConfig, Flight};
 use crate::codec::Decoder;
@@ -47,7 +48,8 @@ pub struct RepositoryLimits {
 pub struct Repository {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) decoder: Decoder,
-    pub(super) collection: Collection,
+    collection: RwLock<Arc<Collection>>,
+    pub(super) refresh_flight: Flight<(), Refreshed, RefreshError>,
     manifests: Mutex<HashMap<SetIndex, Arc<Manifest>>>,
     manifest_flight: Flight<SetIndex, Arc<Manifest>, VolumeError>,
     pub(super) tables: Mutex<ByteLru<VolumeId, Arc<MemberTable>>>,
@@ -80,7 +82,8 @@ impl Repository {
         Arc::new_cyclic(|own| Self {
             store,
             decoder,
-            collection,
+            collection: RwLock::new(Arc::new(collection)),
+            refresh_flight: Flight::new(),
             manifests: Mutex::default(),
             manifest_flight: Flight::new(),
             tables: Mutex::new(ByteLru::new(limits.tables)),
@@ -97,9 +100,14 @@ impl Repository {
         })
     }
 
-    /// What the listing told.
-    pub fn collection(&self) -> &Collection {
-        &self.collection
+    /// What the last listing told.
+    pub fn collection(&self) -> Arc<Collection> {
+        Arc::clone(&self.collection.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is told from now on. `next` follows what was told before, so that all numbers stay good.
+    pub(super) fn set_collection(&self, next: Arc<Collection>) {
+        *self.collection.write().unwrap_or_else(PoisonError::into_inner) = next;
     }
 
     /// The store's URL without secrets.
@@ -130,12 +138,13 @@ impl Repository {
     ///
     /// # Errors
     /// [`VolumeError::Range`] for an index the collection does not have.
-    pub fn set(&self, set: SetIndex) -> Result<&BackupSet, VolumeError> {
-        self.collection.set(set).ok_or_else(|| VolumeError::Range {
+    pub fn set(&self, set: SetIndex) -> Result<Arc<BackupSet>, VolumeError> {
+        let collection = self.collection();
+        collection.set(set).cloned().ok_or_else(|| VolumeError::Range {
             object: "the collection".into(),
             start: u64::from(set.0),
             end: u64::from(set.0).saturating_add(1),
-            len: self.collection.sets().len() as u64,
+            len: collection.sets().len() as u64,
         })
     }
 
@@ -153,7 +162,7 @@ impl Repository {
             if let Some(manifest) = self.cached_manifest(set) {
                 return Ok(manifest);
             }
-            let at_hand = self.archive.as_ref().and_then(|archive| archive.manifest(record, &self.decoder));
+            let at_hand = self.archive.as_ref().and_then(|archive| archive.manifest(&record, &self.decoder));
             let manifest = Arc::new(at_hand.map_or_else(|| self.read_manifest(object), Ok)?);
             for problem in &manifest.problems {
                 log::error!("{}: {problem}; what that volume holds cannot be read", object.name);
@@ -195,7 +204,7 @@ impl Repository {
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder));
-        if self.archive.as_ref().is_some_and(|archive| archive.signatures(record, stored, consume)) {
+        if self.archive.as_ref().is_some_and(|archive| archive.signatures(&record, stored, consume)) {
             return Ok(());
         }
         self.stream_stored_signatures(set, consume)
@@ -211,7 +220,7 @@ impl Repository {
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         let object = self.signatures_object(set)?;
-        self.stream(object, &mut |plain| consume(&object.name, plain))
+        self.stream(&object, &mut |plain| consume(&object.name, plain))
     }
 
     /// Streams the first plaintext of the set's signature archive into `consume`, fetching no more than a small part of
@@ -226,20 +235,20 @@ impl Repository {
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder));
-        if self.archive.as_ref().is_some_and(|archive| archive.peek(record, stored, consume)) {
+        if self.archive.as_ref().is_some_and(|archive| archive.peek(&record, stored, consume)) {
             return Ok(());
         }
         let object = self.signatures_object(set)?;
         let head = ByteRange::at(0, object.size.min(PEEK));
-        let input = self.store.open(object, head).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
+        let input = self.store.open(&object, head).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
         let mut plain =
             self.decoder.open(&object.name, input).map_err(|e| VolumeError::from_codec(&object.name, &e))?;
         consume(&object.name, &mut *plain)
     }
 
-    fn signatures_object(&self, set: SetIndex) -> Result<&ObjectInfo, VolumeError> {
+    fn signatures_object(&self, set: SetIndex) -> Result<ObjectInfo, VolumeError> {
         let record = self.set(set)?;
-        record.signatures.as_ref().ok_or_else(|| VolumeError::NoSignatures { set: record.label().into() })
+        record.signatures.clone().ok_or_else(|| VolumeError::NoSignatures { set: record.label().into() })
     }
 
     /// Streams an object that no manifest gives a hash of.
@@ -252,10 +261,10 @@ impl Repository {
     }
 
     /// The volume's object in the store and the hash its manifest gives.
-    pub(super) fn volume_object(&self, id: VolumeId) -> Result<(&ObjectInfo, Option<ExpectedHash>), VolumeError> {
+    pub(super) fn volume_object(&self, id: VolumeId) -> Result<(ObjectInfo, Option<ExpectedHash>), VolumeError> {
         let record = self.set(id.set)?;
         let missing = || VolumeError::NoVolume { set: record.label().into(), number: id.number };
-        let object = record.volumes.get(&id.number).ok_or_else(missing)?;
+        let object = record.volumes.get(&id.number).cloned().ok_or_else(missing)?;
         let manifest = self.manifest(id.set)?;
         let listed = manifest.volume(id.number).ok_or_else(missing)?;
         Ok((object, expected_hash(listed)))
