@@ -70,6 +70,8 @@ impl Stream {
         let (set, kind, meta) = (finder.set, run.kind, run.meta.clone());
         if !run.multivol {
             let only = Located { volume, start: 0, offset: last.offset, len: last.len };
+            let reader = Reader { file: u64::from(file.node.0), last: volume };
+            volumes.note(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
             let layout = Layout::Parts(Box::new([only]));
             return Ok(Self { set, kind, len: last.len, meta, position, layout, settled: OnceLock::new() });
         }

@@ -79,10 +79,30 @@ impl TreeFs {
         self.provisional_attr(snapshot, child, wait)
     }
 
-    /// Attributes whose size may still be a bound: what `lookup` answers, so that walking costs no volume.
+    /// Attributes whose size may still be a bound: what `lookup` answers, so that walking costs no volume. Where the size's
+    /// volume is at hand it is exact, which spares the kernel to ask again.
     pub(super) fn provisional_attr(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<Attr, FsError> {
-        let found = self.find(snapshot, node, wait)?;
+        let mut found = self.find(snapshot, node, wait)?;
+        if self.needs_size(&found) && self.repository.has_tables() {
+            // What fails here fails again, and is told, when the attributes are asked for.
+            let _ = self.settle_size(snapshot, node, &mut found, Wait::Never);
+        }
         Ok(self.attr(snapshot, node, &found))
+    }
+
+    fn needs_size(&self, found: &Found) -> bool {
+        found.meta.kind == EntryKind::File && found.exact.is_none() && !(self.size_bounds && found.bounded)
+    }
+
+    fn settle_size(&self, snapshot: usize, node: NodeId, found: &mut Found, wait: Wait) -> Result<(), FsError> {
+        let file = self.file(snapshot, node, wait)?;
+        let (size, beside) = self.ask(wait, |volumes| self.content.stat(volumes, &file))?;
+        self.note_stale(&file, beside.as_ref());
+        found.exact = Some(size);
+        if let Some(meta) = beside {
+            found.meta = meta;
+        }
+        Ok(())
     }
 
     pub(super) fn exact_attr(&self, inode: Inode, wait: Wait) -> Result<Attr, FsError> {
@@ -92,14 +112,8 @@ impl TreeFs {
             _ => return Ok(self.overview_attr(inode)),
         };
         let mut found = self.find(snapshot, node, wait)?;
-        if found.meta.kind == EntryKind::File && found.exact.is_none() && !(self.size_bounds && found.bounded) {
-            let file = self.file(snapshot, node, wait)?;
-            let (size, beside) = self.ask(wait, |volumes| self.content.stat(volumes, &file))?;
-            self.note_stale(&file, beside.as_ref());
-            found.exact = Some(size);
-            if let Some(meta) = beside {
-                found.meta = meta;
-            }
+        if self.needs_size(&found) {
+            self.settle_size(snapshot, node, &mut found, wait)?;
         }
         Ok(self.attr(snapshot, node, &found))
     }

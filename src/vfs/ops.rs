@@ -157,13 +157,7 @@ pub trait FileSystem: Send + Sync {
     /// Ends the use of `handle`.
     fn release(&self, ino: Ino, handle: u64);
 
-    /// Names of the extended attributes of `ino`.
-    ///
-    /// # Errors
-    /// [`FsError`].
-    fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>, FsError>;
-
-    /// The value of an extended attribute, `None` if there is none of that name.
+    /// The value of an extended attribute, `None` if there is none of that name. None is ever listed.
     ///
     /// # Errors
     /// [`FsError`].

@@ -292,11 +292,6 @@ impl FileSystem for TreeFs {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle);
     }
 
-    fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
-        // The attributes that dupfs answers are not listed: `cp -a` and `rsync -X` would copy them into the restored tree.
-        self.resolve(ino).map(|_| Vec::new())
-    }
-
     fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
         self.xattr(self.resolve(ino)?, name, wait)
     }

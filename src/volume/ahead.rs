@@ -12,7 +12,7 @@ use crate::types::{ByteRange, SetIndex, VolumeId, VolumeNumber};
 /// Volumes decoded ahead of the reader.
 const DEPTH: u32 = 2;
 /// A reader walks once it has read this part of a volume in ascending order.
-const WALKED_SHARE: u64 = 4;
+const WALKED_SHARE: u64 = 8;
 /// How far back a read may step and still be in ascending order: the kernel sends read-ahead out of order.
 const BACK_STEP: u64 = 4 << 20;
 /// ... and at least so many bytes.
@@ -135,7 +135,7 @@ impl Repository {
         let Some(worker) = Worker::start(repository) else { return false };
         let work = move || {
             // Whoever reads the volume meets the same failure and reports it.
-            if let Err(error) = worker.0.decode_all(id) {
+            if let Err(error) = worker.0.prepare(id) {
                 log::debug!("read ahead: {error}");
             }
         };

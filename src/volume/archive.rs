@@ -150,7 +150,7 @@ impl ArchiveDir {
         decoder: &Decoder,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        pass::stream_object(&*self.store, decoder, copy, None, consume)
+        pass::stream_object(&*self.store, decoder, copy, None, copy.size >= super::repository::WORTH_TWO, consume)
     }
 
     fn may_use(&self, copy: &ObjectInfo) -> bool {

@@ -1,12 +1,13 @@
 //! Reading from a volume: from the cache where it holds the blocks, else by one decode that all readers share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ahead::Reader;
 use super::error::VolumeError;
 use super::members::MemberTable;
 use super::pass::{self, BLOCK, BlockSink};
-use super::repository::Repository;
+use super::repository::{Repository, WORTH_TWO};
 use crate::storage::sync::lock;
 use crate::types::{ByteRange, VolumeId};
 
@@ -27,13 +28,19 @@ impl Repository {
         }
         match self.recall_members(id)? {
             Some(table) => Ok(table),
-            None => self.decode_all(id),
+            None => self.decode(id, ByteRange::at(0, 0), true).map(|(table, _)| table),
         }
     }
 
-    /// As [`Self::members`], but from the volume itself, whose blocks then are at hand.
-    pub(super) fn decode_all(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
-        self.decode(id, ByteRange::at(0, 0)).map(|(table, _)| table)
+    /// Decodes volume `id`, for which nobody waits yet, if its blocks are not at hand.
+    ///
+    /// # Errors
+    /// As [`Self::members`].
+    pub(super) fn prepare(&self, id: VolumeId) -> Result<(), VolumeError> {
+        if self.is_at_hand(id) {
+            return Ok(());
+        }
+        self.decode(id, ByteRange::at(0, 0), false).map(drop)
     }
 
     /// Whether volume `id` was decoded since the repository was opened.
@@ -50,6 +57,11 @@ impl Repository {
     pub fn cached_members(&self, id: VolumeId) -> Option<Arc<MemberTable>> {
         let kept = lock(&self.tables).get(&id).cloned();
         kept.or_else(|| lock(&self.outsize).as_ref().filter(|(of, _)| *of == id).map(|(_, table)| Arc::clone(table)))
+    }
+
+    /// Whether any volume's member table is at hand.
+    pub fn has_tables(&self) -> bool {
+        !lock(&self.tables).is_empty() || lock(&self.outsize).is_some()
     }
 
     /// Appends the bytes `range` of volume `id` to `out` if they can be read without fetching or decoding.
@@ -96,13 +108,13 @@ impl Repository {
             if let Some(blocks) = self.collect(id, range) {
                 return self.copy_out(id, range, &blocks, out);
             }
-            let (_, mine) = self.decode(id, range)?;
+            let (_, mine) = self.decode(id, range, true)?;
             if let Some(blocks) = mine {
                 return self.copy_out(id, range, &blocks, out);
             }
         }
         // The cache is too small for what all readers want at once: decode for this range alone.
-        let (_, blocks) = self.run_pass(id, range)?;
+        let (_, blocks) = self.run_pass(id, range, true)?;
         self.copy_out(id, range, &blocks, out)
     }
 
@@ -116,23 +128,39 @@ impl Repository {
             .collect()
     }
 
-    /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks.
-    fn decode(&self, id: VolumeId, wanted: ByteRange) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
+    /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks. `waited`:
+    /// somebody waits for it.
+    fn decode(
+        &self,
+        id: VolumeId,
+        wanted: ByteRange,
+        waited: bool,
+    ) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
         let mut mine = None;
         let table = self.volume_flight.run_until(id, self.deadline(), || {
-            let (table, blocks) = self.run_pass(id, wanted)?;
+            let (table, blocks) = self.run_pass(id, wanted, waited)?;
             mine = Some(blocks);
             Ok(table)
         })?;
         Ok((table, mine))
     }
 
-    fn run_pass(&self, id: VolumeId, wanted: ByteRange) -> Result<(Arc<MemberTable>, Blocks), VolumeError> {
+    fn run_pass(
+        &self,
+        id: VolumeId,
+        wanted: ByteRange,
+        waited: bool,
+    ) -> Result<(Arc<MemberTable>, Blocks), VolumeError> {
         let (object, expected) = self.volume_object(id)?;
         log::debug!("{}: fetching and decoding {} bytes", object.name, object.size);
         let pass = self.verified.begin();
         let mut sink = PassSink::new(self, id, pass, wanted);
-        let decoded = pass::decode_volume(&*self.store, &self.decoder, &object, expected.as_ref(), &mut sink);
+        // Side by side, or while a reader is busy, volumes keep all cores busy; one that is waited for alone is decoded by
+        // two threads.
+        let under_way = Counted::new(&self.passes);
+        let on_two = waited && under_way.before == 0 && object.size >= WORTH_TWO;
+        let decoded = pass::decode_volume(&*self.store, &self.decoder, &object, expected.as_ref(), on_two, &mut sink);
+        drop(under_way);
         let PassSink { stored, kept, blocks, .. } = sink;
         match decoded {
             Ok(table) => {
@@ -198,6 +226,25 @@ fn block_range(range: ByteRange) -> std::ops::Range<u32> {
     number(range.start / block)..number(range.end.div_ceil(block))
 }
 
+/// One of those counted, until it is dropped.
+struct Counted<'a> {
+    counter: &'a AtomicUsize,
+    /// How many there were before it.
+    before: usize,
+}
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize) -> Self {
+        Self { counter, before: counter.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Puts the blocks of one pass into the cache under the pass's own number, and keeps the wanted ones in hand, so that
 /// a pass serves its reader however small the cache is.
 struct PassSink<'a> {
@@ -237,16 +284,20 @@ impl<'a> PassSink<'a> {
 }
 
 impl BlockSink for PassSink<'_> {
+    fn buffer(&mut self) -> Arc<[u8]> {
+        self.repository.blocks.buffer()
+    }
+
     fn block(&mut self, index: u32, block: Arc<[u8]>) {
         self.blocks = index.saturating_add(1);
         if self.wanted.contains(&index) {
             self.kept.push(Arc::clone(&block));
         }
         let room = if index < self.wanted.start { &mut self.room_before } else { &mut self.room_after };
-        let Some(left) = room.checked_sub(block.len() as u64) else { return };
-        *room = left;
-        if self.is_cached(index) {
-            return;
+        let left = room.checked_sub(block.len() as u64);
+        *room = left.unwrap_or(*room);
+        if left.is_none() || self.is_cached(index) {
+            return self.repository.blocks.recycle(block);
         }
         self.stored.push(index);
         self.repository.blocks.insert((self.id, self.pass, index), block);

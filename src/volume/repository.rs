@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ pub(super) type BlockKey = (VolumeId, u32, u32);
 
 /// Stored bytes of a signature archive that a peek fetches.
 const PEEK: u64 = 256 << 10;
+
+/// Stored bytes from which on it pays to decode an object by two threads.
+pub(super) const WORTH_TWO: u64 = 128 << 10;
 
 /// What a repository keeps in memory and on disk, and what it finds there.
 #[derive(Debug)]
@@ -64,6 +68,8 @@ pub struct Repository {
     pub(super) ahead: Ahead,
     pub(super) known: Known,
     archive: Option<ArchiveDir>,
+    /// Passes under way.
+    pub(super) passes: AtomicUsize,
     /// The repository itself, for work that goes on behind a request.
     pub(super) own: Weak<Self>,
 }
@@ -96,6 +102,7 @@ impl Repository {
             ahead: Ahead::default(),
             known,
             archive: limits.archive,
+            passes: AtomicUsize::new(0),
             own: Weak::clone(own),
         })
     }
@@ -257,7 +264,7 @@ impl Repository {
         object: &ObjectInfo,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        pass::stream_object(&*self.store, &self.decoder, object, None, consume)
+        pass::stream_object(&*self.store, &self.decoder, object, None, object.size >= WORTH_TWO, consume)
     }
 
     /// The volume's object in the store and the hash its manifest gives.

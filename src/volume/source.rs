@@ -29,6 +29,10 @@ pub trait Volumes {
     fn read_volume(&self, id: VolumeId, range: ByteRange, reader: Reader, out: &mut Vec<u8>)
     -> Result<(), VolumeError>;
 
+    /// Takes note that `reader` asked where `range` of the volume is: who asks for the sizes of many files in stored order
+    /// walks over the volumes as one who reads them does.
+    fn note(&self, id: VolumeId, range: ByteRange, reader: Reader);
+
     /// Streams the plaintext of the set's stored signature archive into `consume`; what it learnt counts if this returns `Ok`.
     ///
     /// # Errors
@@ -111,6 +115,10 @@ impl Volumes for Repository {
         Self::read_volume(self, id, range, reader, out)
     }
 
+    fn note(&self, id: VolumeId, range: ByteRange, reader: Reader) {
+        self.note_read(id, range, reader);
+    }
+
     fn signatures(
         &self,
         set: SetIndex,
@@ -150,6 +158,10 @@ impl Volumes for AtHand<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), VolumeError> {
         self.0.read_at_hand(id, range, reader, out)
+    }
+
+    fn note(&self, id: VolumeId, range: ByteRange, reader: Reader) {
+        self.0.note_read(id, range, reader);
     }
 
     fn signatures(

@@ -31,8 +31,8 @@ fn a_mount_with_an_index_equals_restore_also_after_more_backups() {
         let compare = |sets: usize| {
             let sources = [&*states[0], &*states[1], &*states[2], &*states[0]];
             for visit in ["first", "second"] {
-                let (what, place) =
-                    (format!("{version}, {sets} sets, {visit} mount"), scratch.dir(&format!("{visit}-{sets}")));
+                let what = format!("{version}, {sets} sets, {visit} mount");
+                let place = scratch.dir(&format!("{version}-{sets}-{visit}"));
                 check::every_snapshot(&what, &repo, &TIMES[..sets], &sources[..sets], &place);
             }
         };
