@@ -54,7 +54,8 @@ pub fn fuzz_tar(data: &[u8]) {
 /// Signature archives: chunking changes nothing.
 pub fn fuzz_sigtar(data: &[u8]) {
     let read = |step: usize| {
-        let (mut reader, mut log) = (SigtarReader::new(TarLimits { extension: 4096, ..TarLimits::default() }), SigLog::default());
+        let (mut reader, mut log) =
+            (SigtarReader::new(TarLimits { extension: 4096, ..TarLimits::default() }), SigLog::default());
         let fed = data.chunks(step.max(1)).try_for_each(|chunk| reader.feed(chunk, &mut log));
         let end = fed.and_then(|()| reader.finish());
         (log.entries, log.problems, format!("{end:?}"))

@@ -84,9 +84,18 @@ pub struct TarWalker {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Header,
-    Extension { kind: Extension, left: u64, padding: u64 },
-    Member { left: u64, padding: u64 },
-    Padding { left: u64 },
+    Extension {
+        kind: Extension,
+        left: u64,
+        padding: u64,
+    },
+    Member {
+        left: u64,
+        padding: u64,
+    },
+    Padding {
+        left: u64,
+    },
     /// A block that continues the map of a sparse entry.
     SparseMap,
     Ended,
@@ -161,11 +170,7 @@ impl TarWalker {
         match self.state {
             State::Member { left, padding } => left.saturating_add(padding),
             State::Padding { left } => left,
-            State::Header
-            | State::Extension { .. }
-            | State::SparseMap
-            | State::Ended
-            | State::Broken => 0,
+            State::Header | State::Extension { .. } | State::SparseMap | State::Ended | State::Broken => 0,
         }
     }
 

@@ -141,10 +141,8 @@ mod tests {
             writer.push(BLOCK_MAGIC, 48);
             writer.push(0x5a5a, 16);
             writer.push(END_MAGIC, 48);
-            let wanted = [
-                Mark { bit: 24 + u64::from(shift), end: false },
-                Mark { bit: 24 + u64::from(shift) + 64, end: true },
-            ];
+            let wanted =
+                [Mark { bit: 24 + u64::from(shift), end: false }, Mark { bit: 24 + u64::from(shift) + 64, end: true }];
             for step in [1, 2, 5, 100] {
                 let (mut scanner, mut found) = (Scanner::new(10), Vec::new());
                 writer.bytes.chunks(step).for_each(|chunk| scanner.scan(chunk, &mut found));

@@ -46,9 +46,15 @@ struct Piece {
 }
 
 enum Decoded {
-    Block { bytes: Vec<u8>, crc: u32 },
+    Block {
+        bytes: Vec<u8>,
+        crc: u32,
+    },
     /// A good block that decodes to more than [`LONG`].
-    Long { packed: Vec<u8>, crc: u32 },
+    Long {
+        packed: Vec<u8>,
+        crc: u32,
+    },
     Bad,
 }
 
@@ -68,6 +74,8 @@ pub(super) struct Bunzip {
     combined: u32,
     long: Option<(Decompress, Vec<u8>)>,
     ended: bool,
+    /// Pieces that were taken: the first are not kept waiting by work for later ones.
+    taken: usize,
     #[cfg(test)]
     false_marks: Vec<Mark>,
     /// Where the next piece begins, if the bytes given so far end there.
@@ -108,6 +116,7 @@ impl Bunzip {
             combined,
             long: None,
             ended: false,
+            taken: 0,
             #[cfg(test)]
             false_marks: Vec::new(),
             boundary: None,
@@ -191,7 +200,11 @@ impl Bunzip {
                 return Ok(decoded);
             }
         }
-        let what = if self.input_ended && end - start <= LONGEST * 8 { "a block is damaged or cut off" } else { "a block is damaged" };
+        let what = if self.input_ended && end - start <= LONGEST * 8 {
+            "a block is damaged or cut off"
+        } else {
+            "a block is damaged"
+        };
         Err(self.fault(start, what))
     }
 
@@ -201,7 +214,9 @@ impl Bunzip {
         let crc = bits_at(&piece.bytes, offset + MAGIC_BITS, 32).filter(|_| piece.end - piece.start >= MAGIC_BITS + 32);
         let crc = crc.ok_or_else(|| self.fault(piece.start, "it ends within its checksum"))?;
         if crc != u64::from(self.combined) {
-            return Err(self.fault(piece.start, "the checksum over all blocks is wrong: a block is missing or not its own"));
+            return Err(
+                self.fault(piece.start, "the checksum over all blocks is wrong: a block is missing or not its own")
+            );
         }
         self.combined = 0;
         let after = (offset + MAGIC_BITS + 32).div_ceil(8);
@@ -217,7 +232,11 @@ impl Bunzip {
 
     fn header(&self, bytes: &[u8], end: u64) -> Result<(), UnpackError> {
         match bytes {
-            [b'B', b'Z', b'h', b'1'..=b'9'] if end.is_multiple_of(8) && !(self.queue.is_empty() && self.input_ended) => Ok(()),
+            [b'B', b'Z', b'h', b'1'..=b'9']
+                if end.is_multiple_of(8) && !(self.queue.is_empty() && self.input_ended) =>
+            {
+                Ok(())
+            }
             [b'B', b'Z', b'h', ..] => Err(self.fault(end, "no block begins behind its header")),
             _ => Err(self.fault(end, "garbage where a bzip2 header should be")),
         }
@@ -255,7 +274,8 @@ impl Decoder for Bunzip {
                 return Ok(None);
             }
             self.boundary = None;
-            self.pump(self.workers.width() + 2)?;
+            self.taken = self.taken.saturating_add(1);
+            self.pump(self.taken.min(self.workers.width() + 2))?;
             let Some(piece) = self.queue.pop_front() else {
                 return Err(self.fault(self.start, "it ends before its end"));
             };

@@ -42,7 +42,9 @@ pub enum UnpackError {
         limit: Arc<str>,
     },
     /// A member of that name came later in the archive: what was read so far belongs to one that it replaces.
-    #[error("{object}: a later member of the archive has the same name and replaces what was read so far; open it again")]
+    #[error(
+        "{object}: a later member of the archive has the same name and replaces what was read so far; open it again"
+    )]
     Replaced {
         /// The member.
         object: Arc<str>,

@@ -70,12 +70,7 @@ impl Inflater {
     }
 
     /// A decoder from a seek point on.
-    pub(super) fn at(
-        source: Arc<dyn Source>,
-        wrapper: Wrapper,
-        input: u64,
-        state: &[u8],
-    ) -> Result<Self, UnpackError> {
+    pub(super) fn at(source: Arc<dyn Source>, wrapper: Wrapper, input: u64, state: &[u8]) -> Result<Self, UnpackError> {
         let bad = || bad_point(&source.name(), input);
         let mut this = Self::new(Arc::clone(&source), wrapper);
         this.input = Input::new(Arc::clone(&source), input);
@@ -158,7 +153,8 @@ impl Inflater {
             Wrapper::Zip { crc, size } => (crc, size == self.len),
             Wrapper::Gzip => {
                 let trailer = self.input.array::<8>()?;
-                let [a, b, c, d, sizes @ ..] = trailer.ok_or_else(|| self.input.damaged("it ends before its checksum"))?;
+                let [a, b, c, d, sizes @ ..] =
+                    trailer.ok_or_else(|| self.input.damaged("it ends before its checksum"))?;
                 let size = u64::from(u32::from_le_bytes(sizes));
                 (u32::from_le_bytes([a, b, c, d]), self.len & u64::from(u32::MAX) == size)
             }
@@ -318,7 +314,9 @@ impl Decoder for Stored {
         let out = self.input.peek()?.to_vec();
         if out.is_empty() {
             if self.crc.clone().finalize() != self.expect.0 || self.len != self.expect.1 {
-                return Err(self.input.damaged("its checksum is wrong: bytes before it are not those that were packed"));
+                return Err(self
+                    .input
+                    .damaged("its checksum is wrong: bytes before it are not those that were packed"));
             }
             return Ok(None);
         }

@@ -143,12 +143,19 @@ impl Stream {
         let unpacker = Arc::clone(unpacker);
         let (state, wake, blocks) = (Mutex::default(), Condvar::new(), OnceLock::new());
         let this = Self { unpacker, source, codec, id, state, wake, blocks };
-        if let Some((len, points)) = this.notes_key().and_then(|key| this.unpacker.notes.get(&key)).and_then(|n| Points::decode(&n)) {
+        if let Some((len, points)) =
+            this.notes_key().and_then(|key| this.unpacker.notes.get(&key)).and_then(|n| Points::decode(&n))
+        {
             let mut state = this.locked();
             state.len = Some(len);
             state.points = points;
         }
         Arc::new(this)
+    }
+
+    /// Bytes of what it is decompressed from, if that is known without work.
+    pub fn packed_len(&self) -> Option<u64> {
+        self.source.known_len()
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {

@@ -107,7 +107,13 @@ impl Sink<'_> {
         told.map_err(|fault| self.stop(fault))
     }
 
-    fn sparse(&mut self, header: &TarEntry<'_>, meta: EntryMeta, sparse: Sparse<'_>, at: u64) -> Result<(), FormatError> {
+    fn sparse(
+        &mut self,
+        header: &TarEntry<'_>,
+        meta: EntryMeta,
+        sparse: Sparse<'_>,
+        at: u64,
+    ) -> Result<(), FormatError> {
         match sparse {
             Sparse::Map { size, map } => {
                 let data = self.pieces(header.path, size, map, at, header.size);

@@ -118,7 +118,8 @@ impl Sparse<'_> {
     pub fn parse_map(data: &[u8], most: usize) -> Result<Option<(Vec<(u64, u64)>, u64)>, &'static str> {
         let mut at = 0;
         let Some(count) = line(data, &mut at)? else { return Ok(None) };
-        let count = usize::try_from(count).ok().filter(|&count| count <= most).ok_or("a sparse file has too many holes")?;
+        let count =
+            usize::try_from(count).ok().filter(|&count| count <= most).ok_or("a sparse file has too many holes")?;
         let mut map = Vec::new();
         for _ in 0..count {
             let (Some(offset), Some(len)) = (line(data, &mut at)?, line(data, &mut at)?) else { return Ok(None) };

@@ -55,7 +55,8 @@ impl Table {
                 break;
             }
             let (parent, name) = (fields.u32()?, take_bytes(&mut fields)?);
-            let is_name = !name.is_empty() && name != b"." && name != b".." && !name.iter().any(|b| matches!(b, 0 | b'/'));
+            let is_name =
+                !name.is_empty() && name != b"." && name != b".." && !name.iter().any(|b| matches!(b, 0 | b'/'));
             if !is_name || parent as usize >= this.nodes.len() || this.child(NodeKey(parent), name).is_some() {
                 return None;
             }
@@ -165,10 +166,7 @@ fn take_entry(fields: &mut Fields<'_>) -> Option<Entry> {
 }
 
 /// Pieces that are in order, do not overlap and lie within a file of `size` bytes; `None` if they are not.
-pub(in crate::unpack) fn checked_pieces(
-    pieces: Vec<(u64, u64, u64)>,
-    size: u64,
-) -> Option<Box<[(u64, u64, u64)]>> {
+pub(in crate::unpack) fn checked_pieces(pieces: Vec<(u64, u64, u64)>, size: u64) -> Option<Box<[(u64, u64, u64)]>> {
     let mut end = 0;
     for &(start, len, at) in &pieces {
         if start < end || at.checked_add(len).is_none() {

@@ -30,7 +30,13 @@ fn has(table: &Table, dir: NodeKey, name: &[u8]) -> Option<bool> {
 
 impl UnpackedFs {
     /// The attributes of `name` in `dir` of an archive: as soon as the pass over it has met the name.
-    pub(super) fn look_up_member(&self, gate: &Arc<Gate>, dir: NodeKey, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+    pub(super) fn look_up_member(
+        &self,
+        gate: &Arc<Gate>,
+        dir: NodeKey,
+        name: &[u8],
+        wait: Wait,
+    ) -> Result<Attr, FsError> {
         let entered = self.entered(gate, wait)?;
         let archive = &entered.archive;
         if wait == Wait::Never && !archive.is_settled() {
@@ -182,7 +188,7 @@ impl UnpackedFs {
         let (file, outer) = self.stored(gate.file)?;
         let archive = crate::unpack::Archive::new(&self.unpacker, file, gate.container);
         let entered = gate.enter(Entered { archive, outer });
-        self.keep_archive(gate, &entered);
+        self.keep_archive(&entered);
         Ok(entered)
     }
 
