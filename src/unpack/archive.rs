@@ -73,6 +73,15 @@ impl Archive {
         Arc::clone(&self.name)
     }
 
+    /// Whether its content begins as its kind demands; costs its first bytes.
+    ///
+    /// # Errors
+    /// [`UnpackError`] if they cannot be read or decompressed.
+    pub fn begins(&self) -> Result<bool, UnpackError> {
+        let head = self.source.read_at(0, 512)?;
+        Ok(if self.zip { zip::begins(&head) } else { tar::begins(&head) })
+    }
+
     /// How far the pass has come.
     pub fn progress(&self) -> Progress {
         self.locked().progress.clone()

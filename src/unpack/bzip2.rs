@@ -74,6 +74,8 @@ pub(super) struct Bunzip {
     combined: u32,
     long: Option<(Decompress, Vec<u8>)>,
     ended: bool,
+    /// Pieces that were taken: the first are not kept waiting by work for later ones.
+    taken: usize,
     #[cfg(test)]
     false_marks: Vec<Mark>,
     /// Where the next piece begins, if the bytes given so far end there.
@@ -114,6 +116,7 @@ impl Bunzip {
             combined,
             long: None,
             ended: false,
+            taken: 0,
             #[cfg(test)]
             false_marks: Vec::new(),
             boundary: None,
@@ -271,7 +274,8 @@ impl Decoder for Bunzip {
                 return Ok(None);
             }
             self.boundary = None;
-            self.pump(self.workers.width() + 2)?;
+            self.taken = self.taken.saturating_add(1);
+            self.pump(self.taken.min(self.workers.width() + 2))?;
             let Some(piece) = self.queue.pop_front() else {
                 return Err(self.fault(self.start, "it ends before its end"));
             };

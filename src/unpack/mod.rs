@@ -13,6 +13,7 @@ mod bzip2;
 mod cursor;
 mod decoder;
 mod error;
+pub mod fuzz_entry;
 mod gzip;
 mod input;
 mod limits;

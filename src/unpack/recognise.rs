@@ -1,10 +1,8 @@
 //! What a name promises, and whether the content keeps it.
 
-use std::sync::Arc;
-
 use super::error::UnpackError;
 use super::source::Source;
-use super::stream::{Codec, Stream, Unpacker};
+use super::stream::Codec;
 use super::{tar, zip};
 
 /// What an archive is.
@@ -73,23 +71,17 @@ pub fn shape_of(name: &[u8]) -> Option<Shape<'_>> {
     packed.map(|((stem, suffix), codec)| Shape { kind: Kind::Compressed(codec), name: stem, suffix })
 }
 
-/// Whether the content of `source` begins as `kind` does. Costs its first bytes, and for a compressed archive what they
-/// decompress to.
+/// Whether the content of `source` begins as `kind` does. Costs its first bytes. Whether a compressed archive holds a tar
+/// stream, [`Archive::begins`](super::Archive::begins) tells.
 ///
 /// # Errors
 /// [`UnpackError`] if that cannot be read.
-pub fn confirm(unpacker: &Arc<Unpacker>, source: &Arc<dyn Source>, kind: Kind) -> Result<bool, UnpackError> {
+pub fn confirm(source: &dyn Source, kind: Kind) -> Result<bool, UnpackError> {
     let head = source.read_at(0, 512)?;
     Ok(match kind {
-        Kind::Compressed(codec) => begins(codec, &head),
+        Kind::Compressed(codec) | Kind::Archive(Container::Tar(Some(codec))) => begins(codec, &head),
         Kind::Archive(Container::Zip) => zip::begins(&head),
         Kind::Archive(Container::Tar(None)) => tar::begins(&head),
-        Kind::Archive(Container::Tar(Some(codec))) => {
-            begins(codec, &head) && {
-                let stream = Stream::new(unpacker, Arc::clone(source), codec);
-                tar::begins(&stream.read_at(0, 512)?)
-            }
-        }
     })
 }
 

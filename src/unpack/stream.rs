@@ -153,6 +153,11 @@ impl Stream {
         Arc::new(this)
     }
 
+    /// Bytes of what it is decompressed from, if that is known without work.
+    pub fn packed_len(&self) -> Option<u64> {
+        self.source.known_len()
+    }
+
     fn locked(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }

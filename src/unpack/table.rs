@@ -374,7 +374,3 @@ pub(super) fn components(path: &[u8]) -> Vec<&[u8]> {
     names.reverse();
     names
 }
-
-#[cfg(test)]
-#[path = "table/tests.rs"]
-mod tests;

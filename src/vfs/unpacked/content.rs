@@ -11,7 +11,7 @@ use super::spaces::Place;
 use super::{FOREVER, UnpackedFs};
 use crate::storage::sync::lock;
 use crate::types::ErrorClass;
-use crate::unpack::{Container, Kind, Source, Stream, confirm};
+use crate::unpack::{Archive, Container, Kind, Source, Stream, confirm};
 
 /// Archives and streams kept open for who comes back to them.
 const KEPT: usize = 32;
@@ -73,8 +73,15 @@ impl UnpackedFs {
         if wait == Wait::Never {
             return Err(FsError::WouldBlock);
         }
-        let (source, _) = self.stored(ino)?;
-        let confirmed = confirm(&self.unpacker, &source, candidate.kind).map_err(|e| failed(&e))?;
+        let (source, outer) = self.stored(ino)?;
+        let mut confirmed = confirm(&*source, candidate.kind).map_err(|e| failed(&e))?;
+        if let (true, Kind::Archive(container)) = (confirmed, candidate.kind) {
+            let gate = self.gate(ino, container, candidate)?;
+            let archive = Archive::new(&self.unpacker, source, container);
+            confirmed = archive.begins().map_err(|e| failed(&e))?;
+            // What it decompressed for that is what comes first now.
+            self.keep_archive(&gate.enter(Entered { archive, outer }));
+        }
         Ok(*candidate.confirmed.get_or_init(|| confirmed))
     }
 
@@ -96,7 +103,7 @@ impl UnpackedFs {
         self.spaces.gate(ino, make).ok_or_else(full)
     }
 
-    pub(super) fn keep_archive(&self, _gate: &Gate, entered: &Arc<Entered>) {
+    pub(super) fn keep_archive(&self, entered: &Arc<Entered>) {
         let dropped = keep(&mut lock(&self.kept).archives, entered);
         drop(dropped);
     }
@@ -236,7 +243,7 @@ impl UnpackedFs {
 
 /// The size of a small file's content, found now. A failure is left to the read that meets it.
 fn small_size(stream: &Stream, candidate: &Candidate) -> Option<u64> {
-    if candidate.attr.size > SMALL || !candidate.attr.exact {
+    if stream.packed_len().is_none_or(|len| len > SMALL) {
         return None;
     }
     let size = stream.len().ok()?;

@@ -188,7 +188,7 @@ impl UnpackedFs {
         let (file, outer) = self.stored(gate.file)?;
         let archive = crate::unpack::Archive::new(&self.unpacker, file, gate.container);
         let entered = gate.enter(Entered { archive, outer });
-        self.keep_archive(gate, &entered);
+        self.keep_archive(&entered);
         Ok(entered)
     }
 
