@@ -52,6 +52,14 @@ pub struct DecodeOptions {
     pub require_signer: Option<Signer>,
 }
 
+impl DecodeOptions {
+    /// The options as bytes: what was accepted under others might not be under these.
+    pub fn demands(&self) -> Vec<u8> {
+        let signer = self.require_signer.as_ref().map(Signer::fingerprints);
+        [vec![u8::from(self.allow_unauthenticated), u8::from(signer.is_some())], signer.unwrap_or_default()].concat()
+    }
+}
+
 /// Turns stored objects into their plaintext. Shared by all threads.
 #[derive(Debug)]
 pub struct Decoder {

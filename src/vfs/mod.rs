@@ -1,5 +1,6 @@
 //! Rank 6: what a file system answers: lookup, getattr, readdir, open, read. No FUSE types.
 
+mod at;
 mod dirs;
 mod error;
 mod inode;
@@ -7,6 +8,8 @@ mod nodes;
 mod ops;
 mod owners;
 mod tree_fs;
+mod versions;
+mod view;
 mod xattr;
 
 pub use error::FsError;

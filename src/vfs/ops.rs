@@ -163,10 +163,22 @@ pub trait FileSystem: Send + Sync {
     /// [`FsError`].
     fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError>;
 
+    /// Lists the store again and shows what changed there; tells it in one line, `None` if there is nothing to tell. What was
+    /// shown stays what it was, and its inode numbers too. Waits for the store: not for a thread that serves requests.
+    ///
+    /// # Errors
+    /// [`FsError`] when the store cannot be listed; then everything stays as it was.
+    fn refresh(&self) -> Result<Option<String>, FsError> {
+        Ok(None)
+    }
+
     /// What serving has cost so far, in one line; `None` where there is nothing to tell.
     fn cost(&self) -> Option<String> {
         None
     }
+
+    /// Keeps what was learnt for the next time, and waits until it is kept.
+    fn finish(&self) {}
 
     /// Sizes for `statfs`; never touches the store.
     fn stats(&self) -> FsStats;

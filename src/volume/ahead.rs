@@ -142,9 +142,9 @@ impl Repository {
     /// Whether there is any use in decoding a volume ahead.
     fn is_useful(&self, id: VolumeId) -> bool {
         let listed = self.cached_manifest(id.set).is_some_and(|manifest| manifest.volume(id.number).is_some());
-        let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
-        let thawed = object.is_some_and(|object| object.cold.is_none());
-        listed && thawed && self.cached_members(id).is_none()
+        let set = self.set(id.set).ok();
+        let thawed = set.and_then(|set| set.volumes.get(&id.number).map(|object| object.cold.is_none())) == Some(true);
+        listed && thawed && !self.is_at_hand(id)
     }
 }
 

@@ -26,21 +26,35 @@ impl Repository {
     /// # Errors
     /// [`VolumeError`] when the volume is missing, damaged or cannot be decrypted.
     pub fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
-        match self.cached_members(id) {
+        if let Some(table) = self.cached_members(id) {
+            return Ok(table);
+        }
+        match self.recall_members(id)? {
             Some(table) => Ok(table),
             None => self.decode(id, ByteRange::at(0, 0), None).map(|(table, _)| table),
         }
     }
 
-    /// Decodes volume `id`, for which nobody waits yet, if it is not at hand; `progress` is told the number of each block.
+    /// Decodes volume `id`, for which nobody waits yet, if its blocks are not at hand; `progress` is told the number of each
+    /// block.
     ///
     /// # Errors
     /// As [`Self::members`].
     pub(super) fn prepare(&self, id: VolumeId, progress: Progress<'_>) -> Result<(), VolumeError> {
-        match self.cached_members(id) {
-            Some(_) => Ok(()),
-            None => self.decode(id, ByteRange::at(0, 0), Some(progress)).map(drop),
+        if self.is_at_hand(id) {
+            return Ok(());
         }
+        self.decode(id, ByteRange::at(0, 0), Some(progress)).map(drop)
+    }
+
+    /// Whether volume `id` was decoded since the repository was opened.
+    pub fn was_decoded(&self, id: VolumeId) -> bool {
+        self.verified.pass_of(id, 0).is_some()
+    }
+
+    /// Whether the beginning of volume `id` can be read without decoding it.
+    pub(super) fn is_at_hand(&self, id: VolumeId) -> bool {
+        self.verified.pass_of(id, 0).is_some_and(|pass| self.blocks.contains(&(id, pass, 0)))
     }
 
     /// The member table of volume `id` if it is at hand.
@@ -149,18 +163,15 @@ impl Repository {
         let under_way = Counted::new(&self.passes);
         let on_two = progress.is_none() && under_way.before == 0 && object.size >= WORTH_TWO;
         let mut sink = PassSink::new(self, id, pass, wanted, progress);
-        let decoded = pass::decode_volume(&*self.store, &self.decoder, object, expected.as_ref(), on_two, &mut sink);
+        let decoded = pass::decode_volume(&*self.store, &self.decoder, &object, expected.as_ref(), on_two, &mut sink);
         drop(under_way);
         let PassSink { stored, kept, blocks, .. } = sink;
         match decoded {
             Ok(table) => {
                 let table = Arc::new(table);
                 self.verified.publish(id, pass, blocks, &stored);
-                let evicted = lock(&self.tables).insert(id, Arc::clone(&table), table.weight());
-                if evicted.iter().any(|(key, _)| *key == id) {
-                    *lock(&self.outsize) = Some((id, Arc::clone(&table)));
-                }
-                drop(evicted);
+                self.keep_table(id, &table);
+                self.keep_members(id, &table)?;
                 Ok((table, kept))
             }
             Err(error) => {
@@ -170,6 +181,15 @@ impl Repository {
                 Err(error)
             }
         }
+    }
+
+    /// Keeps a member table in memory.
+    pub(super) fn keep_table(&self, id: VolumeId, table: &Arc<MemberTable>) {
+        let evicted = lock(&self.tables).insert(id, Arc::clone(table), table.weight());
+        if evicted.iter().any(|(key, _)| *key == id) {
+            *lock(&self.outsize) = Some((id, Arc::clone(table)));
+        }
+        drop(evicted);
     }
 
     fn copy_out(
@@ -198,8 +218,9 @@ impl Repository {
     }
 
     fn describe(&self, id: VolumeId) -> String {
-        let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
-        object.map_or_else(|| format!("volume {} of set {}", id.number, id.set.0), |o| o.name.to_string())
+        let name =
+            self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number).map(|object| object.name.to_string()));
+        name.unwrap_or_else(|| format!("volume {} of set {}", id.number, id.set.0))
     }
 }
 
