@@ -111,7 +111,9 @@ fn depth(room: u64, plain_len: u64) -> u32 {
 impl Repository {
     /// Takes note that `range` of volume `id` was read; starts decoding what a walk will need next.
     pub(super) fn note_read(&self, id: VolumeId, range: ByteRange, reader: Reader) {
-        let Some(plain_len) = self.cached_members(id).map(|table| table.plain_len()) else { return };
+        // Who asks only for what the index knows of volumes needs none of them.
+        let table = self.cached_members(id).filter(|_| self.was_decoded(id));
+        let Some(plain_len) = table.map(|table| table.plain_len()) else { return };
         if let Some((from, upto)) =
             self.ahead.note(id, range, plain_len, reader, depth(self.window.saturating_mul(2), plain_len))
         {

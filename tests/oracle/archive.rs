@@ -82,8 +82,13 @@ fn copies_that_are_damaged_or_of_another_backup_are_not_used() {
     for key in [true, false] {
         let scratch = Scratch::new();
         let (repo, archive) = backup(&scratch, "0.8.22", key);
-        let sized = ["-l", "-R", "--json", &repo.url()];
-        let expected = repo.reader().option("--no-index").run("ls", &sized);
+        // what reads all signature archives, and what reads all manifests
+        let ask = |dupfs: &Dupfs, part: &str| match part {
+            "manifest" => exec::output(dupfs.command("sets").args(["--json", &repo.url()])),
+            _ => exec::output(dupfs.command("ls").args(["-R", "--json", &repo.url()])),
+        };
+        let plain = repo.reader().option("--no-index");
+        let expected = ["sigtar", "manifest"].map(|part| (part, ask(&plain, part).stdout));
         let dir = only(&archive);
         let reader = with_archive(&repo.reader(), &archive);
         let mut damages: Vec<(&str, Damage)> = vec![
@@ -101,13 +106,15 @@ fn copies_that_are_damaged_or_of_another_backup_are_not_used() {
             for file in names(&dir, part) {
                 let sound = fs::read(&file).unwrap();
                 fs::write(&file, damage(&sound)).unwrap();
-                let output = exec::output(reader.command("ls").args(sized));
+                let output = ask(&reader, part);
                 assert!(output.status.success(), "{}: {output:?}", file.display());
-                assert_eq!(output.stdout, expected, "{}", file.display());
+                assert!(expected.contains(&(part, output.stdout.clone())), "{}: {output:?}", file.display());
                 assert!(exec::tail(&output.stderr).contains("not used"), "{}: {output:?}", file.display());
                 fs::write(&file, sound).unwrap();
             }
         }
-        assert_eq!(reader.run("ls", &sized), expected);
+        for (part, told) in &expected {
+            assert!(ask(&reader, part).stdout == *told && !told.is_empty(), "{part}");
+        }
     }
 }
