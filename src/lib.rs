@@ -14,6 +14,7 @@
 //! | 3 | [`volume`] | a volume as verified random-access plaintext and its member table |
 //! | 4 | [`tree`] | signature archives to one table of versions per path |
 //! | 5 | [`content`] | a file at a snapshot as extents over volumes, and their bytes |
+//! | 5 | [`unpack`] | archives as trees, compressed files as plain bytes; knows nothing of backups |
 //! | 6 | [`vfs`] | lookup, getattr, readdir, read: what a file system answers, without FUSE types |
 //! | 7 | [`fuse`] | the only module that knows the FUSE crate |
 //! | 8 | [`cli`] | commands; wires the layers |
@@ -29,5 +30,6 @@ pub mod index;
 pub mod storage;
 pub mod tree;
 pub mod types;
+pub mod unpack;
 pub mod vfs;
 pub mod volume;

@@ -26,7 +26,9 @@ use super::failure::{Exit, Failure};
 use super::ls::LsOptions;
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyle, TimeArgs};
 use super::printer::Printer;
-use super::repo::{DEFAULT_MEMORY, OpenError, RepositoryOptions, open_file_system, open_repository};
+use super::repo::{
+    DEFAULT_MEMORY, OpenError, RepositoryOptions, UnpackedOptions, open_file_system, open_repository, with_unpacked,
+};
 use super::secrets::Passphrases;
 use super::{cat, ls, sets};
 
@@ -76,7 +78,15 @@ impl Backend for Backups {
             index: index(request.cache),
             patience: PATIENCE,
         };
-        Ok(open_file_system(store, options)?)
+        let overview = options.time.is_none() && options.path.is_none();
+        let unpacked = UnpackedOptions {
+            memory: options.memory,
+            spill: options.spill.clone(),
+            owners: options.owners,
+            patience: options.patience,
+        };
+        let fs = open_file_system(store, options)?;
+        Ok(if overview { with_unpacked(fs, &unpacked) } else { fs })
     }
 
     fn sets(&self, args: &SetsArgs) -> Result<(), CliError> {

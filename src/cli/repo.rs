@@ -9,7 +9,8 @@ use crate::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys};
 use crate::collection::{Collection, CollectionError, PrefixOptions, Problem};
 use crate::storage::{ObjectStore, StorageError};
 use crate::types::{ArchivePath, BackupTime, Classified, ErrorClass, SetIndex};
-use crate::vfs::{FsError, OwnerOptions, Root, TreeFs, TreeOptions};
+use crate::unpack::{Limits, MemoryNotes, Unpacker};
+use crate::vfs::{FileSystem, FsError, OwnerOptions, Root, TreeFs, TreeOptions, UnpackedFs};
 use crate::volume::{ArchiveDir, IndexPlace, Repository, RepositoryLimits, VolumeError};
 
 /// Default of `--memory`: decoded blocks kept in memory, in bytes.
@@ -100,10 +101,34 @@ impl Classified for OpenError {
     }
 }
 
-/// How `memory` bytes are divided: most for decoded blocks, an eighth each for member tables and plans.
+/// How `memory` bytes are divided: most for decoded blocks, an eighth each for member tables, for plans, and for what is
+/// unpacked.
 pub fn limits(memory: u64, spill: Option<SpillConfig>, patience: Duration) -> RepositoryLimits {
-    let cache = CacheConfig { memory_bytes: memory / 4 * 3, spill };
+    let spill = spill.map(|spill| SpillConfig { bytes: spill.bytes / 4 * 3, ..spill });
+    let cache = CacheConfig { memory_bytes: memory / 8 * 5, spill };
     RepositoryLimits { cache, tables: memory / 8, patience, index: None, archive: None }
+}
+
+/// The file system with `unpacked/` beside the snapshots. Of `memory` and of the space on disk it gets what [`limits`] leaves.
+pub fn with_unpacked(below: Arc<dyn FileSystem>, options: &UnpackedOptions) -> Arc<dyn FileSystem> {
+    let spill = options.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4, ..spill });
+    let cache = CacheConfig { memory_bytes: options.memory / 8, spill };
+    let limits = Limits { patience: options.patience, ..Limits::default() };
+    let notes = Arc::new(MemoryNotes::new(options.memory / 8));
+    Arc::new(UnpackedFs::new(below, Unpacker::new(cache, limits, notes), options.owners))
+}
+
+/// How archives and compressed files are unpacked.
+#[derive(Clone, Debug)]
+pub struct UnpackedOptions {
+    /// The memory that the whole file system was given.
+    pub memory: u64,
+    /// Where sealed blocks may be kept, as the whole file system was given it.
+    pub spill: Option<SpillConfig>,
+    /// Whom members appear to belong to.
+    pub owners: OwnerOptions,
+    /// How long one request waits for another's work.
+    pub patience: Duration,
 }
 
 /// Opens the repository in `store`: lists it, reads the names, looks into duplicity's archive directory if one is given, and

@@ -50,10 +50,14 @@ fn chain_of(repository: &Repository, sets: &[SetIndex]) -> Vec<Identity> {
 }
 
 impl Keeper {
-    /// The tree of the first sets of the line, as many as the index has.
-    pub(super) fn recall(&self, repository: &Repository, sets: &[SetIndex]) -> Option<Table> {
+    /// The tree of the first sets of the line, as many as the index has; nothing if the table is not `empty`. To be called
+    /// before sets are loaded: from then on their identities are those of the objects that were listed until now.
+    pub(super) fn recall(&self, repository: &Repository, sets: &[SetIndex], empty: bool) -> Option<Table> {
         let index = repository.index()?;
         let chain = chain_of(repository, sets);
+        if !empty {
+            return None;
+        }
         let found = chain.iter().enumerate().rev().find_map(|(shallower, identity)| {
             index.load(Kind::Tree, *identity, &mut |body, len| {
                 flat::read(body, len).filter(|table| index_of(table.depth()) == shallower.saturating_add(1))

@@ -36,7 +36,7 @@ impl Line {
 
     /// The set at `position`.
     pub fn set_at(&self, position: u32) -> Option<SetIndex> {
-        self.sets().get(position as usize).copied()
+        self.sets.read().unwrap_or_else(PoisonError::into_inner).get(position as usize).copied()
     }
 
     fn sets(&self) -> Arc<[SetIndex]> {
@@ -44,7 +44,8 @@ impl Line {
     }
 
     fn grow(&self, sets: &Arc<[SetIndex]>) {
-        if sets.len() > self.sets().len() {
+        let known = self.sets.read().unwrap_or_else(PoisonError::into_inner).len();
+        if sets.len() > known {
             let mut own = self.sets.write().unwrap_or_else(PoisonError::into_inner);
             if sets.len() > own.len() {
                 *own = Arc::clone(sets);
@@ -85,12 +86,12 @@ impl Line {
     }
 
     fn load(&self, repository: &Repository, depth: u32) -> Result<(), TreeError> {
-        if self.table().is_empty()
-            && let Some(table) = self.keeper.recall(repository, &self.sets())
-        {
+        let sets = self.sets();
+        let recalled = self.keeper.recall(repository, &sets, self.table().is_empty());
+        if let Some(table) = recalled {
             let loaded = table.depth();
             *self.write() = table;
-            keep::recall_sizes(repository, &self.sets(), &self.table, 0..loaded);
+            keep::recall_sizes(repository, &sets, &self.table, 0..loaded);
         }
         let start = self.table().depth();
         if start >= depth {
@@ -119,8 +120,9 @@ impl Line {
             self.enter_all(start..depth, &results, &queue)
         });
         self.write().settle();
-        keep::recall_sizes(repository, &self.sets(), &self.table, start..self.table().depth());
-        self.keeper.note_loaded(repository, &self.sets(), &self.table);
+        let end = self.table().depth();
+        keep::recall_sizes(repository, &sets, &self.table, start..end);
+        self.keeper.note_loaded(repository, &sets, &self.table);
         loaded
     }
 

@@ -172,6 +172,21 @@ pub trait FileSystem: Send + Sync {
         Ok(None)
     }
 
+    /// As [`Self::lookup`] without waiting, for a listing that can show a name without its attributes: where these would cost
+    /// more than the listing, any error but WouldBlock.
+    ///
+    /// # Errors
+    /// [`FsError`]; WouldBlock asks to be called again from a thread that may wait.
+    fn lookup_listed(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
+        self.lookup(parent, name, Wait::Never)
+    }
+
+    /// The path of `ino` in its snapshot, with the snapshot's name in front: what people call it.
+    fn path(&self, ino: Ino) -> Option<String> {
+        let _ = ino;
+        None
+    }
+
     /// What serving has cost so far, in one line; `None` where there is nothing to tell.
     fn cost(&self) -> Option<String> {
         None

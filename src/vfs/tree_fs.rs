@@ -300,6 +300,13 @@ impl FileSystem for TreeFs {
         self.take_news()
     }
 
+    fn path(&self, ino: Ino) -> Option<String> {
+        let Inode::Node(snapshot, node) = self.resolve(ino).ok()? else { return None };
+        let (line, _) = self.loaded_line(snapshot, Wait::Never).ok()?;
+        let path = line.table().path(node);
+        Some(format!("{}/{path}", self.snapshot(snapshot).ok()?.name))
+    }
+
     fn cost(&self) -> Option<String> {
         Some(self.repository.cost())
     }

@@ -55,14 +55,13 @@ impl ArchiveDir {
             signature: Some(names.signature.clone()),
         };
         let here = Collection::from_listing(&objects, &prefixes).ok();
-        let times = |set: &BackupSet| (set.start, set.time);
+        let times = |set: &Arc<BackupSet>| (set.start, set.time);
         let by_time: HashMap<_, _> = here.iter().flat_map(|c| c.sets()).map(|set| (times(set), set)).collect();
-        let copy = |set: &BackupSet| {
+        let copy = |set: &Arc<BackupSet>| {
             let found = by_time.get(&times(set))?;
             Some((set.index, Copies { manifest: found.manifest.clone(), signatures: found.signatures.clone() }))
         };
-        let copies: HashMap<_, _> =
-            collection.sets().iter().filter(|set| set.is_complete()).filter_map(|set| copy(set)).collect();
+        let copies: HashMap<_, _> = collection.sets().iter().filter(|set| set.is_complete()).filter_map(copy).collect();
         if copies.is_empty() {
             log::warn!("--archive-dir: {shown} has nothing of this backup; everything is read from the backup itself");
             return None;

@@ -26,6 +26,9 @@ pub struct IndexPlace {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     index: Option<Arc<Index>>,
+    /// As they were when they were first asked for: what is learnt later of a set is about the objects it had then, or is not
+    /// found again.
+    trees: Mutex<HashMap<SetIndex, Identity>>,
     stored: Mutex<HashMap<SetIndex, Identity>>,
 }
 
@@ -36,7 +39,7 @@ impl Known {
         let parts = [url, &names.archive, &names.manifest, &names.signature].map(str::as_bytes);
         let identity = Identity::of(&parts).with(&[&demands]);
         let live: HashSet<u64> = collection.sets().iter().map(|set| group_of(set)).collect();
-        Self { index: Index::open(&base, identity, live), stored: Mutex::default() }
+        Self { index: Index::open(&base, identity, live), ..Self::default() }
     }
 }
 
@@ -48,10 +51,15 @@ impl Repository {
 
     /// The identity of what the set's signature archive says; `None` without one.
     pub fn tree_identity(&self, set: SetIndex) -> Option<Identity> {
-        let set = self.set(set).ok()?;
-        let mut parts = Parts::of(b"signatures", &set);
-        parts.add(set.signatures.as_ref()?);
-        Some(parts.identity())
+        if let Some(known) = lock(&self.known.trees).get(&set) {
+            return Some(*known);
+        }
+        let record = self.set(set).ok()?;
+        let mut parts = Parts::of(b"signatures", &record);
+        parts.add(record.signatures.as_ref()?);
+        let identity = parts.identity();
+        lock(&self.known.trees).insert(set, identity);
+        Some(identity)
     }
 
     /// The identity of all that the set stores, as the listing has it.

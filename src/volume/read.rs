@@ -14,6 +14,9 @@ use crate::types::{ByteRange, VolumeId};
 /// Blocks of plaintext, in order.
 type Blocks = Vec<Arc<[u8]>>;
 
+/// Is told the number of each block while a volume is decoded ahead.
+pub(super) type Progress<'a> = &'a mut dyn FnMut(u32);
+
 /// How often a reader joins somebody else's decode before it runs one for its own range.
 const JOINS: usize = 2;
 
@@ -28,19 +31,19 @@ impl Repository {
         }
         match self.recall_members(id)? {
             Some(table) => Ok(table),
-            None => self.decode(id, ByteRange::at(0, 0), true).map(|(table, _)| table),
+            None => self.decode(id, ByteRange::at(0, 0), None).map(|(table, _)| table),
         }
     }
 
-    /// Decodes volume `id`, for which nobody waits yet, if its blocks are not at hand.
+    /// Decodes volume `id`, for which nobody waits yet, if its blocks are not at hand; `progress` is told the number of each.
     ///
     /// # Errors
     /// As [`Self::members`].
-    pub(super) fn prepare(&self, id: VolumeId) -> Result<(), VolumeError> {
+    pub(super) fn prepare(&self, id: VolumeId, progress: Progress<'_>) -> Result<(), VolumeError> {
         if self.is_at_hand(id) {
             return Ok(());
         }
-        self.decode(id, ByteRange::at(0, 0), false).map(drop)
+        self.decode(id, ByteRange::at(0, 0), Some(progress)).map(drop)
     }
 
     /// Whether volume `id` was decoded since the repository was opened.
@@ -108,13 +111,13 @@ impl Repository {
             if let Some(blocks) = self.collect(id, range) {
                 return self.copy_out(id, range, &blocks, out);
             }
-            let (_, mine) = self.decode(id, range, true)?;
+            let (_, mine) = self.decode(id, range, None)?;
             if let Some(blocks) = mine {
                 return self.copy_out(id, range, &blocks, out);
             }
         }
         // The cache is too small for what all readers want at once: decode for this range alone.
-        let (_, blocks) = self.run_pass(id, range, true)?;
+        let (_, blocks) = self.run_pass(id, range, None)?;
         self.copy_out(id, range, &blocks, out)
     }
 
@@ -128,17 +131,17 @@ impl Repository {
             .collect()
     }
 
-    /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks. `waited`:
-    /// somebody waits for it.
+    /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks. Where
+    /// nobody waits for it yet, `progress` is told the number of each block.
     fn decode(
         &self,
         id: VolumeId,
         wanted: ByteRange,
-        waited: bool,
+        progress: Option<Progress<'_>>,
     ) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
         let mut mine = None;
         let table = self.volume_flight.run_until(id, self.deadline(), || {
-            let (table, blocks) = self.run_pass(id, wanted, waited)?;
+            let (table, blocks) = self.run_pass(id, wanted, progress)?;
             mine = Some(blocks);
             Ok(table)
         })?;
@@ -149,16 +152,16 @@ impl Repository {
         &self,
         id: VolumeId,
         wanted: ByteRange,
-        waited: bool,
+        progress: Option<Progress<'_>>,
     ) -> Result<(Arc<MemberTable>, Blocks), VolumeError> {
         let (object, expected) = self.volume_object(id)?;
         log::debug!("{}: fetching and decoding {} bytes", object.name, object.size);
         let pass = self.verified.begin();
-        let mut sink = PassSink::new(self, id, pass, wanted);
         // Side by side, or while a reader is busy, volumes keep all cores busy; one that is waited for alone is decoded by
         // two threads.
         let under_way = Counted::new(&self.passes);
-        let on_two = waited && under_way.before == 0 && object.size >= WORTH_TWO;
+        let on_two = progress.is_none() && under_way.before == 0 && object.size >= WORTH_TWO;
+        let mut sink = PassSink::new(self, id, pass, wanted, progress);
         let decoded = pass::decode_volume(&*self.store, &self.decoder, &object, expected.as_ref(), on_two, &mut sink);
         drop(under_way);
         let PassSink { stored, kept, blocks, .. } = sink;
@@ -247,7 +250,7 @@ impl Drop for Counted<'_> {
 
 /// Puts the blocks of one pass into the cache under the pass's own number, and keeps the wanted ones in hand, so that
 /// a pass serves its reader however small the cache is.
-struct PassSink<'a> {
+struct PassSink<'a, 'p> {
     repository: &'a Repository,
     id: VolumeId,
     pass: u32,
@@ -258,10 +261,17 @@ struct PassSink<'a> {
     /// Bytes that may still go into the cache before and from the wanted range.
     room_before: u64,
     room_after: u64,
+    progress: Option<Progress<'p>>,
 }
 
-impl<'a> PassSink<'a> {
-    fn new(repository: &'a Repository, id: VolumeId, pass: u32, wanted: ByteRange) -> Self {
+impl<'a, 'p> PassSink<'a, 'p> {
+    fn new(
+        repository: &'a Repository,
+        id: VolumeId,
+        pass: u32,
+        wanted: ByteRange,
+        progress: Option<Progress<'p>>,
+    ) -> Self {
         let wanted = block_range(wanted);
         let window = repository.window;
         Self {
@@ -274,6 +284,7 @@ impl<'a> PassSink<'a> {
             blocks: 0,
             room_before: window / 2,
             room_after: window,
+            progress,
         }
     }
 
@@ -283,13 +294,16 @@ impl<'a> PassSink<'a> {
     }
 }
 
-impl BlockSink for PassSink<'_> {
+impl BlockSink for PassSink<'_, '_> {
     fn buffer(&mut self) -> Arc<[u8]> {
         self.repository.blocks.buffer()
     }
 
     fn block(&mut self, index: u32, block: Arc<[u8]>) {
         self.blocks = index.saturating_add(1);
+        if let Some(progress) = &mut self.progress {
+            progress(index);
+        }
         if self.wanted.contains(&index) {
             self.kept.push(Arc::clone(&block));
         }

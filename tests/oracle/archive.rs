@@ -82,7 +82,8 @@ fn copies_that_are_damaged_or_of_another_backup_are_not_used() {
     for key in [true, false] {
         let scratch = Scratch::new();
         let (repo, archive) = backup(&scratch, "0.8.22", key);
-        let expected = listings(&repo.reader().option("--no-index"), &repo);
+        let sized = ["-l", "-R", "--json", &repo.url()];
+        let expected = repo.reader().option("--no-index").run("ls", &sized);
         let dir = only(&archive);
         let reader = with_archive(&repo.reader(), &archive);
         let mut damages: Vec<(&str, Damage)> = vec![
@@ -100,13 +101,13 @@ fn copies_that_are_damaged_or_of_another_backup_are_not_used() {
             for file in names(&dir, part) {
                 let sound = fs::read(&file).unwrap();
                 fs::write(&file, damage(&sound)).unwrap();
-                let output = exec::output(reader.command("ls").args(["-R", "--json", &repo.url()]));
+                let output = exec::output(reader.command("ls").args(sized));
                 assert!(output.status.success(), "{}: {output:?}", file.display());
-                assert_eq!(output.stdout, expected[2], "{}", file.display());
+                assert_eq!(output.stdout, expected, "{}", file.display());
                 assert!(exec::tail(&output.stderr).contains("not used"), "{}: {output:?}", file.display());
                 fs::write(&file, sound).unwrap();
             }
         }
-        assert_eq!(listings(&reader, &repo), expected);
+        assert_eq!(reader.run("ls", &sized), expected);
     }
 }
