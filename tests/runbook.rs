@@ -184,7 +184,7 @@ fn what_cannot_be_is_one_line() {
         ("runbook", &["--work", &work], "is not empty"),
         ("runbook", &["--wrok"], "usage: scripts/runbook"),
         ("provision", &["--root", "/tmp/a b"], "are not possible"),
-        ("provision", &["--root"], "usage: scripts/provision"),
+        ("provision", &["--rot"], "usage: scripts/provision"),
     ];
     for (script, args, wanted) in cases {
         let (output, done) = stage.run(script, args);
