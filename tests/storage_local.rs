@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dupfs::storage::{LocalStore, ObjectInfo, ObjectStore, StorageError};
+use dupfs::storage::{LocalStore, ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs::types::{ByteRange, ErrorClass};
 
 const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
@@ -168,4 +168,16 @@ fn permissions_are_denied_with_a_remedy() {
         let error = without_privileges(|| LocalStore::open(&path.join("d")).unwrap_err());
         assert_eq!(error.class, ErrorClass::Denied, "{refused:o}: {error}");
     }
+}
+
+#[test]
+fn what_is_read_is_counted_as_far_as_it_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), vec![7; 1000]).unwrap();
+    let store = LocalStore::open(dir.path()).unwrap();
+    assert_eq!(store.traffic(), Traffic::default());
+    let object = find(&store, "file");
+    let mut stream = store.open(&object, ByteRange { start: 100, end: 900 }).unwrap();
+    stream.read_exact(&mut [0; 300]).unwrap();
+    assert_eq!(store.traffic(), Traffic { list_requests: 1, get_requests: 1, retries: 0, bytes: 300 });
 }

@@ -5,8 +5,10 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::{ObjectInfo, ObjectStore, StorageError};
+use super::traffic::Counters;
+use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use crate::types::{ByteRange, ErrorClass, escape_bytes};
 
 /// What stands for the version of a file that could not be examined: it matches no file's.
@@ -22,6 +24,7 @@ pub struct LocalStore {
     url: String,
     /// Directories listed, relative to `dir`: empty, or with a trailing slash.
     listed: Vec<String>,
+    counters: Arc<Counters>,
 }
 
 impl LocalStore {
@@ -33,7 +36,7 @@ impl LocalStore {
         let shown = escape_bytes(dir.as_os_str().as_encoded_bytes());
         let absolute = std::path::absolute(dir).map_err(|e| StorageError::from_io(&shown, "resolve the path", &e))?;
         let url = format!("file://{}", escape_bytes(absolute.as_os_str().as_encoded_bytes()));
-        let store = Self { dir: absolute, url, listed: vec![String::new()] };
+        let store = Self { dir: absolute, url, listed: vec![String::new()], counters: Arc::default() };
         store.examine(&store.dir)?;
         Ok(store)
     }
@@ -97,6 +100,7 @@ impl ObjectStore for LocalStore {
     }
 
     fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.counters.lists.fetch_add(1, Ordering::Relaxed);
         let mut out = Vec::new();
         for prefix in &self.listed {
             self.list_dir(prefix, &mut out)?;
@@ -108,6 +112,7 @@ impl ObjectStore for LocalStore {
         if !Path::new(&*object.name).components().all(|c| matches!(c, Component::Normal(_))) {
             return Err(StorageError::new(ErrorClass::Invalid, &object.name, "is not a name inside the directory"));
         }
+        self.counters.gets.fetch_add(1, Ordering::Relaxed);
         // Not blocking: what was a file may be a FIFO by now.
         let file = fs::OpenOptions::new()
             .read(true)
@@ -117,7 +122,8 @@ impl ObjectStore for LocalStore {
                 io::ErrorKind::NotFound => StorageError::missing(object),
                 _ => StorageError::from_io(&object.name, "open", &e),
             })?;
-        let mut stream = LocalStream { file, object: object.clone(), left: 0, want: 0 };
+        let mut stream =
+            LocalStream { file, object: object.clone(), left: 0, want: 0, counters: Arc::clone(&self.counters) };
         stream.check_unchanged()?;
         let end = range.end.min(object.size);
         stream.want = end.saturating_sub(range.start);
@@ -125,6 +131,10 @@ impl ObjectStore for LocalStore {
         let seek = stream.file.seek(SeekFrom::Start(range.start.min(object.size)));
         seek.map_err(|e| StorageError::from_io(&object.name, "seek", &e))?;
         Ok(Box::new(stream))
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.counters.get()
     }
 }
 
@@ -142,6 +152,7 @@ struct LocalStream {
     left: u64,
     /// Bytes of the whole range.
     want: u64,
+    counters: Arc<Counters>,
 }
 
 impl LocalStream {
@@ -171,7 +182,9 @@ impl LocalStream {
             self.check_unchanged()?;
             return Err(StorageError::short(&self.object, self.want.saturating_sub(self.left), self.want));
         }
-        self.left = self.left.saturating_sub(u64::try_from(got).unwrap_or(u64::MAX));
+        let bytes = u64::try_from(got).unwrap_or(u64::MAX);
+        self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.left = self.left.saturating_sub(bytes);
         if self.left == 0 {
             self.check_unchanged()?;
         }

@@ -63,7 +63,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// [`StorageError`] when the object cannot be opened.
     fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError>;
 
-    /// What was asked of the service so far; nothing for stores without one.
+    /// What was asked of the store so far; nothing for stores that do not count.
     fn traffic(&self) -> Traffic {
         Traffic::default()
     }

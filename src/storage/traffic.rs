@@ -1,8 +1,8 @@
-//! What a store asked of its service.
+//! What was asked of a store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Requests and bytes since the store was opened: what the service bills.
+/// Requests and bytes since the store was opened: what a service bills.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Requests that list, one for each page; those repeated included.

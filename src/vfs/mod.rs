@@ -1,5 +1,6 @@
 //! Rank 6: what a file system answers: lookup, getattr, readdir, open, read. No FUSE types.
 
+mod at;
 mod dirs;
 mod error;
 mod inode;
@@ -8,6 +9,8 @@ mod ops;
 mod owners;
 mod tree_fs;
 mod unpacked;
+mod versions;
+mod view;
 mod xattr;
 
 pub use error::FsError;

@@ -26,7 +26,7 @@ use crate::unpack::{Kind, NodeKey, Unpacker, shape_of};
 use content::{Kept, Open};
 use entered::{Candidate, failed};
 use names::Found;
-use spaces::{LATEST_INO, Place, Spaces, TOP_INO};
+use spaces::{Place, Spaces, TOP_INO};
 
 /// Its name at the root.
 const NAME: &[u8] = b"unpacked";
@@ -122,17 +122,19 @@ impl UnpackedFs {
         Ok(Attr { ino: TOP_INO, ..attr })
     }
 
-    fn latest_target(&self, wait: Wait) -> Result<Vec<u8>, FsError> {
-        let link = self.below.lookup(ROOT_INO, b"latest", wait)?;
-        let target = self.below.readlink(link.ino, wait)?;
+    /// Where `unpacked/latest` leads while it mirrors the link `below`.
+    fn latest_target(&self, below: Ino, wait: Wait) -> Result<Vec<u8>, FsError> {
+        let target = self.below.readlink(below, wait)?;
         Ok(target.strip_prefix(b"snapshots/").map_or_else(|| target.clone(), <[u8]>::to_vec))
     }
 
     fn latest_attr(&self, wait: Wait) -> Result<Attr, FsError> {
-        let attr = self.below.lookup(ROOT_INO, b"latest", wait)?;
-        let size = self.latest_target(wait)?.len() as u64;
-        // Where it leads changes with new backups, and its number does not: the kernel must not keep it.
-        Ok(Attr { ino: LATEST_INO, size, attr_ttl: Duration::ZERO, entry_ttl: Duration::ZERO, ..attr })
+        self.link_attr(self.below.lookup(ROOT_INO, b"latest", wait)?, wait)
+    }
+
+    fn link_attr(&self, below: Attr, wait: Wait) -> Result<Attr, FsError> {
+        let size = self.latest_target(below.ino, wait)?.len() as u64;
+        Ok(Attr { ino: self.spaces.latest(below.ino), size, ..below })
     }
 
     /// A name in a directory of a snapshot.
@@ -191,8 +193,15 @@ impl UnpackedFs {
     }
 
     fn list_top(&self, offset: u64, wait: Wait, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
-        if offset == 0 && self.below.lookup(ROOT_INO, b"latest", wait).is_ok() {
-            let latest = DirEntry { ino: LATEST_INO, kind: NodeKind::Symlink, next_offset: 1, name: b"latest" };
+        if offset == 0
+            && let Ok(link) = self.below.lookup(ROOT_INO, b"latest", wait)
+        {
+            let latest = DirEntry {
+                ino: self.spaces.latest(link.ino),
+                kind: NodeKind::Symlink,
+                next_offset: 1,
+                name: b"latest",
+            };
             if !emit(latest) {
                 return Ok(());
             }
@@ -254,7 +263,7 @@ impl UnpackedFs {
         let streaming = lock(&self.streaming).contains_key(&ino);
         match (place, unpacked) {
             (Place::Top, _) => self.top_attr(wait),
-            (Place::Latest, _) => self.latest_attr(wait),
+            (Place::Latest(below), _) => self.link_attr(self.below.getattr(below, wait)?, wait),
             (_, Some(candidate)) if candidate.is_unpacked() && !streaming => self.exact_attr(ino, &candidate, wait),
             (_, Some(candidate)) => self.unpacked_attr(ino, &candidate),
             (Place::Mirror(below), None) => self.mirrored(self.below.getattr(below, wait)?),
@@ -285,7 +294,7 @@ impl UnpackedFs {
         let archive = self.known_candidate(ino).and_then(|c| Some((c.is_archive()?, c)));
         Ok(match (place, archive) {
             (Place::Top, _) => Dir::Top,
-            (Place::Latest, _) => return Err(FsError::NotDir),
+            (Place::Latest(_), _) => return Err(FsError::NotDir),
             (_, Some((container, candidate))) => Dir::Members(self.gate(ino, container, &candidate)?, NodeKey::ROOT),
             (Place::Mirror(below), None) => Dir::Mirror(below),
             (Place::Member(gate, key), None) => Dir::Members(gate, key),

@@ -52,7 +52,7 @@ impl UnpackedFs {
     /// The stored bytes of a file, and the member it is, if it is one.
     pub(super) fn stored(&self, ino: Ino) -> Result<(Arc<dyn Source>, Option<Link>), FsError> {
         match self.spaces.resolve(ino).ok_or_else(FsError::not_found)? {
-            Place::Top | Place::Latest => Err(FsError::IsDir),
+            Place::Top | Place::Latest(_) => Err(FsError::IsDir),
             Place::Mirror(below) => Ok((Arc::new(Stored::open(&self.below, below)?), None)),
             Place::Member(gate, key) => {
                 let entered = self.entered(&gate, Wait::Allowed)?;
@@ -149,7 +149,7 @@ impl UnpackedFs {
     pub(super) fn open_place(&self, ino: Ino, place: Place, wait: Wait) -> Result<Opened, FsError> {
         let candidate = self.known_candidate(ino).filter(|c| c.confirmed.get() == Some(&true));
         match (&place, &candidate) {
-            (Place::Top | Place::Latest, _) => return Err(FsError::IsDir),
+            (Place::Top | Place::Latest(_), _) => return Err(FsError::IsDir),
             (Place::Mirror(below), None) => return self.below.open(*below, wait),
             _ => {}
         }

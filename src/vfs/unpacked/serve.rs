@@ -48,7 +48,7 @@ impl FileSystem for UnpackedFs {
     fn readlink(&self, ino: Ino, wait: Wait) -> Result<Vec<u8>, FsError> {
         match self.place(ino)? {
             None => self.below.readlink(ino, wait),
-            Some(Place::Latest) => self.latest_target(wait),
+            Some(Place::Latest(below)) => self.latest_target(below, wait),
             Some(Place::Mirror(below)) => self.below.readlink(below, wait),
             Some(Place::Top) => Err(not_link()),
             Some(Place::Member(gate, key)) => {
@@ -69,7 +69,7 @@ impl FileSystem for UnpackedFs {
         match self.place(ino)? {
             None => self.below.parent(ino),
             Some(Place::Top) => Ok(ROOT_INO),
-            Some(Place::Latest) => Err(FsError::NotDir),
+            Some(Place::Latest(_)) => Err(FsError::NotDir),
             Some(Place::Mirror(below)) => below_parent(below),
             Some(Place::Member(gate, key)) => self.member_parent(&gate, key),
         }
@@ -115,19 +115,11 @@ impl FileSystem for UnpackedFs {
         }
     }
 
-    fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
-        match self.place(ino)? {
-            None => self.below.listxattr(ino),
-            Some(Place::Mirror(below)) => self.below.listxattr(below),
-            Some(Place::Top | Place::Latest | Place::Member(..)) => Ok(Vec::new()),
-        }
-    }
-
     fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
         match self.place(ino)? {
             None => self.below.getxattr(ino, name, wait),
             Some(Place::Mirror(below)) => self.below.getxattr(below, name, wait),
-            Some(Place::Top | Place::Latest | Place::Member(..)) => Ok(None),
+            Some(Place::Top | Place::Latest(_) | Place::Member(..)) => Ok(None),
         }
     }
 
@@ -135,13 +127,21 @@ impl FileSystem for UnpackedFs {
         match self.place(ino).ok()? {
             None => self.below.path(ino),
             Some(Place::Mirror(below)) => self.below.path(below),
-            Some(Place::Top | Place::Latest) => None,
+            Some(Place::Top | Place::Latest(_)) => None,
             Some(Place::Member(gate, key)) => Some(gate.live()?.archive.path(key).to_string()),
         }
     }
 
+    fn refresh(&self) -> Result<Option<String>, FsError> {
+        self.below.refresh()
+    }
+
     fn cost(&self) -> Option<String> {
         self.below.cost()
+    }
+
+    fn finish(&self) {
+        self.below.finish();
     }
 
     fn stats(&self) -> FsStats {

@@ -17,16 +17,14 @@ const END: u32 = 1 << 24;
 
 /// `unpacked/` itself.
 pub(super) const TOP_INO: Ino = (BASE as u64) << 32;
-/// `unpacked/latest`.
-pub(super) const LATEST_INO: Ino = TOP_INO | 1;
 
 /// What an inode number below `unpacked/` stands for.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
     /// `unpacked/`.
     Top,
-    /// `unpacked/latest`.
-    Latest,
+    /// `unpacked/latest`, as a mirror of the link below of this number.
+    Latest(Ino),
     /// The inode of the file system below of this number.
     Mirror(Ino),
     /// A node in an archive; never its root, which has the number of the archive's file.
@@ -49,22 +47,26 @@ struct State {
     spaces: Vec<Space>,
     mirrors: HashMap<u64, u32>,
     archives: HashMap<Ino, Arc<Gate>>,
+    /// The links below that `unpacked/latest` has mirrored: each has a number of its own, as the kernel keeps targets of links.
+    latest: Vec<Ino>,
 }
 
 impl Spaces {
     pub(super) fn new() -> Self {
-        let state = State { spaces: vec![Space::Own], mirrors: HashMap::new(), archives: HashMap::new() };
-        Self { state: Mutex::new(state) }
+        let (mirrors, archives, latest) = Default::default();
+        Self { state: Mutex::new(State { spaces: vec![Space::Own], mirrors, archives, latest }) }
     }
 
     /// What `ino` stands for; `None` if it is not below `unpacked/` or was never given out.
     pub(super) fn resolve(&self, ino: Ino) -> Option<Place> {
         let low = ino & u64::from(u32::MAX);
         let id = u32::try_from(ino >> 32).ok()?.checked_sub(BASE)?;
-        match lock(&self.state).spaces.get(id as usize)? {
-            Space::Own if ino == TOP_INO => Some(Place::Top),
-            Space::Own if ino == LATEST_INO => Some(Place::Latest),
-            Space::Own => None,
+        let state = lock(&self.state);
+        match state.spaces.get(id as usize)? {
+            Space::Own => match usize::try_from(low).ok()?.checked_sub(1) {
+                None => Some(Place::Top),
+                Some(at) => state.latest.get(at).copied().map(Place::Latest),
+            },
             Space::Mirror(high) => Some(Place::Mirror((high << 32) | low)),
             Space::Archive(gate) => Some(Place::Member(Arc::clone(gate), NodeKey(u32::try_from(low).ok()?))),
         }
@@ -73,6 +75,16 @@ impl Spaces {
     /// Whether `ino` is one of a space.
     pub(super) fn is_ours(ino: Ino) -> bool {
         (u64::from(BASE)..u64::from(END)).contains(&(ino >> 32))
+    }
+
+    /// The number of `unpacked/latest` while it mirrors the link `below`.
+    pub(super) fn latest(&self, below: Ino) -> Ino {
+        let latest = &mut lock(&self.state).latest;
+        let at = latest.iter().position(|&link| link == below).unwrap_or_else(|| {
+            latest.push(below);
+            latest.len().saturating_sub(1)
+        });
+        TOP_INO.saturating_add(1).saturating_add(at as u64)
     }
 
     /// The number below `unpacked/` of the inode `below`; `None` if there are too many.

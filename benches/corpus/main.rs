@@ -1,0 +1,52 @@
+//! Writes backups too large for duplicity to write while somebody waits: `scripts/bench` runs it and lets real duplicity list what
+//! it wrote. One full set and increments on it, of many small files, with the tree that the newest snapshot must show.
+//!
+//! `corpus repo=DIR dirs=N files=N wide=N increments=N changes=N volume=BYTES [recipient=FINGERPRINT] [tree=DIR]`: N directories of N
+//! files each, and one of `wide` files; in each increment so many files change, appear or go. Without a recipient it is gzip.
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::cast_possible_truncation, clippy::print_stdout)]
+
+mod history;
+mod rdiff;
+mod sink;
+mod tar;
+mod writer;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use history::{History, Shape};
+use sink::Packing;
+use writer::SetWriter;
+
+fn main() {
+    let given: HashMap<String, String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .map(|argument| {
+            let (key, value) = argument.split_once('=').unwrap_or_else(|| panic!("{argument}: give key=value"));
+            (key.to_owned(), value.to_owned())
+        })
+        .collect();
+    let number = |key: &str| -> usize {
+        let value = given.get(key).unwrap_or_else(|| panic!("{key}= is missing"));
+        value.parse().unwrap_or_else(|_| panic!("{key}={value} is no number"))
+    };
+    let repo = PathBuf::from(given.get("repo").expect("repo= is missing"));
+    let packing = given.get("recipient").map_or(Packing::Gzip, |key| Packing::Gpg(key.clone()));
+    let shape = Shape { dirs: number("dirs"), files: number("files"), wide: number("wide") };
+    let mut history = History::new(shape);
+    std::fs::create_dir_all(&repo).unwrap();
+    for state in 0..=number("increments") {
+        let changes = history.advance(state, number("changes"));
+        let mut set = SetWriter::new(&repo, &packing, number("volume"), state);
+        history.each_change(&changes, |change| set.write(&change));
+        set.finish();
+    }
+    if let Some(tree) = given.get("tree") {
+        history.write_tree(&PathBuf::from(tree));
+    }
+    // What duplicity list-current-files and find have to count.
+    println!("{}", history.entries());
+}

@@ -1,0 +1,86 @@
+"""Runs rows and writes the table; scripts/bench starts it with what it needs."""
+
+import argparse
+import datetime
+import json
+import os
+import sys
+
+import corpora
+import rows_files
+import rows_scale
+import table
+from box import Box, Failure, run
+from measure import ROWS, Record
+
+assert rows_files and rows_scale  # they fill ROWS
+
+
+class Bench:
+    """What rows need: the box, and corpora made when they are first asked for."""
+
+    def __init__(self, box):
+        self.box = box
+
+    def corpus(self, name):
+        corpora.key(self.box)
+        return getattr(corpora, name)(self.box)
+
+    def snapshots(self, name):
+        """Names of the first and the second snapshot of a corpus."""
+        self.corpus(name)
+        return corpora.snapshot(0), corpora.snapshot(1)
+
+
+def programs():
+    """Where cargo has put dupfs and the programs of benches/."""
+    told = run(['cargo', 'build', '--release', '--quiet', '--bin', 'dupfs', '--bench', 'corpus', '--bench', 'bare_fuse',
+                '--message-format=json-render-diagnostics'])
+    found = {}
+    for line in told.splitlines():
+        message = json.loads(line)
+        if message.get('executable'):
+            found[message['target']['name']] = message['executable']
+    return found
+
+
+def measured(bench, row, rounds):
+    rec = Record(rounds or row.rounds)
+    before = os.getloadavg()[0]
+    row.measure(bench, rec)
+    return {'values': rec.values, 'rounds': rec.rounds, 'load': [before, os.getloadavg()[0]],
+            'commit': run(['git', 'rev-parse', '--short', 'HEAD']).decode().strip(),
+            'date': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d %H:%M')}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog='scripts/bench', description='Measures dupfs beside its peers and writes docs/BENCHMARKS.md.')
+    parser.add_argument('--rounds', type=int, help='rounds of each row [default: as the row has it]')
+    parser.add_argument('--page', default='docs/BENCHMARKS.md', help='the page whose table is written')
+    parser.add_argument('--list', action='store_true', help='print the rows and stop')
+    parser.add_argument('rows', nargs='*', metavar='ROW', help='rows to run [default: all]; the others keep what was measured last')
+    args = parser.parse_args()
+    if args.list:
+        for name, row in ROWS.items():
+            print(f'{name:14} {row.title}')
+        return
+    unknown = [name for name in args.rows if name not in ROWS]
+    if unknown:
+        parser.error(f'no row {unknown[0]}: there are {", ".join(ROWS)}')
+    box = Box(os.environ['DUPFS_BENCH_DIR'], programs(), os.environ['DUPFS_TEST_DIR'])
+    kept = box.path('results.json')
+    results = json.load(open(kept, encoding='utf-8')) if os.path.exists(kept) else {}
+    for name in args.rows or ROWS:
+        print(f'\n== {name}: {ROWS[name].title}', flush=True)
+        results[name] = measured(Bench(box), ROWS[name], args.rounds)
+        with open(kept, 'w', encoding='utf-8') as file:
+            json.dump(results, file, indent=1)
+        print(table.summary(ROWS[name], results[name]), flush=True)
+    table.write(args.page, ROWS, results)
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except Failure as failure:
+        sys.exit(f'bench: {failure}')

@@ -1,0 +1,167 @@
+"""The place where the benchmarks run: directories, programs, mounts and clocks."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+
+PASSWORD = 'bench'
+
+
+class Failure(Exception):
+    """A step that did not work: one line for the user."""
+
+
+def run(command, env=None, ok=(0,), cwd=None, quiet=True):
+    """Runs a command and returns what it printed; stops the benchmark if it fails."""
+    done = subprocess.run(command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if quiet else None,
+                          stderr=subprocess.PIPE)
+    if done.returncode not in ok:
+        said = done.stderr.decode(errors='replace').strip().splitlines()
+        shown = command if isinstance(command, str) else ' '.join(command)
+        raise Failure(f'`{shown}` ended with {done.returncode}: {said[-1] if said else "without a word"}')
+    return done.stdout or b''
+
+
+class Box:
+    """Paths, and the environment that keeps every program inside of them."""
+
+    def __init__(self, root, programs, environments):
+        self.root = os.path.abspath(root)
+        self.programs = programs
+        self.duplicity_program = os.path.join(environments, 'duplicity-3.2.1/bin/duplicity')
+        for name in ('tmp', 'home', 'out', 'mnt'):
+            os.makedirs(self.path(name), exist_ok=True)
+        self.env = {k: v for k, v in os.environ.items() if k not in ('PASSPHRASE', 'SIGN_PASSPHRASE', 'XDG_CACHE_HOME')}
+        self.env.update(HOME=self.path('home'), GNUPGHOME=self.path('gnupg'), TMPDIR=self.path('tmp'), LC_ALL='C.UTF-8', TZ='UTC',
+                        PASSPHRASE='', RESTIC_PASSWORD=PASSWORD, BORG_PASSPHRASE=PASSWORD, RESTIC_CACHE_DIR=self.path('cache-restic'),
+                        BORG_BASE_DIR=self.path('borg-home'), BORG_RELOCATED_REPO_ACCESS_IS_OK='yes',
+                        BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK='yes')
+        # duplicity asks for a passphrase that the key does not have unless the variable is there and empty; dupfs would try it.
+        self.dupfs_env = {k: v for k, v in self.env.items() if k != 'PASSPHRASE'}
+
+    def path(self, *parts):
+        return os.path.join(self.root, *parts)
+
+    def fresh(self, name):
+        """A directory that does not exist yet; what was there is gone."""
+        path = self.path(name)
+        if os.path.isfile(path):
+            os.remove(path)
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    def new_cache(self):
+        """An empty directory for XDG_CACHE_HOME."""
+        path = self.fresh('cache-dupfs')
+        os.makedirs(path)
+        return path
+
+    @property
+    def secret_key(self):
+        return self.path('key.secret.asc')
+
+    @property
+    def fingerprint(self):
+        with open(self.path('key.fingerprint'), encoding='ascii') as file:
+            return file.read().strip()
+
+    # duplicity
+
+    def duplicity(self, action, corpus, *args, archive=None, env=None):
+        """The command that does `action`. With `archive` None its archive directory is new, as on a machine that never saw the backup."""
+        archive = archive or self.fresh('archive')
+        options = ['--archive-dir', archive, '--tempdir', self.path('tmp'), '--no-print-statistics']
+        if corpus.encrypted:
+            options += ['--encrypt-key', self.fingerprint, '--gpg-options', '--trust-model always --pinentry-mode loopback']
+        else:
+            options += ['--no-encryption']
+        return [self.duplicity_program, action, *options, *args]
+
+    # mounts
+
+    @contextlib.contextmanager
+    def dupfs(self, corpus, *options, cache=None, point='mnt/dupfs'):
+        """A mount of the corpus. `cache`: the XDG_CACHE_HOME to use; without, a new and empty one."""
+        mount = Mount(self.path(point))
+        env = {**self.dupfs_env, 'XDG_CACHE_HOME': cache or self.new_cache()}
+        keys = ['--secret-key', self.secret_key] if corpus.encrypted else []
+        try:
+            run([self.programs['dupfs'], 'mount', *keys, *options, corpus.url, mount.path], env=env)
+            yield mount
+        finally:
+            mount.leave()
+
+    @contextlib.contextmanager
+    def served(self, command, point, env=None):
+        """A program that serves a mount in the foreground, until it is unmounted."""
+        mount = Mount(self.path(point))
+        with open(self.path('out/server.log'), 'wb') as log:
+            server = subprocess.Popen([*command, mount.path], env=env or self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            limit = time.monotonic() + 120
+            while not os.path.ismount(mount.path):
+                if server.poll() is not None or time.monotonic() > limit:
+                    raise Failure(f'{command[0]} does not mount: see {log.name}')
+                time.sleep(0.005)
+            mount.pid = server.pid
+            yield mount
+        finally:
+            mount.leave()
+            server.wait(timeout=60)
+
+
+class Mount:
+    """A mount point in use."""
+
+    def __init__(self, path):
+        self.path = path
+        self.pid = None
+        self.leave()
+        os.makedirs(path, exist_ok=True)
+
+    def __truediv__(self, name):
+        return os.path.join(self.path, name)
+
+    def leave(self):
+        for _ in range(100):
+            if not os.path.ismount(self.path) and not self.dead():
+                return
+            subprocess.run(['fusermount3', '-u', self.path], stderr=subprocess.DEVNULL, check=False)
+            time.sleep(0.02)
+        subprocess.run(['fusermount3', '-uz', self.path], check=False)
+        raise Failure(f'{self.path} could not be unmounted')
+
+    def dead(self):
+        try:
+            os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def server(self):
+        if self.pid is None:
+            self.pid = int(os.getxattr(self.path, 'user.dupfs.pid').split()[0])
+        return self.pid
+
+    def peak_memory(self):
+        """The most memory its process has had, in bytes."""
+        with open(f'/proc/{self.server()}/status', encoding='ascii') as status:
+            for line in status:
+                if line.startswith('VmHWM:'):
+                    return int(line.split()[1]) * 1024
+        raise Failure(f'process {self.pid} tells no VmHWM')
+
+    def processor(self):
+        """Processor seconds of its process so far."""
+        with open(f'/proc/{self.server()}/stat', encoding='ascii', errors='replace') as file:
+            fields = file.read().rsplit(')', 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+    def cost(self):
+        """What dupfs has fetched so far: (requests, bytes)."""
+        words = os.getxattr(self.path, 'user.dupfs.cost').decode().split()
+        return int(words[words.index('get') - 1]), int(words[words.index('bytes') - 1])

@@ -1,0 +1,70 @@
+"""The table of docs/BENCHMARKS.md, and what is printed while it is measured."""
+
+import json
+import os
+import statistics
+
+from measure import middle_of, processor_of, show
+
+BEGIN, END = '<!-- scripts/bench writes from here', '<!-- to here -->'
+
+
+def summary(row, result):
+    """Every value of a row, and its verdicts, for the terminal."""
+    lines = []
+    for name, values in result['values'].items():
+        each = ' '.join(show(name, value) for value in values)
+        lines.append(f'   {name}: {show(name, statistics.median(values))}  ({each})')
+    for goal in row.goals:
+        j = goal.judge(result['values'])
+        lines.append(f'   {"met   " if j["met"] else "MISSED"} {j["goal"]}: {j["ratio"]}{" short by " + j["short"] if not j["met"] else ""}')
+    return '\n'.join(lines)
+
+
+def reasons():
+    """What is in the way where a goal is missed, by row: written by hand after looking at a profile."""
+    path = os.path.join(os.path.dirname(__file__), 'reasons.json')
+    with open(path, encoding='utf-8') as file:
+        return json.load(file)
+
+
+def verdict(judged, reason):
+    if judged['met']:
+        return 'met'
+    return f'missed by {judged["short"]}' + (f': {reason}' if reason else '')
+
+
+def lines(rows, results):
+    why = reasons()
+    yield '| row | goal | measured | ratio: median (range) | |'
+    yield '|---|---|---|---|---|'
+    for name, row in rows.items():
+        if name not in results:
+            continue
+        values = results[name]['values']
+        judged = [goal.judge(values) for goal in row.goals]
+        named = {n for goal in row.goals for n in (goal.own, getattr(goal, 'peer', None))}
+        rest = ', '.join(f'{n} {middle_of(n, values)}' for n in values if n not in named and not n.endswith(processor_of('')))
+        for i, (goal, j) in enumerate(zip(row.goals, judged)):
+            title = f'**{name}**: {row.title}' if i == 0 else ''
+            numbers = j['own'] + (f' / {j["peer"]}' if j['peer'] else '')
+            yield f'| {title} | {j["goal"]} | {numbers} | {j["ratio"]} | {verdict(j, why.get(name))} |'
+        if rest:
+            title = f'**{name}**: {row.title}' if not row.goals else ''
+            yield f'| {title} | | {rest} | | |'
+    yield ''
+    for name in rows:
+        if name in results:
+            r = results[name]
+            yield f'{name}: {r["rounds"]} rounds, {r["date"]} UTC, commit {r["commit"]}, load {r["load"][0]:.1f} before and {r["load"][1]:.1f} after.  '
+
+
+def write(page, rows, results):
+    with open(page, encoding='utf-8') as file:
+        text = file.read()
+    head, rest = text.split(BEGIN, 1)
+    comment, rest = rest.split('\n', 1)
+    tail = rest.split(END, 1)[1]
+    body = '\n'.join(lines(rows, results))
+    with open(page, 'w', encoding='utf-8') as file:
+        file.write(f'{head}{BEGIN}{comment}\n{body}\n{END}{tail}')
