@@ -131,7 +131,9 @@ impl Archive {
         let state = self.locked();
         state.table.node(key)?;
         let implied = EntryMeta { kind: EntryKind::Dir, mode: dir_mode(own.mode), ..own.clone() };
-        let mut meta = state.table.entry(key).map_or(implied, |entry| entry.meta.clone());
+        // The root is described by its file, whether or not the archive says something of `.`: nothing is unpacked for that.
+        let entry = state.table.entry(key).filter(|_| key != NodeKey::ROOT);
+        let mut meta = entry.map_or(implied, |entry| entry.meta.clone());
         if !zip::has_owner(&meta) {
             (meta.uid, meta.gid) = (own.uid, own.gid);
             (meta.uname, meta.gname) = (own.uname.clone(), own.gname.clone());

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use crate::cache::ByteLru;
 use crate::storage::sync::lock;
 
-/// Keeps what was learnt, by key; the same key has the same value for good. What comes back is not trusted: it is decoded
+/// Keeps what was learnt, by key; the same key has the same value for good. It holds names and places, never content, so it
+/// may go to the disk as trees do. What comes back is not trusted: it is decoded
 /// within bounds, and what does not decode is learnt anew.
 pub trait Notes: Send + Sync + Debug {
     /// What was put under `key`, if it is still there.

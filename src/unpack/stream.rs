@@ -323,7 +323,11 @@ impl Stream {
             if state.len.replace(len).is_some() {
                 return;
             }
-            state.points.encode(len)
+            match self.codec {
+                // These points hold decompressed bytes, which do not belong into notes: they may go to the disk in the clear.
+                Codec::Gzip | Codec::Deflate { .. } => Points::default().encode(len),
+                Codec::Bzip2 | Codec::Xz | Codec::Zstd | Codec::Stored { .. } => state.points.encode(len),
+            }
         };
         if let Some(key) = self.notes_key() {
             self.unpacker.notes.put(&key, &notes);

@@ -58,7 +58,11 @@ fn archives_are_the_trees_that_gnu_tar_extracts() {
     for (name, _) in forms {
         let out = backup.empty(&format!("out-{name}"));
         run(&out, "tar", &["-x", "-p", "--numeric-owner", "-f", backup.source(name).to_str().unwrap()]);
-        assert_same(name, &Tree::walk(&out), &Tree::walk(&backup.at(name)), &Rules { sane: true, ..Rules::default() });
+        let (mut wanted, mut shown) = (Tree::walk(&out), Tree::walk(&backup.at(name)));
+        // The archive as a directory has the owner and time of its file.
+        wanted.entries.remove(&Vec::new());
+        shown.entries.remove(&Vec::new());
+        assert_same(name, &wanted, &shown, &Rules { sane: true, ..Rules::default() });
     }
     backup.end(b"lorem ipsum dolor");
 }
