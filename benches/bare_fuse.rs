@@ -133,10 +133,6 @@ impl FileSystem for Bare {
 
     fn release(&self, _ino: Ino, _handle: u64) {}
 
-    fn listxattr(&self, _ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
-        Ok(Vec::new())
-    }
-
     fn getxattr(&self, _ino: Ino, _name: &[u8], _wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
         Ok(None)
     }

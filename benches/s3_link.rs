@@ -93,7 +93,7 @@ fn backup(scratch: &Scratch, mode: &str, size: u64, volume: u64, bucket: &Path) 
 }
 
 fn reader(repo: &Repository, proxy: &Proxy) -> Dupfs {
-    let dupfs = repo.reader().option(&format!("--s3-endpoint-url=http://{}", proxy.address));
+    let dupfs = repo.reader().option("--no-index").option(&format!("--s3-endpoint-url=http://{}", proxy.address));
     let options = std::env::var("BENCH_OPTIONS").unwrap_or_default();
     let dupfs = options.split_whitespace().fold(dupfs, |dupfs, option| dupfs.option(option));
     dupfs.variable("AWS_ACCESS_KEY_ID", KEY_ID).variable("AWS_SECRET_ACCESS_KEY", SECRET)

@@ -145,11 +145,41 @@ fn opening_fetches_manifests_at_most() {
     let manifests: BTreeSet<String> = counted.repository.sets.iter().map(|set| set.manifest.clone()).collect();
     let fetched = counted.fetched();
     assert!(fetched.is_subset(&manifests), "{fetched:?}");
-    assert_eq!(names(&*fs, ROOT_INO).len(), 2);
+    assert_eq!(names(&*fs, ROOT_INO), [&b"latest"[..], b"snapshots", b"at", b"versions"]);
+    for name in names(&*fs, ROOT_INO) {
+        let attr = fs.lookup(ROOT_INO, &name, Wait::Allowed).unwrap();
+        assert_eq!(fs.getattr(attr.ino, Wait::Allowed).unwrap().ino, attr.ino);
+    }
     let snapshots = fs.lookup(ROOT_INO, b"snapshots", Wait::Allowed).unwrap().ino;
     assert_eq!(names(&*fs, snapshots).len(), counted.repository.sets.len());
     let fetched = counted.fetched();
     assert!(fetched.is_subset(&manifests), "{fetched:?}");
+}
+
+#[test]
+fn versions_cost_the_signature_archives_of_all_chains_and_share_what_the_snapshots_learn() {
+    let counted = Counted::new(repository());
+    let fs = counted.open();
+    counted.store.take_counts();
+    let versions = fs.lookup(ROOT_INO, b"versions", Wait::Allowed).unwrap().ino;
+    assert!(counted.fetched().is_empty());
+    let mut found = names(&*fs, versions);
+    found.sort();
+    assert_eq!(found, [&b"a"[..], b"dump", b"z"]);
+    let dump = fs.lookup(versions, b"dump", Wait::Allowed).unwrap().ino;
+    let stamps: Vec<Vec<u8>> =
+        [0, 1, 2, 4, 5, 6].map(|i: usize| counted.repository.sets[i].snapshot().into_bytes()).to_vec();
+    assert_eq!(names(&*fs, dump), stamps);
+    let found: Vec<Attr> = stamps.iter().map(|name| fs.lookup(dump, name, Wait::Allowed).unwrap()).collect();
+    let archives: BTreeSet<String> = counted.repository.sets.iter().map(|set| set.sigtar.clone()).collect();
+    let fetched = counted.store.take_counts();
+    let once: BTreeSet<String> = fetched.iter().filter(|(_, count)| count.opens == 1).map(|(n, _)| n.clone()).collect();
+    assert_eq!(once, archives, "{fetched:?}");
+    for (attr, set) in found.iter().zip([0, 1, 2, 4, 5, 6]) {
+        assert_eq!(attr.ino, counted.find(&*fs, set, &path(b"dump")).ino);
+        let size = fs.getattr(attr.ino, Wait::Allowed).unwrap().size;
+        assert_eq!(size as usize, counted.content_len(set, &path(b"dump")));
+    }
 }
 
 #[test]

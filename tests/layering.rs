@@ -13,6 +13,7 @@ const RANKS: &[(&str, u8)] = &[
     ("codec", 2),
     ("cache", 2),
     ("collection", 2),
+    ("index", 2),
     ("volume", 3),
     ("tree", 4),
     ("content", 5),

@@ -12,6 +12,12 @@ use crate::storage::sync::lock;
 /// Bytes of a full block. A longer one may be kept in memory, yet never spills.
 pub const BLOCK_BYTES: usize = 256 * 1024;
 
+/// Blocks kept for reuse at most.
+const SPARE: usize = 32;
+
+/// What new blocks are made of.
+static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+
 /// Bounds of a [`BlockCache`].
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
@@ -52,6 +58,9 @@ pub struct CacheStats {
 pub struct BlockCache<K: Hash + Eq> {
     memory: Mutex<ByteLru<K, Arc<[u8]>>>,
     spill: Option<Spill<K>>,
+    /// Full blocks that nobody holds any more, for the next ones: else the allocator would take memory from the system and
+    /// give it back for each, and keep holes between them.
+    spare: Mutex<Vec<Arc<[u8]>>>,
     /// Counts removals: a block on its way between the tiers while something was removed is dropped, not brought back.
     epoch: AtomicU64,
     memory_hits: AtomicU64,
@@ -65,6 +74,7 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
         Self {
             memory: Mutex::new(ByteLru::new(config.memory_bytes)),
             spill: config.spill.and_then(|spill| Spill::open(&spill.dir, spill.bytes)),
+            spare: Mutex::default(),
             epoch: AtomicU64::new(0),
             memory_hits: AtomicU64::new(0),
             spill_hits: AtomicU64::new(0),
@@ -98,6 +108,22 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
     pub fn contains(&self, key: &K) -> bool {
         let in_memory = lock(&self.memory).peek(key).is_some();
         in_memory || self.spill.as_ref().is_some_and(|spill| spill.contains(key))
+    }
+
+    /// A buffer of [`BLOCK_BYTES`] for a block to come, with any contents. Nobody else holds it: `Arc::get_mut` gives access.
+    pub fn buffer(&self) -> Arc<[u8]> {
+        let spare = lock(&self.spare).pop();
+        spare.unwrap_or_else(|| Arc::from(ZEROS.as_slice()))
+    }
+
+    /// Takes a block back that is not needed any more; its memory is used again if nobody else holds it.
+    pub fn recycle(&self, mut block: Arc<[u8]>) {
+        if block.len() == BLOCK_BYTES && Arc::get_mut(&mut block).is_some() {
+            let mut spare = lock(&self.spare);
+            if spare.len() < SPARE {
+                spare.push(block);
+            }
+        }
     }
 
     /// Keeps `block`. May write the disk, as other blocks have to go there.
@@ -150,9 +176,11 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
             }
             (memory.insert(key, block, weight), epoch)
         };
-        let Some(spill) = &self.spill else { return };
         for (key, block) in evicted {
-            spill.store(key, &block, || self.epoch() != epoch);
+            if let Some(spill) = &self.spill {
+                spill.store(key, &block, || self.epoch() != epoch);
+            }
+            self.recycle(block);
         }
     }
 }

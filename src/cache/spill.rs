@@ -13,9 +13,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use aes_gcm::aead::{AeadInPlace, KeyInit};
-use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use lru::LruCache;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 use zeroize::Zeroizing;
 
 use super::block::BLOCK_BYTES;
@@ -28,7 +27,7 @@ const SLOT_BYTES: u64 = 256 * 1024;
 /// The sealed tier.
 pub(super) struct Spill<K: Hash + Eq> {
     file: File,
-    cipher: Aes256Gcm,
+    cipher: LessSafeKey,
     nonces: AtomicU64,
     /// Most slots the file may have.
     most: u32,
@@ -58,21 +57,21 @@ impl Sealed {
         u64::from(self.slot).saturating_mul(SLOT_BYTES)
     }
 
-    fn nonce_bytes(&self) -> [u8; 12] {
+    fn nonce(&self) -> Nonce {
         let mut out = [0; 12];
         for (to, from) in out.iter_mut().skip(4).zip(self.nonce.to_be_bytes()) {
             *to = from;
         }
-        out
+        Nonce::assume_unique_for_key(out)
     }
 
-    fn additional_data(&self) -> [u8; 16] {
+    fn additional_data(&self) -> Aad<[u8; 16]> {
         let mut out = [0; 16];
         let parts = self.slot.to_be_bytes().into_iter().chain(self.nonce.to_be_bytes()).chain(self.len.to_be_bytes());
         for (to, from) in out.iter_mut().zip(parts) {
             *to = from;
         }
-        out
+        Aad::from(out)
     }
 }
 
@@ -99,7 +98,7 @@ impl<K: Hash + Eq + Clone> Spill<K> {
             log::warn!("no cache on disk, only in memory: no random key: {e}");
             return None;
         }
-        let cipher = Aes256Gcm::new_from_slice(key.as_slice()).ok()?;
+        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_slice()).ok()?);
         let state = State { index: LruCache::unbounded(), free: Vec::new(), next: 0, off: false };
         let most = u32::try_from(bytes / SLOT_BYTES).unwrap_or(u32::MAX);
         Some(Self { file, cipher, nonces: AtomicU64::new(0), most, state: Mutex::new(state) })
@@ -192,18 +191,19 @@ impl<K: Hash + Eq + Clone> Spill<K> {
         let mut text = block.to_vec();
         let tag = self
             .cipher
-            .encrypt_in_place_detached(Nonce::from_slice(&sealed.nonce_bytes()), &sealed.additional_data(), &mut text)
+            .seal_in_place_separate_tag(sealed.nonce(), sealed.additional_data(), &mut text)
             .map_err(|_| io::Error::other("sealing failed"))?;
-        sealed.tag = tag.into();
+        for (to, from) in sealed.tag.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
         self.file.write_all_at(&text, sealed.offset())
     }
 
     fn unseal(&self, sealed: &Sealed) -> Option<Arc<[u8]>> {
         let mut text = vec![0; usize::try_from(sealed.len).ok()?];
         self.file.read_exact_at(&mut text, sealed.offset()).ok()?;
-        let (nonce, data) = (sealed.nonce_bytes(), sealed.additional_data());
-        let (nonce, tag) = (Nonce::from_slice(&nonce), Tag::from_slice(&sealed.tag));
-        self.cipher.decrypt_in_place_detached(nonce, &data, &mut text, tag).ok()?;
+        let (nonce, data, tag) = (sealed.nonce(), sealed.additional_data(), Tag::from(sealed.tag));
+        self.cipher.open_in_place_separate_tag(nonce, data, tag, &mut text, 0..).ok()?;
         Some(text.into())
     }
 

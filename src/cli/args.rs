@@ -94,6 +94,11 @@ pub struct MountArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     pub deadline: u64,
 
+    /// List the backup again every so many seconds, for new snapshots; 0: only on SIGHUP [default: 300; with --time or
+    /// --path: 0]
+    #[arg(long, value_name = "SECONDS")]
+    pub refresh: Option<u64>,
+
     /// Which snapshot; the root is then that snapshot's tree itself.
     #[command(flatten)]
     pub time: TimeArgs,

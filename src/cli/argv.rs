@@ -23,7 +23,6 @@ pub(super) struct Arguments {
 /// duplicity's options that do nothing for a reader, and whether a value follows (man pages of 0.6 to 3.x).
 const WITHOUT_EFFECT: &[(&str, bool)] = &[
     ("allow-source-mismatch", false),
-    ("archive-dir", true),
     ("asynchronous-upload", false),
     ("azure-blob-tier", true),
     ("azure-max-block-size", true),
@@ -291,8 +290,11 @@ fn known_option(long: &str) -> Option<bool> {
     Some(found.get_action().takes_values())
 }
 
-/// Drops duplicity's options that do nothing for a reader, in front of `--`.
+/// Drops duplicity's options that do nothing for a reader, in front of `--`. `--name` does something beside `--archive-dir`.
 fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
+    let is_archive_dir =
+        |arg: &OsString| arg.to_str().is_some_and(|arg| arg.split('=').next() == Some("--archive-dir"));
+    let named = typed.iter().take_while(|arg| *arg != "--").any(is_archive_dir);
     let mut typed = typed.into_iter().peekable();
     out.args.extend(typed.next());
     while let Some(arg) = typed.next() {
@@ -317,7 +319,7 @@ fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
             continue;
         };
         let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
-        match WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
+        match WITHOUT_EFFECT.iter().find(|(known, _)| *known == name && !(named && name == "name")) {
             Some((_, takes_value)) => {
                 if *takes_value && value.is_none() {
                     typed.next();

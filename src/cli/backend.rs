@@ -5,7 +5,9 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use md5::{Digest, Md5};
 
 use crate::cache::SpillConfig;
 use crate::codec::{DecodeOptions, GpgOptions, KeyOptions, Signer};
@@ -24,7 +26,9 @@ use super::failure::{Exit, Failure};
 use super::ls::LsOptions;
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyle, TimeArgs};
 use super::printer::Printer;
-use super::repo::{DEFAULT_MEMORY, OpenError, RepositoryOptions, open_file_system, open_repository};
+use super::repo::{
+    DEFAULT_MEMORY, OpenError, RepositoryOptions, UnpackedOptions, open_file_system, open_repository, with_unpacked,
+};
 use super::secrets::Passphrases;
 use super::{cat, ls, sets};
 
@@ -45,8 +49,8 @@ impl Backend for Backups {
             let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
             local.push(("the backup", absolute));
         }
-        if let Some(spill) = spill(cache) {
-            local.push(("the cache", spill.dir));
+        if let Some(dir) = spill(cache).map(|spill| spill.dir).or_else(|| index(cache)) {
+            local.push(("the cache", dir));
         }
         let url = match &location {
             Location::Local(dir) => {
@@ -70,16 +74,28 @@ impl Backend for Backups {
             size_bounds: request.size_bounds,
             memory: memory(request.cache),
             spill: spill(request.cache),
+            archive_dir: archive_dir(request.repo),
+            index: index(request.cache),
             patience: PATIENCE,
         };
-        Ok(open_file_system(store, options)?)
+        let overview = options.time.is_none() && options.path.is_none();
+        let unpacked = UnpackedOptions {
+            memory: options.memory,
+            spill: options.spill.clone(),
+            owners: options.owners,
+            patience: options.patience,
+        };
+        let fs = open_file_system(store, options)?;
+        Ok(if overview { with_unpacked(fs, &unpacked) } else { fs })
     }
 
     fn sets(&self, args: &SetsArgs) -> Result<(), CliError> {
         let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
         let store = store(&args.repo)?;
         let keys = keys(&args.keys, &passphrases);
-        let repository = open_repository(store, &prefixes(&args.repo), keys, decode(&args.keys)?, limits(&args.cache))?;
+        let (prefixes, archive_dir) = (prefixes(&args.repo), archive_dir(&args.repo));
+        let limits = limits(&args.cache);
+        let repository = open_repository(store, &prefixes, keys, decode(&args.keys)?, limits, archive_dir.as_deref())?;
         print(|printer| sets::run(&repository, args.json, printer))
     }
 
@@ -92,12 +108,16 @@ impl Backend for Backups {
             json: args.json,
             numeric: args.owners.numeric_owner,
         };
-        print(|printer| ls::run(&*fs, args.path.as_deref(), &options, printer))
+        let listed = print(|printer| ls::run(&*fs, args.path.as_deref(), &options, printer));
+        fs.finish();
+        listed
     }
 
     fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
         let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &OwnerArgs::default())?;
-        print(|printer| cat::run(&*fs, &args.paths, printer))
+        let written = print(|printer| cat::run(&*fs, &args.paths, printer));
+        fs.finish();
+        written
     }
 }
 
@@ -156,6 +176,15 @@ fn prefixes(repo: &RepoArgs) -> PrefixOptions {
     }
 }
 
+/// Where duplicity keeps what it has at hand of this backup: below `--archive-dir`, by the name that `--name` gives or the hash
+/// of the URL as it was typed.
+fn archive_dir(repo: &RepoArgs) -> Option<PathBuf> {
+    let hashed = || Md5::digest(repo.url.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let name = repo.name.clone().unwrap_or_else(|| hashed().into());
+    let dir = repo.archive_dir.as_ref()?.join(name);
+    Some(std::path::absolute(&dir).unwrap_or(dir))
+}
+
 fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> KeyOptions {
     let asked = Arc::clone(passphrases);
     KeyOptions {
@@ -181,9 +210,7 @@ fn owners(args: &OwnerArgs) -> OwnerOptions {
 
 fn time(args: &TimeArgs) -> Result<Option<BackupTime>, CliError> {
     let Some(text) = &args.time else { return Ok(None) };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let now = BackupTime(i64::try_from(now).unwrap_or(i64::MAX));
-    let parsed = timespec::parse_time(text, now, timespec::local_standard_offset())
+    let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset())
         .map_err(|error| CliError::Usage(format!("--time: {error}")))?;
     if timespec::is_suspicious_epoch(text) {
         log::warn!(
@@ -206,16 +233,25 @@ fn limits(cache: &CacheArgs) -> crate::volume::RepositoryLimits {
     super::repo::limits(memory(cache), spill(cache), PATIENCE)
 }
 
-/// Where sealed blocks may go: `--cache-dir`, else `$XDG_CACHE_HOME/dupfs`, else `~/.cache/dupfs`; nowhere with
-/// `--cache-size 0` or without a home.
+/// Where sealed blocks may go; nowhere with `--cache-size 0` or without a home.
 fn spill(cache: &CacheArgs) -> Option<SpillConfig> {
     let bytes = cache.cache_size.map_or(DEFAULT_CACHE_SIZE, |size| size.0);
+    Some(SpillConfig { dir: cache_base(cache).filter(|_| bytes > 0)?, bytes })
+}
+
+/// Where indexes are; nowhere with `--no-index` or without a home.
+fn index(cache: &CacheArgs) -> Option<PathBuf> {
+    cache_base(cache).filter(|_| !cache.no_index)
+}
+
+/// `--cache-dir`, else `$XDG_CACHE_HOME/dupfs`, else `~/.cache/dupfs`.
+fn cache_base(cache: &CacheArgs) -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|v: &OsString| !v.is_empty()).map(PathBuf::from);
     let home = || variable("HOME").map(|home| home.join(".cache"));
     let default = || variable("XDG_CACHE_HOME").filter(|p| p.is_absolute()).or_else(home).map(|p| p.join("dupfs"));
-    let dir = cache.cache_dir.clone().or_else(default).filter(|_| bytes > 0)?;
+    let dir = cache.cache_dir.clone().or_else(default)?;
     // A daemon leaves the working directory.
-    Some(SpillConfig { dir: std::path::absolute(&dir).unwrap_or(dir), bytes })
+    Some(std::path::absolute(&dir).unwrap_or(dir))
 }
 
 /// Runs a command that prints.

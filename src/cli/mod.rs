@@ -15,6 +15,7 @@ pub mod ls;
 mod mount;
 mod options;
 pub mod printer;
+mod refresh;
 pub mod repo;
 mod resolve;
 mod secrets;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::args::{Cli, MountArgs};
 use super::daemon;
 use super::errors::CliError;
 use super::options::Sizes;
+use super::refresh;
 use super::secrets::Passphrases;
 
 /// Mounts, in this process (`-f`, or as the daemon that was started for it) or in a daemon. `own` are the arguments of
@@ -29,7 +31,8 @@ pub(super) fn run(app: &App<'_>, cli: &Cli, args: &MountArgs, own: &[OsString]) 
     // Caught from here on, or a signal would leave a dead mount; before, it ends the program as it ends any other.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(unwatched)?;
     let mounted = Mounted::mount(Arc::clone(&ready.fs), &ready.point, &ready.settings)?;
-    let watch = watch(signals, &mounted, Arc::clone(&ready.fs), args.foreground)?;
+    let refresh = refresh::start(Arc::clone(&ready.fs), refresh::interval(args)).map_err(unwatched)?;
+    let watch = watch(signals, &mounted, Arc::clone(&ready.fs), (!args.foreground).then_some(refresh.clone()))?;
     ready.passphrases.stop_asking();
     log::info!("mounted on {}", mounted.path().display());
     if !args.foreground {
@@ -37,7 +40,8 @@ pub(super) fn run(app: &App<'_>, cli: &Cli, args: &MountArgs, own: &[OsString]) 
             .map_err(|error| CliError::failed(ErrorClass::Io, format!("the mount cannot be reported: {error}")))?;
     }
     let end = mounted.wait()?;
-    drop(watch);
+    drop((watch, refresh));
+    ready.fs.finish();
     if let Some(cost) = ready.fs.cost() {
         log::info!("{cost}");
     }
@@ -93,13 +97,13 @@ fn probe(fs: &dyn FileSystem) -> Result<(), FsError> {
     fs.readdir(ROOT_INO, 0, Wait::Allowed, &mut |_| false)
 }
 
-/// Lets SIGINT and SIGTERM end the mount, and SIGHUP too in the foreground, where it means that the terminal has gone; a
-/// daemon has none and survives it. SIGUSR1 writes to the log what serving has cost so far.
+/// Lets SIGINT and SIGTERM end the mount. SIGHUP asks for `refresh`; without one, in the foreground, it means that the
+/// terminal has gone and ends the mount too. SIGUSR1 writes to the log what serving has cost so far.
 fn watch(
     mut signals: Signals,
     mounted: &Mounted,
     fs: Arc<dyn FileSystem>,
-    foreground: bool,
+    refresh: Option<Sender<()>>,
 ) -> Result<SignalWatch, CliError> {
     let handle = signals.handle();
     let stop = mounted.stopper();
@@ -108,7 +112,10 @@ fn watch(
             match signal {
                 // Asked for, so it is told at any level of the log.
                 SIGUSR1 => log::warn!("{}", fs.cost().unwrap_or_default()),
-                SIGHUP if !foreground => log::info!("SIGHUP: nothing to do"),
+                SIGHUP if refresh.is_some() => {
+                    // The thread that listens ends only with the mount.
+                    let _ = refresh.as_ref().map(|refresh| refresh.send(()));
+                }
                 _ => stop(),
             }
         }

@@ -28,6 +28,14 @@ pub struct RepoArgs {
     #[arg(long, value_name = "S", help_heading = "Backup")]
     pub file_prefix_signature: Option<String>,
 
+    /// duplicity's cache of manifests and signature archives: what it has of this backup is read there, without a key
+    #[arg(long, value_name = "DIR", conflicts_with = "sign_key", help_heading = "Backup")]
+    pub archive_dir: Option<PathBuf>,
+
+    /// The backup's directory below --archive-dir [default: the MD5 hash of the URL, as duplicity has it]
+    #[arg(long, value_name = "NAME", requires = "archive_dir", help_heading = "Backup")]
+    pub name: Option<OsString>,
+
     /// Service to ask instead of AWS
     #[arg(long, value_name = "URL", help_heading = "S3")]
     pub s3_endpoint_url: Option<String>,
@@ -128,13 +136,17 @@ pub struct OwnerArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Cache")]
 pub struct CacheArgs {
-    /// Where the sealed cache of decoded data is [default: $XDG_CACHE_HOME/dupfs]
+    /// Where the index and the sealed cache of decoded data are [default: $XDG_CACHE_HOME/dupfs]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 
     /// Bytes of decoded data to keep on disk, sealed; 0 for none [default: 2G]
     #[arg(long, value_name = "BYTES")]
     pub cache_size: Option<Bytes>,
+
+    /// Keep nothing of what is learnt (names, sizes, places in volumes) on disk for the next time, and use nothing of it
+    #[arg(long)]
+    pub no_index: bool,
 
     /// Bytes of memory for decoded data and what belongs to it [default: 256M]
     #[arg(long, value_name = "BYTES")]

@@ -1,15 +1,17 @@
 //! From a store and options to a file system: lists the store, reads the names, tries the key, picks the snapshot.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::{CacheConfig, SpillConfig};
 use crate::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys};
-use crate::collection::{Collection, CollectionError, PrefixOptions, Severity};
+use crate::collection::{Collection, CollectionError, PrefixOptions, Problem};
 use crate::storage::{ObjectStore, StorageError};
 use crate::types::{ArchivePath, BackupTime, Classified, ErrorClass, SetIndex};
-use crate::vfs::{FsError, OwnerOptions, Root, TreeFs, TreeOptions};
-use crate::volume::{Repository, RepositoryLimits, VolumeError};
+use crate::unpack::{Limits, MemoryNotes, Unpacker};
+use crate::vfs::{FileSystem, FsError, OwnerOptions, Root, TreeFs, TreeOptions, UnpackedFs};
+use crate::volume::{ArchiveDir, IndexPlace, Repository, RepositoryLimits, VolumeError};
 
 /// Default of `--memory`: decoded blocks kept in memory, in bytes.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
@@ -35,6 +37,10 @@ pub struct RepositoryOptions {
     pub memory: u64,
     /// Where and how many sealed blocks may be kept on disk.
     pub spill: Option<SpillConfig>,
+    /// duplicity's archive directory of this backup: its manifests and signature archives are read instead of the stored ones.
+    pub archive_dir: Option<PathBuf>,
+    /// The directory of the index on disk; `None` keeps what is learnt in memory only.
+    pub index: Option<PathBuf>,
     /// How long one request waits for another's work on the same object.
     pub patience: Duration,
 }
@@ -51,6 +57,8 @@ impl Default for RepositoryOptions {
             size_bounds: false,
             memory: DEFAULT_MEMORY,
             spill: None,
+            archive_dir: None,
+            index: None,
             patience: Duration::from_secs(600),
         }
     }
@@ -93,12 +101,38 @@ impl Classified for OpenError {
     }
 }
 
-/// How `memory` bytes are divided: most for decoded blocks, an eighth each for member tables and plans.
+/// How `memory` bytes are divided: most for decoded blocks, an eighth each for member tables, for plans, and for what is
+/// unpacked.
 pub fn limits(memory: u64, spill: Option<SpillConfig>, patience: Duration) -> RepositoryLimits {
-    RepositoryLimits { cache: CacheConfig { memory_bytes: memory / 4 * 3, spill }, tables: memory / 8, patience }
+    let spill = spill.map(|spill| SpillConfig { bytes: spill.bytes / 4 * 3, ..spill });
+    let cache = CacheConfig { memory_bytes: memory / 8 * 5, spill };
+    RepositoryLimits { cache, tables: memory / 8, patience, index: None, archive: None }
 }
 
-/// Opens the repository in `store`: lists it, reads the names and makes the decoder.
+/// The file system with `unpacked/` beside the snapshots. Of `memory` and of the space on disk it gets what [`limits`] leaves.
+pub fn with_unpacked(below: Arc<dyn FileSystem>, options: &UnpackedOptions) -> Arc<dyn FileSystem> {
+    let spill = options.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4, ..spill });
+    let cache = CacheConfig { memory_bytes: options.memory / 8, spill };
+    let limits = Limits { patience: options.patience, ..Limits::default() };
+    let notes = Arc::new(MemoryNotes::new(options.memory / 8));
+    Arc::new(UnpackedFs::new(below, Unpacker::new(cache, limits, notes), options.owners))
+}
+
+/// How archives and compressed files are unpacked.
+#[derive(Clone, Debug)]
+pub struct UnpackedOptions {
+    /// The memory that the whole file system was given.
+    pub memory: u64,
+    /// Where sealed blocks may be kept, as the whole file system was given it.
+    pub spill: Option<SpillConfig>,
+    /// Whom members appear to belong to.
+    pub owners: OwnerOptions,
+    /// How long one request waits for another's work.
+    pub patience: Duration,
+}
+
+/// Opens the repository in `store`: lists it, reads the names, looks into duplicity's archive directory if one is given, and
+/// makes the decoder.
 ///
 /// # Errors
 /// [`OpenError`].
@@ -107,12 +141,14 @@ pub fn open_repository(
     prefixes: &PrefixOptions,
     keys: KeyOptions,
     decode: DecodeOptions,
-    limits: RepositoryLimits,
+    mut limits: RepositoryLimits,
+    archive_dir: Option<&Path>,
 ) -> Result<Arc<Repository>, OpenError> {
     let url = store.url().to_owned();
     let objects = store.list().map_err(listing_error)?;
     let collection =
         Collection::from_listing(&objects, prefixes).map_err(|error| OpenError::Collection { url, error })?;
+    limits.archive = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection));
     let decoder = Decoder::new(Keys::load(keys)?, decode);
     Ok(Repository::new(store, decoder, collection, limits))
 }
@@ -124,17 +160,23 @@ pub fn open_repository(
 /// [`OpenError`].
 pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions) -> Result<Arc<TreeFs>, OpenError> {
     let url = store.url().to_owned();
-    let limits = limits(options.memory, options.spill, options.patience);
-    let repository = open_repository(store, &options.prefixes, options.keys, options.decode, limits)?;
-    report_problems(repository.collection());
+    let mut limits = limits(options.memory, options.spill, options.patience);
+    // What was learnt of copies that nothing vouches for is kept apart.
+    let copies = options.archive_dir.as_ref().map(|dir| dir.as_os_str().as_encoded_bytes().to_vec());
+    let demands = [options.decode.demands(), copies.unwrap_or_default()].concat();
+    limits.index = options.index.map(|base| IndexPlace { base, demands });
+    let archive_dir = options.archive_dir.as_deref();
+    let repository = open_repository(store, &options.prefixes, options.keys, options.decode, limits, archive_dir)?;
+    repository.collection().problems().iter().for_each(Problem::log);
     let wrap = |error| OpenError::Collection { url: url.clone(), error };
     let at = options.time.unwrap_or(BackupTime(i64::MAX));
-    let chosen = repository.collection().select(at).map_err(wrap)?;
+    let collection = repository.collection();
+    let chosen = collection.select(at).map_err(wrap)?;
     try_keys(&repository, chosen.set)?;
     let root = match (options.time, options.path) {
         (None, None) => Root::Overview,
         (_, path) => {
-            let index = repository.collection().place_of(chosen.set);
+            let index = collection.place_of(chosen.set);
             Root::Path(index.unwrap_or(0), path.unwrap_or_default())
         }
     };
@@ -155,7 +197,8 @@ fn try_keys(repository: &Repository, chosen: SetIndex) -> Result<(), OpenError> 
         Err(error) if error.class() == ErrorClass::KeyMissing => error,
         tried => return tried,
     };
-    let others = repository.collection().lines().iter().rev().filter_map(|line| line.last().copied());
+    let collection = repository.collection();
+    let others = collection.lines().iter().rev().filter_map(|line| line.last().copied());
     for set in others.filter(|&set| set != chosen) {
         if repository.manifest(set).is_ok() {
             log::warn!("{refused}; the key at hand opens other sets, which can be read");
@@ -181,16 +224,6 @@ fn try_key(repository: &Repository, set: SetIndex) -> Result<(), OpenError> {
             | ErrorClass::Invalid
             | ErrorClass::Io => Err(error.into()),
         },
-    }
-}
-
-fn report_problems(collection: &Collection) {
-    for problem in collection.problems() {
-        match problem.severity {
-            Severity::Error => log::error!("{}", problem.message),
-            Severity::Warning => log::warn!("{}", problem.message),
-            Severity::Note => log::info!("{}", problem.message),
-        }
     }
 }
 

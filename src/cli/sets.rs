@@ -19,7 +19,7 @@ use crate::volume::Repository;
 /// [`Failure`] when the output takes no more.
 pub fn run(repository: &Repository, json: bool, printer: &mut Printer<'_>) -> Result<Exit, Failure> {
     let manifests = manifests::read_all(repository);
-    let report = report::Report::of(repository.url(), repository.collection(), &manifests);
+    let report = report::Report::of(repository.url(), &repository.collection(), &manifests);
     if json {
         printer.json(&report, true)?;
         printer.text("\n")?;

@@ -20,6 +20,7 @@ mod s2k;
 mod secret;
 mod signer;
 mod source;
+mod stage;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use message::Message;
 use ocb::OcbReader;
 use signer::Verifier;
 use source::{Ctx, Guard, Source};
+use stage::Stage;
 
 /// What is accepted and what is demanded of objects.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +50,14 @@ pub struct DecodeOptions {
     pub allow_unauthenticated: bool,
     /// Refuse whatever does not carry a good signature of this key.
     pub require_signer: Option<Signer>,
+}
+
+impl DecodeOptions {
+    /// The options as bytes: what was accepted under others might not be under these.
+    pub fn demands(&self) -> Vec<u8> {
+        let signer = self.require_signer.as_ref().map(Signer::fingerprints);
+        [vec![u8::from(self.allow_unauthenticated), u8::from(signer.is_some())], signer.unwrap_or_default()].concat()
+    }
 }
 
 /// Turns stored objects into their plaintext. Shared by all threads.
@@ -95,12 +105,36 @@ impl Decoder {
         object: &str,
         input: Box<dyn Read + Send + 'a>,
     ) -> Result<Box<dyn Read + Send + 'a>, CodecError> {
+        self.open_by(object, input, |plain| plain)
+    }
+
+    /// As [`Self::open`]; `input` is read, and what is encrypted is decrypted, by a thread of its own, ahead of the reader that
+    /// is returned. It pays for a large object while another core is idle. `input` is dropped at the latest soon after the
+    /// reader is.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on_two(&self, object: &str, input: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, CodecError> {
+        self.open_by(object, input, stage::in_thread)
+    }
+
+    fn open_by<'a>(
+        &self,
+        object: &str,
+        input: Box<dyn Read + Send + 'a>,
+        stage: Stage<'a>,
+    ) -> Result<Box<dyn Read + Send + 'a>, CodecError> {
         let ctx = Ctx::new(object);
-        let inner = self.layers(&ctx, input).map_err(|e| CodecError::from_io(&ctx.object, &e))?;
+        let inner = self.layers(&ctx, input, stage).map_err(|e| CodecError::from_io(&ctx.object, &e))?;
         Ok(Box::new(Guard::new(&ctx, inner)))
     }
 
-    fn layers<'a>(&self, ctx: &Ctx, input: Box<dyn Read + Send + 'a>) -> io::Result<Box<dyn Read + Send + 'a>> {
+    fn layers<'a>(
+        &self,
+        ctx: &Ctx,
+        input: Box<dyn Read + Send + 'a>,
+        stage: Stage<'a>,
+    ) -> io::Result<Box<dyn Read + Send + 'a>> {
         let mut source = source::input(ctx, input);
         let start = source::take(&mut source, SNIFF)?;
         let form = sniff(ctx, &start)?;
@@ -110,16 +144,21 @@ impl Decoder {
         }
         match form {
             Form::Plain => Ok(Box::new(source)),
-            Form::Gzip => Ok(Box::new(gzip::Gunzip::new(ctx, source))),
-            Form::OpenPgp => self.decrypt(ctx, source),
-            Form::Armor => self.decrypt(ctx, Box::new(armor::Dearmor::new(ctx, source))),
+            Form::Gzip => Ok(Box::new(gzip::Gunzip::new(ctx, stage(source)))),
+            Form::OpenPgp => self.decrypt(ctx, source, stage),
+            Form::Armor => self.decrypt(ctx, Box::new(armor::Dearmor::new(ctx, source)), stage),
             Form::Cms => Err(ctx
                 .unsupported("encryption by gpgsm (CMS, .p7m)", "; decrypt the files with gpgsm and mount the result")
                 .into_io()),
         }
     }
 
-    fn decrypt<'a>(&self, ctx: &Ctx, mut source: Source<'a>) -> io::Result<Box<dyn Read + Send + 'a>> {
+    fn decrypt<'a>(
+        &self,
+        ctx: &Ctx,
+        mut source: Source<'a>,
+        stage: Stage<'a>,
+    ) -> io::Result<Box<dyn Read + Send + 'a>> {
         let head = source::take(&mut source, HEAD)?;
         let (preamble, body) = read_preamble(ctx, source::prefixed(head.clone(), source))?;
         if matches!(preamble.bulk, Bulk::Bare) {
@@ -132,7 +171,7 @@ impl Decoder {
             Bulk::Ocb(header) => Box::new(OcbReader::new(ctx, header, body, &session)?),
         };
         let verifier = self.options.require_signer.as_ref().map(Verifier::new);
-        Ok(Box::new(Message::new(ctx, plain, verifier)))
+        Ok(Box::new(Message::new(ctx, stage(plain), verifier)))
     }
 
     fn accept_unauthenticated(&self, ctx: &Ctx) -> io::Result<()> {

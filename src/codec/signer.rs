@@ -26,6 +26,11 @@ pub struct Signer {
 }
 
 impl Signer {
+    /// What tells this signer from others.
+    pub(super) fn fingerprints(&self) -> Vec<u8> {
+        self.keys.iter().flat_map(|key| key.fingerprint().as_bytes().to_vec()).collect()
+    }
+
     /// The signer `key_id` (8 to 40 hexadecimal digits, `0x` allowed) whose public key is in the file `verify_key`.
     ///
     /// # Errors

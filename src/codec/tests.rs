@@ -26,10 +26,17 @@ fn decoder(passphrases: &[&str]) -> Decoder {
 }
 
 fn decode(decoder: &Decoder, object: &str, bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut out = Vec::new();
-    let input = Box::new(Cursor::new(bytes.to_vec()));
-    decoder.open(object, input).map_err(CodecError::into_io)?.read_to_end(&mut out)?;
-    Ok(out)
+    let input = || Box::new(Cursor::new(bytes.to_vec()));
+    let drain = |opened: Result<Box<dyn Read + Send>, CodecError>| {
+        let mut out = Vec::new();
+        let end = opened.map_err(CodecError::into_io).and_then(|mut plain| plain.read_to_end(&mut out));
+        (out, end.map(drop))
+    };
+    let (out, end) = drain(decoder.open(object, input()));
+    let (by_two, end_by_two) = drain(decoder.open_on_two(object, input()));
+    assert_eq!(out, by_two, "{object}: two threads give other bytes than one");
+    assert_eq!(end.is_ok(), end_by_two.is_ok(), "{object}: {end:?} by one thread, {end_by_two:?} by two");
+    end.map(|()| out)
 }
 
 fn payload(len: usize) -> Vec<u8> {

@@ -72,8 +72,9 @@ impl Chain {
     }
 
     /// The newest set not younger than `at`, or the full set.
-    pub(super) fn newest_at(&self, sets: &[BackupSet], at: BackupTime) -> Option<SetIndex> {
-        let young = |index: &SetIndex| set::at(sets, *index).is_none_or(|set| set.time > at);
+    pub(super) fn newest_at(&self, sets: &[Arc<BackupSet>], at: BackupTime) -> Option<SetIndex> {
+        let time = |index: &SetIndex| Some(sets.get(usize::try_from(index.0).ok()?)?.time);
+        let young = |index: &SetIndex| time(index).is_none_or(|time| time > at);
         let end = self.sets.iter().skip(1).position(young).map_or(self.sets.len(), |i| i + 1);
         self.sets.get(..end).and_then(<[_]>::last).copied()
     }

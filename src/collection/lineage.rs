@@ -28,6 +28,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The snapshot of `set`, the last one of line number `line`.
+    pub(super) fn on(lines: &[Arc<[SetIndex]>], line: usize, time: BackupTime, name: Arc<str>, set: SetIndex) -> Self {
+        let sets = lines.get(line).cloned().unwrap_or_default();
+        Self { time, name, set, line, depth: sets.len(), sets }
+    }
+
     /// The sets that make up the snapshot: the full set first, the snapshot's own set last.
     pub fn lineage(&self) -> &[SetIndex] {
         self.sets.get(..self.depth).unwrap_or(&self.sets)
@@ -73,7 +79,7 @@ pub(super) fn build(sets: &[BackupSet], chains: &Chains, bases: &Bases) -> Linea
 }
 
 /// Two sets of one time differ in their start, so the start tells them apart.
-fn unique_name(set: &BackupSet, names: &mut HashSet<Arc<str>>) -> Arc<str> {
+pub(super) fn unique_name(set: &BackupSet, names: &mut HashSet<Arc<str>>) -> Arc<str> {
     let mut name: Arc<str> = set.time.to_string().into();
     if names.contains(&name) {
         name = match set.start {

@@ -9,6 +9,7 @@
 
 mod chains;
 mod error;
+mod follow;
 mod lineage;
 mod names;
 mod prefix;
@@ -32,7 +33,9 @@ use crate::types::{BackupTime, SetIndex};
 /// Everything that the names in one listing of a repository tell.
 #[derive(Clone, Debug)]
 pub struct Collection {
-    sets: Vec<BackupSet>,
+    sets: Vec<Arc<BackupSet>>,
+    /// By set: whether nothing of it is left in the store.
+    gone: Vec<bool>,
     chains: Chains,
     snapshots: Vec<Snapshot>,
     lines: Vec<Arc<[SetIndex]>>,
@@ -62,7 +65,8 @@ impl Collection {
             snapshot_of_set: lineage.snapshot_of_set,
             snapshots: lineage.snapshots,
             lines: lineage.lines,
-            sets: grouped.sets,
+            gone: vec![false; grouped.sets.len()],
+            sets: grouped.sets.into_iter().map(Arc::new).collect(),
             chains,
             problems: Vec::new(),
             prefixes,
@@ -76,17 +80,23 @@ impl Collection {
         Ok(collection)
     }
 
-    /// All sets, complete or not, sorted by time; a set's place is its [`SetIndex`].
-    pub fn sets(&self) -> &[BackupSet] {
+    /// All sets, complete or not; a set's place is its [`SetIndex`]. Sorted by time, except that those which a later listing
+    /// brought ([`Self::follow`]) stand behind the others.
+    pub fn sets(&self) -> &[Arc<BackupSet>] {
         &self.sets
     }
 
     /// The set of that index.
-    pub fn set(&self, index: SetIndex) -> Option<&BackupSet> {
-        set::at(&self.sets, index)
+    pub fn set(&self, index: SetIndex) -> Option<&Arc<BackupSet>> {
+        self.sets.get(usize::try_from(index.0).ok()?)
     }
 
-    /// Every snapshot that can be read, by time.
+    /// Whether nothing of the set is left in the store, after it was there in an earlier listing.
+    pub fn is_gone(&self, index: SetIndex) -> bool {
+        usize::try_from(index.0).ok().and_then(|place| self.gone.get(place)).copied().unwrap_or(false)
+    }
+
+    /// Every snapshot that can be read, in the order of the sets; also those that are gone.
     pub fn snapshots(&self) -> &[Snapshot] {
         &self.snapshots
     }

@@ -113,6 +113,17 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// Writes the problem to the log, at the level of its severity.
+    pub fn log(&self) {
+        match self.severity {
+            Severity::Error => log::error!("{}", self.message),
+            Severity::Warning => log::warn!("{}", self.message),
+            Severity::Note => log::info!("{}", self.message),
+        }
+    }
+}
+
 /// Everything found, sorted by severity, then by set and kind.
 pub(super) fn find(collection: &Collection, stray: &[NamedSignature]) -> Vec<Problem> {
     let mut found = Findings { collection, ends: ends(&collection.sets), problems: Vec::new() };
@@ -153,7 +164,7 @@ pub(super) fn find(collection: &Collection, stray: &[NamedSignature]) -> Vec<Pro
 }
 
 /// Sets by their time.
-fn ends(sets: &[BackupSet]) -> HashMap<BackupTime, Vec<&BackupSet>> {
+fn ends(sets: &[Arc<BackupSet>]) -> HashMap<BackupTime, Vec<&BackupSet>> {
     let mut ends: HashMap<BackupTime, Vec<&BackupSet>> = HashMap::new();
     for set in sets {
         ends.entry(set.time).or_default().push(set);
@@ -290,7 +301,7 @@ impl Findings<'_> {
     /// Sets that are shown although duplicity does not restore them.
     fn dropped(&mut self) {
         let chains = &self.collection.chains;
-        let label = |index: SetIndex| self.collection.set(index).map_or_else(String::new, BackupSet::label);
+        let label = |index: SetIndex| self.collection.set(index).map_or_else(String::new, |set| set.label());
         let mut dropped = Vec::new();
         for replaced in &chains.replaced {
             let by = label(replaced.by);

@@ -88,7 +88,7 @@ impl BackupSet {
         self.manifest.iter().chain(&self.signatures).chain(self.volumes.values())
     }
 
-    fn key(&self) -> SetKey {
+    pub(super) fn key(&self) -> SetKey {
         SetKey { time: self.time, start: self.start }
     }
 }

@@ -4,7 +4,7 @@ use crate::types::{Classified, ErrorClass, VolumeNumber};
 const DAY: i64 = 86_400;
 
 /// The time of day `n` of the test's calendar.
-fn day(n: i64) -> BackupTime {
+pub(super) fn day(n: i64) -> BackupTime {
     BackupTime(1_700_000_000 + n * DAY)
 }
 
@@ -25,19 +25,19 @@ fn set_names(start: Option<i64>, time: i64, volumes: u32, suffix: &str) -> Vec<S
     names
 }
 
-fn full(time: i64) -> Vec<String> {
+pub(super) fn full(time: i64) -> Vec<String> {
     set_names(None, time, 2, ".gpg")
 }
 
-fn inc(start: i64, time: i64) -> Vec<String> {
+pub(super) fn inc(start: i64, time: i64) -> Vec<String> {
     set_names(Some(start), time, 2, ".gpg")
 }
 
-fn listing(names: &[Vec<String>]) -> Vec<ObjectInfo> {
+pub(super) fn listing(names: &[Vec<String>]) -> Vec<ObjectInfo> {
     names.iter().flatten().map(|name| object(name)).collect()
 }
 
-fn without(names: Vec<String>, part: &str) -> Vec<String> {
+pub(super) fn without(names: Vec<String>, part: &str) -> Vec<String> {
     names.into_iter().filter(|name| !name.contains(part)).collect()
 }
 
@@ -54,7 +54,7 @@ fn kind_prefixed(names: Vec<String>) -> Vec<String> {
     names.into_iter().map(|name| format!("{}{name}", prefix(&name))).collect()
 }
 
-fn read(names: &[Vec<String>]) -> Collection {
+pub(super) fn read(names: &[Vec<String>]) -> Collection {
     Collection::from_listing(&listing(names), &PrefixOptions::default()).unwrap()
 }
 
@@ -62,11 +62,11 @@ fn read_error(names: &[Vec<String>], options: &PrefixOptions) -> CollectionError
     Collection::from_listing(&listing(names), options).unwrap_err()
 }
 
-fn shown(collection: &Collection) -> Vec<String> {
+pub(super) fn shown(collection: &Collection) -> Vec<String> {
     collection.snapshots().iter().map(|snapshot| snapshot.name.to_string()).collect()
 }
 
-fn days(times: &[i64]) -> Vec<String> {
+pub(super) fn days(times: &[i64]) -> Vec<String> {
     times.iter().map(|n| day(*n).to_string()).collect()
 }
 

@@ -8,6 +8,7 @@ mod delta;
 mod error;
 mod file;
 mod finder;
+mod keep;
 mod plan;
 mod proof;
 mod stream;
@@ -57,8 +58,13 @@ impl Content {
     /// # Errors
     /// [`ContentError`] when the size cannot be known.
     pub fn stat(&self, volumes: &dyn Volumes, file: &FileRef) -> Result<(u64, Option<EntryMeta>), ContentError> {
-        let newest = self.locate(volumes, file, 0)?;
         let version = file.version().ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
+        if let Some(plan) = self.known_plan(file, version.id).or_else(|| self.recall_plan(volumes, file)) {
+            // Only of files that are stored as they were signed there is a plan.
+            keep::learn_size(volumes, file, version, plan.size());
+            return Ok((plan.size(), None));
+        }
+        let newest = self.locate(volumes, file, 0)?;
         let size = newest.delta.as_ref().map_or(newest.stream.len, |d| d.out_len);
         if version.bounds.is_some_and(|b| !b.contains(size)) && newest.stream.meta.mtime == version.mtime {
             let set = file::set_label(volumes, newest.stream.set);
@@ -66,9 +72,21 @@ impl Content {
         }
         let other = (newest.stream.meta.mtime != version.mtime).then(|| newest.stream.meta.clone());
         if other.is_none() {
-            file.line.table().learn_size(version.id, size);
+            keep::learn_size(volumes, file, version, size);
         }
         Ok((size, other))
+    }
+
+    /// The plan of a file with deltas as the index has it.
+    fn recall_plan(&self, volumes: &dyn Volumes, file: &FileRef) -> Option<Arc<Plan>> {
+        let plan = Arc::new(keep::recall_plan(volumes, file)?);
+        self.keep_plan(file, file.version()?.id, &plan);
+        Some(plan)
+    }
+
+    fn keep_plan(&self, file: &FileRef, version: VersionId, plan: &Arc<Plan>) {
+        let evicted = lock(&self.plans).insert(file.key(version), Arc::clone(plan), plan.weight());
+        drop(evicted);
     }
 
     /// The plan of `file`.
@@ -77,7 +95,7 @@ impl Content {
     /// [`ContentError`] when a delta or the base of the chain cannot be found or read.
     pub fn plan(&self, volumes: &dyn Volumes, file: &FileRef) -> Result<Arc<Plan>, ContentError> {
         let version = file.version().ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
-        if let Some(plan) = self.known_plan(file, version.id) {
+        if let Some(plan) = self.known_plan(file, version.id).or_else(|| self.recall_plan(volumes, file)) {
             return Ok(plan);
         }
         let mut pending: Vec<(Arc<Stream>, Arc<Delta>)> = Vec::new();
@@ -120,13 +138,16 @@ impl Content {
             let set = file::set_label(volumes, stream.set);
             return Err(ContentError::NoBase { path: file.path.clone(), set });
         }
+        let composed = !pending.is_empty();
         for (stream, delta) in pending.into_iter().rev() {
             base = Some(Arc::new(Plan::compose(base.as_deref(), &delta, stream)));
         }
         let plan = base.ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
         if signed {
-            let evicted = lock(&self.plans).insert(file.key(version.id), Arc::clone(&plan), plan.weight());
-            drop(evicted);
+            self.keep_plan(file, version.id, &plan);
+            if composed {
+                keep::keep_plan(volumes, file, &plan);
+            }
         }
         Ok(plan)
     }

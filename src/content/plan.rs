@@ -12,24 +12,24 @@ use crate::volume::Volumes;
 
 /// `len` bytes of the file from `start`, which stand in stream `stream` at `offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extent {
-    start: u64,
-    len: u64,
-    stream: u32,
-    offset: u64,
+pub(super) struct Extent {
+    pub(super) start: u64,
+    pub(super) len: u64,
+    pub(super) stream: u32,
+    pub(super) offset: u64,
 }
 
 /// Stream number of ranges that a damaged delta takes from beyond its base's end: an error when they are read, not
 /// before, as the rest of the file is good.
-const LOST: u32 = u32::MAX;
+pub(super) const LOST: u32 = u32::MAX;
 
 /// A version of a file as extents.
 #[derive(Debug)]
 pub struct Plan {
-    size: u64,
-    extents: Vec<Extent>,
-    streams: Vec<Arc<Stream>>,
-    set: SetIndex,
+    pub(super) size: u64,
+    pub(super) extents: Vec<Extent>,
+    pub(super) streams: Vec<Arc<Stream>>,
+    pub(super) set: SetIndex,
 }
 
 impl Plan {

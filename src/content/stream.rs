@@ -27,7 +27,7 @@ pub(super) struct Located {
 
 /// Where the parts of a stream are.
 #[derive(Debug)]
-enum Layout {
+pub(super) enum Layout {
     /// Parts `1..=last` of 65536 bytes each but the last; a part's volume follows from the manifest alone.
     Uniform { last: u64 },
     /// Every part was looked up.
@@ -49,9 +49,9 @@ pub struct Stream {
     /// Metadata in the headers beside the data; the parts of one stream agree.
     pub meta: EntryMeta,
     pub(super) position: u32,
-    layout: Layout,
+    pub(super) layout: Layout,
     /// The stream with every part looked up, once a volume has refuted the layout or it was not enough.
-    settled: OnceLock<Box<Stream>>,
+    pub(super) settled: OnceLock<Box<Stream>>,
 }
 
 impl Stream {
@@ -70,6 +70,8 @@ impl Stream {
         let (set, kind, meta) = (finder.set, run.kind, run.meta.clone());
         if !run.multivol {
             let only = Located { volume, start: 0, offset: last.offset, len: last.len };
+            let reader = Reader { file: u64::from(file.node.0), last: volume };
+            volumes.note(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
             let layout = Layout::Parts(Box::new([only]));
             return Ok(Self { set, kind, len: last.len, meta, position, layout, settled: OnceLock::new() });
         }

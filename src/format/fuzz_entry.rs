@@ -36,23 +36,26 @@ pub fn fuzz_manifest(data: &[u8]) {
 
 /// Tar streams: chunking changes neither what is told nor the error; data lies where it is said to.
 pub fn fuzz_tar(data: &[u8]) {
-    let limits = TarLimits { extension: 4096 };
-    let walk = |step: usize| {
+    let walk = |step: usize, sparse: bool| {
+        let limits = TarLimits { extension: 4096, sparse };
         let (mut walker, mut log) = (TarWalker::new(limits), TarLog { stream: data, ..TarLog::default() });
         let fed = data.chunks(step.max(1)).try_for_each(|chunk| walker.feed(chunk, &mut log));
         let end = fed.and_then(|()| walker.finish());
         (log.entries, format!("{end:?}"), walker.offset())
     };
-    let whole = walk(data.len());
-    for step in [1, 7, 511, 512, 513] {
-        assert_eq!(walk(step), whole, "chunks of {step} bytes change a tar stream");
+    for sparse in [false, true] {
+        let whole = walk(data.len(), sparse);
+        for step in [1, 7, 511, 512, 513] {
+            assert_eq!(walk(step, sparse), whole, "chunks of {step} bytes change a tar stream");
+        }
     }
 }
 
 /// Signature archives: chunking changes nothing.
 pub fn fuzz_sigtar(data: &[u8]) {
     let read = |step: usize| {
-        let (mut reader, mut log) = (SigtarReader::new(TarLimits { extension: 4096 }), SigLog::default());
+        let (mut reader, mut log) =
+            (SigtarReader::new(TarLimits { extension: 4096, ..TarLimits::default() }), SigLog::default());
         let fed = data.chunks(step.max(1)).try_for_each(|chunk| reader.feed(chunk, &mut log));
         let end = fed.and_then(|()| reader.finish());
         (log.entries, log.problems, format!("{end:?}"))

@@ -1,10 +1,12 @@
 //! Tar streams as duplicity writes them (FORMAT.md 3 and 4.1), pushed in by chunks of any size.
 //!
 //! The stream ends at the first all-zero header block, whatever follows, or at its last byte: volumes may have no
-//! zero block at all, or a single one with garbage behind it.
+//! zero block at all, or a single one with garbage behind it. Archives of other programs may hold sparse files too
+//! ([`TarLimits::sparse`]).
 
 mod header;
 mod pax;
+mod sparse;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +14,7 @@ use super::FormatError;
 use pax::Pax;
 
 pub use header::TarEntry;
+pub use sparse::{Sparse, SparseMap};
 
 /// Size of a tar block.
 const BLOCK: usize = 512;
@@ -21,11 +24,13 @@ const BLOCK: usize = 512;
 pub struct TarLimits {
     /// Most bytes of an extension header: a GNU long name, or a set of PAX records.
     pub extension: u64,
+    /// Accept sparse files, which duplicity does not write.
+    pub sparse: bool,
 }
 
 impl Default for TarLimits {
     fn default() -> Self {
-        Self { extension: 1 << 20 }
+        Self { extension: 1 << 20, sparse: false }
     }
 }
 
@@ -69,6 +74,9 @@ pub struct TarWalker {
     long_link: Option<Vec<u8>>,
     local: Pax,
     global: Pax,
+    /// Map of the old GNU sparse entry that is being read, and its header until the map is complete.
+    map: Vec<(u64, u64)>,
+    held: Option<(Box<[u8; BLOCK]>, u64)>,
     /// Where a name is put together from two fields.
     joined: Vec<u8>,
 }
@@ -76,9 +84,20 @@ pub struct TarWalker {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Header,
-    Extension { kind: Extension, left: u64, padding: u64 },
-    Member { left: u64, padding: u64 },
-    Padding { left: u64 },
+    Extension {
+        kind: Extension,
+        left: u64,
+        padding: u64,
+    },
+    Member {
+        left: u64,
+        padding: u64,
+    },
+    Padding {
+        left: u64,
+    },
+    /// A block that continues the map of a sparse entry.
+    SparseMap,
     Ended,
     Broken,
 }
@@ -106,6 +125,8 @@ impl TarWalker {
             long_link: None,
             local: Pax::default(),
             global: Pax::default(),
+            map: Vec::new(),
+            held: None,
             joined: Vec::new(),
         }
     }
@@ -134,7 +155,7 @@ impl TarWalker {
             State::Header if self.entry_start.is_some() => fault("it ends between an extension header and its entry"),
             State::Header | State::Ended => Ok(()),
             State::Extension { .. } => fault("it ends within an extension header"),
-            State::Member { .. } | State::Padding { .. } => fault("it ends within an entry"),
+            State::Member { .. } | State::Padding { .. } | State::SparseMap => fault("it ends within an entry"),
             State::Broken => fault("an earlier error ended the walk"),
         }
     }
@@ -142,6 +163,25 @@ impl TarWalker {
     /// Whether the zero block that ends the stream was seen.
     pub fn ended(&self) -> bool {
         matches!(self.state, State::Ended)
+    }
+
+    /// How many bytes from here on are data of the entry that was told last, and its padding.
+    pub fn data_left(&self) -> u64 {
+        match self.state {
+            State::Member { left, padding } => left.saturating_add(padding),
+            State::Padding { left } => left,
+            State::Header | State::Extension { .. } | State::SparseMap | State::Ended | State::Broken => 0,
+        }
+    }
+
+    /// Takes [`Self::data_left`] bytes as if they had been fed; the sink is not told of them nor of the entry's end. That
+    /// they exist is for the caller to see to.
+    pub fn skip_data(&mut self) {
+        let left = self.data_left();
+        if left > 0 {
+            self.offset = self.offset.saturating_add(left);
+            self.state = State::Header;
+        }
     }
 
     /// Bytes taken so far; after the end of the stream, the offset behind its first zero block.
@@ -152,15 +192,15 @@ impl TarWalker {
     fn walk<S: TarSink + ?Sized>(&mut self, mut bytes: &[u8], sink: &mut S) -> Result<(), FormatError> {
         while !bytes.is_empty() {
             match self.state {
-                State::Header => {
+                State::Header | State::SparseMap => {
                     if self.filled == 0
                         && let Some((block, rest)) = bytes.split_first_chunk::<BLOCK>()
                     {
                         bytes = rest;
                         self.offset += BLOCK as u64;
-                        self.header(block, sink)?;
+                        self.block(block, sink)?;
                     } else if let Some(block) = self.fill_block(&mut bytes) {
-                        self.header(&block, sink)?;
+                        self.block(&block, sink)?;
                     }
                 }
                 State::Extension { kind, left, padding } => {
@@ -216,6 +256,45 @@ impl TarWalker {
         self.state = if padding == 0 { State::Header } else { State::Padding { left: padding } };
     }
 
+    fn block<S: TarSink + ?Sized>(&mut self, block: &[u8; BLOCK], sink: &mut S) -> Result<(), FormatError> {
+        match (self.state, self.held.take()) {
+            (State::SparseMap, Some((held, start))) => self.sparse_block(block, held, start, sink),
+            _ => self.header(block, sink),
+        }
+    }
+
+    /// A block that continues the map of the old GNU sparse entry `held`.
+    fn sparse_block<S: TarSink + ?Sized>(
+        &mut self,
+        block: &[u8; BLOCK],
+        held: Box<[u8; BLOCK]>,
+        start: u64,
+        sink: &mut S,
+    ) -> Result<(), FormatError> {
+        let at = self.offset.saturating_sub(BLOCK as u64);
+        let goes_on = sparse::continued(block, &mut self.map).map_err(|what| FormatError::Tar { offset: at, what })?;
+        self.go_on_sparse(goes_on, held, start, sink)
+    }
+
+    fn go_on_sparse<S: TarSink + ?Sized>(
+        &mut self,
+        goes_on: bool,
+        held: Box<[u8; BLOCK]>,
+        start: u64,
+        sink: &mut S,
+    ) -> Result<(), FormatError> {
+        if !goes_on {
+            return self.member(&held, start, sink);
+        }
+        let limit = self.limits.extension;
+        if self.map.len() as u64 > limit / 16 {
+            return Err(FormatError::TooLarge { offset: start, what: "a sparse file's map", limit });
+        }
+        self.held = Some((held, start));
+        self.state = State::SparseMap;
+        Ok(())
+    }
+
     /// One complete header block, which ends at `self.offset`.
     fn header<S: TarSink + ?Sized>(&mut self, block: &[u8; BLOCK], sink: &mut S) -> Result<(), FormatError> {
         let start = self.offset.saturating_sub(BLOCK as u64);
@@ -233,6 +312,11 @@ impl TarWalker {
             b'K' => Extension::LongLink,
             b'x' | b'X' => Extension::Local,
             b'g' => Extension::Global,
+            b'S' if self.limits.sparse => {
+                self.map.clear();
+                let goes_on = sparse::first(block, &mut self.map).map_err(fault)?;
+                return self.go_on_sparse(goes_on, Box::new(*block), start, sink);
+            }
             _ => return self.member(block, start, sink),
         };
         let size = header::size(block).map_err(fault)?;
@@ -281,6 +365,7 @@ impl TarWalker {
             link: self.long_link.as_deref(),
             local: &self.local,
             global: &self.global,
+            map: self.limits.sparse.then_some(self.map.as_slice()),
         };
         let header_offset = self.entry_start.unwrap_or(start);
         let entry = header::entry(block, &names, &mut self.joined, header_offset)

@@ -1,7 +1,7 @@
 //! The FUSE crate's trait over a [`FileSystem`]: a thin wrapper that asks, replies, and defers what has to wait.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -351,22 +351,10 @@ impl Filesystem for Adapter {
         self.answer(reply, Call { op: "getxattr", ino, lane: Lane::Names, ask, send });
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, _| {
-            let mut list = OsString::new();
-            for name in fs.listxattr(ino)? {
-                list.push(OsString::from_vec(name));
-                list.push("\0");
-            }
-            Ok(list.into_vec())
-        };
-        let send = move |reply: Option<ReplyXattr>, _: &dyn FileSystem, list: Vec<u8>| {
-            if let Some(reply) = reply {
-                send_xattr(reply, &list, size);
-            }
-        };
-        self.answer(reply, Call { op: "listxattr", ino, lane: Lane::Names, ask, send });
+    /// No attribute is listed, of any inode: `cp -a` and `rsync -X` would copy those that dupfs answers into the restored
+    /// tree. Told once, the kernel asks no more, which spares `cp -a` two requests for each file.
+    fn listxattr(&self, _req: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
     }
 
     /// Asked only without `default_permissions`: then everything is readable, and a file is a program if anybody may
@@ -397,7 +385,7 @@ fn send_bytes(reply: Option<ReplyData>, _: &dyn FileSystem, bytes: Vec<u8>) {
     }
 }
 
-/// Answers as `getxattr` and `listxattr` do: the length if `size` is 0, else the value if it fits.
+/// Answers as `getxattr` does: the length if `size` is 0, else the value if it fits.
 fn send_xattr(reply: ReplyXattr, value: &[u8], size: u32) {
     match u32::try_from(value.len()) {
         Ok(len) if size == 0 => reply.size(len),

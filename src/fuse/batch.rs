@@ -119,7 +119,7 @@ impl Batch {
         let mut keep = self.rows.len();
         for (i, row) in self.rows.iter_mut().enumerate().skip(dots) {
             let Some(name) = self.names.get(row.name.clone()) else { continue };
-            let mut found = fs.lookup(dir, name, Wait::Never);
+            let mut found = fs.lookup_listed(dir, name);
             if i == 0 && wait == Wait::Allowed && matches!(found, Err(FsError::WouldBlock)) {
                 found = fs.lookup(dir, name, Wait::Allowed);
             }

@@ -84,9 +84,9 @@ impl Table {
         !self.gaps.is_empty() || !self.rebuilt.is_empty()
     }
 
-    /// Notes that the current set's entries are from its volumes, whose names may be mangled.
+    /// Notes that the entries of the set that was begun are from its volumes, whose names may be mangled.
     pub fn note_rebuilt(&mut self) {
-        self.rebuilt.push(self.depth().saturating_sub(1));
+        self.rebuilt.push(self.depth());
     }
 
     /// Whether any part of the first `depth` sets could not be read.

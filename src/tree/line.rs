@@ -1,34 +1,56 @@
 //! A line of sets (a full and the increments on it) and its table, loaded set by set when a snapshot is first asked for.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use super::TreeError;
-use super::load::{self, Staged};
+use super::keep::{self, Keeper};
+use super::load::{self, Loaded};
 use super::table::Table;
 use crate::cache::Flight;
+use crate::storage::sync::lock;
 use crate::types::{Classified, ErrorClass, SetIndex};
 use crate::volume::Repository;
+
+/// Stored bytes of the signature archives that are staged at a time, beside the one that enters the table next.
+const MOST_STAGED: u64 = 64 << 20;
 
 /// One line of sets and the table of versions over it.
 #[derive(Debug)]
 pub struct Line {
-    sets: Arc<[SetIndex]>,
-    table: RwLock<Table>,
+    /// Grows when a later listing shows a set that continues the line.
+    sets: RwLock<Arc<[SetIndex]>>,
+    table: Arc<RwLock<Table>>,
     flight: Flight<(), (), TreeError>,
     /// The position that cannot be loaded, and why, where trying again cannot help.
     failed: Mutex<Option<(u32, TreeError)>>,
+    keeper: Keeper,
 }
 
 impl Line {
     fn new(sets: Arc<[SetIndex]>) -> Self {
-        Self { sets, table: RwLock::default(), flight: Flight::new(), failed: Mutex::new(None) }
+        let (table, flight, failed, keeper) = Default::default();
+        Self { sets: RwLock::new(sets), table, flight, failed, keeper }
     }
 
     /// The set at `position`.
     pub fn set_at(&self, position: u32) -> Option<SetIndex> {
-        self.sets.get(position as usize).copied()
+        self.sets.read().unwrap_or_else(PoisonError::into_inner).get(position as usize).copied()
+    }
+
+    fn sets(&self) -> Arc<[SetIndex]> {
+        Arc::clone(&self.sets.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn grow(&self, sets: &Arc<[SetIndex]>) {
+        let known = self.sets.read().unwrap_or_else(PoisonError::into_inner).len();
+        if sets.len() > known {
+            let mut own = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+            if sets.len() > own.len() {
+                *own = Arc::clone(sets);
+            }
+        }
     }
 
     /// The table as far as it is loaded. Hold the guard for in-memory work only.
@@ -64,33 +86,112 @@ impl Line {
     }
 
     fn load(&self, repository: &Repository, depth: u32) -> Result<(), TreeError> {
+        let sets = self.sets();
+        let recalled = self.keeper.recall(repository, &sets, self.table().is_empty());
+        if let Some(table) = recalled {
+            let loaded = table.depth();
+            *self.write() = table;
+            keep::recall_sizes(repository, &sets, &self.table, 0..loaded);
+        }
+        let start = self.table().depth();
+        if start >= depth {
+            return Ok(());
+        }
         let workers = std::thread::available_parallelism().map_or(2, usize::from).min(4);
-        loop {
-            let start = self.table().depth();
-            if start >= depth {
+        let queue = Queue::new(start, depth);
+        let (send, results) = mpsc::channel();
+        let loaded = std::thread::scope(|scope| {
+            for _ in 0..workers.min(usize::try_from(depth.saturating_sub(start)).unwrap_or(usize::MAX)) {
+                let (send, queue) = (send.clone(), &queue);
+                scope.spawn(move || {
+                    while let Some(position) = queue.next(|position| self.staged_weight(repository, position)) {
+                        let loaded = match self.set_at(position) {
+                            Some(set) => load::load_set(repository, set, position),
+                            None => Err(TreeError::NoSet { position }),
+                        };
+                        if send.send((position, loaded)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(send);
+            let _stop = StopAtEnd(&queue);
+            self.enter_all(start..depth, &results, &queue)
+        });
+        self.write().settle();
+        let end = self.table().depth();
+        keep::recall_sizes(repository, &sets, &self.table, start..end);
+        self.keeper.note_loaded(repository, &sets, &self.table);
+        loaded
+    }
+
+    /// Saves in the index what is not there yet, and waits until it is.
+    pub(super) fn finish(&self) {
+        self.keeper.finish();
+    }
+
+    /// Enters the sets at `positions` into the table as they come, in their order.
+    fn enter_all(
+        &self,
+        positions: std::ops::Range<u32>,
+        results: &mpsc::Receiver<(u32, Result<Loaded, TreeError>)>,
+        queue: &Queue,
+    ) -> Result<(), TreeError> {
+        let mut early = HashMap::new();
+        for position in positions {
+            let loaded = loop {
+                if let Some(loaded) = early.remove(&position) {
+                    break loaded;
+                }
+                let (at, loaded) = results.recv().map_err(|_| TreeError::Panicked)?;
+                early.insert(at, loaded);
+            };
+            loaded.and_then(|loaded| self.enter(loaded)).inspect_err(|error| self.note_failure(position, error))?;
+            queue.entered();
+        }
+        Ok(())
+    }
+
+    /// Enters the next set into the table, a piece at a time, so that readers never wait long.
+    fn enter(&self, loaded: Loaded) -> Result<(), TreeError> {
+        let mut staged = match loaded {
+            Loaded::First(table) => {
+                *self.write() = *table;
                 return Ok(());
             }
-            let end = depth.min(start.saturating_add(u32::try_from(workers).unwrap_or(1)));
-            for (position, staged) in (start..end).zip(self.stage(repository, start..end)) {
-                let staged = staged.inspect_err(|error| self.note_failure(position, error))?;
-                self.table.write().unwrap_or_else(PoisonError::into_inner).apply(position, staged)?;
+            Loaded::Next(staged) => staged,
+        };
+        self.write().begin_set()?;
+        let mut path = Vec::new();
+        loop {
+            let entries = staged.take_piece(&mut path)?;
+            let mut table = self.write();
+            if entries.is_empty() {
+                if staged.rebuilt {
+                    table.note_rebuilt();
+                }
+                for gap in std::mem::take(&mut staged.gaps) {
+                    table.push_gap(gap);
+                }
+                table.publish_set();
+                return Ok(());
+            }
+            for (path, change) in entries {
+                table.push(&path, change)?;
             }
         }
     }
 
-    /// Reads the sets at `positions` side by side: each costs a key derivation or a fetch of its own.
-    fn stage(&self, repository: &Repository, positions: std::ops::Range<u32>) -> Vec<Result<Staged, TreeError>> {
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = positions
-                .map(|position| {
-                    scope.spawn(move || match self.set_at(position) {
-                        Some(set) => load::stage_set(repository, set, position),
-                        None => Err(TreeError::NoSet { position }),
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|t| t.join().unwrap_or(Err(TreeError::Panicked))).collect()
-        })
+    /// What the set at `position` may take while it is staged, at most: its archive holds more than its entries.
+    fn staged_weight(&self, repository: &Repository, position: u32) -> u64 {
+        let set = self.set_at(position).and_then(|set| repository.set(set).ok());
+        let weight = set.map_or(0, |set| set.signatures.as_ref().map_or(MOST_STAGED, |object| object.size));
+        if position == 0 { 0 } else { weight }
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known_failure(&self, depth: u32) -> Option<TreeError> {
@@ -105,22 +206,63 @@ impl Line {
     }
 }
 
-impl Table {
-    fn apply(&mut self, position: u32, staged: Staged) -> Result<(), TreeError> {
-        if self.depth() != position {
-            return Ok(());
+/// The sets that are to be loaded, given out in order; not more at a time than memory has room for.
+struct Queue {
+    state: Mutex<QueueState>,
+    changed: Condvar,
+}
+
+struct QueueState {
+    /// The next to be given out, the next to be entered, and the end.
+    next: u32,
+    entered: u32,
+    end: u32,
+    /// What each that was given out and not entered may weigh, and the sum.
+    weights: VecDeque<u64>,
+    staged: u64,
+}
+
+impl Queue {
+    fn new(start: u32, end: u32) -> Self {
+        let state = QueueState { next: start, entered: start, end, weights: VecDeque::new(), staged: 0 };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// The next position once there is room for it, which there always is for the one that is entered next.
+    fn next(&self, weigh: impl Fn(u32) -> u64) -> Option<u32> {
+        let mut state = lock(&self.state);
+        loop {
+            let position = state.next;
+            if position >= state.end {
+                return None;
+            }
+            let weight = weigh(position);
+            if position == state.entered || state.staged.saturating_add(weight) <= MOST_STAGED {
+                state.next = position.saturating_add(1);
+                state.staged = state.staged.saturating_add(weight);
+                state.weights.push_back(weight);
+                return Some(position);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        self.begin_set()?;
-        for (path, change) in staged.entries {
-            self.push(&path, change)?;
-        }
-        if staged.rebuilt {
-            self.note_rebuilt();
-        }
-        for gap in staged.gaps {
-            self.push_gap(gap);
-        }
-        Ok(())
+    }
+
+    fn entered(&self) {
+        let mut state = lock(&self.state);
+        let weight = state.weights.pop_front().unwrap_or(0);
+        state.staged = state.staged.saturating_sub(weight);
+        state.entered = state.entered.saturating_add(1);
+        self.changed.notify_all();
+    }
+}
+
+/// Keeps the workers from beginning with further sets.
+struct StopAtEnd<'a>(&'a Queue);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).end = 0;
+        self.0.changed.notify_all();
     }
 }
 
@@ -131,15 +273,31 @@ pub struct Forest {
 }
 
 impl Forest {
-    /// The line numbered `number` over `sets`; made at its first use.
+    /// The line numbered `number` over `sets`; made at its first use. It grows with `sets`, which always begin with those that the
+    /// line had before.
     pub fn line(&self, number: usize, sets: &Arc<[SetIndex]>) -> Arc<Line> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lines.entry(number).or_insert_with(|| Arc::new(Line::new(Arc::clone(sets)))))
+        let line = Arc::clone(lines.entry(number).or_insert_with(|| Arc::new(Line::new(Arc::clone(sets)))));
+        drop(lines);
+        line.grow(sets);
+        line
+    }
+
+    /// Keeps on disk what was learnt, and waits until it is there.
+    pub fn finish(&self) {
+        let lines: Vec<_> = lock(&self.lines).values().cloned().collect();
+        lines.iter().for_each(|line| line.finish());
     }
 
     /// Number of paths known so far.
     pub fn paths(&self) -> u64 {
         let lines: Vec<_> = self.lines.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         lines.iter().map(|line| line.table().len() as u64).fold(0, u64::saturating_add)
+    }
+}
+
+impl Drop for Forest {
+    fn drop(&mut self) {
+        self.finish();
     }
 }

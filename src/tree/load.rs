@@ -5,35 +5,38 @@ use std::sync::Arc;
 
 use super::TreeError;
 use super::gap::Gap;
-use super::table::Change;
+use super::keep;
+use super::staged::Staged;
+use super::table::{Change, Table};
 use crate::format::FormatError;
 use crate::format::difftar::DiffKind;
 use crate::format::sigtar::{SigChange, SigEntry, SigtarReader, SigtarSink, SizeBounds};
 use crate::types::{ArchivePath, Classified, EntryMeta, ErrorClass, SetIndex, VolumeId};
 use crate::volume::{MemberTable, Repository, Run, VolumeError, feed};
 
-/// The entries of one set, verified and ready to enter the table.
-#[derive(Debug, Default)]
-pub(super) struct Staged {
-    pub(super) entries: Vec<(ArchivePath, Change)>,
-    pub(super) gaps: Vec<Gap>,
-    /// Whether the entries are from the volumes, not from a signature archive.
-    pub(super) rebuilt: bool,
+/// What one set says, verified.
+#[derive(Debug)]
+pub(super) enum Loaded {
+    /// The first set: the table of it.
+    First(Box<Table>),
+    /// A set that enters the table of those before it.
+    Next(Staged),
 }
 
-/// Reads what the set says.
+/// Reads what the set at `position` of a line says.
 ///
 /// # Errors
 /// [`TreeError`] when neither the signature archive nor the volumes can be read, or when trying again may help.
-pub(super) fn stage_set(repository: &Repository, set: SetIndex, position: u32) -> Result<Staged, TreeError> {
-    let error = match from_signatures(repository, set) {
-        Ok(staged) => return Ok(staged),
-        Err(error) => error,
+pub(super) fn load_set(repository: &Repository, set: SetIndex, position: u32) -> Result<Loaded, TreeError> {
+    let error = match from_signatures(repository, set, position) {
+        Ok(loaded) => return Ok(loaded),
+        Err(TreeError::Volume(error)) => error,
+        Err(error) => return Err(error),
     };
     match error.class() {
         ErrorClass::Corrupt | ErrorClass::Missing | ErrorClass::Unsupported | ErrorClass::NotFound => {
             log::warn!("{error}; the tree of this set is rebuilt from the headers in its volumes");
-            from_volumes(repository, set, position).map_err(|_| TreeError::from(error))
+            from_volumes(repository, set, position).map(Loaded::Next).map_err(|_| TreeError::from(error))
         }
         ErrorClass::Denied
         | ErrorClass::KeyMissing
@@ -46,13 +49,17 @@ pub(super) fn stage_set(repository: &Repository, set: SetIndex, position: u32) -
 
 /// The root's metadata as the beginning of the set's signature archive has it; `None` if the set does not name the root.
 /// The root comes first in every archive, so this costs a small part of it; nothing vouches for the answer until the
-/// whole archive was read.
+/// whole archive was read. Nothing is fetched if the index knows it.
 ///
 /// # Errors
 /// [`VolumeError`] when the archive's beginning cannot be read.
 pub fn peek_root(repository: &Repository, set: SetIndex) -> Result<Option<EntryMeta>, VolumeError> {
+    if let Some(known) = keep::recall_root(repository, set) {
+        return Ok(known);
+    }
     let mut first = FirstEntry(None);
     repository.peek_signatures(set, &mut |object, plain| {
+        first = FirstEntry(None);
         let mut reader = SigtarReader::default();
         let mut chunk = vec![0; 2048];
         while first.0.is_none() {
@@ -81,21 +88,53 @@ impl SigtarSink for FirstEntry {
     }
 }
 
-fn from_signatures(repository: &Repository, set: SetIndex) -> Result<Staged, VolumeError> {
-    let mut staged = Staged::default();
-    repository.stream_signatures(set, &mut |object, plain| read_sigtar(object, plain, &mut staged))?;
-    Ok(staged)
+/// The first set goes straight into a table that nobody sees before the archive's end was found right; the others are
+/// packed small until then.
+fn from_signatures(repository: &Repository, set: SetIndex, position: u32) -> Result<Loaded, TreeError> {
+    if position > 0 {
+        let mut staged = Staged::default();
+        repository.stream_signatures(set, &mut |object, plain| {
+            staged = Staged::default();
+            read_sigtar(object, plain, &mut |path, change| staged.push(path, change))
+        })?;
+        return Ok(Loaded::Next(staged));
+    }
+    let mut begun = Ok(Table::default());
+    repository.stream_signatures(set, &mut |object, plain| {
+        let mut table = Table::default();
+        let mut grown = table.begin_set();
+        read_sigtar(object, plain, &mut |path, change| {
+            if grown.is_ok() {
+                grown = table.push(path, change);
+            }
+        })?;
+        begun = grown.map(|()| table);
+        Ok(())
+    })?;
+    let mut table = begun?;
+    table.publish_set();
+    Ok(Loaded::First(Box::new(table)))
 }
 
-fn read_sigtar(object: &str, plain: &mut dyn Read, staged: &mut Staged) -> Result<(), VolumeError> {
+fn read_sigtar(
+    object: &str,
+    plain: &mut dyn Read,
+    push: &mut dyn FnMut(&ArchivePath, Change),
+) -> Result<(), VolumeError> {
     let mut reader = SigtarReader::default();
-    feed(object, plain, &mut |chunk| reader.feed(chunk, staged))?;
+    feed(object, plain, &mut |chunk| reader.feed(chunk, &mut Entries(push)))?;
     reader.finish().map_err(|e| VolumeError::from_format(object, &e))
 }
 
-impl SigtarSink for Staged {
+struct Entries<'a>(&'a mut dyn FnMut(&ArchivePath, Change));
+
+impl SigtarSink for Entries<'_> {
     fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
-        self.entries.push(change_of(entry));
+        let change = match entry.change {
+            SigChange::Deleted => Change::Deleted,
+            SigChange::Signature | SigChange::Snapshot => Change::Present(entry.meta, entry.bounds),
+        };
+        (self.0)(&entry.path, change);
         Ok(())
     }
 
@@ -105,17 +144,10 @@ impl SigtarSink for Staged {
     }
 }
 
-fn change_of(entry: SigEntry) -> (ArchivePath, Change) {
-    let change = match entry.change {
-        SigChange::Deleted => Change::Deleted,
-        SigChange::Signature | SigChange::Snapshot => Change::Present(entry.meta, entry.bounds),
-    };
-    (entry.path, change)
-}
-
 fn from_volumes(repository: &Repository, set: SetIndex, position: u32) -> Result<Staged, TreeError> {
     let manifest = repository.manifest(set)?;
-    let mut staged = Staged { rebuilt: true, ..Staged::default() };
+    let mut staged = Staged::default();
+    staged.rebuilt = true;
     let mut last_end: Option<ArchivePath> = None;
     let mut next = 1u32;
     for listed in &manifest.volumes {
@@ -163,8 +195,7 @@ fn label(path: &Option<ArchivePath>) -> String {
 fn stage_members(members: &MemberTable, staged: &mut Staged) {
     for run in members.runs() {
         let parts = members.parts(run);
-        let continued = parts.first().is_some_and(|p| p.number > 1)
-            && staged.entries.last().is_some_and(|(path, _)| *path == run.path);
+        let continued = parts.first().is_some_and(|p| p.number > 1) && staged.last_path() == Some(run.path.as_bytes());
         if continued {
             continue;
         }
@@ -172,7 +203,7 @@ fn stage_members(members: &MemberTable, staged: &mut Staged) {
             DiffKind::Deleted => Change::Deleted,
             DiffKind::Snapshot | DiffKind::Diff => Change::Present(run.meta.clone(), bounds_of(members, run)),
         };
-        staged.entries.push((run.path.clone(), change));
+        staged.push(&run.path, change);
     }
 }
 

@@ -1,9 +1,13 @@
 //! Rank 4: signature archives to one table of versions per path, shared by all snapshots of a line of sets.
 
+mod flat;
 mod gap;
+mod grow;
+mod keep;
 mod line;
 mod load;
 mod side;
+mod staged;
 mod table;
 
 use crate::cache::FlightFailure;
@@ -14,6 +18,16 @@ pub use gap::{Doubt, Gap};
 pub use line::{Forest, Line};
 pub use load::peek_root;
 pub use table::{Change, FileVersion, NodeId, Table, VersionId};
+
+/// For the fuzz target: bytes that are a table can be walked.
+pub fn fuzz_flat(data: &[u8]) {
+    if let Some(table) = flat::read(&mut { data }, data.len() as u64) {
+        for id in (0u32..).take(table.len()) {
+            table.path(NodeId(id));
+            table.file_history(NodeId(id), table.depth());
+        }
+    }
+}
 
 /// A failure to build a tree. Cheap to clone.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -49,3 +63,6 @@ impl Classified for TreeError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,16 +2,18 @@
 //!
 //! Its size is paths + changes, never paths x snapshots. Nodes are added set by set in the order of the signature
 //! archives, so a node's number is the same at every mount of the same backup, however many sets are loaded; inode
-//! numbers rest on that.
+//! numbers rest on that. A parent is numbered before its children, and siblings are linked in the order of their numbers.
+//!
+//! A set's versions may be added in pieces: nobody sees them before [`Table::publish_set`].
 
-use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::TreeError;
 use super::gap::Gap;
-use super::side::{Packed, Side};
+use super::grow::Cursor;
+use super::side::{Kind, Side};
 use crate::format::sigtar::SizeBounds;
 use crate::types::{ArchivePath, EntryMeta};
 
@@ -29,7 +31,12 @@ impl NodeId {
 pub struct VersionId(pub u32);
 
 pub(super) const NONE: u32 = u32::MAX;
-const SIZE_UNKNOWN: u64 = u64::MAX;
+
+/// A size as one number: [`EXACT`] and the size, or the upper bound of it, or [`UNKNOWN`].
+pub(super) const EXACT: u64 = 1 << 63;
+pub(super) const UNKNOWN: u64 = EXACT - 1;
+/// `aux` of a file without bounds; others have the difference of theirs.
+pub(super) const UNBOUNDED: u32 = u32::MAX;
 
 /// What one set says of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,30 +47,26 @@ pub enum Change {
     Deleted,
 }
 
+/// A path. Its name ends where the next node's begins.
 #[derive(Debug)]
-struct Node {
-    parent: u32,
-    name_start: u64,
-    name_len: u16,
-    first_child: u32,
-    last_child: u32,
-    next_sibling: u32,
-    newest: u32,
+pub(super) struct Node {
+    pub(super) parent: u32,
+    pub(super) name_start: u32,
+    pub(super) first_child: u32,
+    pub(super) next_sibling: u32,
+    pub(super) newest: u32,
 }
 
 #[derive(Debug)]
-struct Version {
-    position: u32,
-    older: u32,
-    node: u32,
-    owner: u32,
-    mode: u16,
-    kind: Packed,
-    mtime: i64,
-    /// Bounds of the size; `max == SIZE_UNKNOWN` where no signature was at hand.
-    min: u64,
-    max: u64,
-    exact: AtomicU64,
+pub(super) struct Version {
+    pub(super) size: AtomicU64,
+    pub(super) mtime: i64,
+    pub(super) older: u32,
+    pub(super) node: u32,
+    pub(super) owner: u32,
+    pub(super) aux: u32,
+    pub(super) mode: u16,
+    pub(super) kind: Kind,
 }
 
 /// One regular-file version of a path, as the content layer needs it.
@@ -82,40 +85,40 @@ pub struct FileVersion {
 /// The table. See the module's documentation.
 #[derive(Debug)]
 pub struct Table {
-    nodes: Vec<Node>,
-    names: Vec<u8>,
-    versions: Vec<Version>,
-    /// `set_starts[i]` is the first version of the set at position i; versions of one set are in archive order.
-    set_starts: Vec<u32>,
-    by_name: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-    side: Side,
+    pub(super) nodes: Vec<Node>,
+    pub(super) names: Vec<u8>,
+    pub(super) versions: Vec<Version>,
+    /// For each set that was begun, the first of its versions and of the nodes it added; versions of one set are in archive
+    /// order.
+    pub(super) set_starts: Vec<u32>,
+    pub(super) node_starts: Vec<u32>,
+    /// How many sets are published.
+    pub(super) published: u32,
+    pub(super) by_name: HashTable<u32>,
+    pub(super) hasher: DefaultHashBuilder,
+    pub(super) side: Side,
     pub(super) gaps: Vec<Gap>,
     /// Positions of sets whose entries are from their volumes.
     pub(super) rebuilt: Vec<u32>,
+    pub(super) cursor: Cursor,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        let root = Node {
-            parent: NONE,
-            name_start: 0,
-            name_len: 0,
-            first_child: NONE,
-            last_child: NONE,
-            next_sibling: NONE,
-            newest: NONE,
-        };
+        let root = Node { parent: NONE, name_start: 0, first_child: NONE, next_sibling: NONE, newest: NONE };
         Self {
             nodes: vec![root],
             names: Vec::new(),
             versions: Vec::new(),
             set_starts: Vec::new(),
+            node_starts: Vec::new(),
+            published: 0,
             by_name: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             side: Side::default(),
             gaps: Vec::new(),
             rebuilt: Vec::new(),
+            cursor: Cursor::default(),
         }
     }
 }
@@ -131,7 +134,7 @@ pub(super) fn number(len: usize) -> Result<u32, TreeError> {
 impl Table {
     /// Number of sets loaded.
     pub fn depth(&self) -> u32 {
-        u32::try_from(self.set_starts.len()).unwrap_or(NONE)
+        self.published
     }
 
     /// Number of paths.
@@ -141,55 +144,18 @@ impl Table {
 
     /// Whether no set was loaded.
     pub fn is_empty(&self) -> bool {
-        self.set_starts.is_empty()
-    }
-
-    /// Begins the next set of the line; entries pushed from now on belong to it.
-    ///
-    /// # Errors
-    /// [`TreeError::TooLarge`] beyond 2^32 versions.
-    pub fn begin_set(&mut self) -> Result<(), TreeError> {
-        self.set_starts.push(number(self.versions.len())?);
-        Ok(())
-    }
-
-    /// Records what the current set says of `path`.
-    ///
-    /// # Errors
-    /// [`TreeError::TooLarge`] beyond 2^32 paths or versions.
-    pub fn push(&mut self, path: &ArchivePath, change: Change) -> Result<(), TreeError> {
-        let node = self.intern_path(path)?;
-        let position = self.depth().saturating_sub(1);
-        let (meta, bounds) = match change {
-            Change::Deleted => (None, None),
-            Change::Present(meta, bounds) => (Some(meta), bounds),
-        };
-        let (owner, mode, mtime, kind) = match meta {
-            None => (NONE, 0, 0, Packed::Deleted),
-            Some(meta) => {
-                let (mode, mtime) = (meta.mode, meta.mtime);
-                let (owner, kind) = self.side.pack(meta)?;
-                (owner, mode, mtime, kind)
-            }
-        };
-        let (min, max) = bounds.map_or((0, SIZE_UNKNOWN), |b| (b.min, b.max));
-        let exact = AtomicU64::new(bounds.and_then(|b| b.exact()).unwrap_or(SIZE_UNKNOWN));
-        let id = number(self.versions.len())?;
-        let Some(slot) = self.nodes.get_mut(index(node)) else { return Err(TreeError::TooLarge) };
-        let older = std::mem::replace(&mut slot.newest, id);
-        self.versions.push(Version { position, older, node, owner, mode, kind, mtime, min, max, exact });
-        Ok(())
+        self.published == 0
     }
 
     /// Whether the set at `position` says anything of `node`.
     pub(super) fn is_named(&self, node: NodeId, position: u32) -> bool {
-        self.version_chain(node, position.saturating_add(1)).any(|(_, v)| v.position == position)
+        let since = self.set_starts.get(index(position)).copied().unwrap_or(NONE);
+        self.version_chain(node, position.saturating_add(1)).next().is_some_and(|(id, _)| id.0 >= since)
     }
 
     /// The child of `parent` called `name`, whether or not it exists at some snapshot.
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
-        let hash = self.hash(parent.0, name);
-        self.by_name.find(hash, |&id| self.is_called(id, parent.0, name)).map(|&id| NodeId(id))
+        self.by_name.find(self.hash(parent.0, name), |&id| self.is_called(id, parent.0, name)).map(|&id| NodeId(id))
     }
 
     /// The node of `path`, whether or not it exists at some snapshot.
@@ -205,7 +171,10 @@ impl Table {
 
     /// The last component of the node's path; empty for the root.
     pub fn name(&self, node: NodeId) -> &[u8] {
-        self.nodes.get(index(node.0)).map_or(&[], |n| self.name_of(n))
+        let Some(start) = self.nodes.get(index(node.0)).map(|n| index(n.name_start)) else { return &[] };
+        let end =
+            self.nodes.get(index(node.0).saturating_add(1)).map_or(self.names.len(), |next| index(next.name_start));
+        self.names.get(start..end).unwrap_or(&[])
     }
 
     /// The node's path.
@@ -216,7 +185,7 @@ impl Table {
             if n.parent == NONE {
                 break;
             }
-            names.push(self.name_of(n));
+            names.push(self.name(NodeId(at)));
             at = n.parent;
         }
         names.reverse();
@@ -235,7 +204,7 @@ impl Table {
 
     /// The version of `node` that a snapshot of the first `depth` sets shows; `None` if the path does not exist there.
     pub fn version(&self, node: NodeId, depth: u32) -> Option<VersionId> {
-        self.version_chain(node, depth).next().filter(|(_, v)| v.kind != Packed::Deleted).map(|(id, _)| id)
+        self.version_chain(node, depth).next().filter(|(_, v)| v.kind != Kind::Deleted).map(|(id, _)| id)
     }
 
     /// Whether `node` must be shown as a directory although no set describes it: something below it exists.
@@ -262,20 +231,25 @@ impl Table {
     /// back to where the path was not a regular file.
     pub fn file_history(&self, node: NodeId, depth: u32) -> Vec<FileVersion> {
         self.version_chain(node, depth)
-            .take_while(|(_, v)| v.kind == Packed::File)
-            .map(|(id, v)| FileVersion { id, position: v.position, bounds: v.bounds(), mtime: v.mtime })
+            .take_while(|(_, v)| v.kind == Kind::File)
+            .map(|(id, v)| FileVersion { id, position: self.position_of(id), bounds: v.bounds(), mtime: v.mtime })
             .collect()
+    }
+
+    /// What each of the first `depth` sets says of `node`, newest first, deletions too.
+    pub fn history(&self, node: NodeId, depth: u32) -> impl Iterator<Item = VersionId> + '_ {
+        self.version_chain(node, depth).map(|(id, _)| id)
     }
 
     /// Metadata of a version; `None` for deletions.
     pub fn meta(&self, id: VersionId) -> Option<EntryMeta> {
         let v = self.versions.get(index(id.0))?;
-        self.side.unpack(v.owner, v.kind, v.mode, v.mtime)
+        self.side.unpack(v.owner, (v.kind, v.aux), v.mode, v.mtime)
     }
 
     /// Whether a version is a directory.
     pub fn is_dir(&self, id: VersionId) -> bool {
-        self.versions.get(index(id.0)).is_some_and(|v| v.kind == Packed::Dir)
+        self.versions.get(index(id.0)).is_some_and(|v| v.kind == Kind::Dir)
     }
 
     /// Bounds of a version's size, if a signature gave them.
@@ -285,31 +259,50 @@ impl Table {
 
     /// Position in the line of the set that wrote a version.
     pub fn position(&self, id: VersionId) -> Option<u32> {
-        self.versions.get(index(id.0)).map(|v| v.position)
+        self.versions.get(index(id.0)).map(|_| self.position_of(id))
+    }
+
+    /// The position of a version's set and its place among that set's versions, which is the same at every mount; `None` if
+    /// the set had to be rebuilt from its volumes.
+    pub fn place_in_set(&self, id: VersionId) -> Option<(u32, u32)> {
+        let position = self.position(id).filter(|position| !self.rebuilt.contains(position))?;
+        Some((position, id.0.checked_sub(*self.set_starts.get(index(position))?)?))
     }
 
     /// The exact size of a version in bytes, once it was learnt.
     pub fn exact_size(&self, id: VersionId) -> Option<u64> {
-        let size = self.versions.get(index(id.0))?.exact.load(Ordering::Acquire);
-        (size != SIZE_UNKNOWN).then_some(size)
+        let size = self.versions.get(index(id.0))?.size.load(Ordering::Acquire);
+        (size & EXACT != 0).then_some(size & !EXACT)
     }
 
-    /// Keeps the exact size of a version.
-    pub fn learn_size(&self, id: VersionId, size: u64) {
-        if let Some(v) = self.versions.get(index(id.0)) {
-            v.exact.store(size, Ordering::Release);
-        }
+    /// Keeps the exact size of a version, which its bounds allow; false if it was known.
+    pub fn learn_size(&self, id: VersionId, size: u64) -> bool {
+        let Some(version) = self.versions.get(index(id.0)).filter(|v| v.kind == Kind::File && size < UNKNOWN) else {
+            return false;
+        };
+        version.size.swap(size | EXACT, Ordering::AcqRel) != size | EXACT
     }
 
     /// The paths that the set at `position` names, in archive order, with whether they are present.
     pub fn set_entries(&self, position: u32) -> impl Iterator<Item = (NodeId, bool)> + '_ {
-        let start = self.set_starts.get(index(position)).map_or(self.versions.len(), |&s| index(s));
-        let end = self.set_starts.get(index(position).saturating_add(1)).map_or(self.versions.len(), |&s| index(s));
-        let range = self.versions.get(start..end).unwrap_or(&[]);
-        range.iter().map(|v| (NodeId(v.node), v.kind != Packed::Deleted))
+        let range = self.versions.get(self.versions_of(position)).unwrap_or(&[]);
+        range.iter().map(|v| (NodeId(v.node), v.kind != Kind::Deleted))
     }
 
+    /// The numbers of the versions of the set at `position`.
+    pub(super) fn versions_of(&self, position: u32) -> std::ops::Range<usize> {
+        let start = |position: usize| self.set_starts.get(position).map_or(self.versions.len(), |&s| index(s));
+        start(index(position))..start(index(position).saturating_add(1))
+    }
+
+    fn position_of(&self, id: VersionId) -> u32 {
+        let begun = self.set_starts.partition_point(|&start| start <= id.0);
+        u32::try_from(begun.saturating_sub(1)).unwrap_or(NONE)
+    }
+
+    /// The versions of `node` that snapshots of the first `depth` sets may see, newest first.
     fn version_chain(&self, node: NodeId, depth: u32) -> impl Iterator<Item = (VersionId, &Version)> {
+        let end = self.set_starts.get(index(depth.min(self.published))).copied().unwrap_or(NONE);
         let mut next = self.nodes.get(index(node.0)).map_or(NONE, |n| n.newest);
         std::iter::from_fn(move || {
             let version = self.versions.get(index(next))?;
@@ -317,78 +310,19 @@ impl Table {
             next = version.older;
             Some((id, version))
         })
-        .skip_while(move |(_, v)| v.position >= depth)
-    }
-
-    fn intern_path(&mut self, path: &ArchivePath) -> Result<u32, TreeError> {
-        let mut node = NodeId::ROOT.0;
-        for name in path.components() {
-            node = match self.child(NodeId(node), name) {
-                Some(child) => child.0,
-                None => self.add_child(node, name)?,
-            };
-        }
-        Ok(node)
-    }
-
-    fn add_child(&mut self, parent: u32, name: &[u8]) -> Result<u32, TreeError> {
-        let id = number(self.nodes.len())?;
-        let name_len = u16::try_from(name.len()).map_err(|_| TreeError::TooLarge)?;
-        let name_start = self.names.len() as u64;
-        self.names.extend_from_slice(name);
-        self.nodes.push(Node {
-            parent,
-            name_start,
-            name_len,
-            first_child: NONE,
-            last_child: NONE,
-            next_sibling: NONE,
-            newest: NONE,
-        });
-        let last = self.nodes.get_mut(index(parent)).map(|p| {
-            if p.first_child == NONE {
-                p.first_child = id;
-            }
-            std::mem::replace(&mut p.last_child, id)
-        });
-        if let Some(sibling) = last.filter(|&l| l != NONE).and_then(|l| self.nodes.get_mut(index(l))) {
-            sibling.next_sibling = id;
-        }
-        let hash = self.hash(parent, name);
-        let (nodes, names, hasher) = (&self.nodes, &self.names, &self.hasher);
-        self.by_name.insert_unique(hash, id, |&other| {
-            nodes.get(index(other)).map_or(0, |n| hash_of(hasher, n.parent, slice_of(names, n)))
-        });
-        Ok(id)
-    }
-
-    fn hash(&self, parent: u32, name: &[u8]) -> u64 {
-        hash_of(&self.hasher, parent, name)
-    }
-
-    fn is_called(&self, id: u32, parent: u32, name: &[u8]) -> bool {
-        self.nodes.get(index(id)).is_some_and(|n| n.parent == parent && self.name_of(n) == name)
-    }
-
-    fn name_of(&self, node: &Node) -> &[u8] {
-        slice_of(&self.names, node)
+        .skip_while(move |(id, _)| id.0 >= end)
     }
 }
 
 impl Version {
-    fn bounds(&self) -> Option<SizeBounds> {
-        (self.max != SIZE_UNKNOWN).then_some(SizeBounds { blocks: 0, min: self.min, max: self.max })
+    /// The bounds of the size. A signature of n blocks of length b bounds it by (n-1)*b+1 and n*b, so that the exact size
+    /// tells the bounds again.
+    pub(super) fn bounds(&self) -> Option<SizeBounds> {
+        if self.kind != Kind::File || self.aux == UNBOUNDED {
+            return None;
+        }
+        let (size, span) = (self.size.load(Ordering::Acquire), u64::from(self.aux));
+        let max = if size & EXACT == 0 { size } else { (size & !EXACT).next_multiple_of(span.saturating_add(1)) };
+        Some(SizeBounds { blocks: 0, min: max.saturating_sub(span), max })
     }
-}
-
-fn slice_of<'a>(names: &'a [u8], node: &Node) -> &'a [u8] {
-    let start = usize::try_from(node.name_start).unwrap_or(usize::MAX);
-    names.get(start..start.saturating_add(usize::from(node.name_len))).unwrap_or(&[])
-}
-
-fn hash_of(hasher: &DefaultHashBuilder, parent: u32, name: &[u8]) -> u64 {
-    let mut h = hasher.build_hasher();
-    h.write_u32(parent);
-    h.write(name);
-    h.finish()
 }

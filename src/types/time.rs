@@ -1,10 +1,19 @@
 //! Times of backup sets.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A set's time: whole seconds since 1970-01-01 UTC. Displayed as duplicity names it: `YYYYMMDDTHHMMSSZ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackupTime(pub i64);
+
+impl BackupTime {
+    /// The current time of this machine's clock.
+    pub fn now() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        Self(i64::try_from(now).unwrap_or(i64::MAX))
+    }
+}
 
 impl fmt::Display for BackupTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -29,11 +29,14 @@ impl TreeFs {
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         match dir {
-            Inode::Latest => Err(FsError::NotDir),
+            Inode::Latest(_) | Inode::AtLink(_) => Err(FsError::NotDir),
+            // Every time string is there; nobody could list them.
+            Inode::At => Ok(()),
+            Inode::Versions | Inode::History(..) => self.list_history(dir, offset, wait, emit),
             Inode::Root => self.list_root(offset, wait, emit),
             Inode::Snapshots => {
-                let names = self.repository.collection().snapshots().iter().enumerate();
-                for (index, snapshot) in names.skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                for (index, snapshot) in self.view().listed().filter(|(index, _)| *index >= start) {
                     let ino = self.number(Inode::Node(index, NodeId::ROOT));
                     let next_offset = (index as u64).saturating_add(1);
                     let kind = self.known_root_kind(index);
@@ -54,8 +57,10 @@ impl TreeFs {
                 vec![(Inode::Node(*snapshot, *node), kind, name)]
             }
             RootNode::Overview | RootNode::Dir(..) => {
-                let latest = self.latest.map(|_| (Inode::Latest, NodeKind::Symlink, &b"latest"[..]));
-                latest.into_iter().chain([(Inode::Snapshots, NodeKind::Dir, &b"snapshots"[..])]).collect()
+                let latest =
+                    self.view().latest().map(|latest| (Inode::Latest(latest), NodeKind::Symlink, &b"latest"[..]));
+                let dirs = [(Inode::Snapshots, &b"snapshots"[..]), (Inode::At, b"at"), (Inode::Versions, b"versions")];
+                latest.into_iter().chain(dirs.map(|(inode, name)| (inode, NodeKind::Dir, name))).collect()
             }
         };
         for (next_offset, (inode, kind, name)) in (1u64..).zip(entries) {
@@ -104,8 +109,9 @@ impl TreeFs {
 
     pub(super) fn parent_of(&self, dir: Inode) -> Result<Ino, FsError> {
         let parent = match dir {
-            Inode::Root | Inode::Snapshots => Inode::Root,
-            Inode::Latest => return Err(FsError::NotDir),
+            Inode::Root | Inode::Snapshots | Inode::At | Inode::Versions => Inode::Root,
+            Inode::History(line, node) => self.history_parent(line, node)?,
+            Inode::Latest(_) | Inode::AtLink(_) => return Err(FsError::NotDir),
             Inode::Node(..) if self.number(dir) == super::ops::ROOT_INO => return Ok(super::ops::ROOT_INO),
             Inode::Node(_, NodeId::ROOT) => Inode::Snapshots,
             Inode::Node(snapshot, node) => {

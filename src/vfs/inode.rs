@@ -9,8 +9,19 @@ use crate::tree::NodeId;
 
 /// The directory of all snapshots.
 pub(super) const SNAPSHOTS_INO: Ino = 2;
-/// The symbolic link to the newest snapshot.
-pub(super) const LATEST_INO: Ino = 3;
+/// The directory of time strings.
+pub(super) const AT_INO: Ino = 4;
+/// The directory of all versions of all paths.
+pub(super) const VERSIONS_INO: Ino = 5;
+
+/// Tags from 1 to below this are those of lines, for directories in `versions/`; no collection has so many chains.
+pub(super) const LINE_TAGS: u32 = 1 << 22;
+/// Tags of snapshots are at least this: what is below is for numbers that belong to no snapshot.
+const SNAPSHOT_TAGS: u32 = 1 << 24;
+
+/// Lower halves of links that lead to a snapshot's root. No table has so many nodes: it would take hundreds of gigabytes.
+const LATEST_LINK: u32 = u32::MAX - 1;
+const AT_LINK: u32 = u32::MAX;
 
 /// What an inode number stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,29 +30,37 @@ pub(super) enum Inode {
     Root,
     /// `snapshots/`.
     Snapshots,
-    /// `latest`.
-    Latest,
+    /// `latest`, which leads to this snapshot. The number says where to, as the kernel keeps the targets of links.
+    Latest(usize),
+    /// `at/`.
+    At,
+    /// Any name in `at/` that leads to this snapshot.
+    AtLink(usize),
+    /// `versions/`.
+    Versions,
+    /// A directory in `versions/`: the path that this node of a line (an index into the collection's lines) has. Lines that
+    /// share the path give it different numbers; the first of them counts.
+    History(usize, NodeId),
     /// A node in a snapshot (an index into the collection's snapshots).
     Node(usize, NodeId),
 }
 
 /// Tags of all snapshots, both ways.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tags {
     tags: Vec<u32>,
     by_tag: HashMap<u32, usize>,
 }
 
 impl Tags {
-    /// Tags for `snapshots` in their order: the time, moved on where two snapshots have the same.
-    pub(super) fn new(snapshots: &[Snapshot]) -> Self {
-        let mut tags = Vec::with_capacity(snapshots.len());
-        let mut by_tag = HashMap::with_capacity(snapshots.len());
-        for (index, snapshot) in snapshots.iter().enumerate() {
+    /// These tags and those of the further `snapshots`, in their order: the time, moved on where two snapshots have the same.
+    pub(super) fn extend(&self, snapshots: &[Snapshot]) -> Self {
+        let Self { mut tags, mut by_tag } = self.clone();
+        for (index, snapshot) in snapshots.iter().enumerate().skip(tags.len()) {
             let low = snapshot.time.0.rem_euclid(i64::from(u32::MAX));
-            let mut tag = u32::try_from(low).unwrap_or(1).max(1);
+            let mut tag = u32::try_from(low).unwrap_or(SNAPSHOT_TAGS).max(SNAPSHOT_TAGS);
             while by_tag.contains_key(&tag) {
-                tag = tag.checked_add(1).unwrap_or(1);
+                tag = tag.checked_add(1).unwrap_or(SNAPSHOT_TAGS);
             }
             by_tag.insert(tag, index);
             tags.push(tag);
@@ -54,12 +73,21 @@ impl Tags {
         match inode {
             Inode::Root => ROOT_INO,
             Inode::Snapshots => SNAPSHOTS_INO,
-            Inode::Latest => LATEST_INO,
-            Inode::Node(snapshot, node) => {
-                let tag = self.tags.get(snapshot).copied().unwrap_or(0);
-                (u64::from(tag) << 32) | u64::from(node.0)
+            Inode::At => AT_INO,
+            Inode::Versions => VERSIONS_INO,
+            Inode::History(line, node) => {
+                let tag = (line as u64).saturating_add(1);
+                (tag << 32) | u64::from(node.0)
             }
+            Inode::Latest(snapshot) => self.tagged(snapshot, LATEST_LINK),
+            Inode::AtLink(snapshot) => self.tagged(snapshot, AT_LINK),
+            Inode::Node(snapshot, node) => self.tagged(snapshot, node.0),
         }
+    }
+
+    fn tagged(&self, snapshot: usize, low: u32) -> Ino {
+        let tag = self.tags.get(snapshot).copied().unwrap_or(0);
+        (u64::from(tag) << 32) | u64::from(low)
     }
 
     /// What `ino` stands for; `None` if it was never given out.
@@ -68,9 +96,15 @@ impl Tags {
         match (tag, ino) {
             (0, ROOT_INO) => Some(Inode::Root),
             (0, SNAPSHOTS_INO) => Some(Inode::Snapshots),
-            (0, LATEST_INO) => Some(Inode::Latest),
+            (0, AT_INO) => Some(Inode::At),
+            (0, VERSIONS_INO) => Some(Inode::Versions),
             (0, _) => None,
-            _ => self.by_tag.get(&tag).map(|&snapshot| Inode::Node(snapshot, NodeId(low))),
+            (1..LINE_TAGS, _) => Some(Inode::History(usize::try_from(tag).ok()?.checked_sub(1)?, NodeId(low))),
+            _ => self.by_tag.get(&tag).map(|&snapshot| match low {
+                LATEST_LINK => Inode::Latest(snapshot),
+                AT_LINK => Inode::AtLink(snapshot),
+                node => Inode::Node(snapshot, NodeId(node)),
+            }),
         }
     }
 }

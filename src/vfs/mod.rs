@@ -1,5 +1,6 @@
 //! Rank 6: what a file system answers: lookup, getattr, readdir, open, read. No FUSE types.
 
+mod at;
 mod dirs;
 mod error;
 mod inode;
@@ -7,9 +8,13 @@ mod nodes;
 mod ops;
 mod owners;
 mod tree_fs;
+mod unpacked;
+mod versions;
+mod view;
 mod xattr;
 
 pub use error::FsError;
 pub use ops::{Attr, DirEntry, FileSystem, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
 pub use owners::OwnerOptions;
 pub use tree_fs::{Root, TreeFs, TreeOptions};
+pub use unpacked::UnpackedFs;

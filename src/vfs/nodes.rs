@@ -13,6 +13,9 @@ use crate::types::{EntryKind, EntryMeta, ErrorClass};
 /// Size shown for directories, as a disk file system would.
 const DIR_SIZE: u64 = 4096;
 
+/// Directories in the overview: `snapshots`, `at` and `versions`.
+const OVERVIEW_DIRS: u32 = 3;
+
 /// Link counts of so many directories are kept.
 const KEPT_LINKS: usize = 1 << 19;
 
@@ -31,19 +34,28 @@ pub(super) struct Found {
 impl TreeFs {
     pub(super) fn look_up(&self, parent: Inode, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
         match parent {
-            Inode::Latest => Err(FsError::NotDir),
+            Inode::Latest(_) | Inode::AtLink(_) => Err(FsError::NotDir),
+            Inode::At => self.look_up_time(name),
+            Inode::Versions | Inode::History(..) => self.look_up_history(parent, name, wait),
             Inode::Root => match (&self.root, name) {
                 (RootNode::Overview, b"snapshots") => self.exact_attr(Inode::Snapshots, wait),
-                (RootNode::Overview, b"latest") if self.latest.is_some() => self.exact_attr(Inode::Latest, wait),
+                (RootNode::Overview, b"at") => self.exact_attr(Inode::At, wait),
+                (RootNode::Overview, b"versions") => self.exact_attr(Inode::Versions, wait),
+                (RootNode::Overview, b"latest") => {
+                    let latest = self.view().latest().ok_or_else(FsError::not_found)?;
+                    self.exact_attr(Inode::Latest(latest), wait)
+                }
                 (RootNode::Single(snapshot, node, own), _) if name == own.as_slice() => {
                     self.provisional_attr(*snapshot, *node, wait)
                 }
                 _ => Err(FsError::not_found()),
             },
             Inode::Snapshots => {
-                let snapshots = self.repository.collection().snapshots();
-                let index = snapshots.iter().position(|s| s.name.as_bytes() == name).ok_or_else(FsError::not_found)?;
-                self.provisional_attr(index, NodeId::ROOT, wait)
+                let view = self.view();
+                let (index, _) =
+                    view.listed().find(|(_, s)| s.name.as_bytes() == name).ok_or_else(FsError::not_found)?;
+                // Not for as long as what is in it: the name goes when the snapshot goes from the store.
+                Ok(Attr { entry_ttl: ttl(Inode::Snapshots), ..self.provisional_attr(index, NodeId::ROOT, wait)? })
             }
             Inode::Node(snapshot, dir) => self.look_up_child(snapshot, dir, name, wait),
         }
@@ -67,26 +79,41 @@ impl TreeFs {
         self.provisional_attr(snapshot, child, wait)
     }
 
-    /// Attributes whose size may still be a bound: what `lookup` answers, so that walking costs no volume.
-    fn provisional_attr(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<Attr, FsError> {
-        let found = self.find(snapshot, node, wait)?;
+    /// Attributes whose size may still be a bound: what `lookup` answers, so that walking costs no volume. Where the size's
+    /// volume is at hand it is exact, which spares the kernel to ask again.
+    pub(super) fn provisional_attr(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<Attr, FsError> {
+        let mut found = self.find(snapshot, node, wait)?;
+        if self.needs_size(&found) && self.repository.has_tables() {
+            // What fails here fails again, and is told, when the attributes are asked for.
+            let _ = self.settle_size(snapshot, node, &mut found, Wait::Never);
+        }
         Ok(self.attr(snapshot, node, &found))
+    }
+
+    fn needs_size(&self, found: &Found) -> bool {
+        found.meta.kind == EntryKind::File && found.exact.is_none() && !(self.size_bounds && found.bounded)
+    }
+
+    fn settle_size(&self, snapshot: usize, node: NodeId, found: &mut Found, wait: Wait) -> Result<(), FsError> {
+        let file = self.file(snapshot, node, wait)?;
+        let (size, beside) = self.ask(wait, |volumes| self.content.stat(volumes, &file))?;
+        self.note_stale(&file, beside.as_ref());
+        found.exact = Some(size);
+        if let Some(meta) = beside {
+            found.meta = meta;
+        }
+        Ok(())
     }
 
     pub(super) fn exact_attr(&self, inode: Inode, wait: Wait) -> Result<Attr, FsError> {
         let (snapshot, node) = match inode {
-            Inode::Root | Inode::Snapshots | Inode::Latest => return Ok(self.overview_attr(inode)),
             Inode::Node(snapshot, node) => (snapshot, node),
+            Inode::Versions | Inode::History(..) => return self.history_attr(inode, wait),
+            _ => return Ok(self.overview_attr(inode)),
         };
         let mut found = self.find(snapshot, node, wait)?;
-        if found.meta.kind == EntryKind::File && found.exact.is_none() && !(self.size_bounds && found.bounded) {
-            let file = self.file(snapshot, node, wait)?;
-            let (size, beside) = self.ask(wait, |volumes| self.content.stat(volumes, &file))?;
-            self.note_stale(&file, beside.as_ref());
-            found.exact = Some(size);
-            if let Some(meta) = beside {
-                found.meta = meta;
-            }
+        if self.needs_size(&found) {
+            self.settle_size(snapshot, node, &mut found, wait)?;
         }
         Ok(self.attr(snapshot, node, &found))
     }
@@ -204,17 +231,21 @@ impl TreeFs {
         links
     }
 
-    fn overview_attr(&self, inode: Inode) -> Attr {
-        let collection = self.repository.collection();
-        let mtime = self.latest.and_then(|i| collection.snapshots().get(i)).map_or(0, |s| s.time.0);
-        let (kind, perm, size) = match inode {
-            Inode::Latest => (NodeKind::Symlink, 0o777, self.latest_target().len() as u64),
-            Inode::Root | Inode::Snapshots | Inode::Node(..) => (NodeKind::Dir, 0o755, DIR_SIZE),
+    pub(super) fn overview_attr(&self, inode: Inode) -> Attr {
+        let view = self.view();
+        let mtime = view.collection.latest().map_or(0, |s| s.time.0);
+        let target = match inode {
+            Inode::Latest(_) | Inode::AtLink(_) => self.link_target(inode, Wait::Never).ok(),
+            _ => None,
+        };
+        let (kind, perm, size) = match target {
+            Some(target) => (NodeKind::Symlink, 0o777, target.len() as u64),
+            None => (NodeKind::Dir, 0o755, DIR_SIZE),
         };
         let subdirs = match inode {
-            Inode::Root => u32::from(matches!(self.root, RootNode::Overview)),
-            Inode::Snapshots => u32::try_from(collection.snapshots().len()).unwrap_or(u32::MAX - 2),
-            Inode::Latest | Inode::Node(..) => 0,
+            Inode::Root if matches!(self.root, RootNode::Overview) => OVERVIEW_DIRS,
+            Inode::Snapshots => u32::try_from(view.listed().count()).unwrap_or(u32::MAX - 2),
+            _ => 0,
         };
         let meta = EntryMeta { mode: perm, ..implied_dir(mtime) };
         let (uid, gid) = self.owners.of(&meta);
@@ -238,8 +269,9 @@ impl TreeFs {
     pub(super) fn link_target(&self, inode: Inode, wait: Wait) -> Result<Vec<u8>, FsError> {
         let not_link = || FsError::failed(ErrorClass::Invalid, "not a symbolic link");
         match inode {
-            Inode::Latest => Ok(self.latest_target()),
-            Inode::Root | Inode::Snapshots => Err(not_link()),
+            Inode::Latest(snapshot) => Ok(format!("snapshots/{}", self.snapshot(snapshot)?.name).into_bytes()),
+            Inode::AtLink(snapshot) => Ok(format!("../snapshots/{}", self.snapshot(snapshot)?.name).into_bytes()),
+            Inode::Root | Inode::Snapshots | Inode::At | Inode::Versions | Inode::History(..) => Err(not_link()),
             Inode::Node(snapshot, node) => match self.find(snapshot, node, wait)?.meta.kind {
                 EntryKind::Symlink(target) => Ok(target.into_vec()),
                 EntryKind::File
@@ -249,11 +281,6 @@ impl TreeFs {
                 | EntryKind::BlockDevice(..) => Err(not_link()),
             },
         }
-    }
-
-    fn latest_target(&self) -> Vec<u8> {
-        let latest = self.latest.and_then(|i| self.repository.collection().snapshots().get(i));
-        latest.map_or_else(Vec::new, |s| format!("snapshots/{}", s.name).into_bytes())
     }
 }
 

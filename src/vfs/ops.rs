@@ -157,22 +157,43 @@ pub trait FileSystem: Send + Sync {
     /// Ends the use of `handle`.
     fn release(&self, ino: Ino, handle: u64);
 
-    /// Names of the extended attributes of `ino`.
-    ///
-    /// # Errors
-    /// [`FsError`].
-    fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>, FsError>;
-
-    /// The value of an extended attribute, `None` if there is none of that name.
+    /// The value of an extended attribute, `None` if there is none of that name. None is ever listed.
     ///
     /// # Errors
     /// [`FsError`].
     fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError>;
 
+    /// Lists the store again and shows what changed there; tells it in one line, `None` if there is nothing to tell. What was
+    /// shown stays what it was, and its inode numbers too. Waits for the store: not for a thread that serves requests.
+    ///
+    /// # Errors
+    /// [`FsError`] when the store cannot be listed; then everything stays as it was.
+    fn refresh(&self) -> Result<Option<String>, FsError> {
+        Ok(None)
+    }
+
+    /// As [`Self::lookup`] without waiting, for a listing that can show a name without its attributes: where these would cost
+    /// more than the listing, any error but WouldBlock.
+    ///
+    /// # Errors
+    /// [`FsError`]; WouldBlock asks to be called again from a thread that may wait.
+    fn lookup_listed(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
+        self.lookup(parent, name, Wait::Never)
+    }
+
+    /// The path of `ino` in its snapshot, with the snapshot's name in front: what people call it.
+    fn path(&self, ino: Ino) -> Option<String> {
+        let _ = ino;
+        None
+    }
+
     /// What serving has cost so far, in one line; `None` where there is nothing to tell.
     fn cost(&self) -> Option<String> {
         None
     }
+
+    /// Keeps what was learnt for the next time, and waits until it is kept.
+    fn finish(&self) {}
 
     /// Sizes for `statfs`; never touches the store.
     fn stats(&self) -> FsStats;

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::error::FsError;
-use super::inode::{Inode, Tags};
+use super::inode::Inode;
 use super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, Wait};
 use super::owners::{OwnerOptions, Owners};
+use super::versions::Stalled;
+use super::view::View;
 use crate::collection::Snapshot;
 use crate::content::{Content, ContentError, FileRef, Plan};
 use crate::tree::{Forest, Line, NodeId, TreeError};
@@ -18,7 +20,7 @@ use crate::volume::{AtHand, Repository, Volumes};
 /// Snapshots never change, so the kernel may keep what it was told of them.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// `latest` and the list of snapshots follow new backups.
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// What a mount shows at its root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,15 +68,16 @@ pub struct TreeFs {
     pub(super) repository: Arc<Repository>,
     pub(super) forest: Forest,
     pub(super) content: Content,
-    pub(super) tags: Tags,
+    /// What is shown; replaced whole when the store was listed again.
+    pub(super) view: RwLock<Arc<View>>,
     pub(super) owners: Owners,
     pub(super) root: RootNode,
     pub(super) size_bounds: bool,
     pub(super) patience: Duration,
-    pub(super) latest: Option<usize>,
     handles: Mutex<HashMap<u64, Arc<OpenFile>>>,
     next_handle: AtomicU64,
     pub(super) subdirs: Mutex<HashMap<(usize, NodeId), u32>>,
+    pub(super) stalled: Stalled,
     pub(super) peeked: Mutex<HashMap<SetIndex, Option<EntryMeta>>>,
 }
 
@@ -85,21 +88,18 @@ impl TreeFs {
     /// # Errors
     /// [`FsError`]: NotFound if the root's path does not exist in its snapshot.
     pub fn new(repository: Arc<Repository>, options: TreeOptions) -> Result<Self, FsError> {
-        let collection = repository.collection();
-        let tags = Tags::new(collection.snapshots());
-        let latest = collection.latest().and_then(|latest| collection.place_of(latest.set));
         let mut fs = Self {
             forest: Forest::default(),
             content: Content::new(options.plan_bytes),
-            tags,
+            view: RwLock::new(Arc::new(View::new(repository.collection()))),
             owners: Owners::new(options.owners),
             root: RootNode::Overview,
             size_bounds: options.size_bounds,
             patience: options.patience,
-            latest,
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             subdirs: Mutex::default(),
+            stalled: Stalled::default(),
             peeked: Mutex::default(),
             repository,
         };
@@ -148,14 +148,15 @@ impl TreeFs {
         name.map_or_else(|| b"file".to_vec(), <[u8]>::to_vec)
     }
 
-    pub(super) fn snapshot(&self, index: usize) -> Result<&Snapshot, FsError> {
-        self.repository.collection().snapshots().get(index).ok_or_else(FsError::not_found)
+    pub(super) fn snapshot(&self, index: usize) -> Result<Snapshot, FsError> {
+        self.view().snapshot(index).cloned()
     }
 
     /// The line of a snapshot with all its sets loaded, and how many of its sets the snapshot shows.
     pub(super) fn loaded_line(&self, index: usize, wait: Wait) -> Result<(Arc<Line>, u32), FsError> {
-        let snapshot = self.snapshot(index)?;
-        let sets = self.repository.collection().lines().get(snapshot.line).ok_or_else(FsError::not_found)?;
+        let view = self.view();
+        let snapshot = view.snapshot(index)?;
+        let sets = view.collection.lines().get(snapshot.line).ok_or_else(FsError::not_found)?;
         let line = self.forest.line(snapshot.line, sets);
         let depth = u32::try_from(snapshot.depth).unwrap_or(u32::MAX);
         if !line.is_loaded(depth) {
@@ -168,7 +169,7 @@ impl TreeFs {
     }
 
     pub(super) fn resolve(&self, ino: Ino) -> Result<Inode, FsError> {
-        match self.tags.resolve(ino).ok_or_else(FsError::not_found)? {
+        match self.view().resolve(ino)? {
             Inode::Root => Ok(match self.root {
                 RootNode::Dir(snapshot, node) => Inode::Node(snapshot, node),
                 RootNode::Overview | RootNode::Single(..) => Inode::Root,
@@ -181,9 +182,9 @@ impl TreeFs {
     pub(super) fn number(&self, inode: Inode) -> Ino {
         match (&self.root, inode) {
             (RootNode::Dir(snapshot, node), Inode::Node(s, n)) if *snapshot == s && *node == n => {
-                self.tags.number(Inode::Root)
+                self.view().number(Inode::Root)
             }
-            _ => self.tags.number(inode),
+            _ => self.view().number(inode),
         }
     }
 
@@ -228,8 +229,8 @@ impl TreeFs {
     fn node_of(&self, ino: Ino) -> Result<(usize, NodeId), FsError> {
         match self.resolve(ino)? {
             Inode::Node(snapshot, node) => Ok((snapshot, node)),
-            Inode::Root | Inode::Snapshots => Err(FsError::IsDir),
-            Inode::Latest => Err(FsError::failed(ErrorClass::Invalid, "latest is a symbolic link")),
+            Inode::Root | Inode::Snapshots | Inode::At | Inode::Versions | Inode::History(..) => Err(FsError::IsDir),
+            Inode::Latest(_) | Inode::AtLink(_) => Err(FsError::failed(ErrorClass::Invalid, "is a symbolic link")),
         }
     }
 }
@@ -291,22 +292,36 @@ impl FileSystem for TreeFs {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle);
     }
 
-    fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
-        // The attributes that dupfs answers are not listed: `cp -a` and `rsync -X` would copy them into the restored tree.
-        self.resolve(ino).map(|_| Vec::new())
-    }
-
     fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
         self.xattr(self.resolve(ino)?, name, wait)
+    }
+
+    fn refresh(&self) -> Result<Option<String>, FsError> {
+        self.take_news()
+    }
+
+    fn path(&self, ino: Ino) -> Option<String> {
+        let Inode::Node(snapshot, node) = self.resolve(ino).ok()? else { return None };
+        let (line, _) = self.loaded_line(snapshot, Wait::Never).ok()?;
+        let path = line.table().path(node);
+        Some(format!("{}/{path}", self.snapshot(snapshot).ok()?.name))
     }
 
     fn cost(&self) -> Option<String> {
         Some(self.repository.cost())
     }
 
+    fn finish(&self) {
+        self.forest.finish();
+        if let Some(index) = self.repository.index() {
+            index.flush();
+        }
+    }
+
     fn stats(&self) -> FsStats {
-        let sets = self.repository.collection().sets();
-        let objects = sets.iter().flat_map(|s| s.volumes.values().chain(&s.manifest).chain(&s.signatures));
+        let collection = &self.view().collection;
+        let sets = collection.sets().iter().filter(|set| !collection.is_gone(set.index));
+        let objects = sets.flat_map(|s| s.volumes.values().chain(&s.manifest).chain(&s.signatures));
         FsStats { total_bytes: objects.map(|o| o.size).fold(0, u64::saturating_add), files: self.forest.paths() }
     }
 }
@@ -326,6 +341,6 @@ pub(super) fn content_error(error: &ContentError) -> FsError {
 pub(super) fn ttl(inode: Inode) -> Duration {
     match inode {
         Inode::Node(..) => FOREVER,
-        Inode::Root | Inode::Snapshots | Inode::Latest => SOON,
+        _ => SOON,
     }
 }

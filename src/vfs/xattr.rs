@@ -33,7 +33,7 @@ impl TreeFs {
             }
             b"at_hand" => {
                 let volumes = self.volumes_of(&file, wait)?;
-                let at_hand = volumes.iter().all(|&id| self.repository.cached_members(id).is_some());
+                let at_hand = volumes.iter().all(|&id| self.repository.was_decoded(id));
                 Ok(Some(if at_hand { b"yes".to_vec() } else { b"no".to_vec() }))
             }
             _ => Ok(None),
@@ -55,8 +55,9 @@ impl TreeFs {
     }
 
     fn volume_name(&self, id: VolumeId) -> String {
-        let object = self.repository.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
-        object.map_or_else(|| missing_name(id.set, id.number), |object| object.name.to_string())
+        let set = self.repository.set(id.set).ok();
+        let name = set.and_then(|set| set.volumes.get(&id.number).map(|object| object.name.to_string()));
+        name.unwrap_or_else(|| missing_name(id.set, id.number))
     }
 }
 

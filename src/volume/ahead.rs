@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::pass::BLOCK;
 use super::repository::Repository;
 use crate::storage::sync::lock;
 use crate::types::{ByteRange, SetIndex, VolumeId, VolumeNumber};
@@ -12,7 +13,7 @@ use crate::types::{ByteRange, SetIndex, VolumeId, VolumeNumber};
 /// Volumes decoded ahead of the reader.
 const DEPTH: u32 = 2;
 /// A reader walks once it has read this part of a volume in ascending order.
-const WALKED_SHARE: u64 = 4;
+const WALKED_SHARE: u64 = 8;
 /// How far back a read may step and still be in ascending order: the kernel sends read-ahead out of order.
 const BACK_STEP: u64 = 4 << 20;
 /// ... and at least so many bytes.
@@ -110,36 +111,59 @@ fn depth(room: u64, plain_len: u64) -> u32 {
 impl Repository {
     /// Takes note that `range` of volume `id` was read; starts decoding what a walk will need next.
     pub(super) fn note_read(&self, id: VolumeId, range: ByteRange, reader: Reader) {
-        let Some(plain_len) = self.cached_members(id).map(|table| table.plain_len()) else { return };
+        // Who asks only for what the index knows of volumes needs none of them.
+        let table = self.cached_members(id).filter(|_| self.was_decoded(id));
+        let Some(plain_len) = table.map(|table| table.plain_len()) else { return };
         if let Some((from, upto)) =
             self.ahead.note(id, range, plain_len, reader, depth(self.window.saturating_mul(2), plain_len))
         {
-            for number in from.0.saturating_add(1)..=upto.0 {
-                if !self.decode_ahead(VolumeId { set: id.set, number: VolumeNumber(number) }) {
-                    self.ahead.ask_again(id.set, VolumeNumber(number.saturating_sub(1)));
-                    break;
-                }
-            }
+            let next = VolumeNumber(from.0.saturating_add(1));
+            self.go_ahead(Stretch { set: id.set, next, upto, plain_len });
         }
     }
 
-    /// Starts decoding a volume in the background if there is any use in it; false if all workers are busy.
-    fn decode_ahead(&self, id: VolumeId) -> bool {
-        let listed = self.cached_manifest(id.set).is_some_and(|manifest| manifest.volume(id.number).is_some());
-        let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
-        let thawed = object.is_some_and(|object| object.cold.is_none());
-        if !listed || !thawed || self.cached_members(id).is_some() {
-            return true;
+    /// Starts decoding the first volume of `stretch` in the background; half way through it, the next. Side by side from the
+    /// start they would share the link and end together, and while the reader takes note of that the link would stand still.
+    fn go_ahead(&self, mut stretch: Stretch) {
+        while stretch.next <= stretch.upto && !self.is_useful(stretch.first()) {
+            stretch.next = VolumeNumber(stretch.next.0.saturating_add(1));
         }
-        let Some(repository) = self.own.upgrade() else { return true };
-        let Some(worker) = Worker::start(repository) else { return false };
-        let work = move || {
-            // Whoever reads the volume meets the same failure and reports it.
-            if let Err(error) = worker.0.members(id) {
-                log::debug!("read ahead: {error}");
-            }
-        };
-        std::thread::Builder::new().name("dupfs-ahead".into()).spawn(work).is_ok()
+        if stretch.next > stretch.upto {
+            return;
+        }
+        let Some(repository) = self.own.upgrade() else { return };
+        let started = Worker::start(repository).is_some_and(|worker| {
+            let work = move || worker.decode(stretch);
+            std::thread::Builder::new().name("dupfs-ahead".into()).spawn(work).is_ok()
+        });
+        if !started {
+            self.ahead.ask_again(stretch.set, VolumeNumber(stretch.next.0.saturating_sub(1)));
+        }
+    }
+
+    /// Whether there is any use in decoding a volume ahead.
+    fn is_useful(&self, id: VolumeId) -> bool {
+        let listed = self.cached_manifest(id.set).is_some_and(|manifest| manifest.volume(id.number).is_some());
+        let set = self.set(id.set).ok();
+        let thawed = set.and_then(|set| set.volumes.get(&id.number).map(|object| object.cold.is_none())) == Some(true);
+        listed && thawed && !self.is_at_hand(id)
+    }
+}
+
+/// Volumes of one set that are to be decoded ahead.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    set: SetIndex,
+    next: VolumeNumber,
+    /// The last of them.
+    upto: VolumeNumber,
+    /// Length of the plaintext of the volume before them, and so about of each of them.
+    plain_len: u64,
+}
+
+impl Stretch {
+    fn first(&self) -> VolumeId {
+        VolumeId { set: self.set, number: self.next }
     }
 }
 
@@ -153,6 +177,27 @@ impl Worker {
         let before = repository.ahead.running.fetch_add(1, Ordering::AcqRel);
         let worker = Self(repository);
         (before < places).then_some(worker)
+    }
+
+    /// Decodes the first volume of `stretch`, and has the others decoded from half way on.
+    fn decode(&self, stretch: Stretch) {
+        let half = stretch.plain_len / 2 / BLOCK as u64;
+        let mut rest = Some(Stretch { next: VolumeNumber(stretch.next.0.saturating_add(1)), ..stretch });
+        let decoded = self.0.prepare(stretch.first(), &mut |block| {
+            if u64::from(block) >= half
+                && let Some(rest) = rest.take()
+            {
+                self.0.go_ahead(rest);
+            }
+        });
+        // Whoever reads the volume meets the same failure and reports it.
+        if let Err(error) = decoded {
+            log::debug!("read ahead: {error}");
+        }
+        // It was shorter, or another reader's pass.
+        if let Some(rest) = rest {
+            self.0.go_ahead(rest);
+        }
     }
 }
 

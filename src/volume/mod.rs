@@ -5,18 +5,34 @@
 //! found right. Concurrent readers share one pass.
 
 mod ahead;
+mod archive;
 mod error;
+mod flat;
+mod keep;
 mod members;
 mod pass;
 mod read;
+mod refresh;
 mod repository;
 mod source;
 mod verified;
 
 pub use ahead::Reader;
+pub use archive::ArchiveDir;
 pub use error::VolumeError;
+pub use keep::IndexPlace;
 pub(crate) use pass::feed;
 
 pub use members::{MemberTable, Part, Run};
+pub use refresh::{RefreshError, Refreshed};
 pub use repository::{Repository, RepositoryLimits};
-pub use source::{AtHand, Volumes};
+pub use source::{AtHand, Learnt, Volumes};
+
+/// For the fuzz target: bytes that are a member table can be searched.
+pub fn fuzz_members(data: &[u8]) {
+    if let Some(table) = MemberTable::from_bytes(data) {
+        for run in table.runs() {
+            assert!(table.runs_of(&run.path).count() > 0, "a run is not found by its path");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 
 use md5::Md5;
 use sha1::{Digest, Sha1};
@@ -18,7 +19,7 @@ use crate::storage::{ObjectInfo, ObjectStore};
 use crate::types::{Classified, ErrorClass};
 
 /// Plaintext is kept in blocks of this many bytes; the last block of a volume is shorter.
-pub(super) const BLOCK: usize = 256 << 10;
+pub(super) const BLOCK: usize = crate::cache::BLOCK_BYTES;
 
 /// What a manifest says of a volume's stored bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub(super) struct ExpectedHash {
 /// pass has returned `Ok`.
 pub(super) trait BlockSink {
     fn block(&mut self, index: u32, block: Arc<[u8]>);
+
+    /// A buffer of [`BLOCK`] bytes for the next block, which nobody else holds.
+    fn buffer(&mut self) -> Arc<[u8]>;
 }
 
 enum Hasher {
@@ -40,12 +44,12 @@ enum Hasher {
 }
 
 /// Hashes the stored bytes as the decoder draws them.
-struct HashingReader<'a> {
-    input: Box<dyn Read + Send + 'a>,
+struct HashingReader {
+    input: Box<dyn Read + Send>,
     hasher: Hasher,
 }
 
-impl Read for HashingReader<'_> {
+impl Read for HashingReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.input.read(buf)?;
         let got = buf.get(..n).unwrap_or(&[]);
@@ -58,7 +62,7 @@ impl Read for HashingReader<'_> {
     }
 }
 
-impl HashingReader<'_> {
+impl HashingReader {
     fn finish(mut self, object: &str, expected: Option<&ExpectedHash>) -> Result<(), VolumeError> {
         io::copy(&mut self, &mut io::sink()).map_err(|e| VolumeError::from_io(object, &e))?;
         let Some(expected) = expected else { return Ok(()) };
@@ -74,7 +78,29 @@ impl HashingReader<'_> {
     }
 }
 
-/// Streams `object` through the decoder into `consume`, and returns once its stored bytes agree with `expected`.
+/// A reader lent to the decoder, which may read it by another thread: it comes back when the decoder lets go of it.
+struct Lent {
+    reader: Option<HashingReader>,
+    back: Sender<HashingReader>,
+}
+
+impl Read for Lent {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.reader.as_mut().map_or(Ok(0), |reader| reader.read(buf))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            // Nobody wants it back if the pass panicked.
+            let _ = self.back.send(reader);
+        }
+    }
+}
+
+/// Streams `object` through the decoder into `consume`, and returns once its stored bytes agree with `expected`. With
+/// `on_two` the work is divided between two threads.
 ///
 /// # Errors
 /// [`VolumeError`]; where both the decoder and the hash complain, the hash is the one reported, as it says where the
@@ -84,6 +110,7 @@ pub(super) fn stream_object(
     decoder: &Decoder,
     object: &ObjectInfo,
     expected: Option<&ExpectedHash>,
+    on_two: bool,
     consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
 ) -> Result<(), VolumeError> {
     let name: &str = &object.name;
@@ -94,14 +121,16 @@ pub(super) fn stream_object(
         Some(HashKind::Sha1) => Hasher::Sha1(Sha1::new()),
         Some(HashKind::Md5) => Hasher::Md5(Md5::new()),
     };
-    let mut hashing = HashingReader { input, hasher };
-    let decoded = decoder.open(name, Box::new(&mut hashing)).map_err(|e| VolumeError::from_codec(name, &e)).and_then(
-        |mut plain| {
-            consume(&mut *plain)?;
-            // The decoder vouches for what was consumed only at the end of the stream.
-            io::copy(&mut plain, &mut io::sink()).map(drop).map_err(|e| VolumeError::from_io(name, &e))
-        },
-    );
+    let (back, returned) = channel();
+    let lent = Box::new(Lent { reader: Some(HashingReader { input, hasher }), back });
+    let opened = if on_two { decoder.open_on_two(name, lent) } else { decoder.open(name, lent) };
+    let decoded = opened.map_err(|e| VolumeError::from_codec(name, &e)).and_then(|mut plain| {
+        consume(&mut *plain)?;
+        // The decoder vouches for what was consumed only at the end of the stream.
+        io::copy(&mut plain, &mut io::sink()).map(drop).map_err(|e| VolumeError::from_io(name, &e))
+    });
+    let gone = |_| VolumeError::object(name, ErrorClass::Io, "the thread that reads it has failed");
+    let hashing = returned.recv().map_err(gone)?;
     match decoded {
         Ok(()) => hashing.finish(name, expected),
         Err(error) if error.class() == ErrorClass::Corrupt => {
@@ -111,7 +140,7 @@ pub(super) fn stream_object(
     }
 }
 
-/// Decodes one volume, handing its blocks to `sink`, and returns its member table.
+/// Decodes one volume, by two threads if `on_two`, handing its blocks to `sink`, and returns its member table.
 ///
 /// # Errors
 /// [`VolumeError`]: then nothing that `sink` was given may be used.
@@ -120,10 +149,11 @@ pub(super) fn decode_volume(
     decoder: &Decoder,
     object: &ObjectInfo,
     expected: Option<&ExpectedHash>,
+    on_two: bool,
     sink: &mut dyn BlockSink,
 ) -> Result<MemberTable, VolumeError> {
     let mut table = None;
-    stream_object(store, decoder, object, expected, &mut |plain| {
+    stream_object(store, decoder, object, expected, on_two, &mut |plain| {
         table = Some(index_plaintext(&object.name, plain, sink)?);
         Ok(())
     })?;
@@ -135,15 +165,16 @@ fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink)
     let mut members = MemberSink::default();
     let mut plain_len = 0u64;
     for index in 0u32.. {
-        let mut block = vec![0; BLOCK];
-        let filled = fill(plain, &mut block).map_err(|e| VolumeError::from_io(object, &e))?;
-        block.truncate(filled);
+        let mut block = sink.buffer();
+        let filled = fill(plain, Arc::make_mut(&mut block)).map_err(|e| VolumeError::from_io(object, &e))?;
+        let full = filled == BLOCK;
+        let block = if full { block } else { block.get(..filled).unwrap_or(&[]).into() };
         walker.feed(&block, &mut members).map_err(|e| VolumeError::from_format(object, &e))?;
         plain_len = plain_len.saturating_add(filled as u64);
         if filled > 0 {
-            sink.block(index, block.into());
+            sink.block(index, block);
         }
-        if filled < BLOCK {
+        if !full {
             break;
         }
     }

@@ -1,17 +1,21 @@
 //! Reading from a volume: from the cache where it holds the blocks, else by one decode that all readers share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ahead::Reader;
 use super::error::VolumeError;
 use super::members::MemberTable;
 use super::pass::{self, BLOCK, BlockSink};
-use super::repository::Repository;
+use super::repository::{Repository, WORTH_TWO};
 use crate::storage::sync::lock;
 use crate::types::{ByteRange, VolumeId};
 
 /// Blocks of plaintext, in order.
 type Blocks = Vec<Arc<[u8]>>;
+
+/// Is told the number of each block while a volume is decoded ahead.
+pub(super) type Progress<'a> = &'a mut dyn FnMut(u32);
 
 /// How often a reader joins somebody else's decode before it runs one for its own range.
 const JOINS: usize = 2;
@@ -22,16 +26,45 @@ impl Repository {
     /// # Errors
     /// [`VolumeError`] when the volume is missing, damaged or cannot be decrypted.
     pub fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
-        match self.cached_members(id) {
-            Some(table) => Ok(table),
-            None => self.decode(id, ByteRange::at(0, 0)).map(|(table, _)| table),
+        if let Some(table) = self.cached_members(id) {
+            return Ok(table);
         }
+        match self.recall_members(id)? {
+            Some(table) => Ok(table),
+            None => self.decode(id, ByteRange::at(0, 0), None).map(|(table, _)| table),
+        }
+    }
+
+    /// Decodes volume `id`, for which nobody waits yet, if its blocks are not at hand; `progress` is told the number of each.
+    ///
+    /// # Errors
+    /// As [`Self::members`].
+    pub(super) fn prepare(&self, id: VolumeId, progress: Progress<'_>) -> Result<(), VolumeError> {
+        if self.is_at_hand(id) {
+            return Ok(());
+        }
+        self.decode(id, ByteRange::at(0, 0), Some(progress)).map(drop)
+    }
+
+    /// Whether volume `id` was decoded since the repository was opened.
+    pub fn was_decoded(&self, id: VolumeId) -> bool {
+        self.verified.pass_of(id, 0).is_some()
+    }
+
+    /// Whether the beginning of volume `id` can be read without decoding it.
+    pub(super) fn is_at_hand(&self, id: VolumeId) -> bool {
+        self.verified.pass_of(id, 0).is_some_and(|pass| self.blocks.contains(&(id, pass, 0)))
     }
 
     /// The member table of volume `id` if it is at hand.
     pub fn cached_members(&self, id: VolumeId) -> Option<Arc<MemberTable>> {
         let kept = lock(&self.tables).get(&id).cloned();
         kept.or_else(|| lock(&self.outsize).as_ref().filter(|(of, _)| *of == id).map(|(_, table)| Arc::clone(table)))
+    }
+
+    /// Whether any volume's member table is at hand.
+    pub fn has_tables(&self) -> bool {
+        !lock(&self.tables).is_empty() || lock(&self.outsize).is_some()
     }
 
     /// Appends the bytes `range` of volume `id` to `out` if they can be read without fetching or decoding.
@@ -78,13 +111,13 @@ impl Repository {
             if let Some(blocks) = self.collect(id, range) {
                 return self.copy_out(id, range, &blocks, out);
             }
-            let (_, mine) = self.decode(id, range)?;
+            let (_, mine) = self.decode(id, range, None)?;
             if let Some(blocks) = mine {
                 return self.copy_out(id, range, &blocks, out);
             }
         }
         // The cache is too small for what all readers want at once: decode for this range alone.
-        let (_, blocks) = self.run_pass(id, range)?;
+        let (_, blocks) = self.run_pass(id, range, None)?;
         self.copy_out(id, range, &blocks, out)
     }
 
@@ -98,33 +131,46 @@ impl Repository {
             .collect()
     }
 
-    /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks.
-    fn decode(&self, id: VolumeId, wanted: ByteRange) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
+    /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks. Where
+    /// nobody waits for it yet, `progress` is told the number of each block.
+    fn decode(
+        &self,
+        id: VolumeId,
+        wanted: ByteRange,
+        progress: Option<Progress<'_>>,
+    ) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
         let mut mine = None;
         let table = self.volume_flight.run_until(id, self.deadline(), || {
-            let (table, blocks) = self.run_pass(id, wanted)?;
+            let (table, blocks) = self.run_pass(id, wanted, progress)?;
             mine = Some(blocks);
             Ok(table)
         })?;
         Ok((table, mine))
     }
 
-    fn run_pass(&self, id: VolumeId, wanted: ByteRange) -> Result<(Arc<MemberTable>, Blocks), VolumeError> {
+    fn run_pass(
+        &self,
+        id: VolumeId,
+        wanted: ByteRange,
+        progress: Option<Progress<'_>>,
+    ) -> Result<(Arc<MemberTable>, Blocks), VolumeError> {
         let (object, expected) = self.volume_object(id)?;
         log::debug!("{}: fetching and decoding {} bytes", object.name, object.size);
         let pass = self.verified.begin();
-        let mut sink = PassSink::new(self, id, pass, wanted);
-        let decoded = pass::decode_volume(&*self.store, &self.decoder, object, expected.as_ref(), &mut sink);
+        // Side by side, or while a reader is busy, volumes keep all cores busy; one that is waited for alone is decoded by
+        // two threads.
+        let under_way = Counted::new(&self.passes);
+        let on_two = progress.is_none() && under_way.before == 0 && object.size >= WORTH_TWO;
+        let mut sink = PassSink::new(self, id, pass, wanted, progress);
+        let decoded = pass::decode_volume(&*self.store, &self.decoder, &object, expected.as_ref(), on_two, &mut sink);
+        drop(under_way);
         let PassSink { stored, kept, blocks, .. } = sink;
         match decoded {
             Ok(table) => {
                 let table = Arc::new(table);
                 self.verified.publish(id, pass, blocks, &stored);
-                let evicted = lock(&self.tables).insert(id, Arc::clone(&table), table.weight());
-                if evicted.iter().any(|(key, _)| *key == id) {
-                    *lock(&self.outsize) = Some((id, Arc::clone(&table)));
-                }
-                drop(evicted);
+                self.keep_table(id, &table);
+                self.keep_members(id, &table)?;
                 Ok((table, kept))
             }
             Err(error) => {
@@ -134,6 +180,15 @@ impl Repository {
                 Err(error)
             }
         }
+    }
+
+    /// Keeps a member table in memory.
+    pub(super) fn keep_table(&self, id: VolumeId, table: &Arc<MemberTable>) {
+        let evicted = lock(&self.tables).insert(id, Arc::clone(table), table.weight());
+        if evicted.iter().any(|(key, _)| *key == id) {
+            *lock(&self.outsize) = Some((id, Arc::clone(table)));
+        }
+        drop(evicted);
     }
 
     fn copy_out(
@@ -162,8 +217,9 @@ impl Repository {
     }
 
     fn describe(&self, id: VolumeId) -> String {
-        let object = self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number));
-        object.map_or_else(|| format!("volume {} of set {}", id.number, id.set.0), |o| o.name.to_string())
+        let name =
+            self.set(id.set).ok().and_then(|set| set.volumes.get(&id.number).map(|object| object.name.to_string()));
+        name.unwrap_or_else(|| format!("volume {} of set {}", id.number, id.set.0))
     }
 }
 
@@ -173,9 +229,28 @@ fn block_range(range: ByteRange) -> std::ops::Range<u32> {
     number(range.start / block)..number(range.end.div_ceil(block))
 }
 
+/// One of those counted, until it is dropped.
+struct Counted<'a> {
+    counter: &'a AtomicUsize,
+    /// How many there were before it.
+    before: usize,
+}
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize) -> Self {
+        Self { counter, before: counter.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Puts the blocks of one pass into the cache under the pass's own number, and keeps the wanted ones in hand, so that
 /// a pass serves its reader however small the cache is.
-struct PassSink<'a> {
+struct PassSink<'a, 'p> {
     repository: &'a Repository,
     id: VolumeId,
     pass: u32,
@@ -186,10 +261,17 @@ struct PassSink<'a> {
     /// Bytes that may still go into the cache before and from the wanted range.
     room_before: u64,
     room_after: u64,
+    progress: Option<Progress<'p>>,
 }
 
-impl<'a> PassSink<'a> {
-    fn new(repository: &'a Repository, id: VolumeId, pass: u32, wanted: ByteRange) -> Self {
+impl<'a, 'p> PassSink<'a, 'p> {
+    fn new(
+        repository: &'a Repository,
+        id: VolumeId,
+        pass: u32,
+        wanted: ByteRange,
+        progress: Option<Progress<'p>>,
+    ) -> Self {
         let wanted = block_range(wanted);
         let window = repository.window;
         Self {
@@ -202,6 +284,7 @@ impl<'a> PassSink<'a> {
             blocks: 0,
             room_before: window / 2,
             room_after: window,
+            progress,
         }
     }
 
@@ -211,17 +294,24 @@ impl<'a> PassSink<'a> {
     }
 }
 
-impl BlockSink for PassSink<'_> {
+impl BlockSink for PassSink<'_, '_> {
+    fn buffer(&mut self) -> Arc<[u8]> {
+        self.repository.blocks.buffer()
+    }
+
     fn block(&mut self, index: u32, block: Arc<[u8]>) {
         self.blocks = index.saturating_add(1);
+        if let Some(progress) = &mut self.progress {
+            progress(index);
+        }
         if self.wanted.contains(&index) {
             self.kept.push(Arc::clone(&block));
         }
         let room = if index < self.wanted.start { &mut self.room_before } else { &mut self.room_after };
-        let Some(left) = room.checked_sub(block.len() as u64) else { return };
-        *room = left;
-        if self.is_cached(index) {
-            return;
+        let left = room.checked_sub(block.len() as u64);
+        *room = left.unwrap_or(*room);
+        if left.is_none() || self.is_cached(index) {
+            return self.repository.blocks.recycle(block);
         }
         self.stored.push(index);
         self.repository.blocks.insert((self.id, self.pass, index), block);

@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
+use super::archive::ArchiveDir;
 use super::error::VolumeError;
+use super::keep::{IndexPlace, Known};
 use super::members::MemberTable;
 use super::pass::{self, ExpectedHash};
+use super::refresh::{RefreshError, Refreshed};
 use super::verified::Verified;
 use crate::cache::{BlockCache, ByteLru, CacheConfig, Flight};
 use crate::codec::Decoder;
@@ -25,7 +29,10 @@ pub(super) type BlockKey = (VolumeId, u32, u32);
 /// Stored bytes of a signature archive that a peek fetches.
 const PEEK: u64 = 256 << 10;
 
-/// Bounds of what a repository keeps in memory and on disk.
+/// Stored bytes from which on it pays to decode an object by two threads.
+pub(super) const WORTH_TWO: u64 = 128 << 10;
+
+/// What a repository keeps in memory and on disk, and what it finds there.
 #[derive(Debug)]
 pub struct RepositoryLimits {
     /// The cache of decoded blocks.
@@ -34,6 +41,10 @@ pub struct RepositoryLimits {
     pub tables: u64,
     /// How long a reader waits for another's decode of the same volume.
     pub patience: Duration,
+    /// Where what was learnt is kept from one mount to the next; nowhere if `None`.
+    pub index: Option<IndexPlace>,
+    /// What duplicity itself has at hand of the repository.
+    pub archive: Option<ArchiveDir>,
 }
 
 /// A duplicity repository as the upper layers read it. Shared by all threads; no lock is held across I/O.
@@ -41,7 +52,8 @@ pub struct RepositoryLimits {
 pub struct Repository {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) decoder: Decoder,
-    pub(super) collection: Collection,
+    collection: RwLock<Arc<Collection>>,
+    pub(super) refresh_flight: Flight<(), Refreshed, RefreshError>,
     manifests: Mutex<HashMap<SetIndex, Arc<Manifest>>>,
     manifest_flight: Flight<SetIndex, Arc<Manifest>, VolumeError>,
     pub(super) tables: Mutex<ByteLru<VolumeId, Arc<MemberTable>>>,
@@ -54,6 +66,10 @@ pub struct Repository {
     /// Bytes that one pass may put into the cache ahead of the reader.
     pub(super) window: u64,
     pub(super) ahead: Ahead,
+    pub(super) known: Known,
+    archive: Option<ArchiveDir>,
+    /// Passes under way.
+    pub(super) passes: AtomicUsize,
     /// The repository itself, for work that goes on behind a request.
     pub(super) own: Weak<Self>,
 }
@@ -68,10 +84,12 @@ impl Repository {
     ) -> Arc<Self> {
         let spill = limits.cache.spill.as_ref().map_or(0, |s| s.bytes);
         let window = limits.cache.memory_bytes.saturating_add(spill) / 2;
+        let known = Known::open(limits.index, store.url(), &collection);
         Arc::new_cyclic(|own| Self {
             store,
             decoder,
-            collection,
+            collection: RwLock::new(Arc::new(collection)),
+            refresh_flight: Flight::new(),
             manifests: Mutex::default(),
             manifest_flight: Flight::new(),
             tables: Mutex::new(ByteLru::new(limits.tables)),
@@ -82,13 +100,21 @@ impl Repository {
             patience: limits.patience,
             window,
             ahead: Ahead::default(),
+            known,
+            archive: limits.archive,
+            passes: AtomicUsize::new(0),
             own: Weak::clone(own),
         })
     }
 
-    /// What the listing told.
-    pub fn collection(&self) -> &Collection {
-        &self.collection
+    /// What the last listing told.
+    pub fn collection(&self) -> Arc<Collection> {
+        Arc::clone(&self.collection.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is told from now on. `next` follows what was told before, so that all numbers stay good.
+    pub(super) fn set_collection(&self, next: Arc<Collection>) {
+        *self.collection.write().unwrap_or_else(PoisonError::into_inner) = next;
     }
 
     /// The store's URL without secrets.
@@ -119,12 +145,13 @@ impl Repository {
     ///
     /// # Errors
     /// [`VolumeError::Range`] for an index the collection does not have.
-    pub fn set(&self, set: SetIndex) -> Result<&BackupSet, VolumeError> {
-        self.collection.set(set).ok_or_else(|| VolumeError::Range {
+    pub fn set(&self, set: SetIndex) -> Result<Arc<BackupSet>, VolumeError> {
+        let collection = self.collection();
+        collection.set(set).cloned().ok_or_else(|| VolumeError::Range {
             object: "the collection".into(),
             start: u64::from(set.0),
             end: u64::from(set.0).saturating_add(1),
-            len: self.collection.sets().len() as u64,
+            len: collection.sets().len() as u64,
         })
     }
 
@@ -142,7 +169,8 @@ impl Repository {
             if let Some(manifest) = self.cached_manifest(set) {
                 return Ok(manifest);
             }
-            let manifest = Arc::new(self.read_manifest(object)?);
+            let at_hand = self.archive.as_ref().and_then(|archive| archive.manifest(&record, &self.decoder));
+            let manifest = Arc::new(at_hand.map_or_else(|| self.read_manifest(object), Ok)?);
             for problem in &manifest.problems {
                 log::error!("{}: {problem}; what that volume holds cannot be read", object.name);
             }
@@ -171,8 +199,9 @@ impl Repository {
         manifest.ok_or_else(|| VolumeError::object(&object.name, crate::types::ErrorClass::Corrupt, "it is empty"))
     }
 
-    /// Streams the plaintext of the set's signature archive into `consume`. What `consume` learnt may be used only if
-    /// this returns `Ok`: integrity is known at the end.
+    /// Streams the plaintext of the set's signature archive into `consume`, from duplicity's archive directory or from the
+    /// store. What `consume` learnt may be used only if this returns `Ok`: integrity is known at the end. It may be called
+    /// twice, and then begins anew.
     ///
     /// # Errors
     /// [`VolumeError`] when it is missing, cannot be decrypted or is damaged, or the error of `consume`.
@@ -181,12 +210,29 @@ impl Repository {
         set: SetIndex,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
+        let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder));
+        if self.archive.as_ref().is_some_and(|archive| archive.signatures(&record, stored, consume)) {
+            return Ok(());
+        }
+        self.stream_stored_signatures(set, consume)
+    }
+
+    /// As [`Self::stream_signatures`], but from the store alone, and once.
+    ///
+    /// # Errors
+    /// [`VolumeError`] likewise.
+    pub fn stream_stored_signatures(
+        &self,
+        set: SetIndex,
+        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
         let object = self.signatures_object(set)?;
-        self.stream(object, &mut |plain| consume(&object.name, plain))
+        self.stream(&object, &mut |plain| consume(&object.name, plain))
     }
 
     /// Streams the first plaintext of the set's signature archive into `consume`, fetching no more than a small part of
-    /// it. Nothing vouches for what is seen: it may be shown until the whole archive was read, not longer.
+    /// it. Nothing vouches for what is seen: it may be shown until the whole archive was read, not longer. `consume` may be
+    /// called twice, and then begins anew.
     ///
     /// # Errors
     /// [`VolumeError`] when it is missing or cannot be decrypted, or the error of `consume`.
@@ -195,17 +241,21 @@ impl Repository {
         set: SetIndex,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
+        let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder));
+        if self.archive.as_ref().is_some_and(|archive| archive.peek(&record, stored, consume)) {
+            return Ok(());
+        }
         let object = self.signatures_object(set)?;
         let head = ByteRange::at(0, object.size.min(PEEK));
-        let input = self.store.open(object, head).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
+        let input = self.store.open(&object, head).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
         let mut plain =
             self.decoder.open(&object.name, input).map_err(|e| VolumeError::from_codec(&object.name, &e))?;
         consume(&object.name, &mut *plain)
     }
 
-    fn signatures_object(&self, set: SetIndex) -> Result<&ObjectInfo, VolumeError> {
+    fn signatures_object(&self, set: SetIndex) -> Result<ObjectInfo, VolumeError> {
         let record = self.set(set)?;
-        record.signatures.as_ref().ok_or_else(|| VolumeError::NoSignatures { set: record.label().into() })
+        record.signatures.clone().ok_or_else(|| VolumeError::NoSignatures { set: record.label().into() })
     }
 
     /// Streams an object that no manifest gives a hash of.
@@ -214,14 +264,14 @@ impl Repository {
         object: &ObjectInfo,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        pass::stream_object(&*self.store, &self.decoder, object, None, consume)
+        pass::stream_object(&*self.store, &self.decoder, object, None, object.size >= WORTH_TWO, consume)
     }
 
     /// The volume's object in the store and the hash its manifest gives.
-    pub(super) fn volume_object(&self, id: VolumeId) -> Result<(&ObjectInfo, Option<ExpectedHash>), VolumeError> {
+    pub(super) fn volume_object(&self, id: VolumeId) -> Result<(ObjectInfo, Option<ExpectedHash>), VolumeError> {
         let record = self.set(id.set)?;
         let missing = || VolumeError::NoVolume { set: record.label().into(), number: id.number };
-        let object = record.volumes.get(&id.number).ok_or_else(missing)?;
+        let object = record.volumes.get(&id.number).cloned().ok_or_else(missing)?;
         let manifest = self.manifest(id.set)?;
         let listed = manifest.volume(id.number).ok_or_else(missing)?;
         Ok((object, expected_hash(listed)))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{MemberTable, Reader, Repository, VolumeError};
 use crate::format::manifest::Manifest;
+use crate::index::Identity;
 use crate::types::{ByteRange, SetIndex, VolumeId};
 
 /// Access to the volumes of a repository.
@@ -28,7 +29,11 @@ pub trait Volumes {
     fn read_volume(&self, id: VolumeId, range: ByteRange, reader: Reader, out: &mut Vec<u8>)
     -> Result<(), VolumeError>;
 
-    /// Streams the plaintext of the set's signature archive into `consume`; what it learnt counts if this returns `Ok`.
+    /// Takes note that `reader` asked where `range` of the volume is: who asks for the sizes of many files in stored order
+    /// walks over the volumes as one who reads them does.
+    fn note(&self, id: VolumeId, range: ByteRange, reader: Reader);
+
+    /// Streams the plaintext of the set's stored signature archive into `consume`; what it learnt counts if this returns `Ok`.
     ///
     /// # Errors
     /// [`VolumeError`].
@@ -40,6 +45,55 @@ pub trait Volumes {
 
     /// The set as people name it.
     fn label(&self, set: SetIndex) -> Arc<str>;
+
+    /// What is recalled from the index and what is kept there.
+    fn learnt(&self) -> Learnt<'_>;
+}
+
+/// What the content layer has learnt before.
+#[derive(Clone, Copy, Debug)]
+pub struct Learnt<'a> {
+    repository: &'a Repository,
+    /// Whether the disk may be asked.
+    waiting: bool,
+}
+
+impl Learnt<'_> {
+    /// Whether anything can be kept.
+    pub fn is_any(&self) -> bool {
+        self.repository.index().is_some()
+    }
+
+    /// Whether anything can be recalled now.
+    pub fn may_recall(&self) -> bool {
+        self.waiting && self.is_any()
+    }
+
+    /// The identity of all that the set stores.
+    pub fn identity(&self, set: SetIndex) -> Option<Identity> {
+        self.repository.stored_identity(set)
+    }
+
+    /// The record of `key`; `None` also where it would have to be waited for.
+    pub fn recall(&self, key: Identity) -> Option<Vec<u8>> {
+        self.repository.index().filter(|_| self.waiting)?.get(key)
+    }
+
+    /// Keeps a record that is of use as long as `set` is there.
+    pub fn keep(&self, key: Identity, set: SetIndex, record: Vec<u8>) {
+        if let Some(index) = self.repository.index() {
+            index.put(key, self.repository.group(set), record);
+        }
+    }
+
+    /// Keeps the exact size of the file at place `at` in the signature archive of `set`.
+    pub fn keep_size(&self, set: SetIndex, at: u32, size: u64) {
+        if let Some(index) = self.repository.index()
+            && let Some(key) = self.repository.sizes_key(set)
+        {
+            index.put_number(key, self.repository.group(set), at, size);
+        }
+    }
 }
 
 impl Volumes for Repository {
@@ -61,16 +115,24 @@ impl Volumes for Repository {
         Self::read_volume(self, id, range, reader, out)
     }
 
+    fn note(&self, id: VolumeId, range: ByteRange, reader: Reader) {
+        self.note_read(id, range, reader);
+    }
+
     fn signatures(
         &self,
         set: SetIndex,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        self.stream_signatures(set, consume)
+        self.stream_stored_signatures(set, consume)
     }
 
     fn label(&self, set: SetIndex) -> Arc<str> {
         self.set(set).map_or_else(|_| Arc::from("an unknown set"), |s| s.label().into())
+    }
+
+    fn learnt(&self) -> Learnt<'_> {
+        Learnt { repository: self, waiting: true }
     }
 }
 
@@ -98,6 +160,10 @@ impl Volumes for AtHand<'_> {
         self.0.read_at_hand(id, range, reader, out)
     }
 
+    fn note(&self, id: VolumeId, range: ByteRange, reader: Reader) {
+        self.0.note_read(id, range, reader);
+    }
+
     fn signatures(
         &self,
         _: SetIndex,
@@ -108,5 +174,9 @@ impl Volumes for AtHand<'_> {
 
     fn label(&self, set: SetIndex) -> Arc<str> {
         Volumes::label(self.0, set)
+    }
+
+    fn learnt(&self) -> Learnt<'_> {
+        Learnt { repository: self.0, waiting: false }
     }
 }

@@ -244,10 +244,6 @@ impl FileSystem for MemoryFs {
         self.open_handles.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn listxattr(&self, _ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
-        Ok(vec![b"user.dupfs.set".to_vec(), b"user.dupfs.volumes".to_vec()])
-    }
-
     fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
         match name {
             b"user.dupfs.set" => Ok(Some(ino.to_string().into_bytes())),

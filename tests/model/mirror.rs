@@ -259,10 +259,6 @@ impl FileSystem for Mirror<'_> {
 
     fn release(&self, _: Ino, _: u64) {}
 
-    fn listxattr(&self, _: Ino) -> Result<Vec<Vec<u8>>, FsError> {
-        Ok(vec![])
-    }
-
     fn getxattr(&self, _: Ino, _: &[u8], _: Wait) -> Result<Option<Vec<u8>>, FsError> {
         Ok(None)
     }

@@ -1,6 +1,7 @@
 //! A store in memory that counts what is fetched and fails as told.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -82,6 +83,12 @@ impl MemoryStore {
         std::mem::take(&mut locked(&self.shared.counts))
     }
 
+    fn version_of(&self, name: &str) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        self.objects[name].hash(&mut hasher);
+        hasher.finish()
+    }
+
     fn fault(&self, name: &str) -> Option<Fault> {
         locked(&self.shared.faults).get(name).cloned()
     }
@@ -113,7 +120,8 @@ impl ObjectStore for MemoryStore {
         let info = |(name, bytes): (&String, Arc<Vec<u8>>)| ObjectInfo {
             name: name.as_str().into(),
             size: bytes.len() as u64,
-            version: "1".into(),
+            // of the object as it was written: damage is not seen in a listing
+            version: format!("{:016x}", self.version_of(name)).into(),
             cold: None,
         };
         // backwards, as no order is promised

@@ -1,5 +1,6 @@
 //! The one place that knows how dupfs is put together from a store.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,17 @@ pub(crate) fn open(
     open_as(store, repository, memory, true, None)
 }
 
+/// The same, with an index in `base`.
+#[allow(dead_code)]
+pub(crate) fn open_indexed(
+    store: Arc<dyn ObjectStore>,
+    repository: &Repository,
+    memory: u64,
+    base: &Path,
+) -> Result<Arc<dyn FileSystem>, String> {
+    open_with(store, repository, RepositoryOptions { memory, index: Some(base.to_owned()), ..numeric_owners(true) })
+}
+
 /// The same, with owners by name if not `numeric`, and with the snapshot of `time` as its root if that is given.
 pub(crate) fn open_as(
     store: Arc<dyn ObjectStore>,
@@ -28,17 +40,23 @@ pub(crate) fn open_as(
     numeric: bool,
     time: Option<i64>,
 ) -> Result<Arc<dyn FileSystem>, String> {
+    let time = time.map(BackupTime);
+    open_with(store, repository, RepositoryOptions { memory, time, ..numeric_owners(numeric) })
+}
+
+fn numeric_owners(numeric: bool) -> RepositoryOptions {
+    RepositoryOptions { owners: OwnerOptions { numeric, ..OwnerOptions::default() }, ..RepositoryOptions::default() }
+}
+
+fn open_with(
+    store: Arc<dyn ObjectStore>,
+    repository: &Repository,
+    options: RepositoryOptions,
+) -> Result<Arc<dyn FileSystem>, String> {
     let [all, archive, manifest, signature] =
         repository.prefixes.map(|prefix| (!prefix.is_empty()).then(|| prefix.to_owned()));
-    let options = RepositoryOptions {
-        prefixes: PrefixOptions { file_prefix: all, archive, manifest, signature },
-        owners: OwnerOptions { numeric, ..OwnerOptions::default() },
-        memory,
-        time: time.map(BackupTime),
-        patience: Duration::from_secs(20),
-        ..RepositoryOptions::default()
-    };
-    match open_file_system(store, options) {
+    let prefixes = PrefixOptions { file_prefix: all, archive, manifest, signature };
+    match open_file_system(store, RepositoryOptions { prefixes, patience: Duration::from_secs(20), ..options }) {
         Ok(fs) => Ok(fs),
         Err(e) => Err(e.to_string()),
     }

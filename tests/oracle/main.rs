@@ -8,8 +8,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archive;
 mod check;
 mod commands;
+mod index;
 mod keys;
 mod matrix;
 mod naming;

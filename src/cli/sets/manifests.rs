@@ -21,7 +21,8 @@ pub(super) type Manifests = Vec<Option<Result<Arc<Manifest>, VolumeError>>>;
 
 /// Reads the manifests of all complete sets, several at a time.
 pub(super) fn read_all(repository: &Repository) -> Manifests {
-    let sets = repository.collection().sets();
+    let collection = repository.collection();
+    let sets = collection.sets();
     let next = AtomicUsize::new(0);
     let found = Mutex::new(BTreeMap::new());
     let work = || {

@@ -217,7 +217,7 @@ impl ChainReport {
             primary,
             sets: indices(&chain.sets),
             volumes: sets.clone().map(|set| set.volumes.len()).sum(),
-            bytes: sets.map(BackupSet::stored_bytes).fold(0, u64::saturating_add),
+            bytes: sets.map(|set| set.stored_bytes()).fold(0, u64::saturating_add),
         }
     }
 }

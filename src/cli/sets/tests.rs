@@ -35,8 +35,10 @@ fn repository(store: MemoryStore) -> Arc<Repository> {
         cache: CacheConfig { memory_bytes: 1 << 20, spill: None },
         tables: 1 << 20,
         patience: options.patience,
+        index: None,
+        archive: None,
     };
-    open_repository(Arc::new(store), &options.prefixes, options.keys, options.decode, limits).unwrap()
+    open_repository(Arc::new(store), &options.prefixes, options.keys, options.decode, limits, None).unwrap()
 }
 
 fn printed(repository: &Repository, json: bool) -> String {

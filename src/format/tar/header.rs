@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use super::BLOCK;
 use super::pax::Pax;
+use super::sparse::{self, Sparse};
 use crate::format::FormatError;
 use crate::types::{EntryKind, EntryMeta};
 
@@ -36,6 +37,8 @@ pub struct TarEntry<'a> {
     pub size: u64,
     /// Where in the stream the entry's first header block begins, extension headers included.
     pub header_offset: u64,
+    /// How the data makes up the file, if it is a sparse one; its true size is in there.
+    pub sparse: Option<Sparse<'a>>,
 }
 
 impl TarEntry<'_> {
@@ -46,7 +49,7 @@ impl TarEntry<'_> {
     pub fn meta(&self) -> Result<EntryMeta, FormatError> {
         let refuse = |what| FormatError::entry(self.header_offset, self.path, what);
         let kind = match self.type_flag {
-            b'0' | b'7' => EntryKind::File,
+            b'0' | b'7' | b'S' => EntryKind::File,
             b'2' => EntryKind::Symlink(self.link.into()),
             b'3' => EntryKind::CharDevice(self.dev_major, self.dev_minor),
             b'4' => EntryKind::BlockDevice(self.dev_major, self.dev_minor),
@@ -78,6 +81,8 @@ pub(super) struct Names<'a> {
     pub(super) link: Option<&'a [u8]>,
     pub(super) local: &'a Pax,
     pub(super) global: &'a Pax,
+    /// Map of an old GNU sparse entry; `None` where sparse files are refused.
+    pub(super) map: Option<&'a [(u64, u64)]>,
 }
 
 impl Names<'_> {
@@ -96,7 +101,9 @@ pub(super) fn entry<'a>(
     header_offset: u64,
 ) -> Result<TarEntry<'a>, &'static str> {
     let (local, global) = (names.local, names.global);
-    let path = match names.pax(|pax| &pax.path).or(names.name) {
+    let sparse = sparse::of(block, names)?;
+    let own_name = local.sparse.name.as_deref().filter(|_| sparse.is_some());
+    let path = match own_name.or(names.pax(|pax| &pax.path)).or(names.name) {
         Some(path) => path,
         None => ustar_name(block, joined),
     };
@@ -112,7 +119,6 @@ pub(super) fn entry<'a>(
     let size = match type_flag {
         // Links, devices, directories and pipes have no data, whatever the field says.
         b'1'..=b'6' => 0,
-        b'S' => return Err("it is a sparse file, which duplicity does not write"),
         _ => match local.size.or(global.size) {
             Some(size) => size,
             None => size_field(block)?,
@@ -132,6 +138,7 @@ pub(super) fn entry<'a>(
         dev_minor,
         size,
         header_offset,
+        sparse,
     })
 }
 
@@ -204,7 +211,7 @@ pub(super) fn until_nul(field: &[u8]) -> &[u8] {
 }
 
 /// A header's number: octal between blanks and NULs, or base 256 where the first bit is set (negative with the second).
-fn number(field: &[u8]) -> Result<i64, &'static str> {
+pub(super) fn number(field: &[u8]) -> Result<i64, &'static str> {
     const WRONG: &str = "a number in the header is not one";
     let Some((&first, rest)) = field.split_first() else { return Err(WRONG) };
     if first & 0x80 != 0 {

@@ -1,5 +1,7 @@
 //! PAX records: `LEN key=value\n`, with LEN counting the whole record.
 
+use super::sparse::SparseRecords;
+
 /// What PAX records say of an entry. An empty value takes a global record's word back.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
@@ -11,6 +13,8 @@ pub(super) struct Pax {
     pub(super) gid: Option<i64>,
     pub(super) size: Option<u64>,
     pub(super) mtime: Option<i64>,
+    /// What describes a sparse file.
+    pub(super) sparse: SparseRecords,
     /// Whether any record was seen.
     filled: bool,
 }
@@ -48,7 +52,7 @@ impl Pax {
                 let size = seconds(value)?.map(u64::try_from).transpose();
                 self.size = size.map_err(|_| "a PAX record's size is negative")?;
             }
-            _ if key.starts_with(b"GNU.sparse.") => return Err("it is a sparse file, which duplicity does not write"),
+            _ if key.starts_with(b"GNU.sparse.") => self.sparse.set(key, value)?,
             // hdrcharset says whether values are UTF-8; as bytes they are the same. The rest is nothing of ours.
             _ => {}
         }

@@ -1,0 +1,370 @@
+//! bzip2 streams one after the other. Blocks are found by the magic they begin with and decoded apart, each as a stream of
+//! its own made for the library, ahead of the reader on all processors.
+//!
+//! Where blocks begin is only a guess, as a magic may stand inside a block by chance or on purpose. A block counts if the
+//! library decodes it to its very last bit and its checksum is right; a guess that is wrong makes that fail, and the block
+//! is tried again up to later guesses. The checksum over all blocks is compared at the stream's end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ::bzip2::{Decompress, Status};
+
+use super::bits::{BLOCK_MAGIC, BitWriter, END_MAGIC, MAGIC_BITS, Mark, Scanner, bits_at};
+use super::decoder::{Decoder, Fields, bad_point};
+use super::error::UnpackError;
+use super::input::Input;
+use super::source::Source;
+use super::workers::{Task, Workers};
+
+/// Most bytes a compressed block can take: 900,000 symbols of at most 20 bits, and its tables.
+const LONGEST: u64 = 2_400_000;
+/// How many guesses at one block's end are tried.
+const GUESSES: usize = 64;
+/// What a usual block decodes to.
+const USUAL: usize = 920_000;
+/// A block that decodes to more is decoded in pieces.
+const LONG: usize = 4 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The header of the first stream, or nothing, where decoding starts at a block.
+    Start,
+    Block,
+    /// The end of a stream, and the next one's header.
+    End,
+}
+
+/// The input between two marks.
+struct Piece {
+    kind: Kind,
+    start: u64,
+    end: u64,
+    /// The bytes that hold bits `start` to `end`.
+    bytes: Arc<[u8]>,
+    task: Option<Arc<Task<Decoded>>>,
+}
+
+enum Decoded {
+    Block {
+        bytes: Vec<u8>,
+        crc: u32,
+    },
+    /// A good block that decodes to more than [`LONG`].
+    Long {
+        packed: Vec<u8>,
+        crc: u32,
+    },
+    Bad,
+}
+
+pub(super) struct Bunzip {
+    input: Input,
+    scanner: Scanner,
+    workers: Arc<Workers>,
+    /// Pieces whose end is known, in order.
+    queue: VecDeque<Piece>,
+    /// The piece whose end is not known yet.
+    kind: Kind,
+    start: u64,
+    open: Vec<u8>,
+    /// Marks before this bit do not count.
+    from: u64,
+    input_ended: bool,
+    combined: u32,
+    long: Option<(Decompress, Vec<u8>)>,
+    ended: bool,
+    /// Pieces that were taken: the first are not kept waiting by work for later ones.
+    taken: usize,
+    #[cfg(test)]
+    false_marks: Vec<Mark>,
+    /// Where the next piece begins, if the bytes given so far end there.
+    boundary: Option<u64>,
+}
+
+impl Bunzip {
+    pub(super) fn new(source: Arc<dyn Source>, workers: Arc<Workers>) -> Self {
+        Self::from_bit(source, workers, 0, 0)
+    }
+
+    /// A decoder from a seek point on.
+    pub(super) fn at(
+        source: Arc<dyn Source>,
+        workers: Arc<Workers>,
+        input: u64,
+        state: &[u8],
+    ) -> Result<Self, UnpackError> {
+        let bad = || bad_point(&source.name(), input);
+        let mut fields = Fields(state);
+        let bit = fields.u8().filter(|&bit| bit < 8).ok_or_else(bad)?;
+        let combined = fields.u32().ok_or_else(bad)?;
+        let bit = input.checked_mul(8).and_then(|bits| bits.checked_add(u64::from(bit))).ok_or_else(bad)?;
+        Ok(Self::from_bit(Arc::clone(&source), workers, bit, combined))
+    }
+
+    fn from_bit(source: Arc<dyn Source>, workers: Arc<Workers>, bit: u64, combined: u32) -> Self {
+        Self {
+            input: Input::new(source, bit / 8),
+            scanner: Scanner::new(bit / 8),
+            workers,
+            queue: VecDeque::new(),
+            kind: Kind::Start,
+            start: bit,
+            open: Vec::new(),
+            from: bit,
+            input_ended: false,
+            combined,
+            long: None,
+            ended: false,
+            taken: 0,
+            #[cfg(test)]
+            false_marks: Vec::new(),
+            boundary: None,
+        }
+    }
+
+    /// Reads on until `most` pieces are in the queue.
+    fn pump(&mut self, most: usize) -> Result<(), UnpackError> {
+        let mut marks = Vec::new();
+        while self.queue.len() < most && !self.input_ended {
+            let chunk = self.input.peek()?;
+            if chunk.is_empty() {
+                self.input_ended = true;
+                let end = self.start / 8 * 8 + self.open.len() as u64 * 8;
+                self.close(end, None);
+                break;
+            }
+            self.scanner.scan(chunk, &mut marks);
+            self.open.extend_from_slice(chunk);
+            let len = chunk.len();
+            self.input.consume(len);
+            #[cfg(test)]
+            self.add_false_marks(&mut marks);
+            for mark in marks.drain(..) {
+                if mark.bit >= self.from {
+                    self.close(mark.bit, Some(mark));
+                }
+            }
+            if self.open.len() as u64 > LONGEST {
+                // No block is that long: what comes is damaged, and who reads it is told.
+                self.input_ended = true;
+                self.close(self.start / 8 * 8 + self.open.len() as u64 * 8, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the open piece at bit `end`, where the next one begins as `mark` says.
+    fn close(&mut self, end: u64, mark: Option<Mark>) {
+        let base = self.start / 8;
+        let within = |bit: u64| usize::try_from(bit.saturating_sub(base)).unwrap_or(usize::MAX);
+        let bytes: Arc<[u8]> = self.open.get(..within(end.div_ceil(8)).min(self.open.len())).unwrap_or(&[]).into();
+        let (start, kind) = (self.start, self.kind);
+        let task = (kind == Kind::Block).then(|| {
+            let bytes = Arc::clone(&bytes);
+            self.workers.submit(move || decode(&bytes, start, end))
+        });
+        self.queue.push_back(Piece { kind, start, end, bytes, task });
+        if let Some(mark) = mark {
+            self.open.drain(..within(end / 8).min(self.open.len()));
+            self.kind = if mark.end { Kind::End } else { Kind::Block };
+            self.start = end;
+        }
+    }
+
+    fn fault(&self, bit: u64, what: &str) -> UnpackError {
+        UnpackError::damaged(&self.input.name(), bit / 8, what)
+    }
+
+    /// A block, or what it becomes together with what seemed to be behind it.
+    fn block(&mut self, piece: Piece) -> Result<Decoded, UnpackError> {
+        let first = piece.task.as_ref().and_then(|task| task.finish()).unwrap_or(Decoded::Bad);
+        if !matches!(first, Decoded::Bad) {
+            self.boundary = Some(piece.end);
+            return Ok(first);
+        }
+        let (start, mut bytes, mut end) = (piece.start, piece.bytes.to_vec(), piece.end);
+        for used in 0..GUESSES {
+            self.pump(used + 1)?;
+            let Some(next) = self.queue.get(used) else { break };
+            // Both have the byte in which one ends and the other begins.
+            bytes.extend_from_slice(next.bytes.get(usize::from(next.start % 8 != 0)..).unwrap_or(&[]));
+            end = next.end;
+            if end - start > LONGEST * 8 {
+                break;
+            }
+            let decoded = decode(&bytes, start, end);
+            if !matches!(decoded, Decoded::Bad) {
+                self.queue.drain(..=used);
+                self.boundary = Some(end);
+                return Ok(decoded);
+            }
+        }
+        let what = if self.input_ended && end - start <= LONGEST * 8 {
+            "a block is damaged or cut off"
+        } else {
+            "a block is damaged"
+        };
+        Err(self.fault(start, what))
+    }
+
+    /// The end of a stream; whether the input ends there too.
+    fn end_of_stream(&mut self, piece: &Piece) -> Result<bool, UnpackError> {
+        let offset = piece.start % 8;
+        let crc = bits_at(&piece.bytes, offset + MAGIC_BITS, 32).filter(|_| piece.end - piece.start >= MAGIC_BITS + 32);
+        let crc = crc.ok_or_else(|| self.fault(piece.start, "it ends within its checksum"))?;
+        if crc != u64::from(self.combined) {
+            return Err(
+                self.fault(piece.start, "the checksum over all blocks is wrong: a block is missing or not its own")
+            );
+        }
+        self.combined = 0;
+        let after = (offset + MAGIC_BITS + 32).div_ceil(8);
+        let rest = piece.bytes.get(usize::try_from(after).unwrap_or(usize::MAX)..).unwrap_or(&[]);
+        let last = self.queue.is_empty() && self.input_ended;
+        // Tapes pad with zeros.
+        if last && rest.iter().all(|&b| b == 0) {
+            return Ok(true);
+        }
+        self.header(rest, piece.end)?;
+        Ok(false)
+    }
+
+    fn header(&self, bytes: &[u8], end: u64) -> Result<(), UnpackError> {
+        match bytes {
+            [b'B', b'Z', b'h', b'1'..=b'9']
+                if end.is_multiple_of(8) && !(self.queue.is_empty() && self.input_ended) =>
+            {
+                Ok(())
+            }
+            [b'B', b'Z', b'h', ..] => Err(self.fault(end, "no block begins behind its header")),
+            _ => Err(self.fault(end, "garbage where a bzip2 header should be")),
+        }
+    }
+
+    fn add(&mut self, crc: u32) {
+        self.combined = self.combined.rotate_left(1) ^ crc;
+    }
+
+    /// The next piece of a long block.
+    fn long_piece(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
+        let Some((library, packed)) = &mut self.long else { return Ok(None) };
+        let mut out = Vec::with_capacity(1 << 20);
+        let rest = usize::try_from(library.total_in()).unwrap_or(usize::MAX);
+        let status = library.decompress_vec(packed.get(rest..).unwrap_or(&[]), &mut out);
+        let ended = matches!(status, Ok(Status::StreamEnd));
+        if status.is_err() || (out.is_empty() && !ended) {
+            let bit = self.boundary.unwrap_or(0);
+            return Err(self.fault(bit, "a block is damaged"));
+        }
+        if ended {
+            self.long = None;
+        }
+        Ok(Some(out).filter(|out| !out.is_empty()))
+    }
+}
+
+impl Decoder for Bunzip {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
+        loop {
+            if let Some(out) = self.long_piece()? {
+                return Ok(Some(out));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            self.boundary = None;
+            self.taken = self.taken.saturating_add(1);
+            self.pump(self.taken.min(self.workers.width() + 2))?;
+            let Some(piece) = self.queue.pop_front() else {
+                return Err(self.fault(self.start, "it ends before its end"));
+            };
+            match piece.kind {
+                Kind::Start if piece.start == piece.end && !(self.queue.is_empty() && self.input_ended) => {}
+                Kind::Start if piece.start == 0 => self.header(&piece.bytes, piece.end)?,
+                Kind::Start => return Err(bad_point(&self.input.name(), piece.start / 8)),
+                Kind::End => self.ended = self.end_of_stream(&piece)?,
+                Kind::Block => match self.block(piece)? {
+                    Decoded::Block { bytes, crc } => {
+                        self.add(crc);
+                        if !bytes.is_empty() {
+                            return Ok(Some(bytes));
+                        }
+                    }
+                    Decoded::Long { packed, crc } => {
+                        self.add(crc);
+                        self.long = Some((Decompress::new(false), packed));
+                    }
+                    Decoded::Bad => {}
+                },
+            }
+        }
+    }
+
+    fn resume(&self) -> Option<(u64, Vec<u8>)> {
+        let bit = self.boundary.filter(|_| self.long.is_none())?;
+        let mut state = vec![u8::try_from(bit % 8).ok()?];
+        state.extend_from_slice(&self.combined.to_be_bytes());
+        Some((bit / 8, state))
+    }
+
+    fn taken(&self) -> u64 {
+        self.input.offset()
+    }
+}
+
+#[cfg(test)]
+impl Bunzip {
+    /// Takes these bits for the start of blocks, as if a magic stood there.
+    pub(super) fn split_at_false_marks(&mut self, bits: &[u64]) {
+        self.false_marks = bits.iter().map(|&bit| Mark { bit, end: bit % 2 == 1 }).collect();
+    }
+
+    fn add_false_marks(&mut self, marks: &mut Vec<Mark>) {
+        let reach = self.input.offset() * 8;
+        let (now, later) = self.false_marks.iter().partition(|mark| mark.bit < reach);
+        self.false_marks = later;
+        marks.extend::<Vec<Mark>>(now);
+        marks.sort_by_key(|mark| mark.bit);
+    }
+}
+
+/// Decodes the block in bits `start` to `end` of the input, of which `bytes` are those from the byte of `start` on.
+fn decode(bytes: &[u8], start: u64, end: u64) -> Decoded {
+    let offset = start % 8;
+    let Some(crc) = bits_at(bytes, offset + MAGIC_BITS, 32).and_then(|crc| u32::try_from(crc).ok()) else {
+        return Decoded::Bad;
+    };
+    if bits_at(bytes, offset, MAGIC_BITS) != Some(BLOCK_MAGIC) {
+        return Decoded::Bad;
+    }
+    let mut packed = BitWriter::new(Vec::with_capacity(bytes.len() + 16));
+    packed.bytes.extend_from_slice(b"BZh9");
+    if packed.copy(bytes, offset, offset + (end - start)).is_none() {
+        return Decoded::Bad;
+    }
+    packed.push(END_MAGIC, 48);
+    packed.push(u64::from(crc), 32);
+    let packed = packed.bytes;
+    let mut library = Decompress::new(false);
+    let mut out = Vec::with_capacity(USUAL);
+    let mut long = false;
+    loop {
+        let (before, made) = (library.total_in(), library.total_out());
+        let rest = usize::try_from(before).unwrap_or(usize::MAX);
+        match library.decompress_vec(packed.get(rest..).unwrap_or(&[]), &mut out) {
+            Ok(Status::StreamEnd) if library.total_in() == packed.len() as u64 => break,
+            Ok(Status::Ok) if library.total_out() > made || library.total_in() > before => {}
+            Ok(_) | Err(_) => return Decoded::Bad,
+        }
+        if out.len() == out.capacity() {
+            long |= out.len() >= LONG;
+            if long {
+                out.clear();
+            } else {
+                out.reserve(out.len());
+            }
+        }
+    }
+    if long { Decoded::Long { packed, crc } } else { Decoded::Block { bytes: out, crc } }
+}

@@ -1,0 +1,57 @@
+//! What the decoders of all forms have in common.
+
+use std::sync::Arc;
+
+use super::error::UnpackError;
+
+/// A place in a decompressed stream from which decoding can start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Point {
+    /// Offset in the decompressed bytes.
+    pub(super) out: u64,
+    /// Offset in the compressed bytes.
+    pub(super) input: u64,
+    /// What the form's decoder needs besides.
+    pub(super) state: Arc<[u8]>,
+}
+
+/// A live decoder somewhere in a stream.
+pub(super) trait Decoder: Send {
+    /// The next decompressed bytes, never empty; `None` at the end, once all checks of the form were right.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError>;
+
+    /// Input offset, state: where decoding can start for what follows the bytes given so far, if it can there.
+    fn resume(&self) -> Option<(u64, Vec<u8>)>;
+
+    /// Offset of the input read so far.
+    fn taken(&self) -> u64;
+}
+
+/// Reads the fields of a [`Point`]'s state.
+#[derive(Debug)]
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl Fields<'_> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk::<N>()?;
+        self.0 = tail;
+        Some(*head)
+    }
+
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        self.array().map(|[b]| b)
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+}
+
+/// What a decoder says of a seek point that is none.
+pub(super) fn bad_point(name: &Arc<str>, at: u64) -> UnpackError {
+    UnpackError::damaged(name, at, "what was noted of it does not fit it; clear the index")
+}

@@ -1,0 +1,337 @@
+//! Gzip members one after the other, and the bare deflate streams of zip. Seek points are ends of deflate blocks, with the
+//! 32 KiB before them.
+
+use std::sync::Arc;
+
+use crc32fast::Hasher;
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::{TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY};
+use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
+
+use super::decoder::{Decoder, Fields, bad_point};
+use super::error::UnpackError;
+use super::input::Input;
+use super::source::Source;
+
+/// How far back a deflate stream copies from.
+const WINDOW: usize = 32 << 10;
+/// The ring that is decoded into; a power of two.
+const RING: usize = 256 << 10;
+/// Decompressed bytes between two seek points, at least.
+const SPACING: u64 = 1 << 20;
+/// Most bytes of a name or comment in a member's header.
+const FIELD: usize = 1 << 16;
+
+/// What the end of a deflate stream is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrapper {
+    /// Gzip: header and trailer around each member, any number of members.
+    Gzip,
+    /// A zip member: the archive's directory tells.
+    Zip { crc: u32, size: u64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Header { first: bool },
+    Body,
+    Ended,
+}
+
+pub(super) struct Inflater {
+    input: Input,
+    wrapper: Wrapper,
+    phase: Phase,
+    state: Box<DecompressorOxide>,
+    ring: Box<[u8]>,
+    at: usize,
+    crc: Hasher,
+    /// Bytes of this member so far.
+    len: u64,
+    since_point: u64,
+    boundary: bool,
+}
+
+impl Inflater {
+    pub(super) fn new(source: Arc<dyn Source>, wrapper: Wrapper) -> Self {
+        let phase = if wrapper == Wrapper::Gzip { Phase::Header { first: true } } else { Phase::Body };
+        Self {
+            input: Input::new(source, 0),
+            wrapper,
+            phase,
+            state: Box::default(),
+            ring: vec![0; RING].into(),
+            at: 0,
+            crc: Hasher::new(),
+            len: 0,
+            since_point: 0,
+            boundary: false,
+        }
+    }
+
+    /// A decoder from a seek point on.
+    pub(super) fn at(source: Arc<dyn Source>, wrapper: Wrapper, input: u64, state: &[u8]) -> Result<Self, UnpackError> {
+        let bad = || bad_point(&source.name(), input);
+        let mut this = Self::new(Arc::clone(&source), wrapper);
+        this.input = Input::new(Arc::clone(&source), input);
+        let mut fields = Fields(state);
+        if fields.u8().ok_or_else(bad)? == 0 {
+            this.phase = Phase::Header { first: false };
+            return Ok(this);
+        }
+        this.phase = Phase::Body;
+        let (bits, buffer) = (fields.u8().ok_or_else(bad)?, fields.u8().ok_or_else(bad)?);
+        let (crc, len) = (fields.u32().ok_or_else(bad)?, fields.u64().ok_or_else(bad)?);
+        if bits > 7 || fields.0.len() > WINDOW {
+            return Err(bad());
+        }
+        let boundary = BlockBoundaryState { num_bits: bits, bit_buf: buffer, ..BlockBoundaryState::default() };
+        *this.state = DecompressorOxide::from_block_boundary_state(&boundary);
+        this.crc = Hasher::new_with_initial_len(crc, len);
+        this.len = len;
+        this.at = fields.0.len();
+        this.ring.get_mut(..this.at).ok_or_else(bad)?.copy_from_slice(fields.0);
+        Ok(this)
+    }
+
+    /// Reads a member's header; false if the stream ends instead.
+    fn header(&mut self, first: bool) -> Result<bool, UnpackError> {
+        if !first && self.rest_is_zeros()? {
+            return Ok(false);
+        }
+        let short = "it ends within a gzip header";
+        let Some([magic, magic2, method, flags, ..]) = self.input.array::<10>()? else {
+            return Err(self.input.damaged(if first { short } else { "garbage follows its end" }));
+        };
+        if (magic, magic2) != (0x1f, 0x8b) {
+            return Err(self.input.damaged(if first { "it is no gzip file" } else { "garbage follows its end" }));
+        }
+        if method != 8 || flags & 0xe0 != 0 {
+            return Err(UnpackError::unsupported(&self.input.name(), "an unknown form of gzip"));
+        }
+        if flags & 4 != 0 {
+            let len = self.input.array::<2>()?.ok_or_else(|| self.input.damaged(short))?;
+            let len = usize::from(u16::from_le_bytes(len));
+            if self.input.fill(len)?.len() < len {
+                return Err(self.input.damaged(short));
+            }
+            self.input.consume(len);
+        }
+        for flag in [8, 16] {
+            if flags & flag != 0 {
+                let end = self.input.fill(FIELD)?.iter().take(FIELD).position(|&b| b == 0);
+                let end = end.ok_or_else(|| self.input.damaged("a name in a gzip header has no end"))?;
+                self.input.consume(end + 1);
+            }
+        }
+        if flags & 2 != 0 && self.input.array::<2>()?.is_none() {
+            return Err(self.input.damaged(short));
+        }
+        self.state.init();
+        self.crc = Hasher::new();
+        self.len = 0;
+        Ok(true)
+    }
+
+    /// Whether nothing but zeros follows, as tapes have; takes them.
+    fn rest_is_zeros(&mut self) -> Result<bool, UnpackError> {
+        loop {
+            let bytes = self.input.peek()?;
+            let zeros = bytes.iter().take_while(|&&b| b == 0).count();
+            let all = zeros == bytes.len();
+            if zeros == 0 {
+                return Ok(all);
+            }
+            self.input.consume(zeros);
+        }
+    }
+
+    /// Compares what was decoded with the trailer or the directory.
+    fn finish(&mut self) -> Result<(), UnpackError> {
+        let crc = self.crc.clone().finalize();
+        let (stored, same_size) = match self.wrapper {
+            Wrapper::Zip { crc, size } => (crc, size == self.len),
+            Wrapper::Gzip => {
+                let trailer = self.input.array::<8>()?;
+                let [a, b, c, d, sizes @ ..] =
+                    trailer.ok_or_else(|| self.input.damaged("it ends before its checksum"))?;
+                let size = u64::from(u32::from_le_bytes(sizes));
+                (u32::from_le_bytes([a, b, c, d]), self.len & u64::from(u32::MAX) == size)
+            }
+        };
+        if stored != crc {
+            return Err(self.input.damaged("its checksum is wrong: bytes before it are not those that were packed"));
+        }
+        if !same_size {
+            return Err(self.input.damaged("it has another length than it says"));
+        }
+        self.phase = if self.wrapper == Wrapper::Gzip { Phase::Header { first: false } } else { Phase::Ended };
+        Ok(())
+    }
+
+    /// Inflates until the ring's end, a block's end or the member's end.
+    fn inflate(&mut self) -> Result<Vec<u8>, UnpackError> {
+        let start = self.at;
+        loop {
+            let name = self.input.name();
+            let offset = self.input.offset();
+            let bytes = self.input.peek()?;
+            let empty = bytes.is_empty();
+            let mut flags = TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY;
+            if !empty {
+                flags |= TINFL_FLAG_HAS_MORE_INPUT;
+            }
+            let (status, taken, given) = decompress(&mut self.state, bytes, &mut self.ring, self.at, flags);
+            self.input.consume(taken);
+            self.at = self.at.saturating_add(given);
+            match status {
+                TINFLStatus::Done => {
+                    let out = self.emit(start);
+                    self.finish()?;
+                    self.at %= RING;
+                    return Ok(out);
+                }
+                TINFLStatus::BlockBoundary => {
+                    let made = (self.at - start) as u64;
+                    if self.since_point.saturating_add(made) >= SPACING {
+                        self.boundary = true;
+                        let out = self.emit(start);
+                        return Ok(out);
+                    }
+                }
+                TINFLStatus::HasMoreOutput => {
+                    let out = self.emit(start);
+                    self.at %= RING;
+                    return Ok(out);
+                }
+                TINFLStatus::NeedsMoreInput if !empty => {}
+                TINFLStatus::NeedsMoreInput | TINFLStatus::FailedCannotMakeProgress => {
+                    return Err(UnpackError::damaged(&name, offset, "it ends before its end"));
+                }
+                TINFLStatus::BadParam | TINFLStatus::Adler32Mismatch | TINFLStatus::Failed => {
+                    return Err(UnpackError::damaged(&name, offset, "its deflate data is invalid"));
+                }
+                _ => return Err(UnpackError::damaged(&name, offset, "its deflate data is invalid")),
+            }
+        }
+    }
+
+    fn emit(&mut self, start: usize) -> Vec<u8> {
+        let out = self.ring.get(start..self.at).unwrap_or(&[]).to_vec();
+        self.crc.update(&out);
+        self.len = self.len.saturating_add(out.len() as u64);
+        self.since_point = self.since_point.saturating_add(out.len() as u64);
+        out
+    }
+
+    fn window(&self) -> Vec<u8> {
+        let have = usize::try_from(self.len).unwrap_or(usize::MAX).min(WINDOW);
+        let (before, after) = self.ring.split_at(self.at.min(self.ring.len()));
+        let from_before = have.min(before.len());
+        let wrapped = after.get(after.len().saturating_sub(have - from_before)..).unwrap_or(&[]);
+        let recent = before.get(before.len() - from_before..).unwrap_or(&[]);
+        [wrapped, recent].concat()
+    }
+}
+
+impl Decoder for Inflater {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
+        if std::mem::take(&mut self.boundary) {
+            self.since_point = 0;
+            self.at %= RING;
+        }
+        loop {
+            match self.phase {
+                Phase::Ended => return Ok(None),
+                Phase::Header { first } => {
+                    if !self.header(first)? {
+                        self.phase = Phase::Ended;
+                        continue;
+                    }
+                    self.phase = Phase::Body;
+                }
+                Phase::Body => {
+                    let out = self.inflate()?;
+                    if !out.is_empty() {
+                        return Ok(Some(out));
+                    }
+                }
+            }
+        }
+    }
+
+    fn resume(&self) -> Option<(u64, Vec<u8>)> {
+        match self.phase {
+            Phase::Header { .. } => Some((self.input.offset(), vec![0])),
+            Phase::Body if self.boundary => {
+                let state = self.state.block_boundary_state()?;
+                let mut out = vec![1, state.num_bits, state.bit_buf];
+                out.extend_from_slice(&self.crc.clone().finalize().to_be_bytes());
+                out.extend_from_slice(&self.len.to_be_bytes());
+                out.extend_from_slice(&self.window());
+                Some((self.input.offset(), out))
+            }
+            Phase::Body | Phase::Ended => None,
+        }
+    }
+
+    fn taken(&self) -> u64 {
+        self.input.offset()
+    }
+}
+
+/// Bytes that are stored as they are, and a checksum over all of them: a member of a zip archive.
+pub(super) struct Stored {
+    input: Input,
+    crc: Hasher,
+    len: u64,
+    expect: (u32, u64),
+    since_point: u64,
+}
+
+impl Stored {
+    pub(super) fn new(source: Arc<dyn Source>, crc: u32, size: u64) -> Self {
+        Self { input: Input::new(source, 0), crc: Hasher::new(), len: 0, expect: (crc, size), since_point: 0 }
+    }
+
+    pub(super) fn at(
+        source: Arc<dyn Source>,
+        expect: (u32, u64),
+        input: u64,
+        state: &[u8],
+    ) -> Result<Self, UnpackError> {
+        let crc = Fields(state).u32().ok_or_else(|| bad_point(&source.name(), input))?;
+        let crc = Hasher::new_with_initial_len(crc, input);
+        Ok(Self { input: Input::new(source, input), crc, len: input, expect, since_point: 0 })
+    }
+}
+
+impl Decoder for Stored {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
+        if self.since_point >= SPACING {
+            self.since_point = 0;
+        }
+        let out = self.input.peek()?.to_vec();
+        if out.is_empty() {
+            if self.crc.clone().finalize() != self.expect.0 || self.len != self.expect.1 {
+                return Err(self
+                    .input
+                    .damaged("its checksum is wrong: bytes before it are not those that were packed"));
+            }
+            return Ok(None);
+        }
+        self.input.consume(out.len());
+        self.crc.update(&out);
+        self.len = self.len.saturating_add(out.len() as u64);
+        self.since_point = self.since_point.saturating_add(out.len() as u64);
+        Ok(Some(out))
+    }
+
+    fn resume(&self) -> Option<(u64, Vec<u8>)> {
+        (self.since_point >= SPACING).then(|| (self.len, self.crc.clone().finalize().to_be_bytes().to_vec()))
+    }
+
+    fn taken(&self) -> u64 {
+        self.input.offset()
+    }
+}

@@ -1,0 +1,40 @@
+//! Rank 5: archives as trees and compressed files as plain bytes. Knows nothing of backups nor of file systems.
+//!
+//! Everything is a [`Source`], random access to bytes: what is to be unpacked, the [`Stream`] that decompressing it gives,
+//! and a member of an [`Archive`]. So nesting is composition. A stream reads on where a reader stopped (a cursor), starts
+//! from seek points where somebody jumps, and keeps what it decoded in the shared block cache; an archive learns its table
+//! of members in one pass that readers need not wait for. What was learnt goes to [`Notes`].
+//!
+//! All of it may wait for the source and for decoding: call it from threads that may.
+
+mod archive;
+mod bits;
+mod bzip2;
+mod cursor;
+mod decoder;
+mod error;
+pub mod fuzz_entry;
+mod gzip;
+mod input;
+mod limits;
+mod links;
+mod notes;
+mod points;
+mod recognise;
+mod source;
+mod stream;
+mod table;
+mod tar;
+mod workers;
+mod xz;
+mod zip;
+mod zstd;
+
+pub use archive::{Archive, Progress, dir_mode};
+pub use error::UnpackError;
+pub use limits::Limits;
+pub use notes::{MemoryNotes, Notes};
+pub use recognise::{Container, Kind, SUFFIXES, Shape, confirm, shape_of};
+pub use source::{Bytes, Source};
+pub use stream::{Codec, Stream, Unpacker};
+pub use table::{Data, Entry, Node, NodeKey, Table};

@@ -1,0 +1,446 @@
+//! A decompressed stream as a source: cursors, seek points, and blocks in the shared cache.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use super::bzip2::Bunzip;
+use super::cursor::{Cursor, Step};
+use super::decoder::{Decoder, Point};
+use super::error::UnpackError;
+use super::gzip::{Inflater, Stored, Wrapper};
+use super::limits::Limits;
+use super::notes::Notes;
+use super::points::Points;
+use super::source::Source;
+use super::workers::Workers;
+use super::xz::{self, Unxz};
+use super::zstd::Unzstd;
+use crate::cache::{BLOCK_BYTES, BlockCache, CacheConfig};
+use crate::storage::sync::lock;
+
+/// Live decoders of one stream.
+const CURSORS: usize = 4;
+/// Blocks that a cursor gave last, kept for readers whose reads come out of order.
+const WINDOW: usize = 4;
+/// A cursor that has so many bytes to go is still preferred to a new one at a seek point.
+const RESTART: u64 = 4 << 20;
+
+/// How a stream is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// Gzip, any number of members.
+    Gzip,
+    /// bzip2, any number of streams.
+    Bzip2,
+    /// xz, any number of streams.
+    Xz,
+    /// zstd, any number of frames.
+    Zstd,
+    /// A zip member's deflate data, with its checksum and length.
+    Deflate {
+        /// CRC-32 of the content.
+        crc: u32,
+        /// Length of the content in bytes.
+        size: u64,
+    },
+    /// A zip member that is stored as it is, with its checksum and length.
+    Stored {
+        /// CRC-32 of the content.
+        crc: u32,
+        /// Length of the content in bytes.
+        size: u64,
+    },
+}
+
+impl Codec {
+    fn tag(self) -> &'static [u8] {
+        match self {
+            Self::Gzip => b"\0gzip",
+            Self::Bzip2 => b"\0bzip2",
+            Self::Xz => b"\0xz",
+            Self::Zstd => b"\0zstd",
+            Self::Deflate { .. } => b"\0deflate",
+            Self::Stored { .. } => b"\0stored",
+        }
+    }
+}
+
+/// What all streams and archives share: cache, threads, bounds, notes.
+#[derive(Debug)]
+pub struct Unpacker {
+    cache: BlockCache<(u64, u64)>,
+    pub(super) workers: Arc<Workers>,
+    pub(super) limits: Limits,
+    pub(super) notes: Arc<dyn Notes>,
+    next: AtomicU64,
+}
+
+impl Unpacker {
+    /// An unpacker that keeps decoded blocks as `cache` says.
+    pub fn new(cache: CacheConfig, limits: Limits, notes: Arc<dyn Notes>) -> Arc<Self> {
+        let (cache, workers) = (BlockCache::new(cache), Arc::new(Workers::new()));
+        Arc::new(Self { cache, workers, limits, notes, next: AtomicU64::new(0) })
+    }
+
+    /// The bounds it keeps to.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+/// The decompressed bytes of a source.
+#[derive(Debug)]
+pub struct Stream {
+    unpacker: Arc<Unpacker>,
+    source: Arc<dyn Source>,
+    codec: Codec,
+    id: u64,
+    state: Mutex<State>,
+    wake: Condvar,
+    /// Blocks of an xz file, once somebody jumped.
+    blocks: OnceLock<Option<Arc<[xz::Block]>>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: Vec<Slot>,
+    points: Points,
+    len: Option<u64>,
+    /// The last block, kept for readers whose reads come out of order: its cursor is gone.
+    last: Option<(u64, Arc<[u8]>)>,
+    ticks: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: u64,
+    /// The block its cursor gives next.
+    next: u64,
+    /// `None` while somebody runs it.
+    cursor: Option<Box<Cursor>>,
+    recent: VecDeque<(u64, Arc<[u8]>)>,
+    used: u64,
+}
+
+enum Claim {
+    Found(Arc<[u8]>),
+    BeyondTheEnd,
+    Again,
+    Run(u64, Start),
+}
+
+enum Start {
+    Cursor(Box<Cursor>),
+    Point(Option<Point>),
+}
+
+impl Stream {
+    /// The stream that decompressing `source` gives.
+    pub fn new(unpacker: &Arc<Unpacker>, source: Arc<dyn Source>, codec: Codec) -> Arc<Self> {
+        let id = unpacker.next.fetch_add(1, Ordering::Relaxed);
+        let unpacker = Arc::clone(unpacker);
+        let (state, wake, blocks) = (Mutex::default(), Condvar::new(), OnceLock::new());
+        let this = Self { unpacker, source, codec, id, state, wake, blocks };
+        if let Some((len, points)) =
+            this.notes_key().and_then(|key| this.unpacker.notes.get(&key)).and_then(|n| Points::decode(&n))
+        {
+            let mut state = this.locked();
+            state.len = Some(len);
+            state.points = points;
+        }
+        Arc::new(this)
+    }
+
+    /// Bytes of what it is decompressed from, if that is known without work.
+    pub fn packed_len(&self) -> Option<u64> {
+        self.source.known_len()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn notes_key(&self) -> Option<Vec<u8>> {
+        Some([b"stream\0".as_slice(), &self.identity()?].concat())
+    }
+
+    /// The block of that number; `None` behind the end.
+    fn block(&self, index: u64) -> Result<Option<Arc<[u8]>>, UnpackError> {
+        let deadline = Instant::now().checked_add(self.unpacker.limits.patience);
+        loop {
+            if let Some(block) = self.unpacker.cache.get(&(self.id, index)) {
+                return Ok(Some(block));
+            }
+            self.find_blocks(index)?;
+            match self.claim(index, deadline)? {
+                Claim::Found(block) => return Ok(Some(block)),
+                Claim::BeyondTheEnd => return Ok(None),
+                Claim::Again => {}
+                Claim::Run(slot, start) => return self.run(slot, start, index),
+            }
+        }
+    }
+
+    /// Reads the list of an xz file's blocks when somebody jumps, where that costs no decoding.
+    fn find_blocks(&self, index: u64) -> Result<(), UnpackError> {
+        if self.codec != Codec::Xz || self.blocks.get().is_some() {
+            return Ok(());
+        }
+        let Some(len) = self.source.known_len() else { return Ok(()) };
+        let near = |slot: &Slot| slot.next <= index && index - slot.next < 64;
+        let sequential = index < 64 || self.locked().slots.iter().any(near);
+        if !sequential {
+            self.load_blocks(len)?;
+        }
+        Ok(())
+    }
+
+    fn load_blocks(&self, len: u64) -> Result<Option<Arc<[xz::Block]>>, UnpackError> {
+        if let Some(known) = self.blocks.get() {
+            return Ok(known.clone());
+        }
+        let found = xz::blocks(&*self.source, len)?.map(Arc::from);
+        Ok(self.blocks.get_or_init(|| found).clone())
+    }
+
+    /// What to do for a block that is not in the cache: wait for a cursor that comes by, take one, or make one.
+    fn claim(&self, index: u64, deadline: Option<Instant>) -> Result<Claim, UnpackError> {
+        let mut state = self.locked();
+        let offset = index.saturating_mul(BLOCK_BYTES as u64);
+        if state.len.is_some_and(|len| offset >= len) {
+            return Ok(Claim::BeyondTheEnd);
+        }
+        let recent = state.slots.iter().flat_map(|s| &s.recent).chain(&state.last).find(|(i, _)| *i == index);
+        if let Some((_, block)) = recent {
+            return Ok(Claim::Found(Arc::clone(block)));
+        }
+        state.ticks += 1;
+        let ticks = state.ticks;
+        let point = self.point_before(&state, offset);
+        let from_point = offset - point.as_ref().map_or(0, |p| p.out);
+        let nearest = state.slots.iter_mut().filter(|s| s.next <= index).max_by_key(|s| s.next);
+        if let Some(slot) = nearest
+            && (index - slot.next).saturating_mul(BLOCK_BYTES as u64) <= from_point.saturating_add(RESTART)
+        {
+            if let Some(cursor) = slot.cursor.take() {
+                slot.used = ticks;
+                return Ok(Claim::Run(slot.id, Start::Cursor(cursor)));
+            }
+            return self.wait(state, deadline);
+        }
+        if state.slots.len() >= CURSORS {
+            let idle = state.slots.iter().enumerate().filter(|(_, s)| s.cursor.is_some());
+            let Some((oldest, _)) = idle.min_by_key(|(_, s)| s.used) else { return self.wait(state, deadline) };
+            let old = state.slots.swap_remove(oldest);
+            drop(state);
+            drop(old);
+            return Ok(Claim::Again);
+        }
+        let next = point.as_ref().map_or(0, |p| p.out.div_ceil(BLOCK_BYTES as u64));
+        state.slots.push(Slot { id: ticks, next, cursor: None, recent: VecDeque::new(), used: ticks });
+        Ok(Claim::Run(ticks, Start::Point(point)))
+    }
+
+    fn point_before(&self, state: &State, offset: u64) -> Option<Point> {
+        match self.blocks.get() {
+            Some(Some(blocks)) => {
+                let block = blocks.partition_point(|b| b.out <= offset).checked_sub(1)?;
+                let out = blocks.get(block)?.out;
+                Some(Point { out, input: block as u64, state: Arc::from([]) })
+            }
+            _ => state.points.before(offset).cloned(),
+        }
+    }
+
+    fn wait(&self, state: MutexGuard<'_, State>, deadline: Option<Instant>) -> Result<Claim, UnpackError> {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match left {
+            Some(left) if left.is_zero() => Err(UnpackError::Deadline { object: self.name() }),
+            Some(left) => {
+                drop(self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner));
+                Ok(Claim::Again)
+            }
+            None => {
+                drop(self.wake.wait(state).unwrap_or_else(PoisonError::into_inner));
+                Ok(Claim::Again)
+            }
+        }
+    }
+
+    /// Runs a cursor until it has given block `index`.
+    fn run(&self, slot: u64, start: Start, index: u64) -> Result<Option<Arc<[u8]>>, UnpackError> {
+        // Takes the slot away if the decoder fails or panics, so that nobody waits for it.
+        let mut running = Running { stream: self, slot, cursor: None };
+        let mut cursor = match start {
+            Start::Cursor(cursor) => cursor,
+            Start::Point(point) => {
+                let out = point.as_ref().map_or(0, |p| p.out);
+                let decoder = self.decoder(point)?;
+                Box::new(Cursor::new(decoder, self.source.name(), self.unpacker.limits, out))
+            }
+        };
+        loop {
+            let number = cursor.next();
+            let step = cursor.advance(|point| self.locked().points.add(point))?;
+            let (block, ended) = match step {
+                Step::Block(block) => (block, false),
+                Step::Last(block) => (block, true),
+            };
+            if !block.is_empty() {
+                self.unpacker.cache.insert((self.id, number), Arc::clone(&block));
+            }
+            if ended {
+                self.locked().last = Some((number, Arc::clone(&block))).filter(|(_, block)| !block.is_empty());
+                self.learn_len(cursor.len());
+                return Ok(Some(block).filter(|block| number == index && !block.is_empty()));
+            }
+            self.passed(slot, number, &block);
+            if number >= index {
+                running.cursor = Some(cursor);
+                return Ok(Some(block));
+            }
+        }
+    }
+
+    fn passed(&self, slot: u64, number: u64, block: &Arc<[u8]>) {
+        let mut state = self.locked();
+        if let Some(slot) = state.slots.iter_mut().find(|s| s.id == slot) {
+            slot.next = number.saturating_add(1);
+            if slot.recent.len() >= WINDOW {
+                slot.recent.pop_front();
+            }
+            slot.recent.push_back((number, Arc::clone(block)));
+        }
+        drop(state);
+        self.wake.notify_all();
+    }
+
+    fn learn_len(&self, len: u64) {
+        let notes = {
+            let mut state = self.locked();
+            if state.len.replace(len).is_some() {
+                return;
+            }
+            match self.codec {
+                // These points hold decompressed bytes, which do not belong into notes: they may go to the disk in the clear.
+                Codec::Gzip | Codec::Deflate { .. } => Points::default().encode(len),
+                Codec::Bzip2 | Codec::Xz | Codec::Zstd | Codec::Stored { .. } => state.points.encode(len),
+            }
+        };
+        if let Some(key) = self.notes_key() {
+            self.unpacker.notes.put(&key, &notes);
+        }
+    }
+
+    fn decoder(&self, point: Option<Point>) -> Result<Box<dyn Decoder>, UnpackError> {
+        let source = Arc::clone(&self.source);
+        let workers = Arc::clone(&self.unpacker.workers);
+        let limits = self.unpacker.limits;
+        let wrapper = match self.codec {
+            Codec::Deflate { crc, size } => Wrapper::Zip { crc, size },
+            _ => Wrapper::Gzip,
+        };
+        Ok(match (self.codec, point) {
+            (Codec::Gzip | Codec::Deflate { .. }, None) => Box::new(Inflater::new(source, wrapper)),
+            (Codec::Gzip | Codec::Deflate { .. }, Some(p)) => {
+                Box::new(Inflater::at(source, wrapper, p.input, &p.state)?)
+            }
+            (Codec::Bzip2, None) => Box::new(Bunzip::new(source, workers)),
+            (Codec::Bzip2, Some(p)) => Box::new(Bunzip::at(source, workers, p.input, &p.state)?),
+            (Codec::Zstd, point) => Box::new(Unzstd::new(source, point.map_or(0, |p| p.input))?),
+            (Codec::Xz, point) => match (self.blocks.get(), point) {
+                (Some(Some(blocks)), Some(p)) => {
+                    let block = usize::try_from(p.input).unwrap_or(usize::MAX);
+                    Box::new(Unxz::at(source, Arc::clone(blocks), block, limits)?)
+                }
+                _ => Box::new(Unxz::new(source, limits)?),
+            },
+            (Codec::Stored { crc, size }, None) => Box::new(Stored::new(source, crc, size)),
+            (Codec::Stored { crc, size }, Some(p)) => Box::new(Stored::at(source, (crc, size), p.input, &p.state)?),
+        })
+    }
+}
+
+/// A slot whose cursor somebody runs.
+struct Running<'a> {
+    stream: &'a Stream,
+    slot: u64,
+    /// The cursor to put back.
+    cursor: Option<Box<Cursor>>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let cursor = self.cursor.take();
+        let mut state = self.stream.locked();
+        let mut gone = None;
+        if let Some(at) = state.slots.iter().position(|s| s.id == self.slot) {
+            match (cursor, state.slots.get_mut(at)) {
+                (Some(cursor), Some(slot)) => slot.cursor = Some(cursor),
+                _ => gone = Some(state.slots.swap_remove(at)),
+            }
+        }
+        drop(state);
+        drop(gone);
+        self.stream.wake.notify_all();
+    }
+}
+
+impl Source for Stream {
+    fn name(&self) -> Arc<str> {
+        self.source.name()
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
+        let mut out = Vec::with_capacity(len.min(4 << 20));
+        while out.len() < len {
+            let at = offset.saturating_add(out.len() as u64);
+            let Some(block) = self.block(at / BLOCK_BYTES as u64)? else { break };
+            let skip = usize::try_from(at % BLOCK_BYTES as u64).unwrap_or(0);
+            let bytes = block.get(skip..).unwrap_or(&[]);
+            let bytes = bytes.get(..len - out.len()).unwrap_or(bytes);
+            out.extend_from_slice(bytes);
+            if block.len() < BLOCK_BYTES {
+                break;
+            }
+        }
+        Ok(out)
+    }
+
+    fn known_len(&self) -> Option<u64> {
+        match self.codec {
+            Codec::Deflate { size, .. } | Codec::Stored { size, .. } => Some(size),
+            Codec::Gzip | Codec::Bzip2 | Codec::Xz | Codec::Zstd => self.locked().len,
+        }
+    }
+
+    fn len(&self) -> Result<u64, UnpackError> {
+        if let Some(len) = self.known_len() {
+            return Ok(len);
+        }
+        if self.codec == Codec::Xz
+            && let Some(packed) = self.source.known_len()
+            && let Some(blocks) = self.load_blocks(packed)?
+        {
+            let len = blocks.last().map_or(0, |last| last.end());
+            self.learn_len(len);
+            return Ok(len);
+        }
+        self.block(u64::MAX)?;
+        self.known_len().ok_or_else(|| UnpackError::Deadline { object: self.name() })
+    }
+
+    fn identity(&self) -> Option<Arc<[u8]>> {
+        Some([&self.source.identity()?[..], self.codec.tag()].concat().into())
+    }
+
+    fn verified_early(&self) -> bool {
+        self.codec == Codec::Bzip2 && self.source.verified_early()
+    }
+}
+
+#[cfg(test)]
+#[path = "stream/tests.rs"]
+mod tests;

@@ -1,0 +1,275 @@
+//! xz streams one after the other. Seek points are blocks, which the index at a stream's end lists; a block is decoded as a
+//! stream of its own made for the library.
+
+use std::sync::Arc;
+
+use liblzma::stream::{Action, CONCATENATED, Error, Status, Stream, TELL_UNSUPPORTED_CHECK};
+
+use super::decoder::{Decoder, Fields, bad_point};
+use super::error::UnpackError;
+use super::input::Input;
+use super::limits::Limits;
+use super::source::{Pieces, Source};
+
+/// Bytes decoded at a time.
+const STEP: usize = 256 << 10;
+/// Most bytes of an index.
+const INDEX: u64 = 8 << 20;
+const HEADER: u64 = 12;
+
+/// A block of an xz file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Where it begins in the file.
+    pub(super) at: u64,
+    /// Its length without padding.
+    unpadded: u64,
+    /// Where its content begins.
+    pub(super) out: u64,
+    /// Length of its content.
+    len: u64,
+    /// The flags of its stream's header: which checksum it has.
+    flags: [u8; 2],
+}
+
+impl Block {
+    /// Where its content ends.
+    pub(super) fn end(&self) -> u64 {
+        self.out.saturating_add(self.len)
+    }
+}
+
+pub(super) struct Unxz {
+    input: Input,
+    library: Stream,
+    ended: bool,
+    /// Behind the last byte of this decoder's input: the rest of the file, where it decodes a single block.
+    rest: Option<(Arc<dyn Source>, Arc<[Block]>, usize)>,
+    limits: Limits,
+    tail: Vec<u8>,
+}
+
+impl Unxz {
+    pub(super) fn new(source: Arc<dyn Source>, limits: Limits) -> Result<Self, UnpackError> {
+        let library = library(&source.name(), limits)?;
+        Ok(Self { input: Input::new(source, 0), library, ended: false, rest: None, limits, tail: Vec::new() })
+    }
+
+    /// A decoder from block `index` of `blocks` on.
+    pub(super) fn at(
+        source: Arc<dyn Source>,
+        blocks: Arc<[Block]>,
+        index: usize,
+        limits: Limits,
+    ) -> Result<Self, UnpackError> {
+        let name = source.name();
+        let block = blocks.get(index).ok_or_else(|| bad_point(&name, 0))?;
+        let padded = block.unpadded.next_multiple_of(4);
+        let body = Pieces::range(Arc::clone(&name), Arc::clone(&source), block.at, padded);
+        let mut library = library(&name, limits)?;
+        let mut head = b"\xfd7zXZ\0".to_vec();
+        head.extend_from_slice(&block.flags);
+        head.extend_from_slice(&crc32fast::hash(&block.flags).to_le_bytes());
+        library
+            .process(&head, &mut [], Action::Run)
+            .map_err(|e| UnpackError::damaged(&name, block.at, e.to_string()))?;
+        let tail = footer(block);
+        Ok(Self {
+            input: Input::new(Arc::new(body), 0),
+            library,
+            ended: false,
+            rest: Some((source, blocks, index)),
+            limits,
+            tail,
+        })
+    }
+
+    fn refuse(&self, error: &Error) -> UnpackError {
+        let name = self.input.name();
+        match error {
+            Error::MemLimit | Error::Mem => {
+                let most = self.limits.memory;
+                UnpackError::limit(&name, format!("its decoder needs more than {most} bytes of memory"))
+            }
+            Error::Options | Error::UnsupportedCheck => {
+                UnpackError::unsupported(&name, "a form of xz that the library does not know")
+            }
+            Error::Format => self.input.damaged("it is no xz file, or garbage follows its end"),
+            _ => self.input.damaged("its xz data or a checksum in it is wrong"),
+        }
+    }
+}
+
+fn library(name: &Arc<str>, limits: Limits) -> Result<Stream, UnpackError> {
+    Stream::new_stream_decoder(limits.memory, CONCATENATED | TELL_UNSUPPORTED_CHECK)
+        .map_err(|e| UnpackError::unsupported(name, format!("xz: {e}")))
+}
+
+impl Decoder for Unxz {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
+        let mut out = Vec::with_capacity(STEP);
+        while out.is_empty() {
+            if self.ended {
+                let Some((source, blocks, index)) = self.rest.take() else { return Ok(None) };
+                if index + 1 >= blocks.len() {
+                    return Ok(None);
+                }
+                *self = Self::at(source, blocks, index + 1, self.limits)?;
+            }
+            let tail = self.input.at_end()? && !self.tail.is_empty();
+            let bytes = if tail { self.tail.as_slice() } else { self.input.peek()? };
+            let empty = bytes.is_empty();
+            // The library is told of the end with no bytes left, so that it tells a cut file from a whole one.
+            let action = if empty { Action::Finish } else { Action::Run };
+            let before = self.library.total_in();
+            let status = self.library.process_vec(bytes, &mut out, action);
+            let taken = usize::try_from(self.library.total_in().saturating_sub(before)).unwrap_or(usize::MAX);
+            if tail {
+                self.tail.drain(..taken.min(self.tail.len()));
+            } else {
+                self.input.consume(taken);
+            }
+            match status {
+                Ok(Status::StreamEnd) => self.ended = true,
+                Ok(Status::Ok | Status::GetCheck) => {}
+                Ok(Status::MemNeeded) if empty => return Err(self.input.damaged("it ends before its end")),
+                Ok(Status::MemNeeded) => {}
+                Err(error) => return Err(self.refuse(&error)),
+            }
+        }
+        Ok(Some(out))
+    }
+
+    fn resume(&self) -> Option<(u64, Vec<u8>)> {
+        None
+    }
+
+    fn taken(&self) -> u64 {
+        self.input.offset()
+    }
+}
+
+/// Index and footer of a stream with nothing but `block`.
+fn footer(block: &Block) -> Vec<u8> {
+    let mut out = vec![0, 1];
+    put_number(&mut out, block.unpadded);
+    put_number(&mut out, block.len);
+    out.resize(out.len().next_multiple_of(4), 0);
+    let crc = crc32fast::hash(&out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    let words = u32::try_from(out.len() / 4).unwrap_or(1).saturating_sub(1);
+    let mut tail = words.to_le_bytes().to_vec();
+    tail.extend_from_slice(&block.flags);
+    out.extend_from_slice(&crc32fast::hash(&tail).to_le_bytes());
+    out.extend_from_slice(&tail);
+    out.extend_from_slice(b"YZ");
+    out
+}
+
+/// The blocks of an xz file by the indexes at its streams' ends; `None` if they do not fit what the file says elsewhere:
+/// then it has to be decoded from the start, which finds what is wrong.
+pub(super) fn blocks(source: &dyn Source, len: u64) -> Result<Option<Vec<Block>>, UnpackError> {
+    let mut streams = Vec::new();
+    let mut end = len;
+    while end > 0 {
+        let Some((start, blocks)) = stream_before(source, end)? else { return Ok(None) };
+        streams.push(blocks);
+        end = start;
+        if streams.len() > 4096 {
+            return Ok(None);
+        }
+    }
+    if streams.is_empty() {
+        return Ok(None);
+    }
+    let mut out = Vec::new();
+    let mut at = 0_u64;
+    for mut block in streams.into_iter().rev().flatten() {
+        block.out = at;
+        let Some(next) = at.checked_add(block.len) else { return Ok(None) };
+        at = next;
+        out.push(block);
+    }
+    Ok(Some(out))
+}
+
+/// Where the stream begins that ends, with padding, before `end`, and its blocks.
+fn stream_before(source: &dyn Source, mut end: u64) -> Result<Option<(u64, Vec<Block>)>, UnpackError> {
+    let footer = loop {
+        let Some(at) = end.checked_sub(HEADER) else { return Ok(None) };
+        let bytes = source.read_at(at, 12)?;
+        match bytes.last_chunk::<4>() {
+            Some([0, 0, 0, 0]) => end = end.saturating_sub(4),
+            _ => break bytes,
+        }
+    };
+    let [c0, c1, c2, c3, s0, s1, s2, s3, f0, f1, b'Y', b'Z'] = *footer else { return Ok(None) };
+    if crc32fast::hash(&[s0, s1, s2, s3, f0, f1]) != u32::from_le_bytes([c0, c1, c2, c3]) {
+        return Ok(None);
+    }
+    let size = (u64::from(u32::from_le_bytes([s0, s1, s2, s3])) + 1) * 4;
+    let Some(index_at) = end.checked_sub(HEADER + size).filter(|_| size <= INDEX) else { return Ok(None) };
+    let index = source.read_at(index_at, usize::try_from(size).unwrap_or(0))?;
+    let Some(mut records) = parse_index(&index) else { return Ok(None) };
+    let total = records.iter().try_fold(0_u64, |sum, r| sum.checked_add(r.unpadded.checked_next_multiple_of(4)?));
+    let Some(first) = total.and_then(|total| index_at.checked_sub(total)) else { return Ok(None) };
+    let Some(start) = first.checked_sub(HEADER) else { return Ok(None) };
+    let head = source.read_at(start, 12)?;
+    if head.get(..8) != Some(&[0xfd, b'7', b'z', b'X', b'Z', 0, f0, f1]) {
+        return Ok(None);
+    }
+    let mut at = first;
+    for record in &mut records {
+        record.at = at;
+        record.flags = [f0, f1];
+        at = at.saturating_add(record.unpadded.next_multiple_of(4));
+    }
+    Ok(Some((start, records)))
+}
+
+/// The records of an index, which place nothing yet.
+pub(super) fn parse_index(index: &[u8]) -> Option<Vec<Block>> {
+    let (body, crc) = index.split_last_chunk::<4>()?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let mut fields = Fields(body);
+    if fields.u8()? != 0 {
+        return None;
+    }
+    let count = number(&mut fields)?;
+    // A record has at least two bytes.
+    if count > body.len() as u64 / 2 {
+        return None;
+    }
+    let mut out = Vec::new();
+    for _ in 0..count {
+        let (unpadded, len) = (number(&mut fields)?, number(&mut fields)?);
+        if unpadded < 5 {
+            return None;
+        }
+        out.push(Block { at: 0, unpadded, out: 0, len, flags: [0; 2] });
+    }
+    (fields.0.len() < 4 && fields.0.iter().all(|&b| b == 0)).then_some(out)
+}
+
+/// A number of 7 bits a byte, the lowest first, at most 63 bits.
+fn number(fields: &mut Fields<'_>) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..63).step_by(7) {
+        let byte = fields.u8()?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return (byte != 0 || shift == 0).then_some(value);
+        }
+    }
+    None
+}
+
+fn put_number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(u8::try_from(value & 0x7f).unwrap_or(0) | 0x80);
+        value >>= 7;
+    }
+    out.push(u8::try_from(value).unwrap_or(0));
+}

@@ -1,0 +1,79 @@
+//! zstd frames one after the other. Seek points are the ends of frames.
+
+use std::sync::Arc;
+
+use ::zstd::stream::raw::{Decoder as Library, InBuffer, Operation, OutBuffer};
+
+use super::decoder::Decoder;
+use super::error::UnpackError;
+use super::input::Input;
+use super::source::Source;
+
+/// Bytes decoded at a time.
+const STEP: usize = 256 << 10;
+
+pub(super) struct Unzstd {
+    input: Input,
+    library: Library<'static>,
+    /// Between frames.
+    between: bool,
+    first: bool,
+}
+
+impl Unzstd {
+    pub(super) fn new(source: Arc<dyn Source>, input: u64) -> Result<Self, UnpackError> {
+        let name = source.name();
+        let library = Library::new().map_err(|e| UnpackError::unsupported(&name, format!("zstd: {e}")))?;
+        Ok(Self { input: Input::new(source, input), library, between: true, first: input == 0 })
+    }
+}
+
+impl Decoder for Unzstd {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
+        let mut out = vec![0; STEP];
+        let mut made = 0;
+        while made < STEP {
+            let (name, offset) = (self.input.name(), self.input.offset());
+            let bytes = self.input.peek()?;
+            if bytes.is_empty() && self.between {
+                if self.first {
+                    return Err(UnpackError::damaged(&name, offset, "it is empty, and no zstd file"));
+                }
+                break;
+            }
+            let empty = bytes.is_empty();
+            let mut from = InBuffer::around(bytes);
+            let room = out.get_mut(made..).unwrap_or(&mut []);
+            let mut to = OutBuffer::around(room);
+            let hint = self.library.run(&mut from, &mut to);
+            let (taken, given) = (from.pos(), to.pos());
+            let hint = hint.map_err(|e| {
+                let error = e.to_string();
+                if error.contains("Frame requires too much memory") {
+                    return UnpackError::unsupported(&name, "zstd with a window of more than 128 MiB");
+                }
+                UnpackError::damaged(&name, offset, format!("zstd: {error}"))
+            })?;
+            self.input.consume(taken);
+            made += given;
+            self.first = false;
+            self.between = hint == 0;
+            if self.between && made > 0 {
+                break;
+            }
+            if empty && given == 0 && !self.between {
+                return Err(UnpackError::damaged(&name, offset, "it ends before its end"));
+            }
+        }
+        out.truncate(made);
+        Ok(Some(out).filter(|out| !out.is_empty()))
+    }
+
+    fn resume(&self) -> Option<(u64, Vec<u8>)> {
+        self.between.then(|| (self.input.offset(), Vec::new()))
+    }
+
+    fn taken(&self) -> u64 {
+        self.input.offset()
+    }
+}

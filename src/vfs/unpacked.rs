@@ -1,0 +1,339 @@
+//! `unpacked/`: the trees of `snapshots/` once more, with archives as directories and compressed files as plain files.
+//!
+//! It lies over another file system and knows it by its operations only. Nothing is unpacked before somebody looks inside.
+//! What needs an archive or decompression is answered from threads that may wait.
+
+mod content;
+mod entered;
+mod members;
+mod names;
+mod serve;
+mod spaces;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::error::FsError;
+use super::ops::{Attr, DirEntry, FileSystem, Ino, NodeKind, ROOT_INO, Wait};
+use super::owners::{OwnerOptions, Owners};
+use crate::storage::sync::lock;
+use crate::types::ErrorClass;
+use crate::unpack::{Kind, NodeKey, Unpacker, shape_of};
+
+use content::{Kept, Open};
+use entered::{Candidate, failed};
+use names::Found;
+use spaces::{Place, Spaces, TOP_INO};
+
+/// Its name at the root.
+const NAME: &[u8] = b"unpacked";
+/// Where its listing stands in the root's: behind everything else.
+const ROOT_OFFSET: u64 = 1 << 32;
+/// Size shown for directories, as a disk file system would.
+const DIR_SIZE: u64 = 4096;
+/// What is unpacked never changes.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+/// Entries taken from the file system below at a time.
+const BATCH: usize = 256;
+
+/// A file system with `unpacked/` at its root. See [`FileSystem`].
+pub struct UnpackedFs {
+    below: Arc<dyn FileSystem>,
+    unpacker: Arc<Unpacker>,
+    owners: Owners,
+    spaces: Spaces,
+    /// Files that may be unpacked, by their numbers here, as they were met.
+    candidates: Mutex<HashMap<Ino, Arc<Candidate>>>,
+    handles: Mutex<HashMap<u64, Arc<Open>>>,
+    next_handle: AtomicU64,
+    /// Open handles of files whose size or end is not known yet, by their numbers.
+    streaming: Mutex<HashMap<Ino, u32>>,
+    kept: Mutex<Kept>,
+}
+
+impl std::fmt::Debug for UnpackedFs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UnpackedFs").field("spaces", &self.spaces).finish_non_exhaustive()
+    }
+}
+
+fn not_at_hand() -> FsError {
+    FsError::WouldBlock
+}
+
+impl UnpackedFs {
+    /// `below`, whose root has `snapshots` and `latest`, with `unpacked` beside them. Owners of members are shown as
+    /// `owners` says.
+    pub fn new(below: Arc<dyn FileSystem>, unpacker: Arc<Unpacker>, owners: OwnerOptions) -> Self {
+        Self {
+            below,
+            unpacker,
+            owners: Owners::new(owners),
+            spaces: Spaces::new(),
+            candidates: Mutex::default(),
+            handles: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            streaming: Mutex::default(),
+            kept: Mutex::default(),
+        }
+    }
+
+    fn place(&self, ino: Ino) -> Result<Option<Place>, FsError> {
+        if !Spaces::is_ours(ino) {
+            return Ok(None);
+        }
+        self.spaces.resolve(ino).map(Some).ok_or_else(FsError::not_found)
+    }
+
+    /// The attributes of an inode below, under its number here.
+    fn mirrored(&self, attr: Attr) -> Result<Attr, FsError> {
+        Ok(Attr { ino: self.mirror(attr.ino)?, ..attr })
+    }
+
+    fn mirror(&self, below: Ino) -> Result<Ino, FsError> {
+        let full = || FsError::failed(ErrorClass::Unsupported, "too many snapshots and archives were looked into");
+        self.spaces.mirror(below).ok_or_else(full)
+    }
+
+    fn known_candidate(&self, ino: Ino) -> Option<Arc<Candidate>> {
+        lock(&self.candidates).get(&ino).map(Arc::clone)
+    }
+
+    /// The candidate of that number, made if it was not met before.
+    fn candidate(&self, ino: Ino, kind: Kind, name: &[u8], attr: Attr) -> Arc<Candidate> {
+        let mut candidates = lock(&self.candidates);
+        let made = || {
+            let (confirmed, stream, size) = Default::default();
+            Arc::new(Candidate { kind, name: name.to_vec(), attr, confirmed, stream, size })
+        };
+        Arc::clone(candidates.entry(ino).or_insert_with(made))
+    }
+
+    fn snapshots(&self, wait: Wait) -> Result<Ino, FsError> {
+        Ok(self.below.lookup(ROOT_INO, b"snapshots", wait)?.ino)
+    }
+
+    /// Attributes of `unpacked/` itself: those of `snapshots/`.
+    fn top_attr(&self, wait: Wait) -> Result<Attr, FsError> {
+        let attr = self.below.lookup(ROOT_INO, b"snapshots", wait)?;
+        Ok(Attr { ino: TOP_INO, ..attr })
+    }
+
+    /// Where `unpacked/latest` leads while it mirrors the link `below`.
+    fn latest_target(&self, below: Ino, wait: Wait) -> Result<Vec<u8>, FsError> {
+        let target = self.below.readlink(below, wait)?;
+        Ok(target.strip_prefix(b"snapshots/").map_or_else(|| target.clone(), <[u8]>::to_vec))
+    }
+
+    fn latest_attr(&self, wait: Wait) -> Result<Attr, FsError> {
+        self.link_attr(self.below.lookup(ROOT_INO, b"latest", wait)?, wait)
+    }
+
+    fn link_attr(&self, below: Attr, wait: Wait) -> Result<Attr, FsError> {
+        let size = self.latest_target(below.ino, wait)?.len() as u64;
+        Ok(Attr { ino: self.spaces.latest(below.ino), size, ..below })
+    }
+
+    /// A name in a directory of a snapshot.
+    fn look_up_mirror(&self, dir: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+        let met = Met::new(&*self.below, dir, wait);
+        let found = names::resolve(name, &|n| met.has(n));
+        met.check()?;
+        let found = found.ok_or_else(FsError::not_found)?;
+        let stored = match &found {
+            Found::Unpacked(stored) => stored.as_slice(),
+            Found::Itself | Found::OnlyIfPlain => name,
+        };
+        let attr = self.mirrored(self.below.lookup(dir, stored, wait)?)?;
+        let Some(shape) = shape_of(stored).filter(|_| attr.kind == NodeKind::File) else { return Ok(attr) };
+        let candidate = self.candidate(attr.ino, shape.kind, name, attr);
+        match (self.is_kept(attr.ino, &candidate, wait)?, found) {
+            (true, Found::OnlyIfPlain) => Err(FsError::not_found()),
+            (true, _) => self.unpacked_attr(attr.ino, &candidate),
+            (false, _) => Ok(attr),
+        }
+    }
+
+    /// Lists a directory of a snapshot.
+    fn list_mirror(
+        &self,
+        dir: Ino,
+        mut offset: u64,
+        wait: Wait,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        loop {
+            let mut batch: Vec<(Ino, NodeKind, u64, Vec<u8>)> = Vec::new();
+            let listed = self.below.readdir(dir, offset, wait, &mut |entry| {
+                batch.push((entry.ino, entry.kind, entry.next_offset, entry.name.to_vec()));
+                batch.len() < BATCH
+            });
+            let full = batch.len() >= BATCH;
+            for (below, kind, next_offset, name) in batch {
+                let ino = self.mirror(below)?;
+                let met = Met::new(&*self.below, dir, wait);
+                let shown = |name: &[u8]| {
+                    shape_of(name).map_or_else(|| name.to_vec(), |shape| names::shown(&shape, &|n| met.has(n)))
+                };
+                let (kind, name) = self.listed(ino, kind, name, shown);
+                met.check()?;
+                offset = next_offset;
+                if !emit(DirEntry { ino, kind, next_offset, name: &name }) {
+                    return Ok(());
+                }
+            }
+            listed?;
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    fn list_top(&self, offset: u64, wait: Wait, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+        if offset == 0
+            && let Ok(link) = self.below.lookup(ROOT_INO, b"latest", wait)
+        {
+            let latest = DirEntry {
+                ino: self.spaces.latest(link.ino),
+                kind: NodeKind::Symlink,
+                next_offset: 1,
+                name: b"latest",
+            };
+            if !emit(latest) {
+                return Ok(());
+            }
+        }
+        let dir = self.snapshots(wait)?;
+        self.list_mirror(dir, offset.saturating_sub(1), wait, &mut |entry| {
+            emit(DirEntry { next_offset: entry.next_offset.saturating_add(1), ..entry })
+        })
+    }
+
+    fn list_root(&self, offset: u64, wait: Wait, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+        if offset >= ROOT_OFFSET {
+            return Ok(());
+        }
+        let mut stopped = false;
+        self.below.readdir(ROOT_INO, offset, wait, &mut |entry| {
+            stopped = !emit(entry);
+            !stopped
+        })?;
+        if !stopped {
+            emit(DirEntry { ino: TOP_INO, kind: NodeKind::Dir, next_offset: ROOT_OFFSET, name: NAME });
+        }
+        Ok(())
+    }
+
+    /// Attributes of a file that is shown unpacked: a directory, or a file whose size may not be known.
+    fn unpacked_attr(&self, ino: Ino, candidate: &Candidate) -> Result<Attr, FsError> {
+        let stored = candidate.attr;
+        match candidate.kind {
+            Kind::Archive(container) => {
+                let gate = self.gate(ino, container, candidate)?;
+                match gate.live() {
+                    Some(entered) => {
+                        Ok(Attr { entry_ttl: stored.entry_ttl, ..self.member_attr(&gate, &entered, NodeKey::ROOT)? })
+                    }
+                    None => Ok(self.closed_attr(ino, stored)),
+                }
+            }
+            Kind::Compressed(_) => Ok(self.sized(ino, stored, candidate.known_size())),
+        }
+    }
+
+    /// Attributes of an archive's root that nobody looked into: as its file tells them.
+    fn closed_attr(&self, ino: Ino, stored: Attr) -> Attr {
+        let perm = self.owners.mode(crate::unpack::dir_mode(stored.perm));
+        let (size, blocks) = (DIR_SIZE, DIR_SIZE.div_ceil(512));
+        Attr { ino, kind: NodeKind::Dir, perm, nlink: 1, size, blocks, exact: true, attr_ttl: Duration::ZERO, ..stored }
+    }
+
+    fn sized(&self, ino: Ino, stored: Attr, size: Option<u64>) -> Attr {
+        let attr_ttl = if size.is_some() { stored.entry_ttl } else { Duration::ZERO };
+        let (exact, size) = (size.is_some(), size.unwrap_or(0));
+        Attr { ino, size, blocks: size.div_ceil(512), exact, attr_ttl, ..stored }
+    }
+
+    fn get_attr(&self, ino: Ino, place: Place, wait: Wait) -> Result<Attr, FsError> {
+        let candidate = self.known_candidate(ino);
+        let unpacked = candidate.filter(|c| c.confirmed.get() == Some(&true));
+        let streaming = lock(&self.streaming).contains_key(&ino);
+        match (place, unpacked) {
+            (Place::Top, _) => self.top_attr(wait),
+            (Place::Latest(below), _) => self.link_attr(self.below.getattr(below, wait)?, wait),
+            (_, Some(candidate)) if candidate.is_unpacked() && !streaming => self.exact_attr(ino, &candidate, wait),
+            (_, Some(candidate)) => self.unpacked_attr(ino, &candidate),
+            (Place::Mirror(below), None) => self.mirrored(self.below.getattr(below, wait)?),
+            (Place::Member(gate, key), None) => {
+                let entered = self.entered(&gate, wait)?;
+                let is_dir = entered.archive.with_table(|table| table.is_dir(key));
+                if !is_dir && !streaming && !entered.archive.is_settled() {
+                    // A later member of the same name would have another size.
+                    if wait == Wait::Never {
+                        return Err(FsError::WouldBlock);
+                    }
+                    entered.archive.settle().map_err(|e| failed(&e))?;
+                }
+                if wait == Wait::Allowed {
+                    // A table that was dropped is read again up to this node at least.
+                    let known = entered.archive.find(|table| table.node(key).map(|_| ()));
+                    known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
+                } else if entered.archive.with_table(|table| table.node(key).is_none()) {
+                    return Err(FsError::WouldBlock);
+                }
+                self.member_attr(&gate, &entered, key)
+            }
+        }
+    }
+
+    /// The number of the stored directory, or the archive's node, that a place is as a directory.
+    fn as_dir(&self, ino: Ino, place: Place) -> Result<Dir, FsError> {
+        let archive = self.known_candidate(ino).and_then(|c| Some((c.is_archive()?, c)));
+        Ok(match (place, archive) {
+            (Place::Top, _) => Dir::Top,
+            (Place::Latest(_), _) => return Err(FsError::NotDir),
+            (_, Some((container, candidate))) => Dir::Members(self.gate(ino, container, &candidate)?, NodeKey::ROOT),
+            (Place::Mirror(below), None) => Dir::Mirror(below),
+            (Place::Member(gate, key), None) => Dir::Members(gate, key),
+        })
+    }
+}
+
+/// A directory below `unpacked/`.
+enum Dir {
+    Top,
+    Mirror(Ino),
+    Members(Arc<entered::Gate>, NodeKey),
+}
+
+/// What a directory below has, as [`names`] asks for it; a failure that is no answer is kept.
+struct Met<'a> {
+    below: &'a dyn FileSystem,
+    dir: Ino,
+    wait: Wait,
+    failure: RefCell<Option<FsError>>,
+}
+
+impl<'a> Met<'a> {
+    fn new(below: &'a dyn FileSystem, dir: Ino, wait: Wait) -> Self {
+        Self { below, dir, wait, failure: RefCell::default() }
+    }
+
+    fn has(&self, name: &[u8]) -> Option<bool> {
+        match self.below.lookup(self.dir, name, self.wait) {
+            Ok(attr) => Some(attr.kind == NodeKind::File),
+            Err(FsError::Failed { class: ErrorClass::NotFound, .. }) => None,
+            Err(error) => {
+                self.failure.borrow_mut().get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), FsError> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+}

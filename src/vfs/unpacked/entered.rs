@@ -1,0 +1,210 @@
+//! Files below `unpacked/` that may be unpacked, and archives that were entered.
+
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use super::super::error::FsError;
+use super::super::ops::{Attr, FileSystem, Ino, Wait};
+use crate::storage::sync::lock;
+use crate::types::{Classified, EntryKind, EntryMeta};
+use crate::unpack::{Archive, Container, Kind, NodeKey, Source, Stream, UnpackError};
+
+/// A file whose name promises that it can be unpacked.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) kind: Kind,
+    /// The name it was found under.
+    pub(super) name: Vec<u8>,
+    /// Attributes of the stored file.
+    pub(super) attr: Attr,
+    /// Whether its content keeps the promise, once somebody looked.
+    pub(super) confirmed: OnceLock<bool>,
+    /// The decompressed content while it is in use.
+    pub(super) stream: Mutex<Weak<Stream>>,
+    /// Its exact length in bytes, once it was found.
+    pub(super) size: OnceLock<u64>,
+}
+
+impl Candidate {
+    /// Whether it is known to be what its name promises.
+    pub(super) fn is_archive(&self) -> Option<Container> {
+        match self.kind {
+            Kind::Archive(container) if self.confirmed.get() == Some(&true) => Some(container),
+            Kind::Archive(_) | Kind::Compressed(_) => None,
+        }
+    }
+
+    /// Whether it is shown decompressed.
+    pub(super) fn is_unpacked(&self) -> bool {
+        matches!(self.kind, Kind::Compressed(_)) && self.confirmed.get() == Some(&true)
+    }
+}
+
+/// An archive that was entered: what stays when its table was dropped.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// Its space.
+    pub(super) id: u32,
+    /// The number of its file, which is that of its root directory.
+    pub(super) file: Ino,
+    pub(super) container: Container,
+    /// Archives around it, itself included.
+    pub(super) depth: u32,
+    /// What stands for owners and times that it does not tell.
+    pub(super) own: EntryMeta,
+    pub(super) archive: Mutex<Weak<Entered>>,
+}
+
+/// An archive in use.
+#[derive(Debug)]
+pub(super) struct Entered {
+    pub(super) archive: Arc<Archive>,
+    /// The member that it is, in another archive.
+    pub(super) outer: Option<Link>,
+}
+
+/// A member of an archive as it was found.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) entered: Arc<Entered>,
+    pub(super) key: NodeKey,
+    /// Number of the entry that it had then.
+    pub(super) entry: u32,
+    /// The name that it was found under, if that is not its own.
+    pub(super) shown: Option<Vec<u8>>,
+}
+
+impl Link {
+    /// Whether nothing can change it any more, all the way up.
+    pub(super) fn is_settled(&self) -> bool {
+        self.entered.archive.is_settled() && self.entered.outer.as_ref().is_none_or(Self::is_settled)
+    }
+
+    /// Waits until nothing can change it any more, all the way up.
+    ///
+    /// # Errors
+    /// [`UnpackError`] if something else has its name by then, or damage may have touched it.
+    pub(super) fn confirm(&self) -> Result<(), UnpackError> {
+        let archive = &self.entered.archive;
+        archive.confirm_end(self.key, self.entry)?;
+        let still_shown = archive.with_table(|table| match (&self.shown, table.node(self.key)) {
+            (Some(shown), Some(node)) => super::members::shown_in(table, node.parent, &node.name) == *shown,
+            _ => true,
+        });
+        if !still_shown {
+            return Err(UnpackError::Replaced { object: archive.path(self.key) });
+        }
+        self.entered.outer.as_ref().map_or(Ok(()), Self::confirm)
+    }
+}
+
+/// A regular file of the file system below, open as long as this lives.
+pub(super) struct Stored {
+    below: Arc<dyn FileSystem>,
+    ino: Ino,
+    handle: u64,
+    size: u64,
+    name: Arc<str>,
+    identity: Option<Arc<[u8]>>,
+}
+
+impl Stored {
+    /// Opens it, which finds its exact size.
+    pub(super) fn open(below: &Arc<dyn FileSystem>, ino: Ino) -> Result<Self, FsError> {
+        let attr = below.getattr(ino, Wait::Allowed)?;
+        let handle = below.open(ino, Wait::Allowed)?.handle;
+        let name: Arc<str> = below.path(ino).unwrap_or_else(|| format!("inode {ino}")).into();
+        // The set that holds a version and the path name its content for good.
+        let set = below.getxattr(ino, b"user.dupfs.set", Wait::Allowed)?;
+        let tell = |set: Vec<u8>| {
+            let path = name.split_once('/').map_or(&*name, |(_, path)| path);
+            [&set[..], b"\0", path.as_bytes(), &attr.size.to_be_bytes(), &attr.mtime.to_be_bytes()].concat().into()
+        };
+        let identity = set.map(tell);
+        Ok(Self { below: Arc::clone(below), ino, handle, size: attr.size, name, identity })
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.below.release(self.ino, self.handle);
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stored").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Source for Stored {
+    fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
+        self.below
+            .read(self.ino, self.handle, offset, len, Wait::Allowed)
+            .map_err(|error| UnpackError::Source { class: error.class(), reason: error.to_string().into() })
+    }
+
+    fn known_len(&self) -> Option<u64> {
+        Some(self.size)
+    }
+
+    fn len(&self) -> Result<u64, UnpackError> {
+        Ok(self.size)
+    }
+
+    fn identity(&self) -> Option<Arc<[u8]>> {
+        self.identity.clone()
+    }
+
+    fn verified_early(&self) -> bool {
+        true
+    }
+}
+
+/// Attributes of an archive's file as the metadata of what is in it.
+pub(super) fn meta_of(attr: &Attr) -> EntryMeta {
+    EntryMeta {
+        kind: EntryKind::File,
+        mode: attr.perm,
+        uid: attr.uid,
+        gid: attr.gid,
+        uname: Box::default(),
+        gname: Box::default(),
+        mtime: attr.mtime,
+    }
+}
+
+pub(super) fn failed(error: &UnpackError) -> FsError {
+    FsError::failed(error.class(), error.to_string())
+}
+
+/// The stream of `candidate` while somebody uses it.
+pub(super) fn live_stream(candidate: &Candidate) -> Option<Arc<Stream>> {
+    lock(&candidate.stream).upgrade()
+}
+
+impl Gate {
+    /// The number of a node in it.
+    pub(super) fn number(&self, key: NodeKey) -> Ino {
+        if key == NodeKey::ROOT { self.file } else { super::spaces::number(self.id, u64::from(key.0)) }
+    }
+
+    /// The archive, if somebody uses it or it was used lately.
+    pub(super) fn live(&self) -> Option<Arc<Entered>> {
+        lock(&self.archive).upgrade()
+    }
+
+    /// Enters it: what somebody else entered meanwhile counts.
+    pub(super) fn enter(&self, entered: Entered) -> Arc<Entered> {
+        let mut archive = lock(&self.archive);
+        if let Some(live) = archive.upgrade() {
+            return live;
+        }
+        let entered = Arc::new(entered);
+        *archive = Arc::downgrade(&entered);
+        entered
+    }
+}

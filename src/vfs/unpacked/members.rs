@@ -1,0 +1,216 @@
+//! Lookups, listings and attributes in archives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::dirs::kind_of;
+use super::super::error::FsError;
+use super::super::ops::{Attr, DirEntry, Ino, NodeKind, Wait};
+use super::entered::{Entered, Gate, Link, failed};
+use super::names::{self, Found};
+use super::{DIR_SIZE, FOREVER, UnpackedFs, not_at_hand};
+use crate::types::EntryKind;
+use crate::unpack::{Kind, NodeKey, Progress, Table, shape_of};
+
+/// Entries taken from a table at a time.
+const BATCH: usize = 256;
+
+/// The name that the stored member `name` of `dir` is shown under.
+pub(super) fn shown_in(table: &Table, dir: NodeKey, name: &[u8]) -> Vec<u8> {
+    match shape_of(name) {
+        Some(shape) if matches!(shape.kind, Kind::Compressed(_)) => names::shown(&shape, &|n| has(table, dir, n)),
+        _ => name.to_vec(),
+    }
+}
+
+fn has(table: &Table, dir: NodeKey, name: &[u8]) -> Option<bool> {
+    let key = table.child(dir, name)?;
+    Some(table.entry(key).is_some_and(|entry| entry.meta.kind == EntryKind::File))
+}
+
+impl UnpackedFs {
+    /// The attributes of `name` in `dir` of an archive: as soon as the pass over it has met the name.
+    pub(super) fn look_up_member(
+        &self,
+        gate: &Arc<Gate>,
+        dir: NodeKey,
+        name: &[u8],
+        wait: Wait,
+    ) -> Result<Attr, FsError> {
+        let entered = self.entered(gate, wait)?;
+        let archive = &entered.archive;
+        if wait == Wait::Never && !archive.is_settled() {
+            return Err(FsError::WouldBlock);
+        }
+        let ask = |table: &Table| {
+            let found = names::resolve(name, &|n| has(table, dir, n))?;
+            let stored = match &found {
+                Found::Unpacked(stored) => stored,
+                Found::Itself | Found::OnlyIfPlain => name,
+            };
+            let key = table.child(dir, stored)?;
+            let is_file = table.entry(key).is_some_and(|entry| entry.meta.kind == EntryKind::File);
+            Some((found, key, is_file))
+        };
+        let (found, key, is_file) = archive.find(ask).map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
+        let ino = gate.number(key);
+        let stored = match &found {
+            Found::Unpacked(stored) => stored.as_slice(),
+            Found::Itself | Found::OnlyIfPlain => name,
+        };
+        let shape = shape_of(stored).filter(|_| is_file);
+        let Some(shape) = shape else { return self.member_attr(gate, &entered, key) };
+        let attr = self.member_attr(gate, &entered, key)?;
+        let candidate = self.candidate(ino, shape.kind, name, attr);
+        match (self.is_kept(ino, &candidate, wait)?, found) {
+            (true, Found::OnlyIfPlain) => Err(FsError::not_found()),
+            (true, _) => self.unpacked_attr(ino, &candidate),
+            (false, _) => Ok(attr),
+        }
+    }
+
+    /// Attributes of a member as it is stored.
+    pub(super) fn member_attr(&self, gate: &Gate, entered: &Entered, key: NodeKey) -> Result<Attr, FsError> {
+        let archive = &entered.archive;
+        let meta = archive.meta(key, &gate.own).ok_or_else(FsError::not_found)?;
+        let settled = archive.is_settled() && entered.outer.as_ref().is_none_or(Link::is_settled);
+        let (kind, rdev) = match &meta.kind {
+            EntryKind::CharDevice(major, minor) | EntryKind::BlockDevice(major, minor) => {
+                (kind_of(&meta.kind), (*major, *minor))
+            }
+            other => (kind_of(other), (0, 0)),
+        };
+        let size = match &meta.kind {
+            EntryKind::Dir => DIR_SIZE,
+            EntryKind::Symlink(_) => match archive.link_target(key) {
+                Ok(target) => target.map_or(0, |target| target.len() as u64),
+                Err(error) => return Err(failed(&error)),
+            },
+            _ => archive.size(key).unwrap_or(0),
+        };
+        let subdirs = archive.with_table(|table| table.node(key).map_or(0, |node| node.subdirs));
+        let nlink = match kind {
+            // 1 is what file systems say that do not count, or not yet.
+            NodeKind::Dir if settled => subdirs.saturating_add(2),
+            _ => 1,
+        };
+        let (uid, gid) = self.owners.of(&meta);
+        let ttl = if settled { FOREVER } else { Duration::ZERO };
+        Ok(Attr {
+            ino: gate.number(key),
+            kind,
+            perm: if kind == NodeKind::Symlink { 0o777 } else { self.owners.mode(meta.mode) },
+            nlink,
+            uid,
+            gid,
+            size,
+            blocks: if kind == NodeKind::Symlink { 0 } else { size.div_ceil(512) },
+            mtime: meta.mtime,
+            rdev,
+            exact: true,
+            attr_ttl: ttl,
+            entry_ttl: ttl,
+        })
+    }
+
+    pub(super) fn list_members(
+        &self,
+        gate: &Arc<Gate>,
+        dir: NodeKey,
+        offset: u64,
+        wait: Wait,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        let entered = self.entered(gate, wait)?;
+        let archive = &entered.archive;
+        if wait == Wait::Never && !archive.is_settled() {
+            return Err(FsError::WouldBlock);
+        }
+        let progress = archive.settle().map_err(|e| failed(&e))?;
+        if archive.with_table(|table| table.node(dir).is_none()) {
+            return Err(FsError::not_found());
+        }
+        if !archive.with_table(|table| table.is_dir(dir)) {
+            return Err(FsError::NotDir);
+        }
+        let mut last = offset.checked_sub(1).and_then(|n| u32::try_from(n).ok()).map(NodeKey);
+        loop {
+            let batch = archive.with_table(|table| next_batch(table, dir, last));
+            if batch.is_empty() {
+                break;
+            }
+            for (key, name, kind) in batch {
+                last = Some(key);
+                let (kind, name) = self.listed(gate.number(key), kind, name, |name| {
+                    archive.with_table(|table| shown_in(table, dir, name))
+                });
+                let next_offset = u64::from(key.0).saturating_add(1);
+                if !emit(DirEntry { ino: gate.number(key), kind, next_offset, name: &name }) {
+                    return Ok(());
+                }
+            }
+        }
+        match progress {
+            // The names that are known were listed; an error at the end keeps anybody from taking them for all.
+            Progress::Failed(error) => Err(failed(&error)),
+            Progress::Done | Progress::Idle | Progress::Running => Ok(()),
+        }
+    }
+
+    /// The kind and name that a stored object is listed with: as its name promises until its content was looked at.
+    pub(super) fn listed(
+        &self,
+        ino: Ino,
+        kind: NodeKind,
+        name: Vec<u8>,
+        shown: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> (NodeKind, Vec<u8>) {
+        let Some(shape) = shape_of(&name).filter(|_| kind == NodeKind::File) else { return (kind, name) };
+        let known = self.known_candidate(ino).and_then(|candidate| candidate.confirmed.get().copied());
+        match (shape.kind, known) {
+            (_, Some(false)) => (kind, name),
+            (Kind::Archive(_), _) => (NodeKind::Dir, name),
+            (Kind::Compressed(_), _) => {
+                let shown = shown(&name);
+                (kind, shown)
+            }
+        }
+    }
+
+    /// The archive behind `gate`, opened again if it was dropped.
+    pub(super) fn entered(&self, gate: &Arc<Gate>, wait: Wait) -> Result<Arc<Entered>, FsError> {
+        if let Some(entered) = gate.live() {
+            return Ok(entered);
+        }
+        if wait == Wait::Never {
+            return Err(not_at_hand());
+        }
+        let (file, outer) = self.stored(gate.file)?;
+        let archive = crate::unpack::Archive::new(&self.unpacker, file, gate.container);
+        let entered = gate.enter(Entered { archive, outer });
+        self.keep_archive(&entered);
+        Ok(entered)
+    }
+
+    pub(super) fn member_parent(&self, gate: &Gate, key: NodeKey) -> Result<Ino, FsError> {
+        let parent = gate.live().map(|entered| {
+            let parent = entered.archive.with_table(|table| table.node(key).map(|node| node.parent));
+            parent.ok_or_else(FsError::not_found)
+        });
+        // Of an archive whose table was dropped the root stands for it: nobody but a listing of `..` asks.
+        Ok(gate.number(parent.transpose()?.unwrap_or(NodeKey::ROOT)))
+    }
+}
+
+fn next_batch(table: &Table, dir: NodeKey, last: Option<NodeKey>) -> Vec<(NodeKey, Vec<u8>, NodeKind)> {
+    let first = match last {
+        None => table.first_child(dir),
+        Some(key) => table.next_sibling(key),
+    };
+    let nodes = std::iter::successors(first, |key| table.next_sibling(*key)).take(BATCH);
+    let row = |key: NodeKey| {
+        let kind = table.entry(key).map_or(NodeKind::Dir, |entry| kind_of(&entry.meta.kind));
+        Some((key, table.node(key)?.name.to_vec(), kind))
+    };
+    nodes.filter_map(row).collect()
+}

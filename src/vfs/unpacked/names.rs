@@ -1,0 +1,119 @@
+//! Names in `unpacked/`: archives keep theirs, compressed files lose their suffix, and nothing is hidden by that.
+
+use crate::unpack::{Kind, SUFFIXES, Shape, shape_of};
+
+/// Whether a directory has a stored object of some name: `Some(true)` for a regular file, `Some(false)` for anything else.
+pub(super) type Has<'a> = &'a dyn Fn(&[u8]) -> Option<bool>;
+
+/// What a name in `unpacked/` stands for: the stored name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The stored object of the same name.
+    Itself,
+    /// The decompressed content of this stored file.
+    Unpacked(Vec<u8>),
+    /// A stored file whose name promises that it is compressed: it has its own name only if it is not.
+    OnlyIfPlain,
+}
+
+/// The name under which a compressed file `shape` is shown: without its suffix; where that is taken, `~` in front of the
+/// suffix instead of the dot.
+pub(super) fn shown(shape: &Shape<'_>, has: Has<'_>) -> Vec<u8> {
+    let stem = shape.name;
+    let rival = |stem: &[u8]| {
+        let others = SUFFIXES.iter().map(|(suffix, _)| suffix.as_bytes()).filter(|suffix| *suffix != shape.suffix);
+        has(stem).is_some() || others.into_iter().any(|suffix| has(&joined(stem, b'.', suffix)).is_some())
+    };
+    if !rival(stem) {
+        return stem.to_vec();
+    }
+    let mut name = joined(stem, b'~', shape.suffix);
+    let taken = |name: &[u8]| {
+        let packed = |suffix: &str| has(&joined(name, b'.', suffix.as_bytes())).is_some();
+        has(name).is_some() || SUFFIXES.iter().any(|(suffix, _)| packed(suffix))
+    };
+    while taken(&name) {
+        name.push(b'~');
+    }
+    name
+}
+
+/// What `name` stands for in a directory that `has` stored names; `None` for nothing.
+pub(super) fn resolve(name: &[u8], has: Has<'_>) -> Option<Found> {
+    let is_shown_as = |stored: &[u8]| {
+        let compressed = |shape: &Shape<'_>| matches!(shape.kind, Kind::Compressed(_));
+        has(stored) == Some(true) && shape_of(stored).filter(compressed).is_some_and(|shape| shown(&shape, has) == name)
+    };
+    for (suffix, _) in SUFFIXES {
+        let stored = joined(name, b'.', suffix.as_bytes());
+        if is_shown_as(&stored) {
+            return Some(Found::Unpacked(stored));
+        }
+    }
+    let end = name.iter().rposition(|&b| b != b'~').map_or(0, |last| last + 1);
+    let bare = name.get(..end).unwrap_or(&[]);
+    if let Some(tilde) = bare.iter().rposition(|&b| b == b'~') {
+        let (stem, suffix) = (bare.get(..tilde).unwrap_or(&[]), bare.get(tilde + 1..).unwrap_or(&[]));
+        let stored = joined(stem, b'.', suffix);
+        if is_shown_as(&stored) {
+            return Some(Found::Unpacked(stored));
+        }
+    }
+    let is_file = has(name)?;
+    Some(match shape_of(name).map(|shape| shape.kind) {
+        Some(Kind::Compressed(_)) if is_file => Found::OnlyIfPlain,
+        _ => Found::Itself,
+    })
+}
+
+fn joined(stem: &[u8], point: u8, suffix: &[u8]) -> Vec<u8> {
+    [stem, &[point], suffix].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shown_names(stored: &[&str]) -> Vec<(String, String)> {
+        let set: BTreeSet<&[u8]> = stored.iter().map(|name| name.as_bytes()).collect();
+        let has = |name: &[u8]| set.contains(name).then_some(true);
+        let show = |name: &&str| {
+            let shape = shape_of(name.as_bytes()).filter(|s| matches!(s.kind, Kind::Compressed(_)));
+            let shown = shape.map_or_else(|| name.as_bytes().to_vec(), |shape| shown(&shape, &has));
+            ((*name).to_owned(), String::from_utf8(shown).unwrap())
+        };
+        stored.iter().map(show).collect()
+    }
+
+    #[test]
+    fn suffixes_go_where_that_hides_nothing() {
+        let shown = |stored: &[&str]| shown_names(stored).into_iter().map(|(_, shown)| shown).collect::<Vec<_>>();
+        assert_eq!(shown(&["foo.sql.gz", "a.tbz2", "b.zip"]), ["foo.sql", "a.tbz2", "b.zip"]);
+        assert_eq!(shown(&["foo", "foo.gz"]), ["foo", "foo~gz"]);
+        assert_eq!(shown(&["foo.bz2", "foo.gz"]), ["foo~bz2", "foo~gz"]);
+        assert_eq!(shown(&["foo", "foo.gz", "foo~gz"]), ["foo", "foo~gz~", "foo~gz"]);
+        assert_eq!(shown(&["foo", "foo.gz", "foo~gz.xz"]), ["foo", "foo~gz~", "foo~gz"]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_stored_file_has_one_name_of_its_own_and_is_found_by_it(
+            stored in proptest::collection::btree_set("[a~]{1,2}(\\.gz|\\.bz2|~gz|~){0,3}", 1..12),
+        ) {
+            let names: Vec<&str> = stored.iter().map(String::as_str).collect();
+            let shown = shown_names(&names);
+            let distinct: BTreeSet<&String> = shown.iter().map(|(_, shown)| shown).collect();
+            prop_assert_eq!(distinct.len(), stored.len(), "{:?}", shown);
+            let has = |name: &[u8]| stored.iter().any(|s| s.as_bytes() == name).then_some(true);
+            for (stored, shown) in &shown {
+                let found = resolve(shown.as_bytes(), &has);
+                let wanted = if stored == shown { Found::Itself } else { Found::Unpacked(stored.as_bytes().to_vec()) };
+                prop_assert_eq!(found, Some(wanted), "{} shown as {}", stored, shown);
+            }
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! `versions/<path>/<time>`: every path that any line of sets has ever had, as a directory of what it was at each time.
+//!
+//! A set that stored a path is a version of it, named as the set's snapshot is, and is the very inode that the path has in
+//! that snapshot: content, size and attributes are shared. Nothing is compared, so two contents are never one version.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::dirs::kind_of;
+use super::error::FsError;
+use super::inode::{Inode, LINE_TAGS};
+use super::ops::{Attr, DirEntry, NodeKind, Wait};
+use super::tree_fs::{SOON, TreeFs, tree_error};
+use super::view::View;
+use crate::storage::sync::lock;
+use crate::tree::{Line, NodeId, Table};
+use crate::types::{ArchivePath, BackupTime, EntryKind, ErrorClass};
+
+/// Children taken from a table at a time.
+const BATCH: usize = 256;
+/// What a version's name gets while a child of the path has that name.
+const SUFFIX: &[u8] = b".version";
+/// How long a line that could not be loaded is left alone: each look into `versions/` would try again.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Lines that could not be loaded whole, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Stalled(Mutex<HashMap<usize, (Instant, FsError)>>);
+
+impl Stalled {
+    fn get(&self, line: usize) -> Option<FsError> {
+        let stalled = lock(&self.0);
+        stalled.get(&line).filter(|(since, _)| since.elapsed() < RETRY).map(|(_, error)| error.clone())
+    }
+
+    fn put(&self, line: usize, error: FsError) {
+        lock(&self.0).insert(line, (Instant::now(), error));
+    }
+}
+
+/// A line as far as it could be loaded.
+struct Branch {
+    number: usize,
+    line: Arc<Line>,
+    /// How many of its sets are looked at: what a later listing brought, and a set that is just entering, is not.
+    depth: u32,
+    /// Why not all of it is there.
+    failed: Option<FsError>,
+}
+
+/// One version of a path that is no directory.
+struct Version {
+    name: Vec<u8>,
+    snapshot: usize,
+    time: BackupTime,
+    node: NodeId,
+    kind: NodeKind,
+}
+
+/// What `versions/` rests on at one time.
+struct Branches {
+    view: Arc<View>,
+    branches: Vec<Branch>,
+}
+
+impl TreeFs {
+    /// All lines that have a listed snapshot, each loaded to its end or as far as it goes.
+    fn branches(&self, wait: Wait) -> Result<Branches, FsError> {
+        let view = self.view();
+        let mut branches = Vec::with_capacity(view.lines().len());
+        for &number in view.lines() {
+            let Some(sets) = view.collection.lines().get(number) else { continue };
+            let line = self.forest.line(number, sets);
+            let depth = u32::try_from(sets.len()).unwrap_or(u32::MAX);
+            let mut failed = None;
+            if u32::try_from(number).is_ok_and(|number| number >= LINE_TAGS.saturating_sub(1)) {
+                failed = Some(FsError::failed(ErrorClass::Unsupported, "more chains than versions/ can show"));
+            } else if !line.is_loaded(depth) {
+                failed = self.stalled.get(number);
+                if failed.is_none() && wait == Wait::Never {
+                    return Err(FsError::WouldBlock);
+                }
+                if failed.is_none()
+                    && let Err(error) = line.ensure(&self.repository, depth, self.patience)
+                {
+                    let name =
+                        sets.last().and_then(|&set| view.collection.snapshot_of(set)).map(|s| Arc::clone(&s.name));
+                    let error = tree_error(&name.unwrap_or_default(), &error);
+                    self.stalled.put(number, error.clone());
+                    failed = Some(error);
+                }
+            }
+            let depth = depth.min(line.table().depth());
+            branches.push(Branch { number, line, depth, failed });
+        }
+        Ok(Branches { view, branches })
+    }
+
+    /// The path that a directory in `versions/` stands for.
+    fn path_of(&self, dir: Inode, branches: &Branches) -> Result<ArchivePath, FsError> {
+        let Inode::History(number, node) = dir else { return Ok(ArchivePath::root()) };
+        let line = match branches.branches.iter().find(|branch| branch.number == number) {
+            Some(branch) => Arc::clone(&branch.line),
+            // All its snapshots have gone from the store; the path may live on in others.
+            None => {
+                let sets = branches.view.collection.lines().get(number).ok_or_else(FsError::not_found)?;
+                self.forest.line(number, sets)
+            }
+        };
+        let table = line.table();
+        if node.0 as usize >= table.len() {
+            return Err(FsError::not_found());
+        }
+        Ok(table.path(node))
+    }
+
+    pub(super) fn history_parent(&self, number: usize, node: NodeId) -> Result<Inode, FsError> {
+        let view = self.view();
+        let sets = view.collection.lines().get(number).ok_or_else(FsError::not_found)?;
+        let parent = self.forest.line(number, sets).table().parent(node).ok_or_else(FsError::not_found)?;
+        Ok(if parent == NodeId::ROOT { Inode::Versions } else { Inode::History(number, parent) })
+    }
+
+    pub(super) fn look_up_history(&self, dir: Inode, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+        let branches = self.branches(wait)?;
+        let path = self.path_of(dir, &branches)?;
+        if let Some((line, child)) = branches.child(&path, name) {
+            return self.history_attr(Inode::History(line, child), wait);
+        }
+        if let Some(version) = branches.versions(&path).into_iter().find(|version| version.name == name) {
+            let attr = self.provisional_attr(version.snapshot, version.node, wait)?;
+            // A child of that name may come with a later backup.
+            return Ok(Attr { entry_ttl: SOON, ..attr });
+        }
+        match branches.unknown(&path, path.join(name).as_ref()) {
+            Some((class, reason)) => {
+                Err(FsError::failed(class, format!("versions/: whether it exists is not known: {reason}")))
+            }
+            None => Err(FsError::not_found()),
+        }
+    }
+
+    pub(super) fn list_history(
+        &self,
+        dir: Inode,
+        offset: u64,
+        wait: Wait,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        let branches = self.branches(wait)?;
+        let path = self.path_of(dir, &branches)?;
+        // Offsets: versions count from 1; children are a line's number plus one above a node's number plus one.
+        let (line, low) = (offset >> 32, offset & u64::from(u32::MAX));
+        if line == 0 {
+            let versions = branches.versions(&path);
+            for (next_offset, version) in (1u64..).zip(&versions).skip(usize::try_from(low).unwrap_or(usize::MAX)) {
+                let ino = self.number(Inode::Node(version.snapshot, version.node));
+                if !emit(DirEntry { ino, kind: version.kind, next_offset, name: &version.name }) {
+                    return Ok(());
+                }
+            }
+        }
+        for (place, branch) in branches.branches.iter().enumerate() {
+            let own = (branch.number as u64).saturating_add(1);
+            if own < line {
+                continue;
+            }
+            let mut last = (own == line).then(|| low.checked_sub(1)).flatten().and_then(|n| u32::try_from(n).ok());
+            loop {
+                let batch = branch.children(&path, last.map(NodeId));
+                let Some((end, _)) = batch.last() else { break };
+                last = Some(end.0);
+                for (node, name) in &batch {
+                    if branches.child_before(place, &path, name) {
+                        continue;
+                    }
+                    let ino = self.number(Inode::History(branch.number, *node));
+                    let next_offset = (own << 32) | u64::from(node.0).saturating_add(1);
+                    if !emit(DirEntry { ino, kind: NodeKind::Dir, next_offset, name }) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        match branches.unknown_below(&path) {
+            Some((class, reason)) => {
+                Err(FsError::failed(class, format!("versions/: the listing may lack names: {reason}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Attributes of a directory in `versions/`. It may be looked into by those who could do so at every time when the path
+    /// was a directory. Nothing is known of `versions/` itself before the first look into it, and then it is closed to all but
+    /// who mounted.
+    pub(super) fn history_attr(&self, inode: Inode, wait: Wait) -> Result<Attr, FsError> {
+        let plain = self.overview_attr(inode);
+        let branches = match self.branches(if inode == Inode::Versions { Wait::Never } else { wait }) {
+            Err(FsError::WouldBlock) if inode == Inode::Versions => {
+                return Ok(Attr { perm: plain.perm & 0o700, attr_ttl: Duration::ZERO, ..plain });
+            }
+            branches => branches?,
+        };
+        let path = self.path_of(inode, &branches)?;
+        let mut attr = Attr { nlink: 1, mtime: 0, ..plain };
+        let mut first = true;
+        for meta in branches.metas(&path) {
+            attr.mtime = attr.mtime.max(meta.mtime);
+            if meta.kind != EntryKind::Dir {
+                continue;
+            }
+            let (uid, gid) = self.owners.of(&meta);
+            let perm = self.owners.mode(meta.mode) & 0o777;
+            if std::mem::take(&mut first) {
+                (attr.uid, attr.gid, attr.perm) = (uid, gid, perm);
+                continue;
+            }
+            attr.perm &= perm;
+            if attr.uid != uid {
+                (attr.uid, attr.perm) = (plain.uid, attr.perm | 0o700);
+            }
+            if attr.gid != gid {
+                (attr.gid, attr.perm) = (plain.gid, (attr.perm & 0o707) | (attr.perm & 0o7) << 3);
+            }
+        }
+        Ok(attr)
+    }
+}
+
+impl Branches {
+    /// The child `name` that any line ever had at `path`: the number of the first such line, and its node there.
+    fn child(&self, path: &ArchivePath, name: &[u8]) -> Option<(usize, NodeId)> {
+        self.branches.iter().find_map(|branch| Some((branch.number, branch.child(path, name)?)))
+    }
+
+    /// Whether a line before the one at `place` has the child too.
+    fn child_before(&self, place: usize, path: &ArchivePath, name: &[u8]) -> bool {
+        self.branches.iter().take(place).any(|branch| branch.child(path, name).is_some())
+    }
+
+    /// The versions of `path` that are no directories, the oldest first.
+    fn versions(&self, path: &ArchivePath) -> Vec<Version> {
+        let mut versions: Vec<Version> = self.branches.iter().flat_map(|b| b.versions(path, &self.view)).collect();
+        versions.sort_by_key(|version| (version.time, version.snapshot));
+        for version in &mut versions {
+            while self.child(path, &version.name).is_some() {
+                version.name.extend_from_slice(SUFFIX);
+            }
+        }
+        versions
+    }
+
+    /// What all sets say that `path` is.
+    fn metas(&self, path: &ArchivePath) -> Vec<crate::types::EntryMeta> {
+        let of = |branch: &Branch| {
+            let table = branch.line.table();
+            let node = table.find(path);
+            let versions = node.into_iter().flat_map(|node| table.history(node, branch.depth));
+            versions.filter_map(|version| table.meta(version)).collect::<Vec<_>>()
+        };
+        self.branches.iter().flat_map(of).collect()
+    }
+
+    /// Why it is not known whether there is more of `path`, or of its child.
+    fn unknown(&self, path: &ArchivePath, child: Option<&ArchivePath>) -> Option<(ErrorClass, String)> {
+        self.unknown_where(|table, depth| {
+            let gap =
+                |path: &ArchivePath| table.gap_at(path, false, depth).map(|gap| (gap.class, gap.reason.to_string()));
+            gap(path).or_else(|| child.and_then(gap))
+        })
+    }
+
+    /// Why the names below `path` may not be all.
+    fn unknown_below(&self, path: &ArchivePath) -> Option<(ErrorClass, String)> {
+        self.unknown_where(|table, depth| {
+            let gap = table.gap_at(path, false, depth).or_else(|| table.gap_at(path, true, depth));
+            gap.map(|gap| (gap.class, gap.reason.to_string()))
+        })
+    }
+
+    fn unknown_where(&self, gap: impl Fn(&Table, u32) -> Option<(ErrorClass, String)>) -> Option<(ErrorClass, String)> {
+        self.branches.iter().find_map(|branch| match &branch.failed {
+            Some(error) => Some((crate::types::Classified::class(error), error.to_string())),
+            None => {
+                let table = branch.line.table();
+                gap(&table, branch.depth)
+            }
+        })
+    }
+}
+
+impl Branch {
+    fn child(&self, path: &ArchivePath, name: &[u8]) -> Option<NodeId> {
+        let table = self.line.table();
+        let child = table.child(table.find(path)?, name)?;
+        was_there(&table, child, self.depth).then_some(child)
+    }
+
+    /// Some children that `path` ever had, in the table's order, after `last`.
+    fn children(&self, path: &ArchivePath, last: Option<NodeId>) -> Vec<(NodeId, Vec<u8>)> {
+        let table = self.line.table();
+        let mut next = match last {
+            Some(last) => table.next_sibling(last),
+            None => table.find(path).and_then(|dir| table.first_child(dir)),
+        };
+        let mut batch = Vec::new();
+        while let Some(node) = next.filter(|_| batch.len() < BATCH) {
+            if was_there(&table, node, self.depth) {
+                batch.push((node, table.name(node).to_vec()));
+            }
+            next = table.next_sibling(node);
+        }
+        batch
+    }
+
+    fn versions(&self, path: &ArchivePath, view: &View) -> Vec<Version> {
+        let found: Vec<(u32, NodeId, Option<EntryKind>)> = {
+            let table = self.line.table();
+            let Some(node) = table.find(path) else { return Vec::new() };
+            let of = |version| Some((table.position(version)?, node, table.meta(version).map(|meta| meta.kind)));
+            table.history(node, self.depth).filter_map(of).collect()
+        };
+        let mut versions = Vec::new();
+        let mut before = None;
+        for (position, node, kind) in found {
+            // Of several that one set has, the last one counts, which comes first here.
+            if before.replace(position) == Some(position) {
+                continue;
+            }
+            let Some(kind) = kind.filter(|kind| *kind != EntryKind::Dir) else { continue };
+            let Some(set) = self.line.set_at(position).filter(|set| !view.collection.is_gone(*set)) else { continue };
+            let Some(place) = view.collection.place_of(set) else { continue };
+            // Lines that fork share their first sets; each set's snapshot is on one of them.
+            let Ok(snapshot) = view.snapshot(place) else { continue };
+            if snapshot.line == self.number {
+                let (name, time, kind) = (snapshot.name.as_bytes().to_vec(), snapshot.time, kind_of(&kind));
+                versions.push(Version { name, snapshot: place, time, node, kind });
+            }
+        }
+        versions
+    }
+}
+
+/// Whether any of the first `depth` sets had something at `node` or, where none describes it, below it.
+fn was_there(table: &Table, node: NodeId, depth: u32) -> bool {
+    // Not recursive: a path can be deeper than a stack.
+    let mut pending = vec![node];
+    while let Some(node) = pending.pop() {
+        if table.history(node, depth).any(|version| table.meta(version).is_some()) {
+            return true;
+        }
+        let children = std::iter::successors(table.first_child(node), |child| table.next_sibling(*child));
+        pending.extend(children);
+    }
+    false
+}

@@ -1,0 +1,138 @@
+//! Archives that were damaged, or made to harm.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{dump, exec};
+use crate::{Backup, names, pipe, run};
+
+/// Writes `name` by Python's tarfile, which takes any path; `body` adds to `t`.
+fn python_tar(source: &Path, name: &str, body: &str) {
+    let script = format!(
+        "import tarfile, io\n\
+         def add(n, data=b'', **k):\n\
+         \x20   i = tarfile.TarInfo(n); i.size = len(data)\n\
+         \x20   for a, v in k.items(): setattr(i, a, v)\n\
+         \x20   t.addfile(i, io.BytesIO(data))\n\
+         t = tarfile.open('{name}', 'w')\n{body}\nt.close()\n"
+    );
+    run(source, "python3", &["-c", &script]);
+}
+
+#[test]
+fn nothing_escapes_from_an_archive() {
+    let backup = Backup::of(|source| {
+        let body = "add('/etc/absolute', b'abs')\nadd('../../up', b'up')\nadd('a/../../b', b'b')\n\
+                    add('evil', type=tarfile.SYMTYPE, linkname='/etc')\nadd('evil/passwd', b'planted')\n\
+                    add('climb', type=tarfile.SYMTYPE, linkname='../../../../../../etc/passwd')\n\
+                    add('here', type=tarfile.SYMTYPE, linkname='.')\n\
+                    add('trick', type=tarfile.SYMTYPE, linkname='here/here/here/here/here/here/../../../../../../etc/passwd')\n\
+                    add('hard', type=tarfile.LNKTYPE, linkname='../../../etc/passwd')\n\
+                    add('twice', b'old')\nadd('twice', b'new')\nadd('etc/passwd', b'inside')";
+        python_tar(source, "evil.tar", body);
+    });
+    let top = backup.at("evil.tar");
+    assert_eq!(names(&top), ["b", "climb", "etc", "evil", "evil~1", "hard", "here", "trick", "twice", "up"]);
+    assert_eq!(fs::read(top.join("twice")).unwrap(), b"new");
+    assert_eq!(fs::read(top.join("evil~1/passwd")).unwrap(), b"planted");
+    for link in ["climb", "trick", "evil/passwd"] {
+        assert_eq!(fs::read(top.join(link)).unwrap(), b"inside", "{link}");
+    }
+    let hard = fs::read(top.join("hard")).unwrap_err();
+    assert_eq!(hard.raw_os_error(), Some(libc::EOPNOTSUPP));
+    backup.end(b"planted");
+}
+
+#[test]
+fn damaged_and_cut_archives_show_what_is_before_the_damage_and_end_in_an_error() {
+    let plain = dump(1, 4_000_000);
+    let backup = Backup::of(|source| {
+        let work = source.parent().unwrap().join("work");
+        fs::create_dir_all(&work).unwrap();
+        fs::write(work.join("a"), &plain[..1_000_000]).unwrap();
+        fs::write(work.join("b"), &plain).unwrap();
+        for (name, flag) in [("c.tar.bz2", "-j"), ("c.tar.gz", "-z"), ("c.tar.xz", "-J")] {
+            run(&work, "tar", &["-c", flag, "-f", source.join(name).to_str().unwrap(), "a", "b"]);
+            let bytes = fs::read(source.join(name)).unwrap();
+            fs::write(source.join(format!("cut-{name}")), &bytes[..bytes.len() * 3 / 4]).unwrap();
+        }
+        for (suffix, program) in [("gz", "gzip"), ("bz2", "bzip2"), ("xz", "xz"), ("zst", "zstd")] {
+            let mut bytes = pipe(&plain, program, &["-c"]);
+            let at = bytes.len() * 3 / 4;
+            bytes[at] ^= 0x55;
+            fs::write(source.join(format!("bad.{program}.{suffix}")), &bytes).unwrap();
+        }
+    });
+    for name in ["cut-c.tar.bz2", "cut-c.tar.gz", "cut-c.tar.xz"] {
+        let listing = exec::output(Command::new("ls").arg(backup.at(name)));
+        assert!(!listing.status.success(), "{name}");
+        assert_eq!(String::from_utf8_lossy(&listing.stdout), "a\nb\n", "{name}");
+        let missing = fs::metadata(backup.at(name).join("nothing")).unwrap_err();
+        assert_eq!(missing.raw_os_error(), Some(libc::EIO), "{name}");
+        assert_eq!(fs::read(backup.at(name).join("b")).unwrap_err().raw_os_error(), Some(libc::EIO), "{name}");
+    }
+    // Blocks of bzip2 are verified one by one, so what is before the damage is known to be right.
+    assert_eq!(fs::read(backup.at("cut-c.tar.bz2/a")).unwrap(), &plain[..1_000_000]);
+    assert!(fs::read(backup.at("cut-c.tar.gz/a")).is_err());
+    for name in ["bad.gzip", "bad.bzip2", "bad.xz", "bad.zstd"] {
+        let mut read = Vec::new();
+        let error = fs::File::open(backup.at(name)).unwrap().read_to_end(&mut read).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO), "{name}");
+        assert!(read.len() < plain.len());
+        // The index at the end of an xz file tells the length; of the others it is not known.
+        let size = fs::metadata(backup.at(name)).map(|meta| meta.len());
+        match size {
+            Ok(len) => assert!(name == "bad.xz" && len == plain.len() as u64, "{name}"),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EIO), "{name}"),
+        }
+        if name == "bad.bzip2" {
+            assert_eq!(read, plain[..read.len()]);
+        }
+    }
+    let log = backup.log();
+    assert!(log.contains("bad.bzip2.bz2: damaged near byte"), "{log}");
+    backup.end(b"lorem ipsum dolor");
+}
+
+#[test]
+fn bombs_and_archives_within_archives_meet_limits_that_the_log_names() {
+    let backup = Backup::of(|source| {
+        // Archives within archives, deeper than anybody packs.
+        let work = source.parent().unwrap().join("work");
+        fs::create_dir_all(&work).unwrap();
+        fs::write(work.join("f"), b"text").unwrap();
+        run(&work, "tar", &["-c", "-f", "d1.tar", "f"]);
+        for depth in 2..8 {
+            let (outer, inner) = (format!("d{depth}.tar"), format!("d{}.tar", depth - 1));
+            run(&work, "tar", &["-c", "-f", &outer, &inner]);
+        }
+        fs::copy(work.join("d7.tar"), source.join("d7.tar")).unwrap();
+        // 3 GiB of zeros in 140 KB, in a zip that promises them and in a zstd file that does not.
+        run(&work, "sh", &["-c", "head -c 3000000000 /dev/zero | zstd -q -c -19 --long=27 > zeros.zst"]);
+        fs::copy(work.join("zeros.zst"), source.join("zeros.zst")).unwrap();
+        fs::write(work.join("secret.txt"), dump(2, 20_000)).unwrap();
+        run(&work, "zip", &["-q", "-P", "pw", source.join("locked.zip").to_str().unwrap(), "secret.txt"]);
+        run(&work, "zip", &["-q", "-Z", "bzip2", source.join("other.zip").to_str().unwrap(), "secret.txt"]);
+    });
+    assert_eq!(
+        fs::read(backup.at("d7.tar/d6.tar/d5.tar/d4.tar")).map(|_| ()).unwrap_err().raw_os_error(),
+        Some(libc::EISDIR)
+    );
+    let deep = fs::metadata(backup.at("d7.tar/d6.tar/d5.tar/d4.tar/d3.tar")).unwrap_err();
+    assert_eq!(deep.raw_os_error(), Some(libc::EOPNOTSUPP));
+    let bomb = fs::metadata(backup.at("zeros")).unwrap_err();
+    assert_eq!(bomb.raw_os_error(), Some(libc::EOPNOTSUPP));
+    for name in ["locked.zip", "other.zip"] {
+        assert_eq!(names(&backup.at(name)), ["secret.txt"]);
+        let refused = fs::read(backup.at(name).join("secret.txt")).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EOPNOTSUPP), "{name}");
+    }
+    let log = backup.log();
+    for said in ["archives within archives deeper than 4", "expansion beyond 2000 times", "encrypted", "compressed by"]
+    {
+        assert!(log.contains(said), "the log does not say: {said}\n{log}");
+    }
+    backup.end(b"secret-that-is-nowhere");
+}
