@@ -18,9 +18,6 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use support::{Scratch, mount};
 
-/// Until `unpacked/` is there: the play pipes through tar and bunzip2, and the lines that name it are not typed.
-const WITHOUT_UNPACKED: bool = true;
-
 /// How long a play may take; it takes half a minute on a machine that does nothing else.
 const LIMIT: Duration = Duration::from_secs(420);
 
@@ -123,9 +120,7 @@ fn told_to_type(document: &str) -> Vec<String> {
 fn both_runbooks_restore_everything_and_leave_nothing() {
     let stage = Stage::new();
     let work = stage.work();
-    let mut args = vec!["--work", work.to_str().unwrap()];
-    args.extend(WITHOUT_UNPACKED.then_some("--without-unpacked"));
-    let (output, done) = stage.run("runbook", &args);
+    let (output, done) = stage.run("runbook", &["--work", work.to_str().unwrap()]);
     assert!(done, "scripts/runbook failed\n{output}");
     assert!(output.ends_with("== Both runbooks are played\n"), "{output}");
     assert!(!work.exists(), "{} was left", work.display());
@@ -136,7 +131,7 @@ fn both_runbooks_restore_everything_and_leave_nothing() {
     let told = told_to_type(&document);
     assert!(told.len() >= 20, "docs/RUNBOOK.md has {} commands only: {told:?}", told.len());
     let typed: Vec<&str> = output.lines().collect();
-    for line in told.iter().filter(|line| !WITHOUT_UNPACKED || !line.contains("dumps")) {
+    for line in told {
         assert!(
             typed.contains(&line.as_str()),
             "docs/RUNBOOK.md has a command that scripts/runbook does not play: {line}"
