@@ -9,7 +9,7 @@ use crate::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys};
 use crate::collection::{Collection, CollectionError, PrefixOptions, Problem};
 use crate::storage::{ObjectStore, StorageError};
 use crate::types::{ArchivePath, BackupTime, Classified, ErrorClass, SetIndex};
-use crate::unpack::{Limits, MemoryNotes, Unpacker};
+use crate::unpack::{IndexNotes, Limits, MemoryNotes, Notes, Unpacker};
 use crate::vfs::{FileSystem, FsError, OwnerOptions, Root, TreeFs, TreeOptions, UnpackedFs};
 use crate::volume::{ArchiveDir, IndexPlace, Repository, RepositoryLimits, VolumeError};
 
@@ -110,11 +110,14 @@ pub fn limits(memory: u64, spill: Option<SpillConfig>, patience: Duration) -> Re
 }
 
 /// The file system with `unpacked/` beside the snapshots. Of `memory` and of the space on disk it gets what [`limits`] leaves.
-pub fn with_unpacked(below: Arc<dyn FileSystem>, options: &UnpackedOptions) -> Arc<dyn FileSystem> {
+pub fn with_unpacked(below: Arc<TreeFs>, options: &UnpackedOptions) -> Arc<dyn FileSystem> {
     let spill = options.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4, ..spill });
     let cache = CacheConfig { memory_bytes: options.memory / 8, spill };
     let limits = Limits { patience: options.patience, ..Limits::default() };
-    let notes = Arc::new(MemoryNotes::new(options.memory / 8));
+    let notes: Arc<dyn Notes> = match below.repository().index() {
+        Some(index) => Arc::new(IndexNotes(Arc::clone(index))),
+        None => Arc::new(MemoryNotes::new(options.memory / 8)),
+    };
     Arc::new(UnpackedFs::new(below, Unpacker::new(cache, limits, notes), options.owners))
 }
 

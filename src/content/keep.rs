@@ -10,7 +10,7 @@ use crate::format::difftar::DiffKind;
 use crate::index::Identity;
 use crate::index::bytes::{Reader, Writer};
 use crate::tree::FileVersion;
-use crate::types::VolumeNumber;
+use crate::types::{SetIndex, VolumeNumber};
 use crate::volume::Volumes;
 
 /// Larger plans are not kept.
@@ -68,6 +68,15 @@ fn key(volumes: &dyn Volumes, file: &FileRef) -> Option<Identity> {
         identity = identity.with(&[&set.0, &position.to_le_bytes(), &place.to_le_bytes()]);
     }
     Some(identity)
+}
+
+impl FileRef {
+    /// The identity of the file's content, and the set that holds its newest version. `None` where something of the tree is in
+    /// doubt.
+    pub fn identity(&self, volumes: &dyn Volumes) -> Option<(Identity, SetIndex)> {
+        let set = self.line.set_at(self.version()?.position)?;
+        Some((key(volumes, self)?.with(&[b"content"]), set))
+    }
 }
 
 fn to_bytes(plan: &Plan) -> Vec<u8> {

@@ -260,8 +260,8 @@ impl Archive {
     }
 
     fn notes_key(&self) -> Option<Vec<u8>> {
-        let tag: &[u8] = if self.zip { b"zip\0" } else { b"tar\0" };
-        Some([tag, &self.source.identity()?].concat())
+        let tag: &[u8] = if self.zip { b"\0zip" } else { b"\0tar" };
+        Some([&self.source.identity()?, tag].concat())
     }
 
     /// Takes the table from the notes, or learns it and notes it.

@@ -33,7 +33,7 @@ mod zstd;
 pub use archive::{Archive, Progress, dir_mode};
 pub use error::UnpackError;
 pub use limits::Limits;
-pub use notes::{MemoryNotes, Notes};
+pub use notes::{IndexNotes, MemoryNotes, Notes};
 pub use recognise::{Container, Kind, SUFFIXES, Shape, confirm, shape_of};
 pub use source::{Bytes, Source};
 pub use stream::{Codec, Stream, Unpacker};

@@ -1,9 +1,10 @@
 //! Where what was learnt is kept: sizes, seek points and tables of members.
 
 use std::fmt::Debug;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::cache::ByteLru;
+use crate::index::{Identity, Index};
 use crate::storage::sync::lock;
 
 /// Keeps what was learnt, by key; the same key has the same value for good. It holds names and places, never content, so it
@@ -17,10 +18,35 @@ pub trait Notes: Send + Sync + Debug {
     fn put(&self, key: &[u8], value: &[u8]);
 }
 
+/// Longer notes are not kept on disk.
+const MOST_KEPT: usize = 16 << 20;
+
+/// Notes in the index on disk. A key begins with the eight bytes of the group that its record goes with.
+#[derive(Debug)]
+pub struct IndexNotes(pub Arc<Index>);
+
+impl Notes for IndexNotes {
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.get(identity_of(key))
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) {
+        if let Some(group) = key.first_chunk().filter(|_| value.len() <= MOST_KEPT) {
+            self.0.put(identity_of(key), u64::from_le_bytes(*group), value.to_vec());
+        }
+    }
+}
+
+fn identity_of(key: &[u8]) -> Identity {
+    Identity::of(&[b"unpacked", key])
+}
+
+type NotesByKey = ByteLru<Box<[u8]>, Box<[u8]>>;
+
 /// Notes in memory, the least recently used forgotten first.
 #[derive(Debug)]
 pub struct MemoryNotes {
-    notes: Mutex<ByteLru<Box<[u8]>, Box<[u8]>>>,
+    notes: Mutex<NotesByKey>,
 }
 
 impl MemoryNotes {

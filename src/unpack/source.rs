@@ -33,7 +33,8 @@ pub trait Source: Send + Sync + Debug {
         Ok(self.read_at(0, 1)?.is_empty())
     }
 
-    /// What names this content for good, also after a remount; `None` if nothing does.
+    /// What names this content for good, also after a remount; `None` if nothing does. That of a stored file begins with its
+    /// group in the index, and all that is made of it with that.
     fn identity(&self) -> Option<Arc<[u8]>>;
 
     /// Whether every byte is verified before it is served; else only its end tells that all of them were right.

@@ -163,7 +163,7 @@ impl Stream {
     }
 
     fn notes_key(&self) -> Option<Vec<u8>> {
-        Some([b"stream\0".as_slice(), &self.identity()?].concat())
+        Some([&self.identity()?, b"\0stream".as_slice()].concat())
     }
 
     /// The block of that number; `None` behind the end.

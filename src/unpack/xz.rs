@@ -39,12 +39,15 @@ impl Block {
     }
 }
 
+/// What is left of a file: it, its blocks, and the number of the next.
+type Rest = (Arc<dyn Source>, Arc<[Block]>, usize);
+
 pub(super) struct Unxz {
     input: Input,
     library: Stream,
     ended: bool,
     /// Behind the last byte of this decoder's input: the rest of the file, where it decodes a single block.
-    rest: Option<(Arc<dyn Source>, Arc<[Block]>, usize)>,
+    rest: Option<Rest>,
     limits: Limits,
     tail: Vec<u8>,
 }

@@ -300,6 +300,12 @@ impl FileSystem for TreeFs {
         self.take_news()
     }
 
+    fn content_identity(&self, ino: Ino) -> Option<Vec<u8>> {
+        let (snapshot, node) = self.node_of(ino).ok()?;
+        let (identity, set) = self.file(snapshot, node, Wait::Allowed).ok()?.identity(&*self.repository)?;
+        Some([&self.repository.group(set).to_le_bytes()[..], &identity.0].concat())
+    }
+
     fn path(&self, ino: Ino) -> Option<String> {
         let Inode::Node(snapshot, node) = self.resolve(ino).ok()? else { return None };
         let (line, _) = self.loaded_line(snapshot, Wait::Never).ok()?;

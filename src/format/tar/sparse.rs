@@ -109,13 +109,16 @@ fn pieces(fields: &[u8], map: &mut Vec<(u64, u64)>) -> Result<(), &'static str> 
     Ok(())
 }
 
+/// Pieces of a sparse file: offset and length of each, in bytes.
+type OwnedMap = Vec<(u64, u64)>;
+
 impl Sparse<'_> {
     /// The map that stands at the front of `data` (PAX form 1.0: decimal numbers, each on a line, padded to a block), and
     /// how many bytes it takes. `None` if `data` does not hold all of it yet.
     ///
     /// # Errors
     /// What is wrong with it; also a map of more than `most` pieces.
-    pub fn parse_map(data: &[u8], most: usize) -> Result<Option<(Vec<(u64, u64)>, u64)>, &'static str> {
+    pub fn parse_map(data: &[u8], most: usize) -> Result<Option<(OwnedMap, u64)>, &'static str> {
         let mut at = 0;
         let Some(count) = line(data, &mut at)? else { return Ok(None) };
         let count =

@@ -113,13 +113,7 @@ impl Stored {
         let attr = below.getattr(ino, Wait::Allowed)?;
         let handle = below.open(ino, Wait::Allowed)?.handle;
         let name: Arc<str> = below.path(ino).unwrap_or_else(|| format!("inode {ino}")).into();
-        // The set that holds a version and the path name its content for good.
-        let set = below.getxattr(ino, b"user.dupfs.set", Wait::Allowed)?;
-        let tell = |set: Vec<u8>| {
-            let path = name.split_once('/').map_or(&*name, |(_, path)| path);
-            [&set[..], b"\0", path.as_bytes(), &attr.size.to_be_bytes(), &attr.mtime.to_be_bytes()].concat().into()
-        };
-        let identity = set.map(tell);
+        let identity = below.content_identity(ino).map(Arc::from);
         Ok(Self { below: Arc::clone(below), ino, handle, size: attr.size, name, identity })
     }
 }
