@@ -286,6 +286,13 @@ fn content(fs: &dyn FileSystem, attr: &Attr) -> Result<Vec<u8>, FsError> {
     }
 }
 
+/// A directory in `versions/` whose state at some time is not known: nobody but who mounted may look into it, and it may have
+/// changed later than `attr` tells.
+fn closed(attr: Attr, right: Attr) -> Attr {
+    let mtime = attr.mtime.min(right.mtime);
+    lasting(Attr { perm: 0o700, uid: attr.uid, gid: attr.gid, mtime, ..right })
+}
+
 fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
     [path, b"/", name].concat()
 }
@@ -313,7 +320,8 @@ fn examine(
     let Some(attr) = right_or_error(fs.getattr(ino, Wait::Allowed), &format!("stat {place}"), seen)? else {
         return Ok(());
     };
-    if lasting(attr) != lasting(want.attr) {
+    let unknown = path.starts_with(b"/versions/") && lasting(attr) == closed(attr, want.attr);
+    if lasting(attr) != lasting(want.attr) && !unknown {
         return Err(format!("stat {place}: {attr:?}, right is {:?}", want.attr));
     }
     let read = right_or_error(content(fs, &attr), &format!("read {place}"), seen)?;

@@ -10,11 +10,12 @@ import sys
 import corpora
 import rows_files
 import rows_scale
+import rows_unpacked
 import table
 from box import Box, Failure, run
 from measure import ROWS, Record
 
-assert rows_files and rows_scale  # they fill ROWS
+assert rows_files and rows_scale and rows_unpacked  # they fill ROWS
 
 
 class Bench:

@@ -124,6 +124,11 @@ def large(box):
     return by_duplicity(box, 'large', trees.large_tree, 200)
 
 
+def dumps(box):
+    """A database's dump as automysqlbackup keeps it."""
+    return by_duplicity(box, 'dumps', trees.dumps_tree, 25)
+
+
 def by_encoder(box, name, encrypted=True, tree=False, **shape):
     """A corpus that benches/corpus writes, checked by what duplicity lists of it."""
     corpus = Corpus(box, name, encrypted)

@@ -1,11 +1,13 @@
 """Source trees, the same on every machine: their content comes from a seed, never from the clock or the machine."""
 
+import hashlib
 import os
 import random
 import shutil
 import stat
+import tempfile
 
-from box import Failure
+from box import Failure, run
 
 KIB = 1024
 EPOCH = 1_768_700_000  # 2026-01-18; a day later for each state
@@ -160,6 +162,26 @@ def large_tree(root):
     tree = Tree(root, 200)
     for i in range(24):
         tree.write(f'part{i:02}.img', tree.content.mixed(50_000_000))
+    tree.settle()
+    yield
+
+
+def dumps_tree(root):
+    """A dump of 480 MB in a .sql.bz2 in a .tbz2 of 300 MB; its SHA-256 goes beside the tree."""
+    tree = Tree(root, 5)
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(root)) as work:
+        os.mkdir(os.path.join(work, 'latest'))
+        dump = os.path.join(work, 'latest/whitehall.sql')
+        data = b'-- MariaDB dump\n' + tree.content.mixed(480_000_000)
+        with open(dump, 'wb') as file:
+            file.write(data)
+        with open(os.path.join(os.path.dirname(root), 'sha256'), 'w', encoding='ascii') as file:
+            file.write(hashlib.sha256(data).hexdigest())
+        del data
+        run(['bzip2', dump])
+        os.makedirs(tree.path('var/lib/automysqlbackup'))
+        run(['tar', 'cjf', tree.path('var/lib/automysqlbackup/latest.tbz2'), '-C', work, 'latest'])
+    tree.touch('var/lib/automysqlbackup/latest.tbz2')
     tree.settle()
     yield
 

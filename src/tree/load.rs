@@ -157,7 +157,10 @@ fn from_volumes(repository: &Repository, set: SetIndex, position: u32) -> Result
         next = listed.number.0.saturating_add(1);
         match repository.members(VolumeId { set, number: listed.number }) {
             Ok(members) => stage_members(&members, &mut staged),
-            Err(error) if error.class().is_transient() => return Err(error.into()),
+            // Nothing is known to be lost: who is refused now may be let in later.
+            Err(error) if error.class().is_transient() || error.class() == ErrorClass::Denied => {
+                return Err(error.into());
+            }
             Err(error) => {
                 log::error!(
                     "{error}; what lies between {} and {} in this set is not known",

@@ -192,19 +192,18 @@ impl TreeFs {
     }
 
     /// Attributes of a directory in `versions/`. It may be looked into by those who could do so at every time when the path
-    /// was a directory. Nothing is known of `versions/` itself before the first look into it, and then it is closed to all but
-    /// who mounted.
+    /// was a directory; where a time is not known, and in `versions/` itself, only by who mounted.
     pub(super) fn history_attr(&self, inode: Inode, wait: Wait) -> Result<Attr, FsError> {
         let plain = self.overview_attr(inode);
-        let branches = match self.branches(if inode == Inode::Versions { Wait::Never } else { wait }) {
-            Err(FsError::WouldBlock) if inode == Inode::Versions => {
-                return Ok(Attr { perm: plain.perm & 0o700, attr_ttl: Duration::ZERO, ..plain });
-            }
-            branches => branches?,
-        };
+        let closed = Attr { perm: plain.perm & 0o700, ..plain };
+        if inode == Inode::Versions {
+            return Ok(closed);
+        }
+        let branches = self.branches(wait)?;
         let path = self.path_of(inode, &branches)?;
         let mut attr = Attr { nlink: 1, mtime: 0, ..plain };
         let mut first = true;
+        let known = branches.unknown(&path, None).is_none();
         for meta in branches.metas(&path) {
             attr.mtime = attr.mtime.max(meta.mtime);
             if meta.kind != EntryKind::Dir {
@@ -224,7 +223,7 @@ impl TreeFs {
                 (attr.gid, attr.perm) = (plain.gid, (attr.perm & 0o707) | (attr.perm & 0o7) << 3);
             }
         }
-        Ok(attr)
+        Ok(if known { attr } else { Attr { nlink: 1, mtime: attr.mtime, attr_ttl: Duration::ZERO, ..closed } })
     }
 }
 
