@@ -112,7 +112,7 @@ impl Mounted {
         match self.events.recv() {
             Ok(Event::Served(result)) => {
                 self.ended = true;
-                return result.map(|()| End::Unmounted).map_err(|error| MountError::broken(&self.path, error));
+                return self.outcome(result, End::Unmounted);
             }
             Ok(Event::Stop) | Err(_) => {}
         }
@@ -131,9 +131,21 @@ impl Mounted {
         match self.events.recv_timeout(GRACE) {
             Ok(Event::Served(result)) => {
                 self.ended = true;
-                result.map(|()| End::Stopped).map_err(|error| MountError::broken(&self.path, error))
+                self.outcome(result, End::Stopped)
             }
             Ok(Event::Stop) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(End::Detached),
+        }
+    }
+
+    /// How serving ended. A thread that takes a request from the kernel in the very moment of the unmount is told
+    /// `ECONNABORTED` instead of the usual `ENODEV`.
+    fn outcome(&self, result: io::Result<()>, end: End) -> Result<End, MountError> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => match mount_at(&self.path) {
+                Ok(Some(mount)) if mount.is_dupfs() => Err(MountError::broken(&self.path, error)),
+                Ok(_) | Err(_) => Ok(end),
+            },
+            result => result.map(|()| end).map_err(|error| MountError::broken(&self.path, error)),
         }
     }
 
