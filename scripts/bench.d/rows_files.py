@@ -124,13 +124,18 @@ def borg(bench):
     return f'{repo}::full'
 
 
+def decode(objects):
+    """A command that decrypts and inflates these objects side by side to nowhere."""
+    names = '\n'.join(objects)
+    return ['sh', '-c', f'printf %s "$0" | tr "\\n" "\\0" | xargs -0 -n 1 -P {os.cpu_count()} sh -c '
+            '\'gpg --batch --quiet --decrypt "$0" >/dev/null 2>&1\'', names]
+
+
 def floor(bench):
     """All volumes of the full set decoded side by side to nowhere, then a copy of the plain tree."""
     box, corpus = bench.box, bench.corpus('main')
-    volumes = '\n'.join(name for name in corpus.objects('.difftar') if '-full.' in name)
-    target = box.fresh('out/floor')
-    decode = f'printf %s "$0" | tr "\\n" "\\0" | xargs -0 -n 1 -P {os.cpu_count()} sh -c \'gpg --batch --quiet --decrypt "$0" >/dev/null 2>&1\''
-    return [['sh', '-c', decode, volumes], ['cp', '-a', corpus.full, target]]
+    volumes = [name for name in corpus.objects('.difftar') if '-full.' in name]
+    return [decode(volumes), ['cp', '-a', corpus.full, box.fresh('out/floor')]]
 
 
 @row('copy', 'mount + `cp -a` of the full snapshot, cold', 3, faster('dupfs', 'duplicity', 5), faster('dupfs', "restic's mount", 1),

@@ -5,14 +5,7 @@ import os
 import trees
 from box import Failure, run
 from measure import below, faster, row, within
-from rows_files import bare
-
-
-def decode(bench, objects):
-    """A command that decrypts and inflates these objects side by side to nowhere."""
-    names = '\n'.join(objects)
-    return ['sh', '-c', f'printf %s "$0" | tr "\\n" "\\0" | xargs -0 -n 1 -P {os.cpu_count()} sh -c '
-            '\'gpg --batch --quiet --decrypt "$0" >/dev/null 2>&1\'', names]
+from rows_files import bare, decode
 
 
 @row('million', 'a million files, 30 increments: mount to the first `ls latest`', 3,
@@ -30,7 +23,7 @@ def million(bench, rec):
             if names.count(b'\n') != 821:
                 raise Failure(f'{names.count(10)} names in the root of the million files, not 821')
         with rec.clock('gpg over its signature archives'):
-            run(decode(bench, corpus.objects('signatures')), env=box.env)
+            run(decode(corpus.objects('signatures')), env=box.env)
 
 
 @row('million-find', 'a million files: `find -ls`, index warm, a new mount', 3, faster('dupfs', 'bindfs', 5),

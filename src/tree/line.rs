@@ -44,8 +44,7 @@ impl Line {
     }
 
     fn grow(&self, sets: &Arc<[SetIndex]>) {
-        let known = self.sets.read().unwrap_or_else(PoisonError::into_inner).len();
-        if sets.len() > known {
+        if sets.len() > self.sets().len() {
             let mut own = self.sets.write().unwrap_or_else(PoisonError::into_inner);
             if sets.len() > own.len() {
                 *own = Arc::clone(sets);
@@ -195,13 +194,13 @@ impl Line {
     }
 
     fn known_failure(&self, depth: u32) -> Option<TreeError> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = lock(&self.failed);
         failed.as_ref().filter(|(position, _)| *position < depth).map(|(_, error)| error.clone())
     }
 
     fn note_failure(&self, position: u32, error: &TreeError) {
         if matches!(error.class(), ErrorClass::KeyMissing | ErrorClass::Unsupported) {
-            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((position, error.clone()));
+            *lock(&self.failed) = Some((position, error.clone()));
         }
     }
 }
@@ -276,7 +275,7 @@ impl Forest {
     /// The line numbered `number` over `sets`; made at its first use. It grows with `sets`, which always begin with those that the
     /// line had before.
     pub fn line(&self, number: usize, sets: &Arc<[SetIndex]>) -> Arc<Line> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = lock(&self.lines);
         let line = Arc::clone(lines.entry(number).or_insert_with(|| Arc::new(Line::new(Arc::clone(sets)))));
         drop(lines);
         line.grow(sets);
@@ -285,13 +284,16 @@ impl Forest {
 
     /// Keeps on disk what was learnt, and waits until it is there.
     pub fn finish(&self) {
-        let lines: Vec<_> = lock(&self.lines).values().cloned().collect();
-        lines.iter().for_each(|line| line.finish());
+        self.all().iter().for_each(|line| line.finish());
+    }
+
+    fn all(&self) -> Vec<Arc<Line>> {
+        lock(&self.lines).values().cloned().collect()
     }
 
     /// Number of paths known so far.
     pub fn paths(&self) -> u64 {
-        let lines: Vec<_> = self.lines.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let lines = self.all();
         lines.iter().map(|line| line.table().len() as u64).fold(0, u64::saturating_add)
     }
 }

@@ -99,8 +99,7 @@ impl ArchiveDir {
         (store, decoder): (&dyn ObjectStore, &Decoder),
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> bool {
-        let copy = self.copies.get(&set.index).and_then(|copies| copies.signatures.as_ref());
-        let Some(copy) = copy.filter(|copy| self.may_use(copy)) else { return false };
+        let Some(copy) = self.signatures_of(set) else { return false };
         if let Some(original) = &set.signatures
             && !self.agree(copy, original, store)
         {
@@ -121,14 +120,18 @@ impl ArchiveDir {
         (store, decoder): (&dyn ObjectStore, &Decoder),
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> bool {
-        let copy = self.copies.get(&set.index).and_then(|copies| copies.signatures.as_ref());
-        let Some(copy) = copy.filter(|copy| self.may_use(copy)) else { return false };
+        let Some(copy) = self.signatures_of(set) else { return false };
         if set.signatures.as_ref().is_some_and(|original| !self.agree(copy, original, store)) {
             return false;
         }
         let whole = ByteRange::at(0, copy.size);
         let Ok(input) = self.store.open(copy, whole) else { return false };
         decoder.open(&copy.name, input).is_ok_and(|mut plain| consume(&copy.name, &mut *plain).is_ok())
+    }
+
+    /// duplicity's copy of the set's signature archive, unless it was refused.
+    fn signatures_of(&self, set: &BackupSet) -> Option<&ObjectInfo> {
+        self.copies.get(&set.index)?.signatures.as_ref().filter(|copy| self.may_use(copy))
     }
 
     /// Whether what is known without reading either as a whole tells them apart.
