@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 use super::block::BLOCK_BYTES;
@@ -202,8 +202,8 @@ impl<K: Hash + Eq + Clone> Spill<K> {
     fn unseal(&self, sealed: &Sealed) -> Option<Arc<[u8]>> {
         let mut text = vec![0; usize::try_from(sealed.len).ok()?];
         self.file.read_exact_at(&mut text, sealed.offset()).ok()?;
-        let (nonce, data, tag) = (sealed.nonce(), sealed.additional_data(), Tag::from(sealed.tag));
-        self.cipher.open_in_place_separate_tag(nonce, data, tag, &mut text, 0..).ok()?;
+        let (nonce, data) = (sealed.nonce(), sealed.additional_data());
+        self.cipher.open_in_place_separate_tag(nonce, data, &sealed.tag, &mut text).ok()?;
         Some(text.into())
     }
 

@@ -179,13 +179,13 @@ impl Search<'_> {
                 if esk.recipient.as_ref().is_some_and(|id| *id != key.id) {
                     continue;
                 }
-                let Some(pair) = key.unlock(&passphrases) else {
+                let Some(open) = key.unlock(&passphrases) else {
                     outcome.locked.push(key.id.clone());
                     continue;
                 };
                 // A session key sealed to a named key was checked by its padding and checksum: if the data then do not
                 // fit, they are damaged, and reading them says so.
-                match pk::open(pair, esk) {
+                match open.open(esk) {
                     Some(session) if esk.recipient.is_some() || self.preamble.fits(&session) => {
                         outcome.session = Some(session);
                         return outcome;

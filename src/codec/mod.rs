@@ -16,6 +16,7 @@ mod keys;
 mod message;
 mod ocb;
 mod pk;
+mod rsa;
 mod s2k;
 mod secret;
 mod signer;

@@ -18,6 +18,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::armor::Dearmor;
 use super::error::CodecError;
 use super::esk::{PkEsk, checked};
+use super::rsa::Rsa;
 use super::secret::{Secret, Session};
 use super::source::Ctx;
 use crate::types::ErrorClass;
@@ -139,7 +140,33 @@ pub(super) struct SecretKey {
 enum State {
     /// Protected; so many of the known passphrases were tried.
     Locked(Box<Key<SecretParts, UnspecifiedRole>>, usize),
-    Open(Box<KeyPair>),
+    Open(Arc<OpenKey>),
+}
+
+/// A secret key ready for use.
+pub(super) struct OpenKey {
+    pair: KeyPair,
+    /// Made once and used for every object; `None` where the key is no RSA key, or one that the library takes and this does
+    /// not.
+    rsa: Option<Rsa>,
+}
+
+impl OpenKey {
+    fn new(pair: KeyPair) -> Arc<Self> {
+        let rsa = Rsa::new(&pair);
+        Arc::new(Self { pair, rsa })
+    }
+
+    /// The session key in `esk` if this key opens it.
+    pub(super) fn open(&self, esk: &PkEsk) -> Option<Session> {
+        let elgamal = matches!(self.pair.public().mpis(), PublicKey::ElGamal { .. });
+        let (cipher, key) = match &self.rsa {
+            Some(rsa) => esk.packet.decrypt(&mut rsa.decryptor(self.pair.public()), None)?,
+            None if elgamal => esk.packet.decrypt(&mut ElGamal(&self.pair), None)?,
+            None => esk.packet.decrypt(&mut self.pair.clone(), None)?,
+        };
+        checked(cipher?.into(), &key)
+    }
 }
 
 impl fmt::Debug for SecretKey {
@@ -158,7 +185,7 @@ impl SecretKey {
         }
         let id = key.keyid();
         let state = match key.clone().into_keypair() {
-            Ok(pair) => State::Open(Box::new(pair)),
+            Ok(pair) => State::Open(OpenKey::new(pair)),
             Err(_) => State::Locked(Box::new(key), 0),
         };
         Some(Self { id, state: Mutex::new(state) })
@@ -167,40 +194,28 @@ impl SecretKey {
     /// The key ready for use, unlocked with one of `passphrases` if it must be; `None` if none of them fits.
     ///
     /// The key's own lock is held while a passphrase is tried, so that it is unlocked once and not by every reader.
-    pub(super) fn unlock(&self, passphrases: &[Arc<Secret>]) -> Option<KeyPair> {
+    pub(super) fn unlock(&self, passphrases: &[Arc<Secret>]) -> Option<Arc<OpenKey>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let pair = match &mut *state {
-            State::Open(pair) => return Some(pair.as_ref().clone()),
+        let open = match &mut *state {
+            State::Open(open) => return Some(Arc::clone(open)),
             State::Locked(key, tried) => {
                 let untried = passphrases.get(*tried..).unwrap_or(&[]);
                 *tried = passphrases.len();
-                untried.iter().find_map(|passphrase| {
+                OpenKey::new(untried.iter().find_map(|passphrase| {
                     let password = Password::from(passphrase.expose());
                     key.as_ref().clone().decrypt_secret(&password).ok()?.into_keypair().ok()
-                })?
+                })?)
             }
         };
-        *state = State::Open(Box::new(pair.clone()));
-        Some(pair)
+        *state = State::Open(Arc::clone(&open));
+        Some(open)
     }
 }
 
-/// The session key in `esk` if `pair` opens it.
-pub(super) fn open(pair: KeyPair, esk: &PkEsk) -> Option<Session> {
-    let elgamal = matches!(pair.public().mpis(), PublicKey::ElGamal { .. });
-    let (cipher, key) = if elgamal {
-        esk.packet.decrypt(&mut ElGamal(pair), None)?
-    } else {
-        let mut pair = pair;
-        esk.packet.decrypt(&mut pair, None)?
-    };
-    checked(cipher?.into(), &key)
-}
-
 /// Decryption with ElGamal keys, gpg's default until 2009, which the library's backend lacks.
-struct ElGamal(KeyPair);
+struct ElGamal<'a>(&'a KeyPair);
 
-impl Decryptor for ElGamal {
+impl Decryptor for ElGamal<'_> {
     fn public(&self) -> &Key<PublicParts, UnspecifiedRole> {
         self.0.public()
     }
