@@ -24,7 +24,15 @@ const RANKS: &[(&str, u8)] = &[
 ];
 
 /// Crates that only one module may know.
-const FENCED: &[(&str, &str)] = &[("fuser", "fuse"), ("tokio", "storage"), ("aws_", "storage"), ("aws-", "storage")];
+const FENCED: &[(&str, &str)] = &[
+    ("fuser", "fuse"),
+    ("tokio", "storage"),
+    ("aws_config", "storage"),
+    ("aws_credential_types", "storage"),
+    ("aws_sdk_s3", "storage"),
+    ("aws_smithy_http_client", "storage"),
+    ("aws-", "storage"),
+];
 
 /// The files that may hold `unsafe`; there is none.
 const UNSAFE_ALLOWED: &[&str] = &[];
