@@ -246,6 +246,29 @@ fn reads_of_a_file_changed_in_each_increment_fetch_only_what_holds_their_bytes()
 }
 
 #[test]
+fn the_deltas_of_a_chain_are_fetched_side_by_side_and_once() {
+    let changes = (0..12).map(|i| Change::Overwrite { at: i * 100_000, len: 1000 });
+    let steps = changes.map(|change| Step { full: false, edits: vec![Edit::Content(0, vec![change])] });
+    let history =
+        History { lone_file: None, root_meta: meta(), base: vec![add(b"dump", 1_300_000)], steps: steps.collect() };
+    let fulls: Vec<bool> = (0..13).map(|set| set == 0).collect();
+    let counted = Counted::new(encode(&history.trees(), &fulls, &usual(140_000)));
+    let fs = counted.open();
+    let dump = path(b"dump");
+    counted.find(&*fs, 12, &dump);
+    let volumes = counted.repository.sets.iter().skip(1).flat_map(|set| &set.volumes);
+    let slow = volumes.map(|name| (name.clone(), Fault::Delay(Duration::from_millis(5))));
+    counted.store.set_faults(&slow.collect());
+    counted.store.take_counts();
+    counted.store.take_peak();
+    counted.read(&*fs, 12, &dump, 0..50_000);
+    assert!(counted.store.take_peak() > 2, "one after the other");
+    for (name, count) in counted.store.take_counts() {
+        assert_eq!(count.opens, 1, "{name}");
+    }
+}
+
+#[test]
 fn what_was_read_once_is_not_fetched_again() {
     let counted = Counted::new(repository());
     let dump = path(b"dump");

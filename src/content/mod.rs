@@ -4,6 +4,7 @@
 //! delta's copies are slices of the version before, its literals ranges of the delta's own stream: a chain of deltas
 //! composes into one flat list of extents.
 
+mod chain;
 mod delta;
 mod error;
 mod file;
@@ -102,6 +103,7 @@ impl Content {
         let mut base: Option<Arc<Plan>> = None;
         // Whether the newest version is stored in the state that was signed: others are no base, so their plans are not kept.
         let mut signed = true;
+        let mut located = 1;
         for (index, older) in file.history.iter().enumerate() {
             if let Some(newer) = index.checked_sub(1).and_then(|i| file.history.get(i)) {
                 file.check_succession(volumes, *newer, *older)?;
@@ -109,6 +111,9 @@ impl Content {
             if let Some(known) = self.known_plan(file, older.id) {
                 base = Some(known);
                 break;
+            }
+            if index == located {
+                located = self.locate_ahead(volumes, file, index);
             }
             let Located { stream, delta } = self.locate_base(volumes, file, index)?;
             let size = delta.as_ref().map_or(stream.len, |d| d.out_len);

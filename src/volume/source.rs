@@ -9,7 +9,13 @@ use crate::index::Identity;
 use crate::types::{ByteRange, SetIndex, VolumeId};
 
 /// Access to the volumes of a repository.
-pub trait Volumes {
+pub trait Volumes: Sync {
+    /// Whether what is not at hand is fetched and waited for.
+    fn waits(&self) -> bool;
+
+    /// Bytes of the volume in the store; 0 if it is not there.
+    fn stored_len(&self, id: VolumeId) -> u64;
+
     /// The set's manifest.
     ///
     /// # Errors
@@ -97,6 +103,15 @@ impl Learnt<'_> {
 }
 
 impl Volumes for Repository {
+    fn waits(&self) -> bool {
+        true
+    }
+
+    fn stored_len(&self, id: VolumeId) -> u64 {
+        let set = self.set(id.set).ok();
+        set.and_then(|set| set.volumes.get(&id.number).map(|object| object.size)).unwrap_or(0)
+    }
+
     fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError> {
         Self::manifest(self, set)
     }
@@ -142,6 +157,14 @@ impl Volumes for Repository {
 pub struct AtHand<'a>(pub &'a Repository);
 
 impl Volumes for AtHand<'_> {
+    fn waits(&self) -> bool {
+        false
+    }
+
+    fn stored_len(&self, id: VolumeId) -> u64 {
+        self.0.stored_len(id)
+    }
+
     fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError> {
         self.0.cached_manifest(set).ok_or(VolumeError::NotAtHand)
     }

@@ -55,6 +55,8 @@ struct Shared {
     /// Opens and broken streams since the faults were set.
     tries: Mutex<BTreeMap<String, usize>>,
     breaks: Mutex<BTreeMap<String, usize>>,
+    /// Streams that are open now, and the most there were since the last reset.
+    open: Mutex<(usize, usize)>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -81,6 +83,14 @@ impl MemoryStore {
     /// What was fetched since the last call.
     pub(crate) fn take_counts(&self) -> BTreeMap<String, Count> {
         std::mem::take(&mut locked(&self.shared.counts))
+    }
+
+    /// The most streams that were open at a time since the last call.
+    pub(crate) fn take_peak(&self) -> usize {
+        let mut open = locked(&self.shared.open);
+        let (now, peak) = *open;
+        open.1 = now;
+        peak
     }
 
     fn version_of(&self, name: &str) -> u64 {
@@ -150,6 +160,9 @@ impl ObjectStore for MemoryStore {
             .ok_or_else(|| StorageError::new(ErrorClass::Missing, &name, "the object is not there (told so)"))?;
         let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(bytes.len());
         let at = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
+        let mut open = locked(&self.shared.open);
+        *open = (open.0 + 1, open.1.max(open.0 + 1));
+        drop(open);
         Ok(Box::new(Stream { name, bytes, at, end, fault, shared: self.shared.clone() }))
     }
 }
@@ -161,6 +174,12 @@ struct Stream {
     end: usize,
     fault: Option<Fault>,
     shared: Arc<Shared>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        locked(&self.shared.open).0 -= 1;
+    }
 }
 
 impl Read for Stream {
