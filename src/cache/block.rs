@@ -3,7 +3,7 @@
 use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::lru::ByteLru;
 use super::spill::Spill;
@@ -51,18 +51,57 @@ pub struct CacheStats {
     pub spill_bytes: u64,
 }
 
+/// A block in memory.
+#[derive(Debug)]
+struct Held {
+    block: Arc<[u8]>,
+    /// Nobody is expected to want it again.
+    left_behind: bool,
+}
+
+#[derive(Debug)]
+struct Memory<K: Hash + Eq> {
+    lru: ByteLru<K, Held>,
+    /// On their way to the disk, in neither tier: whoever wants one now must not have to decode its volume again.
+    leaving: Vec<(K, Arc<[u8]>)>,
+}
+
+impl<K: Hash + Eq> Memory<K> {
+    fn get(&mut self, key: &K) -> Option<Arc<[u8]>> {
+        if let Some(held) = self.lru.get_mut(key) {
+            held.left_behind = false;
+            return Some(Arc::clone(&held.block));
+        }
+        self.leaving.iter().find(|(leaving, _)| leaving == key).map(|(_, block)| Arc::clone(block))
+    }
+
+    fn contains(&self, key: &K) -> bool {
+        self.lru.peek(key).is_some() || self.leaving.iter().any(|(leaving, _)| leaving == key)
+    }
+
+    /// `key` has arrived on the disk.
+    fn has_left(&mut self, key: &K) {
+        if let Some(at) = self.leaving.iter().position(|(leaving, _)| leaving == key) {
+            self.leaving.swap_remove(at);
+        }
+    }
+}
+
 /// Immutable blocks by key, least recently used first out of memory onto disk, and out of there. Shared by threads.
 ///
 /// A key names one content for good: inserting another content under a key that is still held may give either.
 #[derive(Debug)]
 pub struct BlockCache<K: Hash + Eq> {
-    memory: Mutex<ByteLru<K, Arc<[u8]>>>,
+    memory: Mutex<Memory<K>>,
     spill: Option<Spill<K>>,
     /// Full blocks that nobody holds any more, for the next ones: else the allocator would take memory from the system and
     /// give it back for each, and keep holes between them.
     spare: Mutex<Vec<Arc<[u8]>>>,
-    /// Counts removals: a block on its way between the tiers while something was removed is dropped, not brought back.
+    /// Counts beginnings and ends of removals, so that it is odd during one: a block on its way between the tiers while
+    /// something is removed is dropped, not brought back.
     epoch: AtomicU64,
+    /// Held during a removal.
+    removing: Mutex<()>,
     memory_hits: AtomicU64,
     spill_hits: AtomicU64,
     misses: AtomicU64,
@@ -72,10 +111,11 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
     /// An empty cache. A tier on disk that cannot be had is a line in the log.
     pub fn new(config: CacheConfig) -> Self {
         Self {
-            memory: Mutex::new(ByteLru::new(config.memory_bytes)),
+            memory: Mutex::new(Memory { lru: ByteLru::new(config.memory_bytes), leaving: Vec::new() }),
             spill: config.spill.and_then(|spill| Spill::open(&spill.dir, spill.bytes)),
             spare: Mutex::default(),
             epoch: AtomicU64::new(0),
+            removing: Mutex::default(),
             memory_hits: AtomicU64::new(0),
             spill_hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -99,14 +139,14 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
 
     /// The block of `key`, if it is in memory: never blocks. A block that is not there does not count as missed.
     pub fn get_in_memory(&self, key: &K) -> Option<Arc<[u8]>> {
-        let block = lock(&self.memory).get(key).cloned()?;
+        let block = lock(&self.memory).get(key)?;
         self.memory_hits.fetch_add(1, Ordering::Relaxed);
         Some(block)
     }
 
     /// Whether the block of `key` is at hand; does not count as used.
     pub fn contains(&self, key: &K) -> bool {
-        let in_memory = lock(&self.memory).peek(key).is_some();
+        let in_memory = lock(&self.memory).contains(key);
         in_memory || self.spill.as_ref().is_some_and(|spill| spill.contains(key))
     }
 
@@ -131,10 +171,27 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
         self.keep(key, block, None);
     }
 
+    /// Nobody is expected to want `keys` again: they go first when memory is short, and not onto the disk. They can be had as
+    /// long as they are there, and count as any other once somebody did.
+    pub fn leave_behind(&self, keys: impl Iterator<Item = K>) {
+        for key in keys {
+            if let Some(held) = lock(&self.memory).lru.demote(&key) {
+                held.left_behind = true;
+            }
+            if let Some(spill) = &self.spill {
+                spill.remove(&key);
+            }
+        }
+    }
+
     /// Forgets `key`.
     pub fn remove(&self, key: &K) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
-        lock(&self.memory).remove(key);
+        let _removal = Removal::begin(self);
+        let mut memory = lock(&self.memory);
+        let removed = memory.lru.remove(key);
+        memory.has_left(key);
+        drop(memory);
+        drop(removed);
         if let Some(spill) = &self.spill {
             spill.remove(key);
         }
@@ -142,8 +199,11 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
 
     /// Forgets every key that `goes`. Takes time in all blocks.
     pub fn remove_where(&self, mut goes: impl FnMut(&K) -> bool) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
-        let removed = lock(&self.memory).remove_where(&mut goes);
+        let _removal = Removal::begin(self);
+        let mut memory = lock(&self.memory);
+        let removed = memory.lru.remove_where(&mut goes);
+        memory.leaving.retain(|(key, _)| !goes(key));
+        drop(memory);
         drop(removed);
         if let Some(spill) = &self.spill {
             spill.remove_where(goes);
@@ -156,9 +216,14 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
             memory_hits: self.memory_hits.load(Ordering::Relaxed),
             spill_hits: self.spill_hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
-            memory_bytes: lock(&self.memory).used(),
+            memory_bytes: lock(&self.memory).lru.used(),
             spill_bytes: self.spill.as_ref().map_or(0, Spill::used),
         }
+    }
+
+    /// Whether something may have been removed since `epoch` was read.
+    fn is_stale(&self, epoch: u64) -> bool {
+        epoch % 2 == 1 || self.epoch() != epoch
     }
 
     fn epoch(&self) -> u64 {
@@ -171,17 +236,44 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
         let (evicted, epoch) = {
             let mut memory = lock(&self.memory);
             let epoch = self.epoch();
-            if read_at.is_some_and(|read_at| read_at != epoch) {
+            if read_at.is_some_and(|read_at| self.is_stale(read_at)) {
                 return;
             }
-            (memory.insert(key, block, weight), epoch)
+            let evicted = memory.lru.insert(key, Held { block, left_behind: false }, weight);
+            if self.spill.is_some() {
+                let spilling = evicted.iter().filter(|(_, held)| !held.left_behind);
+                let spilling: Vec<_> = spilling.map(|(key, held)| (key.clone(), Arc::clone(&held.block))).collect();
+                memory.leaving.extend(spilling);
+            }
+            (evicted, epoch)
         };
-        for (key, block) in evicted {
-            if let Some(spill) = &self.spill {
-                spill.store(key, &block, || self.epoch() != epoch);
+        for (key, Held { block, left_behind }) in evicted {
+            if let Some(spill) = self.spill.as_ref().filter(|_| !left_behind) {
+                spill.store(key.clone(), &block, || self.is_stale(epoch));
+                lock(&self.memory).has_left(&key);
             }
             self.recycle(block);
         }
+    }
+}
+
+/// While it lives, nothing moves between the tiers.
+struct Removal<'a> {
+    epoch: &'a AtomicU64,
+    _one_at_a_time: MutexGuard<'a, ()>,
+}
+
+impl<'a> Removal<'a> {
+    fn begin<K: Hash + Eq>(cache: &'a BlockCache<K>) -> Self {
+        let one_at_a_time = lock(&cache.removing);
+        cache.epoch.fetch_add(1, Ordering::SeqCst);
+        Self { epoch: &cache.epoch, _one_at_a_time: one_at_a_time }
+    }
+}
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
     }
 }
 

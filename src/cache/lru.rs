@@ -48,6 +48,17 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
         self.entries.get(key).map(|(value, _)| value)
     }
 
+    /// As [`Self::get`]; its weight stays what it was.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(value, _)| value)
+    }
+
+    /// The value of `key`, which from now on counts as the one that was not used for longest.
+    pub fn demote(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.demote(key);
+        self.entries.peek_mut(key).map(|(value, _)| value)
+    }
+
     /// The value of `key`, which does not count as used.
     pub fn peek(&self, key: &K) -> Option<&V> {
         self.entries.peek(key).map(|(value, _)| value)

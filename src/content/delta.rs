@@ -97,7 +97,7 @@ impl Cursor<'_> {
         if at < self.window_at || needed > window_end {
             self.window.clear();
             let end = at.saturating_add(WINDOW).min(self.stream.len);
-            self.stream.read(self.volumes, self.file, ByteRange { start: at, end }, &mut self.window)?;
+            self.stream.read(self.volumes, self.file, ByteRange { start: at, end }, false, &mut self.window)?;
             self.window_at = at;
         }
         let from = usize::try_from(at.saturating_sub(self.window_at)).unwrap_or(usize::MAX);

@@ -1,7 +1,7 @@
 //! A plan: a version of a file as one flat list of extents over stored streams. Deltas compose into it, so that no
 //! version is ever materialised and reading after many increments costs what reading from the full costs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::delta::{Delta, Op};
 use super::error::ContentError;
@@ -30,6 +30,8 @@ pub struct Plan {
     pub(super) extents: Vec<Extent>,
     pub(super) streams: Vec<Arc<Stream>>,
     pub(super) set: SetIndex,
+    /// Whether no stored byte stands in the file twice; found when it is first read.
+    pub(super) once: OnceLock<bool>,
 }
 
 impl Plan {
@@ -37,7 +39,7 @@ impl Plan {
     pub(super) fn of_stream(stream: Arc<Stream>) -> Self {
         let (size, set) = (stream.len, stream.set);
         let extents = if size == 0 { Vec::new() } else { vec![Extent { start: 0, len: size, stream: 0, offset: 0 }] };
-        Self { size, extents, streams: vec![stream], set }
+        Self { size, extents, streams: vec![stream], set, once: OnceLock::from(true) }
     }
 
     /// The plan of the version that `delta`, stored as `stream`, makes of the version `base`.
@@ -49,7 +51,7 @@ impl Plan {
         let mut streams = base.map_or_else(Vec::new, |b| b.streams.clone());
         let own = u32::try_from(streams.len()).unwrap_or(LOST);
         streams.push(stream);
-        let mut plan = Self { size: 0, extents: Vec::new(), streams, set };
+        let mut plan = Self { size: 0, extents: Vec::new(), streams, set, once: OnceLock::new() };
         for op in &delta.ops {
             match *op {
                 Op::Literal { at, len } => plan.push(len, own, at),
@@ -81,15 +83,24 @@ impl Plan {
         range: ByteRange,
         out: &mut Vec<u8>,
     ) -> Result<(), ContentError> {
+        let once = *self.once.get_or_init(|| self.has_no_doubles());
         for extent in self.slice(range) {
             let stream = self.streams.get(extent.stream as usize).ok_or_else(|| ContentError::Delta {
                 path: file.path.clone(),
                 set: set_label(volumes, self.set),
                 detail: format!("it copies {} bytes from beyond the end of its base", extent.len).into(),
             })?;
-            stream.read(volumes, file, ByteRange::at(extent.offset, extent.len), out)?;
+            stream.read(volumes, file, ByteRange::at(extent.offset, extent.len), once, out)?;
         }
         Ok(())
+    }
+
+    /// Whether no two extents share stored bytes: deltas copy one place several times where content repeats.
+    fn has_no_doubles(&self) -> bool {
+        let mut places: Vec<_> = self.extents.iter().map(|e| (e.stream, e.offset, e.len)).collect();
+        places.sort_unstable();
+        let apart = |a: &(u32, u64, u64), b: &(u32, u64, u64)| a.0 != b.0 || a.1.saturating_add(a.2) <= b.1;
+        places.windows(2).all(|pair| matches!(pair, [a, b] if apart(a, b)))
     }
 
     /// The extents of `range`, cut at its ends and at the end of the file.
@@ -161,5 +172,27 @@ impl Plan {
         let mut keep = used.iter();
         self.streams.retain(|_| keep.next().copied().unwrap_or(false));
         self.extents.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(places: &[(u32, u64, u64)]) -> Plan {
+        let mut plan =
+            Plan { size: 0, extents: Vec::new(), streams: Vec::new(), set: SetIndex(0), once: OnceLock::new() };
+        for &(stream, offset, len) in places {
+            plan.push(len, stream, offset);
+        }
+        plan
+    }
+
+    #[test]
+    fn bytes_that_stand_in_the_file_twice_are_found() {
+        assert!(plan(&[]).has_no_doubles());
+        assert!(plan(&[(0, 500, 100), (1, 0, 50), (0, 0, 500), (1, 50, 1)]).has_no_doubles());
+        assert!(!plan(&[(0, 0, 100), (1, 0, 50), (0, 99, 10)]).has_no_doubles());
+        assert!(!plan(&[(0, 10, 5), (1, 0, 50), (0, 0, 100)]).has_no_doubles());
     }
 }

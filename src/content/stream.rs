@@ -70,7 +70,7 @@ impl Stream {
         let (set, kind, meta) = (finder.set, run.kind, run.meta.clone());
         if !run.multivol {
             let only = Located { volume, start: 0, offset: last.offset, len: last.len };
-            let reader = Reader { file: u64::from(file.node.0), last: volume };
+            let reader = Reader { file: u64::from(file.node.0), last: volume, once: false };
             volumes.note(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
             let layout = Layout::Parts(Box::new([only]));
             return Ok(Self { set, kind, len: last.len, meta, position, layout, settled: OnceLock::new() });
@@ -122,7 +122,7 @@ impl Stream {
         let mut next = |len: usize| {
             let range = ByteRange { start: at, end: at.saturating_add(len as u64).min(self.len) };
             let mut block = Vec::new();
-            match self.read_parts(&finder, volumes, file, range, &mut block) {
+            match self.read_parts(&finder, volumes, file, range, false, &mut block) {
                 Ok(()) => at = range.end,
                 Err(error) => {
                     failure = Some(error);
@@ -151,7 +151,7 @@ impl Stream {
         Some(Self { set, kind, len: bounds.max, meta, position, layout, settled: OnceLock::new() })
     }
 
-    /// Appends the bytes `range` of the stream to `out`.
+    /// Appends the bytes `range` of the stream to `out`; `once` tells whether who reads the file from end to end reads them once.
     ///
     /// # Errors
     /// [`ContentError`]; then `out` may hold a part of the range.
@@ -160,17 +160,18 @@ impl Stream {
         volumes: &dyn Volumes,
         file: &FileRef,
         range: ByteRange,
+        once: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), ContentError> {
         let finder = Finder::new(volumes, file, self.position)?;
         let quick = match &self.layout {
-            Layout::Parts(_) => return self.read_parts(&finder, volumes, file, range, out),
+            Layout::Parts(_) => return self.read_parts(&finder, volumes, file, range, once, out),
             Layout::Uniform { .. } => true,
             Layout::Assumed { sure } => range.end <= sure.saturating_mul(PART),
         };
         if quick && self.settled.get().is_none() {
             let before = out.len();
-            match self.read_parts(&finder, volumes, file, range, out) {
+            match self.read_parts(&finder, volumes, file, range, once, out) {
                 Err(ContentError::Incomplete { .. } | ContentError::NoData { .. } | ContentError::Mixed { .. }) => {
                     out.truncate(before);
                 }
@@ -187,7 +188,7 @@ impl Stream {
         if settled.kind != self.kind || range.end > settled.len {
             return Err(finder.incomplete(format!("bytes up to {} are wanted of it", range.end)));
         }
-        settled.read(volumes, file, range, out)
+        settled.read(volumes, file, range, once, out)
     }
 
     fn settle(&self, volumes: &dyn Volumes, file: &FileRef, finder: &Finder<'_>) -> Result<Self, ContentError> {
@@ -205,11 +206,12 @@ impl Stream {
         volumes: &dyn Volumes,
         file: &FileRef,
         range: ByteRange,
+        once: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), ContentError> {
         let mut at = range.start;
         let last = finder.manifest.volume_of(&file.path, PartKey::Last).unwrap_or(VolumeNumber(0));
-        let reader = Reader { file: u64::from(file.node.0), last };
+        let reader = Reader { file: u64::from(file.node.0), last, once };
         while at < range.end {
             let part = self.part_at(finder, at)?;
             let within = at.saturating_sub(part.start);

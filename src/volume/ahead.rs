@@ -15,7 +15,7 @@ const DEPTH: u32 = 2;
 /// A reader walks once it has read this part of a volume in ascending order.
 const WALKED_SHARE: u64 = 8;
 /// How far back a read may step and still be in ascending order: the kernel sends read-ahead out of order.
-const BACK_STEP: u64 = 4 << 20;
+pub(super) const BACK_STEP: u64 = 4 << 20;
 /// ... and at least so many bytes.
 const WALKED_BYTES: u64 = 1 << 20;
 /// After so many files in ascending order it is not one file that is read but all of them.
@@ -28,6 +28,8 @@ pub struct Reader {
     pub file: u64,
     /// The last volume of the set that holds parts of the file.
     pub last: VolumeNumber,
+    /// Whether who reads the file from end to end needs each byte once. Deltas may copy one place several times.
+    pub once: bool,
 }
 
 /// Where the readers of one set are.
@@ -218,7 +220,7 @@ mod tests {
     }
 
     fn read(ahead: &Ahead, number: u32, start: u64, len: u64) -> Option<(u32, u32)> {
-        read_for(ahead, number, start, len, Reader { file: 1, last: VolumeNumber(6) })
+        read_for(ahead, number, start, len, Reader { file: 1, last: VolumeNumber(6), once: true })
     }
 
     fn read_for(ahead: &Ahead, number: u32, start: u64, len: u64, reader: Reader) -> Option<(u32, u32)> {
@@ -243,7 +245,7 @@ mod tests {
         assert_eq!(depths, [2, 2, 2, 1, 1, 0, 0, 0]);
         assert_eq!(depth(room, 0), 2);
         let ahead = Ahead::default();
-        let reader = Reader { file: 1, last: VolumeNumber(6) };
+        let reader = Reader { file: 1, last: VolumeNumber(6), once: true };
         let walk = |depth| ahead.note(id(1), ByteRange::at(0, LEN / 2), LEN, reader, depth).is_some();
         assert!(!walk(0) && walk(1));
     }
@@ -251,7 +253,7 @@ mod tests {
     #[test]
     fn many_files_one_after_the_other_are_a_walk_beyond_each() {
         let ahead = Ahead::default();
-        let one = |i: u64| Reader { file: i, last: VolumeNumber(2) };
+        let one = |i: u64| Reader { file: i, last: VolumeNumber(2), once: true };
         let asked: Vec<_> =
             (0..LEN / (1 << 20)).filter_map(|i| read_for(&ahead, 2, i << 20, 1 << 20, one(i))).collect();
         assert_eq!(asked, [(2, 4)]);

@@ -15,6 +15,7 @@ mod read;
 mod refresh;
 mod repository;
 mod source;
+mod trail;
 mod verified;
 
 pub use ahead::Reader;

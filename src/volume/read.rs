@@ -83,7 +83,7 @@ impl Repository {
         }
         let blocks = self.collect(id, range).ok_or(VolumeError::NotAtHand)?;
         self.copy_out(id, range, &blocks, out)?;
-        self.note_read(id, range, reader);
+        self.note_data(id, range, reader);
         Ok(())
     }
 
@@ -102,8 +102,20 @@ impl Repository {
             return Ok(());
         }
         self.read_waiting(id, range, out)?;
-        self.note_read(id, range, reader);
+        self.note_data(id, range, reader);
         Ok(())
+    }
+
+    /// Takes note that bytes were read, and not only asked for where they are.
+    fn note_data(&self, id: VolumeId, range: ByteRange, reader: Reader) {
+        self.note_read(id, range, reader);
+        if !reader.once {
+            return;
+        }
+        for (id, blocks) in self.trails.note(id, range) {
+            let keys = blocks.map_while(|index| Some((id, self.verified.pass_of(id, index)?, index)));
+            self.blocks.leave_behind(keys);
+        }
     }
 
     fn read_waiting(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {

@@ -13,6 +13,7 @@ use super::keep::{IndexPlace, Known};
 use super::members::MemberTable;
 use super::pass::{self, ExpectedHash};
 use super::refresh::{RefreshError, Refreshed};
+use super::trail::Trails;
 use super::verified::Verified;
 use crate::cache::{BlockCache, ByteLru, CacheConfig, Flight};
 use crate::codec::Decoder;
@@ -66,6 +67,7 @@ pub struct Repository {
     /// Bytes that one pass may put into the cache ahead of the reader.
     pub(super) window: u64,
     pub(super) ahead: Ahead,
+    pub(super) trails: Trails,
     pub(super) known: Known,
     archive: Option<ArchiveDir>,
     /// Passes under way.
@@ -100,6 +102,7 @@ impl Repository {
             patience: limits.patience,
             window,
             ahead: Ahead::default(),
+            trails: Trails::default(),
             known,
             archive: limits.archive,
             passes: AtomicUsize::new(0),

@@ -101,3 +101,25 @@ fn a_removed_key_does_not_come_back_while_threads_move_blocks_between_the_tiers(
         assert!((old..old + 4).all(|key| !cache.contains(&key)), "round {round}");
     }
 }
+
+#[test]
+fn what_was_left_behind_goes_first_and_not_onto_the_disk() {
+    let cache = cache(3, 10);
+    for key in 0..3 {
+        cache.insert(key, block(key));
+    }
+    cache.leave_behind([2, 7].into_iter());
+    cache.insert(3, block(3));
+    assert!(cache.get(&2).is_none(), "it went before older ones");
+    assert_eq!((cache.get(&0), cache.get(&1), cache.stats().spill_bytes), (Some(block(0)), Some(block(1)), 0));
+    // Whoever wants it after all makes it like any other.
+    cache.leave_behind([1].into_iter());
+    assert!(cache.get(&1).is_some());
+    for key in 10..13 {
+        cache.insert(key, block(key));
+    }
+    assert_eq!(cache.get(&1), Some(block(1)));
+    // What is on the disk leaves it.
+    cache.leave_behind(0..20);
+    assert_eq!(cache.stats().spill_bytes, 0);
+}

@@ -77,7 +77,9 @@ impl Plan {
             unencrypted: options.s3_unencrypted,
             path_style,
             credentials: options.s3_credentials.clone(),
-            http: aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https(),
+            http: aws_smithy_http_client::Builder::new()
+                .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+                .build_https(),
             region: region.unwrap_or_else(|| "us-east-1".to_owned()),
         }
     }
