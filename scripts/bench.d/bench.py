@@ -76,6 +76,7 @@ def main():
     try:
         measure(box, args.rows or ROWS, args.rounds, results, kept)
     finally:
+        box.leave()
         # the agent that gpg started for the key
         run(['gpgconf', '--kill', 'all'], env=box.env)
     table.write(args.page, ROWS, results)

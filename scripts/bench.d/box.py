@@ -4,9 +4,12 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 
 PASSWORD = 'bench'
+# A file system in memory, and what the largest row restores.
+MEMORY, MOST_RESTORED = '/dev/shm', 2 << 30
 
 
 class Failure(Exception):
@@ -30,6 +33,7 @@ class Box:
         self.root = os.path.abspath(root)
         self.programs = programs
         self.duplicity_program = os.path.join(environments, 'duplicity-3.2.1/bin/duplicity')
+        self.memory = None
         for name in ('tmp', 'home', 'out', 'mnt'):
             os.makedirs(self.path(name), exist_ok=True)
         self.env = {k: v for k, v in os.environ.items() if k not in ('PASSPHRASE', 'SIGN_PASSPHRASE', 'XDG_CACHE_HOME')}
@@ -50,6 +54,22 @@ class Box:
             os.remove(path)
         shutil.rmtree(path, ignore_errors=True)
         return path
+
+    def target(self, name):
+        """As `fresh`, but in memory: what is restored goes there, so that all sides are measured and not the disk they would share."""
+        if self.memory is None:
+            free = shutil.disk_usage(MEMORY).free if os.path.isdir(MEMORY) else 0
+            if free < MOST_RESTORED:
+                raise Failure(f'{MEMORY} has {free >> 20} MiB free, {MOST_RESTORED >> 20} MiB are needed to restore into')
+            self.memory = tempfile.mkdtemp(prefix='dupfs-bench-', dir=MEMORY)
+        for left in os.listdir(self.memory):
+            shutil.rmtree(os.path.join(self.memory, left))
+        return os.path.join(self.memory, name)
+
+    def leave(self):
+        """Gives back what lies outside of the box's directory."""
+        if self.memory is not None:
+            shutil.rmtree(self.memory, ignore_errors=True)
 
     def new_cache(self):
         """An empty directory for XDG_CACHE_HOME."""

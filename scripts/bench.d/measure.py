@@ -126,6 +126,17 @@ def within(own, peer, limit):
     return Goal(f'at most {limit} times {peer}', own, peer, limit, at_least=False)
 
 
+class Comparison(Goal):
+    """Says how two values compare, without a goal."""
+
+    def judge(self, values):
+        return {**super().judge(values), 'met': None}
+
+
+def compare(own, peer):
+    return Comparison(f'for comparison: {own} by {peer}', own, peer, 0, at_least=True)
+
+
 def below(own, limit):
     return Limit(f'{own} below {show(own, limit)}', own, limit)
 

@@ -6,14 +6,14 @@ import shutil
 import corpora
 import trees
 from box import Failure, run
-from measure import below, faster, row, within
+from measure import below, compare, faster, row, within
 
 BIG, SMALL = 'var/backups/dump.sql', 'etc/app/settings.xml'
 
 
 def restore(box, corpus, clock, wanted, *options):
     """duplicity restores to a new place, without having seen the backup before; what comes must be `wanted`."""
-    target = box.fresh('out/duplicity')
+    target = box.target('duplicity')
     with clock:
         run(box.duplicity('restore', corpus, *options, corpus.url, target), env=box.env)
     if os.path.isdir(wanted):
@@ -22,7 +22,7 @@ def restore(box, corpus, clock, wanted, *options):
         raise Failure(f'duplicity restored other bytes than {wanted}')
 
 
-@row('list', 'mount + full listing, cold', 5, faster('dupfs', 'duplicity', 15))
+@row('list', 'mount + full listing, cold', 5, faster('dupfs', 'duplicity', 15), compare('find, bare FUSE', 'duplicity'))
 def listing(bench, rec):
     box, corpus = bench.box, bench.corpus('main')
     for _ in rec.each_round():
@@ -34,6 +34,9 @@ def listing(bench, rec):
             count = corpora.listed(box, corpus)
         if names.count(b'\n') != count:
             raise Failure(f'{names.count(10)} names in the mount, duplicity lists {count}')
+        # as many directories and files, computed
+        with bare(bench, 475, 17, 0, 100, 400) as mount, rec.clock('find, bare FUSE', mount):
+            run(['find', mount.path], discard=True)
 
 
 @row('stat', 'mount + `find -ls`, cold (exact sizes need every volume; `-o sizes=bound` needs none)', 3)
@@ -135,16 +138,16 @@ def floor(bench):
     """All volumes of the full set decoded side by side to nowhere, then a copy of the plain tree."""
     box, corpus = bench.box, bench.corpus('main')
     volumes = [name for name in corpus.objects('.difftar') if '-full.' in name]
-    return [decode(volumes), ['cp', '-a', corpus.full, box.fresh('out/floor')]]
+    return [decode(volumes), ['cp', '-a', corpus.full, box.target('floor')]]
 
 
 @row('copy', 'mount + `cp -a` of the full snapshot, cold', 3, faster('dupfs', 'duplicity', 5), faster('dupfs', "restic's mount", 1),
-     faster('dupfs', "borg's mount", 1), within('dupfs', 'the floor', 1.3))
+     faster('dupfs', "borg's mount", 1), within('dupfs', 'the floor', 1.3), compare('the floor', 'duplicity'))
 def copy(bench, rec):
     box, corpus = bench.box, bench.corpus('main')
     restic(bench), borg(bench)
     for i in rec.each_round():
-        cache, target = box.new_cache(), box.fresh('out/copy')
+        cache, target = box.new_cache(), box.target('copy')
         with rec.clock('dupfs') as clock, box.dupfs(corpus, cache=cache) as mount:
             run(['cp', '-a', mount / f'snapshots/{corpora.snapshot(0)}', target])
             clock.stop(mount)
@@ -156,13 +159,13 @@ def copy(bench, rec):
             for step in steps:
                 run(step, env=box.env)
         restore(box, corpus, rec.clock('duplicity'), corpus.full, '--time', str(corpora.backup_time(0)))
-        target = box.fresh('out/copy')
+        target = box.target('copy')
         with rec.clock("restic's mount") as clock, restic_mount(bench) as mount:
             run(['cp', '-a', restic_tree(mount), target])
             clock.stop(mount)
         # restic 0.14 shows every time exactly but those of directories
         trees.check_same(target, corpus.full, ignore_dir_times=True)
-        target, archive = box.fresh('out/copy'), borg(bench)
+        target, archive = box.target('copy'), borg(bench)
         with rec.clock("borg's mount") as clock, box.served(['borg', 'mount', '--foreground', archive], 'mnt/borg') as mount:
             run(['cp', '-a', mount.path, target])
             clock.stop(mount)
@@ -174,10 +177,10 @@ def copy(bench, rec):
 def extra(bench, rec):
     """restic's and borg's own ways to restore the same, for comparison."""
     box = bench.box
-    command, target = restic(bench), box.fresh('out/copy')
+    command, target = restic(bench), box.target('copy')
     with rec.clock("restic restore"):
         run([*command, 'restore', 'latest', '--target', target], env=box.env)
-    archive, target = borg(bench), box.fresh('out/copy')
+    archive, target = borg(bench), box.target('copy')
     os.makedirs(target)
     with rec.clock('borg extract'):
         run(['borg', 'extract', archive], env=box.env, cwd=target)
@@ -218,7 +221,7 @@ def deep(bench, rec):
 def memory(bench, rec):
     box, corpus = bench.box, bench.corpus('large')
     for _ in rec.each_round():
-        target = box.fresh('out/copy')
+        target = box.target('copy')
         with box.dupfs(corpus) as mount:
             with rec.clock('dupfs', mount):
                 run(['cp', '-a', mount / 'latest/', target])

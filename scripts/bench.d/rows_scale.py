@@ -87,12 +87,12 @@ def small_files(bench, rec):
                     run(['sh', '-c', tar, mount.path])
         with box.dupfs(corpus) as mount:
             run(['sh', '-c', tar, mount / old])
-            target = box.fresh('out/copy')
+            target = box.target('copy')
             with rec.clock('dupfs, cp -a', mount):
                 run(['cp', '-a', mount / new, target])
             trees.check_same(target, corpus.newest)
         with bare(bench, 100, 100, 0, 1024, 16384) as mount:
-            target = box.fresh('out/copy')
+            target = box.target('copy')
             with rec.clock('bare FUSE, cp -a', mount):
                 run(['cp', '-a', mount.path, target])
 

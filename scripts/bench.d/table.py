@@ -18,7 +18,8 @@ def summary(row, result):
         lines.append(f'   {name}: {show(name, statistics.median(values))}  ({each})')
     for goal in row.goals:
         j = goal.judge(result['values'])
-        lines.append(f'   {"met   " if j["met"] else "MISSED"} {j["goal"]}: {j["ratio"]}{" short by " + j["short"] if not j["met"] else ""}')
+        word = {True: 'met   ', False: 'MISSED', None: '      '}[j['met']]
+        lines.append(f'   {word} {j["goal"]}: {j["ratio"]}{" short by " + j["short"] if j["met"] is False else ""}')
     return '\n'.join(lines)
 
 
@@ -30,6 +31,8 @@ def reasons():
 
 
 def verdict(judged, reason):
+    if judged['met'] is None:
+        return ''
     if judged['met']:
         return 'met'
     return f'missed by {judged["short"]}' + (f': {reason}' if reason else '')
