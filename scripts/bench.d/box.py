@@ -26,6 +26,13 @@ def run(command, env=None, cwd=None, discard=False):
     return done.stdout or b''
 
 
+def discard(path):
+    """Removes a file or a tree, if it is there."""
+    if os.path.isfile(path):
+        os.remove(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
 class Box:
     """Paths, and the environment that keeps every program inside of them."""
 
@@ -50,9 +57,7 @@ class Box:
     def fresh(self, name):
         """A directory that does not exist yet; what was there is gone."""
         path = self.path(name)
-        if os.path.isfile(path):
-            os.remove(path)
-        shutil.rmtree(path, ignore_errors=True)
+        discard(path)
         return path
 
     def target(self, name):
@@ -63,13 +68,13 @@ class Box:
                 raise Failure(f'{MEMORY} has {free >> 20} MiB free, {MOST_RESTORED >> 20} MiB are needed to restore into')
             self.memory = tempfile.mkdtemp(prefix='dupfs-bench-', dir=MEMORY)
         for left in os.listdir(self.memory):
-            shutil.rmtree(os.path.join(self.memory, left))
+            discard(os.path.join(self.memory, left))
         return os.path.join(self.memory, name)
 
     def leave(self):
         """Gives back what lies outside of the box's directory."""
         if self.memory is not None:
-            shutil.rmtree(self.memory, ignore_errors=True)
+            discard(self.memory)
 
     def new_cache(self):
         """An empty directory for XDG_CACHE_HOME."""
