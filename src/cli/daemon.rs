@@ -25,8 +25,9 @@ pub(super) const REPORT_FLAG: &str = "--report-ready";
 
 /// What bounds the arenas of the C library's allocator, which reads it when a program starts: as it is, every thread gets
 /// one, up to eight for each processor, and each keeps what its thread has freed. Blocks and buffers are made by one thread
-/// and freed by another, so that came to as much again as all that was in use.
-const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
+/// and freed by another, so that came to as much again as all that was in use. With two there were still 80 MB more than with
+/// one, and no less time: what is made often is small and comes from each thread's own cache, or big and used again.
+const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 
 /// What the child prints once the mount answers.
 const READY: &str = "dupfs: ready";
