@@ -306,6 +306,22 @@ fn each_ending_signal_ends_a_mount_in_the_foreground_with_exit_code_0() {
 }
 
 #[test]
+fn the_memory_of_a_mount_is_bounded_in_the_daemon_and_in_the_foreground() {
+    let bound = |pid: Pid| {
+        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap();
+        environment.split(|&b| b == 0).any(|word| word == b"MALLOC_ARENA_MAX=1")
+    };
+    let place = Spot::new();
+    assert!(bound(place.mount(&["mount", "memory:", "MNT"])));
+    let place = Spot::new();
+    let mut child = foreground(&place, &[]);
+    let pid = Pid::from_child(&child);
+    assert!(bound(pid));
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn unmounting_from_outside_ends_a_mount_in_the_foreground_with_exit_code_0() {
     let place = Spot::new();
     let mut child = foreground(&place, &[]);

@@ -27,6 +27,8 @@ pub(super) fn run(app: &App<'_>, cli: &Cli, args: &MountArgs, own: &[OsString]) 
     if !args.foreground && !cli.report_ready {
         return daemon::launch((app.respawn)(&daemon::arguments(own)));
     }
+    // Before anything is read that could not be read again, such as a passphrase.
+    daemon::become_bounded((app.respawn)(own));
     let ready = prepare(app, args)?;
     // Caught from here on, or a signal would leave a dead mount; before, it ends the program as it ends any other.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(unwatched)?;

@@ -193,7 +193,7 @@ impl Bunzip {
             if end - start > LONGEST * 8 {
                 break;
             }
-            let decoded = decode(&bytes, start, end);
+            let decoded = self.workers.in_turn(|| decode(&bytes, start, end));
             if !matches!(decoded, Decoded::Bad) {
                 self.queue.drain(..=used);
                 self.boundary = Some(end);

@@ -21,7 +21,9 @@ pub(super) struct Cursor {
     name: Arc<str>,
     limits: Limits,
     pending: Vec<u8>,
-    /// Offset of the first byte in `pending`.
+    /// Bytes of `pending` that were given or passed over.
+    given: usize,
+    /// Offset of the first byte behind those.
     out: u64,
     /// Number of the block that is given next.
     next: u64,
@@ -31,7 +33,7 @@ impl Cursor {
     /// A cursor over `decoder`, whose next byte is at `out` in the stream.
     pub(super) fn new(decoder: Box<dyn Decoder>, name: Arc<str>, limits: Limits, out: u64) -> Self {
         let next = out.div_ceil(BLOCK_BYTES as u64);
-        Self { decoder, name, limits, pending: Vec::new(), out, next }
+        Self { decoder, name, limits, pending: Vec::new(), given: 0, out, next }
     }
 
     /// Number of the block that is given next.
@@ -44,39 +46,69 @@ impl Cursor {
         self.out
     }
 
-    /// The next block. A full block is given only when more is known to follow, so that who reads to the end has met the
-    /// checks there.
-    pub(super) fn advance(&mut self, mut learn: impl FnMut(Point)) -> Result<Step, UnpackError> {
+    /// The next block, in a `buffer` if it is full. A full block is given only when more is known to follow, so that who
+    /// reads to the end has met the checks there.
+    pub(super) fn advance(
+        &mut self,
+        buffer: impl FnOnce() -> Arc<[u8]>,
+        mut learn: impl FnMut(Point),
+    ) -> Result<Step, UnpackError> {
         let start = self.next.saturating_mul(BLOCK_BYTES as u64);
         loop {
             // A cursor that begins within a block passes over the rest of it.
             if self.out < start {
-                let skip = usize::try_from(start - self.out).unwrap_or(usize::MAX).min(self.pending.len());
-                self.pending.drain(..skip);
-                self.out += skip as u64;
+                self.pass(usize::try_from(start - self.out).unwrap_or(usize::MAX).min(self.rest().len()));
             }
-            if self.out == start && self.pending.len() > BLOCK_BYTES {
-                let block: Arc<[u8]> = self.pending.get(..BLOCK_BYTES).unwrap_or(&[]).into();
-                self.pending.drain(..BLOCK_BYTES);
-                self.out += BLOCK_BYTES as u64;
+            if self.out == start && self.rest().len() > BLOCK_BYTES {
+                let block = filled(buffer(), self.rest().get(..BLOCK_BYTES).unwrap_or(&[]));
+                self.pass(BLOCK_BYTES);
                 self.next += 1;
                 return Ok(Step::Block(block));
             }
             let Some(bytes) = self.decoder.next()? else { break };
-            if self.pending.is_empty() {
-                self.pending = bytes;
-            } else {
-                self.pending.extend_from_slice(&bytes);
-            }
-            let end = self.out.saturating_add(self.pending.len() as u64);
+            self.append(bytes);
+            let end = self.out.saturating_add(self.rest().len() as u64);
             self.limits.check_expansion(&self.name, self.decoder.taken(), end)?;
             if let Some((input, state)) = self.decoder.resume() {
                 learn(Point { out: end, input, state: state.into() });
             }
         }
-        self.out = self.out.saturating_add(self.pending.len() as u64);
+        let last: Arc<[u8]> = self.rest().into();
+        self.pass(last.len());
         self.next = self.next.saturating_add(1);
-        Ok(Step::Last(std::mem::take(&mut self.pending).into()))
+        Ok(Step::Last(last))
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.pending.get(self.given..).unwrap_or(&[])
+    }
+
+    fn pass(&mut self, len: usize) {
+        self.given = self.given.saturating_add(len);
+        self.out = self.out.saturating_add(len as u64);
+    }
+
+    fn append(&mut self, bytes: Vec<u8>) {
+        if self.rest().is_empty() {
+            self.pending = bytes;
+        } else {
+            self.pending.drain(..self.given);
+            // Less than a block is left: to grow by half as usual would keep twice what is needed.
+            self.pending.reserve_exact(bytes.len());
+            self.pending.extend_from_slice(&bytes);
+        }
+        self.given = 0;
+    }
+}
+
+/// `block` with `bytes` in it.
+fn filled(mut block: Arc<[u8]>, bytes: &[u8]) -> Arc<[u8]> {
+    match Arc::get_mut(&mut block) {
+        Some(to) if to.len() == bytes.len() => {
+            to.copy_from_slice(bytes);
+            block
+        }
+        _ => bytes.into(),
     }
 }
 

@@ -283,7 +283,8 @@ impl Stream {
         };
         loop {
             let number = cursor.next();
-            let step = cursor.advance(|point| self.locked().points.add(point))?;
+            let buffer = || self.unpacker.cache.buffer();
+            let step = cursor.advance(buffer, |point| self.locked().points.add(point))?;
             let (block, ended) = match step {
                 Step::Block(block) => (block, false),
                 Step::Last(block) => (block, true),

@@ -1,4 +1,7 @@
 //! Threads for work that may be done before anybody waits for it, and by whoever waits if none of them has begun.
+//!
+//! At most as much of it runs at once as there are processors, whoever runs it: decoding a bzip2 block walks megabytes at
+//! random, and two that take turns on one processor throw each other's out of its cache, which doubles the time of both.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,16 +23,18 @@ enum State<T> {
 
 /// A piece of work that needs nothing but the processor. Whoever needs its result does it if nobody has begun.
 pub(super) struct Task<T> {
+    turns: Arc<Turns>,
     state: Mutex<State<T>>,
     done: Condvar,
 }
 
 trait Run: Send + Sync {
-    fn run(&self);
+    /// Does the work, unless somebody else has begun.
+    fn run(&self, turn: &Turn<'_>);
 }
 
 impl<T: Send> Run for Task<T> {
-    fn run(&self) {
+    fn run(&self, _turn: &Turn<'_>) {
         let job = {
             let mut state = lock(&self.state);
             match std::mem::replace(&mut *state, State::Running) {
@@ -49,7 +54,10 @@ impl<T: Send> Run for Task<T> {
 impl<T: Send> Task<T> {
     /// The result; `None` if the work panicked.
     pub(super) fn finish(&self) -> Option<T> {
-        self.run();
+        let waiting = matches!(*lock(&self.state), State::Waiting(_));
+        if waiting {
+            self.run(&self.turns.take());
+        }
         let mut state = lock(&self.state);
         loop {
             match std::mem::replace(&mut *state, State::Gone) {
@@ -62,6 +70,53 @@ impl<T: Send> Task<T> {
     }
 }
 
+/// Who may run now: so many at once, in the order in which they came.
+struct Turns {
+    line: Mutex<Line>,
+    moved: Condvar,
+}
+
+struct Line {
+    free: usize,
+    /// The number of who comes next.
+    next: u64,
+    /// The number of whose turn comes next.
+    first: u64,
+}
+
+/// The right to run, until it is dropped. Who has it waits for nothing, so everybody's turn comes.
+struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    fn new(free: usize) -> Self {
+        Self { line: Mutex::new(Line { free, next: 0, first: 0 }), moved: Condvar::new() }
+    }
+
+    fn take(&self) -> Turn<'_> {
+        let mut line = lock(&self.line);
+        let own = line.next;
+        line.next += 1;
+        while line.free == 0 || line.first != own {
+            line = self.moved.wait(line).unwrap_or_else(PoisonError::into_inner);
+        }
+        line.free -= 1;
+        line.first += 1;
+        let more = line.free > 0;
+        drop(line);
+        if more {
+            self.moved.notify_all();
+        }
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.line).free += 1;
+        self.0.moved.notify_all();
+    }
+}
+
 /// As many threads as there are processors, started when they are first needed.
 pub(super) struct Workers {
     shared: Arc<Shared>,
@@ -69,6 +124,7 @@ pub(super) struct Workers {
 }
 
 struct Shared {
+    turns: Arc<Turns>,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -82,8 +138,18 @@ struct Queue {
 
 impl Workers {
     pub(super) fn new() -> Self {
-        let most = thread::available_parallelism().map_or(1, usize::from);
-        Self { shared: Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new() }), most }
+        Self::of(thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    fn of(most: usize) -> Self {
+        let turns = Arc::new(Turns::new(most));
+        Self { shared: Arc::new(Shared { turns, queue: Mutex::default(), wake: Condvar::new() }), most }
+    }
+
+    /// Does `job` at once, by the caller, when its turn has come.
+    pub(super) fn in_turn<T>(&self, job: impl FnOnce() -> T) -> T {
+        let _turn = self.shared.turns.take();
+        job()
     }
 
     /// How many tasks can run at once.
@@ -93,7 +159,11 @@ impl Workers {
 
     /// Queues `job`.
     pub(super) fn submit<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Arc<Task<T>> {
-        let task = Arc::new(Task { state: Mutex::new(State::Waiting(Box::new(job))), done: Condvar::new() });
+        let task = Arc::new(Task {
+            turns: Arc::clone(&self.shared.turns),
+            state: Mutex::new(State::Waiting(Box::new(job))),
+            done: Condvar::new(),
+        });
         let start = {
             let mut queue = lock(&self.shared.queue);
             queue.tasks.push_back(Arc::clone(&task) as Arc<dyn Run>);
@@ -117,15 +187,19 @@ impl Workers {
 fn work(shared: &Shared) {
     let mut queue = lock(&shared.queue);
     while !queue.closed {
-        match queue.tasks.pop_front() {
-            Some(task) => {
-                drop(queue);
-                task.run();
-                drop(task);
-                queue = lock(&shared.queue);
-            }
-            None => queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+        if queue.tasks.is_empty() {
+            queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            continue;
         }
+        drop(queue);
+        // Nothing is begun before its turn has come, so that whoever needs it meanwhile can.
+        let turn = shared.turns.take();
+        let task = lock(&shared.queue).tasks.pop_front();
+        if let Some(task) = task {
+            task.run(&turn);
+        }
+        drop(turn);
+        queue = lock(&shared.queue);
     }
 }
 
@@ -148,6 +222,8 @@ impl fmt::Debug for Workers {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -156,6 +232,29 @@ mod tests {
         let tasks: Vec<_> = (0..100_u32).map(|n| workers.submit(move || n * 2)).collect();
         let results: Vec<_> = tasks.iter().rev().map(|task| task.finish()).collect();
         assert_eq!(results, (0..100).rev().map(|n| Some(n * 2)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_more_runs_at_once_than_there_are_processors_whoever_runs_it() {
+        let (workers, running, most) = (Workers::of(2), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let job = || {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            move || {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                thread::sleep(std::time::Duration::from_millis(2));
+                running.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let tasks: Vec<_> = (0..6).map(|_| workers.submit(job())).collect();
+                    workers.in_turn(job());
+                    assert!(tasks.iter().all(|task| task.finish().is_some()));
+                });
+            }
+        });
+        assert_eq!(most.load(Ordering::SeqCst), 2);
     }
 
     #[test]
