@@ -137,7 +137,7 @@ fn from_bytes(file: &FileRef, record: &[u8]) -> Option<Plan> {
     let version = file.version()?;
     let fits = reader.is_at_end() && version.bounds.is_none_or(|bounds| bounds.contains(size));
     let set = file.line.set_at(version.position).filter(|_| fits)?;
-    Some(Plan { size, extents, streams, set, once: OnceLock::new() })
+    Some(Plan { size, extents, streams, set, doubles: OnceLock::new() })
 }
 
 fn read_stream(file: &FileRef, reader: &mut Reader<'_>) -> Option<Stream> {

@@ -30,8 +30,41 @@ pub struct Plan {
     pub(super) extents: Vec<Extent>,
     pub(super) streams: Vec<Arc<Stream>>,
     pub(super) set: SetIndex,
-    /// Whether no stored byte stands in the file twice; found when it is first read.
-    pub(super) once: OnceLock<bool>,
+    /// What stands in the file more than once; found when it is first read.
+    pub(super) doubles: OnceLock<Doubles>,
+}
+
+/// Ranges of streams that a file holds more than once, in order: deltas copy one place several times where content repeats.
+#[derive(Debug, Default)]
+pub(super) struct Doubles(Vec<(u32, u64, u64)>);
+
+impl Doubles {
+    fn of(extents: &[Extent]) -> Self {
+        let places = extents.iter().filter(|e| e.stream != LOST);
+        let mut places: Vec<_> = places.map(|e| (e.stream, e.offset, e.offset.saturating_add(e.len))).collect();
+        places.sort_unstable();
+        let mut found: Vec<(u32, u64, u64)> = Vec::new();
+        // Up to where, in which stream, the places so far reach.
+        let (mut of, mut reach) = (0, 0);
+        for (stream, start, end) in places {
+            if stream != of {
+                (of, reach) = (stream, 0);
+            }
+            if start < reach {
+                match found.last_mut() {
+                    Some(last) if last.0 == stream && last.2 >= start => last.2 = last.2.max(end.min(reach)),
+                    _ => found.push((stream, start, end.min(reach))),
+                }
+            }
+            reach = reach.max(end);
+        }
+        Self(found)
+    }
+
+    fn touch(&self, stream: u32, range: ByteRange) -> bool {
+        let next = self.0.partition_point(|&(of, _, end)| (of, end) <= (stream, range.start));
+        self.0.get(next).is_some_and(|&(of, start, _)| of == stream && start < range.end)
+    }
 }
 
 impl Plan {
@@ -39,7 +72,7 @@ impl Plan {
     pub(super) fn of_stream(stream: Arc<Stream>) -> Self {
         let (size, set) = (stream.len, stream.set);
         let extents = if size == 0 { Vec::new() } else { vec![Extent { start: 0, len: size, stream: 0, offset: 0 }] };
-        Self { size, extents, streams: vec![stream], set, once: OnceLock::from(true) }
+        Self { size, extents, streams: vec![stream], set, doubles: OnceLock::new() }
     }
 
     /// The plan of the version that `delta`, stored as `stream`, makes of the version `base`.
@@ -51,7 +84,7 @@ impl Plan {
         let mut streams = base.map_or_else(Vec::new, |b| b.streams.clone());
         let own = u32::try_from(streams.len()).unwrap_or(LOST);
         streams.push(stream);
-        let mut plan = Self { size: 0, extents: Vec::new(), streams, set, once: OnceLock::new() };
+        let mut plan = Self { size: 0, extents: Vec::new(), streams, set, doubles: OnceLock::new() };
         for op in &delta.ops {
             match *op {
                 Op::Literal { at, len } => plan.push(len, own, at),
@@ -83,24 +116,17 @@ impl Plan {
         range: ByteRange,
         out: &mut Vec<u8>,
     ) -> Result<(), ContentError> {
-        let once = *self.once.get_or_init(|| self.has_no_doubles());
+        let doubles = self.doubles.get_or_init(|| Doubles::of(&self.extents));
         for extent in self.slice(range) {
             let stream = self.streams.get(extent.stream as usize).ok_or_else(|| ContentError::Delta {
                 path: file.path.clone(),
                 set: set_label(volumes, self.set),
                 detail: format!("it copies {} bytes from beyond the end of its base", extent.len).into(),
             })?;
-            stream.read(volumes, file, ByteRange::at(extent.offset, extent.len), once, out)?;
+            let stored = ByteRange::at(extent.offset, extent.len);
+            stream.read(volumes, file, stored, !doubles.touch(extent.stream, stored), out)?;
         }
         Ok(())
-    }
-
-    /// Whether no two extents share stored bytes: deltas copy one place several times where content repeats.
-    fn has_no_doubles(&self) -> bool {
-        let mut places: Vec<_> = self.extents.iter().map(|e| (e.stream, e.offset, e.len)).collect();
-        places.sort_unstable();
-        let apart = |a: &(u32, u64, u64), b: &(u32, u64, u64)| a.0 != b.0 || a.1.saturating_add(a.2) <= b.1;
-        places.windows(2).all(|pair| matches!(pair, [a, b] if apart(a, b)))
     }
 
     /// The extents of `range`, cut at its ends and at the end of the file.
@@ -179,20 +205,25 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn plan(places: &[(u32, u64, u64)]) -> Plan {
-        let mut plan =
-            Plan { size: 0, extents: Vec::new(), streams: Vec::new(), set: SetIndex(0), once: OnceLock::new() };
-        for &(stream, offset, len) in places {
-            plan.push(len, stream, offset);
-        }
-        plan
+    fn doubles(places: &[(u32, u64, u64)]) -> Vec<(u32, u64, u64)> {
+        let extent = |&(stream, offset, len)| Extent { start: 0, len, stream, offset };
+        Doubles::of(&places.iter().map(extent).collect::<Vec<_>>()).0
     }
 
     #[test]
     fn bytes_that_stand_in_the_file_twice_are_found() {
-        assert!(plan(&[]).has_no_doubles());
-        assert!(plan(&[(0, 500, 100), (1, 0, 50), (0, 0, 500), (1, 50, 1)]).has_no_doubles());
-        assert!(!plan(&[(0, 0, 100), (1, 0, 50), (0, 99, 10)]).has_no_doubles());
-        assert!(!plan(&[(0, 10, 5), (1, 0, 50), (0, 0, 100)]).has_no_doubles());
+        assert_eq!(doubles(&[]), []);
+        assert_eq!(doubles(&[(0, 500, 100), (1, 0, 50), (0, 0, 500), (1, 50, 1), (LOST, 0, 9), (LOST, 0, 9)]), []);
+        assert_eq!(doubles(&[(0, 0, 100), (1, 0, 50), (0, 99, 10), (1, 20, 10)]), [(0, 99, 100), (1, 20, 30)]);
+        assert_eq!(doubles(&[(0, 10, 5), (0, 0, 100), (0, 12, 30), (0, 90, 20)]), [(0, 10, 42), (0, 90, 100)]);
+    }
+
+    #[test]
+    fn a_read_touches_what_it_overlaps() {
+        let doubles = Doubles(vec![(0, 10, 20), (0, 30, 40), (2, 0, 5)]);
+        let touched = |stream| (0..50).filter(|&at| doubles.touch(stream, ByteRange::at(at, 2))).collect::<Vec<_>>();
+        assert_eq!(touched(0), (9..20).chain(29..40).collect::<Vec<_>>());
+        assert_eq!(touched(1), [0u64; 0]);
+        assert_eq!(touched(2), [0, 1, 2, 3, 4]);
     }
 }

@@ -10,8 +10,9 @@ use super::repository::Repository;
 use crate::storage::sync::lock;
 use crate::types::{ByteRange, SetIndex, VolumeId, VolumeNumber};
 
-/// Volumes decoded ahead of the reader.
-const DEPTH: u32 = 2;
+/// Volumes decoded ahead of the reader: as long as the one who reads small files waits for each, there are processors to spare
+/// that a large file will want.
+const DEPTH: u32 = 3;
 /// A reader walks once it has read this part of a volume in ascending order.
 const WALKED_SHARE: u64 = 8;
 /// How far back a read may step and still be in ascending order: the kernel sends read-ahead out of order.
@@ -28,7 +29,7 @@ pub struct Reader {
     pub file: u64,
     /// The last volume of the set that holds parts of the file.
     pub last: VolumeNumber,
-    /// Whether who reads the file from end to end needs each byte once. Deltas may copy one place several times.
+    /// Whether who reads the file from end to end needs these bytes once. Deltas may copy one place several times.
     pub once: bool,
 }
 
@@ -230,20 +231,20 @@ mod tests {
     #[test]
     fn a_walk_asks_for_the_next_volumes_once() {
         let ahead = Ahead::default();
-        let asked: Vec<_> = (0..LEN / (1 << 20)).filter_map(|i| read(&ahead, 3, i << 20, 1 << 20)).collect();
-        assert_eq!(asked, [(3, 5)]);
-        assert_eq!(read(&ahead, 4, 0, 1 << 20), Some((5, 6)));
-        assert_eq!(read(&ahead, 4, 1 << 20, 1 << 20), None);
+        let asked: Vec<_> = (0..LEN / (1 << 20)).filter_map(|i| read(&ahead, 2, i << 20, 1 << 20)).collect();
+        assert_eq!(asked, [(2, 5)]);
+        assert_eq!(read(&ahead, 3, 0, 1 << 20), Some((5, 6)));
+        assert_eq!(read(&ahead, 3, 1 << 20, 1 << 20), None);
         // Not beyond the file's last volume.
-        assert_eq!(read(&ahead, 5, 0, 1 << 20), None);
+        assert_eq!(read(&ahead, 4, 0, 1 << 20), None);
     }
 
     #[test]
     fn no_more_is_read_ahead_than_the_cache_holds() {
         let room = 192 << 20;
         let depths = [1, 25, 64, 65, 96, 97, 193, 5000].map(|mib: u64| depth(room, mib << 20));
-        assert_eq!(depths, [2, 2, 2, 1, 1, 0, 0, 0]);
-        assert_eq!(depth(room, 0), 2);
+        assert_eq!(depths, [3, 3, 2, 1, 1, 0, 0, 0]);
+        assert_eq!(depth(room, 0), 3);
         let ahead = Ahead::default();
         let reader = Reader { file: 1, last: VolumeNumber(6), once: true };
         let walk = |depth| ahead.note(id(1), ByteRange::at(0, LEN / 2), LEN, reader, depth).is_some();
@@ -256,7 +257,7 @@ mod tests {
         let one = |i: u64| Reader { file: i, last: VolumeNumber(2), once: true };
         let asked: Vec<_> =
             (0..LEN / (1 << 20)).filter_map(|i| read_for(&ahead, 2, i << 20, 1 << 20, one(i))).collect();
-        assert_eq!(asked, [(2, 4)]);
+        assert_eq!(asked, [(2, 5)]);
     }
 
     #[test]

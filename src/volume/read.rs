@@ -109,8 +109,8 @@ impl Repository {
     /// Takes note that bytes were read, and not only asked for where they are.
     fn note_data(&self, id: VolumeId, range: ByteRange, reader: Reader) {
         self.note_read(id, range, reader);
-        let Some(table) = self.cached_members(id).filter(|_| reader.once) else { return };
-        for (id, blocks) in self.trails.note(id, range, table.plain_len()) {
+        let Some(table) = self.cached_members(id) else { return };
+        for (id, blocks) in self.trails.note(id, range, table.plain_len(), reader.once) {
             let keys = blocks.map_while(|index| Some((id, self.verified.pass_of(id, index)?, index)));
             self.blocks.leave_behind(keys);
         }

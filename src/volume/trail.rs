@@ -1,7 +1,7 @@
 //! What readers leave behind them: blocks that one who reads a set's volumes in order has gone past. Nobody is likely to want
 //! them again, so they need not be sealed and written to disk when memory is short: a restore reads everything once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -27,19 +27,38 @@ struct Trail {
     from: u64,
     upto: u64,
     consumed: u64,
-    /// The first block that was not left behind yet.
+    /// The first block that was not left behind yet, and those from there on that will be wanted again.
     next: u32,
+    again: BTreeSet<u32>,
     /// Bytes read since the trail began, in all volumes.
     total: u64,
-    /// The ends of volumes that were read to their end, with the first block and what `total` was then: left behind once the
-    /// reader is well beyond.
-    before: VecDeque<(VolumeNumber, u32, u64)>,
+    before: VecDeque<Before>,
+}
+
+/// The end of a volume that was read to its end: left behind once the reader is well beyond.
+#[derive(Debug)]
+struct Before {
+    volume: VolumeNumber,
+    next: u32,
+    again: BTreeSet<u32>,
+    /// What the trail's `total` was then.
+    at: u64,
 }
 
 impl Trail {
     fn new(volume: VolumeNumber, from: u64, plain_len: u64) -> Self {
         let next = block_of(from.div_ceil(BLOCK as u64));
-        Self { volume, plain_len, from, upto: from, consumed: 0, next, total: 0, before: VecDeque::new() }
+        Self {
+            volume,
+            plain_len,
+            from,
+            upto: from,
+            consumed: 0,
+            next,
+            again: BTreeSet::new(),
+            total: 0,
+            before: VecDeque::new(),
+        }
     }
 
     /// Whether a read from `start` of `volume` goes on where the last one ended; the kernel sends reads out of order by a little.
@@ -64,8 +83,14 @@ pub(super) struct Trails(Mutex<HashMap<SetIndex, Trail>>);
 
 impl Trails {
     /// Takes note that `range` of volume `id`, whose plaintext has `plain_len` bytes, was read, and gives the blocks that were
-    /// left behind by it, each once.
-    pub(super) fn note(&self, id: VolumeId, range: ByteRange, plain_len: u64) -> Vec<(VolumeId, Range<u32>)> {
+    /// left behind by it, each once. Bytes that will be wanted again, as `once` tells of others, are read here and there.
+    pub(super) fn note(
+        &self,
+        id: VolumeId,
+        range: ByteRange,
+        plain_len: u64,
+        once: bool,
+    ) -> Vec<(VolumeId, Range<u32>)> {
         let mut trails = lock(&self.0);
         let trail = trails.entry(id.set).or_insert_with(|| Trail::new(id.number, range.start, plain_len));
         let mut left = Vec::new();
@@ -74,35 +99,53 @@ impl Trails {
             if before.len() >= MOST_BEFORE {
                 before.pop_front();
             }
-            before.push_back((trail.volume, trail.next, total));
+            let again = std::mem::take(&mut trail.again);
+            before.push_back(Before { volume: trail.volume, next: trail.next, again, at: total });
             *trail = Trail { total, before, ..Trail::new(id.number, range.start, plain_len) };
-        } else if trail.before.iter().any(|(volume, ..)| *volume == id.number) {
+        } else if trail.before.iter().any(|before| before.volume == id.number) {
             // The last reads of a volume before, out of order.
             return left;
         } else if !trail.goes_on(id.number, range.start) {
+            if !once {
+                return left;
+            }
             *trail = Trail::new(id.number, range.start, plain_len);
         }
         trail.consumed = trail.consumed.saturating_add(range.len());
         trail.total = trail.total.saturating_add(range.len());
         trail.upto = trail.upto.max(range.end);
+        if !once {
+            trail.again.extend(blocks_of(range).filter(|&block| block >= trail.next));
+        }
         let total = trail.total;
-        while let Some(&(volume, next, at)) = trail.before.front() {
-            if total.saturating_sub(at) < BEHIND {
-                break;
-            }
-            left.push((VolumeId { set: id.set, number: volume }, next..u32::MAX));
-            trail.before.pop_front();
+        while trail.before.front().is_some_and(|before| total.saturating_sub(before.at) >= BEHIND) {
+            let Some(Before { volume, next, again, .. }) = trail.before.pop_front() else { break };
+            let id = VolumeId { set: id.set, number: volume };
+            left.extend(without(next..u32::MAX, &again).map(|blocks| (id, blocks)));
         }
         if !trail.is_dense() {
             return left;
         }
         let end = block_of(trail.upto.saturating_sub(BEHIND) / BLOCK as u64);
         if end > trail.next {
-            left.push((id, trail.next..end));
+            left.extend(without(trail.next..end, &trail.again).map(|blocks| (id, blocks)));
             trail.next = end;
+            trail.again = trail.again.split_off(&end);
         }
         left
     }
+}
+
+/// The parts of `blocks` between those in `again`.
+fn without(blocks: Range<u32>, again: &BTreeSet<u32>) -> impl Iterator<Item = Range<u32>> {
+    let mut from = blocks.start;
+    let kept = again.range(blocks.clone()).copied().chain([blocks.end]);
+    let parts = kept.map(move |block| std::mem::replace(&mut from, block.saturating_add(1))..block);
+    parts.filter(|part| !part.is_empty())
+}
+
+fn blocks_of(range: ByteRange) -> Range<u32> {
+    block_of(range.start / BLOCK as u64)..block_of(range.end.div_ceil(BLOCK as u64))
 }
 
 fn block_of(number: u64) -> u32 {
@@ -121,7 +164,7 @@ mod tests {
 
     /// The blocks left behind by reads of 1 MiB at `starts` of a volume of `len` (in MiB).
     fn walk(trails: &Trails, volume: u32, len: u64, starts: impl Iterator<Item = u64>) -> Vec<(u32, Range<u32>)> {
-        let left = starts.flat_map(|at| trails.note(id(volume), ByteRange::at(at * MIB, MIB), len * MIB));
+        let left = starts.flat_map(|at| trails.note(id(volume), ByteRange::at(at * MIB, MIB), len * MIB, true));
         left.map(|(id, blocks)| (id.number.0, blocks)).collect()
     }
 
@@ -134,6 +177,20 @@ mod tests {
         assert_eq!(walk(&trails, 4, 30, 0..15), []);
         assert_eq!(walk(&trails, 3, 20, 19..20), []);
         assert_eq!(walk(&trails, 4, 30, 15..17), [(3, 16..u32::MAX), (4, 0..4)]);
+    }
+
+    #[test]
+    fn what_is_wanted_again_is_not_left() {
+        let trails = Trails::default();
+        let again = |at: u64| trails.note(id(1), ByteRange::at(at * MIB + 5, 100), 60 * MIB, false);
+        let mut left = walk(&trails, 1, 60, 0..10);
+        assert_eq!(again(9), []);
+        // A jump to such a place and back does not end the trail.
+        left.extend(walk(&trails, 1, 60, 10..40));
+        assert_eq!(again(3), []);
+        left.extend(walk(&trails, 1, 60, 40..42));
+        let blocks: BTreeSet<u32> = left.into_iter().flat_map(|(_, blocks)| blocks).collect();
+        assert_eq!(blocks, (0..26 * 4).filter(|&block| block != 36).collect());
     }
 
     #[test]
