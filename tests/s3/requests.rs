@@ -82,11 +82,18 @@ fn what_it_cost_is_told_by_an_attribute_a_signal_and_at_unmount() {
     let tree = Tree::walk(&mount.path().join("latest/"));
     let largest = tree.entries.iter().filter(|(_, e)| e.kind == Kind::File).max_by_key(|(_, e)| e.size).unwrap();
     fs::read(tree.locate(largest.0)).unwrap();
-    let told = xattr(mount.path(), "user.dupfs.cost");
-    let log = world.proxy.log();
-    let lists = log.iter().filter(|r| is_listing(r)).count() as u64;
-    let gets = log.len() as u64 - lists;
-    let bytes: u64 = log.iter().filter_map(|r| r.range).map(|(first, last)| last + 1 - first).sum();
+    let asked = || {
+        let log = world.proxy.log();
+        let lists = log.iter().filter(|r| is_listing(r)).count() as u64;
+        let bytes: u64 = log.iter().filter_map(|r| r.range).map(|(first, last)| last + 1 - first).sum();
+        (lists, log.len() as u64 - lists, bytes)
+    };
+    let told = || xattr(mount.path(), "user.dupfs.cost");
+    // Volumes may still be on their way that are fetched ahead.
+    eventually("all that was asked for has come", Duration::from_secs(10), || {
+        number(&told(), " bytes fetched") == asked().2
+    });
+    let ((lists, gets, bytes), told) = (asked(), told());
     assert_eq!(number(&told, " list requests"), lists, "{told}");
     assert_eq!(number(&told, " get requests"), gets, "{told}");
     assert_eq!(number(&told, " bytes fetched"), bytes, "{told}");
