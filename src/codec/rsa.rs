@@ -78,3 +78,44 @@ impl Decryptor for Opener<'_> {
         key.map(|key| SessionKey::from(&*key)).map_err(|_| anyhow::anyhow!("not encrypted to this key, or damaged"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sequoia_openpgp::packet::PKESK;
+    use sequoia_openpgp::packet::key::{Key4, SecretParts, SubordinateRole};
+    use sequoia_openpgp::packet::pkesk::PKESK3;
+    use sequoia_openpgp::types::SymmetricAlgorithm;
+
+    use super::*;
+
+    fn pair(bits: usize) -> KeyPair {
+        let key = Key4::<SecretParts, SubordinateRole>::generate_rsa(bits).unwrap();
+        Key::from(key).role_into_unspecified().into_keypair().unwrap()
+    }
+
+    fn sealed(pair: &KeyPair, session: &SessionKey) -> PKESK {
+        PKESK3::for_recipient(SymmetricAlgorithm::AES256, session, pair.public()).unwrap().into()
+    }
+
+    #[test]
+    fn session_keys_open_as_by_the_library() {
+        let (own, other) = (pair(2048), pair(2048));
+        let (rsa, stranger) = (Rsa::new(&own).unwrap(), Rsa::new(&other).unwrap());
+        for _ in 0..20 {
+            let session = SessionKey::new(32).unwrap();
+            let sealed = sealed(&own, &session);
+            let by_library = sealed.decrypt(&mut own.clone(), None);
+            assert_eq!(by_library, Some((Some(SymmetricAlgorithm::AES256), session)));
+            assert_eq!(sealed.decrypt(&mut rsa.decryptor(own.public()), None), by_library);
+            assert_eq!(sealed.decrypt(&mut stranger.decryptor(own.public()), None), None);
+        }
+    }
+
+    #[test]
+    fn short_keys_and_other_algorithms_are_left_to_the_library() {
+        assert!(Rsa::new(&pair(1024)).is_none());
+        let key = Key4::<SecretParts, SubordinateRole>::generate_ecc(true, sequoia_openpgp::types::Curve::Ed25519);
+        let pair = Key::from(key.unwrap()).role_into_unspecified().into_keypair().unwrap();
+        assert!(Rsa::new(&pair).is_none());
+    }
+}
