@@ -7,6 +7,9 @@ pub(super) const END_MAGIC: u64 = 0x1772_4538_5090;
 /// Bits of either.
 pub(super) const MAGIC_BITS: u64 = 48;
 
+/// Bytes at the beginning of each piece of input that are looked at one by one, together with what came before.
+const HEAD: usize = 8;
+
 const MASK: u64 = (1 << MAGIC_BITS) - 1;
 
 /// A place where a block or a stream's end seems to begin.
@@ -23,6 +26,8 @@ pub(super) struct Mark {
 pub(super) struct Scanner {
     /// For each value of a byte, at which shifts it can be the last but one byte of a magic.
     shifts: Box<[u8; 256]>,
+    /// For each pair of bytes, whether it can stand within a magic: a bit each.
+    pairs: Box<[u8; 1 << 13]>,
     register: u64,
     /// Bytes of the input before the next.
     offset: u64,
@@ -42,21 +47,73 @@ impl Scanner {
                 }
             }
         }
-        Self { shifts, register: 0, offset, held: 0 }
+        let mut pairs = Box::new([0_u8; 1 << 13]);
+        for magic in [BLOCK_MAGIC, END_MAGIC] {
+            for behind in 0..=MAGIC_BITS - 16 {
+                let [.., high, low] = (magic >> behind).to_be_bytes();
+                let (slot, bit) = place_of(high, low);
+                if let Some(slot) = pairs.get_mut(slot) {
+                    *slot |= bit;
+                }
+            }
+        }
+        Self { shifts, pairs, register: 0, offset, held: 0 }
     }
 
     /// Scans the next bytes.
     pub(super) fn scan(&mut self, bytes: &[u8], found: &mut Vec<Mark>) {
-        for &byte in bytes {
-            let [.., last] = self.register.to_be_bytes();
-            self.register = (self.register << 8) | u64::from(byte);
-            self.offset += 1;
-            self.held = (self.held + 1).min(8);
-            let shifts = self.shifts.get(usize::from(last)).copied().unwrap_or(0);
-            if shifts != 0 {
-                self.check(shifts, found);
+        let before = self.offset;
+        let (head, rest) = bytes.split_at(bytes.len().min(HEAD));
+        head.iter().for_each(|&byte| self.step(byte, found));
+        if rest.is_empty() {
+            return;
+        }
+        // A magic whose last bit is in byte `end` fills the five bytes before it, and one of the four pairs in them begins at a
+        // multiple of four.
+        for (quad, four) in bytes.chunks_exact(4).enumerate().skip(1) {
+            if matches!(*four, [high, low, ..] if self.may_be_within(high, low)) {
+                let ends = (quad * 4 + 2..quad * 4 + 6).filter(|&end| end >= HEAD);
+                ends.for_each(|end| self.stand_at(before, bytes, end, found));
             }
         }
+        // The last pair may begin in what fills no four bytes.
+        if let [a, b, ..] = *bytes.chunks_exact(4).remainder()
+            && self.may_be_within(a, b)
+        {
+            let quad = bytes.len() / 4 * 4;
+            (quad + 2..bytes.len()).filter(|&end| end >= HEAD).for_each(|end| self.stand_at(before, bytes, end, found));
+        }
+        self.move_to(before, bytes, bytes.len() - 1);
+    }
+
+    fn may_be_within(&self, high: u8, low: u8) -> bool {
+        let (slot, bit) = place_of(high, low);
+        self.pairs.get(slot).is_some_and(|bits| bits & bit != 0)
+    }
+
+    /// Looks for magics that end in byte `end` of `bytes`, which began at `before`.
+    fn stand_at(&mut self, before: u64, bytes: &[u8], end: usize, found: &mut Vec<Mark>) {
+        if self.move_to(before, bytes, end) {
+            let [.., last, _] = self.register.to_be_bytes();
+            self.check(self.shifts.get(usize::from(last)).copied().unwrap_or(0), found);
+        }
+    }
+
+    /// As if the bytes up to `end` had been scanned; not less than [`HEAD`] of them.
+    fn move_to(&mut self, before: u64, bytes: &[u8], end: usize) -> bool {
+        let Some(last) = bytes.get(..=end).and_then(|seen| seen.last_chunk::<8>()) else { return false };
+        self.register = u64::from_be_bytes(*last);
+        self.offset = before + end as u64 + 1;
+        self.held = 8;
+        true
+    }
+
+    fn step(&mut self, byte: u8, found: &mut Vec<Mark>) {
+        let [.., last] = self.register.to_be_bytes();
+        self.register = (self.register << 8) | u64::from(byte);
+        self.offset += 1;
+        self.held = (self.held + 1).min(8);
+        self.check(self.shifts.get(usize::from(last)).copied().unwrap_or(0), found);
     }
 
     fn check(&self, shifts: u8, found: &mut Vec<Mark>) {
@@ -69,6 +126,11 @@ impl Scanner {
             }
         }
     }
+}
+
+/// Where the bit of a pair of bytes is in a table of all: the byte, and the bit in it.
+fn place_of(high: u8, low: u8) -> (usize, u8) {
+    (usize::from(high) << 5 | usize::from(low >> 3), 1 << (low & 7))
 }
 
 /// The `count` (at most 48) bits at `bit` of `bytes`.
@@ -143,13 +205,37 @@ mod tests {
             writer.push(END_MAGIC, 48);
             let wanted =
                 [Mark { bit: 24 + u64::from(shift), end: false }, Mark { bit: 24 + u64::from(shift) + 64, end: true }];
-            for step in [1, 2, 5, 100] {
+            for step in [1, 2, 5, 9, 10, 11, 12, 13, 17, 100] {
                 let (mut scanner, mut found) = (Scanner::new(10), Vec::new());
                 writer.bytes.chunks(step).for_each(|chunk| scanner.scan(chunk, &mut found));
                 let wanted: Vec<_> = wanted.iter().map(|m| Mark { bit: m.bit + 80, ..*m }).collect();
                 assert_eq!(found, wanted);
             }
             assert_eq!(bits_at(&writer.bytes, 24 + u64::from(shift), 48), Some(BLOCK_MAGIC));
+        }
+    }
+
+    #[test]
+    fn every_place_is_looked_at() {
+        for lead in 0..40_u8 {
+            for bit in 0..8 {
+                let mut writer = BitWriter::new((0..lead).map(|i| i.wrapping_mul(89)).collect());
+                writer.push(0b1011_0110 >> (8 - bit), bit);
+                writer.push(END_MAGIC, 48);
+                writer.push(BLOCK_MAGIC, 48);
+                let (mut scanner, mut found) = (Scanner::new(0), Vec::new());
+                scanner.scan(&writer.bytes, &mut found);
+                let first = u64::from(lead) * 8 + u64::from(bit);
+                let wanted = [Mark { bit: first, end: true }, Mark { bit: first + 48, end: false }];
+                assert_eq!(found, wanted, "{lead} bytes and {bit} bits before");
+                for cut in 1..writer.bytes.len() {
+                    let (mut scanner, mut found) = (Scanner::new(0), Vec::new());
+                    let (a, b) = writer.bytes.split_at(cut);
+                    scanner.scan(a, &mut found);
+                    scanner.scan(b, &mut found);
+                    assert_eq!(found, wanted, "{lead} bytes and {bit} bits before, cut at {cut}");
+                }
+            }
         }
     }
 
