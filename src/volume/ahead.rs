@@ -16,7 +16,7 @@ const DEPTH: u32 = 3;
 /// A reader walks once it has read this part of a volume in ascending order.
 const WALKED_SHARE: u64 = 8;
 /// How far back a read may step and still be in ascending order: the kernel sends read-ahead out of order.
-pub(super) const BACK_STEP: u64 = 4 << 20;
+const BACK_STEP: u64 = 4 << 20;
 /// ... and at least so many bytes.
 const WALKED_BYTES: u64 = 1 << 20;
 /// After so many files in ascending order it is not one file that is read but all of them.
