@@ -6,6 +6,8 @@
 // Sizes here are those of small test data.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
+#[path = "fetches/late.rs"]
+mod late;
 #[path = "model/mod.rs"]
 mod model;
 

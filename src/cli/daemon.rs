@@ -46,16 +46,17 @@ pub(super) fn protect_memory() {
 }
 
 /// Makes `command` bound its memory, unless the user chose a bound.
-fn bound_memory(command: &mut Command) {
-    if std::env::var_os(ARENAS.0).is_none() {
+fn bound_memory(command: &mut Command) -> bool {
+    let unbound = std::env::var_os(ARENAS.0).is_none();
+    if unbound {
         command.env(ARENAS.0, ARENAS.1);
     }
+    unbound
 }
 
 /// Becomes `command`, this program once more with its memory bounded; returns if it is bounded, or cannot be.
 pub(super) fn become_bounded(mut command: Command) {
-    if std::env::var_os(ARENAS.0).is_none() {
-        bound_memory(&mut command);
+    if bound_memory(&mut command) {
         let error = command.exec();
         log::info!("not started again with less memory: {error}");
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::fuse::{End, MountPoint, MountSettings, Mounted, check_device};
@@ -30,8 +30,9 @@ pub(super) fn run(app: &App<'_>, cli: &Cli, args: &MountArgs, own: &[OsString]) 
     // Before anything is read that could not be read again, such as a passphrase.
     daemon::become_bounded((app.respawn)(own));
     let ready = prepare(app, args)?;
-    // Caught from here on, or a signal would leave a dead mount; before, it ends the program as it ends any other.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(unwatched)?;
+    // Caught from here on, or a signal would leave a dead mount; before, it ends the program as it ends any other. A cache file
+    // beyond a limit on sizes (`ulimit -f`) is then an error of the write and no more.
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXFSZ]).map_err(unwatched)?;
     let mounted = Mounted::mount(Arc::clone(&ready.fs), &ready.point, &ready.settings)?;
     let refresh = refresh::start(Arc::clone(&ready.fs), refresh::interval(args)).map_err(unwatched)?;
     let watch = watch(signals, &mounted, Arc::clone(&ready.fs), (!args.foreground).then_some(refresh.clone()))?;
@@ -118,6 +119,7 @@ fn watch(
                     // The thread that listens ends only with the mount.
                     let _ = refresh.as_ref().map(|refresh| refresh.send(()));
                 }
+                SIGXFSZ => log::debug!("a file of the cache has come to the limit on sizes of files"),
                 _ => stop(),
             }
         }

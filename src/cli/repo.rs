@@ -148,9 +148,17 @@ pub fn open_repository(
     archive_dir: Option<&Path>,
 ) -> Result<Arc<Repository>, OpenError> {
     let url = store.url().to_owned();
-    let objects = store.list().map_err(listing_error)?;
-    let collection =
-        Collection::from_listing(&objects, prefixes).map_err(|error| OpenError::Collection { url, error })?;
+    let look = || {
+        let objects = store.list().map_err(listing_error)?;
+        let wrap = |error| OpenError::Collection { url: url.clone(), error };
+        Collection::from_listing(&objects, prefixes).map_err(wrap)
+    };
+    let mut collection = look()?;
+    // A listing is no moment's picture: it may show a manifest that was written meanwhile, and not the signature archive that was
+    // written before it. Without that the tree would be made of all the set's volumes.
+    if collection.sets().iter().any(|set| set.is_complete() && set.signatures.is_none()) {
+        collection = look()?;
+    }
     limits.archive = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection));
     let decoder = Decoder::new(Keys::load(keys)?, decode);
     Ok(Repository::new(store, decoder, collection, limits))

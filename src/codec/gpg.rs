@@ -212,8 +212,8 @@ impl Gpg {
         }
         input.extend_from_slice(head);
         if let Some(mut stdin) = child.stdin.take() {
-            // It may close its end early: what it says then is what counts.
-            thread::spawn(move || stdin.write_all(&input));
+            // It may close its end early: what it says then is what counts, and so it is where there is no thread to write.
+            let _ = thread::Builder::new().spawn(move || stdin.write_all(&input));
         }
         let status = child.stdout.take().map(read_in_background);
         let messages = child.stderr.take().map(read_in_background);
@@ -228,7 +228,8 @@ impl Gpg {
 
 fn read_in_background(from: impl Read + Send + 'static) -> Receiver<Zeroizing<Vec<u8>>> {
     let (sender, receiver) = channel();
-    thread::spawn(move || {
+    // Without a thread the receiver learns that nothing will come.
+    let _ = thread::Builder::new().spawn(move || {
         let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
         let _ = from.take(MAX_OUTPUT).read_to_end(&mut bytes);
         let _ = sender.send(bytes);

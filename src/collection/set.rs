@@ -31,8 +31,8 @@ pub enum Packing {
     Cms,
 }
 
-/// An object that doubles another of its set: same role, other suffix or name style. It is used for nothing unless
-/// the one chosen turns out damaged.
+/// An object that doubles another of its set: same role, other suffix or name style. It is reported,
+/// and used for nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spare {
     /// What both are to the set.

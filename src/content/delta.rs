@@ -4,8 +4,12 @@ use super::error::ContentError;
 use super::file::{FileRef, set_label};
 use super::stream::Stream;
 use crate::format::delta::{self, Step};
-use crate::types::ByteRange;
+use crate::types::{ByteRange, SetIndex};
 use crate::volume::Volumes;
+
+/// Ops of a delta and extents of a version at most: hundreds of megabytes of memory. A file of a terabyte of which every
+/// hundredth page has changed has a tenth of them.
+pub(super) const MOST_PIECES: usize = 1 << 24;
 
 /// One op of a delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,9 @@ impl Delta {
         let mut ops = Vec::new();
         let mut out_len = 0u64;
         loop {
+            if ops.len() > MOST_PIECES {
+                return Err(too_many(volumes, file, stream.set));
+            }
             let head = cursor.head(at)?;
             match delta::parse_op(head).map_err(|e| damaged(volumes, file, stream, &e.at(at).to_string()))? {
                 Step::NeedMore => return Err(cursor.damaged("it ends before its end mark")),
@@ -63,6 +70,11 @@ impl Delta {
     pub(super) fn has_copies(&self) -> bool {
         self.ops.iter().any(|op| matches!(op, Op::Copy { len, .. } if *len > 0))
     }
+}
+
+/// That the version that `set` makes of `file` has too many pieces.
+pub(super) fn too_many(volumes: &dyn Volumes, file: &FileRef, set: SetIndex) -> ContentError {
+    ContentError::Pieces { path: file.path.clone(), set: set_label(volumes, set), limit: MOST_PIECES }
 }
 
 fn push_copy(ops: &mut Vec<Op>, offset: u64, len: u64) {

@@ -100,6 +100,18 @@ pub enum ContentError {
         /// The set, as people name it.
         set: Arc<str>,
     },
+    /// A version in more pieces than can be kept track of.
+    #[error(
+        "{path}: with {set} it is made of more than {limit} pieces, which is more than dupfs keeps track of; restore this file with duplicity"
+    )]
+    Pieces {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+        /// How many would be.
+        limit: usize,
+    },
     /// The stored data has another size than the signature allows.
     #[error(
         "{path}: {set} holds {size} bytes of it, which its signature rules out: the stored data is not the file that was signed"
@@ -140,6 +152,7 @@ impl Classified for ContentError {
             | Self::Ambiguous { .. }
             | Self::Size { .. } => ErrorClass::Corrupt,
             Self::UnknownBase { class, .. } => *class,
+            Self::Pieces { .. } => ErrorClass::Unsupported,
             Self::NotFile { .. } => ErrorClass::Invalid,
         }
     }

@@ -23,7 +23,7 @@ use crate::tree::VersionId;
 use crate::types::EntryMeta;
 use crate::volume::Volumes;
 
-use delta::{Delta, Op};
+use delta::{Delta, MOST_PIECES, Op};
 use file::FileKey;
 
 pub use error::ContentError;
@@ -145,7 +145,9 @@ impl Content {
         }
         let composed = !pending.is_empty();
         for (stream, delta) in pending.into_iter().rev() {
-            base = Some(Arc::new(Plan::compose(base.as_deref(), &delta, stream)));
+            let set = stream.set;
+            let composed = Plan::compose(base.as_deref(), &delta, stream, MOST_PIECES);
+            base = Some(Arc::new(composed.ok_or_else(|| delta::too_many(volumes, file, set))?));
         }
         let plan = base.ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
         if signed {
@@ -190,8 +192,9 @@ impl Content {
             DiffKind::Snapshot | DiffKind::Deleted => None,
         };
         let ops = delta.as_ref().map_or(0, |d| d.ops.len() * size_of::<Op>());
+        let weight = stream.weight().saturating_add((ops + size_of::<Delta>()) as u64);
         let located = Located { stream, delta };
-        let evicted = lock(&self.located).insert(key, located.clone(), (ops + 512) as u64);
+        let evicted = lock(&self.located).insert(key, located.clone(), weight);
         drop(evicted);
         Ok(located)
     }

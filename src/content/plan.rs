@@ -75,11 +75,9 @@ impl Plan {
         Self { size, extents, streams: vec![stream], set, doubles: OnceLock::new() }
     }
 
-    /// The plan of the version that `delta`, stored as `stream`, makes of the version `base`.
-    ///
-    /// # Errors
-    /// [`ContentError`] when the version has more streams than a plan can number.
-    pub(super) fn compose(base: Option<&Self>, delta: &Delta, stream: Arc<Stream>) -> Self {
+    /// The plan of the version that `delta`, stored as `stream`, makes of the version `base`; `None` if it has more than `most`
+    /// extents: small deltas that copy the whole of their base many times could multiply them without end.
+    pub(super) fn compose(base: Option<&Self>, delta: &Delta, stream: Arc<Stream>, most: usize) -> Option<Self> {
         let set = stream.set;
         let mut streams = base.map_or_else(Vec::new, |b| b.streams.clone());
         let own = u32::try_from(streams.len()).unwrap_or(LOST);
@@ -90,9 +88,12 @@ impl Plan {
                 Op::Literal { at, len } => plan.push(len, own, at),
                 Op::Copy { offset, len } => plan.push_slice(base, offset, len),
             }
+            if plan.extents.len() > most {
+                return None;
+            }
         }
         plan.drop_unused_streams();
-        plan
+        Some(plan)
     }
 
     /// The file's size in bytes.
@@ -102,7 +103,10 @@ impl Plan {
 
     /// Bytes of memory the plan takes, roughly.
     pub(super) fn weight(&self) -> u64 {
-        (self.extents.capacity() * size_of::<Extent>() + self.streams.len() * 8 + 128) as u64
+        // What stands twice is found later, and has no more places than there are extents.
+        let extent = size_of::<Extent>() + size_of::<(u32, u64, u64)>();
+        let streams: u64 = self.streams.iter().map(|stream| stream.weight()).sum();
+        streams.saturating_add((self.extents.capacity() * extent + size_of::<Self>()) as u64)
     }
 
     /// Appends the bytes `range` (cut at the end of the file) to `out`.
@@ -203,7 +207,10 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream::{Layout, Located};
     use super::*;
+    use crate::format::difftar::DiffKind;
+    use crate::types::{EntryKind, EntryMeta, VolumeNumber};
 
     fn doubles(places: &[(u32, u64, u64)]) -> Vec<(u32, u64, u64)> {
         let extent = |&(stream, offset, len)| Extent { start: 0, len, stream, offset };
@@ -216,6 +223,34 @@ mod tests {
         assert_eq!(doubles(&[(0, 500, 100), (1, 0, 50), (0, 0, 500), (1, 50, 1), (LOST, 0, 9), (LOST, 0, 9)]), []);
         assert_eq!(doubles(&[(0, 0, 100), (1, 0, 50), (0, 99, 10), (1, 20, 10)]), [(0, 99, 100), (1, 20, 30)]);
         assert_eq!(doubles(&[(0, 10, 5), (0, 0, 100), (0, 12, 30), (0, 90, 20)]), [(0, 10, 42), (0, 90, 100)]);
+    }
+
+    /// A stored stream of `len` bytes in `parts` parts.
+    fn stream(kind: DiffKind, len: u64, parts: u64) -> Arc<Stream> {
+        let part = |i| Located { volume: VolumeNumber(1), start: i * len / parts, offset: i * 1024, len: len / parts };
+        let layout = Layout::Parts((0..parts).map(part).collect());
+        let (uname, gname) = Default::default();
+        let meta = EntryMeta { kind: EntryKind::File, mode: 0, uid: 0, gid: 0, uname, gname, mtime: 0 };
+        Arc::new(Stream { set: SetIndex(0), kind, len, meta, position: 0, layout, settled: OnceLock::new() })
+    }
+
+    #[test]
+    fn deltas_that_multiply_the_pieces_of_their_base_meet_a_limit() {
+        let delta = |ops: Vec<Op>| Delta { out_len: 0, ops: ops.into() };
+        let base = Plan::of_stream(stream(DiffKind::Snapshot, 1000, 1));
+        let pieces = delta((0..100).map(|i| Op::Copy { offset: i * 7 % 1000, len: 1 }).collect());
+        let base = Plan::compose(Some(&base), &pieces, stream(DiffKind::Diff, 9, 1), 100).unwrap();
+        assert_eq!((base.size(), base.extents.len()), (100, 100));
+        let whole = delta(vec![Op::Copy { offset: 0, len: 100 }; 1_000_000]);
+        assert!(Plan::compose(Some(&base), &whole, stream(DiffKind::Diff, 9, 1), 10_000).is_none());
+        let some = delta(vec![Op::Copy { offset: 0, len: 100 }; 100]);
+        assert!(Plan::compose(Some(&base), &some, stream(DiffKind::Diff, 9, 1), 10_000).is_some());
+    }
+
+    #[test]
+    fn a_plan_weighs_what_its_streams_do() {
+        let weight = |parts| Plan::of_stream(stream(DiffKind::Snapshot, 1 << 20, parts)).weight();
+        assert_eq!(weight(1000) - weight(1), 999 * size_of::<Located>() as u64);
     }
 
     #[test]

@@ -55,6 +55,16 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Bytes of memory it takes, roughly, and may take once every part was looked up.
+    pub(super) fn weight(&self) -> u64 {
+        let parts = match &self.layout {
+            Layout::Uniform { .. } => 0,
+            Layout::Parts(parts) => parts.len() as u64,
+            Layout::Assumed { sure } => *sure,
+        };
+        parts.saturating_mul(size_of::<Located>() as u64).saturating_add(size_of::<Self>() as u64 + 128)
+    }
+
     /// Finds the stream that the set at `position` holds for `file`, fetching the file's last volume in that set; all
     /// its volumes if it is a delta or its parts are not of one size.
     ///

@@ -5,8 +5,11 @@
 
 use std::ops::Range;
 
+use crate::types::ErrorClass;
 use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, Wait};
 
+/// Longest name that the kernel takes in an answer (`FUSE_NAME_MAX`).
+const MOST_NAME: usize = 1024;
 /// How many entries are asked for at once: about what fits one page of a plain listing.
 const ENTRIES: usize = 128;
 
@@ -50,6 +53,15 @@ pub(super) struct Entry<'a> {
     pub(super) known: Known,
 }
 
+fn name_too_long(name: &[u8]) -> FsError {
+    let begins = String::from_utf8_lossy(name.get(..32).unwrap_or(name)).into_owned();
+    let (len, reason) = (name.len(), "more than the kernel lists; what is behind it is not listed either");
+    FsError::failed(
+        ErrorClass::Unsupported,
+        format!("a name of {len} bytes ({begins}...) is in the directory: {reason}"),
+    )
+}
+
 /// Which directory to list, from which of the kernel's offsets on, and whether with attributes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listing {
@@ -77,11 +89,16 @@ impl Batch {
             batch.push(fs.parent(listing.dir)?, NodeKind::Dir, 2, b"..");
         }
         let dots = batch.rows.len();
+        let mut too_long = None;
         let listed = fs.readdir(listing.dir, listing.offset.saturating_sub(2), wait, &mut |entry| {
+            if entry.name.len() > MOST_NAME {
+                too_long = Some(name_too_long(entry.name));
+                return false;
+            }
             batch.push(entry.ino, entry.kind, entry.next_offset.saturating_add(2), entry.name);
             batch.rows.len() < ENTRIES
         });
-        match listed {
+        match listed.and(too_long.map_or(Ok(()), Err)) {
             Ok(()) => {}
             Err(FsError::WouldBlock) if !batch.rows.is_empty() => {}
             // The names that are known come first; asked to go on behind them, the directory fails again.

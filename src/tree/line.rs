@@ -1,6 +1,7 @@
 //! A line of sets (a full and the increments on it) and its table, loaded set by set when a snapshot is first asked for.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::time::{Duration, Instant};
 
@@ -96,33 +97,51 @@ impl Line {
         if start >= depth {
             return Ok(());
         }
-        let workers = std::thread::available_parallelism().map_or(2, usize::from).min(4);
-        let queue = Queue::new(start, depth);
-        let (send, results) = mpsc::channel();
-        let loaded = std::thread::scope(|scope| {
-            for _ in 0..workers.min(usize::try_from(depth.saturating_sub(start)).unwrap_or(usize::MAX)) {
-                let (send, queue) = (send.clone(), &queue);
-                scope.spawn(move || {
-                    while let Some(position) = queue.next(|position| self.staged_weight(repository, position)) {
-                        let loaded = match self.set_at(position) {
-                            Some(set) => load::load_set(repository, set, position),
-                            None => Err(TreeError::NoSet { position }),
-                        };
-                        if send.send((position, loaded)).is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
-            drop(send);
-            let _stop = StopAtEnd(&queue);
-            self.enter_all(start..depth, &results, &queue)
-        });
+        let loaded = self.load_all(repository, start..depth);
         self.write().settle();
         let end = self.table().depth();
         keep::recall_sizes(repository, &sets, &self.table, start..end);
         self.keeper.note_loaded(repository, &sets, &self.table);
         loaded
+    }
+
+    /// Loads the sets at `positions`, several side by side, and enters them in their order.
+    fn load_all(&self, repository: &Repository, positions: std::ops::Range<u32>) -> Result<(), TreeError> {
+        let most = std::thread::available_parallelism().map_or(2, usize::from).min(4).min(positions.len());
+        let queue = Queue::new(positions.start, positions.end);
+        let (send, results) = mpsc::channel();
+        let next = || {
+            let position = queue.next(|position| self.staged_weight(repository, position))?;
+            // Whoever waits for room in the queue waits for this one.
+            let loaded = catch_unwind(AssertUnwindSafe(|| self.load_set(repository, position)));
+            Some((position, loaded.unwrap_or(Err(TreeError::Panicked))))
+        };
+        let work = |send: mpsc::Sender<_>| {
+            while let Some(loaded) = next() {
+                if send.send(loaded).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let _stop = StopAtEnd(&queue);
+            let started = (0..most).filter(|_| {
+                let (work, send) = (&work, send.clone());
+                std::thread::Builder::new().name("dupfs-tree".into()).spawn_scoped(scope, move || work(send)).is_ok()
+            });
+            match started.count() {
+                0 => self.enter_all(positions, &queue, next),
+                _ => {
+                    drop(send);
+                    self.enter_all(positions, &queue, || results.recv().ok())
+                }
+            }
+        })
+    }
+
+    fn load_set(&self, repository: &Repository, position: u32) -> Result<Loaded, TreeError> {
+        let set = self.set_at(position).ok_or(TreeError::NoSet { position })?;
+        load::load_set(repository, set, position)
     }
 
     /// Saves in the index what is not there yet, and waits until it is.
@@ -134,8 +153,8 @@ impl Line {
     fn enter_all(
         &self,
         positions: std::ops::Range<u32>,
-        results: &mpsc::Receiver<(u32, Result<Loaded, TreeError>)>,
         queue: &Queue,
+        mut next: impl FnMut() -> Option<(u32, Result<Loaded, TreeError>)>,
     ) -> Result<(), TreeError> {
         let mut early = HashMap::new();
         for position in positions {
@@ -143,7 +162,7 @@ impl Line {
                 if let Some(loaded) = early.remove(&position) {
                     break loaded;
                 }
-                let (at, loaded) = results.recv().map_err(|_| TreeError::Panicked)?;
+                let (at, loaded) = next().ok_or(TreeError::Panicked)?;
                 early.insert(at, loaded);
             };
             loaded.and_then(|loaded| self.enter(loaded)).inspect_err(|error| self.note_failure(position, error))?;

@@ -150,12 +150,15 @@ impl TreeFs {
     ) -> Result<(), FsError> {
         let branches = self.branches(wait)?;
         let path = self.path_of(dir, &branches)?;
-        // Offsets: versions count from 1; children are a line's number plus one above a node's number plus one.
+        // Offsets: of a version its snapshot's number plus one, which stays the same when others go between two calls; children
+        // are a line's number plus one above a node's number plus one.
         let (line, low) = (offset >> 32, offset & u64::from(u32::MAX));
         if line == 0 {
-            let versions = branches.versions(&path);
-            for (next_offset, version) in (1u64..).zip(&versions).skip(usize::try_from(low).unwrap_or(usize::MAX)) {
+            let mut versions = branches.versions(&path);
+            versions.sort_by_key(|version| version.snapshot);
+            for version in versions.iter().skip_while(|version| (version.snapshot as u64) < low) {
                 let ino = self.number(Inode::Node(version.snapshot, version.node));
+                let next_offset = (version.snapshot as u64).saturating_add(1);
                 if !emit(DirEntry { ino, kind: version.kind, next_offset, name: &version.name }) {
                     return Ok(());
                 }

@@ -19,6 +19,8 @@ const WALKED_SHARE: u64 = 8;
 const BACK_STEP: u64 = 4 << 20;
 /// ... and at least so many bytes.
 const WALKED_BYTES: u64 = 1 << 20;
+/// Readers of one set that are told apart: several programs at once, and what only looks at files here and there.
+const MOST_WALKS: usize = 8;
 /// After so many files in ascending order it is not one file that is read but all of them.
 const WALKED_FILES: u32 = 8;
 
@@ -33,11 +35,11 @@ pub struct Reader {
     pub once: bool,
 }
 
-/// Where the readers of one set are.
+/// Where a reader of one set is.
 #[derive(Clone, Copy, Debug)]
 struct Walk {
     volume: VolumeNumber,
-    /// Bytes of it that were read in ascending order.
+    /// Bytes of it that were read in ascending order, each counted once: who reads here and there in one volume gets on no further.
     consumed: u64,
     /// End of the furthest of these reads.
     upto: u64,
@@ -49,10 +51,53 @@ struct Walk {
     asked: VolumeNumber,
 }
 
+impl Walk {
+    fn new(volume: VolumeNumber, file: u64) -> Self {
+        Self { volume, consumed: 0, upto: 0, walking: false, file, files: 1, asked: volume }
+    }
+
+    /// Whether a read from `start` of the volume is in ascending order.
+    fn is_before(&self, start: u64) -> bool {
+        start.saturating_add(BACK_STEP) >= self.upto
+    }
+
+    /// Goes on to the next volume.
+    fn move_to(self, volume: VolumeNumber) -> Self {
+        Self { volume, consumed: 0, upto: 0, asked: self.asked.max(volume), ..self }
+    }
+}
+
+/// Takes the walk out that a read from `start` of `volume` goes on with: one that is there and not further, or that comes from
+/// the volume before, or at least is there. If there is none, makes room for one: first goes what has read least without turning
+/// out to be a walk, then what was idle longest.
+fn take(walks: &mut Vec<Walk>, volume: VolumeNumber, start: u64) -> Option<Walk> {
+    let there = walks.iter().position(|walk| walk.volume == volume);
+    if let Some(place) = there
+        && walks.get(place).is_some_and(|walk| walk.is_before(start))
+    {
+        return Some(walks.remove(place));
+    }
+    let comes = |walk: &Walk| walk.walking && volume.0 == walk.volume.0.saturating_add(1);
+    if let Some(place) = walks.iter().position(comes) {
+        let walk = walks.remove(place).move_to(volume);
+        walks.retain(|walk| walk.volume != volume);
+        return Some(walk);
+    }
+    if let Some(place) = there {
+        return Some(walks.remove(place));
+    }
+    if walks.len() >= MOST_WALKS {
+        let least = walks.iter().enumerate().filter(|(_, walk)| !walk.walking).min_by_key(|(_, walk)| walk.consumed);
+        walks.remove(least.map_or(0, |(place, _)| place));
+    }
+    None
+}
+
 /// The walks over all sets.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    walks: Mutex<HashMap<SetIndex, Walk>>,
+    /// Of each set those that were read last, the latest at the end.
+    walks: Mutex<HashMap<SetIndex, Vec<Walk>>>,
     running: AtomicUsize,
 }
 
@@ -68,18 +113,10 @@ impl Ahead {
         depth: u32,
     ) -> Option<(VolumeNumber, VolumeNumber)> {
         let mut walks = lock(&self.walks);
-        let volume = id.number;
-        let fresh =
-            Walk { volume, consumed: 0, upto: 0, walking: false, file: reader.file, files: 1, asked: id.number };
-        let walk = walks.entry(id.set).or_insert(fresh);
-        if walk.volume != id.number {
-            let goes_on = walk.walking && id.number.0 == walk.volume.0.saturating_add(1);
-            let asked = if goes_on { walk.asked.max(id.number) } else { id.number };
-            let (file, files) = if goes_on { (walk.file, walk.files) } else { (reader.file, 1) };
-            *walk = Walk { walking: goes_on, asked, file, files, ..fresh };
-        }
-        if range.start.saturating_add(BACK_STEP) >= walk.upto {
-            walk.consumed = walk.consumed.saturating_add(range.len());
+        let walks = walks.entry(id.set).or_default();
+        let mut walk = take(walks, id.number, range.start).unwrap_or_else(|| Walk::new(id.number, reader.file));
+        if walk.is_before(range.start) {
+            walk.consumed = walk.consumed.saturating_add(range.end.saturating_sub(range.start.max(walk.upto)));
             walk.upto = walk.upto.max(range.end);
             walk.files = walk.files.saturating_add(u32::from(walk.file != reader.file));
         } else {
@@ -89,16 +126,14 @@ impl Ahead {
         walk.walking |= walk.consumed >= (plain_len / WALKED_SHARE).max(WALKED_BYTES);
         let ahead = id.number.0.saturating_add(depth);
         let target = VolumeNumber(if walk.files >= WALKED_FILES { ahead } else { ahead.min(reader.last.0) });
-        if !walk.walking || walk.asked >= target {
-            return None;
-        }
-        let from = std::mem::replace(&mut walk.asked, target);
-        Some((from, target))
+        let from = (walk.walking && walk.asked < target).then(|| std::mem::replace(&mut walk.asked, target));
+        walks.push(walk);
+        from.map(|from| (from, target))
     }
 
     /// Takes back that volumes behind `upto` were asked for: the next read asks for them again.
     fn ask_again(&self, set: SetIndex, upto: VolumeNumber) {
-        if let Some(walk) = lock(&self.walks).get_mut(&set) {
+        for walk in lock(&self.walks).get_mut(&set).into_iter().flatten() {
             walk.asked = walk.asked.min(upto).max(walk.volume);
         }
     }
@@ -228,6 +263,10 @@ mod tests {
         ahead.note(id(number), ByteRange::at(start, len), LEN, reader, DEPTH).map(|(from, upto)| (from.0, upto.0))
     }
 
+    fn reader(last: u32) -> Reader {
+        Reader { file: 2, last: VolumeNumber(last), once: true }
+    }
+
     #[test]
     fn a_walk_asks_for_the_next_volumes_once() {
         let ahead = Ahead::default();
@@ -265,6 +304,42 @@ mod tests {
         let ahead = Ahead::default();
         let order = (0..LEN / (1 << 20)).map(|i| i ^ 1);
         assert_eq!(order.filter_map(|i| read(&ahead, 1, i << 20, 1 << 20)).count(), 1);
+    }
+
+    #[test]
+    fn readers_of_one_set_do_not_disturb_each_other() {
+        let ahead = Ahead::default();
+        let mut asked = Vec::new();
+        for i in 0..LEN >> 20 {
+            asked.extend(read(&ahead, 2, i << 20, 1 << 20));
+            asked.extend(read_for(&ahead, 30, i << 20, 1 << 20, reader(99)));
+            // One who looks at files here and there.
+            for j in 0..9 {
+                let number = u32::try_from((i * 9 + j) * 7 % 13).unwrap() + 50;
+                asked.extend(read(&ahead, number, (i * 37 % 60) << 20, 4096));
+            }
+        }
+        assert_eq!(asked, [(2, 5), (30, 33)]);
+        assert_eq!((read(&ahead, 3, 0, 1 << 20), read(&ahead, 31, 0, 1 << 20)), (Some((5, 6)), None));
+    }
+
+    #[test]
+    fn who_starts_over_is_not_taken_for_one_who_gave_up() {
+        let ahead = Ahead::default();
+        let walk = |volumes: std::ops::Range<u32>, end: u64| {
+            let reads = volumes.flat_map(|volume| (0..end).map(move |i| (volume, i)));
+            reads.filter_map(|(volume, i)| read_for(&ahead, volume, i << 20, 1 << 20, reader(99))).collect::<Vec<_>>()
+        };
+        assert_eq!(walk(2..4, 60), [(2, 5), (5, 6)]);
+        assert_eq!(walk(1..4, 60), [(1, 4), (4, 5), (5, 6)]);
+    }
+
+    #[test]
+    fn reads_here_and_there_in_one_volume_are_no_walk() {
+        let ahead = Ahead::default();
+        for i in 0..2000u64 {
+            assert_eq!(read(&ahead, 1, (i * 37 % 60) << 20, 128 << 10), None, "{i}");
+        }
     }
 
     #[test]

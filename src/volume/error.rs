@@ -56,6 +56,10 @@ pub enum VolumeError {
     /// Waiting for another reader's decode gave nothing.
     #[error(transparent)]
     Flight(#[from] FlightFailure),
+    /// What was decoded ahead of every reader failed. One who joined that decode has not tried yet: the failure may be older than
+    /// their question.
+    #[error(transparent)]
+    Ahead(Arc<VolumeError>),
     /// The answer needs fetching or decoding, and the caller asked only for what is at hand.
     #[error("not at hand")]
     NotAtHand,
@@ -116,6 +120,7 @@ impl Classified for VolumeError {
             Self::HashMismatch { .. } | Self::Range { .. } => ErrorClass::Corrupt,
             Self::NoVolume { .. } | Self::NoManifest { .. } | Self::NoSignatures { .. } => ErrorClass::Missing,
             Self::Flight(failure) => failure.class(),
+            Self::Ahead(error) => error.class(),
             Self::NotAtHand => ErrorClass::Io,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::error::VolumeError;
 use super::members::MemberTable;
+use super::pass::ExpectedHash;
 use super::repository::Repository;
 use crate::collection::{BackupSet, Collection};
 use crate::index::{Identity, Index};
@@ -89,29 +90,34 @@ impl Repository {
     /// same hash.
     pub(super) fn recall_members(&self, id: VolumeId) -> Result<Option<Arc<MemberTable>>, VolumeError> {
         let Some(index) = self.index() else { return Ok(None) };
-        let record = index.get(self.members_key(id)?);
+        let (object, expected) = self.volume_object(id)?;
+        let record = index.get(members_key(&object, expected.as_ref()));
         let Some(table) = record.and_then(|record| MemberTable::from_bytes(&record)) else { return Ok(None) };
         let table = Arc::new(table);
         self.keep_table(id, &table);
         Ok(Some(table))
     }
 
-    /// Keeps the member table of volume `id`, which was just verified.
-    pub(super) fn keep_members(&self, id: VolumeId, table: &MemberTable) -> Result<(), VolumeError> {
+    /// Keeps the member table of the volume of `set` that was just read from `object`, which was what was `expected`.
+    pub(super) fn keep_members(
+        &self,
+        set: SetIndex,
+        object: &ObjectInfo,
+        expected: Option<&ExpectedHash>,
+        table: &MemberTable,
+    ) {
         if let Some(index) = self.index() {
-            index.put(self.members_key(id)?, self.group(id.set), table.to_bytes());
+            index.put(members_key(object, expected), self.group(set), table.to_bytes());
         }
-        Ok(())
     }
+}
 
-    fn members_key(&self, id: VolumeId) -> Result<Identity, VolumeError> {
-        let (object, expected) = self.volume_object(id)?;
-        let (name, size) = (object.name.as_bytes(), object.size.to_le_bytes());
-        Ok(match expected {
-            Some(hash) => Identity::of(&[b"members", name, &size, b"hash", &hash.digest]),
-            // Nothing but the listing tells this state of the object from others.
-            None => Identity::of(&[b"members", name, &size, object.version.as_bytes()]),
-        })
+fn members_key(object: &ObjectInfo, expected: Option<&ExpectedHash>) -> Identity {
+    let (name, size) = (object.name.as_bytes(), object.size.to_le_bytes());
+    match expected {
+        Some(hash) => Identity::of(&[b"members", name, &size, b"hash", &hash.digest]),
+        // Nothing but the listing tells this state of the object from others.
+        None => Identity::of(&[b"members", name, &size, object.version.as_bytes()]),
     }
 }
 

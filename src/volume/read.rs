@@ -11,6 +11,9 @@ use super::repository::{Repository, WORTH_TWO};
 use crate::storage::sync::lock;
 use crate::types::{ByteRange, VolumeId};
 
+/// A block: its volume, the pass that decoded it, and its number.
+type BlockKey = (VolumeId, u32, u32);
+
 /// Blocks of plaintext, in order.
 type Blocks = Vec<Arc<[u8]>>;
 
@@ -31,7 +34,7 @@ impl Repository {
         }
         match self.recall_members(id)? {
             Some(table) => Ok(table),
-            None => self.decode(id, ByteRange::at(0, 0), None).map(|(table, _)| table),
+            None => self.decode_for_reader(id, ByteRange::at(0, 0)).map(|(table, _)| table),
         }
     }
 
@@ -81,7 +84,9 @@ impl Repository {
         if range.is_empty() {
             return Ok(());
         }
-        let blocks = self.collect(id, range).ok_or(VolumeError::NotAtHand)?;
+        // Neither the cache's disk is asked, which may be slow or hang.
+        let in_memory = |key: &BlockKey| self.blocks.get_in_memory(key);
+        let blocks = self.collect(id, range, in_memory).ok_or(VolumeError::NotAtHand)?;
         self.copy_out(id, range, &blocks, out)?;
         self.note_data(id, range, reader);
         Ok(())
@@ -118,10 +123,10 @@ impl Repository {
 
     fn read_waiting(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
         for _ in 0..JOINS {
-            if let Some(blocks) = self.collect(id, range) {
+            if let Some(blocks) = self.collect(id, range, |key| self.blocks.get(key)) {
                 return self.copy_out(id, range, &blocks, out);
             }
-            let (_, mine) = self.decode(id, range, None)?;
+            let (_, mine) = self.decode_for_reader(id, range)?;
             if let Some(blocks) = mine {
                 return self.copy_out(id, range, &blocks, out);
             }
@@ -131,14 +136,21 @@ impl Repository {
         self.copy_out(id, range, &blocks, out)
     }
 
-    /// The verified blocks of `range` if the cache holds them all.
-    fn collect(&self, id: VolumeId, range: ByteRange) -> Option<Blocks> {
-        block_range(range)
-            .map(|index| {
-                let pass = self.verified.pass_of(id, index)?;
-                self.blocks.get(&(id, pass, index))
-            })
-            .collect()
+    /// The verified blocks of `range` if `get` finds them all.
+    fn collect(&self, id: VolumeId, range: ByteRange, get: impl Fn(&BlockKey) -> Option<Arc<[u8]>>) -> Option<Blocks> {
+        block_range(range).map(|index| get(&(id, self.verified.pass_of(id, index)?, index))).collect()
+    }
+
+    /// Decodes `id` for one who waits. Where that was under way ahead of them and failed, they try for themselves.
+    fn decode_for_reader(
+        &self,
+        id: VolumeId,
+        wanted: ByteRange,
+    ) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
+        match self.decode(id, wanted, None) {
+            Err(VolumeError::Ahead(_)) => self.decode(id, wanted, None),
+            decoded => decoded,
+        }
     }
 
     /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks. Where
@@ -150,8 +162,10 @@ impl Repository {
         progress: Option<Progress<'_>>,
     ) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
         let mut mine = None;
+        let ahead = progress.is_some();
         let table = self.volume_flight.run_until(id, self.deadline(), || {
-            let (table, blocks) = self.run_pass(id, wanted, progress)?;
+            let pass = self.run_pass(id, wanted, progress);
+            let (table, blocks) = pass.map_err(|e| if ahead { VolumeError::Ahead(Arc::new(e)) } else { e })?;
             mine = Some(blocks);
             Ok(table)
         })?;
@@ -180,7 +194,7 @@ impl Repository {
                 let table = Arc::new(table);
                 self.verified.publish(id, pass, blocks, &stored);
                 self.keep_table(id, &table);
-                self.keep_members(id, &table)?;
+                self.keep_members(id.set, &object, expected.as_ref(), &table);
                 Ok((table, kept))
             }
             Err(error) => {
@@ -194,8 +208,11 @@ impl Repository {
 
     /// Keeps a member table in memory.
     pub(super) fn keep_table(&self, id: VolumeId, table: &Arc<MemberTable>) {
-        let evicted = lock(&self.tables).insert(id, Arc::clone(table), table.weight());
-        if evicted.iter().any(|(key, _)| *key == id) {
+        let mut tables = lock(&self.tables);
+        let evicted = tables.insert(id, Arc::clone(table), table.weight());
+        let fits = tables.peek(&id).is_some();
+        drop(tables);
+        if !fits {
             *lock(&self.outsize) = Some((id, Arc::clone(table)));
         }
         drop(evicted);

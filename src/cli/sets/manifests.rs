@@ -38,7 +38,8 @@ pub(super) fn read_all(repository: &Repository) -> Manifests {
     };
     std::thread::scope(|scope| {
         for _ in 1..READERS.min(sets.len()) {
-            scope.spawn(work);
+            // Without a thread the others read them all.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });
