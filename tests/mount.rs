@@ -333,3 +333,18 @@ fn a_listing_that_ends_in_an_error_shows_the_names_before_it() {
         assert_eq!(String::from_utf8(long.stdout).unwrap().matches("known-").count(), count, "{dir}");
     }
 }
+
+#[test]
+fn a_name_that_the_kernel_cannot_list_is_an_error_and_not_the_end() {
+    let served = Served::new();
+    let mut names = Vec::new();
+    let mut listing = fs::read_dir(served.path("torn/long")).unwrap();
+    let error = loop {
+        match listing.next().expect("it ended without a word") {
+            Ok(entry) => names.push(entry.file_name()),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(names, ["before"]);
+    assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+}

@@ -98,6 +98,10 @@ impl MemoryFs {
                 fs.add(dir, format!("known-{n:03}").as_bytes(), NodeKind::File, 0o644, b"");
             }
         }
+        let long = fs.add(torn, b"long", NodeKind::Dir, 0o755, b"");
+        for name in [&b"before"[..], &[b'n'; 5000], b"behind"] {
+            fs.add(long, name, NodeKind::File, 0o644, b"");
+        }
         fs
     }
 
