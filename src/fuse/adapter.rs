@@ -97,7 +97,7 @@ impl Adapter {
     {
         let ticket = self.shared.deadlines.register(call.op, call.ino, reply);
         let shared = Arc::clone(&self.shared);
-        let lane = call.lane;
+        let lane = if self.shared.fs.unpacks(call.ino) { call.lane.unpacking() } else { call.lane };
         let job = move || {
             if ticket.expired() {
                 return;

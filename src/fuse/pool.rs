@@ -1,4 +1,5 @@
-//! Workers for requests that wait, in lanes by cost: names are not stuck behind sizes, nor sizes behind reads.
+//! Workers for requests that wait, in lanes by cost: names are not stuck behind sizes, nor sizes behind reads, nor any of them
+//! behind passes over archives.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +17,18 @@ pub(super) enum Lane {
     Sizes,
     /// Any number of volumes: read.
     Data,
+    /// Passes over archives: names and sizes in `unpacked/`.
+    Passes,
+}
+
+impl Lane {
+    /// The lane of the same request in `unpacked/`.
+    pub(super) fn unpacking(self) -> Self {
+        match self {
+            Self::Names | Self::Sizes | Self::Passes => Self::Passes,
+            Self::Data => Self::Data,
+        }
+    }
 }
 
 /// A deferred request. The kernel bounds how many there are: one for each waiting thread, plus its read-ahead.
@@ -27,6 +40,7 @@ pub(super) struct Pool {
     names: Arc<Workers>,
     sizes: Arc<Workers>,
     data: Arc<Workers>,
+    passes: Arc<Workers>,
 }
 
 #[derive(Debug)]
@@ -52,18 +66,19 @@ impl std::fmt::Debug for State {
 }
 
 impl Pool {
-    /// A pool of at most 8, 8 and 16 threads.
+    /// A pool of at most 8, 8, 16 and 8 threads.
     pub(super) fn new() -> Self {
-        Self::with_threads(8, 8, 16)
+        Self::with_threads(8, 8, 16, 8)
     }
 
-    fn with_threads(names: usize, sizes: usize, data: usize) -> Self {
+    fn with_threads(names: usize, sizes: usize, data: usize, passes: usize) -> Self {
         let workers =
             |name, max| Arc::new(Workers { name, max, state: Mutex::new(State::default()), wake: Condvar::new() });
         Self {
             names: workers("dupfs-names", names),
             sizes: workers("dupfs-sizes", sizes),
             data: workers("dupfs-data", data),
+            passes: workers("dupfs-passes", passes),
         }
     }
 
@@ -103,6 +118,7 @@ impl Pool {
             Lane::Names => &self.names,
             Lane::Sizes => &self.sizes,
             Lane::Data => &self.data,
+            Lane::Passes => &self.passes,
         }
     }
 }
@@ -110,7 +126,7 @@ impl Pool {
 impl Drop for Pool {
     /// Threads end after the job they are at; one that hangs is left behind.
     fn drop(&mut self) {
-        for workers in [&self.names, &self.sizes, &self.data] {
+        for workers in [&self.names, &self.sizes, &self.data, &self.passes] {
             let mut state = lock(&workers.state);
             state.closed = true;
             let unserved = std::mem::take(&mut state.queue);
@@ -155,23 +171,26 @@ mod tests {
     const SOON: Duration = Duration::from_secs(5);
 
     #[test]
-    fn names_are_served_while_every_data_worker_waits() {
-        let pool = Pool::with_threads(1, 1, 2);
+    fn names_and_sizes_are_served_while_every_other_worker_waits() {
+        let pool = Pool::with_threads(1, 1, 2, 2);
         let (release, gate) = channel::<()>();
         let gate = Arc::new(Mutex::new(gate));
-        for _ in 0..8 {
+        for lane in [Lane::Data, Lane::Names.unpacking(), Lane::Sizes.unpacking()].repeat(8) {
             let gate = Arc::clone(&gate);
-            pool.submit(Lane::Data, Box::new(move || assert!(gate.lock().unwrap().recv().is_err()))).unwrap();
+            pool.submit(lane, Box::new(move || assert!(gate.lock().unwrap().recv().is_err()))).unwrap();
         }
         let (tell, told) = channel();
-        pool.submit(Lane::Names, Box::new(move || tell.send(()).unwrap())).unwrap();
-        told.recv_timeout(SOON).unwrap();
+        for lane in [Lane::Names, Lane::Sizes] {
+            let tell = tell.clone();
+            pool.submit(lane, Box::new(move || tell.send(()).unwrap())).unwrap();
+            told.recv_timeout(SOON).unwrap();
+        }
         drop(release);
     }
 
     #[test]
     fn a_lane_runs_as_many_jobs_at_once_as_it_has_threads_and_queues_the_rest() {
-        let pool = Pool::with_threads(1, 1, 3);
+        let pool = Pool::with_threads(1, 1, 3, 1);
         let together = Arc::new(Barrier::new(3));
         let (tell, told) = channel();
         for _ in 0..9 {
@@ -193,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_panicking_job_does_not_cost_the_worker() {
-        let pool = Pool::with_threads(1, 1, 1);
+        let pool = Pool::with_threads(1, 1, 1, 1);
         pool.submit(Lane::Sizes, Box::new(|| panic!("on purpose"))).unwrap();
         let (tell, told) = channel();
         pool.submit(Lane::Sizes, Box::new(move || tell.send(()).unwrap())).unwrap();

@@ -199,6 +199,11 @@ pub trait FileSystem: Send + Sync {
         None
     }
 
+    /// Whether an answer about `ino` may take passes over archives: longer than all others.
+    fn unpacks(&self, _ino: Ino) -> bool {
+        false
+    }
+
     /// Keeps what was learnt for the next time, and waits until it is kept.
     fn finish(&self) {}
 

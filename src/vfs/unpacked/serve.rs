@@ -8,6 +8,10 @@ use super::{Dir, NAME, UnpackedFs};
 use crate::types::ErrorClass;
 
 impl FileSystem for UnpackedFs {
+    fn unpacks(&self, ino: Ino) -> bool {
+        Spaces::is_ours(ino)
+    }
+
     fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
         let Some(place) = self.place(parent)? else {
             return match (parent, name) {
