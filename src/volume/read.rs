@@ -198,8 +198,8 @@ impl Repository {
                 Ok((table, kept))
             }
             Err(error) => {
-                for index in stored {
-                    self.blocks.remove(&(id, pass, index));
+                if !stored.is_empty() {
+                    self.blocks.remove_where(|&(of, by, _)| (of, by) == (id, pass));
                 }
                 Err(error)
             }

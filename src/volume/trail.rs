@@ -16,7 +16,10 @@ const BEHIND: u64 = 16 << 20;
 /// Volumes remembered at most until they are left behind; what tiny ones hold goes as any block does.
 const MOST_BEFORE: usize = 64;
 
-/// Where the reader of one set is, and where they came from.
+/// Readers of one set that are told apart.
+const MOST_TRAILS: usize = 4;
+
+/// Where a reader of one set is, and where they came from.
 #[derive(Debug)]
 struct Trail {
     volume: VolumeNumber,
@@ -77,9 +80,37 @@ impl Trail {
     }
 }
 
-/// The trails of the readers of all sets.
+/// How a read follows a trail.
+enum Step {
+    /// It goes on in the volume.
+    On(usize),
+    /// It goes on with the next volume.
+    Next(usize),
+    /// It is one of the last of a volume before, out of order.
+    Before,
+    /// It follows none.
+    None,
+}
+
+impl Step {
+    fn of(trails: &[Trail], volume: VolumeNumber, start: u64) -> Self {
+        let places = || trails.iter().enumerate();
+        let here = places().filter(|(_, trail)| trail.goes_on(volume, start));
+        if let Some((place, _)) = here.min_by_key(|(_, trail)| trail.upto.abs_diff(start)) {
+            return Self::On(place);
+        }
+        let comes = |trail: &Trail| volume.0 == trail.volume.0.saturating_add(1) && trail.is_at_end();
+        if let Some((place, _)) = places().find(|(_, trail)| comes(trail)) {
+            return Self::Next(place);
+        }
+        let was_there = |trail: &Trail| trail.before.iter().any(|before| before.volume == volume);
+        if trails.iter().any(was_there) { Self::Before } else { Self::None }
+    }
+}
+
+/// The trails of the readers of all sets, of each set the one that was read last at the end.
 #[derive(Debug, Default)]
-pub(super) struct Trails(Mutex<HashMap<SetIndex, Trail>>);
+pub(super) struct Trails(Mutex<HashMap<SetIndex, Vec<Trail>>>);
 
 impl Trails {
     /// Takes note that `range` of volume `id`, whose plaintext has `plain_len` bytes, was read, and gives the blocks that were
@@ -92,25 +123,37 @@ impl Trails {
         once: bool,
     ) -> Vec<(VolumeId, Range<u32>)> {
         let mut trails = lock(&self.0);
-        let trail = trails.entry(id.set).or_insert_with(|| Trail::new(id.number, range.start, plain_len));
-        let mut left = Vec::new();
-        if id.number.0 == trail.volume.0.saturating_add(1) && trail.is_at_end() {
-            let (total, mut before) = (trail.total, std::mem::take(&mut trail.before));
-            if before.len() >= MOST_BEFORE {
-                before.pop_front();
-            }
-            let again = std::mem::take(&mut trail.again);
-            before.push_back(Before { volume: trail.volume, next: trail.next, again, at: total });
-            *trail = Trail { total, before, ..Trail::new(id.number, range.start, plain_len) };
-        } else if trail.before.iter().any(|before| before.volume == id.number) {
-            // The last reads of a volume before, out of order.
-            return left;
-        } else if !trail.goes_on(id.number, range.start) {
-            if !once {
-                return left;
-            }
-            *trail = Trail::new(id.number, range.start, plain_len);
+        let trails = trails.entry(id.set).or_default();
+        let trail = match Step::of(trails, id.number, range.start) {
+            Step::On(place) => trails.remove(place),
+            Step::Next(place) => trails.remove(place).into_next(id.number, range.start, plain_len),
+            Step::Before => return Vec::new(),
+            Step::None if !once && !trails.is_empty() => return Vec::new(),
+            Step::None => Trail::new(id.number, range.start, plain_len),
+        };
+        if trails.len() >= MOST_TRAILS {
+            // One who reads here and there must not end the trails of those who read on.
+            trails.remove(trails.iter().position(|trail| trail.total < BEHIND).unwrap_or(0));
         }
+        trails.push(trail);
+        trails.last_mut().map_or_else(Vec::new, |trail| trail.go_on(id, range, once))
+    }
+}
+
+impl Trail {
+    /// Goes on with the next volume.
+    fn into_next(self, volume: VolumeNumber, from: u64, plain_len: u64) -> Self {
+        let Self { volume: last, next, again, total, mut before, .. } = self;
+        if before.len() >= MOST_BEFORE {
+            before.pop_front();
+        }
+        before.push_back(Before { volume: last, next, again, at: total });
+        Self { total, before, ..Self::new(volume, from, plain_len) }
+    }
+
+    /// Takes note that `range` of its volume was read; gives the blocks that were left behind by it.
+    fn go_on(&mut self, id: VolumeId, range: ByteRange, once: bool) -> Vec<(VolumeId, Range<u32>)> {
+        let (trail, mut left) = (self, Vec::new());
         trail.consumed = trail.consumed.saturating_add(range.len());
         trail.total = trail.total.saturating_add(range.len());
         trail.upto = trail.upto.max(range.end);
@@ -191,6 +234,23 @@ mod tests {
         left.extend(walk(&trails, 1, 60, 40..42));
         let blocks: BTreeSet<u32> = left.into_iter().flat_map(|(_, blocks)| blocks).collect();
         assert_eq!(blocks, (0..26 * 4).filter(|&block| block != 36).collect());
+    }
+
+    #[test]
+    fn readers_of_one_set_each_leave_their_own() {
+        let trails = Trails::default();
+        let mut left = Vec::new();
+        for i in 0..20 {
+            left.extend(walk(&trails, 3, 20, i..i + 1));
+            left.extend(walk(&trails, 9, 20, i..i + 1));
+            // One who reads here and there.
+            left.extend(walk(&trails, 30, 60, std::iter::once(i * 37 % 60)));
+            left.extend(walk(&trails, 40 + u32::try_from(i).unwrap(), 60, 5..6));
+        }
+        let of =
+            |volume| left.iter().filter(|(v, _)| *v == volume).map(|(_, blocks)| blocks.clone()).collect::<Vec<_>>();
+        assert_eq!((of(3), of(9)), (vec![0..4, 4..8, 8..12, 12..16], vec![0..4, 4..8, 8..12, 12..16]));
+        assert_eq!(left.len(), 8);
     }
 
     #[test]
