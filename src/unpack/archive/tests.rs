@@ -3,6 +3,7 @@ use std::io::Write;
 use super::*;
 use crate::cache::CacheConfig;
 use crate::format::test_tar::{Header, put, put_entry, put_extension};
+use crate::types::Classified;
 use crate::unpack::{Bytes, Limits, MemoryNotes};
 
 fn unpacker(limits: Limits) -> Arc<Unpacker> {
