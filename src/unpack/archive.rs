@@ -195,7 +195,12 @@ impl Archive {
                 let at = zip::data_at(&*source, header)?;
                 let body = Pieces::range(name, source, at, packed);
                 let codec = if deflated { Codec::Deflate { crc, size } } else { Codec::Stored { crc, size } };
-                Stream::new(&self.unpacker, Arc::new(body), codec)
+                let stream = Stream::new(&self.unpacker, Arc::new(body), codec);
+                // Nobody reads an empty file: that it is one has to be seen here.
+                if size == 0 && (packed > 0 || crc != 0) {
+                    stream.read_at(0, 1)?;
+                }
+                stream
             }
         };
         Ok((content, number))
