@@ -12,7 +12,7 @@ use super::stream::{Codec, Stream, Unpacker};
 use super::table::{Data, Entry, Full, Member, NodeKey, Table};
 use super::{tar, zip};
 use crate::storage::sync::lock;
-use crate::types::{Classified, EntryKind, EntryMeta, ErrorClass, escape_bytes};
+use crate::types::{EntryKind, EntryMeta, ErrorClass, escape_bytes};
 
 /// How far the pass over an archive has come.
 #[derive(Clone, Debug)]
@@ -126,6 +126,11 @@ impl Archive {
         matches!(self.locked().progress, Progress::Done)
     }
 
+    /// Number of the entry that `key` has by now; `None` for an implied directory, and what the pass has not met.
+    pub fn entry_number(&self, key: NodeKey) -> Option<u32> {
+        self.with_table(|table| table.node(key).and_then(|node| node.entry))
+    }
+
     /// What `key` is, with an owner: archives without owners have their file's, `own`.
     pub fn meta(&self, key: NodeKey, own: &EntryMeta) -> Option<EntryMeta> {
         let state = self.locked();
@@ -190,7 +195,12 @@ impl Archive {
                 let at = zip::data_at(&*source, header)?;
                 let body = Pieces::range(name, source, at, packed);
                 let codec = if deflated { Codec::Deflate { crc, size } } else { Codec::Stored { crc, size } };
-                Stream::new(&self.unpacker, Arc::new(body), codec)
+                let stream = Stream::new(&self.unpacker, Arc::new(body), codec);
+                // Nobody reads an empty file: that it is one has to be seen here.
+                if size == 0 && (packed > 0 || crc != 0) {
+                    stream.read_at(0, 1)?;
+                }
+                stream
             }
         };
         Ok((content, number))
@@ -203,7 +213,7 @@ impl Archive {
     /// [`UnpackError`] if it was replaced, or if the archive's damage may have touched what was read.
     pub fn confirm_end(&self, key: NodeKey, number: u32) -> Result<(), UnpackError> {
         let progress = self.settle()?;
-        if self.with_table(|table| table.node(key).and_then(|node| node.entry)) != Some(number) {
+        if self.entry_number(key) != Some(number) {
             return Err(UnpackError::Replaced { object: self.path(key) });
         }
         match progress {
@@ -236,7 +246,7 @@ impl Archive {
             let mut state = self.locked();
             let again = match &state.progress {
                 Progress::Idle => true,
-                Progress::Failed(error) => !matches!(error.class(), ErrorClass::Corrupt | ErrorClass::Unsupported),
+                Progress::Failed(error) => error.may_pass(),
                 Progress::Running | Progress::Done => false,
             };
             if !again {

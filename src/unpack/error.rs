@@ -58,6 +58,11 @@ pub enum UnpackError {
 }
 
 impl UnpackError {
+    /// Whether trying again may help: nothing is wrong with the data itself.
+    pub fn may_pass(&self) -> bool {
+        !matches!(self.class(), ErrorClass::Corrupt | ErrorClass::Unsupported)
+    }
+
     pub(super) fn damaged(object: &Arc<str>, at: u64, what: impl AsRef<str>) -> Self {
         Self::Damaged { object: Arc::clone(object), at, what: what.as_ref().into() }
     }

@@ -19,6 +19,8 @@ const WINDOW: usize = 32 << 10;
 const RING: usize = 256 << 10;
 /// Decompressed bytes between two seek points, at least.
 const SPACING: u64 = 1 << 20;
+/// Of a zip member: whoever reads as much as the directory says must not take that for all.
+const TOO_LONG: &str = "it is longer than its archive's directory says";
 /// Most bytes of a name or comment in a member's header.
 const FIELD: usize = 1 << 16;
 
@@ -186,7 +188,7 @@ impl Inflater {
             self.at = self.at.saturating_add(given);
             match status {
                 TINFLStatus::Done => {
-                    let out = self.emit(start);
+                    let out = self.emit(start)?;
                     self.finish()?;
                     self.at %= RING;
                     return Ok(out);
@@ -195,12 +197,11 @@ impl Inflater {
                     let made = (self.at - start) as u64;
                     if self.since_point.saturating_add(made) >= SPACING {
                         self.boundary = true;
-                        let out = self.emit(start);
-                        return Ok(out);
+                        return self.emit(start);
                     }
                 }
                 TINFLStatus::HasMoreOutput => {
-                    let out = self.emit(start);
+                    let out = self.emit(start)?;
                     self.at %= RING;
                     return Ok(out);
                 }
@@ -216,12 +217,16 @@ impl Inflater {
         }
     }
 
-    fn emit(&mut self, start: usize) -> Vec<u8> {
+    /// What was decoded since `start`; an error if that is more than a zip member may have.
+    fn emit(&mut self, start: usize) -> Result<Vec<u8>, UnpackError> {
         let out = self.ring.get(start..self.at).unwrap_or(&[]).to_vec();
         self.crc.update(&out);
         self.len = self.len.saturating_add(out.len() as u64);
         self.since_point = self.since_point.saturating_add(out.len() as u64);
-        out
+        match self.wrapper {
+            Wrapper::Zip { size, .. } if self.len > size => Err(self.input.damaged(TOO_LONG)),
+            Wrapper::Zip { .. } | Wrapper::Gzip => Ok(out),
+        }
     }
 
     fn window(&self) -> Vec<u8> {
@@ -324,6 +329,9 @@ impl Decoder for Stored {
         self.crc.update(&out);
         self.len = self.len.saturating_add(out.len() as u64);
         self.since_point = self.since_point.saturating_add(out.len() as u64);
+        if self.len > self.expect.1 {
+            return Err(self.input.damaged(TOO_LONG));
+        }
         Ok(Some(out))
     }
 

@@ -1,9 +1,13 @@
 //! A decompressed stream as a source: cursors, seek points, and blocks in the shared cache.
 
+mod claim;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
+
+use claim::{Claim, Running, Start};
 
 use super::bzip2::Bunzip;
 use super::cursor::{Cursor, Step};
@@ -110,6 +114,8 @@ struct State {
     len: Option<u64>,
     /// The last block, kept for readers whose reads come out of order: its cursor is gone.
     last: Option<(u64, Arc<[u8]>)>,
+    /// More bytes than so many were never decoded.
+    furthest: u64,
     ticks: u64,
 }
 
@@ -122,18 +128,6 @@ struct Slot {
     cursor: Option<Box<Cursor>>,
     recent: VecDeque<(u64, Arc<[u8]>)>,
     used: u64,
-}
-
-enum Claim {
-    Found(Arc<[u8]>),
-    BeyondTheEnd,
-    Again,
-    Run(u64, Start),
-}
-
-enum Start {
-    Cursor(Box<Cursor>),
-    Point(Option<Point>),
 }
 
 impl Stream {
@@ -205,70 +199,6 @@ impl Stream {
         Ok(self.blocks.get_or_init(|| found).clone())
     }
 
-    /// What to do for a block that is not in the cache: wait for a cursor that comes by, take one, or make one.
-    fn claim(&self, index: u64, deadline: Option<Instant>) -> Result<Claim, UnpackError> {
-        let mut state = self.locked();
-        let offset = index.saturating_mul(BLOCK_BYTES as u64);
-        if state.len.is_some_and(|len| offset >= len) {
-            return Ok(Claim::BeyondTheEnd);
-        }
-        let recent = state.slots.iter().flat_map(|s| &s.recent).chain(&state.last).find(|(i, _)| *i == index);
-        if let Some((_, block)) = recent {
-            return Ok(Claim::Found(Arc::clone(block)));
-        }
-        state.ticks += 1;
-        let ticks = state.ticks;
-        let point = self.point_before(&state, offset);
-        let from_point = offset - point.as_ref().map_or(0, |p| p.out);
-        let nearest = state.slots.iter_mut().filter(|s| s.next <= index).max_by_key(|s| s.next);
-        if let Some(slot) = nearest
-            && (index - slot.next).saturating_mul(BLOCK_BYTES as u64) <= from_point.saturating_add(RESTART)
-        {
-            if let Some(cursor) = slot.cursor.take() {
-                slot.used = ticks;
-                return Ok(Claim::Run(slot.id, Start::Cursor(cursor)));
-            }
-            return self.wait(state, deadline);
-        }
-        if state.slots.len() >= CURSORS {
-            let idle = state.slots.iter().enumerate().filter(|(_, s)| s.cursor.is_some());
-            let Some((oldest, _)) = idle.min_by_key(|(_, s)| s.used) else { return self.wait(state, deadline) };
-            let old = state.slots.swap_remove(oldest);
-            drop(state);
-            drop(old);
-            return Ok(Claim::Again);
-        }
-        let next = point.as_ref().map_or(0, |p| p.out.div_ceil(BLOCK_BYTES as u64));
-        state.slots.push(Slot { id: ticks, next, cursor: None, recent: VecDeque::new(), used: ticks });
-        Ok(Claim::Run(ticks, Start::Point(point)))
-    }
-
-    fn point_before(&self, state: &State, offset: u64) -> Option<Point> {
-        match self.blocks.get() {
-            Some(Some(blocks)) => {
-                let block = blocks.partition_point(|b| b.out <= offset).checked_sub(1)?;
-                let out = blocks.get(block)?.out;
-                Some(Point { out, input: block as u64, state: Arc::from([]) })
-            }
-            _ => state.points.before(offset).cloned(),
-        }
-    }
-
-    fn wait(&self, state: MutexGuard<'_, State>, deadline: Option<Instant>) -> Result<Claim, UnpackError> {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        match left {
-            Some(left) if left.is_zero() => Err(UnpackError::Deadline { object: self.name() }),
-            Some(left) => {
-                drop(self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner));
-                Ok(Claim::Again)
-            }
-            None => {
-                drop(self.wake.wait(state).unwrap_or_else(PoisonError::into_inner));
-                Ok(Claim::Again)
-            }
-        }
-    }
-
     /// Runs a cursor until it has given block `index`.
     fn run(&self, slot: u64, start: Start, index: u64) -> Result<Option<Arc<[u8]>>, UnpackError> {
         // Takes the slot away if the decoder fails or panics, so that nobody waits for it.
@@ -289,12 +219,15 @@ impl Stream {
                 Step::Block(block) => (block, false),
                 Step::Last(block) => (block, true),
             };
+            // Before anybody can get a byte of it: more is known to follow a block that is not the last.
+            let more = number.saturating_add(1).saturating_mul(BLOCK_BYTES as u64).saturating_add(1);
+            self.check_stated(if ended { cursor.len() } else { more }, ended)?;
             if !block.is_empty() {
                 self.unpacker.cache.insert((self.id, number), Arc::clone(&block));
             }
             if ended {
                 self.locked().last = Some((number, Arc::clone(&block))).filter(|(_, block)| !block.is_empty());
-                self.learn_len(cursor.len());
+                self.learn_len(cursor.len())?;
                 return Ok(Some(block).filter(|block| number == index && !block.is_empty()));
             }
             self.passed(slot, number, &block);
@@ -318,11 +251,40 @@ impl Stream {
         self.wake.notify_all();
     }
 
-    fn learn_len(&self, len: u64) {
+    /// Compares the length that was stated, by an index or a directory, with what was decoded: at least so many bytes, or
+    /// exactly so many.
+    fn check_stated(&self, decoded: u64, ended: bool) -> Result<(), UnpackError> {
+        let mut state = self.locked();
+        state.furthest = state.furthest.max(decoded);
+        let stated = self.stated(&state);
+        drop(state);
+        match stated {
+            Some(len) if len < decoded || (ended && len != decoded) => Err(self.mis_stated(len)),
+            _ => Ok(()),
+        }
+    }
+
+    fn mis_stated(&self, len: u64) -> UnpackError {
+        let packed = self.source.known_len().unwrap_or(0);
+        UnpackError::damaged(&self.name(), packed, format!("its content has not the {len} bytes that are stated of it"))
+    }
+
+    /// The length as far as it is stated or known.
+    fn stated(&self, state: &State) -> Option<u64> {
+        match self.codec {
+            Codec::Deflate { size, .. } | Codec::Stored { size, .. } => Some(size),
+            Codec::Gzip | Codec::Bzip2 | Codec::Xz | Codec::Zstd => state.len,
+        }
+    }
+
+    fn learn_len(&self, len: u64) -> Result<(), UnpackError> {
         let notes = {
             let mut state = self.locked();
+            if len < state.furthest {
+                return Err(self.mis_stated(len));
+            }
             if state.len.replace(len).is_some() {
-                return;
+                return Ok(());
             }
             match self.codec {
                 // These points hold decompressed bytes, which do not belong into notes: they may go to the disk in the clear.
@@ -333,6 +295,7 @@ impl Stream {
         if let Some(key) = self.notes_key() {
             self.unpacker.notes.put(&key, &notes);
         }
+        Ok(())
     }
 
     fn decoder(&self, point: Option<Point>) -> Result<Box<dyn Decoder>, UnpackError> {
@@ -364,31 +327,6 @@ impl Stream {
     }
 }
 
-/// A slot whose cursor somebody runs.
-struct Running<'a> {
-    stream: &'a Stream,
-    slot: u64,
-    /// The cursor to put back.
-    cursor: Option<Box<Cursor>>,
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        let cursor = self.cursor.take();
-        let mut state = self.stream.locked();
-        let mut gone = None;
-        if let Some(at) = state.slots.iter().position(|s| s.id == self.slot) {
-            match (cursor, state.slots.get_mut(at)) {
-                (Some(cursor), Some(slot)) => slot.cursor = Some(cursor),
-                _ => gone = Some(state.slots.swap_remove(at)),
-            }
-        }
-        drop(state);
-        drop(gone);
-        self.stream.wake.notify_all();
-    }
-}
-
 impl Source for Stream {
     fn name(&self) -> Arc<str> {
         self.source.name()
@@ -411,10 +349,7 @@ impl Source for Stream {
     }
 
     fn known_len(&self) -> Option<u64> {
-        match self.codec {
-            Codec::Deflate { size, .. } | Codec::Stored { size, .. } => Some(size),
-            Codec::Gzip | Codec::Bzip2 | Codec::Xz | Codec::Zstd => self.locked().len,
-        }
+        self.stated(&self.locked())
     }
 
     fn len(&self) -> Result<u64, UnpackError> {
@@ -426,8 +361,11 @@ impl Source for Stream {
             && let Some(blocks) = self.load_blocks(packed)?
         {
             let len = blocks.last().map_or(0, |last| last.end());
-            self.learn_len(len);
-            return Ok(len);
+            // Nobody reads an empty file: that it is one has to be seen here.
+            if len > 0 {
+                self.learn_len(len)?;
+                return Ok(len);
+            }
         }
         self.block(u64::MAX)?;
         self.known_len().ok_or_else(|| UnpackError::Deadline { object: self.name() })
@@ -442,6 +380,9 @@ impl Source for Stream {
     }
 }
 
+#[cfg(test)]
+#[path = "stream/stated_tests.rs"]
+mod stated_tests;
 #[cfg(test)]
 #[path = "stream/tests.rs"]
 mod tests;

@@ -102,14 +102,17 @@ impl UnpackedFs {
         lock(&self.candidates).get(&ino).map(Arc::clone)
     }
 
-    /// The candidate of that number, made if it was not met before.
-    fn candidate(&self, ino: Ino, kind: Kind, name: &[u8], attr: Attr) -> Arc<Candidate> {
+    /// The candidate of that number as it was met now: what was learnt of another entry is forgotten.
+    fn candidate(&self, ino: Ino, kind: Kind, name: &[u8], entry: Option<u32>, attr: Attr) -> Arc<Candidate> {
         let mut candidates = lock(&self.candidates);
-        let made = || {
-            let (confirmed, stream, size) = Default::default();
-            Arc::new(Candidate { kind, name: name.to_vec(), attr, confirmed, stream, size })
-        };
-        Arc::clone(candidates.entry(ino).or_insert_with(made))
+        let known = candidates.get(&ino).filter(|known| known.entry == entry);
+        if let Some(known) = known.filter(|known| known.name == name && known.attr == attr) {
+            return Arc::clone(known);
+        }
+        let content = known.map(|known| Arc::clone(&known.content)).unwrap_or_default();
+        let met = Arc::new(Candidate { kind, name: name.to_vec(), entry, attr, content });
+        candidates.insert(ino, Arc::clone(&met));
+        met
     }
 
     fn snapshots(&self, wait: Wait) -> Result<Ino, FsError> {
@@ -149,7 +152,7 @@ impl UnpackedFs {
         };
         let attr = self.mirrored(self.below.lookup(dir, stored, wait)?)?;
         let Some(shape) = shape_of(stored).filter(|_| attr.kind == NodeKind::File) else { return Ok(attr) };
-        let candidate = self.candidate(attr.ino, shape.kind, name, attr);
+        let candidate = self.candidate(attr.ino, shape.kind, name, None, attr);
         match (self.is_kept(attr.ino, &candidate, wait)?, found) {
             (true, Found::OnlyIfPlain) => Err(FsError::not_found()),
             (true, _) => self.unpacked_attr(attr.ino, &candidate),
@@ -178,7 +181,7 @@ impl UnpackedFs {
                 let shown = |name: &[u8]| {
                     shape_of(name).map_or_else(|| name.to_vec(), |shape| names::shown(&shape, &|n| met.has(n)))
                 };
-                let (kind, name) = self.listed(ino, kind, name, shown);
+                let (kind, name) = self.listed((ino, None), kind, name, shown);
                 met.check()?;
                 offset = next_offset;
                 if !emit(DirEntry { ino, kind, next_offset, name: &name }) {
@@ -258,8 +261,7 @@ impl UnpackedFs {
     }
 
     fn get_attr(&self, ino: Ino, place: Place, wait: Wait) -> Result<Attr, FsError> {
-        let candidate = self.known_candidate(ino);
-        let unpacked = candidate.filter(|c| c.confirmed.get() == Some(&true));
+        let unpacked = self.current_candidate(ino, &place, wait)?.filter(|c| c.is_confirmed());
         let streaming = lock(&self.streaming).contains_key(&ino);
         match (place, unpacked) {
             (Place::Top, _) => self.top_attr(wait),
@@ -270,12 +272,12 @@ impl UnpackedFs {
             (Place::Member(gate, key), None) => {
                 let entered = self.entered(&gate, wait)?;
                 let is_dir = entered.archive.with_table(|table| table.is_dir(key));
-                if !is_dir && !streaming && !entered.archive.is_settled() {
+                if !is_dir && !streaming && !entered.is_settled() {
                     // A later member of the same name would have another size.
                     if wait == Wait::Never {
                         return Err(FsError::WouldBlock);
                     }
-                    entered.archive.settle().map_err(|e| failed(&e))?;
+                    entered.settle().map_err(|e| failed(&e))?;
                 }
                 if wait == Wait::Allowed {
                     // A table that was dropped is read again up to this node at least.
@@ -290,8 +292,8 @@ impl UnpackedFs {
     }
 
     /// The number of the stored directory, or the archive's node, that a place is as a directory.
-    fn as_dir(&self, ino: Ino, place: Place) -> Result<Dir, FsError> {
-        let archive = self.known_candidate(ino).and_then(|c| Some((c.is_archive()?, c)));
+    fn as_dir(&self, ino: Ino, place: Place, wait: Wait) -> Result<Dir, FsError> {
+        let archive = self.current_candidate(ino, &place, wait)?.and_then(|c| Some((c.is_archive()?, c)));
         Ok(match (place, archive) {
             (Place::Top, _) => Dir::Top,
             (Place::Latest(_), _) => return Err(FsError::NotDir),
@@ -337,3 +339,6 @@ impl<'a> Met<'a> {
         self.failure.take().map_or(Ok(()), Err)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,10 @@ use std::io::Write;
 use super::*;
 use crate::cache::CacheConfig;
 use crate::format::test_tar::{Header, put, put_entry, put_extension};
+use crate::types::Classified;
 use crate::unpack::{Bytes, Limits, MemoryNotes};
 
-fn unpacker(limits: Limits) -> Arc<Unpacker> {
+pub(super) fn unpacker(limits: Limits) -> Arc<Unpacker> {
     let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };
     Unpacker::new(cache, limits, Arc::new(MemoryNotes::new(1 << 20)))
 }
@@ -14,7 +15,7 @@ fn archive(tar: &[u8], limits: Limits) -> Arc<Archive> {
     Archive::new(&unpacker(limits), Arc::new(Bytes::new("a.tar", tar)), Container::Tar(None))
 }
 
-fn find(archive: &Archive, path: &str) -> Result<Option<NodeKey>, UnpackError> {
+pub(super) fn find(archive: &Archive, path: &str) -> Result<Option<NodeKey>, UnpackError> {
     archive.find(|table| path.split('/').try_fold(NodeKey::ROOT, |dir, name| table.child(dir, name.as_bytes())))
 }
 
@@ -156,6 +157,57 @@ fn tables_come_back_from_notes_and_damaged_notes_do_not() {
         }
         if let Some(table) = Table::decode(&notes[..at], 1000, 1000) {
             assert!(table.len() < back.len());
+        }
+    }
+}
+
+/// A zip archive of one member called `a`, whose directory states `size`.
+fn zip_of(body: &[u8], method: u8, crc: u32, size: u32) -> Vec<u8> {
+    let mut out = b"PK\x03\x04\x14\0\0\0".to_vec();
+    let packed = u32::try_from(body.len()).unwrap();
+    let numbers =
+        [&[method, 0, 0, 0, 0, 0][..], &crc.to_le_bytes(), &packed.to_le_bytes(), &size.to_le_bytes()].concat();
+    out.extend_from_slice(&numbers);
+    out.extend_from_slice(b"\x01\0\0\0a");
+    out.extend_from_slice(body);
+    let directory = u32::try_from(out.len()).unwrap();
+    out.extend_from_slice(b"PK\x01\x02\x14\0\x14\0\0\0");
+    out.extend_from_slice(&numbers);
+    out.extend_from_slice(b"\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0a");
+    let len = u32::try_from(out.len()).unwrap() - directory;
+    out.extend_from_slice(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(&directory.to_le_bytes());
+    out.extend_from_slice(&[0, 0]);
+    out
+}
+
+#[test]
+fn a_member_that_a_zip_directory_calls_empty_is_looked_at_when_it_is_opened() {
+    let deflated = |bytes: &[u8]| miniz_oxide::deflate::compress_to_vec(bytes, 6);
+    let crc = crc32fast::hash(b"text");
+    let cases = [
+        (deflated(b"text"), 8, crc, 4, Ok(b"text".to_vec())),
+        (deflated(b""), 8, 0, 0, Ok(Vec::new())),
+        (Vec::new(), 0, 0, 0, Ok(Vec::new())),
+        // Some write nothing at all for nothing.
+        (Vec::new(), 8, 0, 0, Ok(Vec::new())),
+        (deflated(b"text"), 8, crc, 0, Err(())),
+        (deflated(b"text"), 8, 0, 0, Err(())),
+        (b"text".to_vec(), 0, crc, 0, Err(())),
+        (Vec::new(), 0, crc, 0, Err(())),
+    ];
+    for (case, (body, method, crc, size, wanted)) in cases.into_iter().enumerate() {
+        let file = Arc::new(Bytes::new("a.zip", zip_of(&body, method, crc, size)));
+        let archive = Archive::new(&unpacker(Limits::default()), file, Container::Zip);
+        let key = find(&archive, "a").unwrap().unwrap();
+        let read = archive
+            .open(key)
+            .and_then(|(source, _)| source.read_at(0, usize::try_from(source.known_len().unwrap()).unwrap()));
+        match (read, wanted) {
+            (Ok(read), Ok(wanted)) => assert_eq!(read, wanted, "case {case}"),
+            (Err(error), Err(())) => assert_eq!(error.class(), ErrorClass::Corrupt, "case {case}"),
+            (read, wanted) => panic!("case {case}: {read:?} and not {wanted:?}"),
         }
     }
 }

@@ -11,13 +11,13 @@ use crate::unpack::source::Bytes;
 
 const LONE: [Codec; 4] = [Codec::Gzip, Codec::Bzip2, Codec::Xz, Codec::Zstd];
 
-fn unpacker(memory: u64) -> Arc<Unpacker> {
+pub(super) fn unpacker(memory: u64) -> Arc<Unpacker> {
     let cache = CacheConfig { memory_bytes: memory, spill: None };
     Unpacker::new(cache, Limits::default(), Arc::new(MemoryNotes::new(1 << 20)))
 }
 
 /// Text that compresses, differs everywhere, and is the same on every run.
-fn text(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn text(seed: u64, len: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(len + 64);
     let mut state = seed | 1;
     while out.len() < len {
@@ -30,7 +30,7 @@ fn text(seed: u64, len: usize) -> Vec<u8> {
     out
 }
 
-fn pack(codec: Codec, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn pack(codec: Codec, bytes: &[u8]) -> Vec<u8> {
     match codec {
         Codec::Gzip => {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -67,7 +67,7 @@ fn all_codecs(bytes: &[u8]) -> Vec<Codec> {
     [LONE.as_slice(), &[Codec::Deflate { crc, size }, Codec::Stored { crc, size }]].concat()
 }
 
-fn stream(unpacker: &Arc<Unpacker>, packed: Vec<u8>, codec: Codec) -> Arc<Stream> {
+pub(super) fn stream(unpacker: &Arc<Unpacker>, packed: Vec<u8>, codec: Codec) -> Arc<Stream> {
     Stream::new(unpacker, Arc::new(Bytes::new("a/file", packed)), codec)
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::error::FsError;
-use super::super::ops::{Attr, Ino, Opened, Wait};
+use super::super::ops::{Attr, Ino, NodeKind, Opened, Wait};
 use super::entered::{Candidate, Entered, Gate, Link, Stored, failed, live_stream, meta_of};
 use super::spaces::Place;
 use super::{FOREVER, UnpackedFs};
 use crate::storage::sync::lock;
 use crate::types::ErrorClass;
-use crate::unpack::{Archive, Container, Kind, Source, Stream, confirm};
+use crate::unpack::{Archive, Container, Kind, Source, Stream, UnpackError, confirm};
 
 /// Archives and streams kept open for who comes back to them.
 const KEPT: usize = 32;
@@ -38,13 +38,17 @@ pub(super) struct Open {
 }
 
 impl Candidate {
-    /// The exact size of the decompressed content, if it is known.
+    /// The exact size of the decompressed content, if it is known. Of a member it is that of its entry, which another may
+    /// replace.
     pub(super) fn known_size(&self) -> Option<u64> {
-        if let Some(&size) = self.size.get() {
+        if let Some(&size) = self.content.size.get() {
             return Some(size);
         }
         let size = live_stream(self)?.known_len()?;
-        Some(*self.size.get_or_init(|| size))
+        if self.entry.is_none() {
+            self.content.size.get_or_init(|| size);
+        }
+        Some(size)
     }
 }
 
@@ -59,21 +63,65 @@ impl UnpackedFs {
                 let known = entered.archive.find(|table| table.node(key).map(|_| ()));
                 known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
                 let (source, entry) = entered.archive.open(key).map_err(|e| failed(&e))?;
-                let shown = self.known_candidate(ino).filter(|c| c.is_unpacked()).map(|c| c.name.clone());
-                Ok((source, Some(Link { entered, key, entry, shown })))
+                Ok((source, Some(Link { entered, key, entry, shown: None })))
             }
         }
     }
 
+    /// The stored bytes of a file whose entry is `entry`, `None` for one that is no member.
+    pub(super) fn stored_entry(
+        &self,
+        ino: Ino,
+        entry: Option<u32>,
+    ) -> Result<(Arc<dyn Source>, Option<Link>), FsError> {
+        let found = self.stored(ino)?;
+        let Some(link) = found.1.as_ref().filter(|link| Some(link.entry) != entry) else { return Ok(found) };
+        if Some(link.entry) < entry {
+            // A table that is learnt again meets the entries first that others replace.
+            link.entered.settle().map_err(|e| failed(&e))?;
+            let found = self.stored(ino)?;
+            if found.1.as_ref().is_some_and(|link| Some(link.entry) == entry) {
+                return Ok(found);
+            }
+        }
+        Err(failed(&UnpackError::Replaced { object: link.entered.archive.path(link.key) }))
+    }
+
+    /// What is known of the file of that number: asked anew if another entry has taken its name since.
+    pub(super) fn current_candidate(
+        &self,
+        ino: Ino,
+        place: &Place,
+        wait: Wait,
+    ) -> Result<Option<Arc<Candidate>>, FsError> {
+        let Some(known) = self.known_candidate(ino) else { return Ok(None) };
+        let Place::Member(gate, key) = place else { return Ok(Some(known)) };
+        let Some(entered) = gate.live() else { return Ok(Some(known)) };
+        let entry = entered.archive.entry_number(*key);
+        if entry.is_none() || entry == known.entry {
+            return Ok(Some(known));
+        }
+        if wait == Wait::Never {
+            return Err(FsError::WouldBlock);
+        }
+        let attr = self.member_attr(gate, &entered, *key)?;
+        if attr.kind != NodeKind::File {
+            return Ok(None);
+        }
+        let candidate = self.candidate(ino, known.kind, &known.name, entry, attr);
+        self.is_kept(ino, &candidate, wait)?;
+        Ok(Some(candidate))
+    }
+
     /// Whether the file keeps what its name promises. Costs its first bytes, once.
     pub(super) fn is_kept(&self, ino: Ino, candidate: &Candidate, wait: Wait) -> Result<bool, FsError> {
-        if let Some(&known) = candidate.confirmed.get() {
+        if let Some(&known) = candidate.content.confirmed.get() {
             return Ok(known);
         }
         if wait == Wait::Never {
             return Err(FsError::WouldBlock);
         }
-        let (source, outer) = self.stored(ino)?;
+        let (source, outer) = self.stored_entry(ino, candidate.entry)?;
         let mut confirmed = confirm(&*source, candidate.kind).map_err(|e| failed(&e))?;
         if let (true, Kind::Archive(container)) = (confirmed, candidate.kind) {
             let gate = self.gate(ino, container, candidate)?;
@@ -82,7 +130,7 @@ impl UnpackedFs {
             // What it decompressed for that is what comes first now.
             self.keep_archive(&gate.enter(Entered { archive, outer }));
         }
-        Ok(*candidate.confirmed.get_or_init(|| confirmed))
+        Ok(*candidate.content.confirmed.get_or_init(|| confirmed))
     }
 
     /// The gate of the archive in file `ino`.
@@ -98,9 +146,10 @@ impl UnpackedFs {
             return Err(FsError::failed(ErrorClass::Unsupported, message));
         }
         let own = meta_of(&candidate.attr);
-        let make = |id| Gate { id, file: ino, container, depth, own, archive: Default::default() };
+        let (entry, archive, settled) = (candidate.entry, Default::default(), Default::default());
+        let make = |id| Gate { id, file: ino, entry, container, depth, own, archive, settled };
         let full = || FsError::failed(ErrorClass::Unsupported, "too many snapshots and archives were looked into");
-        self.spaces.gate(ino, make).ok_or_else(full)
+        self.spaces.gate((ino, entry), make).ok_or_else(full)
     }
 
     pub(super) fn keep_archive(&self, entered: &Arc<Entered>) {
@@ -111,9 +160,10 @@ impl UnpackedFs {
     /// The decompressed content of a file.
     fn stream(&self, ino: Ino, candidate: &Candidate) -> Result<(Arc<Stream>, Option<Link>), FsError> {
         let Kind::Compressed(codec) = candidate.kind else { return Err(FsError::IsDir) };
-        let (source, link) = self.stored(ino)?;
+        let (source, link) = self.stored_entry(ino, candidate.entry)?;
+        let link = link.map(|link| Link { shown: Some(candidate.name.clone()), ..link });
         let stream = {
-            let mut live = lock(&candidate.stream);
+            let mut live = lock(&candidate.content.stream);
             match live.upgrade() {
                 Some(stream) => stream,
                 None => {
@@ -130,7 +180,11 @@ impl UnpackedFs {
 
     /// Attributes of a decompressed file with its exact size, which costs a pass over it once.
     pub(super) fn exact_attr(&self, ino: Ino, candidate: &Candidate, wait: Wait) -> Result<Attr, FsError> {
-        if let Some(size) = candidate.known_size() {
+        if candidate.entry.is_none() {
+            // Notes what a reader has found meanwhile.
+            candidate.known_size();
+        }
+        if let Some(&size) = candidate.content.size.get() {
             return Ok(self.sized(ino, candidate.attr, Some(size)));
         }
         if wait == Wait::Never {
@@ -141,14 +195,15 @@ impl UnpackedFs {
         if let Some(link) = link {
             link.confirm().map_err(|e| failed(&e))?;
         }
-        let size = *candidate.size.get_or_init(|| size);
+        let size = *candidate.content.size.get_or_init(|| size);
         let stored = Attr { entry_ttl: FOREVER, ..candidate.attr };
         Ok(self.sized(ino, stored, Some(size)))
     }
 
     pub(super) fn open_place(&self, ino: Ino, place: Place, wait: Wait) -> Result<Opened, FsError> {
-        let candidate = self.known_candidate(ino).filter(|c| c.confirmed.get() == Some(&true));
-        match (&place, &candidate) {
+        let met = self.current_candidate(ino, &place, wait)?;
+        let candidate = met.as_ref().filter(|c| c.is_confirmed());
+        match (&place, candidate) {
             (Place::Top | Place::Latest(_), _) => return Err(FsError::IsDir),
             (Place::Mirror(below), None) => return self.below.open(*below, wait),
             _ => {}
@@ -156,19 +211,25 @@ impl UnpackedFs {
         if wait == Wait::Never {
             return Err(FsError::WouldBlock);
         }
-        let (source, link, size) = match &candidate {
+        let (source, link, size) = match candidate {
             None => {
-                let (source, link) = self.stored(ino)?;
+                let (source, link) = match &met {
+                    Some(met) => self.stored_entry(ino, met.entry)?,
+                    None => self.stored(ino)?,
+                };
                 let size = source.known_len();
                 (source, link, size)
             }
             Some(candidate) => {
                 let (stream, link) = self.stream(ino, candidate)?;
-                let size = candidate.known_size().or_else(|| small_size(&stream, candidate));
+                let size = candidate.known_size().or_else(|| small_size(&stream));
                 (stream as Arc<dyn Source>, link, size)
             }
         };
         let link = link.filter(|link| !link.is_settled());
+        if let (Some(candidate), Some(size), None) = (candidate, size, &link) {
+            candidate.content.size.get_or_init(|| size);
+        }
         let streaming = size.is_none() || link.is_some();
         if streaming {
             *lock(&self.streaming).entry(ino).or_insert(0) += 1;
@@ -242,12 +303,11 @@ impl UnpackedFs {
 }
 
 /// The size of a small file's content, found now. A failure is left to the read that meets it.
-fn small_size(stream: &Stream, candidate: &Candidate) -> Option<u64> {
+fn small_size(stream: &Stream) -> Option<u64> {
     if stream.packed_len().is_none_or(|len| len > SMALL) {
         return None;
     }
-    let size = stream.len().ok()?;
-    Some(*candidate.size.get_or_init(|| size))
+    stream.len().ok()
 }
 
 /// Puts `item` in front and gives back what has to go.

@@ -1,57 +1,76 @@
 //! Files below `unpacked/` that may be unpacked, and archives that were entered.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::super::error::FsError;
 use super::super::ops::{Attr, FileSystem, Ino, Wait};
 use crate::storage::sync::lock;
 use crate::types::{Classified, EntryKind, EntryMeta};
-use crate::unpack::{Archive, Container, Kind, NodeKey, Source, Stream, UnpackError};
+use crate::unpack::{Archive, Container, Kind, NodeKey, Progress, Source, Stream, UnpackError};
 
 /// A file whose name promises that it can be unpacked.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) kind: Kind,
-    /// The name it was found under.
+    /// The name it is shown under.
     pub(super) name: Vec<u8>,
+    /// Number of its entry, if it is a member of an archive: a later entry of its name is another file with the same number.
+    pub(super) entry: Option<u32>,
     /// Attributes of the stored file.
     pub(super) attr: Attr,
+    pub(super) content: Arc<Content>,
+}
+
+/// What is learnt of a candidate's content.
+#[derive(Debug, Default)]
+pub(super) struct Content {
     /// Whether its content keeps the promise, once somebody looked.
     pub(super) confirmed: OnceLock<bool>,
     /// The decompressed content while it is in use.
     pub(super) stream: Mutex<Weak<Stream>>,
-    /// Its exact length in bytes, once it was found.
+    /// Its exact length in bytes, once it was found and nothing could replace the file any more.
     pub(super) size: OnceLock<u64>,
 }
 
 impl Candidate {
+    /// Whether somebody looked, and it is what its name promises.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.content.confirmed.get() == Some(&true)
+    }
+
     /// Whether it is known to be what its name promises.
     pub(super) fn is_archive(&self) -> Option<Container> {
         match self.kind {
-            Kind::Archive(container) if self.confirmed.get() == Some(&true) => Some(container),
+            Kind::Archive(container) if self.is_confirmed() => Some(container),
             Kind::Archive(_) | Kind::Compressed(_) => None,
         }
     }
 
     /// Whether it is shown decompressed.
     pub(super) fn is_unpacked(&self) -> bool {
-        matches!(self.kind, Kind::Compressed(_)) && self.confirmed.get() == Some(&true)
+        matches!(self.kind, Kind::Compressed(_)) && self.is_confirmed()
     }
 }
 
-/// An archive that was entered: what stays when its table was dropped.
+/// An archive that was entered: what stays when its table was dropped. One that replaces it under its name has a gate of its
+/// own, so that no number of a member ever means another archive's.
 #[derive(Debug)]
 pub(super) struct Gate {
     /// Its space.
     pub(super) id: u32,
     /// The number of its file, which is that of its root directory.
     pub(super) file: Ino,
+    /// Number of its file's entry, if that is a member of an archive.
+    pub(super) entry: Option<u32>,
     pub(super) container: Container,
     /// Archives around it, itself included.
     pub(super) depth: u32,
     /// What stands for owners and times that it does not tell.
     pub(super) own: EntryMeta,
     pub(super) archive: Mutex<Weak<Entered>>,
+    /// Whether something of it was shown for good: from then on nothing is answered from a table that is not complete.
+    pub(super) settled: AtomicBool,
 }
 
 /// An archive in use.
@@ -73,10 +92,36 @@ pub(super) struct Link {
     pub(super) shown: Option<Vec<u8>>,
 }
 
-impl Link {
-    /// Whether nothing can change it any more, all the way up.
+impl Entered {
+    /// Whether nothing can change in it any more, all the way up.
     pub(super) fn is_settled(&self) -> bool {
-        self.entered.archive.is_settled() && self.entered.outer.as_ref().is_none_or(Self::is_settled)
+        self.archive.is_settled() && self.outer.as_ref().is_none_or(Link::is_settled)
+    }
+
+    /// Waits until the passes have ended, well or not, all the way up.
+    ///
+    /// # Errors
+    /// [`UnpackError`] if something else has its name by then.
+    pub(super) fn settle(&self) -> Result<Progress, UnpackError> {
+        let progress = self.archive.settle()?;
+        if let Some(outer) = &self.outer {
+            outer.entered.settle()?;
+            if !outer.is_current() {
+                return Err(UnpackError::Replaced { object: outer.entered.archive.path(outer.key) });
+            }
+        }
+        Ok(progress)
+    }
+}
+
+impl Link {
+    fn is_current(&self) -> bool {
+        self.entered.archive.entry_number(self.key) == Some(self.entry)
+    }
+
+    /// Whether it is what has its name, and nothing can change that any more, all the way up.
+    pub(super) fn is_settled(&self) -> bool {
+        self.entered.is_settled() && self.is_current()
     }
 
     /// Waits until nothing can change it any more, all the way up.
@@ -177,7 +222,7 @@ pub(super) fn failed(error: &UnpackError) -> FsError {
 
 /// The stream of `candidate` while somebody uses it.
 pub(super) fn live_stream(candidate: &Candidate) -> Option<Arc<Stream>> {
-    lock(&candidate.stream).upgrade()
+    lock(&candidate.content.stream).upgrade()
 }
 
 impl Gate {

@@ -1,12 +1,13 @@
 //! Lookups, listings and attributes in archives.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::dirs::kind_of;
 use super::super::error::FsError;
 use super::super::ops::{Attr, DirEntry, Ino, NodeKind, Wait};
-use super::entered::{Entered, Gate, Link, failed};
+use super::entered::{Entered, Gate, failed};
 use super::names::{self, Found};
 use super::{DIR_SIZE, FOREVER, UnpackedFs, not_at_hand};
 use crate::types::EntryKind;
@@ -38,10 +39,29 @@ impl UnpackedFs {
         wait: Wait,
     ) -> Result<Attr, FsError> {
         let entered = self.entered(gate, wait)?;
-        let archive = &entered.archive;
-        if wait == Wait::Never && !archive.is_settled() {
+        let settled = entered.is_settled();
+        if wait == Wait::Never && !settled {
             return Err(FsError::WouldBlock);
         }
+        if let Some(attr) = self.try_look_up(gate, &entered, (dir, name), wait, settled)? {
+            return Ok(attr);
+        }
+        entered.settle().map_err(|e| failed(&e))?;
+        self.try_look_up(gate, &entered, (dir, name), wait, true)?.ok_or_else(FsError::not_found)
+    }
+
+    /// As [`Self::look_up_member`]; `None` for what only the end of the pass can tell, unless that has come (`last`).
+    fn try_look_up(
+        &self,
+        gate: &Arc<Gate>,
+        entered: &Arc<Entered>,
+        (dir, name): (NodeKey, &[u8]),
+        wait: Wait,
+        last: bool,
+    ) -> Result<Option<Attr>, FsError> {
+        let archive = &entered.archive;
+        // Asked before the table: what is answered from it may be kept only if nothing could change it from here on.
+        let settled = entered.is_settled();
         let ask = |table: &Table| {
             let found = names::resolve(name, &|n| has(table, dir, n))?;
             let stored = match &found {
@@ -49,31 +69,52 @@ impl UnpackedFs {
                 Found::Itself | Found::OnlyIfPlain => name,
             };
             let key = table.child(dir, stored)?;
-            let is_file = table.entry(key).is_some_and(|entry| entry.meta.kind == EntryKind::File);
-            Some((found, key, is_file))
+            let kind = table.entry(key).map_or(NodeKind::Dir, |entry| kind_of(&entry.meta.kind));
+            let shown = shown_in(table, dir, stored);
+            Some((found, key, table.node(key)?.entry, kind, shown))
         };
-        let (found, key, is_file) = archive.find(ask).map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
-        let ino = gate.number(key);
+        let Some((found, key, entry, kind, shown)) = archive.find(ask).map_err(|e| failed(&e))? else {
+            return if last { Err(FsError::not_found()) } else { Ok(None) };
+        };
+        if kind == NodeKind::Symlink && !last {
+            // The kernel follows it at once, keeps its target, and cuts that to the size that it is told here.
+            return Ok(None);
+        }
+        let attr = self.member_attr(gate, entered, key)?;
+        let ttl = if settled { attr.entry_ttl } else { Duration::ZERO };
+        let attr = Attr { attr_ttl: ttl, entry_ttl: ttl, ..attr };
+        let same = || archive.entry_number(key) == entry;
+        if !last && !same() {
+            return Ok(None);
+        }
         let stored = match &found {
             Found::Unpacked(stored) => stored.as_slice(),
             Found::Itself | Found::OnlyIfPlain => name,
         };
-        let shape = shape_of(stored).filter(|_| is_file);
-        let Some(shape) = shape else { return self.member_attr(gate, &entered, key) };
-        let attr = self.member_attr(gate, &entered, key)?;
-        let candidate = self.candidate(ino, shape.kind, name, attr);
-        match (self.is_kept(ino, &candidate, wait)?, found) {
-            (true, Found::OnlyIfPlain) => Err(FsError::not_found()),
-            (true, _) => self.unpacked_attr(ino, &candidate),
-            (false, _) => Ok(attr),
+        let Some(shape) = shape_of(stored).filter(|_| kind == NodeKind::File) else { return Ok(Some(attr)) };
+        let candidate = self.candidate(attr.ino, shape.kind, &shown, entry, attr);
+        let kept = self.is_kept(attr.ino, &candidate, wait);
+        match (kept, found) {
+            // What it was asked of is not what has the name, or a later member may have the name that it is shown under.
+            (Err(_), _) if !last && !same() => Ok(None),
+            (Ok(false), Found::Unpacked(_)) if !last => Ok(None),
+            (Ok(true), Found::OnlyIfPlain) if !last => Ok(None),
+            (Ok(true), Found::OnlyIfPlain) => Err(FsError::not_found()),
+            (Ok(true), _) => self.unpacked_attr(attr.ino, &candidate).map(Some),
+            (Ok(false), _) => Ok(Some(attr)),
+            (Err(error), _) => Err(error),
         }
     }
 
     /// Attributes of a member as it is stored.
     pub(super) fn member_attr(&self, gate: &Gate, entered: &Entered, key: NodeKey) -> Result<Attr, FsError> {
         let archive = &entered.archive;
+        // Before anything is taken from the table, which the pass may change until then.
+        let settled = entered.is_settled();
+        if settled {
+            gate.settled.store(true, Ordering::Relaxed);
+        }
         let meta = archive.meta(key, &gate.own).ok_or_else(FsError::not_found)?;
-        let settled = archive.is_settled() && entered.outer.as_ref().is_none_or(Link::is_settled);
         let (kind, rdev) = match &meta.kind {
             EntryKind::CharDevice(major, minor) | EntryKind::BlockDevice(major, minor) => {
                 (kind_of(&meta.kind), (*major, *minor))
@@ -123,10 +164,10 @@ impl UnpackedFs {
     ) -> Result<(), FsError> {
         let entered = self.entered(gate, wait)?;
         let archive = &entered.archive;
-        if wait == Wait::Never && !archive.is_settled() {
+        if wait == Wait::Never && !entered.is_settled() {
             return Err(FsError::WouldBlock);
         }
-        let progress = archive.settle().map_err(|e| failed(&e))?;
+        let progress = entered.settle().map_err(|e| failed(&e))?;
         if archive.with_table(|table| table.node(dir).is_none()) {
             return Err(FsError::not_found());
         }
@@ -139,9 +180,9 @@ impl UnpackedFs {
             if batch.is_empty() {
                 break;
             }
-            for (key, name, kind) in batch {
+            for (key, entry, name, kind) in batch {
                 last = Some(key);
-                let (kind, name) = self.listed(gate.number(key), kind, name, |name| {
+                let (kind, name) = self.listed((gate.number(key), entry), kind, name, |name| {
                     archive.with_table(|table| shown_in(table, dir, name))
                 });
                 let next_offset = u64::from(key.0).saturating_add(1);
@@ -157,16 +198,18 @@ impl UnpackedFs {
         }
     }
 
-    /// The kind and name that a stored object is listed with: as its name promises until its content was looked at.
+    /// The kind and name that a stored object, its number and that of its entry, is listed with: as its name promises until
+    /// its content was looked at.
     pub(super) fn listed(
         &self,
-        ino: Ino,
+        (ino, entry): (Ino, Option<u32>),
         kind: NodeKind,
         name: Vec<u8>,
         shown: impl FnOnce(&[u8]) -> Vec<u8>,
     ) -> (NodeKind, Vec<u8>) {
         let Some(shape) = shape_of(&name).filter(|_| kind == NodeKind::File) else { return (kind, name) };
-        let known = self.known_candidate(ino).and_then(|candidate| candidate.confirmed.get().copied());
+        let known = self.known_candidate(ino).filter(|candidate| candidate.entry == entry);
+        let known = known.and_then(|candidate| candidate.content.confirmed.get().copied());
         match (shape.kind, known) {
             (_, Some(false)) => (kind, name),
             (Kind::Archive(_), _) => (NodeKind::Dir, name),
@@ -179,16 +222,27 @@ impl UnpackedFs {
 
     /// The archive behind `gate`, opened again if it was dropped.
     pub(super) fn entered(&self, gate: &Arc<Gate>, wait: Wait) -> Result<Arc<Entered>, FsError> {
-        if let Some(entered) = gate.live() {
-            return Ok(entered);
+        let entered = match gate.live() {
+            Some(entered) => entered,
+            None if wait == Wait::Never => return Err(not_at_hand()),
+            None => {
+                let (file, outer) = self.stored_entry(gate.file, gate.entry)?;
+                let archive = crate::unpack::Archive::new(&self.unpacker, file, gate.container);
+                let entered = gate.enter(Entered { archive, outer });
+                self.keep_archive(&entered);
+                entered
+            }
+        };
+        if gate.settled.load(Ordering::Relaxed) && !entered.archive.is_settled() {
+            // The kernel keeps what it was told of the complete table: one that is learnt again meets the entries first that
+            // others replace.
+            if wait == Wait::Never {
+                return Err(not_at_hand());
+            }
+            if let Progress::Failed(error) = entered.archive.settle().map_err(|e| failed(&e))? {
+                return Err(failed(&error));
+            }
         }
-        if wait == Wait::Never {
-            return Err(not_at_hand());
-        }
-        let (file, outer) = self.stored(gate.file)?;
-        let archive = crate::unpack::Archive::new(&self.unpacker, file, gate.container);
-        let entered = gate.enter(Entered { archive, outer });
-        self.keep_archive(&entered);
         Ok(entered)
     }
 
@@ -202,7 +256,10 @@ impl UnpackedFs {
     }
 }
 
-fn next_batch(table: &Table, dir: NodeKey, last: Option<NodeKey>) -> Vec<(NodeKey, Vec<u8>, NodeKind)> {
+/// Nodes behind `last` in a directory: number, entry, name and kind.
+type Batch = Vec<(NodeKey, Option<u32>, Vec<u8>, NodeKind)>;
+
+fn next_batch(table: &Table, dir: NodeKey, last: Option<NodeKey>) -> Batch {
     let first = match last {
         None => table.first_child(dir),
         Some(key) => table.next_sibling(key),
@@ -210,7 +267,8 @@ fn next_batch(table: &Table, dir: NodeKey, last: Option<NodeKey>) -> Vec<(NodeKe
     let nodes = std::iter::successors(first, |key| table.next_sibling(*key)).take(BATCH);
     let row = |key: NodeKey| {
         let kind = table.entry(key).map_or(NodeKind::Dir, |entry| kind_of(&entry.meta.kind));
-        Some((key, table.node(key)?.name.to_vec(), kind))
+        let node = table.node(key)?;
+        Some((key, node.entry, node.name.to_vec(), kind))
     };
     nodes.filter_map(row).collect()
 }

@@ -6,6 +6,7 @@ use super::entered::failed;
 use super::spaces::{Place, Spaces, TOP_INO};
 use super::{Dir, NAME, UnpackedFs};
 use crate::types::ErrorClass;
+use crate::unpack::Progress;
 
 impl FileSystem for UnpackedFs {
     fn unpacks(&self, ino: Ino) -> bool {
@@ -19,7 +20,7 @@ impl FileSystem for UnpackedFs {
                 _ => self.below.lookup(parent, name, wait),
             };
         };
-        match self.as_dir(parent, place)? {
+        match self.as_dir(parent, place, wait)? {
             Dir::Top if name == b"latest" => self.latest_attr(wait),
             Dir::Top => self.mirrored(self.below.lookup(self.snapshots(wait)?, name, wait)?),
             Dir::Mirror(below) => self.look_up_mirror(below, name, wait),
@@ -57,8 +58,15 @@ impl FileSystem for UnpackedFs {
             Some(Place::Top) => Err(not_link()),
             Some(Place::Member(gate, key)) => {
                 let entered = self.entered(&gate, wait)?;
-                if wait == Wait::Never && !entered.archive.is_settled() {
-                    return Err(FsError::WouldBlock);
+                if !entered.is_settled() {
+                    if wait == Wait::Never {
+                        return Err(FsError::WouldBlock);
+                    }
+                    // The kernel keeps targets: none is told that a later member of the name could replace.
+                    match entered.settle().map_err(|e| failed(&e))? {
+                        Progress::Failed(error) if error.may_pass() => return Err(failed(&error)),
+                        Progress::Failed(_) | Progress::Done | Progress::Idle | Progress::Running => {}
+                    }
                 }
                 entered.archive.link_target(key).map_err(|e| failed(&e))?.ok_or_else(not_link)
             }
@@ -89,7 +97,7 @@ impl FileSystem for UnpackedFs {
         match self.place(ino)? {
             None if ino == ROOT_INO => self.list_root(offset, wait, emit),
             None => self.below.readdir(ino, offset, wait, emit),
-            Some(place) => match self.as_dir(ino, place)? {
+            Some(place) => match self.as_dir(ino, place, wait)? {
                 Dir::Top => self.list_top(offset, wait, emit),
                 Dir::Mirror(below) => self.list_mirror(below, offset, wait, emit),
                 Dir::Members(gate, key) => self.list_members(&gate, key, offset, wait, emit),

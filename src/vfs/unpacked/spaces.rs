@@ -46,7 +46,8 @@ pub(super) struct Spaces {
 struct State {
     spaces: Vec<Space>,
     mirrors: HashMap<u64, u32>,
-    archives: HashMap<Ino, Arc<Gate>>,
+    /// By the number of the file, and that of its entry if it is a member of an archive.
+    archives: HashMap<(Ino, Option<u32>), Arc<Gate>>,
     /// The links below that `unpacked/latest` has mirrored: each has a number of its own, as the kernel keeps targets of links.
     latest: Vec<Ino>,
 }
@@ -104,8 +105,9 @@ impl Spaces {
         Some(number(id, below & u64::from(u32::MAX)))
     }
 
-    /// The gate of the archive in file `file`, made by `make` if nobody entered it before; `None` if there are too many.
-    pub(super) fn gate(&self, file: Ino, make: impl FnOnce(u32) -> Gate) -> Option<Arc<Gate>> {
+    /// The gate of the archive in `file`, a file and its entry, made by `make` if nobody entered it before; `None` if there are
+    /// too many.
+    pub(super) fn gate(&self, file: (Ino, Option<u32>), make: impl FnOnce(u32) -> Gate) -> Option<Arc<Gate>> {
         let mut state = lock(&self.state);
         if let Some(gate) = state.archives.get(&file) {
             return Some(Arc::clone(gate));

@@ -1,0 +1,117 @@
+//! Who decodes a block that is not at hand: the cursors of a stream, and the places where new ones start.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::{CURSORS, RESTART, Slot, State, Stream};
+use crate::cache::BLOCK_BYTES;
+use crate::unpack::cursor::Cursor;
+use crate::unpack::decoder::Point;
+use crate::unpack::error::UnpackError;
+use crate::unpack::source::Source;
+
+/// What to do for a block that is not in the cache.
+pub(super) enum Claim {
+    Found(Arc<[u8]>),
+    BeyondTheEnd,
+    Again,
+    Run(u64, Start),
+}
+
+/// Where decoding starts.
+pub(super) enum Start {
+    Cursor(Box<Cursor>),
+    Point(Option<Point>),
+}
+
+impl Stream {
+    /// What to do for a block that is not in the cache: wait for a cursor that comes by, take one, or make one.
+    pub(super) fn claim(&self, index: u64, deadline: Option<Instant>) -> Result<Claim, UnpackError> {
+        let mut state = self.locked();
+        let offset = index.saturating_mul(BLOCK_BYTES as u64);
+        if state.len.is_some_and(|len| offset >= len) {
+            return Ok(Claim::BeyondTheEnd);
+        }
+        let recent = state.slots.iter().flat_map(|s| &s.recent).chain(&state.last).find(|(i, _)| *i == index);
+        if let Some((_, block)) = recent {
+            return Ok(Claim::Found(Arc::clone(block)));
+        }
+        state.ticks += 1;
+        let ticks = state.ticks;
+        let point = self.point_before(&state, offset);
+        let from_point = offset - point.as_ref().map_or(0, |p| p.out);
+        let nearest = state.slots.iter_mut().filter(|s| s.next <= index).max_by_key(|s| s.next);
+        if let Some(slot) = nearest
+            && (index - slot.next).saturating_mul(BLOCK_BYTES as u64) <= from_point.saturating_add(RESTART)
+        {
+            if let Some(cursor) = slot.cursor.take() {
+                slot.used = ticks;
+                return Ok(Claim::Run(slot.id, Start::Cursor(cursor)));
+            }
+            return self.wait(state, deadline);
+        }
+        if state.slots.len() >= CURSORS {
+            let idle = state.slots.iter().enumerate().filter(|(_, s)| s.cursor.is_some());
+            let Some((oldest, _)) = idle.min_by_key(|(_, s)| s.used) else { return self.wait(state, deadline) };
+            let old = state.slots.swap_remove(oldest);
+            drop(state);
+            drop(old);
+            return Ok(Claim::Again);
+        }
+        let next = point.as_ref().map_or(0, |p| p.out.div_ceil(BLOCK_BYTES as u64));
+        state.slots.push(Slot { id: ticks, next, cursor: None, recent: VecDeque::new(), used: ticks });
+        Ok(Claim::Run(ticks, Start::Point(point)))
+    }
+
+    fn point_before(&self, state: &State, offset: u64) -> Option<Point> {
+        match self.blocks.get() {
+            Some(Some(blocks)) => {
+                let block = blocks.partition_point(|b| b.out <= offset).checked_sub(1)?;
+                let out = blocks.get(block)?.out;
+                Some(Point { out, input: block as u64, state: Arc::from([]) })
+            }
+            _ => state.points.before(offset).cloned(),
+        }
+    }
+
+    fn wait(&self, state: MutexGuard<'_, State>, deadline: Option<Instant>) -> Result<Claim, UnpackError> {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match left {
+            Some(left) if left.is_zero() => Err(UnpackError::Deadline { object: self.name() }),
+            Some(left) => {
+                drop(self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner));
+                Ok(Claim::Again)
+            }
+            None => {
+                drop(self.wake.wait(state).unwrap_or_else(PoisonError::into_inner));
+                Ok(Claim::Again)
+            }
+        }
+    }
+}
+
+/// A slot whose cursor somebody runs.
+pub(super) struct Running<'a> {
+    pub(super) stream: &'a Stream,
+    pub(super) slot: u64,
+    /// The cursor to put back.
+    pub(super) cursor: Option<Box<Cursor>>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let cursor = self.cursor.take();
+        let mut state = self.stream.locked();
+        let mut gone = None;
+        if let Some(at) = state.slots.iter().position(|s| s.id == self.slot) {
+            match (cursor, state.slots.get_mut(at)) {
+                (Some(cursor), Some(slot)) => slot.cursor = Some(cursor),
+                _ => gone = Some(state.slots.swap_remove(at)),
+            }
+        }
+        drop(state);
+        drop(gone);
+        self.stream.wake.notify_all();
+    }
+}

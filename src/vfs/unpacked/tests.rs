@@ -1,0 +1,317 @@
+use std::io::Write;
+use std::sync::Condvar;
+use std::sync::PoisonError;
+
+use super::*;
+use crate::cache::CacheConfig;
+use crate::format::test_tar::{Header, put, put_entry};
+use crate::unpack::{Limits, MemoryNotes};
+use crate::vfs::{FsStats, Opened};
+
+const SNAPSHOTS: Ino = 2;
+const SNAPSHOT: Ino = (1 << 40) | 1;
+const FIRST: Ino = (1 << 40) | 10;
+/// Reads that reach here wait until the test lets them: a member before it is met, and the end of the archive is not.
+const HELD: u64 = 700_000;
+
+/// A snapshot with a few files.
+struct Below {
+    files: Vec<(&'static str, Vec<u8>)>,
+    held: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Below {
+    fn let_go(&self) {
+        *lock(&self.held) = false;
+        self.wake.notify_all();
+    }
+
+    fn file(&self, ino: Ino) -> Result<&[u8], FsError> {
+        let at = ino.checked_sub(FIRST).and_then(|at| usize::try_from(at).ok());
+        at.and_then(|at| self.files.get(at)).map(|(_, bytes)| bytes.as_slice()).ok_or_else(FsError::not_found)
+    }
+}
+
+impl FileSystem for Below {
+    fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+        let file = |name| (FIRST..).zip(&self.files).find(|(_, (file, _))| file.as_bytes() == name).map(|(ino, _)| ino);
+        let ino = match (parent, name) {
+            (ROOT_INO, b"snapshots") => Some(SNAPSHOTS),
+            (SNAPSHOTS, b"s") => Some(SNAPSHOT),
+            (SNAPSHOT, name) => file(name),
+            _ => None,
+        };
+        self.getattr(ino.ok_or_else(FsError::not_found)?, wait)
+    }
+
+    fn getattr(&self, ino: Ino, _: Wait) -> Result<Attr, FsError> {
+        let size = self.file(ino).map_or(0, |bytes| bytes.len() as u64);
+        let kind = if ino < FIRST { NodeKind::Dir } else { NodeKind::File };
+        let (perm, nlink, uid, gid, blocks, mtime, rdev) = (0o755, 1, 0, 0, 0, 0, (0, 0));
+        let (attr_ttl, entry_ttl) = (FOREVER, FOREVER);
+        Ok(Attr { ino, kind, perm, nlink, uid, gid, size, blocks, mtime, rdev, exact: true, attr_ttl, entry_ttl })
+    }
+
+    fn readlink(&self, _: Ino, _: Wait) -> Result<Vec<u8>, FsError> {
+        Err(FsError::not_found())
+    }
+
+    fn parent(&self, _: Ino) -> Result<Ino, FsError> {
+        Ok(SNAPSHOTS)
+    }
+
+    fn readdir(&self, _: Ino, _: u64, _: Wait, _: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+        Ok(())
+    }
+
+    fn open(&self, _: Ino, _: Wait) -> Result<Opened, FsError> {
+        Ok(Opened { handle: 1, keep_cache: true, direct_io: false })
+    }
+
+    fn read(&self, ino: Ino, _: u64, offset: u64, size: usize, _: Wait) -> Result<Vec<u8>, FsError> {
+        let bytes = self.file(ino)?;
+        let start = usize::try_from(offset).unwrap().min(bytes.len());
+        let end = (start + size).min(bytes.len());
+        let mut held = lock(&self.held);
+        while *held && end as u64 > HELD {
+            held = self.wake.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(bytes[start..end].to_vec())
+    }
+
+    fn release(&self, _: Ino, _: u64) {}
+
+    fn getxattr(&self, _: Ino, _: &[u8], _: Wait) -> Result<Option<Vec<u8>>, FsError> {
+        Ok(None)
+    }
+
+    fn stats(&self) -> FsStats {
+        FsStats { total_bytes: 0, files: 0 }
+    }
+}
+
+struct Mounted {
+    below: Arc<Below>,
+    fs: UnpackedFs,
+}
+
+impl Mounted {
+    fn new(files: Vec<(&'static str, Vec<u8>)>) -> Self {
+        let below = Arc::new(Below { files, held: Mutex::new(true), wake: Condvar::new() });
+        let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };
+        let unpacker = Unpacker::new(cache, Limits::default(), Arc::new(MemoryNotes::new(1 << 20)));
+        let fs = UnpackedFs::new(Arc::clone(&below) as _, unpacker, OwnerOptions::default());
+        Self { below, fs }
+    }
+
+    /// As the kernel finds a path whose names it may not keep.
+    fn find(&self, path: &str) -> Result<Attr, FsError> {
+        let snapshot = self.fs.lookup(TOP_INO, b"s", Wait::Allowed)?;
+        path.split('/').try_fold(snapshot, |dir, name| self.fs.lookup(dir.ino, name.as_bytes(), Wait::Allowed))
+    }
+
+    fn size(&self, path: &str) -> Result<u64, FsError> {
+        Ok(self.fs.getattr(self.find(path)?.ino, Wait::Allowed)?.size)
+    }
+
+    fn open(&self, path: &str) -> Result<(Ino, u64), FsError> {
+        let ino = self.find(path)?.ino;
+        Ok((ino, self.fs.open(ino, Wait::Allowed)?.handle))
+    }
+
+    fn read(&self, (ino, handle): (Ino, u64)) -> Result<Vec<u8>, FsError> {
+        let read = self.fs.read(ino, handle, 0, 1 << 20, Wait::Allowed);
+        self.fs.release(ino, handle);
+        read
+    }
+
+    fn cat(&self, path: &str) -> Result<Vec<u8>, FsError> {
+        self.read(self.open(path)?)
+    }
+
+    fn target(&self, path: &str) -> Result<Vec<u8>, FsError> {
+        self.fs.readlink(self.find(path)?.ino, Wait::Allowed)
+    }
+}
+
+fn gz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, data) in members {
+        put_entry(&mut out, name.as_bytes(), b'0', data);
+    }
+    out.resize(out.len() + 1024, 0);
+    out
+}
+
+/// A tar file with `first`, which the pass meets while it is held, and `then`, which it meets once it is let go.
+fn appended(first: &[(&str, &[u8])], then: &[(&str, &[u8])]) -> Mounted {
+    let filler = vec![7; 1 << 20];
+    Mounted::new(vec![("big.tar", tar(&[first, &[("filler", &filler)], then].concat()))])
+}
+
+fn assert_replaced<T: std::fmt::Debug>(read: Result<T, FsError>) {
+    let error = read.unwrap_err();
+    assert!(error.to_string().contains("replaces what was read"), "{error}");
+}
+
+#[test]
+fn a_compressed_member_that_was_replaced_while_it_was_read_is_the_new_one_when_it_is_opened_again() {
+    let (old, new) = (gz(b"old"), gz(b"the new one"));
+    let mounted = appended(&[("dump.gz", &old)], &[("dump.gz", &new)]);
+    let open = mounted.open("big.tar/dump").unwrap();
+    mounted.below.let_go();
+    assert_replaced(mounted.read(open));
+    assert_eq!(mounted.cat("big.tar/dump").unwrap(), b"the new one");
+    assert_eq!(mounted.size("big.tar/dump").unwrap(), 11);
+}
+
+#[test]
+fn the_size_of_a_compressed_member_that_was_replaced_is_never_shown_for_the_new_one() {
+    let (old, new) = (gz(b"old"), gz(b"the new one"));
+    let mounted = appended(&[("dump.gz", &old)], &[("dump.gz", &new)]);
+    let ino = mounted.find("big.tar/dump").unwrap().ino;
+    let handle = mounted.fs.open(ino, Wait::Allowed).unwrap().handle;
+    mounted.fs.release(ino, handle);
+    mounted.below.let_go();
+    // Whoever asks meanwhile waits, and gets the new one's or an error.
+    if let Ok(attr) = mounted.fs.getattr(ino, Wait::Allowed) {
+        assert_eq!(attr.size, 11);
+    }
+    assert_eq!(mounted.size("big.tar/dump").unwrap(), 11);
+}
+
+#[test]
+fn what_a_name_promises_is_asked_again_of_a_member_that_replaces_another() {
+    let log = gz(b"lines of a log");
+    let mounted = appended(&[("log.gz", b""), ("bad.gz", &log)], &[("log.gz", &log), ("bad.gz", b"no gzip")]);
+    let empty = mounted.open("big.tar/log.gz").unwrap();
+    let good = mounted.open("big.tar/bad").unwrap();
+    mounted.below.let_go();
+    assert_replaced(mounted.read(empty));
+    assert_replaced(mounted.read(good));
+    assert_eq!(mounted.cat("big.tar/log").unwrap(), b"lines of a log");
+    assert_eq!(mounted.find("big.tar/log.gz").unwrap_err().errno(), libc::ENOENT);
+    assert_eq!(mounted.cat("big.tar/bad.gz").unwrap(), b"no gzip");
+    assert_eq!(mounted.size("big.tar/bad").unwrap(), 7);
+}
+
+#[test]
+fn attributes_are_those_of_the_member_that_replaces_another() {
+    let packed = gz(b"same");
+    let filler = vec![7; 1 << 20];
+    let mut bytes = Vec::new();
+    put_entry(&mut bytes, b"dump.gz", b'0', &packed);
+    put_entry(&mut bytes, b"filler", b'0', &filler);
+    let mut later = Header::new(b"dump.gz", b'0', packed.len() as u64);
+    put(&mut bytes, later.octal(100, 8, 0o600).octal(136, 12, 1_800_000_000), &packed);
+    let mounted = Mounted::new(vec![("big.tar", bytes)]);
+    assert_eq!(mounted.find("big.tar/dump").unwrap().attr_ttl, Duration::ZERO);
+    mounted.below.let_go();
+    let ino = mounted.find("big.tar").unwrap().ino;
+    mounted.fs.readdir(ino, 0, Wait::Allowed, &mut |_| true).unwrap();
+    let attr = mounted.find("big.tar/dump").unwrap();
+    assert_eq!((attr.perm, attr.mtime), (0o600, 1_800_000_000));
+}
+
+#[test]
+fn an_archive_that_was_replaced_while_somebody_was_in_it_is_the_new_one_when_it_is_entered_again() {
+    let old = tar(&[("a", b"old a"), ("f", b"old"), ("f.gz", &gz(b"packed old"))]);
+    let new = tar(&[("f", b"the new one"), ("f.gz", &gz(b"packed new"))]);
+    let mounted = appended(&[("inner.tar", &old)], &[("inner.tar", &new)]);
+    let plain = mounted.open("big.tar/inner.tar/f").unwrap();
+    let packed = mounted.open("big.tar/inner.tar/f~gz").unwrap();
+    mounted.below.let_go();
+    assert_replaced(mounted.fs.getattr(plain.0, Wait::Allowed).and_then(|_| mounted.read(plain)));
+    assert_replaced(mounted.read(packed));
+    assert_eq!(mounted.cat("big.tar/inner.tar/f").unwrap(), b"the new one");
+    assert_eq!(mounted.size("big.tar/inner.tar/f").unwrap(), 11);
+    assert_eq!(mounted.cat("big.tar/inner.tar/f~gz").unwrap(), b"packed new");
+    assert_eq!(mounted.find("big.tar/inner.tar/a").unwrap_err().errno(), libc::ENOENT);
+    // Numbers of what is gone never mean something else.
+    assert_ne!(mounted.find("big.tar/inner.tar/f").unwrap().ino, plain.0);
+}
+
+#[test]
+fn a_member_without_its_suffix_gives_the_name_to_a_later_one_that_has_it() {
+    let packed = gz(b"packed");
+    let mounted = appended(&[("log.gz", &packed), ("fake.gz", b"no gzip")], &[("log", b"plain"), ("fake", b"other")]);
+    let open = mounted.open("big.tar/log").unwrap();
+    mounted.below.let_go();
+    assert_replaced(mounted.read(open));
+    assert_eq!(mounted.cat("big.tar/log").unwrap(), b"plain");
+    assert_eq!(mounted.cat("big.tar/fake").unwrap(), b"other");
+    assert_eq!(mounted.cat("big.tar/log~gz").unwrap(), b"packed");
+    assert_eq!(mounted.size("big.tar/log~gz").unwrap(), 6);
+}
+
+#[test]
+fn a_file_that_is_no_compressed_one_gives_its_short_name_to_a_later_one() {
+    let mounted = appended(&[("fake.gz", b"no gzip")], &[("fake", b"other")]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            mounted.below.let_go();
+        });
+        assert_eq!(mounted.cat("big.tar/fake").unwrap(), b"other");
+    });
+    assert_eq!(mounted.cat("big.tar/fake.gz").unwrap(), b"no gzip");
+}
+
+#[test]
+fn what_was_shown_for_good_is_not_taken_back_while_a_table_is_learnt_again() {
+    let mounted = appended(&[("f", b"old"), ("f.gz", &gz(b"old"))], &[("f", b"new"), ("f.gz", &gz(b"packed"))]);
+    mounted.below.let_go();
+    let dir = mounted.find("big.tar").unwrap().ino;
+    mounted.fs.readdir(dir, 0, Wait::Allowed, &mut |_| true).unwrap();
+    let inos = ["f", "f~gz"].map(|name| mounted.find(&format!("big.tar/{name}")).unwrap().ino);
+    *lock(&mounted.fs.kept) = Kept::default();
+    *lock(&mounted.below.held) = true;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            mounted.below.let_go();
+        });
+        // The kernel has the numbers still.
+        for (ino, content) in inos.iter().zip([&b"new"[..], b"packed"]) {
+            let handle = mounted.fs.open(*ino, Wait::Allowed).unwrap().handle;
+            assert_eq!(mounted.read((*ino, handle)).unwrap(), content);
+        }
+    });
+}
+
+#[test]
+fn asking_for_the_stored_name_does_not_spoil_the_shown_one() {
+    let packed = gz(b"packed");
+    let mounted = appended(&[("log.gz", &packed)], &[]);
+    mounted.below.let_go();
+    assert_eq!(mounted.find("big.tar/log.gz").unwrap_err().errno(), libc::ENOENT);
+    assert_eq!(mounted.size("big.tar/log").unwrap(), 6);
+    assert_eq!(mounted.cat("big.tar/log").unwrap(), b"packed");
+}
+
+#[test]
+fn a_symbolic_link_is_answered_once_nothing_can_replace_it() {
+    let filler = vec![7; 1 << 20];
+    let mut bytes = Vec::new();
+    put(&mut bytes, Header::new(b"link", b'2', 0).bytes(157, b"old"), b"");
+    put_entry(&mut bytes, b"filler", b'0', &filler);
+    put(&mut bytes, Header::new(b"link", b'2', 0).bytes(157, b"the-new-one"), b"");
+    let mounted = Mounted::new(vec![("big.tar", bytes)]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            mounted.below.let_go();
+        });
+        let found = mounted.find("big.tar/link").unwrap();
+        assert_eq!(mounted.target("big.tar/link").unwrap(), b"the-new-one");
+        // The kernel cuts the target that it keeps to the size that it was told.
+        assert_eq!(found.size, 11);
+    });
+}
