@@ -17,7 +17,8 @@ const BATCH: usize = 4 << 20;
 const LINGER: Duration = Duration::from_secs(5);
 /// So many segments are merged.
 const MOST_SEGMENTS: usize = 8;
-/// ... and so many are opened at all.
+/// ... and so many are opened at all, each with a file; older ones go. There are as many only where processes wrote side by
+/// side and never merged: what is lost with them is learnt anew.
 const MOST_OPENED: usize = 64;
 /// An index that has grown to this many bytes of records takes no more.
 const MOST_BYTES: u64 = 2 << 30;
@@ -67,8 +68,13 @@ impl Records {
     pub(super) fn open(place: Arc<Place>, identity: Identity, live: HashSet<u64>) -> Self {
         let mut names = place.list(PREFIX).unwrap_or_default();
         names.sort();
+        let newest = names.split_off(names.len().saturating_sub(MOST_OPENED));
+        for name in &names {
+            log::debug!("{}/{name}: this part of the index is one too many", place.shown());
+            place.remove(name);
+        }
         let mut open = Vec::new();
-        for name in names.drain(names.len().saturating_sub(MOST_OPENED)..) {
+        for name in newest {
             let Ok(file) = place.read(&name) else { continue };
             match Segment::open(name.clone(), file, identity) {
                 Some(segment) => open.push(Arc::new(segment)),
@@ -326,4 +332,30 @@ pub(super) fn parse_numbers(record: &[u8]) -> Option<BTreeMap<u32, u64>> {
         numbers.insert(at, reader.number()?);
     }
     Some(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_that_are_too_many_to_be_opened_go() {
+        let scratch = tempfile::tempdir().unwrap();
+        let identity = Identity::of(&[b"some repository"]);
+        let place = Arc::new(Place::open(scratch.path(), "index").unwrap());
+        let key = |n: u32| Identity::of(&[&n.to_le_bytes()]);
+        for n in 0..200_u32 {
+            let records = std::iter::once((key(n), 7, vec![1; 100]));
+            place.write(&format!("{PREFIX}{n:020}-00000000"), |file| segment::write(file, identity, records)).unwrap();
+        }
+        let records = Records::open(Arc::clone(&place), identity, HashSet::from([7]));
+        assert_eq!(place.list(PREFIX).unwrap().len(), MOST_OPENED);
+        assert!(records.get(&key(199)).is_some() && records.get(&key(136)).is_some());
+        assert!(records.get(&key(135)).is_none());
+        // What is opened is merged, and nothing of it is lost.
+        records.put(key(1000), 7, vec![2; 100]);
+        records.flush();
+        assert!(place.list(PREFIX).unwrap().len() <= MOST_SEGMENTS);
+        assert!([1000, 199, 136].iter().all(|&n| records.get(&key(n)).is_some()));
+    }
 }

@@ -288,13 +288,19 @@ impl Archive {
             self.wake.notify_all();
             added.map_err(|full| match full {
                 Full::Members => UnpackError::limit(&self.name, format!("more than {} members", limits.members)),
-                Full::Names => UnpackError::limit(&self.name, format!("names of more than {} bytes", limits.names)),
+                Full::Names => {
+                    UnpackError::limit(&self.name, format!("names and links of more than {} bytes", limits.names))
+                }
             })
         };
         if self.zip {
             zip::walk(&*self.source, limits, &mut add)?;
         } else {
             tar::walk(&*self.source, &mut add)?;
+        }
+        let shortened = self.with_table(Table::shortened);
+        if shortened > 0 {
+            log::warn!("{}: {shortened} names of more than 255 bytes are shown shortened", self.name);
         }
         // To the very end, where the stream's checks are.
         self.source.len()?;

@@ -11,6 +11,7 @@ use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompre
 use super::decoder::{Decoder, Fields, bad_point};
 use super::error::UnpackError;
 use super::input::Input;
+use super::limits::Padding;
 use super::source::Source;
 
 /// How far back a deflate stream copies from.
@@ -52,6 +53,7 @@ pub(super) struct Inflater {
     len: u64,
     since_point: u64,
     boundary: bool,
+    padding: Padding,
 }
 
 impl Inflater {
@@ -68,6 +70,7 @@ impl Inflater {
             len: 0,
             since_point: 0,
             boundary: false,
+            padding: Padding::default(),
         }
     }
 
@@ -145,6 +148,7 @@ impl Inflater {
                 return Ok(all);
             }
             self.input.consume(zeros);
+            self.padding.add(&self.input.name(), zeros as u64, self.input.offset())?;
         }
     }
 

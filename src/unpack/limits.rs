@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use super::error::UnpackError;
 
+/// Zeros that may stand behind a compressed file. Tapes and sectors pad with less than a few MiB; files that were made at
+/// their full length and never filled, and holes of sparse members, go on for longer than anybody waits.
+pub(super) const PADDING: u64 = 64 << 20;
+
 /// Bounds on what is unpacked. Each gives an error that names it.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -47,6 +51,26 @@ impl Limits {
         }
         let (ratio, free) = (self.ratio, self.free);
         let limit = format!("expansion beyond {ratio} times its size (and {free} bytes), as bombs have");
+        Err(UnpackError::limit(object, limit))
+    }
+}
+
+/// Input of one decoder that gives nothing: zeros behind and between streams, frames to be skipped.
+#[derive(Debug, Default)]
+pub(super) struct Padding(u64);
+
+impl Padding {
+    /// Counts `bytes` more of it, the last of the `taken` bytes that were read so far. Besides [`PADDING`] there may be as much
+    /// of it as of everything else, so that no file is refused for having many short streams, and no hole is read to its end.
+    ///
+    /// # Errors
+    /// [`UnpackError::Limit`] if that is too much.
+    pub(super) fn add(&mut self, object: &Arc<str>, bytes: u64, taken: u64) -> Result<(), UnpackError> {
+        self.0 = self.0.saturating_add(bytes);
+        if self.0 <= PADDING.saturating_add(taken / 2) {
+            return Ok(());
+        }
+        let limit = format!("more than {} MiB of zeros or skipped frames behind what is compressed", self.0 >> 20);
         Err(UnpackError::limit(object, limit))
     }
 }

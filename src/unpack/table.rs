@@ -2,6 +2,7 @@
 //! hidden. Where extracting would fail or lose something, a name gets a suffix.
 
 mod encode;
+mod names;
 
 pub(in crate::unpack) use encode::checked_pieces;
 
@@ -12,6 +13,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::source::Piece;
 use crate::types::{EntryKind, EntryMeta};
+use names::{components, fitting, lost_link, string_bytes, with_fitting_target};
 
 /// Number of a node in a [`Table`]; the root is 0. The same for the same archive at every time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,8 +118,10 @@ pub struct Table {
     hasher: DefaultHashBuilder,
     most_members: usize,
     most_names: usize,
+    /// Bytes of all strings: names, targets of links, owners, reasons.
     names: usize,
     extents: usize,
+    shortened: usize,
 }
 
 /// Symbolic links followed for one member's path.
@@ -135,6 +139,7 @@ impl Table {
             most_names,
             names: 0,
             extents: 0,
+            shortened: 0,
         }
     }
 
@@ -191,6 +196,11 @@ impl Table {
         self.nodes.len() <= 1 && self.entries.is_empty()
     }
 
+    /// How many names were too long to be shown as they are.
+    pub(super) fn shortened(&self) -> usize {
+        self.shortened
+    }
+
     fn hash(&self, dir: u32, name: &[u8]) -> u64 {
         self.hasher.hash_one((dir, name))
     }
@@ -205,11 +215,21 @@ impl Table {
         if self.entries.len() >= self.most_members || self.extents >= self.most_members.saturating_mul(4) {
             return Err(Full::Members);
         }
-        let target = member.hard_link.map(|target| self.find(&components(target)));
+        let target = member.hard_link.and_then(|target| self.find(&components(target)));
+        let linked = target.and_then(|found| self.linkable(found));
+        let new = match (member.hard_link, linked) {
+            (Some(path), None) => lost_link(member.entry, path),
+            _ => with_fitting_target(member.entry),
+        };
+        if linked.is_none() {
+            // Before it has a name: a table that is full has no names without entries.
+            self.charge(string_bytes(&new))?;
+        }
+        let is_dir = new.meta.kind == EntryKind::Dir;
         let names = components(member.path);
         let Some((leaf, dirs)) = names.split_last() else {
-            if member.entry.meta.kind == EntryKind::Dir {
-                let entry = self.push_entry(member.entry);
+            if is_dir {
+                let entry = self.push_entry(new);
                 self.set_entry(0, entry);
             }
             return Ok(());
@@ -218,22 +238,25 @@ impl Table {
         for name in dirs {
             dir = self.descend(dir, name, &mut left)?;
         }
-        let is_dir = member.entry.meta.kind == EntryKind::Dir;
         let node = self.place(dir, leaf, is_dir)?;
-        let entry = match target {
-            None => self.push_entry(member.entry),
-            Some(Some(found)) if found == node => return Ok(()),
-            Some(found) => match found.and_then(|found| self.nodes.get(found as usize)?.entry) {
-                Some(entry) if self.entries.get(entry as usize).is_some_and(|e| e.meta.kind != EntryKind::Dir) => entry,
-                _ => {
-                    let name = crate::types::escape_bytes(member.hard_link.unwrap_or_default());
-                    let reason = format!("a hard link to {name}, which is no earlier member of the archive");
-                    self.push_entry(Entry { data: Data::Refused(reason.into()), ..member.entry })
-                }
-            },
-        };
+        if target == Some(node) {
+            return Ok(());
+        }
+        let entry = linked.unwrap_or_else(|| self.push_entry(new));
         self.set_entry(node, entry);
         Ok(())
+    }
+
+    /// The entry of `node`, if a hard link can lead to it.
+    fn linkable(&self, node: u32) -> Option<u32> {
+        let entry = self.nodes.get(node as usize)?.entry?;
+        self.entries.get(entry as usize).filter(|e| e.meta.kind != EntryKind::Dir).map(|_| entry)
+    }
+
+    /// Counts `bytes` of strings.
+    fn charge(&mut self, bytes: usize) -> Result<(), Full> {
+        self.names = self.names.saturating_add(bytes);
+        if self.names > self.most_names { Err(Full::Names) } else { Ok(()) }
     }
 
     fn push_entry(&mut self, entry: Entry) -> u32 {
@@ -265,7 +288,7 @@ impl Table {
 
     /// The directory `name` in `dir` that a member's path goes through.
     fn descend(&mut self, dir: u32, name: &[u8], left: &mut usize) -> Result<u32, Full> {
-        let Some(NodeKey(found)) = self.child(NodeKey(dir), name) else { return self.add(dir, name) };
+        let Some(NodeKey(found)) = self.met(dir, name) else { return self.add(dir, name) };
         if self.is_dir(NodeKey(found)) {
             return Ok(found);
         }
@@ -277,7 +300,7 @@ impl Table {
 
     /// The node for a member called `name` in `dir`.
     fn place(&mut self, dir: u32, name: &[u8], is_dir: bool) -> Result<u32, Full> {
-        let Some(NodeKey(found)) = self.child(NodeKey(dir), name) else { return self.add(dir, name) };
+        let Some(NodeKey(found)) = self.met(dir, name) else { return self.add(dir, name) };
         let filled = self.nodes.get(found as usize).is_some_and(|n| n.children > 0);
         if is_dir || !self.is_dir(NodeKey(found)) || !filled {
             return Ok(found);
@@ -289,7 +312,7 @@ impl Table {
     fn beside(&mut self, dir: u32, name: &[u8], for_dir: bool) -> Result<u32, Full> {
         for n in 1..=self.nodes.len() {
             let other = [name, format!("~{n}").as_bytes()].concat();
-            match self.child(NodeKey(dir), &other) {
+            match self.met(dir, &other) {
                 None => return self.add(dir, &other),
                 Some(NodeKey(found)) if self.is_dir(NodeKey(found)) == for_dir => return Ok(found),
                 Some(_) => {}
@@ -305,7 +328,7 @@ impl Table {
         *left = left.checked_sub(1).filter(|_| target.first() != Some(&b'/'))?;
         let mut at = self.nodes.get(link as usize)?.parent.0;
         for name in target.split(|&b| b == b'/').filter(|name| !matches!(*name, b"" | b".")) {
-            let next = self.child(NodeKey(at), name).filter(|_| name != b"..")?;
+            let next = self.met(at, name).filter(|_| name != b"..")?;
             at = if self.is_dir(next) { next.0 } else { self.follow(next.0, left)? };
         }
         Some(at)
@@ -316,17 +339,22 @@ impl Table {
         let (leaf, dirs) = names.split_last()?;
         let (mut at, mut left) = (0, FOLLOWED);
         for name in dirs {
-            let next = self.child(NodeKey(at), name)?;
+            let next = self.met(at, name)?;
             at = if self.is_dir(next) { next.0 } else { self.follow(next.0, &mut left)? };
         }
-        self.child(NodeKey(at), leaf).map(|key| key.0)
+        self.met(at, leaf).map(|key| key.0)
+    }
+
+    /// The child of `dir` that the archive calls `name`.
+    fn met(&self, dir: u32, name: &[u8]) -> Option<NodeKey> {
+        self.child(NodeKey(dir), &fitting(name))
     }
 
     fn add(&mut self, dir: u32, name: &[u8]) -> Result<u32, Full> {
-        self.names = self.names.saturating_add(name.len());
-        if self.names > self.most_names {
-            return Err(Full::Names);
-        }
+        let shown = fitting(name);
+        self.shortened = self.shortened.saturating_add(usize::from(shown.len() < name.len()));
+        let name = &*shown;
+        self.charge(name.len())?;
         // Implied directories count too: a member may have thousands.
         let number = u32::try_from(self.nodes.len()).ok().filter(|&n| n < u32::MAX).ok_or(Full::Members)?;
         if self.nodes.len() > self.most_members.saturating_mul(2) {
@@ -366,11 +394,6 @@ impl Node {
     }
 }
 
-/// The names in a member's path as GNU tar extracts it: what stands before the last `..` goes, as do empty names and `.`.
-pub(super) fn components(path: &[u8]) -> Vec<&[u8]> {
-    let path = path.split(|&b| b == 0).next().unwrap_or_default();
-    let names = path.split(|&b| b == b'/').rev().take_while(|name| *name != b"..");
-    let mut names: Vec<&[u8]> = names.filter(|name| !matches!(*name, b"" | b".")).collect();
-    names.reverse();
-    names
-}
+#[cfg(test)]
+#[path = "table/tests.rs"]
+mod tests;

@@ -8,7 +8,7 @@ use liblzma::stream::{Action, CONCATENATED, Error, Status, Stream, TELL_UNSUPPOR
 use super::decoder::{Decoder, Fields, bad_point};
 use super::error::UnpackError;
 use super::input::Input;
-use super::limits::Limits;
+use super::limits::{Limits, PADDING, Padding};
 use super::source::{Pieces, Source};
 
 /// Bytes decoded at a time.
@@ -16,6 +16,13 @@ const STEP: usize = 256 << 10;
 /// Most bytes of an index.
 const INDEX: u64 = 8 << 20;
 const HEADER: u64 = 12;
+/// Most blocks of a file that are seek points, which takes 5 MiB. xz makes them of 1 MiB at its fastest and of 24 MiB as it
+/// comes. In a file of more than that, 128 GiB at least, a jump back costs decoding from the start.
+const BLOCKS: usize = 1 << 17;
+/// Most streams of a file whose blocks are looked for.
+const STREAMS: usize = 4096;
+/// Padding is looked at in pieces of so many bytes.
+const PIECE: u64 = 64 << 10;
 
 /// A block of an xz file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,18 +51,22 @@ type Rest = (Arc<dyn Source>, Arc<[Block]>, usize);
 
 pub(super) struct Unxz {
     input: Input,
+    /// Where that begins in the file: a block where it is decoded alone.
+    base: u64,
     library: Stream,
     ended: bool,
     /// Behind the last byte of this decoder's input: the rest of the file, where it decodes a single block.
     rest: Option<Rest>,
     limits: Limits,
     tail: Vec<u8>,
+    padding: Padding,
 }
 
 impl Unxz {
     pub(super) fn new(source: Arc<dyn Source>, limits: Limits) -> Result<Self, UnpackError> {
         let library = library(&source.name(), limits)?;
-        Ok(Self { input: Input::new(source, 0), library, ended: false, rest: None, limits, tail: Vec::new() })
+        let (input, padding) = (Input::new(source, 0), Padding::default());
+        Ok(Self { input, base: 0, library, ended: false, rest: None, limits, tail: Vec::new(), padding })
     }
 
     /// A decoder from block `index` of `blocks` on.
@@ -79,12 +90,18 @@ impl Unxz {
         let tail = footer(block);
         Ok(Self {
             input: Input::new(Arc::new(body), 0),
+            base: block.at,
             library,
             ended: false,
             rest: Some((source, blocks, index)),
             limits,
             tail,
+            padding: Padding::default(),
         })
+    }
+
+    fn damaged(&self, what: &str) -> UnpackError {
+        UnpackError::damaged(&self.input.name(), self.taken(), what)
     }
 
     fn refuse(&self, error: &Error) -> UnpackError {
@@ -97,8 +114,8 @@ impl Unxz {
             Error::Options | Error::UnsupportedCheck => {
                 UnpackError::unsupported(&name, "a form of xz that the library does not know")
             }
-            Error::Format => self.input.damaged("it is no xz file, or garbage follows its end"),
-            _ => self.input.damaged("its xz data or a checksum in it is wrong"),
+            Error::Format => self.damaged("it is no xz file, or garbage follows its end"),
+            _ => self.damaged("its xz data or a checksum in it is wrong"),
         }
     }
 }
@@ -127,15 +144,19 @@ impl Decoder for Unxz {
             let before = self.library.total_in();
             let status = self.library.process_vec(bytes, &mut out, action);
             let taken = usize::try_from(self.library.total_in().saturating_sub(before)).unwrap_or(usize::MAX);
+            let zeros = out.is_empty() && bytes.get(..taken).is_some_and(|taken| taken.iter().all(|&b| b == 0));
             if tail {
                 self.tail.drain(..taken.min(self.tail.len()));
             } else {
                 self.input.consume(taken);
             }
+            if zeros {
+                self.padding.add(&self.input.name(), taken as u64, self.taken())?;
+            }
             match status {
                 Ok(Status::StreamEnd) => self.ended = true,
                 Ok(Status::Ok | Status::GetCheck) => {}
-                Ok(Status::MemNeeded) if empty => return Err(self.input.damaged("it ends before its end")),
+                Ok(Status::MemNeeded) if empty => return Err(self.damaged("it ends before its end")),
                 Ok(Status::MemNeeded) => {}
                 Err(error) => return Err(self.refuse(&error)),
             }
@@ -147,8 +168,9 @@ impl Decoder for Unxz {
         None
     }
 
+    /// Counted from the file's start, as what was decoded is.
     fn taken(&self) -> u64 {
-        self.input.offset()
+        self.base.saturating_add(self.input.offset())
     }
 }
 
@@ -170,22 +192,30 @@ fn footer(block: &Block) -> Vec<u8> {
 }
 
 /// The blocks of an xz file by the indexes at its streams' ends; `None` if they do not fit what the file says elsewhere:
-/// then it has to be decoded from the start, which finds what is wrong.
+/// then it has to be decoded from the start, which finds what is wrong. `None` too where there are more blocks, streams or
+/// padding than any file needs.
 pub(super) fn blocks(source: &dyn Source, len: u64) -> Result<Option<Vec<Block>>, UnpackError> {
+    blocks_within(source, len, BLOCKS)
+}
+
+/// The blocks of a file that has no more than `most`.
+fn blocks_within(source: &dyn Source, len: u64, most: usize) -> Result<Option<Vec<Block>>, UnpackError> {
     let mut streams = Vec::new();
-    let mut end = len;
+    let (mut end, mut count, mut padding) = (len, 0_usize, PADDING);
     while end > 0 {
-        let Some((start, blocks)) = stream_before(source, end)? else { return Ok(None) };
+        let Some(footer_end) = before_padding(source, end, &mut padding)? else { return Ok(None) };
+        let Some((start, blocks)) = stream_before(source, footer_end)? else { return Ok(None) };
+        count = count.saturating_add(blocks.len());
         streams.push(blocks);
         end = start;
-        if streams.len() > 4096 {
+        if streams.len() > STREAMS || count > most {
             return Ok(None);
         }
     }
     if streams.is_empty() {
         return Ok(None);
     }
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(count);
     let mut at = 0_u64;
     for mut block in streams.into_iter().rev().flatten() {
         block.out = at;
@@ -196,16 +226,29 @@ pub(super) fn blocks(source: &dyn Source, len: u64) -> Result<Option<Vec<Block>>
     Ok(Some(out))
 }
 
-/// Where the stream begins that ends, with padding, before `end`, and its blocks.
-fn stream_before(source: &dyn Source, mut end: u64) -> Result<Option<(u64, Vec<Block>)>, UnpackError> {
-    let footer = loop {
-        let Some(at) = end.checked_sub(HEADER) else { return Ok(None) };
-        let bytes = source.read_at(at, 12)?;
-        match bytes.last_chunk::<4>() {
-            Some([0, 0, 0, 0]) => end = end.saturating_sub(4),
-            _ => break bytes,
+/// Where the zeros begin that stand before `end`, a multiple of four of them; no more than `left`, which is less by them then.
+fn before_padding(source: &dyn Source, end: u64, left: &mut u64) -> Result<Option<u64>, UnpackError> {
+    // Most streams have none: their footer is all that is read.
+    let (mut at, mut step) = (end, 4);
+    loop {
+        let len = at.min(step);
+        let bytes = source.read_at(at - len, usize::try_from(len).unwrap_or(0))?;
+        if bytes.len() as u64 != len {
+            return Ok(None);
         }
-    };
+        let zeros = bytes.iter().rev().take_while(|&&b| b == 0).count() as u64;
+        let Some(less) = left.checked_sub(zeros) else { return Ok(None) };
+        (*left, at, step) = (less, at - zeros, PIECE);
+        if zeros < len || at == 0 {
+            return Ok(Some(at).filter(|at| (end - at).is_multiple_of(4)));
+        }
+    }
+}
+
+/// Where the stream begins that ends at `end`, and its blocks.
+fn stream_before(source: &dyn Source, end: u64) -> Result<Option<(u64, Vec<Block>)>, UnpackError> {
+    let Some(at) = end.checked_sub(HEADER) else { return Ok(None) };
+    let footer = source.read_at(at, 12)?;
     let [c0, c1, c2, c3, s0, s1, s2, s3, f0, f1, b'Y', b'Z'] = *footer else { return Ok(None) };
     if crc32fast::hash(&[s0, s1, s2, s3, f0, f1]) != u32::from_le_bytes([c0, c1, c2, c3]) {
         return Ok(None);
@@ -242,7 +285,7 @@ pub(super) fn parse_index(index: &[u8]) -> Option<Vec<Block>> {
     }
     let count = number(&mut fields)?;
     // A record has at least two bytes.
-    if count > body.len() as u64 / 2 {
+    if count > (body.len() as u64 / 2).min(BLOCKS as u64) {
         return None;
     }
     let mut out = Vec::new();
@@ -276,3 +319,7 @@ fn put_number(out: &mut Vec<u8>, mut value: u64) {
     }
     out.push(u8::try_from(value).unwrap_or(0));
 }
+
+#[cfg(test)]
+#[path = "xz/tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@ use ::zstd::stream::raw::{Decoder as Library, InBuffer, Operation, OutBuffer};
 use super::decoder::Decoder;
 use super::error::UnpackError;
 use super::input::Input;
+use super::limits::Padding;
 use super::source::Source;
 
 /// Bytes decoded at a time.
@@ -18,13 +19,20 @@ pub(super) struct Unzstd {
     /// Between frames.
     between: bool,
     first: bool,
+    padding: Padding,
 }
 
 impl Unzstd {
     pub(super) fn new(source: Arc<dyn Source>, input: u64) -> Result<Self, UnpackError> {
         let name = source.name();
         let library = Library::new().map_err(|e| UnpackError::unsupported(&name, format!("zstd: {e}")))?;
-        Ok(Self { input: Input::new(source, input), library, between: true, first: input == 0 })
+        Ok(Self {
+            input: Input::new(source, input),
+            library,
+            between: true,
+            first: input == 0,
+            padding: Padding::default(),
+        })
     }
 }
 
@@ -56,6 +64,9 @@ impl Decoder for Unzstd {
             })?;
             self.input.consume(taken);
             made += given;
+            if given == 0 {
+                self.padding.add(&name, taken as u64, self.input.offset())?;
+            }
             self.first = false;
             self.between = hint == 0;
             if self.between && made > 0 {

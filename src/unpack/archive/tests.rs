@@ -125,7 +125,7 @@ fn archives_meet_limits_that_the_error_names() {
     (0..100).for_each(|i| put_entry(&mut tar, format!("d{i}/e/f").as_bytes(), b'0', b""));
     for (limits, said) in [
         (Limits { members: 50, ..Limits::default() }, "more than 50 members"),
-        (Limits { names: 200, ..Limits::default() }, "names of more than 200 bytes"),
+        (Limits { names: 200, ..Limits::default() }, "names and links of more than 200 bytes"),
     ] {
         let archive = archive(&tar, limits);
         let Progress::Failed(error) = archive.settle().unwrap() else { panic!("no limit was met") };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::names::{NAME, TARGET, string_bytes};
 use super::{Data, Entry, NodeKey, Table};
 use crate::types::{EntryKind, EntryMeta};
 use crate::unpack::decoder::Fields;
@@ -40,6 +41,7 @@ impl Table {
         let count = usize::try_from(fields.u32()?).ok().filter(|&count| count <= most_members)?;
         for _ in 0..count {
             let entry = take_entry(&mut fields)?;
+            this.charge(string_bytes(&entry)).ok()?;
             this.push_entry(entry);
         }
         let mut node = 0;
@@ -55,8 +57,10 @@ impl Table {
                 break;
             }
             let (parent, name) = (fields.u32()?, take_bytes(&mut fields)?);
-            let is_name =
-                !name.is_empty() && name != b"." && name != b".." && !name.iter().any(|b| matches!(b, 0 | b'/'));
+            let is_name = (1..=NAME).contains(&name.len())
+                && name != b"."
+                && name != b".."
+                && !name.iter().any(|b| matches!(b, 0 | b'/'));
             if !is_name || parent as usize >= this.nodes.len() || this.child(NodeKey(parent), name).is_some() {
                 return None;
             }
@@ -136,7 +140,7 @@ fn take_entry(fields: &mut Fields<'_>) -> Option<Entry> {
         0 => EntryKind::File,
         1 => EntryKind::Dir,
         2 => EntryKind::Fifo,
-        3 => EntryKind::Symlink(take_bytes(fields)?.into()),
+        3 => EntryKind::Symlink(take_bytes(fields).filter(|target| target.len() <= TARGET)?.into()),
         4 => EntryKind::CharDevice(fields.u32()?, fields.u32()?),
         5 => EntryKind::BlockDevice(fields.u32()?, fields.u32()?),
         _ => return None,
