@@ -14,6 +14,8 @@ use crate::storage::sync::lock;
 const PREFIX: &str = "seg-";
 /// Records are written once so many bytes of them wait, or the first has waited so long.
 const BATCH: usize = 4 << 20;
+/// Once so many bytes wait, as the disk hangs or there is no thread to write them, what is learnt is not kept.
+const MOST_PENDING: usize = 32 << 20;
 const LINGER: Duration = Duration::from_secs(5);
 /// So many segments are merged.
 const MOST_SEGMENTS: usize = 8;
@@ -61,6 +63,12 @@ struct Pending {
     /// After a failed write nothing is taken any more.
     off: bool,
     stopped: bool,
+}
+
+impl Pending {
+    fn takes_no_more(&self) -> bool {
+        self.off || self.bytes >= MOST_PENDING
+    }
 }
 
 impl Records {
@@ -123,7 +131,7 @@ impl Records {
     /// Keeps `record`; it is written later.
     pub(super) fn put(&self, key: Identity, group: u64, record: Vec<u8>) {
         let mut pending = lock(&self.pending);
-        if pending.off || record.len() > MOST_RECORD {
+        if pending.takes_no_more() || record.len() > MOST_RECORD {
             return;
         }
         pending.bytes = pending.bytes.saturating_add(record.len()).saturating_add(64);
@@ -134,7 +142,7 @@ impl Records {
     /// Keeps the number `value` at place `at` of list `key`.
     pub(super) fn put_number(&self, key: Identity, group: u64, at: u32, value: u64) {
         let mut pending = lock(&self.pending);
-        if pending.off {
+        if pending.takes_no_more() {
             return;
         }
         pending.bytes = pending.bytes.saturating_add(32);
@@ -337,6 +345,24 @@ pub(super) fn parse_numbers(record: &[u8]) -> Option<BTreeMap<u32, u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_to_be_written_is_bounded() {
+        let scratch = tempfile::tempdir().unwrap();
+        let place = Arc::new(Place::open(scratch.path(), "index").unwrap());
+        let records = Records::open(place, Identity::of(&[b"some repository"]), HashSet::from([7]));
+        let key = |n: u32| Identity::of(&[&n.to_le_bytes()]);
+        for n in 0..200 {
+            records.put(key(n), 7, vec![1; 1 << 20]);
+            records.put_number(key(1000 + n), 7, n, 5);
+        }
+        assert!(lock(&records.pending).bytes <= MOST_PENDING + (1 << 20) + 1000);
+        // What was taken is kept, and there is room again once it is written.
+        records.flush();
+        assert!(records.get(&key(0)).is_some() && records.get(&key(199)).is_none());
+        records.put(key(199), 7, vec![1; 1 << 20]);
+        assert!(records.get(&key(199)).is_some());
+    }
 
     #[test]
     fn segments_that_are_too_many_to_be_opened_go() {
