@@ -3,6 +3,7 @@
 //! It lies over another file system and knows it by its operations only. Nothing is unpacked before somebody looks inside.
 //! What needs an archive or decompression is answered from threads that may wait.
 
+mod candidates;
 mod content;
 mod entered;
 mod members;
@@ -21,8 +22,9 @@ use super::ops::{Attr, DirEntry, FileSystem, Ino, NodeKind, ROOT_INO, Wait};
 use super::owners::{OwnerOptions, Owners};
 use crate::storage::sync::lock;
 use crate::types::ErrorClass;
-use crate::unpack::{Kind, NodeKey, Unpacker, shape_of};
+use crate::unpack::{Kind, NodeKey, Shape, Unpacker, shape_of};
 
+use candidates::Candidates;
 use content::{Kept, Open};
 use entered::{Candidate, failed};
 use names::Found;
@@ -45,8 +47,7 @@ pub struct UnpackedFs {
     unpacker: Arc<Unpacker>,
     owners: Owners,
     spaces: Spaces,
-    /// Files that may be unpacked, by their numbers here, as they were met.
-    candidates: Mutex<HashMap<Ino, Arc<Candidate>>>,
+    candidates: Candidates,
     handles: Mutex<HashMap<u64, Arc<Open>>>,
     next_handle: AtomicU64,
     /// Open handles of files whose size or end is not known yet, by their numbers.
@@ -73,7 +74,7 @@ impl UnpackedFs {
             unpacker,
             owners: Owners::new(owners),
             spaces: Spaces::new(),
-            candidates: Mutex::default(),
+            candidates: Candidates::default(),
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             streaming: Mutex::default(),
@@ -99,17 +100,23 @@ impl UnpackedFs {
     }
 
     fn known_candidate(&self, ino: Ino) -> Option<Arc<Candidate>> {
-        lock(&self.candidates).get(&ino).map(Arc::clone)
+        self.candidates.get(ino)
     }
 
-    /// The candidate of that number, made if it was not met before.
-    fn candidate(&self, ino: Ino, kind: Kind, name: &[u8], attr: Attr) -> Arc<Candidate> {
-        let mut candidates = lock(&self.candidates);
-        let made = || {
+    /// The candidate of that number, made if it was not met before and somebody may wait for what it is.
+    fn candidate(
+        &self,
+        ino: Ino,
+        shape: &Shape<'_>,
+        name: &[u8],
+        attr: Attr,
+        wait: Wait,
+    ) -> Result<Arc<Candidate>, FsError> {
+        let make = || {
             let (confirmed, stream, size) = Default::default();
-            Arc::new(Candidate { kind, name: name.to_vec(), attr, confirmed, stream, size })
+            Candidate { kind: shape.kind, name: name.to_vec(), attr, confirmed, stream, size }
         };
-        Arc::clone(candidates.entry(ino).or_insert_with(made))
+        self.candidates.get_or_insert(ino, wait, make)
     }
 
     fn snapshots(&self, wait: Wait) -> Result<Ino, FsError> {
@@ -149,7 +156,7 @@ impl UnpackedFs {
         };
         let attr = self.mirrored(self.below.lookup(dir, stored, wait)?)?;
         let Some(shape) = shape_of(stored).filter(|_| attr.kind == NodeKind::File) else { return Ok(attr) };
-        let candidate = self.candidate(attr.ino, shape.kind, name, attr);
+        let candidate = self.candidate(attr.ino, &shape, name, attr, wait)?;
         match (self.is_kept(attr.ino, &candidate, wait)?, found) {
             (true, Found::OnlyIfPlain) => Err(FsError::not_found()),
             (true, _) => self.unpacked_attr(attr.ino, &candidate),

@@ -61,7 +61,7 @@ impl UnpackedFs {
         let shape = shape_of(stored).filter(|_| is_file);
         let Some(shape) = shape else { return self.member_attr(gate, &entered, key) };
         let attr = self.member_attr(gate, &entered, key)?;
-        let candidate = self.candidate(ino, shape.kind, name, attr);
+        let candidate = self.candidate(ino, &shape, name, attr, wait)?;
         match (self.is_kept(ino, &candidate, wait)?, found) {
             (true, Found::OnlyIfPlain) => Err(FsError::not_found()),
             (true, _) => self.unpacked_attr(ino, &candidate),
