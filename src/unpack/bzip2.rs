@@ -311,6 +311,13 @@ impl Decoder for Bunzip {
     fn taken(&self) -> u64 {
         self.input.offset()
     }
+
+    /// Blocks that were decoded ahead, or may be any moment.
+    fn held(&mut self) -> u64 {
+        let ahead = |piece: &Piece| piece.bytes.len() + if piece.task.is_some() { USUAL } else { 0 };
+        let long = self.long.as_ref().map_or(0, |(_, packed)| packed.len() + USUAL);
+        (self.queue.iter().map(ahead).sum::<usize>() + self.open.capacity() + long) as u64 + self.input.held()
+    }
 }
 
 #[cfg(test)]
