@@ -224,6 +224,10 @@ impl Bunzip {
         let last = self.queue.is_empty() && self.input_ended;
         // Tapes pad with zeros.
         if last && rest.iter().all(|&b| b == 0) {
+            if rest.len() as u64 > LONGEST {
+                // As bunzip2, which ignores all that is not bzip2 and what is behind it.
+                log::warn!("{}: zeros follow its end, and nothing behind them is looked for", self.input.name());
+            }
             return Ok(true);
         }
         self.header(rest, piece.end)?;
