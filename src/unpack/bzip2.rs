@@ -224,6 +224,10 @@ impl Bunzip {
         let last = self.queue.is_empty() && self.input_ended;
         // Tapes pad with zeros.
         if last && rest.iter().all(|&b| b == 0) {
+            if rest.len() as u64 > LONGEST {
+                // As bunzip2, which ignores all that is not bzip2 and what is behind it.
+                log::warn!("{}: zeros follow its end, and nothing behind them is looked for", self.input.name());
+            }
             return Ok(true);
         }
         self.header(rest, piece.end)?;
@@ -310,6 +314,13 @@ impl Decoder for Bunzip {
 
     fn taken(&self) -> u64 {
         self.input.offset()
+    }
+
+    /// Blocks that were decoded ahead, or may be any moment.
+    fn held(&mut self) -> u64 {
+        let ahead = |piece: &Piece| piece.bytes.len() + if piece.task.is_some() { USUAL } else { 0 };
+        let long = self.long.as_ref().map_or(0, |(_, packed)| packed.len() + USUAL);
+        (self.queue.iter().map(ahead).sum::<usize>() + self.open.capacity() + long) as u64 + self.input.held()
     }
 }
 

@@ -79,6 +79,11 @@ impl Cursor {
         Ok(Step::Last(last))
     }
 
+    /// Bytes of memory that it holds.
+    pub(super) fn held(&mut self) -> u64 {
+        self.decoder.held().saturating_add(self.pending.capacity() as u64)
+    }
+
     fn rest(&self) -> &[u8] {
         self.pending.get(self.given..).unwrap_or(&[])
     }

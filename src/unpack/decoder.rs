@@ -25,6 +25,9 @@ pub(super) trait Decoder: Send {
 
     /// Offset of the input read so far.
     fn taken(&self) -> u64;
+
+    /// Bytes of memory that it holds, more or less.
+    fn held(&mut self) -> u64;
 }
 
 /// Reads the fields of a [`Point`]'s state.

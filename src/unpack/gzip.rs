@@ -287,6 +287,10 @@ impl Decoder for Inflater {
     fn taken(&self) -> u64 {
         self.input.offset()
     }
+
+    fn held(&mut self) -> u64 {
+        (RING + size_of::<DecompressorOxide>()) as u64 + self.input.held()
+    }
 }
 
 /// Bytes that are stored as they are, and a checksum over all of them: a member of a zip archive.
@@ -345,5 +349,9 @@ impl Decoder for Stored {
 
     fn taken(&self) -> u64 {
         self.input.offset()
+    }
+
+    fn held(&mut self) -> u64 {
+        self.input.held()
     }
 }

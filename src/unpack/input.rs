@@ -30,6 +30,11 @@ impl Input {
         self.base.saturating_add(self.taken as u64)
     }
 
+    /// Bytes of memory that it holds.
+    pub(super) fn held(&self) -> u64 {
+        self.buffer.capacity() as u64
+    }
+
     pub(super) fn name(&self) -> Arc<str> {
         self.source.name()
     }

@@ -24,6 +24,8 @@ pub struct Limits {
     pub free: u64,
     /// Bytes of memory that one decoder may ask for.
     pub memory: u64,
+    /// Bytes that all decoders may hold together while nobody reads from them.
+    pub idle: u64,
     /// How long one request waits for another's decoding.
     pub patience: Duration,
 }
@@ -38,6 +40,8 @@ impl Default for Limits {
             ratio: 2000,
             free: 1 << 30,
             memory: 256 << 20,
+            // Eight readers in order of `xz -9` at once: one whose decoder was dropped begins anew.
+            idle: 576 << 20,
             patience: Duration::from_secs(600),
         }
     }

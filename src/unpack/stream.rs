@@ -1,19 +1,22 @@
 //! A decompressed stream as a source: cursors, seek points, and blocks in the shared cache.
 
 mod claim;
+mod running;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Instant;
 
-use claim::{Claim, Running, Start};
+use claim::{Claim, Start};
 
 use super::bzip2::Bunzip;
 use super::cursor::{Cursor, Step};
 use super::decoder::{Decoder, Point};
 use super::error::UnpackError;
+pub use super::form::Codec;
 use super::gzip::{Inflater, Stored, Wrapper};
+use super::idle::Idle;
 use super::limits::Limits;
 use super::notes::Notes;
 use super::points::Points;
@@ -23,6 +26,7 @@ use super::xz::{self, Unxz};
 use super::zstd::Unzstd;
 use crate::cache::{BLOCK_BYTES, BlockCache, CacheConfig};
 use crate::storage::sync::lock;
+use running::Running;
 
 /// Live decoders of one stream.
 const CURSORS: usize = 4;
@@ -30,46 +34,6 @@ const CURSORS: usize = 4;
 const WINDOW: usize = 4;
 /// A cursor that has so many bytes to go is still preferred to a new one at a seek point.
 const RESTART: u64 = 4 << 20;
-
-/// How a stream is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Codec {
-    /// Gzip, any number of members.
-    Gzip,
-    /// bzip2, any number of streams.
-    Bzip2,
-    /// xz, any number of streams.
-    Xz,
-    /// zstd, any number of frames.
-    Zstd,
-    /// A zip member's deflate data, with its checksum and length.
-    Deflate {
-        /// CRC-32 of the content.
-        crc: u32,
-        /// Length of the content in bytes.
-        size: u64,
-    },
-    /// A zip member that is stored as it is, with its checksum and length.
-    Stored {
-        /// CRC-32 of the content.
-        crc: u32,
-        /// Length of the content in bytes.
-        size: u64,
-    },
-}
-
-impl Codec {
-    fn tag(self) -> &'static [u8] {
-        match self {
-            Self::Gzip => b"\0gzip",
-            Self::Bzip2 => b"\0bzip2",
-            Self::Xz => b"\0xz",
-            Self::Zstd => b"\0zstd",
-            Self::Deflate { .. } => b"\0deflate",
-            Self::Stored { .. } => b"\0stored",
-        }
-    }
-}
 
 /// What all streams and archives share: cache, threads, bounds, notes.
 #[derive(Debug)]
@@ -79,13 +43,15 @@ pub struct Unpacker {
     pub(super) limits: Limits,
     pub(super) notes: Arc<dyn Notes>,
     next: AtomicU64,
+    pub(super) idle: Idle,
 }
 
 impl Unpacker {
     /// An unpacker that keeps decoded blocks as `cache` says.
     pub fn new(cache: CacheConfig, limits: Limits, notes: Arc<dyn Notes>) -> Arc<Self> {
         let (cache, workers) = (BlockCache::new(cache), Arc::new(Workers::new()));
-        Arc::new(Self { cache, workers, limits, notes, next: AtomicU64::new(0) })
+        let (next, idle) = (AtomicU64::new(0), Idle::new(limits.idle));
+        Arc::new(Self { cache, workers, limits, notes, next, idle })
     }
 
     /// The bounds it keeps to.
@@ -97,6 +63,7 @@ impl Unpacker {
 /// The decompressed bytes of a source.
 #[derive(Debug)]
 pub struct Stream {
+    this: Weak<Self>,
     unpacker: Arc<Unpacker>,
     source: Arc<dyn Source>,
     codec: Codec,
@@ -136,7 +103,8 @@ impl Stream {
         let id = unpacker.next.fetch_add(1, Ordering::Relaxed);
         let unpacker = Arc::clone(unpacker);
         let (state, wake, blocks) = (Mutex::default(), Condvar::new(), OnceLock::new());
-        let this = Self { unpacker, source, codec, id, state, wake, blocks };
+        let this =
+            Arc::new_cyclic(|this| Self { this: Weak::clone(this), unpacker, source, codec, id, state, wake, blocks });
         if let Some((len, points)) =
             this.notes_key().and_then(|key| this.unpacker.notes.get(&key)).and_then(|n| Points::decode(&n))
         {
@@ -144,12 +112,17 @@ impl Stream {
             state.len = Some(len);
             state.points = points;
         }
-        Arc::new(this)
+        this
     }
 
     /// Bytes of what it is decompressed from, if that is known without work.
     pub fn packed_len(&self) -> Option<u64> {
         self.source.known_len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn cursors(&self) -> usize {
+        self.locked().slots.len()
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -172,7 +145,10 @@ impl Stream {
                 Claim::Found(block) => return Ok(Some(block)),
                 Claim::BeyondTheEnd => return Ok(None),
                 Claim::Again => {}
-                Claim::Run(slot, start) => return self.run(slot, start, index),
+                Claim::Run(slot, start) => {
+                    self.unpacker.idle.take(self.id, slot);
+                    return self.run(slot, start, index);
+                }
             }
         }
     }

@@ -16,6 +16,8 @@ const STEP: usize = 256 << 10;
 /// Most bytes of an index.
 const INDEX: u64 = 8 << 20;
 const HEADER: u64 = 12;
+/// As exactly as it matters what a decoder holds.
+const LEAST: u64 = 64 << 10;
 /// Most blocks of a file that are seek points, which takes 5 MiB. xz makes them of 1 MiB at its fastest and of 24 MiB as it
 /// comes. In a file of more than that, 128 GiB at least, a jump back costs decoding from the start.
 const BLOCKS: usize = 1 << 17;
@@ -171,6 +173,24 @@ impl Decoder for Unxz {
     /// Counted from the file's start, as what was decoded is.
     fn taken(&self) -> u64 {
         self.base.saturating_add(self.input.offset())
+    }
+
+    /// The library tells by the limits that it refuses: to a sixteenth.
+    fn held(&mut self) -> u64 {
+        let most = self.limits.memory;
+        let (mut less, mut held) = (0, most);
+        while held - less > held / 16 + LEAST {
+            let middle = less + (held - less) / 2;
+            if self.library.set_memlimit(middle).is_ok() {
+                held = middle;
+            } else {
+                less = middle;
+            }
+        }
+        if let Err(error) = self.library.set_memlimit(most) {
+            log::debug!("{}: its decoder keeps to {held} bytes of memory: {error}", self.input.name());
+        }
+        held.saturating_add(self.input.held())
     }
 }
 

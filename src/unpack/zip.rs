@@ -18,6 +18,8 @@ use crate::types::{EntryKind, EntryMeta};
 const BUFFER: usize = 256 << 10;
 /// How far from the end the directory's end may be: its comment has at most 64 KiB.
 const SEARCH: u64 = 128 << 10;
+/// Longest target of a symbolic link.
+const LINK: u32 = 4095;
 /// Bytes of a member's local header without its names.
 const LOCAL: usize = 30;
 
@@ -84,6 +86,7 @@ fn tell(source: &dyn Source, record: &ZipFileHeaderRecord<'_>, add: Add<'_>) -> 
         _ => 0,
     };
     let method = record.compression_method();
+    let is_link = mode & 0o170_000 == 0o120_000;
     let is_dir = record.is_dir() || mode & 0o170_000 == 0o040_000;
     let data = if is_dir {
         Data::Nothing
@@ -100,17 +103,22 @@ fn tell(source: &dyn Source, record: &ZipFileHeaderRecord<'_>, add: Add<'_>) -> 
     } else {
         Data::Refused(format!("it is compressed by {method:?}, which dupfs does not read").into())
     };
-    let kind = match mode & 0o170_000 {
-        _ if is_dir => EntryKind::Dir,
-        0o120_000 => EntryKind::Symlink(link_target(source, &data)?.into()),
-        _ => EntryKind::File,
+    let (kind, data) = match data {
+        _ if is_dir => (EntryKind::Dir, Data::Nothing),
+        Data::Packed { packed, size, .. } if is_link && (size > u64::from(LINK) || packed > 2 * u64::from(LINK)) => {
+            let reason =
+                format!("a symbolic link with a target of {size} bytes in {packed}; no more than {LINK} can be");
+            (EntryKind::File, Data::Refused(reason.into()))
+        }
+        Data::Packed { .. } if is_link => (EntryKind::Symlink(link_target(source, &data)?.into()), Data::Nothing),
+        // What is refused is shown as a file that cannot be read, also if it is a link.
+        data => (EntryKind::File, data),
     };
     let permissions = match (mode & 0o7777, is_dir) {
         (0, true) => 0o755,
         (0, false) => 0o644,
         (mode, _) => mode,
     };
-    let data = if kind == EntryKind::File { data } else { Data::Nothing };
     let (uid, gid) = (u32::MAX, u32::MAX);
     let meta = EntryMeta {
         kind,
@@ -126,13 +134,13 @@ fn tell(source: &dyn Source, record: &ZipFileHeaderRecord<'_>, add: Add<'_>) -> 
 
 /// The target of a symbolic link, which is its content.
 fn link_target(source: &dyn Source, data: &Data) -> Result<Vec<u8>, UnpackError> {
-    let Data::Packed { header, packed, size, crc, deflated } = data else { return Ok(Vec::new()) };
-    if *size > 4096 || *packed > 8192 {
-        return Err(UnpackError::damaged(&source.name(), *header, "the target of a symbolic link is too long"));
-    }
+    let Data::Packed { header, packed, crc, deflated, .. } = data else { return Ok(Vec::new()) };
     let at = data_at(source, *header)?;
     let bytes = source.read_at(at, usize::try_from(*packed).unwrap_or(0))?;
-    let inflated = || miniz_oxide::inflate::decompress_to_vec_with_limit(&bytes, 4096).unwrap_or_default();
+    let inflated = || {
+        miniz_oxide::inflate::decompress_to_vec_with_limit(&bytes, usize::try_from(LINK).unwrap_or(0))
+            .unwrap_or_default()
+    };
     let target = if *deflated { inflated() } else { bytes.clone() };
     if crc32fast::hash(&target) != *crc {
         return Err(UnpackError::damaged(&source.name(), *header, "the checksum of a symbolic link is wrong"));
@@ -175,3 +183,7 @@ pub(super) fn has_owner(meta: &EntryMeta) -> bool {
 pub(super) fn begins(head: &[u8]) -> bool {
     matches!(head.get(..4), Some(b"PK\x03\x04" | b"PK\x05\x06"))
 }
+
+#[cfg(test)]
+#[path = "zip/tests.rs"]
+mod tests;

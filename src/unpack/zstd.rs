@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::zstd::stream::raw::{Decoder as Library, InBuffer, Operation, OutBuffer};
+use ::zstd::zstd_safe::{DCtx, InBuffer, OutBuffer, get_error_name};
 
 use super::decoder::Decoder;
 use super::error::UnpackError;
@@ -15,7 +15,7 @@ const STEP: usize = 256 << 10;
 
 pub(super) struct Unzstd {
     input: Input,
-    library: Library<'static>,
+    library: DCtx<'static>,
     /// Between frames.
     between: bool,
     first: bool,
@@ -25,7 +25,8 @@ pub(super) struct Unzstd {
 impl Unzstd {
     pub(super) fn new(source: Arc<dyn Source>, input: u64) -> Result<Self, UnpackError> {
         let name = source.name();
-        let library = Library::new().map_err(|e| UnpackError::unsupported(&name, format!("zstd: {e}")))?;
+        let no_memory = || UnpackError::unsupported(&name, "zstd: no memory for its decoder");
+        let library = DCtx::try_create().ok_or_else(no_memory)?;
         Ok(Self {
             input: Input::new(source, input),
             library,
@@ -53,10 +54,10 @@ impl Decoder for Unzstd {
             let mut from = InBuffer::around(bytes);
             let room = out.get_mut(made..).unwrap_or(&mut []);
             let mut to = OutBuffer::around(room);
-            let hint = self.library.run(&mut from, &mut to);
+            let hint = self.library.decompress_stream(&mut to, &mut from);
             let (taken, given) = (from.pos(), to.pos());
             let hint = hint.map_err(|e| {
-                let error = e.to_string();
+                let error = get_error_name(e);
                 if error.contains("Frame requires too much memory") {
                     return UnpackError::unsupported(&name, "zstd with a window of more than 128 MiB");
                 }
@@ -86,5 +87,9 @@ impl Decoder for Unzstd {
 
     fn taken(&self) -> u64 {
         self.input.offset()
+    }
+
+    fn held(&mut self) -> u64 {
+        self.library.sizeof() as u64 + self.input.held()
     }
 }

@@ -3,6 +3,7 @@
 //! It lies over another file system and knows it by its operations only. Nothing is unpacked before somebody looks inside.
 //! What needs an archive or decompression is answered from threads that may wait.
 
+mod candidates;
 mod content;
 mod entered;
 mod members;
@@ -23,6 +24,7 @@ use crate::storage::sync::lock;
 use crate::types::ErrorClass;
 use crate::unpack::{Kind, NodeKey, Unpacker, shape_of};
 
+use candidates::Candidates;
 use content::{Kept, Open};
 use entered::{Candidate, failed};
 use names::Found;
@@ -45,8 +47,7 @@ pub struct UnpackedFs {
     unpacker: Arc<Unpacker>,
     owners: Owners,
     spaces: Spaces,
-    /// Files that may be unpacked, by their numbers here, as they were met.
-    candidates: Mutex<HashMap<Ino, Arc<Candidate>>>,
+    candidates: Candidates,
     handles: Mutex<HashMap<u64, Arc<Open>>>,
     next_handle: AtomicU64,
     /// Open handles of files whose size or end is not known yet, by their numbers.
@@ -73,7 +74,7 @@ impl UnpackedFs {
             unpacker,
             owners: Owners::new(owners),
             spaces: Spaces::new(),
-            candidates: Mutex::default(),
+            candidates: Candidates::default(),
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             streaming: Mutex::default(),
@@ -99,20 +100,7 @@ impl UnpackedFs {
     }
 
     fn known_candidate(&self, ino: Ino) -> Option<Arc<Candidate>> {
-        lock(&self.candidates).get(&ino).map(Arc::clone)
-    }
-
-    /// The candidate of that number as it was met now: what was learnt of another entry is forgotten.
-    fn candidate(&self, ino: Ino, kind: Kind, name: &[u8], entry: Option<u32>, attr: Attr) -> Arc<Candidate> {
-        let mut candidates = lock(&self.candidates);
-        let known = candidates.get(&ino).filter(|known| known.entry == entry);
-        if let Some(known) = known.filter(|known| known.name == name && known.attr == attr) {
-            return Arc::clone(known);
-        }
-        let content = known.map(|known| Arc::clone(&known.content)).unwrap_or_default();
-        let met = Arc::new(Candidate { kind, name: name.to_vec(), entry, attr, content });
-        candidates.insert(ino, Arc::clone(&met));
-        met
+        self.candidates.get(ino)
     }
 
     fn snapshots(&self, wait: Wait) -> Result<Ino, FsError> {
@@ -152,7 +140,8 @@ impl UnpackedFs {
         };
         let attr = self.mirrored(self.below.lookup(dir, stored, wait)?)?;
         let Some(shape) = shape_of(stored).filter(|_| attr.kind == NodeKind::File) else { return Ok(attr) };
-        let candidate = self.candidate(attr.ino, shape.kind, name, None, attr);
+        let met = Candidate::of(shape.kind, name, None, attr);
+        let candidate = self.candidates.meet(attr.ino, met, wait)?;
         match (self.is_kept(attr.ino, &candidate, wait)?, found) {
             (true, Found::OnlyIfPlain) => Err(FsError::not_found()),
             (true, _) => self.unpacked_attr(attr.ino, &candidate),

@@ -56,7 +56,7 @@ impl Stream {
             let Some((oldest, _)) = idle.min_by_key(|(_, s)| s.used) else { return self.wait(state, deadline) };
             let old = state.slots.swap_remove(oldest);
             drop(state);
-            drop(old);
+            self.unpacker.idle.take(self.id, old.id);
             return Ok(Claim::Again);
         }
         let next = point.as_ref().map_or(0, |p| p.out.div_ceil(BLOCK_BYTES as u64));
@@ -88,30 +88,5 @@ impl Stream {
                 Ok(Claim::Again)
             }
         }
-    }
-}
-
-/// A slot whose cursor somebody runs.
-pub(super) struct Running<'a> {
-    pub(super) stream: &'a Stream,
-    pub(super) slot: u64,
-    /// The cursor to put back.
-    pub(super) cursor: Option<Box<Cursor>>,
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        let cursor = self.cursor.take();
-        let mut state = self.stream.locked();
-        let mut gone = None;
-        if let Some(at) = state.slots.iter().position(|s| s.id == self.slot) {
-            match (cursor, state.slots.get_mut(at)) {
-                (Some(cursor), Some(slot)) => slot.cursor = Some(cursor),
-                _ => gone = Some(state.slots.swap_remove(at)),
-            }
-        }
-        drop(state);
-        drop(gone);
-        self.stream.wake.notify_all();
     }
 }

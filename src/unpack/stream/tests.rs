@@ -197,6 +197,23 @@ fn a_magic_inside_a_block_is_seen_through() {
     assert_eq!(out, plain);
 }
 
+/// bunzip2 ignores all behind anything that is not bzip2, four zeros or a hundred million. Who has that much behind them is
+/// answered the same; a stream behind fewer zeros is no end that anybody meant, and an error.
+#[test]
+fn zeros_behind_bzip2_end_it_and_hide_no_more_than_bunzip2_does() {
+    let (first, second) = (pack(Codec::Bzip2, b"first"), pack(Codec::Bzip2, b"second"));
+    for zeros in [4, 4096, 3_000_000, 20_000_000] {
+        let padded = [&first[..], &vec![0; zeros]].concat();
+        assert_eq!(read_all(&stream(&unpacker(0), padded, Codec::Bzip2), 1000).unwrap(), b"first", "{zeros}");
+        let followed = [&first[..], &vec![0; zeros], &second].concat();
+        let got = read_all(&stream(&unpacker(0), followed, Codec::Bzip2), 1000);
+        match got {
+            Ok(bytes) => assert!(zeros > 2_400_000 && bytes == b"first", "{zeros}"),
+            Err(error) => assert!(zeros < 2_400_000 && error.to_string().contains("garbage"), "{zeros}: {error}"),
+        }
+    }
+}
+
 #[test]
 fn a_block_of_zeros_that_is_long_when_decoded_is_served() {
     let plain = vec![0; 12_000_000];

@@ -108,7 +108,8 @@ impl UnpackedFs {
         if attr.kind != NodeKind::File {
             return Ok(None);
         }
-        let candidate = self.candidate(ino, known.kind, &known.name, entry, attr);
+        let met = Candidate::of(known.kind, &known.name, entry, attr);
+        let candidate = self.candidates.meet(ino, met, wait)?;
         self.is_kept(ino, &candidate, wait)?;
         Ok(Some(candidate))
     }

@@ -34,6 +34,11 @@ pub(super) struct Content {
 }
 
 impl Candidate {
+    /// A file as it is met, of whose content nothing is known.
+    pub(super) fn of(kind: Kind, name: &[u8], entry: Option<u32>, attr: Attr) -> Self {
+        Self { kind, name: name.to_vec(), entry, attr, content: Arc::default() }
+    }
+
     /// Whether somebody looked, and it is what its name promises.
     pub(super) fn is_confirmed(&self) -> bool {
         self.content.confirmed.get() == Some(&true)

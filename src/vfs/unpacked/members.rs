@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::dirs::kind_of;
 use super::super::error::FsError;
 use super::super::ops::{Attr, DirEntry, Ino, NodeKind, Wait};
-use super::entered::{Entered, Gate, failed};
+use super::entered::{Candidate, Entered, Gate, failed};
 use super::names::{self, Found};
 use super::{DIR_SIZE, FOREVER, UnpackedFs, not_at_hand};
 use crate::types::EntryKind;
@@ -92,7 +92,8 @@ impl UnpackedFs {
             Found::Itself | Found::OnlyIfPlain => name,
         };
         let Some(shape) = shape_of(stored).filter(|_| kind == NodeKind::File) else { return Ok(Some(attr)) };
-        let candidate = self.candidate(attr.ino, shape.kind, &shown, entry, attr);
+        let met = Candidate::of(shape.kind, &shown, entry, attr);
+        let candidate = self.candidates.meet(attr.ino, met, wait)?;
         let kept = self.is_kept(attr.ino, &candidate, wait);
         match (kept, found) {
             // What it was asked of is not what has the name, or a later member may have the name that it is shown under.

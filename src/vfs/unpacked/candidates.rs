@@ -1,0 +1,136 @@
+//! Files whose names promise that they can be unpacked, as they were met.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use super::super::error::FsError;
+use super::super::ops::{Ino, Wait};
+use super::entered::Candidate;
+use crate::storage::sync::lock;
+
+/// Most candidates of which nobody could tell whether they keep what they promise.
+const UNCONFIRMED: usize = 1024;
+
+/// All candidates by their numbers. Those whose content was looked at stay for the life of the mount: a number must not
+/// change from a directory to a file.
+#[derive(Default)]
+pub(super) struct Candidates {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    met: HashMap<Ino, Arc<Candidate>>,
+    /// Those that were not confirmed when they were met, in that order.
+    unconfirmed: VecDeque<Ino>,
+}
+
+impl Candidates {
+    /// The candidate of that number, if it was met before.
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<Candidate>> {
+        lock(&self.state).met.get(&ino).map(Arc::clone)
+    }
+
+    /// The candidate of that number as it is `met` now: what was learnt of the same entry stays, that of another is forgotten.
+    ///
+    /// # Errors
+    /// [`FsError::WouldBlock`] where it is not known and nobody may wait: its content cannot be looked at then, so there is no
+    /// use in keeping it. A listing of a million files asks for each of them so.
+    pub(super) fn meet(&self, ino: Ino, met: Candidate, wait: Wait) -> Result<Arc<Candidate>, FsError> {
+        let mut state = lock(&self.state);
+        let known = state.met.get(&ino).filter(|known| known.entry == met.entry).map(Arc::clone);
+        let content = match known {
+            Some(known) if known.name == met.name && known.attr == met.attr => return Ok(known),
+            Some(known) => Arc::clone(&known.content),
+            None if wait == Wait::Never => return Err(FsError::WouldBlock),
+            None => {
+                if state.unconfirmed.len() >= UNCONFIRMED {
+                    state.sweep();
+                }
+                state.unconfirmed.push_back(ino);
+                Arc::default()
+            }
+        };
+        let met = Arc::new(Candidate { content, ..met });
+        state.met.insert(ino, Arc::clone(&met));
+        Ok(met)
+    }
+}
+
+impl State {
+    /// Forgets those that nobody looks at just now and nobody could look at before: they are met again.
+    fn sweep(&mut self) {
+        let Self { met, unconfirmed } = self;
+        unconfirmed.retain(|ino| match met.get(ino) {
+            // Copies are made under the lock only, so one that is the only one stays so.
+            Some(candidate) if candidate.content.confirmed.get().is_none() => {
+                let used = Arc::strong_count(candidate) > 1;
+                if !used {
+                    met.remove(ino);
+                }
+                used
+            }
+            Some(_) | None => false,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::super::ops::{Attr, NodeKind};
+    use super::*;
+    use crate::unpack::{Container, Kind};
+
+    fn candidate() -> Candidate {
+        let attr = Attr {
+            ino: 1,
+            kind: NodeKind::File,
+            perm: 0o644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            blocks: 0,
+            mtime: 0,
+            rdev: (0, 0),
+            exact: true,
+            attr_ttl: Duration::ZERO,
+            entry_ttl: Duration::ZERO,
+        };
+        Candidate::of(Kind::Archive(Container::Zip), b"a.zip", None, attr)
+    }
+
+    fn count(candidates: &Candidates) -> usize {
+        lock(&candidates.state).met.len()
+    }
+
+    #[test]
+    fn nothing_is_kept_for_who_may_not_wait() {
+        let candidates = Candidates::default();
+        let asked = candidates.meet(7, candidate(), Wait::Never);
+        assert!(matches!(asked, Err(FsError::WouldBlock)));
+        assert_eq!(count(&candidates), 0);
+        let made = candidates.meet(7, candidate(), Wait::Allowed).unwrap();
+        let again = candidates.meet(7, candidate(), Wait::Never).unwrap();
+        assert!(Arc::ptr_eq(&made, &again) && Arc::ptr_eq(&made, &candidates.get(7).unwrap()));
+    }
+
+    #[test]
+    fn those_that_nobody_could_look_at_are_bounded_and_the_others_stay() {
+        let candidates = Candidates::default();
+        let used = candidates.meet(0, candidate(), Wait::Allowed).unwrap();
+        for ino in 1..100_000 {
+            let met = candidates.meet(ino, candidate(), Wait::Allowed).unwrap();
+            if ino % 100 == 0 {
+                met.content.confirmed.set(ino % 200 == 0).unwrap();
+            }
+        }
+        assert!(count(&candidates) <= 999 + 2 * UNCONFIRMED, "{} are kept", count(&candidates));
+        assert!((100..100_000).step_by(100).all(|ino| candidates.get(ino).is_some()));
+        // Who holds one may be looking at it just now.
+        assert!(Arc::ptr_eq(&used, &candidates.get(0).unwrap()));
+        assert!(lock(&candidates.state).unconfirmed.len() <= UNCONFIRMED);
+    }
+}
