@@ -16,7 +16,7 @@ pub struct Limits {
     pub depth: u32,
     /// Members of one archive.
     pub members: usize,
-    /// Bytes of all names in one archive.
+    /// Bytes of all strings in one archive: names, targets of links, owners, reasons why something cannot be read.
     pub names: usize,
     /// A stream of more than `free` bytes may not be more than this many times as long as what it was unpacked from.
     pub ratio: u64,

@@ -46,6 +46,31 @@ fn nothing_escapes_from_an_archive() {
 }
 
 #[test]
+fn names_and_links_that_no_file_system_takes_break_no_listing() {
+    let backup = Backup::of(|source| {
+        let body = "add('d/' + 'n' * 256, b'first')\nadd('d/' + 'n' * 257, b'second')\nadd('d/' + 'm' * 5000, b'third')\n\
+                    add('d/short', b'short')\nadd('o' * 1500 + '/inner', b'inner')\n\
+                    add('hard', type=tarfile.LNKTYPE, linkname='d/' + 'n' * 257)\n\
+                    add('link', type=tarfile.SYMTYPE, linkname='x' * 5000)";
+        python_tar(source, "long.tar", body);
+    });
+    let top = backup.at("long.tar");
+    let listed = names(&top.join("d"));
+    assert_eq!(listed.len(), 4, "{listed:?}");
+    let mut contents: Vec<Vec<u8>> = listed.iter().map(|name| fs::read(top.join("d").join(name)).unwrap()).collect();
+    contents.sort();
+    assert_eq!(contents, [b"first".as_slice(), b"second", b"short", b"third"]);
+    assert_eq!(fs::read(top.join("hard")).unwrap(), b"second");
+    let dir = names(&top).into_iter().find(|name| name.starts_with("oo")).unwrap();
+    assert_eq!(fs::read(top.join(dir).join("inner")).unwrap(), b"inner");
+    let link = fs::read(top.join("link")).unwrap_err();
+    assert_eq!(link.raw_os_error(), Some(libc::EOPNOTSUPP));
+    let log = backup.log();
+    assert!(log.contains("4 names of more than 255 bytes") && log.contains("no more than 4095"), "{log}");
+    backup.end(b"third");
+}
+
+#[test]
 fn damaged_and_cut_archives_show_what_is_before_the_damage_and_end_in_an_error() {
     let plain = dump(1, 4_000_000);
     let backup = Backup::of(|source| {
