@@ -302,8 +302,8 @@ impl Archive {
         if shortened > 0 {
             log::warn!("{}: {shortened} names of more than 255 bytes are shown shortened", self.name);
         }
-        // To the very end, where the stream's checks are.
-        self.source.len()?;
+        // To the very end, where the stream's checks are, whether or not its length is known without that.
+        self.source.check_end()?;
         if let Some(key) = key {
             let bytes = self.with_table(Table::encode);
             notes.put(&key, &bytes);
@@ -344,6 +344,9 @@ pub fn dir_mode(mode: u16) -> u16 {
     (mode & 0o777) | (mode & 0o444) >> 2
 }
 
+#[cfg(test)]
+#[path = "archive/checks_tests.rs"]
+mod checks_tests;
 #[cfg(test)]
 #[path = "archive/tests.rs"]
 mod tests;

@@ -33,6 +33,24 @@ pub trait Source: Send + Sync + Debug {
         Ok(self.read_at(0, 1)?.is_empty())
     }
 
+    /// Meets the checks behind all parts of it that hold bytes from `from` to before `to`, where parts have checks of their own;
+    /// not those of a part that holds the byte at `next` too, where the caller goes on. Elsewhere the end of the source tells.
+    ///
+    /// # Errors
+    /// [`UnpackError`] when one of them is wrong or cannot be met.
+    fn check_range(&self, from: u64, to: u64, next: Option<u64>) -> Result<(), UnpackError> {
+        let _ = (from, to, next);
+        Ok(())
+    }
+
+    /// Meets the checks at its end. May cost a pass over all of it.
+    ///
+    /// # Errors
+    /// [`UnpackError`] when one of them is wrong or cannot be met.
+    fn check_end(&self) -> Result<(), UnpackError> {
+        self.len().map(drop)
+    }
+
     /// What names this content for good, also after a remount; `None` if nothing does. That of a stored file begins with its
     /// group in the index, and all that is made of it with that.
     fn identity(&self) -> Option<Arc<[u8]>>;
@@ -160,6 +178,19 @@ impl Source for Pieces {
 
     fn len(&self) -> Result<u64, UnpackError> {
         Ok(self.size)
+    }
+
+    fn check_range(&self, from: u64, to: u64, next: Option<u64>) -> Result<(), UnpackError> {
+        let end = |piece: &Piece| piece.start.saturating_add(piece.len);
+        let place = |piece: &Piece, at: u64| piece.at.saturating_add(at.saturating_sub(piece.start));
+        let holds = |piece: &&Piece, at: u64| piece.start <= at && at < end(piece);
+        let next = next.and_then(|at| Some(place(self.pieces.iter().find(|piece| holds(piece, at))?, at)));
+        let first = self.pieces.partition_point(|piece| end(piece) <= from);
+        for piece in self.pieces.iter().skip(first).take_while(|piece| piece.start < to) {
+            let (from, to) = (from.max(piece.start), to.min(end(piece)));
+            self.below.check_range(place(piece, from), place(piece, to), next)?;
+        }
+        Ok(())
     }
 
     fn identity(&self) -> Option<Arc<[u8]>> {

@@ -1,7 +1,9 @@
 //! A decompressed stream as a source: cursors, seek points, and blocks in the shared cache.
 
+mod checks;
 mod claim;
 mod running;
+mod runs;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Instant;
 
 use claim::{Claim, Start};
+use runs::Runs;
 
 use super::bzip2::Bunzip;
 use super::cursor::{Cursor, Step};
@@ -83,12 +86,15 @@ struct State {
     last: Option<(u64, Arc<[u8]>)>,
     /// More bytes than so many were never decoded.
     furthest: u64,
+    runs: Runs,
     ticks: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     id: u64,
+    /// Where its cursor began.
+    from: u64,
     /// The block its cursor gives next.
     next: u64,
     /// `None` while somebody runs it.
@@ -141,14 +147,11 @@ impl Stream {
                 return Ok(Some(block));
             }
             self.find_blocks(index)?;
-            match self.claim(index, deadline)? {
+            match self.claim(index, deadline, None)? {
                 Claim::Found(block) => return Ok(Some(block)),
                 Claim::BeyondTheEnd => return Ok(None),
                 Claim::Again => {}
-                Claim::Run(slot, start) => {
-                    self.unpacker.idle.take(self.id, slot);
-                    return self.run(slot, start, index);
-                }
+                Claim::Run(slot, start) => return self.run(slot, start, index),
             }
         }
     }
@@ -177,6 +180,7 @@ impl Stream {
 
     /// Runs a cursor until it has given block `index`.
     fn run(&self, slot: u64, start: Start, index: u64) -> Result<Option<Arc<[u8]>>, UnpackError> {
+        self.unpacker.idle.take(self.id, slot);
         // Takes the slot away if the decoder fails or panics, so that nobody waits for it.
         let mut running = Running { stream: self, slot, cursor: None };
         let mut cursor = match start {
@@ -197,7 +201,7 @@ impl Stream {
             };
             // Before anybody can get a byte of it: more is known to follow a block that is not the last.
             let more = number.saturating_add(1).saturating_mul(BLOCK_BYTES as u64).saturating_add(1);
-            self.check_stated(if ended { cursor.len() } else { more }, ended)?;
+            self.check_stated(slot, if ended { cursor.len() } else { more }, ended)?;
             if !block.is_empty() {
                 self.unpacker.cache.insert((self.id, number), Arc::clone(&block));
             }
@@ -227,11 +231,14 @@ impl Stream {
         self.wake.notify_all();
     }
 
-    /// Compares the length that was stated, by an index or a directory, with what was decoded: at least so many bytes, or
-    /// exactly so many.
-    fn check_stated(&self, decoded: u64, ended: bool) -> Result<(), UnpackError> {
+    /// Notes that `slot` has decoded at least so many bytes, or exactly so many, and compares that with the length that was
+    /// stated, by an index or a directory.
+    fn check_stated(&self, slot: u64, decoded: u64, ended: bool) -> Result<(), UnpackError> {
         let mut state = self.locked();
         state.furthest = state.furthest.max(decoded);
+        if let Some(from) = state.slots.iter().find(|s| s.id == slot).map(|s| s.from) {
+            state.runs.add(from, decoded.saturating_add(u64::from(ended)));
+        }
         let stated = self.stated(&state);
         drop(state);
         match stated {
@@ -345,6 +352,14 @@ impl Source for Stream {
         }
         self.block(u64::MAX)?;
         self.known_len().ok_or_else(|| UnpackError::Deadline { object: self.name() })
+    }
+
+    fn check_range(&self, from: u64, to: u64, next: Option<u64>) -> Result<(), UnpackError> {
+        self.check_parts(from, to, next)
+    }
+
+    fn check_end(&self) -> Result<(), UnpackError> {
+        self.check_whole()
     }
 
     fn identity(&self) -> Option<Arc<[u8]>> {

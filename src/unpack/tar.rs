@@ -47,6 +47,8 @@ pub(super) fn walk(source: &dyn Source, add: Add<'_>) -> Result<(), UnpackError>
     let mut walker = TarWalker::new(TarLimits { extension: EXTENSION, sparse: true });
     let mut sink = Sink { name: source.name(), add, fault: None, mapped: None };
     let mut at = 0;
+    // Where the bytes begin that were read one after the other since the last jump.
+    let mut run = 0;
     loop {
         let bytes = source.read_at(at, STEP)?;
         if let Err(error) = walker.feed(&bytes, &mut sink) {
@@ -60,14 +62,19 @@ pub(super) fn walk(source: &dyn Source, add: Add<'_>) -> Result<(), UnpackError>
         let left = walker.data_left();
         if left >= SKIP && sink.mapped.is_none() {
             let end = walker.offset().saturating_add(left);
-            if source.read_at(end - 1, 1)?.is_empty() {
+            let last = end - 1;
+            if source.read_at(last, 1)?.is_empty() {
                 return Err(UnpackError::damaged(&source.name(), at, "it ends within a member"));
             }
+            // Headers and members that end before the jump were served from parts that may have been left half decoded.
+            source.check_range(run, at, Some(last))?;
             walker.skip_data();
+            run = last;
             at = end;
         }
     }
-    walker.finish().map_err(|error| UnpackError::damaged(&source.name(), walker.offset(), plain(&error)))
+    walker.finish().map_err(|error| UnpackError::damaged(&source.name(), walker.offset(), plain(&error)))?;
+    source.check_range(run, at, None)
 }
 
 /// Whether `head`, the first bytes of a file, begins as a tar archive does.

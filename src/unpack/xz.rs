@@ -46,6 +46,11 @@ impl Block {
     pub(super) fn end(&self) -> u64 {
         self.out.saturating_add(self.len)
     }
+
+    /// Where it ends in the file.
+    pub(super) fn packed_end(&self) -> u64 {
+        self.at.saturating_add(self.unpadded)
+    }
 }
 
 /// What is left of a file: it, its blocks, and the number of the next.

@@ -74,7 +74,7 @@ pub(super) fn walk(source: &dyn Source, limits: &Limits, add: Add<'_>) -> Result
         let what = format!("its directory has {count} entries and says that it has {promised}");
         return Err(UnpackError::damaged(&source.name(), archive.directory_offset(), what));
     }
-    Ok(())
+    source.check_range(archive.directory_offset(), len, None)
 }
 
 fn tell(source: &dyn Source, record: &ZipFileHeaderRecord<'_>, add: Add<'_>) -> Result<(), UnpackError> {

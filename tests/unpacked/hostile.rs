@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{dump, exec};
+use crate::support::{dump, exec, noise};
 use crate::{Backup, names, pipe, run};
 
 /// Writes `name` by Python's tarfile, which takes any path; `body` adds to `t`.
@@ -118,6 +118,69 @@ fn damaged_and_cut_archives_show_what_is_before_the_damage_and_end_in_an_error()
     }
     let log = backup.log();
     assert!(log.contains("bad.bzip2.bz2: damaged near byte"), "{log}");
+    backup.end(b"lorem ipsum dolor");
+}
+
+#[test]
+fn what_a_later_member_replaces_is_never_taken_for_it() {
+    let (old, new) = (dump(3, 20_000), dump(4, 30_000));
+    let backup = Backup::of(|source| {
+        let work = source.parent().unwrap().join("work");
+        fs::create_dir_all(&work).unwrap();
+        fs::write(work.join("filler"), noise(5, 30_000_000)).unwrap();
+        let tar = |options: &[&str], names: &[&str]| run(&work, "tar", &[options, names].concat());
+        let big = source.join("big.tar");
+        for (option, content) in [("-cf", &old), ("-rf", &new)] {
+            fs::write(work.join("dump.gz"), pipe(content, "gzip", &["-c"])).unwrap();
+            fs::write(work.join("f"), content).unwrap();
+            let target = if option == "-cf" { "old" } else { "a-new-target" };
+            run(&work, "ln", &["-sfn", target, "link"]);
+            tar(&["-cf", "inner.tar"], &["f", "dump.gz"]);
+            tar(&[option, big.to_str().unwrap()], &["dump.gz", "inner.tar", "link", "filler"]);
+        }
+    });
+    let files = ["big.tar/dump", "big.tar/inner.tar/f", "big.tar/inner.tar/dump"];
+    // While the pass is under way: the new one, or an error.
+    let first: Vec<_> = files.iter().map(|name| fs::read(backup.at(name))).collect();
+    for (name, read) in files.iter().zip(first) {
+        match read {
+            Ok(read) => assert!(read == new, "{name}"),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EIO), "{name}"),
+        }
+    }
+    for name in files {
+        assert!(fs::read(backup.at(name)).unwrap() == new, "{name}");
+        assert_eq!(fs::metadata(backup.at(name)).unwrap().len(), new.len() as u64, "{name}");
+    }
+    assert_eq!(fs::read_link(backup.at("big.tar/link")).unwrap(), Path::new("a-new-target"));
+    backup.end(b"lorem ipsum dolor");
+}
+
+#[test]
+fn lengths_that_a_zip_directory_states_wrongly_make_no_short_files() {
+    let plain = dump(6, 700_000);
+    let stated = [0_u32, 1000, 262_144, 524_288, 699_999];
+    let backup = Backup::of(|source| {
+        let work = source.parent().unwrap().join("work");
+        fs::create_dir_all(&work).unwrap();
+        fs::write(work.join("f"), &plain).unwrap();
+        for size in stated {
+            for (method, option) in [("deflated", "-6"), ("stored", "-0")] {
+                let zip = source.join(format!("{method}-{size}.zip"));
+                run(&work, "zip", &["-q", option, zip.to_str().unwrap(), "f"]);
+                let mut bytes = fs::read(&zip).unwrap();
+                let entry = bytes.windows(4).rposition(|magic| magic == b"PK\x01\x02").unwrap();
+                bytes[entry + 24..entry + 28].copy_from_slice(&size.to_le_bytes());
+                fs::write(&zip, &bytes).unwrap();
+            }
+        }
+    });
+    for size in stated {
+        for method in ["deflated", "stored"] {
+            let error = fs::read(backup.at(&format!("{method}-{size}.zip/f"))).map(|read| read.len()).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "{method} {size}");
+        }
+    }
     backup.end(b"lorem ipsum dolor");
 }
 

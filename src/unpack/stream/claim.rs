@@ -26,22 +26,32 @@ pub(super) enum Start {
 }
 
 impl Stream {
-    /// What to do for a block that is not in the cache: wait for a cursor that comes by, take one, or make one.
-    pub(super) fn claim(&self, index: u64, deadline: Option<Instant>) -> Result<Claim, UnpackError> {
+    /// What to do for a block that is not in the cache: wait for a cursor that comes by, take one, or make one. With `through`,
+    /// a place where decoding can start, whoever gives the block has to have decoded everything from there on.
+    pub(super) fn claim(
+        &self,
+        index: u64,
+        deadline: Option<Instant>,
+        through: Option<u64>,
+    ) -> Result<Claim, UnpackError> {
         let mut state = self.locked();
         let offset = index.saturating_mul(BLOCK_BYTES as u64);
-        if state.len.is_some_and(|len| offset >= len) {
-            return Ok(Claim::BeyondTheEnd);
-        }
-        let recent = state.slots.iter().flat_map(|s| &s.recent).chain(&state.last).find(|(i, _)| *i == index);
-        if let Some((_, block)) = recent {
-            return Ok(Claim::Found(Arc::clone(block)));
+        if through.is_none() {
+            if state.len.is_some_and(|len| offset >= len) {
+                return Ok(Claim::BeyondTheEnd);
+            }
+            let recent = state.slots.iter().flat_map(|s| &s.recent).chain(&state.last).find(|(i, _)| *i == index);
+            if let Some((_, block)) = recent {
+                return Ok(Claim::Found(Arc::clone(block)));
+            }
         }
         state.ticks += 1;
         let ticks = state.ticks;
-        let point = self.point_before(&state, offset);
-        let from_point = offset - point.as_ref().map_or(0, |p| p.out);
-        let nearest = state.slots.iter_mut().filter(|s| s.next <= index).max_by_key(|s| s.next);
+        let point = self.point_before(&state, through.unwrap_or(offset));
+        let from = point.as_ref().map_or(0, |p| p.out);
+        let from_point = offset.saturating_sub(from);
+        let usable = |s: &&mut Slot| s.next <= index && through.is_none_or(|through| s.from <= through);
+        let nearest = state.slots.iter_mut().filter(usable).max_by_key(|s| s.next);
         if let Some(slot) = nearest
             && (index - slot.next).saturating_mul(BLOCK_BYTES as u64) <= from_point.saturating_add(RESTART)
         {
@@ -60,7 +70,7 @@ impl Stream {
             return Ok(Claim::Again);
         }
         let next = point.as_ref().map_or(0, |p| p.out.div_ceil(BLOCK_BYTES as u64));
-        state.slots.push(Slot { id: ticks, next, cursor: None, recent: VecDeque::new(), used: ticks });
+        state.slots.push(Slot { id: ticks, from, next, cursor: None, recent: VecDeque::new(), used: ticks });
         Ok(Claim::Run(ticks, Start::Point(point)))
     }
 

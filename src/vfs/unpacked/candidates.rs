@@ -43,6 +43,11 @@ impl Candidates {
             Some(known) if known.name == met.name && known.attr == met.attr => return Ok(known),
             Some(known) => Arc::clone(&known.content),
             None if wait == Wait::Never => return Err(FsError::WouldBlock),
+            // The kernel may know the number from the entry before: it is not forgotten what it is.
+            None if state.met.contains_key(&ino) => {
+                state.unconfirmed.retain(|unconfirmed| *unconfirmed != ino);
+                Arc::default()
+            }
             None => {
                 if state.unconfirmed.len() >= UNCONFIRMED {
                     state.sweep();
