@@ -43,12 +43,16 @@ struct Located {
 pub struct Content {
     located: Mutex<ByteLru<FileKey, Located>>,
     plans: Mutex<ByteLru<FileKey, Arc<Plan>>>,
+    /// Most bytes that one of them counts for: what belongs to a file too large for that is kept all the same, as learning it
+    /// again for each request could take hours.
+    most: u64,
 }
 
 impl Content {
     /// A content layer that keeps up to `bytes` of what it learns.
     pub fn new(bytes: u64) -> Self {
-        Self { located: Mutex::new(ByteLru::new(bytes / 2)), plans: Mutex::new(ByteLru::new(bytes / 2)) }
+        let half = bytes / 2;
+        Self { located: Mutex::new(ByteLru::new(half)), plans: Mutex::new(ByteLru::new(half)), most: half / 4 }
     }
 
     /// The exact size of `file` in bytes, and the metadata that stands beside its data where that differs from the
@@ -86,7 +90,7 @@ impl Content {
     }
 
     fn keep_plan(&self, file: &FileRef, version: VersionId, plan: &Arc<Plan>) {
-        let evicted = lock(&self.plans).insert(file.key(version), Arc::clone(plan), plan.weight());
+        let evicted = lock(&self.plans).insert(file.key(version), Arc::clone(plan), plan.weight().min(self.most));
         drop(evicted);
     }
 
@@ -194,7 +198,7 @@ impl Content {
         let ops = delta.as_ref().map_or(0, |d| d.ops.len() * size_of::<Op>());
         let weight = stream.weight().saturating_add((ops + size_of::<Delta>()) as u64);
         let located = Located { stream, delta };
-        let evicted = lock(&self.located).insert(key, located.clone(), weight);
+        let evicted = lock(&self.located).insert(key, located.clone(), weight.min(self.most));
         drop(evicted);
         Ok(located)
     }

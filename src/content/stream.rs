@@ -55,12 +55,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Bytes of memory it takes, roughly, and may take once every part was looked up.
+    /// Bytes of memory it takes, roughly, with an allowance for parts that may yet be looked up.
     pub(super) fn weight(&self) -> u64 {
         let parts = match &self.layout {
             Layout::Uniform { .. } => 0,
             Layout::Parts(parts) => parts.len() as u64,
-            Layout::Assumed { sure } => *sure,
+            // Hardly ever looked up.
+            Layout::Assumed { sure } => (*sure).min(1 << 15),
         };
         parts.saturating_mul(size_of::<Located>() as u64).saturating_add(size_of::<Self>() as u64 + 128)
     }

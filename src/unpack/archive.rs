@@ -10,7 +10,7 @@ use super::recognise::Container;
 use super::source::{Pieces, Source};
 use super::stream::{Codec, Stream, Unpacker};
 use super::table::{Data, Entry, Full, Member, NodeKey, Table};
-use super::{tar, zip};
+use super::{table, tar, zip};
 use crate::storage::sync::lock;
 use crate::types::{EntryKind, EntryMeta, ErrorClass, escape_bytes};
 
@@ -160,7 +160,14 @@ impl Archive {
             return Ok(plain);
         }
         self.settle()?;
-        Ok(self.with_table(|table| links::inside(table, key).map(std::borrow::Cow::into_owned)))
+        let target = self.with_table(|table| links::inside(table, key).map(std::borrow::Cow::into_owned));
+        if target.as_ref().is_some_and(|target| target.len() > table::TARGET) {
+            return Err(UnpackError::unsupported(
+                &self.path(key),
+                "a symbolic link with a target of more than 4095 bytes",
+            ));
+        }
+        Ok(target)
     }
 
     /// Size of the link target, or of the content of `key`, as its archive has it.

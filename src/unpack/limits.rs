@@ -71,7 +71,7 @@ impl Padding {
     /// [`UnpackError::Limit`] if that is too much.
     pub(super) fn add(&mut self, object: &Arc<str>, bytes: u64, taken: u64) -> Result<(), UnpackError> {
         self.0 = self.0.saturating_add(bytes);
-        if self.0 <= PADDING.saturating_add(taken / 2) {
+        if self.0 <= PADDING.saturating_add(taken.saturating_sub(self.0)) {
             return Ok(());
         }
         let limit = format!("more than {} MiB of zeros or skipped frames behind what is compressed", self.0 >> 20);

@@ -236,7 +236,9 @@ impl Stream {
     fn check_stated(&self, slot: u64, decoded: u64, ended: bool) -> Result<(), UnpackError> {
         let mut state = self.locked();
         state.furthest = state.furthest.max(decoded);
-        if let Some(from) = state.slots.iter().find(|s| s.id == slot).map(|s| s.from) {
+        if self.codec == Codec::Xz
+            && let Some(from) = state.slots.iter().find(|s| s.id == slot).map(|s| s.from)
+        {
             state.runs.add(from, decoded.saturating_add(u64::from(ended)));
         }
         let stated = self.stated(&state);

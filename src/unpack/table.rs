@@ -13,6 +13,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::source::Piece;
 use crate::types::{EntryKind, EntryMeta};
+pub(super) use names::TARGET;
 use names::{components, fitting, lost_link, string_bytes, with_fitting_target};
 
 /// Number of a node in a [`Table`]; the root is 0. The same for the same archive at every time.

@@ -147,10 +147,13 @@ impl Repository {
         id: VolumeId,
         wanted: ByteRange,
     ) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
-        match self.decode(id, wanted, None) {
-            Err(VolumeError::Ahead(_)) => self.decode(id, wanted, None),
-            decoded => decoded,
+        for _ in 0..JOINS {
+            match self.decode(id, wanted, None) {
+                Err(VolumeError::Ahead(_)) => {}
+                decoded => return decoded,
+            }
         }
+        self.decode(id, wanted, None)
     }
 
     /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks. Where

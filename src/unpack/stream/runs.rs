@@ -1,7 +1,7 @@
 //! Which parts of a stream were decoded without a break.
 
-/// Most runs that are remembered.
-const MOST: usize = 1 << 16;
+/// Most runs that are remembered: more than an xz file has blocks that are told apart.
+const MOST: usize = 1 << 18;
 
 /// Stretches that one decoder after the other has gone through, each begun where decoding can start. A part that begins and
 /// ends within one, with at least a byte to follow, has had its checks met: its decoder went over its end.

@@ -10,7 +10,7 @@ use crate::unpack::recognise::shape_of;
 /// Longest name that file systems take, and that a listing can hold.
 pub(super) const NAME: usize = 255;
 /// Longest target of a symbolic link: with its end it fills a page.
-pub(super) const TARGET: usize = 4095;
+pub(in crate::unpack) const TARGET: usize = 4095;
 /// So much of a path is told in a reason.
 const TOLD: usize = 255;
 

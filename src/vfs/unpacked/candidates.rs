@@ -69,7 +69,7 @@ impl State {
         unconfirmed.retain(|ino| match met.get(ino) {
             // Copies are made under the lock only, so one that is the only one stays so.
             Some(candidate) if candidate.content.confirmed.get().is_none() => {
-                let used = Arc::strong_count(candidate) > 1;
+                let used = Arc::strong_count(candidate) > 1 || Arc::strong_count(&candidate.content) > 1;
                 if !used {
                     met.remove(ino);
                 }

@@ -76,13 +76,11 @@ impl UnpackedFs {
     ) -> Result<(Arc<dyn Source>, Option<Link>), FsError> {
         let found = self.stored(ino)?;
         let Some(link) = found.1.as_ref().filter(|link| Some(link.entry) != entry) else { return Ok(found) };
-        if Some(link.entry) < entry {
-            // A table that is learnt again meets the entries first that others replace.
-            link.entered.settle().map_err(|e| failed(&e))?;
-            let found = self.stored(ino)?;
-            if found.1.as_ref().is_some_and(|link| Some(link.entry) == entry) {
-                return Ok(found);
-            }
+        // A table that is learnt again meets the entries first that others replace.
+        link.entered.settle().map_err(|e| failed(&e))?;
+        let again = self.stored(ino)?;
+        if again.1.as_ref().is_some_and(|link| Some(link.entry) == entry) {
+            return Ok(again);
         }
         Err(failed(&UnpackError::Replaced { object: link.entered.archive.path(link.key) }))
     }

@@ -117,6 +117,14 @@ impl Entered {
         }
         Ok(progress)
     }
+
+    /// Waits until it is sure that what is around it is sound, all the way up: names have no checks of their own.
+    ///
+    /// # Errors
+    /// As [`Link::confirm`].
+    pub(super) fn confirm_outer(&self) -> Result<(), UnpackError> {
+        self.outer.as_ref().map_or(Ok(()), Link::confirm)
+    }
 }
 
 impl Link {
@@ -143,7 +151,7 @@ impl Link {
         if !still_shown {
             return Err(UnpackError::Replaced { object: archive.path(self.key) });
         }
-        self.entered.outer.as_ref().map_or(Ok(()), Self::confirm)
+        self.entered.confirm_outer()
     }
 }
 

@@ -47,7 +47,12 @@ impl UnpackedFs {
             return Ok(attr);
         }
         entered.settle().map_err(|e| failed(&e))?;
-        self.try_look_up(gate, &entered, (dir, name), wait, true)?.ok_or_else(FsError::not_found)
+        let found = self.try_look_up(gate, &entered, (dir, name), wait, true);
+        if !matches!(found, Ok(Some(_))) {
+            // Damage around it may have touched its names.
+            entered.confirm_outer().map_err(|e| failed(&e))?;
+        }
+        found?.ok_or_else(FsError::not_found)
     }
 
     /// As [`Self::look_up_member`]; `None` for what only the end of the pass can tell, unless that has come (`last`).
@@ -170,7 +175,10 @@ impl UnpackedFs {
         }
         let progress = entered.settle().map_err(|e| failed(&e))?;
         if archive.with_table(|table| table.node(dir).is_none()) {
-            return Err(FsError::not_found());
+            return match progress {
+                Progress::Failed(error) => Err(failed(&error)),
+                Progress::Done | Progress::Idle | Progress::Running => Err(FsError::not_found()),
+            };
         }
         if !archive.with_table(|table| table.is_dir(dir)) {
             return Err(FsError::NotDir);
@@ -195,7 +203,7 @@ impl UnpackedFs {
         match progress {
             // The names that are known were listed; an error at the end keeps anybody from taking them for all.
             Progress::Failed(error) => Err(failed(&error)),
-            Progress::Done | Progress::Idle | Progress::Running => Ok(()),
+            Progress::Done | Progress::Idle | Progress::Running => entered.confirm_outer().map_err(|e| failed(&e)),
         }
     }
 

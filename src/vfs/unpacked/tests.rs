@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use super::*;
 use crate::cache::CacheConfig;
 use crate::format::test_tar::{Header, put, put_entry};
+use crate::types::Classified;
 use crate::unpack::{Limits, MemoryNotes};
 use crate::vfs::{FsStats, Opened};
 
@@ -314,4 +315,35 @@ fn a_symbolic_link_is_answered_once_nothing_can_replace_it() {
         // The kernel cuts the target that it keeps to the size that it was told.
         assert_eq!(found.size, 11);
     });
+}
+
+#[test]
+fn damage_around_an_archive_ends_its_listing_in_an_error_and_makes_no_name_missing() {
+    let inner = tar(&[("a", b"one"), ("b", b"two")]);
+    let mut state = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    });
+    let noise: Vec<u8> = noise.take(1_000_000).collect();
+    let sound = gz(&tar(&[("inner.tar", &inner), ("z", &noise)]));
+    assert!(sound.len() as u64 > HELD, "{} bytes", sound.len());
+    let mut bad = sound.clone();
+    let crc = bad.len() - 8;
+    bad[crc] ^= 1;
+    for (packed, is_sound) in [(sound, true), (bad, false)] {
+        let mounted = Mounted::new(vec![("outer.tar.gz", packed)]);
+        let dir = mounted.find("outer.tar.gz/inner.tar").unwrap().ino;
+        mounted.below.let_go();
+        let mut names = Vec::new();
+        let end = mounted.fs.readdir(dir, 0, Wait::Allowed, &mut |entry| {
+            names.push(entry.name.to_vec());
+            true
+        });
+        assert_eq!((names, end.is_ok()), (vec![b"a".to_vec(), b"b".to_vec()], is_sound));
+        let missing = mounted.fs.lookup(dir, b"c", Wait::Allowed).unwrap_err();
+        assert_eq!(missing.class() == ErrorClass::NotFound, is_sound, "{missing}");
+    }
 }
