@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::{dump, exec, noise};
 use crate::{Backup, names, pipe, run};
@@ -107,7 +108,14 @@ fn damaged_and_cut_archives_show_what_is_before_the_damage_and_end_in_an_error()
         assert_eq!(error.raw_os_error(), Some(libc::EIO), "{name}");
         assert!(read.len() < plain.len());
         // The index at the end of an xz file tells the length; of the others it is not known.
-        let size = fs::metadata(backup.at(name)).map(|meta| meta.len());
+        // As long as it counts as open, which it does for a moment after it was closed, a file's size is provisional.
+        let ask = || fs::metadata(backup.at(name)).map(|meta| meta.len());
+        let start = Instant::now();
+        let mut size = ask();
+        while size.is_ok() && name != "bad.xz" && start.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(10));
+            size = ask();
+        }
         match size {
             Ok(len) => assert!(name == "bad.xz" && len == plain.len() as u64, "{name}"),
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EIO), "{name}"),
