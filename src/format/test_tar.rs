@@ -76,3 +76,15 @@ pub(crate) fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
     }
     [len.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
 }
+
+/// Bytes that do not compress, so that they stand in a packed file as they are; the same on every run.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(next).collect()
+}

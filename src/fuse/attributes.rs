@@ -24,21 +24,7 @@ pub(super) fn plus_attr(entry: &Entry<'_>) -> (FileAttr, Duration) {
 
 /// What stands in for attributes that cannot be told; the kernel does not use it, as it lives no time.
 fn type_only(ino: Ino, kind: NodeKind) -> FileAttr {
-    file_attr(&Attr {
-        ino,
-        kind,
-        perm: 0,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        size: 0,
-        blocks: 0,
-        mtime: 0,
-        rdev: (0, 0),
-        exact: false,
-        attr_ttl: Duration::ZERO,
-        entry_ttl: Duration::ZERO,
-    })
+    file_attr(&Attr::type_only(ino, kind))
 }
 
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {

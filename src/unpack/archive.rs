@@ -162,10 +162,8 @@ impl Archive {
         self.settle()?;
         let target = self.with_table(|table| links::inside(table, key).map(std::borrow::Cow::into_owned));
         if target.as_ref().is_some_and(|target| target.len() > table::TARGET) {
-            return Err(UnpackError::unsupported(
-                &self.path(key),
-                "a symbolic link with a target of more than 4095 bytes",
-            ));
+            let reason = format!("a symbolic link with a target of more than {} bytes", table::TARGET);
+            return Err(UnpackError::unsupported(&self.path(key), reason));
         }
         Ok(target)
     }

@@ -38,7 +38,7 @@ impl Idle {
         let mut held = lock(&self.held);
         held.retain(|h| (h.stream, h.slot) != (stream, slot));
         held.push_back(Held { stream, slot, bytes, keeper });
-        let mut sum = held.iter().map(|h| h.bytes).fold(0, u64::saturating_add);
+        let mut sum = sum(&held);
         let mut gone = Vec::new();
         while sum > self.most && held.len() > 1 {
             let Some(oldest) = held.pop_front() else { break };
@@ -65,8 +65,12 @@ impl Idle {
 
     /// Bytes that idle cursors hold; for tests and people.
     pub(super) fn bytes(&self) -> u64 {
-        lock(&self.held).iter().map(|h| h.bytes).fold(0, u64::saturating_add)
+        sum(&lock(&self.held))
     }
+}
+
+fn sum(held: &VecDeque<Held>) -> u64 {
+    held.iter().map(|h| h.bytes).fold(0, u64::saturating_add)
 }
 
 impl std::fmt::Debug for Idle {

@@ -10,7 +10,7 @@ use rawzip::{CompressionMethod, ReaderAt, ZipArchive, ZipFileHeaderRecord};
 use super::error::UnpackError;
 use super::limits::Limits;
 use super::source::Source;
-use super::table::{Data, Entry, Member};
+use super::table::{Data, Entry, Member, TARGET};
 use super::tar::Add;
 use crate::types::{EntryKind, EntryMeta};
 
@@ -18,8 +18,6 @@ use crate::types::{EntryKind, EntryMeta};
 const BUFFER: usize = 256 << 10;
 /// How far from the end the directory's end may be: its comment has at most 64 KiB.
 const SEARCH: u64 = 128 << 10;
-/// Longest target of a symbolic link.
-const LINK: u32 = 4095;
 /// Bytes of a member's local header without its names.
 const LOCAL: usize = 30;
 
@@ -105,9 +103,9 @@ fn tell(source: &dyn Source, record: &ZipFileHeaderRecord<'_>, add: Add<'_>) -> 
     };
     let (kind, data) = match data {
         _ if is_dir => (EntryKind::Dir, Data::Nothing),
-        Data::Packed { packed, size, .. } if is_link && (size > u64::from(LINK) || packed > 2 * u64::from(LINK)) => {
+        Data::Packed { packed, size, .. } if is_link && (size > TARGET as u64 || packed > 2 * TARGET as u64) => {
             let reason =
-                format!("a symbolic link with a target of {size} bytes in {packed}; no more than {LINK} can be");
+                format!("a symbolic link with a target of {size} bytes in {packed}; no more than {TARGET} can be");
             (EntryKind::File, Data::Refused(reason.into()))
         }
         Data::Packed { .. } if is_link => (EntryKind::Symlink(link_target(source, &data)?.into()), Data::Nothing),
@@ -137,10 +135,7 @@ fn link_target(source: &dyn Source, data: &Data) -> Result<Vec<u8>, UnpackError>
     let Data::Packed { header, packed, crc, deflated, .. } = data else { return Ok(Vec::new()) };
     let at = data_at(source, *header)?;
     let bytes = source.read_at(at, usize::try_from(*packed).unwrap_or(0))?;
-    let inflated = || {
-        miniz_oxide::inflate::decompress_to_vec_with_limit(&bytes, usize::try_from(LINK).unwrap_or(0))
-            .unwrap_or_default()
-    };
+    let inflated = || miniz_oxide::inflate::decompress_to_vec_with_limit(&bytes, TARGET).unwrap_or_default();
     let target = if *deflated { inflated() } else { bytes.clone() };
     if crc32fast::hash(&target) != *crc {
         return Err(UnpackError::damaged(&source.name(), *header, "the checksum of a symbolic link is wrong"));

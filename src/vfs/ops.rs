@@ -69,6 +69,27 @@ pub struct Attr {
     pub entry_ttl: Duration,
 }
 
+impl Attr {
+    /// What tells the number and the kind alone, and lives no time.
+    pub fn type_only(ino: Ino, kind: NodeKind) -> Self {
+        Self {
+            ino,
+            kind,
+            perm: 0,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            blocks: 0,
+            mtime: 0,
+            rdev: (0, 0),
+            exact: false,
+            attr_ttl: Duration::ZERO,
+            entry_ttl: Duration::ZERO,
+        }
+    }
+}
+
 /// One name in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirEntry<'a> {

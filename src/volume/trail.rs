@@ -153,27 +153,27 @@ impl Trail {
 
     /// Takes note that `range` of its volume was read; gives the blocks that were left behind by it.
     fn go_on(&mut self, id: VolumeId, range: ByteRange, once: bool) -> Vec<(VolumeId, Range<u32>)> {
-        let (trail, mut left) = (self, Vec::new());
-        trail.consumed = trail.consumed.saturating_add(range.len());
-        trail.total = trail.total.saturating_add(range.len());
-        trail.upto = trail.upto.max(range.end);
+        let mut left = Vec::new();
+        self.consumed = self.consumed.saturating_add(range.len());
+        self.total = self.total.saturating_add(range.len());
+        self.upto = self.upto.max(range.end);
         if !once {
-            trail.again.extend(blocks_of(range).filter(|&block| block >= trail.next));
+            self.again.extend(blocks_of(range).filter(|&block| block >= self.next));
         }
-        let total = trail.total;
-        while trail.before.front().is_some_and(|before| total.saturating_sub(before.at) >= BEHIND) {
-            let Some(Before { volume, next, again, .. }) = trail.before.pop_front() else { break };
+        let total = self.total;
+        while self.before.front().is_some_and(|before| total.saturating_sub(before.at) >= BEHIND) {
+            let Some(Before { volume, next, again, .. }) = self.before.pop_front() else { break };
             let id = VolumeId { set: id.set, number: volume };
             left.extend(without(next..u32::MAX, &again).map(|blocks| (id, blocks)));
         }
-        if !trail.is_dense() {
+        if !self.is_dense() {
             return left;
         }
-        let end = block_of(trail.upto.saturating_sub(BEHIND) / BLOCK as u64);
-        if end > trail.next {
-            left.extend(without(trail.next..end, &trail.again).map(|blocks| (id, blocks)));
-            trail.next = end;
-            trail.again = trail.again.split_off(&end);
+        let end = block_of(self.upto.saturating_sub(BEHIND) / BLOCK as u64);
+        if end > self.next {
+            left.extend(without(self.next..end, &self.again).map(|blocks| (id, blocks)));
+            self.next = end;
+            self.again = self.again.split_off(&end);
         }
         left
     }

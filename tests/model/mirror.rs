@@ -1,7 +1,6 @@
 //! A file system that answers from the oracle's own trees, with one lie: proof that the checks find what is wrong.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use dupfs::types::ErrorClass;
 use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
@@ -161,21 +160,7 @@ impl FileSystem for Mirror<'_> {
     }
 
     fn getattr(&self, ino: Ino, _: Wait) -> Result<Attr, FsError> {
-        let mut attr = Attr {
-            ino,
-            kind: NodeKind::Dir,
-            perm: 0o555,
-            nlink: 2,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            blocks: 0,
-            mtime: 0,
-            rdev: (0, 0),
-            exact: true,
-            attr_ttl: Duration::ZERO,
-            entry_ttl: Duration::ZERO,
-        };
+        let mut attr = Attr { perm: 0o555, nlink: 2, exact: true, ..Attr::type_only(ino, NodeKind::Dir) };
         if self.place(ino) == Place::Latest {
             attr.kind = NodeKind::Symlink;
         }

@@ -6,21 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::tests::{find, unpacker};
 use super::*;
-use crate::format::test_tar::put_entry;
+use crate::format::test_tar::{noise, put_entry};
 use crate::types::Classified;
 use crate::unpack::{Bytes, Limits};
-
-/// Bytes that do not compress, so that they stand in the packed file as they are.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 88_172_645_463_325_252_u64;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..len).map(next).collect()
-}
 
 /// An xz file with blocks of `block` bytes each.
 fn xz(bytes: &[u8], block: usize) -> Vec<u8> {

@@ -82,29 +82,12 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::super::ops::{Attr, NodeKind};
     use super::*;
     use crate::unpack::{Container, Kind};
 
     fn candidate() -> Candidate {
-        let attr = Attr {
-            ino: 1,
-            kind: NodeKind::File,
-            perm: 0o644,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            blocks: 0,
-            mtime: 0,
-            rdev: (0, 0),
-            exact: true,
-            attr_ttl: Duration::ZERO,
-            entry_ttl: Duration::ZERO,
-        };
-        Candidate::of(Kind::Archive(Container::Zip), b"a.zip", None, attr)
+        Candidate::of(Kind::Archive(Container::Zip), b"a.zip", None, Attr::type_only(1, NodeKind::File))
     }
 
     fn count(candidates: &Candidates) -> usize {

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::*;
 use crate::cache::CacheConfig;
-use crate::format::test_tar::{Header, put, put_entry};
+use crate::format::test_tar::{Header, noise, put, put_entry};
 use crate::types::Classified;
 use crate::unpack::{Limits, MemoryNotes};
 use crate::vfs::{FsStats, Opened};
@@ -320,15 +320,7 @@ fn a_symbolic_link_is_answered_once_nothing_can_replace_it() {
 #[test]
 fn damage_around_an_archive_ends_its_listing_in_an_error_and_makes_no_name_missing() {
     let inner = tar(&[("a", b"one"), ("b", b"two")]);
-    let mut state = 1_u64;
-    let noise = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    });
-    let noise: Vec<u8> = noise.take(1_000_000).collect();
-    let sound = gz(&tar(&[("inner.tar", &inner), ("z", &noise)]));
+    let sound = gz(&tar(&[("inner.tar", &inner), ("z", &noise(1_000_000))]));
     assert!(sound.len() as u64 > HELD, "{} bytes", sound.len());
     let mut bad = sound.clone();
     let crc = bad.len() - 8;
