@@ -141,6 +141,29 @@ fn path(name: &[u8]) -> Path {
 }
 
 #[test]
+fn a_damaged_object_without_a_hash_is_not_fetched_to_its_end() {
+    let healthy = repository();
+    let set = &healthy.sets[0];
+    let signatures = healthy.objects.keys().find(|name| name.contains("full-signatures")).unwrap();
+    for damaged in [signatures, &set.manifest] {
+        let mut repository = repository();
+        // Long enough that its end is beyond what is read ahead.
+        repository.objects.insert(damaged.clone(), Arc::new(vec![0xff; 40 << 20]));
+        let counted = Counted::new(repository);
+        if let Ok(fs) = subject::open(counted.store.clone(), &counted.repository, MEMORY) {
+            let top = [b"snapshots".to_vec(), set.snapshot().into_bytes(), b"a".to_vec()];
+            let ino =
+                top.iter().try_fold(ROOT_INO, |parent, name| fs.lookup(parent, name, Wait::Allowed).map(|a| a.ino));
+            let opened = ino.and_then(|ino| fs.open(ino, Wait::Allowed));
+            assert_eq!(opened.is_err(), damaged == &set.manifest, "{damaged}");
+        }
+        let counts = counted.store.take_counts();
+        let count = counts[damaged];
+        assert!(count.opens > 0 && count.bytes < 8 << 20, "{damaged}: {} bytes fetched of 40 MiB", count.bytes);
+    }
+}
+
+#[test]
 fn opening_fetches_manifests_at_most() {
     let counted = Counted::new(repository());
     let fs = counted.open();
