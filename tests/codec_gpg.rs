@@ -312,6 +312,43 @@ fn the_user_is_asked_until_a_passphrase_fits_and_not_for_the_next_object() {
 }
 
 #[test]
+fn content_that_is_not_what_the_name_says_is_damage() {
+    let (home, plain) = (Home::new(), payload(1_000));
+    let binary = home.symmetric(PASSPHRASE, &FAST, &plain);
+    let armoured = home.symmetric(PASSPHRASE, &[&FAST[..], &["--armor"]].concat(), &plain);
+    let gzip = {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut out, &plain).unwrap();
+        out.finish().unwrap()
+    };
+    let literal = [&[0xcb, 0x07][..], b"b\0\0\0\0\0x"].concat();
+    let contents: [(&str, &[u8], &[&str]); 7] = [
+        ("binary", &binary, &[".gpg", ".g", ""]),
+        ("armoured", &armoured, &[".gpg", ".g", ""]),
+        ("gzip", &gzip, &[".gz", ".z", ""]),
+        ("plain", b"Hostname vm\n", &[""]),
+        ("zeros", &[0; 10_240], &[""]),
+        ("literal packet", &literal, &[]),
+        ("neither", b"\x01\x02\x03", &[]),
+    ];
+    let decoder = decoder(&[], &[PASSPHRASE]);
+    for kind in ["manifest", "sigtar", "vol1.difftar", "m", "st", "1.dt"] {
+        for suffix in ["", ".gpg", ".g", ".GPG", ".gz", ".z", ".Gz"] {
+            let object = format!("duplicity-full.20261122T122614Z.{kind}{suffix}");
+            for (what, bytes, names) in contents {
+                match decode(&decoder, &object, bytes) {
+                    Ok(_) => assert!(names.contains(&&*suffix.to_ascii_lowercase()), "{what} passes as {object}"),
+                    Err(error) => {
+                        assert_eq!(error.class(), ErrorClass::Corrupt, "{error}");
+                        assert!(!names.contains(&&*suffix.to_ascii_lowercase()), "{what} as {object}: {error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn other_forms_are_refused_by_name() {
     let decoder = decoder(&["rsa.secret.asc"], &[PASSPHRASE]);
     let refused = |object: &str, bytes: &[u8], class: ErrorClass, words: &str| {
@@ -326,10 +363,11 @@ fn other_forms_are_refused_by_name() {
     refused("x.gpg", b"Hostname vm\n", ErrorClass::Corrupt, "does not begin as an encrypted file");
     refused("x.gz", b"Hostname vm\n", ErrorClass::Corrupt, "does not begin as a gzip file");
     refused("x.manifest", b"\x01\x02", ErrorClass::Corrupt, "like nothing");
+    refused("x.gpg", b"\x30\x82\x06\x09", ErrorClass::Corrupt, "does not begin as an encrypted file");
     refused("x.gpg", b"\xd2\x05\x02\x09\x02\x10\x00", ErrorClass::Unsupported, "version 2");
     let home = Home::new();
     let signed_only = home.import("rsa.secret.asc").gpg(&["-s", "-u", "dupfs rsa"], b"x");
-    refused("x.gpg", &signed_only, ErrorClass::Unsupported, "not encrypted");
+    refused("x.gpg", &signed_only, ErrorClass::Corrupt, "not encrypted");
     assert_eq!(decode(&decoder, "x.difftar", b"").unwrap(), b"");
     assert_eq!(decode(&decoder, "x.manifest", b"Hostname vm\n").unwrap(), b"Hostname vm\n");
     assert_eq!(decode(&decoder, "x.difftar", &[0; 10_240]).unwrap(), [0; 10_240]);

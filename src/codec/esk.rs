@@ -111,7 +111,7 @@ impl Preamble {
 /// returned body continues at the ciphertext's first byte.
 ///
 /// # Errors
-/// Damage, refusal of what is not encrypted or of unknown forms, and what `source` gives.
+/// Damage (a message that is not encrypted included), refusal of unknown forms, and what `source` gives.
 pub(super) fn read_preamble<'a>(ctx: &Ctx, mut source: Source<'a>) -> io::Result<(Preamble, Body<Source<'a>>)> {
     let mut esks = Vec::new();
     loop {
@@ -130,7 +130,7 @@ pub(super) fn read_preamble<'a>(ctx: &Ctx, mut source: Source<'a>) -> io::Result
             }
             tag::SEIPD | tag::SED | tag::OCB => return read_bulk(ctx, source, header, esks),
             tag::COMPRESSED | tag::LITERAL | tag::ONE_PASS | tag::SIGNATURE => {
-                return Err(ctx.unsupported("an OpenPGP message that is not encrypted", "").into_io());
+                return Err(ctx.damaged("it is an OpenPGP message that is not encrypted"));
             }
             other => return Err(ctx.damaged(format!("OpenPGP packet {other} where encrypted data must be"))),
         }

@@ -1,4 +1,4 @@
-//! Rank 2: from stored bytes to plaintext: gzip and OpenPGP as readers over readers, chosen by content.
+//! Rank 2: from stored bytes to plaintext: gzip and OpenPGP as readers over readers, chosen by the object's name and checked by content.
 //!
 //! Every layer ends cleanly only after its own end was verified and the layer beneath ended too, so that the end of the
 //! plaintext says that the object was read to its last byte and found right.
@@ -36,6 +36,7 @@ pub use keys::{Ask, KeyOptions, Keys};
 pub use secret::Secret;
 pub use signer::Signer;
 
+use crate::format::name::Suffix;
 use cfb::CfbReader;
 use esk::{Bulk, read_preamble};
 use message::Message;
@@ -70,7 +71,7 @@ pub struct Decoder {
     warned: Mutex<HashSet<Arc<str>>>,
 }
 
-/// What stored bytes are.
+/// The form of stored bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Plain,
@@ -80,7 +81,7 @@ enum Form {
     Cms,
 }
 
-/// Bytes looked at to tell the form.
+/// Bytes at the start of an object by which its form is checked.
 const SNIFF: usize = 32;
 /// Bytes of an OpenPGP object kept for gpg, which wants its first chunk (8 kB) complete.
 const HEAD: usize = 20 << 10;
@@ -91,8 +92,8 @@ impl Decoder {
         Self { keys, options, warned: Mutex::default() }
     }
 
-    /// The plaintext of the stored bytes `input` of `object` (its file name: named in errors; its suffix decides where the
-    /// content cannot, see [`CodecError::Damaged`] for an empty `.gz`).
+    /// The plaintext of the stored bytes `input` of `object`, its file name. Its suffix is binding: content of another form
+    /// is [`CodecError::Damaged`].
     ///
     /// The reader yields plaintext as it streams. It returns `Ok(0)` only after the integrity code, checksum and required
     /// signature were verified and `input` was read to its own end; until then what it gave is not verified (except packet
@@ -138,7 +139,7 @@ impl Decoder {
     ) -> io::Result<Box<dyn Read + Send + 'a>> {
         let mut source = source::input(ctx, input);
         let start = source::take(&mut source, SNIFF)?;
-        let form = sniff(ctx, &start)?;
+        let form = form_of(ctx, &start)?;
         let source = source::prefixed(start, source);
         if let (Form::Plain | Form::Gzip, Some(signer)) = (form, &self.options.require_signer) {
             return Err(signer.refuse(ctx, "it is not signed").into_io());
@@ -187,25 +188,35 @@ impl Decoder {
     }
 }
 
-/// Tells what the object is by its first bytes (FORMAT.md section 1). What has none of the known beginnings is plain: a tar
-/// archive (a name, or zeros when it is empty) or a manifest. Where the name promises gzip or encryption, plain content
-/// is damage.
-fn sniff(ctx: &Ctx, start: &[u8]) -> io::Result<Form> {
-    let suffix = ctx.object.rsplit('.').next().unwrap_or("");
-    let form = match start {
-        _ if suffix == "p7m" => Form::Cms,
-        [0x1f, 0x8b, ..] => Form::Gzip,
+/// Returns the form of the object, by its name and its first bytes `start` (FORMAT.md section 1).
+///
+/// The name is binding, as whoever can write to the store can replace an object without having a key: an object named as
+/// encrypted is an OpenPGP message, armoured or not, and one named as compressed is gzip. Only a name without a suffix
+/// leaves the choice to the content, because duplicity before 0.7.06 stored gzip under such names; what has none of the
+/// known beginnings is then plain: a tar archive (a name, or zeros when it is empty) or a manifest.
+///
+/// # Errors
+/// Damage, where the content is not what the name says or nothing that duplicity writes.
+fn form_of(ctx: &Ctx, start: &[u8]) -> io::Result<Form> {
+    let content = match start {
+        [0x1f, 0x8b, ..] => Some(Form::Gzip),
         // A sequence of indefinite length, or of one given in up to four bytes.
-        [0x30, 0x80..=0x84, ..] => Form::Cms,
-        [0x80..=0xff, ..] => Form::OpenPgp,
-        _ if start.starts_with(armor::BEGIN_MESSAGE) => Form::Armor,
-        [] | [0 | b' '..=b'~', ..] => Form::Plain,
-        _ => return Err(ctx.damaged("begins like nothing that duplicity writes")),
+        [0x30, 0x80..=0x84, ..] => Some(Form::Cms),
+        [0x80..=0xff, ..] => Some(Form::OpenPgp),
+        _ if start.starts_with(armor::BEGIN_MESSAGE) => Some(Form::Armor),
+        [] | [0 | b' '..=b'~', ..] => Some(Form::Plain),
+        _ => None,
     };
-    match (form, suffix) {
-        (Form::Plain, "gpg" | "g" | "gz" | "z") if start.is_empty() => Err(ctx.damaged("it is empty")),
-        (Form::Plain, "gpg" | "g") => Err(ctx.damaged("it does not begin as an encrypted file does")),
-        (Form::Plain, "gz" | "z") => Err(ctx.damaged("it does not begin as a gzip file does")),
-        _ => Ok(form),
+    match (Suffix::of(&ctx.object), content) {
+        (Suffix::Cms, _) => Ok(Form::Cms),
+        (Suffix::OpenPgp | Suffix::Gzip, _) if start.is_empty() => Err(ctx.damaged("it is empty")),
+        (Suffix::OpenPgp, Some(form @ (Form::OpenPgp | Form::Armor))) => Ok(form),
+        (Suffix::OpenPgp, _) => {
+            Err(ctx.damaged("it is named as encrypted, but it does not begin as an encrypted file does"))
+        }
+        (Suffix::Gzip, Some(Form::Gzip)) => Ok(Form::Gzip),
+        (Suffix::Gzip, _) => Err(ctx.damaged("it is named as compressed, but it does not begin as a gzip file does")),
+        (Suffix::None, Some(form)) => Ok(form),
+        (Suffix::None, None) => Err(ctx.damaged("it begins like nothing that duplicity writes")),
     }
 }

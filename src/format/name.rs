@@ -23,7 +23,8 @@ pub struct FileName {
     pub kind: NameKind,
     /// What precedes duplicity's own name (`--file-prefix` and the prefix of the kind); may hold `/`; mostly empty.
     pub prefix: String,
-    /// What the name says of the encoding. The content decides (FORMAT.md 1).
+    /// The encoding that the name announces. The content must agree with it; without a suffix the content decides
+    /// (FORMAT.md 1).
     pub suffix: Suffix,
     /// Whether it is a long or a short name.
     pub style: Style,
@@ -87,6 +88,24 @@ pub enum Suffix {
     OpenPgp,
     /// `.p7m`, written by gpgsm; not read by dupfs.
     Cms,
+}
+
+impl Suffix {
+    /// The suffix at the end of `name`, in either case: some stores fold it.
+    pub fn of(name: &str) -> Self {
+        let last = name.rsplit_once('.').map_or("", |(_, last)| last);
+        match &*last.to_ascii_lowercase() {
+            "gz" | "z" => Self::Gzip,
+            "gpg" | "g" => Self::OpenPgp,
+            "p7m" => Self::Cms,
+            _ => Self::None,
+        }
+    }
+
+    /// Returns true if an object with this suffix is encrypted.
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, Self::OpenPgp | Self::Cms)
+    }
 }
 
 /// How a name is written.
@@ -284,11 +303,6 @@ fn parse_digits(digits: &str, radix: u32) -> Option<u64> {
 }
 
 fn parse_suffix(text: &str) -> Option<Suffix> {
-    match text {
-        "" => Some(Suffix::None),
-        ".gz" | ".z" => Some(Suffix::Gzip),
-        ".gpg" | ".g" => Some(Suffix::OpenPgp),
-        ".p7m" => Some(Suffix::Cms),
-        _ => None,
-    }
+    let known = |suffix: &Suffix| *suffix != Suffix::None && text.strip_prefix('.').is_some_and(|s| !s.contains('.'));
+    if text.is_empty() { Some(Suffix::None) } else { Some(Suffix::of(text)).filter(known) }
 }

@@ -13,6 +13,7 @@ use super::pass;
 use crate::codec::Decoder;
 use crate::collection::{BackupSet, Collection, PrefixOptions};
 use crate::format::manifest::Manifest;
+use crate::format::name::Suffix;
 use crate::storage::sync::lock;
 use crate::storage::{LocalStore, ObjectInfo, ObjectStore};
 use crate::types::{ByteRange, SetIndex, escape_bytes};
@@ -79,7 +80,7 @@ impl ArchiveDir {
             read = Some(Manifest::read(plain).map_err(|e| VolumeError::from_format(&copy.name, &e))?);
             Ok(())
         });
-        let same_size = is_encrypted(original) || original.size == copy.size;
+        let same_size = Suffix::of(&original.name).is_encrypted() || original.size == copy.size;
         let is_whole = |m: &Manifest| {
             let listed = set.volumes.keys().all(|&n| m.volume(n).is_some());
             listed && m.problems.is_empty() && m.volumes.iter().all(|v| v.hash.is_some())
@@ -136,11 +137,11 @@ impl ArchiveDir {
 
     /// Whether what is known without reading either as a whole tells them apart.
     fn agree(&self, copy: &ObjectInfo, original: &ObjectInfo, store: &dyn ObjectStore) -> bool {
-        if is_encrypted(original) {
+        if Suffix::of(&original.name).is_encrypted() {
             return true;
         }
         let Some(own) = trailer(&*self.store, copy) else { return false };
-        if is_gzip(original) {
+        if is_gzip(&original.name) {
             return trailer(store, original) == Some(own);
         }
         let [_, _, _, _, len @ ..] = own;
@@ -168,19 +169,13 @@ impl ArchiveDir {
     }
 }
 
-/// Whether the object is encrypted, by its name.
-fn is_encrypted(object: &ObjectInfo) -> bool {
-    [".gpg", ".g", ".p7m"].iter().any(|suffix| object.name.ends_with(suffix))
-}
-
-/// Whether the object is a gzip file, by its name.
-fn is_gzip(object: &ObjectInfo) -> bool {
-    [".gz", ".z"].iter().any(|suffix| object.name.ends_with(suffix))
+fn is_gzip(name: &str) -> bool {
+    Suffix::of(name) == Suffix::Gzip
 }
 
 /// The last bytes of a gzip file.
 fn trailer(store: &dyn ObjectStore, object: &ObjectInfo) -> Option<[u8; GZIP_TRAILER]> {
-    let start = object.size.checked_sub(GZIP_TRAILER as u64).filter(|_| is_gzip(object))?;
+    let start = object.size.checked_sub(GZIP_TRAILER as u64).filter(|_| is_gzip(&object.name))?;
     let mut bytes = [0; GZIP_TRAILER];
     let mut input = store.open(object, ByteRange { start, end: object.size }).ok()?;
     input.read_exact(&mut bytes).ok().map(|()| bytes)

@@ -11,6 +11,7 @@ mod support;
 mod archive;
 mod check;
 mod commands;
+mod forged;
 mod index;
 mod keys;
 mod matrix;
