@@ -7,9 +7,9 @@
 mod codec_support;
 
 use codec_support::{Home, decode, decode_partly, decoder, key, payload, sample, tolerant};
-use dupfs::codec::{Decoder, class_of};
-use dupfs::storage::StorageError;
-use dupfs::types::ErrorClass;
+use dupfs_base::ErrorKind;
+use dupfs_read::codec::{Decoder, error_kind};
+use dupfs_read::storage::StorageError;
 use std::io::{self, Read, Write};
 
 const PASSPHRASE: &str = "fixture passphrase";
@@ -150,7 +150,7 @@ fn gzip_members_follow_one_another_and_may_be_padded_with_zeros() {
 
 #[test]
 fn a_failing_store_keeps_its_class_and_never_looks_like_an_end() {
-    struct Failing(Vec<u8>, ErrorClass);
+    struct Failing(Vec<u8>, ErrorKind);
     impl Read for Failing {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
             if self.0.is_empty() {
@@ -165,12 +165,12 @@ fn a_failing_store_keeps_its_class_and_never_looks_like_an_end() {
     let (home, plain) = (Home::new(), payload(200_000));
     let stored = home.symmetric(PASSPHRASE, &FAST, &plain);
     let decoder = decoder(&[], &[PASSPHRASE]);
-    for (at, class) in [(0, ErrorClass::Denied), (30_000, ErrorClass::Timeout), (stored.len(), ErrorClass::Cold)] {
-        let error = match decoder.open("vol1.gpg", Box::new(Failing(stored[..at].to_vec(), class))) {
+    for (at, kind) in [(0, ErrorKind::Denied), (30_000, ErrorKind::Timeout), (stored.len(), ErrorKind::Archived)] {
+        let error = match decoder.open("vol1.gpg", Box::new(Failing(stored[..at].to_vec(), kind))) {
             Ok(mut reader) => reader.read_to_end(&mut Vec::new()).unwrap_err(),
             Err(error) => error.into_io(),
         };
-        assert_eq!(class_of(&error), class);
+        assert_eq!(error_kind(&error), kind);
         assert!(error.to_string().contains("the network is down"), "{error}");
     }
 }

@@ -9,8 +9,8 @@ mod codec_support;
 use codec_support::{
     Home, KEY_PASSPHRASE, decode, decode_partly, decoder, fixtures, key, options, payload, sample, tolerant,
 };
-use dupfs::codec::{CodecError, DecodeOptions, Decoder, Keys, Secret, Signer};
-use dupfs::types::{Classified, ErrorClass};
+use dupfs_base::{ErrorKind, HasKind};
+use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, Keys, Secret, Signer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -124,7 +124,7 @@ fn a_message_to_keys_and_a_passphrase_opens_with_either() {
     assert!(decode(&decoder(&[], &["no", PASSPHRASE]), "x.gpg", &stored).unwrap() == plain);
     assert!(decode(&decoder(&["elgamal.secret.asc"], &[PASSPHRASE]), "x.gpg", &stored).unwrap() == plain);
     let error = decode(&decoder(&["elgamal.secret.asc"], &["no"]), "x.gpg", &stored).unwrap_err();
-    assert_eq!(error.class(), ErrorClass::KeyMissing);
+    assert_eq!(error.kind(), ErrorKind::KeyMissing);
     assert!(error.to_string().contains("B54B6D31383DE26B") && error.to_string().contains("passphrase"), "{error}");
 }
 
@@ -161,13 +161,13 @@ fn key_files_that_are_none_are_refused_with_a_remedy() {
         Keys::load(keys).unwrap_err()
     };
     let error = load(key("rsa.public.asc"));
-    assert_eq!(error.class(), ErrorClass::KeyMissing);
+    assert_eq!(error.kind(), ErrorKind::KeyMissing);
     assert!(error.to_string().contains("--export-secret-keys"), "{error}");
-    assert_eq!(load(key("none.asc")).class(), ErrorClass::Invalid);
+    assert_eq!(load(key("none.asc")).kind(), ErrorKind::Invalid);
     assert!(load(fixtures().join("codec/plain.manifest")).to_string().contains("holds no secret key"));
     let cut = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(cut.path(), &std::fs::read(key("rsa.secret.asc")).unwrap()[..2000]).unwrap();
-    assert_eq!(load(cut.path().into()).class(), ErrorClass::Invalid);
+    assert_eq!(load(cut.path().into()).kind(), ErrorKind::Invalid);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn signed_messages_are_read_and_a_required_signature_is_enforced() {
     for (signer, stored) in [(&dsa, &by_rsa), (&rsa, &by_dsa), (&ecdsa, &symmetric), (&rsa, &unsigned)] {
         let error = decode(&require(signer), "x.gpg", stored).unwrap_err();
         assert!(matches!(error, CodecError::NotSigned { .. }), "{error}");
-        assert_eq!(error.class(), ErrorClass::Corrupt);
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
     let error = decode(&require(&rsa), "x.manifest", b"Hostname vm\n").unwrap_err();
     assert!(error.to_string().contains("it is not signed"), "{error}");
@@ -248,11 +248,11 @@ fn without_an_integrity_code_only_on_request() {
         let stored = sample(name);
         let error = decode(&decoder(&["rsa.secret.asc"], &[PASSPHRASE]), name, &stored).unwrap_err();
         assert!(error.to_string().contains("--allow-unauthenticated"), "{error}");
-        assert_eq!(error.class(), ErrorClass::Unsupported);
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
         let out = decode(&tolerant(&["rsa.secret.asc"], &["no", PASSPHRASE]), name, &stored);
         assert!(out.unwrap_or_else(|e| panic!("{name}: {e}")) == text.as_bytes(), "{name}");
         let error = decode(&tolerant(&["elgamal.secret.asc"], &["no"]), name, &stored).unwrap_err();
-        assert_eq!(error.class(), ErrorClass::KeyMissing, "{error}");
+        assert_eq!(error.kind(), ErrorKind::KeyMissing, "{error}");
     }
 }
 
@@ -261,7 +261,7 @@ fn what_cannot_be_opened_says_which_key_or_passphrase_is_missing() {
     let (home, plain) = (Home::new(), payload(1_000));
     let to_two = encrypt(&home, &[], &["rsa", "elgamal"], &plain);
     let error = decode(&decoder(&["nistp384.secret.asc"], &["x"]), "vol1.gpg", &to_two).unwrap_err();
-    assert_eq!(error.class(), ErrorClass::KeyMissing);
+    assert_eq!(error.kind(), ErrorKind::KeyMissing);
     assert_eq!(
         error.to_string(),
         "vol1.gpg: encrypted to keys 0xB54B6D31383DE26B, 0xFE53DB66EF484C5F, none of which is at hand; \
@@ -269,7 +269,7 @@ fn what_cannot_be_opened_says_which_key_or_passphrase_is_missing() {
     );
     let to_locked = encrypt(&home, &[], &["cv25519"], &plain);
     let error = decode(&decoder(&["cv25519.secret.asc"], &["x"]), "vol1.gpg", &to_locked).unwrap_err();
-    assert_eq!(error.class(), ErrorClass::KeyMissing);
+    assert_eq!(error.kind(), ErrorKind::KeyMissing);
     assert!(error.to_string().contains("the secret key 0xC38334C677230DC2 has another passphrase"), "{error}");
     let symmetric = home.symmetric(PASSPHRASE, &FAST, &plain);
     for (passphrases, words) in [
@@ -278,7 +278,7 @@ fn what_cannot_be_opened_says_which_key_or_passphrase_is_missing() {
         (&["x", "y"], "none of the 2 passphrases"),
     ] {
         let error = decode(&decoder(&["rsa.secret.asc"], passphrases), "vol1.gpg", &symmetric).unwrap_err();
-        assert_eq!(error.class(), ErrorClass::KeyMissing);
+        assert_eq!(error.kind(), ErrorKind::KeyMissing);
         assert!(error.to_string().contains(words), "{error}");
     }
 }
@@ -306,7 +306,7 @@ fn the_user_is_asked_until_a_passphrase_fits_and_not_for_the_next_object() {
     }
     let other = home.symmetric("one more", &FAST, &plain);
     for _ in 0..2 {
-        assert_eq!(decode(&decoder, "vol.gpg", &other).unwrap_err().class(), ErrorClass::KeyMissing);
+        assert_eq!(decode(&decoder, "vol.gpg", &other).unwrap_err().kind(), ErrorKind::KeyMissing);
         assert_eq!(asked.load(Ordering::Relaxed), 4, "nobody is asked again after giving up");
     }
 }
@@ -339,7 +339,7 @@ fn content_that_is_not_what_the_name_says_is_damage() {
                 match decode(&decoder, &object, bytes) {
                     Ok(_) => assert!(names.contains(&&*suffix.to_ascii_lowercase()), "{what} passes as {object}"),
                     Err(error) => {
-                        assert_eq!(error.class(), ErrorClass::Corrupt, "{error}");
+                        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
                         assert!(!names.contains(&&*suffix.to_ascii_lowercase()), "{what} as {object}: {error}");
                     }
                 }
@@ -351,23 +351,23 @@ fn content_that_is_not_what_the_name_says_is_damage() {
 #[test]
 fn other_forms_are_refused_by_name() {
     let decoder = decoder(&["rsa.secret.asc"], &[PASSPHRASE]);
-    let refused = |object: &str, bytes: &[u8], class: ErrorClass, words: &str| {
+    let refused = |object: &str, bytes: &[u8], kind: ErrorKind, words: &str| {
         let error = decode(&decoder, object, bytes).unwrap_err();
-        assert_eq!(error.class(), class, "{error}");
+        assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(words), "{error}");
     };
-    refused("x.difftar.p7m", b"\x30\x80\x06\x09", ErrorClass::Unsupported, "CMS");
-    refused("x.difftar", b"\x30\x82\x06\x09", ErrorClass::Unsupported, "CMS");
-    refused("x.gpg", b"", ErrorClass::Corrupt, "empty");
-    refused("x.sigtar.gz", b"", ErrorClass::Corrupt, "empty");
-    refused("x.gpg", b"Hostname vm\n", ErrorClass::Corrupt, "does not begin as an encrypted file");
-    refused("x.gz", b"Hostname vm\n", ErrorClass::Corrupt, "does not begin as a gzip file");
-    refused("x.manifest", b"\x01\x02", ErrorClass::Corrupt, "like nothing");
-    refused("x.gpg", b"\x30\x82\x06\x09", ErrorClass::Corrupt, "does not begin as an encrypted file");
-    refused("x.gpg", b"\xd2\x05\x02\x09\x02\x10\x00", ErrorClass::Unsupported, "version 2");
+    refused("x.difftar.p7m", b"\x30\x80\x06\x09", ErrorKind::Unsupported, "CMS");
+    refused("x.difftar", b"\x30\x82\x06\x09", ErrorKind::Unsupported, "CMS");
+    refused("x.gpg", b"", ErrorKind::Corrupt, "empty");
+    refused("x.sigtar.gz", b"", ErrorKind::Corrupt, "empty");
+    refused("x.gpg", b"Hostname vm\n", ErrorKind::Corrupt, "does not begin as an encrypted file");
+    refused("x.gz", b"Hostname vm\n", ErrorKind::Corrupt, "does not begin as a gzip file");
+    refused("x.manifest", b"\x01\x02", ErrorKind::Corrupt, "like nothing");
+    refused("x.gpg", b"\x30\x82\x06\x09", ErrorKind::Corrupt, "does not begin as an encrypted file");
+    refused("x.gpg", b"\xd2\x05\x02\x09\x02\x10\x00", ErrorKind::Unsupported, "version 2");
     let home = Home::new();
     let signed_only = home.import("rsa.secret.asc").gpg(&["-s", "-u", "dupfs rsa"], b"x");
-    refused("x.gpg", &signed_only, ErrorClass::Corrupt, "not encrypted");
+    refused("x.gpg", &signed_only, ErrorKind::Corrupt, "not encrypted");
     assert_eq!(decode(&decoder, "x.difftar", b"").unwrap(), b"");
     assert_eq!(decode(&decoder, "x.manifest", b"Hostname vm\n").unwrap(), b"Hostname vm\n");
     assert_eq!(decode(&decoder, "x.difftar", &[0; 10_240]).unwrap(), [0; 10_240]);

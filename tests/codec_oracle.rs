@@ -6,8 +6,8 @@
 mod codec_support;
 
 use codec_support::{Home, KEY_PASSPHRASE, decode, options, payload};
-use dupfs::codec::{CodecError, DecodeOptions, Decoder, GpgOptions, KeyOptions, Keys};
-use dupfs::types::{Classified, ErrorClass};
+use dupfs_base::{ErrorKind, HasKind};
+use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, GpgOptions, KeyOptions, Keys};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -79,12 +79,12 @@ fn gpgs_refusal_is_passed_on_with_the_key_ids() {
     home.import("cv25519.secret.asc").import("rsa.public.asc");
     let to_rsa = home.gpg(&["-r", "dupfs rsa", "-e"], &plain);
     let error = decode(&by_gpg(&home, &[]), "vol1.gpg", &to_rsa).unwrap_err();
-    assert_eq!(error.class(), ErrorClass::KeyMissing);
+    assert_eq!(error.kind(), ErrorKind::KeyMissing);
     assert!(error.to_string().contains("0xB54B6D31383DE26B"), "{error}");
     assert!(error.to_string().contains("(gpg: No secret key)"), "{error}");
     let to_locked = home.gpg(&["-r", "dupfs cv25519", "-e"], &plain);
     let error = decode(&by_gpg(&home, &["wrong"]), "vol1.gpg", &to_locked).unwrap_err();
-    assert_eq!(error.class(), ErrorClass::KeyMissing);
+    assert_eq!(error.kind(), ErrorKind::KeyMissing);
     assert!(error.to_string().contains("Bad passphrase"), "{error}");
 }
 
@@ -122,7 +122,7 @@ fn a_gpg_that_does_not_answer_is_given_up_at_the_deadline() {
     for _ in 0..3 {
         let error = decode(&decoder, "vol1.gpg", &object).unwrap_err();
         assert!(matches!(error, CodecError::GpgTimeout { .. }), "{error}");
-        assert_eq!(error.class(), ErrorClass::Timeout);
+        assert_eq!(error.kind(), ErrorKind::Timeout);
     }
     assert!(started.elapsed() < Duration::from_secs(5), "the refusal is remembered for a while");
 }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use dupfs::collection::{Collection, CollectionError, PrefixOptions};
-use dupfs::storage::ObjectInfo;
-use dupfs::types::{BackupTime, SetIndex};
+use dupfs_format::collection::{Collection, CollectionError, PrefixOptions};
+use dupfs_format::{BackupTime, SetIndex};
+use dupfs_read::storage::ObjectInfo;
 use serde::{Deserialize, Serialize};
 
 /// Start (none for a full set) and time.
@@ -192,7 +192,7 @@ fn ask_duplicity(cases: &[Case]) -> Vec<Verdict> {
 }
 
 fn listing(names: &[String]) -> Vec<ObjectInfo> {
-    let object = |name: &String| ObjectInfo { name: name.as_str().into(), size: 1, version: "".into(), cold: None };
+    let object = |name: &String| ObjectInfo { name: name.as_str().into(), size: 1, version: "".into(), archived: None };
     names.iter().map(object).collect()
 }
 

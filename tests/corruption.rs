@@ -16,9 +16,9 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use dupfs::cli::repo::{RepositoryOptions, open_file_system};
-use dupfs::codec::{KeyOptions, Secret};
-use dupfs::storage::MemoryStore;
 use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, Wait};
+use dupfs_read::codec::{KeyOptions, Secret};
+use dupfs_read::storage::MemoryStore;
 use support::duplicity::{Mode, Repository};
 use support::{Scratch, dump, noise};
 

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use dupfs::cli::{App, Backend, CacheArgs, CatArgs, CliError, LsArgs, OpenRequest, Place, RepoArgs, SetsArgs};
 use dupfs::fuse::{mount_at, unmount};
-use dupfs::types::ErrorClass;
 use dupfs::vfs::FileSystem;
+use dupfs_base::ErrorKind;
 use memory::MemoryFs;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -40,10 +40,10 @@ impl Backend for Memory {
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError> {
         match request.repo.url.to_str().unwrap() {
-            "memory:no-backup" => Err(CliError::failed(ErrorClass::NotFound, "memory: no backup there")),
+            "memory:no-backup" => Err(CliError::failed(ErrorKind::NotFound, "memory: no backup there")),
             "memory:locked" => match request.passphrases.given().iter().any(|p| p.expose() == b"right") {
                 true => Ok(Arc::new(MemoryFs::sample())),
-                false => Err(CliError::failed(ErrorClass::KeyMissing, "memory: no passphrase\nfits")),
+                false => Err(CliError::failed(ErrorKind::KeyMissing, "memory: no passphrase\nfits")),
             },
             "memory:dies" => std::process::abort(),
             _ => Ok(Arc::new(MemoryFs::sample())),
@@ -62,7 +62,7 @@ impl Backend for Memory {
     }
 
     fn cat(&self, _: &CatArgs) -> Result<(), CliError> {
-        Err(CliError::failed(ErrorClass::Corrupt, "vol1 is damaged"))
+        Err(CliError::failed(ErrorKind::Corrupt, "vol1 is damaged"))
     }
 }
 

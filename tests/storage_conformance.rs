@@ -1,4 +1,4 @@
-//! One suite that every store passes: what [`dupfs::storage::ObjectStore`] promises.
+//! One suite that every store passes: what [`dupfs_read::storage::ObjectStore`] promises.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,10 +14,10 @@ use std::fs;
 use std::io::Read;
 use std::sync::Arc;
 
-use dupfs::storage::{
+use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_read::storage::{
     CountingStore, FaultyStore, LimitStore, LocalStore, MemoryStore, ObjectInfo, ObjectStore, StorageError,
 };
-use dupfs::types::{ByteRange, ErrorClass};
 
 /// A place that tests can write to, and a store that reads it.
 trait Fixture {
@@ -89,7 +89,7 @@ impl S3 {
 impl Fixture for S3 {
     fn store(&self) -> Arc<dyn ObjectStore> {
         let location = self.server.location(&self.server.address, &format!("bucket/{}", self.prefix));
-        dupfs::storage::open(&location, &self.server.options()).unwrap()
+        dupfs_read::storage::open(&location, &self.server.options()).unwrap()
     }
     fn put(&self, name: &str, bytes: &[u8]) {
         let temporary = self.server.root.path().join("new");
@@ -126,7 +126,8 @@ fn a_listing_names_every_object_with_its_size(fixture: &dyn Fixture) {
         fixture.put(name, &bytes(i * 1000));
     }
     fixture.put("empty", b"");
-    let mut listed: Vec<_> = store.list().unwrap().into_iter().map(|o| (o.name.to_string(), o.size, o.cold)).collect();
+    let mut listed: Vec<_> =
+        store.list().unwrap().into_iter().map(|o| (o.name.to_string(), o.size, o.archived)).collect();
     listed.sort();
     let mut wanted: Vec<_> = names.iter().enumerate().map(|(i, n)| ((*n).to_owned(), 1000 * i as u64, None)).collect();
     wanted[3].1 = 0;
@@ -175,7 +176,7 @@ fn an_object_that_was_listed_and_is_gone_is_missing(fixture: &dyn Fixture) {
     let object = find(&*store, "o");
     fixture.remove("o");
     let error = read(&*store, &object, 0, 10).unwrap_err();
-    assert_eq!((error.class, &*error.object), (ErrorClass::Missing, "o"));
+    assert_eq!((error.kind, &*error.object), (ErrorKind::Missing, "o"));
     assert!(!error.to_string().contains('\n'));
     assert_eq!(store.list().unwrap(), []);
 }

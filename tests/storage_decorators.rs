@@ -5,11 +5,11 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dupfs::storage::{
+use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_read::storage::{
     CountingStore, Effect, Fault, FaultyStore, LimitStore, MemoryStore, Nth, ObjectInfo, ObjectStore, ReadCount,
     StorageError,
 };
-use dupfs::types::{ByteRange, ErrorClass};
 
 const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
 
@@ -24,10 +24,10 @@ fn find(store: &dyn ObjectStore, name: &str) -> ObjectInfo {
     store.list().unwrap().into_iter().find(|o| &*o.name == name).unwrap()
 }
 
-fn read(store: &dyn ObjectStore, name: &str, range: ByteRange) -> Result<Vec<u8>, ErrorClass> {
+fn read(store: &dyn ObjectStore, name: &str, range: ByteRange) -> Result<Vec<u8>, ErrorKind> {
     let mut out = Vec::new();
-    let mut stream = store.open(&find(store, name), range).map_err(|e| e.class)?;
-    stream.read_to_end(&mut out).map_err(|e| StorageError::recover(name, &e).class)?;
+    let mut stream = store.open(&find(store, name), range).map_err(|e| e.kind)?;
+    stream.read_to_end(&mut out).map_err(|e| StorageError::recover(name, &e).kind)?;
     Ok(out)
 }
 
@@ -36,21 +36,21 @@ fn faults_hit_what_and_when_the_plan_says() {
     let store = FaultyStore::new(
         memory(),
         vec![
-            Fault::on("vol1", Effect::Error(ErrorClass::Denied)).at(Nth::Only(1)),
+            Fault::on("vol1", Effect::Error(ErrorKind::Denied)).at(Nth::Only(1)),
             Fault::on("vol1", Effect::Missing).at(Nth::From(3)),
         ],
     );
     let got: Vec<_> = (0..5).map(|_| read(&store, "vol1", ALL).map(|b| b.len())).collect();
-    let (denied, missing) = (Err(ErrorClass::Denied), Err(ErrorClass::Missing));
+    let (denied, missing) = (Err(ErrorKind::Denied), Err(ErrorKind::Missing));
     assert_eq!(got, [Ok(1000), denied, Ok(1000), missing, missing]);
     assert_eq!(read(&store, "sig1", ALL).unwrap().len(), 100);
-    store.set_plan(vec![Fault::everywhere(Effect::Error(ErrorClass::Io)).at(Nth::First(1))]);
-    assert_eq!(read(&store, "sig1", ALL), Err(ErrorClass::Io));
+    store.set_plan(vec![Fault::everywhere(Effect::Error(ErrorKind::Io)).at(Nth::First(1))]);
+    assert_eq!(read(&store, "sig1", ALL), Err(ErrorKind::Io));
     assert!(read(&store, "sig1", ALL).is_ok());
     store.set_plan(vec![Fault::on("vol1", Effect::Hidden)]);
     assert_eq!(store.list().unwrap().len(), 1);
-    store.set_plan(vec![Fault::on_list(Effect::Error(ErrorClass::Timeout)).at(Nth::First(1))]);
-    assert_eq!(store.list().unwrap_err().class, ErrorClass::Timeout);
+    store.set_plan(vec![Fault::on_list(Effect::Error(ErrorKind::Timeout)).at(Nth::First(1))]);
+    assert_eq!(store.list().unwrap_err().kind, ErrorKind::Timeout);
     assert_eq!(store.list().unwrap().len(), 2);
 }
 
@@ -66,9 +66,9 @@ fn silent_damage_is_at_the_offset_of_the_object_whatever_range_is_read() {
     assert_eq!(read(&store, "vol1", ALL).unwrap().len(), 600);
     assert_eq!(read(&store, "vol1", ByteRange::at(590, 100)).unwrap().len(), 10);
     assert_eq!(read(&store, "vol1", ByteRange::at(700, 100)).unwrap().len(), 0);
-    store.set_plan(vec![Fault::on("vol1", Effect::ErrorAt(600, ErrorClass::Timeout))]);
+    store.set_plan(vec![Fault::on("vol1", Effect::ErrorAt(600, ErrorKind::Timeout))]);
     assert_eq!(read(&store, "vol1", ByteRange::at(0, 600)).unwrap().len(), 600);
-    assert_eq!(read(&store, "vol1", ALL), Err(ErrorClass::Timeout));
+    assert_eq!(read(&store, "vol1", ALL), Err(ErrorKind::Timeout));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn opens_wait_for_a_place_and_not_for_ever() {
     let mut first = store.open(&object, ALL).unwrap();
     let second = store.open(&object, ALL).unwrap();
     let start = Instant::now();
-    assert_eq!(store.open(&object, ALL).err().unwrap().class, ErrorClass::Timeout);
+    assert_eq!(store.open(&object, ALL).err().unwrap().kind, ErrorKind::Timeout);
     assert!(start.elapsed() >= Duration::from_millis(200));
     first.read_to_end(&mut Vec::new()).unwrap();
     let third = store.open(&object, ALL).expect("a stream at its end gives its place back");
@@ -111,8 +111,8 @@ fn opens_wait_for_a_place_and_not_for_ever() {
 #[test]
 fn a_cold_object_is_listed_and_cannot_be_read() {
     let store = memory();
-    store.put_cold("frozen", vec![1, 2, 3], "DEEP_ARCHIVE");
-    assert_eq!(find(&store, "frozen").cold.as_deref(), Some("DEEP_ARCHIVE"));
-    assert_eq!(read(&store, "frozen", ALL), Err(ErrorClass::Cold));
+    store.put_archived("frozen", vec![1, 2, 3], "DEEP_ARCHIVE");
+    assert_eq!(find(&store, "frozen").archived.as_deref(), Some("DEEP_ARCHIVE"));
+    assert_eq!(read(&store, "frozen", ALL), Err(ErrorKind::Archived));
     assert_eq!(read(&store, "vol1", ALL).unwrap().len(), 1000);
 }

@@ -7,8 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dupfs::storage::{LocalStore, ObjectInfo, ObjectStore, StorageError, Traffic};
-use dupfs::types::{ByteRange, ErrorClass};
+use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_read::storage::{LocalStore, ObjectInfo, ObjectStore, StorageError, Traffic};
 
 const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
 
@@ -51,7 +51,7 @@ fn only_files_and_links_to_files_are_listed() {
     let store = LocalStore::open(path).unwrap();
     assert_eq!(names(&store), ["file", "link", "loop"]);
     assert_eq!(find(&store, "link").size, 5);
-    assert_eq!(fail(&store, &find(&store, "loop")).class, ErrorClass::Io, "what cannot be examined says so when read");
+    assert_eq!(fail(&store, &find(&store, "loop")).kind, ErrorKind::Io, "what cannot be examined says so when read");
 }
 
 #[test]
@@ -68,11 +68,11 @@ fn a_prefix_with_slashes_names_the_directory_to_list_too() {
     store.open(&find(&store, "a/b/x-duplicity"), ALL).unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "12");
     for bad in ["../x", "/x", "a//b/x", "a/./x"] {
-        assert_eq!(open().with_prefixes(&[bad]).unwrap_err().class, ErrorClass::Invalid, "{bad}");
+        assert_eq!(open().with_prefixes(&[bad]).unwrap_err().kind, ErrorKind::Invalid, "{bad}");
     }
     let mut outside = find(&store, "top");
     outside.name = "../top".into();
-    assert_eq!(fail(&store, &outside).class, ErrorClass::Invalid);
+    assert_eq!(fail(&store, &outside).kind, ErrorKind::Invalid);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_fifo_in_a_files_place_is_an_error_and_not_a_hang() {
     fs::remove_file(dir.path().join("o")).unwrap();
     mkfifo(&dir.path().join("o"));
     let start = Instant::now();
-    assert_eq!(fail(&store, &object).class, ErrorClass::Io);
+    assert_eq!(fail(&store, &object).kind, ErrorKind::Io);
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
@@ -104,7 +104,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
     };
     let stream = begin();
     File::options().write(true).open(&path).unwrap().set_len(50_000).unwrap();
-    assert_eq!(finish(stream).class, ErrorClass::Io, "truncated");
+    assert_eq!(finish(stream).kind, ErrorKind::Io, "truncated");
     let stream = begin();
     std::thread::sleep(Duration::from_millis(20));
     File::options().write(true).open(&path).unwrap().write_all(b"bbbb").unwrap();
@@ -120,16 +120,16 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
 #[test]
 fn what_is_wrong_with_the_directory_is_said_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let class = |path: &Path| LocalStore::open(path).unwrap_err().class;
-    assert_eq!(class(&dir.path().join("gone")), ErrorClass::NotFound);
+    let kind = |path: &Path| LocalStore::open(path).unwrap_err().kind;
+    assert_eq!(kind(&dir.path().join("gone")), ErrorKind::NotFound);
     fs::write(dir.path().join("file"), "").unwrap();
-    assert_eq!(class(&dir.path().join("file")), ErrorClass::Invalid);
+    assert_eq!(kind(&dir.path().join("file")), ErrorKind::Invalid);
     let error = LocalStore::open(Path::new("surely/not/here")).unwrap_err().to_string();
     assert!(error.starts_with("file:///") && error.ends_with("surely/not/here: no such directory"), "{error}");
     let store = LocalStore::open(dir.path()).unwrap();
     assert!(store.url().starts_with("file:///"));
     drop(dir);
-    assert_eq!(store.list().unwrap_err().class, ErrorClass::NotFound, "never an empty list");
+    assert_eq!(store.list().unwrap_err().kind, ErrorKind::NotFound, "never an empty list");
 }
 
 /// Runs `work` as a user that is not root: root may read everything.
@@ -161,12 +161,12 @@ fn permissions_are_denied_with_a_remedy() {
     let object = find(&store, "o");
     mode(&path.join("o"), 0);
     let error = without_privileges(|| fail(&store, &object));
-    assert_eq!(error.class, ErrorClass::Denied);
+    assert_eq!(error.kind, ErrorKind::Denied);
     assert_eq!(error.to_string(), "o: cannot open: permission denied; run as a user who may read it");
     for refused in [0o333, 0o444, 0] {
         mode(&path.join("d"), refused);
         let error = without_privileges(|| LocalStore::open(&path.join("d")).unwrap_err());
-        assert_eq!(error.class, ErrorClass::Denied, "{refused:o}: {error}");
+        assert_eq!(error.kind, ErrorKind::Denied, "{refused:o}: {error}");
     }
 }
 

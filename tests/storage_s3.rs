@@ -12,11 +12,11 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dupfs::storage::{
+use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_read::storage::{
     Location, ObjectInfo, ObjectStore, S3Credentials, S3UrlStyle, StorageError, StoreOptions, UrlOptions, open,
     parse_url_with,
 };
-use dupfs::types::{ByteRange, ErrorClass};
 use proxy::{Fault, Proxy, Request, mix, seeded};
 use s3::S3Server;
 
@@ -172,7 +172,7 @@ fn seeded_storms_give_the_right_bytes_or_an_error() {
                 assert!(got == all, "wrong bytes with seed {seed}");
                 right += 1;
             }
-            Err(e) => assert!(matches!(e.class, ErrorClass::Io | ErrorClass::Timeout), "seed {seed}: {e}"),
+            Err(e) => assert!(matches!(e.kind, ErrorKind::Io | ErrorKind::Timeout), "seed {seed}: {e}"),
         }
         assert!(start.elapsed() < Duration::from_secs(40), "seed {seed}");
     }
@@ -197,7 +197,7 @@ fn a_dead_network_is_a_timeout_and_the_store_lives_on() {
     for fault in [Fault::Stall(0), Fault::Stall(100), Fault::Reset(0)] {
         world.proxy.set_plan(move |_| Some(fault.clone()));
         for error in [fail(&*store, &object), store.list().unwrap_err()] {
-            assert_eq!(error.class, ErrorClass::Timeout, "{error}");
+            assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
             assert!(error.to_string().contains("check the network"), "{error}");
         }
         world.proxy.set_plan(|_| None);
@@ -208,7 +208,7 @@ fn a_dead_network_is_a_timeout_and_the_store_lives_on() {
     world.proxy.set_plan(|_| Some(Fault::Status(503, "SlowDown")));
     let start = Instant::now();
     let error = fail(&*store, &object);
-    assert_eq!(error.class, ErrorClass::Io);
+    assert_eq!(error.kind, ErrorKind::Io);
     assert!(error.to_string().contains("503 SlowDown"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5));
 }
@@ -264,34 +264,34 @@ fn listings_of_many_pages_are_whole_and_foreign_directories_are_not_walked() {
     // A page that fails is repeated; one that cannot be had is an error, never a shorter list.
     world.proxy.set_plan(|r| r.target.contains("continuation").then_some(Fault::Status(500, "InternalError")));
     let store = world.open_with(|o| o.patience = Duration::from_secs(2)).unwrap();
-    assert_eq!(store.list().unwrap_err().class, ErrorClass::Io);
+    assert_eq!(store.list().unwrap_err().kind, ErrorKind::Io);
 }
 
 #[test]
 fn what_is_wrong_is_said_when_the_store_is_opened() {
     let world = World::new();
     let error = world.fail_to_open(|o| o.s3_credentials = s3::credentials("wrong"));
-    assert_eq!(error.class, ErrorClass::Denied, "{error}");
+    assert_eq!(error.kind, ErrorKind::Denied, "{error}");
     let error = world.fail_to_open(|o| o.s3_credentials = S3Credentials::Anonymous);
-    assert_eq!(error.class, ErrorClass::Denied, "{error}");
+    assert_eq!(error.kind, ErrorKind::Denied, "{error}");
     let no_bucket = world.server.location(&world.proxy.address, "nobucket/x");
     let error = open(&no_bucket, &world.server.options()).unwrap_err();
-    assert_eq!(error.class, ErrorClass::NotFound);
+    assert_eq!(error.kind, ErrorKind::NotFound);
     assert!(error.to_string().contains("no such bucket"), "{error}");
-    for (status, code, class, text) in [
-        (403, "AccessDenied", ErrorClass::Denied, "s3:ListBucket"),
-        (403, "InvalidAccessKeyId", ErrorClass::Denied, "access key"),
-        (403, "SignatureDoesNotMatch", ErrorClass::Denied, "secret access key"),
-        (403, "RequestTimeTooSkewed", ErrorClass::Denied, "clock"),
-        (400, "ExpiredToken", ErrorClass::Denied, "expired"),
-        (301, "PermanentRedirect", ErrorClass::Denied, "--s3-region-name"),
-        (400, "InvalidBucketName", ErrorClass::Invalid, "name of a bucket"),
-        (404, "Odd", ErrorClass::NotFound, "endpoint"),
-        (501, "NotImplemented", ErrorClass::Io, "NotImplemented"),
+    for (status, code, kind, text) in [
+        (403, "AccessDenied", ErrorKind::Denied, "s3:ListBucket"),
+        (403, "InvalidAccessKeyId", ErrorKind::Denied, "access key"),
+        (403, "SignatureDoesNotMatch", ErrorKind::Denied, "secret access key"),
+        (403, "RequestTimeTooSkewed", ErrorKind::Denied, "clock"),
+        (400, "ExpiredToken", ErrorKind::Denied, "expired"),
+        (301, "PermanentRedirect", ErrorKind::Denied, "--s3-region-name"),
+        (400, "InvalidBucketName", ErrorKind::Invalid, "name of a bucket"),
+        (404, "Odd", ErrorKind::NotFound, "endpoint"),
+        (501, "NotImplemented", ErrorKind::Io, "NotImplemented"),
     ] {
         world.proxy.set_plan(move |_| Some(Fault::Status(status, code)));
         let error = world.fail_to_open(|_| {});
-        assert_eq!(error.class, class, "{error}");
+        assert_eq!(error.kind, kind, "{error}");
         assert!(error.to_string().contains(text), "{error}");
     }
     world.proxy.set_plan(|_| None);
@@ -307,7 +307,7 @@ fn what_is_wrong_is_said_when_the_store_is_opened() {
     assert!(error.to_string().contains("host is not found"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(15));
     let error = world.fail_to_open(|o| o.s3_endpoint_url = Some("gopher://x".into()));
-    assert_eq!(error.class, ErrorClass::Invalid);
+    assert_eq!(error.kind, ErrorKind::Invalid);
 }
 
 #[test]
@@ -338,9 +338,9 @@ fn cold_objects_are_known_from_the_listing_and_reading_one_is_its_own_error() {
     });
     let store = world.open();
     let object = find(&*store, "vol");
-    assert_eq!(object.cold.as_deref(), Some("DEEP_ARCHIVE"));
+    assert_eq!(object.archived.as_deref(), Some("DEEP_ARCHIVE"));
     let error = fail(&*store, &object);
-    assert_eq!(error.class, ErrorClass::Cold);
+    assert_eq!(error.kind, ErrorKind::Archived);
     assert!(error.to_string().contains("DEEP_ARCHIVE") && error.to_string().contains("restore-object"), "{error}");
     // Restored since it was listed: it can be read.
     world.proxy.set_plan(|_| None);
@@ -356,10 +356,10 @@ fn an_expired_token_is_renewed_and_a_denied_read_is_denied() {
     world.proxy.set_plan(first_fetches(1, Fault::Status(400, "ExpiredToken")));
     assert!(read(&*store, &object, ALL).unwrap() == bytes(8, 20 * MIB));
     world.proxy.set_plan(|_| Some(Fault::Status(400, "ExpiredToken")));
-    assert_eq!(fail(&*store, &object).class, ErrorClass::Denied);
+    assert_eq!(fail(&*store, &object).kind, ErrorKind::Denied);
     world.proxy.set_plan(|_| Some(Fault::Status(403, "AccessDenied")));
     let error = fail(&*store, &object);
-    assert_eq!((error.class, error.to_string().contains("s3:GetObject")), (ErrorClass::Denied, true), "{error}");
+    assert_eq!((error.kind, error.to_string().contains("s3:GetObject")), (ErrorKind::Denied, true), "{error}");
 }
 
 #[test]
@@ -377,10 +377,10 @@ fn both_readings_of_a_url_are_tried() {
     assert_eq!(open(&bucket_first, &options).unwrap().list().unwrap().len(), 1);
     let neither = location("s3://host.name/nothing", S3UrlStyle::Auto);
     let error = open(&neither, &options).unwrap_err();
-    assert_eq!(error.class, ErrorClass::NotFound);
+    assert_eq!(error.kind, ErrorKind::NotFound);
     assert!(error.to_string().contains("read as s3://host.name/nothing"), "{error}");
     let forced = location("s3://host.name/dotted.bucket/Sub", S3UrlStyle::New);
-    assert_eq!(open(&forced, &options).unwrap_err().class, ErrorClass::NotFound);
+    assert_eq!(open(&forced, &options).unwrap_err().kind, ErrorKind::NotFound);
     let Location::S3(_) = forced else { panic!() };
 }
 

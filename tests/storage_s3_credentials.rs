@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dupfs::storage::{S3Credentials, StoreOptions, open, parse_url};
-use dupfs::types::ByteRange;
+use dupfs_base::ByteRange;
+use dupfs_read::storage::{S3Credentials, StoreOptions, open, parse_url};
 use proxy::{Fault, Proxy};
 use s3::{KEY_ID, S3Server, SECRET};
 
@@ -55,7 +55,7 @@ fn open_what_the_environment_says() {
     let location = parse_url(&std::env::var("TEST_URL").unwrap()).unwrap();
     match open(&location, &options()) {
         Ok(store) => println!("opened: {}", store.list().unwrap().len()),
-        Err(e) => println!("failed: {:?}: {e}", e.class),
+        Err(e) => println!("failed: {:?}: {e}", e.kind),
     }
 }
 

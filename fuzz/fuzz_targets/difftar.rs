@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| dupfs::format::fuzz_entry::fuzz_difftar(data));
+fuzz_target!(|data: &[u8]| dupfs_format::fuzz_entry::fuzz_difftar(data));

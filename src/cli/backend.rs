@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use md5::{Digest, Md5};
 
-use crate::cache::SpillConfig;
-use crate::codec::{DecodeOptions, GpgOptions, KeyOptions, Signer};
-use crate::collection::PrefixOptions;
-use crate::format::timespec;
-use crate::storage::{
+use crate::vfs::{FileSystem, OwnerOptions};
+use dupfs_base::escape_bytes;
+use dupfs_cache::SpillConfig;
+use dupfs_format::collection::PrefixOptions;
+use dupfs_format::timespec;
+use dupfs_format::{ArchivePath, BackupTime};
+use dupfs_read::codec::{DecodeOptions, GpgOptions, KeyOptions, Signer};
+use dupfs_read::storage::{
     self, Location, ObjectStore, S3Addressing, S3UrlStyle as UrlStyle, StoreOptions, UrlOptions, parse_url_with,
 };
-use crate::types::{ArchivePath, BackupTime, escape_bytes};
-use crate::vfs::{FileSystem, OwnerOptions};
 
 use super::app::{Backend, OpenRequest, Place};
 use super::args::{CatArgs, LsArgs, SetsArgs};
@@ -229,7 +230,7 @@ fn memory(cache: &CacheArgs) -> u64 {
     cache.memory.map_or(DEFAULT_MEMORY, |bytes| bytes.0)
 }
 
-fn limits(cache: &CacheArgs) -> crate::volume::RepositoryLimits {
+fn limits(cache: &CacheArgs) -> dupfs_read::volume::RepositoryLimits {
     super::repo::limits(memory(cache), spill(cache), PATIENCE)
 }
 

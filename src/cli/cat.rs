@@ -5,8 +5,8 @@ use std::ffi::{OsStr, OsString};
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use super::resolve::{self, LastLink};
-use crate::types::ArchivePath;
 use crate::vfs::{Attr, FileSystem, NodeKind, Wait};
+use dupfs_format::ArchivePath;
 
 /// Bytes asked for at a time.
 const CHUNK: usize = 1 << 20;

@@ -16,7 +16,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
-use crate::types::ErrorClass;
+use dupfs_base::ErrorKind;
 
 use super::errors::CliError;
 
@@ -68,7 +68,7 @@ pub(super) fn become_bounded(mut command: Command) {
 /// [`CliError::Told`] with its exit code when it ends first; it has said why.
 pub(super) fn launch(mut command: Command) -> Result<(), CliError> {
     let failed = |what: &str, error: io::Error| {
-        CliError::failed(ErrorClass::Io, format!("the daemon cannot be {what}: {error} (dupfs mount -f does without)"))
+        CliError::failed(ErrorKind::Io, format!("the daemon cannot be {what}: {error} (dupfs mount -f does without)"))
     };
     bound_memory(&mut command);
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| failed("started", error))?;
@@ -94,12 +94,12 @@ pub(super) fn launch(mut command: Command) -> Result<(), CliError> {
     };
     let status = status.map_err(|error| failed("waited for", error))?;
     match (status.code(), status.signal()) {
-        (Some(0), _) => Err(CliError::failed(ErrorClass::Io, "the mount ended before it answered")),
+        (Some(0), _) => Err(CliError::failed(ErrorKind::Io, "the mount ended before it answered")),
         (Some(code), _) => Err(CliError::Told(u8::try_from(code).unwrap_or(1))),
         (None, Some(libc::SIGINT)) => Err(CliError::Told(130)),
         (None, signal) => {
             let message = format!("the daemon was killed by signal {} before the mount answered", signal.unwrap_or(0));
-            Err(CliError::failed(ErrorClass::Io, message))
+            Err(CliError::failed(ErrorKind::Io, message))
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::io;
 
 use crate::fuse::{MountError, UnmountError};
-use crate::storage::StorageError;
-use crate::types::{Classified, ErrorClass};
 use crate::vfs::FsError;
+use dupfs_base::{ErrorKind, HasKind};
+use dupfs_read::storage::StorageError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum CliError {
     #[error("{message}")]
     Failed {
         /// What it means.
-        class: ErrorClass,
+        kind: ErrorKind,
         /// What failed, on which object, why, and what to do.
         message: String,
     },
@@ -48,9 +48,9 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// A failure of `class` described by `message`.
-    pub fn failed(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self::Failed { class, message: message.into() }
+    /// A failure of `kind` described by `message`.
+    pub fn failed(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self::Failed { kind, message: message.into() }
     }
 
     /// The exit code, as CLI.md section "Exit codes" has them.
@@ -59,13 +59,13 @@ impl CliError {
             Self::Usage(_) => 2,
             Self::Told(code) => *code,
             Self::Output(_) => 1,
-            Self::Fs(error) => code_of(error.class()),
-            Self::Open(error) => code_of(error.class()),
+            Self::Fs(error) => code_of(error.kind()),
+            Self::Open(error) => code_of(error.kind()),
             Self::Ended(failure) => failure.exit.code(),
-            Self::Storage(error) => code_of(error.class()),
-            Self::Mount(error) => code_of(error.class()),
-            Self::Unmount(error) => code_of(error.class()),
-            Self::Failed { class, .. } => code_of(*class),
+            Self::Storage(error) => code_of(error.kind()),
+            Self::Mount(error) => code_of(error.kind()),
+            Self::Unmount(error) => code_of(error.kind()),
+            Self::Failed { kind, .. } => code_of(*kind),
         }
     }
 
@@ -84,8 +84,8 @@ impl CliError {
     }
 }
 
-fn code_of(class: ErrorClass) -> u8 {
-    super::failure::Exit::of(class).code()
+fn code_of(kind: ErrorKind) -> u8 {
+    super::failure::Exit::of(kind).code()
 }
 
 #[cfg(test)]
@@ -94,12 +94,12 @@ mod tests {
 
     #[test]
     fn exit_codes_are_those_of_the_contract() {
-        let code = |class| CliError::failed(class, "x").code();
+        let code = |kind| CliError::failed(kind, "x").code();
         assert_eq!(CliError::Usage(String::new()).code(), 2);
-        assert_eq!(code(ErrorClass::NotFound), 3);
-        assert_eq!(code(ErrorClass::Denied), 4);
-        assert_eq!(code(ErrorClass::KeyMissing), 5);
-        assert_eq!(code(ErrorClass::Corrupt), 6);
-        assert_eq!(code(ErrorClass::Io), 1);
+        assert_eq!(code(ErrorKind::NotFound), 3);
+        assert_eq!(code(ErrorKind::Denied), 4);
+        assert_eq!(code(ErrorKind::KeyMissing), 5);
+        assert_eq!(code(ErrorKind::Corrupt), 6);
+        assert_eq!(code(ErrorKind::Io), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! How a command ends: the exit codes of docs/CLI.md.
 
-use crate::types::{Classified, ErrorClass};
+use dupfs_base::{ErrorKind, HasKind};
 
 /// An exit code. Of several the gravest is the greatest, except that nobody is left to tell after a closed pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,31 +27,38 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The code for a failure of `class`.
-    pub fn of(class: ErrorClass) -> Self {
-        match class {
-            ErrorClass::NotFound => Self::NotFound,
-            ErrorClass::Denied => Self::Denied,
-            ErrorClass::KeyMissing => Self::NoKey,
-            ErrorClass::Corrupt | ErrorClass::Missing => Self::Damage,
-            ErrorClass::Invalid => Self::Usage,
-            ErrorClass::Timeout | ErrorClass::Cold | ErrorClass::Unsupported | ErrorClass::Io => Self::Failed,
+    /// The code for a failure of `kind`.
+    pub fn of(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::Denied => Self::Denied,
+            ErrorKind::KeyMissing => Self::NoKey,
+            ErrorKind::Corrupt | ErrorKind::Missing => Self::Damage,
+            ErrorKind::Invalid => Self::Usage,
+            ErrorKind::Cancelled => Self::Interrupted,
+            ErrorKind::Timeout
+            | ErrorKind::Archived
+            | ErrorKind::Unsupported
+            | ErrorKind::Io
+            | ErrorKind::WouldBlock => Self::Failed,
         }
     }
 
-    /// The code for a failure of `class` to serve what is known to exist.
-    pub fn of_read(class: ErrorClass) -> Self {
-        match class {
-            ErrorClass::Denied => Self::Denied,
-            ErrorClass::KeyMissing => Self::NoKey,
-            ErrorClass::NotFound
-            | ErrorClass::Corrupt
-            | ErrorClass::Missing
-            | ErrorClass::Timeout
-            | ErrorClass::Cold
-            | ErrorClass::Unsupported
-            | ErrorClass::Invalid
-            | ErrorClass::Io => Self::Damage,
+    /// The code for a failure of `kind` to serve what is known to exist.
+    pub fn of_read(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Denied => Self::Denied,
+            ErrorKind::KeyMissing => Self::NoKey,
+            ErrorKind::Cancelled => Self::Interrupted,
+            ErrorKind::NotFound
+            | ErrorKind::Corrupt
+            | ErrorKind::Missing
+            | ErrorKind::Timeout
+            | ErrorKind::Archived
+            | ErrorKind::Unsupported
+            | ErrorKind::Invalid
+            | ErrorKind::Io
+            | ErrorKind::WouldBlock => Self::Damage,
         }
     }
 
@@ -85,8 +92,8 @@ impl Failure {
     }
 
     /// A failure as the layers below report it.
-    pub fn of(error: &impl Classified) -> Self {
-        Self::new(Exit::of(error.class()), error.to_string())
+    pub fn of(error: &impl HasKind) -> Self {
+        Self::new(Exit::of(error.kind()), error.to_string())
     }
 
     /// A failure to write the output.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::types::ErrorClass;
 use crate::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
+use dupfs_base::ErrorKind;
 
 /// What a node is.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Fake {
     }
 
     fn damage(&self) -> FsError {
-        FsError::failed(ErrorClass::Corrupt, "duplicity-full.T.vol7.difftar.gpg: damaged")
+        FsError::failed(ErrorKind::Corrupt, "duplicity-full.T.vol7.difftar.gpg: damaged")
     }
 }
 
@@ -99,7 +99,7 @@ impl FileSystem for Fake {
     fn readlink(&self, ino: Ino, _: Wait) -> Result<Vec<u8>, FsError> {
         match &self.nodes[at(ino)].content {
             Content::Link(target) => Ok(target.clone()),
-            _ => Err(FsError::failed(ErrorClass::Invalid, "not a link")),
+            _ => Err(FsError::failed(ErrorKind::Invalid, "not a link")),
         }
     }
 

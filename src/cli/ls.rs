@@ -10,8 +10,9 @@ use serde::Serialize;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use super::resolve::{self, LastLink};
-use crate::types::{ArchivePath, BackupTime, escape_bytes};
 use crate::vfs::{Attr, FileSystem, Ino, NodeKind, Wait};
+use dupfs_base::escape_bytes;
+use dupfs_format::{ArchivePath, BackupTime};
 
 /// How `dupfs ls` lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::fuse::{End, MountPoint, MountSettings, Mounted, check_device};
-use crate::types::ErrorClass;
 use crate::vfs::{FileSystem, FsError, ROOT_INO, Wait};
+use dupfs_base::ErrorKind;
 
 use super::app::{App, OpenRequest};
 use super::args::{Cli, MountArgs};
@@ -40,7 +40,7 @@ pub(super) fn run(app: &App<'_>, cli: &Cli, args: &MountArgs, own: &[OsString]) 
     log::info!("mounted on {}", mounted.path().display());
     if !args.foreground {
         daemon::detach()
-            .map_err(|error| CliError::failed(ErrorClass::Io, format!("the mount cannot be reported: {error}")))?;
+            .map_err(|error| CliError::failed(ErrorKind::Io, format!("the mount cannot be reported: {error}")))?;
     }
     let end = mounted.wait()?;
     drop((watch, refresh));
@@ -129,7 +129,7 @@ fn watch(
 }
 
 fn unwatched(error: std::io::Error) -> CliError {
-    CliError::failed(ErrorClass::Io, format!("signals cannot be watched: {error}"))
+    CliError::failed(ErrorKind::Io, format!("signals cannot be watched: {error}"))
 }
 
 /// Ends the watch when it is dropped.

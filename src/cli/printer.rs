@@ -6,7 +6,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
-use crate::types::escape_bytes;
+use dupfs_base::escape_bytes;
 
 /// The output of a command.
 pub struct Printer<'a> {

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{CacheConfig, SpillConfig};
-use crate::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys};
-use crate::collection::{Collection, CollectionError, PrefixOptions, Problem};
-use crate::storage::{ObjectStore, StorageError};
-use crate::types::{ArchivePath, BackupTime, Classified, ErrorClass, SetIndex};
-use crate::unpack::{IndexNotes, Limits, MemoryNotes, Notes, Unpacker};
 use crate::vfs::{FileSystem, FsError, OwnerOptions, Root, TreeFs, TreeOptions, UnpackedFs};
-use crate::volume::{ArchiveDir, IndexPlace, Repository, RepositoryLimits, VolumeError};
+use dupfs_base::{ErrorKind, HasKind};
+use dupfs_cache::{CacheConfig, SpillConfig};
+use dupfs_format::collection::{Collection, CollectionError, PrefixOptions, Problem};
+use dupfs_format::{ArchivePath, BackupTime, SetIndex};
+use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys};
+use dupfs_read::storage::{ObjectStore, StorageError};
+use dupfs_read::volume::{ArchiveDir, IndexPlace, Repository, RepositoryLimits, VolumeError};
+use dupfs_unpack::{IndexNotes, Limits, MemoryNotes, Notes, Unpacker};
 
 /// Default of `--memory`: decoded blocks kept in memory, in bytes.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
@@ -89,14 +90,14 @@ pub enum OpenError {
     Fs(#[from] FsError),
 }
 
-impl Classified for OpenError {
-    fn class(&self) -> ErrorClass {
+impl HasKind for OpenError {
+    fn kind(&self) -> ErrorKind {
         match self {
-            Self::Storage(error) => error.class(),
-            Self::Collection { error, .. } => error.class(),
-            Self::Codec(error) => error.class(),
-            Self::Volume(error) => error.class(),
-            Self::Fs(error) => error.class(),
+            Self::Storage(error) => error.kind(),
+            Self::Collection { error, .. } => error.kind(),
+            Self::Codec(error) => error.kind(),
+            Self::Volume(error) => error.kind(),
+            Self::Fs(error) => error.kind(),
         }
     }
 }
@@ -205,7 +206,7 @@ pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions)
 /// may still be that of other chains: one set of each is tried.
 fn try_keys(repository: &Repository, chosen: SetIndex) -> Result<(), OpenError> {
     let refused = match try_key(repository, chosen) {
-        Err(error) if error.class() == ErrorClass::KeyMissing => error,
+        Err(error) if error.kind() == ErrorKind::KeyMissing => error,
         tried => return tried,
     };
     let collection = repository.collection();
@@ -223,23 +224,25 @@ fn try_keys(repository: &Repository, chosen: SetIndex) -> Result<(), OpenError> 
 fn try_key(repository: &Repository, set: SetIndex) -> Result<(), OpenError> {
     match repository.manifest(set) {
         Ok(_) => Ok(()),
-        Err(error) => match error.class() {
-            ErrorClass::Corrupt | ErrorClass::Missing | ErrorClass::NotFound | ErrorClass::Cold => {
+        Err(error) => match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::NotFound | ErrorKind::Archived => {
                 log::error!("{error}");
                 Ok(())
             }
-            ErrorClass::Denied
-            | ErrorClass::KeyMissing
-            | ErrorClass::Timeout
-            | ErrorClass::Unsupported
-            | ErrorClass::Invalid
-            | ErrorClass::Io => Err(error.into()),
+            ErrorKind::Denied
+            | ErrorKind::KeyMissing
+            | ErrorKind::Timeout
+            | ErrorKind::Unsupported
+            | ErrorKind::Invalid
+            | ErrorKind::Io
+            | ErrorKind::Cancelled
+            | ErrorKind::WouldBlock => Err(error.into()),
         },
     }
 }
 
 /// A place that is not there at all is a backup that is not there.
 fn listing_error(error: StorageError) -> OpenError {
-    let class = if error.class == ErrorClass::Missing { ErrorClass::NotFound } else { error.class };
-    OpenError::Storage(StorageError { class, ..error })
+    let kind = if error.kind == ErrorKind::Missing { ErrorKind::NotFound } else { error.kind };
+    OpenError::Storage(StorageError { kind, ..error })
 }

@@ -5,8 +5,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::failure::{Exit, Failure};
-use crate::types::{ArchivePath, Classified, ErrorClass, escape_bytes};
 use crate::vfs::{Attr, FileSystem, FsError, NodeKind, ROOT_INO, Wait};
+use dupfs_base::{ErrorKind, HasKind, escape_bytes};
+use dupfs_format::ArchivePath;
 
 /// As many links as the kernel follows in one path.
 const MAX_LINKS: usize = 40;
@@ -81,8 +82,8 @@ pub(super) fn failed(path: &ArchivePath, error: &FsError) -> Failure {
     match error {
         FsError::NotDir => not_found(path),
         FsError::IsDir => Failure::new(Exit::Failed, format!("{path}: is a directory")),
-        FsError::Failed { .. } | FsError::WouldBlock => match error.class() {
-            ErrorClass::NotFound => not_found(path),
+        FsError::Failed { .. } | FsError::WouldBlock => match error.kind() {
+            ErrorKind::NotFound => not_found(path),
             _ => read_failed(path, error),
         },
     }
@@ -90,7 +91,7 @@ pub(super) fn failed(path: &ArchivePath, error: &FsError) -> Failure {
 
 /// A failure to read what is known to be there.
 pub(super) fn read_failed(path: &ArchivePath, error: &FsError) -> Failure {
-    Failure::new(Exit::of_read(error.class()), with_path(path, error))
+    Failure::new(Exit::of_read(error.kind()), with_path(path, error))
 }
 
 fn with_path(path: &ArchivePath, error: &FsError) -> String {

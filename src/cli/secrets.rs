@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::types::{ErrorClass, Secret};
+use dupfs_base::{ErrorKind, Secret};
 
 use super::errors::CliError;
 use super::options::KeyArgs;
@@ -105,7 +105,7 @@ fn read_all(from: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, CliError> {
-    let failed = |reason: String| CliError::failed(ErrorClass::KeyMissing, format!("--passphrase-command {reason}"));
+    let failed = |reason: String| CliError::failed(ErrorKind::KeyMissing, format!("--passphrase-command {reason}"));
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = without_secrets(&mut shell).spawn().map_err(|error| failed(format!("cannot be run: {error}")))?;
@@ -134,12 +134,12 @@ fn lines(bytes: &[u8], into: &mut Vec<Secret>) {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> CliError {
-    let class = match error.kind() {
-        io::ErrorKind::NotFound => ErrorClass::NotFound,
-        io::ErrorKind::PermissionDenied => ErrorClass::Denied,
-        _ => ErrorClass::Io,
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+        _ => ErrorKind::Io,
     };
-    CliError::failed(class, format!("--passphrase-file {}: {error}", path.display()))
+    CliError::failed(kind, format!("--passphrase-file {}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod tests;
 
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
-use crate::volume::Repository;
+use dupfs_read::volume::Repository;
 
 /// Reports on `repository`, as text or as JSON (docs/CLI.md). Reads every manifest and nothing else; one that cannot be
 /// read is a problem in the report, so that the rest is told without a key too. Manifests that could not be asked (no key,

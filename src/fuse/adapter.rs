@@ -12,8 +12,8 @@ use fuser::{
     ReplyStatfs, ReplyXattr, Request,
 };
 
-use crate::types::ErrorClass;
 use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, Wait};
+use dupfs_base::ErrorKind;
 
 use super::attributes::{attr_ttl, file_attr, file_type, plus_attr};
 use super::batch::{Batch, Entry, Listing};
@@ -156,12 +156,12 @@ impl Shared {
     ) -> Result<T, FsError> {
         match catch_unwind(AssertUnwindSafe(|| ask(&*self.fs, wait))) {
             Ok(Err(FsError::WouldBlock)) if wait == Wait::Allowed => {
-                Err(FsError::failed(ErrorClass::Io, "no answer although it could be waited for (a defect of dupfs)"))
+                Err(FsError::failed(ErrorKind::Io, "no answer although it could be waited for (a defect of dupfs)"))
             }
             Ok(answer) => answer,
             Err(_) => {
                 let message = format!("dupfs met a defect of its own while it served {op} of inode {ino}");
-                Err(FsError::failed(ErrorClass::Io, message))
+                Err(FsError::failed(ErrorKind::Io, message))
             }
         }
     }

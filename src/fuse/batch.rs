@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use crate::types::ErrorClass;
 use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, Wait};
+use dupfs_base::ErrorKind;
 
 /// Longest name that the kernel takes in an answer (`FUSE_NAME_MAX`).
 const MOST_NAME: usize = 1024;
@@ -57,7 +57,7 @@ fn name_too_long(name: &[u8]) -> FsError {
     let begins = String::from_utf8_lossy(name.get(..32).unwrap_or(name)).into_owned();
     let (len, reason) = (name.len(), "more than the kernel lists; what is behind it is not listed either");
     FsError::failed(
-        ErrorClass::Unsupported,
+        ErrorKind::Unsupported,
         format!("a name of {len} bytes ({begins}...) is in the directory: {reason}"),
     )
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::types::{Classified, ErrorClass};
+use dupfs_base::{ErrorKind, HasKind};
 
 /// A mount that cannot be made or served.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -86,15 +86,15 @@ impl MountError {
     }
 }
 
-impl Classified for MountError {
-    fn class(&self) -> ErrorClass {
+impl HasKind for MountError {
+    fn kind(&self) -> ErrorKind {
         match self {
-            Self::Absent(_) => ErrorClass::NotFound,
-            Self::NotADirectory(_) | Self::Overlap { .. } => ErrorClass::Invalid,
-            Self::Refused { .. } | Self::Forbidden(_) => ErrorClass::Denied,
-            Self::NoDevice(_) => ErrorClass::Unsupported,
+            Self::Absent(_) => ErrorKind::NotFound,
+            Self::NotADirectory(_) | Self::Overlap { .. } => ErrorKind::Invalid,
+            Self::Refused { .. } | Self::Forbidden(_) => ErrorKind::Denied,
+            Self::NoDevice(_) => ErrorKind::Unsupported,
             Self::NotEmpty(_) | Self::InUse { .. } | Self::Stale(_) | Self::Failed { .. } | Self::Broken { .. } => {
-                ErrorClass::Io
+                ErrorKind::Io
             }
         }
     }

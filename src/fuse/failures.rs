@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::types::ErrorClass;
 use crate::vfs::FsError;
+use dupfs_base::ErrorKind;
 
 use super::lock;
 
@@ -65,7 +65,7 @@ fn is_failure(error: &FsError) -> bool {
     match error {
         FsError::NotDir | FsError::IsDir => false,
         FsError::WouldBlock => true,
-        FsError::Failed { class, .. } => !matches!(class, ErrorClass::NotFound | ErrorClass::Invalid),
+        FsError::Failed { kind, .. } => !matches!(kind, ErrorKind::NotFound | ErrorKind::Invalid),
     }
 }
 
@@ -98,6 +98,6 @@ mod tests {
     #[test]
     fn a_name_that_does_not_exist_is_an_answer_and_no_failure() {
         assert!(!is_failure(&FsError::not_found()));
-        assert!(is_failure(&FsError::failed(ErrorClass::Corrupt, "vol1 is damaged")));
+        assert!(is_failure(&FsError::failed(ErrorKind::Corrupt, "vol1 is damaged")));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-use crate::types::{Classified, ErrorClass};
+use dupfs_base::{ErrorKind, HasKind};
 
 use super::error::one_line;
 use super::mountinfo::{mount_at, spellings};
@@ -45,13 +45,13 @@ pub enum UnmountError {
     },
 }
 
-impl Classified for UnmountError {
-    fn class(&self) -> ErrorClass {
+impl HasKind for UnmountError {
+    fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotMounted(_) => ErrorClass::NotFound,
-            Self::Foreign { .. } => ErrorClass::Invalid,
-            Self::Denied(_) => ErrorClass::Denied,
-            Self::Busy(_) | Self::Failed { .. } => ErrorClass::Io,
+            Self::NotMounted(_) => ErrorKind::NotFound,
+            Self::Foreign { .. } => ErrorKind::Invalid,
+            Self::Denied(_) => ErrorKind::Denied,
+            Self::Busy(_) | Self::Failed { .. } => ErrorKind::Io,
         }
     }
 }

@@ -6,9 +6,10 @@ use super::error::FsError;
 use super::inode::Inode;
 use super::ops::{Attr, Wait};
 use super::tree_fs::TreeFs;
-use crate::collection::CollectionError;
-use crate::format::timespec;
-use crate::types::{BackupTime, Classified};
+use dupfs_base::HasKind;
+use dupfs_format::BackupTime;
+use dupfs_format::collection::CollectionError;
+use dupfs_format::timespec;
 
 impl TreeFs {
     /// The link that `name` is in `at/`. The name may not be kept: `now` and `3D` move with the clock.
@@ -29,7 +30,7 @@ impl TreeFs {
         if collection.chains().chains.iter().all(|chain| time < chain.start) {
             return Err(FsError::not_found());
         }
-        let wrap = |error: CollectionError| FsError::failed(error.class(), format!("at/: {error}"));
+        let wrap = |error: CollectionError| FsError::failed(error.kind(), format!("at/: {error}"));
         let chosen = collection.select(time).map_err(wrap)?;
         collection.place_of(chosen.set).ok_or_else(FsError::not_found)
     }

@@ -8,8 +8,8 @@ use super::error::FsError;
 use super::inode::Inode;
 use super::ops::{DirEntry, Ino, NodeKind, Wait};
 use super::tree_fs::{RootNode, TreeFs};
-use crate::tree::{Line, NodeId};
-use crate::types::{EntryKind, EntryMeta, SetIndex};
+use dupfs_format::{EntryKind, EntryMeta, SetIndex};
+use dupfs_read::tree::{Line, NodeId};
 
 /// Entries taken from the table at a time, so that its lock is not held while they are emitted.
 const BATCH: usize = 256;
@@ -102,7 +102,7 @@ impl TreeFs {
         let table = line.table();
         match table.gap_at(&table.path(node), true, depth) {
             // The names that are known were listed; an error at the end keeps anybody from taking them for all.
-            Some(gap) => Err(FsError::failed(gap.class, format!("the listing may lack names: {}", gap.reason))),
+            Some(gap) => Err(FsError::failed(gap.kind, format!("the listing may lack names: {}", gap.reason))),
             None => Ok(()),
         }
     }

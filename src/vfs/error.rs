@@ -1,8 +1,8 @@
-//! Failures of file system operations, and the one place where a class becomes an errno.
+//! Failures of file system operations, and the one place where a kind becomes an errno.
 
 use std::sync::Arc;
 
-use crate::types::{Classified, ErrorClass};
+use dupfs_base::{ErrorKind, HasKind};
 
 /// A failure of a file system operation.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum FsError {
     #[error("{message}")]
     Failed {
         /// What it means.
-        class: ErrorClass,
+        kind: ErrorKind,
         /// One line for the log.
         message: Arc<str>,
     },
@@ -27,43 +27,45 @@ pub enum FsError {
 }
 
 impl FsError {
-    /// A failure of `class` described by `message`.
-    pub fn failed(class: ErrorClass, message: impl AsRef<str>) -> Self {
-        Self::Failed { class, message: message.as_ref().into() }
+    /// A failure of `kind` described by `message`.
+    pub fn failed(kind: ErrorKind, message: impl AsRef<str>) -> Self {
+        Self::Failed { kind, message: message.as_ref().into() }
     }
 
     /// The name or inode does not exist.
     pub fn not_found() -> Self {
-        Self::failed(ErrorClass::NotFound, "no such file or directory")
+        Self::failed(ErrorKind::NotFound, "no such file or directory")
     }
 
-    /// The errno to answer with. A new class does not compile until somebody chooses its errno.
+    /// The errno to answer with. A new kind does not compile until somebody chooses its errno.
     pub fn errno(&self) -> i32 {
         match self {
             Self::WouldBlock => libc::EAGAIN,
             Self::NotDir => libc::ENOTDIR,
             Self::IsDir => libc::EISDIR,
-            Self::Failed { class, .. } => match class {
-                ErrorClass::NotFound => libc::ENOENT,
-                ErrorClass::Denied => libc::EACCES,
-                ErrorClass::KeyMissing => libc::ENOKEY,
-                ErrorClass::Timeout => libc::ETIMEDOUT,
-                ErrorClass::Cold => libc::EREMOTE,
+            Self::Failed { kind, .. } => match kind {
+                ErrorKind::NotFound => libc::ENOENT,
+                ErrorKind::Denied => libc::EACCES,
+                ErrorKind::KeyMissing => libc::ENOKEY,
+                ErrorKind::Timeout => libc::ETIMEDOUT,
+                ErrorKind::Archived => libc::EREMOTE,
                 // Not ENOENT: the path exists, its data does not (rsync --delete would act on ENOENT).
-                ErrorClass::Corrupt | ErrorClass::Missing | ErrorClass::Io => libc::EIO,
-                ErrorClass::Unsupported => libc::EOPNOTSUPP,
-                ErrorClass::Invalid => libc::EINVAL,
+                ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Io => libc::EIO,
+                ErrorKind::Unsupported => libc::EOPNOTSUPP,
+                ErrorKind::Invalid => libc::EINVAL,
+                ErrorKind::Cancelled => libc::EINTR,
+                ErrorKind::WouldBlock => libc::EAGAIN,
             },
         }
     }
 }
 
-impl Classified for FsError {
-    fn class(&self) -> ErrorClass {
+impl HasKind for FsError {
+    fn kind(&self) -> ErrorKind {
         match self {
-            Self::WouldBlock => ErrorClass::Io,
-            Self::Failed { class, .. } => *class,
-            Self::NotDir | Self::IsDir => ErrorClass::Invalid,
+            Self::WouldBlock => ErrorKind::WouldBlock,
+            Self::Failed { kind, .. } => *kind,
+            Self::NotDir | Self::IsDir => ErrorKind::Invalid,
         }
     }
 }

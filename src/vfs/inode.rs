@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use super::ops::{Ino, ROOT_INO};
-use crate::collection::Snapshot;
-use crate::tree::NodeId;
+use dupfs_format::collection::Snapshot;
+use dupfs_read::tree::NodeId;
 
 /// The directory of all snapshots.
 pub(super) const SNAPSHOTS_INO: Ino = 2;

@@ -6,9 +6,10 @@ use super::error::FsError;
 use super::inode::Inode;
 use super::ops::{Attr, NodeKind, Wait};
 use super::tree_fs::{RootNode, TreeFs, ttl};
-use crate::content::FileRef;
-use crate::tree::{Doubt, NodeId, Table, VersionId};
-use crate::types::{EntryKind, EntryMeta, ErrorClass};
+use dupfs_base::ErrorKind;
+use dupfs_format::{EntryKind, EntryMeta};
+use dupfs_read::content::FileRef;
+use dupfs_read::tree::{Doubt, NodeId, Table, VersionId};
 
 /// Size shown for directories, as a disk file system would.
 const DIR_SIZE: u64 = 4096;
@@ -71,7 +72,7 @@ impl TreeFs {
                 let path = table.path(dir).join(name);
                 if let Some(gap) = path.as_ref().and_then(|path| table.gap_at(path, false, depth)) {
                     let message = format!("whether it exists is not known: {}", gap.reason);
-                    return Err(FsError::failed(gap.class, message));
+                    return Err(FsError::failed(gap.kind, message));
                 }
             }
             child.ok_or_else(FsError::not_found)?
@@ -168,7 +169,7 @@ impl TreeFs {
                 Some(meta) => meta,
                 None if wait == Wait::Never => return Err(FsError::WouldBlock),
                 None => {
-                    let Ok(meta) = crate::tree::peek_root(&self.repository, set) else { return Ok(None) };
+                    let Ok(meta) = dupfs_read::tree::peek_root(&self.repository, set) else { return Ok(None) };
                     self.peeked().insert(set, meta.clone());
                     meta
                 }
@@ -267,7 +268,7 @@ impl TreeFs {
     }
 
     pub(super) fn link_target(&self, inode: Inode, wait: Wait) -> Result<Vec<u8>, FsError> {
-        let not_link = || FsError::failed(ErrorClass::Invalid, "not a symbolic link");
+        let not_link = || FsError::failed(ErrorKind::Invalid, "not a symbolic link");
         match inode {
             Inode::Latest(snapshot) => Ok(format!("snapshots/{}", self.snapshot(snapshot)?.name).into_bytes()),
             Inode::AtLink(snapshot) => Ok(format!("../snapshots/{}", self.snapshot(snapshot)?.name).into_bytes()),
@@ -293,9 +294,9 @@ pub(super) fn known_state(table: &Table, node: NodeId, version: VersionId, depth
     let path = table.path(node);
     match table.doubt(&path, position, depth) {
         None => Ok(()),
-        Some(Doubt { reason, class }) => {
+        Some(Doubt { reason, kind }) => {
             let message = format!("{path}: its state in this snapshot is not known, older ones show theirs: {reason}");
-            Err(FsError::failed(class, message))
+            Err(FsError::failed(kind, message))
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::unistd::{Group, User};
 
-use crate::types::EntryMeta;
+use dupfs_format::EntryMeta;
 
 /// How archived owners and modes are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,11 +11,12 @@ use super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, Wait};
 use super::owners::{OwnerOptions, Owners};
 use super::versions::Stalled;
 use super::view::View;
-use crate::collection::Snapshot;
-use crate::content::{Content, ContentError, FileRef, Plan};
-use crate::tree::{Forest, Line, NodeId, TreeError};
-use crate::types::{ArchivePath, ByteRange, Classified, EntryMeta, ErrorClass, SetIndex};
-use crate::volume::{AtHand, Repository, Volumes};
+use dupfs_base::{ByteRange, ErrorKind, HasKind};
+use dupfs_format::collection::Snapshot;
+use dupfs_format::{ArchivePath, EntryMeta, SetIndex};
+use dupfs_read::content::{Content, ContentError, FileRef, Plan};
+use dupfs_read::tree::{Forest, Line, NodeId, TreeError};
+use dupfs_read::volume::{AtHand, Repository, Volumes};
 
 /// Snapshots never change, so the kernel may keep what it was told of them.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
@@ -119,9 +120,9 @@ impl TreeFs {
         let name = self.snapshot(snapshot)?.name.clone();
         let table = line.table();
         let missing = || match table.gap_at(path, false, depth) {
-            Some(gap) => FsError::failed(gap.class, format!("{path}: cannot be looked up: {}", gap.reason)),
+            Some(gap) => FsError::failed(gap.kind, format!("{path}: cannot be looked up: {}", gap.reason)),
             None => FsError::failed(
-                ErrorClass::NotFound,
+                ErrorKind::NotFound,
                 format!("{path}: no such path in snapshot {name}; `dupfs ls` shows what there is"),
             ),
         };
@@ -198,7 +199,7 @@ impl TreeFs {
         }
         FileRef::at(&line, node, depth).ok_or_else(|| {
             let path = line.table().path(node);
-            FsError::failed(ErrorClass::Invalid, format!("{path}: not a regular file in this snapshot"))
+            FsError::failed(ErrorKind::Invalid, format!("{path}: not a regular file in this snapshot"))
         })
     }
 
@@ -230,7 +231,7 @@ impl TreeFs {
         match self.resolve(ino)? {
             Inode::Node(snapshot, node) => Ok((snapshot, node)),
             Inode::Root | Inode::Snapshots | Inode::At | Inode::Versions | Inode::History(..) => Err(FsError::IsDir),
-            Inode::Latest(_) | Inode::AtLink(_) => Err(FsError::failed(ErrorClass::Invalid, "is a symbolic link")),
+            Inode::Latest(_) | Inode::AtLink(_) => Err(FsError::failed(ErrorKind::Invalid, "is a symbolic link")),
         }
     }
 }
@@ -333,14 +334,14 @@ impl FileSystem for TreeFs {
 }
 
 pub(super) fn tree_error(snapshot: &str, error: &TreeError) -> FsError {
-    FsError::failed(error.class(), format!("snapshot {snapshot}: {error}"))
+    FsError::failed(error.kind(), format!("snapshot {snapshot}: {error}"))
 }
 
 pub(super) fn content_error(error: &ContentError) -> FsError {
     if error.is_not_at_hand() {
         return FsError::WouldBlock;
     }
-    FsError::failed(error.class(), error.to_string())
+    FsError::failed(error.kind(), error.to_string())
 }
 
 /// How long attributes and names of a snapshot may be kept, and those of the overview.

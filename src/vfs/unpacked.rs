@@ -20,9 +20,9 @@ use std::time::Duration;
 use super::error::FsError;
 use super::ops::{Attr, DirEntry, FileSystem, Ino, NodeKind, ROOT_INO, Wait};
 use super::owners::{OwnerOptions, Owners};
-use crate::storage::sync::lock;
-use crate::types::ErrorClass;
-use crate::unpack::{Kind, NodeKey, Unpacker, shape_of};
+use dupfs_base::ErrorKind;
+use dupfs_base::sync::lock;
+use dupfs_unpack::{Kind, NodeKey, Unpacker, shape_of};
 
 use candidates::Candidates;
 use content::{Kept, Open};
@@ -95,7 +95,7 @@ impl UnpackedFs {
     }
 
     fn mirror(&self, below: Ino) -> Result<Ino, FsError> {
-        let full = || FsError::failed(ErrorClass::Unsupported, "too many snapshots and archives were looked into");
+        let full = || FsError::failed(ErrorKind::Unsupported, "too many snapshots and archives were looked into");
         self.spaces.mirror(below).ok_or_else(full)
     }
 
@@ -238,7 +238,7 @@ impl UnpackedFs {
 
     /// Attributes of an archive's root that nobody looked into: as its file tells them.
     fn closed_attr(&self, ino: Ino, stored: Attr) -> Attr {
-        let perm = self.owners.mode(crate::unpack::dir_mode(stored.perm));
+        let perm = self.owners.mode(dupfs_unpack::dir_mode(stored.perm));
         let (size, blocks) = (DIR_SIZE, DIR_SIZE.div_ceil(512));
         Attr { ino, kind: NodeKind::Dir, perm, nlink: 1, size, blocks, exact: true, attr_ttl: Duration::ZERO, ..stored }
     }
@@ -316,7 +316,7 @@ impl<'a> Met<'a> {
     fn has(&self, name: &[u8]) -> Option<bool> {
         match self.below.lookup(self.dir, name, self.wait) {
             Ok(attr) => Some(attr.kind == NodeKind::File),
-            Err(FsError::Failed { class: ErrorClass::NotFound, .. }) => None,
+            Err(FsError::Failed { kind: ErrorKind::NotFound, .. }) => None,
             Err(error) => {
                 self.failure.borrow_mut().get_or_insert(error);
                 None

@@ -13,9 +13,10 @@ use super::inode::{Inode, LINE_TAGS};
 use super::ops::{Attr, DirEntry, NodeKind, Wait};
 use super::tree_fs::{SOON, TreeFs, tree_error};
 use super::view::View;
-use crate::storage::sync::lock;
-use crate::tree::{Line, NodeId, Table};
-use crate::types::{ArchivePath, BackupTime, EntryKind, ErrorClass};
+use dupfs_base::ErrorKind;
+use dupfs_base::sync::lock;
+use dupfs_format::{ArchivePath, BackupTime, EntryKind};
+use dupfs_read::tree::{Line, NodeId, Table};
 
 /// Children taken from a table at a time.
 const BATCH: usize = 256;
@@ -75,7 +76,7 @@ impl TreeFs {
             let depth = u32::try_from(sets.len()).unwrap_or(u32::MAX);
             let mut failed = None;
             if u32::try_from(number).is_ok_and(|number| number >= LINE_TAGS.saturating_sub(1)) {
-                failed = Some(FsError::failed(ErrorClass::Unsupported, "more chains than versions/ can show"));
+                failed = Some(FsError::failed(ErrorKind::Unsupported, "more chains than versions/ can show"));
             } else if !line.is_loaded(depth) {
                 failed = self.stalled.get(number);
                 if failed.is_none() && wait == Wait::Never {
@@ -134,8 +135,8 @@ impl TreeFs {
             return Ok(Attr { entry_ttl: SOON, ..attr });
         }
         match branches.unknown(&path, path.join(name).as_ref()) {
-            Some((class, reason)) => {
-                Err(FsError::failed(class, format!("versions/: whether it exists is not known: {reason}")))
+            Some((kind, reason)) => {
+                Err(FsError::failed(kind, format!("versions/: whether it exists is not known: {reason}")))
             }
             None => Err(FsError::not_found()),
         }
@@ -187,8 +188,8 @@ impl TreeFs {
             }
         }
         match branches.unknown_below(&path) {
-            Some((class, reason)) => {
-                Err(FsError::failed(class, format!("versions/: the listing may lack names: {reason}")))
+            Some((kind, reason)) => {
+                Err(FsError::failed(kind, format!("versions/: the listing may lack names: {reason}")))
             }
             None => Ok(()),
         }
@@ -254,7 +255,7 @@ impl Branches {
     }
 
     /// What all sets say that `path` is.
-    fn metas(&self, path: &ArchivePath) -> Vec<crate::types::EntryMeta> {
+    fn metas(&self, path: &ArchivePath) -> Vec<dupfs_format::EntryMeta> {
         let of = |branch: &Branch| {
             let table = branch.line.table();
             let node = table.find(path);
@@ -265,25 +266,25 @@ impl Branches {
     }
 
     /// Why it is not known whether there is more of `path`, or of its child.
-    fn unknown(&self, path: &ArchivePath, child: Option<&ArchivePath>) -> Option<(ErrorClass, String)> {
+    fn unknown(&self, path: &ArchivePath, child: Option<&ArchivePath>) -> Option<(ErrorKind, String)> {
         self.unknown_where(|table, depth| {
             let gap =
-                |path: &ArchivePath| table.gap_at(path, false, depth).map(|gap| (gap.class, gap.reason.to_string()));
+                |path: &ArchivePath| table.gap_at(path, false, depth).map(|gap| (gap.kind, gap.reason.to_string()));
             gap(path).or_else(|| child.and_then(gap))
         })
     }
 
     /// Why the names below `path` may not be all.
-    fn unknown_below(&self, path: &ArchivePath) -> Option<(ErrorClass, String)> {
+    fn unknown_below(&self, path: &ArchivePath) -> Option<(ErrorKind, String)> {
         self.unknown_where(|table, depth| {
             let gap = table.gap_at(path, false, depth).or_else(|| table.gap_at(path, true, depth));
-            gap.map(|gap| (gap.class, gap.reason.to_string()))
+            gap.map(|gap| (gap.kind, gap.reason.to_string()))
         })
     }
 
-    fn unknown_where(&self, gap: impl Fn(&Table, u32) -> Option<(ErrorClass, String)>) -> Option<(ErrorClass, String)> {
+    fn unknown_where(&self, gap: impl Fn(&Table, u32) -> Option<(ErrorKind, String)>) -> Option<(ErrorKind, String)> {
         self.branches.iter().find_map(|branch| match &branch.failed {
-            Some(error) => Some((crate::types::Classified::class(error), error.to_string())),
+            Some(error) => Some((dupfs_base::HasKind::kind(error), error.to_string())),
             None => {
                 let table = branch.line.table();
                 gap(&table, branch.depth)

@@ -6,9 +6,9 @@ use super::error::FsError;
 use super::inode::{Inode, Tags};
 use super::ops::Ino;
 use super::tree_fs::TreeFs;
-use crate::collection::{Collection, Problem, Snapshot};
-use crate::types::Classified;
-use crate::volume::Refreshed;
+use dupfs_base::HasKind;
+use dupfs_format::collection::{Collection, Problem, Snapshot};
+use dupfs_read::volume::Refreshed;
 
 /// One listing's state. Places of snapshots and lines are good in every later one.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl TreeFs {
     pub(super) fn take_news(&self) -> Result<Option<String>, FsError> {
         let news = self.repository.refresh().map_err(|error| {
             let message = format!("the backup cannot be listed again, and what was shown stays: {error}");
-            FsError::failed(error.class(), message)
+            FsError::failed(error.kind(), message)
         })?;
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         *view = Arc::new(View::after(&view.tags, self.repository.collection()));

@@ -4,9 +4,10 @@ use super::error::FsError;
 use super::inode::Inode;
 use super::ops::Wait;
 use super::tree_fs::TreeFs;
-use crate::content::FileRef;
-use crate::types::{Classified, ErrorClass, SetIndex, VolumeId, VolumeNumber};
-use crate::volume::{VolumeError, Volumes};
+use dupfs_base::{ErrorKind, HasKind};
+use dupfs_format::{SetIndex, VolumeId, VolumeNumber};
+use dupfs_read::content::FileRef;
+use dupfs_read::volume::{VolumeError, Volumes};
 
 impl TreeFs {
     /// `user.dupfs.set`: the set that last changed the object. `user.dupfs.volumes`: the stored volumes a read of the
@@ -69,9 +70,9 @@ fn volume_error(error: &VolumeError) -> FsError {
     match error {
         VolumeError::NotAtHand => FsError::WouldBlock,
         other => FsError::failed(
-            match other.class() {
-                ErrorClass::NotFound => ErrorClass::Missing,
-                class => class,
+            match other.kind() {
+                ErrorKind::NotFound => ErrorKind::Missing,
+                kind => kind,
             },
             other.to_string(),
         ),

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dupfs::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys, Secret};
+use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys, Secret};
 
 pub const KEY_PASSPHRASE: &str = "key passphrase";
 

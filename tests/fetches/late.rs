@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use dupfs::storage::{ObjectInfo, ObjectStore, StorageError};
-use dupfs::types::{ByteRange, ErrorClass};
 use dupfs::vfs::{ROOT_INO, Wait};
+use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_read::storage::{ObjectInfo, ObjectStore, StorageError};
 
 use crate::model::encode::encode;
 use crate::model::history::History;
@@ -51,7 +51,7 @@ impl ObjectStore for Late {
     fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
         if *object.name == *self.object && self.opens.fetch_add(1, Ordering::SeqCst) == 0 {
             std::thread::sleep(Duration::from_millis(800));
-            return Err(StorageError::new(ErrorClass::Timeout, &self.object, "told to be late"));
+            return Err(StorageError::new(ErrorKind::Timeout, &self.object, "told to be late"));
         }
         self.inner.open(object, range)
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use dupfs::types::ErrorClass;
 use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
+use dupfs_base::ErrorKind;
 
 pub const MTIME: i64 = 1_485_569_700;
 pub const BIG: usize = 3 << 20;
@@ -23,7 +23,7 @@ pub enum Behaviour {
     /// Not at hand, and does not come until the file system is told to let go.
     Stuck,
     /// Cannot be read.
-    Fails(ErrorClass),
+    Fails(ErrorKind),
     /// The size is a bound until `getattr`, which takes this long.
     Unsized(Duration),
     /// The size is a bound until `getattr`; what there is to read takes this long, what is behind the end does not.
@@ -83,9 +83,9 @@ impl MemoryFs {
             fs.behave(odd, name.as_bytes(), Behaviour::Slow(Duration::from_millis(1500)));
         }
         fs.behave(odd, b"stuck", Behaviour::Stuck);
-        fs.behave(odd, b"damaged", Behaviour::Fails(ErrorClass::Corrupt));
-        fs.behave(odd, b"no-key", Behaviour::Fails(ErrorClass::KeyMissing));
-        fs.behave(odd, b"cold", Behaviour::Fails(ErrorClass::Cold));
+        fs.behave(odd, b"damaged", Behaviour::Fails(ErrorKind::Corrupt));
+        fs.behave(odd, b"no-key", Behaviour::Fails(ErrorKind::KeyMissing));
+        fs.behave(odd, b"cold", Behaviour::Fails(ErrorKind::Archived));
         fs.behave(odd, b"unsized", Behaviour::Unsized(Duration::from_millis(300)));
         fs.behave(odd, b"panics", Behaviour::Panics);
         let late = fs.add(odd, b"late", NodeKind::File, 0o644, &pattern(LATE));
@@ -177,7 +177,7 @@ impl FileSystem for MemoryFs {
         let node = self.node(ino)?;
         match node.kind {
             NodeKind::Symlink => Ok(node.content.clone()),
-            _ => Err(FsError::failed(ErrorClass::Invalid, "not a link")),
+            _ => Err(FsError::failed(ErrorKind::Invalid, "not a link")),
         }
     }
 
@@ -202,7 +202,7 @@ impl FileSystem for MemoryFs {
             }
         }
         if self.torn.contains(&ino) {
-            return Err(FsError::failed(ErrorClass::Corrupt, "the listing may lack names: on purpose"));
+            return Err(FsError::failed(ErrorKind::Corrupt, "the listing may lack names: on purpose"));
         }
         Ok(())
     }
@@ -236,7 +236,7 @@ impl FileSystem for MemoryFs {
                     free = self.wake.wait(free).unwrap();
                 }
             }
-            Behaviour::Fails(class) => return Err(FsError::failed(class, "vol1 of set X: on purpose")),
+            Behaviour::Fails(kind) => return Err(FsError::failed(kind, "vol1 of set X: on purpose")),
             Behaviour::Panics => panic!("on purpose"),
         }
         let start = usize::try_from(offset).unwrap().min(node.content.len());

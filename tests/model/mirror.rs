@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use dupfs::types::ErrorClass;
 use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
+use dupfs_base::ErrorKind;
 
 use super::encode::Repository;
 use super::tree::{Kind, Node, Path, children};
@@ -226,7 +226,7 @@ impl FileSystem for Mirror<'_> {
 
     fn read(&self, ino: Ino, _: u64, offset: u64, size: usize, _: Wait) -> Result<Vec<u8>, FsError> {
         let content =
-            self.node(ino).and_then(Node::content).ok_or_else(|| FsError::failed(ErrorClass::Invalid, "no"))?;
+            self.node(ino).and_then(Node::content).ok_or_else(|| FsError::failed(ErrorKind::Invalid, "no"))?;
         let at = (offset as usize).min(content.len());
         let mut bytes = content[at..at.saturating_add(size).min(content.len())].to_vec();
         match self.lie {

@@ -6,7 +6,7 @@ use std::panic::resume_unwind;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use dupfs::types::ErrorClass;
+use dupfs_base::ErrorKind;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError};
@@ -131,18 +131,18 @@ pub(crate) struct Trouble {
 }
 
 fn troubles() -> impl Strategy<Value = Trouble> {
-    let classes = prop::sample::select(vec![
-        ErrorClass::Io,
-        ErrorClass::Timeout,
-        ErrorClass::Denied,
-        ErrorClass::Missing,
-        ErrorClass::NotFound,
+    let kinds = prop::sample::select(vec![
+        ErrorKind::Io,
+        ErrorKind::Timeout,
+        ErrorKind::Denied,
+        ErrorKind::Missing,
+        ErrorKind::NotFound,
     ]);
     // positions are taken modulo the object's size; small ones hit headers
     let at = || prop_oneof![1 => 0..40usize, 2 => 0..2_000_000usize];
     let faults = prop_oneof![
-        2 => (0..3usize, 1..4usize, classes)
-            .prop_map(|(first, times, class)| Fault::Open { first, times, class }),
+        2 => (0..3usize, 1..4usize, kinds)
+            .prop_map(|(first, times, kind)| Fault::Open { first, times, kind }),
         2 => (at(), 1..4usize).prop_map(|(at, times)| Fault::Break { at, times }),
         2 => at().prop_map(|at| Fault::Short { at }),
         2 => at().prop_map(|at| Fault::Cut { at }),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dupfs::types::ErrorClass;
 use dupfs::vfs::{FileSystem, Ino, ROOT_INO, Wait};
+use dupfs_base::ErrorKind;
 
 use crate::model::encode::{Repository, encode};
 use crate::model::history::{Addition, Change, Edit, History, Meta, Sort, Step};
@@ -83,9 +83,9 @@ fn an_object_that_the_store_does_not_find_is_no_missing_path() {
     let repository = encoded(&files(&[10, 70_000]), &usual(40_000));
     let set = &repository.sets[0];
     for name in set.volumes.iter().chain([&set.sigtar, &set.manifest]) {
-        for class in [ErrorClass::NotFound, ErrorClass::Missing] {
-            with_faults(&repository, &[(name, Fault::Open { first: 0, times: 1, class })]);
-            with_faults(&repository, &[(name, Fault::Open { first: 0, times: 100, class })]);
+        for kind in [ErrorKind::NotFound, ErrorKind::Missing] {
+            with_faults(&repository, &[(name, Fault::Open { first: 0, times: 1, kind })]);
+            with_faults(&repository, &[(name, Fault::Open { first: 0, times: 100, kind })]);
         }
     }
 }

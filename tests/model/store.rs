@@ -6,14 +6,14 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dupfs::storage::{ObjectInfo, ObjectStore, StorageError};
-use dupfs::types::{ByteRange, ErrorClass};
+use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_read::storage::{ObjectInfo, ObjectStore, StorageError};
 
 /// What is wrong with an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Opens number `first` (from 0) to `first + times - 1` fail.
-    Open { first: usize, times: usize, class: ErrorClass },
+    Open { first: usize, times: usize, kind: ErrorKind },
     /// Streams break with an error at this byte, `times` times.
     Break { at: usize, times: usize },
     /// Streams end at this byte as if the object did, though it is longer.
@@ -132,7 +132,7 @@ impl ObjectStore for MemoryStore {
             size: bytes.len() as u64,
             // of the object as it was written: damage is not seen in a listing
             version: format!("{:016x}", self.version_of(name)).into(),
-            cold: None,
+            archived: None,
         };
         // backwards, as no order is promised
         let mut list: Vec<ObjectInfo> = present.map(info).collect();
@@ -150,14 +150,14 @@ impl ObjectStore for MemoryStore {
             *tried - 1
         };
         let fault = self.fault(&name);
-        if let Some(Fault::Open { first, times, class }) = fault
+        if let Some(Fault::Open { first, times, kind }) = fault
             && (first..first + times).contains(&tried)
         {
-            return Err(StorageError::new(class, &name, "told to fail"));
+            return Err(StorageError::new(kind, &name, "told to fail"));
         }
         let bytes = self
             .damaged(&name)
-            .ok_or_else(|| StorageError::new(ErrorClass::Missing, &name, "the object is not there (told so)"))?;
+            .ok_or_else(|| StorageError::new(ErrorKind::Missing, &name, "the object is not there (told so)"))?;
         let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(bytes.len());
         let at = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
         let mut open = locked(&self.shared.open);
@@ -195,7 +195,7 @@ impl Read for Stream {
                     let broken = breaks.entry(self.name.clone()).or_default();
                     *broken += 1;
                     if *broken <= times {
-                        return Err(StorageError::new(ErrorClass::Io, &self.name, "told to break").into_io());
+                        return Err(StorageError::new(ErrorKind::Io, &self.name, "told to break").into_io());
                     }
                     end = self.end;
                 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dupfs::cli::repo::{RepositoryOptions, open_file_system};
-use dupfs::collection::PrefixOptions;
-use dupfs::storage::ObjectStore;
-use dupfs::types::BackupTime;
 use dupfs::vfs::{FileSystem, OwnerOptions};
+use dupfs_format::BackupTime;
+use dupfs_format::collection::PrefixOptions;
+use dupfs_read::storage::ObjectStore;
 
 use super::encode::Repository;
 

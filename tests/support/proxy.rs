@@ -300,7 +300,7 @@ impl Shared {
                 let body = String::from_utf8(dechunk(&answer, body)).unwrap();
                 let body = match fault {
                     Some(Fault::Body(from, to)) => body.replace(from, to),
-                    Some(Fault::Class(key, class)) => with_class(&body, key, class),
+                    Some(Fault::Class(key, kind)) => with_class(&body, key, kind),
                     _ => body,
                 };
                 let kept = answer.lines().filter(|l| {
@@ -397,10 +397,10 @@ fn replace_line(head: &str, name: &str, new: Option<&str>) -> String {
     lines.map(|line| format!("{line}\r\n")).collect()
 }
 
-/// A listing in which the objects whose key contains `key` are in the storage class `class`.
-fn with_class(listing: &str, key: &str, class: &str) -> String {
+/// A listing in which the objects whose key contains `key` are in the storage class `kind`.
+fn with_class(listing: &str, key: &str, kind: &str) -> String {
     let objects = listing.split_inclusive("</Contents>").map(|object| {
-        if object.contains(key) { object.replace(">STANDARD<", &format!(">{class}<")) } else { object.to_owned() }
+        if object.contains(key) { object.replace(">STANDARD<", &format!(">{kind}<")) } else { object.to_owned() }
     });
     objects.collect()
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use dupfs::storage::{Location, S3Credentials, StoreOptions, UrlOptions, parse_url_with};
+use dupfs_read::storage::{Location, S3Credentials, StoreOptions, UrlOptions, parse_url_with};
 use zeroize::Zeroizing;
 
 pub const KEY_ID: &str = "AKIDEXAMPLE";

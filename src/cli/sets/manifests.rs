@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::report::Trouble;
 use crate::cli::failure::Exit;
-use crate::collection::{BackupSet, Collection, ProblemKind, Severity, name_volumes};
-use crate::format::manifest::Manifest;
-use crate::types::{Classified, ErrorClass, VolumeNumber, escape_bytes};
-use crate::volume::{Repository, VolumeError};
+use dupfs_base::{ErrorKind, HasKind, escape_bytes};
+use dupfs_format::VolumeNumber;
+use dupfs_format::collection::{BackupSet, Collection, ProblemKind, Severity, name_volumes};
+use dupfs_format::manifest::Manifest;
+use dupfs_read::volume::{Repository, VolumeError};
 
 /// Manifests read at a time. Each costs a round trip to the store and, with a passphrase, a slow key derivation.
 const READERS: usize = 8;
@@ -50,14 +51,19 @@ pub(super) fn read_all(repository: &Repository) -> Manifests {
 /// Done if every manifest was read or found damaged, else why one could not be asked.
 pub(super) fn completeness(manifests: &Manifests) -> Exit {
     let failed = manifests.iter().filter_map(|m| m.as_ref()?.as_ref().err());
-    let exits = failed.map(|error| match error.class() {
-        class @ (ErrorClass::Denied | ErrorClass::KeyMissing | ErrorClass::Timeout | ErrorClass::Io) => Exit::of(class),
-        ErrorClass::NotFound
-        | ErrorClass::Cold
-        | ErrorClass::Corrupt
-        | ErrorClass::Missing
-        | ErrorClass::Unsupported
-        | ErrorClass::Invalid => Exit::Done,
+    let exits = failed.map(|error| match error.kind() {
+        kind @ (ErrorKind::Denied
+        | ErrorKind::KeyMissing
+        | ErrorKind::Timeout
+        | ErrorKind::Io
+        | ErrorKind::Cancelled
+        | ErrorKind::WouldBlock) => Exit::of(kind),
+        ErrorKind::NotFound
+        | ErrorKind::Archived
+        | ErrorKind::Corrupt
+        | ErrorKind::Missing
+        | ErrorKind::Unsupported
+        | ErrorKind::Invalid => Exit::Done,
     });
     exits.max().unwrap_or(Exit::Done)
 }
@@ -89,22 +95,25 @@ pub(super) fn troubles(collection: &Collection, manifests: &Manifests) -> Vec<Tr
 /// Manifests that could not be read. What is not the manifest's own fault, such as a missing key, is told once.
 fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<Trouble> {
     let mut troubles = Vec::new();
-    let mut shared: Vec<(ErrorClass, usize, String)> = Vec::new();
+    let mut shared: Vec<(ErrorKind, usize, String)> = Vec::new();
     for (set, manifest) in collection.sets().iter().zip(manifests) {
         let Some(Err(error)) = manifest else { continue };
-        match error.class() {
-            ErrorClass::Corrupt | ErrorClass::Missing | ErrorClass::NotFound | ErrorClass::Invalid => {
+        match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::NotFound | ErrorKind::Invalid => {
                 let line = format!("{}: the manifest cannot be read: {error}", set.label());
                 troubles.push(Trouble::new(Severity::Error, "manifest-unreadable", Some(set), line));
             }
             // The names have told of it.
-            ErrorClass::Cold | ErrorClass::Unsupported => {}
-            class @ (ErrorClass::Denied | ErrorClass::KeyMissing | ErrorClass::Timeout | ErrorClass::Io) => {
-                match shared.iter_mut().find(|(known, ..)| *known == class) {
-                    Some((_, count, _)) => *count += 1,
-                    None => shared.push((class, 1, error.to_string())),
-                }
-            }
+            ErrorKind::Archived | ErrorKind::Unsupported => {}
+            kind @ (ErrorKind::Denied
+            | ErrorKind::KeyMissing
+            | ErrorKind::Timeout
+            | ErrorKind::Io
+            | ErrorKind::Cancelled
+            | ErrorKind::WouldBlock) => match shared.iter_mut().find(|(known, ..)| *known == kind) {
+                Some((_, count, _)) => *count += 1,
+                None => shared.push((kind, 1, error.to_string())),
+            },
         }
     }
     troubles.extend(shared.into_iter().map(|(_, count, first)| {
@@ -175,7 +184,7 @@ fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<Trouble> {
 
 /// Chains whose increments were made from another machine or directory than their full set.
 fn moved_sources(collection: &Collection, manifests: &Manifests) -> Vec<Trouble> {
-    let manifest = |index: &crate::types::SetIndex| {
+    let manifest = |index: &dupfs_format::SetIndex| {
         let place = usize::try_from(index.0).ok()?;
         let manifest = manifests.get(place)?.as_ref()?.as_ref().ok()?;
         Some((collection.set(*index)?, source(manifest)?))

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::manifests::{self, Manifests};
 use crate::cli::ls::json_bytes;
-use crate::collection::{BackupSet, Chain, Collection, Packing, Problem, Severity, SignatureChain};
-use crate::types::SetIndex;
+use dupfs_format::SetIndex;
+use dupfs_format::collection::{BackupSet, Chain, Collection, Packing, Problem, Severity, SignatureChain};
 
 /// All that `dupfs sets` tells.
 #[derive(Serialize)]
@@ -171,12 +171,12 @@ impl SetReport {
     fn of(
         collection: &Collection,
         set: &BackupSet,
-        manifest: Option<&Result<std::sync::Arc<crate::format::manifest::Manifest>, crate::volume::VolumeError>>,
+        manifest: Option<&Result<std::sync::Arc<dupfs_format::manifest::Manifest>, dupfs_read::volume::VolumeError>>,
     ) -> Self {
         let snapshot = collection.snapshot_of(set.index);
         let manifest = manifest.and_then(|manifest| manifest.as_ref().ok());
         let text = |bytes: &Option<Box<[u8]>>| bytes.as_deref().map(|bytes| json_bytes(bytes).0);
-        let numbers = |numbers: Vec<crate::types::VolumeNumber>| numbers.into_iter().map(|number| number.0).collect();
+        let numbers = |numbers: Vec<dupfs_format::VolumeNumber>| numbers.into_iter().map(|number| number.0).collect();
         Self {
             index: set.index.0,
             kind: if set.is_full() { "full" } else { "inc" },
@@ -197,7 +197,7 @@ impl SetReport {
             listed_volumes: manifest.map(|manifest| manifest.volumes.len()),
             missing_volumes: manifest.map_or_else(Vec::new, |manifest| numbers(manifests::absent(set, manifest))),
             unlisted_volumes: manifest.map_or_else(Vec::new, |manifest| numbers(manifests::unlisted(set, manifest))),
-            cold_objects: set.objects().filter(|object| object.cold.is_some()).count(),
+            cold_objects: set.objects().filter(|object| object.archived.is_some()).count(),
             bytes: set.stored_bytes(),
             volume_bytes: set.volumes.values().map(|object| object.size).fold(0, u64::saturating_add),
             signature_bytes: set.signatures.as_ref().map_or(0, |object| object.size),

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cache::CacheConfig;
 use crate::cli::repo::{RepositoryOptions, open_repository};
-use crate::storage::MemoryStore;
-use crate::volume::RepositoryLimits;
+use dupfs_cache::CacheConfig;
+use dupfs_read::storage::MemoryStore;
+use dupfs_read::volume::RepositoryLimits;
 
 /// Stores an unencrypted set: the volumes `there`, and a manifest that lists `listed`.
 fn set(store: &MemoryStore, name: &str, host: &str, listed: u32, there: &[u32]) {
@@ -133,7 +133,7 @@ fn manifests_that_cannot_be_read_do_not_hide_the_rest() {
     set(&store, &format!("full.{T0}"), "db1", 1, &[1]);
     set(&store, &format!("inc.{T0}.to.{T1}"), "db1", 1, &[1]);
     store.put(&format!("duplicity-inc.{T0}.to.{T1}.manifest"), b"rubbish\n".as_slice());
-    store.put_cold(&format!("duplicity-inc.{T1}.to.{T2}.manifest"), b"".as_slice(), "DEEP_ARCHIVE");
+    store.put_archived(&format!("duplicity-inc.{T1}.to.{T2}.manifest"), b"".as_slice(), "DEEP_ARCHIVE");
     store.put(&format!("duplicity-inc.{T1}.to.{T2}.vol1.difftar.gz"), b"x".as_slice());
     let repository = repository(store);
     let report = report(&repository);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::super::error::FsError;
 use super::super::ops::{Ino, Wait};
 use super::entered::Candidate;
-use crate::storage::sync::lock;
+use dupfs_base::sync::lock;
 
 /// Most candidates of which nobody could tell whether they keep what they promise.
 const UNCONFIRMED: usize = 1024;
@@ -84,7 +84,7 @@ impl State {
 mod tests {
     use super::super::super::ops::{Attr, NodeKind};
     use super::*;
-    use crate::unpack::{Container, Kind};
+    use dupfs_unpack::{Container, Kind};
 
     fn candidate() -> Candidate {
         Candidate::of(Kind::Archive(Container::Zip), b"a.zip", None, Attr::type_only(1, NodeKind::File))

@@ -9,9 +9,9 @@ use super::super::ops::{Attr, Ino, NodeKind, Opened, Wait};
 use super::entered::{Candidate, Entered, Gate, Link, Stored, failed, live_stream, meta_of};
 use super::spaces::Place;
 use super::{FOREVER, UnpackedFs};
-use crate::storage::sync::lock;
-use crate::types::ErrorClass;
-use crate::unpack::{Archive, Container, Kind, Source, Stream, UnpackError, confirm};
+use dupfs_base::ErrorKind;
+use dupfs_base::sync::lock;
+use dupfs_unpack::{Archive, Container, Kind, Source, Stream, UnpackError, confirm};
 
 /// Archives and streams kept open for who comes back to them.
 const KEPT: usize = 32;
@@ -140,14 +140,14 @@ impl UnpackedFs {
         };
         let (depth, most) = (outer.saturating_add(1), self.unpacker.limits().depth);
         if depth > most {
-            let name = crate::types::escape_bytes(&candidate.name);
+            let name = dupfs_base::escape_bytes(&candidate.name);
             let message = format!("{name}: not unpacked: archives within archives deeper than {most}");
-            return Err(FsError::failed(ErrorClass::Unsupported, message));
+            return Err(FsError::failed(ErrorKind::Unsupported, message));
         }
         let own = meta_of(&candidate.attr);
         let (entry, archive, settled) = (candidate.entry, Default::default(), Default::default());
         let make = |id| Gate { id, file: ino, entry, container, depth, own, archive, settled };
-        let full = || FsError::failed(ErrorClass::Unsupported, "too many snapshots and archives were looked into");
+        let full = || FsError::failed(ErrorKind::Unsupported, "too many snapshots and archives were looked into");
         self.spaces.gate((ino, entry), make).ok_or_else(full)
     }
 

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::super::error::FsError;
 use super::super::ops::{Attr, FileSystem, Ino, Wait};
-use crate::storage::sync::lock;
-use crate::types::{Classified, EntryKind, EntryMeta};
-use crate::unpack::{Archive, Container, Kind, NodeKey, Progress, Source, Stream, UnpackError};
+use dupfs_base::HasKind;
+use dupfs_base::sync::lock;
+use dupfs_format::{EntryKind, EntryMeta};
+use dupfs_unpack::{Archive, Container, Kind, NodeKey, Progress, Source, Stream, UnpackError};
 
 /// A file whose name promises that it can be unpacked.
 #[derive(Debug)]
@@ -196,7 +197,7 @@ impl Source for Stored {
     fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
         self.below
             .read(self.ino, self.handle, offset, len, Wait::Allowed)
-            .map_err(|error| UnpackError::Source { class: error.class(), reason: error.to_string().into() })
+            .map_err(|error| UnpackError::Source { kind: error.kind(), reason: error.to_string().into() })
     }
 
     fn known_len(&self) -> Option<u64> {
@@ -230,7 +231,7 @@ pub(super) fn meta_of(attr: &Attr) -> EntryMeta {
 }
 
 pub(super) fn failed(error: &UnpackError) -> FsError {
-    FsError::failed(error.class(), error.to_string())
+    FsError::failed(error.kind(), error.to_string())
 }
 
 /// The stream of `candidate` while somebody uses it.

@@ -10,8 +10,8 @@ use super::super::ops::{Attr, DirEntry, Ino, NodeKind, Wait};
 use super::entered::{Candidate, Entered, Gate, failed};
 use super::names::{self, Found};
 use super::{DIR_SIZE, FOREVER, UnpackedFs, not_at_hand};
-use crate::types::EntryKind;
-use crate::unpack::{Kind, NodeKey, Progress, Table, shape_of};
+use dupfs_format::EntryKind;
+use dupfs_unpack::{Kind, NodeKey, Progress, Table, shape_of};
 
 /// Entries taken from a table at a time.
 const BATCH: usize = 256;
@@ -236,7 +236,7 @@ impl UnpackedFs {
             None if wait == Wait::Never => return Err(not_at_hand()),
             None => {
                 let (file, outer) = self.stored_entry(gate.file, gate.entry)?;
-                let archive = crate::unpack::Archive::new(&self.unpacker, file, gate.container);
+                let archive = dupfs_unpack::Archive::new(&self.unpacker, file, gate.container);
                 let entered = gate.enter(Entered { archive, outer });
                 self.keep_archive(&entered);
                 entered

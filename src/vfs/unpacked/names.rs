@@ -1,6 +1,6 @@
 //! Names in `unpacked/`: archives keep theirs, compressed files lose their suffix, and nothing is hidden by that.
 
-use crate::unpack::{Kind, SUFFIXES, Shape, shape_of};
+use dupfs_unpack::{Kind, SUFFIXES, Shape, shape_of};
 
 /// Whether a directory has a stored object of some name: `Some(true)` for a regular file, `Some(false)` for anything else.
 pub(super) type Has<'a> = &'a dyn Fn(&[u8]) -> Option<bool>;

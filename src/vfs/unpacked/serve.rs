@@ -5,8 +5,8 @@ use super::super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_I
 use super::entered::failed;
 use super::spaces::{Place, Spaces, TOP_INO};
 use super::{Dir, NAME, UnpackedFs};
-use crate::types::ErrorClass;
-use crate::unpack::Progress;
+use dupfs_base::ErrorKind;
+use dupfs_unpack::Progress;
 
 impl FileSystem for UnpackedFs {
     fn unpacks(&self, ino: Ino) -> bool {
@@ -34,7 +34,7 @@ impl FileSystem for UnpackedFs {
         }
         match self.lookup(parent, name, Wait::Never) {
             // A listing must not open every file whose name promises something.
-            Err(FsError::WouldBlock) => Err(FsError::failed(ErrorClass::Invalid, "not looked at yet")),
+            Err(FsError::WouldBlock) => Err(FsError::failed(ErrorKind::Invalid, "not looked at yet")),
             answer => answer,
         }
     }
@@ -162,5 +162,5 @@ impl FileSystem for UnpackedFs {
 }
 
 fn not_link() -> FsError {
-    FsError::failed(ErrorClass::Invalid, "not a symbolic link")
+    FsError::failed(ErrorKind::Invalid, "not a symbolic link")
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use super::super::ops::Ino;
 use super::entered::Gate;
-use crate::storage::sync::lock;
-use crate::unpack::NodeKey;
+use dupfs_base::sync::lock;
+use dupfs_unpack::NodeKey;
 
 /// The upper half of the first space's numbers. No snapshot and no line has a tag from here to [`END`].
 const BASE: u32 = 1 << 22;

@@ -3,11 +3,11 @@ use std::sync::Condvar;
 use std::sync::PoisonError;
 
 use super::*;
-use crate::cache::CacheConfig;
-use crate::format::test_tar::{Header, noise, put, put_entry};
-use crate::types::Classified;
-use crate::unpack::{Limits, MemoryNotes};
 use crate::vfs::{FsStats, Opened};
+use dupfs_base::HasKind;
+use dupfs_cache::CacheConfig;
+use dupfs_format::test_tar::{Header, noise, put, put_entry};
+use dupfs_unpack::{Limits, MemoryNotes};
 
 const SNAPSHOTS: Ino = 2;
 const SNAPSHOT: Ino = (1 << 40) | 1;
@@ -336,6 +336,6 @@ fn damage_around_an_archive_ends_its_listing_in_an_error_and_makes_no_name_missi
         });
         assert_eq!((names, end.is_ok()), (vec![b"a".to_vec(), b"b".to_vec()], is_sound));
         let missing = mounted.fs.lookup(dir, b"c", Wait::Allowed).unwrap_err();
-        assert_eq!(missing.class() == ErrorClass::NotFound, is_sound, "{missing}");
+        assert_eq!(missing.kind() == ErrorKind::NotFound, is_sound, "{missing}");
     }
 }

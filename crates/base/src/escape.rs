@@ -1,0 +1,35 @@
+//! Bytes as text for terminals and log lines.
+
+/// `bytes` for a terminal or a log line: valid UTF-8 stays, control characters, backslashes and invalid bytes become
+/// `\xHH`.
+pub fn escape_bytes(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || c == '\\' {
+                let mut utf8 = [0; 4];
+                for b in c.encode_utf8(&mut utf8).bytes() {
+                    let _ = write!(out, "\\x{b:02x}");
+                }
+            } else {
+                out.push(c);
+            }
+        }
+        for b in chunk.invalid() {
+            let _ = write!(out, "\\x{b:02x}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_keeps_text_and_marks_the_rest() {
+        assert_eq!(escape_bytes("ü\n\\".as_bytes()), "ü\\x0a\\x5c");
+        assert_eq!(escape_bytes(b"lat-\xe9"), "lat-\\xe9");
+    }
+}

@@ -1,0 +1,197 @@
+//! The context of a request: how long it may wait, and whether its answer is still wanted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use crate::sync::lock;
+use crate::{ErrorKind, HasKind};
+
+/// The reason why a request ended before its answer was complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Stopped {
+    /// The answer is not in memory, and the request may not block.
+    #[error("the answer is not cached")]
+    WouldBlock,
+    /// The deadline of the request has passed.
+    #[error("no result before the deadline; the store is slow or unreachable")]
+    Deadline,
+    /// Nobody waits for the answer any more.
+    #[error("the request was interrupted")]
+    Cancelled,
+}
+
+impl HasKind for Stopped {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::WouldBlock => ErrorKind::WouldBlock,
+            Self::Deadline => ErrorKind::Timeout,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+}
+
+/// The limits of one request. It is passed down the whole read path, so that there is one deadline for a request and not one
+/// for each step, and work stops once nobody waits for it.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    may_block: bool,
+    deadline: Option<Instant>,
+    cancel: CancelToken,
+}
+
+impl RequestContext {
+    /// A request that is answered from memory: it never waits for the store, the disk or another thread.
+    pub fn cached_only() -> Self {
+        Self { may_block: false, deadline: None, cancel: CancelToken::never() }
+    }
+
+    /// A request without a deadline that is never cancelled.
+    pub fn unlimited() -> Self {
+        Self { may_block: true, deadline: None, cancel: CancelToken::never() }
+    }
+
+    /// A request that may block until `deadline` or until `cancel` is triggered.
+    pub fn new(deadline: Option<Instant>, cancel: CancelToken) -> Self {
+        Self { may_block: true, deadline, cancel }
+    }
+
+    /// A request that may block for `timeout` from now; without a deadline if the clock cannot express it.
+    pub fn with_timeout(timeout: Duration) -> Self {
+        Self::new(Instant::now().checked_add(timeout), CancelToken::never())
+    }
+
+    /// Returns true if the request may wait for the store, the disk or another thread.
+    pub fn may_block(&self) -> bool {
+        self.may_block
+    }
+
+    /// The time at which the request gives up; `None` if it has no deadline.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The token that is triggered when nobody waits for the answer any more.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    /// The time that is left; `None` without a deadline, zero once it has passed.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Checks that the request may go on. Long loops call it between their steps.
+    ///
+    /// # Errors
+    /// [`Stopped::Cancelled`] or [`Stopped::Deadline`].
+    pub fn check(&self) -> Result<(), Stopped> {
+        if self.cancel.is_cancelled() {
+            return Err(Stopped::Cancelled);
+        }
+        match self.time_left() {
+            Some(left) if left.is_zero() => Err(Stopped::Deadline),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the request may block, and go on.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn check_may_block(&self) -> Result<(), Stopped> {
+        if self.may_block { self.check() } else { Err(Stopped::WouldBlock) }
+    }
+}
+
+/// Something that waits and is woken when a token is cancelled.
+pub trait Wake: Send + Sync {
+    /// Wakes all threads that wait, so that they look at their tokens again.
+    fn wake(&self);
+}
+
+/// Tells the work of a request that nobody waits for it any more. Clones share one state.
+#[derive(Clone)]
+pub struct CancelToken {
+    /// `None` for a token that cannot be cancelled.
+    state: Option<Arc<TokenState>>,
+}
+
+#[derive(Default)]
+struct TokenState {
+    cancelled: AtomicBool,
+    next: AtomicU64,
+    /// Those who wait, by subscription. Locked for in-memory work only; `wake` is called after it is released.
+    waiting: Mutex<BTreeMap<u64, Weak<dyn Wake>>>,
+}
+
+impl CancelToken {
+    /// A token that can be cancelled.
+    pub fn new() -> Self {
+        Self { state: Some(Arc::default()) }
+    }
+
+    /// A token that is never cancelled.
+    pub fn never() -> Self {
+        Self { state: None }
+    }
+
+    /// Cancels the token for good and wakes everybody who waits under it.
+    pub fn cancel(&self) {
+        let Some(state) = &self.state else { return };
+        state.cancelled.store(true, Ordering::SeqCst);
+        let waiting = std::mem::take(&mut *lock(&state.waiting));
+        for waiter in waiting.into_values().filter_map(|waiter| waiter.upgrade()) {
+            waiter.wake();
+        }
+    }
+
+    /// Returns true once the token was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.cancelled.load(Ordering::SeqCst))
+    }
+
+    /// Has `waiter` woken when the token is cancelled, as long as the returned subscription lives. The caller looks at
+    /// [`Self::is_cancelled`] after subscribing: a token that was cancelled before wakes nobody.
+    pub fn subscribe(&self, waiter: Weak<dyn Wake>) -> Subscription {
+        let Some(state) = &self.state else { return Subscription { state: None, id: 0 } };
+        let id = state.next.fetch_add(1, Ordering::Relaxed);
+        lock(&state.waiting).insert(id, waiter);
+        Subscription { state: Some(Arc::clone(state)), id }
+    }
+}
+
+impl Default for CancelToken {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelToken").field("cancelled", &self.is_cancelled()).finish()
+    }
+}
+
+/// Keeps a waiter registered with a [`CancelToken`].
+pub struct Subscription {
+    state: Option<Arc<TokenState>>,
+    id: u64,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(state) = &self.state {
+            let waiter = lock(&state.waiting).remove(&self.id);
+            drop(waiter);
+        }
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,217 @@
+//! Single flight: concurrent requests for one key share one execution of the work.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{self, ThreadId};
+
+use super::{Monitor, lock};
+use crate::request::{CancelToken, RequestContext, Stopped};
+use crate::{ErrorKind, HasKind};
+
+/// The reason why a request got no result of the shared work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SingleFlightError {
+    /// The work panicked.
+    #[error("another request for this object failed internally; retry")]
+    Abandoned,
+    /// No thread could be started for the work.
+    #[error("no thread can be started; retry when the system is less busy")]
+    NoThread,
+    /// The work asks for its own result.
+    #[error("the work would deadlock: it needs its own result")]
+    Reentrant,
+    /// The request ended first.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl HasKind for SingleFlightError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Abandoned | Self::NoThread | Self::Reentrant => ErrorKind::Io,
+            Self::Stopped(stopped) => stopped.kind(),
+        }
+    }
+}
+
+/// The executions in progress, by key. Each runs on a thread of its own and counts the requests that wait for it: when the
+/// last of them gives up, the execution is cancelled, and a later request starts a new one. Nothing is retained once an
+/// execution ends: results are for a cache to retain, errors are not retained at all.
+pub struct SingleFlight<K, V, E> {
+    executions: Executions<K, V, E>,
+}
+
+type Executions<K, V, E> = Arc<Mutex<HashMap<K, Arc<Execution<V, E>>>>>;
+
+struct Execution<V, E> {
+    thread: OnceLock<ThreadId>,
+    outcome: Arc<Monitor<Option<Result<V, E>>>>,
+    cancel: CancelToken,
+    /// Requests that wait for the outcome. Changed under the lock of the map only, so that nobody joins an execution that
+    /// is cancelled.
+    waiting: Mutex<usize>,
+}
+
+impl<K, V, E> SingleFlight<K, V, E>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    V: Clone + Send + 'static,
+    E: Clone + From<SingleFlightError> + Send + 'static,
+{
+    /// No execution in progress.
+    pub fn new() -> Self {
+        Self { executions: Arc::default() }
+    }
+
+    /// Joins the execution for `key`, or starts `work` on a thread called `name`, and waits for the outcome. The context that
+    /// `work` is given has no deadline; it is cancelled when nobody waits for the outcome any more.
+    ///
+    /// # Errors
+    /// The error of the work, or a [`SingleFlightError`].
+    pub fn run(
+        &self,
+        key: K,
+        name: &str,
+        context: &RequestContext,
+        work: impl FnOnce(&RequestContext) -> Result<V, E> + Send + 'static,
+    ) -> Result<V, E> {
+        context.check_may_block().map_err(SingleFlightError::from)?;
+        let mut executions = lock(&self.executions);
+        let joined = executions.get(&key).map(Arc::clone);
+        let (execution, is_new) = match joined {
+            Some(execution) => (execution, false),
+            None => {
+                let execution = Arc::new(Execution::new());
+                executions.insert(key.clone(), Arc::clone(&execution));
+                (execution, true)
+            }
+        };
+        if execution.thread.get() == Some(&thread::current().id()) {
+            return Err(SingleFlightError::Reentrant.into());
+        }
+        *lock(&execution.waiting) += 1;
+        drop(executions);
+        let interest = Interest { executions: &self.executions, key: &key, execution: &execution };
+        if is_new {
+            let running = Running {
+                executions: Arc::clone(&self.executions),
+                key: key.clone(),
+                execution: Arc::clone(&execution),
+            };
+            let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || running.run(work));
+            if spawned.is_err() {
+                execution.finish(&self.executions, &key, Err(SingleFlightError::NoThread.into()));
+            }
+        }
+        let outcome = execution.outcome.wait_until(context, |outcome| outcome.clone());
+        drop(interest);
+        outcome.map_err(SingleFlightError::from)?
+    }
+
+    /// Number of executions in progress that somebody waits for.
+    pub fn len(&self) -> usize {
+        lock(&self.executions).len()
+    }
+
+    /// Returns true if no execution is in progress that somebody waits for.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K, V, E> Default for SingleFlight<K, V, E>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    V: Clone + Send + 'static,
+    E: Clone + From<SingleFlightError> + Send + 'static,
+{
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K, V, E> fmt::Debug for SingleFlight<K, V, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SingleFlight").field("executions", &lock(&self.executions).len()).finish()
+    }
+}
+
+impl<V: Clone + Send + 'static, E: Clone + Send + 'static> Execution<V, E> {
+    fn new() -> Self {
+        Self {
+            thread: OnceLock::new(),
+            outcome: Monitor::new(None),
+            cancel: CancelToken::new(),
+            waiting: Mutex::new(0),
+        }
+    }
+
+    /// Publishes the outcome, once the execution is out of the map: a later request must not get an old error.
+    fn finish<K: Eq + Hash>(self: &Arc<Self>, executions: &Executions<K, V, E>, key: &K, outcome: Result<V, E>) {
+        remove(executions, key, self);
+        self.outcome.update(|published| {
+            published.get_or_insert(outcome);
+        });
+    }
+}
+
+/// Takes `execution` out of the map, if it is still there.
+fn remove<K: Eq + Hash, V, E>(executions: &Executions<K, V, E>, key: &K, execution: &Arc<Execution<V, E>>) {
+    let mut executions = lock(executions);
+    if executions.get(key).is_some_and(|current| Arc::ptr_eq(current, execution)) {
+        executions.remove(key);
+    }
+}
+
+/// A request that waits for an execution; the last one to leave cancels it.
+struct Interest<'a, K: Eq + Hash, V, E> {
+    executions: &'a Executions<K, V, E>,
+    key: &'a K,
+    execution: &'a Arc<Execution<V, E>>,
+}
+
+impl<K: Eq + Hash, V, E> Drop for Interest<'_, K, V, E> {
+    fn drop(&mut self) {
+        let mut executions = lock(self.executions);
+        let mut waiting = lock(&self.execution.waiting);
+        *waiting = waiting.saturating_sub(1);
+        let is_last = *waiting == 0;
+        drop(waiting);
+        if is_last && executions.get(self.key).is_some_and(|current| Arc::ptr_eq(current, self.execution)) {
+            executions.remove(self.key);
+        }
+        drop(executions);
+        if is_last {
+            self.execution.cancel.cancel();
+        }
+    }
+}
+
+/// The work while it runs; one that panics publishes an error.
+struct Running<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError> + Send + 'static> {
+    executions: Executions<K, V, E>,
+    key: K,
+    execution: Arc<Execution<V, E>>,
+}
+
+impl<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError> + Send + 'static> Running<K, V, E> {
+    fn run(self, work: impl FnOnce(&RequestContext) -> Result<V, E>) {
+        let _ = self.execution.thread.set(thread::current().id());
+        let context = RequestContext::new(None, self.execution.cancel.clone());
+        let outcome = work(&context);
+        self.execution.finish(&self.executions, &self.key, outcome);
+    }
+}
+
+impl<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError> + Send + 'static> Drop
+    for Running<K, V, E>
+{
+    fn drop(&mut self) {
+        self.execution.finish(&self.executions, &self.key, Err(SingleFlightError::Abandoned.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

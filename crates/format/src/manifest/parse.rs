@@ -1,0 +1,352 @@
+//! The manifest's text, pushed in by chunks of any size.
+
+use std::collections::BTreeMap;
+
+use super::{HashKind, Manifest, ManifestVolume};
+use crate::FormatError;
+use crate::{ArchivePath, VolumeNumber};
+
+/// Longest line: two orders of magnitude above a fully escaped path of PATH_MAX.
+const MAX_LINE: usize = 1 << 20;
+/// Most memory for volume entries: ten million volumes with short paths.
+const MAX_KEPT: usize = 512 << 20;
+/// Highest volume number taken for one.
+const MAX_VOLUME: u32 = 10_000_000;
+/// Most problems kept.
+const MAX_PROBLEMS: usize = 32;
+
+/// A push parser of manifests: feed it the decoded bytes, then call [`ManifestParser::finish`].
+#[derive(Debug, Default)]
+pub struct ManifestParser {
+    /// An unfinished line.
+    line: Vec<u8>,
+    /// Offset of that line's first byte.
+    line_start: u64,
+    hostname: Option<Box<[u8]>>,
+    localdir: Option<Box<[u8]>>,
+    /// Volumes by number, `None` for damaged entries; later entries replace earlier ones.
+    volumes: BTreeMap<u32, Option<ManifestVolume>>,
+    /// Number of the last volume entry in the file.
+    last_number: u32,
+    current: Option<Draft>,
+    /// The announced length of the list of files, and where it was announced.
+    listed: Option<(u64, u64)>,
+    files: u64,
+    kept: usize,
+    problems: Vec<FormatError>,
+}
+
+/// A volume's entry while its lines come in.
+#[derive(Debug)]
+struct Draft {
+    offset: u64,
+    /// `None` if the number could not be read.
+    number: Option<u32>,
+    start: Option<(ArchivePath, Option<u64>)>,
+    end: Option<(ArchivePath, Option<u64>)>,
+    hash: Option<(HashKind, Vec<u8>)>,
+    damaged: bool,
+}
+
+impl ManifestParser {
+    /// An empty parser.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes taken so far.
+    pub fn offset(&self) -> u64 {
+        self.line_start.saturating_add(self.line.len() as u64)
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// [`FormatError::TooLarge`] for lines and manifests beyond all measure. Nothing may be fed after an error.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), FormatError> {
+        while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
+            let (head, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
+            self.check_length(head.len())?;
+            let length = self.line.len() + head.len() + 1;
+            if self.line.is_empty() {
+                self.take_line(head)?;
+            } else {
+                let mut line = std::mem::take(&mut self.line);
+                line.extend_from_slice(head);
+                self.take_line(&line)?;
+                line.clear();
+                self.line = line;
+            }
+            self.line_start += length as u64;
+            bytes = rest.get(1..).unwrap_or(&[]);
+        }
+        self.check_length(bytes.len())?;
+        self.line.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Ends the manifest.
+    ///
+    /// # Errors
+    /// [`FormatError::Manifest`] if there was no volume in it, [`FormatError::TooLarge`] as in [`ManifestParser::feed`].
+    pub fn finish(mut self) -> Result<Manifest, FormatError> {
+        self.end_line()?;
+        self.end_volume()?;
+        if let Some((count, offset)) = self.listed
+            && count != self.files
+        {
+            self.problem(offset, format!("{count} changed files are announced but {} are listed", self.files));
+        }
+        self.volumes.retain(|&number, _| number <= self.last_number);
+        self.drop_unhashed();
+        let volumes: Vec<_> = std::mem::take(&mut self.volumes).into_values().flatten().collect();
+        if volumes.is_empty() {
+            let first = self.problems.into_iter().next();
+            return Err(first.unwrap_or_else(|| fault(0, "there is no volume in it".to_owned())));
+        }
+        Ok(Manifest {
+            hostname: self.hostname,
+            localdir: self.localdir,
+            files: self.listed.map(|_| self.files),
+            problems: self.problems,
+            last_number: self.last_number,
+            ..Manifest::from_volumes(volumes)
+        })
+    }
+
+    /// A last line without its line feed, which duplicity always writes: the file was cut short in it, and with it what
+    /// it belongs to. Only a hash tells by itself that it is whole.
+    fn end_line(&mut self) -> Result<(), FormatError> {
+        let line = std::mem::take(&mut self.line);
+        let Some(&first) = line.first() else { return Ok(()) };
+        let keyword = line.split(|&b| is_space(b)).find(|token| !token.is_empty()).unwrap_or(&[]);
+        if self.current.is_some() && is_space(first) && keyword.eq_ignore_ascii_case(b"hash") {
+            return self.take_line(&line);
+        }
+        self.problem(self.line_start, "the file ends within a line".to_owned());
+        if !is_space(first) {
+            self.end_volume()?;
+        } else if let Some(draft) = &mut self.current {
+            draft.damaged = true;
+        }
+        Ok(())
+    }
+
+    fn check_length(&self, more: usize) -> Result<(), FormatError> {
+        if self.line.len().saturating_add(more) > MAX_LINE {
+            return Err(FormatError::TooLarge { offset: self.line_start, what: "a line", limit: MAX_LINE as u64 });
+        }
+        Ok(())
+    }
+
+    fn problem(&mut self, offset: u64, what: String) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(fault(offset, what));
+        }
+    }
+
+    /// One complete line, without its line feed. duplicity matches keywords in either case.
+    fn take_line(&mut self, line: &[u8]) -> Result<(), FormatError> {
+        let mut tokens = line.split(|&b| is_space(b)).filter(|token| !token.is_empty());
+        let Some(keyword) = tokens.next() else { return Ok(()) };
+        let indented = line.first().is_some_and(|&b| is_space(b));
+        let is = |word: &[u8]| keyword.eq_ignore_ascii_case(word);
+        if indented && (is(b"new") || is(b"changed") || is(b"deleted")) {
+            self.files += 1;
+            return Ok(());
+        }
+        if indented {
+            return self.volume_line(keyword, tokens);
+        }
+        if is(b"volume") {
+            self.end_volume()?;
+            let number = tokens.next().and_then(|token| decimal(token.strip_suffix(b":")?));
+            let number = number.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_VOLUME).contains(n));
+            if number.is_none() {
+                self.problem(self.line_start, "a volume's number is not one".to_owned());
+            }
+            self.current = Some(Draft::new(self.line_start, number));
+        } else if is(b"filelist") {
+            self.end_volume()?;
+            let count = tokens.next().and_then(decimal);
+            if count.is_none() {
+                self.problem(self.line_start, "the number of changed files is not one".to_owned());
+            }
+            self.listed = Some((count.unwrap_or(0), self.line_start));
+        } else if is(b"hostname") {
+            self.hostname = tokens.next().map(Into::into);
+        } else if is(b"localdir") {
+            self.localdir = tokens.next().and_then(unquote).map(Vec::into_boxed_slice);
+        } else {
+            // A keyword of another version at the top level says nothing of volumes; a damaged one leaves lines behind
+            // it that belong to no volume, which is noticed there.
+            self.end_volume()?;
+        }
+        Ok(())
+    }
+
+    /// A line of a volume's entry.
+    fn volume_line<'a>(
+        &mut self,
+        keyword: &[u8],
+        mut tokens: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), FormatError> {
+        let line_start = self.line_start;
+        if self.current.is_none() {
+            if self.listed.is_some() {
+                // A damaged line of the list of files: the count tells.
+                return Ok(());
+            }
+            self.problem(line_start, "a line belongs to no volume".to_owned());
+            self.current = Some(Draft::new(line_start, None));
+        }
+        let Some(draft) = &mut self.current else { return Ok(()) };
+        let parsed = if keyword.eq_ignore_ascii_case(b"startingpath") {
+            position(&mut tokens).map(|found| draft.start = Some(found))
+        } else if keyword.eq_ignore_ascii_case(b"endingpath") {
+            position(&mut tokens).map(|found| draft.end = Some(found))
+        } else if keyword.eq_ignore_ascii_case(b"hash") {
+            digest(&mut tokens).map(|found| {
+                if draft.hash.is_none() || found.0 == HashKind::Sha1 {
+                    draft.hash = Some(found);
+                }
+            })
+        } else {
+            Err("the keyword is unknown")
+        };
+        if let Err(what) = parsed {
+            // An entry without a number had its problem reported when it began.
+            let known = draft.number.filter(|_| !draft.damaged);
+            draft.damaged = true;
+            if let Some(number) = known {
+                self.problem(line_start, format!("volume {number}: {what}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Files the volume whose lines have come in.
+    fn end_volume(&mut self) -> Result<(), FormatError> {
+        let Some(draft) = self.current.take() else { return Ok(()) };
+        let Some(number) = draft.number else { return Ok(()) };
+        self.last_number = number;
+        let volume = match (draft.start, draft.end) {
+            (Some(start), Some(end)) if !draft.damaged => {
+                Some(ManifestVolume { number: VolumeNumber(number), start, end, hash: draft.hash })
+            }
+            (Some(_), Some(_)) => None,
+            (None, _) | (_, None) => {
+                if !draft.damaged {
+                    self.problem(draft.offset, format!("volume {number} has no starting or no ending path"));
+                }
+                None
+            }
+        };
+        let paths = volume.as_ref().map_or(0, |v| v.start.0.as_bytes().len() + v.end.0.as_bytes().len());
+        self.kept = self.kept.saturating_add(size_of::<ManifestVolume>() + paths);
+        if self.kept > MAX_KEPT {
+            return Err(FormatError::TooLarge {
+                offset: self.line_start,
+                what: "the list of volumes",
+                limit: MAX_KEPT as u64,
+            });
+        }
+        self.volumes.insert(number, volume);
+        Ok(())
+    }
+
+    /// Leaves out volumes without a hash where others have one: that line was lost, and nothing unverified is served.
+    fn drop_unhashed(&mut self) {
+        let hashed = |volume: &Option<ManifestVolume>| volume.as_ref().is_some_and(|v| v.hash.is_some());
+        if !self.volumes.values().any(hashed) {
+            return;
+        }
+        let mut lost = Vec::new();
+        for (&number, volume) in &mut self.volumes {
+            if volume.as_ref().is_some_and(|v| v.hash.is_none()) {
+                *volume = None;
+                lost.push(number);
+            }
+        }
+        for number in lost {
+            self.problem(self.line_start, format!("volume {number} has no hash although others have"));
+        }
+    }
+}
+
+impl Draft {
+    fn new(offset: u64, number: Option<u32>) -> Self {
+        Self { offset, number, start: None, end: None, hash: None, damaged: false }
+    }
+}
+
+fn fault(offset: u64, what: String) -> FormatError {
+    FormatError::Manifest { offset, what }
+}
+
+/// What Python's `bytes.split` splits at.
+fn is_space(b: u8) -> bool {
+    matches!(b, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
+}
+
+fn decimal(token: &[u8]) -> Option<u64> {
+    if token.is_empty() || !token.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(token).ok()?.parse().ok()
+}
+
+/// A path and its block number, which is left blank where there is none.
+fn position<'a>(tokens: &mut impl Iterator<Item = &'a [u8]>) -> Result<(ArchivePath, Option<u64>), &'static str> {
+    let path = unquote(tokens.next().ok_or("a path is missing")?).ok_or("a path is not quoted rightly")?;
+    let path = ArchivePath::parse(&path).map_err(|_| "a path leaves the tree")?;
+    let block = match tokens.next() {
+        Some(token) => Some(decimal(token).ok_or("a block number is not one")?),
+        None => None,
+    };
+    match tokens.next() {
+        Some(_) => Err("there is more than a path and a block number"),
+        None => Ok((path, block)),
+    }
+}
+
+fn digest<'a>(tokens: &mut impl Iterator<Item = &'a [u8]>) -> Result<(HashKind, Vec<u8>), &'static str> {
+    let (Some(kind), Some(hex), None) = (tokens.next(), tokens.next(), tokens.next()) else {
+        return Err("a hash is not a kind and a value");
+    };
+    let (kind, len) = if kind.eq_ignore_ascii_case(b"sha1") {
+        (HashKind::Sha1, 20)
+    } else if kind.eq_ignore_ascii_case(b"md5") {
+        (HashKind::Md5, 16)
+    } else {
+        return Err("the kind of hash is unknown");
+    };
+    let bytes: Option<Vec<u8>> = hex.chunks(2).map(hex_byte).collect();
+    bytes.filter(|bytes| bytes.len() == len).map(|bytes| (kind, bytes)).ok_or("a hash is not one")
+}
+
+fn hex_byte(pair: &[u8]) -> Option<u8> {
+    let &[high, low] = pair else { return None };
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    Some(digit(high)? << 4 | digit(low)?)
+}
+
+/// Undoes duplicity's quoting: in double quotes, `\xHH` stands for a byte; anything else is literal (FORMAT.md 2).
+fn unquote(token: &[u8]) -> Option<Vec<u8>> {
+    let Some(quoted) = token.strip_prefix(b"\"") else { return Some(token.to_vec()) };
+    let mut rest = quoted.strip_suffix(b"\"")?;
+    let mut out = Vec::with_capacity(rest.len());
+    while let Some((&b, tail)) = rest.split_first() {
+        rest = tail;
+        match b {
+            b'\\' => {
+                let hex = rest.strip_prefix(b"x")?;
+                out.push(hex_byte(hex.get(..2)?)?);
+                rest = hex.get(2..)?;
+            }
+            b'"' => return None,
+            _ => out.push(b),
+        }
+    }
+    Some(out)
+}

@@ -1,0 +1,166 @@
+//! Paths inside a backup: raw bytes, compared by components as duplicity compares them.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use dupfs_base::escape_bytes;
+
+/// A path inside a backup, relative to the backup's root: components of raw bytes joined by `/`; empty for the root.
+///
+/// The order is duplicity's (FORMAT.md 2.1; `path.py` index tuples): component by component, so that `/` sorts
+/// below every other byte and `x/y` comes before `x!`.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct ArchivePath(Box<[u8]>);
+
+/// Why bytes are not a path inside a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// The path has a `..` component, which would escape the tree.
+    #[error("the path has a '..' component")]
+    Parent,
+    /// The path holds a NUL byte, which no file name can.
+    #[error("the path holds a NUL byte")]
+    Nul,
+}
+
+impl ArchivePath {
+    /// The root of the backup.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// Parses `bytes`: leading, trailing and doubled slashes and `.` components are dropped; `.` alone is the root.
+    ///
+    /// # Errors
+    /// [`PathError`] for `..` components and NUL bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PathError> {
+        if bytes.contains(&0) {
+            return Err(PathError::Nul);
+        }
+        let mut out = Vec::with_capacity(bytes.len());
+        for component in bytes.split(|&b| b == b'/') {
+            match component {
+                b"" | b"." => {}
+                b".." => return Err(PathError::Parent),
+                name => {
+                    if !out.is_empty() {
+                        out.push(b'/');
+                    }
+                    out.extend_from_slice(name);
+                }
+            }
+        }
+        Ok(Self(out.into_boxed_slice()))
+    }
+
+    /// The bytes, without a leading slash; empty for the root.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether this is the backup's root.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The components from the root down; none for the root.
+    pub fn components(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|&b| b == b'/').filter(|c| !c.is_empty())
+    }
+
+    /// The path without its last component; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        let end = self.0.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        self.0.get(..end).map(|head| Self(head.into()))
+    }
+
+    /// The path of `name` below this one; `None` if `name` is no single component.
+    pub fn join(&self, name: &[u8]) -> Option<Self> {
+        let is_component =
+            !name.is_empty() && !matches!(name, b"." | b"..") && !name.iter().any(|b| matches!(b, 0 | b'/'));
+        is_component.then(|| {
+            if self.is_root() {
+                Self(name.into())
+            } else {
+                Self([&self.0, &b"/"[..], name].concat().into_boxed_slice())
+            }
+        })
+    }
+
+    /// The last component; empty for the root.
+    pub fn name(&self) -> &[u8] {
+        self.0.rsplit(|&b| b == b'/').next().unwrap_or(&[])
+    }
+}
+
+impl Ord for ArchivePath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let differ = self.0.iter().zip(other.0.iter()).find(|(a, b)| a != b);
+        match differ {
+            Some((b'/', _)) => Ordering::Less,
+            Some((_, b'/')) => Ordering::Greater,
+            Some((a, b)) => a.cmp(b),
+            None => self.0.len().cmp(&other.0.len()),
+        }
+    }
+}
+
+impl PartialOrd for ArchivePath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for ArchivePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_root() { f.write_str(".") } else { f.write_str(&escape_bytes(&self.0)) }
+    }
+}
+
+impl fmt::Debug for ArchivePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(s: &str) -> ArchivePath {
+        ArchivePath::parse(s.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn order_is_by_components_not_by_bytes() {
+        // FORMAT.md 2.1: the order duplicity writes
+        let written = ["", "x", "x/y", "x/y/z.txt", "x/y.txt", "x!", "x-y"];
+        let paths: Vec<_> = written.iter().map(|s| path(s)).collect();
+        for (i, a) in paths.iter().enumerate() {
+            for (j, b) in paths.iter().enumerate() {
+                assert_eq!(a.cmp(b), i.cmp(&j), "{a:?} against {b:?}");
+                let tuples: Vec<&[u8]> = a.components().collect();
+                assert_eq!(tuples.cmp(&b.components().collect()), i.cmp(&j));
+            }
+        }
+    }
+
+    #[test]
+    fn parse_normalises_and_refuses_what_escapes() {
+        assert_eq!(path("./a//b/"), path("a/b"));
+        assert!(path(".").is_root());
+        assert_eq!(ArchivePath::parse(b"a/../b"), Err(PathError::Parent));
+        assert_eq!(ArchivePath::parse(b"a\0"), Err(PathError::Nul));
+    }
+
+    #[test]
+    fn parent_and_name_split_at_the_last_component() {
+        assert_eq!(path("a/b/c").parent(), Some(path("a/b")));
+        assert_eq!(path("a").parent(), Some(ArchivePath::root()));
+        assert_eq!(ArchivePath::root().parent(), None);
+        assert_eq!(path("a/b/c").name(), b"c");
+    }
+}

@@ -1,0 +1,96 @@
+//! Writes tar streams for tests, field by field, so that tests can also write what no sound writer would.
+
+/// Which dialect's magic a header has.
+#[derive(Clone, Copy, Debug)]
+pub enum Magic {
+    /// Of GNU tar.
+    Gnu,
+    /// Of POSIX.
+    Ustar,
+}
+
+/// A header under construction.
+#[derive(Clone, Debug)]
+pub struct Header(pub [u8; 512]);
+
+impl Header {
+    /// A regular file of mode 0644, uid and gid 1000, mtime 1700000000.
+    pub fn new(name: &[u8], type_flag: u8, size: u64) -> Self {
+        let mut block = [0; 512];
+        let cut = name.len().min(100);
+        block[..cut].copy_from_slice(&name[..cut]);
+        block[156] = type_flag;
+        let mut header = Self(block);
+        header.octal(100, 8, 0o644).octal(108, 8, 1000).octal(116, 8, 1000).octal(124, 12, size);
+        header.octal(136, 12, 1_700_000_000).bytes(257, b"ustar  \0").bytes(265, b"www").bytes(297, b"web");
+        header
+    }
+
+    /// Sets the magic.
+    pub fn magic(&mut self, magic: Magic) -> &mut Self {
+        match magic {
+            Magic::Gnu => self.bytes(257, b"ustar  \0"),
+            Magic::Ustar => self.bytes(257, b"ustar\x0000"),
+        }
+    }
+
+    /// Writes `bytes` at an offset.
+    pub fn bytes(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    /// Writes a number of `width` octal digits and a NUL at an offset.
+    pub fn octal(&mut self, at: usize, width: usize, value: u64) -> &mut Self {
+        let text = format!("{value:0digits$o}\0", digits = width - 1);
+        self.bytes(at, text.as_bytes())
+    }
+
+    /// The block with its checksum.
+    pub fn finish(&mut self) -> [u8; 512] {
+        self.0[148..156].copy_from_slice(b"        ");
+        let sum: u32 = self.0.iter().map(|&b| u32::from(b)).sum();
+        self.bytes(148, format!("{sum:06o}\0 ").as_bytes());
+        self.0
+    }
+}
+
+/// Adds a header and data, padded.
+pub fn put(out: &mut Vec<u8>, header: &mut Header, data: &[u8]) {
+    out.extend_from_slice(&header.finish());
+    out.extend_from_slice(data);
+    out.resize(out.len().next_multiple_of(512), 0);
+}
+
+/// Adds a plain entry.
+pub fn put_entry(out: &mut Vec<u8>, name: &[u8], type_flag: u8, data: &[u8]) {
+    put(out, &mut Header::new(name, type_flag, data.len() as u64), data);
+}
+
+/// Adds an extension header (`x`, `g`, `L`, `K`).
+pub fn put_extension(out: &mut Vec<u8>, type_flag: u8, data: &[u8]) {
+    let name: &[u8] = if matches!(type_flag, b'L' | b'K') { b"././@LongLink" } else { b"././@PaxHeader" };
+    put_entry(out, name, type_flag, data);
+}
+
+/// One PAX record.
+pub fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let body = key.len() + value.len() + 3;
+    let mut len = body + 1;
+    while len.to_string().len() + body != len {
+        len += 1;
+    }
+    [len.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
+}
+
+/// Bytes that do not compress, so that they stand in a packed file as they are; the same on every run.
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(next).collect()
+}

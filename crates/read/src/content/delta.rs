@@ -1,0 +1,127 @@
+//! A parsed delta: where the bytes of one version come from, in terms of the version before it.
+
+use super::error::ContentError;
+use super::file::{FileRef, set_label};
+use super::stream::Stream;
+use crate::volume::Volumes;
+use dupfs_base::ByteRange;
+use dupfs_format::SetIndex;
+use dupfs_format::delta::{self, Step};
+
+/// Ops of a delta and extents of a version at most: hundreds of megabytes of memory. A file of a terabyte of which every
+/// hundredth page has changed has a tenth of them.
+pub(super) const MOST_PIECES: usize = 1 << 24;
+
+/// One op of a delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// `len` bytes that stand in the delta itself at `at`.
+    Literal { at: u64, len: u64 },
+    /// `len` bytes of the base at `offset`.
+    Copy { offset: u64, len: u64 },
+}
+
+/// A delta's ops, in order of the output.
+#[derive(Debug)]
+pub(super) struct Delta {
+    pub(super) ops: Box<[Op]>,
+    /// Length of the output.
+    pub(super) out_len: u64,
+}
+
+impl Delta {
+    /// Reads the ops of `stream`, skipping over its literals.
+    ///
+    /// # Errors
+    /// [`ContentError`] when the delta cannot be read or is not one.
+    pub(super) fn read(volumes: &dyn Volumes, file: &FileRef, stream: &Stream) -> Result<Self, ContentError> {
+        let mut cursor = Cursor { volumes, file, stream, window: Vec::new(), window_at: 0 };
+        let mut at = delta::MAGIC.len() as u64;
+        delta::check_magic(cursor.head(0)?).map_err(|e| damaged(volumes, file, stream, &e.to_string()))?;
+        let mut ops = Vec::new();
+        let mut out_len = 0u64;
+        loop {
+            if ops.len() > MOST_PIECES {
+                return Err(too_many(volumes, file, stream.set));
+            }
+            let head = cursor.head(at)?;
+            match delta::parse_op(head).map_err(|e| damaged(volumes, file, stream, &e.at(at).to_string()))? {
+                Step::NeedMore => return Err(cursor.damaged("it ends before its end mark")),
+                Step::End => break,
+                Step::Literal { header_len, len } => {
+                    let start = at.saturating_add(header_len as u64);
+                    at = start.checked_add(len).filter(|&end| end < stream.len).unwrap_or(u64::MAX);
+                    if at == u64::MAX {
+                        return Err(cursor.damaged("a literal runs beyond its end"));
+                    }
+                    out_len = out_len.saturating_add(len);
+                    ops.push(Op::Literal { at: start, len });
+                }
+                Step::Copy { header_len, offset, len } => {
+                    at = at.saturating_add(header_len as u64);
+                    out_len = out_len.saturating_add(len);
+                    push_copy(&mut ops, offset, len);
+                }
+            }
+        }
+        Ok(Self { ops: ops.into(), out_len })
+    }
+
+    /// Whether any byte comes from the base.
+    pub(super) fn has_copies(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Copy { len, .. } if *len > 0))
+    }
+}
+
+/// That the version that `set` makes of `file` has too many pieces.
+pub(super) fn too_many(volumes: &dyn Volumes, file: &FileRef, set: SetIndex) -> ContentError {
+    ContentError::Pieces { path: file.path.clone(), set: set_label(volumes, set), limit: MOST_PIECES }
+}
+
+fn push_copy(ops: &mut Vec<Op>, offset: u64, len: u64) {
+    if let Some(Op::Copy { offset: last, len: last_len }) = ops.last_mut()
+        && last.checked_add(*last_len) == Some(offset)
+    {
+        *last_len = last_len.saturating_add(len);
+        return;
+    }
+    ops.push(Op::Copy { offset, len });
+}
+
+/// Looks at the heads of ops through a small window.
+struct Cursor<'a> {
+    volumes: &'a dyn Volumes,
+    file: &'a FileRef,
+    stream: &'a Stream,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+/// Bytes read at a time while looking for op heads.
+const WINDOW: u64 = 4096;
+/// An op's head is at most this long.
+const HEAD: u64 = 17;
+
+impl Cursor<'_> {
+    /// The bytes from `at`: at least an op's head, or all that are left.
+    fn head(&mut self, at: u64) -> Result<&[u8], ContentError> {
+        let needed = at.saturating_add(HEAD).min(self.stream.len);
+        let window_end = self.window_at.saturating_add(self.window.len() as u64);
+        if at < self.window_at || needed > window_end {
+            self.window.clear();
+            let end = at.saturating_add(WINDOW).min(self.stream.len);
+            self.stream.read(self.volumes, self.file, ByteRange { start: at, end }, false, &mut self.window)?;
+            self.window_at = at;
+        }
+        let from = usize::try_from(at.saturating_sub(self.window_at)).unwrap_or(usize::MAX);
+        Ok(self.window.get(from..).unwrap_or(&[]))
+    }
+
+    fn damaged(&self, detail: &str) -> ContentError {
+        damaged(self.volumes, self.file, self.stream, detail)
+    }
+}
+
+fn damaged(volumes: &dyn Volumes, file: &FileRef, stream: &Stream, detail: &str) -> ContentError {
+    ContentError::Delta { path: file.path.clone(), set: set_label(volumes, stream.set), detail: detail.into() }
+}

@@ -1,0 +1,160 @@
+//! Failures of finding or reading a file's content.
+
+use std::sync::Arc;
+
+use crate::volume::VolumeError;
+use dupfs_base::{ErrorKind, HasKind};
+use dupfs_format::ArchivePath;
+
+/// A failure to locate or read the content of a file. Cheap to clone.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ContentError {
+    /// A volume or manifest could not be read.
+    #[error("{path}: {error}")]
+    Volume {
+        /// The file.
+        path: ArchivePath,
+        /// What failed.
+        error: VolumeError,
+    },
+    /// The signature archive lists the file but no volume holds it (FORMAT.md 2.3: the backup was interrupted, resumed,
+    /// and the source had changed).
+    #[error(
+        "{path}: {set} lists it but holds no data for it: that backup was interrupted and resumed while the source changed; try the snapshot before or after"
+    )]
+    NoData {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+    },
+    /// Parts of the file are missing between those that are there.
+    #[error(
+        "{path}: {set} holds only some of its parts ({detail}): that backup was interrupted; try the snapshot before or after"
+    )]
+    Incomplete {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+        /// Which.
+        detail: Arc<str>,
+    },
+    /// Parts of two states of the file stand side by side (FORMAT.md 2.3).
+    #[error(
+        "{path}: {set} holds parts of two different states of it: that backup was interrupted and resumed while the file changed; try the snapshot before or after"
+    )]
+    Mixed {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+    },
+    /// A delta that does not follow librsync's form, or that copies what its base does not have.
+    #[error("{path}: its delta in {set} is damaged: {detail}")]
+    Delta {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+        /// What is wrong.
+        detail: Arc<str>,
+    },
+    /// A delta without the state it was made from.
+    #[error("{path}: {set} holds a delta for it, but no earlier set holds the file it applies to")]
+    NoBase {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+    },
+    /// A delta is to be applied to a state that is not the one it was made from (FORMAT.md 2.3: the signature, from which deltas
+    /// are made, describes a later state than the stored data).
+    #[error(
+        "{path}: {set} holds an earlier state of it than the one that the next backup's delta was made from: that backup was interrupted and resumed while the file changed; try an earlier snapshot, or one of a later full backup"
+    )]
+    OtherBase {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+    },
+    /// A delta whose base may be in a part of the tree that could not be read.
+    #[error("{path}: the state that its delta in {set} was made from is not known: {reason}")]
+    UnknownBase {
+        /// The file.
+        path: ArchivePath,
+        /// The set with the delta, as people name it.
+        set: Arc<str>,
+        /// Why.
+        reason: Arc<str>,
+        /// What the failure means.
+        kind: ErrorKind,
+    },
+    /// Several files are stored under one name, and which is which cannot be told (FORMAT.md 4.3).
+    #[error(
+        "{path}: {set} stores more than one file under the name that its writer made of this one, and which is which cannot be told; try another snapshot"
+    )]
+    Ambiguous {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+    },
+    /// A version in more pieces than can be kept track of.
+    #[error(
+        "{path}: with {set} it is made of more than {limit} pieces, which is more than dupfs keeps track of; restore this file with duplicity"
+    )]
+    Pieces {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+        /// How many would be.
+        limit: usize,
+    },
+    /// The stored data has another size than the signature allows.
+    #[error(
+        "{path}: {set} holds {size} bytes of it, which its signature rules out: the stored data is not the file that was signed"
+    )]
+    Size {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+        /// Size of the stored data in bytes.
+        size: u64,
+    },
+    /// The node is not a regular file in this snapshot.
+    #[error("{path}: not a regular file in this snapshot")]
+    NotFile {
+        /// The path.
+        path: ArchivePath,
+    },
+}
+
+impl ContentError {
+    /// Whether this says that the answer is not at hand and must be asked for from a thread that may wait.
+    pub fn is_not_at_hand(&self) -> bool {
+        matches!(self, Self::Volume { error: VolumeError::NotAtHand, .. })
+    }
+}
+
+impl HasKind for ContentError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Volume { error, .. } => error.kind(),
+            Self::NoData { .. }
+            | Self::Incomplete { .. }
+            | Self::Mixed { .. }
+            | Self::Delta { .. }
+            | Self::NoBase { .. }
+            | Self::OtherBase { .. }
+            | Self::Ambiguous { .. }
+            | Self::Size { .. } => ErrorKind::Corrupt,
+            Self::UnknownBase { kind, .. } => *kind,
+            Self::Pieces { .. } => ErrorKind::Unsupported,
+            Self::NotFile { .. } => ErrorKind::Invalid,
+        }
+    }
+}

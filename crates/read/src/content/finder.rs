@@ -1,0 +1,177 @@
+//! Finding the parts of one path in the volumes of one set.
+
+use std::sync::Arc;
+
+use super::error::ContentError;
+use super::file::{FileRef, set_label};
+use super::stream::{Located, PART};
+use crate::volume::{MemberTable, Part, VolumeError, Volumes};
+use dupfs_format::difftar::{self, DiffKind};
+use dupfs_format::manifest::{Manifest, Part as PartKey};
+use dupfs_format::{ArchivePath, SetIndex, VolumeId, VolumeNumber};
+
+/// Finds the parts of one path in the volumes of one set.
+pub(super) struct Finder<'a> {
+    volumes: &'a dyn Volumes,
+    file: &'a FileRef,
+    pub(super) set: SetIndex,
+    pub(super) position: u32,
+    pub(super) manifest: Arc<Manifest>,
+}
+
+impl<'a> Finder<'a> {
+    pub(super) fn new(volumes: &'a dyn Volumes, file: &'a FileRef, position: u32) -> Result<Self, ContentError> {
+        let path = &file.path;
+        let set = file.line.set_at(position).ok_or_else(|| ContentError::NotFile { path: path.clone() })?;
+        let wrap = |error| ContentError::Volume { path: path.clone(), error };
+        let manifest = volumes.manifest(set).map_err(wrap)?;
+        Ok(Self { volumes, file, set, position, manifest })
+    }
+
+    /// The last run of the path: in `volume`, or where the manifest's spelling of names differs from the tree's in one
+    /// of its neighbours (FORMAT.md 4.3, last row).
+    pub(super) fn find_last(
+        &self,
+        volume: VolumeNumber,
+    ) -> Result<(VolumeNumber, Arc<MemberTable>, usize), ContentError> {
+        if let Some((table, run)) = self.find_run(volume, None)? {
+            return Ok((volume, table, run));
+        }
+        if !self.file.path.as_bytes().is_ascii() {
+            for number in [volume.0.saturating_add(1), volume.0.saturating_sub(1)] {
+                let neighbour = VolumeNumber(number);
+                if self.manifest.volume(neighbour).is_none() {
+                    continue;
+                }
+                if let Some((table, run)) = self.find_run(neighbour, None)? {
+                    return Ok((neighbour, table, run));
+                }
+            }
+        }
+        Err(self.no_data())
+    }
+
+    /// The last run of the path in `volume` (of `kind`, if given), as an index into the table's runs.
+    fn find_run(
+        &self,
+        volume: VolumeNumber,
+        kind: Option<DiffKind>,
+    ) -> Result<Option<(Arc<MemberTable>, usize)>, ContentError> {
+        let id = VolumeId { set: self.set, number: volume };
+        let table = self.volumes.members(id).map_err(|e| self.wrap(e))?;
+        let fits = |index: usize| table.run(index).is_some_and(|run| kind.is_none_or(|k| run.kind == k));
+        let mut runs = stored(&table, &self.file.path);
+        let mut form: Box<[u8]> = self.file.path.as_bytes().into();
+        if runs.is_empty() {
+            // A name that its writer mangled (FORMAT.md 4.3).
+            for other in difftar::mangled_forms(&self.file.path) {
+                let Ok(mangled) = ArchivePath::parse(&other) else { continue };
+                runs = stored(&table, &mangled);
+                if !runs.is_empty() {
+                    form = other;
+                    break;
+                }
+            }
+        }
+        let run = match *runs.as_slice() {
+            [] => None,
+            [only] => Some(only).filter(|&run| fits(run)),
+            _ => match self.rank_among_alike(&table, &form, volume) {
+                Some((0, 1)) => runs.iter().rev().copied().find(|&run| fits(run)),
+                Some((rank, alike)) if alike == runs.len() => runs.get(rank).copied().filter(|&run| fits(run)),
+                _ => {
+                    return Err(ContentError::Ambiguous { path: self.file.path.clone(), set: self.label() });
+                }
+            },
+        };
+        Ok(run.map(|run| (table, run)))
+    }
+
+    /// Which of the paths that stand as `form` in the volume ours is, counted from 0, and how many they are: volumes and
+    /// signature archives list the same objects in the same order.
+    fn rank_among_alike(&self, members: &MemberTable, form: &[u8], volume: VolumeNumber) -> Option<(usize, usize)> {
+        let table = self.file.line.table();
+        let (mut rank, mut alike) = (None, 0usize);
+        for (node, present) in table.set_entries(self.position) {
+            let path = table.path(node);
+            let is_form = path.as_bytes() == form;
+            let as_form =
+                || difftar::mangled_forms(&path).iter().any(|f| **f == *form) && stored(members, &path).is_empty();
+            let here = || self.manifest.volumes_of(&path).iter().any(|v| v.number == volume);
+            if present && (is_form || as_form()) && here() {
+                if node == self.file.node {
+                    rank = Some(alike);
+                }
+                alike = alike.saturating_add(1);
+            }
+        }
+        rank.map(|rank| (rank, alike))
+    }
+
+    pub(super) fn part(&self, number: u64, last: u64, kind: DiffKind) -> Result<(VolumeNumber, Part), ContentError> {
+        let missing = || self.incomplete(format!("part {number} is missing"));
+        let volume = self.manifest.volume_of(&self.file.path, key_of(number, last)).ok_or_else(missing)?;
+        let (table, run) = self.find_run(volume, Some(kind))?.ok_or_else(missing)?;
+        let parts = table.run(run).map_or(&[][..], |run| table.parts(run));
+        let index = parts.binary_search_by_key(&number, |p| p.number).map_err(|_| missing())?;
+        parts.get(index).map(|part| (volume, *part)).ok_or_else(missing)
+    }
+
+    /// Every part of the path, from all volumes that may hold some, in order.
+    ///
+    /// The second value tells whether parts of different times stand side by side (FORMAT.md 2.3).
+    pub(super) fn all_parts(&self, kind: DiffKind) -> Result<(Vec<Located>, bool), ContentError> {
+        let mut found: Vec<Located> = Vec::new();
+        let mut next = 1u64;
+        let mut start = 0u64;
+        let (mut mtime, mut mixed) = (None, false);
+        for listed in self.manifest.volumes_of(&self.file.path) {
+            let Some((table, run)) = self.find_run(listed.number, Some(kind))? else { continue };
+            let Some(run) = table.run(run) else { continue };
+            for part in table.parts(run) {
+                if part.number != next {
+                    return Err(self.incomplete(format!("part {next} is missing")));
+                }
+                mixed |= *mtime.get_or_insert(part.mtime) != part.mtime;
+                found.push(Located { volume: listed.number, start, offset: part.offset, len: part.len });
+                start = start.saturating_add(part.len);
+                next = next.saturating_add(1);
+            }
+        }
+        match found.as_slice() {
+            [] => Err(self.no_data()),
+            [.., last] if last.len == PART => Err(self.incomplete("its end is missing".to_owned())),
+            _ => Ok((found, mixed)),
+        }
+    }
+
+    pub(super) fn wrap(&self, error: VolumeError) -> ContentError {
+        ContentError::Volume { path: self.file.path.clone(), error }
+    }
+
+    fn label(&self) -> Arc<str> {
+        set_label(self.volumes, self.set)
+    }
+
+    pub(super) fn no_data(&self) -> ContentError {
+        ContentError::NoData { path: self.file.path.clone(), set: self.label() }
+    }
+
+    pub(super) fn incomplete(&self, detail: String) -> ContentError {
+        ContentError::Incomplete { path: self.file.path.clone(), set: self.label(), detail: detail.into() }
+    }
+
+    pub(super) fn mixed(&self) -> ContentError {
+        ContentError::Mixed { path: self.file.path.clone(), set: self.label() }
+    }
+}
+
+fn key_of(number: u64, last: u64) -> PartKey {
+    if number == last { PartKey::Last } else { PartKey::Number(number) }
+}
+
+/// The runs of `path` that hold an object or a delta, as indexes into the table's runs.
+fn stored(table: &MemberTable, path: &ArchivePath) -> Vec<usize> {
+    let present = table.runs_of(path).filter(|(_, run)| run.kind != DiffKind::Deleted);
+    present.map(|(index, _)| index).collect()
+}

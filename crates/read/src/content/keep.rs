@@ -1,0 +1,171 @@
+//! Composed plans and exact sizes in the index. A plan is found again only for the very same sets and versions, and only
+//! where nothing of the tree is in doubt; reading takes any bytes, and what is no plan of the file gives `None`.
+
+use std::sync::{Arc, OnceLock};
+
+use super::file::FileRef;
+use super::plan::{Extent, LOST, Plan};
+use super::stream::{Layout, Located, PART, Stream};
+use crate::tree::FileVersion;
+use crate::volume::Volumes;
+use dupfs_cache::index::Identity;
+use dupfs_cache::index::bytes::{Reader, Writer};
+use dupfs_format::difftar::DiffKind;
+use dupfs_format::{SetIndex, VolumeNumber};
+
+/// Larger plans are not kept.
+const MOST_BYTES: usize = 4 << 20;
+
+/// Keeps the exact size of a version of `file`, here and in the index.
+pub(super) fn learn_size(volumes: &dyn Volumes, file: &FileRef, version: FileVersion, size: u64) {
+    let (fresh, place) = {
+        let table = file.line.table();
+        (table.learn_size(version.id, size), table.place_in_set(version.id))
+    };
+    if fresh
+        && let Some((position, at)) = place
+        && let Some(set) = file.line.set_at(position)
+    {
+        volumes.learnt().keep_size(set, at, size);
+    }
+}
+
+/// The plan of `file`, which has deltas, if the index has it.
+pub(super) fn recall_plan(volumes: &dyn Volumes, file: &FileRef) -> Option<Plan> {
+    if file.history.len() < 2 || !volumes.learnt().may_recall() {
+        return None;
+    }
+    let record = volumes.learnt().recall(key(volumes, file)?)?;
+    from_bytes(file, &record)
+}
+
+/// Keeps the plan of `file` in the index.
+pub(super) fn keep_plan(volumes: &dyn Volumes, file: &FileRef, plan: &Plan) {
+    if !volumes.learnt().is_any() {
+        return;
+    }
+    let Some((key, set)) = key(volumes, file).zip(file.version().and_then(|v| file.line.set_at(v.position))) else {
+        return;
+    };
+    let record = to_bytes(plan);
+    if record.len() <= MOST_BYTES {
+        volumes.learnt().keep(key, set, record);
+    }
+}
+
+/// The identity of the file's versions, and of all that their sets store.
+fn key(volumes: &dyn Volumes, file: &FileRef) -> Option<Identity> {
+    let places: Vec<(u32, u32)> = {
+        let table = file.line.table();
+        if table.may_doubt() {
+            return None;
+        }
+        file.history.iter().map(|version| table.place_in_set(version.id)).collect::<Option<_>>()?
+    };
+    let mut identity = Identity::of(&[b"plan"]);
+    for (position, place) in places {
+        let set = volumes.learnt().identity(file.line.set_at(position)?)?;
+        identity = identity.with(&[&set.0, &position.to_le_bytes(), &place.to_le_bytes()]);
+    }
+    Some(identity)
+}
+
+impl FileRef {
+    /// The identity of the file's content, and the set that holds its newest version. `None` where something of the tree is in
+    /// doubt.
+    pub fn identity(&self, volumes: &dyn Volumes) -> Option<(Identity, SetIndex)> {
+        let set = self.line.set_at(self.version()?.position)?;
+        Some((key(volumes, self)?.with(&[b"content"]), set))
+    }
+}
+
+fn to_bytes(plan: &Plan) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.number(plan.streams.len() as u64);
+    for stream in &plan.streams {
+        writer.number(stream.position.into());
+        writer.byte(u8::from(stream.kind == DiffKind::Diff));
+        writer.number(stream.len);
+        writer.meta(&stream.meta);
+        match &stream.layout {
+            Layout::Uniform { last } => {
+                writer.byte(0);
+                writer.number(*last);
+            }
+            Layout::Assumed { sure } => {
+                writer.byte(1);
+                writer.number(*sure);
+            }
+            Layout::Parts(parts) => {
+                writer.byte(2);
+                writer.number(parts.len() as u64);
+                for Located { volume, offset, len, .. } in parts {
+                    writer.number(volume.0.into());
+                    writer.number(*offset);
+                    writer.number(*len);
+                }
+            }
+        }
+    }
+    writer.number(plan.extents.len() as u64);
+    for Extent { len, stream, offset, .. } in &plan.extents {
+        writer.number(*len);
+        writer.number(stream.checked_add(1).unwrap_or(0).into());
+        writer.number(*offset);
+    }
+    writer.out
+}
+
+fn from_bytes(file: &FileRef, record: &[u8]) -> Option<Plan> {
+    let mut reader = Reader::new(record);
+    let mut streams = Vec::new();
+    for _ in 0..reader.count()? {
+        streams.push(Arc::new(read_stream(file, &mut reader)?));
+    }
+    let (mut extents, mut size) = (Vec::new(), 0u64);
+    for _ in 0..reader.count()? {
+        let len = reader.number().filter(|&len| len > 0)?;
+        let stream = reader.small()?.checked_sub(1).unwrap_or(LOST);
+        let offset = reader.number()?;
+        let within = |stream: &Arc<Stream>| offset.checked_add(len).is_some_and(|end| end <= stream.len);
+        if stream != LOST && !streams.get(stream as usize).is_some_and(within) {
+            return None;
+        }
+        extents.push(Extent { start: size, len, stream, offset });
+        size = size.checked_add(len)?;
+    }
+    let version = file.version()?;
+    let fits = reader.is_at_end() && version.bounds.is_none_or(|bounds| bounds.contains(size));
+    let set = file.line.set_at(version.position).filter(|_| fits)?;
+    Some(Plan { size, extents, streams, set, doubles: OnceLock::new() })
+}
+
+fn read_stream(file: &FileRef, reader: &mut Reader<'_>) -> Option<Stream> {
+    let position = reader.small()?;
+    let set = file.line.set_at(file.version_at(position)?.position)?;
+    let kind = match reader.byte()? {
+        0 => DiffKind::Snapshot,
+        1 => DiffKind::Diff,
+        _ => return None,
+    };
+    let len = reader.number()?;
+    let meta = reader.meta()?;
+    let layout = match reader.byte()? {
+        0 => Layout::Uniform { last: reader.number().filter(|&last| Some(last) == (len / PART).checked_add(1))? },
+        1 => Layout::Assumed { sure: reader.number().filter(|sure| *sure <= len / PART)? },
+        2 => Layout::Parts(read_parts(reader, len)?),
+        _ => return None,
+    };
+    Some(Stream { set, kind, len, meta, position, layout, settled: OnceLock::new() })
+}
+
+fn read_parts(reader: &mut Reader<'_>, len: u64) -> Option<Box<[Located]>> {
+    let (mut parts, mut start) = (Vec::new(), 0u64);
+    for _ in 0..reader.count()? {
+        let volume = VolumeNumber(reader.small()?);
+        let (offset, len) = (reader.number()?, reader.number()?);
+        parts.push(Located { volume, start, offset, len });
+        start = start.checked_add(len)?;
+    }
+    (start == len).then(|| parts.into())
+}

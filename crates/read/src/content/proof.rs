@@ -1,0 +1,189 @@
+//! Proving stored content by its signature.
+//!
+//! When duplicity resumes an interrupted backup it keeps the volumes already stored and signs the source as it is then
+//! (FORMAT.md 2.3). Parts of two states of a file may then stand side by side; they are the file that was signed only if every
+//! block has the sums its signature gives (a log that was appended to, a file that was merely touched).
+
+use std::io::Read;
+
+use md4::{Digest, Md4};
+
+use crate::volume::{VolumeError, feed};
+use dupfs_format::ArchivePath;
+use dupfs_format::FormatError;
+use dupfs_format::sigtar::{self, SIG_HEADER_LEN, SigChange, SigHeader};
+use dupfs_format::tar::{TarEntry, TarLimits, TarSink, TarWalker};
+
+/// Strong sums are the first bytes of MD4; duplicity writes eight of them (FORMAT.md 5).
+const MD4_LEN: usize = 16;
+/// Larger blocks than duplicity makes of any file are not held in memory to be proved.
+const MAX_BLOCK: u32 = 64 << 20;
+
+/// Gives the next bytes of the content: as many as asked for, fewer at its end; `None` if they cannot be read.
+pub(super) type NextBlock<'a> = dyn FnMut(usize) -> Option<Vec<u8>> + 'a;
+
+/// Compares a file's content with its signature while the signature archive streams by. What it says counts only once
+/// the archive was found sound.
+pub(super) struct Proof<'a> {
+    path: &'a ArchivePath,
+    next_block: &'a mut NextBlock<'a>,
+    within: bool,
+    header: Option<SigHeader>,
+    pending: Vec<u8>,
+    verdict: Option<bool>,
+}
+
+impl<'a> Proof<'a> {
+    /// A proof of the content of `path`, which `next_block` gives from its start.
+    pub(super) fn new(path: &'a ArchivePath, next_block: &'a mut NextBlock<'a>) -> Self {
+        Self { path, next_block, within: false, header: None, pending: Vec::new(), verdict: None }
+    }
+
+    /// Reads the plaintext of the signature archive `object`.
+    ///
+    /// # Errors
+    /// [`VolumeError`] when it cannot be read or is no tar archive.
+    pub(super) fn read(&mut self, object: &str, plain: &mut dyn Read) -> Result<(), VolumeError> {
+        let mut walker = TarWalker::new(TarLimits::default());
+        feed(object, plain, &mut |chunk| walker.feed(chunk, self))?;
+        walker.finish().map_err(|e| VolumeError::from_format(object, &e))
+    }
+
+    /// Whether the content is the one that was signed: every block agrees, and nothing is left over.
+    pub(super) fn holds(&self) -> bool {
+        self.verdict == Some(true)
+    }
+
+    fn compare(&mut self) {
+        let header = match self.header {
+            Some(header) => header,
+            None => {
+                let Some(head) = self.pending.first_chunk::<SIG_HEADER_LEN>() else { return };
+                // Only librsync's own sums over MD4 can be compared.
+                let known = |header: &SigHeader| head.starts_with(b"rs\x016") && header.block_len <= MAX_BLOCK;
+                let header = SigHeader::parse(head).filter(known);
+                let Some(header) = header else {
+                    self.verdict = Some(false);
+                    return;
+                };
+                self.pending.drain(..SIG_HEADER_LEN);
+                self.header = Some(header);
+                header
+            }
+        };
+        let strong_len = usize::try_from(header.strong_len).unwrap_or(usize::MAX).min(MD4_LEN);
+        let block_len = usize::try_from(header.block_len).unwrap_or(usize::MAX);
+        let sums = strong_len.saturating_add(4);
+        let whole = self.pending.len() / sums * sums;
+        let taken: Vec<u8> = self.pending.drain(..whole).collect();
+        for sum in taken.chunks_exact(sums) {
+            let block = (self.next_block)(block_len).unwrap_or_default();
+            let (weak, strong) = sum.split_at(4);
+            let agrees = !block.is_empty()
+                && weak == weak_sum(&block).to_be_bytes()
+                && Md4::digest(&block).get(..strong_len) == Some(strong);
+            if !agrees {
+                self.verdict = Some(false);
+                return;
+            }
+        }
+    }
+}
+
+impl TarSink for Proof<'_> {
+    fn entry(&mut self, entry: &TarEntry<'_>, _: u64) -> Result<(), FormatError> {
+        self.within = self.verdict.is_none()
+            && matches!(sigtar::parse_name(entry.path), Ok((SigChange::Signature, path)) if path == *self.path);
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+        if self.within && self.verdict.is_none() {
+            self.pending.extend_from_slice(bytes);
+            self.compare();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), FormatError> {
+        if self.within && self.verdict.is_none() {
+            let nothing_left = self.pending.is_empty() && (self.next_block)(1).is_some_and(|rest| rest.is_empty());
+            self.verdict = Some(self.header.is_some() && nothing_left);
+        }
+        self.within = false;
+        Ok(())
+    }
+}
+
+/// librsync's rolling sum of a block (FORMAT.md 5).
+fn weak_sum(block: &[u8]) -> u32 {
+    let (mut low, mut high) = (0u32, 0u32);
+    for &byte in block {
+        low = low.wrapping_add(u32::from(byte).wrapping_add(31));
+        high = high.wrapping_add(low);
+    }
+    (high << 16) | (low & 0xffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The signature of "hello\n" in FORMAT.md 5.
+    const HELLO: &[u8] = &[
+        0x72, 0x73, 0x01, 0x36, 0, 0, 2, 0, 0, 0, 0, 8, 0x0a, 0xd0, 0x02, 0xd8, 0x63, 0x48, 0x1c, 0x78, 0xae, 0x04,
+        0xc2, 0x01,
+    ];
+
+    fn archive(signature: &[u8]) -> Vec<u8> {
+        let mut header = vec![0u8; 512];
+        header[..13].copy_from_slice(b"signature/a/b");
+        header[100..108].copy_from_slice(b"0000644\0");
+        header[124..136].copy_from_slice(format!("{:011o}\0", signature.len()).as_bytes());
+        header[136..148].copy_from_slice(b"00000000000\0");
+        header[156] = b'0';
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&b| u32::from(b)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let padding = vec![0; signature.len().next_multiple_of(512) - signature.len() + 1024];
+        [&header, signature, &padding].concat()
+    }
+
+    fn proves(signature: &[u8], content: &[u8], path: &str, chunk: usize) -> bool {
+        let path = ArchivePath::parse(path.as_bytes()).unwrap();
+        let mut left = content;
+        let mut next = |len: usize| {
+            let (block, rest) = left.split_at(len.min(left.len()));
+            left = rest;
+            Some(block.to_vec())
+        };
+        let mut proof = Proof::new(&path, &mut next);
+        let mut walker = TarWalker::new(TarLimits::default());
+        for piece in archive(signature).chunks(chunk) {
+            walker.feed(piece, &mut proof).unwrap();
+        }
+        walker.finish().unwrap();
+        proof.holds()
+    }
+
+    #[test]
+    fn the_signed_content_is_proved_and_no_other() {
+        for chunk in [1, 7, 512, 5000] {
+            assert!(proves(HELLO, b"hello\n", "a/b", chunk));
+            assert!(!proves(HELLO, b"hellO\n", "a/b", chunk));
+            assert!(!proves(HELLO, b"hello", "a/b", chunk));
+            assert!(!proves(HELLO, b"", "a/b", chunk));
+            assert!(!proves(HELLO, b"hello\n", "a/c", chunk), "another path's signature proves nothing");
+            let longer = [&b"hello\n"[..], &[0; 512]].concat();
+            assert!(!proves(HELLO, &longer, "a/b", chunk));
+        }
+    }
+
+    #[test]
+    fn an_empty_signature_proves_an_empty_file() {
+        assert!(proves(&HELLO[..12], b"", "a/b", 100));
+        assert!(!proves(&HELLO[..12], b"x", "a/b", 100));
+        assert!(!proves(&HELLO[..11], b"", "a/b", 100));
+    }
+}

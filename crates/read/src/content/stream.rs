@@ -1,0 +1,286 @@
+//! A stored stream: the bytes that one set holds for one path (the file itself, or a delta), located in its volumes.
+
+use std::sync::OnceLock;
+
+use super::error::ContentError;
+use super::file::FileRef;
+use super::finder::Finder;
+use super::proof::Proof;
+use crate::volume::{Part, Reader, Volumes};
+use dupfs_base::ByteRange;
+use dupfs_format::difftar::DiffKind;
+use dupfs_format::manifest::Part as PartKey;
+use dupfs_format::sigtar::SizeBounds;
+use dupfs_format::{EntryMeta, SetIndex, VolumeId, VolumeNumber};
+
+/// Length of every part but the last since duplicity 0.6.21 (FORMAT.md 4).
+pub(super) const PART: u64 = 65_536;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Located {
+    pub(super) volume: VolumeNumber,
+    /// Offset in the stream.
+    pub(super) start: u64,
+    /// Offset in the volume's plaintext.
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+/// Where the parts of a stream are.
+#[derive(Debug)]
+pub(super) enum Layout {
+    /// Parts `1..=last` of 65536 bytes each but the last; a part's volume follows from the manifest alone.
+    Uniform { last: u64 },
+    /// Every part was looked up.
+    Parts(Box<[Located]>),
+    /// The base of deltas, whose last volume nobody asked for: its first `sure` parts are taken to be of 65536 bytes, which
+    /// each volume that is read confirms or refutes.
+    Assumed { sure: u64 },
+}
+
+/// The bytes one set holds for one path.
+#[derive(Debug)]
+pub struct Stream {
+    /// The set that holds it.
+    pub set: SetIndex,
+    /// Whether the bytes are the file or a delta.
+    pub kind: DiffKind,
+    /// Number of bytes; of an assumed base the most it can have.
+    pub len: u64,
+    /// Metadata in the headers beside the data; the parts of one stream agree.
+    pub meta: EntryMeta,
+    pub(super) position: u32,
+    pub(super) layout: Layout,
+    /// The stream with every part looked up, once a volume has refuted the layout or it was not enough.
+    pub(super) settled: OnceLock<Box<Stream>>,
+}
+
+impl Stream {
+    /// Bytes of memory it takes, roughly, with an allowance for parts that may yet be looked up.
+    pub(super) fn weight(&self) -> u64 {
+        let parts = match &self.layout {
+            Layout::Uniform { .. } => 0,
+            Layout::Parts(parts) => parts.len() as u64,
+            // Hardly ever looked up.
+            Layout::Assumed { sure } => (*sure).min(1 << 15),
+        };
+        parts.saturating_mul(size_of::<Located>() as u64).saturating_add(size_of::<Self>() as u64 + 128)
+    }
+
+    /// Finds the stream that the set at `position` holds for `file`, fetching the file's last volume in that set; all
+    /// its volumes if it is a delta or its parts are not of one size.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn locate(volumes: &dyn Volumes, file: &FileRef, position: u32) -> Result<Self, ContentError> {
+        let finder = Finder::new(volumes, file, position)?;
+        let last_volume = finder.manifest.volume_of(&file.path, PartKey::Last).ok_or_else(|| finder.no_data())?;
+        let (volume, table, run) = finder.find_last(last_volume)?;
+        let run = table.run(run).ok_or_else(|| finder.no_data())?;
+        let parts = table.parts(run);
+        let last = parts.last().copied().ok_or_else(|| finder.no_data())?;
+        let (set, kind, meta) = (finder.set, run.kind, run.meta.clone());
+        if !run.multivol {
+            let only = Located { volume, start: 0, offset: last.offset, len: last.len };
+            let reader = Reader { file: u64::from(file.node.0), last: volume, once: false };
+            volumes.note(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
+            let layout = Layout::Parts(Box::new([only]));
+            return Ok(Self { set, kind, len: last.len, meta, position, layout, settled: OnceLock::new() });
+        }
+        if kind == DiffKind::Snapshot
+            && let Some(len) = uniform_len(parts)
+            && file.bounds_at(position).is_some_and(|b| b.contains(len) && tells_parts(&b, parts))
+        {
+            let layout = Layout::Uniform { last: last.number };
+            return Ok(Self { set, kind, len, meta, position, layout, settled: OnceLock::new() });
+        }
+        Self::look_up(volumes, file, &finder, kind, meta)
+    }
+
+    /// The stream with every part looked up. Parts of different times are the file only if its signature proves them.
+    fn look_up(
+        volumes: &dyn Volumes,
+        file: &FileRef,
+        finder: &Finder<'_>,
+        kind: DiffKind,
+        meta: EntryMeta,
+    ) -> Result<Self, ContentError> {
+        let (set, position) = (finder.set, finder.position);
+        let (parts, mixed) = finder.all_parts(kind)?;
+        let len = parts.last().map_or(0, |p| p.start.saturating_add(p.len));
+        let layout = Layout::Parts(parts.into());
+        let mut stream = Self { set, kind, len, meta, position, layout, settled: OnceLock::new() };
+        if mixed {
+            if !stream.is_signed(volumes, file)? {
+                return Err(finder.mixed());
+            }
+            let version = file.version_at(position);
+            stream.meta = version.and_then(|v| file.line.table().meta(v.id)).unwrap_or(stream.meta);
+        }
+        Ok(stream)
+    }
+
+    /// Whether the stream is the file that its set signed, by the sums of every block. Reads all of it and the set's
+    /// signature archive.
+    ///
+    /// # Errors
+    /// [`ContentError`] when either cannot be read.
+    pub(super) fn is_signed(&self, volumes: &dyn Volumes, file: &FileRef) -> Result<bool, ContentError> {
+        if self.kind != DiffKind::Snapshot {
+            return Ok(false);
+        }
+        let finder = Finder::new(volumes, file, self.position)?;
+        let (mut at, mut failure) = (0u64, None);
+        let mut next = |len: usize| {
+            let range = ByteRange { start: at, end: at.saturating_add(len as u64).min(self.len) };
+            let mut block = Vec::new();
+            match self.read_parts(&finder, volumes, file, range, false, &mut block) {
+                Ok(()) => at = range.end,
+                Err(error) => {
+                    failure = Some(error);
+                    return None;
+                }
+            }
+            Some(block)
+        };
+        let mut proof = Proof::new(&file.path, &mut next);
+        volumes.signatures(self.set, &mut |object, plain| proof.read(object, plain)).map_err(|e| finder.wrap(e))?;
+        let holds = proof.holds();
+        failure.map_or(Ok(holds), Err)
+    }
+
+    /// The stream that the set at `position`, the oldest of the file's history, must hold: the file itself, as there is
+    /// nothing that a delta could apply to. Fetches nothing. `None` without a signature.
+    ///
+    /// Copies of a delta need no more of its base than the volumes that hold the bytes, neither its last nor its size.
+    pub(super) fn assume_base(file: &FileRef, position: u32) -> Option<Self> {
+        let bounds = file.bounds_at(position)?;
+        let sure = bounds.min / PART;
+        let set = file.line.set_at(position)?;
+        let version = file.version_at(position)?;
+        let meta = file.line.table().meta(version.id)?;
+        let (kind, layout) = (DiffKind::Snapshot, Layout::Assumed { sure });
+        Some(Self { set, kind, len: bounds.max, meta, position, layout, settled: OnceLock::new() })
+    }
+
+    /// Appends the bytes `range` of the stream to `out`; `once` tells whether who reads the file from end to end reads them once.
+    ///
+    /// # Errors
+    /// [`ContentError`]; then `out` may hold a part of the range.
+    pub fn read(
+        &self,
+        volumes: &dyn Volumes,
+        file: &FileRef,
+        range: ByteRange,
+        once: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ContentError> {
+        let finder = Finder::new(volumes, file, self.position)?;
+        let quick = match &self.layout {
+            Layout::Parts(_) => return self.read_parts(&finder, volumes, file, range, once, out),
+            Layout::Uniform { .. } => true,
+            Layout::Assumed { sure } => range.end <= sure.saturating_mul(PART),
+        };
+        if quick && self.settled.get().is_none() {
+            let before = out.len();
+            match self.read_parts(&finder, volumes, file, range, once, out) {
+                Err(ContentError::Incomplete { .. } | ContentError::NoData { .. } | ContentError::Mixed { .. }) => {
+                    out.truncate(before);
+                }
+                read => return read,
+            }
+        }
+        let settled = match self.settled.get() {
+            Some(settled) => settled,
+            None => {
+                let settled = self.settle(volumes, file, &finder)?;
+                self.settled.get_or_init(|| Box::new(settled))
+            }
+        };
+        if settled.kind != self.kind || range.end > settled.len {
+            return Err(finder.incomplete(format!("bytes up to {} are wanted of it", range.end)));
+        }
+        settled.read(volumes, file, range, once, out)
+    }
+
+    fn settle(&self, volumes: &dyn Volumes, file: &FileRef, finder: &Finder<'_>) -> Result<Self, ContentError> {
+        if let Layout::Uniform { .. } = self.layout {
+            return Self::look_up(volumes, file, finder, self.kind, self.meta.clone());
+        }
+        let located = Self::locate(volumes, file, self.position)?;
+        file.check_base(volumes, &located, located.len)?;
+        Ok(located)
+    }
+
+    fn read_parts(
+        &self,
+        finder: &Finder<'_>,
+        volumes: &dyn Volumes,
+        file: &FileRef,
+        range: ByteRange,
+        once: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ContentError> {
+        let mut at = range.start;
+        let last = finder.manifest.volume_of(&file.path, PartKey::Last).unwrap_or(VolumeNumber(0));
+        let reader = Reader { file: u64::from(file.node.0), last, once };
+        while at < range.end {
+            let part = self.part_at(finder, at)?;
+            let within = at.saturating_sub(part.start);
+            let len = part.len.saturating_sub(within).min(range.end.saturating_sub(at));
+            if len == 0 {
+                return Err(finder.incomplete(format!("nothing at byte {at}")));
+            }
+            let id = VolumeId { set: self.set, number: part.volume };
+            let bytes = ByteRange::at(part.offset.saturating_add(within), len);
+            volumes.read_volume(id, bytes, reader, out).map_err(|e| finder.wrap(e))?;
+            at = at.saturating_add(len);
+        }
+        Ok(())
+    }
+
+    fn part_at(&self, finder: &Finder<'_>, at: u64) -> Result<Located, ContentError> {
+        match &self.layout {
+            Layout::Parts(parts) => {
+                let after = parts.partition_point(|p| p.start <= at);
+                let part = after.checked_sub(1).and_then(|i| parts.get(i)).copied();
+                part.ok_or_else(|| finder.incomplete(format!("nothing at byte {at}")))
+            }
+            Layout::Uniform { .. } | Layout::Assumed { .. } => {
+                let last = match &self.layout {
+                    Layout::Uniform { last } => *last,
+                    Layout::Assumed { .. } | Layout::Parts(_) => u64::MAX,
+                };
+                let number = (at / PART).saturating_add(1);
+                let start = at - at % PART;
+                let (volume, part) = finder.part(number, last, self.kind)?;
+                let expected = if number == last { self.len.saturating_sub(start) } else { PART };
+                if part.len != expected {
+                    return Err(finder.incomplete(format!("part {number} has {} bytes", part.len)));
+                }
+                if part.mtime != self.meta.mtime {
+                    return Err(finder.mixed());
+                }
+                Ok(Located { volume, start, offset: part.offset, len: part.len })
+            }
+        }
+    }
+}
+
+/// The length of a stream whose parts are all of 65536 bytes but a shorter last one, judged by the parts in its last
+/// volume; `None` if they are not of that form.
+fn uniform_len(parts: &[Part]) -> Option<u64> {
+    let (last, full) = parts.split_last()?;
+    let consecutive = parts.windows(2).all(|w| matches!(w, [a, b] if b.number == a.number.saturating_add(1)));
+    let agree = full.iter().all(|p| p.len == PART && p.mtime == last.mtime);
+    let before = last.number.checked_sub(1).filter(|&full| full > 0)?.checked_mul(PART)?;
+    before.checked_add(last.len).filter(|_| consecutive && agree && last.len < PART)
+}
+
+/// Whether `bounds` rule out that the parts in volumes not seen are shorter than 65536 bytes, as duplicity wrote them
+/// before 0.6.21: then each but the last lacks 512 bytes or more (FORMAT.md 4). A part of full length among `parts` tells
+/// it too.
+fn tells_parts(bounds: &SizeBounds, parts: &[Part]) -> bool {
+    let lacking = parts.last().map_or(0, |last| last.number.saturating_sub(1).saturating_mul(512));
+    parts.len() > 1 || bounds.max.saturating_sub(bounds.min) < lacking
+}

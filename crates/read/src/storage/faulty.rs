@@ -1,0 +1,242 @@
+//! A store that fails by plan, to prove that nothing above it serves a wrong byte.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
+use dupfs_base::sync::lock;
+use dupfs_base::{ByteRange, ErrorKind};
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The open (or the listing) fails with this kind.
+    Error(ErrorKind),
+    /// Reading fails with this kind once the stream comes to this offset of the object.
+    ErrorAt(u64, ErrorKind),
+    /// The object ends silently at this offset: the lie that [`ObjectStore::open`] forbids.
+    Truncate(u64),
+    /// This bit of the object, counted from its first byte's lowest bit, is flipped silently.
+    FlipBit(u64),
+    /// The open (or the listing) comes this late.
+    Delay(Duration),
+    /// The open finds the object gone.
+    Missing,
+    /// The listing leaves the object out.
+    Hidden,
+}
+
+/// Which requests a fault hits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Listings.
+    List,
+    /// Opens of the object of this name; [`Effect::Hidden`] takes its name from here too.
+    Object(String),
+    /// Opens of each object whose name holds this text; counted for each object by itself.
+    Containing(String),
+}
+
+/// Which of the target's requests, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nth {
+    /// All of them.
+    Every,
+    /// Just this one.
+    Only(u64),
+    /// The first so many: afterwards the store has recovered.
+    First(u64),
+    /// This one and all later ones.
+    From(u64),
+}
+
+impl Nth {
+    fn hits(self, n: u64) -> bool {
+        match self {
+            Self::Every => true,
+            Self::Only(only) => n == only,
+            Self::First(count) => n < count,
+            Self::From(first) => n >= first,
+        }
+    }
+}
+
+/// One line of the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Whom it hits.
+    pub target: Target,
+    /// When it hits.
+    pub nth: Nth,
+    /// What it does.
+    pub effect: Effect,
+}
+
+impl Fault {
+    /// `effect` on every open of the object `name`.
+    pub fn on(name: &str, effect: Effect) -> Self {
+        Self { target: Target::Object(name.to_owned()), nth: Nth::Every, effect }
+    }
+
+    /// `effect` on every open of every object.
+    pub fn everywhere(effect: Effect) -> Self {
+        Self { target: Target::Containing(String::new()), nth: Nth::Every, effect }
+    }
+
+    /// `effect` on every listing.
+    pub fn on_list(effect: Effect) -> Self {
+        Self { target: Target::List, nth: Nth::Every, effect }
+    }
+
+    /// The same fault, only at the requests `nth`.
+    #[must_use]
+    pub fn at(mut self, nth: Nth) -> Self {
+        self.nth = nth;
+        self
+    }
+
+    fn names(&self, name: &str) -> bool {
+        match &self.target {
+            Target::List => false,
+            Target::Object(object) => object == name,
+            Target::Containing(text) => name.contains(text.as_str()),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    plan: Vec<Fault>,
+    lists: u64,
+    opens: HashMap<Arc<str>, u64>,
+}
+
+/// Decorates a store with faults.
+#[derive(Debug)]
+pub struct FaultyStore<S> {
+    inner: S,
+    state: Mutex<State>,
+}
+
+impl<S: ObjectStore> FaultyStore<S> {
+    /// `inner` as it is, but for `plan`.
+    pub fn new(inner: S, plan: Vec<Fault>) -> Self {
+        Self { inner, state: Mutex::new(State { plan, ..State::default() }) }
+    }
+
+    /// The store underneath.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// Replaces the plan and starts counting anew; an empty plan heals the store. Open streams keep their faults.
+    pub fn set_plan(&self, plan: Vec<Fault>) {
+        *lock(&self.state) = State { plan, ..State::default() };
+    }
+
+    fn on_list(&self) -> Vec<Effect> {
+        let mut state = lock(&self.state);
+        let n = state.lists;
+        state.lists += 1;
+        let hit = |f: &&Fault| f.target == Target::List && f.nth.hits(n);
+        state.plan.iter().filter(hit).map(|f| f.effect).collect()
+    }
+
+    fn on_open(&self, name: &Arc<str>) -> Vec<Effect> {
+        let mut state = lock(&self.state);
+        let count = state.opens.entry(Arc::clone(name)).or_default();
+        let n = *count;
+        *count += 1;
+        state.plan.iter().filter(|f| f.names(name) && f.nth.hits(n)).map(|f| f.effect).collect()
+    }
+
+    fn is_hidden(&self, name: &str) -> bool {
+        lock(&self.state).plan.iter().any(|f| f.effect == Effect::Hidden && f.names(name))
+    }
+}
+
+impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
+    fn traffic(&self) -> Traffic {
+        self.inner.traffic()
+    }
+
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+
+    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        for effect in self.on_list() {
+            match effect {
+                Effect::Delay(time) => std::thread::sleep(time),
+                Effect::Error(kind) => return Err(StorageError::new(kind, self.url(), "planned fault")),
+                _ => {}
+            }
+        }
+        let mut objects = self.inner.list()?;
+        objects.retain(|object| !self.is_hidden(&object.name));
+        Ok(objects)
+    }
+
+    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+        let effects = self.on_open(&object.name);
+        for effect in &effects {
+            match effect {
+                Effect::Delay(time) => std::thread::sleep(*time),
+                Effect::Error(kind) => return Err(StorageError::new(*kind, &object.name, "planned fault")),
+                Effect::Missing => return Err(StorageError::missing(object)),
+                Effect::ErrorAt(..) | Effect::Truncate(_) | Effect::FlipBit(_) | Effect::Hidden => {}
+            }
+        }
+        let inner = self.inner.open(object, range)?;
+        let (offset, end, name) = (range.start, range.end, Arc::clone(&object.name));
+        Ok(Box::new(FaultyStream { inner, effects, offset, end, name }))
+    }
+}
+
+struct FaultyStream {
+    inner: Box<dyn Read + Send>,
+    effects: Vec<Effect>,
+    /// Where in the object the stream stands.
+    offset: u64,
+    /// Where the range ends: a fault from there on is not met.
+    end: u64,
+    name: Arc<str>,
+}
+
+impl FaultyStream {
+    /// How far the next read may go: up to the next planned offset.
+    fn bound(&self) -> io::Result<u64> {
+        let mut bound = u64::MAX;
+        for effect in &self.effects {
+            match effect {
+                Effect::ErrorAt(at, kind) if *at <= self.offset && self.offset < self.end => {
+                    return Err(StorageError::new(*kind, &self.name, "planned fault").into_io());
+                }
+                Effect::Truncate(at) | Effect::ErrorAt(at, _) if self.offset < self.end => {
+                    bound = bound.min(at.saturating_sub(self.offset));
+                }
+                _ => {}
+            }
+        }
+        Ok(bound)
+    }
+}
+
+impl Read for FaultyStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.bound()?).unwrap_or(usize::MAX).min(buf.len());
+        let Some(part) = buf.get_mut(..most) else { return Ok(0) };
+        let got = self.inner.read(part)?;
+        for effect in &self.effects {
+            let Effect::FlipBit(bit) = effect else { continue };
+            let at = (bit / 8).checked_sub(self.offset).and_then(|at| usize::try_from(at).ok());
+            if let Some(byte) = at.filter(|at| *at < got).and_then(|at| part.get_mut(at)) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+        self.offset = self.offset.saturating_add(u64::try_from(got).unwrap_or(0));
+        Ok(got)
+    }
+}

@@ -1,0 +1,84 @@
+//! Whence the credentials come: AWS's chain, boto's files among it, or nowhere.
+
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::imds;
+use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::provider_config::ProviderConfig;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::config::{Credentials, ProvideCredentials, Region, SharedCredentialsProvider, SharedHttpClient};
+
+use super::boto;
+use super::failure::chain;
+use crate::storage::{S3Credentials, StorageError};
+use dupfs_base::ErrorKind;
+
+/// Longest search for credentials.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The provider for `wanted`, or `None` for unsigned requests.
+///
+/// # Errors
+/// [`ErrorKind::Denied`] if credentials are configured and cannot be had.
+pub(super) async fn provider(
+    wanted: &S3Credentials,
+    http: SharedHttpClient,
+    region: &str,
+    url: &str,
+) -> Result<Option<SharedCredentialsProvider>, StorageError> {
+    match wanted {
+        S3Credentials::Anonymous => Ok(None),
+        S3Credentials::Static { id, secret } => Ok(Some(fixed(id, secret))),
+        S3Credentials::Chain => search(http, region, url).await,
+    }
+}
+
+fn fixed(id: &str, secret: &str) -> SharedCredentialsProvider {
+    SharedCredentialsProvider::new(Credentials::new(id, secret, None, None, "static"))
+}
+
+/// Environment, profiles (with assumed roles, SSO, processes), web identity, boto's files, and last what takes a request
+/// to a metadata service, which outside of a cloud nobody answers.
+async fn search(
+    http: SharedHttpClient,
+    region: &str,
+    url: &str,
+) -> Result<Option<SharedCredentialsProvider>, StorageError> {
+    let config =
+        ProviderConfig::without_region().with_http_client(http).with_region(Some(Region::new(region.to_owned())));
+    let profile = aws_config::profile::ProfileFileCredentialsProvider::builder().configure(&config).build();
+    let web = aws_config::web_identity_token::WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
+    let mut providers =
+        CredentialsProviderChain::first_try("environment", EnvironmentVariableCredentialsProvider::new())
+            .or_else("profile", profile)
+            .or_else("web identity", web);
+    if let Some((key, file)) = boto::find() {
+        log::debug!("{}: boto's credentials are the fallback", file.display());
+        providers = providers.or_else("boto", fixed(&key.id, &key.secret));
+    } else {
+        let ecs = aws_config::ecs::EcsCredentialsProvider::builder().configure(&config).build();
+        let client = imds::Client::builder().configure(&config).max_attempts(2).build();
+        let instance = imds::credentials::ImdsCredentialsProvider::builder().configure(&config).imds_client(client);
+        providers = providers.or_else("container", ecs).or_else("instance", instance.build());
+    }
+    let found = tokio::time::timeout(PATIENCE, providers.provide_credentials()).await;
+    let denied = |reason: String| StorageError::new(ErrorKind::Denied, url, reason);
+    match found {
+        Ok(Ok(_)) => Ok(Some(SharedCredentialsProvider::new(providers))),
+        Ok(Err(CredentialsError::CredentialsNotLoaded(_))) => {
+            if let Ok(name) = std::env::var("AWS_PROFILE") {
+                return Err(denied(format!("the profile '{name}' (AWS_PROFILE) has no credentials in ~/.aws")));
+            }
+            // Where that is not enough, the error says so.
+            log::info!("{url}: no credentials found (environment, ~/.aws, ~/.boto, roles); trying without");
+            Ok(None)
+        }
+        Ok(Err(e)) => {
+            let (_, root) = chain(&e);
+            let hint = "check the profile, the role and the environment (aws sts get-caller-identity)";
+            Err(denied(format!("the credentials that are configured cannot be had: {root}; {hint}")))
+        }
+        Err(_) => Err(denied(format!("no credentials came within {} s", PATIENCE.as_secs()))),
+    }
+}

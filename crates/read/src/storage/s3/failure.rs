@@ -1,0 +1,223 @@
+//! What went wrong with a request, in one line with the remedy, and whether trying again can help.
+
+use std::error::Error;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use crate::storage::{ObjectInfo, StorageError};
+use dupfs_base::{ErrorKind, escape_bytes};
+
+/// A failed attempt.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: StorageError,
+    pub(super) cause: Cause,
+}
+
+/// What to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Nothing: the answer is final.
+    Final,
+    /// The service asks to come back later, or stumbled, or broke off: try again.
+    Busy,
+    /// Nobody answered, or no more: try again.
+    NoAnswer,
+    /// The host is not known, or nobody listens there: try again, but not while the store is being opened.
+    NoService,
+    /// The credentials have expired: fetch them anew.
+    Expired,
+    /// The bucket is in this region.
+    Region(String),
+}
+
+impl Cause {
+    /// Whether another attempt may succeed by itself.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Busy | Self::NoAnswer | Self::NoService => true,
+            Self::Final | Self::Expired | Self::Region(_) => false,
+        }
+    }
+}
+
+impl Failure {
+    pub(super) fn last(error: StorageError) -> Self {
+        Self { error, cause: Cause::Final }
+    }
+
+    /// The answer came and is of no use, or came to no end; another attempt may be better.
+    pub(super) fn broken(object: &str, reason: impl AsRef<str>) -> Self {
+        Self { error: StorageError::new(ErrorKind::Io, object, reason), cause: Cause::Busy }
+    }
+
+    /// Nothing came for too long.
+    pub(super) fn silent(object: &str, reason: impl AsRef<str>) -> Self {
+        Self { error: StorageError::new(ErrorKind::Timeout, object, reason), cause: Cause::NoAnswer }
+    }
+
+    /// What a failed listing of `url` means.
+    pub(super) fn of_list<E>(url: &str, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        match error {
+            SdkError::ServiceError(context) => {
+                let answer = Answer::new(context.err(), context.raw());
+                answer.common(url, "list", "s3:ListBucket").unwrap_or_else(|| answer.unknown(url))
+            }
+            other => transport(url, other),
+        }
+    }
+
+    /// What a failed fetch of `object` means.
+    pub(super) fn of_get<E>(object: &ObjectInfo, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let SdkError::ServiceError(context) = error else { return transport(&object.name, error) };
+        let answer = Answer::new(context.err(), context.raw());
+        match (answer.status, &*answer.code) {
+            (_, "InvalidObjectState") => {
+                Self::last(StorageError::archived(object, object.archived.as_deref().unwrap_or("archive tier")))
+            }
+            (404, code) if code != "NoSuchBucket" => Self::last(StorageError::missing(object)),
+            // The object is shorter than it was, or another one.
+            (412 | 416, _) => Self::last(StorageError::replaced(object)),
+            _ => answer.common(&object.name, "read", "s3:GetObject").unwrap_or_else(|| answer.unknown(&object.name)),
+        }
+    }
+}
+
+/// An error that the service answered.
+struct Answer {
+    status: u16,
+    code: String,
+    message: String,
+    region: Option<String>,
+}
+
+impl Answer {
+    fn new(error: &impl ProvideErrorMetadata, raw: &HttpResponse) -> Self {
+        let header = raw.headers().get("x-amz-bucket-region").map(str::to_owned);
+        let body = raw.body().bytes().map(String::from_utf8_lossy).unwrap_or_default();
+        let element = body.split_once("<Region>").and_then(|(_, rest)| rest.split_once("</Region>"));
+        let region = header.or_else(|| element.map(|(region, _)| region.to_owned()));
+        Self {
+            status: raw.status().as_u16(),
+            code: error.code().unwrap_or_default().to_owned(),
+            message: error.message().unwrap_or_default().to_owned(),
+            region: region.filter(|r| !r.is_empty() && r.len() < 64),
+        }
+    }
+
+    /// What is the same for every request; `action` is what the user may lack the permission for.
+    fn common(&self, object: &str, what: &str, action: &str) -> Option<Failure> {
+        let denied = |reason: String| Failure::last(StorageError::new(ErrorKind::Denied, object, reason));
+        let code = &*self.code;
+        Some(match (self.status, code) {
+            (_, "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken") => Failure {
+                cause: Cause::Expired,
+                ..denied(format!("the session token has expired ({code}); log in again or renew it"))
+            },
+            (_, "RequestTimeTooSkewed" | "RequestExpired") => {
+                denied("the clock of this machine is off; set it (timedatectl set-ntp true)".to_owned())
+            }
+            (_, "InvalidAccessKeyId") => denied(
+                "the service does not know the access key's id; check the credentials and the endpoint".to_owned(),
+            ),
+            (_, "SignatureDoesNotMatch") => {
+                denied("the secret access key is wrong (SignatureDoesNotMatch); check the credentials".to_owned())
+            }
+            (_, "NoSuchBucket") => {
+                let reason = "no such bucket; check the bucket's name, the endpoint and --s3-url-style";
+                Failure::last(StorageError::new(ErrorKind::NotFound, object, reason))
+            }
+            (_, "InvalidBucketName") => {
+                Failure::last(StorageError::new(ErrorKind::Invalid, object, "this cannot be the name of a bucket"))
+            }
+            (301 | 307, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+                let told = self.region.as_ref().map(|r| format!(" (it is in {r})")).unwrap_or_default();
+                let reason = format!("the bucket is in another region{told}; give --s3-region-name");
+                Failure { cause: self.region.clone().map_or(Cause::Final, Cause::Region), ..denied(reason) }
+            }
+            (400, "UnsupportedAlgorithm" | "MissingAuthenticationToken" | "MissingSecurityHeader") => {
+                denied(format!("the service wants requests to be signed ({code}); give credentials"))
+            }
+            (400 | 403, "AllAccessDisabled" | "AccountProblem" | "NotSignedUp") => {
+                denied(format!("the account is closed for it: {}", self.text()))
+            }
+            (401 | 403, _) => denied(format!(
+                "access denied{}; check the credentials, and that they may {what} (permission {action})",
+                if code.is_empty() || code == "AccessDenied" { String::new() } else { format!(" ({code})") },
+            )),
+            (408 | 429 | 500 | 502..=504 | 506..=599, _)
+            | (_, "SlowDown" | "InternalError" | "RequestTimeout" | "Throttling") => {
+                Failure::broken(object, self.text())
+            }
+            _ => return None,
+        })
+    }
+
+    fn unknown(&self, object: &str) -> Failure {
+        let text = self.text();
+        Failure::last(match self.status {
+            404 => {
+                let reason = format!("not found ({text}); check the bucket's name and the endpoint");
+                StorageError::new(ErrorKind::NotFound, object, reason)
+            }
+            _ => StorageError::new(ErrorKind::Io, object, format!("the service refused: {text}")),
+        })
+    }
+
+    fn text(&self) -> String {
+        let message = escape_bytes(self.message.as_bytes());
+        let text = format!("HTTP {} {} {message}", self.status, self.code);
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    }
+}
+
+/// What a request without an answer means.
+fn transport<E: Error + 'static>(object: &str, error: &SdkError<E, HttpResponse>) -> Failure {
+    let (all, root) = chain(error);
+    let fail = |kind, reason: String, cause| Failure { error: StorageError::new(kind, object, reason), cause };
+    if let SdkError::ResponseError(_) = error {
+        return Failure::broken(object, format!("the answer cannot be understood: {root}"));
+    }
+    if all.contains("certificate") || all.contains("tls") || all.contains("handshake") || all.contains("invalidmessage")
+    {
+        let hint = "check the endpoint (HTTPS or --s3-unencrypted-connection), the clock and the CA certificates \
+                    (package ca-certificates, or SSL_CERT_FILE)";
+        return fail(ErrorKind::Io, format!("no secure connection: {root}; {hint}"), Cause::Final);
+    }
+    if all.contains("dns error") || all.contains("lookup address") || all.contains("name or service not known") {
+        let hint = "check the endpoint's name and the network";
+        return fail(ErrorKind::Io, format!("the host is not found: {root}; {hint}"), Cause::NoService);
+    }
+    if all.contains("connection refused") {
+        let hint = "check the endpoint and its port";
+        return fail(ErrorKind::Io, format!("the host refuses the connection; {hint}"), Cause::NoService);
+    }
+    if all.contains("credentials") || all.contains("identity") {
+        let hint = "check the profile, the role and the environment (aws sts get-caller-identity)";
+        return fail(ErrorKind::Denied, format!("no credentials: {root}; {hint}"), Cause::Final);
+    }
+    match error {
+        SdkError::ConstructionFailure(_) => fail(ErrorKind::Invalid, format!("no valid request: {root}"), Cause::Final),
+        _ => fail(ErrorKind::Timeout, format!("no connection: {root}"), Cause::NoAnswer),
+    }
+}
+
+/// All of the error's causes in lower case, and the last one.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> (String, String) {
+    let mut all = format!("{error}").to_lowercase();
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+        all.push_str(&format!("\n{last}").to_lowercase());
+    }
+    let root = escape_bytes(last.to_string().as_bytes());
+    let root = root.split(" (os error").next().unwrap_or_default().chars().take(300).collect();
+    (all, root)
+}

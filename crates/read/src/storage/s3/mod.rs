@@ -1,0 +1,253 @@
+//! A bucket as a store, over aws-sdk-s3. The one place with an async runtime: callers are threads and block.
+//!
+//! Lock order: [`Core::session`]'s lock and [`Core::renewal`] are never held together with another one, and the former
+//! never across a request.
+
+mod boto;
+mod connect;
+mod credentials;
+mod failure;
+mod fetch;
+mod list;
+mod retry;
+
+use std::io::Read;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+
+use self::connect::{Plan, Session};
+use self::failure::{Cause, Failure};
+use self::fetch::S3Stream;
+use self::retry::Patience;
+use super::traffic::Counters;
+use super::{ObjectInfo, ObjectStore, S3Credentials, S3Location, StorageError, StoreOptions, Traffic};
+use dupfs_base::sync::lock;
+use dupfs_base::{ByteRange, ErrorKind};
+
+/// Bytes that one permit of the read-ahead budget stands for.
+const PERMIT_BYTES: u64 = 64 * 1024;
+/// Longest patience with a service that does not answer while the store is opened: a user waits for it.
+const OPENING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The objects below a prefix of a bucket.
+#[derive(Debug)]
+pub struct S3Store {
+    core: Arc<Core>,
+    /// Directories listed, relative to the prefix.
+    listed: Vec<String>,
+    /// Only `None` while the store is dropped.
+    runtime: Option<Runtime>,
+}
+
+/// What the requests share.
+#[derive(Debug)]
+struct Core {
+    plan: Plan,
+    session: Mutex<Arc<Session>>,
+    /// Held while credentials are fetched anew, and when that was last.
+    renewal: tokio::sync::Mutex<Option<Instant>>,
+    patience: Duration,
+    connections: Semaphore,
+    /// Those of them that parts ahead of a reader may take: somebody who waits finds one that is free.
+    ahead: Semaphore,
+    /// Room for bytes fetched ahead.
+    room: Arc<Semaphore>,
+    counters: Counters,
+}
+
+impl S3Store {
+    /// Opens the store and makes sure that it can be listed; where the URL has two readings and there is nothing in the
+    /// first, tries the other.
+    ///
+    /// # Errors
+    /// [`StorageError`] for whatever is wrong with the bucket, the network or the credentials.
+    pub fn open(location: &S3Location, options: &StoreOptions) -> Result<Self, StorageError> {
+        for note in &location.notes {
+            log::info!("{}: {note}", location.display());
+        }
+        let Some(other) = &location.alternative else { return Self::open_reading(location, options) };
+        let first = match Self::open_reading(location, options) {
+            Ok(store) => {
+                log::info!("{}: reading {} as the bucket", location.display(), location.bucket);
+                return Ok(store);
+            }
+            Err(e) => e,
+        };
+        match Self::open_reading(other, options) {
+            Ok(store) => {
+                let what = if other.host.is_some() { "host" } else { "bucket" };
+                let which = other.host.as_ref().unwrap_or(&other.bucket);
+                log::info!("{}: reading {which} as the {what}", other.display());
+                Ok(store)
+            }
+            Err(second) => {
+                // A service that was reached knows better than a host that is not there.
+                let kind = if second.kind.is_transient() { first.kind } else { second.kind };
+                let reason = format!("{}; read as {}: {}", first.reason, other.display(), second.reason);
+                Err(StorageError::new(kind, &first.object, reason))
+            }
+        }
+    }
+
+    fn open_reading(location: &S3Location, options: &StoreOptions) -> Result<Self, StorageError> {
+        let plan = Plan::new(location, options);
+        let listed = super::listed_dirs(&options.file_prefixes)?;
+        let no_threads = |e| StorageError::from_io(&plan.url, "start the threads for the network", &e);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("dupfs-s3")
+            .enable_all()
+            .build()
+            .map_err(no_threads)?;
+        let room = u64::try_from(options.read_ahead_bytes).unwrap_or(u64::MAX) / PERMIT_BYTES;
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let connections = options.connections.clamp(1, 1024);
+        let core = runtime.block_on(async {
+            let session = plan.session(&plan.region, 0).await?;
+            let core = Core {
+                plan,
+                session: Mutex::new(Arc::new(session)),
+                renewal: tokio::sync::Mutex::new(None),
+                patience: options.patience,
+                connections: Semaphore::new(connections),
+                ahead: Semaphore::new((connections - connections / 4).max(1)),
+                room: Arc::new(Semaphore::new(room)),
+                counters: Counters::default(),
+            };
+            core.probe().await?;
+            Ok(core)
+        });
+        match core {
+            Ok(core) => Ok(Self { core: Arc::new(core), listed, runtime: Some(runtime) }),
+            Err(e) => {
+                // Not waiting for a name server that does not answer.
+                runtime.shutdown_background();
+                Err(e)
+            }
+        }
+    }
+
+    fn runtime(&self) -> Result<&Runtime, StorageError> {
+        let closed = || StorageError::new(ErrorKind::Io, &self.core.plan.url, "the store is closed");
+        self.runtime.as_ref().ok_or_else(closed)
+    }
+}
+
+impl Core {
+    /// The client to use now.
+    fn session(&self) -> Arc<Session> {
+        Arc::clone(&lock(&self.session))
+    }
+
+    /// Asks for one key: that tells whether host, credentials, bucket and region are right, as a listing does and
+    /// with no other permission.
+    async fn probe(&self) -> Result<(), StorageError> {
+        let mut patience = Patience::new(self.patience.min(OPENING_PATIENCE));
+        let mut moved = false;
+        loop {
+            let session = self.session();
+            let failure = match list::page(self, &session, "", None, Some(1)).await {
+                Ok(_) => return Ok(()),
+                Err(failure) => failure,
+            };
+            match &failure.cause {
+                Cause::Region(region) if !moved && *region != session.region => {
+                    log::info!("{}: the bucket is in region {region}", self.plan.url);
+                    moved = true;
+                    let session = self.plan.session(region, 0).await?;
+                    *lock(&self.session) = Arc::new(session);
+                }
+                Cause::NoService => return Err(failure.error),
+                _ if failure.error.kind == ErrorKind::Denied && !session.signed => {
+                    return Err(self.without_credentials(failure.error));
+                }
+                _ => self.recover(&session, failure, &mut patience).await?,
+            }
+        }
+    }
+
+    fn without_credentials(&self, error: StorageError) -> StorageError {
+        match self.plan.credentials() {
+            S3Credentials::Chain => {
+                let reason = "no credentials found, and the bucket is not open to everybody; set AWS_ACCESS_KEY_ID and \
+                              AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or fill ~/.aws/credentials or ~/.boto";
+                StorageError::new(ErrorKind::Denied, &error.object, reason)
+            }
+            S3Credentials::Anonymous | S3Credentials::Static { .. } => error,
+        }
+    }
+
+    /// After a failed attempt: pauses, or renews the credentials, so that the next one may succeed.
+    ///
+    /// # Errors
+    /// The failure, if trying again is of no use or took too long.
+    async fn recover(&self, used: &Session, failure: Failure, patience: &mut Patience) -> Result<(), StorageError> {
+        if failure.cause == Cause::Expired && patience.may_renew() {
+            self.renew(used).await?;
+        } else {
+            let line = failure.error.to_string();
+            let pause = patience.pause(failure)?;
+            log::debug!("{line}; trying again in {} ms", pause.as_millis());
+            tokio::time::sleep(pause).await;
+        }
+        self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Fetches the credentials anew, unless somebody did since `used` was made.
+    async fn renew(&self, used: &Session) -> Result<(), StorageError> {
+        let mut last = self.renewal.lock().await;
+        let now = self.session();
+        if now.generation != used.generation || last.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
+            return Ok(());
+        }
+        log::info!("{}: the session token has expired, fetching the credentials anew", self.plan.url);
+        let session = self.plan.session(&now.region, now.generation.saturating_add(1)).await?;
+        *lock(&self.session) = Arc::new(session);
+        *last = Some(Instant::now());
+        Ok(())
+    }
+}
+
+impl ObjectStore for S3Store {
+    fn url(&self) -> &str {
+        &self.core.plan.url
+    }
+
+    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+        let mut out = Vec::new();
+        self.runtime()?.block_on(async {
+            for dir in &self.listed {
+                list::all(&self.core, dir, &mut out).await?;
+            }
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+        let range = ByteRange { start: range.start, end: range.end.min(object.size) };
+        if range.is_empty() {
+            return Ok(Box::new(std::io::empty()));
+        }
+        let handle = self.runtime()?.handle().clone();
+        Ok(Box::new(S3Stream::open(Arc::clone(&self.core), handle, object.clone(), range)?))
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.core.counters.get()
+    }
+}
+
+impl Drop for S3Store {
+    fn drop(&mut self) {
+        // Not waiting: a request to a dead network would hold up the unmount.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Where a backup is, as users write it: every form duplicity 0.6 to 3.x took (FEATURES.md 4.1, CLI.md "URLs").
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use super::StorageError;
+use dupfs_base::{ErrorKind, escape_bytes};
+
+/// Where a backup is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A directory, absolute or relative to the working directory.
+    Local(PathBuf),
+    /// A place in a bucket.
+    S3(S3Location),
+}
+
+/// A place in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3Location {
+    /// The bucket, in the case it was written.
+    pub bucket: String,
+    /// What the keys of the backup begin with: empty, or with a trailing slash.
+    pub prefix: String,
+    /// The service as `host[:port]` if the URL names it (the form of duplicity up to 0.8.22).
+    pub host: Option<String>,
+    /// The other reading of an `s3://a.b/c` that may be host and bucket or bucket and prefix: to be tried when there
+    /// is no such bucket in this reading.
+    pub alternative: Option<Box<S3Location>>,
+    /// What a user should be told about the URL, one line each.
+    pub notes: Vec<String>,
+}
+
+/// Which of the two meanings `s3://a/b` has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum S3UrlStyle {
+    /// Decided by what `a` looks like, else by trying.
+    #[default]
+    Auto,
+    /// `s3://host[:port]/bucket/prefix`, duplicity up to 0.8.22.
+    Old,
+    /// `s3://bucket/prefix`, duplicity since 0.8.23.
+    New,
+}
+
+/// What else decides how a URL is read.
+#[derive(Clone, Debug, Default)]
+pub struct UrlOptions {
+    /// `--s3-url-style`.
+    pub style: S3UrlStyle,
+    /// `--s3-endpoint-url`, as given.
+    pub endpoint_url: Option<String>,
+}
+
+impl Location {
+    /// The location as a URL, without user and password.
+    pub fn display_without_secrets(&self) -> String {
+        match self {
+            Self::Local(path) if path.is_absolute() => {
+                format!("file://{}", escape_bytes(path.as_os_str().as_encoded_bytes()))
+            }
+            Self::Local(path) => escape_bytes(path.as_os_str().as_encoded_bytes()),
+            Self::S3(s3) => s3.display(),
+        }
+    }
+}
+
+impl S3Location {
+    /// As a URL: `s3://bucket/prefix`, or `s3://host/bucket/prefix` if the URL named the host.
+    pub fn display(&self) -> String {
+        let host = self.host.as_ref().map(|h| format!("{h}/")).unwrap_or_default();
+        let text = format!("s3://{host}{}/{}", self.bucket, self.prefix);
+        escape_bytes(text.trim_end_matches('/').as_bytes())
+    }
+}
+
+/// [`parse_url_with`] the default options.
+///
+/// # Errors
+/// As [`parse_url_with`].
+pub fn parse_url(text: &str) -> Result<Location, StorageError> {
+    parse_url_with(text, &UrlOptions::default())
+}
+
+/// Reads a URL or a bare path. Nothing is looked up.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] for what is no location, [`ErrorKind::Unsupported`] for a scheme that dupfs does not read.
+/// The error never shows what could be a password.
+pub fn parse_url_with(text: &str, options: &UrlOptions) -> Result<Location, StorageError> {
+    let Some((scheme, rest)) = split_scheme(text) else {
+        if text.is_empty() {
+            return Err(invalid(text, "the URL is empty; give s3://bucket/prefix, file:///directory or a path"));
+        }
+        return Ok(Location::Local(PathBuf::from(text)));
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    match scheme.as_str() {
+        "file" => parse_file(rest),
+        "s3" | "boto+s3" | "boto3+s3" | "s3+http" => parse_s3(&scheme, rest, options).map(Location::S3),
+        "gs" | "boto+gs" => {
+            let hint = "use s3://bucket/prefix with --s3-endpoint-url=https://storage.googleapis.com and HMAC keys";
+            Err(StorageError::new(ErrorKind::Unsupported, &format!("{scheme}://"), format!("unsupported; {hint}")))
+        }
+        _ => {
+            let reason = "unsupported scheme; supported are s3://bucket/prefix (also s3+http, boto+s3, boto3+s3), \
+                          file:///directory and plain paths; from elsewhere copy or mount the backup's files first";
+            Err(StorageError::new(ErrorKind::Unsupported, &format!("{scheme}://"), reason))
+        }
+    }
+}
+
+fn invalid(object: &str, reason: &str) -> StorageError {
+    StorageError::new(ErrorKind::Invalid, object, reason)
+}
+
+/// The lower-cased scheme without a `par2+` in front, and what follows its colon; `None` for a bare path. Schemes that
+/// dupfs does not know need their `//`, as a path may hold a colon.
+fn split_scheme(text: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_'));
+    let mut scheme = scheme.to_ascii_lowercase();
+    while let Some(inner) = scheme.strip_prefix("par2+") {
+        scheme = inner.to_owned();
+    }
+    let known = matches!(scheme.as_str(), "file" | "s3" | "boto+s3" | "boto3+s3" | "s3+http");
+    (is_scheme && (known || rest.starts_with("//"))).then_some((scheme, rest))
+}
+
+/// `///abs`, `//rel`, `/abs`; `////abs` is relative, as duplicity has it: the leading `///` and one slash are dropped.
+fn parse_file(rest: &str) -> Result<Location, StorageError> {
+    let path = match rest.strip_prefix("//") {
+        Some(path) => match path.strip_prefix("//") {
+            Some(relative) => relative.trim_start_matches('/'),
+            None => path,
+        },
+        None if rest.starts_with('/') => rest,
+        None => return Err(invalid(&format!("file:{rest}"), "write file:///absolute/path, file://relative or a path")),
+    };
+    if path.is_empty() {
+        return Err(invalid("file://", "the URL names no directory"));
+    }
+    Ok(Location::Local(PathBuf::from(OsString::from_vec(percent_decode(path)))))
+}
+
+/// `text` with `%HH` replaced by bytes; what is no such escape stays, as in Python.
+pub(super) fn percent_decode(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let escape = match tail {
+            [high, low, after @ ..] if first == b'%' => hex(*high).zip(hex(*low)).map(|(h, l)| (h << 4 | l, after)),
+            _ => None,
+        };
+        let (byte, next) = escape.unwrap_or((first, tail));
+        out.push(byte);
+        rest = next;
+    }
+    out
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
+}
+
+fn parse_s3(scheme: &str, rest: &str, options: &UrlOptions) -> Result<S3Location, StorageError> {
+    let shown = format!("{scheme}://");
+    if !rest.starts_with('/') {
+        return Err(invalid(&shown, "write s3://bucket/prefix"));
+    }
+    let (netloc, path) = match rest.strip_prefix("//") {
+        Some(after) => after.split_once('/').unwrap_or((after, "")),
+        None => ("", rest),
+    };
+    let mut notes = Vec::new();
+    let netloc = match netloc.rsplit_once('@') {
+        Some((_, host)) => {
+            notes.push("user and password in the URL are not used; credentials come from AWS's chain".to_owned());
+            host
+        }
+        None => netloc,
+    };
+    let mut parts = Vec::new();
+    for part in std::iter::once(netloc).chain(path.split('/')).filter(|part| !part.is_empty()) {
+        let part = String::from_utf8(percent_decode(part));
+        parts.push(part.map_err(|_| invalid(&shown, "the path is not UTF-8 after percent-decoding"))?);
+    }
+    let new = |notes: &[String]| reading(None, &parts, notes);
+    let old = |notes: &[String]| reading(parts.first().cloned(), parts.get(1..).unwrap_or_default(), notes);
+    let names_host = !netloc.is_empty() && scheme != "s3+http" && scheme != "boto3+s3";
+    let reading = match choose(netloc, parts.len(), names_host, scheme == "boto+s3", options) {
+        Choice::New => {
+            if options.style == S3UrlStyle::Auto && names_host && netloc.contains('.') && parts.len() > 1 {
+                notes.push(format!("reading {netloc} as the bucket (--s3-url-style=old: as the host of the service)"));
+            }
+            new(&notes)
+        }
+        Choice::Old => {
+            notes.push(format!("reading {netloc} as the host of the service (--s3-url-style=new: as the bucket)"));
+            old(&notes)
+        }
+        Choice::NewElseOld => either(new(&notes), old(&notes)),
+        Choice::OldElseNew => either(old(&notes), new(&notes)),
+    };
+    reading.ok_or_else(|| invalid(&shown, "the URL names no bucket; write s3://bucket/prefix"))
+}
+
+fn either(first: Option<S3Location>, other: Option<S3Location>) -> Option<S3Location> {
+    first.map(|first| S3Location { alternative: other.map(Box::new), ..first })
+}
+
+fn reading(host: Option<String>, parts: &[String], notes: &[String]) -> Option<S3Location> {
+    let (bucket, rest) = parts.split_first()?;
+    let prefix = rest.iter().map(|part| format!("{part}/")).collect();
+    Some(S3Location { bucket: bucket.clone(), prefix, host, alternative: None, notes: notes.to_vec() })
+}
+
+enum Choice {
+    New,
+    Old,
+    NewElseOld,
+    OldElseNew,
+}
+
+/// FEATURES.md 4.1, "Rule to accept all". A bucket's name holds no colon and is no IP address, so those are hosts
+/// under every scheme.
+fn choose(netloc: &str, parts: usize, names_host: bool, prefers_host: bool, options: &UrlOptions) -> Choice {
+    let host = netloc.rsplit_once(':').map_or(netloc, |(host, _)| host);
+    let is_ip = host.parse::<std::net::Ipv4Addr>().is_ok() || netloc.starts_with('[');
+    if options.style == S3UrlStyle::New || netloc.is_empty() {
+        return Choice::New;
+    }
+    if options.style == S3UrlStyle::Old || netloc.contains(':') || is_ip {
+        return Choice::Old;
+    }
+    if !names_host || parts < 2 {
+        return Choice::New;
+    }
+    let lower = host.to_ascii_lowercase();
+    if lower.ends_with(".amazonaws.com") || lower.ends_with(".amazonaws.com.cn") {
+        return Choice::Old;
+    }
+    if let Some(endpoint) = &options.endpoint_url {
+        return if endpoint_host(endpoint).eq_ignore_ascii_case(host) { Choice::Old } else { Choice::New };
+    }
+    match (lower.contains('.') || lower == "localhost", prefers_host) {
+        (false, _) => Choice::New,
+        (true, false) => Choice::NewElseOld,
+        (true, true) => Choice::OldElseNew,
+    }
+}
+
+/// The host of an endpoint URL.
+fn endpoint_host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
+#[cfg(test)]
+#[path = "url/tests.rs"]
+mod tests;

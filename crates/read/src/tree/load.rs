@@ -1,0 +1,221 @@
+//! What one set says of its paths: from its signature archive, or else from the headers in its volumes.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::TreeError;
+use super::gap::Gap;
+use super::keep;
+use super::staged::Staged;
+use super::table::{Change, Table};
+use crate::volume::{MemberTable, Repository, Run, VolumeError, feed};
+use dupfs_base::{ErrorKind, HasKind};
+use dupfs_format::FormatError;
+use dupfs_format::difftar::DiffKind;
+use dupfs_format::sigtar::{SigChange, SigEntry, SigtarReader, SigtarSink, SizeBounds};
+use dupfs_format::{ArchivePath, EntryMeta, SetIndex, VolumeId};
+
+/// What one set says, verified.
+#[derive(Debug)]
+pub(super) enum Loaded {
+    /// The first set: the table of it.
+    First(Box<Table>),
+    /// A set that enters the table of those before it.
+    Next(Staged),
+}
+
+/// Reads what the set at `position` of a line says.
+///
+/// # Errors
+/// [`TreeError`] when neither the signature archive nor the volumes can be read, or when trying again may help.
+pub(super) fn load_set(repository: &Repository, set: SetIndex, position: u32) -> Result<Loaded, TreeError> {
+    let error = match from_signatures(repository, set, position) {
+        Ok(loaded) => return Ok(loaded),
+        Err(TreeError::Volume(error)) => error,
+        Err(error) => return Err(error),
+    };
+    match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported | ErrorKind::NotFound => {
+            log::warn!("{error}; the tree of this set is rebuilt from the headers in its volumes");
+            from_volumes(repository, set, position).map(Loaded::Next).map_err(|_| TreeError::from(error))
+        }
+        ErrorKind::Denied
+        | ErrorKind::KeyMissing
+        | ErrorKind::Timeout
+        | ErrorKind::Archived
+        | ErrorKind::Invalid
+        | ErrorKind::Cancelled
+        | ErrorKind::WouldBlock
+        | ErrorKind::Io => Err(error.into()),
+    }
+}
+
+/// The root's metadata as the beginning of the set's signature archive has it; `None` if the set does not name the root.
+/// The root comes first in every archive, so this costs a small part of it; nothing vouches for the answer until the
+/// whole archive was read. Nothing is fetched if the index knows it.
+///
+/// # Errors
+/// [`VolumeError`] when the archive's beginning cannot be read.
+pub fn peek_root(repository: &Repository, set: SetIndex) -> Result<Option<EntryMeta>, VolumeError> {
+    if let Some(known) = keep::recall_root(repository, set) {
+        return Ok(known);
+    }
+    let mut first = FirstEntry(None);
+    repository.peek_signatures(set, &mut |object, plain| {
+        first = FirstEntry(None);
+        let mut reader = SigtarReader::default();
+        let mut chunk = vec![0; 2048];
+        while first.0.is_none() {
+            let n = plain.read(&mut chunk).map_err(|e| VolumeError::from_io(object, &e))?;
+            if n == 0 {
+                return Ok(());
+            }
+            let fed = reader.feed(chunk.get(..n).unwrap_or(&[]), &mut first);
+            fed.map_err(|e| VolumeError::from_format(object, &e))?;
+        }
+        Ok(())
+    })?;
+    Ok(first.0.filter(|entry| entry.path.is_root() && entry.change != SigChange::Deleted).map(|entry| entry.meta))
+}
+
+struct FirstEntry(Option<SigEntry>);
+
+impl SigtarSink for FirstEntry {
+    fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
+        self.0.get_or_insert(entry);
+        Ok(())
+    }
+
+    fn problem(&mut self, problem: FormatError) -> Result<(), FormatError> {
+        Err(problem)
+    }
+}
+
+/// The first set goes straight into a table that nobody sees before the archive's end was found right; the others are
+/// packed small until then.
+fn from_signatures(repository: &Repository, set: SetIndex, position: u32) -> Result<Loaded, TreeError> {
+    if position > 0 {
+        let mut staged = Staged::default();
+        repository.stream_signatures(set, &mut |object, plain| {
+            staged = Staged::default();
+            read_sigtar(object, plain, &mut |path, change| staged.push(path, change))
+        })?;
+        return Ok(Loaded::Next(staged));
+    }
+    let mut begun = Ok(Table::default());
+    repository.stream_signatures(set, &mut |object, plain| {
+        let mut table = Table::default();
+        let mut grown = table.begin_set();
+        read_sigtar(object, plain, &mut |path, change| {
+            if grown.is_ok() {
+                grown = table.push(path, change);
+            }
+        })?;
+        begun = grown.map(|()| table);
+        Ok(())
+    })?;
+    let mut table = begun?;
+    table.publish_set();
+    Ok(Loaded::First(Box::new(table)))
+}
+
+fn read_sigtar(
+    object: &str,
+    plain: &mut dyn Read,
+    push: &mut dyn FnMut(&ArchivePath, Change),
+) -> Result<(), VolumeError> {
+    let mut reader = SigtarReader::default();
+    feed(object, plain, &mut |chunk| reader.feed(chunk, &mut Entries(push)))?;
+    reader.finish().map_err(|e| VolumeError::from_format(object, &e))
+}
+
+struct Entries<'a>(&'a mut dyn FnMut(&ArchivePath, Change));
+
+impl SigtarSink for Entries<'_> {
+    fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
+        let change = match entry.change {
+            SigChange::Deleted => Change::Deleted,
+            SigChange::Signature | SigChange::Snapshot => Change::Present(entry.meta, entry.bounds),
+        };
+        (self.0)(&entry.path, change);
+        Ok(())
+    }
+
+    /// An archive with an entry that cannot be understood is not trusted for the others either.
+    fn problem(&mut self, problem: FormatError) -> Result<(), FormatError> {
+        Err(problem)
+    }
+}
+
+fn from_volumes(repository: &Repository, set: SetIndex, position: u32) -> Result<Staged, TreeError> {
+    let manifest = repository.manifest(set)?;
+    let mut staged = Staged::default();
+    staged.rebuilt = true;
+    let mut last_end: Option<ArchivePath> = None;
+    let mut next = 1u32;
+    for listed in &manifest.volumes {
+        if listed.number.0 > next {
+            staged.gaps.push(unlisted(position, last_end.clone(), Some(listed.end.0.clone())));
+        }
+        next = listed.number.0.saturating_add(1);
+        match repository.members(VolumeId { set, number: listed.number }) {
+            Ok(members) => stage_members(&members, &mut staged),
+            // Nothing is known to be lost: who is refused now may be let in later.
+            Err(error) if error.kind().is_transient() || error.kind() == ErrorKind::Denied => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                log::error!(
+                    "{error}; what lies between {} and {} in this set is not known",
+                    label(&last_end),
+                    listed.end.0
+                );
+                staged.gaps.push(Gap {
+                    position,
+                    after: last_end.clone(),
+                    upto: Some(listed.end.0.clone()),
+                    reason: Arc::from(error.to_string()),
+                    kind: error.kind(),
+                });
+            }
+        }
+        last_end = last_end.max(Some(listed.end.0.clone()));
+    }
+    // What is damaged in a manifest may have been the entry of its last volume.
+    if !manifest.problems.is_empty() {
+        staged.gaps.push(unlisted(position, last_end, None));
+    }
+    Ok(staged)
+}
+
+/// What volumes held whose entries in the manifest are damaged.
+fn unlisted(position: u32, after: Option<ArchivePath>, upto: Option<ArchivePath>) -> Gap {
+    let reason = "the manifest is damaged where it lists the volumes, and there is no readable signature archive";
+    Gap { position, after, upto, reason: Arc::from(reason), kind: ErrorKind::Corrupt }
+}
+
+fn label(path: &Option<ArchivePath>) -> String {
+    path.as_ref().map_or_else(|| "the start".to_owned(), ToString::to_string)
+}
+
+fn stage_members(members: &MemberTable, staged: &mut Staged) {
+    for run in members.runs() {
+        let parts = members.parts(run);
+        let continued = parts.first().is_some_and(|p| p.number > 1) && staged.last_path() == Some(run.path.as_bytes());
+        if continued {
+            continue;
+        }
+        let change = match run.kind {
+            DiffKind::Deleted => Change::Deleted,
+            DiffKind::Snapshot | DiffKind::Diff => Change::Present(run.meta.clone(), bounds_of(members, run)),
+        };
+        staged.push(&run.path, change);
+    }
+}
+
+/// A whole small file tells its exact size; of others the size is found when it is asked for.
+fn bounds_of(members: &MemberTable, run: &Run) -> Option<SizeBounds> {
+    let whole = run.kind == DiffKind::Snapshot && !run.multivol;
+    let len = members.parts(run).first().map(|p| p.len)?;
+    whole.then_some(SizeBounds { blocks: 1, min: len, max: len })
+}

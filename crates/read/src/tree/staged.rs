@@ -1,0 +1,102 @@
+//! What one set says, packed small until its integrity is known and it may enter the table.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::TreeError;
+use super::gap::Gap;
+use super::table::Change;
+use dupfs_cache::index::bytes::{OwnerParts, Reader, Writer};
+use dupfs_format::sigtar::SizeBounds;
+use dupfs_format::{ArchivePath, EntryMeta};
+
+/// Bytes of a piece; pieces are given back one by one as the entries are taken.
+const PIECE: usize = 64 << 10;
+
+/// The entries of one set, in order, and what is not known of it.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pieces: VecDeque<Vec<u8>>,
+    writer: Writer,
+    last: Vec<u8>,
+    owners: HashMap<OwnerParts, u64>,
+    by_number: Vec<OwnerParts>,
+    pub(super) gaps: Vec<Gap>,
+    /// Whether the entries are from the volumes, not from a signature archive.
+    pub(super) rebuilt: bool,
+}
+
+impl Staged {
+    /// Adds an entry.
+    pub(super) fn push(&mut self, path: &ArchivePath, change: Change) {
+        self.writer.after(&self.last, path.as_bytes());
+        self.last.clear();
+        self.last.extend_from_slice(path.as_bytes());
+        match change {
+            Change::Deleted => self.writer.byte(0),
+            Change::Present(meta, bounds) => {
+                self.writer.byte(if bounds.is_some() { 2 } else { 1 });
+                if let Some(SizeBounds { blocks, min, max }) = bounds {
+                    self.writer.number(blocks);
+                    self.writer.number(max);
+                    self.writer.number(max.saturating_sub(min));
+                }
+                self.writer.state(&meta);
+                let number = self.owner(meta);
+                self.writer.number(number);
+            }
+        }
+        if self.writer.out.len() >= PIECE {
+            self.pieces.push_back(std::mem::take(&mut self.writer.out));
+        }
+    }
+
+    /// The path of the entry that was added last.
+    pub(super) fn last_path(&self) -> Option<&[u8]> {
+        (!self.pieces.is_empty() || !self.writer.out.is_empty()).then_some(&self.last)
+    }
+
+    fn owner(&mut self, meta: EntryMeta) -> u64 {
+        let owner = (meta.uid, meta.gid, meta.uname, meta.gname);
+        if let Some(&number) = self.owners.get(&owner) {
+            return number;
+        }
+        let number = self.by_number.len() as u64;
+        self.by_number.push(owner.clone());
+        self.owners.insert(owner, number);
+        number
+    }
+
+    /// The next entries in order, a piece at a time; `path` is the one before, empty at first. None are left when it gives
+    /// none.
+    ///
+    /// # Errors
+    /// [`TreeError::Panicked`]: nothing but [`Self::push`] writes pieces.
+    pub(super) fn take_piece(&mut self, path: &mut Vec<u8>) -> Result<Vec<(ArchivePath, Change)>, TreeError> {
+        let piece = self.pieces.pop_front().unwrap_or_else(|| std::mem::take(&mut self.writer.out));
+        let mut reader = Reader::new(&piece);
+        let mut entries = Vec::new();
+        while !reader.is_at_end() {
+            entries.push(self.read_entry(&mut reader, path).ok_or(TreeError::Panicked)?);
+        }
+        Ok(entries)
+    }
+
+    fn read_entry(&self, reader: &mut Reader<'_>, path: &mut Vec<u8>) -> Option<(ArchivePath, Change)> {
+        reader.after(path)?;
+        let bounded = match reader.byte()? {
+            0 => return Some((Reader::path_of(path)?, Change::Deleted)),
+            tag => tag == 2,
+        };
+        let bounds = if bounded {
+            let (blocks, max, span) = (reader.number()?, reader.number()?, reader.number()?);
+            Some(SizeBounds { blocks, min: max.saturating_sub(span), max })
+        } else {
+            None
+        };
+        let nobody = (0, 0, Box::default(), Box::default());
+        let mut meta = reader.state(nobody)?;
+        let owner = self.by_number.get(usize::try_from(reader.number()?).ok()?)?.clone();
+        (meta.uid, meta.gid, meta.uname, meta.gname) = owner;
+        Some((Reader::path_of(path)?, Change::Present(meta, bounds)))
+    }
+}

@@ -1,0 +1,131 @@
+use super::staged::Staged;
+use super::table::{Change, NodeId, Table};
+use dupfs_format::sigtar::SizeBounds;
+use dupfs_format::{ArchivePath, EntryKind, EntryMeta};
+
+pub(super) fn path(text: &str) -> ArchivePath {
+    ArchivePath::parse(text.as_bytes()).unwrap()
+}
+
+pub(super) fn present(kind: EntryKind, bounds: Option<(u64, u64)>) -> Change {
+    let (uname, gname) = ((*b"user").into(), (*b"group").into());
+    let meta = EntryMeta { kind, mode: 0o640, uid: 1000, gid: 100, uname, gname, mtime: -7 };
+    Change::Present(meta, bounds.map(|(min, max)| SizeBounds { blocks: 0, min, max }))
+}
+
+/// Two sets: the second changes, adds and deletes.
+pub(super) fn sets() -> Vec<Vec<(ArchivePath, Change)>> {
+    let file = |bounds| present(EntryKind::File, bounds);
+    let link = present(EntryKind::Symlink((*b"to").into()), None);
+    vec![
+        vec![
+            (path(""), present(EntryKind::Dir, None)),
+            (path("a"), present(EntryKind::Dir, None)),
+            (path("a/b"), file(Some((1, 2048)))),
+            (path("a/c"), file(None)),
+            (path("a!"), file(Some((0, 0)))),
+            (path("dev"), present(EntryKind::BlockDevice(8, 1), None)),
+            (path("l"), link.clone()),
+        ],
+        vec![
+            (path("a/b"), file(Some((2049, 4096)))),
+            (path("a/c"), Change::Deleted),
+            (path("a/d/e/f"), file(Some((4096, 4096)))),
+            (path("l"), link),
+        ],
+    ]
+}
+
+pub(super) fn table() -> Table {
+    let mut table = Table::default();
+    for set in sets() {
+        table.begin_set().unwrap();
+        set.into_iter().for_each(|(path, change)| table.push(&path, change).unwrap());
+        table.publish_set();
+    }
+    table
+}
+
+#[test]
+fn staged_entries_come_back_as_they_were() {
+    for mut entries in sets() {
+        for n in 0..3000 {
+            entries.push((path(&format!("z/{n}")), present(EntryKind::File, Some((n, n + 1)))));
+        }
+        let mut staged = Staged::default();
+        entries.iter().for_each(|(path, change)| staged.push(path, change.clone()));
+        assert_eq!(staged.last_path(), Some(&b"z/2999"[..]));
+        let (mut last, mut back) = (Vec::new(), Vec::new());
+        loop {
+            let piece = staged.take_piece(&mut last).unwrap();
+            if piece.is_empty() {
+                break;
+            }
+            back.extend(piece);
+        }
+        assert_eq!(back, entries);
+    }
+}
+
+#[test]
+fn each_depth_shows_its_own_versions() {
+    let table = table();
+    let b = table.find(&path("a/b")).unwrap();
+    let bounds = |depth| table.bounds(table.version(b, depth).unwrap()).map(|b| (b.min, b.max));
+    assert_eq!((bounds(1), bounds(2)), (Some((1, 2048)), Some((2049, 4096))));
+    let c = table.find(&path("a/c")).unwrap();
+    assert!(table.version(c, 1).is_some() && table.version(c, 2).is_none());
+    let e = table.find(&path("a/d/e")).unwrap();
+    assert!(!table.is_implied_dir(e, 1) && table.is_implied_dir(e, 2));
+    assert_eq!(table.path(e), path("a/d/e"));
+    assert_eq!(table.place_in_set(table.version(b, 2).unwrap()), Some((1, 0)));
+    assert!(table.is_named(b, 0) && table.is_named(b, 1) && table.is_named(c, 1) && !table.is_named(e, 1));
+    let history: Vec<_> = table.file_history(b, 2).iter().map(|v| v.position).collect();
+    assert_eq!(history, [1, 0]);
+}
+
+#[test]
+fn a_size_that_was_learnt_keeps_its_bounds() {
+    let table = table();
+    for (name, size) in [("a/b", 4096), ("a/b", 2049), ("a!", 0), ("a/d/e/f", 4096), ("a/c", 17)] {
+        let depth = if name == "a/c" { 1 } else { 2 };
+        let version = table.version(table.find(&path(name)).unwrap(), depth).unwrap();
+        let bounds = table.bounds(version);
+        table.learn_size(version, size);
+        assert_eq!(table.exact_size(version), Some(size), "{name}");
+        assert_eq!(table.bounds(version), bounds, "{name}");
+        assert!(!table.learn_size(version, size));
+    }
+}
+
+#[test]
+fn a_set_is_seen_once_it_is_published() {
+    let mut table = table();
+    let (b, new) = (path("a/b"), path("new"));
+    let before = table.version(table.find(&b).unwrap(), 2);
+    table.begin_set().unwrap();
+    table.push(&b, Change::Deleted).unwrap();
+    table.push(&new, present(EntryKind::File, None)).unwrap();
+    for depth in [2, 3, 9] {
+        assert_eq!(table.version(table.find(&b).unwrap(), depth), before);
+        assert_eq!(table.version(table.find(&new).unwrap(), depth), None);
+    }
+    assert_eq!(table.depth(), 2);
+    table.publish_set();
+    assert_eq!(table.version(table.find(&b).unwrap(), 3), None);
+    assert!(table.version(table.find(&new).unwrap(), 3).is_some());
+}
+
+#[test]
+fn siblings_follow_the_order_of_the_sets() {
+    let mut table = table();
+    table.settle();
+    table.begin_set().unwrap();
+    table.push(&path("b"), present(EntryKind::File, None)).unwrap();
+    let (mut names, mut child) = (Vec::new(), table.first_child(NodeId::ROOT));
+    while let Some(node) = child {
+        names.push(table.name(node));
+        child = table.next_sibling(node);
+    }
+    assert_eq!(names, [&b"a"[..], b"a!", b"dev", b"l", b"b"]);
+}

@@ -1,0 +1,155 @@
+//! A [`MemberTable`] as bytes and back. Reading takes any bytes: what is no member table gives `None`.
+
+use std::collections::HashMap;
+
+use super::members::{MemberBuilder, MemberTable, Run};
+use dupfs_cache::index::bytes::{OwnerParts, Reader, Writer};
+use dupfs_format::difftar::{DiffKind, DiffMember};
+
+impl MemberTable {
+    /// The table as bytes.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        let mut owners: HashMap<OwnerParts, u64> = HashMap::new();
+        let mut last: &[u8] = &[];
+        let mut at = 0;
+        writer.number(self.plain_len());
+        writer.number(self.runs().len() as u64);
+        for run in self.runs() {
+            writer.after(last, run.path.as_bytes());
+            last = run.path.as_bytes();
+            writer.byte(kind_tag(run.kind) << 1 | u8::from(run.multivol));
+            let meta = &run.meta;
+            let owner = (meta.uid, meta.gid, meta.uname.clone(), meta.gname.clone());
+            let fresh = owners.len() as u64;
+            let number = *owners.entry(owner).or_insert(fresh);
+            writer.number(number);
+            if number == fresh {
+                writer.owner(meta);
+            }
+            writer.state(meta);
+            self.write_parts(run, &mut at, &mut writer);
+        }
+        writer.out
+    }
+
+    fn write_parts(&self, run: &Run, at: &mut u64, writer: &mut Writer) {
+        let parts = self.parts(run);
+        writer.number(parts.len() as u64);
+        let mut number = 0;
+        for part in parts {
+            writer.number(part.number.saturating_sub(number));
+            writer.number(part.offset.saturating_sub(*at));
+            writer.number(part.len);
+            writer.signed(part.mtime.wrapping_sub(run.meta.mtime));
+            number = part.number;
+            *at = part.offset.saturating_add(part.len);
+        }
+    }
+
+    /// The table that [`Self::to_bytes`] wrote.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let mut builder = MemberBuilder::default();
+        let (mut owners, mut path, mut at): (Vec<OwnerParts>, _, _) = (Vec::new(), Vec::new(), 0u64);
+        let plain_len = reader.number()?;
+        let runs = reader.count()?;
+        for _ in 0..runs {
+            reader.after(&mut path)?;
+            let parsed = Reader::path_of(&path)?;
+            let tag = reader.byte()?;
+            let (kind, multivol) = (kind_of(tag >> 1)?, tag & 1 == 1);
+            let number = usize::try_from(reader.number()?).ok()?;
+            if number == owners.len() {
+                owners.push(reader.owner()?);
+            }
+            let mut meta = reader.state(owners.get(number)?.clone())?;
+            let (parts, mtime, mut last) = (reader.count()?, meta.mtime, 0u64);
+            if parts == 0 || (!multivol && parts != 1) {
+                return None;
+            }
+            for _ in 0..parts {
+                let number = last.checked_add(reader.number()?)?;
+                let offset = at.checked_add(reader.number()?)?;
+                let len = reader.number()?;
+                at = offset.checked_add(len).filter(|&end| end <= plain_len)?;
+                meta.mtime = mtime.wrapping_add(reader.signed()?);
+                let part = multivol.then_some(number);
+                builder.push(DiffMember { path: parsed.clone(), kind, part }, meta.clone(), offset, len);
+                last = number;
+            }
+        }
+        let table = builder.finish(plain_len);
+        (reader.is_at_end() && table.runs().len() == runs).then_some(table)
+    }
+}
+
+fn kind_tag(kind: DiffKind) -> u8 {
+    match kind {
+        DiffKind::Snapshot => 0,
+        DiffKind::Diff => 1,
+        DiffKind::Deleted => 2,
+    }
+}
+
+fn kind_of(tag: u8) -> Option<DiffKind> {
+    [DiffKind::Snapshot, DiffKind::Diff, DiffKind::Deleted].get(usize::from(tag)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dupfs_format::{ArchivePath, EntryKind, EntryMeta};
+
+    fn sample() -> MemberTable {
+        let mut builder = MemberBuilder::default();
+        let meta = |uid, mtime| EntryMeta {
+            kind: EntryKind::File,
+            mode: 0o600,
+            uid,
+            gid: 5,
+            uname: (*b"u").into(),
+            gname: Box::default(),
+            mtime,
+        };
+        let mut at = 512;
+        let mut push = |path: &str, kind, part, uid, mtime, len| {
+            let path = ArchivePath::parse(path.as_bytes()).unwrap();
+            builder.push(DiffMember { path, kind, part }, meta(uid, mtime), at, len);
+            at += len.next_multiple_of(512) + 512;
+        };
+        push("", DiffKind::Snapshot, None, 0, -1, 0);
+        push("a/b", DiffKind::Diff, None, 0, 7, 100);
+        for part in 3..7 {
+            push("a/big", DiffKind::Snapshot, Some(part), 1, 8, 65_536);
+        }
+        push("a/big", DiffKind::Snapshot, Some(7), 1, 9, 10);
+        push("a/gone", DiffKind::Deleted, None, 0, 0, 0);
+        push("a/b", DiffKind::Snapshot, None, 0, 7, 3);
+        builder.finish(1 << 20)
+    }
+
+    #[test]
+    fn a_member_table_comes_back_as_it_was() {
+        let table = sample();
+        assert_eq!(format!("{:?}", MemberTable::from_bytes(&table.to_bytes()).unwrap()), format!("{table:?}"));
+    }
+
+    #[test]
+    fn what_is_no_member_table_is_refused() {
+        let whole = sample().to_bytes();
+        for len in 0..whole.len() {
+            assert!(MemberTable::from_bytes(&whole[..len]).is_none(), "cut to {len} bytes");
+        }
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << bit;
+                if let Some(table) = MemberTable::from_bytes(&flipped) {
+                    let sound = |run| table.parts(run).iter().all(|p| p.offset + p.len <= table.plain_len());
+                    assert!(table.runs().iter().all(sound), "byte {at}, bit {bit}");
+                }
+            }
+        }
+    }
+}

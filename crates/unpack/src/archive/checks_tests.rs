@@ -1,0 +1,186 @@
+//! Checks that stand behind the data, in parts of a stream that the pass has no reason to decode.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::tests::{find, unpacker};
+use super::*;
+use crate::{Bytes, Limits};
+use dupfs_base::HasKind;
+use dupfs_format::test_tar::{noise, put_entry};
+
+/// An xz file with blocks of `block` bytes each.
+fn xz(bytes: &[u8], block: usize) -> Vec<u8> {
+    let pack = |part: &[u8]| {
+        let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+        encoder.write_all(part).unwrap();
+        encoder.finish().unwrap()
+    };
+    // Most parts of a large member are the same.
+    let mut packed = HashMap::new();
+    bytes.chunks(block).flat_map(|part| packed.entry(part).or_insert_with(|| pack(part)).clone()).collect()
+}
+
+/// Changes one bit of `content`, which stands in `packed` as it is.
+fn flip(packed: &mut [u8], content: &[u8]) {
+    // Not at its ends, which are packed together with what is around it.
+    let inner = content[100_000..200_000].chunks_exact(64).step_by(50);
+    let at = inner.map(|known| packed.windows(64).position(|bytes| bytes == known)).find_map(|at| at).unwrap();
+    packed[at + 20] ^= 4;
+}
+
+/// Bytes of a file, counted as they are read.
+#[derive(Debug)]
+struct Counted(Bytes, AtomicU64);
+
+impl Source for Counted {
+    fn name(&self) -> Arc<str> {
+        self.0.name()
+    }
+    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
+        let bytes = self.0.read_at(offset, len)?;
+        self.1.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+    fn known_len(&self) -> Option<u64> {
+        self.0.known_len()
+    }
+    fn len(&self) -> Result<u64, UnpackError> {
+        self.0.len()
+    }
+    fn identity(&self) -> Option<Arc<[u8]>> {
+        None
+    }
+    fn verified_early(&self) -> bool {
+        true
+    }
+}
+
+fn tar_xz(packed: Vec<u8>) -> (Arc<Archive>, Arc<Counted>) {
+    let source = Arc::new(Counted(Bytes::new("a.tar.xz", packed), AtomicU64::new(0)));
+    let archive = Archive::new(&unpacker(Limits::default()), Arc::clone(&source) as _, Container::Tar(Some(Codec::Xz)));
+    (archive, source)
+}
+
+/// All of a member, and whether it ended well.
+fn read_all(archive: &Archive, path: &str) -> Result<Vec<u8>, UnpackError> {
+    let key = find(archive, path)?.unwrap();
+    let (source, entry) = archive.open(key)?;
+    let mut out = Vec::new();
+    loop {
+        let bytes = source.read_at(out.len() as u64, 128 << 10)?;
+        out.extend_from_slice(&bytes);
+        if bytes.len() < 128 << 10 {
+            return archive.confirm_end(key, entry).map(|()| out);
+        }
+    }
+}
+
+const MIB: usize = 1 << 20;
+
+/// A small member that does not compress, one of `large` bytes, and another small one.
+fn members(large: usize) -> (Vec<u8>, Vec<u8>) {
+    let small = noise(300_000);
+    let large = noise(MIB).repeat(large / MIB);
+    let mut tar = Vec::new();
+    put_entry(&mut tar, b"small", b'0', &small);
+    put_entry(&mut tar, b"large", b'0', &large);
+    put_entry(&mut tar, b"last", b'0', b"last");
+    tar.resize(tar.len() + 10_240, 0);
+    (tar, small)
+}
+
+#[test]
+fn a_wrong_byte_in_a_block_that_the_pass_leaves_early_never_ends_well() {
+    let (tar, small) = members(20 * MIB);
+    let sound = xz(&tar, MIB);
+    let (archive, source) = tar_xz(sound.clone());
+    assert_eq!(read_all(&archive, "small").unwrap(), small);
+    assert_eq!(read_all(&archive, "last").unwrap(), b"last");
+    // The large member is passed over.
+    let read = source.1.load(Ordering::Relaxed);
+    assert!(read < sound.len() as u64 / 4, "{read} of {}", sound.len());
+    assert!(read_all(&archive, "large").unwrap() == noise(MIB).repeat(20));
+
+    let mut bad = sound;
+    flip(&mut bad, &small);
+    let (archive, _) = tar_xz(bad.clone());
+    assert_eq!(read_all(&archive, "small").map(|bytes| bytes.len()).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(matches!(archive.settle().unwrap(), Progress::Failed(_)));
+}
+
+#[test]
+fn a_wrong_byte_before_zeros_that_nobody_reads_never_ends_well() {
+    let (mut tar, small) = members(MIB);
+    tar.resize(tar.len() + 3 * MIB, 0);
+    let mut bad = xz(&tar, usize::MAX);
+    let (archive, _) = tar_xz(bad.clone());
+    assert_eq!(read_all(&archive, "small").unwrap(), small);
+    flip(&mut bad, &small);
+    let (archive, _) = tar_xz(bad);
+    assert_eq!(read_all(&archive, "small").map(|bytes| bytes.len()).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn an_xz_file_of_one_block_is_decoded_once_however_large_its_members_are() {
+    let (mut tar, small) = members(20 * MIB);
+    tar.truncate(tar.len() - 10_240);
+    for name in [b"more", b"most"] {
+        put_entry(&mut tar, name, b'0', &noise(2 * MIB));
+    }
+    tar.resize(tar.len() + 1024, 0);
+    let packed = xz(&tar, usize::MAX);
+    let (archive, source) = tar_xz(packed.clone());
+    assert!(matches!(archive.settle().unwrap(), Progress::Done));
+    let read = source.1.load(Ordering::Relaxed);
+    assert!(read < packed.len() as u64 * 5 / 4, "{read} of {}", packed.len());
+    assert_eq!(read_all(&archive, "small").unwrap(), small);
+}
+
+#[test]
+fn a_tar_in_a_zip_is_decoded_to_its_checksum() {
+    let (mut tar, small) = members(MIB);
+    tar.resize(tar.len() + 3 * MIB, 0);
+    let crc = crc32fast::hash(&tar);
+    let size = tar.len() as u64;
+    let deflated = miniz_oxide::deflate::compress_to_vec(&tar, 0);
+    for (codec, mut packed) in [(Codec::Deflate { crc, size }, deflated), (Codec::Stored { crc, size }, tar)] {
+        for sound in [true, false] {
+            if !sound {
+                flip(&mut packed, &small);
+            }
+            let unpacker = unpacker(Limits::default());
+            let member = Stream::new(&unpacker, Arc::new(Bytes::new("a.zip/a.tar", packed.clone())), codec);
+            let archive = Archive::new(&unpacker, member, Container::Tar(None));
+            assert_eq!(read_all(&archive, "small").is_ok(), sound, "{codec:?}");
+        }
+    }
+}
+
+#[test]
+fn a_tar_in_a_tar_meets_the_checks_of_the_blocks_that_it_touches() {
+    let (inner, small) = members(20 * MIB);
+    let mut tar = Vec::new();
+    put_entry(&mut tar, b"inner.tar", b'0', &inner);
+    put_entry(&mut tar, b"last", b'0', &vec![9; 20 * MIB]);
+    // `small` begins in the third block: what the outer pass reads is in the first.
+    let mut bad = xz(&[noise_member(3 * MIB), tar.clone()].concat(), MIB);
+    for sound in [true, false] {
+        if !sound {
+            flip(&mut bad, &small);
+        }
+        let (outer, _) = tar_xz(bad.clone());
+        let key = find(&outer, "inner.tar").unwrap().unwrap();
+        let (source, _) = outer.open(key).unwrap();
+        let inner = Archive::new(&unpacker(Limits::default()), source, Container::Tar(None));
+        assert_eq!(read_all(&inner, "small").is_ok(), sound);
+    }
+}
+
+/// A member of `len` bytes, which pushes what follows into other blocks.
+fn noise_member(len: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_entry(&mut out, b"before", b'0', &vec![3; len]);
+    out
+}

@@ -1,0 +1,213 @@
+use std::io::Write;
+
+use super::*;
+use crate::{Bytes, Limits, MemoryNotes};
+use dupfs_base::HasKind;
+use dupfs_cache::CacheConfig;
+use dupfs_format::test_tar::{Header, put, put_entry, put_extension};
+
+pub(super) fn unpacker(limits: Limits) -> Arc<Unpacker> {
+    let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };
+    Unpacker::new(cache, limits, Arc::new(MemoryNotes::new(1 << 20)))
+}
+
+fn archive(tar: &[u8], limits: Limits) -> Arc<Archive> {
+    Archive::new(&unpacker(limits), Arc::new(Bytes::new("a.tar", tar)), Container::Tar(None))
+}
+
+pub(super) fn find(archive: &Archive, path: &str) -> Result<Option<NodeKey>, UnpackError> {
+    archive.find(|table| path.split('/').try_fold(NodeKey::ROOT, |dir, name| table.child(dir, name.as_bytes())))
+}
+
+fn read(archive: &Archive, path: &str) -> Vec<u8> {
+    let key = find(archive, path).unwrap().unwrap_or_else(|| panic!("no {path}"));
+    let (source, entry) = archive.open(key).unwrap();
+    let bytes = source.read_at(0, 1 << 20).unwrap();
+    archive.confirm_end(key, entry).unwrap();
+    bytes
+}
+
+fn paths(archive: &Archive) -> Vec<String> {
+    archive.settle().unwrap();
+    archive.with_table(|table| {
+        let keys = (1..u32::try_from(table.len()).unwrap()).map(NodeKey);
+        let mut all: Vec<String> =
+            keys.map(|key| String::from_utf8_lossy(&table.path(key).join(&b'/')).into_owned()).collect();
+        all.sort();
+        all
+    })
+}
+
+#[test]
+fn members_are_where_extracting_puts_them_and_nothing_is_hidden() {
+    let mut tar = Vec::new();
+    put_entry(&mut tar, b"./d/", b'5', b"");
+    put_entry(&mut tar, b"d/a", b'0', b"first");
+    put_entry(&mut tar, b"/abs/b", b'0', b"absolute");
+    put_entry(&mut tar, b"../../x/../up", b'0', b"up");
+    put_entry(&mut tar, b"d/a", b'0', b"second");
+    put(&mut tar, Header::new(b"link", b'2', 0).bytes(157, b"d"), b"");
+    put_entry(&mut tar, b"link/through", b'0', b"through a link");
+    put(&mut tar, Header::new(b"out", b'2', 0).bytes(157, b"/etc"), b"");
+    put_entry(&mut tar, b"out/passwd", b'0', b"not there");
+    put_entry(&mut tar, b"d", b'0', b"a file where a directory is");
+    put(&mut tar, Header::new(b"hard", b'1', 0).bytes(157, b"./d/a"), b"");
+    put(&mut tar, Header::new(b"lost", b'1', 0).bytes(157, b"nowhere"), b"");
+    let archive = archive(&tar, Limits::default());
+    let names = paths(&archive);
+    let wanted =
+        ["abs", "abs/b", "d", "d/a", "d/through", "d~1", "hard", "link", "lost", "out", "out~1", "out~1/passwd", "up"];
+    assert_eq!(names, wanted);
+    assert_eq!(read(&archive, "d/a"), b"second");
+    assert_eq!(read(&archive, "hard"), b"second");
+    assert_eq!(read(&archive, "up"), b"up");
+    assert_eq!(read(&archive, "out~1/passwd"), b"not there");
+    assert_eq!(read(&archive, "d~1"), b"a file where a directory is");
+    let lost = archive.open(find(&archive, "lost").unwrap().unwrap()).unwrap_err();
+    assert!(lost.to_string().contains("hard link to nowhere"), "{lost}");
+    let out = find(&archive, "out").unwrap().unwrap();
+    assert_eq!(archive.link_target(out).unwrap().unwrap(), b"etc");
+}
+
+#[test]
+fn a_member_that_was_replaced_while_it_was_read_does_not_end_well() {
+    let mut tar = Vec::new();
+    put_entry(&mut tar, b"a", b'0', b"old");
+    put_entry(&mut tar, b"b", b'0', b"b");
+    put_entry(&mut tar, b"a", b'0', b"new");
+    let archive = archive(&tar, Limits::default());
+    archive.settle().unwrap();
+    let key = find(&archive, "a").unwrap().unwrap();
+    assert!(matches!(archive.confirm_end(key, 0), Err(UnpackError::Replaced { .. })));
+    assert!(archive.confirm_end(key, 2).is_ok());
+}
+
+#[test]
+fn what_is_behind_damage_is_an_error_and_what_is_before_it_is_there() {
+    let mut tar = Vec::new();
+    put_entry(&mut tar, b"good", b'0', b"good");
+    put_extension(&mut tar, b'L', b"some long name\0");
+    tar.extend_from_slice(&[0x55; 512]);
+    let archive = archive(&tar, Limits::default());
+    assert!(find(&archive, "good").unwrap().is_some());
+    assert_eq!(find(&archive, "other").unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(matches!(archive.settle().unwrap(), Progress::Failed(_)));
+    assert_eq!(read(&archive, "good"), b"good");
+    for cut in [100, 512, 1000] {
+        let mut one = Vec::new();
+        put_entry(&mut one, b"cut", b'0', &[1; 1500]);
+        let cut = self::archive(&one[..cut], Limits::default());
+        assert!(matches!(cut.settle().unwrap(), Progress::Failed(_)));
+    }
+}
+
+#[test]
+fn a_compressed_archive_with_a_wrong_checksum_ends_no_member_well() {
+    let mut tar = Vec::new();
+    put_entry(&mut tar, b"a", b'0', b"text");
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&tar).unwrap();
+    let mut packed = encoder.finish().unwrap();
+    let crc = packed.len() - 8;
+    packed[crc] ^= 1;
+    let file = Arc::new(Bytes::new("a.tgz", packed));
+    let archive = Archive::new(&unpacker(Limits::default()), file, Container::Tar(Some(Codec::Gzip)));
+    assert!(matches!(archive.settle().unwrap(), Progress::Failed(_)));
+    let lookup = find(&archive, "a");
+    if let Ok(Some(key)) = lookup {
+        assert_eq!(archive.confirm_end(key, 0).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn archives_meet_limits_that_the_error_names() {
+    let mut tar = Vec::new();
+    (0..100).for_each(|i| put_entry(&mut tar, format!("d{i}/e/f").as_bytes(), b'0', b""));
+    for (limits, said) in [
+        (Limits { members: 50, ..Limits::default() }, "more than 50 members"),
+        (Limits { names: 200, ..Limits::default() }, "names and links of more than 200 bytes"),
+    ] {
+        let archive = archive(&tar, limits);
+        let Progress::Failed(error) = archive.settle().unwrap() else { panic!("no limit was met") };
+        assert!(error.to_string().contains(said), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+}
+
+#[test]
+fn tables_come_back_from_notes_and_damaged_notes_do_not() {
+    let mut tar = Vec::new();
+    put_entry(&mut tar, b"d/e/f", b'0', b"text");
+    put(&mut tar, Header::new(b"link", b'2', 0).bytes(157, b"d/e"), b"");
+    put_entry(&mut tar, b"d/", b'5', b"");
+    let archive = archive(&tar, Limits::default());
+    archive.settle().unwrap();
+    let notes = archive.with_table(Table::encode);
+    let back = Table::decode(&notes, 1000, 1000).unwrap();
+    assert_eq!(back.encode(), notes);
+    assert_eq!(back.child(NodeKey::ROOT, b"link"), find(&archive, "link").unwrap());
+    assert!(Table::decode(&notes, 1, 1000).is_none());
+    assert!(Table::decode(&notes, 1000, 3).is_none());
+    for at in 0..notes.len() {
+        // Never a panic, whatever they say.
+        for value in [0, 1, 0x2f, 0xff] {
+            let mut wrong = notes.clone();
+            wrong[at] = value;
+            drop(Table::decode(&wrong, 1000, 1000));
+        }
+        if let Some(table) = Table::decode(&notes[..at], 1000, 1000) {
+            assert!(table.len() < back.len());
+        }
+    }
+}
+
+/// A zip archive of one member called `a`, whose directory states `size`.
+fn zip_of(body: &[u8], method: u8, crc: u32, size: u32) -> Vec<u8> {
+    let mut out = b"PK\x03\x04\x14\0\0\0".to_vec();
+    let packed = u32::try_from(body.len()).unwrap();
+    let numbers =
+        [&[method, 0, 0, 0, 0, 0][..], &crc.to_le_bytes(), &packed.to_le_bytes(), &size.to_le_bytes()].concat();
+    out.extend_from_slice(&numbers);
+    out.extend_from_slice(b"\x01\0\0\0a");
+    out.extend_from_slice(body);
+    let directory = u32::try_from(out.len()).unwrap();
+    out.extend_from_slice(b"PK\x01\x02\x14\0\x14\0\0\0");
+    out.extend_from_slice(&numbers);
+    out.extend_from_slice(b"\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0a");
+    let len = u32::try_from(out.len()).unwrap() - directory;
+    out.extend_from_slice(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(&directory.to_le_bytes());
+    out.extend_from_slice(&[0, 0]);
+    out
+}
+
+#[test]
+fn a_member_that_a_zip_directory_calls_empty_is_looked_at_when_it_is_opened() {
+    let deflated = |bytes: &[u8]| miniz_oxide::deflate::compress_to_vec(bytes, 6);
+    let crc = crc32fast::hash(b"text");
+    let cases = [
+        (deflated(b"text"), 8, crc, 4, Ok(b"text".to_vec())),
+        (deflated(b""), 8, 0, 0, Ok(Vec::new())),
+        (Vec::new(), 0, 0, 0, Ok(Vec::new())),
+        // Some write nothing at all for nothing.
+        (Vec::new(), 8, 0, 0, Ok(Vec::new())),
+        (deflated(b"text"), 8, crc, 0, Err(())),
+        (deflated(b"text"), 8, 0, 0, Err(())),
+        (b"text".to_vec(), 0, crc, 0, Err(())),
+        (Vec::new(), 0, crc, 0, Err(())),
+    ];
+    for (case, (body, method, crc, size, wanted)) in cases.into_iter().enumerate() {
+        let file = Arc::new(Bytes::new("a.zip", zip_of(&body, method, crc, size)));
+        let archive = Archive::new(&unpacker(Limits::default()), file, Container::Zip);
+        let key = find(&archive, "a").unwrap().unwrap();
+        let read = archive
+            .open(key)
+            .and_then(|(source, _)| source.read_at(0, usize::try_from(source.known_len().unwrap()).unwrap()));
+        match (read, wanted) {
+            (Ok(read), Ok(wanted)) => assert_eq!(read, wanted, "case {case}"),
+            (Err(error), Err(())) => assert_eq!(error.kind(), ErrorKind::Corrupt, "case {case}"),
+            (read, wanted) => panic!("case {case}: {read:?} and not {wanted:?}"),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Failures of unpacking.
+
+use std::sync::Arc;
+
+use dupfs_base::{ErrorKind, HasKind};
+
+/// A failure to unpack something. Cheap to clone.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// What is to be unpacked could not be read.
+    #[error("{reason}")]
+    Source {
+        /// What it means.
+        kind: ErrorKind,
+        /// On which object and why, in one line.
+        reason: Arc<str>,
+    },
+    /// The data is not what its form demands: a checksum or the structure is wrong.
+    #[error("{object}: damaged near byte {at} of it: {what}; the file itself is below snapshots/")]
+    Damaged {
+        /// The file.
+        object: Arc<str>,
+        /// Where in the file, in bytes.
+        at: u64,
+        /// What is wrong.
+        what: Arc<str>,
+    },
+    /// A form that is refused by name.
+    #[error("{object}: {what}; the file itself is below snapshots/")]
+    Unsupported {
+        /// The file.
+        object: Arc<str>,
+        /// What it is.
+        what: Arc<str>,
+    },
+    /// A bound against archives that are made to exhaust their reader.
+    #[error("{object}: not unpacked: {limit}; the file itself is below snapshots/")]
+    Limit {
+        /// The file.
+        object: Arc<str>,
+        /// Which limit, and what it is.
+        limit: Arc<str>,
+    },
+    /// A member of that name came later in the archive: what was read so far belongs to one that it replaces.
+    #[error(
+        "{object}: a later member of the archive has the same name and replaces what was read so far; open it again"
+    )]
+    Replaced {
+        /// The member.
+        object: Arc<str>,
+    },
+    /// The answer did not come in time.
+    #[error("{object}: not unpacked far enough before the deadline")]
+    Deadline {
+        /// The file.
+        object: Arc<str>,
+    },
+}
+
+impl UnpackError {
+    /// Whether trying again may help: nothing is wrong with the data itself.
+    pub fn may_pass(&self) -> bool {
+        !matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
+    }
+
+    pub(super) fn damaged(object: &Arc<str>, at: u64, what: impl AsRef<str>) -> Self {
+        Self::Damaged { object: Arc::clone(object), at, what: what.as_ref().into() }
+    }
+
+    pub(super) fn unsupported(object: &Arc<str>, what: impl AsRef<str>) -> Self {
+        Self::Unsupported { object: Arc::clone(object), what: what.as_ref().into() }
+    }
+
+    pub(super) fn limit(object: &Arc<str>, limit: impl AsRef<str>) -> Self {
+        Self::Limit { object: Arc::clone(object), limit: limit.as_ref().into() }
+    }
+}
+
+impl HasKind for UnpackError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Source { kind, .. } => *kind,
+            Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Unsupported { .. } | Self::Limit { .. } => ErrorKind::Unsupported,
+            Self::Replaced { .. } => ErrorKind::Io,
+            Self::Deadline { .. } => ErrorKind::Timeout,
+        }
+    }
+}

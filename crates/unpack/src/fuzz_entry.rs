@@ -1,0 +1,142 @@
+//! What the fuzz targets run, as plain functions: each takes any bytes and asserts what must hold for all of them.
+
+use std::sync::Arc;
+
+use super::bzip2::Bunzip;
+use super::decoder::Decoder;
+use super::notes::MemoryNotes;
+use super::points::Points;
+use super::source::{Bytes, Source};
+use super::stream::{Codec, Stream, Unpacker};
+use super::table::Table;
+use super::workers::Workers;
+use super::{Archive, Container, Limits, links, xz};
+use dupfs_cache::CacheConfig;
+
+fn unpacker() -> Arc<Unpacker> {
+    let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
+    let limits = Limits { members: 200, names: 4096, free: 1 << 20, ratio: 100, ..Limits::default() };
+    Unpacker::new(cache, limits, Arc::new(MemoryNotes::new(0)))
+}
+
+/// bzip2: what our decoder gives by blocks, the library gives in one piece.
+pub fn fuzz_bzip2(data: &[u8]) {
+    let source: Arc<dyn Source> = Arc::new(Bytes::new("a", data));
+    let mut ours = Bunzip::new(source, Arc::new(Workers::new()));
+    let mut out = Vec::new();
+    let ended = loop {
+        match ours.next() {
+            Ok(Some(bytes)) => out.extend_from_slice(&bytes),
+            Ok(None) => break true,
+            Err(_) => break false,
+        }
+        if out.len() > 1 << 22 {
+            return;
+        }
+    };
+    let mut theirs = Vec::new();
+    let read = std::io::Read::read_to_end(&mut ::bzip2::bufread::MultiBzDecoder::new(data), &mut theirs);
+    assert!(theirs.starts_with(&out) || read.is_err(), "bytes that the library does not give");
+    assert!(!ended || out == theirs || read.is_err(), "an end that the library does not see");
+}
+
+/// Gzip, xz and zstd: reads in order and a jump agree.
+pub fn fuzz_streams(data: &[u8]) {
+    let unpacker = unpacker();
+    for codec in [Codec::Gzip, Codec::Xz, Codec::Zstd] {
+        let stream = Stream::new(&unpacker, Arc::new(Bytes::new("a", data)), codec);
+        let Ok(len) = stream.len() else { continue };
+        let all = stream.read_at(0, 1 << 22);
+        let middle = stream.read_at(len / 2, 100);
+        if let (Ok(all), Ok(middle)) = (all, middle) {
+            assert!(len > 1 << 22 || all.len() as u64 == len, "a wrong length");
+            let from = usize::try_from(len / 2).unwrap_or(0);
+            assert!(len > 1 << 22 || all.get(from..).is_some_and(|rest| rest.starts_with(&middle)), "a wrong jump");
+        }
+    }
+}
+
+/// Archives: the table is within its bounds, comes back from its notes, and its links stay inside.
+pub fn fuzz_archive(data: &[u8]) {
+    for container in [Container::Tar(None), Container::Zip] {
+        let archive = Archive::new(&unpacker(), Arc::new(Bytes::new("a", data)), container);
+        let settled = archive.settle();
+        assert!(settled.is_ok(), "the pass does not end");
+        archive.with_table(|table| {
+            let again = Table::decode(&table.encode(), 1 << 20, 1 << 20);
+            assert!(again.is_some_and(|again| again.encode() == table.encode()), "a table changes in its notes");
+            for key in (0..u32::try_from(table.len()).unwrap_or(0)).map(super::NodeKey) {
+                let depth = table.path(key).len().saturating_sub(1);
+                let inside = links::inside(table, key);
+                assert!(inside.is_none_or(|target| links::is_plain(&target, depth)), "a link leads out");
+            }
+        });
+    }
+}
+
+/// What is noted: any bytes are taken within bounds or refused.
+pub fn fuzz_notes(data: &[u8]) {
+    if let Some((len, points)) = Points::decode(data) {
+        assert_eq!(points.encode(len), data, "points change in their notes");
+    }
+    drop(Table::decode(data, 1000, 1 << 16));
+    drop(xz::parse_index(data));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use dupfs_format::test_tar::{Header, put, put_entry};
+
+    /// Flips, cuts and copies of `seed`, the same on every run.
+    fn mutations(seed: &[u8], rounds: u64, target: fn(&[u8])) {
+        let mut state = 88_172_645_463_325_252_u64;
+        let mut next = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % below.max(1) as u64).unwrap()
+        };
+        target(seed);
+        for _ in 0..rounds {
+            let mut data = seed.to_vec();
+            for _ in 0..=next(3) {
+                let at = next(data.len());
+                match next(4) {
+                    0 => data.truncate(at.max(1)),
+                    1 => data[at] = u8::try_from(next(256)).unwrap(),
+                    2 => data[at] ^= 1 << next(8),
+                    _ => {
+                        let piece = data[at..(at + next(60)).min(data.len())].to_vec();
+                        data.extend_from_slice(&piece);
+                    }
+                }
+            }
+            target(&data);
+        }
+    }
+
+    #[test]
+    fn mutated_streams_archives_and_notes() {
+        let text: Vec<u8> = (0..3000_u32).flat_map(|i| (i * i).to_string().into_bytes()).collect();
+        let mut bzip2 = ::bzip2::write::BzEncoder::new(Vec::new(), ::bzip2::Compression::new(1));
+        bzip2.write_all(&text).unwrap();
+        mutations(&bzip2.finish().unwrap(), 150, fuzz_bzip2);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(&text).unwrap();
+        mutations(&gzip.finish().unwrap(), 150, fuzz_streams);
+        mutations(&::zstd::encode_all(&text[..], 1).unwrap(), 150, fuzz_streams);
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 0);
+        xz.write_all(&text).unwrap();
+        let xz = xz.finish().unwrap();
+        mutations(&xz, 100, fuzz_streams);
+        mutations(&xz, 500, fuzz_notes);
+        let mut tar = Vec::new();
+        put_entry(&mut tar, b"d/a", b'0', b"text");
+        put(&mut tar, Header::new(b"d/l", b'2', 0).bytes(157, b"../../x/../y"), b"");
+        put(&mut tar, Header::new(b"h", b'1', 0).bytes(157, b"d/a"), b"");
+        mutations(&tar, 500, fuzz_archive);
+    }
+}

@@ -1,0 +1,218 @@
+//! The members of a tar stream, by the project's own walker: unlike the libraries' it is bounded in memory and tells where
+//! the pieces of sparse files stand.
+
+use std::sync::Arc;
+
+use super::error::UnpackError;
+use super::source::Source;
+use super::table::{Data, Entry, Member};
+use dupfs_format::FormatError;
+use dupfs_format::tar::{Sparse, TarEntry, TarLimits, TarSink, TarWalker};
+use dupfs_format::{EntryKind, EntryMeta};
+
+/// Bytes read at a time.
+const STEP: usize = 256 << 10;
+/// Data of members that is so long is passed over.
+const SKIP: u64 = 512 << 10;
+/// Most pieces of a sparse file.
+const PIECES: usize = 1 << 16;
+/// Most bytes of extension headers of one member.
+const EXTENSION: u64 = 1 << 20;
+
+/// Who is told of the members.
+pub(super) type Add<'a> = &'a mut dyn FnMut(Member<'_>) -> Result<(), UnpackError>;
+
+struct Sink<'a> {
+    name: Arc<str>,
+    add: Add<'a>,
+    fault: Option<UnpackError>,
+    /// A sparse member whose map stands in its data.
+    mapped: Option<Mapped>,
+}
+
+struct Mapped {
+    path: Vec<u8>,
+    meta: EntryMeta,
+    size: u64,
+    data: Vec<u8>,
+    data_at: u64,
+    data_len: u64,
+}
+
+/// Tells `add` of every member of the tar stream `source`, each as soon as its header was read.
+///
+/// # Errors
+/// [`UnpackError`] of the source, of `add`, and for a stream that is no tar or ends within a member.
+pub(super) fn walk(source: &dyn Source, add: Add<'_>) -> Result<(), UnpackError> {
+    let mut walker = TarWalker::new(TarLimits { extension: EXTENSION, sparse: true });
+    let mut sink = Sink { name: source.name(), add, fault: None, mapped: None };
+    let mut at = 0;
+    // Where the bytes begin that were read one after the other since the last jump.
+    let mut run = 0;
+    loop {
+        let bytes = source.read_at(at, STEP)?;
+        if let Err(error) = walker.feed(&bytes, &mut sink) {
+            let damaged = || UnpackError::damaged(&source.name(), walker.offset(), plain(&error));
+            return Err(sink.fault.take().unwrap_or_else(damaged));
+        }
+        at += bytes.len() as u64;
+        if bytes.len() < STEP || walker.ended() {
+            break;
+        }
+        let left = walker.data_left();
+        if left >= SKIP && sink.mapped.is_none() {
+            let end = walker.offset().saturating_add(left);
+            let last = end - 1;
+            if source.read_at(last, 1)?.is_empty() {
+                return Err(UnpackError::damaged(&source.name(), at, "it ends within a member"));
+            }
+            // Headers and members that end before the jump were served from parts that may have been left half decoded.
+            source.check_range(run, at, Some(last))?;
+            walker.skip_data();
+            run = last;
+            at = end;
+        }
+    }
+    walker.finish().map_err(|error| UnpackError::damaged(&source.name(), walker.offset(), plain(&error)))?;
+    source.check_range(run, at, None)
+}
+
+/// Whether `head`, the first bytes of a file, begins as a tar archive does.
+pub(super) fn begins(head: &[u8]) -> bool {
+    struct Nothing;
+    impl TarSink for Nothing {
+        fn entry(&mut self, _: &TarEntry<'_>, _: u64) -> Result<(), FormatError> {
+            Ok(())
+        }
+        fn data(&mut self, _: &[u8]) -> Result<(), FormatError> {
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), FormatError> {
+            Ok(())
+        }
+    }
+    let mut walker = TarWalker::new(TarLimits { extension: EXTENSION, sparse: true });
+    head.get(..512).is_some_and(|block| walker.feed(block, &mut Nothing).is_ok())
+}
+
+/// What is wrong, without the place.
+fn plain(error: &FormatError) -> String {
+    match error {
+        FormatError::Tar { what, .. } => (*what).to_owned(),
+        other => other.to_string(),
+    }
+}
+
+impl Sink<'_> {
+    fn stop(&mut self, fault: UnpackError) -> FormatError {
+        self.fault = Some(fault);
+        FormatError::Tar { offset: 0, what: "stopped" }
+    }
+
+    fn tell(&mut self, path: &[u8], meta: EntryMeta, data: Data, hard_link: Option<&[u8]>) -> Result<(), FormatError> {
+        let told = (self.add)(Member { path, entry: Entry { meta, data }, hard_link });
+        told.map_err(|fault| self.stop(fault))
+    }
+
+    fn sparse(
+        &mut self,
+        header: &TarEntry<'_>,
+        meta: EntryMeta,
+        sparse: Sparse<'_>,
+        at: u64,
+    ) -> Result<(), FormatError> {
+        match sparse {
+            Sparse::Map { size, map } => {
+                let data = self.pieces(header.path, size, map, at, header.size);
+                self.tell(header.path, meta, data, None)
+            }
+            Sparse::InData { size } => {
+                let (path, data_len) = (header.path.to_vec(), header.size);
+                self.mapped = Some(Mapped { path, meta, size, data: Vec::new(), data_at: at, data_len });
+                Ok(())
+            }
+        }
+    }
+
+    /// The data of a sparse member: its pieces stand from `at` on, `len` bytes in all.
+    fn pieces(&self, path: &[u8], size: u64, map: &[(u64, u64)], at: u64, len: u64) -> Data {
+        let mut pieces = Vec::new();
+        let mut used = 0_u64;
+        for &(start, len) in map.iter().filter(|(_, len)| *len > 0) {
+            pieces.push((start, len, at.saturating_add(used)));
+            used = used.saturating_add(len);
+        }
+        match super::table::checked_pieces(pieces, size) {
+            Some(pieces) if used <= len => Data::Pieces { size, pieces },
+            _ => {
+                log::warn!("{}: the map of the sparse file {} is damaged", self.name, dupfs_base::escape_bytes(path));
+                Data::Refused("the map of this sparse file is damaged".into())
+            }
+        }
+    }
+
+    fn finish_mapped(&mut self, map: &[(u64, u64)], skip: u64) -> Result<(), FormatError> {
+        let Some(mapped) = self.mapped.take() else { return Ok(()) };
+        let (at, len) = (mapped.data_at.saturating_add(skip), mapped.data_len.saturating_sub(skip));
+        let data = self.pieces(&mapped.path, mapped.size, map, at, len);
+        self.tell(&mapped.path, mapped.meta, data, None)
+    }
+}
+
+impl TarSink for Sink<'_> {
+    fn entry(&mut self, header: &TarEntry<'_>, at: u64) -> Result<(), FormatError> {
+        let kind = match header.type_flag {
+            b'2' => EntryKind::Symlink(header.link.into()),
+            b'3' => EntryKind::CharDevice(header.dev_major, header.dev_minor),
+            b'4' => EntryKind::BlockDevice(header.dev_major, header.dev_minor),
+            b'5' | b'D' => EntryKind::Dir,
+            b'6' => EntryKind::Fifo,
+            // A label, which extracting passes over.
+            b'V' => return Ok(()),
+            // Old archives mark directories by the slash alone; types that nobody knows are extracted as files.
+            b'0' if header.path.last() == Some(&b'/') && header.size == 0 => EntryKind::Dir,
+            _ => EntryKind::File,
+        };
+        let meta = EntryMeta {
+            mode: u16::try_from(header.mode & 0o7777).unwrap_or(0),
+            uid: low_bits(header.uid),
+            gid: low_bits(header.gid),
+            uname: header.uname.into(),
+            gname: header.gname.into(),
+            mtime: header.mtime,
+            kind,
+        };
+        if let Some(sparse) = header.sparse {
+            return self.sparse(header, meta, sparse, at);
+        }
+        let data = match (&meta.kind, header.type_flag) {
+            (_, b'M') => Data::Refused("it is continued from another volume of a multi-volume archive".into()),
+            (EntryKind::File, b'1') => Data::Nothing,
+            (EntryKind::File, _) if header.size == 0 => Data::Pieces { size: 0, pieces: Box::default() },
+            (EntryKind::File, _) => Data::Pieces { size: header.size, pieces: Box::new([(0, header.size, at)]) },
+            _ => Data::Nothing,
+        };
+        let hard_link = (header.type_flag == b'1').then_some(header.link);
+        self.tell(header.path, meta, data, hard_link)
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+        let Some(mapped) = &mut self.mapped else { return Ok(()) };
+        mapped.data.extend_from_slice(bytes);
+        match Sparse::parse_map(&mapped.data, PIECES) {
+            Ok(None) => Ok(()),
+            Ok(Some((map, skip))) => self.finish_mapped(&map, skip),
+            // As a map that is damaged: the member is told, and cannot be read.
+            Err(_) => self.finish_mapped(&[(u64::MAX, 1)], 0),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), FormatError> {
+        self.finish_mapped(&[(u64::MAX, 1)], 0)
+    }
+}
+
+/// Ids are 32 bits wide; of others the low bits count, as negative ones are written.
+fn low_bits(id: i64) -> u32 {
+    u32::try_from(id & i64::from(u32::MAX)).unwrap_or(u32::MAX)
+}

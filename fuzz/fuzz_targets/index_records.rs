@@ -1,0 +1,9 @@
+//! Feeds arbitrary bytes to the decoders of trees and member tables that the index holds.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    dupfs_read::tree::fuzz_flat(data);
+    dupfs_read::volume::fuzz_members(data);
+});
