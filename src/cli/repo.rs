@@ -12,7 +12,7 @@ use dupfs_format::{ArchivePath, BackupTime, SetIndex};
 use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys};
 use dupfs_read::storage::{ObjectStore, StorageError};
 use dupfs_read::volume::{ArchiveDir, IndexPlace, Repository, RepositoryLimits, VolumeError};
-use dupfs_unpack::{IndexNotes, Limits, MemoryNotes, Notes, Unpacker};
+use dupfs_unpack::{IndexPointStore, Limits, MemoryPointStore, PointStore, Unpacker};
 
 /// Default of `--memory`: decoded blocks kept in memory, in bytes.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
@@ -103,7 +103,7 @@ impl HasKind for OpenError {
 }
 
 /// How `memory` bytes are divided: most for decoded blocks, an eighth each for member tables, for plans, and for what is
-/// unpacked.
+/// unpacked, tables of archives included.
 pub fn limits(memory: u64, spill: Option<SpillConfig>, patience: Duration) -> RepositoryLimits {
     let spill = spill.map(|spill| SpillConfig { bytes: spill.bytes / 4 * 3, ..spill });
     let cache = CacheConfig { memory_bytes: memory / 8 * 5, spill };
@@ -115,11 +115,12 @@ pub fn with_unpacked(below: Arc<TreeFs>, options: &UnpackedOptions) -> Arc<dyn F
     let spill = options.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4, ..spill });
     let cache = CacheConfig { memory_bytes: options.memory / 8, spill };
     let limits = Limits { patience: options.patience, ..Limits::default() };
-    let notes: Arc<dyn Notes> = match below.repository().index() {
-        Some(index) => Arc::new(IndexNotes(Arc::clone(index))),
-        None => Arc::new(MemoryNotes::new(options.memory / 8)),
+    let point_store: Arc<dyn PointStore> = match below.repository().index() {
+        Some(index) => Arc::new(IndexPointStore(Arc::clone(index))),
+        // Room for all points of the longest stream at the default of `--memory`.
+        None => Arc::new(MemoryPointStore::new(options.memory / 32)),
     };
-    Arc::new(UnpackedFs::new(below, Unpacker::new(cache, limits, notes), options.owners))
+    Arc::new(UnpackedFs::new(below, Unpacker::new(cache, limits, point_store), options.owners))
 }
 
 /// How archives and compressed files are unpacked.

@@ -9,6 +9,7 @@ mod support;
 
 mod hostile;
 mod programs;
+mod secrecy;
 mod trees;
 
 use std::ffi::OsStr;

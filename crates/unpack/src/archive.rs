@@ -13,6 +13,7 @@ use super::table::{Data, Entry, Full, Member, NodeKey, Table};
 use super::{table, tar, zip};
 use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, escape_bytes};
+use dupfs_cache::index::Identity;
 use dupfs_format::{EntryKind, EntryMeta};
 
 /// How far the pass over an archive has come.
@@ -275,17 +276,17 @@ impl Archive {
         self.wake.notify_all();
     }
 
-    fn notes_key(&self) -> Option<Vec<u8>> {
-        let tag: &[u8] = if self.zip { b"\0zip" } else { b"\0tar" };
-        Some([&self.source.identity()?, tag].concat())
+    /// The key of its table, which any archive with the same content has; `None` if nothing tells its content.
+    fn table_key(&self) -> Option<Identity> {
+        let tag: &[u8] = if self.zip { b"zip" } else { b"tar" };
+        Some(Identity::of(&[&self.source.identity()?, tag]))
     }
 
-    /// Takes the table from the notes, or learns it and notes it.
+    /// Loads the table if it is still cached, else reads the archive and stores the table.
     fn learn(&self) -> Result<(), UnpackError> {
-        let (limits, notes) = (self.unpacker.limits(), &self.unpacker.notes);
-        let key = self.notes_key();
-        let known = key.as_ref().and_then(|key| notes.get(key));
-        if let Some(table) = known.and_then(|bytes| Table::decode(&bytes, limits.members, limits.names)) {
+        let limits = self.unpacker.limits();
+        let key = self.table_key();
+        if let Some(table) = key.and_then(|key| self.unpacker.load_table(key)) {
             self.locked().table = table;
             return Ok(());
         }
@@ -312,7 +313,7 @@ impl Archive {
         self.source.check_end()?;
         if let Some(key) = key {
             let bytes = self.with_table(Table::encode);
-            notes.put(&key, &bytes);
+            self.unpacker.store_table(key, &bytes);
         }
         Ok(())
     }

@@ -56,5 +56,5 @@ impl Fields<'_> {
 
 /// What a decoder says of a seek point that is none.
 pub(super) fn bad_point(name: &Arc<str>, at: u64) -> UnpackError {
-    UnpackError::damaged(name, at, "what was noted of it does not fit it; clear the index")
+    UnpackError::damaged(name, at, "a stored seek point does not fit it; clear the index")
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::bzip2::Bunzip;
 use super::decoder::Decoder;
-use super::notes::MemoryNotes;
+use super::point_store::MemoryPointStore;
 use super::points::Points;
 use super::source::{Bytes, Source};
 use super::stream::{Codec, Stream, Unpacker};
@@ -16,7 +16,7 @@ use dupfs_cache::CacheConfig;
 fn unpacker() -> Arc<Unpacker> {
     let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
     let limits = Limits { members: 200, names: 4096, free: 1 << 20, ratio: 100, ..Limits::default() };
-    Unpacker::new(cache, limits, Arc::new(MemoryNotes::new(0)))
+    Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0)))
 }
 
 /// bzip2: what our decoder gives by blocks, the library gives in one piece.
@@ -56,7 +56,7 @@ pub fn fuzz_streams(data: &[u8]) {
     }
 }
 
-/// Archives: the table is within its bounds, comes back from its notes, and its links stay inside.
+/// Archives: the table is within its bounds, comes back from its encoding, and its links stay inside.
 pub fn fuzz_archive(data: &[u8]) {
     for container in [Container::Tar(None), Container::Zip] {
         let archive = Archive::new(&unpacker(), Arc::new(Bytes::new("a", data)), container);
@@ -64,7 +64,7 @@ pub fn fuzz_archive(data: &[u8]) {
         assert!(settled.is_ok(), "the pass does not end");
         archive.with_table(|table| {
             let again = Table::decode(&table.encode(), 1 << 20, 1 << 20);
-            assert!(again.is_some_and(|again| again.encode() == table.encode()), "a table changes in its notes");
+            assert!(again.is_some_and(|again| again.encode() == table.encode()), "a table changes when it is encoded");
             for key in (0..u32::try_from(table.len()).unwrap_or(0)).map(super::NodeKey) {
                 let depth = table.path(key).len().saturating_sub(1);
                 let inside = links::inside(table, key);
@@ -74,10 +74,10 @@ pub fn fuzz_archive(data: &[u8]) {
     }
 }
 
-/// What is noted: any bytes are taken within bounds or refused.
-pub fn fuzz_notes(data: &[u8]) {
+/// Encoded seek points and tables: any bytes are decoded within bounds or refused.
+pub fn fuzz_encoded(data: &[u8]) {
     if let Some((len, points)) = Points::decode(data) {
-        assert_eq!(points.encode(len), data, "points change in their notes");
+        assert_eq!(points.encode(len), data, "points change when they are encoded");
     }
     drop(Table::decode(data, 1000, 1 << 16));
     drop(xz::parse_index(data));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn mutated_streams_archives_and_notes() {
+    fn mutated_streams_archives_and_encoded_points() {
         let text: Vec<u8> = (0..3000_u32).flat_map(|i| (i * i).to_string().into_bytes()).collect();
         let mut bzip2 = ::bzip2::write::BzEncoder::new(Vec::new(), ::bzip2::Compression::new(1));
         bzip2.write_all(&text).unwrap();
@@ -132,7 +132,7 @@ mod tests {
         xz.write_all(&text).unwrap();
         let xz = xz.finish().unwrap();
         mutations(&xz, 100, fuzz_streams);
-        mutations(&xz, 500, fuzz_notes);
+        mutations(&xz, 500, fuzz_encoded);
         let mut tar = Vec::new();
         put_entry(&mut tar, b"d/a", b'0', b"text");
         put(&mut tar, Header::new(b"d/l", b'2', 0).bytes(157, b"../../x/../y"), b"");

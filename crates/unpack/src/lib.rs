@@ -3,7 +3,8 @@
 //! Everything is a [`Source`], random access to bytes: what is to be unpacked, the [`Stream`] that decompressing it gives,
 //! and a member of an [`Archive`]. So nesting is composition. A stream reads on where a reader stopped (a cursor), starts
 //! from seek points where somebody jumps, and keeps what it decoded in the shared block cache; an archive learns its table
-//! of members in one pass that readers need not wait for. What was learnt goes to [`Notes`].
+//! of members in one pass that readers need not wait for. Lengths and seek points go to a [`PointStore`], which may persist
+//! them in the clear; tables go to the block cache alone, as they hold names from inside a backup.
 //!
 //! All of it may wait for the source and for decoding: call it from threads that may.
 
@@ -20,12 +21,13 @@ mod idle;
 mod input;
 mod limits;
 mod links;
-mod notes;
+mod point_store;
 mod points;
 mod recognise;
 mod source;
 mod stream;
 mod table;
+mod table_store;
 mod tar;
 mod workers;
 mod xz;
@@ -35,7 +37,7 @@ mod zstd;
 pub use archive::{Archive, Progress, dir_mode};
 pub use error::UnpackError;
 pub use limits::Limits;
-pub use notes::{IndexNotes, MemoryNotes, Notes};
+pub use point_store::{IndexPointStore, MemoryPointStore, PointStore};
 pub use recognise::{Container, Kind, SUFFIXES, Shape, confirm, shape_of};
 pub use source::{Bytes, Source};
 pub use stream::{Codec, Stream, Unpacker};

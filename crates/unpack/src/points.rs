@@ -1,4 +1,5 @@
-//! The seek points of a stream, bounded in memory, and their form in [`Notes`](super::Notes).
+//! The seek points of a stream, bounded in memory, and their encoding for a
+//! [`PointStore`](super::PointStore).
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use super::decoder::{Fields, Point};
 const MOST: u64 = 8 << 20;
 /// What a point takes besides its state.
 const EACH: u64 = 48;
-/// Version of the notes' form.
+/// Version of the encoding.
 const VERSION: u8 = 1;
 
 /// Seek points in the order of the stream.
@@ -51,7 +52,7 @@ impl Points {
         self.spacing = reach / (self.points.len() as u64).max(1);
     }
 
-    /// The notes of a stream of `len` bytes.
+    /// Encodes the length of a stream, `len` bytes, and its points.
     pub(super) fn encode(&self, len: u64) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&len.to_be_bytes());
@@ -64,12 +65,12 @@ impl Points {
         out
     }
 
-    /// The length and points in `notes`; `None` unless they are well-formed.
-    pub(super) fn decode(notes: &[u8]) -> Option<(u64, Self)> {
-        if notes.len() as u64 > 2 * MOST {
+    /// Decodes the length and points in `bytes`; `None` unless they are well-formed.
+    pub(super) fn decode(bytes: &[u8]) -> Option<(u64, Self)> {
+        if bytes.len() as u64 > 2 * MOST {
             return None;
         }
-        let mut fields = Fields(notes);
+        let mut fields = Fields(bytes);
         if fields.u8()? != VERSION {
             return None;
         }
@@ -112,17 +113,17 @@ mod tests {
     }
 
     #[test]
-    fn notes_come_back_and_damaged_ones_do_not() {
+    fn encoded_points_come_back_and_damaged_ones_do_not() {
         let mut points = Points::default();
         (1..5).for_each(|i| points.add(point(i * 100, 3)));
-        let notes = points.encode(1000);
-        let (len, back) = Points::decode(&notes).unwrap();
+        let encoded = points.encode(1000);
+        let (len, back) = Points::decode(&encoded).unwrap();
         assert_eq!((len, back.points), (1000, points.points));
-        for cut in 1..notes.len() {
+        for cut in 1..encoded.len() {
             let whole = cut == 9 || (cut - 9.min(cut)) % 23 == 0;
-            assert_eq!(Points::decode(&notes[..cut]).is_some(), whole && cut >= 9, "{cut}");
+            assert_eq!(Points::decode(&encoded[..cut]).is_some(), whole && cut >= 9, "{cut}");
         }
-        let mut wrong = notes.clone();
+        let mut wrong = encoded.clone();
         wrong[9] = 0xff;
         assert!(Points::decode(&wrong).is_none());
     }

@@ -21,13 +21,16 @@ pub use super::form::Codec;
 use super::gzip::{Inflater, Stored, Wrapper};
 use super::idle::Idle;
 use super::limits::Limits;
-use super::notes::Notes;
+use super::point_store::PointStore;
 use super::points::Points;
 use super::source::Source;
+use super::table::Table;
+use super::table_store::TableStore;
 use super::workers::Workers;
 use super::xz::{self, Unxz};
 use super::zstd::Unzstd;
 use dupfs_base::sync::lock;
+use dupfs_cache::index::Identity;
 use dupfs_cache::{BLOCK_BYTES, BlockCache, CacheConfig};
 use running::Running;
 
@@ -38,23 +41,35 @@ const WINDOW: usize = 4;
 /// A cursor that has so many bytes to go is still preferred to a new one at a seek point.
 const RESTART: u64 = 4 << 20;
 
-/// What all streams and archives share: cache, threads, bounds, notes.
+/// What all streams and archives share: cache, threads, bounds, stores.
 #[derive(Debug)]
 pub struct Unpacker {
-    cache: BlockCache<(u64, u64)>,
+    pub(super) cache: BlockCache<(u64, u64)>,
     pub(super) workers: Arc<Workers>,
     pub(super) limits: Limits,
-    pub(super) notes: Arc<dyn Notes>,
+    point_store: Arc<dyn PointStore>,
+    table_store: TableStore,
     next: AtomicU64,
     pub(super) idle: Idle,
 }
 
 impl Unpacker {
-    /// An unpacker that keeps decoded blocks as `cache` says.
-    pub fn new(cache: CacheConfig, limits: Limits, notes: Arc<dyn Notes>) -> Arc<Self> {
+    /// An unpacker that keeps decoded blocks and tables of members as `cache` says, and seek points in `point_store`.
+    pub fn new(cache: CacheConfig, limits: Limits, point_store: Arc<dyn PointStore>) -> Arc<Self> {
+        let table_store = TableStore::new(&cache);
         let (cache, workers) = (BlockCache::new(cache), Arc::new(Workers::new()));
         let (next, idle) = (AtomicU64::new(0), Idle::new(limits.idle));
-        Arc::new(Self { cache, workers, limits, notes, next, idle })
+        Arc::new(Self { cache, workers, limits, point_store, table_store, next, idle })
+    }
+
+    /// Returns the table that was stored under `key`, if all of it is still cached. May read the disk.
+    pub(super) fn load_table(&self, key: Identity) -> Option<Table> {
+        self.table_store.load(&self.cache, key, &self.limits)
+    }
+
+    /// Stores the encoded table `bytes` under `key` as long as the cache has room. May write the disk, sealed.
+    pub(super) fn store_table(&self, key: Identity, bytes: &[u8]) {
+        self.table_store.store(&self.cache, &self.next, key, bytes);
     }
 
     /// The bounds it keeps to.
@@ -112,7 +127,7 @@ impl Stream {
         let this =
             Arc::new_cyclic(|this| Self { this: Weak::clone(this), unpacker, source, codec, id, state, wake, blocks });
         if let Some((len, points)) =
-            this.notes_key().and_then(|key| this.unpacker.notes.get(&key)).and_then(|n| Points::decode(&n))
+            this.points_key().and_then(|key| this.unpacker.point_store.load(&key)).and_then(|n| Points::decode(&n))
         {
             let mut state = this.locked();
             state.len = Some(len);
@@ -135,7 +150,7 @@ impl Stream {
         lock(&self.state)
     }
 
-    fn notes_key(&self) -> Option<Vec<u8>> {
+    fn points_key(&self) -> Option<Vec<u8>> {
         Some([&self.identity()?, b"\0stream".as_slice()].concat())
     }
 
@@ -263,7 +278,7 @@ impl Stream {
     }
 
     fn learn_len(&self, len: u64) -> Result<(), UnpackError> {
-        let notes = {
+        let encoded = {
             let mut state = self.locked();
             if len < state.furthest {
                 return Err(self.mis_stated(len));
@@ -272,13 +287,14 @@ impl Stream {
                 return Ok(());
             }
             match self.codec {
-                // These points hold decompressed bytes, which do not belong into notes: they may go to the disk in the clear.
+                // The store may be on the disk in the clear, and these points hold decompressed bytes.
                 Codec::Gzip | Codec::Deflate { .. } => Points::default().encode(len),
+                // These hold offsets and a checksum of all that is before them.
                 Codec::Bzip2 | Codec::Xz | Codec::Zstd | Codec::Stored { .. } => state.points.encode(len),
             }
         };
-        if let Some(key) = self.notes_key() {
-            self.unpacker.notes.put(&key, &notes);
+        if let Some(key) = self.points_key() {
+            self.unpacker.point_store.store(&key, &encoded);
         }
         Ok(())
     }

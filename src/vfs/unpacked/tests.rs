@@ -7,7 +7,7 @@ use crate::vfs::{FsStats, Opened};
 use dupfs_base::HasKind;
 use dupfs_cache::CacheConfig;
 use dupfs_format::test_tar::{Header, noise, put, put_entry};
-use dupfs_unpack::{Limits, MemoryNotes};
+use dupfs_unpack::{Limits, MemoryPointStore};
 
 const SNAPSHOTS: Ino = 2;
 const SNAPSHOT: Ino = (1 << 40) | 1;
@@ -101,7 +101,7 @@ impl Mounted {
     fn new(files: Vec<(&'static str, Vec<u8>)>) -> Self {
         let below = Arc::new(Below { files, held: Mutex::new(true), wake: Condvar::new() });
         let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };
-        let unpacker = Unpacker::new(cache, Limits::default(), Arc::new(MemoryNotes::new(1 << 20)));
+        let unpacker = Unpacker::new(cache, Limits::default(), Arc::new(MemoryPointStore::new(1 << 20)));
         let fs = UnpackedFs::new(Arc::clone(&below) as _, unpacker, OwnerOptions::default());
         Self { below, fs }
     }

@@ -8,8 +8,12 @@ use super::identity::Identity;
 
 /// First bytes of every file of an index.
 pub(super) const MAGIC: [u8; 8] = *b"dupfsIDX";
-/// Changes whenever the meaning of a byte in any file does.
-pub(super) const VERSION: u32 = 1;
+/// Changes whenever the meaning of a byte in any file does, or what a file may hold. Files of former versions are removed.
+///
+/// Version 1 held names, link targets and owners of members of archives inside a backup, which an index must not hold.
+pub(super) const VERSION: u32 = 2;
+/// Magic, version.
+pub(super) const VERSION_HEADER: usize = 8 + 4;
 /// Magic, version, kind, identity.
 pub(super) const HEADER: usize = 8 + 4 + 1 + 16;
 /// Length of the body, checksum of everything before.
@@ -18,6 +22,12 @@ const TRAILER: usize = 8 + 8;
 /// The header of a file of `kind` about `identity`.
 pub(super) fn header(kind: u8, identity: Identity) -> Vec<u8> {
     [&MAGIC[..], &VERSION.to_le_bytes(), &[kind], &identity.0].concat()
+}
+
+/// Returns whether `head`, the first bytes of a file, are those of a file of a former version of the index.
+pub(super) fn is_former(head: &[u8; VERSION_HEADER]) -> bool {
+    let version = head.last_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+    head.starts_with(&MAGIC) && version.is_some_and(|version| version < VERSION)
 }
 
 struct Hashing<T> {

@@ -4,7 +4,7 @@
 //! that any number of processes may read and write.
 
 use std::fs::{DirBuilder, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -12,12 +12,16 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat};
 
+use super::file::{VERSION_HEADER, is_former};
 use dupfs_base::escape_bytes;
 
 /// What files that are being written are called.
 const UNFINISHED: &str = ".new-";
 /// Files that were being written when their writer ended.
 const ABANDONED: Duration = Duration::from_secs(3600);
+/// Length of a repository's identity, which is the name of its directory, in hexadecimal digits.
+const IDENTITY_DIGITS: usize = 32;
+const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// An open directory.
 #[derive(Debug)]
@@ -27,14 +31,14 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The directory `name` in `base`; both are made if they are not there.
+    /// The directory `name` in `base`; both are made if they are not there. Files of former versions are removed from all
+    /// indexes in `base`.
     ///
     /// # Errors
     /// Any; also if either is a symbolic link, or somebody else's.
     pub(super) fn open(base: &Path, name: &str) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(base)?;
-        let dir_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let above = openat(CWD, base, dir_flags, Mode::empty())?;
+        let above = openat(CWD, base, DIR_FLAGS, Mode::empty())?;
         let me = rustix::process::geteuid().as_raw();
         if !matches!(fstat(&above)?.st_uid, owner if owner == me || owner == 0) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the directory belongs to another user"));
@@ -43,7 +47,7 @@ impl Place {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
-        let dir = openat(&above, name, dir_flags, Mode::empty())?;
+        let dir = openat(&above, name, DIR_FLAGS, Mode::empty())?;
         let stat = fstat(&dir)?;
         if stat.st_uid != me {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "its directory belongs to another user"));
@@ -51,9 +55,14 @@ impl Place {
         if stat.st_mode & 0o077 != 0 {
             fchmod(&dir, Mode::RWXU)?;
         }
-        let shown = escape_bytes(base.join(name).as_os_str().as_encoded_bytes());
-        let place = Self { dir, shown };
+        let place = Self { dir, shown: shown(base, name) };
+        place.remove_former();
         place.remove_abandoned();
+        for other in indexes_in(&above).unwrap_or_default().into_iter().filter(|other| other != name) {
+            if let Ok(dir) = openat(&above, other.as_str(), DIR_FLAGS, Mode::empty()) {
+                Self { dir, shown: shown(base, &other) }.remove_former();
+            }
+        }
         Ok(place)
     }
 
@@ -116,6 +125,21 @@ impl Place {
         SystemTime::now().duration_since(written).ok()
     }
 
+    /// Removes every file of a former version, also unfinished ones: it may hold what an index must not hold any more.
+    fn remove_former(&self) {
+        let former = |name: &String| {
+            let mut head = [0; VERSION_HEADER];
+            let read = self.read(name).and_then(|mut file| file.read_exact(&mut head));
+            read.is_ok() && is_former(&head)
+        };
+        let mut names = self.list("").unwrap_or_default();
+        names.retain(former);
+        if !names.is_empty() {
+            log::info!("{}: {} files of a former version of the index are removed", self.shown, names.len());
+        }
+        names.iter().for_each(|name| self.remove(name));
+    }
+
     fn remove_abandoned(&self) {
         for name in self.list(UNFINISHED).unwrap_or_default() {
             if self.age(&name).is_some_and(|age| age > ABANDONED) {
@@ -124,3 +148,26 @@ impl Place {
         }
     }
 }
+
+fn shown(base: &Path, name: &str) -> String {
+    escape_bytes(base.join(name).as_os_str().as_encoded_bytes())
+}
+
+/// Names of the directories in `base` that are indexes of repositories.
+fn indexes_in(base: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(base)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().to_str()
+            && name.len() == IDENTITY_DIGITS
+            && name.bytes().all(|b| b.is_ascii_hexdigit())
+        {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+#[path = "place/tests.rs"]
+mod tests;

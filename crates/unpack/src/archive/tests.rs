@@ -1,14 +1,14 @@
 use std::io::Write;
 
 use super::*;
-use crate::{Bytes, Limits, MemoryNotes};
+use crate::{Bytes, Limits, MemoryPointStore};
 use dupfs_base::HasKind;
 use dupfs_cache::CacheConfig;
 use dupfs_format::test_tar::{Header, put, put_entry, put_extension};
 
 pub(super) fn unpacker(limits: Limits) -> Arc<Unpacker> {
     let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };
-    Unpacker::new(cache, limits, Arc::new(MemoryNotes::new(1 << 20)))
+    Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(1 << 20)))
 }
 
 fn archive(tar: &[u8], limits: Limits) -> Arc<Archive> {
@@ -135,27 +135,27 @@ fn archives_meet_limits_that_the_error_names() {
 }
 
 #[test]
-fn tables_come_back_from_notes_and_damaged_notes_do_not() {
+fn encoded_tables_come_back_and_damaged_ones_do_not() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"d/e/f", b'0', b"text");
     put(&mut tar, Header::new(b"link", b'2', 0).bytes(157, b"d/e"), b"");
     put_entry(&mut tar, b"d/", b'5', b"");
     let archive = archive(&tar, Limits::default());
     archive.settle().unwrap();
-    let notes = archive.with_table(Table::encode);
-    let back = Table::decode(&notes, 1000, 1000).unwrap();
-    assert_eq!(back.encode(), notes);
+    let encoded = archive.with_table(Table::encode);
+    let back = Table::decode(&encoded, 1000, 1000).unwrap();
+    assert_eq!(back.encode(), encoded);
     assert_eq!(back.child(NodeKey::ROOT, b"link"), find(&archive, "link").unwrap());
-    assert!(Table::decode(&notes, 1, 1000).is_none());
-    assert!(Table::decode(&notes, 1000, 3).is_none());
-    for at in 0..notes.len() {
+    assert!(Table::decode(&encoded, 1, 1000).is_none());
+    assert!(Table::decode(&encoded, 1000, 3).is_none());
+    for at in 0..encoded.len() {
         // Never a panic, whatever they say.
         for value in [0, 1, 0x2f, 0xff] {
-            let mut wrong = notes.clone();
+            let mut wrong = encoded.clone();
             wrong[at] = value;
             drop(Table::decode(&wrong, 1000, 1000));
         }
-        if let Some(table) = Table::decode(&notes[..at], 1000, 1000) {
+        if let Some(table) = Table::decode(&encoded[..at], 1000, 1000) {
             assert!(table.len() < back.len());
         }
     }

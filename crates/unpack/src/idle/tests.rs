@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use crate::notes::MemoryNotes;
+use crate::point_store::MemoryPointStore;
 use crate::source::{Bytes, Source};
 use crate::stream::{Codec, Stream, Unpacker};
 use crate::{Limits, UnpackError};
@@ -13,7 +13,7 @@ const MIB: u64 = 1 << 20;
 
 fn unpacker(idle: u64) -> Arc<Unpacker> {
     let cache = CacheConfig { memory_bytes: 0, spill: None };
-    Unpacker::new(cache, Limits { idle, ..Limits::default() }, Arc::new(MemoryNotes::new(0)))
+    Unpacker::new(cache, Limits { idle, ..Limits::default() }, Arc::new(MemoryPointStore::new(0)))
 }
 
 fn text(len: usize) -> Vec<u8> {

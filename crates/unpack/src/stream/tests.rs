@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bits::{BLOCK_MAGIC, BitWriter};
-use crate::notes::MemoryNotes;
+use crate::point_store::MemoryPointStore;
 use crate::source::Bytes;
 use dupfs_base::{ErrorKind, HasKind};
 
@@ -13,7 +13,7 @@ const LONE: [Codec; 4] = [Codec::Gzip, Codec::Bzip2, Codec::Xz, Codec::Zstd];
 
 pub(super) fn unpacker(memory: u64) -> Arc<Unpacker> {
     let cache = CacheConfig { memory_bytes: memory, spill: None };
-    Unpacker::new(cache, Limits::default(), Arc::new(MemoryNotes::new(1 << 20)))
+    Unpacker::new(cache, Limits::default(), Arc::new(MemoryPointStore::new(1 << 20)))
 }
 
 /// Text that compresses, differs everywhere, and is the same on every run.
@@ -229,7 +229,7 @@ fn bombs_meet_the_limit_on_expansion() {
     for codec in [Codec::Bzip2, Codec::Zstd, Codec::Xz] {
         let limits = Limits { ratio: 100, free: 10 << 20, ..Limits::default() };
         let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
-        let unpacker = Unpacker::new(cache, limits, Arc::new(MemoryNotes::new(0)));
+        let unpacker = Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0)));
         let stream = stream(&unpacker, pack(codec, &plain), codec);
         assert!(stream.read_at(1_000_000, 10).is_ok());
         let error = read_all(&stream, 1 << 20).unwrap_err();
@@ -294,13 +294,13 @@ fn a_reader_in_order_never_starts_again_and_a_jump_costs_no_second_pass() {
         let more = source.read.load(Ordering::Relaxed) - read;
         assert!(more < packed.len() as u64 / 2, "{codec:?}: {more} of {} for a jump", packed.len());
 
-        // A later mount knows the length and the seek points from the notes.
+        // A later mount knows the stored length and seek points.
         let source = counted(&packed);
         let again = Stream::new(&unpacker, Arc::clone(&source) as _, codec);
         assert_eq!(again.known_len(), Some(plain.len() as u64));
         assert_eq!(again.read_at(5_500_000, 10).unwrap(), &plain[5_500_000..5_500_010]);
         let read = source.read.load(Ordering::Relaxed);
-        // Points of gzip hold content, and are not noted.
+        // Points of gzip hold content, and are not stored.
         assert!(codec == Codec::Gzip || read < packed.len() as u64 / 2, "{codec:?}: {read} of {}", packed.len());
     }
 }

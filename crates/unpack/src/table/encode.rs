@@ -1,4 +1,4 @@
-//! A table's form in [`Notes`](crate::Notes). What comes back is checked as if an enemy had written it.
+//! A table in bytes, for the block cache. Bytes that no table encodes to are refused: a decoded table is a tree.
 
 use std::sync::Arc;
 
@@ -7,15 +7,13 @@ use super::{Data, Entry, NodeKey, Table};
 use crate::decoder::Fields;
 use dupfs_format::{EntryKind, EntryMeta};
 
-/// Version of the form.
-const VERSION: u8 = 1;
-/// A larger table is not kept.
-const MOST: usize = 128 << 20;
+/// Upper bound of an encoded table, in bytes.
+const MAX_ENCODED: usize = 128 << 20;
 
 impl Table {
-    /// The table in bytes.
+    /// Encodes the table. The same table always has the same bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let mut out = Vec::new();
         put_len(&mut out, self.entries.len());
         self.entries.iter().for_each(|entry| put_entry(&mut out, entry));
         for (number, node) in self.nodes.iter().enumerate() {
@@ -28,15 +26,12 @@ impl Table {
         out
     }
 
-    /// The table in `bytes`; `None` unless they are well-formed and within the bounds.
+    /// Decodes the table in `bytes`, with the same numbers; `None` unless they are well-formed and within the bounds.
     pub(crate) fn decode(bytes: &[u8], most_members: usize, most_names: usize) -> Option<Self> {
-        if bytes.len() > MOST {
+        if bytes.len() > MAX_ENCODED {
             return None;
         }
         let mut fields = Fields(bytes);
-        if fields.u8()? != VERSION {
-            return None;
-        }
         let mut this = Self::new(most_members, most_names);
         let count = usize::try_from(fields.u32()?).ok().filter(|&count| count <= most_members)?;
         for _ in 0..count {

@@ -49,12 +49,12 @@ fn every_string_of_a_member_counts_against_the_bound() {
 }
 
 #[test]
-fn strings_count_in_notes_too() {
+fn strings_count_in_encoded_tables_too() {
     let mut table = Table::new(1000, 100_000);
     (0..10).for_each(|i| table.insert(link(format!("n{i}").as_bytes(), vec![b'x'; 4000])).unwrap());
-    let notes = table.encode();
-    assert!(Table::decode(&notes, 1000, 100_000).is_some());
-    assert!(Table::decode(&notes, 1000, 30_000).is_none());
+    let encoded = table.encode();
+    assert!(Table::decode(&encoded, 1000, 100_000).is_some());
+    assert!(Table::decode(&encoded, 1000, 30_000).is_none());
 }
 
 #[test]
@@ -135,15 +135,15 @@ fn a_suffix_makes_no_name_too_long() {
 }
 
 #[test]
-fn notes_with_names_or_links_of_before_are_not_used() {
+fn encoded_tables_with_names_that_no_file_system_takes_are_refused() {
     let mut table = Table::new(1000, 100_000);
     table.insert(file(b"name")).unwrap();
-    let notes = table.encode();
-    let at = notes.windows(4).position(|w| w == b"name").unwrap();
+    let encoded = table.encode();
+    let at = encoded.windows(4).position(|w| w == b"name").unwrap();
     let with = |len: usize| {
         let len_at = at - 4;
         let len_bytes = u32::try_from(len).unwrap().to_be_bytes();
-        [&notes[..len_at], &len_bytes, &vec![b'x'; len], &notes[at + 4..]].concat()
+        [&encoded[..len_at], &len_bytes, &vec![b'x'; len], &encoded[at + 4..]].concat()
     };
     assert!(Table::decode(&with(255), 1000, 100_000).is_some());
     assert!(Table::decode(&with(256), 1000, 100_000).is_none());

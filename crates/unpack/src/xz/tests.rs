@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::notes::MemoryNotes;
+use crate::point_store::MemoryPointStore;
 use crate::source::Bytes;
 use crate::stream::{Codec, Stream, Unpacker};
 use dupfs_base::{ErrorKind, HasKind};
@@ -12,7 +12,7 @@ use dupfs_cache::CacheConfig;
 
 fn stream(source: Arc<dyn Source>, codec: Codec, limits: Limits) -> Arc<super::super::Stream> {
     let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
-    Stream::new(&Unpacker::new(cache, limits, Arc::new(MemoryNotes::new(0))), source, codec)
+    Stream::new(&Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0))), source, codec)
 }
 
 fn pack(bytes: &[u8]) -> Vec<u8> {

@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| dupfs_unpack::fuzz_entry::fuzz_notes(data));
+fuzz_target!(|data: &[u8]| dupfs_unpack::fuzz_entry::fuzz_encoded(data));
