@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+import textwrap
 
 from box import Failure
 from measure import middle_of, processor_of, show
@@ -30,17 +31,20 @@ def reasons():
         return json.load(file)
 
 
-def verdict(judged, reason):
+def verdict(judged):
     if judged['met'] is None:
         return ''
-    if judged['met']:
-        return 'met'
-    return f'missed by {judged["short"]}' + (f': {reason}' if reason else '')
+    return 'met' if judged['met'] else f'missed by {judged["short"]}'
+
+
+def table_line(*cells):
+    """A line of the table. A pipe inside a cell would begin another cell."""
+    return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
 
 
 def lines(rows, results):
-    why = reasons()
-    yield '| row | goal | measured | ratio: median (range) | |'
+    why, missed = reasons(), []
+    yield table_line('row', 'goal', 'measured', 'ratio: median (range)', 'verdict')
     yield '|---|---|---|---|---|'
     for name, row in rows.items():
         if name not in results:
@@ -52,11 +56,19 @@ def lines(rows, results):
         for i, (goal, j) in enumerate(zip(row.goals, judged)):
             title = f'**{name}**: {row.title}' if i == 0 else ''
             numbers = j['own'] + (f' / {j["peer"]}' if j['peer'] else '')
-            yield f'| {title} | {j["goal"]} | {numbers} | {j["ratio"]} | {verdict(j, why.get(name))} |'
+            yield table_line(title, j['goal'], numbers, j['ratio'], verdict(j))
+            if j['met'] is False and name in why and name not in missed:
+                missed.append(name)
         if rest:
             title = f'**{name}**: {row.title}' if not row.goals else ''
-            yield f'| {title} | | {rest} | | |'
+            yield table_line(title, '', rest, '', '')
     yield ''
+    if missed:
+        yield 'Why a goal is missed:'
+        yield ''
+        for name in missed:
+            yield from textwrap.wrap(f'- **{name}**: {why[name]}', 100, subsequent_indent='  ', break_on_hyphens=False)
+        yield ''
     for name in rows:
         if name in results:
             r = results[name]
