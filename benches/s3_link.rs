@@ -7,10 +7,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::cast_precision_loss, clippy::print_stdout)]
 
-#[path = "../tests/support/proxy.rs"]
-mod proxy;
-#[path = "../tests/support/s3.rs"]
-mod server;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -19,11 +15,11 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use proxy::{Piece, Proxy};
-use server::{KEY_ID, S3Server, SECRET};
 use support::duplicity::{Mode, Repository};
 use support::exec::{self, Dupfs};
 use support::mount::Mount;
+use support::proxy::{Piece, Proxy};
+use support::s3::{KEY_ID, S3Server, SECRET};
 use support::{Scratch, noise};
 
 /// A setting from the environment, or its default.

@@ -10,10 +10,10 @@ use std::process::{Command, Stdio};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
-use crate::model::encode::{Repository, encode};
-use crate::model::history::{History, histories};
-use crate::model::layout::{Layout, Names, Oddities, Wrap, layouts};
-use crate::model::tree::{Content, Kind, Node, Path, Tree, shown};
+use crate::reference::encode::{Repository, encode};
+use crate::reference::history::{History, histories};
+use crate::reference::layout::{Layout, Names, Oddities, Wrap, layouts};
+use crate::reference::tree::{Content, Kind, Node, Path, Tree, shown};
 
 fn run(program: &str, arguments: &[&OsStr]) -> Vec<u8> {
     let output = Command::new(program)
@@ -195,10 +195,10 @@ fn signatures_are_what_librsync_writes() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("content");
     for (size, block_len) in [(0usize, 512usize), (1, 512), (512, 512), (5000, 512), (70_000, 2048), (65_536, 4608)] {
-        let content = crate::model::tree::Dice::new(size as u64).bytes(size);
+        let content = crate::reference::tree::Dice::new(size as u64).bytes(size);
         std::fs::write(&file, &content).unwrap();
         let blocks = block_len.to_string();
         let arguments = [OsStr::new("-c"), OsStr::new(program), file.as_os_str(), OsStr::new(&blocks)];
-        assert!(crate::model::rdiff::signature(&content, block_len) == run(python, &arguments), "{size} bytes");
+        assert!(crate::reference::rdiff::signature(&content, block_len) == run(python, &arguments), "{size} bytes");
     }
 }

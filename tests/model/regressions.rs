@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use dupfs::vfs::{FileSystem, Ino, ROOT_INO, Wait};
 use dupfs_base::ErrorKind;
 
-use crate::model::encode::{Repository, encode};
-use crate::model::history::{Addition, Change, Edit, History, Meta, Sort, Step};
-use crate::model::layout::{BlockRule, Filelist, Layout, Mangle, Parts, Wrap, usual};
-use crate::model::store::{Fault, MemoryStore};
-use crate::model::subject;
 use crate::properties::{check_faults, check_whole, encoded};
+use crate::reference::encode::{Repository, encode};
+use crate::reference::history::{Addition, Change, Edit, History, Meta, Sort, Step};
+use crate::reference::layout::{BlockRule, Filelist, Layout, Mangle, Parts, Wrap, usual};
+use crate::reference::store::{Fault, MemoryStore};
+use crate::reference::subject;
 
 /// One full backup of files of these sizes, named a, b, c ...
 fn files(sizes: &[usize]) -> History {

@@ -7,10 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::source;
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec;
 use crate::support::mount::{self, Mount};
+use crate::support::source;
 use crate::support::tree::{Kind, Tree};
 use crate::support::{Scratch, fixtures};
 

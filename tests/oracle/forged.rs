@@ -8,9 +8,9 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use crate::source;
 use crate::support::duplicity::{Mode, Repository};
 use crate::support::mount::Mount;
+use crate::support::source;
 use crate::support::{Scratch, exec};
 
 const TIME: i64 = 1_700_000_000;

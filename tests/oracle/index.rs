@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::check;
-use crate::source;
 use crate::support::Scratch;
 use crate::support::duplicity::{Mode, Repository};
 use crate::support::exec::{self, Dupfs};
+use crate::support::source;
 
 const TIMES: [i64; 4] = [1_700_000_000, 1_700_003_600, 1_700_007_200, 1_700_010_800];
 

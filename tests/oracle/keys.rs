@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use crate::check;
-use crate::source;
 use crate::support::Scratch;
 use crate::support::duplicity::{Mode, Repository};
 use crate::support::exec;
 use crate::support::gpg::Key;
+use crate::support::source;
 
 const TIMES: [i64; 3] = [1_700_000_000, 1_700_003_600, 1_700_007_200];
 

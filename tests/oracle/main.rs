@@ -1,23 +1,26 @@
-//! The outer oracle: real duplicity of four versions writes, dupfs mounts through the kernel, and what the mount shows is
-//! compared with what `duplicity restore` writes, in all that lstat shows and in every byte.
+//! Comparison with duplicity: four versions of it write, dupfs mounts through the kernel, and the mount equals what
+//! `duplicity restore` writes, in every byte and all that lstat shows. Also backups of versions that are too old to run,
+//! the chains that duplicity's own code finds, and the procedures of docs/RUNBOOK.md.
 //!
-//! Needs root (devices, owners), duplicity, gpg, /dev/fuse and fusermount3; `scripts/test` sees to all of them.
-#![allow(unreachable_pub)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+//! Needs root (devices, owners), duplicity, gpg, FUSE and MariaDB, which `scripts/test` installs.
+
+// A failing test panics.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod archive;
 mod check;
+mod collection;
 mod commands;
 mod forged;
+mod golden;
 mod index;
 mod keys;
 mod matrix;
 mod naming;
 mod people;
 mod restarts;
-mod source;
+mod runbook;
 mod times;
-mod tools;

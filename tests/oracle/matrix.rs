@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::check;
-use crate::source;
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::gpg::Home;
 use crate::support::mount::Mount;
+use crate::support::source;
 use crate::support::tree::{Kind, Rules, Tree, assert_same};
 use crate::support::{Scratch, fixtures};
 

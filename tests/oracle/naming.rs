@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::check;
-use crate::source;
 use crate::support::Scratch;
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec;
+use crate::support::maker::Maker;
 use crate::support::mount::Mount;
+use crate::support::source;
 use crate::support::tree::{Rules, Tree, assert_same};
-use crate::tools::Maker;
 
 /// When the three sets are written: the last two around the end of summer time in New York.
 const TIMES: [i64; 3] = [1_699_000_000, 1_699_160_000, 1_699_170_000];

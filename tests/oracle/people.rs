@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::check;
-use crate::source;
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec::{self, Dupfs};
+use crate::support::maker::Maker;
 use crate::support::mount::{self, Mount};
+use crate::support::source;
 use crate::support::tree::{Rules, Tree, assert_same};
 use crate::support::{Scratch, mount::is_mounted};
-use crate::tools::Maker;
 
 const TIME: i64 = 1_700_000_000;
 /// Debian's nobody.

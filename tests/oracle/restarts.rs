@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use crate::check;
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec;
+use crate::support::maker::Maker;
 use crate::support::mount::Mount;
 use crate::support::tree::{Kind, Tree, show};
 use crate::support::{Scratch, noise};
-use crate::tools::Maker;
 
 const FULL: i64 = 1_700_000_000;
 const INC: i64 = 1_700_003_600;

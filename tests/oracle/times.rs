@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::support::Scratch;
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec;
-use crate::tools::Maker;
+use crate::support::maker::Maker;
 
 const DAY: i64 = 86_400;
 

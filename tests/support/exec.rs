@@ -27,6 +27,15 @@ pub fn run(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
+/// The name by which a test program selects the test `function` of the module whose `module_path!()` is given: for tests that run
+/// their own program again.
+pub fn test_name(module: &str, function: &str) -> String {
+    match module.split_once("::") {
+        Some((_program, module)) => format!("{module}::{function}"),
+        None => function.to_owned(),
+    }
+}
+
 /// The last 4000 bytes, readable.
 pub fn tail(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4000)..]).into_owned()

@@ -5,12 +5,17 @@
 //! `scripts/test` installs it.
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
 
 pub mod duplicity;
 pub mod exec;
 pub mod fixtures;
 pub mod gpg;
+pub mod maker;
 pub mod mount;
+pub mod proxy;
+pub mod s3;
+pub mod source;
 pub mod tree;
 
 use std::path::{Path, PathBuf};

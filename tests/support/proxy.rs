@@ -1,7 +1,4 @@
 //! A fault proxy between a store and its server: HTTP/1.1, a thread for each connection, faults by plan.
-//! Include it with `#[path = "support/proxy.rs"] mod proxy;`.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::cast_possible_truncation)]
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};

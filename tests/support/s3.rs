@@ -1,6 +1,5 @@
 //! A real S3 server for tests: `rclone serve s3` on loopback, with signed requests, over a temporary directory.
-//! Include it with `#[path = "support/s3.rs"] mod s3;`. Without rclone and without a way to install it, tests fail.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Without rclone and without a way to install it, tests fail.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};

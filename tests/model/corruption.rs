@@ -1,0 +1,369 @@
+//! Random single-byte corruptions and truncations over all files of small encrypted repositories, written by duplicity:
+//! every directory, attribute and read is right or an error; nothing panics, nothing hangs, nothing is missing without a word.
+//!
+//! DUPFS_TEST_ROUNDS sets how many (2,000), DUPFS_TEST_SEED which.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use crate::support::duplicity::{Mode, Repository};
+use crate::support::{Scratch, dump, noise};
+use dupfs::cli::repo::{RepositoryOptions, open_file_system};
+use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, Wait};
+use dupfs_read::codec::{KeyOptions, Secret};
+use dupfs_read::storage::MemoryStore;
+
+/// One round may take this long.
+const LIMIT: Duration = Duration::from_secs(120);
+const SYMMETRIC: &str = "symmetric passphrase";
+
+#[test]
+fn two_thousand_corruptions_give_right_bytes_or_errors() {
+    let scratch = Scratch::new();
+    let states = sources(&scratch);
+    // Cheap key derivations: what is tried here is not the strength of a passphrase.
+    let to_key =
+        Repository::new("0.8.22", |home| Mode::Key(home.generate("c", "future-default", "")), &scratch.dir("k"));
+    let symmetric = Repository::new("3.2.1", |_| Mode::Symmetric(SYMMETRIC.to_owned()), &scratch.dir("s"))
+        .option("--gpg-options=--s2k-count 1024 --compress-algo=zlib");
+    let secret = to_key.gpg_home().path().join("c.secret.asc");
+    let patients: Vec<_> = [(to_key, Some(secret)), (symmetric, None)]
+        .into_iter()
+        .map(|(repo, secret)| Patient::new(&repo, secret, &states))
+        .collect();
+    let patients = Arc::new(patients);
+
+    let rounds = number("DUPFS_TEST_ROUNDS", 2000);
+    let seed = number("DUPFS_TEST_SEED", u64::from(std::process::id()));
+    eprintln!("{rounds} rounds from DUPFS_TEST_SEED={seed}");
+    let next = Arc::new(AtomicU64::new(0));
+    let (send, receive) = mpsc::channel();
+    for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+        let (patients, next, send) = (Arc::clone(&patients), Arc::clone(&next), send.clone());
+        std::thread::spawn(move || {
+            loop {
+                let round = next.fetch_add(1, Ordering::Relaxed);
+                if round >= rounds {
+                    return;
+                }
+                let harm = Harm::of(seed.wrapping_add(round), &patients);
+                let outcome = catch_unwind(AssertUnwindSafe(|| harm.examine(&patients)));
+                if send.send((round, harm, outcome)).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(send);
+    tally(&receive, rounds, seed);
+}
+
+/// A round, what was done in it, and what came of it; the outer result is the panic, if there was one.
+type Outcome = (u64, Harm, std::thread::Result<Result<Seen, String>>);
+
+fn tally(receive: &mpsc::Receiver<Outcome>, rounds: u64, seed: u64) {
+    let (mut total, mut wrong, mut unharmed, start) = (Seen::default(), Vec::new(), 0, Instant::now());
+    for _ in 0..rounds {
+        let (round, harm, outcome) = receive
+            .recv_timeout(LIMIT)
+            .unwrap_or_else(|_| panic!("a round hangs: none of those running ended within {LIMIT:?} (seed {seed})"));
+        match outcome {
+            Ok(Ok(seen)) => {
+                total.right += seen.right;
+                total.errors += seen.errors;
+                total.refused += seen.refused;
+                unharmed += u64::from(seen.errors + seen.refused == 0);
+            }
+            Ok(Err(what)) => wrong.push(format!("DUPFS_TEST_SEED={} {harm:?}: {what}", seed + round)),
+            Err(_) => wrong.push(format!("DUPFS_TEST_SEED={} {harm:?}: panicked", seed + round)),
+        }
+    }
+    eprintln!("{total:?}, {unharmed} rounds without any error, {:?}", start.elapsed());
+    let shown = wrong.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n  ");
+    assert!(wrong.is_empty(), "{} of {rounds} rounds:\n  {shown}", wrong.len());
+    assert!(total.errors > rounds && total.right > rounds, "{total:?}: this proved nothing");
+    assert!(total.refused < rounds / 10, "{total:?}: one damaged file must not close the whole repository");
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+/// A small tree in three states: files in one part and in many, two volumes, deltas, deletions, a link.
+fn sources(scratch: &Scratch) -> [PathBuf; 3] {
+    let build = |state: u64| {
+        let dir = scratch.dir(&format!("state-{state}"));
+        let write = |name: &str, content: Vec<u8>, when: u64| {
+            let path = dir.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_400_000_000 + when);
+            fs::File::open(&path).unwrap().set_modified(time).unwrap();
+        };
+        let mut edited = noise(2, 150_000);
+        for edit in 0..usize::try_from(state).unwrap() {
+            edited.splice(70_000 * edit..70_000 * edit + 10, noise(10 + state, 500));
+        }
+        write("dir/big", noise(1, 1_150_000), 0);
+        write("dir/edited", edited, state);
+        write("dir/empty", Vec::new(), 0);
+        write("dump.sql", dump(1, 80_000 + 5000 * usize::try_from(state).unwrap()), state);
+        write("hello", b"hello\n".to_vec(), 0);
+        match state {
+            1 => write("new/in/one", noise(3, 66_000), 1),
+            2 => write("new", noise(4, 3000), 2),
+            _ => {}
+        }
+        std::os::unix::fs::symlink("hello", dir.join("link")).unwrap();
+        dir
+    };
+    [0, 1, 2].map(build)
+}
+
+/// An encrypted repository, and what it shows when it is well.
+struct Patient {
+    objects: BTreeMap<String, Arc<[u8]>>,
+    secret: Option<PathBuf>,
+    healthy: BTreeMap<Vec<u8>, Node>,
+}
+
+/// What is known of a path in the mount.
+#[derive(Clone)]
+struct Node {
+    attr: Attr,
+    content: Vec<u8>,
+    children: Vec<Vec<u8>>,
+}
+
+/// What one round saw.
+#[derive(Debug, Default)]
+struct Seen {
+    right: u64,
+    errors: u64,
+    refused: u64,
+}
+
+impl Patient {
+    fn new(repo: &Repository, secret: Option<PathBuf>, states: &[PathBuf; 3]) -> Self {
+        for (i, (state, time)) in states.iter().zip([1_700_000_000, 1_700_000_100, 1_700_000_200]).enumerate() {
+            repo.backup(i == 0, state, time);
+        }
+        let read =
+            |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap().into());
+        let objects = fs::read_dir(repo.dir()).unwrap().map(|e| read(e.unwrap())).collect();
+        let mut patient = Self { objects, secret, healthy: BTreeMap::new() };
+        let fs = patient.open(patient.store()).expect("the repository opens while it is well");
+        let mut healthy = BTreeMap::new();
+        record(&*fs, ROOT_INO, Vec::new(), &mut healthy);
+        patient.healthy = healthy;
+        patient.is_like(states);
+        patient
+    }
+
+    /// The healthy repository shows the files of the sources: otherwise "right" would mean nothing.
+    fn is_like(&self, states: &[PathBuf; 3]) {
+        for (state, time) in states.iter().zip(["20231114T221320Z", "20231114T221500Z", "20231114T221640Z"]) {
+            let mut files = 0;
+            for (path, node) in self.healthy.iter().filter(|(_, n)| n.attr.kind == NodeKind::File) {
+                let path = String::from_utf8(path.clone()).unwrap();
+                if let Some(name) = path.strip_prefix(&format!("/snapshots/{time}/")) {
+                    assert_eq!(fs::read(state.join(name)).unwrap(), node.content, "{path}");
+                    files += 1;
+                }
+            }
+            assert_eq!(files, count_files(state), "files of {time}");
+        }
+    }
+
+    fn store(&self) -> MemoryStore {
+        let store = MemoryStore::new();
+        for (name, bytes) in &self.objects {
+            store.put(name, Arc::clone(bytes));
+        }
+        store
+    }
+
+    fn open(&self, store: MemoryStore) -> Result<Arc<dyn FileSystem>, String> {
+        let keys = KeyOptions {
+            secret_keys: self.secret.iter().cloned().collect(),
+            passphrases: vec![Secret::from(SYMMETRIC.to_owned())],
+            ..KeyOptions::default()
+        };
+        let options = RepositoryOptions { keys, memory: 64 << 20, ..RepositoryOptions::default() };
+        open_file_system(Arc::new(store), options).map(|fs| fs as Arc<dyn FileSystem>).map_err(|e| e.to_string())
+    }
+}
+
+fn count_files(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries
+        .map(|e| match e.file_type().unwrap() {
+            t if t.is_dir() => count_files(&e.path()),
+            t => usize::from(t.is_file()),
+        })
+        .sum()
+}
+
+/// One damage to one object.
+#[derive(Debug)]
+struct Harm {
+    patient: usize,
+    object: String,
+    /// Where the byte is that is changed, or where the object now ends.
+    at: usize,
+    /// What the byte is xored with; `None` for a truncation.
+    flip: Option<u8>,
+}
+
+impl Harm {
+    /// Each object is as likely as any other, so that the small ones are hit as often as the volumes.
+    fn of(seed: u64, patients: &[Patient]) -> Self {
+        let random: Vec<u64> = noise(seed.wrapping_add(1), 48)
+            .chunks(8)
+            .skip(2)
+            .map(|c| u64::from_le_bytes(c.try_into().unwrap()))
+            .collect();
+        let below = |value: u64, limit: usize| usize::try_from(value % u64::try_from(limit).unwrap()).unwrap();
+        let patient = below(random[0], patients.len());
+        let objects = &patients[patient].objects;
+        let (object, bytes) = objects.iter().nth(below(random[1], objects.len())).unwrap();
+        let flip = (!random[3].is_multiple_of(4)).then(|| u8::try_from(random[3] >> 8 & 0xff).unwrap().max(1));
+        Self { patient, object: object.clone(), at: below(random[2], bytes.len()), flip }
+    }
+
+    /// Opens the damaged repository and reads all of it.
+    fn examine(&self, patients: &[Patient]) -> Result<Seen, String> {
+        let patient = &patients[self.patient];
+        let mut bytes = patient.objects[&self.object].to_vec();
+        match self.flip {
+            Some(flip) => bytes[self.at] ^= flip,
+            None => bytes.truncate(self.at),
+        }
+        let store = patient.store();
+        store.put(&self.object, bytes);
+        let mut seen = Seen::default();
+        match patient.open(store) {
+            Err(error) if error.is_empty() || error.contains('\n') => {
+                return Err(format!("no one-line error: {error:?}"));
+            }
+            Err(_) => seen.refused = 1,
+            Ok(fs) => examine(&*fs, ROOT_INO, Vec::new(), &patient.healthy, &mut seen)?,
+        }
+        Ok(seen)
+    }
+}
+
+fn listing(fs: &dyn FileSystem, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
+    let mut names = Vec::new();
+    fs.readdir(ino, 0, Wait::Allowed, &mut |entry| {
+        names.push(entry.name.to_vec());
+        true
+    })?;
+    names.sort();
+    Ok(names)
+}
+
+fn content(fs: &dyn FileSystem, attr: &Attr) -> Result<Vec<u8>, FsError> {
+    match attr.kind {
+        NodeKind::Symlink => fs.readlink(attr.ino, Wait::Allowed),
+        NodeKind::File => {
+            let opened = fs.open(attr.ino, Wait::Allowed)?;
+            let size = usize::try_from(attr.size).unwrap() + 1;
+            let bytes = fs.read(attr.ino, opened.handle, 0, size, Wait::Allowed);
+            fs.release(attr.ino, opened.handle);
+            bytes
+        }
+        NodeKind::Dir | NodeKind::Fifo | NodeKind::CharDevice | NodeKind::BlockDevice => Ok(Vec::new()),
+    }
+}
+
+/// A directory in `versions/` whose state at some time is not known: nobody but who mounted may look into it, and it may have
+/// changed later than `attr` tells.
+fn closed(attr: Attr, right: Attr) -> Attr {
+    let mtime = attr.mtime.min(right.mtime);
+    lasting(Attr { perm: 0o700, uid: attr.uid, gid: attr.gid, mtime, ..right })
+}
+
+fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
+    [path, b"/", name].concat()
+}
+
+fn record(fs: &dyn FileSystem, ino: Ino, path: Vec<u8>, nodes: &mut BTreeMap<Vec<u8>, Node>) {
+    let attr = fs.getattr(ino, Wait::Allowed).unwrap();
+    let children = if attr.kind == NodeKind::Dir { listing(fs, ino).unwrap() } else { Vec::new() };
+    for name in &children {
+        let child = fs.lookup(ino, name, Wait::Allowed).unwrap();
+        record(fs, child.ino, below(&path, name), nodes);
+    }
+    let content = content(fs, &attr).unwrap();
+    nodes.insert(path, Node { attr, content, children });
+}
+
+fn examine(
+    fs: &dyn FileSystem,
+    ino: Ino,
+    path: Vec<u8>,
+    healthy: &BTreeMap<Vec<u8>, Node>,
+    seen: &mut Seen,
+) -> Result<(), String> {
+    let want = &healthy[&path];
+    let place = path.escape_ascii();
+    let Some(attr) = right_or_error(fs.getattr(ino, Wait::Allowed), &format!("stat {place}"), seen)? else {
+        return Ok(());
+    };
+    let unknown = path.starts_with(b"/versions/") && lasting(attr) == closed(attr, want.attr);
+    if lasting(attr) != lasting(want.attr) && !unknown {
+        return Err(format!("stat {place}: {attr:?}, right is {:?}", want.attr));
+    }
+    let read = right_or_error(content(fs, &attr), &format!("read {place}"), seen)?;
+    if let Some(bytes) = read.filter(|bytes| *bytes != want.content) {
+        let at = bytes.iter().zip(&want.content).take_while(|(a, b)| a == b).count();
+        return Err(format!(
+            "read {place}: {} bytes, right are {}; first wrong at {at}",
+            bytes.len(),
+            want.content.len()
+        ));
+    }
+    if attr.kind != NodeKind::Dir {
+        return Ok(());
+    }
+    let Some(names) = right_or_error(listing(fs, ino), &format!("readdir {place}"), seen)? else { return Ok(()) };
+    if names != want.children {
+        return Err(format!("readdir {place}: {} names, right are {}", names.len(), want.children.len()));
+    }
+    for name in names {
+        let child = below(&path, &name);
+        let looked_up =
+            right_or_error(fs.lookup(ino, &name, Wait::Allowed), &format!("lookup {}", child.escape_ascii()), seen)?;
+        if let Some(attr) = looked_up {
+            examine(fs, attr.ino, child, healthy, seen)?;
+        }
+    }
+    Ok(())
+}
+
+/// Attributes without how long they may be cached, and without the link count of directories: it is 1 until the directory was read.
+fn lasting(attr: Attr) -> Attr {
+    let nlink = if attr.kind == NodeKind::Dir { 1 } else { attr.nlink };
+    Attr { nlink, attr_ttl: Duration::ZERO, entry_ttl: Duration::ZERO, ..attr }
+}
+
+/// Counts; an error must not claim that the thing does not exist.
+fn right_or_error<T>(result: Result<T, FsError>, what: &str, seen: &mut Seen) -> Result<Option<T>, String> {
+    match result {
+        Ok(value) => {
+            seen.right += 1;
+            Ok(Some(value))
+        }
+        Err(error) if error.errno() == libc::ENOENT => Err(format!("{what}: ENOENT for what exists: {error}")),
+        Err(_) => {
+            seen.errors += 1;
+            Ok(None)
+        }
+    }
+}

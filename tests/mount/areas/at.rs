@@ -1,0 +1,161 @@
+//! `at/<TIME>` against `duplicity restore --time TIME`.
+
+use std::path::Path;
+
+use crate::support::Scratch;
+use crate::support::duplicity::{Mode, Repository, stamp};
+use crate::support::exec;
+use crate::support::maker::Maker;
+use crate::support::mount::Mount;
+
+const DAY: i64 = 86_400;
+
+fn now() -> i64 {
+    i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap()
+}
+
+/// A repository whose sets (full, time) hold a file that says which they are.
+fn sets(version: &str, scratch: &Scratch, sets: &[(bool, i64)]) -> Repository {
+    let repo = Repository::new(version, |_| Mode::Plain, &scratch.dir("r"));
+    let mut maker = Maker::new(&scratch.dir("source"), 1_400_000_000);
+    for (full, time) in sets {
+        maker.file("which", stamp(*time));
+        repo.backup(*full, maker.root(), *time);
+    }
+    repo
+}
+
+/// The set that duplicity restores for `time`; `None` if it refuses.
+fn by_duplicity(version: &str, repo: &Repository, time: &str, zone: &str, dest: &Path) -> Option<String> {
+    let option = if version.starts_with('0') { "--file-to-restore" } else { "--path-to-restore" };
+    let mut restore = repo.command("restore");
+    restore.args(["--force", "--time", time, option, "which"]).arg(repo.url()).arg(dest).env("TZ", zone);
+    exec::output(&mut restore).status.success().then(|| std::fs::read_to_string(dest).unwrap())
+}
+
+/// What each of `times` gives in `at/`: what duplicity restores, except that before `first` there is nothing.
+fn same_choice(version: &str, repo: &Repository, scratch: &Scratch, zone: &str, times: &[String], early: &[String]) {
+    let mount = Mount::new(&repo.reader().variable("TZ", zone), &repo.url(), &scratch.dir(&zone.replace('/', "-")));
+    let at = mount.path().join("at");
+    let mut wrong = Vec::new();
+    for (i, time) in times.iter().enumerate() {
+        let wanted = by_duplicity(version, repo, time, zone, &scratch.path().join(format!("{}-{i}", mount.pid())));
+        let link = std::fs::read_link(at.join(time));
+        let right = match &wanted {
+            Some(which) => {
+                let told = std::fs::read_to_string(at.join(time).join("which"));
+                link.as_ref().is_ok_and(|l| *l == Path::new("../snapshots").join(which))
+                    && told.is_ok_and(|told| told == *which)
+            }
+            None => link.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENOENT)),
+        };
+        if !right {
+            wrong.push(format!("{time:?}: {link:?}, duplicity takes {wanted:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{version} in {zone}:\n  {}", wrong.join("\n  "));
+    for time in early {
+        let missing = std::fs::symlink_metadata(at.join(time)).unwrap_err();
+        assert_eq!(missing.raw_os_error(), Some(libc::ENOENT), "{time} is before the first backup");
+    }
+    assert_eq!(std::fs::read_dir(&at).unwrap().count(), 0, "at/ lists nothing");
+    mount.unmount();
+}
+
+fn two_chains(version: &str) {
+    let scratch = Scratch::new();
+    // Off whole days and hours before now, so that intervals fall between the sets, well away from them.
+    let base = now() - 40 * DAY - 1800;
+    let at: Vec<i64> = [0, 1, 2, 10, 11, 12].iter().map(|d| base + d * DAY).collect();
+    let fulls = [true, false, false, true, false, false];
+    let repo = sets(version, &scratch, &fulls.into_iter().zip(at.iter().copied()).collect::<Vec<_>>());
+    let mut times: Vec<String> = at.iter().flat_map(|t| [*t, t + 1, t + DAY / 2]).map(|t| t.to_string()).collect();
+    times.extend(at.iter().skip(1).map(|t| (t - 1).to_string()));
+    times.extend(at.iter().map(|t| stamp(*t)));
+    times.extend(["now", "40D", "38D12h", "30D", "29D1h", "1M", "5W", "0s", "20h", "3D"].map(str::to_owned));
+    let day = |t: i64, form: &str| jiff::Timestamp::from_second(t).unwrap().strftime(form).to_string();
+    for form in [
+        "%Y-%m-%d",
+        "%m-%d-%Y",
+        "%Y%m%dZ",
+        "%Y-%m-%dT%H:%M:%SZ",
+        "%Y-%m-%dT%H:%M:%S+00:00",
+        "%Y-%m-%dT%H:%M:%S-05:30",
+        "%Y-%m-%dT%H:%M:%S",
+    ] {
+        times.push(day(at[1] + DAY / 3, form));
+        times.push(day(at[4] + DAY / 3, form));
+    }
+    times.extend(["today", "3d", "1.5D", "T12:00", "2023-13-01", "yesterday", "3D ", "latest"].map(str::to_owned));
+    // duplicity takes the oldest full set for these.
+    let early = [(at[0] - 1).to_string(), stamp(at[0] - 1)];
+    let early = early.into_iter().chain(["5", "1Y", "2Y6M", "20240101"].map(str::to_owned)).collect::<Vec<_>>();
+    same_choice(version, &repo, &scratch, "UTC", &times, &early);
+    let local: Vec<String> =
+        ["%Y-%m-%d", "%Y%m%dZ", "%Y-%m-%dT%H:%M:%S"].iter().map(|form| day(at[4] + 3600, form)).collect();
+    same_choice(version, &repo, &scratch, "America/New_York", &local, &[]);
+}
+
+#[test]
+fn every_time_string_0_8_22() {
+    two_chains("0.8.22");
+}
+
+#[test]
+fn every_time_string_3_2_1() {
+    two_chains("3.2.1");
+}
+
+#[test]
+fn names_move_with_the_clock() {
+    let scratch = Scratch::new();
+    let start = now();
+    let repo = sets("3.2.1", &scratch, &[(true, start - 60), (false, start + 10)]);
+    let mount = Mount::new(&repo.reader(), &repo.url(), &scratch.dir("mnt"));
+    let here = mount.path().join("at/now");
+    let mut seen = Vec::new();
+    while now() < start + 40 {
+        let shown = std::fs::read_to_string(here.join("which")).unwrap();
+        if seen.last() != Some(&shown) {
+            seen.push(shown);
+        }
+        if now() > start + 11 && seen.len() == 2 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(seen, [stamp(start - 60), stamp(start + 10)], "at/now follows the clock");
+    // A name lives no time, yet a path through it is walked as any other.
+    let same = |a: &Path, b: &Path| std::fs::read(a).unwrap() == std::fs::read(b).unwrap();
+    assert!(same(&here.join("which"), &mount.path().join("latest/which")));
+    mount.unmount();
+}
+
+#[test]
+fn a_time_that_two_chains_cover_is_an_error_and_not_a_missing_name() {
+    let scratch = Scratch::new();
+    let base = 1_700_000_000;
+    let repo = sets("0.8.22", &scratch, &[(true, base), (false, base + 2000)]);
+    let other = Scratch::new();
+    let second = sets("0.8.22", &other, &[(true, base + 1000), (false, base + 1200)]);
+    let copy = format!("{}/.", second.dir().display());
+    exec::run(std::process::Command::new("cp").arg("-a").arg(copy).arg(repo.dir()));
+    let mount = Mount::new(&repo.reader(), &repo.url(), &scratch.dir("mnt"));
+    let link = |time: i64| std::fs::read_link(mount.path().join("at").join(time.to_string()));
+    assert_eq!(link(base + 1100).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    assert!(mount.log().contains("overlap"), "{}", mount.log());
+    assert_eq!(link(base + 500).unwrap(), Path::new("../snapshots").join(stamp(base)));
+    mount.unmount();
+}
+
+#[test]
+fn one_snapshot_as_the_root_has_nothing_beside_it() {
+    let scratch = Scratch::new();
+    let repo = sets("3.2.1", &scratch, &[(true, 1_700_000_000)]);
+    let mount = Mount::new(&repo.reader().option("--time").option("now"), &repo.url(), &scratch.dir("mnt"));
+    for name in ["at", "versions", "snapshots", "latest"] {
+        let missing = std::fs::symlink_metadata(mount.path().join(name)).unwrap_err();
+        assert_eq!(missing.raw_os_error(), Some(libc::ENOENT), "{name}");
+    }
+    mount.unmount();
+}

@@ -1,0 +1,533 @@
+//! The program as a user meets it, on the in-memory file system: daemon, signals, unmounting, exit codes, other users.
+//!
+//! The test binary is the program: started again with arguments in the environment, [`act_as_dupfs`] runs them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::memory::MemoryFs;
+use crate::support::exec::test_name;
+use dupfs::cli::{App, Backend, CacheArgs, CatArgs, CliError, LsArgs, OpenRequest, Place, RepoArgs, SetsArgs};
+use dupfs::fuse::{mount_at, unmount};
+use dupfs::vfs::FileSystem;
+use dupfs_base::ErrorKind;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const ARGUMENTS: &str = "DUPFS_TEST_ARGUMENTS";
+const NOBODY: u32 = 65_534;
+
+/// Opens the sample whatever the URL, except for those that are named after what goes wrong.
+struct Memory;
+
+impl Backend for Memory {
+    fn locate(&self, repo: &RepoArgs, _: &CacheArgs) -> Result<Place, CliError> {
+        let url = repo.url.to_str().unwrap().to_owned();
+        let local = url.strip_prefix("file://").map(|dir| ("the backup", PathBuf::from(dir)));
+        Ok(Place { url, local: local.into_iter().collect() })
+    }
+
+    fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError> {
+        match request.repo.url.to_str().unwrap() {
+            "memory:no-backup" => Err(CliError::failed(ErrorKind::NotFound, "memory: no backup there")),
+            "memory:locked" => match request.passphrases.given().iter().any(|p| p.expose() == b"right") {
+                true => Ok(Arc::new(MemoryFs::sample())),
+                false => Err(CliError::failed(ErrorKind::KeyMissing, "memory: no passphrase\nfits")),
+            },
+            "memory:dies" => std::process::abort(),
+            _ => Ok(Arc::new(MemoryFs::sample())),
+        }
+    }
+
+    fn sets(&self, _: &SetsArgs) -> Result<(), CliError> {
+        Ok(())
+    }
+
+    fn ls(&self, _: &LsArgs) -> Result<(), CliError> {
+        use std::io::Write;
+        loop {
+            writeln!(std::io::stdout(), "name").map_err(CliError::Output)?;
+        }
+    }
+
+    fn cat(&self, _: &CatArgs) -> Result<(), CliError> {
+        Err(CliError::failed(ErrorKind::Corrupt, "vol1 is damaged"))
+    }
+}
+
+fn command(program: &Path, args: &[OsString]) -> Command {
+    let mut line = OsString::new();
+    for arg in args {
+        line.push(arg);
+        line.push("\n");
+    }
+    let mut command = Command::new(program);
+    let test = test_name(module_path!(), "act_as_dupfs");
+    command.args(["--exact", &test, "--nocapture"]).env(ARGUMENTS, line);
+    command
+}
+
+#[test]
+fn act_as_dupfs() {
+    let Some(line) = std::env::var_os(ARGUMENTS) else { return };
+    let line = line.into_string().unwrap();
+    let typed = std::iter::once("dupfs").chain(line.lines()).map(OsString::from).collect();
+    let own = std::env::current_exe().unwrap();
+    let respawn = |args: &[OsString]| command(&own, args);
+    let app = App { backend: &Memory, respawn: &respawn };
+    std::process::exit(app.run(typed).into());
+}
+
+/// A directory to mount on, for anybody; unmounted when the test ends, however it ends.
+struct Spot {
+    dir: TempDir,
+    /// A copy of the program that other users can run.
+    program: PathBuf,
+}
+
+impl Spot {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let program = dir.path().join("program");
+        let own = std::env::current_exe().unwrap();
+        fs::hard_link(&own, &program).or_else(|_| fs::copy(&own, &program).map(drop)).unwrap();
+        fs::create_dir(dir.path().join("mnt")).unwrap();
+        Self { dir, program }
+    }
+
+    fn mnt(&self) -> PathBuf {
+        self.dir.path().join("mnt")
+    }
+
+    fn dupfs(&self, args: &[&str]) -> Command {
+        let mnt = self.mnt();
+        let args: Vec<OsString> =
+            args.iter().map(|arg| if *arg == "MNT" { mnt.clone().into() } else { OsString::from(arg) }).collect();
+        let mut command = command(&self.program, &args);
+        command.env_remove("PASSPHRASE").stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.dupfs(args).output().unwrap()
+    }
+
+    /// Mounts as a daemon and gives its process number.
+    fn mount(&self, args: &[&str]) -> Pid {
+        let output = self.run(args);
+        assert!(output.status.success(), "{output:?}");
+        self.daemon()
+    }
+
+    fn daemon(&self) -> Pid {
+        let mut value = [0; 100];
+        let len = rustix::fs::getxattr(self.mnt(), dupfs::fuse::PID_ATTRIBUTE, &mut value[..]).unwrap();
+        let text = std::str::from_utf8(&value[..len]).unwrap();
+        Pid::from_raw(text.split(' ').next().unwrap().parse().unwrap()).unwrap()
+    }
+
+    fn is_mounted(&self) -> bool {
+        mount_at(&self.mnt()).unwrap().is_some()
+    }
+}
+
+impl Drop for Spot {
+    fn drop(&mut self) {
+        while self.is_mounted() && unmount(&self.mnt(), true).is_ok() {}
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < give_up, "not in time: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn runs(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+/// Runs the command as another user, or in a private set of mounts prepared by `script`.
+fn wrapped(wrapper: &[&str], inner: &Command) -> Command {
+    let mut outer = Command::new(wrapper[0]);
+    outer.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
+const AS_NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
+/// `/dev/fuse` as machines usually have it.
+fn open_device() {
+    fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).unwrap();
+}
+
+#[test]
+fn mount_returns_once_the_mount_answers_and_umount_once_the_daemon_is_gone() {
+    let place = Spot::new();
+    let daemon = place.mount(&["mount", "memory:", "MNT"]);
+    assert_eq!(fs::read(place.mnt().join("hello.txt")).unwrap(), b"hello, world\n");
+    let proc = PathBuf::from(format!("/proc/{}", daemon.as_raw_nonzero()));
+    assert_eq!(fs::read_link(proc.join("cwd")).unwrap(), Path::new("/"));
+    for fd in ["0", "1", "2"] {
+        assert_eq!(fs::read_link(proc.join("fd").join(fd)).unwrap(), Path::new("/dev/null"));
+    }
+    let stat = fs::read_to_string(proc.join("stat")).unwrap();
+    let session = stat.rsplit(')').next().unwrap().split(' ').nth(4).unwrap().to_owned();
+    assert_eq!(session, daemon.as_raw_nonzero().to_string());
+    let limits = fs::read_to_string(proc.join("limits")).unwrap();
+    assert!(limits.lines().any(|l| l.starts_with("Max core file size") && l.split_whitespace().nth(4) == Some("0")));
+    // A process that cannot be dumped shows its files as root's; as root, its environment stays closed to nobody.
+    let peek = Command::new(AS_NOBODY[0]).args(&AS_NOBODY[1..]).arg("cat").arg(proc.join("environ")).output().unwrap();
+    assert!(!peek.status.success());
+
+    let output = place.run(&["umount", "MNT"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!place.is_mounted());
+    assert!(!runs(daemon));
+}
+
+#[test]
+fn what_is_wrong_is_told_in_one_line_with_its_exit_code_and_nothing_is_mounted() {
+    let place = Spot::new();
+    fs::write(place.dir.path().join("secret"), "wrong\n").unwrap();
+    let secret = place.dir.path().join("secret");
+    let secret = secret.to_str().unwrap();
+    for (args, code, said) in [
+        (vec!["mount", "memory:no-backup", "MNT"], 3, "dupfs: memory: no backup there\n"),
+        (vec!["mount", "memory:locked", "MNT", "--passphrase-file", secret], 5, "dupfs: memory: no passphrase fits\n"),
+        (vec!["mount", "memory:no-backup", "MNT", "-f"], 3, "dupfs: memory: no backup there\n"),
+        (vec!["mount", "memory:", "MNT", "-o", "speed=9"], 2, "dupfs: unknown mount option speed\n"),
+        (vec!["cat", "memory:", "x"], 6, "dupfs: vol1 is damaged\n"),
+    ] {
+        let output = place.run(&args);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let told = stderr(&output);
+        assert!(told.ends_with(said), "{told}");
+        assert!(!place.is_mounted());
+    }
+    let output = place.run(&["mount", "memory:dies", "MNT"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("killed by signal 6"), "{output:?}");
+    assert!(!place.is_mounted());
+}
+
+#[test]
+fn passphrases_come_from_the_environment_a_file_or_a_command() {
+    let place = Spot::new();
+    let file = place.dir.path().join("secret");
+    fs::write(&file, "wrong\nright\n").unwrap();
+    let with_file = ["mount", "memory:locked", "MNT", "--passphrase-file", file.to_str().unwrap()];
+    let with_command = ["mount", "memory:locked", "MNT", "--passphrase-command", "echo right"];
+    let with_list = ["mount", "memory:locked", "MNT", "-o", "passphrase-command=test -z \"$PASSPHRASE\" && echo right"];
+    for args in [&with_file, &with_command, &with_list] {
+        let output = place.dupfs(args).env("PASSPHRASE", "other").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(place.run(&["umount", "MNT"]).status.success());
+    }
+    let output = place.dupfs(&with_file[..3]).env("PASSPHRASE", "right").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn overlap_with_the_backup_and_a_mount_point_in_use_are_found_before_a_secret_is_asked_for() {
+    let place = Spot::new();
+    let asked = place.dir.path().join("asked");
+    let ask = format!("touch {}; echo right", asked.display());
+    let url = format!("file://{}", place.dir.path().display());
+    let output = place.run(&["mount", &url, "MNT", "--passphrase-command", &ask]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output).contains("overlap"), "{output:?}");
+    let inside = format!("file://{}/mnt/deeper", place.dir.path().display());
+    assert!(stderr(&place.run(&["mount", &inside, "MNT", "--passphrase-command", &ask])).contains("overlap"));
+
+    place.mount(&["mount", "memory:", "MNT"]);
+    let output = place.run(&["mount", "memory:locked", "MNT", "--passphrase-command", &ask]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("dupfs umount"), "{output:?}");
+    assert!(!asked.exists());
+}
+
+#[test]
+fn sigterm_ends_the_daemon_cleanly_and_sighup_does_not() {
+    let place = Spot::new();
+    let daemon = place.mount(&["mount", "memory:", "MNT"]);
+    kill_process(daemon, Signal::HUP).unwrap();
+    thread::sleep(Duration::from_millis(200));
+    assert!(runs(daemon));
+    assert!(place.mnt().join("hello.txt").exists());
+    kill_process(daemon, Signal::TERM).unwrap();
+    eventually("the daemon ends", || !runs(daemon));
+    assert!(!place.is_mounted());
+}
+
+/// Starts a mount in the foreground, and waits until it says that it is up: before, it may be looking at its own root.
+fn foreground(place: &Spot, args: &[&str]) -> Child {
+    let mut all = vec!["mount", "memory:", "MNT", "-f", "-v"];
+    all.extend(args);
+    let mut child = place.dupfs(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(told.any(|line| line.unwrap().contains("mounted on")));
+    child
+}
+
+#[test]
+fn each_ending_signal_ends_a_mount_in_the_foreground_with_exit_code_0() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let place = Spot::new();
+        let mut child = foreground(&place, &[]);
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal:?}");
+        assert!(!place.is_mounted());
+    }
+}
+
+#[test]
+fn the_memory_of_a_mount_is_bounded_in_the_daemon_and_in_the_foreground() {
+    let bound = |pid: Pid| {
+        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap();
+        environment.split(|&b| b == 0).any(|word| word == b"MALLOC_ARENA_MAX=1")
+    };
+    let place = Spot::new();
+    assert!(bound(place.mount(&["mount", "memory:", "MNT"])));
+    let place = Spot::new();
+    let mut child = foreground(&place, &[]);
+    let pid = Pid::from_child(&child);
+    assert!(bound(pid));
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn unmounting_from_outside_ends_a_mount_in_the_foreground_with_exit_code_0() {
+    let place = Spot::new();
+    let mut child = foreground(&place, &[]);
+    assert!(Command::new("umount").arg(place.mnt()).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_dead_mount_is_recognised_and_umount_mends_it() {
+    let place = Spot::new();
+    let mut child = foreground(&place, &[]);
+    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+    child.wait().unwrap();
+    assert!(place.is_mounted());
+    let output = place.run(&["mount", "memory:", "MNT"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("dead mount") && stderr(&output).contains("dupfs umount"), "{output:?}");
+    assert!(place.run(&["umount", "MNT"]).status.success());
+    assert!(!place.is_mounted());
+    place.mount(&["mount", "memory:", "MNT"]);
+}
+
+#[test]
+fn a_mount_whose_daemon_hangs_holds_nobody_up() {
+    let place = Spot::new();
+    let daemon = place.mount(&["mount", "memory:", "MNT"]);
+    kill_process(daemon, Signal::STOP).unwrap();
+    // A thread that was still running could take up a request and stop with it; its asker could then not even be killed.
+    let tasks = format!("/proc/{}/task", daemon.as_raw_nonzero());
+    eventually("every thread has stopped", || {
+        let mut states =
+            fs::read_dir(&tasks).unwrap().map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
+        states.all(|stat| stat.unwrap().contains(") T "))
+    });
+    let output = place.run(&["mount", "memory:", "MNT"]);
+    assert!(stderr(&output).contains("in use"), "{output:?}");
+    let output = place.run(&["umount", "--lazy", "MNT"]);
+    kill_process(daemon, Signal::CONT).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    eventually("the daemon ends", || !runs(daemon));
+}
+
+#[test]
+fn umount_says_why_it_cannot_and_lazily_it_can() {
+    let place = Spot::new();
+    let output = place.run(&["umount", "MNT"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("nothing is mounted"), "{output:?}");
+    assert!(stderr(&place.run(&["umount", "/proc"])).contains("no dupfs mount"));
+
+    let daemon = place.mount(&["mount", "memory:", "MNT"]);
+    let open = fs::File::open(place.mnt().join("hello.txt")).unwrap();
+    let output = place.run(&["umount", "MNT"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("in use") && stderr(&output).contains("--lazy"), "{output:?}");
+    assert!(place.run(&["umount", "--lazy", "MNT"]).status.success());
+    assert!(!place.is_mounted());
+    assert!(runs(daemon));
+    drop(open);
+    eventually("the daemon ends", || !runs(daemon));
+}
+
+#[test]
+fn failures_go_to_the_log_file_once_and_nothing_else_does() {
+    let place = Spot::new();
+    let log = place.dir.path().join("log");
+    place.mount(&["mount", "memory:", "MNT", "--log-file", log.to_str().unwrap()]);
+    for _ in 0..5 {
+        assert!(fs::read(place.mnt().join("odd/damaged")).is_err());
+        assert!(!place.mnt().join("none").exists());
+    }
+    let text = fs::read_to_string(&log).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("dupfs: error: read of inode") && text.contains("vol1 of set X: on purpose"), "{text}");
+    let output = place.run(&["umount", "MNT", "--log-file", "/no/such/dir/log"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_quietly() {
+    let place = Spot::new();
+    let mut child = place.dupfs(&["ls", "memory:"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    thread::sleep(Duration::from_millis(100));
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(libc::SIGPIPE));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn another_user_mounts_through_fusermount_and_reads_everything() {
+    open_device();
+    let place = Spot::new();
+    std::os::unix::fs::chown(place.mnt(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let as_nobody = |args: &[&str]| wrapped(&AS_NOBODY, &place.dupfs(args)).output().unwrap();
+    let output = as_nobody(&["mount", "memory:", "MNT"]);
+    assert!(output.status.success(), "{output:?}");
+    let entry = mount_at(&place.mnt()).unwrap().unwrap();
+    assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("fuse.dupfs", "dupfs:memory:"));
+    let read = |name: &str| {
+        let file = place.mnt().join(name);
+        Command::new(AS_NOBODY[0]).args(&AS_NOBODY[1..]).arg("cat").arg(file).output().unwrap().stdout
+    };
+    assert_eq!(read("private"), b"private");
+    assert_eq!(read("sub/deep.bin"), crate::memory::pattern(crate::memory::BIG));
+    let output = as_nobody(&["mount", "memory:", "MNT"]);
+    assert!(stderr(&output).contains("in use"), "{output:?}");
+    let other = place.run(&["umount", "MNT"]);
+    assert!(other.status.success(), "root may unmount it: {other:?}");
+
+    assert!(as_nobody(&["mount", "memory:", "MNT"]).status.success());
+    let output = as_nobody(&["umount", "MNT"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!place.is_mounted());
+
+    let mut child = wrapped(&AS_NOBODY, &place.dupfs(&["mount", "memory:", "MNT", "-f"])).spawn().unwrap();
+    eventually("it is mounted", || place.is_mounted());
+    thread::sleep(Duration::from_millis(200));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!place.is_mounted());
+}
+
+#[test]
+fn the_mount_of_root_is_not_for_others_to_unmount() {
+    let place = Spot::new();
+    place.mount(&["mount", "memory:", "MNT"]);
+    let output = wrapped(&AS_NOBODY, &place.dupfs(&["umount", "MNT"])).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(place.is_mounted());
+}
+
+#[test]
+fn a_dead_mount_of_another_user_is_mended_by_them() {
+    open_device();
+    let place = Spot::new();
+    std::os::unix::fs::chown(place.mnt(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut child =
+        wrapped(&AS_NOBODY, &place.dupfs(&["mount", "memory:", "MNT", "-f"])).stdout(Stdio::null()).spawn().unwrap();
+    eventually("it is mounted", || place.is_mounted());
+    thread::sleep(Duration::from_millis(200));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let output = wrapped(&AS_NOBODY, &place.dupfs(&["mount", "memory:", "MNT"])).output().unwrap();
+    assert!(stderr(&output).contains("dead mount"), "{output:?}");
+    let output = wrapped(&AS_NOBODY, &place.dupfs(&["umount", "MNT"])).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn allow_other_lets_others_look_as_far_as_modes_let_them() {
+    let place = Spot::new();
+    place.mount(&["mount", "memory:", "MNT", "-o", "allow_other"]);
+    let try_read = |name: &str| {
+        let file = place.mnt().join(name);
+        Command::new(AS_NOBODY[0]).args(&AS_NOBODY[1..]).arg("cat").arg(file).output().unwrap()
+    };
+    assert_eq!(try_read("hello.txt").stdout, b"hello, world\n");
+    assert!(stderr(&try_read("private")).contains("Permission denied"));
+    assert!(stderr(&try_read("sub/deep.bin")).contains("Permission denied"));
+    assert_eq!(fs::read(place.mnt().join("private")).unwrap(), b"private");
+}
+
+#[test]
+fn programs_run_unless_noexec_forbids_it() {
+    let place = Spot::new();
+    place.mount(&["mount", "memory:", "MNT"]);
+    assert_eq!(Command::new(place.mnt().join("run")).output().unwrap().stdout, b"ran\n");
+    assert!(rustix::fs::access(place.mnt().join("hello.txt"), rustix::fs::Access::EXEC_OK).is_err());
+    assert!(place.run(&["umount", "MNT"]).status.success());
+    place.mount(&["mount", "memory:", "MNT", "-o", "noexec"]);
+    assert!(Command::new(place.mnt().join("run")).output().is_err());
+}
+
+#[test]
+fn a_machine_that_cannot_mount_is_told_apart() {
+    open_device();
+    let place = Spot::new();
+    std::os::unix::fs::chown(place.mnt(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let file = place.dir.path().join("no-device");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = file.to_str().unwrap();
+    let nobody = AS_NOBODY.join(" ");
+    let mount = place.dupfs(&["mount", "memory:", "MNT"]);
+    let mount_for_others = place.dupfs(&["mount", "memory:", "MNT", "-o", "allow_other"]);
+    for (script, command, code, said) in [
+        ("mount -t tmpfs none /dev; exec \"$@\"".to_owned(), &mount, 1, "modprobe fuse"),
+        (format!("mount --bind {file} /dev/fuse; exec {nobody} \"$@\""), &mount, 4, "chmod 666 /dev/fuse"),
+        (
+            format!("mount --bind /dev/null /etc/fuse.conf; exec {nobody} \"$@\""),
+            &mount_for_others,
+            4,
+            "user_allow_other",
+        ),
+    ] {
+        // A new mount namespace holds the mounts of other tests as well, and would keep them alive after their unmounting.
+        let script = format!("umount -alt fuse.dupfs; {script}");
+        let output = wrapped(&["unshare", "-m", "sh", "-c", &script, "sh"], command).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}: {output:?}");
+        assert!(stderr(&output).contains(said), "{output:?}");
+        assert_eq!(stderr(&output).lines().count(), 1, "{output:?}");
+    }
+    let output = wrapped(&AS_NOBODY, &mount).env("FUSERMOUNT_PATH", "/no/such/helper").output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(stderr(&output).contains("install the package fuse3"), "{output:?}");
+    // Root's own directory is no place for nobody to mount on.
+    std::os::unix::fs::chown(place.mnt(), Some(0), Some(0)).unwrap();
+    let output = wrapped(&AS_NOBODY, &mount).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(stderr(&output).contains("may not write to it"), "{output:?}");
+}

@@ -1,0 +1,17 @@
+//! Tests through the kernel: an in-memory file system served by FUSE (`kernel`), the program and its daemon (`cli`), and
+//! the directories `at/`, `versions/` and `unpacked/` of a mounted backup.
+//!
+//! Needs root (devices, owners, other users), duplicity, gpg, FUSE and the common archivers, which `scripts/test` installs.
+
+// A failing test panics.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod memory;
+
+mod areas;
+mod cli;
+mod kernel;
+mod unpacked;

@@ -1,0 +1,70 @@
+//! The programs that people restore with, on files whose size nobody knows yet.
+
+use std::fs;
+use std::process::Command;
+
+use super::{Backup, pipe, run};
+use crate::support::{dump, exec};
+
+const LEN: usize = 6_000_000;
+
+/// One file for each program, so that each meets a file that nobody has read or measured.
+fn backup(programs: &[&str]) -> (Backup, Vec<u8>) {
+    let plain = dump(6, LEN);
+    let backup = Backup::of(|source| {
+        let work = source.parent().unwrap().join("work");
+        fs::create_dir_all(&work).unwrap();
+        let packed = pipe(&plain, "bzip2", &["-c"]);
+        for program in programs {
+            fs::write(work.join("db.sql.bz2"), &packed).unwrap();
+            run(
+                &work,
+                "tar",
+                &["-c", "-j", "-f", source.join(format!("{program}.tbz2")).to_str().unwrap(), "db.sql.bz2"],
+            );
+        }
+    });
+    (backup, plain)
+}
+
+#[test]
+fn every_program_gets_the_whole_file_and_no_more() {
+    let programs = ["cat", "cp", "rsync", "tar", "python", "less", "tail", "wc", "sh"];
+    let (backup, plain) = backup(&programs);
+    let file = |program: &str| backup.at(&format!("{program}.tbz2/db.sql"));
+    let name = |program: &str| file(program).to_str().unwrap().to_owned();
+    let out = backup.empty("out");
+    assert_eq!(run(&out, "cat", &[&name("cat")]), plain);
+    assert_eq!(run(&out, "sh", &["-c", &format!("cat < '{}'", name("sh"))]), plain);
+    run(&out, "cp", &["-a", &name("cp"), "cp"]);
+    assert_eq!(fs::read(out.join("cp")).unwrap(), plain);
+    run(&out, "rsync", &["-a", &name("rsync"), "rsync"]);
+    assert_eq!(fs::read(out.join("rsync")).unwrap(), plain);
+    run(&out, "sh", &["-c", &format!("tar -c -C '{}' db.sql | tar -x", backup.at("tar.tbz2").display())]);
+    assert_eq!(fs::read(out.join("db.sql")).unwrap(), plain);
+    let script = "import sys, os\nf = open(sys.argv[1], 'rb')\nd = f.read()\nassert os.path.getsize(sys.argv[1]) == len(d)\nsys.stdout.buffer.write(d)";
+    assert_eq!(run(&out, "python3", &["-c", script, &name("python")]), plain);
+    assert_eq!(run(&out, "less", &[&name("less")]), plain);
+    assert_eq!(run(&out, "tail", &["-c", "1000", &name("tail")]), plain[LEN - 1000..]);
+    let count = run(&out, "wc", &["-c", &name("wc")]);
+    assert!(String::from_utf8_lossy(&count).starts_with(&LEN.to_string()));
+    backup.end(b"lorem ipsum dolor");
+}
+
+#[test]
+fn the_first_bytes_come_before_the_pass_has_ended_and_a_streaming_file_can_be_asked_for_its_size() {
+    let (backup, plain) = backup(&["head", "fstat"]);
+    let file = backup.at("head.tbz2/db.sql");
+    let script = "import os, sys\nfd = os.open(sys.argv[1], os.O_RDONLY)\nassert os.fstat(fd).st_size in (0, 6000000)\n\
+                  b = os.read(fd, 100)\nassert len(b) == 100, len(b)\nsys.stdout.buffer.write(b)\n\
+                  n = 100\n\
+                  while True:\n    b = os.read(fd, 70000)\n    n += len(b)\n    if not b: break\n\
+                  assert n == 6000000, n\nos.close(fd)\nassert os.stat(sys.argv[1]).st_size == 6000000";
+    let head = exec::run(Command::new("python3").arg("-c").arg(script).arg(&file));
+    assert_eq!(head, plain[..100]);
+    // Once the size is known the kernel keeps the pages: a map of the file works too.
+    let script = "import mmap, sys\nf = open(sys.argv[1], 'rb')\nm = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)\nsys.stdout.buffer.write(m[5999000:])";
+    let end = exec::run(Command::new("python3").arg("-c").arg(script).arg(&file));
+    assert_eq!(end, plain[LEN - 1000..]);
+    backup.end(b"lorem ipsum dolor");
+}

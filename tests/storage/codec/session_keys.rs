@@ -1,0 +1,123 @@
+//! The user's own gpg gives session keys: agent and passphrase, nothing written, refusals and deadlines.
+
+use super::{Home, KEY_PASSPHRASE, decode, options, payload};
+use dupfs_base::{ErrorKind, HasKind};
+use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, GpgOptions, KeyOptions, Keys};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+fn asking(home: &Path, binary: &Path, passphrases: &[&str], deadline: Duration) -> Decoder {
+    let gpg = GpgOptions { binary: binary.into(), home: Some(home.into()), deadline };
+    let keys = Keys::load(KeyOptions { gpg: Some(gpg), ..options(&[], passphrases) }).unwrap();
+    Decoder::new(keys, DecodeOptions::default())
+}
+
+fn by_gpg(home: &Home, passphrases: &[&str]) -> Decoder {
+    asking(home.path(), Path::new("gpg"), passphrases, Duration::from_secs(60))
+}
+
+/// Every file of a gpg home with its contents; sockets and directories by name only.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut out = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let (path, kind) = {
+            let e = entry.unwrap();
+            (e.path(), e.file_type().unwrap())
+        };
+        if kind.is_dir() {
+            out.extend(contents(&path));
+        }
+        // The agent that gpg starts has its sockets there while it runs.
+        let socket = path.file_name().unwrap().to_string_lossy().starts_with("S.");
+        if !socket {
+            let bytes = kind.is_file().then(|| std::fs::read(&path).unwrap());
+            out.insert(path, bytes);
+        }
+    }
+    out
+}
+
+#[test]
+fn keys_in_the_users_keyring_open_objects_and_nothing_in_it_changes() {
+    let (home, plain) = (Home::new(), payload(100_000));
+    home.import("rsa.secret.asc").import("cv25519.secret.asc").import("elgamal.secret.asc");
+    let objects: Vec<(&str, Vec<u8>)> = ["rsa", "cv25519", "elgamal"]
+        .into_iter()
+        .flat_map(|name| [(name, &["-e"][..]), (name, &["-e", "--armor"]), (name, &["-e", "--throw-keyids"])])
+        .map(|(name, args)| (name, home.gpg(&[&["-r", &format!("dupfs {name}")], args].concat(), &plain)))
+        .collect();
+    let small = home.gpg(&["-r", "dupfs rsa", "-e"], b"small");
+    // gpg-agent rewrites a key that was just imported into its own format when it is first used, by whomever.
+    for (_, object) in &objects {
+        let args = ["--pinentry-mode", "loopback", "--passphrase-fd", "0", "-d"];
+        assert!(home.gpg(&args, &[KEY_PASSPHRASE.as_bytes(), b"\n", object].concat()) == plain);
+    }
+    let before = contents(home.path());
+    for (name, object) in &objects {
+        let decoder = by_gpg(&home, &["wrong", KEY_PASSPHRASE]);
+        let out = decode(&decoder, "vol1.difftar.gpg", object);
+        assert!(out.unwrap_or_else(|e| panic!("{name}: {e}")) == plain, "{name}");
+        // The session key is remembered: not even a gpg is needed.
+        assert!(decode(&decoder, "vol1.difftar.gpg", object).unwrap() == plain);
+    }
+    assert_eq!(decode(&by_gpg(&home, &[]), "x.gpg", &small).unwrap(), b"small");
+    let after = contents(home.path());
+    let changed = |path: &&PathBuf| before.get(*path) != after.get(*path);
+    let changed: Vec<_> = before.keys().chain(after.keys()).filter(changed).collect();
+    assert!(changed.is_empty(), "changed in the gpg home: {changed:?}");
+}
+
+#[test]
+fn gpgs_refusal_is_passed_on_with_the_key_ids() {
+    let (home, plain) = (Home::new(), payload(1_000));
+    home.import("cv25519.secret.asc").import("rsa.public.asc");
+    let to_rsa = home.gpg(&["-r", "dupfs rsa", "-e"], &plain);
+    let error = decode(&by_gpg(&home, &[]), "vol1.gpg", &to_rsa).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyMissing);
+    assert!(error.to_string().contains("0xB54B6D31383DE26B"), "{error}");
+    assert!(error.to_string().contains("(gpg: No secret key)"), "{error}");
+    let to_locked = home.gpg(&["-r", "dupfs cv25519", "-e"], &plain);
+    let error = decode(&by_gpg(&home, &["wrong"]), "vol1.gpg", &to_locked).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyMissing);
+    assert!(error.to_string().contains("Bad passphrase"), "{error}");
+}
+
+#[test]
+fn without_a_keyring_or_a_gpg_nothing_is_created_and_the_error_says_so() {
+    let (home, plain) = (Home::new(), payload(1_000));
+    let file = super::key("rsa.public.asc");
+    let object = home.gpg(&["--recipient-file", file.to_str().unwrap(), "-e"], &plain);
+    let nowhere = home.path().join("nothing-here");
+    let decoder = asking(&nowhere, Path::new("gpg"), &[], Duration::from_secs(60));
+    let error = decode(&decoder, "vol1.gpg", &object).unwrap_err();
+    assert!(error.to_string().contains("gpg has no keyring here"), "{error}");
+    assert!(!nowhere.exists());
+    home.import("rsa.public.asc");
+    let decoder = asking(home.path(), Path::new("/nonexistent/gpg"), &[], Duration::from_secs(60));
+    let error = decode(&decoder, "vol1.gpg", &object).unwrap_err();
+    assert!(error.to_string().contains("there is no working /nonexistent/gpg"), "{error}");
+    std::fs::write(home.path().join("secring.gpg"), b"").unwrap();
+    let error = decode(&by_gpg(&home, &[]), "vol1.gpg", &object).unwrap_err();
+    assert!(error.to_string().contains("convert its old secret keyring"), "{error}");
+    assert!(!home.path().join(".gpg-v21-migrated").exists());
+}
+
+#[test]
+fn a_gpg_that_does_not_answer_is_given_up_at_the_deadline() {
+    use std::os::unix::fs::PermissionsExt;
+    let (home, plain) = (Home::new(), payload(1_000));
+    let object = home.import("rsa.public.asc").gpg(&["-r", "dupfs rsa", "-e"], &plain);
+    let script = home.path().join("slow-gpg");
+    std::fs::write(&script, "#!/bin/sh\ncase $1 in --version) echo 'gpg (GnuPG) 2.2.40';; *) exec sleep 30;; esac\n")
+        .unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let decoder = asking(home.path(), &script, &[], Duration::from_millis(300));
+    let started = Instant::now();
+    for _ in 0..3 {
+        let error = decode(&decoder, "vol1.gpg", &object).unwrap_err();
+        assert!(matches!(error, CodecError::GpgTimeout { .. }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "the refusal is remembered for a while");
+}

@@ -1,0 +1,117 @@
+//! The decorators of stores: faults by plan, counting, a bound on open streams.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_read::storage::{
+    CountingStore, Effect, Fault, FaultyStore, LimitStore, MemoryStore, Nth, ObjectInfo, ObjectStore, ReadCount,
+    StorageError,
+};
+
+const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
+
+fn memory() -> MemoryStore {
+    let store = MemoryStore::new();
+    store.put("vol1", vec![0_u8; 1000]);
+    store.put("sig1", vec![0_u8; 100]);
+    store
+}
+
+fn find(store: &dyn ObjectStore, name: &str) -> ObjectInfo {
+    store.list().unwrap().into_iter().find(|o| &*o.name == name).unwrap()
+}
+
+fn read(store: &dyn ObjectStore, name: &str, range: ByteRange) -> Result<Vec<u8>, ErrorKind> {
+    let mut out = Vec::new();
+    let mut stream = store.open(&find(store, name), range).map_err(|e| e.kind)?;
+    stream.read_to_end(&mut out).map_err(|e| StorageError::recover(name, &e).kind)?;
+    Ok(out)
+}
+
+#[test]
+fn faults_hit_what_and_when_the_plan_says() {
+    let store = FaultyStore::new(
+        memory(),
+        vec![
+            Fault::on("vol1", Effect::Error(ErrorKind::Denied)).at(Nth::Only(1)),
+            Fault::on("vol1", Effect::Missing).at(Nth::From(3)),
+        ],
+    );
+    let got: Vec<_> = (0..5).map(|_| read(&store, "vol1", ALL).map(|b| b.len())).collect();
+    let (denied, missing) = (Err(ErrorKind::Denied), Err(ErrorKind::Missing));
+    assert_eq!(got, [Ok(1000), denied, Ok(1000), missing, missing]);
+    assert_eq!(read(&store, "sig1", ALL).unwrap().len(), 100);
+    store.set_plan(vec![Fault::everywhere(Effect::Error(ErrorKind::Io)).at(Nth::First(1))]);
+    assert_eq!(read(&store, "sig1", ALL), Err(ErrorKind::Io));
+    assert!(read(&store, "sig1", ALL).is_ok());
+    store.set_plan(vec![Fault::on("vol1", Effect::Hidden)]);
+    assert_eq!(store.list().unwrap().len(), 1);
+    store.set_plan(vec![Fault::on_list(Effect::Error(ErrorKind::Timeout)).at(Nth::First(1))]);
+    assert_eq!(store.list().unwrap_err().kind, ErrorKind::Timeout);
+    assert_eq!(store.list().unwrap().len(), 2);
+}
+
+#[test]
+fn silent_damage_is_at_the_offset_of_the_object_whatever_range_is_read() {
+    let store = FaultyStore::new(memory(), vec![Fault::on("vol1", Effect::FlipBit(8 * 500 + 3))]);
+    for start in [0, 499, 500, 501] {
+        let bytes = read(&store, "vol1", ByteRange::at(start, 600)).unwrap();
+        let flipped: Vec<_> = (start..).zip(&bytes).filter(|(_, b)| **b != 0).map(|(i, b)| (i, *b)).collect();
+        assert_eq!(flipped, if start <= 500 { vec![(500, 8)] } else { vec![] });
+    }
+    store.set_plan(vec![Fault::on("vol1", Effect::Truncate(600))]);
+    assert_eq!(read(&store, "vol1", ALL).unwrap().len(), 600);
+    assert_eq!(read(&store, "vol1", ByteRange::at(590, 100)).unwrap().len(), 10);
+    assert_eq!(read(&store, "vol1", ByteRange::at(700, 100)).unwrap().len(), 0);
+    store.set_plan(vec![Fault::on("vol1", Effect::ErrorAt(600, ErrorKind::Timeout))]);
+    assert_eq!(read(&store, "vol1", ByteRange::at(0, 600)).unwrap().len(), 600);
+    assert_eq!(read(&store, "vol1", ALL), Err(ErrorKind::Timeout));
+}
+
+#[test]
+fn what_was_read_is_counted_by_object_and_by_kind() {
+    let store = CountingStore::new(memory());
+    assert_eq!(read(&store, "vol1", ByteRange::at(10, 20)).unwrap().len(), 20);
+    assert_eq!(read(&store, "vol1", ByteRange::at(990, 20)).unwrap().len(), 10);
+    read(&store, "sig1", ALL).unwrap();
+    let gone = find(&store, "sig1");
+    store.inner().remove("sig1");
+    assert!(store.open(&gone, ALL).is_err());
+    assert_eq!(store.lists(), 4);
+    let by_kind = store.reads_by(|name| name.starts_with("vol"));
+    assert_eq!(by_kind[&true], ReadCount { opens: 2, bytes: 30, errors: 0 });
+    assert_eq!(by_kind[&false], ReadCount { opens: 2, bytes: 100, errors: 1 });
+    assert_eq!(store.total().opens, 4);
+    store.reset();
+    assert_eq!((store.total(), store.lists()), (ReadCount::default(), 0));
+}
+
+#[test]
+fn opens_wait_for_a_place_and_not_for_ever() {
+    let store = Arc::new(LimitStore::new(memory(), 2, Duration::from_millis(200)));
+    let object = find(&*store, "vol1");
+    let mut first = store.open(&object, ALL).unwrap();
+    let second = store.open(&object, ALL).unwrap();
+    let start = Instant::now();
+    assert_eq!(store.open(&object, ALL).err().unwrap().kind, ErrorKind::Timeout);
+    assert!(start.elapsed() >= Duration::from_millis(200));
+    first.read_to_end(&mut Vec::new()).unwrap();
+    let third = store.open(&object, ALL).expect("a stream at its end gives its place back");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| store.open(&object, ALL).map(drop));
+        std::thread::sleep(Duration::from_millis(30));
+        drop((second, third));
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_cold_object_is_listed_and_cannot_be_read() {
+    let store = memory();
+    store.put_archived("frozen", vec![1, 2, 3], "DEEP_ARCHIVE");
+    assert_eq!(find(&store, "frozen").archived.as_deref(), Some("DEEP_ARCHIVE"));
+    assert_eq!(read(&store, "frozen", ALL), Err(ErrorKind::Archived));
+    assert_eq!(read(&store, "vol1", ALL).unwrap().len(), 1000);
+}

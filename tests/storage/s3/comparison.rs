@@ -1,0 +1,124 @@
+//! What is on S3 is mounted as the same files on a local disk are, and as `duplicity restore` has it.
+
+use std::fs;
+use std::path::Path;
+
+use super::world::{PASSPHRASE, World, assert_same_snapshots, snapshots};
+use crate::support::duplicity::{Mode, Repository, stamp};
+use crate::support::exec::{self, Dupfs};
+use crate::support::fixtures;
+use crate::support::mount::Mount;
+use crate::support::s3::{KEY_ID, SECRET};
+use crate::support::source;
+use crate::support::tree::{Kind, Rules, Tree, assert_same};
+
+fn old_key(dupfs: Dupfs) -> Dupfs {
+    dupfs.passphrase("old key").secret_key(&fixtures::path("old-key.secret.asc"))
+}
+
+fn symmetric(dupfs: Dupfs) -> Dupfs {
+    dupfs.passphrase(PASSPHRASE)
+}
+
+/// Mounts `fixture` from S3 at `place` and from the disk, and compares every snapshot.
+fn compare(world: &World, fixture: &str, place: &str, keys: fn(Dupfs) -> Dupfs, count: usize) {
+    world.put_fixture(fixture, place);
+    let local = Dupfs::new(&world.scratch.dir("home-local"));
+    let local = Mount::new(&keys(local), &fixtures::url(fixture), &world.scratch.dir("mnt-local"));
+    let remote = world.mount(&keys(world.reader()), place);
+    assert_same_snapshots(fixture, &local, &remote, count);
+    remote.unmount();
+    local.unmount();
+}
+
+#[test]
+fn chains_of_old_versions_are_the_same_as_from_a_disk() {
+    let world = World::new();
+    compare(&world, "duplicity-0.6.23-sym", "bucket/sym", symmetric, 3);
+    compare(&world, "duplicity-0.6.23-key", "bucket/deep/er/pre fix+\u{fc}", old_key, 3);
+    compare(&world, "duplicity-0.7.13-gz", "under_score/x", |d| d, 3);
+}
+
+#[test]
+fn chains_by_python_2_are_the_same_as_from_a_disk() {
+    let world = World::new();
+    compare(&world, "duplicity-0.8.15-python2.7-gz", "Upper-Case/host1", |d| d, 3);
+    compare(&world, "duplicity-0.8.15-python2.7-key", "dotted.bucket.name/Host.1", old_key, 3);
+}
+
+#[test]
+fn every_cipher_of_gpg_is_the_same_as_from_a_disk() {
+    let world = World::new();
+    for fixture in ["gpg1-aes128-sym", "gpg1-3des-sym", "gpg24-ocb-sym", "gpg22-armor-bzip2-sym"] {
+        compare(&world, fixture, &format!("bucket/{fixture}"), symmetric, 1);
+    }
+}
+
+#[test]
+fn a_backup_at_the_root_of_a_bucket_is_found_among_thousands_of_foreign_keys() {
+    let world = World::new();
+    let root = world.disk("bucket");
+    for i in 0..1200 {
+        fs::write(root.join(format!("a-photo-{i}.jpg")), "x").unwrap();
+        fs::write(root.join(format!("z-photo-{i}.jpg")), "x").unwrap();
+    }
+    for name in
+        ["duplicity-full.txt", "duplicity-full.20261122T131029Z.vol1.difftar.gz.part", "DUPLICITY", "odd\u{fc} +%&"]
+    {
+        fs::write(root.join(name), "x").unwrap();
+    }
+    world.put_fixture("duplicity-0.7.13-gz", "bucket/other-host");
+    compare(&world, "duplicity-0.6.23-gz", "bucket", |d| d, 3);
+    let pages = world.proxy.log().iter().filter(|r| r.target.contains("continuation-token")).count();
+    assert!(pages >= 2, "only {pages} further pages were listed");
+}
+
+/// duplicity with this repository's surroundings, and what its S3 backend needs.
+fn duplicity_on_s3(world: &World, repo: &Repository, what: &str) -> std::process::Command {
+    let mut command = repo.command(what);
+    command.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET);
+    command.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_DEFAULT_REGION", "us-east-1");
+    command.arg(format!("--s3-endpoint-url=http://{}", world.server.address));
+    command
+}
+
+#[test]
+fn what_duplicity_writes_to_s3_is_mounted_as_it_restores_it() {
+    const TIMES: [i64; 3] = [1_700_000_000, 1_700_003_600, 1_700_007_200];
+    let world = World::new();
+    let url = "boto3+s3://bucket/host/daily";
+    let key = |home: &crate::support::gpg::Home| Mode::Key(home.generate("backup", "rsa2048", "key passphrase"));
+    let repo = Repository::new("3.2.1", key, &world.scratch.dir("r"));
+    let states = source::small(world.scratch.path());
+    for (i, (state, time)) in states.iter().zip(TIMES).enumerate() {
+        let mut command = duplicity_on_s3(&world, &repo, if i == 0 { "full" } else { "incremental" });
+        command.args(["--allow-source-mismatch", "--no-print-statistics", "--volsize=1"]);
+        exec::run(command.arg(format!("--current-time={time}")).arg(state).arg(url));
+    }
+    let written: Vec<_> = fs::read_dir(world.disk("bucket/host/daily")).unwrap().collect();
+    assert!(written.len() >= 10, "duplicity wrote {written:?}");
+
+    let home = Dupfs::new(&world.scratch.dir("home")).option(&world.endpoint());
+    let reader = super::world::signing(home, SECRET).passphrase("key passphrase");
+    let reader = reader.secret_key(&world.scratch.path().join("r/gnupg/backup.secret.asc"));
+    let mount = Mount::new(&reader, url, &world.scratch.dir("mnt"));
+    assert_eq!(snapshots(&mount), TIMES.map(stamp));
+    for (time, source) in TIMES.into_iter().zip(&states) {
+        let dest = world.scratch.path().join(format!("restored-{time}"));
+        let mut command = duplicity_on_s3(&world, &repo, "restore");
+        exec::run(command.args(["--force", "--time", &time.to_string(), url]).arg(&dest));
+        compare_with_restore(&format!("snapshot {time}"), &mount, time, &dest, source);
+    }
+    mount.unmount();
+}
+
+/// The source tells the modification times of links, which restore does not set.
+fn compare_with_restore(what: &str, mount: &Mount, time: i64, restored: &Path, source: &Path) {
+    let source = Tree::walk(source);
+    let links = source.entries.iter().filter(|(_, e)| e.kind == Kind::Link).map(|(p, e)| (p.clone(), e.mtime));
+    let rules = Rules { link_mtimes: links.collect(), sane: true, ..Rules::default() };
+    let restored = Tree::walk(restored);
+    let shown = Tree::walk(&mount.path().join("snapshots").join(stamp(time)));
+    assert_same(what, &restored, &shown, &rules);
+    assert_same(what, &source, &restored, &Rules::default());
+}

@@ -1,0 +1,49 @@
+//! Where the program finds credentials, each with a mount.
+
+use std::fs;
+
+use super::world::{PASSPHRASE, World};
+use crate::support::exec::Dupfs;
+use crate::support::mount::Mount;
+use crate::support::s3::{KEY_ID, SECRET};
+use crate::support::tree::Tree;
+
+fn section(name: &str, id: &str, secret: &str) -> String {
+    format!("[{name}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
+}
+
+/// The program at a home of its own in which `file` holds `text`.
+fn at_home(world: &World, home: &str, file: &str, text: &str) -> Dupfs {
+    let home = world.scratch.dir(home);
+    let file = home.join(file);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, text).unwrap();
+    let dupfs = Dupfs::new(&home).variable("AWS_EC2_METADATA_DISABLED", "true").passphrase(PASSPHRASE);
+    dupfs.option("--timeout=5").option("--cache-size=0").option(&world.endpoint())
+}
+
+#[test]
+fn a_mount_finds_them_in_profiles_and_in_botos_files() {
+    let world = World::new();
+    world.put_fixture("gpg1-aes128-sym", "bucket/p");
+    let boto = world.scratch.path().join("boto.cfg");
+    fs::write(&boto, section("Credentials", KEY_ID, SECRET)).unwrap();
+    let profiles = section("default", "OTHER", "wrong") + &section("backup", KEY_ID, SECRET);
+    let cases = [
+        ("~/.aws", at_home(&world, "h1", ".aws/credentials", &section("default", KEY_ID, SECRET))),
+        ("AWS_PROFILE", at_home(&world, "h2", ".aws/credentials", &profiles).variable("AWS_PROFILE", "backup")),
+        ("~/.boto", at_home(&world, "h3", ".boto", &section("Credentials", KEY_ID, SECRET))),
+        ("BOTO_CONFIG", at_home(&world, "h4", ".boto", "").variable("BOTO_CONFIG", boto.to_str().unwrap())),
+    ];
+    for (what, dupfs) in cases {
+        world.proxy.clear_log();
+        let mount = Mount::new(&dupfs, "s3://bucket/p", &world.scratch.dir("mnt"));
+        let tree = Tree::walk(&mount.path().join("latest/"));
+        assert_eq!(tree.entries.len(), 3, "{what}");
+        let log = world.proxy.log();
+        assert!(log.len() > 3 && log.iter().all(|r| r.key.as_deref() == Some(KEY_ID)), "{what}: {log:?}");
+        let told = mount.log();
+        assert!(!told.contains(SECRET) && !told.contains(PASSPHRASE), "{what}: a secret is told\n{told}");
+        mount.unmount();
+    }
+}

@@ -1,0 +1,13 @@
+//! Backups on S3, end to end: the program against a real S3 server (`rclone serve s3`, signed requests, over loopback) with a
+//! fault proxy between the two, mounted through the kernel.
+//!
+//! Needs root (devices, owners), duplicity, gpg, /dev/fuse, fusermount3 and rclone; `scripts/test` sees to all of them.
+
+mod cold;
+mod comparison;
+mod credentials;
+mod faults;
+mod refusals;
+mod requests;
+mod urls;
+mod world;

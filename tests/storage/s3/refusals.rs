@@ -1,0 +1,79 @@
+//! What cannot be mounted says why in one line, and with the exit code that scripts go by.
+
+use std::net::TcpListener;
+
+use super::world::{PASSPHRASE, World, signing};
+use crate::support::exec::Dupfs;
+use crate::support::mount::{is_mounted, release};
+use crate::support::proxy::Fault;
+use crate::support::s3::SECRET;
+
+/// Mounts what cannot be mounted: the exit code, and the one line.
+fn refused(world: &World, dupfs: &Dupfs, url: &str) -> (Option<i32>, String) {
+    let mnt = world.scratch.dir("mnt");
+    let (code, told) = dupfs.fails("mount", &[url, mnt.to_str().unwrap()]);
+    let mounted = is_mounted(&mnt);
+    release(&mnt);
+    assert!(!mounted, "{url} is mounted all the same");
+    assert_eq!(told.trim_end().lines().count(), 1, "{url}: one line was promised\n{told}");
+    assert!(!told.contains(SECRET) && !told.contains("wrong-secret"), "{url}: a secret is told\n{told}");
+    (code, told)
+}
+
+#[test]
+fn each_reason_not_to_mount_has_a_line_and_an_exit_code_of_its_own() {
+    let world = World::new();
+    world.put_fixture("gpg1-aes128-sym", "bucket/p");
+    world.disk("bucket/empty");
+    std::fs::write(world.disk("bucket/empty").join("README"), "no duplicity backup here").unwrap();
+    let endpoint = world.endpoint();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = format!("--s3-endpoint-url=http://{nobody}");
+    let tls = format!("--s3-endpoint-url=https://{}", world.server.address);
+    let with = |dupfs: Dupfs, options: &[&str]| options.iter().fold(dupfs, |dupfs, option| dupfs.option(option));
+    let client = || world.client().passphrase(PASSPHRASE);
+    let wrong = signing(world.stranger(), "wrong-secret");
+    let cases = [
+        ("a wrong secret", with(wrong, &[&endpoint]), "s3://bucket/p", 4, "secret access key"),
+        ("no credentials", with(world.stranger(), &[&endpoint]), "s3://bucket/p", 4, "AWS_ACCESS_KEY_ID"),
+        ("no bucket", with(client(), &[&endpoint]), "s3://nobucket/p", 3, "no such bucket"),
+        ("nothing there", with(client(), &[&endpoint]), "s3://bucket/nothing", 3, "no duplicity backup here"),
+        ("no backup there", with(client(), &[&endpoint]), "s3://bucket/empty", 3, "no duplicity backup here"),
+        ("nobody listens", with(client(), &[&nobody]), "s3://bucket/p", 1, "refuses the connection"),
+        ("no TLS", with(client(), &[&tls]), "s3://bucket/p", 1, "no secure connection"),
+        ("no such host", with(client(), &["--s3-endpoint-url=http://nowhere.invalid"]), "s3://bucket/p", 1, "host"),
+    ];
+    let mut lines = std::collections::BTreeSet::new();
+    for (what, dupfs, url, code, text) in &cases {
+        let (got, told) = refused(&world, dupfs, url);
+        assert_eq!(got, Some(*code), "{what}: {told}");
+        assert!(told.contains(text), "{what}: {told}");
+        lines.insert(told);
+    }
+    assert_eq!(lines.len(), cases.len(), "two reasons have the same line: {lines:#?}");
+}
+
+#[test]
+fn what_the_service_answers_while_mounting_is_told() {
+    let world = World::new();
+    world.put_fixture("gpg1-aes128-sym", "bucket/p");
+    let dupfs = world.reader().passphrase(PASSPHRASE);
+    for (status, answer, code, text) in [
+        (403, "AccessDenied", 4, "s3:ListBucket"),
+        (403, "InvalidAccessKeyId", 4, "access key's id"),
+        (403, "RequestTimeTooSkewed", 4, "clock"),
+        (400, "ExpiredToken", 4, "expired"),
+        (301, "PermanentRedirect", 4, "--s3-region-name"),
+        (503, "SlowDown", 1, "503 SlowDown"),
+    ] {
+        world.proxy.set_plan(move |_| Some(Fault::Status(status, answer)));
+        let (got, told) = refused(&world, &dupfs, "s3://bucket/p");
+        assert_eq!(got, Some(code), "{answer}: {told}");
+        assert!(told.contains(text), "{answer}: {told}");
+    }
+    world.proxy.set_plan(|_| Some(Fault::Stall(0)));
+    let start = std::time::Instant::now();
+    let (got, told) = refused(&world, &dupfs, "s3://bucket/p");
+    assert!(got == Some(1) && told.contains("check the network"), "{got:?} {told}");
+    assert!(start.elapsed().as_secs() < 15, "a service that is silent was waited for {:?}", start.elapsed());
+}

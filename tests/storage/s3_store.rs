@@ -1,0 +1,398 @@
+//! The S3 store against a real server, with and without a fault proxy between the two.
+
+use std::fs;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::support::proxy::{Fault, Proxy, Request, mix, seeded};
+use crate::support::s3::S3Server;
+use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_read::storage::{
+    Location, ObjectInfo, ObjectStore, S3Credentials, S3UrlStyle, StorageError, StoreOptions, UrlOptions, open,
+    parse_url_with,
+};
+
+const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
+const MIB: usize = 1 << 20;
+
+/// Bytes that differ at every offset, so that a misplaced part is seen.
+fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    (0..len.div_ceil(8) as u64).flat_map(|i| mix(seed ^ (i << 8)).to_le_bytes()).take(len).collect()
+}
+
+/// A server behind a proxy.
+struct World {
+    server: S3Server,
+    proxy: Proxy,
+}
+
+impl World {
+    fn new() -> Self {
+        let server = S3Server::start();
+        let proxy = Proxy::start(&server.address);
+        Self { server, proxy }
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.server.bucket().join(name), bytes).unwrap();
+    }
+
+    fn open_with(&self, change: impl FnOnce(&mut StoreOptions)) -> Result<Arc<dyn ObjectStore>, StorageError> {
+        let mut options = self.server.options();
+        change(&mut options);
+        open(&self.server.location(&self.proxy.address, "bucket"), &options)
+    }
+
+    fn open(&self) -> Arc<dyn ObjectStore> {
+        self.open_with(|_| {}).unwrap()
+    }
+
+    fn impatient(&self, patience: Duration) -> Arc<dyn ObjectStore> {
+        self.open_with(|o| o.patience = patience).unwrap()
+    }
+
+    fn fail_to_open(&self, change: impl FnOnce(&mut StoreOptions)) -> StorageError {
+        let error = self.open_with(change).expect_err("it cannot be opened");
+        assert!(!error.to_string().contains('\n'), "{error}");
+        error
+    }
+}
+
+fn find(store: &dyn ObjectStore, name: &str) -> ObjectInfo {
+    store.list().unwrap().into_iter().find(|o| &*o.name == name).unwrap()
+}
+
+fn read(store: &dyn ObjectStore, object: &ObjectInfo, range: ByteRange) -> Result<Vec<u8>, StorageError> {
+    let mut out = Vec::new();
+    store.open(object, range)?.read_to_end(&mut out).map_err(|e| StorageError::recover(&object.name, &e))?;
+    Ok(out)
+}
+
+/// The error of a read; a result without one is not printed.
+fn fail(store: &dyn ObjectStore, object: &ObjectInfo) -> StorageError {
+    match read(store, object, ALL) {
+        Ok(bytes) => panic!("{} bytes were read", bytes.len()),
+        Err(e) => e,
+    }
+}
+
+fn is_fetch(request: &Request) -> bool {
+    !request.target.contains("list-type")
+}
+
+/// `fault` for the first fetch of each part, counted by `of` requests.
+fn first_fetches(of: u64, fault: Fault) -> impl Fn(&Request) -> Option<Fault> + Send {
+    let left = std::sync::atomic::AtomicU64::new(of);
+    move |request| {
+        let counts = |n: u64| n.checked_sub(1);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        (is_fetch(request) && left.fetch_update(order, order, counts).is_ok()).then(|| fault.clone())
+    }
+}
+
+#[test]
+fn a_volume_comes_in_parts_and_only_what_was_asked_for_is_fetched() {
+    let world = World::new();
+    let all = bytes(1, 20 * MIB + 12345);
+    world.put("vol", &all);
+    world.put("other", b"x");
+    let store = world.open();
+    let object = find(&*store, "vol");
+    world.proxy.clear_log();
+    let before = store.traffic();
+    assert!(read(&*store, &object, ALL).unwrap() == all);
+    let ranges: Vec<_> = world.proxy.log().iter().map(|r| r.range.unwrap().1 - r.range.unwrap().0 + 1).collect();
+    assert_eq!((ranges.len(), ranges.iter().sum::<u64>()), (3, all.len() as u64));
+    let after = store.traffic();
+    assert_eq!(after.get_requests - before.get_requests, 3);
+    assert_eq!(after.bytes - before.bytes, all.len() as u64);
+    assert_eq!((after.list_requests, after.retries), (before.list_requests, 0));
+    world.proxy.clear_log();
+    assert_eq!(read(&*store, &object, ByteRange::at(9 * MIB as u64, 100)).unwrap(), all[9 * MIB..][..100]);
+    let log = world.proxy.log();
+    assert_eq!((log.len(), log[0].range), (1, Some((9 * MIB as u64, 9 * MIB as u64 + 99))));
+    assert!(log[0].key.is_some() && log[0].target.starts_with("/bucket/vol"));
+}
+
+#[test]
+fn every_kind_of_fault_is_survived_and_streams_resume_where_they_broke() {
+    let world = World::new();
+    let all = bytes(2, 9 * MIB);
+    world.put("vol", &all);
+    let store = world.open();
+    let object = find(&*store, "vol");
+    for fault in [
+        Fault::Reset(0),
+        Fault::Reset(3_000_000),
+        Fault::Close(0),
+        Fault::Close(5_000_000),
+        Fault::CutBody(1000),
+        Fault::Status(500, "InternalError"),
+        Fault::Status(503, "SlowDown"),
+        Fault::Status(429, ""),
+        Fault::ShiftRange(1),
+        Fault::IgnoreRange,
+        Fault::Head("Content-Range: bytes ", "Content-Range: octets "),
+    ] {
+        let faults = world.proxy.faults();
+        world.proxy.clear_log();
+        world.proxy.set_plan(first_fetches(3, fault.clone()));
+        assert!(read(&*store, &object, ALL).unwrap() == all, "{fault:?}");
+        assert_eq!(world.proxy.faults() - faults, 3, "{fault:?}");
+        if let Fault::Close(at @ 1..) = fault {
+            let resumed = world.proxy.log().iter().filter(|r| r.range.is_some_and(|(first, _)| first == at)).count();
+            assert_eq!(resumed, 1, "the rest is fetched, not all of it again");
+        }
+    }
+    // Resets before an answer are repeated by the HTTP client itself.
+    assert!(store.traffic().retries >= 20, "{:?}", store.traffic());
+}
+
+#[test]
+fn seeded_storms_give_the_right_bytes_or_an_error() {
+    let world = World::new();
+    let all = bytes(3, 10 * MIB);
+    world.put("vol", &all);
+    let store = world.impatient(Duration::from_secs(3));
+    let object = find(&*store, "vol");
+    let mut right = 0;
+    for seed in 0..12 {
+        world.proxy.set_plan(seeded(seed, if seed % 3 == 2 { 90 } else { 40 }));
+        let start = Instant::now();
+        match read(&*store, &object, ALL) {
+            Ok(got) => {
+                assert!(got == all, "wrong bytes with seed {seed}");
+                right += 1;
+            }
+            Err(e) => assert!(matches!(e.kind, ErrorKind::Io | ErrorKind::Timeout), "seed {seed}: {e}"),
+        }
+        assert!(start.elapsed() < Duration::from_secs(40), "seed {seed}");
+    }
+    assert!(right >= 6, "only {right} of 12 came through");
+    world.proxy.set_plan(|_| None);
+    assert!(read(&*store, &object, ALL).unwrap() == all, "recovers at once");
+    drop(store);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while world.proxy.open_connections() > 0 {
+        assert!(Instant::now() < deadline, "connections are left open");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_dead_network_is_a_timeout_and_the_store_lives_on() {
+    let world = World::new();
+    let all = bytes(4, 3 * MIB);
+    world.put("vol", &all);
+    let store = world.impatient(Duration::from_secs(2));
+    let object = find(&*store, "vol");
+    for fault in [Fault::Stall(0), Fault::Stall(100), Fault::Reset(0)] {
+        world.proxy.set_plan(move |_| Some(fault.clone()));
+        for error in [fail(&*store, &object), store.list().unwrap_err()] {
+            assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+            assert!(error.to_string().contains("check the network"), "{error}");
+        }
+        world.proxy.set_plan(|_| None);
+        let start = Instant::now();
+        assert!(read(&*store, &object, ALL).unwrap() == all);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+    world.proxy.set_plan(|_| Some(Fault::Status(503, "SlowDown")));
+    let start = Instant::now();
+    let error = fail(&*store, &object);
+    assert_eq!(error.kind, ErrorKind::Io);
+    assert!(error.to_string().contains("503 SlowDown"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_replaced_object_is_noticed_between_the_parts() {
+    let world = World::new();
+    world.put("vol", &bytes(5, 40 * MIB));
+    let store = world.open_with(|o| (o.connections, o.read_ahead_bytes) = (1, 0)).unwrap();
+    let object = find(&*store, "vol");
+    let mut stream = store.open(&object, ALL).unwrap();
+    stream.read_exact(&mut vec![0; MIB]).unwrap();
+    world.put("new", &bytes(6, 40 * MIB));
+    fs::rename(world.server.bucket().join("new"), world.server.bucket().join("vol")).unwrap();
+    let error = StorageError::recover("?", &stream.read_to_end(&mut Vec::new()).unwrap_err());
+    assert!(error.to_string().contains("changed since it was listed"), "{error}");
+    assert!(stream.read(&mut [0; 10]).is_err(), "an error is no end");
+}
+
+#[test]
+fn memory_ahead_of_readers_is_bounded_and_idle_readers_hold_up_nobody() {
+    let world = World::new();
+    world.put("vol", &bytes(7, 40 * MIB));
+    let store = world.open_with(|o| (o.connections, o.read_ahead_bytes) = (2, 16 * MIB)).unwrap();
+    let object = find(&*store, "vol");
+    let before = store.traffic().bytes;
+    let idle: Vec<_> = (0..4).map(|_| store.open(&object, ALL).unwrap()).collect();
+    assert_eq!(read(&*store, &object, ALL).unwrap().len(), 40 * MIB);
+    std::thread::sleep(Duration::from_millis(500));
+    // Four idle streams: a part each, and two parts of read-ahead among them.
+    let fetched = store.traffic().bytes - before;
+    assert!(fetched <= (40 + 4 * 8 + 16) * MIB as u64, "{fetched}");
+    drop(idle);
+    assert_eq!(read(&*store, &object, ByteRange::at(5, 10)).unwrap().len(), 10);
+}
+
+#[test]
+fn listings_of_many_pages_are_whole_and_foreign_directories_are_not_walked() {
+    let world = World::new();
+    fs::create_dir_all(world.server.bucket().join("foreign/deep")).unwrap();
+    for i in 0..2500 {
+        world.put(&format!("duplicity-full.20240101T000000Z.vol{i}.difftar.gpg"), b"x");
+        world.put(&format!("foreign/{i}"), b"");
+    }
+    world.put("foreign/deep/a-duplicity", b"y");
+    let store = world.open();
+    world.proxy.clear_log();
+    assert_eq!(store.list().unwrap().len(), 2500);
+    assert_eq!(world.proxy.log().len(), 3);
+    let prefixed = world.open_with(|o| o.file_prefixes = vec!["foreign/deep/a-".into()]).unwrap();
+    assert_eq!(read(&*prefixed, &find(&*prefixed, "foreign/deep/a-duplicity"), ALL).unwrap(), b"y");
+    assert_eq!(prefixed.list().unwrap().len(), 2501);
+    // A page that fails is repeated; one that cannot be had is an error, never a shorter list.
+    world.proxy.set_plan(|r| r.target.contains("continuation").then_some(Fault::Status(500, "InternalError")));
+    let store = world.open_with(|o| o.patience = Duration::from_secs(2)).unwrap();
+    assert_eq!(store.list().unwrap_err().kind, ErrorKind::Io);
+}
+
+#[test]
+fn what_is_wrong_is_said_when_the_store_is_opened() {
+    let world = World::new();
+    let error = world.fail_to_open(|o| o.s3_credentials = crate::support::s3::credentials("wrong"));
+    assert_eq!(error.kind, ErrorKind::Denied, "{error}");
+    let error = world.fail_to_open(|o| o.s3_credentials = S3Credentials::Anonymous);
+    assert_eq!(error.kind, ErrorKind::Denied, "{error}");
+    let no_bucket = world.server.location(&world.proxy.address, "nobucket/x");
+    let error = open(&no_bucket, &world.server.options()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    assert!(error.to_string().contains("no such bucket"), "{error}");
+    for (status, code, kind, text) in [
+        (403, "AccessDenied", ErrorKind::Denied, "s3:ListBucket"),
+        (403, "InvalidAccessKeyId", ErrorKind::Denied, "access key"),
+        (403, "SignatureDoesNotMatch", ErrorKind::Denied, "secret access key"),
+        (403, "RequestTimeTooSkewed", ErrorKind::Denied, "clock"),
+        (400, "ExpiredToken", ErrorKind::Denied, "expired"),
+        (301, "PermanentRedirect", ErrorKind::Denied, "--s3-region-name"),
+        (400, "InvalidBucketName", ErrorKind::Invalid, "name of a bucket"),
+        (404, "Odd", ErrorKind::NotFound, "endpoint"),
+        (501, "NotImplemented", ErrorKind::Io, "NotImplemented"),
+    ] {
+        world.proxy.set_plan(move |_| Some(Fault::Status(status, code)));
+        let error = world.fail_to_open(|_| {});
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    world.proxy.set_plan(|_| None);
+    // TLS to a server that speaks none, a port where nobody listens, a host that is not there.
+    let direct = world.server.address.clone();
+    let error = world.fail_to_open(|o| o.s3_endpoint_url = Some(format!("https://{direct}")));
+    assert!(error.to_string().contains("--s3-unencrypted-connection"), "{error}");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let start = Instant::now();
+    let error = world.fail_to_open(|o| o.s3_endpoint_url = Some(format!("http://{nobody}")));
+    assert!(error.to_string().contains("refuses the connection"), "{error}");
+    let error = world.fail_to_open(|o| o.s3_endpoint_url = Some("http://no-such-host.invalid".into()));
+    assert!(error.to_string().contains("host is not found"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(15));
+    let error = world.fail_to_open(|o| o.s3_endpoint_url = Some("gopher://x".into()));
+    assert_eq!(error.kind, ErrorKind::Invalid);
+}
+
+#[test]
+fn the_region_is_found_by_itself() {
+    let world = World::new();
+    world.put("o", b"x");
+    for fault in [
+        Fault::StatusWith(400, "AuthorizationHeaderMalformed", "X-A: b", "<Region>eu-south-9</Region>"),
+        Fault::StatusWith(301, "PermanentRedirect", "x-amz-bucket-region: eu-south-9", ""),
+    ] {
+        world.proxy.clear_log();
+        world.proxy.set_plan(move |r| (r.number == 0).then(|| fault.clone()));
+        assert_eq!(world.open().list().unwrap().len(), 1);
+        assert_eq!(world.proxy.log().len(), 3);
+    }
+}
+
+#[test]
+fn cold_objects_are_known_from_the_listing_and_reading_one_is_its_own_error() {
+    let world = World::new();
+    world.put("vol", b"x");
+    world.proxy.set_plan(|request| {
+        Some(if is_fetch(request) {
+            Fault::Status(403, "InvalidObjectState")
+        } else {
+            Fault::Body("<StorageClass>STANDARD<", "<StorageClass>DEEP_ARCHIVE<")
+        })
+    });
+    let store = world.open();
+    let object = find(&*store, "vol");
+    assert_eq!(object.archived.as_deref(), Some("DEEP_ARCHIVE"));
+    let error = fail(&*store, &object);
+    assert_eq!(error.kind, ErrorKind::Archived);
+    assert!(error.to_string().contains("DEEP_ARCHIVE") && error.to_string().contains("restore-object"), "{error}");
+    // Restored since it was listed: it can be read.
+    world.proxy.set_plan(|_| None);
+    assert_eq!(read(&*store, &object, ALL).unwrap(), b"x");
+}
+
+#[test]
+fn an_expired_token_is_renewed_and_a_denied_read_is_denied() {
+    let world = World::new();
+    world.put("vol", &bytes(8, 20 * MIB));
+    let store = world.open();
+    let object = find(&*store, "vol");
+    world.proxy.set_plan(first_fetches(1, Fault::Status(400, "ExpiredToken")));
+    assert!(read(&*store, &object, ALL).unwrap() == bytes(8, 20 * MIB));
+    world.proxy.set_plan(|_| Some(Fault::Status(400, "ExpiredToken")));
+    assert_eq!(fail(&*store, &object).kind, ErrorKind::Denied);
+    world.proxy.set_plan(|_| Some(Fault::Status(403, "AccessDenied")));
+    let error = fail(&*store, &object);
+    assert_eq!((error.kind, error.to_string().contains("s3:GetObject")), (ErrorKind::Denied, true), "{error}");
+}
+
+#[test]
+fn both_readings_of_a_url_are_tried() {
+    let world = World::new();
+    fs::create_dir_all(world.server.root.path().join("dotted.bucket/Sub")).unwrap();
+    fs::write(world.server.root.path().join("dotted.bucket/Sub/o"), "x").unwrap();
+    let options =
+        StoreOptions { s3_endpoint_url: Some(format!("http://{}", world.proxy.address)), ..world.server.options() };
+    let location = |url: &str, style| parse_url_with(url, &UrlOptions { style, endpoint_url: None }).unwrap();
+    // With the endpoint known to the store only, the first reading has no such bucket, the second has one.
+    let host_first = location("boto+s3://dotted.bucket/Sub", S3UrlStyle::Auto);
+    assert_eq!(open(&host_first, &options).unwrap().list().unwrap().len(), 1);
+    let bucket_first = location("s3://host.name/dotted.bucket/Sub", S3UrlStyle::Auto);
+    assert_eq!(open(&bucket_first, &options).unwrap().list().unwrap().len(), 1);
+    let neither = location("s3://host.name/nothing", S3UrlStyle::Auto);
+    let error = open(&neither, &options).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    assert!(error.to_string().contains("read as s3://host.name/nothing"), "{error}");
+    let forced = location("s3://host.name/dotted.bucket/Sub", S3UrlStyle::New);
+    assert_eq!(open(&forced, &options).unwrap_err().kind, ErrorKind::NotFound);
+    let Location::S3(_) = forced else { panic!() };
+}
+
+#[test]
+fn a_link_with_latency_is_kept_busy() {
+    // Without hashes, which the server would make of the whole object for every range.
+    let server = S3Server::start_with(&["--etag-hash", ""], "http");
+    let world = World { proxy: Proxy::start(&server.address), server };
+    let all = bytes(9, 64 * MIB);
+    world.put("vol", &all);
+    let store = world.open();
+    let object = find(&*store, "vol");
+    assert!(object.version.starts_with("modified "));
+    let speed = 25e6;
+    world.proxy.set_link(Duration::from_millis(200), Some(speed));
+    let start = Instant::now();
+    assert!(read(&*store, &object, ALL).unwrap() == all);
+    let busy = all.len() as f64 / speed / start.elapsed().as_secs_f64();
+    println!("{:.0} % of a link of 25 MB/s at 200 ms", busy * 100.0);
+    // One part after the other would keep 60 % of it busy.
+    assert!(busy > 0.7, "only {busy:.2} of the link");
+}
