@@ -176,7 +176,7 @@ pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions)
     let mut limits = limits(options.memory, options.spill, options.patience);
     // What was learnt of copies that nothing vouches for is kept apart.
     let copies = options.archive_dir.as_ref().map(|dir| dir.as_os_str().as_encoded_bytes().to_vec());
-    let demands = [options.decode.demands(), copies.unwrap_or_default()].concat();
+    let demands = [options.decode.identity_bytes(), copies.unwrap_or_default()].concat();
     limits.index = options.index.map(|base| IndexPlace { base, demands });
     let archive_dir = options.archive_dir.as_deref();
     let repository = open_repository(store, &options.prefixes, options.keys, options.decode, limits, archive_dir)?;

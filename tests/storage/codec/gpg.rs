@@ -104,7 +104,7 @@ fn every_kind_of_key_and_each_of_several_recipients_opens_it() {
     let args: Vec<&str> = hidden.iter().flat_map(|file| ["--hidden-recipient-file", file.as_str()]).collect();
     let stored = home.gpg(&[&args[..], &["-e"]].concat(), &plain);
     let decoder = decoder(&["elgamal.secret.asc", "nistp384.secret.asc"], &[]);
-    assert!(decode(&decoder, "x.gpg", &stored).unwrap() == plain, "hidden among several, several keys at hand");
+    assert!(decode(&decoder, "x.gpg", &stored).unwrap() == plain, "hidden among several, with several keys");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn what_cannot_be_opened_says_which_key_or_passphrase_is_missing() {
     assert_eq!(error.kind(), ErrorKind::KeyMissing);
     assert_eq!(
         error.to_string(),
-        "vol1.gpg: encrypted to keys 0xB54B6D31383DE26B, 0xFE53DB66EF484C5F, none of which is at hand; \
+        "vol1.gpg: encrypted to keys 0xB54B6D31383DE26B, 0xFE53DB66EF484C5F, none of which is available; \
          give the exported secret key with --secret-key"
     );
     let to_locked = encrypt(&home, &[], &["cv25519"], &plain);
@@ -266,8 +266,8 @@ fn what_cannot_be_opened_says_which_key_or_passphrase_is_missing() {
     assert!(error.to_string().contains("the secret key 0xC38334C677230DC2 has another passphrase"), "{error}");
     let symmetric = home.symmetric(PASSPHRASE, &FAST, &plain);
     for (passphrases, words) in [
-        (&[][..], "no passphrase is at hand"),
-        (&["x"], "the passphrase at hand is wrong"),
+        (&[][..], "no passphrase was given"),
+        (&["x"], "the passphrase that was given is wrong"),
         (&["x", "y"], "none of the 2 passphrases"),
     ] {
         let error = decode(&decoder(&["rsa.secret.asc"], passphrases), "vol1.gpg", &symmetric).unwrap_err();

@@ -140,7 +140,7 @@ impl Read for Trickle<'_> {
 pub fn decode_partly(decoder: &Decoder, object: &str, bytes: &[u8], step: usize) -> (Vec<u8>, Result<(), CodecError>) {
     let (out, outcome) = decode_by_one(decoder, object, bytes, step);
     let mut by_two = Vec::new();
-    let opened = decoder.open_on_two(object, Box::new(std::io::Cursor::new(bytes.to_vec())));
+    let opened = decoder.open_threaded(object, Box::new(std::io::Cursor::new(bytes.to_vec())));
     let end = opened.map_err(CodecError::into_io).and_then(|mut plain| plain.read_to_end(&mut by_two));
     assert!(out == by_two, "{object}: two threads give other bytes than one");
     assert_eq!(outcome.is_ok(), end.is_ok(), "{object}: {outcome:?} by one thread, {end:?} by two");

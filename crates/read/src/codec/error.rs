@@ -1,4 +1,4 @@
-//! Why stored bytes could not be turned into plaintext.
+//! The failures of decoding.
 
 use std::borrow::Cow;
 use std::io;
@@ -8,55 +8,55 @@ use std::sync::Arc;
 use crate::storage::StorageError;
 use dupfs_base::{ErrorKind, HasKind};
 
-/// A failure to decode an object or to load a key: one line that says what, on which object, why, and what to do.
+/// A failure to decode an object or to load a key. Its text is one line with the object, the cause and the remedy.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CodecError {
-    /// The stored bytes could not be read; `reason` already names the object if the store does.
+    /// The stored bytes could not be read.
     #[error("{object}: cannot be read: {reason}")]
     Read {
         /// The object's name.
         object: Arc<str>,
-        /// The kind of the failure beneath.
+        /// The kind of the underlying failure.
         kind: ErrorKind,
-        /// The failure beneath, one line.
+        /// The underlying failure, one line.
         reason: Arc<str>,
     },
-    /// The bytes are not what was written.
+    /// The bytes are not those that were written.
     #[error("{object}: damaged: {what} (found {read} bytes into it); use another copy of this object if there is one")]
     Damaged {
         /// The object's name.
         object: Arc<str>,
-        /// Stored bytes that had been read when it was found; read-ahead (64 KiB) included.
+        /// Stored bytes that had been read when it was found, buffers (64 KiB) included.
         read: u64,
-        /// What is wrong.
+        /// The damage.
         what: Cow<'static, str>,
     },
-    /// The object is encrypted without an integrity code and that was not allowed. Not [`ErrorKind::Corrupt`]: nothing
-    /// says that it is damaged, it is a form that is refused until the user accepts it.
+    /// The object is encrypted without an integrity code, which is refused unless the user accepts it. This is not
+    /// [`ErrorKind::Corrupt`], because nothing indicates damage.
     #[error(
-        "{object}: encrypted without an integrity code (MDC), so damage or manipulation cannot be noticed; \
-         to read it all the same, give --allow-unauthenticated"
+        "{object}: encrypted without an integrity code (MDC), so damage and manipulation cannot be detected; \
+         to read it nevertheless, give --allow-unauthenticated"
     )]
     Unauthenticated {
         /// The object's name.
         object: Arc<str>,
     },
-    /// A form of data that is refused by name.
+    /// The data have a form that is not supported.
     #[error("{object}: {what} is not supported{remedy}")]
     Unsupported {
         /// The object's name.
         object: Arc<str>,
         /// The form.
         what: Cow<'static, str>,
-        /// `; ` and what to do, or nothing.
+        /// `; ` and the remedy, or nothing.
         remedy: &'static str,
     },
-    /// No key or passphrase at hand opens the object.
+    /// No available key or passphrase opens the object.
     #[error("{object}: {reason}")]
     NoKey {
         /// The object's name.
         object: Arc<str>,
-        /// What it is encrypted to, what was tried, and what to give.
+        /// The recipients of the object, the keys that were tried, and the remedy.
         reason: Arc<str>,
     },
     /// The user's gpg did not answer in time.
@@ -72,7 +72,7 @@ pub enum CodecError {
     NotSigned {
         /// The object's name.
         object: Arc<str>,
-        /// What was found instead.
+        /// The finding.
         what: Cow<'static, str>,
         /// The required key, as the user named it.
         key: Arc<str>,
@@ -82,9 +82,9 @@ pub enum CodecError {
     KeyFile {
         /// The file.
         path: PathBuf,
-        /// What it means.
+        /// The kind of the failure.
         kind: ErrorKind,
-        /// Why, and what to do.
+        /// The cause and the remedy.
         reason: Arc<str>,
     },
 }
@@ -95,7 +95,7 @@ impl CodecError {
         io::Error::other(self)
     }
 
-    /// The codec's failure inside `error`, or one that says that `object` could not be read.
+    /// Returns the failure of the codec inside `error`, or else one that `object` could not be read.
     pub fn from_io(object: &Arc<str>, error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
             Some(own) => own.clone(),
@@ -116,8 +116,8 @@ impl HasKind for CodecError {
     }
 }
 
-/// The kind of a failure inside an [`io::Error`] of a reader that [`super::Decoder::open`] gave, or of a store's
-/// reader: [`CodecError`]'s, [`StorageError`]'s, else [`ErrorKind::Io`].
+/// Returns the kind of an [`io::Error`] of a reader of [`super::Decoder::open`] or of a store: that of the [`CodecError`]
+/// or [`StorageError`] inside it, else [`ErrorKind::Io`].
 pub fn error_kind(error: &io::Error) -> ErrorKind {
     let Some(inner) = error.get_ref() else { return ErrorKind::Io };
     if let Some(own) = inner.downcast_ref::<CodecError>() {

@@ -1,12 +1,12 @@
-//! Against an encoder of our own where gpg writes nothing small enough, and against the library's decryptor.
+//! Tests against an encoder where gpg writes nothing small enough, and against the library's decryptor.
 
-use std::io::{Cursor, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 
 use cfb_mode::cipher::KeyInit;
 use cfb_mode::cipher::consts::{U15, U16};
 use ocb3::Ocb3;
 use ocb3::aead::AeadInPlace;
-use sequoia_openpgp::crypto::{Password, SessionKey};
+use sequoia_openpgp::crypto::{Password, SessionKey as LibrarySessionKey};
 use sequoia_openpgp::packet::{PKESK, SKESK};
 use sequoia_openpgp::parse::Parse;
 use sequoia_openpgp::parse::stream::{DecryptionHelper, DecryptorBuilder, MessageStructure, VerificationHelper};
@@ -15,6 +15,11 @@ use sequoia_openpgp::serialize::stream::{Compressor, Encryptor, LiteralWriter, M
 use sequoia_openpgp::types::{CompressionAlgorithm, SymmetricAlgorithm};
 use sequoia_openpgp::{Cert, KeyHandle};
 
+use super::message_reader::MessageReader;
+use super::object_context::ObjectContext;
+use super::openpgp_cipher::OpenPgpCipher;
+use super::packet_header::tag;
+use super::string_to_key::StringToKey;
 use super::*;
 
 const PASSPHRASE: &str = "a passphrase";
@@ -33,9 +38,9 @@ fn decode(decoder: &Decoder, object: &str, bytes: &[u8]) -> io::Result<Vec<u8>> 
         (out, end.map(drop))
     };
     let (out, end) = drain(decoder.open(object, input()));
-    let (by_two, end_by_two) = drain(decoder.open_on_two(object, input()));
-    assert_eq!(out, by_two, "{object}: two threads give other bytes than one");
-    assert_eq!(end.is_ok(), end_by_two.is_ok(), "{object}: {end:?} by one thread, {end_by_two:?} by two");
+    let (threaded, threaded_end) = drain(decoder.open_threaded(object, input()));
+    assert_eq!(out, threaded, "{object}: two threads give other bytes than one");
+    assert_eq!(end.is_ok(), threaded_end.is_ok(), "{object}: {end:?} by one thread, {threaded_end:?} by two");
     end.map(|()| out)
 }
 
@@ -51,8 +56,6 @@ fn literal(plain: &[u8]) -> Vec<u8> {
     packet(tag::LITERAL, &[b"b\0\0\0\0\0", plain].concat())
 }
 
-use frame::tag;
-
 const OCB_SESSION: [u8; 32] = [7; 32];
 const OCB_IV: [u8; 15] = [9; 15];
 
@@ -64,7 +67,7 @@ fn seal(key: &[u8], nonce: &[u8; 15], associated: &[u8], bytes: &mut [u8]) -> Ve
 /// A message as gpg 2.4 writes it with --force-ocb, with few rounds and chunks of 64 bytes.
 fn ocb_message(plain: &[u8]) -> Vec<u8> {
     let s2k = b"\x03\x08saltsalt\x00";
-    let kek = s2k::StringToKey::parse(s2k).unwrap().0.derive(PASSPHRASE.as_bytes(), 32).unwrap();
+    let kek = StringToKey::parse(s2k).unwrap().0.derive(PASSPHRASE.as_bytes(), 32).unwrap();
     let mut esk = OCB_SESSION.to_vec();
     let tag = seal(&kek, &OCB_IV, &[0xc3, 5, 9, 2], &mut esk);
     let skesk = packet(tag::SKESK, &[&[5, 9, 2][..], s2k, &OCB_IV, &esk, &tag].concat());
@@ -100,7 +103,8 @@ fn ocb_messages_to_a_key_open_with_the_exported_key_and_through_gpg() {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/keys/rsa.secret.asc");
     let cert = Cert::from_file(&file).unwrap();
     let key = cert.keys().subkeys().next().unwrap().key().clone().parts_into_public().role_into_unspecified();
-    let esk = PKESK3::for_recipient(SymmetricAlgorithm::AES256, &SessionKey::from(&OCB_SESSION[..]), &key).unwrap();
+    let esk =
+        PKESK3::for_recipient(SymmetricAlgorithm::AES256, &LibrarySessionKey::from(&OCB_SESSION[..]), &key).unwrap();
     let esk = sequoia_openpgp::Packet::from(PKESK::V3(esk)).to_vec().unwrap();
     let plain = payload(100_000);
     let stored = [esk, ocb_packet(&literal(&plain))].concat();
@@ -179,7 +183,7 @@ fn by_library(stored: &[u8]) -> anyhow::Result<Vec<u8>> {
             _: &[PKESK],
             skesks: &[SKESK],
             _: Option<SymmetricAlgorithm>,
-            decrypt: &mut dyn FnMut(Option<SymmetricAlgorithm>, &SessionKey) -> bool,
+            decrypt: &mut dyn FnMut(Option<SymmetricAlgorithm>, &LibrarySessionKey) -> bool,
         ) -> anyhow::Result<Option<Cert>> {
             for skesk in skesks {
                 if let Ok((algorithm, key)) = skesk.decrypt(&Password::from(PASSPHRASE))
@@ -240,7 +244,7 @@ fn own_path_and_library_agree_on_the_bytes_and_both_reject_damage() {
 fn a_wrong_passphrase_that_passes_the_two_byte_check_does_not_hide_the_right_one() {
     let plain = b"\xcb\x07b\x00\x00\x00\x00\x00x".to_vec();
     let s2k_bytes = b"\x03\x02saltsalt\x00";
-    let s2k = s2k::StringToKey::parse(s2k_bytes).unwrap().0;
+    let s2k = StringToKey::parse(s2k_bytes).unwrap().0;
     // The ciphertext under the right passphrase, by our own decryption run over zeros to get CFB's key stream.
     let key = s2k.derive(PASSPHRASE.as_bytes(), 32).unwrap();
     let encrypt = |plain: &[u8]| {
@@ -258,7 +262,7 @@ fn a_wrong_passphrase_that_passes_the_two_byte_check_does_not_hide_the_right_one
     let quick_check = |passphrase: &str| {
         let key = s2k.derive(passphrase.as_bytes(), 32).unwrap();
         let mut bytes = sample.to_vec();
-        cipher::Cipher::Aes256.cfb(&key, &[0; 16]).unwrap().decrypt(&mut bytes);
+        OpenPgpCipher::Aes256.cfb(&key, &[0; 16]).unwrap().decrypt(&mut bytes);
         bytes[14..16] == bytes[16..18]
     };
     let false_friend = (0..).map(|n| format!("wrong {n}")).find(|p| quick_check(p)).unwrap();
@@ -269,10 +273,10 @@ fn a_wrong_passphrase_that_passes_the_two_byte_check_does_not_hide_the_right_one
 
 #[test]
 fn nested_compression_and_strange_packets_end_in_an_error() {
-    let ctx = Ctx::new("x");
+    let ctx = ObjectContext::new("x");
     let read = |bytes: Vec<u8>| {
         let mut out = Vec::new();
-        Message::new(&ctx, Box::new(Cursor::new(bytes)), None).read_to_end(&mut out).map(|_| out)
+        MessageReader::new(&ctx, Box::new(Cursor::new(bytes)), None).read_to_end(&mut out).map(|_| out)
     };
     let nest = |depth: usize| {
         (0..depth).fold(literal(b"hello"), |inner, _| packet(tag::COMPRESSED, &[&[0][..], &inner].concat()))

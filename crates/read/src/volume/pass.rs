@@ -123,7 +123,7 @@ pub(super) fn stream_object(
     };
     let (back, returned) = channel();
     let lent = Box::new(Lent { reader: Some(HashingReader { input, hasher }), back });
-    let opened = if on_two { decoder.open_on_two(name, lent) } else { decoder.open(name, lent) };
+    let opened = if on_two { decoder.open_threaded(name, lent) } else { decoder.open(name, lent) };
     let decoded = opened.map_err(|e| VolumeError::from_codec(name, &e)).and_then(|mut plain| {
         consume(&mut *plain)?;
         // The decoder vouches for what was consumed only at the end of the stream.

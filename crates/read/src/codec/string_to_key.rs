@@ -5,63 +5,63 @@ use sequoia_openpgp::types::HashAlgorithm;
 use sha1::{Digest, Sha1};
 use zeroize::Zeroizing;
 
-/// How a passphrase is turned into a key.
+/// A specifier of the way from a passphrase to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StringToKey {
     hash: u8,
-    mode: Mode,
+    mode: StringToKeyMode,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Mode {
+enum StringToKeyMode {
     Simple,
     Salted([u8; 8]),
-    /// Salt, and bytes to hash (at most 65,011,712).
+    /// Salt, and number of bytes to hash (at most 65,011,712).
     Iterated([u8; 8], u32),
 }
 
 const SHA1: u8 = 2;
 
 impl StringToKey {
-    /// Parses the specifier at the start of `bytes`: it and its length; `None` if it is cut short or of a kind that gpg
-    /// never writes.
+    /// Parses the specifier at the start of `bytes`. Returns it and its length, or `None` if it is cut short or of a type
+    /// that gpg never writes.
     pub(super) fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let (&[kind, hash], rest) = bytes.split_first_chunk::<2>()?;
         let salt = rest.first_chunk::<8>().copied();
         let (mode, used) = match kind {
-            0 => (Mode::Simple, 2),
-            1 => (Mode::Salted(salt?), 10),
+            0 => (StringToKeyMode::Simple, 2),
+            1 => (StringToKeyMode::Salted(salt?), 10),
             3 => {
                 let count = u32::from(*rest.get(8)?);
-                (Mode::Iterated(salt?, (16 + (count & 15)) << ((count >> 4) + 6)), 11)
+                (StringToKeyMode::Iterated(salt?, (16 + (count & 15)) << ((count >> 4) + 6)), 11)
             }
             _ => return None,
         };
         Some((Self { hash, mode }, used))
     }
 
-    /// The hash of the passphrase alone, as PGP 2 did it.
+    /// Returns the specifier that PGP 2 implied: the hash of the passphrase alone.
     pub(super) fn simple(hash: u8) -> Self {
-        Self { hash, mode: Mode::Simple }
+        Self { hash, mode: StringToKeyMode::Simple }
     }
 
-    /// The key of `len` bytes for `passphrase`; `None` if the hash is unknown.
+    /// Returns the key of `len` bytes for `passphrase`, or `None` if the hash algorithm is unknown.
     pub(super) fn derive(&self, passphrase: &[u8], len: usize) -> Option<Zeroizing<Vec<u8>>> {
         match (&self.mode, self.hash) {
-            // gpg's default hashes 65 MB for each block of the key: plain SHA-1 is four times as fast as the library's,
-            // which looks for collisions that do not matter here.
-            (Mode::Iterated(salt, count), SHA1) => Some(iterate_sha1(salt, *count, passphrase, len)),
+            // gpg's default hashes 65 MB for each block of the key. Plain SHA-1 is four times as fast as the library's,
+            // which detects collisions that do not matter here.
+            (StringToKeyMode::Iterated(salt, count), SHA1) => Some(iterate_sha1(salt, *count, passphrase, len)),
             _ => self.derive_by_library(passphrase, len),
         }
     }
 
-    #[allow(deprecated)] // the library's word for kinds of S2K that only old messages have
+    #[allow(deprecated)] // the library's mark for types of S2K that only old messages have
     fn derive_by_library(&self, passphrase: &[u8], len: usize) -> Option<Zeroizing<Vec<u8>>> {
         let hash = HashAlgorithm::from(self.hash);
         let s2k = match self.mode {
-            Mode::Simple => S2K::Simple { hash },
-            Mode::Salted(salt) => S2K::Salted { hash, salt },
-            Mode::Iterated(salt, hash_bytes) => S2K::Iterated { hash, salt, hash_bytes },
+            StringToKeyMode::Simple => S2K::Simple { hash },
+            StringToKeyMode::Salted(salt) => S2K::Salted { hash, salt },
+            StringToKeyMode::Iterated(salt, hash_bytes) => S2K::Iterated { hash, salt, hash_bytes },
         };
         let key = s2k.derive_key(&Password::from(passphrase), len).ok()?;
         Some(Zeroizing::new(key.to_vec()))
@@ -71,7 +71,7 @@ impl StringToKey {
 fn iterate_sha1(salt: &[u8; 8], count: u32, passphrase: &[u8], len: usize) -> Zeroizing<Vec<u8>> {
     let unit = Zeroizing::new([salt.as_slice(), passphrase].concat());
     // The salt and the passphrase are hashed at least once, whatever the count says.
-    let total = usize::try_from(count).unwrap_or(usize::MAX).max(unit.len());
+    let total = u64::from(count).max(unit.len() as u64);
     let repeats = (8192 / unit.len()).max(1);
     let block = Zeroizing::new(unit.repeat(repeats));
     let mut key = Zeroizing::new(Vec::with_capacity(len + 20));
@@ -81,9 +81,10 @@ fn iterate_sha1(salt: &[u8; 8], count: u32, passphrase: &[u8], len: usize) -> Ze
         hash.update(vec![0; zeros]);
         let mut left = total;
         while left > 0 {
-            let n = left.min(block.len());
+            // A rest that does not fit into usize is longer than the block.
+            let n = usize::try_from(left).map_or(block.len(), |left| left.min(block.len()));
             hash.update(block.get(..n).unwrap_or(&block));
-            left -= n;
+            left -= n as u64;
         }
         key.extend_from_slice(&hash.finalize());
         zeros += 1;
@@ -111,7 +112,7 @@ mod tests {
     #[test]
     fn specifiers_are_parsed_with_their_lengths() {
         let (s2k, _) = StringToKey::parse(b"\x03\x02saltsalt\xff").unwrap();
-        assert_eq!(s2k, StringToKey { hash: 2, mode: Mode::Iterated(*b"saltsalt", 65_011_712) });
+        assert_eq!(s2k, StringToKey { hash: 2, mode: StringToKeyMode::Iterated(*b"saltsalt", 65_011_712) });
         assert_eq!(StringToKey::parse(b"\x00\x01rest").unwrap(), (StringToKey::simple(1), 2));
         assert_eq!(StringToKey::parse(b"\x01\x0asaltsalt").unwrap().1, 10);
         for bad in [&b"\x03\x02saltsalt"[..], b"\x02\x02saltsalt\xff", b"\x01\x02salt", b"", b"\x65\x02"] {

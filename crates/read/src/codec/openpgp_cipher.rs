@@ -1,11 +1,11 @@
-//! Block ciphers of OpenPGP by number (RFC 4880 section 9.2, RFC 5581), in CFB mode.
+//! The block ciphers of OpenPGP (RFC 4880 section 9.2, RFC 5581), in CFB mode.
 
 use cfb_mode::cipher::inout::InOutBuf;
 use cfb_mode::cipher::{AsyncStreamCipher, BlockCipher, BlockDecryptMut, BlockEncryptMut, KeyInit, KeyIvInit};
 
-/// A block cipher.
+/// A block cipher of OpenPGP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cipher {
+pub(super) enum OpenPgpCipher {
     Idea,
     TripleDes,
     Cast5,
@@ -19,8 +19,8 @@ pub(super) enum Cipher {
     Camellia256,
 }
 
-impl Cipher {
-    /// The cipher with OpenPGP's number `id`.
+impl OpenPgpCipher {
+    /// Returns the cipher with OpenPGP's number `id`.
     pub(super) fn from_id(id: u8) -> Option<Self> {
         Some(match id {
             1 => Self::Idea,
@@ -38,7 +38,7 @@ impl Cipher {
         })
     }
 
-    /// Length of its key in bytes.
+    /// Returns the length of its key in bytes.
     pub(super) fn key_len(self) -> usize {
         match self {
             Self::Idea | Self::Cast5 | Self::Blowfish | Self::Aes128 | Self::Camellia128 => 16,
@@ -47,7 +47,7 @@ impl Cipher {
         }
     }
 
-    /// Length of its block in bytes.
+    /// Returns the length of its block in bytes.
     pub(super) fn block_len(self) -> usize {
         match self {
             Self::Idea | Self::TripleDes | Self::Cast5 | Self::Blowfish => 8,
@@ -61,43 +61,43 @@ impl Cipher {
         }
     }
 
-    /// CFB decryption from `iv` on; `None` when `key` or `iv` has the wrong length.
+    /// Starts CFB decryption with `iv`. Returns `None` when `key` or `iv` has the wrong length.
     pub(super) fn cfb(self, key: &[u8], iv: &[u8]) -> Option<Box<dyn CfbDecrypt>> {
         if key.len() != self.key_len() {
-            return None; // the crates take other lengths for Blowfish and Twofish, OpenPGP does not
+            return None; // the crates accept other lengths for Blowfish and Twofish, OpenPGP does not
         }
         match self {
-            Self::Idea => stream::<idea::Idea>(key, iv),
-            Self::TripleDes => stream::<des::TdesEde3>(key, iv),
-            Self::Cast5 => stream::<cast5::Cast5>(key, iv),
-            Self::Blowfish => stream::<blowfish::Blowfish>(key, iv),
-            Self::Aes128 => stream::<aes::Aes128>(key, iv),
-            Self::Aes192 => stream::<aes::Aes192>(key, iv),
-            Self::Aes256 => stream::<aes::Aes256>(key, iv),
-            Self::Twofish => stream::<twofish::Twofish>(key, iv),
-            Self::Camellia128 => stream::<camellia::Camellia128>(key, iv),
-            Self::Camellia192 => stream::<camellia::Camellia192>(key, iv),
-            Self::Camellia256 => stream::<camellia::Camellia256>(key, iv),
+            Self::Idea => cfb_stream::<idea::Idea>(key, iv),
+            Self::TripleDes => cfb_stream::<des::TdesEde3>(key, iv),
+            Self::Cast5 => cfb_stream::<cast5::Cast5>(key, iv),
+            Self::Blowfish => cfb_stream::<blowfish::Blowfish>(key, iv),
+            Self::Aes128 => cfb_stream::<aes::Aes128>(key, iv),
+            Self::Aes192 => cfb_stream::<aes::Aes192>(key, iv),
+            Self::Aes256 => cfb_stream::<aes::Aes256>(key, iv),
+            Self::Twofish => cfb_stream::<twofish::Twofish>(key, iv),
+            Self::Camellia128 => cfb_stream::<camellia::Camellia128>(key, iv),
+            Self::Camellia192 => cfb_stream::<camellia::Camellia192>(key, iv),
+            Self::Camellia256 => cfb_stream::<camellia::Camellia256>(key, iv),
         }
     }
 }
 
 /// A running CFB decryption.
 pub(super) trait CfbDecrypt: Send {
-    /// Decrypts the next bytes in place. Every call but the last must be a multiple of the block's length.
+    /// Decrypts the next bytes in place. Their number must be a multiple of the block length in every call but the last.
     fn decrypt(&mut self, bytes: &mut [u8]);
 }
 
-struct Stream<C: BlockEncryptMut + BlockCipher>(cfb_mode::Decryptor<C>);
+struct CfbStream<C: BlockEncryptMut + BlockCipher>(cfb_mode::Decryptor<C>);
 
-fn stream<C>(key: &[u8], iv: &[u8]) -> Option<Box<dyn CfbDecrypt>>
+fn cfb_stream<C>(key: &[u8], iv: &[u8]) -> Option<Box<dyn CfbDecrypt>>
 where
     C: BlockEncryptMut + BlockCipher + KeyInit + Clone + Send + 'static,
 {
-    Some(Box::new(Stream(cfb_mode::Decryptor::<C>::new_from_slices(key, iv).ok()?)))
+    Some(Box::new(CfbStream(cfb_mode::Decryptor::<C>::new_from_slices(key, iv).ok()?)))
 }
 
-impl<C> CfbDecrypt for Stream<C>
+impl<C> CfbDecrypt for CfbStream<C>
 where
     C: BlockEncryptMut + BlockCipher + Clone + Send,
 {

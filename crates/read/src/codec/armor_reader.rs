@@ -2,19 +2,20 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::source::{Ctx, Source};
+use super::layer::LayerReader;
+use super::object_context::ObjectContext;
 
-/// First bytes of an armoured message.
+/// The first bytes of an armoured message.
 pub(super) const BEGIN_MESSAGE: &[u8] = b"-----BEGIN PGP MESSAGE-----";
 
-/// Longest line accepted; gpg writes 64 bytes.
-const MAX_LINE: usize = 4096;
+/// Upper bound of the length of a line; gpg writes 64 bytes.
+const MAX_LINE: u64 = 4096;
 
-/// Binary contents of an armoured block. Ends only after the END line, the checksum if there is one, and nothing but
-/// white space behind them.
-pub(super) struct Dearmor<'a> {
-    ctx: Ctx,
-    source: Source<'a>,
+/// Reads the binary contents of an armoured block. Ends only after the END line, the checksum if there is one, and nothing
+/// but white space after them.
+pub(super) struct ArmorReader<'a> {
+    ctx: ObjectContext,
+    source: LayerReader<'a>,
     label: Vec<u8>,
     started: bool,
     done: bool,
@@ -24,9 +25,9 @@ pub(super) struct Dearmor<'a> {
     start: usize,
 }
 
-impl<'a> Dearmor<'a> {
-    /// Decodes the block that begins at the start of `source`.
-    pub(super) fn new(ctx: &Ctx, source: Source<'a>) -> Self {
+impl<'a> ArmorReader<'a> {
+    /// Creates a reader of the block that begins at the start of `source`.
+    pub(super) fn new(ctx: &ObjectContext, source: LayerReader<'a>) -> Self {
         Self {
             ctx: ctx.clone(),
             source,
@@ -40,29 +41,28 @@ impl<'a> Dearmor<'a> {
         }
     }
 
-    /// The next line without its end and trailing white space; `None` at the end of the source.
+    /// Reads the next line, without its end and trailing white space. Returns `None` at the end of the source.
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::with_capacity(80);
-        let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
-        if (&mut self.source).take(limit).read_until(b'\n', &mut line)? == 0 {
+        if (&mut self.source).take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
             return Ok(None);
         }
-        if line.len() >= MAX_LINE {
+        if line.len() as u64 >= MAX_LINE {
             return Err(self.ctx.damaged("a line of the armour is too long"));
         }
         line.truncate(line.trim_ascii_end().len());
         Ok(Some(line))
     }
 
-    fn must_line(&mut self) -> io::Result<Vec<u8>> {
+    fn required_line(&mut self) -> io::Result<Vec<u8>> {
         self.line()?.ok_or_else(|| self.ctx.damaged("the armour is cut short"))
     }
 
     fn begin(&mut self) -> io::Result<()> {
-        let first = self.must_line()?;
+        let first = self.required_line()?;
         let label = first.strip_prefix(b"-----BEGIN ").and_then(|rest| rest.strip_suffix(b"-----"));
         self.label = label.ok_or_else(|| self.ctx.damaged("no armour where it must begin"))?.to_vec();
-        while !self.must_line()?.is_empty() {}
+        while !self.required_line()?.is_empty() {}
         self.started = true;
         Ok(())
     }
@@ -74,19 +74,20 @@ impl<'a> Dearmor<'a> {
         self.out.clear();
         self.start = 0;
         while self.out.len() < 4096 {
-            let line = self.must_line()?;
+            let line = self.required_line()?;
             if line.first() == Some(&b'-') {
                 return self.finish(&line);
             }
             if let Some(sum) = line.strip_prefix(b"=").filter(|rest| rest.len() == 4) {
                 let mut expected = Vec::new();
-                decode(sum, &mut expected).ok_or_else(|| self.ctx.damaged("the armour's checksum is no base64"))?;
+                decode(sum, &mut expected)
+                    .ok_or_else(|| self.ctx.damaged("the checksum of the armour is no base64"))?;
                 self.check(&expected)?;
-                let end = self.must_line()?;
+                let end = self.required_line()?;
                 return self.finish(&end);
             }
             if self.padded && !line.is_empty() {
-                return Err(self.ctx.damaged("base64 goes on after its padding"));
+                return Err(self.ctx.damaged("base64 continues after its padding"));
             }
             let from = self.out.len();
             self.padded |= decode(&line, &mut self.out).ok_or_else(|| self.ctx.damaged("the armour is no base64"))?;
@@ -97,7 +98,7 @@ impl<'a> Dearmor<'a> {
 
     fn check(&self, expected: &[u8]) -> io::Result<()> {
         let [_, sum @ ..] = self.crc.to_be_bytes();
-        if expected == sum { Ok(()) } else { Err(self.ctx.damaged("the armour's checksum is wrong")) }
+        if expected == sum { Ok(()) } else { Err(self.ctx.damaged("the checksum of the armour is wrong")) }
     }
 
     fn finish(&mut self, line: &[u8]) -> io::Result<()> {
@@ -115,7 +116,7 @@ impl<'a> Dearmor<'a> {
     }
 }
 
-impl BufRead for Dearmor<'_> {
+impl BufRead for ArmorReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.start >= self.out.len() && !self.done {
             self.refill()?;
@@ -128,7 +129,7 @@ impl BufRead for Dearmor<'_> {
     }
 }
 
-impl Read for Dearmor<'_> {
+impl Read for ArmorReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut bytes = self.fill_buf()?;
         let n = bytes.read(buf)?;
@@ -137,8 +138,8 @@ impl Read for Dearmor<'_> {
     }
 }
 
-/// Appends the bytes of one line of base64 to `out`: whether it ended in padding; `None` if it is no base64 of whole
-/// groups of four.
+/// Appends the bytes of one line of base64 to `out`. Returns true if it ended in padding, and `None` if it is no base64 of
+/// whole groups of four.
 fn decode(line: &[u8], out: &mut Vec<u8>) -> Option<bool> {
     let (groups, rest) = line.as_chunks::<4>();
     if !rest.is_empty() {
@@ -177,7 +178,7 @@ fn sextet(c: u8) -> Option<u32> {
 
 const CRC_INIT: u32 = 0x00b7_04ce;
 
-/// The armour's checksum (RFC 4880 section 6.1).
+/// Updates the checksum of the armour (RFC 4880 section 6.1).
 fn crc24(crc: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(crc, |crc, &b| {
         (0..8).fold(crc ^ (u32::from(b) << 16), |crc, _| {
@@ -193,7 +194,7 @@ mod tests {
 
     fn dearmor(text: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Dearmor::new(&Ctx::new("x"), Box::new(io::Cursor::new(text.to_vec()))).read_to_end(&mut out)?;
+        ArmorReader::new(&ObjectContext::new("x"), Box::new(io::Cursor::new(text.to_vec()))).read_to_end(&mut out)?;
         Ok(out)
     }
 

@@ -1,5 +1,5 @@
-//! Packet 20, "OCB encrypted data" of LibrePGP (draft-koch-librepgp section 5.16): chunks sealed one by one, and a last
-//! tag over the length of all. A chunk's plaintext is released only after its tag was verified.
+//! Packet 20, "OCB encrypted data" of LibrePGP (draft-koch-librepgp section 5.16): chunks with a tag each, and a last tag
+//! over the length of all. The plaintext of a chunk is available only after its tag was verified.
 
 use std::io::{self, BufRead, Read};
 
@@ -8,23 +8,26 @@ use cfb_mode::cipher::{BlockDecrypt, BlockEncrypt, BlockSizeUser, KeyInit};
 use ocb3::Ocb3;
 use ocb3::aead::AeadInPlace;
 
-use super::cipher::Cipher;
-use super::frame::{Body, tag};
-use super::secret::Session;
-use super::source::{BUFFER, Ctx, Source};
+use super::layer::{BUFFER, LayerReader, append_up_to};
+use super::object_context::ObjectContext;
+use super::openpgp_cipher::OpenPgpCipher;
+use super::packet_body::PacketBody;
+use super::packet_header::tag;
+use super::session_key::SessionKey;
 
+/// Length of a tag.
 const TAG: usize = 16;
 
-/// Largest chunk: 4 MiB, which is what gpg writes and the most it accepts.
+/// Octet of the largest supported chunk: 4 MiB, the size that gpg writes.
 const MAX_CHUNK_OCTET: u8 = 16;
 
-/// Numbers of the modes (draft-koch-librepgp section 9.6).
-const OCB: u8 = 2;
+/// OpenPGP's number of the OCB mode (draft-koch-librepgp section 9.6).
+pub(super) const OCB_MODE: u8 = 2;
 
 /// The fixed part of the packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OcbHeader {
-    pub(super) cipher: u8,
+    cipher_id: u8,
     chunk_octet: u8,
     iv: [u8; 15],
 }
@@ -33,18 +36,23 @@ impl OcbHeader {
     /// Reads the fixed part at the start of `body`.
     ///
     /// # Errors
-    /// Refusal of other versions and modes, damage, and what `body` gives.
-    pub(super) fn read(ctx: &Ctx, body: &mut Body<Source<'_>>) -> io::Result<Self> {
+    /// GpgRefusal of other versions and modes, damage, and what `body` gives.
+    pub(super) fn read(ctx: &ObjectContext, body: &mut PacketBody<LayerReader<'_>>) -> io::Result<Self> {
         let mut fixed = [0; 4];
         body.exactly(&mut fixed)?;
-        let [version, cipher, mode, chunk_octet] = fixed;
-        if version != 1 || mode != OCB || chunk_octet > MAX_CHUNK_OCTET {
+        let [version, cipher_id, mode, chunk_octet] = fixed;
+        if version != 1 || mode != OCB_MODE || chunk_octet > MAX_CHUNK_OCTET {
             let what = format!("encryption by packet 20 version {version}, mode {mode}, chunk size {chunk_octet}");
             return Err(ctx.unsupported(what, "").into_io());
         }
         let mut iv = [0; 15];
         body.exactly(&mut iv)?;
-        Ok(Self { cipher, chunk_octet, iv })
+        Ok(Self { cipher_id, chunk_octet, iv })
+    }
+
+    /// Returns true if `key` is a key of the cipher that the packet names.
+    pub(super) fn fits(&self, key: &SessionKey) -> bool {
+        OpenPgpCipher::from_id(self.cipher_id) == Some(key.cipher())
     }
 
     fn chunk_len(&self) -> usize {
@@ -60,19 +68,19 @@ impl OcbHeader {
     }
 
     fn associated(&self, index: u64) -> Vec<u8> {
-        [&[0xc0 | tag::OCB, 1, self.cipher, OCB, self.chunk_octet][..], &index.to_be_bytes()].concat()
+        [&[0xc0 | tag::OCB, 1, self.cipher_id, OCB_MODE, self.chunk_octet][..], &index.to_be_bytes()].concat()
     }
 }
 
-/// Opens what was sealed in OCB mode.
-pub(super) trait Open: Send {
-    /// Decrypts `bytes` in place; whether `tag` is right for them and for `associated`.
+/// Decryption in OCB mode.
+pub(super) trait OcbDecrypt: Send {
+    /// Decrypts `bytes` in place. Returns true if `tag` is right for them and for `associated`.
     fn open(&self, nonce: &[u8; 15], associated: &[u8], bytes: &mut [u8], tag: &[u8; TAG]) -> bool;
 }
 
-struct Ocb<C>(Ocb3<C, U15, U16>);
+struct OcbCipher<C>(Ocb3<C, U15, U16>);
 
-impl<C> Open for Ocb<C>
+impl<C> OcbDecrypt for OcbCipher<C>
 where
     C: BlockSizeUser<BlockSize = U16> + BlockEncrypt + BlockDecrypt + Send,
 {
@@ -83,65 +91,71 @@ where
     }
 }
 
-/// OCB with `cipher` and `key`; `None` for a key of the wrong length or a cipher with blocks of 8 bytes.
-pub(super) fn opener(cipher: Cipher, key: &[u8]) -> Option<Box<dyn Open>> {
-    fn with<C>(key: &[u8]) -> Option<Box<dyn Open>>
+/// Returns OCB decryption with `cipher` and `key`, or `None` for a key of the wrong length or a cipher with blocks of 8
+/// bytes.
+pub(super) fn ocb_decryptor(cipher: OpenPgpCipher, key: &[u8]) -> Option<Box<dyn OcbDecrypt>> {
+    fn with<C>(key: &[u8]) -> Option<Box<dyn OcbDecrypt>>
     where
         C: BlockSizeUser<BlockSize = U16> + BlockEncrypt + BlockDecrypt + KeyInit + Send + 'static,
     {
-        Some(Box::new(Ocb(Ocb3::<C, U15, U16>::from(C::new_from_slice(key).ok()?))))
+        Some(Box::new(OcbCipher(Ocb3::<C, U15, U16>::from(C::new_from_slice(key).ok()?))))
     }
     if key.len() != cipher.key_len() {
         return None;
     }
     match cipher {
-        Cipher::Aes128 => with::<aes::Aes128>(key),
-        Cipher::Aes192 => with::<aes::Aes192>(key),
-        Cipher::Aes256 => with::<aes::Aes256>(key),
-        Cipher::Twofish => with::<twofish::Twofish>(key),
-        Cipher::Camellia128 => with::<camellia::Camellia128>(key),
-        Cipher::Camellia192 => with::<camellia::Camellia192>(key),
-        Cipher::Camellia256 => with::<camellia::Camellia256>(key),
-        Cipher::Idea | Cipher::TripleDes | Cipher::Cast5 | Cipher::Blowfish => None,
+        OpenPgpCipher::Aes128 => with::<aes::Aes128>(key),
+        OpenPgpCipher::Aes192 => with::<aes::Aes192>(key),
+        OpenPgpCipher::Aes256 => with::<aes::Aes256>(key),
+        OpenPgpCipher::Twofish => with::<twofish::Twofish>(key),
+        OpenPgpCipher::Camellia128 => with::<camellia::Camellia128>(key),
+        OpenPgpCipher::Camellia192 => with::<camellia::Camellia192>(key),
+        OpenPgpCipher::Camellia256 => with::<camellia::Camellia256>(key),
+        OpenPgpCipher::Idea | OpenPgpCipher::TripleDes | OpenPgpCipher::Cast5 | OpenPgpCipher::Blowfish => None,
     }
 }
 
-/// Plaintext of packet 20.
+/// Reads the plaintext of packet 20.
 pub(super) struct OcbReader<'a> {
-    ctx: Ctx,
+    ctx: ObjectContext,
     header: OcbHeader,
-    body: Body<Source<'a>>,
-    state: Box<dyn Open>,
+    body: PacketBody<LayerReader<'a>>,
+    state: Box<dyn OcbDecrypt>,
     index: u64,
     total: u64,
-    /// `..released` is plaintext, of which `start..` is still to be read; behind it ciphertext of the next chunk.
+    /// `..verified` is plaintext, of which `start..` remains to be read; after it comes ciphertext of the next chunk.
     buf: Vec<u8>,
     start: usize,
-    released: usize,
-    /// Bytes of `buf` that the released chunk took with its tag.
+    verified: usize,
+    /// Bytes of `buf` that the verified chunk takes with its tag.
     taken: usize,
     done: bool,
 }
 
 impl<'a> OcbReader<'a> {
-    /// `body` is behind its fixed part `header`.
+    /// Creates a reader; `body` is after its fixed part `header`.
     ///
     /// # Errors
-    /// Damage when the key cannot be one of the cipher's.
-    pub(super) fn new(ctx: &Ctx, header: OcbHeader, body: Body<Source<'a>>, session: &Session) -> io::Result<Self> {
-        let state = Cipher::from_id(header.cipher)
-            .filter(|_| session.cipher == header.cipher)
-            .and_then(|cipher| opener(cipher, &session.key))
-            .ok_or_else(|| ctx.damaged(format!("a session key that cipher {} cannot have", header.cipher)))?;
+    /// Damage when `key` is no key of the cipher that the packet names.
+    pub(super) fn new(
+        ctx: &ObjectContext,
+        header: OcbHeader,
+        body: PacketBody<LayerReader<'a>>,
+        key: &SessionKey,
+    ) -> io::Result<Self> {
+        let state = Some(key)
+            .filter(|key| header.fits(key))
+            .and_then(|key| ocb_decryptor(key.cipher(), key.bytes()))
+            .ok_or_else(|| ctx.damaged(format!("its session key is not one of cipher {}", header.cipher_id)))?;
         let (ctx, buf) = (ctx.clone(), Vec::new());
-        Ok(Self { ctx, header, body, state, index: 0, total: 0, buf, start: 0, released: 0, taken: 0, done: false })
+        Ok(Self { ctx, header, body, state, index: 0, total: 0, buf, start: 0, verified: 0, taken: 0, done: false })
     }
 
-    /// Opens the next chunk. A chunk is full only if two tags can still follow it; what is left at the end is the last,
-    /// shorter chunk with its tag, if any, and the tag over all.
+    /// Decrypts the next chunk. A chunk is full only if two tags can follow it. The rest at the end is the last, shorter
+    /// chunk with its tag, if any, and the tag over all.
     fn refill(&mut self) -> io::Result<()> {
         self.buf.drain(..self.taken);
-        (self.start, self.released, self.taken) = (0, 0, 0);
+        (self.start, self.verified, self.taken) = (0, 0, 0);
         let chunk = self.header.chunk_len();
         self.read_up_to(chunk + 2 * TAG)?;
         if self.buf.len() == chunk + 2 * TAG {
@@ -163,8 +177,7 @@ impl<'a> OcbReader<'a> {
     fn read_up_to(&mut self, len: usize) -> io::Result<()> {
         while self.buf.len() < len {
             let step = (len - self.buf.len()).min(BUFFER);
-            let more = u64::try_from(step).unwrap_or(u64::MAX);
-            if (&mut self.body).take(more).read_to_end(&mut self.buf)? == 0 {
+            if append_up_to(&mut self.body, step, &mut self.buf)? == 0 {
                 break;
             }
         }
@@ -181,8 +194,8 @@ impl<'a> OcbReader<'a> {
             return Err(self.ctx.damaged(format!("the integrity tag of chunk {} is wrong", self.index)));
         }
         self.index += 1;
-        self.total += u64::try_from(len).unwrap_or(u64::MAX);
-        (self.released, self.taken) = (len, len + TAG);
+        self.total += len as u64; // usize has at most 64 bits on every platform
+        (self.verified, self.taken) = (len, len + TAG);
         Ok(())
     }
 
@@ -198,14 +211,14 @@ impl<'a> OcbReader<'a> {
 
 impl BufRead for OcbReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.start == self.released && !self.done {
+        while self.start == self.verified && !self.done {
             self.refill()?;
         }
-        Ok(self.buf.get(self.start..self.released).unwrap_or(&[]))
+        Ok(self.buf.get(self.start..self.verified).unwrap_or(&[]))
     }
 
     fn consume(&mut self, amount: usize) {
-        self.start = self.released.min(self.start.saturating_add(amount));
+        self.start = self.verified.min(self.start.saturating_add(amount));
     }
 }
 

@@ -4,40 +4,42 @@ use std::io::{self, BufRead, Read};
 
 use flate2::Crc;
 
-use super::inflate::Inflate;
-use super::source::{Ctx, Source};
+use super::layer::LayerReader;
+use super::object_context::ObjectContext;
+use super::stream_decompressor::StreamDecompressor;
 
-/// Longest name or comment in a member's header that is skipped; a file name has 4096 bytes at most.
+/// Upper bound of the length of a name or comment in the header of a member; a file name has at most 4096 bytes.
 const MAX_FIELD: usize = 64 << 10;
 
-/// Plaintext of a gzip file.
-pub(super) struct Gunzip<'a> {
-    ctx: Ctx,
-    source: Source<'a>,
-    member: Option<Member>,
+/// Reads the plaintext of a gzip file.
+pub(super) struct GzipReader<'a> {
+    ctx: ObjectContext,
+    source: LayerReader<'a>,
+    member: Option<GzipMember>,
     first: bool,
 }
 
-struct Member {
-    inflate: Inflate,
+/// The member that is being read.
+struct GzipMember {
+    inflate: StreamDecompressor,
     crc: Crc,
 }
 
-impl<'a> Gunzip<'a> {
-    /// Reads gzip members from `source`; the first one must be there.
-    pub(super) fn new(ctx: &Ctx, source: Source<'a>) -> Self {
+impl<'a> GzipReader<'a> {
+    /// Creates a reader of the gzip members in `source`, which must have at least one.
+    pub(super) fn new(ctx: &ObjectContext, source: LayerReader<'a>) -> Self {
         Self { ctx: ctx.clone(), source, member: None, first: true }
     }
 
     fn exactly<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
-        if super::source::fill(&mut self.source, &mut bytes)? < N {
+        if super::layer::fill(&mut self.source, &mut bytes)? < N {
             return Err(self.ctx.damaged("gzip data are cut short"));
         }
         Ok(bytes)
     }
 
-    /// Starts the next member; `false` at the end of the file. Zeros after the last member are padding.
+    /// Starts the next member. Returns false at the end of the file. Zeros after the last member are padding.
     fn next_member(&mut self) -> io::Result<bool> {
         let first = std::mem::replace(&mut self.first, false);
         if !first && !self.more_members()? {
@@ -61,7 +63,7 @@ impl<'a> Gunzip<'a> {
         if flags & 0x02 != 0 {
             self.exactly::<2>()?;
         }
-        self.member = Some(Member { inflate: Inflate::raw(), crc: Crc::new() });
+        self.member = Some(GzipMember { inflate: StreamDecompressor::raw(), crc: Crc::new() });
         Ok(true)
     }
 
@@ -92,7 +94,7 @@ impl<'a> Gunzip<'a> {
         Err(self.ctx.damaged("a gzip header without an end"))
     }
 
-    fn finish_member(&mut self, member: &Member) -> io::Result<()> {
+    fn finish_member(&mut self, member: &GzipMember) -> io::Result<()> {
         let crc = u32::from_le_bytes(self.exactly()?);
         let len = u32::from_le_bytes(self.exactly()?);
         if crc != member.crc.sum() || len != member.crc.amount() {
@@ -102,7 +104,7 @@ impl<'a> Gunzip<'a> {
     }
 }
 
-impl Read for Gunzip<'_> {
+impl Read for GzipReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             let Some(mut member) = self.member.take() else {

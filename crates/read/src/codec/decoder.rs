@@ -1,0 +1,159 @@
+//! The decoder: builds the stack of readers that turns one stored object into its plaintext.
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::armor_reader::ArmorReader;
+use super::cfb_reader::CfbReader;
+use super::error::CodecError;
+use super::gzip_reader::GzipReader;
+use super::keys::Keys;
+use super::latched_reader::LatchedReader;
+use super::layer::{self, LayerReader};
+use super::message_reader::MessageReader;
+use super::object_context::ObjectContext;
+use super::ocb_reader::OcbReader;
+use super::preamble::{EncryptedPacket, read_preamble};
+use super::signature_verifier::SignatureVerifier;
+use super::signer::Signer;
+use super::stored_form::{SNIFFED_BYTES, StoredForm};
+use super::threaded_layer;
+
+/// Bytes of an OpenPGP object that are kept for gpg, which needs its first chunk (8 kB) complete.
+const HEAD_BYTES: usize = 20 << 10;
+
+/// The requirements that objects must meet.
+#[derive(Clone, Debug, Default)]
+pub struct DecodeOptions {
+    /// Accept encryption without an integrity code (OpenPGP packet 9), with a warning for each object.
+    pub allow_unauthenticated: bool,
+    /// Refuse every object without a good signature of this key.
+    pub require_signer: Option<Signer>,
+}
+
+impl DecodeOptions {
+    /// Encodes the options for an identity: an object that was accepted under other options may be refused under these.
+    pub fn identity_bytes(&self) -> Vec<u8> {
+        let signer = self.require_signer.as_ref().map(Signer::fingerprints);
+        [vec![u8::from(self.allow_unauthenticated), u8::from(signer.is_some())], signer.unwrap_or_default()].concat()
+    }
+}
+
+/// Turns stored objects into their plaintext. Shared by all threads.
+#[derive(Debug)]
+pub struct Decoder {
+    keys: Keys,
+    options: DecodeOptions,
+    /// Objects for which the warning about the missing integrity code was logged.
+    warned: Mutex<HashSet<Arc<str>>>,
+}
+
+/// Puts a further reader around a layer, or returns the layer as it is.
+type WrapLayer<'a> = fn(LayerReader<'a>) -> LayerReader<'a>;
+
+impl Decoder {
+    /// Creates a decoder with these keys.
+    pub fn new(keys: Keys, options: DecodeOptions) -> Self {
+        Self { keys, options, warned: Mutex::default() }
+    }
+
+    /// Opens the plaintext of `object`, a file name, whose stored bytes are `input`. The suffix of the name is binding:
+    /// content of another form is [`CodecError::Damaged`].
+    ///
+    /// The reader streams plaintext. It returns `Ok(0)` only after the integrity code, checksum and required signature
+    /// were verified and `input` was read to its end. Until then its bytes are not verified, except those of packet 20,
+    /// which is verified in chunks of up to 4 MiB. Plain objects carry nothing to verify. After an error every further
+    /// read fails.
+    ///
+    /// # Errors
+    /// At once: no key, a refused form, damage at the start, a failing input. While reading: [`io::Error`]s that hold a
+    /// [`CodecError`] or the error of `input`; see [`super::error_kind`].
+    pub fn open<'a>(
+        &self,
+        object: &str,
+        input: Box<dyn Read + Send + 'a>,
+    ) -> Result<Box<dyn Read + Send + 'a>, CodecError> {
+        self.open_wrapped(object, input, |plain| plain)
+    }
+
+    /// Opens an object as [`Self::open`] does, and reads and decrypts `input` in a separate thread, ahead of the returned
+    /// reader. This pays for a large object while another core is idle. `input` is dropped soon after the reader at the
+    /// latest.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_threaded(&self, object: &str, input: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, CodecError> {
+        self.open_wrapped(object, input, threaded_layer::read_in_thread)
+    }
+
+    fn open_wrapped<'a>(
+        &self,
+        object: &str,
+        input: Box<dyn Read + Send + 'a>,
+        wrap: WrapLayer<'a>,
+    ) -> Result<Box<dyn Read + Send + 'a>, CodecError> {
+        let ctx = ObjectContext::new(object);
+        let inner = self.layers(&ctx, input, wrap).map_err(|e| CodecError::from_io(&ctx.object, &e))?;
+        Ok(Box::new(LatchedReader::new(&ctx, inner)))
+    }
+
+    fn layers<'a>(
+        &self,
+        ctx: &ObjectContext,
+        input: Box<dyn Read + Send + 'a>,
+        wrap: WrapLayer<'a>,
+    ) -> io::Result<Box<dyn Read + Send + 'a>> {
+        let mut source = layer::stored_bytes(ctx, input);
+        let start = layer::read_up_to(&mut source, SNIFFED_BYTES)?;
+        let form = StoredForm::detect(ctx, &start)?;
+        let source = layer::prefixed(start, source);
+        if let (StoredForm::Plain | StoredForm::Gzip, Some(signer)) = (form, &self.options.require_signer) {
+            return Err(signer.refuse(ctx, "it is not signed").into_io());
+        }
+        match form {
+            StoredForm::Plain => Ok(Box::new(source)),
+            StoredForm::Gzip => Ok(Box::new(GzipReader::new(ctx, wrap(source)))),
+            StoredForm::OpenPgp => self.decrypt(ctx, source, wrap),
+            StoredForm::Armor => self.decrypt(ctx, Box::new(ArmorReader::new(ctx, source)), wrap),
+            StoredForm::Cms => Err(ctx
+                .unsupported("encryption by gpgsm (CMS, .p7m)", "; decrypt the files with gpgsm and mount the result")
+                .into_io()),
+        }
+    }
+
+    fn decrypt<'a>(
+        &self,
+        ctx: &ObjectContext,
+        mut source: LayerReader<'a>,
+        wrap: WrapLayer<'a>,
+    ) -> io::Result<Box<dyn Read + Send + 'a>> {
+        let head = layer::read_up_to(&mut source, HEAD_BYTES)?;
+        let (preamble, body) = read_preamble(ctx, layer::prefixed(head.clone(), source))?;
+        if matches!(preamble.packet, EncryptedPacket::WithoutMdc) {
+            self.accept_unauthenticated(ctx)?;
+        }
+        let key = self.keys.session_key(ctx, &preamble, &head).map_err(CodecError::into_io)?;
+        let plain: LayerReader<'a> = match preamble.packet {
+            EncryptedPacket::WithMdc => Box::new(CfbReader::with_mdc(ctx, body, &key)?),
+            EncryptedPacket::WithoutMdc => Box::new(CfbReader::without_mdc(ctx, body, &key)?),
+            EncryptedPacket::Ocb(header) => Box::new(OcbReader::new(ctx, header, body, &key)?),
+        };
+        let verifier = self.options.require_signer.as_ref().map(SignatureVerifier::new);
+        Ok(Box::new(MessageReader::new(ctx, wrap(plain), verifier)))
+    }
+
+    fn accept_unauthenticated(&self, ctx: &ObjectContext) -> io::Result<()> {
+        if !self.options.allow_unauthenticated {
+            return Err(CodecError::Unauthenticated { object: ctx.object.clone() }.into_io());
+        }
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert(ctx.object.clone()) {
+            log::warn!(
+                "{}: read without an integrity code: damage and manipulation cannot be detected in it",
+                ctx.object
+            );
+        }
+        Ok(())
+    }
+}

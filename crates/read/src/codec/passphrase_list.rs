@@ -1,0 +1,91 @@
+//! The passphrases that were given or typed, and the prompt for more.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dupfs_base::Secret;
+
+/// Asks the user for a passphrase with the given prompt. Returns `None` if there is nobody to ask or the user gave up.
+pub type PassphrasePrompt = Box<dyn Fn(&str) -> Option<Secret> + Send + Sync>;
+
+/// Upper bound of the questions for one key or object.
+const MAX_QUESTIONS: usize = 3;
+
+/// The known passphrases, in the order in which they are tried. Grows by the answers of the user and is never reordered,
+/// because secret keys remember how many of them they have tried.
+pub(super) struct PassphraseList {
+    known: Mutex<Vec<Arc<Secret>>>,
+    /// Number of the passphrase that last opened an object.
+    last_good: AtomicUsize,
+    prompt: Option<PassphrasePrompt>,
+    /// True once the user gave up. Locked during a question, so that there is one at a time.
+    gave_up: Mutex<bool>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The guarded values are consistent after each single step, so a panic elsewhere does not invalidate them.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PassphraseList {
+    pub(super) fn new(given: Vec<Secret>, prompt: Option<PassphrasePrompt>) -> Self {
+        Self {
+            known: Mutex::new(given.into_iter().map(Arc::new).collect()),
+            last_good: AtomicUsize::new(0),
+            prompt,
+            gave_up: Mutex::new(false),
+        }
+    }
+
+    /// Returns all known passphrases.
+    pub(super) fn all(&self) -> Vec<Arc<Secret>> {
+        lock(&self.known).clone()
+    }
+
+    /// Returns the first result of `open` on the passphrases from number `from` on. The passphrase that last succeeded is
+    /// tried first.
+    pub(super) fn find<T>(&self, from: usize, mut open: impl FnMut(&Secret) -> Option<T>) -> Option<T> {
+        let known = self.all();
+        let last = self.last_good.load(Ordering::Relaxed);
+        let order = (last >= from).then_some(last).into_iter().chain((from..known.len()).filter(|&i| i != last));
+        for index in order {
+            let found = known.get(index).and_then(|passphrase| open(passphrase));
+            if found.is_some() {
+                self.last_good.store(index, Ordering::Relaxed);
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Asks the user until `open` succeeds with the answers, at most [`MAX_QUESTIONS`] times, and never again once the
+    /// user gave up. `open` receives the number of the first passphrase that it has not tried.
+    pub(super) fn ask<T>(&self, prompt: &str, open: impl Fn(usize) -> Option<T>) -> Option<T> {
+        let ask = self.prompt.as_ref()?;
+        let known = lock(&self.known).len();
+        let mut gave_up = lock(&self.gave_up);
+        // The question of another reader may have been answered while this one waited.
+        if let Some(found) = (lock(&self.known).len() > known).then(|| open(known)).flatten() {
+            return Some(found);
+        }
+        for _ in 0..MAX_QUESTIONS {
+            if *gave_up {
+                return None;
+            }
+            let Some(answer) = ask(prompt) else {
+                *gave_up = true;
+                return None;
+            };
+            let from = {
+                let mut known = lock(&self.known);
+                known.push(Arc::new(answer));
+                known.len() - 1
+            };
+            if let Some(found) = open(from) {
+                return Some(found);
+            }
+        }
+        *gave_up = true;
+        None
+    }
+}

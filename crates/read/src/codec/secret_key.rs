@@ -1,0 +1,139 @@
+//! Secret keys for decryption from exported files. Packets are used as they are, without a check of the validity of
+//! certificates: an expired or revoked key still opens objects that were encrypted to it.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sequoia_openpgp::crypto::mpi::PublicKey;
+use sequoia_openpgp::crypto::{KeyPair, Password, S2K};
+use sequoia_openpgp::packet::Key;
+use sequoia_openpgp::packet::key::{self, SecretParts, UnspecifiedRole};
+use sequoia_openpgp::{KeyID, Packet};
+
+use super::elgamal::ElGamalDecryptor;
+use super::error::CodecError;
+use super::key_file::{key_file_error, read_packets};
+use super::rsa_key::RsaKey;
+use super::session_key::SessionKey;
+use super::session_key_packet::PublicKeyEsk;
+use dupfs_base::{ErrorKind, Secret};
+
+/// Loads the secret keys for decryption from the file at `path`.
+///
+/// # Errors
+/// [`CodecError::KeyFile`] when there are none.
+pub(super) fn load(path: &Path) -> Result<Vec<SecretKey>, CodecError> {
+    let mut out = Vec::new();
+    let (mut public, mut stub) = (false, false);
+    for packet in read_packets(path)? {
+        let key = match packet {
+            Packet::SecretKey(key) => key.role_into_unspecified(),
+            Packet::SecretSubkey(key) => key.role_into_unspecified(),
+            Packet::PublicKey(_) | Packet::PublicSubkey(_) => {
+                public = true;
+                continue;
+            }
+            _ => continue,
+        };
+        if !key.pk_algo().for_encryption() {
+            continue;
+        }
+        match SecretKey::new(key) {
+            Some(key) => out.push(key),
+            None => stub = true,
+        }
+    }
+    if !out.is_empty() {
+        return Ok(out);
+    }
+    let reason = if stub {
+        "holds no secret key but a reference to a card or to another place; leave --secret-key out to ask gpg for it"
+    } else if public {
+        "holds a public key only; export the secret one: gpg --armor --export-secret-keys KEYID"
+    } else {
+        "holds no secret key for decryption; export one: gpg --armor --export-secret-keys KEYID"
+    };
+    Err(key_file_error(path, ErrorKind::KeyMissing, reason))
+}
+
+/// A secret key for decryption, unlocked when it is first needed.
+pub(super) struct SecretKey {
+    pub(super) id: KeyID,
+    state: Mutex<SecretKeyState>,
+}
+
+enum SecretKeyState {
+    /// Protected, with the number of known passphrases that were tried.
+    Locked(Box<Key<SecretParts, UnspecifiedRole>>, usize),
+    Unlocked(Arc<UnlockedKey>),
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey({})", self.id)
+    }
+}
+
+impl SecretKey {
+    /// Returns the key, or `None` for a stub without a secret.
+    fn new(key: Key<SecretParts, UnspecifiedRole>) -> Option<Self> {
+        if let key::SecretKeyMaterial::Encrypted(secret) = key.secret()
+            && matches!(secret.s2k(), S2K::Private { .. } | S2K::Unknown { .. })
+        {
+            return None;
+        }
+        let id = key.keyid();
+        let state = match key.clone().into_keypair() {
+            Ok(pair) => SecretKeyState::Unlocked(UnlockedKey::new(pair)),
+            Err(_) => SecretKeyState::Locked(Box::new(key), 0),
+        };
+        Some(Self { id, state: Mutex::new(state) })
+    }
+
+    /// Returns the key ready for use, unlocked with one of `passphrases` if it is protected, or `None` if none of them
+    /// fits.
+    ///
+    /// The lock of the key is held while a passphrase is tried, so that the key is unlocked once and not by every reader.
+    pub(super) fn unlock(&self, passphrases: &[Arc<Secret>]) -> Option<Arc<UnlockedKey>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let unlocked = match &mut *state {
+            SecretKeyState::Unlocked(unlocked) => return Some(Arc::clone(unlocked)),
+            SecretKeyState::Locked(key, tried) => {
+                let untried = passphrases.get(*tried..).unwrap_or(&[]);
+                *tried = passphrases.len();
+                UnlockedKey::new(untried.iter().find_map(|passphrase| {
+                    let password = Password::from(passphrase.expose());
+                    key.as_ref().clone().decrypt_secret(&password).ok()?.into_keypair().ok()
+                })?)
+            }
+        };
+        *state = SecretKeyState::Unlocked(Arc::clone(&unlocked));
+        Some(unlocked)
+    }
+}
+
+/// A secret key that is ready for use.
+pub(super) struct UnlockedKey {
+    pair: KeyPair,
+    /// Built once and used for every object. `None` if the key is no RSA key, or one that only the library accepts.
+    rsa: Option<RsaKey>,
+}
+
+impl UnlockedKey {
+    fn new(pair: KeyPair) -> Arc<Self> {
+        let rsa = RsaKey::new(&pair);
+        Arc::new(Self { pair, rsa })
+    }
+
+    /// Returns the session key in `esk` if this key opens it.
+    pub(super) fn open(&self, esk: &PublicKeyEsk) -> Option<SessionKey> {
+        let elgamal = matches!(self.pair.public().mpis(), PublicKey::ElGamal { .. });
+        let (cipher, key) = match &self.rsa {
+            Some(rsa) => esk.packet.decrypt(&mut rsa.decryptor(self.pair.public()), None)?,
+            None if elgamal => esk.packet.decrypt(&mut ElGamalDecryptor(&self.pair), None)?,
+            None => esk.packet.decrypt(&mut self.pair.clone(), None)?,
+        };
+        SessionKey::from_parts(cipher?.into(), &key)
+    }
+}

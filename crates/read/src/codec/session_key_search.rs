@@ -1,0 +1,188 @@
+//! The search for the session key of one object.
+
+use std::sync::Arc;
+
+use sequoia_openpgp::KeyID;
+
+use super::error::CodecError;
+use super::object_context::ObjectContext;
+use super::openpgp_cipher::OpenPgpCipher;
+use super::passphrase_list::PassphraseList;
+use super::preamble::Preamble;
+use super::secret_key::SecretKey;
+use super::session_key::SessionKey;
+use super::session_key_packet::PublicKeyEsk;
+use super::string_to_key::StringToKey;
+use super::user_gpg::UserGpg;
+use dupfs_base::Secret;
+
+/// The search for the session key of one object, in this order: the secret keys of files, the passphrases, the user's gpg,
+/// a prompt.
+pub(super) struct SessionKeySearch<'s> {
+    pub(super) secret_keys: &'s [SecretKey],
+    pub(super) passphrases: &'s PassphraseList,
+    pub(super) gpg: Option<&'s UserGpg>,
+    pub(super) ctx: &'s ObjectContext,
+    pub(super) preamble: &'s Preamble,
+    /// The first bytes of the object, without armour.
+    pub(super) head: &'s [u8],
+}
+
+/// The results of trying the secret keys that an object is encrypted to.
+#[derive(Default)]
+struct KeyAttempts {
+    session_key: Option<SessionKey>,
+    /// Keys that no known passphrase unlocks.
+    locked: Vec<KeyID>,
+    /// Unlocked keys that do not open the session key that is encrypted to them.
+    failed: Vec<KeyID>,
+}
+
+impl SessionKeySearch<'_> {
+    /// Returns the session key.
+    ///
+    /// # Errors
+    /// The reason why there is none: no key, no passphrase, a failure of gpg, or damage.
+    pub(super) fn run(&self) -> Result<SessionKey, CodecError> {
+        let mut attempts = self.try_secret_keys();
+        if let Some(key) = attempts.session_key.take().or_else(|| self.try_passphrases(0)) {
+            return Ok(key);
+        }
+        if let Some(id) = attempts.locked.first() {
+            let prompt = format!("Passphrase of the secret key 0x{id}: ");
+            if let Some(key) = self.passphrases.ask(&prompt, |_| self.try_secret_keys().session_key) {
+                return Ok(key);
+            }
+        }
+        let mut gpg_error = None;
+        if let Some(gpg) = self.gpg.filter(|_| self.preamble.public_key_esks().next().is_some()) {
+            match gpg.session_key(self.ctx, self.head, &self.recipients(), &self.passphrases.all()) {
+                Ok(key) if self.preamble.fits(&key) => return Ok(key),
+                Ok(_) => return Err(self.ctx.damage("the session key that gpg gives does not open the data")),
+                Err(error) => gpg_error = Some(error),
+            }
+        }
+        if self.opens_by_passphrase() {
+            let prompt = format!("Passphrase of {}: ", self.ctx.object);
+            if let Some(key) = self.passphrases.ask(&prompt, |from| self.try_passphrases(from)) {
+                return Ok(key);
+            }
+        }
+        match gpg_error {
+            Some(error @ CodecError::GpgTimeout { .. }) => Err(error),
+            gpg_error => Err(self.explain(&attempts, gpg_error)),
+        }
+    }
+
+    /// Tries the secret keys of the files: those that the object names, and all of them where the recipient is hidden.
+    fn try_secret_keys(&self) -> KeyAttempts {
+        let passphrases = self.passphrases.all();
+        let mut attempts = KeyAttempts::default();
+        let (named, hidden): (Vec<&PublicKeyEsk>, Vec<_>) =
+            self.preamble.public_key_esks().partition(|esk| esk.recipient.is_some());
+        for esk in named.into_iter().chain(hidden) {
+            for key in self.secret_keys {
+                if esk.recipient.as_ref().is_some_and(|id| *id != key.id) {
+                    continue;
+                }
+                let Some(unlocked) = key.unlock(&passphrases) else {
+                    attempts.locked.push(key.id.clone());
+                    continue;
+                };
+                // The padding and checksum of a session key that is encrypted to a named key were verified. If the data
+                // do not fit it, they are damaged, and reading them reports that.
+                match unlocked.open(esk) {
+                    Some(found) if esk.recipient.is_some() || self.preamble.fits(&found) => {
+                        attempts.session_key = Some(found);
+                        return attempts;
+                    }
+                    _ if esk.recipient.is_some() => attempts.failed.push(key.id.clone()),
+                    _ => {}
+                }
+            }
+        }
+        attempts
+    }
+
+    /// Tries the passphrases from number `from` on.
+    fn try_passphrases(&self, from: usize) -> Option<SessionKey> {
+        self.passphrases.find(from, |passphrase| {
+            if self.preamble.is_old_style() {
+                return old_style_keys(passphrase).find(|key| self.preamble.fits(key));
+            }
+            let mut keys = self.preamble.passphrase_esks().filter_map(|esk| esk.open(passphrase.expose()));
+            keys.find(|key| self.preamble.fits(key))
+        })
+    }
+
+    fn opens_by_passphrase(&self) -> bool {
+        self.preamble.passphrase_esks().next().is_some() || self.preamble.is_old_style()
+    }
+
+    fn recipients(&self) -> Vec<Option<KeyID>> {
+        self.preamble.public_key_esks().map(|esk| esk.recipient.clone()).collect()
+    }
+
+    fn explain(&self, attempts: &KeyAttempts, gpg_error: Option<CodecError>) -> CodecError {
+        let no_key = |reason: String| CodecError::NoKey { object: self.ctx.object.clone(), reason: reason.into() };
+        if let Some(id) = attempts.failed.first() {
+            return self.ctx.damage(format!("the session key for 0x{id} cannot be opened with that secret key"));
+        }
+        let passphrases = self.passphrases.all();
+        if let Some(id) = attempts.locked.first() {
+            let what = if passphrases.is_empty() { "needs a passphrase" } else { "has another passphrase" };
+            return no_key(format!(
+                "the secret key 0x{id} {what}; give it in PASSPHRASE or with --passphrase-file, which takes several"
+            ));
+        }
+        let mut recipients: Vec<String> = self.recipients().iter().flatten().map(|id| format!("0x{id}")).collect();
+        recipients.dedup();
+        if self.recipients().iter().any(Option::is_none) {
+            recipients.push("a hidden one".into());
+        }
+        let gpg = gpg_error.map_or_else(String::new, |error| match error {
+            CodecError::NoKey { reason, .. } => format!(" ({reason})"),
+            other => format!(" ({other})"),
+        });
+        let tried = tried_passphrases(&passphrases);
+        match (recipients.is_empty(), self.opens_by_passphrase()) {
+            (false, by_passphrase) => {
+                let (keys, missing) = match recipients.len() {
+                    1 => ("key", "which is not available"),
+                    _ => ("keys", "none of which is available"),
+                };
+                let also =
+                    if by_passphrase { format!("; a passphrase opens it too, but {tried}") } else { String::new() };
+                no_key(format!(
+                    "encrypted to {keys} {}, {missing}{gpg}; give the exported secret key with \
+                     --secret-key{also}",
+                    recipients.join(", ")
+                ))
+            }
+            (true, true) => no_key(format!("encrypted with a passphrase, and {tried}")),
+            (true, false) => self.ctx.unsupported("the way its session key is encrypted", "; gpg may know it"),
+        }
+    }
+}
+
+fn tried_passphrases(passphrases: &[Arc<Secret>]) -> String {
+    match passphrases.len() {
+        0 => "no passphrase was given; give it in PASSPHRASE or with --passphrase-file".to_owned(),
+        1 => "the passphrase that was given is wrong (or the object's first bytes are damaged)".to_owned(),
+        n => format!("none of the {n} passphrases that were given is right (or the object's first bytes are damaged)"),
+    }
+}
+
+/// Returns the possible session keys of data without a session key packet (RFC 1991; RFC 4880 section 5.7): IDEA and MD5
+/// by the standard, and the combinations that gpg used where it had no IDEA.
+fn old_style_keys(passphrase: &Secret) -> impl Iterator<Item = SessionKey> {
+    use OpenPgpCipher::{Aes128, Cast5, Idea, TripleDes};
+    const MD5: u8 = 1;
+    const SHA1: u8 = 2;
+    const COMBINATIONS: [(OpenPgpCipher, u8); 6] =
+        [(Idea, MD5), (Cast5, MD5), (Cast5, SHA1), (TripleDes, MD5), (Aes128, MD5), (Aes128, SHA1)];
+    COMBINATIONS.into_iter().filter_map(|(cipher, hash)| {
+        let key = StringToKey::simple(hash).derive(passphrase.expose(), cipher.key_len())?;
+        SessionKey::new(cipher, key)
+    })
+}

@@ -1,0 +1,90 @@
+//! The check of the signatures of one object.
+
+use std::io;
+
+use sequoia_openpgp::Packet;
+use sequoia_openpgp::crypto::hash::Context;
+use sequoia_openpgp::packet::key::{PublicParts, UnspecifiedRole};
+use sequoia_openpgp::packet::{Key, Signature};
+use sequoia_openpgp::parse::Parse;
+use sequoia_openpgp::types::{HashAlgorithm, SignatureType};
+
+use super::object_context::ObjectContext;
+use super::packet_header::tag;
+use super::signer::Signer;
+
+/// Upper bound of the length of a signature packet; notations may make one long.
+pub(super) const MAX_SIGNATURE: usize = 64 << 10;
+/// Upper bound of the signatures of one object that are checked.
+const MAX_SIGNATURES: usize = 16;
+
+/// Checks the signatures of one object against the required signer.
+pub(super) struct SignatureVerifier {
+    signer: Signer,
+    contexts: Vec<(HashAlgorithm, Context)>,
+    verified: bool,
+}
+
+impl SignatureVerifier {
+    pub(super) fn new(signer: &Signer) -> Self {
+        Self { signer: signer.clone(), contexts: Vec::new(), verified: false }
+    }
+
+    /// Processes a one-pass signature packet before the data, which names the hash. Signatures without one (PGP 2, gpg 1.4
+    /// with --rfc1991) are not checked, so an object with no other is refused.
+    pub(super) fn one_pass(&mut self, body: &[u8]) {
+        let &[3, 0, hash, ..] = body else { return };
+        let hash = HashAlgorithm::from(hash);
+        let fresh = self.contexts.len() < MAX_SIGNATURES && self.contexts.iter().all(|(other, _)| *other != hash);
+        if let Some(builder) = hash.context().ok().filter(|_| fresh) {
+            self.contexts.push((hash, builder.for_signature(4)));
+        }
+    }
+
+    /// Hashes the next bytes of the data.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        for (_, context) in &mut self.contexts {
+            context.update(bytes);
+        }
+    }
+
+    /// Checks a signature packet after the data.
+    pub(super) fn trailing(&mut self, body: &[u8]) {
+        if let Some(signature) = parse(body) {
+            self.check(&signature);
+        }
+    }
+
+    fn check(&mut self, signature: &Signature) {
+        let context = self.contexts.iter().find(|(hash, _)| *hash == signature.hash_algo());
+        let Some((_, context)) = context.filter(|_| signature.typ() == SignatureType::Binary) else { return };
+        // Only the keys that the signature names, or all if it names none, because each attempt costs a public key
+        // operation.
+        let issuers = signature.get_issuers();
+        let named = |key: &&Key<_, _>| issuers.is_empty() || issuers.iter().any(|id| id.aliases(key.key_handle()));
+        let good = |key: &Key<PublicParts, UnspecifiedRole>| signature.verify_hash(key, context.clone()).is_ok();
+        self.verified |= self.signer.keys.iter().filter(named).any(good);
+    }
+
+    /// Checks at the end of the message that a good signature was seen.
+    ///
+    /// # Errors
+    /// [`CodecError::NotSigned`] unless a good signature of the required key was seen.
+    pub(super) fn finish(&self, ctx: &ObjectContext) -> io::Result<()> {
+        if self.verified {
+            return Ok(());
+        }
+        let what =
+            if self.contexts.is_empty() { "it is not signed" } else { "it has no good signature of the right key" };
+        Err(self.signer.refuse(ctx, what).into_io())
+    }
+}
+
+fn parse(body: &[u8]) -> Option<Signature> {
+    let len = u32::try_from(body.len()).ok()?;
+    let packet = [&[0xc0 | tag::SIGNATURE, 0xff][..], &len.to_be_bytes(), body].concat();
+    match Packet::from_bytes(&packet) {
+        Ok(Packet::Signature(signature)) => Some(signature),
+        _ => None,
+    }
+}

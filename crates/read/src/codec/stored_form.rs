@@ -1,0 +1,63 @@
+//! The form of a stored object, decided by its name and its first bytes (FORMAT.md section 1).
+
+use std::io;
+
+use dupfs_format::name::Suffix;
+
+use super::armor_reader;
+use super::object_context::ObjectContext;
+
+/// Bytes at the start of an object that decide its form.
+pub(super) const SNIFFED_BYTES: usize = 32;
+
+/// The form of stored bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StoredForm {
+    Plain,
+    Gzip,
+    OpenPgp,
+    Armor,
+    Cms,
+}
+
+impl StoredForm {
+    /// Returns the form of the object, by its name and its first bytes `start`.
+    ///
+    /// The name is binding, because anyone who can write to the store can replace an object without having a key. An
+    /// object named as encrypted must be an OpenPGP message, armoured or not, and one named as compressed must be gzip.
+    /// Only a name without a suffix leaves the choice to the content, because duplicity before 0.7.06 stored gzip under
+    /// such names. Content with none of the known beginnings is then plain: a tar archive (which begins with a name, or
+    /// with zeros when it is empty) or a manifest.
+    ///
+    /// # Errors
+    /// Damage if the content is not what the name says, or nothing that duplicity writes.
+    pub(super) fn detect(ctx: &ObjectContext, start: &[u8]) -> io::Result<Self> {
+        let content = Self::of_content(start);
+        match (Suffix::of(&ctx.object), content) {
+            (Suffix::Cms, _) => Ok(Self::Cms),
+            (Suffix::OpenPgp | Suffix::Gzip, _) if start.is_empty() => Err(ctx.damaged("it is empty")),
+            (Suffix::OpenPgp, Some(form @ (Self::OpenPgp | Self::Armor))) => Ok(form),
+            (Suffix::OpenPgp, _) => {
+                Err(ctx.damaged("it is named as encrypted, but it does not begin as an encrypted file does"))
+            }
+            (Suffix::Gzip, Some(Self::Gzip)) => Ok(Self::Gzip),
+            (Suffix::Gzip, _) => {
+                Err(ctx.damaged("it is named as compressed, but it does not begin as a gzip file does"))
+            }
+            (Suffix::None, Some(form)) => Ok(form),
+            (Suffix::None, None) => Err(ctx.damaged("it begins like nothing that duplicity writes")),
+        }
+    }
+
+    fn of_content(start: &[u8]) -> Option<Self> {
+        match start {
+            [0x1f, 0x8b, ..] => Some(Self::Gzip),
+            // A sequence of indefinite length, or of a length in up to four bytes.
+            [0x30, 0x80..=0x84, ..] => Some(Self::Cms),
+            [0x80..=0xff, ..] => Some(Self::OpenPgp),
+            _ if start.starts_with(armor_reader::BEGIN_MESSAGE) => Some(Self::Armor),
+            [] | [0 | b' '..=b'~', ..] => Some(Self::Plain),
+            _ => None,
+        }
+    }
+}
