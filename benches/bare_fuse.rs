@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dupfs::fuse::{MountPoint, MountSettings, Mounted};
-use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
+use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO};
+use dupfs_base::RequestContext;
 
 /// What cannot change may be kept this long: as the real tree has it.
 const TTL: Duration = Duration::from_secs(365 * 86_400);
@@ -73,7 +74,7 @@ fn name(out: &mut Vec<u8>, letter: u8, width: usize, number: u64) {
 }
 
 impl FileSystem for Bare {
-    fn lookup(&self, parent: Ino, name: &[u8], _wait: Wait) -> Result<Attr, FsError> {
+    fn lookup(&self, parent: Ino, name: &[u8], _: &RequestContext) -> Result<Attr, FsError> {
         let number = std::str::from_utf8(&name[1..]).ok().and_then(|digits| digits.parse::<u64>().ok());
         match (parent, number) {
             (ROOT_INO, Some(dir)) if dir < self.dirs => Ok(self.attr(dir + 2)),
@@ -83,11 +84,11 @@ impl FileSystem for Bare {
         }
     }
 
-    fn getattr(&self, ino: Ino, _wait: Wait) -> Result<Attr, FsError> {
+    fn getattr(&self, ino: Ino, _: &RequestContext) -> Result<Attr, FsError> {
         Ok(self.attr(ino))
     }
 
-    fn readlink(&self, _ino: Ino, _wait: Wait) -> Result<Vec<u8>, FsError> {
+    fn readlink(&self, _ino: Ino, _: &RequestContext) -> Result<Vec<u8>, FsError> {
         Err(FsError::not_found())
     }
 
@@ -99,7 +100,7 @@ impl FileSystem for Bare {
         &self,
         ino: Ino,
         offset: u64,
-        _wait: Wait,
+        _: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         let mut text = Vec::new();
@@ -122,18 +123,18 @@ impl FileSystem for Bare {
         Ok(())
     }
 
-    fn open(&self, _ino: Ino, _wait: Wait) -> Result<Opened, FsError> {
+    fn open(&self, _ino: Ino, _: &RequestContext) -> Result<Opened, FsError> {
         Ok(Opened { handle: 0, keep_cache: true, direct_io: false })
     }
 
-    fn read(&self, ino: Ino, _handle: u64, offset: u64, size: usize, _wait: Wait) -> Result<Vec<u8>, FsError> {
+    fn read(&self, ino: Ino, _handle: u64, offset: u64, size: usize, _: &RequestContext) -> Result<Vec<u8>, FsError> {
         let left = usize::try_from(self.size(ino).saturating_sub(offset)).unwrap();
         Ok(self.zeros[..size.min(left).min(self.zeros.len())].to_vec())
     }
 
     fn release(&self, _ino: Ino, _handle: u64) {}
 
-    fn getxattr(&self, _ino: Ino, _name: &[u8], _wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
+    fn getxattr(&self, _ino: Ino, _name: &[u8], _: &RequestContext) -> Result<Option<Vec<u8>>, FsError> {
         Ok(None)
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use md5::{Digest, Md5};
 
 use crate::vfs::{FileSystem, OwnerOptions};
-use dupfs_base::escape_bytes;
+use dupfs_base::{RequestContext, escape_bytes};
 use dupfs_cache::SpillConfig;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_format::timespec;
@@ -77,16 +77,15 @@ impl Backend for Backups {
             spill: spill(request.cache),
             archive_dir: archive_dir(request.repo),
             index: index(request.cache),
-            patience: PATIENCE,
         };
         let overview = options.time.is_none() && options.path.is_none();
         let unpacked = UnpackedOptions {
             memory: options.memory,
             spill: options.spill.clone(),
             owners: options.owners,
-            patience: options.patience,
+            patience: PATIENCE,
         };
-        let fs = open_file_system(store, options)?;
+        let fs = open_file_system(store, options, &RequestContext::unlimited())?;
         Ok(if overview { with_unpacked(fs, &unpacked) } else { fs })
     }
 
@@ -96,8 +95,10 @@ impl Backend for Backups {
         let keys = keys(&args.keys, &passphrases);
         let (prefixes, archive_dir) = (prefixes(&args.repo), archive_dir(&args.repo));
         let limits = limits(&args.cache);
-        let repository = open_repository(store, &prefixes, keys, decode(&args.keys)?, limits, archive_dir.as_deref())?;
-        print(|printer| sets::run(&repository, args.json, printer))
+        let context = RequestContext::unlimited();
+        let repository =
+            open_repository(store, &prefixes, keys, decode(&args.keys)?, limits, archive_dir.as_deref(), &context)?;
+        print(|printer| sets::run(&repository, &context, args.json, printer))
     }
 
     fn ls(&self, args: &LsArgs) -> Result<(), CliError> {
@@ -231,7 +232,7 @@ fn memory(cache: &CacheArgs) -> u64 {
 }
 
 fn limits(cache: &CacheArgs) -> dupfs_read::volume::RepositoryLimits {
-    super::repo::limits(memory(cache), spill(cache), PATIENCE)
+    super::repo::limits(memory(cache), spill(cache))
 }
 
 /// Where sealed blocks may go; nowhere with `--cache-size 0` or without a home.

@@ -1,11 +1,12 @@
 //! `dupfs cat`: file contents to standard output.
 
+use dupfs_base::RequestContext;
 use std::ffi::{OsStr, OsString};
 
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use super::resolve::{self, LastLink};
-use crate::vfs::{Attr, FileSystem, NodeKind, Wait};
+use crate::vfs::{Attr, FileSystem, NodeKind};
 use dupfs_format::ArchivePath;
 
 /// Bytes asked for at a time.
@@ -48,13 +49,13 @@ fn copy(
     attr: Attr,
     printer: &mut Printer<'_>,
 ) -> Result<Result<(), Failure>, Failure> {
-    let opened = match fs.open(attr.ino, Wait::Allowed) {
+    let opened = match fs.open(attr.ino, &RequestContext::unlimited()) {
         Ok(opened) => opened,
         Err(error) => return Ok(Err(resolve::read_failed(path, &error))),
     };
     let mut offset = 0u64;
     let ended = loop {
-        match fs.read(attr.ino, opened.handle, offset, CHUNK, Wait::Allowed) {
+        match fs.read(attr.ino, opened.handle, offset, CHUNK, &RequestContext::unlimited()) {
             Ok(bytes) => {
                 if let Err(failure) = printer.bytes(&bytes) {
                     break Err(failure);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
-use dupfs_base::ErrorKind;
+use crate::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO};
+use dupfs_base::{ErrorKind, RequestContext};
 
 /// What a node is.
 #[derive(Debug)]
@@ -84,19 +84,19 @@ impl Fake {
 }
 
 impl FileSystem for Fake {
-    fn lookup(&self, parent: Ino, name: &[u8], _: Wait) -> Result<Attr, FsError> {
+    fn lookup(&self, parent: Ino, name: &[u8], _: &RequestContext) -> Result<Attr, FsError> {
         let found = self.nodes.iter().skip(1).position(|node| node.parent == parent && node.name == name);
         found.map(|place| self.attr(place as u64 + 2, false)).ok_or_else(FsError::not_found)
     }
 
-    fn getattr(&self, ino: Ino, _: Wait) -> Result<Attr, FsError> {
+    fn getattr(&self, ino: Ino, _: &RequestContext) -> Result<Attr, FsError> {
         match &self.nodes[at(ino)].content {
             Content::File { damaged_from: Some(_), .. } => Err(self.damage()),
             _ => Ok(self.attr(ino, true)),
         }
     }
 
-    fn readlink(&self, ino: Ino, _: Wait) -> Result<Vec<u8>, FsError> {
+    fn readlink(&self, ino: Ino, _: &RequestContext) -> Result<Vec<u8>, FsError> {
         match &self.nodes[at(ino)].content {
             Content::Link(target) => Ok(target.clone()),
             _ => Err(FsError::failed(ErrorKind::Invalid, "not a link")),
@@ -107,7 +107,13 @@ impl FileSystem for Fake {
         Ok(self.nodes[at(ino)].parent)
     }
 
-    fn readdir(&self, ino: Ino, _: u64, _: Wait, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+    fn readdir(
+        &self,
+        ino: Ino,
+        _: u64,
+        _: &RequestContext,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
         for (place, node) in self.nodes.iter().enumerate().skip(1).rev().filter(|(_, node)| node.parent == ino) {
             let child = place as u64 + 1;
             let kind = self.attr(child, true).kind;
@@ -116,11 +122,11 @@ impl FileSystem for Fake {
         if self.gaps.contains(&ino) { Err(self.damage()) } else { Ok(()) }
     }
 
-    fn open(&self, ino: Ino, _: Wait) -> Result<Opened, FsError> {
+    fn open(&self, ino: Ino, _: &RequestContext) -> Result<Opened, FsError> {
         Ok(Opened { handle: ino, keep_cache: true, direct_io: false })
     }
 
-    fn read(&self, ino: Ino, handle: u64, offset: u64, size: usize, _: Wait) -> Result<Vec<u8>, FsError> {
+    fn read(&self, ino: Ino, handle: u64, offset: u64, size: usize, _: &RequestContext) -> Result<Vec<u8>, FsError> {
         assert_eq!(ino, handle);
         let Content::File { bytes, damaged_from } = &self.nodes[at(ino)].content else { return Err(FsError::IsDir) };
         let end = (offset + size as u64).min(bytes.len() as u64);
@@ -133,7 +139,7 @@ impl FileSystem for Fake {
 
     fn release(&self, _: Ino, _: u64) {}
 
-    fn getxattr(&self, _: Ino, _: &[u8], _: Wait) -> Result<Option<Vec<u8>>, FsError> {
+    fn getxattr(&self, _: Ino, _: &[u8], _: &RequestContext) -> Result<Option<Vec<u8>>, FsError> {
         Ok(None)
     }
 

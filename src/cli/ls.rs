@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
 use super::resolve::{self, LastLink};
-use crate::vfs::{Attr, FileSystem, Ino, NodeKind, Wait};
-use dupfs_base::escape_bytes;
+use crate::vfs::{Attr, FileSystem, Ino, NodeKind};
+use dupfs_base::{RequestContext, escape_bytes};
 use dupfs_format::{ArchivePath, BackupTime};
 
 /// How `dupfs ls` lists.
@@ -127,7 +127,7 @@ impl Listing<'_, '_> {
     /// The rows of a directory by name; a failure is reported and leaves those that could be read.
     fn directory(&mut self, ino: Ino, path: &ArchivePath) -> Vec<Row> {
         let mut rows = Vec::new();
-        let listed = self.fs.readdir(ino, 0, Wait::Allowed, &mut |entry| {
+        let listed = self.fs.readdir(ino, 0, &RequestContext::unlimited(), &mut |entry| {
             // A name that is no path component is nothing that could be asked for.
             if let Some(child) = join(path, entry.name) {
                 let shown = if self.options.recursive { child.as_bytes().to_vec() } else { entry.name.to_vec() };
@@ -141,7 +141,7 @@ impl Listing<'_, '_> {
         rows.sort_by(|a, b| a.shown.cmp(&b.shown));
         if self.options.long {
             for row in &mut rows {
-                match self.fs.lookup(ino, row.path.name(), Wait::Allowed) {
+                match self.fs.lookup(ino, row.path.name(), &RequestContext::unlimited()) {
                     Ok(attr) => self.describe(row, attr),
                     Err(error) => self.printer.report(&resolve::read_failed(&row.path, &error)),
                 }
@@ -157,7 +157,7 @@ impl Listing<'_, '_> {
         }
         let mut details = Details { attr, unknown_size: false, target: None };
         if attr.kind == NodeKind::File && !attr.exact {
-            match self.fs.getattr(attr.ino, Wait::Allowed) {
+            match self.fs.getattr(attr.ino, &RequestContext::unlimited()) {
                 Ok(exact) => details.attr = exact,
                 Err(error) => {
                     details.unknown_size = true;
@@ -166,7 +166,7 @@ impl Listing<'_, '_> {
             }
         }
         if attr.kind == NodeKind::Symlink {
-            match self.fs.readlink(attr.ino, Wait::Allowed) {
+            match self.fs.readlink(attr.ino, &RequestContext::unlimited()) {
                 Ok(target) => details.target = Some(target),
                 Err(error) => self.printer.report(&resolve::read_failed(&row.path, &error)),
             }

@@ -10,8 +10,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::fuse::{End, MountPoint, MountSettings, Mounted, check_device};
-use crate::vfs::{FileSystem, FsError, ROOT_INO, Wait};
-use dupfs_base::ErrorKind;
+use crate::vfs::{FileSystem, FsError, ROOT_INO};
+use dupfs_base::{ErrorKind, RequestContext};
 
 use super::app::{App, OpenRequest};
 use super::args::{Cli, MountArgs};
@@ -96,8 +96,8 @@ fn prepare(app: &App<'_>, args: &MountArgs) -> Result<Ready, CliError> {
 
 /// Asks for the root before the kernel does, so that what is wrong is told in words and not as an errno.
 fn probe(fs: &dyn FileSystem) -> Result<(), FsError> {
-    fs.getattr(ROOT_INO, Wait::Allowed)?;
-    fs.readdir(ROOT_INO, 0, Wait::Allowed, &mut |_| false)
+    fs.getattr(ROOT_INO, &RequestContext::unlimited())?;
+    fs.readdir(ROOT_INO, 0, &RequestContext::unlimited(), &mut |_| false)
 }
 
 /// Lets SIGINT and SIGTERM end the mount. SIGHUP asks for `refresh`; without one, in the foreground, it means that the

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::vfs::FileSystem;
+use dupfs_base::RequestContext;
 
 use super::args::MountArgs;
 
@@ -50,7 +51,7 @@ fn run(fs: &dyn FileSystem, interval: Option<Duration>, asked: &Receiver<()>) {
 
 /// Lists once; a failure that repeats is told once.
 fn refresh(fs: &dyn FileSystem, failed: &mut Option<String>) {
-    match catch_unwind(AssertUnwindSafe(|| fs.refresh())) {
+    match catch_unwind(AssertUnwindSafe(|| fs.refresh(&RequestContext::unlimited()))) {
         Ok(Ok(news)) => {
             if failed.take().is_some() {
                 log::warn!("the backup can be listed again");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::vfs::{FileSystem, FsError, OwnerOptions, Root, TreeFs, TreeOptions, UnpackedFs};
-use dupfs_base::{ErrorKind, HasKind};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_cache::{CacheConfig, SpillConfig};
 use dupfs_format::collection::{Collection, CollectionError, PrefixOptions, Problem};
 use dupfs_format::{ArchivePath, BackupTime, SetIndex};
@@ -42,8 +42,6 @@ pub struct RepositoryOptions {
     pub archive_dir: Option<PathBuf>,
     /// The directory of the index on disk; `None` keeps what is learnt in memory only.
     pub index: Option<PathBuf>,
-    /// How long one request waits for another's work on the same object.
-    pub patience: Duration,
 }
 
 impl Default for RepositoryOptions {
@@ -60,7 +58,6 @@ impl Default for RepositoryOptions {
             spill: None,
             archive_dir: None,
             index: None,
-            patience: Duration::from_secs(600),
         }
     }
 }
@@ -104,10 +101,10 @@ impl HasKind for OpenError {
 
 /// How `memory` bytes are divided: most for decoded blocks, an eighth each for member tables, for plans, and for what is
 /// unpacked, tables of archives included.
-pub fn limits(memory: u64, spill: Option<SpillConfig>, patience: Duration) -> RepositoryLimits {
+pub fn limits(memory: u64, spill: Option<SpillConfig>) -> RepositoryLimits {
     let spill = spill.map(|spill| SpillConfig { bytes: spill.bytes / 4 * 3, ..spill });
     let cache = CacheConfig { memory_bytes: memory / 8 * 5, spill };
-    RepositoryLimits { cache, tables: memory / 8, patience, index: None, archive: None }
+    RepositoryLimits { cache, tables: memory / 8, index: None, archive: None }
 }
 
 /// The file system with `unpacked/` beside the snapshots. Of `memory` and of the space on disk it gets what [`limits`] leaves.
@@ -148,10 +145,11 @@ pub fn open_repository(
     decode: DecodeOptions,
     mut limits: RepositoryLimits,
     archive_dir: Option<&Path>,
+    context: &RequestContext,
 ) -> Result<Arc<Repository>, OpenError> {
     let url = store.url().to_owned();
     let look = || {
-        let objects = store.list().map_err(listing_error)?;
+        let objects = store.list(context).map_err(listing_error)?;
         let wrap = |error| OpenError::Collection { url: url.clone(), error };
         Collection::from_listing(&objects, prefixes).map_err(wrap)
     };
@@ -161,7 +159,7 @@ pub fn open_repository(
     if collection.sets().iter().any(|set| set.is_complete() && set.signatures.is_none()) {
         collection = look()?;
     }
-    limits.archive = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection));
+    limits.archive = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection, context));
     let decoder = Decoder::new(Keys::load(keys)?, decode);
     Ok(Repository::new(store, decoder, collection, limits))
 }
@@ -171,21 +169,26 @@ pub fn open_repository(
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions) -> Result<Arc<TreeFs>, OpenError> {
+pub fn open_file_system(
+    store: Arc<dyn ObjectStore>,
+    options: RepositoryOptions,
+    context: &RequestContext,
+) -> Result<Arc<TreeFs>, OpenError> {
     let url = store.url().to_owned();
-    let mut limits = limits(options.memory, options.spill, options.patience);
+    let mut limits = limits(options.memory, options.spill);
     // What was learnt of copies that nothing vouches for is kept apart.
     let copies = options.archive_dir.as_ref().map(|dir| dir.as_os_str().as_encoded_bytes().to_vec());
     let demands = [options.decode.identity_bytes(), copies.unwrap_or_default()].concat();
     limits.index = options.index.map(|base| IndexPlace { base, demands });
     let archive_dir = options.archive_dir.as_deref();
-    let repository = open_repository(store, &options.prefixes, options.keys, options.decode, limits, archive_dir)?;
+    let repository =
+        open_repository(store, &options.prefixes, options.keys, options.decode, limits, archive_dir, context)?;
     repository.collection().problems().iter().for_each(Problem::log);
     let wrap = |error| OpenError::Collection { url: url.clone(), error };
     let at = options.time.unwrap_or(BackupTime(i64::MAX));
     let collection = repository.collection();
     let chosen = collection.select(at).map_err(wrap)?;
-    try_keys(&repository, chosen.set)?;
+    try_keys(&repository, chosen.set, context)?;
     let root = match (options.time, options.path) {
         (None, None) => Root::Overview,
         (_, path) => {
@@ -193,27 +196,22 @@ pub fn open_file_system(store: Arc<dyn ObjectStore>, options: RepositoryOptions)
             Root::Path(index.unwrap_or(0), path.unwrap_or_default())
         }
     };
-    let tree = TreeOptions {
-        root,
-        owners: options.owners,
-        size_bounds: options.size_bounds,
-        plan_bytes: options.memory / 8,
-        patience: options.patience,
-    };
-    Ok(Arc::new(TreeFs::new(repository, tree)?))
+    let tree =
+        TreeOptions { root, owners: options.owners, size_bounds: options.size_bounds, plan_bytes: options.memory / 8 };
+    Ok(Arc::new(TreeFs::new(repository, tree, context)?))
 }
 
 /// Decrypts the manifest of the set to be shown, so that a wrong key or passphrase is found now. If no key fits, the key
 /// may still be that of other chains: one set of each is tried.
-fn try_keys(repository: &Repository, chosen: SetIndex) -> Result<(), OpenError> {
-    let refused = match try_key(repository, chosen) {
+fn try_keys(repository: &Arc<Repository>, chosen: SetIndex, context: &RequestContext) -> Result<(), OpenError> {
+    let refused = match try_key(repository, chosen, context) {
         Err(error) if error.kind() == ErrorKind::KeyMissing => error,
         tried => return tried,
     };
     let collection = repository.collection();
     let others = collection.lines().iter().rev().filter_map(|line| line.last().copied());
     for set in others.filter(|&set| set != chosen) {
-        if repository.manifest(set).is_ok() {
+        if repository.manifest(set, context).is_ok() {
             log::warn!("{refused}; the key at hand opens other sets, which can be read");
             return Ok(());
         }
@@ -222,8 +220,8 @@ fn try_keys(repository: &Repository, chosen: SetIndex) -> Result<(), OpenError> 
 }
 
 /// Damage in a manifest is no reason to refuse the other snapshots.
-fn try_key(repository: &Repository, set: SetIndex) -> Result<(), OpenError> {
-    match repository.manifest(set) {
+fn try_key(repository: &Arc<Repository>, set: SetIndex, context: &RequestContext) -> Result<(), OpenError> {
+    match repository.manifest(set, context) {
         Ok(_) => Ok(()),
         Err(error) => match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::NotFound | ErrorKind::Archived => {

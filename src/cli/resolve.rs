@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::failure::{Exit, Failure};
-use crate::vfs::{Attr, FileSystem, FsError, NodeKind, ROOT_INO, Wait};
-use dupfs_base::{ErrorKind, HasKind, escape_bytes};
+use crate::vfs::{Attr, FileSystem, FsError, NodeKind, ROOT_INO};
+use dupfs_base::{ErrorKind, HasKind, RequestContext, escape_bytes};
 use dupfs_format::ArchivePath;
 
 /// As many links as the kernel follows in one path.
@@ -29,7 +29,7 @@ pub(super) fn parse(typed: &OsStr) -> Result<ArchivePath, Failure> {
 
 /// The attributes of `path`, whose size may not be exact.
 pub(super) fn resolve(fs: &dyn FileSystem, path: &ArchivePath, last: LastLink) -> Result<Attr, Failure> {
-    let root = fs.getattr(ROOT_INO, Wait::Allowed).map_err(|e| failed(path, &e))?;
+    let root = fs.getattr(ROOT_INO, &RequestContext::unlimited()).map_err(|e| failed(path, &e))?;
     let mut trail = vec![root];
     let mut pending: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
     let mut links = 0;
@@ -47,12 +47,12 @@ pub(super) fn resolve(fs: &dyn FileSystem, path: &ArchivePath, last: LastLink) -
             _ if dir.kind != NodeKind::Dir => return Err(not_found(path)),
             _ => {}
         }
-        let attr = fs.lookup(dir.ino, &name, Wait::Allowed).map_err(|e| failed(path, &e))?;
+        let attr = fs.lookup(dir.ino, &name, &RequestContext::unlimited()).map_err(|e| failed(path, &e))?;
         if attr.kind != NodeKind::Symlink || (pending.is_empty() && last == LastLink::Keep) {
             trail.push(attr);
             continue;
         }
-        let target = fs.readlink(attr.ino, Wait::Allowed).map_err(|e| failed(path, &e))?;
+        let target = fs.readlink(attr.ino, &RequestContext::unlimited()).map_err(|e| failed(path, &e))?;
         links += 1;
         if target.starts_with(b"/") {
             return Err(outside(path, &target));

@@ -7,8 +7,11 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use super::failure::{Exit, Failure};
 use super::printer::Printer;
+use dupfs_base::RequestContext;
 use dupfs_read::volume::Repository;
 
 /// Reports on `repository`, as text or as JSON (docs/CLI.md). Reads every manifest and nothing else; one that cannot be
@@ -17,8 +20,13 @@ use dupfs_read::volume::Repository;
 ///
 /// # Errors
 /// [`Failure`] when the output takes no more.
-pub fn run(repository: &Repository, json: bool, printer: &mut Printer<'_>) -> Result<Exit, Failure> {
-    let manifests = manifests::read_all(repository);
+pub fn run(
+    repository: &Arc<Repository>,
+    context: &RequestContext,
+    json: bool,
+    printer: &mut Printer<'_>,
+) -> Result<Exit, Failure> {
+    let manifests = manifests::read_all(repository, context);
     let report = report::Report::of(repository.url(), &repository.collection(), &manifests);
     if json {
         printer.json(&report, true)?;

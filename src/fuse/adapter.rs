@@ -12,8 +12,8 @@ use fuser::{
     ReplyStatfs, ReplyXattr, Request,
 };
 
-use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, Wait};
-use dupfs_base::ErrorKind;
+use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
+use dupfs_base::{ErrorKind, RequestContext};
 
 use super::attributes::{attr_ttl, file_attr, file_type, plus_attr};
 use super::batch::{Batch, Entry, Listing};
@@ -78,11 +78,11 @@ impl Adapter {
     fn answer<R, T, Ask, Send>(&self, reply: R, call: Call<Ask, Send>)
     where
         R: Answer,
-        Ask: Fn(&dyn FileSystem, Wait) -> Result<T, FsError> + std::marker::Send + 'static,
+        Ask: Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError> + std::marker::Send + 'static,
         Send: FnOnce(Option<R>, &dyn FileSystem, T) + std::marker::Send + 'static,
     {
         let (op, ino) = (call.op, call.ino);
-        match self.shared.asked(op, ino, &call.ask, Wait::Never) {
+        match self.shared.asked(op, ino, &call.ask, &RequestContext::cached_only()) {
             Ok(answer) => self.shared.deliver(op, ino, || (call.send)(Some(reply), &*self.shared.fs, answer)),
             Err(FsError::WouldBlock) => self.defer(reply, call),
             Err(error) => self.shared.refuse(reply, op, ino, &error),
@@ -92,7 +92,7 @@ impl Adapter {
     fn defer<R, T, Ask, Send>(&self, reply: R, call: Call<Ask, Send>)
     where
         R: Answer,
-        Ask: Fn(&dyn FileSystem, Wait) -> Result<T, FsError> + std::marker::Send + 'static,
+        Ask: Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError> + std::marker::Send + 'static,
         Send: FnOnce(Option<R>, &dyn FileSystem, T) + std::marker::Send + 'static,
     {
         let ticket = self.shared.deadlines.register(call.op, call.ino, reply);
@@ -102,7 +102,7 @@ impl Adapter {
             if ticket.expired() {
                 return;
             }
-            match shared.asked(call.op, call.ino, &call.ask, Wait::Allowed) {
+            match shared.asked(call.op, call.ino, &call.ask, ticket.context()) {
                 Ok(answer) => shared.deliver(call.op, call.ino, || (call.send)(ticket.claim(), &*shared.fs, answer)),
                 Err(error) => {
                     if let Some(reply) = ticket.claim() {
@@ -124,7 +124,7 @@ impl Adapter {
         mut add: impl FnMut(&mut R, Entry<'_>) -> bool + Send + 'static,
         done: impl FnOnce(R) + Send + 'static,
     ) {
-        let ask = move |fs: &dyn FileSystem, wait| Batch::gather(fs, listing, wait);
+        let ask = move |fs: &dyn FileSystem, context: &RequestContext| Batch::gather(fs, listing, context);
         let send = move |reply: Option<R>, fs: &dyn FileSystem, first: Batch| {
             let Some(mut reply) = reply else { return };
             let mut listing = listing;
@@ -137,7 +137,7 @@ impl Adapter {
                     listing.offset = entry.next;
                 }
                 // What cannot be told now ends this answer; the kernel asks again from there, and then may wait.
-                batch = Batch::gather(fs, listing, Wait::Never).unwrap_or_default();
+                batch = Batch::gather(fs, listing, &RequestContext::cached_only()).unwrap_or_default();
             }
             done(reply);
         };
@@ -151,11 +151,11 @@ impl Shared {
         &self,
         op: &'static str,
         ino: Ino,
-        ask: &dyn Fn(&dyn FileSystem, Wait) -> Result<T, FsError>,
-        wait: Wait,
+        ask: &dyn Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError>,
+        context: &RequestContext,
     ) -> Result<T, FsError> {
-        match catch_unwind(AssertUnwindSafe(|| ask(&*self.fs, wait))) {
-            Ok(Err(FsError::WouldBlock)) if wait == Wait::Allowed => {
+        match catch_unwind(AssertUnwindSafe(|| ask(&*self.fs, context))) {
+            Ok(Err(FsError::WouldBlock)) if context.may_block() => {
                 Err(FsError::failed(ErrorKind::Io, "no answer although it could be waited for (a defect of dupfs)"))
             }
             Ok(answer) => answer,
@@ -212,7 +212,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (parent, name) = (parent.0, name.as_bytes().to_vec());
-        let ask = move |fs: &dyn FileSystem, wait| fs.lookup(parent, &name, wait);
+        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.lookup(parent, &name, context);
         let send = |reply: Option<ReplyEntry>, _: &dyn FileSystem, attr: Attr| {
             if let Some(reply) = reply {
                 reply.entry_with_ttls(&attr_ttl(&attr), &attr.entry_ttl, &file_attr(&attr), Generation(0));
@@ -223,7 +223,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, wait| fs.getattr(ino, wait);
+        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
         let send = |reply: Option<ReplyAttr>, _: &dyn FileSystem, attr: Attr| {
             if let Some(reply) = reply {
                 reply.attr(&attr_ttl(&attr), &file_attr(&attr));
@@ -234,13 +234,13 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, wait| fs.readlink(ino, wait);
+        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.readlink(ino, context);
         self.answer(reply, Call { op: "readlink", ino, lane: Lane::Names, ask, send: send_bytes });
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, wait| fs.open(ino, wait);
+        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.open(ino, context);
         let send = move |reply: Option<ReplyOpen>, fs: &dyn FileSystem, opened: crate::vfs::Opened| {
             let Some(reply) = reply else { return fs.release(ino, opened.handle) };
             let mut flags = FopenFlags::FOPEN_NOFLUSH;
@@ -264,8 +264,8 @@ impl Filesystem for Adapter {
     ) {
         let (ino, handle) = (ino.0, fh.0);
         let Ok(size) = usize::try_from(size) else { return reply.error(Errno::EINVAL) };
-        let ask = move |fs: &dyn FileSystem, wait| {
-            let mut bytes = fs.read(ino, handle, offset, size, wait)?;
+        let ask = move |fs: &dyn FileSystem, context: &RequestContext| {
+            let mut bytes = fs.read(ino, handle, offset, size, context)?;
             bytes.truncate(size);
             Ok(bytes)
         };
@@ -303,7 +303,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, wait| fs.getattr(ino, wait);
+        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
         let send = |reply: Option<ReplyOpen>, _: &dyn FileSystem, attr: Attr| {
             let Some(reply) = reply else { return };
             let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
@@ -342,7 +342,7 @@ impl Filesystem for Adapter {
             return send_xattr(reply, self.shared.process.as_bytes(), size);
         }
         let name: OsString = name.to_owned();
-        let ask = move |fs: &dyn FileSystem, wait| fs.getxattr(ino, name.as_bytes(), wait);
+        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.getxattr(ino, name.as_bytes(), context);
         let send = move |reply: Option<ReplyXattr>, _: &dyn FileSystem, value: Option<Vec<u8>>| match (reply, value) {
             (Some(reply), Some(value)) => send_xattr(reply, &value, size),
             (Some(reply), None) => reply.error(Errno::ENODATA),
@@ -364,7 +364,7 @@ impl Filesystem for Adapter {
             return reply.ok();
         }
         let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, wait| fs.getattr(ino, wait);
+        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
         let send = |reply: Option<ReplyEmpty>, _: &dyn FileSystem, attr: Attr| match reply {
             Some(reply) if attr.kind == NodeKind::File && attr.perm & 0o111 == 0 => reply.error(Errno::EACCES),
             Some(reply) => reply.ok(),

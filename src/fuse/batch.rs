@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, Wait};
-use dupfs_base::ErrorKind;
+use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind};
+use dupfs_base::{ErrorKind, RequestContext};
 
 /// Longest name that the kernel takes in an answer (`FUSE_NAME_MAX`).
 const MOST_NAME: usize = 1024;
@@ -76,11 +76,11 @@ pub(super) struct Listing {
 impl Batch {
     /// The next entries of `listing`; an empty batch means that the directory has ended.
     ///
-    /// With [`Wait::Never`] the batch ends before the first entry that is not at hand.
+    /// With [`&RequestContext::cached_only()`] the batch ends before the first entry that is not at hand.
     ///
     /// # Errors
     /// [`FsError`], also WouldBlock, if not even the first entry can be told. Never an empty batch instead.
-    pub(super) fn gather(fs: &dyn FileSystem, listing: Listing, wait: Wait) -> Result<Self, FsError> {
+    pub(super) fn gather(fs: &dyn FileSystem, listing: Listing, context: &RequestContext) -> Result<Self, FsError> {
         let mut batch = Self::default();
         if listing.offset < 1 {
             batch.push(listing.dir, NodeKind::Dir, 1, b".");
@@ -90,7 +90,7 @@ impl Batch {
         }
         let dots = batch.rows.len();
         let mut too_long = None;
-        let listed = fs.readdir(listing.dir, listing.offset.saturating_sub(2), wait, &mut |entry| {
+        let listed = fs.readdir(listing.dir, listing.offset.saturating_sub(2), context, &mut |entry| {
             if entry.name.len() > MOST_NAME {
                 too_long = Some(name_too_long(entry.name));
                 return false;
@@ -106,7 +106,7 @@ impl Batch {
             Err(error) => return Err(error),
         }
         if listing.plus {
-            batch.look_up(fs, listing.dir, dots, wait)?;
+            batch.look_up(fs, listing.dir, dots, context)?;
         }
         Ok(batch)
     }
@@ -132,13 +132,13 @@ impl Batch {
 
     /// Looks up the attributes of the rows after the first `dots`; cuts the batch before the first that would block,
     /// except that the very first may wait if `wait` allows it. A name whose attributes cannot be told stays listed.
-    fn look_up(&mut self, fs: &dyn FileSystem, dir: Ino, dots: usize, wait: Wait) -> Result<(), FsError> {
+    fn look_up(&mut self, fs: &dyn FileSystem, dir: Ino, dots: usize, context: &RequestContext) -> Result<(), FsError> {
         let mut keep = self.rows.len();
         for (i, row) in self.rows.iter_mut().enumerate().skip(dots) {
             let Some(name) = self.names.get(row.name.clone()) else { continue };
             let mut found = fs.lookup_listed(dir, name);
-            if i == 0 && wait == Wait::Allowed && matches!(found, Err(FsError::WouldBlock)) {
-                found = fs.lookup(dir, name, Wait::Allowed);
+            if i == 0 && context.may_block() && matches!(found, Err(FsError::WouldBlock)) {
+                found = fs.lookup(dir, name, context);
             }
             match found {
                 Ok(attr) => row.attr = Known::Attr(attr),

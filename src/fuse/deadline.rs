@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::lock;
+use dupfs_base::{CancelToken, RequestContext};
 
 /// A reply that is still owed to the kernel.
 pub(super) trait Answer: Send + 'static {
@@ -28,6 +29,7 @@ pub(super) struct Ticket<R: Answer> {
     id: u64,
     slot: Arc<Slot<R>>,
     shared: Arc<Shared>,
+    context: RequestContext,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,8 @@ struct Slot<R> {
     reply: Mutex<Option<R>>,
     op: &'static str,
     ino: u64,
+    /// Triggered when the request is given up: its work stops.
+    cancel: CancelToken,
 }
 
 impl<R: Answer> Expire for Slot<R> {
@@ -72,6 +76,7 @@ impl<R: Answer> Expire for Slot<R> {
             );
             reply.fail(libc::ETIMEDOUT);
         }
+        self.cancel.cancel();
     }
 }
 
@@ -89,7 +94,8 @@ impl Deadlines {
 
     /// Puts `reply` under the deadline.
     pub(super) fn register<R: Answer>(&self, op: &'static str, ino: u64, reply: R) -> Ticket<R> {
-        let slot = Arc::new(Slot { reply: Mutex::new(Some(reply)), op, ino });
+        let cancel = CancelToken::new();
+        let slot = Arc::new(Slot { reply: Mutex::new(Some(reply)), op, ino, cancel: cancel.clone() });
         let expire: Arc<dyn Expire> = Arc::clone(&slot) as _;
         let mut state = lock(&self.shared.state);
         let id = state.next;
@@ -101,7 +107,8 @@ impl Deadlines {
         if was_empty {
             self.shared.wake.notify_all();
         }
-        Ticket { id, slot, shared: Arc::clone(&self.shared) }
+        let context = RequestContext::new(Some(due), cancel);
+        Ticket { id, slot, shared: Arc::clone(&self.shared), context }
     }
 }
 
@@ -122,6 +129,11 @@ impl<R: Answer> Ticket<R> {
         let expire = lock(&self.shared.state).pending.remove(&self.id);
         drop(expire);
         lock(&self.slot.reply).take()
+    }
+
+    /// The limits of the work for this request.
+    pub(super) fn context(&self) -> &RequestContext {
+        &self.context
     }
 
     /// Whether the deadline has passed: nobody waits for the answer any more.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::error::FsError;
 use super::inode::Inode;
-use super::ops::{Attr, Wait};
+use super::ops::Attr;
 use super::tree_fs::TreeFs;
-use dupfs_base::HasKind;
+use dupfs_base::{HasKind, RequestContext};
 use dupfs_format::BackupTime;
 use dupfs_format::collection::CollectionError;
 use dupfs_format::timespec;
@@ -21,7 +21,7 @@ impl TreeFs {
         let text = std::str::from_utf8(name).map_err(|_| FsError::not_found())?;
         let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset());
         let snapshot = self.snapshot_at(parsed.map_err(|_| FsError::not_found())?)?;
-        let link = self.exact_attr(Inode::AtLink(snapshot), Wait::Never)?;
+        let link = self.exact_attr(Inode::AtLink(snapshot), &RequestContext::cached_only())?;
         Ok(Attr { entry_ttl: Duration::ZERO, ..link })
     }
 

@@ -1,12 +1,13 @@
 //! Directory listings. An offset is a child's node number plus one, so that a listing continues where it stopped
 //! without counting from the start.
 
+use dupfs_base::RequestContext;
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 
 use super::error::FsError;
 use super::inode::Inode;
-use super::ops::{DirEntry, Ino, NodeKind, Wait};
+use super::ops::{DirEntry, Ino, NodeKind};
 use super::tree_fs::{RootNode, TreeFs};
 use dupfs_format::{EntryKind, EntryMeta, SetIndex};
 use dupfs_read::tree::{Line, NodeId};
@@ -25,15 +26,15 @@ impl TreeFs {
         &self,
         dir: Inode,
         offset: u64,
-        wait: Wait,
+        context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         match dir {
             Inode::Latest(_) | Inode::AtLink(_) => Err(FsError::NotDir),
             // Every time string is there; nobody could list them.
             Inode::At => Ok(()),
-            Inode::Versions | Inode::History(..) => self.list_history(dir, offset, wait, emit),
-            Inode::Root => self.list_root(offset, wait, emit),
+            Inode::Versions | Inode::History(..) => self.list_history(dir, offset, context, emit),
+            Inode::Root => self.list_root(offset, context, emit),
             Inode::Snapshots => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 for (index, snapshot) in self.view().listed().filter(|(index, _)| *index >= start) {
@@ -46,14 +47,19 @@ impl TreeFs {
                 }
                 Ok(())
             }
-            Inode::Node(snapshot, node) => self.list_node(snapshot, node, offset, wait, emit),
+            Inode::Node(snapshot, node) => self.list_node(snapshot, node, offset, context, emit),
         }
     }
 
-    fn list_root(&self, offset: u64, wait: Wait, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+    fn list_root(
+        &self,
+        offset: u64,
+        context: &RequestContext,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
         let entries: Vec<(Inode, NodeKind, &[u8])> = match &self.root {
             RootNode::Single(snapshot, node, name) => {
-                let kind = kind_of(&self.find(*snapshot, *node, wait)?.meta.kind);
+                let kind = kind_of(&self.find(*snapshot, *node, context)?.meta.kind);
                 vec![(Inode::Node(*snapshot, *node), kind, name)]
             }
             RootNode::Overview | RootNode::Dir(..) => {
@@ -77,11 +83,11 @@ impl TreeFs {
         snapshot: usize,
         node: NodeId,
         offset: u64,
-        wait: Wait,
+        context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
-        let (line, depth) = self.loaded_line(snapshot, wait)?;
-        if self.find(snapshot, node, wait)?.meta.kind != EntryKind::Dir {
+        let (line, depth) = self.loaded_line(snapshot, context)?;
+        if self.find(snapshot, node, context)?.meta.kind != EntryKind::Dir {
             return Err(FsError::NotDir);
         }
         let mut last = offset.checked_sub(1).and_then(|n| u32::try_from(n).ok()).map(NodeId);
@@ -115,7 +121,7 @@ impl TreeFs {
             Inode::Node(..) if self.number(dir) == super::ops::ROOT_INO => return Ok(super::ops::ROOT_INO),
             Inode::Node(_, NodeId::ROOT) => Inode::Snapshots,
             Inode::Node(snapshot, node) => {
-                let (line, _) = self.loaded_line(snapshot, Wait::Never)?;
+                let (line, _) = self.loaded_line(snapshot, &RequestContext::cached_only())?;
                 let parent = line.table().parent(node).ok_or_else(FsError::not_found)?;
                 Inode::Node(snapshot, parent)
             }
@@ -125,7 +131,7 @@ impl TreeFs {
 
     /// The type of a snapshot's root as far as it is known without reading its tree.
     fn known_root_kind(&self, snapshot: usize) -> NodeKind {
-        let found = self.find(snapshot, NodeId::ROOT, Wait::Never);
+        let found = self.find(snapshot, NodeId::ROOT, &RequestContext::cached_only());
         found.map_or(NodeKind::Dir, |found| kind_of(&found.meta.kind))
     }
 

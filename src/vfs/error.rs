@@ -27,8 +27,11 @@ pub enum FsError {
 }
 
 impl FsError {
-    /// A failure of `kind` described by `message`.
+    /// A failure of `kind` described by `message`; [`Self::WouldBlock`] where the kind says so.
     pub fn failed(kind: ErrorKind, message: impl AsRef<str>) -> Self {
+        if kind == ErrorKind::WouldBlock {
+            return Self::WouldBlock;
+        }
         Self::Failed { kind, message: message.as_ref().into() }
     }
 

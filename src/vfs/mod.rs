@@ -14,7 +14,7 @@ mod view;
 mod xattr;
 
 pub use error::FsError;
-pub use ops::{Attr, DirEntry, FileSystem, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
+pub use ops::{Attr, DirEntry, FileSystem, FsStats, Ino, NodeKind, Opened, ROOT_INO};
 pub use owners::OwnerOptions;
 pub use tree_fs::{Root, TreeFs, TreeOptions};
 pub use unpacked::UnpackedFs;

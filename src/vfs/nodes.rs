@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::error::FsError;
 use super::inode::Inode;
-use super::ops::{Attr, NodeKind, Wait};
+use super::ops::{Attr, NodeKind};
 use super::tree_fs::{RootNode, TreeFs, ttl};
-use dupfs_base::ErrorKind;
+use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_format::{EntryKind, EntryMeta};
 use dupfs_read::content::FileRef;
 use dupfs_read::tree::{Doubt, NodeId, Table, VersionId};
@@ -33,21 +33,21 @@ pub(super) struct Found {
 }
 
 impl TreeFs {
-    pub(super) fn look_up(&self, parent: Inode, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+    pub(super) fn look_up(&self, parent: Inode, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
         match parent {
             Inode::Latest(_) | Inode::AtLink(_) => Err(FsError::NotDir),
             Inode::At => self.look_up_time(name),
-            Inode::Versions | Inode::History(..) => self.look_up_history(parent, name, wait),
+            Inode::Versions | Inode::History(..) => self.look_up_history(parent, name, context),
             Inode::Root => match (&self.root, name) {
-                (RootNode::Overview, b"snapshots") => self.exact_attr(Inode::Snapshots, wait),
-                (RootNode::Overview, b"at") => self.exact_attr(Inode::At, wait),
-                (RootNode::Overview, b"versions") => self.exact_attr(Inode::Versions, wait),
+                (RootNode::Overview, b"snapshots") => self.exact_attr(Inode::Snapshots, context),
+                (RootNode::Overview, b"at") => self.exact_attr(Inode::At, context),
+                (RootNode::Overview, b"versions") => self.exact_attr(Inode::Versions, context),
                 (RootNode::Overview, b"latest") => {
                     let latest = self.view().latest().ok_or_else(FsError::not_found)?;
-                    self.exact_attr(Inode::Latest(latest), wait)
+                    self.exact_attr(Inode::Latest(latest), context)
                 }
                 (RootNode::Single(snapshot, node, own), _) if name == own.as_slice() => {
-                    self.provisional_attr(*snapshot, *node, wait)
+                    self.provisional_attr(*snapshot, *node, context)
                 }
                 _ => Err(FsError::not_found()),
             },
@@ -56,14 +56,20 @@ impl TreeFs {
                 let (index, _) =
                     view.listed().find(|(_, s)| s.name.as_bytes() == name).ok_or_else(FsError::not_found)?;
                 // Not for as long as what is in it: the name goes when the snapshot goes from the store.
-                Ok(Attr { entry_ttl: ttl(Inode::Snapshots), ..self.provisional_attr(index, NodeId::ROOT, wait)? })
+                Ok(Attr { entry_ttl: ttl(Inode::Snapshots), ..self.provisional_attr(index, NodeId::ROOT, context)? })
             }
-            Inode::Node(snapshot, dir) => self.look_up_child(snapshot, dir, name, wait),
+            Inode::Node(snapshot, dir) => self.look_up_child(snapshot, dir, name, context),
         }
     }
 
-    fn look_up_child(&self, snapshot: usize, dir: NodeId, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
-        let (line, depth) = self.loaded_line(snapshot, wait)?;
+    fn look_up_child(
+        &self,
+        snapshot: usize,
+        dir: NodeId,
+        name: &[u8],
+        context: &RequestContext,
+    ) -> Result<Attr, FsError> {
+        let (line, depth) = self.loaded_line(snapshot, context)?;
         let child = {
             let table = line.table();
             let exists = |&node: &NodeId| table.version(node, depth).is_some() || table.is_implied_dir(node, depth);
@@ -77,16 +83,21 @@ impl TreeFs {
             }
             child.ok_or_else(FsError::not_found)?
         };
-        self.provisional_attr(snapshot, child, wait)
+        self.provisional_attr(snapshot, child, context)
     }
 
     /// Attributes whose size may still be a bound: what `lookup` answers, so that walking costs no volume. Where the size's
     /// volume is at hand it is exact, which spares the kernel to ask again.
-    pub(super) fn provisional_attr(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<Attr, FsError> {
-        let mut found = self.find(snapshot, node, wait)?;
+    pub(super) fn provisional_attr(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        context: &RequestContext,
+    ) -> Result<Attr, FsError> {
+        let mut found = self.find(snapshot, node, context)?;
         if self.needs_size(&found) && self.repository.has_tables() {
             // What fails here fails again, and is told, when the attributes are asked for.
-            let _ = self.settle_size(snapshot, node, &mut found, Wait::Never);
+            let _ = self.settle_size(snapshot, node, &mut found, &RequestContext::cached_only());
         }
         Ok(self.attr(snapshot, node, &found))
     }
@@ -95,9 +106,15 @@ impl TreeFs {
         found.meta.kind == EntryKind::File && found.exact.is_none() && !(self.size_bounds && found.bounded)
     }
 
-    fn settle_size(&self, snapshot: usize, node: NodeId, found: &mut Found, wait: Wait) -> Result<(), FsError> {
-        let file = self.file(snapshot, node, wait)?;
-        let (size, beside) = self.ask(wait, |volumes| self.content.stat(volumes, &file))?;
+    fn settle_size(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        found: &mut Found,
+        context: &RequestContext,
+    ) -> Result<(), FsError> {
+        let file = self.file(snapshot, node, context)?;
+        let (size, beside) = self.ask(context, |volumes| self.content.stat(volumes, &file))?;
         self.note_stale(&file, beside.as_ref());
         found.exact = Some(size);
         if let Some(meta) = beside {
@@ -106,15 +123,15 @@ impl TreeFs {
         Ok(())
     }
 
-    pub(super) fn exact_attr(&self, inode: Inode, wait: Wait) -> Result<Attr, FsError> {
+    pub(super) fn exact_attr(&self, inode: Inode, context: &RequestContext) -> Result<Attr, FsError> {
         let (snapshot, node) = match inode {
             Inode::Node(snapshot, node) => (snapshot, node),
-            Inode::Versions | Inode::History(..) => return self.history_attr(inode, wait),
+            Inode::Versions | Inode::History(..) => return self.history_attr(inode, context),
             _ => return Ok(self.overview_attr(inode)),
         };
-        let mut found = self.find(snapshot, node, wait)?;
+        let mut found = self.find(snapshot, node, context)?;
         if self.needs_size(&found) {
-            self.settle_size(snapshot, node, &mut found, wait)?;
+            self.settle_size(snapshot, node, &mut found, context)?;
         }
         Ok(self.attr(snapshot, node, &found))
     }
@@ -129,13 +146,13 @@ impl TreeFs {
         }
     }
 
-    pub(super) fn find(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<Found, FsError> {
+    pub(super) fn find(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<Found, FsError> {
         if node == NodeId::ROOT
-            && let Some(meta) = self.peek_root(snapshot, wait)?
+            && let Some(meta) = self.peek_root(snapshot, context)?
         {
             return Ok(Found { version: None, meta, exact: None, bound: 0, bounded: true });
         }
-        let (line, depth) = self.loaded_line(snapshot, wait)?;
+        let (line, depth) = self.loaded_line(snapshot, context)?;
         let table = line.table();
         let Some(version) = table.version(node, depth) else {
             if node != NodeId::ROOT && !table.is_implied_dir(node, depth) {
@@ -159,17 +176,17 @@ impl TreeFs {
     /// The metadata of a snapshot's root while its tree is not loaded: `ls -l snapshots` must not cost the signature
     /// archives of all of them. `None` once the tree is loaded, or where the root is no directory or cannot be peeked at:
     /// then the tree has to be asked.
-    fn peek_root(&self, snapshot: usize, wait: Wait) -> Result<Option<EntryMeta>, FsError> {
-        if self.loaded_line(snapshot, Wait::Never).is_ok() {
+    fn peek_root(&self, snapshot: usize, context: &RequestContext) -> Result<Option<EntryMeta>, FsError> {
+        if self.loaded_line(snapshot, &RequestContext::cached_only()).is_ok() {
             return Ok(None);
         }
         for &set in self.snapshot(snapshot)?.lineage().iter().rev() {
             let known = self.peeked().get(&set).cloned();
             let meta = match known {
                 Some(meta) => meta,
-                None if wait == Wait::Never => return Err(FsError::WouldBlock),
+                None if !context.may_block() => return Err(FsError::WouldBlock),
                 None => {
-                    let Ok(meta) = dupfs_read::tree::peek_root(&self.repository, set) else { return Ok(None) };
+                    let Ok(meta) = dupfs_read::tree::peek_root(&self.repository, set, context) else { return Ok(None) };
                     self.peeked().insert(set, meta.clone());
                     meta
                 }
@@ -195,7 +212,8 @@ impl TreeFs {
         let (uid, gid) = self.owners.of(&found.meta);
         let perm = if kind == NodeKind::Symlink { 0o777 } else { self.owners.mode(found.meta.mode) };
         let nlink = if kind == NodeKind::Dir { self.dir_links(snapshot, node) } else { 1 };
-        let settled = exact && !(node == NodeId::ROOT && self.loaded_line(snapshot, Wait::Never).is_err());
+        let settled =
+            exact && !(node == NodeId::ROOT && self.loaded_line(snapshot, &RequestContext::cached_only()).is_err());
         let attr_ttl = if settled { ttl(inode) } else { Duration::ZERO };
         Attr {
             ino: self.number(inode),
@@ -221,7 +239,7 @@ impl TreeFs {
             return known;
         }
         // 1 is what file systems say that do not count.
-        let Ok((line, depth)) = self.loaded_line(snapshot, Wait::Never) else { return 1 };
+        let Ok((line, depth)) = self.loaded_line(snapshot, &RequestContext::cached_only()) else { return 1 };
         let links = 2u32.saturating_add(count_subdirs(&line.table(), node, depth));
         let mut known = self.subdirs();
         // Walks over many snapshots would keep directories x snapshots.
@@ -236,7 +254,7 @@ impl TreeFs {
         let view = self.view();
         let mtime = view.collection.latest().map_or(0, |s| s.time.0);
         let target = match inode {
-            Inode::Latest(_) | Inode::AtLink(_) => self.link_target(inode, Wait::Never).ok(),
+            Inode::Latest(_) | Inode::AtLink(_) => self.link_target(inode, &RequestContext::cached_only()).ok(),
             _ => None,
         };
         let (kind, perm, size) = match target {
@@ -267,13 +285,13 @@ impl TreeFs {
         }
     }
 
-    pub(super) fn link_target(&self, inode: Inode, wait: Wait) -> Result<Vec<u8>, FsError> {
+    pub(super) fn link_target(&self, inode: Inode, context: &RequestContext) -> Result<Vec<u8>, FsError> {
         let not_link = || FsError::failed(ErrorKind::Invalid, "not a symbolic link");
         match inode {
             Inode::Latest(snapshot) => Ok(format!("snapshots/{}", self.snapshot(snapshot)?.name).into_bytes()),
             Inode::AtLink(snapshot) => Ok(format!("../snapshots/{}", self.snapshot(snapshot)?.name).into_bytes()),
             Inode::Root | Inode::Snapshots | Inode::At | Inode::Versions | Inode::History(..) => Err(not_link()),
-            Inode::Node(snapshot, node) => match self.find(snapshot, node, wait)?.meta.kind {
+            Inode::Node(snapshot, node) => match self.find(snapshot, node, context)?.meta.kind {
                 EntryKind::Symlink(target) => Ok(target.into_vec()),
                 EntryKind::File
                 | EntryKind::Dir

@@ -1,5 +1,6 @@
 //! What a mounted tree answers, without FUSE types: the contract between the tree and whoever serves it.
 
+use dupfs_base::RequestContext;
 use std::time::Duration;
 
 use super::error::FsError;
@@ -9,16 +10,6 @@ pub type Ino = u64;
 
 /// The root's inode number.
 pub const ROOT_INO: Ino = 1;
-
-/// Whether an operation may wait for the store or for decoding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// Answer from memory at once, or fail with [`FsError::WouldBlock`] so that the caller can ask again from a thread
-    /// that may wait.
-    Never,
-    /// Fetch and decode what the answer needs.
-    Allowed,
-}
 
 /// Type of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,19 +121,19 @@ pub trait FileSystem: Send + Sync {
     ///
     /// # Errors
     /// [`FsError`]: NotFound only when the index says that the name does not exist.
-    fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError>;
+    fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError>;
 
     /// The attributes of `ino`, with the exact size.
     ///
     /// # Errors
     /// [`FsError`] when the size cannot be found: never a wrong size.
-    fn getattr(&self, ino: Ino, wait: Wait) -> Result<Attr, FsError>;
+    fn getattr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError>;
 
     /// The target of symbolic link `ino`.
     ///
     /// # Errors
     /// [`FsError`]; Invalid if it is no link.
-    fn readlink(&self, ino: Ino, wait: Wait) -> Result<Vec<u8>, FsError>;
+    fn readlink(&self, ino: Ino, context: &RequestContext) -> Result<Vec<u8>, FsError>;
 
     /// The parent directory of directory `ino`; the root's parent is the root.
     ///
@@ -159,7 +150,7 @@ pub trait FileSystem: Send + Sync {
         &self,
         ino: Ino,
         offset: u64,
-        wait: Wait,
+        context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError>;
 
@@ -167,13 +158,20 @@ pub trait FileSystem: Send + Sync {
     ///
     /// # Errors
     /// [`FsError`] when the content cannot be located.
-    fn open(&self, ino: Ino, wait: Wait) -> Result<Opened, FsError>;
+    fn open(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError>;
 
     /// Up to `size` bytes of `ino` at `offset`; shorter only at the end of the file.
     ///
     /// # Errors
     /// [`FsError`] when a byte of the range cannot be served: never fewer bytes instead.
-    fn read(&self, ino: Ino, handle: u64, offset: u64, size: usize, wait: Wait) -> Result<Vec<u8>, FsError>;
+    fn read(
+        &self,
+        ino: Ino,
+        handle: u64,
+        offset: u64,
+        size: usize,
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError>;
 
     /// Ends the use of `handle`.
     fn release(&self, ino: Ino, handle: u64);
@@ -182,14 +180,15 @@ pub trait FileSystem: Send + Sync {
     ///
     /// # Errors
     /// [`FsError`].
-    fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError>;
+    fn getxattr(&self, ino: Ino, name: &[u8], context: &RequestContext) -> Result<Option<Vec<u8>>, FsError>;
 
     /// Lists the store again and shows what changed there; tells it in one line, `None` if there is nothing to tell. What was
     /// shown stays what it was, and its inode numbers too. Waits for the store: not for a thread that serves requests.
     ///
     /// # Errors
     /// [`FsError`] when the store cannot be listed; then everything stays as it was.
-    fn refresh(&self) -> Result<Option<String>, FsError> {
+    fn refresh(&self, context: &RequestContext) -> Result<Option<String>, FsError> {
+        let _ = context;
         Ok(None)
     }
 
@@ -199,13 +198,13 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// [`FsError`]; WouldBlock asks to be called again from a thread that may wait.
     fn lookup_listed(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
-        self.lookup(parent, name, Wait::Never)
+        self.lookup(parent, name, &RequestContext::cached_only())
     }
 
     /// What tells the content of regular file `ino` from all others, also after a remount, as long as all that it is made of
     /// is stored as it is; `None` if nothing does. Begins with the eight bytes of its group in the index.
-    fn content_identity(&self, ino: Ino) -> Option<Vec<u8>> {
-        let _ = ino;
+    fn content_identity(&self, ino: Ino, context: &RequestContext) -> Option<Vec<u8>> {
+        let _ = (ino, context);
         None
     }
 

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use super::error::FsError;
 use super::inode::Inode;
-use super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, Wait};
+use super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened};
 use super::owners::{OwnerOptions, Owners};
 use super::versions::Stalled;
 use super::view::View;
-use dupfs_base::{ByteRange, ErrorKind, HasKind};
+use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext};
 use dupfs_format::collection::Snapshot;
 use dupfs_format::{ArchivePath, EntryMeta, SetIndex};
 use dupfs_read::content::{Content, ContentError, FileRef, Plan};
 use dupfs_read::tree::{Forest, Line, NodeId, TreeError};
-use dupfs_read::volume::{AtHand, Repository, Volumes};
+use dupfs_read::volume::{Repository, RequestVolumes, Volumes};
 
 /// Snapshots never change, so the kernel may keep what it was told of them.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
@@ -44,8 +44,6 @@ pub struct TreeOptions {
     pub size_bounds: bool,
     /// Bytes for plans and parsed deltas.
     pub plan_bytes: u64,
-    /// How long one request waits for another's work.
-    pub patience: Duration,
 }
 
 #[derive(Debug)]
@@ -74,7 +72,6 @@ pub struct TreeFs {
     pub(super) owners: Owners,
     pub(super) root: RootNode,
     pub(super) size_bounds: bool,
-    pub(super) patience: Duration,
     handles: Mutex<HashMap<u64, Arc<OpenFile>>>,
     next_handle: AtomicU64,
     pub(super) subdirs: Mutex<HashMap<(usize, NodeId), u32>>,
@@ -88,7 +85,7 @@ impl TreeFs {
     ///
     /// # Errors
     /// [`FsError`]: NotFound if the root's path does not exist in its snapshot.
-    pub fn new(repository: Arc<Repository>, options: TreeOptions) -> Result<Self, FsError> {
+    pub fn new(repository: Arc<Repository>, options: TreeOptions, context: &RequestContext) -> Result<Self, FsError> {
         let mut fs = Self {
             forest: Forest::default(),
             content: Content::new(options.plan_bytes),
@@ -96,7 +93,6 @@ impl TreeFs {
             owners: Owners::new(options.owners),
             root: RootNode::Overview,
             size_bounds: options.size_bounds,
-            patience: options.patience,
             handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
             subdirs: Mutex::default(),
@@ -105,7 +101,7 @@ impl TreeFs {
             repository,
         };
         if let Root::Path(snapshot, path) = options.root {
-            fs.root = fs.find_root(snapshot, &path)?;
+            fs.root = fs.find_root(snapshot, &path, context)?;
         }
         Ok(fs)
     }
@@ -115,8 +111,8 @@ impl TreeFs {
         &self.repository
     }
 
-    fn find_root(&self, snapshot: usize, path: &ArchivePath) -> Result<RootNode, FsError> {
-        let (line, depth) = self.loaded_line(snapshot, Wait::Allowed)?;
+    fn find_root(&self, snapshot: usize, path: &ArchivePath, context: &RequestContext) -> Result<RootNode, FsError> {
+        let (line, depth) = self.loaded_line(snapshot, context)?;
         let name = self.snapshot(snapshot)?.name.clone();
         let table = line.table();
         let missing = || match table.gap_at(path, false, depth) {
@@ -135,15 +131,19 @@ impl TreeFs {
             (false, Some(_)) => {
                 let own = table.name(node).to_vec();
                 drop(table);
-                Ok(RootNode::Single(snapshot, node, if own.is_empty() { self.source_name(snapshot) } else { own }))
+                Ok(RootNode::Single(
+                    snapshot,
+                    node,
+                    if own.is_empty() { self.source_name(snapshot, context) } else { own },
+                ))
             }
         }
     }
 
     /// The name of a backup whose root is a single file: the last component of the path that was backed up.
-    fn source_name(&self, snapshot: usize) -> Vec<u8> {
+    fn source_name(&self, snapshot: usize, context: &RequestContext) -> Vec<u8> {
         let set = self.snapshot(snapshot).ok().and_then(|s| s.lineage().last().copied());
-        let manifest = set.and_then(|set| self.repository.manifest(set).ok());
+        let manifest = set.and_then(|set| self.repository.manifest(set, context).ok());
         let source = manifest.and_then(|m| m.localdir.clone()).unwrap_or_default();
         let name = source.rsplit(|&b| b == b'/').find(|name| !matches!(*name, b"" | b"." | b".."));
         name.map_or_else(|| b"file".to_vec(), <[u8]>::to_vec)
@@ -154,17 +154,17 @@ impl TreeFs {
     }
 
     /// The line of a snapshot with all its sets loaded, and how many of its sets the snapshot shows.
-    pub(super) fn loaded_line(&self, index: usize, wait: Wait) -> Result<(Arc<Line>, u32), FsError> {
+    pub(super) fn loaded_line(&self, index: usize, context: &RequestContext) -> Result<(Arc<Line>, u32), FsError> {
         let view = self.view();
         let snapshot = view.snapshot(index)?;
         let sets = view.collection.lines().get(snapshot.line).ok_or_else(FsError::not_found)?;
         let line = self.forest.line(snapshot.line, sets);
         let depth = u32::try_from(snapshot.depth).unwrap_or(u32::MAX);
         if !line.is_loaded(depth) {
-            if wait == Wait::Never {
+            if !context.may_block() {
                 return Err(FsError::WouldBlock);
             }
-            line.ensure(&self.repository, depth, self.patience).map_err(|e| tree_error(&snapshot.name, &e))?;
+            line.ensure(&self.repository, depth, context).map_err(|e| tree_error(&snapshot.name, &e))?;
         }
         Ok((line, depth))
     }
@@ -189,8 +189,8 @@ impl TreeFs {
         }
     }
 
-    pub(super) fn file(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<FileRef, FsError> {
-        let (line, depth) = self.loaded_line(snapshot, wait)?;
+    pub(super) fn file(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<FileRef, FsError> {
+        let (line, depth) = self.loaded_line(snapshot, context)?;
         {
             let table = line.table();
             if let Some(version) = table.version(node, depth) {
@@ -203,16 +203,13 @@ impl TreeFs {
         })
     }
 
-    /// Asks the content layer, waiting or not.
+    /// Asks the content layer within the limits of the request.
     pub(super) fn ask<T>(
         &self,
-        wait: Wait,
+        context: &RequestContext,
         question: impl Fn(&dyn Volumes) -> Result<T, ContentError>,
     ) -> Result<T, FsError> {
-        let answer = match wait {
-            Wait::Never => question(&AtHand(&self.repository)),
-            Wait::Allowed => question(&*self.repository),
-        };
+        let answer = question(&RequestVolumes::new(&self.repository, context));
         answer.map_err(|error| content_error(&error))
     }
 
@@ -220,10 +217,10 @@ impl TreeFs {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).get(&handle).cloned()
     }
 
-    fn open_node(&self, snapshot: usize, node: NodeId, wait: Wait) -> Result<OpenFile, FsError> {
-        let file = self.file(snapshot, node, wait)?;
-        self.ask(wait, |volumes| self.content.stat(volumes, &file))?;
-        let plan = self.ask(wait, |volumes| self.content.plan(volumes, &file))?;
+    fn open_node(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<OpenFile, FsError> {
+        let file = self.file(snapshot, node, context)?;
+        self.ask(context, |volumes| self.content.stat(volumes, &file))?;
+        let plan = self.ask(context, |volumes| self.content.plan(volumes, &file))?;
         Ok(OpenFile { file, plan })
     }
 
@@ -237,16 +234,16 @@ impl TreeFs {
 }
 
 impl FileSystem for TreeFs {
-    fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
-        self.look_up(self.resolve(parent)?, name, wait)
+    fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
+        self.look_up(self.resolve(parent)?, name, context)
     }
 
-    fn getattr(&self, ino: Ino, wait: Wait) -> Result<Attr, FsError> {
-        self.exact_attr(self.resolve(ino)?, wait)
+    fn getattr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
+        self.exact_attr(self.resolve(ino)?, context)
     }
 
-    fn readlink(&self, ino: Ino, wait: Wait) -> Result<Vec<u8>, FsError> {
-        self.link_target(self.resolve(ino)?, wait)
+    fn readlink(&self, ino: Ino, context: &RequestContext) -> Result<Vec<u8>, FsError> {
+        self.link_target(self.resolve(ino)?, context)
     }
 
     fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
@@ -257,32 +254,39 @@ impl FileSystem for TreeFs {
         &self,
         ino: Ino,
         offset: u64,
-        wait: Wait,
+        context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
-        self.list(self.resolve(ino)?, offset, wait, emit)
+        self.list(self.resolve(ino)?, offset, context, emit)
     }
 
-    fn open(&self, ino: Ino, wait: Wait) -> Result<Opened, FsError> {
+    fn open(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {
         let (snapshot, node) = self.node_of(ino)?;
-        let open = self.open_node(snapshot, node, wait)?;
+        let open = self.open_node(snapshot, node, context)?;
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(open));
         Ok(Opened { handle, keep_cache: true, direct_io: false })
     }
 
-    fn read(&self, ino: Ino, handle: u64, offset: u64, size: usize, wait: Wait) -> Result<Vec<u8>, FsError> {
+    fn read(
+        &self,
+        ino: Ino,
+        handle: u64,
+        offset: u64,
+        size: usize,
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError> {
         let open = match self.open_file(handle) {
             Some(open) => open,
             None => {
                 let (snapshot, node) = self.node_of(ino)?;
-                Arc::new(self.open_node(snapshot, node, wait)?)
+                Arc::new(self.open_node(snapshot, node, context)?)
             }
         };
         let left = open.plan.size().saturating_sub(offset);
         let len = u64::try_from(size).unwrap_or(u64::MAX).min(left);
         let range = ByteRange::at(offset, len);
-        self.ask(wait, |volumes| {
+        self.ask(context, |volumes| {
             let mut out = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
             open.plan.read(volumes, &open.file, range, &mut out)?;
             Ok(out)
@@ -293,23 +297,24 @@ impl FileSystem for TreeFs {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle);
     }
 
-    fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
-        self.xattr(self.resolve(ino)?, name, wait)
+    fn getxattr(&self, ino: Ino, name: &[u8], context: &RequestContext) -> Result<Option<Vec<u8>>, FsError> {
+        self.xattr(self.resolve(ino)?, name, context)
     }
 
-    fn refresh(&self) -> Result<Option<String>, FsError> {
-        self.take_news()
+    fn refresh(&self, context: &RequestContext) -> Result<Option<String>, FsError> {
+        self.take_news(context)
     }
 
-    fn content_identity(&self, ino: Ino) -> Option<Vec<u8>> {
+    fn content_identity(&self, ino: Ino, context: &RequestContext) -> Option<Vec<u8>> {
         let (snapshot, node) = self.node_of(ino).ok()?;
-        let (identity, set) = self.file(snapshot, node, Wait::Allowed).ok()?.identity(&*self.repository)?;
+        let (identity, set) =
+            self.file(snapshot, node, context).ok()?.identity(&RequestVolumes::new(&self.repository, context))?;
         Some([&self.repository.group(set).to_le_bytes()[..], &identity.0].concat())
     }
 
     fn path(&self, ino: Ino) -> Option<String> {
         let Inode::Node(snapshot, node) = self.resolve(ino).ok()? else { return None };
-        let (line, _) = self.loaded_line(snapshot, Wait::Never).ok()?;
+        let (line, _) = self.loaded_line(snapshot, &RequestContext::cached_only()).ok()?;
         let path = line.table().path(node);
         Some(format!("{}/{path}", self.snapshot(snapshot).ok()?.name))
     }
@@ -338,9 +343,6 @@ pub(super) fn tree_error(snapshot: &str, error: &TreeError) -> FsError {
 }
 
 pub(super) fn content_error(error: &ContentError) -> FsError {
-    if error.is_not_at_hand() {
-        return FsError::WouldBlock;
-    }
     FsError::failed(error.kind(), error.to_string())
 }
 

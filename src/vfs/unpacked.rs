@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::error::FsError;
-use super::ops::{Attr, DirEntry, FileSystem, Ino, NodeKind, ROOT_INO, Wait};
+use super::ops::{Attr, DirEntry, FileSystem, Ino, NodeKind, ROOT_INO};
 use super::owners::{OwnerOptions, Owners};
-use dupfs_base::ErrorKind;
 use dupfs_base::sync::lock;
+use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_unpack::{Kind, NodeKey, Unpacker, shape_of};
 
 use candidates::Candidates;
@@ -103,34 +103,34 @@ impl UnpackedFs {
         self.candidates.get(ino)
     }
 
-    fn snapshots(&self, wait: Wait) -> Result<Ino, FsError> {
-        Ok(self.below.lookup(ROOT_INO, b"snapshots", wait)?.ino)
+    fn snapshots(&self, context: &RequestContext) -> Result<Ino, FsError> {
+        Ok(self.below.lookup(ROOT_INO, b"snapshots", context)?.ino)
     }
 
     /// Attributes of `unpacked/` itself: those of `snapshots/`.
-    fn top_attr(&self, wait: Wait) -> Result<Attr, FsError> {
-        let attr = self.below.lookup(ROOT_INO, b"snapshots", wait)?;
+    fn top_attr(&self, context: &RequestContext) -> Result<Attr, FsError> {
+        let attr = self.below.lookup(ROOT_INO, b"snapshots", context)?;
         Ok(Attr { ino: TOP_INO, ..attr })
     }
 
     /// Where `unpacked/latest` leads while it mirrors the link `below`.
-    fn latest_target(&self, below: Ino, wait: Wait) -> Result<Vec<u8>, FsError> {
-        let target = self.below.readlink(below, wait)?;
+    fn latest_target(&self, below: Ino, context: &RequestContext) -> Result<Vec<u8>, FsError> {
+        let target = self.below.readlink(below, context)?;
         Ok(target.strip_prefix(b"snapshots/").map_or_else(|| target.clone(), <[u8]>::to_vec))
     }
 
-    fn latest_attr(&self, wait: Wait) -> Result<Attr, FsError> {
-        self.link_attr(self.below.lookup(ROOT_INO, b"latest", wait)?, wait)
+    fn latest_attr(&self, context: &RequestContext) -> Result<Attr, FsError> {
+        self.link_attr(self.below.lookup(ROOT_INO, b"latest", context)?, context)
     }
 
-    fn link_attr(&self, below: Attr, wait: Wait) -> Result<Attr, FsError> {
-        let size = self.latest_target(below.ino, wait)?.len() as u64;
+    fn link_attr(&self, below: Attr, context: &RequestContext) -> Result<Attr, FsError> {
+        let size = self.latest_target(below.ino, context)?.len() as u64;
         Ok(Attr { ino: self.spaces.latest(below.ino), size, ..below })
     }
 
     /// A name in a directory of a snapshot.
-    fn look_up_mirror(&self, dir: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
-        let met = Met::new(&*self.below, dir, wait);
+    fn look_up_mirror(&self, dir: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
+        let met = Met::new(&*self.below, dir, context);
         let found = names::resolve(name, &|n| met.has(n));
         met.check()?;
         let found = found.ok_or_else(FsError::not_found)?;
@@ -138,11 +138,11 @@ impl UnpackedFs {
             Found::Unpacked(stored) => stored.as_slice(),
             Found::Itself | Found::OnlyIfPlain => name,
         };
-        let attr = self.mirrored(self.below.lookup(dir, stored, wait)?)?;
+        let attr = self.mirrored(self.below.lookup(dir, stored, context)?)?;
         let Some(shape) = shape_of(stored).filter(|_| attr.kind == NodeKind::File) else { return Ok(attr) };
         let met = Candidate::of(shape.kind, name, None, attr);
-        let candidate = self.candidates.meet(attr.ino, met, wait)?;
-        match (self.is_kept(attr.ino, &candidate, wait)?, found) {
+        let candidate = self.candidates.meet(attr.ino, met, context)?;
+        match (self.is_kept(attr.ino, &candidate, context)?, found) {
             (true, Found::OnlyIfPlain) => Err(FsError::not_found()),
             (true, _) => self.unpacked_attr(attr.ino, &candidate),
             (false, _) => Ok(attr),
@@ -154,19 +154,19 @@ impl UnpackedFs {
         &self,
         dir: Ino,
         mut offset: u64,
-        wait: Wait,
+        context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         loop {
             let mut batch: Vec<(Ino, NodeKind, u64, Vec<u8>)> = Vec::new();
-            let listed = self.below.readdir(dir, offset, wait, &mut |entry| {
+            let listed = self.below.readdir(dir, offset, context, &mut |entry| {
                 batch.push((entry.ino, entry.kind, entry.next_offset, entry.name.to_vec()));
                 batch.len() < BATCH
             });
             let full = batch.len() >= BATCH;
             for (below, kind, next_offset, name) in batch {
                 let ino = self.mirror(below)?;
-                let met = Met::new(&*self.below, dir, wait);
+                let met = Met::new(&*self.below, dir, context);
                 let shown = |name: &[u8]| {
                     shape_of(name).map_or_else(|| name.to_vec(), |shape| names::shown(&shape, &|n| met.has(n)))
                 };
@@ -184,9 +184,14 @@ impl UnpackedFs {
         }
     }
 
-    fn list_top(&self, offset: u64, wait: Wait, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+    fn list_top(
+        &self,
+        offset: u64,
+        context: &RequestContext,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
         if offset == 0
-            && let Ok(link) = self.below.lookup(ROOT_INO, b"latest", wait)
+            && let Ok(link) = self.below.lookup(ROOT_INO, b"latest", context)
         {
             let latest = DirEntry {
                 ino: self.spaces.latest(link.ino),
@@ -198,18 +203,23 @@ impl UnpackedFs {
                 return Ok(());
             }
         }
-        let dir = self.snapshots(wait)?;
-        self.list_mirror(dir, offset.saturating_sub(1), wait, &mut |entry| {
+        let dir = self.snapshots(context)?;
+        self.list_mirror(dir, offset.saturating_sub(1), context, &mut |entry| {
             emit(DirEntry { next_offset: entry.next_offset.saturating_add(1), ..entry })
         })
     }
 
-    fn list_root(&self, offset: u64, wait: Wait, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+    fn list_root(
+        &self,
+        offset: u64,
+        context: &RequestContext,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
         if offset >= ROOT_OFFSET {
             return Ok(());
         }
         let mut stopped = false;
-        self.below.readdir(ROOT_INO, offset, wait, &mut |entry| {
+        self.below.readdir(ROOT_INO, offset, context, &mut |entry| {
             stopped = !emit(entry);
             !stopped
         })?;
@@ -249,26 +259,26 @@ impl UnpackedFs {
         Attr { ino, size, blocks: size.div_ceil(512), exact, attr_ttl, ..stored }
     }
 
-    fn get_attr(&self, ino: Ino, place: Place, wait: Wait) -> Result<Attr, FsError> {
-        let unpacked = self.current_candidate(ino, &place, wait)?.filter(|c| c.is_confirmed());
+    fn get_attr(&self, ino: Ino, place: Place, context: &RequestContext) -> Result<Attr, FsError> {
+        let unpacked = self.current_candidate(ino, &place, context)?.filter(|c| c.is_confirmed());
         let streaming = lock(&self.streaming).contains_key(&ino);
         match (place, unpacked) {
-            (Place::Top, _) => self.top_attr(wait),
-            (Place::Latest(below), _) => self.link_attr(self.below.getattr(below, wait)?, wait),
-            (_, Some(candidate)) if candidate.is_unpacked() && !streaming => self.exact_attr(ino, &candidate, wait),
+            (Place::Top, _) => self.top_attr(context),
+            (Place::Latest(below), _) => self.link_attr(self.below.getattr(below, context)?, context),
+            (_, Some(candidate)) if candidate.is_unpacked() && !streaming => self.exact_attr(ino, &candidate, context),
             (_, Some(candidate)) => self.unpacked_attr(ino, &candidate),
-            (Place::Mirror(below), None) => self.mirrored(self.below.getattr(below, wait)?),
+            (Place::Mirror(below), None) => self.mirrored(self.below.getattr(below, context)?),
             (Place::Member(gate, key), None) => {
-                let entered = self.entered(&gate, wait)?;
+                let entered = self.entered(&gate, context)?;
                 let is_dir = entered.archive.with_table(|table| table.is_dir(key));
                 if !is_dir && !streaming && !entered.is_settled() {
                     // A later member of the same name would have another size.
-                    if wait == Wait::Never {
+                    if !context.may_block() {
                         return Err(FsError::WouldBlock);
                     }
                     entered.settle().map_err(|e| failed(&e))?;
                 }
-                if wait == Wait::Allowed {
+                if context.may_block() {
                     // A table that was dropped is read again up to this node at least.
                     let known = entered.archive.find(|table| table.node(key).map(|_| ()));
                     known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
@@ -281,8 +291,8 @@ impl UnpackedFs {
     }
 
     /// The number of the stored directory, or the archive's node, that a place is as a directory.
-    fn as_dir(&self, ino: Ino, place: Place, wait: Wait) -> Result<Dir, FsError> {
-        let archive = self.current_candidate(ino, &place, wait)?.and_then(|c| Some((c.is_archive()?, c)));
+    fn as_dir(&self, ino: Ino, place: Place, context: &RequestContext) -> Result<Dir, FsError> {
+        let archive = self.current_candidate(ino, &place, context)?.and_then(|c| Some((c.is_archive()?, c)));
         Ok(match (place, archive) {
             (Place::Top, _) => Dir::Top,
             (Place::Latest(_), _) => return Err(FsError::NotDir),
@@ -304,17 +314,17 @@ enum Dir {
 struct Met<'a> {
     below: &'a dyn FileSystem,
     dir: Ino,
-    wait: Wait,
+    context: &'a RequestContext,
     failure: RefCell<Option<FsError>>,
 }
 
 impl<'a> Met<'a> {
-    fn new(below: &'a dyn FileSystem, dir: Ino, wait: Wait) -> Self {
-        Self { below, dir, wait, failure: RefCell::default() }
+    fn new(below: &'a dyn FileSystem, dir: Ino, context: &'a RequestContext) -> Self {
+        Self { below, dir, context, failure: RefCell::default() }
     }
 
     fn has(&self, name: &[u8]) -> Option<bool> {
-        match self.below.lookup(self.dir, name, self.wait) {
+        match self.below.lookup(self.dir, name, self.context) {
             Ok(attr) => Some(attr.kind == NodeKind::File),
             Err(FsError::Failed { kind: ErrorKind::NotFound, .. }) => None,
             Err(error) => {

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use super::dirs::kind_of;
 use super::error::FsError;
 use super::inode::{Inode, LINE_TAGS};
-use super::ops::{Attr, DirEntry, NodeKind, Wait};
+use super::ops::{Attr, DirEntry, NodeKind};
 use super::tree_fs::{SOON, TreeFs, tree_error};
 use super::view::View;
-use dupfs_base::ErrorKind;
 use dupfs_base::sync::lock;
+use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_format::{ArchivePath, BackupTime, EntryKind};
 use dupfs_read::tree::{Line, NodeId, Table};
 
@@ -67,7 +67,7 @@ struct Branches {
 
 impl TreeFs {
     /// All lines that have a listed snapshot, each loaded to its end or as far as it goes.
-    fn branches(&self, wait: Wait) -> Result<Branches, FsError> {
+    fn branches(&self, context: &RequestContext) -> Result<Branches, FsError> {
         let view = self.view();
         let mut branches = Vec::with_capacity(view.lines().len());
         for &number in view.lines() {
@@ -79,11 +79,11 @@ impl TreeFs {
                 failed = Some(FsError::failed(ErrorKind::Unsupported, "more chains than versions/ can show"));
             } else if !line.is_loaded(depth) {
                 failed = self.stalled.get(number);
-                if failed.is_none() && wait == Wait::Never {
+                if failed.is_none() && !context.may_block() {
                     return Err(FsError::WouldBlock);
                 }
                 if failed.is_none()
-                    && let Err(error) = line.ensure(&self.repository, depth, self.patience)
+                    && let Err(error) = line.ensure(&self.repository, depth, context)
                 {
                     let name =
                         sets.last().and_then(|&set| view.collection.snapshot_of(set)).map(|s| Arc::clone(&s.name));
@@ -123,14 +123,14 @@ impl TreeFs {
         Ok(if parent == NodeId::ROOT { Inode::Versions } else { Inode::History(number, parent) })
     }
 
-    pub(super) fn look_up_history(&self, dir: Inode, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
-        let branches = self.branches(wait)?;
+    pub(super) fn look_up_history(&self, dir: Inode, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
+        let branches = self.branches(context)?;
         let path = self.path_of(dir, &branches)?;
         if let Some((line, child)) = branches.child(&path, name) {
-            return self.history_attr(Inode::History(line, child), wait);
+            return self.history_attr(Inode::History(line, child), context);
         }
         if let Some(version) = branches.versions(&path).into_iter().find(|version| version.name == name) {
-            let attr = self.provisional_attr(version.snapshot, version.node, wait)?;
+            let attr = self.provisional_attr(version.snapshot, version.node, context)?;
             // A child of that name may come with a later backup.
             return Ok(Attr { entry_ttl: SOON, ..attr });
         }
@@ -146,10 +146,10 @@ impl TreeFs {
         &self,
         dir: Inode,
         offset: u64,
-        wait: Wait,
+        context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
-        let branches = self.branches(wait)?;
+        let branches = self.branches(context)?;
         let path = self.path_of(dir, &branches)?;
         // Offsets: of a version its snapshot's number plus one, which stays the same when others go between two calls; children
         // are a line's number plus one above a node's number plus one.
@@ -197,13 +197,13 @@ impl TreeFs {
 
     /// Attributes of a directory in `versions/`. It may be looked into by those who could do so at every time when the path
     /// was a directory; where a time is not known, and in `versions/` itself, only by who mounted.
-    pub(super) fn history_attr(&self, inode: Inode, wait: Wait) -> Result<Attr, FsError> {
+    pub(super) fn history_attr(&self, inode: Inode, context: &RequestContext) -> Result<Attr, FsError> {
         let plain = self.overview_attr(inode);
         let closed = Attr { perm: plain.perm & 0o700, ..plain };
         if inode == Inode::Versions {
             return Ok(closed);
         }
-        let branches = self.branches(wait)?;
+        let branches = self.branches(context)?;
         let path = self.path_of(inode, &branches)?;
         let mut attr = Attr { nlink: 1, mtime: 0, ..plain };
         let mut first = true;

@@ -6,7 +6,7 @@ use super::error::FsError;
 use super::inode::{Inode, Tags};
 use super::ops::Ino;
 use super::tree_fs::TreeFs;
-use dupfs_base::HasKind;
+use dupfs_base::{HasKind, RequestContext};
 use dupfs_format::collection::{Collection, Problem, Snapshot};
 use dupfs_read::volume::Refreshed;
 
@@ -69,8 +69,8 @@ impl TreeFs {
     }
 
     /// Lists the store again, and shows what changed; in words, if anything did.
-    pub(super) fn take_news(&self) -> Result<Option<String>, FsError> {
-        let news = self.repository.refresh().map_err(|error| {
+    pub(super) fn take_news(&self, context: &RequestContext) -> Result<Option<String>, FsError> {
+        let news = self.repository.refresh(context).map_err(|error| {
             let message = format!("the backup cannot be listed again, and what was shown stays: {error}");
             FsError::failed(error.kind(), message)
         })?;

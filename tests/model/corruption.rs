@@ -3,6 +3,7 @@
 //!
 //! DUPFS_TEST_ROUNDS sets how many (2,000), DUPFS_TEST_SEED which.
 
+use dupfs_base::RequestContext;
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::support::duplicity::{Mode, Repository};
 use crate::support::{Scratch, dump, noise};
 use dupfs::cli::repo::{RepositoryOptions, open_file_system};
-use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, Wait};
+use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
 use dupfs_read::codec::{KeyOptions, Secret};
 use dupfs_read::storage::MemoryStore;
 
@@ -195,7 +196,9 @@ impl Patient {
             ..KeyOptions::default()
         };
         let options = RepositoryOptions { keys, memory: 64 << 20, ..RepositoryOptions::default() };
-        open_file_system(Arc::new(store), options).map(|fs| fs as Arc<dyn FileSystem>).map_err(|e| e.to_string())
+        open_file_system(Arc::new(store), options, &RequestContext::unlimited())
+            .map(|fs| fs as Arc<dyn FileSystem>)
+            .map_err(|e| e.to_string())
     }
 }
 
@@ -260,7 +263,7 @@ impl Harm {
 
 fn listing(fs: &dyn FileSystem, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
     let mut names = Vec::new();
-    fs.readdir(ino, 0, Wait::Allowed, &mut |entry| {
+    fs.readdir(ino, 0, &RequestContext::unlimited(), &mut |entry| {
         names.push(entry.name.to_vec());
         true
     })?;
@@ -270,11 +273,11 @@ fn listing(fs: &dyn FileSystem, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
 
 fn content(fs: &dyn FileSystem, attr: &Attr) -> Result<Vec<u8>, FsError> {
     match attr.kind {
-        NodeKind::Symlink => fs.readlink(attr.ino, Wait::Allowed),
+        NodeKind::Symlink => fs.readlink(attr.ino, &RequestContext::unlimited()),
         NodeKind::File => {
-            let opened = fs.open(attr.ino, Wait::Allowed)?;
+            let opened = fs.open(attr.ino, &RequestContext::unlimited())?;
             let size = usize::try_from(attr.size).unwrap() + 1;
-            let bytes = fs.read(attr.ino, opened.handle, 0, size, Wait::Allowed);
+            let bytes = fs.read(attr.ino, opened.handle, 0, size, &RequestContext::unlimited());
             fs.release(attr.ino, opened.handle);
             bytes
         }
@@ -294,10 +297,10 @@ fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 fn record(fs: &dyn FileSystem, ino: Ino, path: Vec<u8>, nodes: &mut BTreeMap<Vec<u8>, Node>) {
-    let attr = fs.getattr(ino, Wait::Allowed).unwrap();
+    let attr = fs.getattr(ino, &RequestContext::unlimited()).unwrap();
     let children = if attr.kind == NodeKind::Dir { listing(fs, ino).unwrap() } else { Vec::new() };
     for name in &children {
-        let child = fs.lookup(ino, name, Wait::Allowed).unwrap();
+        let child = fs.lookup(ino, name, &RequestContext::unlimited()).unwrap();
         record(fs, child.ino, below(&path, name), nodes);
     }
     let content = content(fs, &attr).unwrap();
@@ -313,7 +316,8 @@ fn examine(
 ) -> Result<(), String> {
     let want = &healthy[&path];
     let place = path.escape_ascii();
-    let Some(attr) = right_or_error(fs.getattr(ino, Wait::Allowed), &format!("stat {place}"), seen)? else {
+    let Some(attr) = right_or_error(fs.getattr(ino, &RequestContext::unlimited()), &format!("stat {place}"), seen)?
+    else {
         return Ok(());
     };
     let unknown = path.starts_with(b"/versions/") && lasting(attr) == closed(attr, want.attr);
@@ -338,8 +342,11 @@ fn examine(
     }
     for name in names {
         let child = below(&path, &name);
-        let looked_up =
-            right_or_error(fs.lookup(ino, &name, Wait::Allowed), &format!("lookup {}", child.escape_ascii()), seen)?;
+        let looked_up = right_or_error(
+            fs.lookup(ino, &name, &RequestContext::unlimited()),
+            &format!("lookup {}", child.escape_ascii()),
+            seen,
+        )?;
         if let Some(attr) = looked_up {
             examine(fs, attr.ino, child, healthy, seen)?;
         }

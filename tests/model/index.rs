@@ -1,13 +1,14 @@
 //! The index on disk: a second mount shows what the first did and fetches next to nothing, and nothing that may be wrong
 //! with an index changes an answer.
 
+use dupfs_base::RequestContext;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
-use dupfs::vfs::{FileSystem, Ino, NodeKind, ROOT_INO, Wait};
+use dupfs::vfs::{FileSystem, Ino, NodeKind, ROOT_INO};
 use proptest::prelude::*;
 
 use crate::reference::check::{Blame, Checker};
@@ -115,13 +116,13 @@ impl Indexed {
 /// Everything that `stat` shows, of every file of every snapshot.
 fn stat_all(fs: &dyn FileSystem) -> BTreeMap<Vec<u8>, String> {
     let mut shown = BTreeMap::new();
-    let snapshots = fs.lookup(ROOT_INO, b"snapshots", Wait::Allowed).unwrap().ino;
+    let snapshots = fs.lookup(ROOT_INO, b"snapshots", &RequestContext::unlimited()).unwrap().ino;
     let mut pending = vec![(snapshots, b"snapshots".to_vec())];
     while let Some((dir, path)) = pending.pop() {
         for (name, kind) in names(fs, dir) {
-            let ino = fs.lookup(dir, &name, Wait::Allowed).unwrap().ino;
+            let ino = fs.lookup(dir, &name, &RequestContext::unlimited()).unwrap().ino;
             let path = [&path[..], b"/", &name].concat();
-            let a = fs.getattr(ino, Wait::Allowed).unwrap();
+            let a = fs.getattr(ino, &RequestContext::unlimited()).unwrap();
             let told = (a.ino, a.kind, a.perm, a.uid, a.gid, a.size, a.mtime, a.rdev);
             shown.insert(path.clone(), format!("{told:?}"));
             if kind == NodeKind::Dir {
@@ -134,7 +135,7 @@ fn stat_all(fs: &dyn FileSystem) -> BTreeMap<Vec<u8>, String> {
 
 fn names(fs: &dyn FileSystem, ino: Ino) -> Vec<(Vec<u8>, NodeKind)> {
     let mut names = Vec::new();
-    fs.readdir(ino, 0, Wait::Allowed, &mut |entry| {
+    fs.readdir(ino, 0, &RequestContext::unlimited(), &mut |entry| {
         names.push((entry.name.to_vec(), entry.kind));
         true
     })
@@ -144,12 +145,12 @@ fn names(fs: &dyn FileSystem, ino: Ino) -> Vec<(Vec<u8>, NodeKind)> {
 
 fn find(fs: &dyn FileSystem, repository: &Repository, set: usize, name: &[u8]) -> Ino {
     let top = [b"snapshots".to_vec(), repository.sets[set].snapshot().into_bytes(), name.to_vec()];
-    top.iter().fold(ROOT_INO, |dir, name| fs.lookup(dir, name, Wait::Allowed).unwrap().ino)
+    top.iter().fold(ROOT_INO, |dir, name| fs.lookup(dir, name, &RequestContext::unlimited()).unwrap().ino)
 }
 
 fn read(fs: &dyn FileSystem, ino: Ino, at: usize, len: usize) -> Vec<u8> {
-    let opened = fs.open(ino, Wait::Allowed).unwrap();
-    let bytes = fs.read(ino, opened.handle, at as u64, len, Wait::Allowed).unwrap();
+    let opened = fs.open(ino, &RequestContext::unlimited()).unwrap();
+    let bytes = fs.read(ino, opened.handle, at as u64, len, &RequestContext::unlimited()).unwrap();
     fs.release(ino, opened.handle);
     bytes
 }
@@ -292,7 +293,7 @@ fn many_short_visits_leave_few_files() {
         let fs = indexed.open();
         // something new is learnt each time
         let name = [&b"a"[..], b"dump", b"z"][set % 3];
-        fs.getattr(find(&*fs, &indexed.repository, set, name), Wait::Allowed).unwrap();
+        fs.getattr(find(&*fs, &indexed.repository, set, name), &RequestContext::unlimited()).unwrap();
         indexed.store.set_faults(&BTreeMap::new());
     }
     indexed.visit();
@@ -363,16 +364,16 @@ proptest! {
         for (pick, reads) in looks {
             let fs = indexed.open();
             let set = usize::from(pick) % indexed.repository.sets.len();
-            let snapshots = fs.lookup(ROOT_INO, b"snapshots", Wait::Allowed).unwrap().ino;
+            let snapshots = fs.lookup(ROOT_INO, b"snapshots", &RequestContext::unlimited()).unwrap().ino;
             let name = indexed.repository.sets[set].snapshot();
-            let Ok(root) = fs.lookup(snapshots, name.as_bytes(), Wait::Allowed) else { continue };
+            let Ok(root) = fs.lookup(snapshots, name.as_bytes(), &RequestContext::unlimited()) else { continue };
             if root.kind != NodeKind::Dir {
                 continue;
             }
             for (name, _) in names(&*fs, root.ino) {
-                let Ok(attr) = fs.lookup(root.ino, &name, Wait::Allowed) else { continue };
-                if reads && attr.kind == NodeKind::File && let Ok(opened) = fs.open(attr.ino, Wait::Allowed) {
-                    let _ = fs.read(attr.ino, opened.handle, 0, 10, Wait::Allowed);
+                let Ok(attr) = fs.lookup(root.ino, &name, &RequestContext::unlimited()) else { continue };
+                if reads && attr.kind == NodeKind::File && let Ok(opened) = fs.open(attr.ino, &RequestContext::unlimited()) {
+                    let _ = fs.read(attr.ino, opened.handle, 0, 10, &RequestContext::unlimited());
                 }
             }
         }

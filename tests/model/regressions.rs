@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dupfs::vfs::{FileSystem, Ino, ROOT_INO, Wait};
-use dupfs_base::ErrorKind;
+use dupfs::vfs::{FileSystem, Ino, ROOT_INO};
+use dupfs_base::{ErrorKind, RequestContext};
 
 use crate::properties::{check_faults, check_whole, encoded};
 use crate::reference::encode::{Repository, encode};
@@ -111,16 +111,18 @@ fn a_state_that_may_have_changed_in_a_lost_volume_is_not_shown_as_the_newest() {
         store.set_faults(&BTreeMap::from([&set.sigtar, volume].map(|name| (name.clone(), Fault::Missing))));
         let fs = subject::open(store, &repository, 64 << 20).unwrap();
         let root = down(&*fs, &[b"snapshots", set.snapshot().as_bytes()]);
-        let found = [b"a", b"b", b"c"].map(|name| fs.lookup(root, name, Wait::Allowed).map(|attr| attr.mtime));
+        let found =
+            [b"a", b"b", b"c"].map(|name| fs.lookup(root, name, &RequestContext::unlimited()).map(|attr| attr.mtime));
         assert_eq!(found.iter().filter(|found| found.is_err()).count(), 1, "{volume}: {found:?}");
         // The next set's records are whole, its deltas of that file rest on what was lost.
         let later = &repository.sets[2];
         let root = down(&*fs, &[b"snapshots", later.snapshot().as_bytes()]);
         for name in [b"a", b"b", b"c"] {
             let content = later.tree[&vec![name.to_vec()]].content().unwrap();
-            let ino = fs.lookup(root, name, Wait::Allowed).unwrap().ino;
-            let opened = fs.open(ino, Wait::Allowed);
-            let read = opened.and_then(|open| fs.read(ino, open.handle, 0, content.len(), Wait::Allowed));
+            let ino = fs.lookup(root, name, &RequestContext::unlimited()).unwrap().ino;
+            let opened = fs.open(ino, &RequestContext::unlimited());
+            let read =
+                opened.and_then(|open| fs.read(ino, open.handle, 0, content.len(), &RequestContext::unlimited()));
             match read {
                 Ok(read) => assert!(read == *content, "{volume}: a delta was applied to another state"),
                 Err(error) => assert!(found[usize::from(name[0] - b'a')].is_err(), "{volume}: {error}"),
@@ -160,7 +162,7 @@ fn a_name_that_another_was_mangled_to_keeps_its_own_content() {
 }
 
 fn down(fs: &dyn FileSystem, names: &[&[u8]]) -> Ino {
-    names.iter().fold(ROOT_INO, |parent, name| fs.lookup(parent, name, Wait::Allowed).unwrap().ino)
+    names.iter().fold(ROOT_INO, |parent, name| fs.lookup(parent, name, &RequestContext::unlimited()).unwrap().ino)
 }
 
 /// An interrupted backup was resumed after the file had changed: its stored state is the old one, whole, its signature that of
@@ -193,16 +195,17 @@ fn a_delta_is_not_applied_to_another_state_than_it_was_made_from() {
             let fs = subject::open(store.clone(), &repository, 64 << 20).unwrap();
             if warm {
                 let ino = down(&*fs, &[b"snapshots", repository.sets[0].snapshot().as_bytes(), b"a"]);
-                let attr = fs.getattr(ino, Wait::Allowed).unwrap();
+                let attr = fs.getattr(ino, &RequestContext::unlimited()).unwrap();
                 assert_eq!((attr.size, attr.mtime), (size as u64, 900_000_000));
-                let opened = fs.open(ino, Wait::Allowed).unwrap();
-                let found = fs.read(ino, opened.handle, 0, size, Wait::Allowed).unwrap();
+                let opened = fs.open(ino, &RequestContext::unlimited()).unwrap();
+                let found = fs.read(ino, opened.handle, 0, size, &RequestContext::unlimited()).unwrap();
                 assert!(found == **stale.sets[0].tree[&vec![b"a".to_vec()]].content().unwrap());
             }
             for set in &repository.sets[1..] {
                 let ino = down(&*fs, &[b"snapshots", set.snapshot().as_bytes(), b"a"]);
-                let read =
-                    fs.open(ino, Wait::Allowed).and_then(|o| fs.read(ino, o.handle, 0, size + 99, Wait::Allowed));
+                let read = fs
+                    .open(ino, &RequestContext::unlimited())
+                    .and_then(|o| fs.read(ino, o.handle, 0, size + 99, &RequestContext::unlimited()));
                 if let Ok(found) = read {
                     assert!(
                         found == **set.tree[&vec![b"a".to_vec()]].content().unwrap(),

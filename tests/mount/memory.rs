@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
-use dupfs_base::ErrorKind;
+use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO};
+use dupfs_base::{ErrorKind, RequestContext};
 
 pub const MTIME: i64 = 1_485_569_700;
 pub const BIG: usize = 3 << 20;
@@ -152,7 +152,7 @@ impl MemoryFs {
 }
 
 impl FileSystem for MemoryFs {
-    fn lookup(&self, parent: Ino, name: &[u8], _wait: Wait) -> Result<Attr, FsError> {
+    fn lookup(&self, parent: Ino, name: &[u8], _: &RequestContext) -> Result<Attr, FsError> {
         if self.node(parent)?.kind != NodeKind::Dir {
             return Err(FsError::NotDir);
         }
@@ -161,10 +161,10 @@ impl FileSystem for MemoryFs {
         Ok(self.attr(*ino, node, !matches!(node.behaviour, Behaviour::Unsized(_) | Behaviour::Late(_))))
     }
 
-    fn getattr(&self, ino: Ino, wait: Wait) -> Result<Attr, FsError> {
+    fn getattr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
         let node = self.node(ino)?;
         if let Behaviour::Unsized(time) = node.behaviour {
-            if wait == Wait::Never {
+            if !context.may_block() {
                 return Err(FsError::WouldBlock);
             }
             std::thread::sleep(time);
@@ -173,7 +173,7 @@ impl FileSystem for MemoryFs {
         Ok(self.attr(ino, node, true))
     }
 
-    fn readlink(&self, ino: Ino, _wait: Wait) -> Result<Vec<u8>, FsError> {
+    fn readlink(&self, ino: Ino, _: &RequestContext) -> Result<Vec<u8>, FsError> {
         let node = self.node(ino)?;
         match node.kind {
             NodeKind::Symlink => Ok(node.content.clone()),
@@ -189,7 +189,7 @@ impl FileSystem for MemoryFs {
         &self,
         ino: Ino,
         offset: u64,
-        _wait: Wait,
+        _: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         if self.node(ino)?.kind != NodeKind::Dir {
@@ -207,7 +207,7 @@ impl FileSystem for MemoryFs {
         Ok(())
     }
 
-    fn open(&self, ino: Ino, _wait: Wait) -> Result<Opened, FsError> {
+    fn open(&self, ino: Ino, _: &RequestContext) -> Result<Opened, FsError> {
         if self.node(ino)?.kind != NodeKind::File {
             return Err(FsError::IsDir);
         }
@@ -216,14 +216,21 @@ impl FileSystem for MemoryFs {
         Ok(Opened { handle, keep_cache: true, direct_io: false })
     }
 
-    fn read(&self, ino: Ino, _handle: u64, offset: u64, size: usize, wait: Wait) -> Result<Vec<u8>, FsError> {
+    fn read(
+        &self,
+        ino: Ino,
+        _handle: u64,
+        offset: u64,
+        size: usize,
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError> {
         let node = self.node(ino)?;
         let at_once = match node.behaviour {
             Behaviour::Quick | Behaviour::Unsized(_) => true,
             Behaviour::Late(_) => offset >= u64::try_from(node.content.len()).unwrap(),
             _ => false,
         };
-        if !at_once && wait == Wait::Never {
+        if !at_once && !context.may_block() {
             return Err(FsError::WouldBlock);
         }
         match node.behaviour {
@@ -248,10 +255,10 @@ impl FileSystem for MemoryFs {
         self.open_handles.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
+    fn getxattr(&self, ino: Ino, name: &[u8], context: &RequestContext) -> Result<Option<Vec<u8>>, FsError> {
         match name {
             b"user.dupfs.set" => Ok(Some(ino.to_string().into_bytes())),
-            b"user.dupfs.volumes" if wait == Wait::Never => Err(FsError::WouldBlock),
+            b"user.dupfs.volumes" if !context.may_block() => Err(FsError::WouldBlock),
             b"user.dupfs.volumes" => Ok(Some(b"vol1".to_vec())),
             _ => Ok(None),
         }

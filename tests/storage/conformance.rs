@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::sync::Arc;
 
-use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{
     CountingStore, FaultyStore, LimitStore, LocalStore, MemoryStore, ObjectInfo, ObjectStore, StorageError,
 };
@@ -94,13 +94,13 @@ impl Fixture for S3 {
 }
 
 fn find(store: &dyn ObjectStore, name: &str) -> ObjectInfo {
-    let list = store.list().unwrap();
+    let list = store.list(&RequestContext::unlimited()).unwrap();
     list.into_iter().find(|o| &*o.name == name).unwrap_or_else(|| panic!("{name} is not listed"))
 }
 
 fn read(store: &dyn ObjectStore, object: &ObjectInfo, start: u64, end: u64) -> Result<Vec<u8>, StorageError> {
     let mut out = Vec::new();
-    let mut stream = store.open(object, ByteRange { start, end })?;
+    let mut stream = store.open(object, ByteRange { start, end }, &RequestContext::unlimited())?;
     stream.read_to_end(&mut out).map_err(|e| StorageError::recover(&object.name, &e))?;
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "the end stays the end");
     Ok(out)
@@ -112,14 +112,18 @@ fn bytes(len: usize) -> Vec<u8> {
 
 fn a_listing_names_every_object_with_its_size(fixture: &dyn Fixture) {
     let store = fixture.store();
-    assert_eq!(store.list().unwrap(), []);
+    assert_eq!(store.list(&RequestContext::unlimited()).unwrap(), []);
     let names = ["duplicity-full.20240101T000000Z.vol1.difftar.gpg", "a b+c%20", "ü", "empty", "x&y=z#1?"];
     for (i, name) in names.iter().enumerate() {
         fixture.put(name, &bytes(i * 1000));
     }
     fixture.put("empty", b"");
-    let mut listed: Vec<_> =
-        store.list().unwrap().into_iter().map(|o| (o.name.to_string(), o.size, o.archived)).collect();
+    let mut listed: Vec<_> = store
+        .list(&RequestContext::unlimited())
+        .unwrap()
+        .into_iter()
+        .map(|o| (o.name.to_string(), o.size, o.archived))
+        .collect();
     listed.sort();
     let mut wanted: Vec<_> = names.iter().enumerate().map(|(i, n)| ((*n).to_owned(), 1000 * i as u64, None)).collect();
     wanted[3].1 = 0;
@@ -170,7 +174,7 @@ fn an_object_that_was_listed_and_is_gone_is_missing(fixture: &dyn Fixture) {
     let error = read(&*store, &object, 0, 10).unwrap_err();
     assert_eq!((error.kind, &*error.object), (ErrorKind::Missing, "o"));
     assert!(!error.to_string().contains('\n'));
-    assert_eq!(store.list().unwrap(), []);
+    assert_eq!(store.list(&RequestContext::unlimited()).unwrap(), []);
 }
 
 fn many_threads_read_at_once(fixture: &dyn Fixture) {
@@ -199,7 +203,8 @@ fn a_stream_that_is_dropped_early_costs_nothing(fixture: &dyn Fixture) {
     let store = fixture.store();
     let object = find(&*store, "o");
     for _ in 0..200 {
-        let mut stream = store.open(&object, ByteRange { start: 10, end: u64::MAX }).unwrap();
+        let mut stream =
+            store.open(&object, ByteRange { start: 10, end: u64::MAX }, &RequestContext::unlimited()).unwrap();
         let mut some = [0; 10];
         stream.read_exact(&mut some).unwrap();
         assert_eq!(some, bytes(500_000)[10..20]);

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{
     CountingStore, Effect, Fault, FaultyStore, LimitStore, MemoryStore, Nth, ObjectInfo, ObjectStore, ReadCount,
     StorageError,
@@ -20,12 +20,12 @@ fn memory() -> MemoryStore {
 }
 
 fn find(store: &dyn ObjectStore, name: &str) -> ObjectInfo {
-    store.list().unwrap().into_iter().find(|o| &*o.name == name).unwrap()
+    store.list(&RequestContext::unlimited()).unwrap().into_iter().find(|o| &*o.name == name).unwrap()
 }
 
 fn read(store: &dyn ObjectStore, name: &str, range: ByteRange) -> Result<Vec<u8>, ErrorKind> {
     let mut out = Vec::new();
-    let mut stream = store.open(&find(store, name), range).map_err(|e| e.kind)?;
+    let mut stream = store.open(&find(store, name), range, &RequestContext::unlimited()).map_err(|e| e.kind)?;
     stream.read_to_end(&mut out).map_err(|e| StorageError::recover(name, &e).kind)?;
     Ok(out)
 }
@@ -47,10 +47,10 @@ fn faults_hit_what_and_when_the_plan_says() {
     assert_eq!(read(&store, "sig1", ALL), Err(ErrorKind::Io));
     assert!(read(&store, "sig1", ALL).is_ok());
     store.set_plan(vec![Fault::on("vol1", Effect::Hidden)]);
-    assert_eq!(store.list().unwrap().len(), 1);
+    assert_eq!(store.list(&RequestContext::unlimited()).unwrap().len(), 1);
     store.set_plan(vec![Fault::on_list(Effect::Error(ErrorKind::Timeout)).at(Nth::First(1))]);
-    assert_eq!(store.list().unwrap_err().kind, ErrorKind::Timeout);
-    assert_eq!(store.list().unwrap().len(), 2);
+    assert_eq!(store.list(&RequestContext::unlimited()).unwrap_err().kind, ErrorKind::Timeout);
+    assert_eq!(store.list(&RequestContext::unlimited()).unwrap().len(), 2);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn what_was_read_is_counted_by_object_and_by_kind() {
     read(&store, "sig1", ALL).unwrap();
     let gone = find(&store, "sig1");
     store.inner().remove("sig1");
-    assert!(store.open(&gone, ALL).is_err());
+    assert!(store.open(&gone, ALL, &RequestContext::unlimited()).is_err());
     assert_eq!(store.lists(), 4);
     let by_kind = store.reads_by(|name| name.starts_with("vol"));
     assert_eq!(by_kind[&true], ReadCount { opens: 2, bytes: 30, errors: 0 });
@@ -92,15 +92,16 @@ fn what_was_read_is_counted_by_object_and_by_kind() {
 fn opens_wait_for_a_place_and_not_for_ever() {
     let store = Arc::new(LimitStore::new(memory(), 2, Duration::from_millis(200)));
     let object = find(&*store, "vol1");
-    let mut first = store.open(&object, ALL).unwrap();
-    let second = store.open(&object, ALL).unwrap();
+    let mut first = store.open(&object, ALL, &RequestContext::unlimited()).unwrap();
+    let second = store.open(&object, ALL, &RequestContext::unlimited()).unwrap();
     let start = Instant::now();
-    assert_eq!(store.open(&object, ALL).err().unwrap().kind, ErrorKind::Timeout);
+    assert_eq!(store.open(&object, ALL, &RequestContext::unlimited()).err().unwrap().kind, ErrorKind::Timeout);
     assert!(start.elapsed() >= Duration::from_millis(200));
     first.read_to_end(&mut Vec::new()).unwrap();
-    let third = store.open(&object, ALL).expect("a stream at its end gives its place back");
+    let third =
+        store.open(&object, ALL, &RequestContext::unlimited()).expect("a stream at its end gives its place back");
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| store.open(&object, ALL).map(drop));
+        let waiting = scope.spawn(|| store.open(&object, ALL, &RequestContext::unlimited()).map(drop));
         std::thread::sleep(Duration::from_millis(30));
         drop((second, third));
         waiting.join().unwrap().unwrap();

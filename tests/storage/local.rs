@@ -6,23 +6,24 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{LocalStore, ObjectInfo, ObjectStore, StorageError, Traffic};
 
 const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
 
 fn names(store: &LocalStore) -> Vec<String> {
-    let mut names: Vec<_> = store.list().unwrap().into_iter().map(|o| o.name.to_string()).collect();
+    let mut names: Vec<_> =
+        store.list(&RequestContext::unlimited()).unwrap().into_iter().map(|o| o.name.to_string()).collect();
     names.sort();
     names
 }
 
 fn find(store: &LocalStore, name: &str) -> ObjectInfo {
-    store.list().unwrap().into_iter().find(|o| &*o.name == name).unwrap()
+    store.list(&RequestContext::unlimited()).unwrap().into_iter().find(|o| &*o.name == name).unwrap()
 }
 
 fn fail(store: &LocalStore, object: &ObjectInfo) -> StorageError {
-    match store.open(object, ALL) {
+    match store.open(object, ALL, &RequestContext::unlimited()) {
         Err(e) => e,
         Ok(mut stream) => StorageError::recover("?", &stream.read_to_end(&mut Vec::new()).unwrap_err()),
     }
@@ -64,7 +65,11 @@ fn a_prefix_with_slashes_names_the_directory_to_list_too() {
     let store = open().with_prefixes(&["a/b/x-", "gone/y", "plain"]).unwrap();
     assert_eq!(names(&store), ["a/b/x-duplicity", "top"]);
     let mut text = String::new();
-    store.open(&find(&store, "a/b/x-duplicity"), ALL).unwrap().read_to_string(&mut text).unwrap();
+    store
+        .open(&find(&store, "a/b/x-duplicity"), ALL, &RequestContext::unlimited())
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
     assert_eq!(text, "12");
     for bad in ["../x", "/x", "a//b/x", "a/./x"] {
         assert_eq!(open().with_prefixes(&[bad]).unwrap_err().kind, ErrorKind::Invalid, "{bad}");
@@ -94,7 +99,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
     let store = LocalStore::open(dir.path()).unwrap();
     let begin = || {
         fs::write(&path, vec![b'a'; 100_000]).unwrap();
-        let mut stream = store.open(&find(&store, "o"), ALL).unwrap();
+        let mut stream = store.open(&find(&store, "o"), ALL, &RequestContext::unlimited()).unwrap();
         stream.read_exact(&mut [0; 1000]).unwrap();
         stream
     };
@@ -128,7 +133,7 @@ fn what_is_wrong_with_the_directory_is_said_at_once() {
     let store = LocalStore::open(dir.path()).unwrap();
     assert!(store.url().starts_with("file:///"));
     drop(dir);
-    assert_eq!(store.list().unwrap_err().kind, ErrorKind::NotFound, "never an empty list");
+    assert_eq!(store.list(&RequestContext::unlimited()).unwrap_err().kind, ErrorKind::NotFound, "never an empty list");
 }
 
 /// Runs `work` as a user that is not root: root may read everything.
@@ -176,7 +181,7 @@ fn what_is_read_is_counted_as_far_as_it_was_read() {
     let store = LocalStore::open(dir.path()).unwrap();
     assert_eq!(store.traffic(), Traffic::default());
     let object = find(&store, "file");
-    let mut stream = store.open(&object, ByteRange { start: 100, end: 900 }).unwrap();
+    let mut stream = store.open(&object, ByteRange { start: 100, end: 900 }, &RequestContext::unlimited()).unwrap();
     stream.read_exact(&mut [0; 300]).unwrap();
     assert_eq!(store.traffic(), Traffic { list_requests: 1, get_requests: 1, retries: 0, bytes: 300 });
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::exec::test_name;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{KEY_ID, S3Server, SECRET};
-use dupfs_base::ByteRange;
+use dupfs_base::{ByteRange, RequestContext};
 use dupfs_read::storage::{S3Credentials, StoreOptions, open, parse_url};
 
 /// Set where a test runs itself again, to do what it is about in an environment of its own.
@@ -49,7 +49,7 @@ const OPENS: &str = "credentials_come_from_the_environment_profiles_processes_an
 fn open_what_the_environment_says() {
     let location = parse_url(&std::env::var("TEST_URL").unwrap()).unwrap();
     match open(&location, &options()) {
-        Ok(store) => println!("opened: {}", store.list().unwrap().len()),
+        Ok(store) => println!("opened: {}", store.list(&RequestContext::unlimited()).unwrap().len()),
         Err(e) => println!("failed: {:?}: {e}", e.kind),
     }
 }
@@ -63,11 +63,11 @@ fn renew_from_the_changed_file() {
     let proxy = Proxy::start(&server.address);
     fs::write(server.bucket().join("o"), "hello").unwrap();
     let store = open(&server.location(&proxy.address, "bucket"), &options()).unwrap();
-    let object = store.list().unwrap().remove(0);
+    let object = store.list(&RequestContext::unlimited()).unwrap().remove(0);
     write("NEWKEY");
     proxy.set_plan(|r| (r.key.as_deref() == Some(KEY_ID)).then_some(Fault::Status(400, "ExpiredToken")));
     let mut text = String::new();
-    store.open(&object, ByteRange::at(0, 9)).unwrap().read_to_string(&mut text).unwrap();
+    store.open(&object, ByteRange::at(0, 9), &RequestContext::unlimited()).unwrap().read_to_string(&mut text).unwrap();
     let keys: Vec<_> = proxy.log().iter().filter_map(|r| r.key.clone()).collect();
     println!("read: {text} with {}", keys.last().unwrap());
 }

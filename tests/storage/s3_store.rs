@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::proxy::{Fault, Proxy, Request, mix, seeded};
 use crate::support::s3::S3Server;
-use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{
     Location, ObjectInfo, ObjectStore, S3Credentials, S3UrlStyle, StorageError, StoreOptions, UrlOptions, open,
     parse_url_with,
@@ -60,12 +60,15 @@ impl World {
 }
 
 fn find(store: &dyn ObjectStore, name: &str) -> ObjectInfo {
-    store.list().unwrap().into_iter().find(|o| &*o.name == name).unwrap()
+    store.list(&RequestContext::unlimited()).unwrap().into_iter().find(|o| &*o.name == name).unwrap()
 }
 
 fn read(store: &dyn ObjectStore, object: &ObjectInfo, range: ByteRange) -> Result<Vec<u8>, StorageError> {
     let mut out = Vec::new();
-    store.open(object, range)?.read_to_end(&mut out).map_err(|e| StorageError::recover(&object.name, &e))?;
+    store
+        .open(object, range, &RequestContext::unlimited())?
+        .read_to_end(&mut out)
+        .map_err(|e| StorageError::recover(&object.name, &e))?;
     Ok(out)
 }
 
@@ -189,7 +192,7 @@ fn a_dead_network_is_a_timeout_and_the_store_lives_on() {
     let object = find(&*store, "vol");
     for fault in [Fault::Stall(0), Fault::Stall(100), Fault::Reset(0)] {
         world.proxy.set_plan(move |_| Some(fault.clone()));
-        for error in [fail(&*store, &object), store.list().unwrap_err()] {
+        for error in [fail(&*store, &object), store.list(&RequestContext::unlimited()).unwrap_err()] {
             assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
             assert!(error.to_string().contains("check the network"), "{error}");
         }
@@ -212,7 +215,7 @@ fn a_replaced_object_is_noticed_between_the_parts() {
     world.put("vol", &bytes(5, 40 * MIB));
     let store = world.open_with(|o| (o.connections, o.read_ahead_bytes) = (1, 0)).unwrap();
     let object = find(&*store, "vol");
-    let mut stream = store.open(&object, ALL).unwrap();
+    let mut stream = store.open(&object, ALL, &RequestContext::unlimited()).unwrap();
     stream.read_exact(&mut vec![0; MIB]).unwrap();
     world.put("new", &bytes(6, 40 * MIB));
     fs::rename(world.server.bucket().join("new"), world.server.bucket().join("vol")).unwrap();
@@ -228,7 +231,7 @@ fn memory_ahead_of_readers_is_bounded_and_idle_readers_hold_up_nobody() {
     let store = world.open_with(|o| (o.connections, o.read_ahead_bytes) = (2, 16 * MIB)).unwrap();
     let object = find(&*store, "vol");
     let before = store.traffic().bytes;
-    let idle: Vec<_> = (0..4).map(|_| store.open(&object, ALL).unwrap()).collect();
+    let idle: Vec<_> = (0..4).map(|_| store.open(&object, ALL, &RequestContext::unlimited()).unwrap()).collect();
     assert_eq!(read(&*store, &object, ALL).unwrap().len(), 40 * MIB);
     std::thread::sleep(Duration::from_millis(500));
     // Four idle streams: a part each, and two parts of read-ahead among them.
@@ -249,15 +252,15 @@ fn listings_of_many_pages_are_whole_and_foreign_directories_are_not_walked() {
     world.put("foreign/deep/a-duplicity", b"y");
     let store = world.open();
     world.proxy.clear_log();
-    assert_eq!(store.list().unwrap().len(), 2500);
+    assert_eq!(store.list(&RequestContext::unlimited()).unwrap().len(), 2500);
     assert_eq!(world.proxy.log().len(), 3);
     let prefixed = world.open_with(|o| o.file_prefixes = vec!["foreign/deep/a-".into()]).unwrap();
     assert_eq!(read(&*prefixed, &find(&*prefixed, "foreign/deep/a-duplicity"), ALL).unwrap(), b"y");
-    assert_eq!(prefixed.list().unwrap().len(), 2501);
+    assert_eq!(prefixed.list(&RequestContext::unlimited()).unwrap().len(), 2501);
     // A page that fails is repeated; one that cannot be had is an error, never a shorter list.
     world.proxy.set_plan(|r| r.target.contains("continuation").then_some(Fault::Status(500, "InternalError")));
     let store = world.open_with(|o| o.patience = Duration::from_secs(2)).unwrap();
-    assert_eq!(store.list().unwrap_err().kind, ErrorKind::Io);
+    assert_eq!(store.list(&RequestContext::unlimited()).unwrap_err().kind, ErrorKind::Io);
 }
 
 #[test]
@@ -313,7 +316,7 @@ fn the_region_is_found_by_itself() {
     ] {
         world.proxy.clear_log();
         world.proxy.set_plan(move |r| (r.number == 0).then(|| fault.clone()));
-        assert_eq!(world.open().list().unwrap().len(), 1);
+        assert_eq!(world.open().list(&RequestContext::unlimited()).unwrap().len(), 1);
         assert_eq!(world.proxy.log().len(), 3);
     }
 }
@@ -365,9 +368,9 @@ fn both_readings_of_a_url_are_tried() {
     let location = |url: &str, style| parse_url_with(url, &UrlOptions { style, endpoint_url: None }).unwrap();
     // With the endpoint known to the store only, the first reading has no such bucket, the second has one.
     let host_first = location("boto+s3://dotted.bucket/Sub", S3UrlStyle::Auto);
-    assert_eq!(open(&host_first, &options).unwrap().list().unwrap().len(), 1);
+    assert_eq!(open(&host_first, &options).unwrap().list(&RequestContext::unlimited()).unwrap().len(), 1);
     let bucket_first = location("s3://host.name/dotted.bucket/Sub", S3UrlStyle::Auto);
-    assert_eq!(open(&bucket_first, &options).unwrap().list().unwrap().len(), 1);
+    assert_eq!(open(&bucket_first, &options).unwrap().list(&RequestContext::unlimited()).unwrap().len(), 1);
     let neither = location("s3://host.name/nothing", S3UrlStyle::Auto);
     let error = open(&neither, &options).unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound);

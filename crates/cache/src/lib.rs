@@ -4,11 +4,9 @@
 //! caller's work, and no failure of the cache is anybody's error: it is a miss.
 
 mod block;
-mod flight;
 pub mod index;
 mod lru;
 mod spill;
 
 pub use block::{BLOCK_BYTES, BlockCache, CacheConfig, CacheStats, SpillConfig};
-pub use flight::{Flight, FlightFailure};
 pub use lru::ByteLru;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::report::Trouble;
 use crate::cli::failure::Exit;
-use dupfs_base::{ErrorKind, HasKind, escape_bytes};
+use dupfs_base::{ErrorKind, HasKind, RequestContext, escape_bytes};
 use dupfs_format::VolumeNumber;
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, Severity, name_volumes};
 use dupfs_format::manifest::Manifest;
@@ -21,7 +21,7 @@ const MANY: usize = 10_000;
 pub(super) type Manifests = Vec<Option<Result<Arc<Manifest>, VolumeError>>>;
 
 /// Reads the manifests of all complete sets, several at a time.
-pub(super) fn read_all(repository: &Repository) -> Manifests {
+pub(super) fn read_all(repository: &Arc<Repository>, context: &RequestContext) -> Manifests {
     let collection = repository.collection();
     let sets = collection.sets();
     let next = AtomicUsize::new(0);
@@ -32,7 +32,7 @@ pub(super) fn read_all(repository: &Repository) -> Manifests {
             sets.get(place).map(|set| (place, set))
         } {
             if set.is_complete() {
-                let manifest = repository.manifest(set.index);
+                let manifest = repository.manifest(set.index, context);
                 found.lock().unwrap_or_else(PoisonError::into_inner).insert(place, manifest);
             }
         }

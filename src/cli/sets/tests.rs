@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cli::repo::{RepositoryOptions, open_repository};
+use dupfs_base::RequestContext;
 use dupfs_cache::CacheConfig;
 use dupfs_read::storage::MemoryStore;
 use dupfs_read::volume::RepositoryLimits;
@@ -34,21 +35,29 @@ fn repository(store: MemoryStore) -> Arc<Repository> {
     let limits = RepositoryLimits {
         cache: CacheConfig { memory_bytes: 1 << 20, spill: None },
         tables: 1 << 20,
-        patience: options.patience,
         index: None,
         archive: None,
     };
-    open_repository(Arc::new(store), &options.prefixes, options.keys, options.decode, limits, None).unwrap()
+    open_repository(
+        Arc::new(store),
+        &options.prefixes,
+        options.keys,
+        options.decode,
+        limits,
+        None,
+        &RequestContext::unlimited(),
+    )
+    .unwrap()
 }
 
-fn printed(repository: &Repository, json: bool) -> String {
+fn printed(repository: &Arc<Repository>, json: bool) -> String {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let end = run(repository, json, &mut Printer::new(&mut out, &mut err, true));
+    let end = run(repository, &RequestContext::unlimited(), json, &mut Printer::new(&mut out, &mut err, true));
     assert_eq!((end, err.len()), (Ok(Exit::Done), 0));
     String::from_utf8(out).unwrap()
 }
 
-fn report(repository: &Repository) -> Value {
+fn report(repository: &Arc<Repository>) -> Value {
     serde_json::from_str(&printed(repository, true)).unwrap()
 }
 

@@ -1,10 +1,11 @@
 //! Files whose names promise that they can be unpacked, as they were met.
 
+use dupfs_base::RequestContext;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use super::super::error::FsError;
-use super::super::ops::{Ino, Wait};
+use super::super::ops::Ino;
 use super::entered::Candidate;
 use dupfs_base::sync::lock;
 
@@ -36,13 +37,13 @@ impl Candidates {
     /// # Errors
     /// [`FsError::WouldBlock`] where it is not known and nobody may wait: its content cannot be looked at then, so there is no
     /// use in keeping it. A listing of a million files asks for each of them so.
-    pub(super) fn meet(&self, ino: Ino, met: Candidate, wait: Wait) -> Result<Arc<Candidate>, FsError> {
+    pub(super) fn meet(&self, ino: Ino, met: Candidate, context: &RequestContext) -> Result<Arc<Candidate>, FsError> {
         let mut state = lock(&self.state);
         let known = state.met.get(&ino).filter(|known| known.entry == met.entry).map(Arc::clone);
         let content = match known {
             Some(known) if known.name == met.name && known.attr == met.attr => return Ok(known),
             Some(known) => Arc::clone(&known.content),
-            None if wait == Wait::Never => return Err(FsError::WouldBlock),
+            None if !context.may_block() => return Err(FsError::WouldBlock),
             // The kernel may know the number from the entry before: it is not forgotten what it is.
             None if state.met.contains_key(&ino) => {
                 state.unconfirmed.retain(|unconfirmed| *unconfirmed != ino);
@@ -97,20 +98,20 @@ mod tests {
     #[test]
     fn nothing_is_kept_for_who_may_not_wait() {
         let candidates = Candidates::default();
-        let asked = candidates.meet(7, candidate(), Wait::Never);
+        let asked = candidates.meet(7, candidate(), &RequestContext::cached_only());
         assert!(matches!(asked, Err(FsError::WouldBlock)));
         assert_eq!(count(&candidates), 0);
-        let made = candidates.meet(7, candidate(), Wait::Allowed).unwrap();
-        let again = candidates.meet(7, candidate(), Wait::Never).unwrap();
+        let made = candidates.meet(7, candidate(), &RequestContext::unlimited()).unwrap();
+        let again = candidates.meet(7, candidate(), &RequestContext::cached_only()).unwrap();
         assert!(Arc::ptr_eq(&made, &again) && Arc::ptr_eq(&made, &candidates.get(7).unwrap()));
     }
 
     #[test]
     fn those_that_nobody_could_look_at_are_bounded_and_the_others_stay() {
         let candidates = Candidates::default();
-        let used = candidates.meet(0, candidate(), Wait::Allowed).unwrap();
+        let used = candidates.meet(0, candidate(), &RequestContext::unlimited()).unwrap();
         for ino in 1..100_000 {
-            let met = candidates.meet(ino, candidate(), Wait::Allowed).unwrap();
+            let met = candidates.meet(ino, candidate(), &RequestContext::unlimited()).unwrap();
             if ino % 100 == 0 {
                 met.content.confirmed.set(ino % 200 == 0).unwrap();
             }

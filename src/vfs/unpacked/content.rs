@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::error::FsError;
-use super::super::ops::{Attr, Ino, NodeKind, Opened, Wait};
+use super::super::ops::{Attr, Ino, NodeKind, Opened};
 use super::entered::{Candidate, Entered, Gate, Link, Stored, failed, live_stream, meta_of};
 use super::spaces::Place;
 use super::{FOREVER, UnpackedFs};
-use dupfs_base::ErrorKind;
 use dupfs_base::sync::lock;
+use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_unpack::{Archive, Container, Kind, Source, Stream, UnpackError, confirm};
 
 /// Archives and streams kept open for who comes back to them.
@@ -57,9 +57,11 @@ impl UnpackedFs {
     pub(super) fn stored(&self, ino: Ino) -> Result<(Arc<dyn Source>, Option<Link>), FsError> {
         match self.spaces.resolve(ino).ok_or_else(FsError::not_found)? {
             Place::Top | Place::Latest(_) => Err(FsError::IsDir),
-            Place::Mirror(below) => Ok((Arc::new(Stored::open(&self.below, below)?), None)),
+            Place::Mirror(below) => {
+                Ok((Arc::new(Stored::open(&self.below, below, &RequestContext::unlimited())?), None))
+            }
             Place::Member(gate, key) => {
-                let entered = self.entered(&gate, Wait::Allowed)?;
+                let entered = self.entered(&gate, &RequestContext::unlimited())?;
                 let known = entered.archive.find(|table| table.node(key).map(|_| ()));
                 known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
                 let (source, entry) = entered.archive.open(key).map_err(|e| failed(&e))?;
@@ -90,7 +92,7 @@ impl UnpackedFs {
         &self,
         ino: Ino,
         place: &Place,
-        wait: Wait,
+        context: &RequestContext,
     ) -> Result<Option<Arc<Candidate>>, FsError> {
         let Some(known) = self.known_candidate(ino) else { return Ok(None) };
         let Place::Member(gate, key) = place else { return Ok(Some(known)) };
@@ -99,7 +101,7 @@ impl UnpackedFs {
         if entry.is_none() || entry == known.entry {
             return Ok(Some(known));
         }
-        if wait == Wait::Never {
+        if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
         let attr = self.member_attr(gate, &entered, *key)?;
@@ -107,17 +109,17 @@ impl UnpackedFs {
             return Ok(None);
         }
         let met = Candidate::of(known.kind, &known.name, entry, attr);
-        let candidate = self.candidates.meet(ino, met, wait)?;
-        self.is_kept(ino, &candidate, wait)?;
+        let candidate = self.candidates.meet(ino, met, context)?;
+        self.is_kept(ino, &candidate, context)?;
         Ok(Some(candidate))
     }
 
     /// Whether the file keeps what its name promises. Costs its first bytes, once.
-    pub(super) fn is_kept(&self, ino: Ino, candidate: &Candidate, wait: Wait) -> Result<bool, FsError> {
+    pub(super) fn is_kept(&self, ino: Ino, candidate: &Candidate, context: &RequestContext) -> Result<bool, FsError> {
         if let Some(&known) = candidate.content.confirmed.get() {
             return Ok(known);
         }
-        if wait == Wait::Never {
+        if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
         let (source, outer) = self.stored_entry(ino, candidate.entry)?;
@@ -178,7 +180,12 @@ impl UnpackedFs {
     }
 
     /// Attributes of a decompressed file with its exact size, which costs a pass over it once.
-    pub(super) fn exact_attr(&self, ino: Ino, candidate: &Candidate, wait: Wait) -> Result<Attr, FsError> {
+    pub(super) fn exact_attr(
+        &self,
+        ino: Ino,
+        candidate: &Candidate,
+        context: &RequestContext,
+    ) -> Result<Attr, FsError> {
         if candidate.entry.is_none() {
             // Notes what a reader has found meanwhile.
             candidate.known_size();
@@ -186,7 +193,7 @@ impl UnpackedFs {
         if let Some(&size) = candidate.content.size.get() {
             return Ok(self.sized(ino, candidate.attr, Some(size)));
         }
-        if wait == Wait::Never {
+        if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
         let (stream, link) = self.stream(ino, candidate)?;
@@ -199,15 +206,15 @@ impl UnpackedFs {
         Ok(self.sized(ino, stored, Some(size)))
     }
 
-    pub(super) fn open_place(&self, ino: Ino, place: Place, wait: Wait) -> Result<Opened, FsError> {
-        let met = self.current_candidate(ino, &place, wait)?;
+    pub(super) fn open_place(&self, ino: Ino, place: Place, context: &RequestContext) -> Result<Opened, FsError> {
+        let met = self.current_candidate(ino, &place, context)?;
         let candidate = met.as_ref().filter(|c| c.is_confirmed());
         match (&place, candidate) {
             (Place::Top | Place::Latest(_), _) => return Err(FsError::IsDir),
-            (Place::Mirror(below), None) => return self.below.open(*below, wait),
+            (Place::Mirror(below), None) => return self.below.open(*below, context),
             _ => {}
         }
-        if wait == Wait::Never {
+        if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
         let (source, link, size) = match candidate {
@@ -244,24 +251,24 @@ impl UnpackedFs {
         place: Place,
         handle: u64,
         (offset, size): (u64, usize),
-        wait: Wait,
+        context: &RequestContext,
     ) -> Result<Vec<u8>, FsError> {
         let open = if handle & OURS == 0 { None } else { lock(&self.handles).get(&handle).map(Arc::clone) };
         let open = match (open, place) {
             (Some(open), _) => open,
             (None, Place::Mirror(below)) if handle & OURS == 0 => {
-                return self.below.read(below, handle, offset, size, wait);
+                return self.below.read(below, handle, offset, size, context);
             }
-            (None, _) if wait == Wait::Never => return Err(FsError::WouldBlock),
+            (None, _) if !context.may_block() => return Err(FsError::WouldBlock),
             (None, place) => {
                 // A handle of nobody's, as row F of a kernel that opens nothing would use: for this one read.
-                let opened = self.open_place(ino, place, wait)?.handle;
+                let opened = self.open_place(ino, place, context)?.handle;
                 let open = lock(&self.handles).remove(&opened).ok_or_else(FsError::not_found)?;
                 self.stop_streaming(ino, &open);
                 open
             }
         };
-        if wait == Wait::Never {
+        if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
         let bytes = open.source.read_at(offset, size).map_err(|e| failed(&e))?;

@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::super::error::FsError;
-use super::super::ops::{Attr, FileSystem, Ino, Wait};
-use dupfs_base::HasKind;
+use super::super::ops::{Attr, FileSystem, Ino};
 use dupfs_base::sync::lock;
+use dupfs_base::{HasKind, RequestContext};
 use dupfs_format::{EntryKind, EntryMeta};
 use dupfs_unpack::{Archive, Container, Kind, NodeKey, Progress, Source, Stream, UnpackError};
 
@@ -168,11 +168,11 @@ pub(super) struct Stored {
 
 impl Stored {
     /// Opens it, which finds its exact size.
-    pub(super) fn open(below: &Arc<dyn FileSystem>, ino: Ino) -> Result<Self, FsError> {
-        let attr = below.getattr(ino, Wait::Allowed)?;
-        let handle = below.open(ino, Wait::Allowed)?.handle;
+    pub(super) fn open(below: &Arc<dyn FileSystem>, ino: Ino, context: &RequestContext) -> Result<Self, FsError> {
+        let attr = below.getattr(ino, context)?;
+        let handle = below.open(ino, context)?.handle;
         let name: Arc<str> = below.path(ino).unwrap_or_else(|| format!("inode {ino}")).into();
-        let identity = below.content_identity(ino).map(Arc::from);
+        let identity = below.content_identity(ino, context).map(Arc::from);
         Ok(Self { below: Arc::clone(below), ino, handle, size: attr.size, name, identity })
     }
 }
@@ -196,7 +196,7 @@ impl Source for Stored {
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
         self.below
-            .read(self.ino, self.handle, offset, len, Wait::Allowed)
+            .read(self.ino, self.handle, offset, len, &RequestContext::unlimited())
             .map_err(|error| UnpackError::Source { kind: error.kind(), reason: error.to_string().into() })
     }
 

@@ -1,12 +1,13 @@
 //! Lookups, listings and attributes in archives.
 
+use dupfs_base::RequestContext;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::dirs::kind_of;
 use super::super::error::FsError;
-use super::super::ops::{Attr, DirEntry, Ino, NodeKind, Wait};
+use super::super::ops::{Attr, DirEntry, Ino, NodeKind};
 use super::entered::{Candidate, Entered, Gate, failed};
 use super::names::{self, Found};
 use super::{DIR_SIZE, FOREVER, UnpackedFs, not_at_hand};
@@ -36,18 +37,18 @@ impl UnpackedFs {
         gate: &Arc<Gate>,
         dir: NodeKey,
         name: &[u8],
-        wait: Wait,
+        context: &RequestContext,
     ) -> Result<Attr, FsError> {
-        let entered = self.entered(gate, wait)?;
+        let entered = self.entered(gate, context)?;
         let settled = entered.is_settled();
-        if wait == Wait::Never && !settled {
+        if !context.may_block() && !settled {
             return Err(FsError::WouldBlock);
         }
-        if let Some(attr) = self.try_look_up(gate, &entered, (dir, name), wait, settled)? {
+        if let Some(attr) = self.try_look_up(gate, &entered, (dir, name), context, settled)? {
             return Ok(attr);
         }
         entered.settle().map_err(|e| failed(&e))?;
-        let found = self.try_look_up(gate, &entered, (dir, name), wait, true);
+        let found = self.try_look_up(gate, &entered, (dir, name), context, true);
         if !matches!(found, Ok(Some(_))) {
             // Damage around it may have touched its names.
             entered.confirm_outer().map_err(|e| failed(&e))?;
@@ -61,7 +62,7 @@ impl UnpackedFs {
         gate: &Arc<Gate>,
         entered: &Arc<Entered>,
         (dir, name): (NodeKey, &[u8]),
-        wait: Wait,
+        context: &RequestContext,
         last: bool,
     ) -> Result<Option<Attr>, FsError> {
         let archive = &entered.archive;
@@ -98,8 +99,8 @@ impl UnpackedFs {
         };
         let Some(shape) = shape_of(stored).filter(|_| kind == NodeKind::File) else { return Ok(Some(attr)) };
         let met = Candidate::of(shape.kind, &shown, entry, attr);
-        let candidate = self.candidates.meet(attr.ino, met, wait)?;
-        let kept = self.is_kept(attr.ino, &candidate, wait);
+        let candidate = self.candidates.meet(attr.ino, met, context)?;
+        let kept = self.is_kept(attr.ino, &candidate, context);
         match (kept, found) {
             // What it was asked of is not what has the name, or a later member may have the name that it is shown under.
             (Err(_), _) if !last && !same() => Ok(None),
@@ -165,12 +166,12 @@ impl UnpackedFs {
         gate: &Arc<Gate>,
         dir: NodeKey,
         offset: u64,
-        wait: Wait,
+        context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
-        let entered = self.entered(gate, wait)?;
+        let entered = self.entered(gate, context)?;
         let archive = &entered.archive;
-        if wait == Wait::Never && !entered.is_settled() {
+        if !context.may_block() && !entered.is_settled() {
             return Err(FsError::WouldBlock);
         }
         let progress = entered.settle().map_err(|e| failed(&e))?;
@@ -230,10 +231,10 @@ impl UnpackedFs {
     }
 
     /// The archive behind `gate`, opened again if it was dropped.
-    pub(super) fn entered(&self, gate: &Arc<Gate>, wait: Wait) -> Result<Arc<Entered>, FsError> {
+    pub(super) fn entered(&self, gate: &Arc<Gate>, context: &RequestContext) -> Result<Arc<Entered>, FsError> {
         let entered = match gate.live() {
             Some(entered) => entered,
-            None if wait == Wait::Never => return Err(not_at_hand()),
+            None if !context.may_block() => return Err(not_at_hand()),
             None => {
                 let (file, outer) = self.stored_entry(gate.file, gate.entry)?;
                 let archive = dupfs_unpack::Archive::new(&self.unpacker, file, gate.container);
@@ -245,7 +246,7 @@ impl UnpackedFs {
         if gate.settled.load(Ordering::Relaxed) && !entered.archive.is_settled() {
             // The kernel keeps what it was told of the complete table: one that is learnt again meets the entries first that
             // others replace.
-            if wait == Wait::Never {
+            if !context.may_block() {
                 return Err(not_at_hand());
             }
             if let Progress::Failed(error) = entered.archive.settle().map_err(|e| failed(&e))? {

@@ -1,11 +1,11 @@
 //! The operations: what is below `unpacked/` is answered here, everything else by the file system below.
 
 use super::super::error::FsError;
-use super::super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO, Wait};
+use super::super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO};
 use super::entered::failed;
 use super::spaces::{Place, Spaces, TOP_INO};
 use super::{Dir, NAME, UnpackedFs};
-use dupfs_base::ErrorKind;
+use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_unpack::Progress;
 
 impl FileSystem for UnpackedFs {
@@ -13,53 +13,53 @@ impl FileSystem for UnpackedFs {
         Spaces::is_ours(ino)
     }
 
-    fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+    fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
         let Some(place) = self.place(parent)? else {
             return match (parent, name) {
-                (ROOT_INO, NAME) => self.top_attr(wait),
-                _ => self.below.lookup(parent, name, wait),
+                (ROOT_INO, NAME) => self.top_attr(context),
+                _ => self.below.lookup(parent, name, context),
             };
         };
-        match self.as_dir(parent, place, wait)? {
-            Dir::Top if name == b"latest" => self.latest_attr(wait),
-            Dir::Top => self.mirrored(self.below.lookup(self.snapshots(wait)?, name, wait)?),
-            Dir::Mirror(below) => self.look_up_mirror(below, name, wait),
-            Dir::Members(gate, key) => self.look_up_member(&gate, key, name, wait),
+        match self.as_dir(parent, place, context)? {
+            Dir::Top if name == b"latest" => self.latest_attr(context),
+            Dir::Top => self.mirrored(self.below.lookup(self.snapshots(context)?, name, context)?),
+            Dir::Mirror(below) => self.look_up_mirror(below, name, context),
+            Dir::Members(gate, key) => self.look_up_member(&gate, key, name, context),
         }
     }
 
     fn lookup_listed(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
         if !Spaces::is_ours(parent) {
-            return self.lookup(parent, name, Wait::Never);
+            return self.lookup(parent, name, &RequestContext::cached_only());
         }
-        match self.lookup(parent, name, Wait::Never) {
+        match self.lookup(parent, name, &RequestContext::cached_only()) {
             // A listing must not open every file whose name promises something.
             Err(FsError::WouldBlock) => Err(FsError::failed(ErrorKind::Invalid, "not looked at yet")),
             answer => answer,
         }
     }
 
-    fn getattr(&self, ino: Ino, wait: Wait) -> Result<Attr, FsError> {
+    fn getattr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
         match self.place(ino)? {
             None if ino == ROOT_INO => {
-                let attr = self.below.getattr(ino, wait)?;
+                let attr = self.below.getattr(ino, context)?;
                 Ok(Attr { nlink: attr.nlink.saturating_add(1), ..attr })
             }
-            None => self.below.getattr(ino, wait),
-            Some(place) => self.get_attr(ino, place, wait),
+            None => self.below.getattr(ino, context),
+            Some(place) => self.get_attr(ino, place, context),
         }
     }
 
-    fn readlink(&self, ino: Ino, wait: Wait) -> Result<Vec<u8>, FsError> {
+    fn readlink(&self, ino: Ino, context: &RequestContext) -> Result<Vec<u8>, FsError> {
         match self.place(ino)? {
-            None => self.below.readlink(ino, wait),
-            Some(Place::Latest(below)) => self.latest_target(below, wait),
-            Some(Place::Mirror(below)) => self.below.readlink(below, wait),
+            None => self.below.readlink(ino, context),
+            Some(Place::Latest(below)) => self.latest_target(below, context),
+            Some(Place::Mirror(below)) => self.below.readlink(below, context),
             Some(Place::Top) => Err(not_link()),
             Some(Place::Member(gate, key)) => {
-                let entered = self.entered(&gate, wait)?;
+                let entered = self.entered(&gate, context)?;
                 if !entered.is_settled() {
-                    if wait == Wait::Never {
+                    if !context.may_block() {
                         return Err(FsError::WouldBlock);
                     }
                     // The kernel keeps targets: none is told that a later member of the name could replace.
@@ -76,7 +76,7 @@ impl FileSystem for UnpackedFs {
     fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
         let below_parent = |below: Ino| -> Result<Ino, FsError> {
             let parent = self.below.parent(below)?;
-            if parent == self.snapshots(Wait::Never)? { Ok(TOP_INO) } else { self.mirror(parent) }
+            if parent == self.snapshots(&RequestContext::cached_only())? { Ok(TOP_INO) } else { self.mirror(parent) }
         };
         match self.place(ino)? {
             None => self.below.parent(ino),
@@ -91,31 +91,38 @@ impl FileSystem for UnpackedFs {
         &self,
         ino: Ino,
         offset: u64,
-        wait: Wait,
+        context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         match self.place(ino)? {
-            None if ino == ROOT_INO => self.list_root(offset, wait, emit),
-            None => self.below.readdir(ino, offset, wait, emit),
-            Some(place) => match self.as_dir(ino, place, wait)? {
-                Dir::Top => self.list_top(offset, wait, emit),
-                Dir::Mirror(below) => self.list_mirror(below, offset, wait, emit),
-                Dir::Members(gate, key) => self.list_members(&gate, key, offset, wait, emit),
+            None if ino == ROOT_INO => self.list_root(offset, context, emit),
+            None => self.below.readdir(ino, offset, context, emit),
+            Some(place) => match self.as_dir(ino, place, context)? {
+                Dir::Top => self.list_top(offset, context, emit),
+                Dir::Mirror(below) => self.list_mirror(below, offset, context, emit),
+                Dir::Members(gate, key) => self.list_members(&gate, key, offset, context, emit),
             },
         }
     }
 
-    fn open(&self, ino: Ino, wait: Wait) -> Result<Opened, FsError> {
+    fn open(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {
         match self.place(ino)? {
-            None => self.below.open(ino, wait),
-            Some(place) => self.open_place(ino, place, wait),
+            None => self.below.open(ino, context),
+            Some(place) => self.open_place(ino, place, context),
         }
     }
 
-    fn read(&self, ino: Ino, handle: u64, offset: u64, size: usize, wait: Wait) -> Result<Vec<u8>, FsError> {
+    fn read(
+        &self,
+        ino: Ino,
+        handle: u64,
+        offset: u64,
+        size: usize,
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError> {
         match self.place(ino)? {
-            None => self.below.read(ino, handle, offset, size, wait),
-            Some(place) => self.read_place(ino, place, handle, (offset, size), wait),
+            None => self.below.read(ino, handle, offset, size, context),
+            Some(place) => self.read_place(ino, place, handle, (offset, size), context),
         }
     }
 
@@ -127,10 +134,10 @@ impl FileSystem for UnpackedFs {
         }
     }
 
-    fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Option<Vec<u8>>, FsError> {
+    fn getxattr(&self, ino: Ino, name: &[u8], context: &RequestContext) -> Result<Option<Vec<u8>>, FsError> {
         match self.place(ino)? {
-            None => self.below.getxattr(ino, name, wait),
-            Some(Place::Mirror(below)) => self.below.getxattr(below, name, wait),
+            None => self.below.getxattr(ino, name, context),
+            Some(Place::Mirror(below)) => self.below.getxattr(below, name, context),
             Some(Place::Top | Place::Latest(_) | Place::Member(..)) => Ok(None),
         }
     }
@@ -144,8 +151,8 @@ impl FileSystem for UnpackedFs {
         }
     }
 
-    fn refresh(&self) -> Result<Option<String>, FsError> {
-        self.below.refresh()
+    fn refresh(&self, context: &RequestContext) -> Result<Option<String>, FsError> {
+        self.below.refresh(context)
     }
 
     fn cost(&self) -> Option<String> {

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::*;
 use crate::vfs::{FsStats, Opened};
-use dupfs_base::HasKind;
+use dupfs_base::{HasKind, RequestContext};
 use dupfs_cache::CacheConfig;
 use dupfs_format::test_tar::{Header, noise, put, put_entry};
 use dupfs_unpack::{Limits, MemoryPointStore};
@@ -35,7 +35,7 @@ impl Below {
 }
 
 impl FileSystem for Below {
-    fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+    fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
         let file = |name| (FIRST..).zip(&self.files).find(|(_, (file, _))| file.as_bytes() == name).map(|(ino, _)| ino);
         let ino = match (parent, name) {
             (ROOT_INO, b"snapshots") => Some(SNAPSHOTS),
@@ -43,10 +43,10 @@ impl FileSystem for Below {
             (SNAPSHOT, name) => file(name),
             _ => None,
         };
-        self.getattr(ino.ok_or_else(FsError::not_found)?, wait)
+        self.getattr(ino.ok_or_else(FsError::not_found)?, context)
     }
 
-    fn getattr(&self, ino: Ino, _: Wait) -> Result<Attr, FsError> {
+    fn getattr(&self, ino: Ino, _: &RequestContext) -> Result<Attr, FsError> {
         let size = self.file(ino).map_or(0, |bytes| bytes.len() as u64);
         let kind = if ino < FIRST { NodeKind::Dir } else { NodeKind::File };
         let (perm, nlink, uid, gid, blocks, mtime, rdev) = (0o755, 1, 0, 0, 0, 0, (0, 0));
@@ -54,7 +54,7 @@ impl FileSystem for Below {
         Ok(Attr { ino, kind, perm, nlink, uid, gid, size, blocks, mtime, rdev, exact: true, attr_ttl, entry_ttl })
     }
 
-    fn readlink(&self, _: Ino, _: Wait) -> Result<Vec<u8>, FsError> {
+    fn readlink(&self, _: Ino, _: &RequestContext) -> Result<Vec<u8>, FsError> {
         Err(FsError::not_found())
     }
 
@@ -62,15 +62,21 @@ impl FileSystem for Below {
         Ok(SNAPSHOTS)
     }
 
-    fn readdir(&self, _: Ino, _: u64, _: Wait, _: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+    fn readdir(
+        &self,
+        _: Ino,
+        _: u64,
+        _: &RequestContext,
+        _: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
         Ok(())
     }
 
-    fn open(&self, _: Ino, _: Wait) -> Result<Opened, FsError> {
+    fn open(&self, _: Ino, _: &RequestContext) -> Result<Opened, FsError> {
         Ok(Opened { handle: 1, keep_cache: true, direct_io: false })
     }
 
-    fn read(&self, ino: Ino, _: u64, offset: u64, size: usize, _: Wait) -> Result<Vec<u8>, FsError> {
+    fn read(&self, ino: Ino, _: u64, offset: u64, size: usize, _: &RequestContext) -> Result<Vec<u8>, FsError> {
         let bytes = self.file(ino)?;
         let start = usize::try_from(offset).unwrap().min(bytes.len());
         let end = (start + size).min(bytes.len());
@@ -83,7 +89,7 @@ impl FileSystem for Below {
 
     fn release(&self, _: Ino, _: u64) {}
 
-    fn getxattr(&self, _: Ino, _: &[u8], _: Wait) -> Result<Option<Vec<u8>>, FsError> {
+    fn getxattr(&self, _: Ino, _: &[u8], _: &RequestContext) -> Result<Option<Vec<u8>>, FsError> {
         Ok(None)
     }
 
@@ -108,21 +114,22 @@ impl Mounted {
 
     /// As the kernel finds a path whose names it may not keep.
     fn find(&self, path: &str) -> Result<Attr, FsError> {
-        let snapshot = self.fs.lookup(TOP_INO, b"s", Wait::Allowed)?;
-        path.split('/').try_fold(snapshot, |dir, name| self.fs.lookup(dir.ino, name.as_bytes(), Wait::Allowed))
+        let snapshot = self.fs.lookup(TOP_INO, b"s", &RequestContext::unlimited())?;
+        path.split('/')
+            .try_fold(snapshot, |dir, name| self.fs.lookup(dir.ino, name.as_bytes(), &RequestContext::unlimited()))
     }
 
     fn size(&self, path: &str) -> Result<u64, FsError> {
-        Ok(self.fs.getattr(self.find(path)?.ino, Wait::Allowed)?.size)
+        Ok(self.fs.getattr(self.find(path)?.ino, &RequestContext::unlimited())?.size)
     }
 
     fn open(&self, path: &str) -> Result<(Ino, u64), FsError> {
         let ino = self.find(path)?.ino;
-        Ok((ino, self.fs.open(ino, Wait::Allowed)?.handle))
+        Ok((ino, self.fs.open(ino, &RequestContext::unlimited())?.handle))
     }
 
     fn read(&self, (ino, handle): (Ino, u64)) -> Result<Vec<u8>, FsError> {
-        let read = self.fs.read(ino, handle, 0, 1 << 20, Wait::Allowed);
+        let read = self.fs.read(ino, handle, 0, 1 << 20, &RequestContext::unlimited());
         self.fs.release(ino, handle);
         read
     }
@@ -132,7 +139,7 @@ impl Mounted {
     }
 
     fn target(&self, path: &str) -> Result<Vec<u8>, FsError> {
-        self.fs.readlink(self.find(path)?.ino, Wait::Allowed)
+        self.fs.readlink(self.find(path)?.ino, &RequestContext::unlimited())
     }
 }
 
@@ -178,11 +185,11 @@ fn the_size_of_a_compressed_member_that_was_replaced_is_never_shown_for_the_new_
     let (old, new) = (gz(b"old"), gz(b"the new one"));
     let mounted = appended(&[("dump.gz", &old)], &[("dump.gz", &new)]);
     let ino = mounted.find("big.tar/dump").unwrap().ino;
-    let handle = mounted.fs.open(ino, Wait::Allowed).unwrap().handle;
+    let handle = mounted.fs.open(ino, &RequestContext::unlimited()).unwrap().handle;
     mounted.fs.release(ino, handle);
     mounted.below.let_go();
     // Whoever asks meanwhile waits, and gets the new one's or an error.
-    if let Ok(attr) = mounted.fs.getattr(ino, Wait::Allowed) {
+    if let Ok(attr) = mounted.fs.getattr(ino, &RequestContext::unlimited()) {
         assert_eq!(attr.size, 11);
     }
     assert_eq!(mounted.size("big.tar/dump").unwrap(), 11);
@@ -216,7 +223,7 @@ fn attributes_are_those_of_the_member_that_replaces_another() {
     assert_eq!(mounted.find("big.tar/dump").unwrap().attr_ttl, Duration::ZERO);
     mounted.below.let_go();
     let ino = mounted.find("big.tar").unwrap().ino;
-    mounted.fs.readdir(ino, 0, Wait::Allowed, &mut |_| true).unwrap();
+    mounted.fs.readdir(ino, 0, &RequestContext::unlimited(), &mut |_| true).unwrap();
     let attr = mounted.find("big.tar/dump").unwrap();
     assert_eq!((attr.perm, attr.mtime), (0o600, 1_800_000_000));
 }
@@ -229,7 +236,7 @@ fn an_archive_that_was_replaced_while_somebody_was_in_it_is_the_new_one_when_it_
     let plain = mounted.open("big.tar/inner.tar/f").unwrap();
     let packed = mounted.open("big.tar/inner.tar/f~gz").unwrap();
     mounted.below.let_go();
-    assert_replaced(mounted.fs.getattr(plain.0, Wait::Allowed).and_then(|_| mounted.read(plain)));
+    assert_replaced(mounted.fs.getattr(plain.0, &RequestContext::unlimited()).and_then(|_| mounted.read(plain)));
     assert_replaced(mounted.read(packed));
     assert_eq!(mounted.cat("big.tar/inner.tar/f").unwrap(), b"the new one");
     assert_eq!(mounted.size("big.tar/inner.tar/f").unwrap(), 11);
@@ -270,7 +277,7 @@ fn what_was_shown_for_good_is_not_taken_back_while_a_table_is_learnt_again() {
     let mounted = appended(&[("f", b"old"), ("f.gz", &gz(b"old"))], &[("f", b"new"), ("f.gz", &gz(b"packed"))]);
     mounted.below.let_go();
     let dir = mounted.find("big.tar").unwrap().ino;
-    mounted.fs.readdir(dir, 0, Wait::Allowed, &mut |_| true).unwrap();
+    mounted.fs.readdir(dir, 0, &RequestContext::unlimited(), &mut |_| true).unwrap();
     let inos = ["f", "f~gz"].map(|name| mounted.find(&format!("big.tar/{name}")).unwrap().ino);
     *lock(&mounted.fs.kept) = Kept::default();
     *lock(&mounted.below.held) = true;
@@ -281,7 +288,7 @@ fn what_was_shown_for_good_is_not_taken_back_while_a_table_is_learnt_again() {
         });
         // The kernel has the numbers still.
         for (ino, content) in inos.iter().zip([&b"new"[..], b"packed"]) {
-            let handle = mounted.fs.open(*ino, Wait::Allowed).unwrap().handle;
+            let handle = mounted.fs.open(*ino, &RequestContext::unlimited()).unwrap().handle;
             assert_eq!(mounted.read((*ino, handle)).unwrap(), content);
         }
     });
@@ -330,12 +337,12 @@ fn damage_around_an_archive_ends_its_listing_in_an_error_and_makes_no_name_missi
         let dir = mounted.find("outer.tar.gz/inner.tar").unwrap().ino;
         mounted.below.let_go();
         let mut names = Vec::new();
-        let end = mounted.fs.readdir(dir, 0, Wait::Allowed, &mut |entry| {
+        let end = mounted.fs.readdir(dir, 0, &RequestContext::unlimited(), &mut |entry| {
             names.push(entry.name.to_vec());
             true
         });
         assert_eq!((names, end.is_ok()), (vec![b"a".to_vec(), b"b".to_vec()], is_sound));
-        let missing = mounted.fs.lookup(dir, b"c", Wait::Allowed).unwrap_err();
+        let missing = mounted.fs.lookup(dir, b"c", &RequestContext::unlimited()).unwrap_err();
         assert_eq!(missing.kind() == ErrorKind::NotFound, is_sound, "{missing}");
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use dupfs::vfs::{ROOT_INO, Wait};
-use dupfs_base::{ByteRange, ErrorKind};
+use dupfs::vfs::ROOT_INO;
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{ObjectInfo, ObjectStore, StorageError};
 
 use super::{Counted, MEMORY, add, meta, path, subject};
@@ -40,20 +40,25 @@ impl ObjectStore for Late {
         self.inner.url()
     }
 
-    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
-        let mut objects = self.inner.list()?;
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        let mut objects = self.inner.list(context)?;
         if self.lists.fetch_add(1, Ordering::SeqCst) == 0 {
             objects.retain(|object| !object.name.contains(self.unlisted));
         }
         Ok(objects)
     }
 
-    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
         if *object.name == *self.object && self.opens.fetch_add(1, Ordering::SeqCst) == 0 {
             std::thread::sleep(Duration::from_millis(800));
             return Err(StorageError::new(ErrorKind::Timeout, &self.object, "told to be late"));
         }
-        self.inner.open(object, range)
+        self.inner.open(object, range, context)
     }
 }
 
@@ -88,7 +93,7 @@ fn a_signature_archive_that_the_first_listing_lacks_is_looked_for_once_more() {
     let fs = subject::open(store.clone(), &counted.repository, MEMORY).unwrap();
     assert_eq!(store.lists.load(Ordering::SeqCst), 2);
     let root = counted.find(&*fs, 3, &vec![]).ino;
-    assert!(fs.lookup(root, b"dump", Wait::Allowed).is_ok());
-    assert!(fs.getattr(ROOT_INO, Wait::Allowed).is_ok());
+    assert!(fs.lookup(root, b"dump", &RequestContext::unlimited()).is_ok());
+    assert!(fs.getattr(ROOT_INO, &RequestContext::unlimited()).is_ok());
     assert!(counted.volumes_fetched().is_empty(), "the tree was made of volumes");
 }

@@ -3,12 +3,13 @@
 
 mod late;
 
+use dupfs_base::RequestContext;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use dupfs::vfs::{Attr, FileSystem, Ino, ROOT_INO, Wait};
+use dupfs::vfs::{Attr, FileSystem, Ino, ROOT_INO};
 use proptest::prelude::*;
 
 use crate::reference::encode::{Repository, encode};
@@ -83,7 +84,7 @@ impl Counted {
         let mut found = None;
         for name in components {
             let parent = found.map_or(ROOT_INO, |attr: Attr| attr.ino);
-            found = Some(fs.lookup(parent, name, Wait::Allowed).unwrap());
+            found = Some(fs.lookup(parent, name, &RequestContext::unlimited()).unwrap());
         }
         found.unwrap()
     }
@@ -91,8 +92,8 @@ impl Counted {
     /// Reads `range` of a file and checks it.
     fn read(&self, fs: &dyn FileSystem, set: usize, path: &Path, range: Range<usize>) {
         let ino = self.find(fs, set, path).ino;
-        let opened = fs.open(ino, Wait::Allowed).unwrap();
-        let bytes = fs.read(ino, opened.handle, range.start as u64, range.len(), Wait::Allowed).unwrap();
+        let opened = fs.open(ino, &RequestContext::unlimited()).unwrap();
+        let bytes = fs.read(ino, opened.handle, range.start as u64, range.len(), &RequestContext::unlimited()).unwrap();
         fs.release(ino, opened.handle);
         let content = self.repository.sets[set].tree[path].content().unwrap();
         assert!(bytes == content[range.clone()], "{} at {range:?} of set {set} is wrong", shown(path));
@@ -124,7 +125,7 @@ fn names(fs: &dyn FileSystem, ino: Ino) -> Vec<Vec<u8>> {
         names.push(entry.name.to_vec());
         true
     };
-    fs.readdir(ino, 0, Wait::Allowed, &mut emit).unwrap();
+    fs.readdir(ino, 0, &RequestContext::unlimited(), &mut emit).unwrap();
     names
 }
 
@@ -144,9 +145,10 @@ fn a_damaged_object_without_a_hash_is_not_fetched_to_its_end() {
         let counted = Counted::new(repository);
         if let Ok(fs) = subject::open(counted.store.clone(), &counted.repository, MEMORY) {
             let top = [b"snapshots".to_vec(), set.snapshot().into_bytes(), b"a".to_vec()];
-            let ino =
-                top.iter().try_fold(ROOT_INO, |parent, name| fs.lookup(parent, name, Wait::Allowed).map(|a| a.ino));
-            let opened = ino.and_then(|ino| fs.open(ino, Wait::Allowed));
+            let ino = top.iter().try_fold(ROOT_INO, |parent, name| {
+                fs.lookup(parent, name, &RequestContext::unlimited()).map(|a| a.ino)
+            });
+            let opened = ino.and_then(|ino| fs.open(ino, &RequestContext::unlimited()));
             assert_eq!(opened.is_err(), damaged == &set.manifest, "{damaged}");
         }
         let counts = counted.store.take_counts();
@@ -164,10 +166,10 @@ fn opening_fetches_manifests_at_most() {
     assert!(fetched.is_subset(&manifests), "{fetched:?}");
     assert_eq!(names(&*fs, ROOT_INO), [&b"latest"[..], b"snapshots", b"at", b"versions"]);
     for name in names(&*fs, ROOT_INO) {
-        let attr = fs.lookup(ROOT_INO, &name, Wait::Allowed).unwrap();
-        assert_eq!(fs.getattr(attr.ino, Wait::Allowed).unwrap().ino, attr.ino);
+        let attr = fs.lookup(ROOT_INO, &name, &RequestContext::unlimited()).unwrap();
+        assert_eq!(fs.getattr(attr.ino, &RequestContext::unlimited()).unwrap().ino, attr.ino);
     }
-    let snapshots = fs.lookup(ROOT_INO, b"snapshots", Wait::Allowed).unwrap().ino;
+    let snapshots = fs.lookup(ROOT_INO, b"snapshots", &RequestContext::unlimited()).unwrap().ino;
     assert_eq!(names(&*fs, snapshots).len(), counted.repository.sets.len());
     let fetched = counted.fetched();
     assert!(fetched.is_subset(&manifests), "{fetched:?}");
@@ -178,23 +180,24 @@ fn versions_cost_the_signature_archives_of_all_chains_and_share_what_the_snapsho
     let counted = Counted::new(repository());
     let fs = counted.open();
     counted.store.take_counts();
-    let versions = fs.lookup(ROOT_INO, b"versions", Wait::Allowed).unwrap().ino;
+    let versions = fs.lookup(ROOT_INO, b"versions", &RequestContext::unlimited()).unwrap().ino;
     assert!(counted.fetched().is_empty());
     let mut found = names(&*fs, versions);
     found.sort();
     assert_eq!(found, [&b"a"[..], b"dump", b"z"]);
-    let dump = fs.lookup(versions, b"dump", Wait::Allowed).unwrap().ino;
+    let dump = fs.lookup(versions, b"dump", &RequestContext::unlimited()).unwrap().ino;
     let stamps: Vec<Vec<u8>> =
         [0, 1, 2, 4, 5, 6].map(|i: usize| counted.repository.sets[i].snapshot().into_bytes()).to_vec();
     assert_eq!(names(&*fs, dump), stamps);
-    let found: Vec<Attr> = stamps.iter().map(|name| fs.lookup(dump, name, Wait::Allowed).unwrap()).collect();
+    let found: Vec<Attr> =
+        stamps.iter().map(|name| fs.lookup(dump, name, &RequestContext::unlimited()).unwrap()).collect();
     let archives: BTreeSet<String> = counted.repository.sets.iter().map(|set| set.sigtar.clone()).collect();
     let fetched = counted.store.take_counts();
     let once: BTreeSet<String> = fetched.iter().filter(|(_, count)| count.opens == 1).map(|(n, _)| n.clone()).collect();
     assert_eq!(once, archives, "{fetched:?}");
     for (attr, set) in found.iter().zip([0, 1, 2, 4, 5, 6]) {
         assert_eq!(attr.ino, counted.find(&*fs, set, &path(b"dump")).ino);
-        let size = fs.getattr(attr.ino, Wait::Allowed).unwrap().size;
+        let size = fs.getattr(attr.ino, &RequestContext::unlimited()).unwrap().size;
         assert_eq!(size as usize, counted.content_len(set, &path(b"dump")));
     }
 }
@@ -208,7 +211,7 @@ fn a_listing_fetches_signature_archives_of_its_chain_and_no_volume() {
     found.sort();
     assert_eq!(found, [&b"a"[..], b"dump", b"z"]);
     for name in &found {
-        fs.lookup(root, name, Wait::Allowed).unwrap();
+        fs.lookup(root, name, &RequestContext::unlimited()).unwrap();
     }
     let allowed: BTreeSet<String> =
         counted.repository.sets[..5].iter().flat_map(|set| [set.manifest.clone(), set.sigtar.clone()]).collect();
@@ -230,7 +233,7 @@ fn a_size_costs_the_last_volume_of_the_file_or_of_its_last_delta() {
     let dump = path(b"dump");
     for set in 0..counted.repository.sets.len() {
         let fs = counted.open();
-        let attr = fs.getattr(counted.find(&*fs, set, &dump).ino, Wait::Allowed).unwrap();
+        let attr = fs.getattr(counted.find(&*fs, set, &dump).ino, &RequestContext::unlimited()).unwrap();
         assert_eq!(attr.size as usize, counted.content_len(set, &dump));
         let fetched = counted.volumes_fetched();
         let deltas = counted.repository.delta_volumes(set, &dump);
@@ -309,7 +312,7 @@ fn readers_of_one_volume_share_one_fetch() {
     let fs = counted.open();
     let ino = counted.find(&*fs, 0, &dump).ino;
     let volume = counted.repository.data_volumes(0, &dump, 400_000..400_001).into_iter().next().unwrap();
-    fs.getattr(ino, Wait::Allowed).unwrap();
+    fs.getattr(ino, &RequestContext::unlimited()).unwrap();
     counted.store.take_counts();
     let slow = Fault::Delay(Duration::from_millis(20));
     counted.store.set_faults(&BTreeMap::from([(volume.clone(), slow)]));
@@ -320,9 +323,9 @@ fn readers_of_one_volume_share_one_fetch() {
             let (fs, start) = (&fs, &start);
             scope.spawn(move || {
                 start.wait();
-                let opened = fs.open(ino, Wait::Allowed).unwrap();
+                let opened = fs.open(ino, &RequestContext::unlimited()).unwrap();
                 let at = 400_000 + 7 * reader;
-                let bytes = fs.read(ino, opened.handle, at as u64, 100, Wait::Allowed).unwrap();
+                let bytes = fs.read(ino, opened.handle, at as u64, 100, &RequestContext::unlimited()).unwrap();
                 assert!(bytes == content[at..at + 100]);
                 fs.release(ino, opened.handle);
             });
@@ -384,7 +387,7 @@ fn a_volume_whose_table_outweighs_the_memory_is_decoded_once_for_all_its_sizes()
     let fs = subject::open(counted.store.clone(), &counted.repository, 1 << 16).unwrap();
     for name in &names {
         let ino = counted.find(&*fs, 0, &path(name)).ino;
-        assert_eq!(fs.getattr(ino, Wait::Allowed).unwrap().size, 100);
+        assert_eq!(fs.getattr(ino, &RequestContext::unlimited()).unwrap().size, 100);
     }
     let volume = &counted.repository.sets[0].volumes[0];
     assert_eq!(counted.store.take_counts()[volume].opens, 1);

@@ -1,8 +1,9 @@
 //! Checks of a file system against the trees it should show: by walk, by lookup, by attributes, by reads.
 
+use dupfs_base::RequestContext;
 use std::collections::{BTreeMap, BTreeSet};
 
-use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, Wait};
+use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
 
 use super::encode::Repository;
 use super::store::Fault;
@@ -106,15 +107,19 @@ impl Checker<'_> {
     }
 
     fn snapshots(&self) -> Option<Ino> {
-        let attr = self.judge(self.fs.lookup(ROOT_INO, b"snapshots", Wait::Allowed), false, || "snapshots".into())?;
+        let attr = self.judge(self.fs.lookup(ROOT_INO, b"snapshots", &RequestContext::unlimited()), false, || {
+            "snapshots".into()
+        })?;
         assert_eq!(attr.kind, NodeKind::Dir);
         Some(attr.ino)
     }
 
     fn latest(&self) {
-        let attr = self.judge(self.fs.lookup(ROOT_INO, b"latest", Wait::Allowed), false, || "latest".into()).unwrap();
+        let attr = self
+            .judge(self.fs.lookup(ROOT_INO, b"latest", &RequestContext::unlimited()), false, || "latest".into())
+            .unwrap();
         assert_eq!(attr.kind, NodeKind::Symlink);
-        let target = self.fs.readlink(attr.ino, Wait::Allowed).unwrap();
+        let target = self.fs.readlink(attr.ino, &RequestContext::unlimited()).unwrap();
         let last = self.repository.sets.len() - 1;
         if !self.blame.manifests(self.repository, last) {
             let wanted = format!("snapshots/{}", self.repository.sets[last].snapshot());
@@ -125,7 +130,7 @@ impl Checker<'_> {
     /// The inode of a snapshot's root; `None` if the snapshot may be missing or unreadable and is.
     fn snapshot_root(&self, set: usize) -> Option<Ino> {
         let name = self.repository.sets[set].snapshot();
-        let found = self.fs.lookup(self.snapshots()?, name.as_bytes(), Wait::Allowed);
+        let found = self.fs.lookup(self.snapshots()?, name.as_bytes(), &RequestContext::unlimited());
         if self.blame.manifests(self.repository, set) && found.as_ref().is_err_and(|e| e.errno() == libc::ENOENT) {
             return None;
         }
@@ -135,7 +140,7 @@ impl Checker<'_> {
         let attr = self.judge(found, may_fail, || format!("snapshot {name}"))?;
         if lone && attr.kind == NodeKind::Dir && self.blame.tree(self.repository, set) {
             // nothing readable tells that the root is a file: then it is a directory that cannot be listed
-            let listed = self.fs.readdir(attr.ino, 0, Wait::Allowed, &mut |_| true);
+            let listed = self.fs.readdir(attr.ino, 0, &RequestContext::unlimited(), &mut |_| true);
             assert!(self.judge(listed, true, || format!("listing of {name}")).is_none(), "{name} is listed");
             return None;
         }
@@ -148,7 +153,7 @@ impl Checker<'_> {
         loop {
             let batch = 1 + self.dice.below(7);
             let mut taken = 0;
-            let result = self.fs.readdir(dir, offset, Wait::Allowed, &mut |entry| {
+            let result = self.fs.readdir(dir, offset, &RequestContext::unlimited(), &mut |entry| {
                 if taken == batch {
                     return false;
                 }
@@ -173,7 +178,7 @@ impl Checker<'_> {
         let repository = self.repository;
         let tree = &repository.sets[set].tree;
         if tree[path].kind != Kind::Dir {
-            let listed = self.fs.readdir(ino, 0, Wait::Allowed, &mut |_| true);
+            let listed = self.fs.readdir(ino, 0, &RequestContext::unlimited(), &mut |_| true);
             assert!(listed.is_err(), "{} is no directory and can be listed", shown(path));
             return;
         }
@@ -208,7 +213,8 @@ impl Checker<'_> {
         let may_fail = self.blame.tree(self.repository, set)
             || node.content().is_some() && self.blame.content(self.repository, set, path);
         let what = || format!("lookup of {} at {}", shown(path), self.repository.sets[set].snapshot());
-        let attr = self.judge(self.fs.lookup(parent, path.last().unwrap(), Wait::Allowed), may_fail, what)?;
+        let attr =
+            self.judge(self.fs.lookup(parent, path.last().unwrap(), &RequestContext::unlimited()), may_fail, what)?;
         self.attributes(set, path, &attr, false);
         Some(attr)
     }
@@ -228,7 +234,7 @@ impl Checker<'_> {
             if tree.contains_key(&below) {
                 continue;
             }
-            match self.fs.lookup(ino, name, Wait::Allowed) {
+            match self.fs.lookup(ino, name, &RequestContext::unlimited()) {
                 Ok(_) => panic!("{} should not be at {}", shown(&below), self.repository.sets[set].snapshot()),
                 Err(e) if e.errno() == libc::ENOENT => {}
                 Err(e) => assert!(self.blame.tree(self.repository, set), "{}: {e}, not ENOENT", shown(&below)),
@@ -281,17 +287,17 @@ impl Checker<'_> {
         let name = || format!("{} at {}", shown(path), repository.sets[set].snapshot());
         let tree = self.blame.tree(repository, set);
         let may_fail = if node.content().is_some() { self.blame.content(repository, set, path) } else { tree };
-        let never = self.fs.getattr(ino, Wait::Never);
+        let never = self.fs.getattr(ino, &RequestContext::cached_only());
         if let Some(attr) = self.patient(never, may_fail, || format!("getattr of {}", name())) {
             self.attributes(set, path, &attr, true);
         }
-        let found = self.fs.getattr(ino, Wait::Allowed);
+        let found = self.fs.getattr(ino, &RequestContext::unlimited());
         if let Some(attr) = self.judge(found, may_fail, || format!("getattr of {}", name())) {
             assert_eq!(attr.ino, ino, "{}: inode", name());
             self.attributes(set, path, &attr, true);
         }
         if let Kind::Symlink(target) = &node.kind {
-            let found = self.fs.readlink(ino, Wait::Allowed);
+            let found = self.fs.readlink(ino, &RequestContext::unlimited());
             if let Some(found) = self.judge(found, tree, || format!("target of {}", name())) {
                 assert_eq!(found.escape_ascii().to_string(), target.escape_ascii().to_string(), "{}", name());
             }
@@ -310,7 +316,7 @@ impl Checker<'_> {
     }
 
     fn content(&mut self, ino: Ino, content: &[u8], may_fail: bool, name: &str) {
-        let opened = self.fs.open(ino, Wait::Allowed);
+        let opened = self.fs.open(ino, &RequestContext::unlimited());
         let Some(opened) = self.judge(opened, may_fail, || format!("open of {name}")) else { return };
         let len = content.len();
         let mut slices: Vec<(usize, usize)> = (0..=len / CHUNK).map(|i| (i * CHUNK, CHUNK)).collect();
@@ -327,9 +333,9 @@ impl Checker<'_> {
         for (at, size) in slices {
             let wanted = &content[at.min(len)..(at + size).min(len)];
             let what = || format!("read of {size} at {at} of {name} ({len} bytes)");
-            let never = self.fs.read(ino, opened.handle, at as u64, size, Wait::Never);
+            let never = self.fs.read(ino, opened.handle, at as u64, size, &RequestContext::cached_only());
             let patient = self.patient(never, may_fail, what);
-            let found = self.fs.read(ino, opened.handle, at as u64, size, Wait::Allowed);
+            let found = self.fs.read(ino, opened.handle, at as u64, size, &RequestContext::unlimited());
             for found in [patient, self.judge(found, may_fail, what)].into_iter().flatten() {
                 assert_eq!(found.len(), wanted.len(), "{}: length", what());
                 if found != wanted {

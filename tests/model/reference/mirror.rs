@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO, Wait};
-use dupfs_base::ErrorKind;
+use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO};
+use dupfs_base::{ErrorKind, RequestContext};
 
 use super::encode::Repository;
 use super::tree::{Kind, Node, Path, children};
@@ -146,7 +146,7 @@ fn kind_of(kind: &Kind) -> NodeKind {
 }
 
 impl FileSystem for Mirror<'_> {
-    fn lookup(&self, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr, FsError> {
+    fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
         if self.lie == Lie::NoSuchFile && self.node(parent).is_some() {
             return Err(FsError::not_found());
         }
@@ -156,10 +156,10 @@ impl FileSystem for Mirror<'_> {
             found.next();
         }
         let (_, place, _) = found.next().ok_or_else(FsError::not_found)?;
-        self.getattr(self.ino(place), wait)
+        self.getattr(self.ino(place), context)
     }
 
-    fn getattr(&self, ino: Ino, _: Wait) -> Result<Attr, FsError> {
+    fn getattr(&self, ino: Ino, _: &RequestContext) -> Result<Attr, FsError> {
         let mut attr = Attr { perm: 0o555, nlink: 2, exact: true, ..Attr::type_only(ino, NodeKind::Dir) };
         if self.place(ino) == Place::Latest {
             attr.kind = NodeKind::Symlink;
@@ -189,7 +189,7 @@ impl FileSystem for Mirror<'_> {
         Ok(attr)
     }
 
-    fn readlink(&self, ino: Ino, _: Wait) -> Result<Vec<u8>, FsError> {
+    fn readlink(&self, ino: Ino, _: &RequestContext) -> Result<Vec<u8>, FsError> {
         match self.node(ino).map(|node| &node.kind) {
             Some(Kind::Symlink(target)) if self.lie == Lie::Target => Ok([target, &b"x"[..]].concat()),
             Some(Kind::Symlink(target)) => Ok(target.clone()),
@@ -209,7 +209,7 @@ impl FileSystem for Mirror<'_> {
         &self,
         ino: Ino,
         offset: u64,
-        _: Wait,
+        _: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         for (i, (name, place, kind)) in self.names(ino)?.into_iter().enumerate().skip(offset as usize) {
@@ -220,11 +220,11 @@ impl FileSystem for Mirror<'_> {
         Ok(())
     }
 
-    fn open(&self, _: Ino, _: Wait) -> Result<Opened, FsError> {
+    fn open(&self, _: Ino, _: &RequestContext) -> Result<Opened, FsError> {
         Ok(Opened { handle: 0, keep_cache: true, direct_io: false })
     }
 
-    fn read(&self, ino: Ino, _: u64, offset: u64, size: usize, _: Wait) -> Result<Vec<u8>, FsError> {
+    fn read(&self, ino: Ino, _: u64, offset: u64, size: usize, _: &RequestContext) -> Result<Vec<u8>, FsError> {
         let content =
             self.node(ino).and_then(Node::content).ok_or_else(|| FsError::failed(ErrorKind::Invalid, "no"))?;
         let at = (offset as usize).min(content.len());
@@ -244,7 +244,7 @@ impl FileSystem for Mirror<'_> {
 
     fn release(&self, _: Ino, _: u64) {}
 
-    fn getxattr(&self, _: Ino, _: &[u8], _: Wait) -> Result<Option<Vec<u8>>, FsError> {
+    fn getxattr(&self, _: Ino, _: &[u8], _: &RequestContext) -> Result<Option<Vec<u8>>, FsError> {
         Ok(None)
     }
 

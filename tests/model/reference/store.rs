@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{ObjectInfo, ObjectStore, StorageError};
 
 /// What is wrong with an object.
@@ -125,7 +125,7 @@ impl ObjectStore for MemoryStore {
         "memory:"
     }
 
-    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+    fn list(&self, _: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         let present = self.objects.keys().filter_map(|name| Some((name, self.damaged(name)?)));
         let info = |(name, bytes): (&String, Arc<Vec<u8>>)| ObjectInfo {
             name: name.as_str().into(),
@@ -140,7 +140,12 @@ impl ObjectStore for MemoryStore {
         Ok(list)
     }
 
-    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        _: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
         let name = object.name.to_string();
         locked(&self.shared.counts).entry(name.clone()).or_default().opens += 1;
         let tried = {

@@ -1,8 +1,8 @@
 //! The one place that knows how dupfs is put together from a store.
 
+use dupfs_base::RequestContext;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dupfs::cli::repo::{RepositoryOptions, open_file_system};
 use dupfs::vfs::{FileSystem, OwnerOptions};
@@ -56,7 +56,7 @@ fn open_with(
     let [all, archive, manifest, signature] =
         repository.prefixes.map(|prefix| (!prefix.is_empty()).then(|| prefix.to_owned()));
     let prefixes = PrefixOptions { file_prefix: all, archive, manifest, signature };
-    match open_file_system(store, RepositoryOptions { prefixes, patience: Duration::from_secs(20), ..options }) {
+    match open_file_system(store, RepositoryOptions { prefixes, ..options }, &RequestContext::unlimited()) {
         Ok(fs) => Ok(fs),
         Err(e) => Err(e.to_string()),
     }

@@ -17,7 +17,7 @@ impl Content {
     /// that was not tried. What fails is met again by whoever needs it.
     pub(super) fn locate_ahead(&self, volumes: &dyn Volumes, file: &FileRef, index: usize) -> usize {
         let end = index.saturating_add(WIDTH).min(file.history.len());
-        if !volumes.waits() || index.saturating_add(1) >= end {
+        if !volumes.context().may_block() || index.saturating_add(1) >= end {
             return end;
         }
         std::thread::scope(|scope| {

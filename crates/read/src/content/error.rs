@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::volume::VolumeError;
-use dupfs_base::{ErrorKind, HasKind};
+use dupfs_base::{ErrorKind, HasKind, Stopped};
 use dupfs_format::ArchivePath;
 
 /// A failure to locate or read the content of a file. Cheap to clone.
@@ -136,7 +136,7 @@ pub enum ContentError {
 impl ContentError {
     /// Whether this says that the answer is not at hand and must be asked for from a thread that may wait.
     pub fn is_not_at_hand(&self) -> bool {
-        matches!(self, Self::Volume { error: VolumeError::NotAtHand, .. })
+        matches!(self, Self::Volume { error: VolumeError::Stopped(Stopped::WouldBlock), .. })
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
-use dupfs_base::ByteRange;
 use dupfs_base::sync::lock;
+use dupfs_base::{ByteRange, RequestContext};
 
 /// What was read of one object, or of several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,15 +104,20 @@ impl<S: ObjectStore> ObjectStore for CountingStore<S> {
         self.inner.url()
     }
 
-    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         self.lists.fetch_add(1, Ordering::Relaxed);
-        self.inner.list()
+        self.inner.list(context)
     }
 
-    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
         let counters = Arc::clone(lock(&self.objects).entry(Arc::clone(&object.name)).or_default());
         counters.opens.fetch_add(1, Ordering::Relaxed);
-        match self.inner.open(object, range) {
+        match self.inner.open(object, range, context) {
             Ok(inner) => Ok(Box::new(CountingStream { inner, counters })),
             Err(e) => {
                 counters.errors.fetch_add(1, Ordering::Relaxed);

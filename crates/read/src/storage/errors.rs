@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{ObjectInfo, StorageError};
-use dupfs_base::{ErrorKind, escape_bytes};
+use dupfs_base::{ErrorKind, HasKind, Stopped, escape_bytes};
 
 impl StorageError {
     /// The object was listed and is there no more.
@@ -27,6 +27,11 @@ impl StorageError {
         let reason =
             format!("is in cold storage ({class}); restore it first (aws s3api restore-object), then read again");
         Self::new(ErrorKind::Archived, &object.name, reason)
+    }
+
+    /// A request for `object` that was stopped before its answer was complete.
+    pub fn stopped(object: &str, stopped: Stopped) -> Self {
+        Self::new(stopped.kind(), object, stopped.to_string())
     }
 
     /// An error of the machine while doing `what` on `object`. `NotFound` keeps its kind: whether the object ought to

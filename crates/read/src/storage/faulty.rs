@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::lock;
-use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
         self.inner.url()
     }
 
-    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         for effect in self.on_list() {
             match effect {
                 Effect::Delay(time) => std::thread::sleep(time),
@@ -174,12 +174,17 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
                 _ => {}
             }
         }
-        let mut objects = self.inner.list()?;
+        let mut objects = self.inner.list(context)?;
         objects.retain(|object| !self.is_hidden(&object.name));
         Ok(objects)
     }
 
-    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
         let effects = self.on_open(&object.name);
         for effect in &effects {
             match effect {
@@ -189,7 +194,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
                 Effect::ErrorAt(..) | Effect::Truncate(_) | Effect::FlipBit(_) | Effect::Hidden => {}
             }
         }
-        let inner = self.inner.open(object, range)?;
+        let inner = self.inner.open(object, range, context)?;
         let (offset, end, name) = (range.start, range.end, Arc::clone(&object.name));
         Ok(Box::new(FaultyStream { inner, effects, offset, end, name }))
     }

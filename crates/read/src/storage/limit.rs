@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::lock;
-use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 
 /// Lets at most so many streams be open at once; further opens wait for their turn.
 #[derive(Debug)]
@@ -56,13 +56,18 @@ impl<S: ObjectStore> ObjectStore for LimitStore<S> {
         self.inner.url()
     }
 
-    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list()
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.list(context)
     }
 
-    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
         let permit = self.enter(object)?;
-        let inner = self.inner.open(object, range)?;
+        let inner = self.inner.open(object, range, context)?;
         Ok(Box::new(LimitStream { inner: Some(inner), permit: Some(permit) }))
     }
 }

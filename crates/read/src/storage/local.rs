@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::traffic::Counters;
 use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
-use dupfs_base::{ByteRange, ErrorKind, escape_bytes};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext, escape_bytes};
 
 /// What stands for the version of a file that could not be examined: it matches no file's.
 const UNKNOWN_VERSION: &str = "unknown";
@@ -99,19 +99,26 @@ impl ObjectStore for LocalStore {
         &self.url
     }
 
-    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         self.counters.lists.fetch_add(1, Ordering::Relaxed);
         let mut out = Vec::new();
         for prefix in &self.listed {
+            context.check().map_err(|stopped| StorageError::stopped(&self.url, stopped))?;
             self.list_dir(prefix, &mut out)?;
         }
         Ok(out)
     }
 
-    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
         if !Path::new(&*object.name).components().all(|c| matches!(c, Component::Normal(_))) {
             return Err(StorageError::new(ErrorKind::Invalid, &object.name, "is not a name inside the directory"));
         }
+        context.check().map_err(|stopped| StorageError::stopped(&object.name, stopped))?;
         self.counters.gets.fetch_add(1, Ordering::Relaxed);
         // Not blocking: what was a file may be a FIFO by now.
         let file = fs::OpenOptions::new()

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{ObjectInfo, ObjectStore, StorageError};
-use dupfs_base::ByteRange;
 use dupfs_base::sync::lock;
+use dupfs_base::{ByteRange, RequestContext};
 
 /// A map of names to bytes. Every `put` makes a new version.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ impl ObjectStore for MemoryStore {
         "memory:"
     }
 
-    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
+    fn list(&self, _: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         let objects = lock(&self.objects);
         let info = |(name, stored): (&Arc<str>, &Stored)| ObjectInfo {
             name: Arc::clone(name),
@@ -71,7 +71,12 @@ impl ObjectStore for MemoryStore {
         Ok(objects.iter().map(info).collect())
     }
 
-    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        _: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
         let stored = lock(&self.objects).get(&object.name).cloned().ok_or_else(|| StorageError::missing(object))?;
         if stored.version != object.version {
             return Err(StorageError::replaced(object));

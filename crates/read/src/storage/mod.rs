@@ -28,7 +28,7 @@ pub use s3::S3Store;
 pub use traffic::Traffic;
 pub use url::{Location, S3Location, S3UrlStyle, UrlOptions, parse_url, parse_url_with};
 
-use dupfs_base::{ByteRange, ErrorKind, HasKind};
+use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext};
 
 /// A place that holds the objects of a backup. Implementations are shared by many threads.
 pub trait ObjectStore: Send + Sync + std::fmt::Debug {
@@ -38,18 +38,25 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// All objects at the repository's root, in no particular order. Foreign names are the caller's to ignore.
     ///
     /// # Errors
-    /// [`StorageError`] when the store cannot be listed completely: never a partial list.
-    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError>;
+    /// [`StorageError`] when the store cannot be listed completely: never a partial list. Of kind Timeout or Cancelled when
+    /// `context` ends first.
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError>;
 
     /// The bytes `range` of `object` as a stream, cut at the object's end.
     ///
     /// The stream ends (`Ok(0)`) only after every byte of the range was delivered: a body cut short is an error.
     /// Errors while reading are [`std::io::Error`]s that carry a [`StorageError`] (see [`StorageError::into_io`]).
-    /// The object must still be in the state `object.version` names; a replaced object is an error.
+    /// The object must still be in the state `object.version` names; a replaced object is an error. The stream keeps to the
+    /// limits of `context`: a read fails with kind Timeout or Cancelled when it ends.
     ///
     /// # Errors
     /// [`StorageError`] when the object cannot be opened.
-    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError>;
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError>;
 
     /// What was asked of the store so far; nothing for stores that do not count.
     fn traffic(&self) -> Traffic {
@@ -93,12 +100,17 @@ impl<T: ObjectStore + ?Sized> ObjectStore for Arc<T> {
         (**self).url()
     }
 
-    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
-        (**self).list()
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        (**self).list(context)
     }
 
-    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
-        (**self).open(object, range)
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
+        (**self).open(object, range, context)
     }
 
     fn traffic(&self) -> Traffic {

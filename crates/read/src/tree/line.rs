@@ -3,16 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
-use std::time::{Duration, Instant};
 
 use super::TreeError;
 use super::keep::{self, Keeper};
 use super::load::{self, Loaded};
 use super::table::Table;
 use crate::volume::Repository;
-use dupfs_base::sync::lock;
-use dupfs_base::{ErrorKind, HasKind};
-use dupfs_cache::Flight;
+use dupfs_base::sync::{SingleFlight, SingleFlightError, lock};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::SetIndex;
 
 /// Stored bytes of the signature archives that are staged at a time, beside the one that enters the table next.
@@ -24,7 +22,7 @@ pub struct Line {
     /// Grows when a later listing shows a set that continues the line.
     sets: RwLock<Arc<[SetIndex]>>,
     table: Arc<RwLock<Table>>,
-    flight: Flight<(), (), TreeError>,
+    flight: SingleFlight<(), (), TreeError>,
     /// The position that cannot be loaded, and why, where trying again cannot help.
     failed: Mutex<Option<(u32, TreeError)>>,
     keeper: Keeper,
@@ -69,13 +67,19 @@ impl Line {
     ///
     /// # Errors
     /// [`TreeError`] when what a snapshot of `depth` sets shows cannot be known at all.
-    pub fn ensure(&self, repository: &Repository, depth: u32, patience: Duration) -> Result<(), TreeError> {
+    pub fn ensure(
+        self: &Arc<Self>,
+        repository: &Arc<Repository>,
+        depth: u32,
+        context: &RequestContext,
+    ) -> Result<(), TreeError> {
         while !self.is_loaded(depth) {
             if let Some(error) = self.known_failure(depth) {
                 return Err(error);
             }
-            let deadline = Instant::now().checked_add(patience);
-            let loaded = self.flight.run_until((), deadline, || self.load(repository, depth));
+            let (this, repository) = (Arc::clone(self), Arc::clone(repository));
+            let work = move |context: &RequestContext| this.load(&repository, depth, context);
+            let loaded = self.flight.run((), "dupfs-tree", context, work);
             // The run that was shared may have failed on a set that this snapshot does not need.
             if let Err(error) = loaded
                 && !self.is_loaded(depth)
@@ -86,7 +90,7 @@ impl Line {
         Ok(())
     }
 
-    fn load(&self, repository: &Repository, depth: u32) -> Result<(), TreeError> {
+    fn load(&self, repository: &Arc<Repository>, depth: u32, context: &RequestContext) -> Result<(), TreeError> {
         let sets = self.sets();
         let recalled = self.keeper.recall(repository, &sets, self.table().is_empty());
         if let Some(table) = recalled {
@@ -98,7 +102,7 @@ impl Line {
         if start >= depth {
             return Ok(());
         }
-        let loaded = self.load_all(repository, start..depth);
+        let loaded = self.load_all(repository, start..depth, context);
         self.write().settle();
         let end = self.table().depth();
         keep::recall_sizes(repository, &sets, &self.table, start..end);
@@ -107,14 +111,19 @@ impl Line {
     }
 
     /// Loads the sets at `positions`, several side by side, and enters them in their order.
-    fn load_all(&self, repository: &Repository, positions: std::ops::Range<u32>) -> Result<(), TreeError> {
+    fn load_all(
+        &self,
+        repository: &Arc<Repository>,
+        positions: std::ops::Range<u32>,
+        context: &RequestContext,
+    ) -> Result<(), TreeError> {
         let most = std::thread::available_parallelism().map_or(2, usize::from).min(4).min(positions.len());
         let queue = Queue::new(positions.start, positions.end);
         let (send, results) = mpsc::channel();
         let next = || {
             let position = queue.next(|position| self.staged_weight(repository, position))?;
             // Whoever waits for room in the queue waits for this one.
-            let loaded = catch_unwind(AssertUnwindSafe(|| self.load_set(repository, position)));
+            let loaded = catch_unwind(AssertUnwindSafe(|| self.load_set(repository, position, context)));
             Some((position, loaded.unwrap_or(Err(TreeError::Panicked))))
         };
         let work = |send: mpsc::Sender<_>| {
@@ -140,9 +149,15 @@ impl Line {
         })
     }
 
-    fn load_set(&self, repository: &Repository, position: u32) -> Result<Loaded, TreeError> {
+    fn load_set(
+        &self,
+        repository: &Arc<Repository>,
+        position: u32,
+        context: &RequestContext,
+    ) -> Result<Loaded, TreeError> {
+        context.check().map_err(SingleFlightError::from)?;
         let set = self.set_at(position).ok_or(TreeError::NoSet { position })?;
-        load::load_set(repository, set, position)
+        load::load_set(repository, set, position, context)
     }
 
     /// Saves in the index what is not there yet, and waits until it is.

@@ -9,7 +9,7 @@ use super::keep;
 use super::staged::Staged;
 use super::table::{Change, Table};
 use crate::volume::{MemberTable, Repository, Run, VolumeError, feed};
-use dupfs_base::{ErrorKind, HasKind};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::FormatError;
 use dupfs_format::difftar::DiffKind;
 use dupfs_format::sigtar::{SigChange, SigEntry, SigtarReader, SigtarSink, SizeBounds};
@@ -28,8 +28,13 @@ pub(super) enum Loaded {
 ///
 /// # Errors
 /// [`TreeError`] when neither the signature archive nor the volumes can be read, or when trying again may help.
-pub(super) fn load_set(repository: &Repository, set: SetIndex, position: u32) -> Result<Loaded, TreeError> {
-    let error = match from_signatures(repository, set, position) {
+pub(super) fn load_set(
+    repository: &Arc<Repository>,
+    set: SetIndex,
+    position: u32,
+    context: &RequestContext,
+) -> Result<Loaded, TreeError> {
+    let error = match from_signatures(repository, set, position, context) {
         Ok(loaded) => return Ok(loaded),
         Err(TreeError::Volume(error)) => error,
         Err(error) => return Err(error),
@@ -37,7 +42,7 @@ pub(super) fn load_set(repository: &Repository, set: SetIndex, position: u32) ->
     match error.kind() {
         ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported | ErrorKind::NotFound => {
             log::warn!("{error}; the tree of this set is rebuilt from the headers in its volumes");
-            from_volumes(repository, set, position).map(Loaded::Next).map_err(|_| TreeError::from(error))
+            from_volumes(repository, set, position, context).map(Loaded::Next).map_err(|_| TreeError::from(error))
         }
         ErrorKind::Denied
         | ErrorKind::KeyMissing
@@ -56,12 +61,16 @@ pub(super) fn load_set(repository: &Repository, set: SetIndex, position: u32) ->
 ///
 /// # Errors
 /// [`VolumeError`] when the archive's beginning cannot be read.
-pub fn peek_root(repository: &Repository, set: SetIndex) -> Result<Option<EntryMeta>, VolumeError> {
+pub fn peek_root(
+    repository: &Repository,
+    set: SetIndex,
+    context: &RequestContext,
+) -> Result<Option<EntryMeta>, VolumeError> {
     if let Some(known) = keep::recall_root(repository, set) {
         return Ok(known);
     }
     let mut first = FirstEntry(None);
-    repository.peek_signatures(set, &mut |object, plain| {
+    repository.peek_signatures(set, context, &mut |object, plain| {
         first = FirstEntry(None);
         let mut reader = SigtarReader::default();
         let mut chunk = vec![0; 2048];
@@ -93,17 +102,22 @@ impl SigtarSink for FirstEntry {
 
 /// The first set goes straight into a table that nobody sees before the archive's end was found right; the others are
 /// packed small until then.
-fn from_signatures(repository: &Repository, set: SetIndex, position: u32) -> Result<Loaded, TreeError> {
+fn from_signatures(
+    repository: &Repository,
+    set: SetIndex,
+    position: u32,
+    context: &RequestContext,
+) -> Result<Loaded, TreeError> {
     if position > 0 {
         let mut staged = Staged::default();
-        repository.stream_signatures(set, &mut |object, plain| {
+        repository.stream_signatures(set, context, &mut |object, plain| {
             staged = Staged::default();
             read_sigtar(object, plain, &mut |path, change| staged.push(path, change))
         })?;
         return Ok(Loaded::Next(staged));
     }
     let mut begun = Ok(Table::default());
-    repository.stream_signatures(set, &mut |object, plain| {
+    repository.stream_signatures(set, context, &mut |object, plain| {
         let mut table = Table::default();
         let mut grown = table.begin_set();
         read_sigtar(object, plain, &mut |path, change| {
@@ -147,8 +161,13 @@ impl SigtarSink for Entries<'_> {
     }
 }
 
-fn from_volumes(repository: &Repository, set: SetIndex, position: u32) -> Result<Staged, TreeError> {
-    let manifest = repository.manifest(set)?;
+fn from_volumes(
+    repository: &Arc<Repository>,
+    set: SetIndex,
+    position: u32,
+    context: &RequestContext,
+) -> Result<Staged, TreeError> {
+    let manifest = repository.manifest(set, context)?;
     let mut staged = Staged::default();
     staged.rebuilt = true;
     let mut last_end: Option<ArchivePath> = None;
@@ -158,7 +177,7 @@ fn from_volumes(repository: &Repository, set: SetIndex, position: u32) -> Result
             staged.gaps.push(unlisted(position, last_end.clone(), Some(listed.end.0.clone())));
         }
         next = listed.number.0.saturating_add(1);
-        match repository.members(VolumeId { set, number: listed.number }) {
+        match repository.members(VolumeId { set, number: listed.number }, context) {
             Ok(members) => stage_members(&members, &mut staged),
             // Nothing is known to be lost: who is refused now may be let in later.
             Err(error) if error.kind().is_transient() || error.kind() == ErrorKind::Denied => {

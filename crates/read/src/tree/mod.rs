@@ -11,8 +11,8 @@ mod staged;
 mod table;
 
 use crate::volume::VolumeError;
+use dupfs_base::sync::SingleFlightError;
 use dupfs_base::{ErrorKind, HasKind};
-use dupfs_cache::FlightFailure;
 
 pub use gap::{Doubt, Gap};
 pub use line::{Forest, Line};
@@ -44,9 +44,9 @@ pub enum TreeError {
     /// More paths or versions than a table can number.
     #[error("the backup has more than four thousand million paths or versions")]
     TooLarge,
-    /// Waiting for another reader's work gave nothing.
+    /// The shared execution of the work failed, or the request ended first.
     #[error(transparent)]
-    Flight(#[from] FlightFailure),
+    SingleFlight(#[from] SingleFlightError),
     /// A worker failed in a way that is a defect of dupfs.
     #[error("reading a signature archive failed inside dupfs; please report it")]
     Panicked,
@@ -58,7 +58,7 @@ impl HasKind for TreeError {
             Self::Volume(error) => error.kind(),
             Self::NoSet { .. } => ErrorKind::Corrupt,
             Self::TooLarge => ErrorKind::Unsupported,
-            Self::Flight(failure) => failure.kind(),
+            Self::SingleFlight(error) => error.kind(),
             Self::Panicked => ErrorKind::Io,
         }
     }

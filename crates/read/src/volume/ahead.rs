@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use super::pass::BLOCK;
 use super::repository::Repository;
-use dupfs_base::ByteRange;
 use dupfs_base::sync::lock;
+use dupfs_base::{ByteRange, RequestContext};
 use dupfs_format::{SetIndex, VolumeId, VolumeNumber};
 
 /// Volumes decoded ahead of the reader: as long as the one who reads small files waits for each, there are processors to spare
@@ -222,19 +222,23 @@ impl Worker {
     /// Decodes the first volume of `stretch`, and has the others decoded from half way on.
     fn decode(&self, stretch: Stretch) {
         let half = stretch.plain_len / 2 / BLOCK as u64;
-        let mut rest = Some(Stretch { next: VolumeNumber(stretch.next.0.saturating_add(1)), ..stretch });
-        let decoded = self.0.prepare(stretch.first(), &mut |block| {
+        let next = Stretch { next: VolumeNumber(stretch.next.0.saturating_add(1)), ..stretch };
+        let rest = Arc::new(Mutex::new(Some(next)));
+        let (repository, from_half) = (Arc::clone(&self.0), Arc::clone(&rest));
+        let progress = move |block| {
             if u64::from(block) >= half
-                && let Some(rest) = rest.take()
+                && let Some(rest) = lock(&from_half).take()
             {
-                self.0.go_ahead(rest);
+                repository.go_ahead(rest);
             }
-        });
+        };
+        let decoded = self.0.prepare(stretch.first(), Box::new(progress), &RequestContext::unlimited());
         // Whoever reads the volume meets the same failure and reports it.
         if let Err(error) = decoded {
-            log::debug!("read ahead: {error}");
+            log::debug!("prefetch: {error}");
         }
         // It was shorter, or another reader's pass.
+        let rest = lock(&rest).take();
         if let Some(rest) = rest {
             self.0.go_ahead(rest);
         }

@@ -13,7 +13,7 @@ use super::pass;
 use crate::codec::Decoder;
 use crate::storage::{LocalStore, ObjectInfo, ObjectStore};
 use dupfs_base::sync::lock;
-use dupfs_base::{ByteRange, escape_bytes};
+use dupfs_base::{ByteRange, RequestContext, escape_bytes};
 use dupfs_format::SetIndex;
 use dupfs_format::collection::{BackupSet, Collection, PrefixOptions};
 use dupfs_format::manifest::Manifest;
@@ -39,9 +39,9 @@ struct Copies {
 
 impl ArchiveDir {
     /// The copies in `dir` of what `collection` has. `None`, after a line in the log, if there are none.
-    pub fn open(dir: &Path, collection: &Collection) -> Option<Self> {
+    pub fn open(dir: &Path, collection: &Collection, context: &RequestContext) -> Option<Self> {
         let shown = escape_bytes(dir.as_os_str().as_encoded_bytes());
-        let opened = LocalStore::open(dir).and_then(|store| Ok((store.list()?, store)));
+        let opened = LocalStore::open(dir).and_then(|store| Ok((store.list(context)?, store)));
         let (objects, store) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -73,11 +73,11 @@ impl ArchiveDir {
 
     /// The set's manifest, if duplicity has it, it is sound, and it is the store's as far as can be told: an unencrypted one
     /// by its size; any by listing all the volumes that the store has.
-    pub(super) fn manifest(&self, set: &BackupSet, decoder: &Decoder) -> Option<Manifest> {
+    pub(super) fn manifest(&self, set: &BackupSet, decoder: &Decoder, context: &RequestContext) -> Option<Manifest> {
         let copy = self.copies.get(&set.index)?.manifest.as_ref().filter(|copy| self.may_use(copy))?;
         let original = set.manifest.as_ref()?;
         let mut read = None;
-        let outcome = self.stream(copy, decoder, &mut |plain| {
+        let outcome = self.stream(copy, decoder, context, &mut |plain| {
             read = Some(Manifest::read(plain).map_err(|e| VolumeError::from_format(&copy.name, &e))?);
             Ok(())
         });
@@ -98,17 +98,17 @@ impl ArchiveDir {
     pub(super) fn signatures(
         &self,
         set: &BackupSet,
-        (store, decoder): (&dyn ObjectStore, &Decoder),
+        (store, decoder, context): (&dyn ObjectStore, &Decoder, &RequestContext),
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> bool {
         let Some(copy) = self.signatures_of(set) else { return false };
         if let Some(original) = &set.signatures
-            && !self.agree(copy, original, store)
+            && !self.agree(copy, original, (store, context))
         {
             self.refuse::<()>(copy, "it is not the one in the backup");
             return false;
         }
-        match self.stream(copy, decoder, &mut |plain| consume(&copy.name, plain)) {
+        match self.stream(copy, decoder, context, &mut |plain| consume(&copy.name, plain)) {
             Ok(()) => true,
             Err(error) => self.refuse::<()>(copy, &error.to_string()).is_some(),
         }
@@ -119,15 +119,15 @@ impl ArchiveDir {
     pub(super) fn peek(
         &self,
         set: &BackupSet,
-        (store, decoder): (&dyn ObjectStore, &Decoder),
+        (store, decoder, context): (&dyn ObjectStore, &Decoder, &RequestContext),
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> bool {
         let Some(copy) = self.signatures_of(set) else { return false };
-        if set.signatures.as_ref().is_some_and(|original| !self.agree(copy, original, store)) {
+        if set.signatures.as_ref().is_some_and(|original| !self.agree(copy, original, (store, context))) {
             return false;
         }
         let whole = ByteRange::at(0, copy.size);
-        let Ok(input) = self.store.open(copy, whole) else { return false };
+        let Ok(input) = self.store.open(copy, whole, context) else { return false };
         decoder.open(&copy.name, input).is_ok_and(|mut plain| consume(&copy.name, &mut *plain).is_ok())
     }
 
@@ -137,13 +137,18 @@ impl ArchiveDir {
     }
 
     /// Whether what is known without reading either as a whole tells them apart.
-    fn agree(&self, copy: &ObjectInfo, original: &ObjectInfo, store: &dyn ObjectStore) -> bool {
+    fn agree(
+        &self,
+        copy: &ObjectInfo,
+        original: &ObjectInfo,
+        (store, context): (&dyn ObjectStore, &RequestContext),
+    ) -> bool {
         if Suffix::of(&original.name).is_encrypted() {
             return true;
         }
-        let Some(own) = trailer(&*self.store, copy) else { return false };
+        let Some(own) = trailer(&*self.store, copy, context) else { return false };
         if is_gzip(&original.name) {
-            return trailer(store, original) == Some(own);
+            return trailer(store, original, context) == Some(own);
         }
         let [_, _, _, _, len @ ..] = own;
         original.size.to_le_bytes().starts_with(&len)
@@ -153,9 +158,18 @@ impl ArchiveDir {
         &self,
         copy: &ObjectInfo,
         decoder: &Decoder,
+        context: &RequestContext,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        pass::stream_object(&*self.store, decoder, copy, None, copy.size >= super::repository::WORTH_TWO, consume)
+        pass::stream_object(
+            &*self.store,
+            decoder,
+            copy,
+            None,
+            copy.size >= super::repository::WORTH_TWO,
+            context,
+            consume,
+        )
     }
 
     fn may_use(&self, copy: &ObjectInfo) -> bool {
@@ -175,9 +189,9 @@ fn is_gzip(name: &str) -> bool {
 }
 
 /// The last bytes of a gzip file.
-fn trailer(store: &dyn ObjectStore, object: &ObjectInfo) -> Option<[u8; GZIP_TRAILER]> {
+fn trailer(store: &dyn ObjectStore, object: &ObjectInfo, context: &RequestContext) -> Option<[u8; GZIP_TRAILER]> {
     let start = object.size.checked_sub(GZIP_TRAILER as u64).filter(|_| is_gzip(&object.name))?;
     let mut bytes = [0; GZIP_TRAILER];
-    let mut input = store.open(object, ByteRange { start, end: object.size }).ok()?;
+    let mut input = store.open(object, ByteRange { start, end: object.size }, context).ok()?;
     input.read_exact(&mut bytes).ok().map(|()| bytes)
 }

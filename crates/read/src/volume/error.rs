@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::codec::{self, CodecError};
 use crate::storage::StorageError;
-use dupfs_base::{ErrorKind, HasKind};
-use dupfs_cache::FlightFailure;
+use dupfs_base::sync::SingleFlightError;
+use dupfs_base::{ErrorKind, HasKind, Stopped};
 use dupfs_format::FormatError;
 use dupfs_format::VolumeNumber;
 
@@ -54,16 +54,16 @@ pub enum VolumeError {
         /// The set, as people name it.
         set: Arc<str>,
     },
-    /// Waiting for another reader's decode gave nothing.
+    /// The shared execution of the work failed.
     #[error(transparent)]
-    Flight(#[from] FlightFailure),
+    SingleFlight(SingleFlightError),
     /// What was decoded ahead of every reader failed. One who joined that decode has not tried yet: the failure may be older than
     /// their question.
     #[error(transparent)]
     Ahead(Arc<VolumeError>),
-    /// The answer needs fetching or decoding, and the caller asked only for what is at hand.
-    #[error("not at hand")]
-    NotAtHand,
+    /// The request ended before the answer was complete, or it may not block and the answer is not cached.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     /// A range beyond the end of a volume, or a set that is not in the collection: the plan does not fit the data.
     #[error("{object}: bytes {start} to {end} are asked for, but its plaintext has {len}")]
     Range {
@@ -108,6 +108,17 @@ impl VolumeError {
     }
 }
 
+impl From<SingleFlightError> for VolumeError {
+    fn from(error: SingleFlightError) -> Self {
+        match error {
+            SingleFlightError::Stopped(stopped) => Self::Stopped(stopped),
+            SingleFlightError::Abandoned | SingleFlightError::NoThread | SingleFlightError::Reentrant => {
+                Self::SingleFlight(error)
+            }
+        }
+    }
+}
+
 /// A lower layer's line begins with the object's name too; one mention is enough.
 fn strip_name(message: &str, object: &str) -> String {
     let rest = message.strip_prefix(object).and_then(|r| r.strip_prefix(": "));
@@ -120,9 +131,9 @@ impl HasKind for VolumeError {
             Self::Object { kind, .. } => *kind,
             Self::HashMismatch { .. } | Self::Range { .. } => ErrorKind::Corrupt,
             Self::NoVolume { .. } | Self::NoManifest { .. } | Self::NoSignatures { .. } => ErrorKind::Missing,
-            Self::Flight(failure) => failure.kind(),
+            Self::SingleFlight(error) => error.kind(),
             Self::Ahead(error) => error.kind(),
-            Self::NotAtHand => ErrorKind::WouldBlock,
+            Self::Stopped(stopped) => stopped.kind(),
         }
     }
 }

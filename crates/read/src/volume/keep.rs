@@ -9,6 +9,7 @@ use super::members::MemberTable;
 use super::pass::ExpectedHash;
 use super::repository::Repository;
 use crate::storage::ObjectInfo;
+use dupfs_base::RequestContext;
 use dupfs_base::sync::lock;
 use dupfs_cache::index::{Identity, Index};
 use dupfs_format::collection::{BackupSet, Collection};
@@ -88,9 +89,13 @@ impl Repository {
 
     /// The member table of volume `id` as the index has it. It was verified when it was kept, and is about a volume of the
     /// same hash.
-    pub(super) fn recall_members(&self, id: VolumeId) -> Result<Option<Arc<MemberTable>>, VolumeError> {
+    pub(super) fn recall_members(
+        self: &Arc<Self>,
+        id: VolumeId,
+        context: &RequestContext,
+    ) -> Result<Option<Arc<MemberTable>>, VolumeError> {
         let Some(index) = self.index() else { return Ok(None) };
-        let (object, expected) = self.volume_object(id)?;
+        let (object, expected) = self.volume_object(id, context)?;
         let record = index.get(members_key(&object, expected.as_ref()));
         let Some(table) = record.and_then(|record| MemberTable::from_bytes(&record)) else { return Ok(None) };
         let table = Arc::new(table);

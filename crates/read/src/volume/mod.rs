@@ -27,7 +27,7 @@ pub(crate) use pass::feed;
 pub use members::{MemberTable, Part, Run};
 pub use refresh::{RefreshError, Refreshed};
 pub use repository::{Repository, RepositoryLimits};
-pub use source::{AtHand, Learnt, Volumes};
+pub use source::{Learnt, RequestVolumes, Volumes};
 
 /// For the fuzz target: bytes that are a member table can be searched.
 pub fn fuzz_members(data: &[u8]) {

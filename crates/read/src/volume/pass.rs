@@ -11,8 +11,8 @@ use sha1::{Digest, Sha1};
 use super::error::VolumeError;
 use super::members::{MemberBuilder, MemberTable};
 use crate::codec::Decoder;
-use crate::storage::{ObjectInfo, ObjectStore};
-use dupfs_base::{ErrorKind, HasKind};
+use crate::storage::{ObjectInfo, ObjectStore, StorageError};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::FormatError;
 use dupfs_format::difftar;
 use dupfs_format::manifest::HashKind;
@@ -47,10 +47,13 @@ enum Hasher {
 struct HashingReader {
     input: Box<dyn Read + Send>,
     hasher: Hasher,
+    object: Arc<str>,
+    context: RequestContext,
 }
 
 impl Read for HashingReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.context.check().map_err(|stopped| StorageError::stopped(&self.object, stopped).into_io())?;
         let n = self.input.read(buf)?;
         let got = buf.get(..n).unwrap_or(&[]);
         match &mut self.hasher {
@@ -99,7 +102,7 @@ impl Drop for Lent {
     }
 }
 
-/// Streams `object` through the decoder into `consume`, and returns once its stored bytes agree with `expected`. With
+/// Streams `object` through the decoder into `consume`, within the limits of `context`, and returns once its stored bytes agree with `expected`. With
 /// `on_two` the work is divided between two threads.
 ///
 /// # Errors
@@ -111,18 +114,22 @@ pub(super) fn stream_object(
     object: &ObjectInfo,
     expected: Option<&ExpectedHash>,
     on_two: bool,
+    context: &RequestContext,
     consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
 ) -> Result<(), VolumeError> {
     let name: &str = &object.name;
     let whole = dupfs_base::ByteRange::at(0, object.size);
-    let input = store.open(object, whole).map_err(|e| VolumeError::from_storage(name, &e))?;
+    let input = store.open(object, whole, context).map_err(|e| VolumeError::from_storage(name, &e))?;
     let hasher = match expected.map(|e| e.kind) {
         None => Hasher::None,
         Some(HashKind::Sha1) => Hasher::Sha1(Sha1::new()),
         Some(HashKind::Md5) => Hasher::Md5(Md5::new()),
     };
     let (back, returned) = channel();
-    let lent = Box::new(Lent { reader: Some(HashingReader { input, hasher }), back });
+    let lent = Box::new(Lent {
+        reader: Some(HashingReader { input, hasher, object: Arc::clone(&object.name), context: context.clone() }),
+        back,
+    });
     let opened = if on_two { decoder.open_threaded(name, lent) } else { decoder.open(name, lent) };
     let decoded = opened.map_err(|e| VolumeError::from_codec(name, &e)).and_then(|mut plain| {
         consume(&mut *plain)?;
@@ -151,10 +158,11 @@ pub(super) fn decode_volume(
     object: &ObjectInfo,
     expected: Option<&ExpectedHash>,
     on_two: bool,
+    context: &RequestContext,
     sink: &mut dyn BlockSink,
 ) -> Result<MemberTable, VolumeError> {
     let mut table = None;
-    stream_object(store, decoder, object, expected, on_two, &mut |plain| {
+    stream_object(store, decoder, object, expected, on_two, context, &mut |plain| {
         table = Some(index_plaintext(&object.name, plain, sink)?);
         Ok(())
     })?;

@@ -8,8 +8,8 @@ use super::error::VolumeError;
 use super::members::MemberTable;
 use super::pass::{self, BLOCK, BlockSink};
 use super::repository::{Repository, WORTH_TWO};
-use dupfs_base::ByteRange;
 use dupfs_base::sync::lock;
+use dupfs_base::{ByteRange, RequestContext, Stopped};
 use dupfs_format::VolumeId;
 
 /// A block: its volume, the pass that decoded it, and its number.
@@ -18,8 +18,24 @@ type BlockKey = (VolumeId, u32, u32);
 /// Blocks of plaintext, in order.
 type Blocks = Vec<Arc<[u8]>>;
 
-/// Is told the number of each block while a volume is decoded ahead.
-pub(super) type Progress<'a> = &'a mut dyn FnMut(u32);
+/// Called with the number of each block while a volume is prefetched.
+pub(super) type Progress = Box<dyn FnMut(u32) + Send>;
+
+/// The outcome of a pass over a volume that requests share.
+#[derive(Clone, Debug)]
+pub(super) struct DecodedVolume {
+    table: Arc<MemberTable>,
+    /// The blocks that the request wanted whose pass it was: it is served however small the cache is.
+    first: u32,
+    blocks: Arc<[Arc<[u8]>]>,
+}
+
+impl DecodedVolume {
+    /// The blocks of `range`, if they are all among those that came with the pass.
+    fn blocks_of(&self, range: ByteRange) -> Option<Blocks> {
+        block_range(range).map(|index| self.blocks.get(index.checked_sub(self.first)? as usize).cloned()).collect()
+    }
+}
 
 /// How often a reader joins somebody else's decode before it runs one for its own range.
 const JOINS: usize = 2;
@@ -29,13 +45,14 @@ impl Repository {
     ///
     /// # Errors
     /// [`VolumeError`] when the volume is missing, damaged or cannot be decrypted.
-    pub fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
+    pub fn members(self: &Arc<Self>, id: VolumeId, context: &RequestContext) -> Result<Arc<MemberTable>, VolumeError> {
         if let Some(table) = self.cached_members(id) {
             return Ok(table);
         }
-        match self.recall_members(id)? {
+        context.check_may_block()?;
+        match self.recall_members(id, context)? {
             Some(table) => Ok(table),
-            None => self.decode_for_reader(id, ByteRange::at(0, 0)).map(|(table, _)| table),
+            None => self.decode_for_reader(id, ByteRange::at(0, 0), context).map(|decoded| decoded.table),
         }
     }
 
@@ -43,11 +60,16 @@ impl Repository {
     ///
     /// # Errors
     /// As [`Self::members`].
-    pub(super) fn prepare(&self, id: VolumeId, progress: Progress<'_>) -> Result<(), VolumeError> {
+    pub(super) fn prepare(
+        self: &Arc<Self>,
+        id: VolumeId,
+        progress: Progress,
+        context: &RequestContext,
+    ) -> Result<(), VolumeError> {
         if self.is_at_hand(id) {
             return Ok(());
         }
-        self.decode(id, ByteRange::at(0, 0), Some(progress)).map(drop)
+        self.decode(id, ByteRange::at(0, 0), Some(progress), context).map(drop)
     }
 
     /// Whether volume `id` was decoded since the repository was opened.
@@ -74,7 +96,7 @@ impl Repository {
     /// Appends the bytes `range` of volume `id` to `out` if they can be read without fetching or decoding.
     ///
     /// # Errors
-    /// [`VolumeError::NotAtHand`], or [`VolumeError::Range`] beyond the volume's end; then `out` is as it was.
+    /// [`VolumeError::Stopped`] if they are not cached, or [`VolumeError::Range`] beyond the volume's end; then `out` is as it was.
     pub fn read_at_hand(
         &self,
         id: VolumeId,
@@ -87,7 +109,7 @@ impl Repository {
         }
         // Neither the cache's disk is asked, which may be slow or hang.
         let in_memory = |key: &BlockKey| self.blocks.get_in_memory(key);
-        let blocks = self.collect(id, range, in_memory).ok_or(VolumeError::NotAtHand)?;
+        let blocks = self.collect(id, range, in_memory).ok_or(Stopped::WouldBlock)?;
         self.copy_out(id, range, &blocks, out)?;
         self.note_data(id, range, reader);
         Ok(())
@@ -98,16 +120,17 @@ impl Repository {
     /// # Errors
     /// [`VolumeError`] when the volume cannot be read or ends before the range does; then `out` is as it was.
     pub fn read_volume(
-        &self,
+        self: &Arc<Self>,
         id: VolumeId,
         range: ByteRange,
         reader: Reader,
         out: &mut Vec<u8>,
+        context: &RequestContext,
     ) -> Result<(), VolumeError> {
         if range.is_empty() {
             return Ok(());
         }
-        self.read_waiting(id, range, out)?;
+        self.read_waiting(id, range, out, context)?;
         self.note_data(id, range, reader);
         Ok(())
     }
@@ -122,19 +145,24 @@ impl Repository {
         }
     }
 
-    fn read_waiting(&self, id: VolumeId, range: ByteRange, out: &mut Vec<u8>) -> Result<(), VolumeError> {
+    fn read_waiting(
+        self: &Arc<Self>,
+        id: VolumeId,
+        range: ByteRange,
+        out: &mut Vec<u8>,
+        context: &RequestContext,
+    ) -> Result<(), VolumeError> {
         for _ in 0..JOINS {
             if let Some(blocks) = self.collect(id, range, |key| self.blocks.get(key)) {
                 return self.copy_out(id, range, &blocks, out);
             }
-            let (_, mine) = self.decode_for_reader(id, range)?;
-            if let Some(blocks) = mine {
+            if let Some(blocks) = self.decode_for_reader(id, range, context)?.blocks_of(range) {
                 return self.copy_out(id, range, &blocks, out);
             }
         }
         // The cache is too small for what all readers want at once: decode for this range alone.
-        let (_, blocks) = self.run_pass(id, range, None)?;
-        self.copy_out(id, range, &blocks, out)
+        let decoded = self.run_pass(id, range, None, context)?;
+        self.copy_out(id, range, &decoded.blocks, out)
     }
 
     /// The verified blocks of `range` if `get` finds them all.
@@ -142,47 +170,46 @@ impl Repository {
         block_range(range).map(|index| get(&(id, self.verified.pass_of(id, index)?, index))).collect()
     }
 
-    /// Decodes `id` for one who waits. Where that was under way ahead of them and failed, they try for themselves.
+    /// Decodes `id` for a request that waits. Where a prefetch of it was in progress and failed, the request tries itself.
     fn decode_for_reader(
-        &self,
+        self: &Arc<Self>,
         id: VolumeId,
         wanted: ByteRange,
-    ) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
+        context: &RequestContext,
+    ) -> Result<DecodedVolume, VolumeError> {
         for _ in 0..JOINS {
-            match self.decode(id, wanted, None) {
+            match self.decode(id, wanted, None, context) {
                 Err(VolumeError::Ahead(_)) => {}
                 decoded => return decoded,
             }
         }
-        self.decode(id, wanted, None)
+        self.decode(id, wanted, None, context)
     }
 
-    /// Decodes `id` once for all who ask at the same time; the caller whose pass it was also gets its blocks. Where
-    /// nobody waits for it yet, `progress` is told the number of each block.
+    /// Decodes `id` once for all requests that ask at the same time. `progress` marks a prefetch, for which no reader waits.
     fn decode(
-        &self,
+        self: &Arc<Self>,
         id: VolumeId,
         wanted: ByteRange,
-        progress: Option<Progress<'_>>,
-    ) -> Result<(Arc<MemberTable>, Option<Blocks>), VolumeError> {
-        let mut mine = None;
-        let ahead = progress.is_some();
-        let table = self.volume_flight.run_until(id, self.deadline(), || {
-            let pass = self.run_pass(id, wanted, progress);
-            let (table, blocks) = pass.map_err(|e| if ahead { VolumeError::Ahead(Arc::new(e)) } else { e })?;
-            mine = Some(blocks);
-            Ok(table)
-        })?;
-        Ok((table, mine))
+        progress: Option<Progress>,
+        context: &RequestContext,
+    ) -> Result<DecodedVolume, VolumeError> {
+        let this = Arc::clone(self);
+        let is_prefetch = progress.is_some();
+        self.volume_flight.run(id, "dupfs-volume", context, move |context| {
+            let decoded = this.run_pass(id, wanted, progress, context);
+            decoded.map_err(|e| if is_prefetch { VolumeError::Ahead(Arc::new(e)) } else { e })
+        })
     }
 
     fn run_pass(
-        &self,
+        self: &Arc<Self>,
         id: VolumeId,
         wanted: ByteRange,
-        progress: Option<Progress<'_>>,
-    ) -> Result<(Arc<MemberTable>, Blocks), VolumeError> {
-        let (object, expected) = self.volume_object(id)?;
+        progress: Option<Progress>,
+        context: &RequestContext,
+    ) -> Result<DecodedVolume, VolumeError> {
+        let (object, expected) = self.volume_object(id, context)?;
         log::debug!("{}: fetching and decoding {} bytes", object.name, object.size);
         let pass = self.verified.begin();
         // Side by side, or while a reader is busy, volumes keep all cores busy; one that is waited for alone is decoded by
@@ -190,7 +217,8 @@ impl Repository {
         let under_way = Counted::new(&self.passes);
         let on_two = progress.is_none() && under_way.before == 0 && object.size >= WORTH_TWO;
         let mut sink = PassSink::new(self, id, pass, wanted, progress);
-        let decoded = pass::decode_volume(&*self.store, &self.decoder, &object, expected.as_ref(), on_two, &mut sink);
+        let (store, decoder) = (&*self.store, &self.decoder);
+        let decoded = pass::decode_volume(store, decoder, &object, expected.as_ref(), on_two, context, &mut sink);
         drop(under_way);
         let PassSink { stored, kept, blocks, .. } = sink;
         match decoded {
@@ -199,7 +227,7 @@ impl Repository {
                 self.verified.publish(id, pass, blocks, &stored);
                 self.keep_table(id, &table);
                 self.keep_members(id.set, &object, expected.as_ref(), &table);
-                Ok((table, kept))
+                Ok(DecodedVolume { table, first: block_range(wanted).start, blocks: kept.into() })
             }
             Err(error) => {
                 if !stored.is_empty() {
@@ -281,7 +309,7 @@ impl Drop for Counted<'_> {
 
 /// Puts the blocks of one pass into the cache under the pass's own number, and keeps the wanted ones in hand, so that
 /// a pass serves its reader however small the cache is.
-struct PassSink<'a, 'p> {
+struct PassSink<'a> {
     repository: &'a Repository,
     id: VolumeId,
     pass: u32,
@@ -292,17 +320,11 @@ struct PassSink<'a, 'p> {
     /// Bytes that may still go into the cache before and from the wanted range.
     room_before: u64,
     room_after: u64,
-    progress: Option<Progress<'p>>,
+    progress: Option<Progress>,
 }
 
-impl<'a, 'p> PassSink<'a, 'p> {
-    fn new(
-        repository: &'a Repository,
-        id: VolumeId,
-        pass: u32,
-        wanted: ByteRange,
-        progress: Option<Progress<'p>>,
-    ) -> Self {
+impl<'a> PassSink<'a> {
+    fn new(repository: &'a Repository, id: VolumeId, pass: u32, wanted: ByteRange, progress: Option<Progress>) -> Self {
         let wanted = block_range(wanted);
         let window = repository.window;
         Self {
@@ -325,7 +347,7 @@ impl<'a, 'p> PassSink<'a, 'p> {
     }
 }
 
-impl BlockSink for PassSink<'_, '_> {
+impl BlockSink for PassSink<'_> {
     fn buffer(&mut self) -> Arc<[u8]> {
         self.repository.blocks.buffer()
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::repository::Repository;
 use crate::storage::StorageError;
-use dupfs_base::{ErrorKind, HasKind};
-use dupfs_cache::FlightFailure;
+use dupfs_base::sync::SingleFlightError;
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::SetIndex;
 use dupfs_format::collection::{Collection, CollectionError, Problem};
 
@@ -35,9 +35,9 @@ pub enum RefreshError {
         /// The store's URL without secrets.
         url: Arc<str>,
     },
-    /// Waiting for a listing that was under way gave nothing.
+    /// The shared listing failed, or the request ended first.
     #[error(transparent)]
-    Flight(#[from] FlightFailure),
+    SingleFlight(#[from] SingleFlightError),
 }
 
 impl HasKind for RefreshError {
@@ -46,7 +46,7 @@ impl HasKind for RefreshError {
             Self::Storage(error) => error.kind(),
             Self::Collection { error, .. } => error.kind(),
             Self::Unsettled { .. } => ErrorKind::Io,
-            Self::Flight(failure) => failure.kind(),
+            Self::SingleFlight(error) => error.kind(),
         }
     }
 }
@@ -67,11 +67,12 @@ impl Repository {
     ///
     /// # Errors
     /// [`RefreshError`]; then everything stays as it was.
-    pub fn refresh(&self) -> Result<Refreshed, RefreshError> {
-        self.refresh_flight.run_until((), self.deadline(), || {
-            let before = self.collection();
-            let after = Arc::new(self.follow(&before)?);
-            self.set_collection(Arc::clone(&after));
+    pub fn refresh(self: &Arc<Self>, context: &RequestContext) -> Result<Refreshed, RefreshError> {
+        let this = Arc::clone(self);
+        self.refresh_flight.run((), "dupfs-refresh", context, move |context| {
+            let before = this.collection();
+            let after = Arc::new(this.follow(&before, context)?);
+            this.set_collection(Arc::clone(&after));
             Ok(difference(&before, &after))
         })
     }
@@ -79,14 +80,14 @@ impl Repository {
     /// A listing is no moment's picture: it may show a manifest that was written while it was under way and not the
     /// objects that were written before it, or one half written. A set that is new and complete is believed once two
     /// listings in a row show the same of it.
-    fn follow(&self, before: &Collection) -> Result<Collection, RefreshError> {
+    fn follow(&self, before: &Collection, context: &RequestContext) -> Result<Collection, RefreshError> {
         let url: Arc<str> = self.url().into();
         let mut seen: Option<Collection> = None;
         for round in 0..LISTINGS {
             if round > 0 {
                 std::thread::sleep(PAUSE);
             }
-            let objects = self.store.list()?;
+            let objects = self.store.list(context)?;
             let wrap = |error| RefreshError::Collection { url: Arc::clone(&url), error };
             let next = before.follow(&objects).map_err(wrap)?;
             if next.is_settled(before, seen.as_ref()) {

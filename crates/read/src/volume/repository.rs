@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
 use super::archive::ArchiveDir;
@@ -12,14 +11,16 @@ use super::error::VolumeError;
 use super::keep::{IndexPlace, Known};
 use super::members::MemberTable;
 use super::pass::{self, ExpectedHash};
+use super::read::DecodedVolume;
 use super::refresh::{RefreshError, Refreshed};
 use super::trail::Trails;
 use super::verified::Verified;
 use crate::codec::Decoder;
 use crate::storage::{ObjectInfo, ObjectStore};
-use dupfs_base::ByteRange;
+use dupfs_base::sync::SingleFlight;
 use dupfs_base::sync::lock;
-use dupfs_cache::{BlockCache, ByteLru, CacheConfig, Flight};
+use dupfs_base::{ByteRange, RequestContext};
+use dupfs_cache::{BlockCache, ByteLru, CacheConfig};
 use dupfs_format::collection::{BackupSet, Collection};
 use dupfs_format::manifest::{Manifest, ManifestVolume};
 use dupfs_format::{SetIndex, VolumeId};
@@ -41,8 +42,6 @@ pub struct RepositoryLimits {
     pub cache: CacheConfig,
     /// Bytes for member tables.
     pub tables: u64,
-    /// How long a reader waits for another's decode of the same volume.
-    pub patience: Duration,
     /// Where what was learnt is kept from one mount to the next; nowhere if `None`.
     pub index: Option<IndexPlace>,
     /// What duplicity itself has at hand of the repository.
@@ -55,16 +54,15 @@ pub struct Repository {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) decoder: Decoder,
     collection: RwLock<Arc<Collection>>,
-    pub(super) refresh_flight: Flight<(), Refreshed, RefreshError>,
+    pub(super) refresh_flight: SingleFlight<(), Refreshed, RefreshError>,
     manifests: Mutex<HashMap<SetIndex, Arc<Manifest>>>,
-    manifest_flight: Flight<SetIndex, Arc<Manifest>, VolumeError>,
+    manifest_flight: SingleFlight<SetIndex, Arc<Manifest>, VolumeError>,
     pub(super) tables: Mutex<ByteLru<VolumeId, Arc<MemberTable>>>,
     /// The last table that outweighs all of `tables`: else each question to a volume of very many small files would decode it.
     pub(super) outsize: Mutex<Option<(VolumeId, Arc<MemberTable>)>>,
     pub(super) blocks: BlockCache<BlockKey>,
     pub(super) verified: Verified,
-    pub(super) volume_flight: Flight<VolumeId, Arc<MemberTable>, VolumeError>,
-    pub(super) patience: Duration,
+    pub(super) volume_flight: SingleFlight<VolumeId, DecodedVolume, VolumeError>,
     /// Bytes that one pass may put into the cache ahead of the reader.
     pub(super) window: u64,
     pub(super) ahead: Ahead,
@@ -92,15 +90,14 @@ impl Repository {
             store,
             decoder,
             collection: RwLock::new(Arc::new(collection)),
-            refresh_flight: Flight::new(),
+            refresh_flight: SingleFlight::new(),
             manifests: Mutex::default(),
-            manifest_flight: Flight::new(),
+            manifest_flight: SingleFlight::new(),
             tables: Mutex::new(ByteLru::new(limits.tables)),
             outsize: Mutex::default(),
             blocks: BlockCache::new(limits.cache),
             verified: Verified::default(),
-            volume_flight: Flight::new(),
-            patience: limits.patience,
+            volume_flight: SingleFlight::new(),
             window,
             ahead: Ahead::default(),
             trails: Trails::default(),
@@ -159,28 +156,36 @@ impl Repository {
         })
     }
 
+    /// The set as people name it.
+    pub fn label(&self, set: SetIndex) -> Arc<str> {
+        self.set(set).map_or_else(|_| Arc::from("an unknown set"), |set| set.label().into())
+    }
+
     /// The set's manifest, read once.
     ///
     /// # Errors
     /// [`VolumeError`] when it is missing, cannot be decrypted, or is damaged.
-    pub fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError> {
+    pub fn manifest(self: &Arc<Self>, set: SetIndex, context: &RequestContext) -> Result<Arc<Manifest>, VolumeError> {
+        if let Some(manifest) = self.cached_manifest(set) {
+            return Ok(manifest);
+        }
+        let this = Arc::clone(self);
+        self.manifest_flight.run(set, "dupfs-manifest", context, move |context| this.load_manifest(set, context))
+    }
+
+    fn load_manifest(&self, set: SetIndex, context: &RequestContext) -> Result<Arc<Manifest>, VolumeError> {
         if let Some(manifest) = self.cached_manifest(set) {
             return Ok(manifest);
         }
         let record = self.set(set)?;
         let object = record.manifest.as_ref().ok_or_else(|| VolumeError::NoManifest { set: record.label().into() })?;
-        self.manifest_flight.run_until(set, self.deadline(), || {
-            if let Some(manifest) = self.cached_manifest(set) {
-                return Ok(manifest);
-            }
-            let at_hand = self.archive.as_ref().and_then(|archive| archive.manifest(&record, &self.decoder));
-            let manifest = Arc::new(at_hand.map_or_else(|| self.read_manifest(object), Ok)?);
-            for problem in &manifest.problems {
-                log::error!("{}: {problem}; what that volume holds cannot be read", object.name);
-            }
-            lock(&self.manifests).insert(set, Arc::clone(&manifest));
-            Ok(manifest)
-        })
+        let copy = self.archive.as_ref().and_then(|archive| archive.manifest(&record, &self.decoder, context));
+        let manifest = Arc::new(copy.map_or_else(|| self.read_manifest(object, context), Ok)?);
+        for problem in &manifest.problems {
+            log::error!("{}: {problem}; what that volume holds cannot be read", object.name);
+        }
+        lock(&self.manifests).insert(set, Arc::clone(&manifest));
+        Ok(manifest)
     }
 
     /// The set's manifest if it was read before.
@@ -188,14 +193,9 @@ impl Repository {
         lock(&self.manifests).get(&set).cloned()
     }
 
-    /// Until when somebody may wait for another's work that begins now.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        Instant::now().checked_add(self.patience)
-    }
-
-    fn read_manifest(&self, object: &ObjectInfo) -> Result<Manifest, VolumeError> {
+    fn read_manifest(&self, object: &ObjectInfo, context: &RequestContext) -> Result<Manifest, VolumeError> {
         let mut manifest = None;
-        self.stream(object, &mut |plain| {
+        self.stream(object, context, &mut |plain| {
             let read = Manifest::read(plain).map_err(|e| VolumeError::from_format(&object.name, &e))?;
             manifest = Some(read);
             Ok(())
@@ -212,13 +212,14 @@ impl Repository {
     pub fn stream_signatures(
         &self,
         set: SetIndex,
+        context: &RequestContext,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder));
+        let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder, context));
         if self.archive.as_ref().is_some_and(|archive| archive.signatures(&record, stored, consume)) {
             return Ok(());
         }
-        self.stream_stored_signatures(set, consume)
+        self.stream_stored_signatures(set, context, consume)
     }
 
     /// As [`Self::stream_signatures`], but from the store alone, and once.
@@ -228,10 +229,11 @@ impl Repository {
     pub fn stream_stored_signatures(
         &self,
         set: SetIndex,
+        context: &RequestContext,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         let object = self.signatures_object(set)?;
-        self.stream(&object, &mut |plain| consume(&object.name, plain))
+        self.stream(&object, context, &mut |plain| consume(&object.name, plain))
     }
 
     /// Streams the first plaintext of the set's signature archive into `consume`, fetching no more than a small part of
@@ -243,15 +245,16 @@ impl Repository {
     pub fn peek_signatures(
         &self,
         set: SetIndex,
+        context: &RequestContext,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder));
+        let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder, context));
         if self.archive.as_ref().is_some_and(|archive| archive.peek(&record, stored, consume)) {
             return Ok(());
         }
         let object = self.signatures_object(set)?;
         let head = ByteRange::at(0, object.size.min(PEEK));
-        let input = self.store.open(&object, head).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
+        let input = self.store.open(&object, head, context).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
         let mut plain =
             self.decoder.open(&object.name, input).map_err(|e| VolumeError::from_codec(&object.name, &e))?;
         consume(&object.name, &mut *plain)
@@ -266,17 +269,22 @@ impl Repository {
     fn stream(
         &self,
         object: &ObjectInfo,
+        context: &RequestContext,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        pass::stream_object(&*self.store, &self.decoder, object, None, object.size >= WORTH_TWO, consume)
+        pass::stream_object(&*self.store, &self.decoder, object, None, object.size >= WORTH_TWO, context, consume)
     }
 
     /// The volume's object in the store and the hash its manifest gives.
-    pub(super) fn volume_object(&self, id: VolumeId) -> Result<(ObjectInfo, Option<ExpectedHash>), VolumeError> {
+    pub(super) fn volume_object(
+        self: &Arc<Self>,
+        id: VolumeId,
+        context: &RequestContext,
+    ) -> Result<(ObjectInfo, Option<ExpectedHash>), VolumeError> {
         let record = self.set(id.set)?;
         let missing = || VolumeError::NoVolume { set: record.label().into(), number: id.number };
         let object = record.volumes.get(&id.number).cloned().ok_or_else(missing)?;
-        let manifest = self.manifest(id.set)?;
+        let manifest = self.manifest(id.set, context)?;
         let listed = manifest.volume(id.number).ok_or_else(missing)?;
         Ok((object, expected_hash(listed)))
     }

@@ -1,18 +1,18 @@
-//! Volumes as the content layer reads them: waiting for what is not at hand, or saying that it is not.
+//! Volumes as the content layer reads them, within the limits of one request.
 
 use std::io::Read;
 use std::sync::Arc;
 
 use super::{MemberTable, Reader, Repository, VolumeError};
-use dupfs_base::ByteRange;
+use dupfs_base::{ByteRange, RequestContext, Stopped};
 use dupfs_cache::index::Identity;
 use dupfs_format::manifest::Manifest;
 use dupfs_format::{SetIndex, VolumeId};
 
-/// Access to the volumes of a repository.
+/// Access to the volumes of a repository for one request.
 pub trait Volumes: Sync {
-    /// Whether what is not at hand is fetched and waited for.
-    fn waits(&self) -> bool;
+    /// The limits of the request. One that may not block is answered from memory, or with [`Stopped::WouldBlock`].
+    fn context(&self) -> &RequestContext;
 
     /// Bytes of the volume in the store; 0 if it is not there.
     fn stored_len(&self, id: VolumeId) -> u64;
@@ -103,22 +103,36 @@ impl Learnt<'_> {
     }
 }
 
-impl Volumes for Repository {
-    fn waits(&self) -> bool {
-        true
+/// The volumes of a repository within the limits of one request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestVolumes<'a> {
+    repository: &'a Arc<Repository>,
+    context: &'a RequestContext,
+}
+
+impl<'a> RequestVolumes<'a> {
+    /// The volumes of `repository` for a request with this `context`.
+    pub fn new(repository: &'a Arc<Repository>, context: &'a RequestContext) -> Self {
+        Self { repository, context }
+    }
+}
+
+impl Volumes for RequestVolumes<'_> {
+    fn context(&self) -> &RequestContext {
+        self.context
     }
 
     fn stored_len(&self, id: VolumeId) -> u64 {
-        let set = self.set(id.set).ok();
+        let set = self.repository.set(id.set).ok();
         set.and_then(|set| set.volumes.get(&id.number).map(|object| object.size)).unwrap_or(0)
     }
 
     fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError> {
-        Self::manifest(self, set)
+        self.repository.manifest(set, self.context)
     }
 
     fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
-        Self::members(self, id)
+        self.repository.members(id, self.context)
     }
 
     fn read_volume(
@@ -128,11 +142,15 @@ impl Volumes for Repository {
         reader: Reader,
         out: &mut Vec<u8>,
     ) -> Result<(), VolumeError> {
-        Self::read_volume(self, id, range, reader, out)
+        if self.context.may_block() {
+            self.repository.read_volume(id, range, reader, out, self.context)
+        } else {
+            self.repository.read_at_hand(id, range, reader, out)
+        }
     }
 
     fn note(&self, id: VolumeId, range: ByteRange, reader: Reader) {
-        self.note_read(id, range, reader);
+        self.repository.note_read(id, range, reader);
     }
 
     fn signatures(
@@ -140,67 +158,17 @@ impl Volumes for Repository {
         set: SetIndex,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        self.stream_stored_signatures(set, consume)
+        if !self.context.may_block() {
+            return Err(Stopped::WouldBlock.into());
+        }
+        self.repository.stream_stored_signatures(set, self.context, consume)
     }
 
     fn label(&self, set: SetIndex) -> Arc<str> {
-        self.set(set).map_or_else(|_| Arc::from("an unknown set"), |s| s.label().into())
+        self.repository.label(set)
     }
 
     fn learnt(&self) -> Learnt<'_> {
-        Learnt { repository: self, waiting: true }
-    }
-}
-
-/// The volumes of a repository as far as they are at hand: never fetches, never decodes; what is not at hand is
-/// [`VolumeError::NotAtHand`].
-#[derive(Clone, Copy, Debug)]
-pub struct AtHand<'a>(pub &'a Repository);
-
-impl Volumes for AtHand<'_> {
-    fn waits(&self) -> bool {
-        false
-    }
-
-    fn stored_len(&self, id: VolumeId) -> u64 {
-        self.0.stored_len(id)
-    }
-
-    fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError> {
-        self.0.cached_manifest(set).ok_or(VolumeError::NotAtHand)
-    }
-
-    fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
-        self.0.cached_members(id).ok_or(VolumeError::NotAtHand)
-    }
-
-    fn read_volume(
-        &self,
-        id: VolumeId,
-        range: ByteRange,
-        reader: Reader,
-        out: &mut Vec<u8>,
-    ) -> Result<(), VolumeError> {
-        self.0.read_at_hand(id, range, reader, out)
-    }
-
-    fn note(&self, id: VolumeId, range: ByteRange, reader: Reader) {
-        self.0.note_read(id, range, reader);
-    }
-
-    fn signatures(
-        &self,
-        _: SetIndex,
-        _: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
-    ) -> Result<(), VolumeError> {
-        Err(VolumeError::NotAtHand)
-    }
-
-    fn label(&self, set: SetIndex) -> Arc<str> {
-        Volumes::label(self.0, set)
-    }
-
-    fn learnt(&self) -> Learnt<'_> {
-        Learnt { repository: self.0, waiting: false }
+        Learnt { repository: self.repository, waiting: self.context.may_block() }
     }
 }

@@ -1,15 +1,14 @@
 //! An object's range as one ordered stream, fetched in parts at once.
 //!
-//! Each part is a task of its own that tries, resumes where it broke off, and puts what it gets into its channel; the
-//! reader drains the channels in order. The first part of a stream is always fetched; those ahead of it only as long
+//! Each part is a task of its own that tries, resumes where it broke off, and puts what it gets into its queue; the
+//! reader drains the queues in order. The first part of a stream is always fetched; those ahead of it only as long
 //! as there is room in the budget that all streams share. So memory is bounded, a reader that stands still keeps
 //! nobody from reading, and no lock is held.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
@@ -24,7 +23,8 @@ use super::list::{is_same, tag_of};
 use super::retry::Patience;
 use super::{Core, PERMIT_BYTES};
 use crate::storage::{ObjectInfo, StorageError};
-use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_base::sync::Monitor;
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 
 /// Bytes of a part: large enough that requests cost little, small enough that a volume comes over several connections.
 const PART_BYTES: u64 = 8 << 20;
@@ -48,10 +48,38 @@ pub(super) struct S3Stream {
     current: Chunk,
     read: usize,
     failed: Option<StorageError>,
+    context: RequestContext,
+}
+
+/// Received chunks of a part that were not read yet.
+#[derive(Debug, Default)]
+struct ChunkQueue {
+    chunks: VecDeque<Result<Chunk, StorageError>>,
+    /// Set when the task of the part has ended: no chunk follows.
+    closed: bool,
+}
+
+/// The end of a [`ChunkQueue`] that the part's task fills. Closes the queue when it is dropped.
+struct ChunkSender(Weak<Monitor<ChunkQueue>>);
+
+impl ChunkSender {
+    /// Appends a chunk. Returns false if the reader is gone.
+    fn send(&self, chunk: Result<Chunk, StorageError>) -> bool {
+        let queue = self.0.upgrade();
+        queue.map(|queue| queue.update(|queue| queue.chunks.push_back(chunk))).is_some()
+    }
+}
+
+impl Drop for ChunkSender {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0.upgrade() {
+            queue.update(|queue| queue.closed = true);
+        }
+    }
 }
 
 struct Part {
-    chunks: Receiver<Result<Chunk, StorageError>>,
+    queue: Arc<Monitor<ChunkQueue>>,
     /// Bytes still to come.
     left: u64,
     task: AbortHandle,
@@ -74,10 +102,11 @@ impl S3Stream {
         handle: Handle,
         object: ObjectInfo,
         range: ByteRange,
+        context: RequestContext,
     ) -> Result<Self, StorageError> {
         let (next, end) = (range.start, range.end);
         let (parts, current) = (VecDeque::new(), Vec::new());
-        let mut stream = Self { core, handle, object, parts, next, end, current, read: 0, failed: None };
+        let mut stream = Self { core, handle, object, parts, next, end, current, read: 0, failed: None, context };
         stream.receive()?;
         Ok(stream)
     }
@@ -95,11 +124,12 @@ impl S3Stream {
                     Err(_) => return,
                 }
             };
-            let (sender, chunks) = channel();
+            let queue = Monitor::new(ChunkQueue::default());
+            let sender = ChunkSender(Arc::downgrade(&queue));
             let (core, object) = (Arc::clone(&self.core), self.object.clone());
             let task = PartTask { core, object, at: range.start, end: range.end, ahead: room.is_some() };
             let task = self.handle.spawn(task.run(sender)).abort_handle();
-            self.parts.push_back(Part { chunks, left: range.len(), task, _room: room });
+            self.parts.push_back(Part { queue, left: range.len(), task, _room: room });
             self.next = range.end;
         }
     }
@@ -112,10 +142,15 @@ impl S3Stream {
         }
         self.start_parts();
         let Some(part) = self.parts.front_mut() else { return Ok(()) };
-        // Never waits for ever: a task that ends drops its end of the channel, and its patience ends every task.
-        let chunk = part.chunks.recv().unwrap_or_else(|_| {
-            Err(StorageError::new(ErrorKind::Io, &self.object.name, "the store was closed while it was read"))
-        })?;
+        let next = part.queue.wait_until(&self.context, |queue| match queue.chunks.pop_front() {
+            Some(chunk) => Some(chunk),
+            None if queue.closed => {
+                let reason = "the store was closed while it was read";
+                Some(Err(StorageError::new(ErrorKind::Io, &self.object.name, reason)))
+            }
+            None => None,
+        });
+        let chunk = next.map_err(|stopped| StorageError::stopped(&self.object.name, stopped))??;
         part.left = part.left.saturating_sub(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         self.current = chunk;
         Ok(())
@@ -154,25 +189,20 @@ struct PartTask {
 }
 
 impl PartTask {
-    async fn run(mut self, out: Sender<Result<Chunk, StorageError>>) {
+    async fn run(mut self, out: ChunkSender) {
         let mut patience = Patience::new(self.core.patience);
         while self.at < self.end {
             let session = self.core.session();
             let Err(failure) = self.attempt(&session, &out, &mut patience).await else { continue };
             if let Err(e) = self.core.recover(&session, failure, &mut patience).await {
                 // The reader may be gone, then nobody wants to know.
-                let _ = out.send(Err(e));
+                out.send(Err(e));
                 return;
             }
         }
     }
 
-    async fn attempt(
-        &mut self,
-        session: &Session,
-        out: &Sender<Result<Chunk, StorageError>>,
-        patience: &mut Patience,
-    ) -> Result<(), Failure> {
+    async fn attempt(&mut self, session: &Session, out: &ChunkSender, patience: &mut Patience) -> Result<(), Failure> {
         let name = Arc::clone(&self.object.name);
         let core = Arc::clone(&self.core);
         let closed = |_| Failure::last(StorageError::new(ErrorKind::Io, &name, "the store is closed"));
@@ -228,7 +258,7 @@ impl PartTask {
     async fn receive(
         &mut self,
         mut body: ByteStream,
-        out: &Sender<Result<Chunk, StorageError>>,
+        out: &ChunkSender,
         patience: &mut Patience,
     ) -> Result<(), Failure> {
         let name = Arc::clone(&self.object.name);
@@ -250,7 +280,7 @@ impl PartTask {
             self.core.counters.bytes.fetch_add(got, Ordering::Relaxed);
             patience.progress(got);
             self.at = self.at.saturating_add(got);
-            if got > 0 && out.send(Ok(bytes.into())).is_err() {
+            if got > 0 && !out.send(Ok(bytes.into())) {
                 // The reader is gone.
                 self.at = self.end;
             }

@@ -25,8 +25,8 @@ use self::fetch::S3Stream;
 use self::retry::Patience;
 use super::traffic::Counters;
 use super::{ObjectInfo, ObjectStore, S3Credentials, S3Location, StorageError, StoreOptions, Traffic};
-use dupfs_base::sync::lock;
-use dupfs_base::{ByteRange, ErrorKind};
+use dupfs_base::sync::{Monitor, lock};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 
 /// Bytes that one permit of the read-ahead budget stands for.
 const PERMIT_BYTES: u64 = 64 * 1024;
@@ -213,29 +213,69 @@ impl Core {
     }
 }
 
+/// Publishes the outcome of a task; one that panics or is abandoned publishes an error.
+struct OutcomeSender<T: Send + 'static> {
+    outcome: Arc<Monitor<Option<Result<T, StorageError>>>>,
+    object: Arc<str>,
+}
+
+impl<T: Send + 'static> Drop for OutcomeSender<T> {
+    fn drop(&mut self) {
+        self.outcome.update(|outcome| {
+            outcome.get_or_insert_with(|| Err(StorageError::new(ErrorKind::Io, &self.object, "the store was closed")));
+        });
+    }
+}
+
+/// Runs `work` on the runtime and waits for its outcome within the limits of `context`; abandons the work when they end.
+fn wait_for<T: Send + 'static>(
+    runtime: &Runtime,
+    object: &str,
+    context: &RequestContext,
+    work: impl Future<Output = Result<T, StorageError>> + Send + 'static,
+) -> Result<T, StorageError> {
+    let outcome = Monitor::new(None);
+    let sender = OutcomeSender { outcome: Arc::clone(&outcome), object: object.into() };
+    let task = runtime.spawn(async move {
+        let result = work.await;
+        sender.outcome.update(|outcome| *outcome = Some(result));
+    });
+    let done = outcome.wait_until(context, Option::take);
+    done.unwrap_or_else(|stopped| {
+        task.abort();
+        Err(StorageError::stopped(object, stopped))
+    })
+}
+
 impl ObjectStore for S3Store {
     fn url(&self) -> &str {
         &self.core.plan.url
     }
 
-    fn list(&self) -> Result<Vec<ObjectInfo>, StorageError> {
-        let mut out = Vec::new();
-        self.runtime()?.block_on(async {
-            for dir in &self.listed {
-                list::all(&self.core, dir, &mut out).await?;
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        let (core, listed) = (Arc::clone(&self.core), self.listed.clone());
+        let listing = async move {
+            let mut out = Vec::new();
+            for dir in &listed {
+                list::all(&core, dir, &mut out).await?;
             }
-            Ok(())
-        })?;
-        Ok(out)
+            Ok(out)
+        };
+        wait_for(self.runtime()?, &self.core.plan.url, context, listing)
     }
 
-    fn open(&self, object: &ObjectInfo, range: ByteRange) -> Result<Box<dyn Read + Send>, StorageError> {
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
         let range = ByteRange { start: range.start, end: range.end.min(object.size) };
         if range.is_empty() {
             return Ok(Box::new(std::io::empty()));
         }
         let handle = self.runtime()?.handle().clone();
-        Ok(Box::new(S3Stream::open(Arc::clone(&self.core), handle, object.clone(), range)?))
+        Ok(Box::new(S3Stream::open(Arc::clone(&self.core), handle, object.clone(), range, context.clone())?))
     }
 
     fn traffic(&self) -> Traffic {
