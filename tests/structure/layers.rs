@@ -1,9 +1,7 @@
-//! The rules of the source tree that the compiler does not know: modules by rank within a crate, fenced crates, no unsafe code.
+//! The layers: a module imports only from modules of a lower rank, some crates are known to one module only, and no code is unsafe.
 
-// Failing by panic is what a test does.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-use std::path::Path;
+use crate::source::{code_only, is_word, line_of, without_tests, words};
+use crate::tree;
 
 /// The crates whose modules are layers themselves, by their directories, and the ranks of those modules: a module imports only
 /// from lower ranks. Between crates the compiler sees to that.
@@ -22,107 +20,6 @@ const FENCED: &[(&str, &str)] = &[
     ("aws_smithy_http_client", "crates/read/src/storage/"),
     ("aws-", "crates/read/src/storage/"),
 ];
-
-/// The source with comments, strings and character literals blanked out, so that only code is left. Line breaks stay.
-fn code_only(source: &str) -> String {
-    let chars: Vec<char> = source.chars().collect();
-    let (mut out, mut i) = (String::with_capacity(source.len()), 0);
-    let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
-    // skips to `end` (exclusive), keeping line breaks
-    let blank = |out: &mut String, from: usize, to: usize| {
-        out.extend(chars[from..to.min(chars.len())].iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
-    };
-    while i < chars.len() {
-        let start = i;
-        let raw_hashes = (at(i) == 'r').then(|| (i + 1..).take_while(|j| at(*j) == '#').count());
-        let in_word = i > 0 && (at(i - 1).is_alphanumeric() || at(i - 1) == '_') && at(i - 1) != 'b';
-        if at(i) == '/' && at(i + 1) == '/' {
-            while i < chars.len() && at(i) != '\n' {
-                i += 1;
-            }
-        } else if at(i) == '/' && at(i + 1) == '*' {
-            let mut depth = 0;
-            loop {
-                match (at(i), at(i + 1)) {
-                    ('/', '*') => (depth, i) = (depth + 1, i + 2),
-                    ('*', '/') => (depth, i) = (depth - 1, i + 2),
-                    _ => i += 1,
-                }
-                if depth == 0 || i >= chars.len() {
-                    break;
-                }
-            }
-        } else if let (Some(hashes), false) = (raw_hashes.filter(|n| at(i + 1 + n) == '"'), in_word) {
-            i += hashes + 2;
-            while i < chars.len() && !(at(i) == '"' && (1..=hashes).all(|j| at(i + j) == '#')) {
-                i += 1;
-            }
-            i += hashes + 1;
-        } else if at(i) == '"' {
-            i += 1;
-            while i < chars.len() && at(i) != '"' {
-                i += if at(i) == '\\' { 2 } else { 1 };
-            }
-            i += 1;
-        } else if at(i) == '\'' && (at(i + 1) == '\\' || at(i + 2) == '\'') {
-            // a character, not a lifetime
-            i += if at(i + 1) == '\\' { 3 } else { 2 };
-            while i < chars.len() && at(i) != '\'' {
-                i += 1;
-            }
-            i += 1;
-        } else {
-            out.push(at(i));
-            i += 1;
-            continue;
-        }
-        blank(&mut out, start, i);
-    }
-    out
-}
-
-/// The code without items under `#[cfg(test)]` in the same file: tests may reach for whatever they need.
-fn without_tests(code: &str) -> String {
-    let mut out = String::new();
-    let mut rest = code;
-    while let Some(at) = rest.find("#[cfg(test)]") {
-        out.push_str(&rest[..at]);
-        let item = &rest[at..];
-        let end = match (item.find('{'), item.find(';')) {
-            (Some(open), semicolon) if semicolon.is_none_or(|s| open < s) => {
-                let mut depth = 0;
-                let close = item[open..].char_indices().find(|(_, c)| {
-                    depth += i32::from(*c == '{') - i32::from(*c == '}');
-                    depth == 0
-                });
-                close.map_or(item.len(), |(i, _)| open + i + 1)
-            }
-            (_, Some(semicolon)) => semicolon + 1,
-            _ => item.len(),
-        };
-        out.extend(item[..end].chars().filter(|c| *c == '\n'));
-        rest = &item[end..];
-    }
-    out.push_str(rest);
-    out
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
-/// Where `word` stands in `code` as a whole word.
-fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    code.match_indices(word).map(|(at, _)| at).filter(move |at| {
-        let before = code[..*at].chars().next_back();
-        let after = code[at + word.len()..].chars().next();
-        !(before.is_some_and(is_word) || word.ends_with(is_word) && after.is_some_and(is_word))
-    })
-}
-
-fn line_of(code: &str, at: usize) -> usize {
-    code[..at].matches('\n').count() + 1
-}
 
 /// First names below `crate` in a path that starts at `rest` (behind `crate`): `::a::b`, `::{a, b::{c}}`.
 fn heads(rest: &str) -> Vec<String> {
@@ -232,27 +129,9 @@ fn faults(file: &str, source: &str) -> Vec<String> {
     out
 }
 
-fn sources(dir: &Path, below: &str, out: &mut Vec<(String, String)>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        let name = format!("{below}{}", entry.file_name().into_string().unwrap());
-        if entry.file_type().unwrap().is_dir() {
-            sources(&entry.path(), &format!("{name}/"), out);
-        } else if name.ends_with(".rs") {
-            out.push((name, std::fs::read_to_string(entry.path()).unwrap()));
-        }
-    }
-}
-
 #[test]
 fn the_source_tree_keeps_its_rules() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    sources(&root.join("src"), "src/", &mut files);
-    for member in std::fs::read_dir(root.join("crates")).unwrap() {
-        let name = member.unwrap().file_name().into_string().unwrap();
-        sources(&root.join("crates").join(&name).join("src"), &format!("crates/{name}/src/"), &mut files);
-    }
+    let files: Vec<(String, String)> = tree::crate_dirs().iter().flat_map(|dir| tree::files(dir)).collect();
     assert!(files.len() > 100, "no sources found");
     let mut found: Vec<String> = files.iter().flat_map(|(file, source)| faults(file, source)).collect();
     found.sort();
