@@ -192,7 +192,7 @@ pub fn open_file_system(
     let root = match (options.time, options.path) {
         (None, None) => Root::Overview,
         (_, path) => {
-            let index = collection.place_of(chosen.set);
+            let index = collection.snapshot_position(chosen.set);
             Root::Path(index.unwrap_or(0), path.unwrap_or_default())
         }
     };
@@ -209,7 +209,7 @@ fn try_keys(repository: &Arc<Repository>, chosen: SetIndex, context: &RequestCon
         tried => return tried,
     };
     let collection = repository.collection();
-    let others = collection.lines().iter().rev().filter_map(|line| line.last().copied());
+    let others = collection.branches().iter().rev().filter_map(|line| line.last().copied());
     for set in others.filter(|&set| set != chosen) {
         if repository.manifest(set, context).is_ok() {
             log::warn!("{refused}; the key at hand opens other sets, which can be read");

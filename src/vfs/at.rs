@@ -32,6 +32,6 @@ impl TreeFs {
         }
         let wrap = |error: CollectionError| FsError::failed(error.kind(), format!("at/: {error}"));
         let chosen = collection.select(time).map_err(wrap)?;
-        collection.place_of(chosen.set).ok_or_else(FsError::not_found)
+        collection.snapshot_position(chosen.set).ok_or_else(FsError::not_found)
     }
 }

@@ -157,8 +157,8 @@ impl TreeFs {
     pub(super) fn loaded_line(&self, index: usize, context: &RequestContext) -> Result<(Arc<Line>, u32), FsError> {
         let view = self.view();
         let snapshot = view.snapshot(index)?;
-        let sets = view.collection.lines().get(snapshot.line).ok_or_else(FsError::not_found)?;
-        let line = self.forest.line(snapshot.line, sets);
+        let sets = view.collection.branches().get(snapshot.branch).ok_or_else(FsError::not_found)?;
+        let line = self.forest.line(snapshot.branch, sets);
         let depth = u32::try_from(snapshot.depth).unwrap_or(u32::MAX);
         if !line.is_loaded(depth) {
             if !context.may_block() {
@@ -332,7 +332,7 @@ impl FileSystem for TreeFs {
 
     fn stats(&self) -> FsStats {
         let collection = &self.view().collection;
-        let sets = collection.sets().iter().filter(|set| !collection.is_gone(set.index));
+        let sets = collection.sets().iter().filter(|set| !collection.is_removed(set.index));
         let objects = sets.flat_map(|s| s.volumes.values().chain(&s.manifest).chain(&s.signatures));
         FsStats { total_bytes: objects.map(|o| o.size).fold(0, u64::saturating_add), files: self.forest.paths() }
     }

@@ -71,7 +71,7 @@ impl TreeFs {
         let view = self.view();
         let mut branches = Vec::with_capacity(view.lines().len());
         for &number in view.lines() {
-            let Some(sets) = view.collection.lines().get(number) else { continue };
+            let Some(sets) = view.collection.branches().get(number) else { continue };
             let line = self.forest.line(number, sets);
             let depth = u32::try_from(sets.len()).unwrap_or(u32::MAX);
             let mut failed = None;
@@ -105,7 +105,7 @@ impl TreeFs {
             Some(branch) => Arc::clone(&branch.line),
             // All its snapshots have gone from the store; the path may live on in others.
             None => {
-                let sets = branches.view.collection.lines().get(number).ok_or_else(FsError::not_found)?;
+                let sets = branches.view.collection.branches().get(number).ok_or_else(FsError::not_found)?;
                 self.forest.line(number, sets)
             }
         };
@@ -118,7 +118,7 @@ impl TreeFs {
 
     pub(super) fn history_parent(&self, number: usize, node: NodeId) -> Result<Inode, FsError> {
         let view = self.view();
-        let sets = view.collection.lines().get(number).ok_or_else(FsError::not_found)?;
+        let sets = view.collection.branches().get(number).ok_or_else(FsError::not_found)?;
         let parent = self.forest.line(number, sets).table().parent(node).ok_or_else(FsError::not_found)?;
         Ok(if parent == NodeId::ROOT { Inode::Versions } else { Inode::History(number, parent) })
     }
@@ -332,11 +332,13 @@ impl Branch {
                 continue;
             }
             let Some(kind) = kind.filter(|kind| *kind != EntryKind::Dir) else { continue };
-            let Some(set) = self.line.set_at(position).filter(|set| !view.collection.is_gone(*set)) else { continue };
-            let Some(place) = view.collection.place_of(set) else { continue };
+            let Some(set) = self.line.set_at(position).filter(|set| !view.collection.is_removed(*set)) else {
+                continue;
+            };
+            let Some(place) = view.collection.snapshot_position(set) else { continue };
             // Lines that fork share their first sets; each set's snapshot is on one of them.
             let Ok(snapshot) = view.snapshot(place) else { continue };
-            if snapshot.line == self.number {
+            if snapshot.branch == self.number {
                 let (name, time, kind) = (snapshot.name.as_bytes().to_vec(), snapshot.time, kind_of(&kind));
                 versions.push(Version { name, snapshot: place, time, node, kind });
             }

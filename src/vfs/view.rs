@@ -25,7 +25,7 @@ impl View {
 
     fn after(tags: &Tags, collection: Arc<Collection>) -> Self {
         let mut view = Self { tags: tags.extend(collection.snapshots()), collection, lines: Vec::new() };
-        view.lines = view.listed().map(|(_, snapshot)| snapshot.line).collect();
+        view.lines = view.listed().map(|(_, snapshot)| snapshot.branch).collect();
         view.lines.sort_unstable();
         view.lines.dedup();
         view
@@ -39,7 +39,7 @@ impl View {
     /// The place of the snapshot that `latest` leads to.
     pub(super) fn latest(&self) -> Option<usize> {
         let latest = self.collection.latest()?;
-        self.collection.place_of(latest.set)
+        self.collection.snapshot_position(latest.set)
     }
 
     pub(super) fn snapshot(&self, index: usize) -> Result<&Snapshot, FsError> {
@@ -50,7 +50,7 @@ impl View {
     /// something of them open.
     pub(super) fn listed(&self) -> impl Iterator<Item = (usize, &Snapshot)> {
         let snapshots = self.collection.snapshots().iter().enumerate();
-        snapshots.filter(|(_, snapshot)| !self.collection.is_gone(snapshot.set))
+        snapshots.filter(|(_, snapshot)| !self.collection.is_removed(snapshot.set))
     }
 
     pub(super) fn number(&self, inode: Inode) -> Ino {

@@ -239,7 +239,7 @@ fn check_snapshots(collection: &Collection, seed: u64) {
     for snapshot in collection.snapshots() {
         assert!(names.insert(&snapshot.name), "seed {seed}: {} twice", snapshot.name);
         let lineage = snapshot.lineage();
-        assert_eq!(lineage, &collection.lines()[snapshot.line][..snapshot.depth], "seed {seed}");
+        assert_eq!(lineage, &collection.branches()[snapshot.branch][..snapshot.depth], "seed {seed}");
         assert_eq!(lineage.last(), Some(&snapshot.set), "seed {seed}");
         assert_eq!(key_of(collection, lineage[0]).0, None, "seed {seed}: starts with a full set");
         for pair in lineage.windows(2) {

@@ -1,4 +1,5 @@
-//! Names of the entries of a volume (FORMAT.md 4), and the forms in which old writers mangled them (4.3).
+//! Names of the entries of a volume (docs/FORMAT.md section 4), and the forms in which old writers mangled them
+//! (section 4.3).
 
 use super::FormatError;
 use crate::{ArchivePath, PathError};
@@ -6,39 +7,40 @@ use crate::{ArchivePath, PathError};
 #[cfg(test)]
 mod tests;
 
-/// The size of a full part since duplicity 0.6.21; before, it varied without encryption (FORMAT.md 4).
+/// The size in bytes of every part but the last, since duplicity 0.6.21. Older versions wrote smaller parts
+/// (docs/FORMAT.md section 4).
 pub const PART_SIZE: u64 = 65_536;
 
-/// The name of a volume's entry, taken apart.
+/// The parsed name of an entry of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiffMember {
-    /// The path, raw as the entry has it: it may be mangled (see [`mangled_forms`]).
+pub struct DiffEntryName {
+    /// The path in the raw bytes of the entry. It may be mangled (see [`mangled_forms`]).
     pub path: ArchivePath,
-    /// What the entry holds.
+    /// The kind of data in the entry.
     pub kind: DiffKind,
-    /// Which part of the object this is, from 1; `None` if it is whole.
+    /// The number of the part, from 1. `None` if the entry is the whole object.
     pub part: Option<u64>,
 }
 
-/// What an entry of a volume holds.
+/// The kind of data in an entry of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiffKind {
     /// A complete object, or a part of a file's complete content.
     Snapshot,
     /// A librsync delta against the previous set's content, or a part of one.
     Diff,
-    /// The path is gone since the previous set.
+    /// A deletion: the path existed in the previous set.
     Deleted,
 }
 
-/// Takes an entry's name apart. `name` is the full name from the PAX or GNU header where there is one.
+/// Parses the name of an entry. `name` is the full name, from the PAX or GNU extension header if there is one.
 ///
 /// # Errors
 /// [`FormatError::Entry`] at offset 0 (see [`FormatError::at`]) for names that duplicity does not write, and for paths
 /// that would leave the tree.
-pub fn parse_member(name: &[u8]) -> Result<DiffMember, FormatError> {
+pub fn parse_entry_name(name: &[u8]) -> Result<DiffEntryName, FormatError> {
     let refuse = |what| FormatError::entry(0, name, what);
-    let (head, rest) = split_kind(name).ok_or_else(|| refuse("there is no '/' in it"))?;
+    let (head, rest) = split_kind(name).ok_or_else(|| refuse("its name has no '/'"))?;
     let (kind, multivol) = match head {
         b"snapshot" => (DiffKind::Snapshot, false),
         b"diff" => (DiffKind::Diff, false),
@@ -50,24 +52,24 @@ pub fn parse_member(name: &[u8]) -> Result<DiffMember, FormatError> {
     let (path, part) = if multivol {
         let slash = rest.iter().rposition(|&b| b == b'/').ok_or_else(|| refuse("the part's number is missing"))?;
         let (path, number) = rest.split_at_checked(slash).unwrap_or((rest, b""));
-        let number = number.get(1..).and_then(parse_part).ok_or_else(|| refuse("the part's number is not one"))?;
+        let number = number.get(1..).and_then(parse_part).ok_or_else(|| refuse("the part's number is malformed"))?;
         (path, Some(number))
     } else {
         (rest, None)
     };
     let path = ArchivePath::parse(path).map_err(|error| refuse(path_fault(error)))?;
-    Ok(DiffMember { path, kind, part })
+    Ok(DiffEntryName { path, kind, part })
 }
 
-/// What an [`FormatError::Entry`] says of a path that is none.
+/// Returns the description of an invalid path in a [`FormatError::Entry`].
 pub(super) fn path_fault(error: PathError) -> &'static str {
     match error {
         PathError::Parent => "its path has a '..' component",
-        PathError::Nul => "its path holds a NUL byte",
+        PathError::Nul => "its path contains a NUL byte",
     }
 }
 
-/// Splits an entry's name at its first slash.
+/// Splits the name of an entry at its first slash.
 pub(super) fn split_kind(name: &[u8]) -> Option<(&[u8], &[u8])> {
     let slash = name.iter().position(|&b| b == b'/')?;
     Some((name.get(..slash)?, name.get(slash + 1..)?))
@@ -81,11 +83,16 @@ fn parse_part(digits: &[u8]) -> Option<u64> {
     (number > 0).then_some(number)
 }
 
-/// The forms, other than its own bytes, under which `path` may stand in a volume (FORMAT.md 4.3). None for ASCII paths.
+/// Returns the forms, other than its own bytes, in which `path` may occur in a volume (docs/FORMAT.md section 4.3).
+/// ASCII paths have none.
 ///
-/// The signature archive has the true name; two true names may share a form. Distinct, most likely first:
-/// every byte that is not UTF-8 as `?` (Python 3.6, 3.7) or U+FFFD (Python 2.7; one per byte, or one per broken sequence),
-/// every non-ASCII byte as `?` (the C locale), every such byte read as Latin-1 (a Latin-1 locale).
+/// The signature archive has the true name. Two true names may share a form. The forms are distinct, and the most
+/// likely come first:
+///
+/// - every byte that is not UTF-8 as `?` (Python 3.6 and 3.7);
+/// - every such byte, or every broken sequence, as U+FFFD (Python 2.7);
+/// - every non-ASCII byte as `?` (the C locale);
+/// - every non-ASCII byte read as Latin-1 (a Latin-1 locale).
 pub fn mangled_forms(path: &ArchivePath) -> Vec<Box<[u8]>> {
     let raw = path.as_bytes();
     if raw.is_ascii() {
@@ -107,7 +114,7 @@ pub fn mangled_forms(path: &ArchivePath) -> Vec<Box<[u8]>> {
     forms
 }
 
-/// `raw` with `mark` for each byte that is not UTF-8, or for each broken sequence.
+/// Returns `raw` with `mark` in place of each byte that is not UTF-8, or of each broken sequence.
 fn replace_invalid(raw: &[u8], mark: &[u8], each_byte: bool) -> Box<[u8]> {
     let mut out = Vec::with_capacity(raw.len());
     for chunk in raw.utf8_chunks() {

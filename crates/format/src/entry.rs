@@ -1,6 +1,6 @@
-//! What a tar header of duplicity tells of an object.
+//! The type and metadata of an object in a backup.
 
-/// The type of an object in a backup, with what only that type has.
+/// The type of an object in a backup, with the data that only that type has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// A regular file.
@@ -17,7 +17,7 @@ pub enum EntryKind {
     BlockDevice(u32, u32),
 }
 
-/// Metadata of an object as stored in signature and volume headers (FORMAT.md 4.2).
+/// Metadata of an object as stored in signature and volume headers (docs/FORMAT.md section 4.2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EntryMeta {
     /// Type of the object.
@@ -28,9 +28,9 @@ pub struct EntryMeta {
     pub uid: u32,
     /// Numeric group.
     pub gid: u32,
-    /// Owner's name, raw bytes; empty if it was unknown.
+    /// Owner's name in raw bytes. Empty if it was unknown.
     pub uname: Box<[u8]>,
-    /// Group's name, raw bytes; empty if it was unknown.
+    /// Group's name in raw bytes. Empty if it was unknown.
     pub gname: Box<[u8]>,
     /// Modification time, whole seconds since 1970-01-01 UTC.
     pub mtime: i64,

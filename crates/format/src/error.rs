@@ -1,69 +1,69 @@
-//! What can be wrong with bytes that should be duplicity's.
+//! The error of the parsers.
 
 use std::io;
 
 use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 
-/// Longest piece of a damaged name that an error repeats.
-const SHOWN_BYTES: usize = 200;
+/// Upper bound of the bytes of a damaged name that an error shows.
+const MAX_SHOWN_BYTES: usize = 200;
 
-/// A failure of a parser. Offsets count bytes from the start of the parsed (decoded) stream; the caller adds which
-/// object it was.
+/// A failure of a parser. Offsets are in bytes from the start of the decoded stream. The caller adds the name of the
+/// object.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// The underlying reader failed; the source is what it said.
+    /// The underlying reader failed.
     #[error("reading failed at byte {offset}: {source}")]
     Read {
-        /// Bytes delivered before the failure.
+        /// Number of bytes read before the failure.
         offset: u64,
-        /// The reader's error, unchanged, so that a caller can find its own error in it.
+        /// The reader's error, unchanged, so that callers can recover their own errors from it.
         source: io::Error,
     },
-    /// A manifest, or one volume's entry in it, is damaged.
+    /// A manifest, or the entry of one volume in it, is damaged.
     #[error("the manifest is damaged at byte {offset}: {what}")]
     Manifest {
-        /// Start of the line at fault.
+        /// Start of the damaged line.
         offset: u64,
-        /// What is wrong with it.
+        /// Description of the damage.
         what: String,
     },
     /// A tar stream is damaged.
     #[error("the tar stream is damaged at byte {offset}: {what}")]
     Tar {
-        /// Start of the header at fault, or where the stream ended.
+        /// Start of the damaged header, or the end of the stream.
         offset: u64,
-        /// What is wrong there.
+        /// Description of the damage.
         what: &'static str,
     },
     /// An entry of a signature archive or volume has a name or data that duplicity does not write.
     #[error("the archive entry '{name}' at byte {offset} is not duplicity's: {what}")]
     Entry {
-        /// Start of the entry's header; 0 where only the name was given.
+        /// Start of the entry's header. 0 where only the name was given.
         offset: u64,
-        /// The entry's name, escaped and cut.
+        /// The entry's name, escaped and truncated.
         name: String,
-        /// What is wrong with it.
+        /// Description of the damage.
         what: &'static str,
     },
     /// A delta does not follow librsync's format.
     #[error("the delta is damaged at byte {offset}: {what}")]
     Delta {
-        /// Offset of the command, from where parsing began.
+        /// Offset of the command from the start of the parsed bytes.
         offset: u64,
-        /// What is wrong with it.
+        /// Description of the damage.
         what: &'static str,
     },
-    /// Something is larger than any duplicity writes, and larger than is kept in memory for it.
+    /// A line, list or header is larger than any that duplicity writes, and larger than the bound of memory for it.
     #[error("{what} at byte {offset} is larger than the {limit} bytes that are accepted")]
     TooLarge {
-        /// Where it starts.
+        /// Start of the item.
         offset: u64,
-        /// What it is.
+        /// Description of the item.
         what: &'static str,
-        /// The limit in bytes.
+        /// The upper bound in bytes.
         limit: u64,
     },
-    /// A time string that duplicity would not take either.
+    /// A time string that duplicity does not accept either.
     #[error(
         "'{text}' is not a time: {why}; accepted are now, epoch seconds, 3D or 1h30m (s m h D W M Y before now), \
          2017-01-28, 01/28/2017, 2017-01-28T02:15:00 with Z or +01:00 or nothing, 20170128T021500Z"
@@ -71,7 +71,7 @@ pub enum FormatError {
     Time {
         /// The string, escaped.
         text: String,
-        /// Why it was refused.
+        /// The reason.
         why: &'static str,
     },
     /// The object is encrypted by gpgsm.
@@ -85,12 +85,13 @@ pub enum FormatError {
 }
 
 impl FormatError {
-    /// An [`FormatError::Entry`] with `name` made printable and cut.
+    /// Returns a [`FormatError::Entry`] with `name` escaped and truncated.
     pub(crate) fn entry(offset: u64, name: &[u8], what: &'static str) -> Self {
-        Self::Entry { offset, name: escape_bytes(name.get(..SHOWN_BYTES).unwrap_or(name)), what }
+        Self::Entry { offset, name: escape_bytes(name.get(..MAX_SHOWN_BYTES).unwrap_or(name)), what }
     }
 
-    /// The same failure with `base` added to its offset: for parsers that are handed a piece of a longer stream.
+    /// Returns the same failure with `base` added to its offset, for parsers that were given a piece of a longer
+    /// stream.
     #[must_use]
     pub fn at(mut self, base: u64) -> Self {
         match &mut self {
@@ -109,7 +110,7 @@ impl FormatError {
 impl HasKind for FormatError {
     fn kind(&self) -> ErrorKind {
         match self {
-            // A reader of a lower layer may have put its own kind into the source; only the caller knows its type.
+            // The source may have an error kind of its own. Only the caller knows its type.
             Self::Read { source, .. } => match source.kind() {
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
                 io::ErrorKind::TimedOut => ErrorKind::Timeout,
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_tell_damage_from_requests_and_refusals() {
+    fn kinds_distinguish_damage_from_invalid_requests_and_unsupported_files() {
         assert_eq!(FormatError::Tar { offset: 0, what: "" }.kind(), ErrorKind::Corrupt);
         assert_eq!(FormatError::Time { text: String::new(), why: "" }.kind(), ErrorKind::Invalid);
         assert_eq!(FormatError::Cms { name: String::new() }.kind(), ErrorKind::Unsupported);

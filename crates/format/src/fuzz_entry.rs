@@ -1,25 +1,25 @@
-//! What the fuzz targets run, as plain functions: each takes any bytes and asserts what must hold for all of them. The
-//! targets in `fuzz/` call them, and so do the mutation tests.
+//! The bodies of the fuzz targets: each function takes arbitrary bytes and asserts the invariants of a parser. The
+//! targets in `fuzz/` and the mutation tests call them.
 
 use super::FormatError;
-use super::delta::{self, Step};
+use super::delta::{self, DeltaCommand};
 use super::difftar;
-use super::manifest::{Manifest, ManifestParser, Part};
+use super::manifest::{Manifest, ManifestParser, PartSelector};
 use super::name;
-use super::sigtar::{SigEntry, SigtarReader, SigtarSink};
-use super::tar::{TarEntry, TarLimits, TarSink, TarWalker};
+use super::sigtar::{SigEntry, SigtarParser, SigtarSink};
+use super::tar::{TarEntry, TarLimits, TarParser, TarSink};
 use super::timespec;
 use crate::{ArchivePath, BackupTime};
 
-/// Names: what is accepted puts together again, and a known prefix gives the same as a found one.
+/// Names: the name begins with the prefix that was found, and parsing with that prefix gives the same result.
 pub fn fuzz_name(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Some(found) = name::parse_name(&text) else { return };
-    assert!(text.starts_with(&found.prefix), "a prefix is not at the name's front");
-    assert_eq!(name::parse_name_with(&text, &found.prefix).as_ref(), Some(&found), "a prefix changes the answer");
+    assert!(text.starts_with(found.prefix), "the name does not begin with its prefix");
+    assert_eq!(name::parse_name_with_prefix(&text, found.prefix), Some(found), "a known prefix changes the result");
 }
 
-/// Manifests: chunking changes nothing, and each volume's end is found in that volume or one before it.
+/// Manifests: the size of chunks has no effect, and the end of each volume is found in that volume or an earlier one.
 pub fn fuzz_manifest(data: &[u8]) {
     let whole = Manifest::read(&mut { data });
     let mut parser = ManifestParser::new();
@@ -27,76 +27,76 @@ pub fn fuzz_manifest(data: &[u8]) {
     assert_eq!(format!("{whole:?}"), format!("{pieces:?}"), "chunking changes a manifest");
     let Ok(manifest) = whole else { return };
     for volume in &manifest.volumes {
-        let part = volume.end.1.map_or(Part::Last, Part::Number);
-        let found = manifest.volume_of(&volume.end.0, part);
-        assert!(found.is_some_and(|found| found <= volume.number), "a volume's end is behind it");
+        let part = volume.end.part.map_or(PartSelector::Last, PartSelector::Number);
+        let found = manifest.volume_of(&volume.end.path, part);
+        assert!(found.is_some_and(|found| found <= volume.number), "the end of a volume is found in a later one");
     }
     assert!(manifest.missing_volumes().take(1000).all(|number| manifest.volume(number).is_none()));
 }
 
-/// Tar streams: chunking changes neither what is told nor the error; data lies where it is said to.
+/// Tar streams: the size of chunks has no effect on entries and errors, and the stated offsets of data are correct.
 pub fn fuzz_tar(data: &[u8]) {
-    let walk = |step: usize, sparse: bool| {
-        let limits = TarLimits { extension: 4096, sparse };
-        let (mut walker, mut log) = (TarWalker::new(limits), TarLog { stream: data, ..TarLog::default() });
-        let fed = data.chunks(step.max(1)).try_for_each(|chunk| walker.feed(chunk, &mut log));
-        let end = fed.and_then(|()| walker.finish());
-        (log.entries, format!("{end:?}"), walker.offset())
+    let parse = |step: usize, allow_sparse: bool| {
+        let limits = TarLimits { max_extension_len: 4096, allow_sparse };
+        let (mut parser, mut log) = (TarParser::new(limits), TarLog { stream: data, ..TarLog::default() });
+        let fed = data.chunks(step.max(1)).try_for_each(|chunk| parser.feed(chunk, &mut log));
+        let end = fed.and_then(|()| parser.finish());
+        (log.entries, format!("{end:?}"), parser.offset())
     };
     for sparse in [false, true] {
-        let whole = walk(data.len(), sparse);
+        let whole = parse(data.len(), sparse);
         for step in [1, 7, 511, 512, 513] {
-            assert_eq!(walk(step, sparse), whole, "chunks of {step} bytes change a tar stream");
+            assert_eq!(parse(step, sparse), whole, "chunks of {step} bytes change a tar stream");
         }
     }
 }
 
-/// Signature archives: chunking changes nothing.
+/// Signature archives: the size of chunks has no effect.
 pub fn fuzz_sigtar(data: &[u8]) {
-    let read = |step: usize| {
-        let (mut reader, mut log) =
-            (SigtarReader::new(TarLimits { extension: 4096, ..TarLimits::default() }), SigLog::default());
-        let fed = data.chunks(step.max(1)).try_for_each(|chunk| reader.feed(chunk, &mut log));
-        let end = fed.and_then(|()| reader.finish());
+    let parse = |step: usize| {
+        let (mut parser, mut log) =
+            (SigtarParser::new(TarLimits { max_extension_len: 4096, ..TarLimits::default() }), SigLog::default());
+        let fed = data.chunks(step.max(1)).try_for_each(|chunk| parser.feed(chunk, &mut log));
+        let end = fed.and_then(|()| parser.finish());
         (log.entries, log.problems, format!("{end:?}"))
     };
-    let whole = read(data.len());
+    let whole = parse(data.len());
     for step in [1, 13, 512] {
-        assert_eq!(read(step), whole, "chunks of {step} bytes change a signature archive");
+        assert_eq!(parse(step), whole, "chunks of {step} bytes change a signature archive");
     }
 }
 
-/// Names in volumes: a path that was understood is one, and so are its mangled forms.
+/// Names in volumes: the parsed path is normalised, and its mangled forms are valid paths.
 pub fn fuzz_difftar(data: &[u8]) {
-    let Ok(member) = difftar::parse_member(data) else { return };
-    assert_eq!(ArchivePath::parse(member.path.as_bytes()).as_ref(), Ok(&member.path));
-    for form in difftar::mangled_forms(&member.path) {
-        assert_ne!(*form, *member.path.as_bytes());
-        assert!(ArchivePath::parse(&form).is_ok(), "a mangled form is no path");
+    let Ok(entry) = difftar::parse_entry_name(data) else { return };
+    assert_eq!(ArchivePath::parse(entry.path.as_bytes()).as_ref(), Ok(&entry.path));
+    for form in difftar::mangled_forms(&entry.path) {
+        assert_ne!(*form, *entry.path.as_bytes());
+        assert!(ArchivePath::parse(&form).is_ok(), "a mangled form is not a path");
     }
 }
 
-/// Deltas: commands are within their headers' bounds, and are the same whether or not more bytes follow.
+/// Deltas: the length of a command's header is exact, and bytes after it have no effect on the command.
 pub fn fuzz_delta(data: &[u8]) {
     let mut rest = data;
-    // The walk of a whole delta: literals are skipped as far as they are there.
-    while let Ok(step) = delta::parse_op(rest) {
-        let (header_len, literal) = match step {
-            Step::NeedMore => {
-                assert!(rest.len() < delta::MAX_OP_LEN, "a command is longer than any can be");
+    // All commands of a delta in order. The content of literals is skipped as far as it exists.
+    while let Ok(parsed) = delta::parse_command(rest) {
+        let (header_len, literal) = match parsed {
+            None => {
+                assert!(rest.len() < delta::MAX_COMMAND_LEN, "a command is longer than the longest one");
                 break;
             }
-            Step::End => break,
-            Step::Literal { header_len, len } => (header_len, len),
-            Step::Copy { header_len, offset, len } => {
+            Some(DeltaCommand::End) => break,
+            Some(DeltaCommand::Literal { header_len, len }) => (header_len, len),
+            Some(DeltaCommand::Copy { header_len, offset, len }) => {
                 assert!(offset.checked_add(len).is_some(), "a copy overflows");
                 (header_len, 0)
             }
         };
         let (head, tail) = rest.split_at_checked(header_len).unwrap_or((rest, &[]));
-        assert_eq!(delta::parse_op(head).ok(), Some(step), "bytes behind a command change it");
+        assert_eq!(delta::parse_command(head).ok(), Some(parsed), "bytes after a command change it");
         let cut = head.split_last().map_or(head, |(_, cut)| cut);
-        assert_eq!(delta::parse_op(cut).ok(), Some(Step::NeedMore), "a part of a command is one");
+        assert_eq!(delta::parse_command(cut).ok(), Some(None), "a truncated command is accepted");
         let skip = usize::try_from(literal).unwrap_or(usize::MAX);
         rest = tail.get(skip..).unwrap_or(&[]);
     }
@@ -111,11 +111,11 @@ pub fn fuzz_timespec(data: &[u8]) {
         }
     }
     if timespec::is_suspicious_epoch(&text) {
-        assert!(timespec::parse_time(&text, BackupTime(0), 0).is_ok(), "a suspicious epoch is none");
+        assert!(timespec::parse_time(&text, BackupTime(0), 0).is_ok(), "a suspicious epoch is refused");
     }
 }
 
-/// What a tar walk told, and the stream to compare it with.
+/// The entries of a tar stream, and the stream to compare their data with.
 #[derive(Default)]
 struct TarLog<'a> {
     stream: &'a [u8],
@@ -125,9 +125,9 @@ struct TarLog<'a> {
 impl TarSink for TarLog<'_> {
     fn entry(&mut self, header: &TarEntry<'_>, data_offset: u64) -> Result<(), FormatError> {
         assert!(self.entries.last().is_none_or(|entry| entry.3), "an entry begins within another");
-        assert!(header.header_offset < data_offset, "an entry's data is not behind its header");
-        let told = format!("{header:?} {:?}", header.meta().ok());
-        self.entries.push((told, data_offset, Vec::new(), false));
+        assert!(header.header_offset < data_offset, "the data of an entry precedes its header");
+        let shown = format!("{header:?} {:?}", header.meta().ok());
+        self.entries.push((shown, data_offset, Vec::new(), false));
         Ok(())
     }
 
@@ -142,15 +142,15 @@ impl TarSink for TarLog<'_> {
     fn end(&mut self) -> Result<(), FormatError> {
         if let Some((_, offset, data, ended)) = self.entries.last_mut() {
             let start = usize::try_from(*offset).unwrap_or(usize::MAX);
-            let there = self.stream.get(start..).and_then(|tail| tail.get(..data.len()));
-            assert!(data.is_empty() || there == Some(data), "data is not where it is said to be");
+            let expected = self.stream.get(start..).and_then(|tail| tail.get(..data.len()));
+            assert!(data.is_empty() || expected == Some(data), "data is not at its stated offset");
             *ended = true;
         }
         Ok(())
     }
 }
 
-/// What a signature archive told.
+/// The entries and problems of a signature archive.
 #[derive(Default)]
 struct SigLog {
     entries: Vec<SigEntry>,
@@ -160,7 +160,7 @@ struct SigLog {
 impl SigtarSink for SigLog {
     fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
         if let Some(bounds) = entry.bounds {
-            assert!(bounds.contains(bounds.min) && bounds.contains(bounds.max), "bounds are the wrong way round");
+            assert!(bounds.contains(bounds.min) && bounds.contains(bounds.max), "the bounds are reversed");
         }
         self.entries.push(entry);
         Ok(())

@@ -1,18 +1,41 @@
-//! Reads what duplicity writes: sans-IO parsers of its files, and backup sets, chains and snapshots from a listing.
+//! Readers of the files of [duplicity](https://duplicity.gitlab.io/) backups: names, manifests, volumes, signature
+//! archives, deltas and time strings; and the backup sets, chains and snapshots that a listing of names shows.
 //!
-//! | module | what it reads | FORMAT.md |
+//! The crate does no I/O. Every parser takes bytes from the caller, in chunks of any size. Decryption and decompression
+//! are the caller's task, too.
+//!
+//! | module | input and result | docs/FORMAT.md |
 //! |---|---|---|
-//! | [`name`] | file names to backup sets, volumes, manifests, signatures | 1, 10 |
-//! | [`manifest`] | which volume holds which part of which path | 2 |
-//! | [`tar`] | tar streams, pushed in by chunks of any size | 3, 4.1 |
-//! | [`sigtar`] | signature archives: names, metadata, size bounds | 5 |
-//! | [`difftar`] | names of volume entries, mangled names | 4, 4.3 |
-//! | [`delta`] | librsync delta commands | 6 |
-//! | [`timespec`] | duplicity's time strings | 7 |
-//! | [`collection`] | a listing to sets, chains and snapshots, with every problem reported | 7 |
+//! | [`name`] | a file name: its backup set, and its role as volume, manifest or signature archive | 1, 10 |
+//! | [`collection`] | a listing: sets, chains, snapshots, and everything that is wrong with them | 7 |
+//! | [`manifest`] | a manifest: the volumes of a set, and the volume of each part of each path | 2 |
+//! | [`sigtar`] | a signature archive: changed paths, their metadata, bounds of file sizes | 5 |
+//! | [`tar`] | a tar stream, such as a decoded volume: entries and their data | 3, 4.1 |
+//! | [`difftar`] | the name of an entry in a volume, also in the forms that old writers mangled | 4, 4.3 |
+//! | [`delta`] | a librsync delta: its commands | 6 |
+//! | [`timespec`] | a time string of duplicity's `--time` | 7 |
 //!
-//! Every parser takes untrusted bytes: bounded in memory, never panicking, and its errors carry byte offsets.
+//! Every parser accepts untrusted bytes. Memory is bounded, no input causes a panic, and errors have the byte offset of
+//! the damage. Fuzz targets and mutation tests check this.
+//!
+//! ```
+//! use dupfs_format::collection::{Collection, PrefixOptions};
+//! use dupfs_format::ObjectInfo;
+//!
+//! let object = |name: &str| ObjectInfo { name: name.into(), size: 100, version: "1".into(), archived: None };
+//! let listing = [
+//!     object("duplicity-full.20261122T131029Z.manifest"),
+//!     object("duplicity-full.20261122T131029Z.vol1.difftar.gz"),
+//!     object("duplicity-full-signatures.20261122T131029Z.sigtar.gz"),
+//! ];
+//! let collection = Collection::from_listing(&listing, &PrefixOptions::default())?;
+//! assert_eq!(&*collection.latest().unwrap().name, "20261122T131029Z");
+//! assert!(collection.problems().is_empty());
+//! # Ok::<(), dupfs_format::collection::CollectionError>(())
+//! ```
 
+mod backup_time;
+mod civil_time;
 pub mod collection;
 pub mod delta;
 pub mod difftar;
@@ -26,9 +49,7 @@ pub mod name;
 mod object;
 mod path;
 pub mod sigtar;
-mod stamp;
 pub mod tar;
-mod time;
 pub mod timespec;
 
 #[cfg(test)]
@@ -36,9 +57,9 @@ mod mutation_tests;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_tar;
 
+pub use backup_time::BackupTime;
 pub use entry::{EntryKind, EntryMeta};
 pub use error::FormatError;
 pub use ids::{SetIndex, VolumeId, VolumeNumber};
 pub use object::ObjectInfo;
 pub use path::{ArchivePath, PathError};
-pub use time::BackupTime;

@@ -1,15 +1,16 @@
-//! The fuzz targets' bodies over pseudo-random mutations of valid inputs: the same on every run.
+//! The bodies of the fuzz targets, run on pseudo-random mutations of valid inputs. The inputs are the same on every
+//! run.
 
 use super::fuzz_entry as fuzz;
-use super::test_tar::{Header, Magic, pax_record, put, put_entry, put_extension};
+use super::test_tar::{TarMagic, TestHeader, pax_record, put, put_entry, put_extension};
 
 /// Mutations per target.
 const ROUNDS: usize = 20_000;
 
-/// splitmix64.
-struct Rng(u64);
+/// The pseudo-random generator splitmix64.
+struct SplitMix64(u64);
 
-impl Rng {
+impl SplitMix64 {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -23,8 +24,8 @@ impl Rng {
     }
 }
 
-/// A few edits of one of `seeds`: flipped, replaced, inserted and removed bytes, copied ranges, cuts.
-fn mutate(rng: &mut Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
+/// Applies a few edits to one of `seeds`: flipped, replaced, inserted and removed bytes, copied ranges, truncation.
+fn mutate(rng: &mut SplitMix64, seeds: &[Vec<u8>]) -> Vec<u8> {
     let mut data = seeds[rng.below(seeds.len())].clone();
     for _ in 0..=rng.below(4) {
         let at = rng.below(data.len());
@@ -51,7 +52,7 @@ fn mutate(rng: &mut Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
 
 fn run(target: fn(&[u8]), seeds: &[Vec<u8>], rounds: usize) {
     seeds.iter().for_each(|seed| target(seed));
-    let mut rng = Rng(20_170_128);
+    let mut rng = SplitMix64(20_170_128);
     for _ in 0..rounds {
         target(&mutate(&mut rng, seeds));
     }
@@ -65,7 +66,7 @@ fn texts(seeds: &[&str]) -> Vec<Vec<u8>> {
     seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect()
 }
 
-/// A small tar with every kind of header; checksums are made right again by `mend`.
+/// Returns small tar streams with every kind of header.
 fn tars(head: &str) -> Vec<Vec<u8>> {
     let signature = b"rs\x016\0\0\x02\0\0\0\0\x08\x0a\xd0\x02\xd8\x63\x48\x1c\x78\xae\x04\xc2\x01";
     let name = |path: &str| format!("{head}/{path}").into_bytes();
@@ -75,24 +76,24 @@ fn tars(head: &str) -> Vec<Vec<u8>> {
     put_extension(&mut gnu, b'L', &name(&"n".repeat(150)));
     put(
         &mut gnu,
-        Header::new(&name("n"), b'0', 12).bytes(108, &[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe]),
+        TestHeader::new(&name("n"), b'0', 12).bytes(108, &[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe]),
         &signature[..12],
     );
     gnu.resize(gnu.len() + 1024, 0);
     put_extension(&mut pax, b'g', &pax_record(b"comment", b"x"));
     put_extension(&mut pax, b'x', &[pax_record(b"path", &name("\u{e9}")), pax_record(b"mtime", b"12.5")].concat());
-    put(&mut pax, Header::new(&name("?"), b'0', 24).magic(Magic::Ustar), signature);
-    put(&mut pax, Header::new(b"snapshot/l", b'2', 0).bytes(157, b"to"), b"");
+    put(&mut pax, TestHeader::new(&name("?"), b'0', 24).magic(TarMagic::Ustar), signature);
+    put(&mut pax, TestHeader::new(b"snapshot/l", b'2', 0).bytes(157, b"to"), b"");
     put_entry(&mut pax, b"deleted/x", b'0', b"");
     vec![gnu, pax]
 }
 
-/// Makes the checksum of every block right that has a tar magic, so that mutations get beyond the checksum.
-fn mend(data: &[u8]) -> Vec<u8> {
+/// Corrects the checksum of every block with a tar magic, so that mutations reach the code after the check.
+fn fix_checksums(data: &[u8]) -> Vec<u8> {
     let mut out = data.to_vec();
     for block in out.chunks_exact_mut(512) {
         if block[257..262] == *b"ustar" {
-            let mut header = Header(block.try_into().unwrap());
+            let mut header = TestHeader(block.try_into().unwrap());
             block.copy_from_slice(&header.finish());
         }
     }
@@ -100,7 +101,7 @@ fn mend(data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn names_survive_mutation() {
+fn mutated_names_keep_the_invariants() {
     let seeds = texts(&[
         "duplicity-full.20261122T122614Z.vol12.difftar.gpg",
         "site/duplicity-inc.20261122T122614Z.to.20261122T132614Z.manifest",
@@ -113,7 +114,7 @@ fn names_survive_mutation() {
 }
 
 #[test]
-fn manifests_survive_mutation() {
+fn mutated_manifests_keep_the_invariants() {
     let entry = |n: u32, end: &str| {
         format!("Volume {n}:\n    StartingPath   .  \n    EndingPath     {end}\n    Hash SHA1 {n:040x}\n")
     };
@@ -128,26 +129,26 @@ fn manifests_survive_mutation() {
 }
 
 #[test]
-fn tar_streams_survive_mutation() {
+fn mutated_tar_streams_keep_the_invariants() {
     run(fuzz::fuzz_tar, &tars("snapshot"), ROUNDS);
-    run(|data| fuzz::fuzz_tar(&mend(data)), &tars("snapshot"), ROUNDS);
+    run(|data| fuzz::fuzz_tar(&fix_checksums(data)), &tars("snapshot"), ROUNDS);
 }
 
 #[test]
-fn signature_archives_survive_mutation() {
+fn mutated_signature_archives_keep_the_invariants() {
     run(fuzz::fuzz_sigtar, &tars("signature"), ROUNDS / 2);
-    run(|data| fuzz::fuzz_sigtar(&mend(data)), &tars("signature"), ROUNDS);
+    run(|data| fuzz::fuzz_sigtar(&fix_checksums(data)), &tars("signature"), ROUNDS);
 }
 
 #[test]
-fn volume_names_survive_mutation() {
+fn mutated_volume_names_keep_the_invariants() {
     let seeds =
         texts(&["snapshot/./", "multivol_diff/a/b c/\u{e9}/17", "deleted/x", "diff/x/../y", "multivol_snapshot/./1"]);
     run(fuzz::fuzz_difftar, &seeds, 10 * ROUNDS);
 }
 
 #[test]
-fn deltas_survive_mutation() {
+fn mutated_deltas_keep_the_invariants() {
     let seeds = [
         vec![0x47, 0, 0, 3, 0x0d, 0x40, 0],
         vec![0x03, 1, 2, 3, 0x42, 0, 2, 9, 9, 0x4f, 0, 0, 0, 1, 0, 0, 0, 2, 0x46, 1, 0, 9, 0],
@@ -157,7 +158,7 @@ fn deltas_survive_mutation() {
 }
 
 #[test]
-fn time_strings_survive_mutation() {
+fn mutated_time_strings_keep_the_invariants() {
     let seeds = texts(&[
         "now",
         "1700000000",

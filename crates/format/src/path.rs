@@ -7,29 +7,29 @@ use dupfs_base::escape_bytes;
 
 /// A path inside a backup, relative to the backup's root: components of raw bytes joined by `/`; empty for the root.
 ///
-/// The order is duplicity's (FORMAT.md 2.1; `path.py` index tuples): component by component, so that `/` sorts
-/// below every other byte and `x/y` comes before `x!`.
+/// The order is duplicity's (docs/FORMAT.md section 2.1): component by component. `/` thus sorts below every other
+/// byte, and `x/y` comes before `x!`.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct ArchivePath(Box<[u8]>);
 
-/// Why bytes are not a path inside a backup.
+/// The reason why bytes are not a path inside a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// The path has a `..` component, which would escape the tree.
+    /// The path has a `..` component, which would leave the tree.
     #[error("the path has a '..' component")]
     Parent,
-    /// The path holds a NUL byte, which no file name can.
-    #[error("the path holds a NUL byte")]
+    /// The path contains a NUL byte, which no file name does.
+    #[error("the path contains a NUL byte")]
     Nul,
 }
 
 impl ArchivePath {
-    /// The root of the backup.
+    /// Returns the root of the backup.
     pub fn root() -> Self {
         Self::default()
     }
 
-    /// Parses `bytes`: leading, trailing and doubled slashes and `.` components are dropped; `.` alone is the root.
+    /// Parses `bytes`. Leading, trailing and repeated slashes and `.` components are dropped. `.` alone is the root.
     ///
     /// # Errors
     /// [`PathError`] for `..` components and NUL bytes.
@@ -53,22 +53,22 @@ impl ArchivePath {
         Ok(Self(out.into_boxed_slice()))
     }
 
-    /// The bytes, without a leading slash; empty for the root.
+    /// Returns the bytes, without a leading slash. They are empty for the root.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether this is the backup's root.
+    /// Returns true for the root of the backup.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The components from the root down; none for the root.
+    /// Returns the components from the root down. The root has none.
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
         self.0.split(|&b| b == b'/').filter(|c| !c.is_empty())
     }
 
-    /// The path without its last component; `None` for the root.
+    /// Returns the path without its last component. Returns `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         if self.is_root() {
             return None;
@@ -77,7 +77,7 @@ impl ArchivePath {
         self.0.get(..end).map(|head| Self(head.into()))
     }
 
-    /// The path of `name` below this one; `None` if `name` is no single component.
+    /// Returns the path of `name` below this path. Returns `None` unless `name` is a single component.
     pub fn join(&self, name: &[u8]) -> Option<Self> {
         let is_component =
             !name.is_empty() && !matches!(name, b"." | b"..") && !name.iter().any(|b| matches!(b, 0 | b'/'));
@@ -90,7 +90,7 @@ impl ArchivePath {
         })
     }
 
-    /// The last component; empty for the root.
+    /// Returns the last component. It is empty for the root.
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|&b| b == b'/').next().unwrap_or(&[])
     }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn order_is_by_components_not_by_bytes() {
-        // FORMAT.md 2.1: the order duplicity writes
+        // docs/FORMAT.md section 2.1: the order in which duplicity writes
         let written = ["", "x", "x/y", "x/y/z.txt", "x/y.txt", "x!", "x-y"];
         let paths: Vec<_> = written.iter().map(|s| path(s)).collect();
         for (i, a) in paths.iter().enumerate() {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn parse_normalises_and_refuses_what_escapes() {
+    fn parse_normalises_paths_and_refuses_those_that_leave_the_tree() {
         assert_eq!(path("./a//b/"), path("a/b"));
         assert!(path(".").is_root());
         assert_eq!(ArchivePath::parse(b"a/../b"), Err(PathError::Parent));

@@ -1,20 +1,20 @@
-//! Writes tar streams for tests, field by field, so that tests can also write what no sound writer would.
+//! A writer of tar streams for tests. It sets each field separately, so that tests can also write invalid streams.
 
-/// Which dialect's magic a header has.
+/// The magic of a tar dialect.
 #[derive(Clone, Copy, Debug)]
-pub enum Magic {
-    /// Of GNU tar.
+pub enum TarMagic {
+    /// GNU tar's.
     Gnu,
-    /// Of POSIX.
+    /// POSIX's.
     Ustar,
 }
 
-/// A header under construction.
+/// A header block that a test builds.
 #[derive(Clone, Debug)]
-pub struct Header(pub [u8; 512]);
+pub struct TestHeader(pub [u8; 512]);
 
-impl Header {
-    /// A regular file of mode 0644, uid and gid 1000, mtime 1700000000.
+impl TestHeader {
+    /// Creates the header of a regular file with mode 0644, uid and gid 1000, mtime 1700000000.
     pub fn new(name: &[u8], type_flag: u8, size: u64) -> Self {
         let mut block = [0; 512];
         let cut = name.len().min(100);
@@ -27,10 +27,10 @@ impl Header {
     }
 
     /// Sets the magic.
-    pub fn magic(&mut self, magic: Magic) -> &mut Self {
+    pub fn magic(&mut self, magic: TarMagic) -> &mut Self {
         match magic {
-            Magic::Gnu => self.bytes(257, b"ustar  \0"),
-            Magic::Ustar => self.bytes(257, b"ustar\x0000"),
+            TarMagic::Gnu => self.bytes(257, b"ustar  \0"),
+            TarMagic::Ustar => self.bytes(257, b"ustar\x0000"),
         }
     }
 
@@ -46,7 +46,7 @@ impl Header {
         self.bytes(at, text.as_bytes())
     }
 
-    /// The block with its checksum.
+    /// Sets the checksum and returns the block.
     pub fn finish(&mut self) -> [u8; 512] {
         self.0[148..156].copy_from_slice(b"        ");
         let sum: u32 = self.0.iter().map(|&b| u32::from(b)).sum();
@@ -55,25 +55,25 @@ impl Header {
     }
 }
 
-/// Adds a header and data, padded.
-pub fn put(out: &mut Vec<u8>, header: &mut Header, data: &[u8]) {
+/// Appends a header and its data, padded to a block.
+pub fn put(out: &mut Vec<u8>, header: &mut TestHeader, data: &[u8]) {
     out.extend_from_slice(&header.finish());
     out.extend_from_slice(data);
     out.resize(out.len().next_multiple_of(512), 0);
 }
 
-/// Adds a plain entry.
+/// Appends an entry without special fields.
 pub fn put_entry(out: &mut Vec<u8>, name: &[u8], type_flag: u8, data: &[u8]) {
-    put(out, &mut Header::new(name, type_flag, data.len() as u64), data);
+    put(out, &mut TestHeader::new(name, type_flag, data.len() as u64), data);
 }
 
-/// Adds an extension header (`x`, `g`, `L`, `K`).
+/// Appends an extension header (`x`, `g`, `L`, `K`).
 pub fn put_extension(out: &mut Vec<u8>, type_flag: u8, data: &[u8]) {
     let name: &[u8] = if matches!(type_flag, b'L' | b'K') { b"././@LongLink" } else { b"././@PaxHeader" };
     put_entry(out, name, type_flag, data);
 }
 
-/// One PAX record.
+/// Returns one PAX record.
 pub fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let body = key.len() + value.len() + 3;
     let mut len = body + 1;
@@ -83,7 +83,8 @@ pub fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
     [len.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
 }
 
-/// Bytes that do not compress, so that they stand in a packed file as they are; the same on every run.
+/// Returns pseudo-random bytes, the same on every run. They do not compress, so a compressed file contains them
+/// verbatim.
 pub fn noise(len: usize) -> Vec<u8> {
     let mut state = 88_172_645_463_325_252_u64;
     let next = |_| {

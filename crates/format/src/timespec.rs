@@ -1,25 +1,31 @@
-//! Time strings as duplicity takes them for `--time` (FORMAT.md 7).
+//! Time strings as duplicity accepts them for `--time` (docs/FORMAT.md section 7).
 
 use super::FormatError;
-use super::stamp::{Civil, Cursor, take_compact, take_w3_local, take_zone};
 use crate::BackupTime;
+use crate::civil_time::{CivilTime, FieldParser, take_compact, take_w3_local, take_zone};
 use dupfs_base::escape_bytes;
 
 #[cfg(test)]
 mod tests;
 
-/// The moment that `text` means, by duplicity's rules.
+/// Returns the time that `text` means by duplicity's rules.
 ///
-/// `now` is the current time; `standard_offset_seconds_east` the zone's offset without summer time, which is what duplicity
-/// reads local times and dates in, also in summer (see [`local_standard_offset`]). Case matters. In this order:
-/// `now`; digits only are epoch seconds; `YYYYMMDDTHHMMSSZ`; `YYYY-MM-DDTHH:MM:SS` with `Z`, `+hh:mm`, `-hh:mm` or, in
-/// local time, nothing; `YYYYMMDDTHHMMSS` where local time is UTC; intervals before now (`3D`, `1h78m`, with `s m h D W M Y`, a month 30 days, a year 365);
-/// `YYYY-MM-DD`, `MM-DD-YYYY` (also with `/` and single digits) and `YYYYMMDDZ` are local midnight.
+/// `now` is the current time. `standard_offset_seconds_east` is the offset of the local zone without summer time, in
+/// which duplicity reads local times and dates, also in summer (see [`local_standard_offset`]). Upper and lower case
+/// differ. The forms, in the order in which they are tried:
 ///
-/// A zone `-hh:mm` with minutes is decoded as duplicity does, as minus the hours plus the minutes (FORMAT.md 1).
+/// - `now`;
+/// - digits only: epoch seconds;
+/// - `YYYYMMDDTHHMMSSZ`; also without the `Z` if local time is UTC;
+/// - `YYYY-MM-DDTHH:MM:SS` with `Z`, `+hh:mm`, `-hh:mm` or, for local time, nothing;
+/// - `YYYY-MM-DD` and `MM-DD-YYYY`, also with `/` and with single digits, and `YYYYMMDDZ`: local midnight;
+/// - intervals before now, such as `3D` and `1h78m`, with the units `s m h D W M Y`; a month has 30 days, a year 365.
+///
+/// A zone `-hh:mm` with minutes is decoded as duplicity does, as minus the hours plus the minutes (docs/FORMAT.md
+/// section 1).
 ///
 /// # Errors
-/// [`FormatError::Time`] for all that duplicity refuses, and for moments that no 64-bit second counts.
+/// [`FormatError::Time`] for every form that duplicity refuses, and for times beyond 64-bit seconds.
 pub fn parse_time(text: &str, now: BackupTime, standard_offset_seconds_east: i32) -> Result<BackupTime, FormatError> {
     let refuse = |why| FormatError::Time { text: escape_bytes(text.as_bytes()), why };
     if text == "now" {
@@ -28,7 +34,7 @@ pub fn parse_time(text: &str, now: BackupTime, standard_offset_seconds_east: i32
     if is_digits(text) {
         return text.parse().map(BackupTime).map_err(|_| refuse("the number of seconds is too large"));
     }
-    // duplicity writes its zone into the string in whole minutes and reads it back.
+    // duplicity formats its zone in whole minutes and parses the result.
     let local = i64::from(standard_offset_seconds_east).div_euclid(60) * 60;
     if let Some(seconds) = parse_stamp(text, local).or_else(|| parse_date(text, local)) {
         return Ok(BackupTime(seconds));
@@ -38,33 +44,33 @@ pub fn parse_time(text: &str, now: BackupTime, standard_offset_seconds_east: i32
             now.0.checked_sub(seconds).map(BackupTime).ok_or_else(|| refuse("the interval is too long"))
         }
         Some(None) => Err(refuse("the interval is too long")),
-        None => Err(refuse("duplicity does not know this form")),
+        None => Err(refuse("duplicity does not accept this form")),
     }
 }
 
-/// Whether `text`, which [`parse_time`] takes as epoch seconds, was probably meant as a date: `20240601` is a day in
-/// August 1970 to duplicity. For a warning.
+/// Returns true if [`parse_time`] takes `text` as epoch seconds although it looks like a date: to duplicity, `20240601`
+/// is a day in August 1970. Callers use this for a warning.
 pub fn is_suspicious_epoch(text: &str) -> bool {
-    let mut cursor = Cursor { rest: text };
-    let year = cursor.digits(4).filter(|year| (1970..2100).contains(year));
+    let mut fields = FieldParser { rest: text };
+    let year = fields.digits(4).filter(|year| (1970..2100).contains(year));
     let (true, Some(year)) = (is_digits(text), year) else { return false };
-    let month = cursor.digits(2);
-    let day = cursor.digits(2);
+    let month = fields.digits(2);
+    let day = fields.digits(2);
     match (text.len(), month, day) {
         (4, _, _) => true,
-        (8 | 12 | 14, Some(month), Some(day)) => Civil::new([year, month, day], [0; 3]).is_some(),
+        (8 | 12 | 14, Some(month), Some(day)) => CivilTime::new([year, month, day], [0; 3]).is_some(),
         _ => false,
     }
 }
 
-/// The local zone's offset without summer time in seconds east of UTC, as Python's `time.timezone` has it: the smaller of the
-/// offsets at the start and the middle of the current year. UTC where the zone is not known.
+/// Returns the offset of the local zone without summer time, in seconds east of UTC, like Python's `time.timezone`: the
+/// smaller of the offsets at the start and in the middle of the current year. Returns 0 if the zone is not known.
 pub fn local_standard_offset() -> i32 {
     standard_offset(&jiff::tz::TimeZone::system(), jiff::Timestamp::now())
 }
 
 fn standard_offset(zone: &jiff::tz::TimeZone, now: jiff::Timestamp) -> i32 {
-    // Python counts years of 365.25 days from the epoch, and so does this.
+    // Like Python, which counts years of 365.25 days from the epoch.
     const YEAR: i64 = 31_557_600;
     let january = now.as_second().div_euclid(YEAR) * YEAR;
     [january, january + YEAR / 2]
@@ -78,36 +84,36 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// A date with a time of day, in either notation.
+/// Parses a date with a time of day, in either notation.
 fn parse_stamp(text: &str, local: i64) -> Option<i64> {
-    let mut cursor = Cursor { rest: text };
-    if let Some(seconds) = take_compact(&mut cursor) {
-        return cursor.rest.is_empty().then_some(seconds);
+    let mut fields = FieldParser { rest: text };
+    if let Some(seconds) = take_compact(&mut fields) {
+        return fields.rest.is_empty().then_some(seconds);
     }
-    // duplicity tries a string without a zone again with the local one behind it, which is `Z` for UTC.
+    // duplicity appends the local zone to a string without one and tries again. For UTC that is `Z`.
     if let (0, 15) = (local, text.len()) {
-        return take_compact(&mut Cursor { rest: &format!("{text}Z") });
+        return take_compact(&mut FieldParser { rest: &format!("{text}Z") });
     }
-    let (civil, separator) = take_w3_local(&mut cursor)?;
+    let (time, separator) = take_w3_local(&mut fields)?;
     if separator != ':' {
         return None;
     }
-    let offset = if cursor.rest.is_empty() { local } else { take_zone(&mut cursor, ':')? };
-    cursor.rest.is_empty().then(|| civil.at_offset(offset))
+    let offset = if fields.rest.is_empty() { local } else { take_zone(&mut fields, ':')? };
+    fields.rest.is_empty().then(|| time.at_offset(offset))
 }
 
-/// A date alone: midnight at the offset `local`.
+/// Parses a date without a time of day: midnight at the offset `local`.
 fn parse_date(text: &str, local: i64) -> Option<i64> {
     let date = match text.strip_suffix('Z') {
         Some(digits) if digits.len() == 8 => {
-            let mut cursor = Cursor { rest: digits };
-            [cursor.digits(4)?, cursor.digits(2)?, cursor.digits(2)?]
+            let mut fields = FieldParser { rest: digits };
+            [fields.digits(4)?, fields.digits(2)?, fields.digits(2)?]
         }
         Some(_) => return None,
         None => {
-            let mut fields =
-                text.split(['-', '/']).map(|field| (field.len(), Cursor { rest: field }.digits(field.len())));
-            let (Some(a), Some(b), Some(c), None) = (fields.next(), fields.next(), fields.next(), fields.next()) else {
+            let mut parts =
+                text.split(['-', '/']).map(|part| (part.len(), FieldParser { rest: part }.digits(part.len())));
+            let (Some(a), Some(b), Some(c), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
                 return None;
             };
             match (a, b, c) {
@@ -117,10 +123,11 @@ fn parse_date(text: &str, local: i64) -> Option<i64> {
             }
         }
     };
-    Civil::new(date, [0; 3]).map(|civil| civil.at_offset(local))
+    CivilTime::new(date, [0; 3]).map(|time| time.at_offset(local))
 }
 
-/// The length of an interval in seconds; `Some(None)` if it overflows, `None` if it is no interval.
+/// Returns the length of an interval in seconds. Returns `Some(None)` if it overflows, and `None` if `text` is no
+/// interval.
 fn parse_interval(text: &str) -> Option<Option<i64>> {
     let mut total = Some(0_i64);
     let mut rest = text;

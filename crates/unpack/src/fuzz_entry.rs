@@ -88,7 +88,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use dupfs_format::test_tar::{Header, put, put_entry};
+    use dupfs_format::test_tar::{TestHeader, put, put_entry};
 
     /// Flips, cuts and copies of `seed`, the same on every run.
     fn mutations(seed: &[u8], rounds: u64, target: fn(&[u8])) {
@@ -135,8 +135,8 @@ mod tests {
         mutations(&xz, 500, fuzz_encoded);
         let mut tar = Vec::new();
         put_entry(&mut tar, b"d/a", b'0', b"text");
-        put(&mut tar, Header::new(b"d/l", b'2', 0).bytes(157, b"../../x/../y"), b"");
-        put(&mut tar, Header::new(b"h", b'1', 0).bytes(157, b"d/a"), b"");
+        put(&mut tar, TestHeader::new(b"d/l", b'2', 0).bytes(157, b"../../x/../y"), b"");
+        put(&mut tar, TestHeader::new(b"h", b'1', 0).bytes(157, b"d/a"), b"");
         mutations(&tar, 500, fuzz_archive);
     }
 }

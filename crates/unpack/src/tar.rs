@@ -7,7 +7,7 @@ use super::error::UnpackError;
 use super::source::Source;
 use super::table::{Data, Entry, Member};
 use dupfs_format::FormatError;
-use dupfs_format::tar::{Sparse, TarEntry, TarLimits, TarSink, TarWalker};
+use dupfs_format::tar::{SparseLayout, TarEntry, TarLimits, TarParser, TarSink};
 use dupfs_format::{EntryKind, EntryMeta};
 
 /// Bytes read at a time.
@@ -44,7 +44,7 @@ struct Mapped {
 /// # Errors
 /// [`UnpackError`] of the source, of `add`, and for a stream that is no tar or ends within a member.
 pub(super) fn walk(source: &dyn Source, add: Add<'_>) -> Result<(), UnpackError> {
-    let mut walker = TarWalker::new(TarLimits { extension: EXTENSION, sparse: true });
+    let mut walker = TarParser::new(TarLimits { max_extension_len: EXTENSION, allow_sparse: true });
     let mut sink = Sink { name: source.name(), add, fault: None, mapped: None };
     let mut at = 0;
     // Where the bytes begin that were read one after the other since the last jump.
@@ -56,7 +56,7 @@ pub(super) fn walk(source: &dyn Source, add: Add<'_>) -> Result<(), UnpackError>
             return Err(sink.fault.take().unwrap_or_else(damaged));
         }
         at += bytes.len() as u64;
-        if bytes.len() < STEP || walker.ended() {
+        if bytes.len() < STEP || walker.is_ended() {
             break;
         }
         let left = walker.data_left();
@@ -91,7 +91,7 @@ pub(super) fn begins(head: &[u8]) -> bool {
             Ok(())
         }
     }
-    let mut walker = TarWalker::new(TarLimits { extension: EXTENSION, sparse: true });
+    let mut walker = TarParser::new(TarLimits { max_extension_len: EXTENSION, allow_sparse: true });
     head.get(..512).is_some_and(|block| walker.feed(block, &mut Nothing).is_ok())
 }
 
@@ -118,15 +118,15 @@ impl Sink<'_> {
         &mut self,
         header: &TarEntry<'_>,
         meta: EntryMeta,
-        sparse: Sparse<'_>,
+        sparse: SparseLayout<'_>,
         at: u64,
     ) -> Result<(), FormatError> {
         match sparse {
-            Sparse::Map { size, map } => {
+            SparseLayout::Map { size, map } => {
                 let data = self.pieces(header.path, size, map, at, header.size);
                 self.tell(header.path, meta, data, None)
             }
-            Sparse::InData { size } => {
+            SparseLayout::InData { size } => {
                 let (path, data_len) = (header.path.to_vec(), header.size);
                 self.mapped = Some(Mapped { path, meta, size, data: Vec::new(), data_at: at, data_len });
                 Ok(())
@@ -199,7 +199,7 @@ impl TarSink for Sink<'_> {
     fn data(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
         let Some(mapped) = &mut self.mapped else { return Ok(()) };
         mapped.data.extend_from_slice(bytes);
-        match Sparse::parse_map(&mapped.data, PIECES) {
+        match SparseLayout::parse_map(&mapped.data, PIECES) {
             Ok(None) => Ok(()),
             Ok(Some((map, skip))) => self.finish_mapped(&map, skip),
             // As a map that is damaged: the member is told, and cannot be read.

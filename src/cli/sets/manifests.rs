@@ -8,7 +8,7 @@ use super::report::Trouble;
 use crate::cli::failure::Exit;
 use dupfs_base::{ErrorKind, HasKind, RequestContext, escape_bytes};
 use dupfs_format::VolumeNumber;
-use dupfs_format::collection::{BackupSet, Collection, ProblemKind, Severity, name_volumes};
+use dupfs_format::collection::{BackupSet, Collection, ProblemKind, Severity, describe_volumes};
 use dupfs_format::manifest::Manifest;
 use dupfs_read::volume::{Repository, VolumeError};
 
@@ -73,7 +73,7 @@ pub(super) fn troubles(collection: &Collection, manifests: &Manifests) -> Vec<Tr
     let mut troubles: Vec<Trouble> = Vec::new();
     for problem in collection.problems() {
         // What the numbers in the names only suggest, the manifest says.
-        let of_volumes = matches!(problem.kind, ProblemKind::VolumeGap | ProblemKind::NoVolumes);
+        let of_volumes = matches!(problem.kind, ProblemKind::MissingVolumes | ProblemKind::NoVolumes);
         let place = problem.set.and_then(|set| usize::try_from(set.0).ok());
         let read = place.and_then(|place| manifests.get(place)).is_some_and(|m| matches!(m, Some(Ok(_))));
         if !(of_volumes && read) {
@@ -140,7 +140,7 @@ fn of_volumes(set: &BackupSet, manifest: &Manifest) -> Vec<Trouble> {
         let line = format!(
             "{label}: {} in the manifest and not in the store; files stored there cannot be read, all others can: bring \
              the objects back",
-            name_volumes(absent)
+            describe_volumes(absent)
         );
         troubles.push(Trouble::new(Severity::Error, "volume-missing", Some(set), line));
     }
@@ -148,7 +148,7 @@ fn of_volumes(set: &BackupSet, manifest: &Manifest) -> Vec<Trouble> {
     if !unlisted.is_empty() {
         let line = format!(
             "{label}: {} in the store and not in the manifest: left over from an interrupted run; ignored",
-            name_volumes(unlisted)
+            describe_volumes(unlisted)
         );
         troubles.push(Trouble::new(Severity::Note, "volume-unlisted", Some(set), line));
     }
@@ -176,7 +176,7 @@ fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<Trouble> {
     }
     let what = match lost.is_empty() {
         true => "is damaged".to_owned(),
-        false => format!("is damaged: {} not described, so what they hold cannot be read", name_volumes(lost)),
+        false => format!("is damaged: {} not described, so what they hold cannot be read", describe_volumes(lost)),
     };
     let line = format!("{}: its manifest {what}{first}", set.label());
     Some(Trouble::new(Severity::Error, "manifest-damaged", Some(set), line))

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::manifests::{self, Manifests};
 use crate::cli::ls::json_bytes;
 use dupfs_format::SetIndex;
-use dupfs_format::collection::{BackupSet, Chain, Collection, Packing, Problem, Severity, SignatureChain};
+use dupfs_format::collection::{BackupSet, Chain, Collection, Problem, Severity, SignatureChain};
+use dupfs_format::name::NameSuffix;
 
 /// All that `dupfs sets` tells.
 #[derive(Serialize)]
@@ -119,7 +120,7 @@ impl From<&Problem> for Trouble {
     fn from(problem: &Problem) -> Self {
         Self {
             severity: word(problem.severity),
-            kind: problem.kind.word(),
+            kind: problem.kind.code(),
             set: problem.set.map(|set| set.0),
             object: problem.object.as_ref().map(ToString::to_string),
             message: problem.message.clone(),
@@ -186,10 +187,10 @@ impl SetReport {
             start_epoch: set.start.map(|start| start.0),
             snapshot: snapshot.map(|snapshot| snapshot.name.to_string()),
             lineage: snapshot.map_or_else(Vec::new, |snapshot| indices(snapshot.lineage())),
-            encryption: match set.packing {
-                Packing::OpenPgp => "openpgp",
-                Packing::Cms => "cms",
-                Packing::Gzip | Packing::Plain => "none",
+            encryption: match set.suffix {
+                NameSuffix::OpenPgp => "openpgp",
+                NameSuffix::Cms => "cms",
+                NameSuffix::Gzip | NameSuffix::None => "none",
             },
             manifest: set.manifest.as_ref().map(|object| object.name.to_string()),
             signatures: set.signatures.as_ref().map(|object| object.name.to_string()),
@@ -203,7 +204,7 @@ impl SetReport {
             signature_bytes: set.signatures.as_ref().map_or(0, |object| object.size),
             hostname: manifest.and_then(|manifest| text(&manifest.hostname)),
             source_directory: manifest.and_then(|manifest| text(&manifest.localdir)),
-            listed_files: manifest.and_then(|manifest| manifest.files),
+            listed_files: manifest.and_then(|manifest| manifest.changed_files),
         }
     }
 }

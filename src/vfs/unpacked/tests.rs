@@ -6,7 +6,7 @@ use super::*;
 use crate::vfs::{FsStats, Opened};
 use dupfs_base::{HasKind, RequestContext};
 use dupfs_cache::CacheConfig;
-use dupfs_format::test_tar::{Header, noise, put, put_entry};
+use dupfs_format::test_tar::{TestHeader, noise, put, put_entry};
 use dupfs_unpack::{Limits, MemoryPointStore};
 
 const SNAPSHOTS: Ino = 2;
@@ -217,7 +217,7 @@ fn attributes_are_those_of_the_member_that_replaces_another() {
     let mut bytes = Vec::new();
     put_entry(&mut bytes, b"dump.gz", b'0', &packed);
     put_entry(&mut bytes, b"filler", b'0', &filler);
-    let mut later = Header::new(b"dump.gz", b'0', packed.len() as u64);
+    let mut later = TestHeader::new(b"dump.gz", b'0', packed.len() as u64);
     put(&mut bytes, later.octal(100, 8, 0o600).octal(136, 12, 1_800_000_000), &packed);
     let mounted = Mounted::new(vec![("big.tar", bytes)]);
     assert_eq!(mounted.find("big.tar/dump").unwrap().attr_ttl, Duration::ZERO);
@@ -308,9 +308,9 @@ fn asking_for_the_stored_name_does_not_spoil_the_shown_one() {
 fn a_symbolic_link_is_answered_once_nothing_can_replace_it() {
     let filler = vec![7; 1 << 20];
     let mut bytes = Vec::new();
-    put(&mut bytes, Header::new(b"link", b'2', 0).bytes(157, b"old"), b"");
+    put(&mut bytes, TestHeader::new(b"link", b'2', 0).bytes(157, b"old"), b"");
     put_entry(&mut bytes, b"filler", b'0', &filler);
-    put(&mut bytes, Header::new(b"link", b'2', 0).bytes(157, b"the-new-one"), b"");
+    put(&mut bytes, TestHeader::new(b"link", b'2', 0).bytes(157, b"the-new-one"), b"");
     let mounted = Mounted::new(vec![("big.tar", bytes)]);
     std::thread::scope(|scope| {
         scope.spawn(|| {

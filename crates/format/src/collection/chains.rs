@@ -1,9 +1,11 @@
-//! Chains as duplicity itself sees them: the rules of its `collections` code, odd cases included (FORMAT.md section 7).
+//! Chains as duplicity sees them, by the rules of its `collections` code including unusual cases (docs/FORMAT.md
+//! section 7).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::set::{self, BackupSet, NamedSignature};
+use super::set::{BackupSet, NamedSignature};
+use super::set_list::{IndexMap, SetList};
 use crate::{BackupTime, SetIndex};
 
 /// A full set and the increments that duplicity restores on top of it.
@@ -11,9 +13,9 @@ use crate::{BackupTime, SetIndex};
 pub struct Chain {
     /// The full set, then the increments by time. Never empty.
     pub sets: Vec<SetIndex>,
-    /// Time of the full set.
+    /// The time of the full set.
     pub start: BackupTime,
-    /// Time of the last increment, or of the full set.
+    /// The time of the last increment, or of the full set.
     pub end: BackupTime,
 }
 
@@ -22,27 +24,28 @@ pub struct Chain {
 pub struct SignatureChain {
     /// Object names, the full one first.
     pub names: Vec<Arc<str>>,
-    /// Time of the full one.
+    /// The time of the full one.
     pub start: BackupTime,
-    /// Time of the last one.
+    /// The time of the last one.
     pub end: BackupTime,
 }
 
-/// An increment that duplicity drops in favour of a later one with the same start.
+/// An increment that duplicity drops because a later one has the same start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Replaced {
-    /// The increment dropped.
+pub struct ReplacedSet {
+    /// The increment that is dropped.
     pub set: SetIndex,
-    /// The increment kept.
+    /// The increment that is kept.
     pub by: SetIndex,
 }
 
-/// What `duplicity collection-status` tells.
+/// The chains that `duplicity collection-status` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chains {
-    /// All chains, sorted by end time. A set that duplicity discards (below) is still in its chain.
+    /// All chains, sorted by end time. A discarded set is still in its chain.
     pub chains: Vec<Chain>,
-    /// The primary chain: the last one, if a signature chain ends with it or with the set before its last.
+    /// The position of the primary chain: the last one, if a signature chain ends with its last set or with the set
+    /// before that.
     pub primary: Option<usize>,
     /// The last set of the primary chain, if duplicity discards it because its signature archive is missing.
     pub discarded: Option<SetIndex>,
@@ -50,86 +53,101 @@ pub struct Chains {
     pub orphaned: Vec<SetIndex>,
     /// Sets without a manifest.
     pub incomplete: Vec<SetIndex>,
-    /// Increments dropped in favour of a later one with the same start.
-    pub replaced: Vec<Replaced>,
+    /// Increments that are dropped because a later one has the same start.
+    pub replaced: Vec<ReplacedSet>,
     /// Signature chains, sorted by end time.
     pub signature_chains: Vec<SignatureChain>,
     /// Incremental signature archives that fit no signature chain.
     pub orphaned_signatures: Vec<Arc<str>>,
 }
 
-/// Why a time does not pick one chain.
+/// The reason why a time does not select a chain.
 #[derive(Debug)]
-pub(super) enum NotOne<'a> {
-    None,
-    Two(&'a Chain, &'a Chain),
+pub(super) enum ChainSelectionError<'a> {
+    /// There is no chain.
+    NoChain,
+    /// Two chains cover the time.
+    TwoChains(&'a Chain, &'a Chain),
 }
 
 impl Chain {
-    /// `20170101T000000Z-20170128T021500Z`, or the one time of a chain without increments.
+    /// Returns `20170101T000000Z-20170128T021500Z`, or the single time of a chain without increments.
     pub fn span(&self) -> String {
         if self.start == self.end { self.start.to_string() } else { format!("{}-{}", self.start, self.end) }
     }
 
-    /// The newest set not younger than `at`, or the full set.
-    pub(super) fn newest_at(&self, sets: &[Arc<BackupSet>], at: BackupTime) -> Option<SetIndex> {
-        let time = |index: &SetIndex| Some(sets.get(usize::try_from(index.0).ok()?)?.time);
-        let young = |index: &SetIndex| time(index).is_none_or(|time| time > at);
-        let end = self.sets.iter().skip(1).position(young).map_or(self.sets.len(), |i| i + 1);
+    /// Returns the newest set that is not newer than `at`, else the full set.
+    pub(super) fn newest_at(&self, sets: &SetList, at: BackupTime) -> Option<SetIndex> {
+        let is_newer = |index: &SetIndex| sets.get(*index).is_none_or(|set| set.time > at);
+        let end = self.sets.iter().skip(1).position(is_newer).map_or(self.sets.len(), |i| i + 1);
         self.sets.get(..end).and_then(<[_]>::last).copied()
     }
 }
 
 impl Chains {
-    /// The chain that duplicity restores from for a time.
-    pub(super) fn at(&self, at: BackupTime) -> Result<&Chain, NotOne<'_>> {
+    /// Returns the chain that duplicity restores from for a time.
+    pub(super) fn select(&self, at: BackupTime) -> Result<&Chain, ChainSelectionError<'_>> {
         let mut covering = self.chains.iter().filter(|chain| chain.start <= at && at <= chain.end);
         match (covering.next(), covering.next()) {
-            (Some(first), Some(second)) => return Err(NotOne::Two(first, second)),
+            (Some(first), Some(second)) => return Err(ChainSelectionError::TwoChains(first, second)),
             (Some(chain), None) => return Ok(chain),
             (None, _) => {}
         }
         let older = self.chains.iter().rev().find(|chain| chain.end < at);
-        older.or(self.chains.first()).ok_or(NotOne::None)
+        older.or(self.chains.first()).ok_or(ChainSelectionError::NoChain)
+    }
+
+    /// Replaces all indices of sets by those in `indices`.
+    pub(super) fn renumber(&mut self, indices: &IndexMap) {
+        let renumber = |sets: &mut Vec<SetIndex>| *sets = sets.iter().filter_map(|set| indices.get(*set)).collect();
+        self.chains.iter_mut().for_each(|chain| renumber(&mut chain.sets));
+        renumber(&mut self.orphaned);
+        renumber(&mut self.incomplete);
+        self.discarded = self.discarded.and_then(|set| indices.get(set));
+        for replaced in &mut self.replaced {
+            if let (Some(set), Some(by)) = (indices.get(replaced.set), indices.get(replaced.by)) {
+                *replaced = ReplacedSet { set, by };
+            }
+        }
     }
 }
 
-/// For each set that is or was in a chain: the set before it there.
-pub(super) type Bases = HashMap<SetIndex, SetIndex>;
+/// By set that is or was in a chain: the set before it there.
+pub(super) type BaseOfSet = HashMap<SetIndex, SetIndex>;
 
-/// Builds the chains over `sets` and `signatures`, both sorted by key.
-pub(super) fn build(sets: &[BackupSet], signatures: &[NamedSignature]) -> (Chains, Bases) {
-    let mut building = Building::default();
-    for set in sets {
-        building.add(set);
+/// Builds the chains of `sets` and `signatures`, both sorted by their times.
+pub(super) fn build_chains(sets: &SetList, signatures: &[NamedSignature]) -> (Chains, BaseOfSet) {
+    let mut builder = ChainBuilder::default();
+    for set in sets.iter() {
+        builder.add(set);
     }
     let mut chains = Chains {
-        chains: building.chains,
-        orphaned: building.orphaned,
-        incomplete: building.incomplete,
-        replaced: building.replaced,
+        chains: builder.chains,
+        orphaned: builder.orphaned,
+        incomplete: builder.incomplete,
+        replaced: builder.replaced,
         ..Chains::default()
     };
     chains.chains.sort_by_key(|chain| chain.end);
     (chains.signature_chains, chains.orphaned_signatures) = signature_chains(signatures);
     match_signatures(sets, &mut chains);
-    (chains, building.bases)
+    (chains, builder.bases)
 }
 
-/// Chains in the order of their full sets, indexed by what an increment may attach to.
+/// The chains in the order of their full sets, indexed by the times that an increment can attach to.
 #[derive(Default)]
-struct Building {
+struct ChainBuilder {
     chains: Vec<Chain>,
     by_end: HashMap<BackupTime, BTreeSet<usize>>,
     by_last_start: HashMap<BackupTime, BTreeSet<usize>>,
     last_start: Vec<Option<BackupTime>>,
-    bases: Bases,
+    bases: BaseOfSet,
     orphaned: Vec<SetIndex>,
     incomplete: Vec<SetIndex>,
-    replaced: Vec<Replaced>,
+    replaced: Vec<ReplacedSet>,
 }
 
-impl Building {
+impl ChainBuilder {
     fn add(&mut self, set: &BackupSet) {
         if !set.is_complete() {
             self.incomplete.push(set.index);
@@ -141,7 +159,7 @@ impl Building {
             self.last_start.push(None);
             return;
         };
-        // The first chain that takes the increment gets it: to continue it, or in place of its last increment.
+        // The first chain that fits gets the increment: as its next one, or in place of its last one.
         let continued = self.by_end.get(&start).and_then(BTreeSet::first).copied();
         let forked = self.by_last_start.get(&start).and_then(|fits| {
             fits.iter().copied().find(|&i| self.chains.get(i).is_some_and(|chain| set.time > chain.end))
@@ -158,7 +176,7 @@ impl Building {
             return;
         };
         if replace && let Some(old) = chain.sets.pop() {
-            self.replaced.push(Replaced { set: old, by: set.index });
+            self.replaced.push(ReplacedSet { set: old, by: set.index });
         }
         if let Some(base) = chain.sets.last() {
             self.bases.insert(set.index, *base);
@@ -178,14 +196,15 @@ fn move_key(map: &mut HashMap<BackupTime, BTreeSet<usize>>, old: Option<BackupTi
     map.entry(new).or_default().insert(place);
 }
 
-/// Signature archives are chained apart from the sets: by start time, each to the first chain that ends there.
+/// Builds the chains of signature archives, independently of the sets. An increment continues the first chain that ends
+/// at its start time.
 fn signature_chains(signatures: &[NamedSignature]) -> (Vec<SignatureChain>, Vec<Arc<str>>) {
     let mut chains = Vec::new();
     let mut increments = Vec::new();
     let mut by_end: HashMap<BackupTime, BTreeSet<usize>> = HashMap::new();
     for signature in signatures {
-        let time = signature.key.time;
-        match signature.key.start {
+        let time = signature.times.end;
+        match signature.times.start {
             Some(start) => increments.push((start, time, &signature.name)),
             None => {
                 by_end.entry(time).or_default().insert(chains.len());
@@ -210,11 +229,11 @@ fn signature_chains(signatures: &[NamedSignature]) -> (Vec<SignatureChain>, Vec<
     (chains, orphaned)
 }
 
-/// Finds the primary chain, and the set that duplicity discards. A chain of a full set and one increment never loses
-/// the increment: duplicity compares with the full set's (absent) end time there.
-fn match_signatures(sets: &[BackupSet], chains: &mut Chains) {
+/// Finds the primary chain, and the set that duplicity discards. In a chain of a full set and one increment, the
+/// increment is never discarded: duplicity compares with the end time of the full set there, which does not exist.
+fn match_signatures(sets: &SetList, chains: &mut Chains) {
     let Some(last) = chains.chains.last() else { return };
-    let before_last = last.sets.iter().rev().nth(1).and_then(|index| set::at(sets, *index));
+    let before_last = last.sets.iter().rev().nth(1).and_then(|index| sets.get(*index));
     let before_last = before_last.filter(|set| !set.is_full()).map(|set| set.time);
     for signature_chain in chains.signature_chains.iter().rev() {
         let whole = signature_chain.end == last.end;

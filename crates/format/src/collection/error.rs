@@ -1,26 +1,27 @@
-//! Why a listing is no collection, or a time no snapshot.
+//! The error of collections.
 
-use crate::BackupTime;
 use dupfs_base::{ErrorKind, HasKind};
 
-/// A failure to find the backup or the snapshot asked for.
+use crate::BackupTime;
+
+/// A failure to find the backup or the requested snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CollectionError {
-    /// There is nothing of duplicity's in the listing.
-    #[error("no duplicity backup here: {}; check the URL", nothing(*.objects))]
+    /// The listing has no file of duplicity.
+    #[error("no duplicity backup here: {}; check the URL", describe_foreign(*.objects))]
     NoBackup {
         /// Number of objects in the listing.
         objects: usize,
     },
-    /// Nothing carries the prefixes asked for, but other names are duplicity's.
-    #[error("no duplicity backup {asked}; try {}", .found.join("; or "))]
+    /// No name has the requested prefixes, but other names are duplicity's.
+    #[error("no duplicity backup {requested}; try {}", .found.join("; or "))]
     NoSuchPrefix {
-        /// The prefix options as given, `without a prefix` or `in this directory`.
-        asked: String,
-        /// What to give instead, one item for each backup found.
+        /// `with` the given prefix options, `without a prefix`, or `in this directory`.
+        requested: String,
+        /// The alternatives, one for each backup found.
         found: Vec<String>,
     },
-    /// Several backups with different prefixes, and none chosen.
+    /// Several backups have different prefixes, and none was chosen.
     #[error("several backups with different prefixes are here; choose one: {}", .found.join("; or "))]
     SeveralPrefixes {
         /// The options that choose each of them.
@@ -29,7 +30,7 @@ pub enum CollectionError {
     /// All sets are encrypted with gpgsm.
     #[error(
         "all {sets} backup sets are encrypted with gpgsm (names end in .p7m), which dupfs cannot read; restore them with \
-         duplicity 3 itself"
+         duplicity 3"
     )]
     Cms {
         /// Number of sets.
@@ -37,20 +38,20 @@ pub enum CollectionError {
     },
     /// No set is complete and linked to a full set.
     #[error(
-        "no snapshot can be restored: none of the {sets} backup sets here is a full backup with a manifest, nor linked to \
-         one; 'dupfs sets' says what is missing"
+        "no snapshot can be restored: none of the {sets} backup sets here is a full backup with a manifest, or an increment \
+         to one; 'dupfs sets' lists what is missing"
     )]
     NoSnapshot {
         /// Number of sets.
         sets: usize,
     },
-    /// Two chains cover the time, and duplicity refuses to choose.
+    /// Two chains cover the time. duplicity refuses it, too.
     #[error(
-        "two chains cover {at}: {first} and {second}; duplicity refuses this time too; mount without --time and take the \
-         snapshot you mean from snapshots/"
+        "two chains cover {at}: {first} and {second}; duplicity refuses this time too; mount without --time and choose \
+         a snapshot from snapshots/"
     )]
     TwoChains {
-        /// The time asked for.
+        /// The requested time.
         at: BackupTime,
         /// The first chain's span.
         first: String,
@@ -59,10 +60,10 @@ pub enum CollectionError {
     },
 }
 
-fn nothing(objects: usize) -> String {
+fn describe_foreign(objects: usize) -> String {
     match objects {
-        0 => "the place is empty".to_owned(),
-        1 => "1 object, which is none of duplicity's".to_owned(),
+        0 => "the location is empty".to_owned(),
+        1 => "1 object, which is not a file of a duplicity backup".to_owned(),
         n => format!("{n} objects, none of them a file of a duplicity backup"),
     }
 }

@@ -1,37 +1,40 @@
-//! What is wrong with a collection as far as names, sizes and storage classs tell, and what to do about it.
+//! The problems of a collection, as far as names, sizes and storage classes show them, with their remedies.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::Collection;
-use super::ranges;
-use super::set::{self, BackupSet, NamedSignature, Packing, Role};
-use crate::ObjectInfo;
-use crate::{BackupTime, SetIndex};
+use super::chains::{Chain, Chains};
+use super::choose::OtherBackup;
+use super::set::{self, BackupSet, NamedSignature};
+use super::set_list::{IndexMap, SetList};
+use super::snapshots::SnapshotList;
+use super::volume_ranges::{describe_ranges, missing_ranges};
+use crate::name::{FileRole, NameSuffix};
+use crate::{BackupTime, ObjectInfo, SetIndex};
 
-/// How grave a problem is; the gravest first.
+/// The severity of a problem, the most severe first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Severity {
     /// Something that was backed up cannot be read.
     Error,
-    /// All can be read, but slower, or not by duplicity, or not until something is done.
+    /// Everything can be read, but slowly, or not by duplicity, or not until the user acts.
     Warning,
-    /// Worth knowing.
+    /// Information without an effect on reading.
     Note,
 }
 
-/// What kind of problem it is. The gravest come first, and of those what other problems follow from.
+/// The kind of a problem. The most severe come first, and causes come before their consequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ProblemKind {
     /// A set without a manifest: not shown.
     ManifestMissing,
-    /// An increment that leads back to no full set: not shown.
+    /// An increment that does not lead back to a full set: not shown.
     Orphaned,
     /// A set with a manifest and no volume at all.
     NoVolumes,
-    /// Numbers missing between the volumes of a set.
-    VolumeGap,
-    /// An object that is empty and cannot be.
+    /// Missing numbers between the volumes of a set.
+    MissingVolumes,
+    /// An empty object that must not be empty.
     EmptyObject,
     /// A set encrypted with gpgsm.
     Unsupported,
@@ -39,30 +42,30 @@ pub enum ProblemKind {
     SignatureMissing,
     /// A signature archive without its set.
     StraySignature,
-    /// Two objects for one purpose in a set.
+    /// Two objects with one role in a set.
     Duplicate,
     /// Several sets with the same time.
     EqualTimes,
-    /// An increment that is not younger than what it builds on.
+    /// An increment that is not newer than its base.
     Backwards,
     /// Times that two chains cover.
     Overlap,
     /// A readable set that duplicity does not restore.
     Dropped,
     /// Objects in cold storage.
-    Cold,
+    Archived,
     /// Another backup in the same place.
     OtherBackup,
 }
 
 impl ProblemKind {
-    /// A stable word for programs.
-    pub fn word(self) -> &'static str {
+    /// Returns the stable identifier of the kind in machine-readable output.
+    pub fn code(self) -> &'static str {
         match self {
             Self::ManifestMissing => "manifest-missing",
             Self::Orphaned => "orphaned",
             Self::NoVolumes => "no-volumes",
-            Self::VolumeGap => "volume-gap",
+            Self::MissingVolumes => "volume-gap",
             Self::EmptyObject => "empty-object",
             Self::Unsupported => "unsupported",
             Self::SignatureMissing => "signature-missing",
@@ -72,18 +75,18 @@ impl ProblemKind {
             Self::Backwards => "backwards",
             Self::Overlap => "overlap",
             Self::Dropped => "dropped-by-duplicity",
-            Self::Cold => "cold",
+            Self::Archived => "cold",
             Self::OtherBackup => "other-backup",
         }
     }
 
-    /// How grave it is.
+    /// Returns the severity of problems of this kind.
     pub fn severity(self) -> Severity {
         match self {
             Self::ManifestMissing
             | Self::Orphaned
             | Self::NoVolumes
-            | Self::VolumeGap
+            | Self::MissingVolumes
             | Self::EmptyObject
             | Self::Unsupported => Severity::Error,
             Self::SignatureMissing
@@ -92,28 +95,33 @@ impl ProblemKind {
             | Self::Backwards
             | Self::Overlap
             | Self::Dropped
-            | Self::Cold => Severity::Warning,
+            | Self::Archived => Severity::Warning,
             Self::StraySignature | Self::OtherBackup => Severity::Note,
         }
     }
 }
 
-/// One problem, in one line.
+/// One problem, with a message of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// How grave it is.
+    /// The severity.
     pub severity: Severity,
-    /// What kind it is.
+    /// The kind.
     pub kind: ProblemKind,
-    /// The set concerned.
+    /// The affected set, if it is one.
     pub set: Option<SetIndex>,
-    /// The object concerned, if it is one.
+    /// The affected object, if it is one.
     pub object: Option<Arc<str>>,
-    /// What it is, why it matters, what to do: one line.
+    /// The problem, its effect and its remedy, in one line.
     pub message: String,
 }
 
 impl Problem {
+    /// Replaces the index of the affected set by that in `indices`.
+    pub(super) fn renumber(&mut self, indices: &IndexMap) {
+        self.set = self.set.and_then(|set| indices.get(set));
+    }
+
     /// Writes the problem to the log, at the level of its severity.
     pub fn log(&self) {
         match self.severity {
@@ -124,72 +132,64 @@ impl Problem {
     }
 }
 
-/// Everything found, sorted by severity, then by set and kind.
-pub(super) fn find(collection: &Collection, stray: &[NamedSignature]) -> Vec<Problem> {
-    let mut found = Findings { collection, ends: ends(&collection.sets), problems: Vec::new() };
-    for set in &collection.sets {
-        found.in_set(set);
-        found.in_volumes(set);
-        found.in_objects(set);
-        found.of_lineage(set);
+/// The facts about a collection that problems follow from.
+pub(super) struct CollectionFacts<'a> {
+    pub(super) sets: &'a SetList,
+    pub(super) chains: &'a Chains,
+    pub(super) snapshots: &'a SnapshotList,
+    /// The time of the newest snapshot that duplicity would restore.
+    pub(super) latest: Option<BackupTime>,
+    pub(super) others: &'a [OtherBackup],
+    pub(super) stray_signatures: &'a [NamedSignature],
+}
+
+/// Returns all problems, sorted by severity, then by set and kind.
+pub(super) fn find_problems(facts: &CollectionFacts<'_>) -> Vec<Problem> {
+    let mut finder = ProblemFinder { facts, sets_by_time: sets_by_time(facts.sets.all()), problems: Vec::new() };
+    for set in facts.sets.iter() {
+        finder.check_set(set);
+        finder.check_volumes(set);
+        finder.check_objects(set);
+        finder.check_duplicates(set);
+        finder.check_lineage(set);
     }
-    found.dropped();
-    found.overlaps();
-    found.cold_volumes();
-    for signature in stray {
-        let label = set::label(signature.key.start, signature.key.time);
-        found.add(
-            ProblemKind::StraySignature,
-            None,
-            Some(&signature.name),
-            format!(
-                "{}: signature archive of a set that is not here ({label}); it is not used: its upload was interrupted, \
-                 or its volumes and manifest were deleted",
-                signature.name
-            ),
-        );
-    }
-    for other in &collection.others {
-        let options = other.options.as_ref().map_or_else(String::new, |options| format!("; choose it with {options}"));
-        found.add(
-            ProblemKind::OtherBackup,
-            None,
-            None,
-            format!("{} objects here belong to another backup, which is not shown{options}", other.objects),
-        );
-    }
-    let mut problems = found.problems;
+    finder.check_dropped();
+    finder.check_overlaps();
+    finder.check_archived_volumes();
+    finder.check_stray_signatures();
+    finder.check_other_backups();
+    let mut problems = finder.problems;
     problems.sort_by_key(|p| (p.severity, p.set.map_or(u32::MAX, |set| set.0), p.kind));
     problems
 }
 
-/// Sets by their time.
-fn ends(sets: &[Arc<BackupSet>]) -> HashMap<BackupTime, Vec<&BackupSet>> {
-    let mut ends: HashMap<BackupTime, Vec<&BackupSet>> = HashMap::new();
+/// Returns the sets by their time.
+fn sets_by_time(sets: &[Arc<BackupSet>]) -> HashMap<BackupTime, Vec<&BackupSet>> {
+    let mut by_time: HashMap<BackupTime, Vec<&BackupSet>> = HashMap::new();
     for set in sets {
-        ends.entry(set.time).or_default().push(set);
+        by_time.entry(set.time).or_default().push(set);
     }
-    ends
+    by_time
 }
 
-struct Findings<'a> {
-    collection: &'a Collection,
-    ends: HashMap<BackupTime, Vec<&'a BackupSet>>,
+/// The checks of a collection, and the problems that they found.
+struct ProblemFinder<'a> {
+    facts: &'a CollectionFacts<'a>,
+    sets_by_time: HashMap<BackupTime, Vec<&'a BackupSet>>,
     problems: Vec<Problem>,
 }
 
-impl Findings<'_> {
+impl ProblemFinder<'_> {
     fn add(&mut self, kind: ProblemKind, set: Option<SetIndex>, object: Option<&Arc<str>>, message: String) {
         self.problems.push(Problem { severity: kind.severity(), kind, set, object: object.cloned(), message });
     }
 
-    fn in_set(&mut self, set: &BackupSet) {
+    fn check_set(&mut self, set: &BackupSet) {
         let label = set.label();
         let index = Some(set.index);
-        if set.packing == Packing::Cms {
-            let message = format!(
-                "{label}: encrypted with gpgsm (.p7m), which dupfs cannot read; restore it with duplicity 3 itself"
-            );
+        if set.suffix == NameSuffix::Cms {
+            let message =
+                format!("{label}: encrypted with gpgsm (.p7m), which dupfs cannot read; restore it with duplicity 3");
             self.add(ProblemKind::Unsupported, index, None, message);
         }
         if set.manifest.is_none() {
@@ -210,25 +210,24 @@ impl Findings<'_> {
         }
         if set.start.is_some_and(|start| start >= set.time) {
             let message = format!(
-                "{label}: not younger than the set it builds on: the clock of the machine was set back; it is shown under \
-                 its own time"
+                "{label}: not newer than the set it builds on: the clock of the machine was set back; it is shown under its \
+                 own time"
             );
             self.add(ProblemKind::Backwards, index, None, message);
         }
-        let same = self.ends.get(&set.time).map_or(0, Vec::len);
-        let first =
-            self.ends.get(&set.time).and_then(|sets| sets.first()).is_some_and(|first| first.index == set.index);
-        if same > 1 && first {
+        let same_time = self.sets_by_time.get(&set.time).map_or(&[][..], Vec::as_slice);
+        if same_time.len() > 1 && same_time.first().is_some_and(|first| first.index == set.index) {
             let message = format!(
-                "{same} sets have the time {}: increments that build on that time are taken to continue the chain that \
-                 duplicity would choose",
+                "{} sets have the time {}: increments to that time are assigned to the chain that duplicity would \
+                 choose",
+                same_time.len(),
                 set.time
             );
             self.add(ProblemKind::EqualTimes, index, None, message);
         }
     }
 
-    fn in_volumes(&mut self, set: &BackupSet) {
+    fn check_volumes(&mut self, set: &BackupSet) {
         let label = set.label();
         if set.volumes.is_empty() {
             let message = format!(
@@ -238,93 +237,97 @@ impl Findings<'_> {
             self.add(ProblemKind::NoVolumes, Some(set.index), None, message);
             return;
         }
-        let gaps = ranges::gaps(set.volumes.keys().copied());
-        if !gaps.is_empty() {
+        let missing = missing_ranges(set.volumes.keys().copied());
+        if !missing.is_empty() {
             let message = format!(
                 "{label}: {} missing; files stored there cannot be read, all others can: bring the objects back if they \
                  were moved",
-                ranges::describe(&gaps)
+                describe_ranges(&missing)
             );
-            self.add(ProblemKind::VolumeGap, Some(set.index), None, message);
+            self.add(ProblemKind::MissingVolumes, Some(set.index), None, message);
         }
     }
 
-    fn in_objects(&mut self, set: &BackupSet) {
-        for (role, object) in roles(set) {
-            // A plain volume or signature archive without entries has no byte, anything else has at least a header.
-            let may_be_empty = set.packing == Packing::Plain && role != Role::Manifest;
+    fn check_objects(&mut self, set: &BackupSet) {
+        for (role, object) in objects_with_roles(set) {
+            // A plain volume or signature archive without entries is empty. Every other object has at least a header.
+            let may_be_empty = set.suffix == NameSuffix::None && role != FileRole::Manifest;
             if object.size == 0 && !may_be_empty {
                 let message = format!("{}: empty: its upload was interrupted; nothing in it can be read", object.name);
                 self.add(ProblemKind::EmptyObject, Some(set.index), Some(&object.name), message);
             }
-            if let (Some(class), false) = (&object.archived, matches!(role, Role::Volume(_))) {
-                let lost = if role == Role::Manifest { "the set cannot be read" } else { "the tree cannot be listed" };
+            if let (Some(class), false) = (&object.archived, matches!(role, FileRole::Volume(_))) {
+                let lost =
+                    if role == FileRole::Manifest { "the set cannot be read" } else { "the tree cannot be listed" };
                 let message =
                     format!("{}: in cold storage ({class}); {lost} until you restore the object", object.name);
-                self.add(ProblemKind::Cold, Some(set.index), Some(&object.name), message);
+                self.add(ProblemKind::Archived, Some(set.index), Some(&object.name), message);
             }
-        }
-        for spare in &set.spares {
-            let used = match spare.role {
-                Role::Manifest => set.manifest.as_ref(),
-                Role::Signature => set.signatures.as_ref(),
-                Role::Volume(number) => set.volumes.get(&number),
-            };
-            let message = format!(
-                "{}: the same part of the set as {}, which is used; duplicity refuses such a directory: move the one away \
-                 that is a leftover",
-                spare.object.name,
-                used.map_or("another object", |object| &*object.name)
-            );
-            self.add(ProblemKind::Duplicate, Some(set.index), Some(&spare.object.name), message);
         }
     }
 
-    fn of_lineage(&mut self, set: &BackupSet) {
+    fn check_duplicates(&mut self, set: &BackupSet) {
+        for duplicate in &set.duplicates {
+            let used = match duplicate.role {
+                FileRole::Manifest => set.manifest.as_ref(),
+                FileRole::Signature => set.signatures.as_ref(),
+                FileRole::Volume(number) => set.volumes.get(&number),
+            };
+            let message = format!(
+                "{}: has the same role in the set as {}, which is used; duplicity refuses such a directory: move the one \
+                 that is left over away",
+                duplicate.object.name,
+                used.map_or("another object", |object| &*object.name)
+            );
+            self.add(ProblemKind::Duplicate, Some(set.index), Some(&duplicate.object.name), message);
+        }
+    }
+
+    fn check_lineage(&mut self, set: &BackupSet) {
         let Some(start) = set.start else { return };
-        if !set.is_complete() || self.collection.snapshot_of(set.index).is_some() {
+        if !set.is_complete() || self.facts.snapshots.of_set(set.index).is_some() {
             return;
         }
-        let below = self.ends.get(&start).into_iter().flatten().find(|below| below.index != set.index);
-        let why = match below {
+        let base = self.sets_by_time.get(&start).into_iter().flatten().find(|base| base.index != set.index);
+        let reason = match base {
             None => format!("a set of the time {start}, which is not here"),
-            Some(below) if !below.is_complete() => format!("{}, which has no manifest", below.label()),
-            Some(below) => format!("{}, which is orphaned itself", below.label()),
+            Some(base) if !base.is_complete() => format!("{}, which has no manifest", base.label()),
+            Some(base) => format!("{}, which is orphaned itself", base.label()),
         };
         let message = format!(
-            "{}: orphaned: it builds on {why}, so it is not shown; bring that set back to read this one",
+            "{}: orphaned: it builds on {reason}, so it is not shown; bring that set back to read this one",
             set.label()
         );
         self.add(ProblemKind::Orphaned, Some(set.index), None, message);
     }
 
-    /// Sets that are shown although duplicity does not restore them.
-    fn dropped(&mut self) {
-        let chains = &self.collection.chains;
-        let label = |index: SetIndex| self.collection.set(index).map_or_else(String::new, |set| set.label());
+    /// Reports sets that are shown although duplicity does not restore them.
+    fn check_dropped(&mut self) {
+        let chains = self.facts.chains;
+        let label = |index: SetIndex| self.facts.sets.get(index).map_or_else(String::new, |set| set.label());
         let mut dropped = Vec::new();
         for replaced in &chains.replaced {
             let by = label(replaced.by);
             dropped.push((replaced.set, format!("it prefers {by}, made from the same base by a client that raced")));
         }
-        let orphans = chains.orphaned.iter().filter(|index| self.collection.snapshot_of(**index).is_some());
-        dropped.extend(orphans.map(|index| (*index, "what it builds on is not the end of a chain".to_owned())));
+        let orphans = chains.orphaned.iter().filter(|index| self.facts.snapshots.of_set(**index).is_some());
+        dropped.extend(orphans.map(|index| (*index, "its base is not the end of a chain".to_owned())));
         dropped.extend(chains.discarded.map(|index| (index, "its signature archive is missing".to_owned())));
-        let latest = self.collection.latest().map(|latest| latest.time);
-        for (index, why) in dropped {
-            let newer = self.collection.set(index).is_some_and(|set| latest.is_some_and(|latest| set.time > latest));
+        for (index, reason) in dropped {
+            let set = self.facts.sets.get(index);
+            let newer = set.is_some_and(|set| self.facts.latest.is_some_and(|latest| set.time > latest));
             let newer = if newer { "; it is newer than 'latest'" } else { "" };
             let message =
-                format!("{}: duplicity does not restore this set ({why}); it is shown here{newer}", label(index));
+                format!("{}: duplicity does not restore this set ({reason}); it is shown here{newer}", label(index));
             self.add(ProblemKind::Dropped, Some(index), None, message);
         }
     }
 
-    /// Chains that overlap with one before them. One message for each, whatever the number it overlaps with.
-    fn overlaps(&mut self) {
-        let mut chains: Vec<_> = self.collection.chains.chains.iter().collect();
+    /// Reports chains that overlap with an earlier one, with one message for each.
+    fn check_overlaps(&mut self) {
+        let mut chains: Vec<_> = self.facts.chains.chains.iter().collect();
         chains.sort_by_key(|chain| (chain.start, chain.end));
-        let mut longest: Option<&super::Chain> = None;
+        let mut longest: Option<&Chain> = None;
         for chain in chains {
             if let Some(before) = longest.filter(|before| before.end >= chain.start) {
                 let message = format!(
@@ -343,32 +346,54 @@ impl Findings<'_> {
         }
     }
 
-    fn cold_volumes(&mut self) {
-        let mut cold: BTreeMap<&Arc<str>, (usize, u64)> = BTreeMap::new();
-        let volumes = self.collection.sets.iter().flat_map(|set| set.volumes.values());
+    fn check_archived_volumes(&mut self) {
+        let mut by_class: BTreeMap<&Arc<str>, (usize, u64)> = BTreeMap::new();
+        let volumes = self.facts.sets.iter().flat_map(|set| set.volumes.values());
         for object in volumes {
             if let Some(class) = &object.archived {
-                let (count, bytes) = cold.entry(class).or_default();
+                let (count, bytes) = by_class.entry(class).or_default();
                 *count += 1;
                 *bytes = bytes.saturating_add(object.size);
             }
         }
-        let cold: Vec<_> = cold.into_iter().map(|(class, sum)| (class.clone(), sum)).collect();
-        for (class, (count, bytes)) in cold {
+        for (class, (count, bytes)) in by_class {
             let message = format!(
                 "{} ({bytes} bytes) in cold storage ({class}): files there give 'Object is remote' until you restore the \
                  objects",
                 counted(count, "volume")
             );
-            self.add(ProblemKind::Cold, None, None, message);
+            self.add(ProblemKind::Archived, None, None, message);
+        }
+    }
+
+    fn check_stray_signatures(&mut self) {
+        for signature in self.facts.stray_signatures {
+            let message = format!(
+                "{}: signature archive of a set that is not here ({}); it is not used: its upload was interrupted, or its \
+                 volumes and manifest were deleted",
+                signature.name,
+                set::label(signature.times)
+            );
+            self.add(ProblemKind::StraySignature, None, Some(&signature.name), message);
+        }
+    }
+
+    fn check_other_backups(&mut self) {
+        for other in self.facts.others {
+            let options =
+                other.options.as_ref().map_or_else(String::new, |options| format!("; choose it with {options}"));
+            let message =
+                format!("{} objects here belong to another backup, which is not shown{options}", other.objects);
+            self.add(ProblemKind::OtherBackup, None, None, message);
         }
     }
 }
 
-fn roles(set: &BackupSet) -> impl Iterator<Item = (Role, &ObjectInfo)> {
-    let manifest = set.manifest.iter().map(|object| (Role::Manifest, object));
-    let signatures = set.signatures.iter().map(|object| (Role::Signature, object));
-    let volumes = set.volumes.iter().map(|(number, object)| (Role::Volume(*number), object));
+/// Returns the objects of a set with their roles.
+fn objects_with_roles(set: &BackupSet) -> impl Iterator<Item = (FileRole, &ObjectInfo)> {
+    let manifest = set.manifest.iter().map(|object| (FileRole::Manifest, object));
+    let signatures = set.signatures.iter().map(|object| (FileRole::Signature, object));
+    let volumes = set.volumes.iter().map(|(number, object)| (FileRole::Volume(*number), object));
     manifest.chain(signatures).chain(volumes)
 }
 

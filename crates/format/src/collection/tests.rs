@@ -1,6 +1,7 @@
+use dupfs_base::{ErrorKind, HasKind};
+
 use super::*;
 use crate::VolumeNumber;
-use dupfs_base::{ErrorKind, HasKind};
 
 const DAY: i64 = 86_400;
 
@@ -13,7 +14,7 @@ fn object(name: &str) -> ObjectInfo {
     ObjectInfo { name: name.into(), size: 100, version: "1".into(), archived: None }
 }
 
-/// Names of a set: `volumes` volumes, its manifest and its signature archive, packed with `suffix`.
+/// The names of a set: `volumes` volumes, the manifest and the signature archive, with `suffix`.
 fn set_names(start: Option<i64>, time: i64, volumes: u32, suffix: &str) -> Vec<String> {
     let t = day(time);
     let (set, signatures) = match start.map(day) {
@@ -85,12 +86,12 @@ fn selected(collection: &Collection, at: i64) -> String {
 }
 
 #[test]
-fn a_chain_is_one_line_and_its_newest_snapshot_is_latest() {
+fn a_chain_is_one_branch_and_its_newest_snapshot_is_latest() {
     let collection = read(&[inc(1, 2), full(0), inc(0, 1)]);
     assert_eq!(shown(&collection), days(&[0, 1, 2]));
-    assert_eq!(collection.lines().len(), 1);
+    assert_eq!(collection.branches().len(), 1);
     let latest = collection.latest().unwrap();
-    assert_eq!((latest.line, latest.depth), (0, 3));
+    assert_eq!((latest.branch, latest.depth), (0, 3));
     assert_eq!(latest.lineage(), [SetIndex(0), SetIndex(1), SetIndex(2)]);
     assert_eq!(collection.snapshots()[1].lineage(), [SetIndex(0), SetIndex(1)]);
     assert_eq!(collection.problems(), []);
@@ -101,8 +102,8 @@ fn a_chain_is_one_line_and_its_newest_snapshot_is_latest() {
 }
 
 #[test]
-fn a_time_picks_what_duplicity_picks() {
-    // FORMAT.md section 7
+fn a_time_selects_the_snapshot_that_duplicity_selects() {
+    // docs/FORMAT.md section 7
     let collection = read(&[full(0), inc(0, 10), full(20), inc(20, 30)]);
     assert_eq!(selected(&collection, -5), days(&[0])[0], "before everything: the oldest full set");
     assert_eq!(selected(&collection, 9), days(&[0])[0]);
@@ -113,7 +114,7 @@ fn a_time_picks_what_duplicity_picks() {
 }
 
 #[test]
-fn overlapping_chains_select_as_duplicity_does() {
+fn overlapping_chains_are_selected_as_by_duplicity() {
     let collection = read(&[full(0), inc(0, 20), full(10)]);
     assert_eq!(selected(&collection, 15), days(&[0])[0], "the covering chain wins over the nearer full set");
     let error = collection.select(day(10)).unwrap_err();
@@ -127,22 +128,22 @@ fn overlapping_chains_select_as_duplicity_does() {
 
 #[test]
 fn increments_of_clients_that_raced_are_all_shown() {
-    // FORMAT.md section 7: duplicity keeps 0 to 15, drops 0 to 10 and orphans 10 to 20.
+    // docs/FORMAT.md section 7: duplicity keeps 0 to 15, drops 0 to 10 and orphans 10 to 20.
     let collection = read(&[full(0), inc(0, 10), inc(0, 15), inc(10, 20)]);
     assert_eq!(shown(&collection), days(&[0, 10, 15, 20]));
     let chains = collection.chains();
     assert_eq!(chains.chains[0].sets, [SetIndex(0), SetIndex(2)]);
-    assert_eq!(chains.replaced, [Replaced { set: SetIndex(1), by: SetIndex(2) }]);
+    assert_eq!(chains.replaced, [ReplacedSet { set: SetIndex(1), by: SetIndex(2) }]);
     assert_eq!(chains.orphaned, [SetIndex(3)]);
     assert_eq!(collection.latest().unwrap().time, day(15), "latest is what duplicity restores");
     assert_eq!(collection.snapshots()[3].lineage(), [SetIndex(0), SetIndex(1), SetIndex(3)]);
-    assert_eq!(collection.lines().len(), 2);
+    assert_eq!(collection.branches().len(), 2);
     let orphan = collection.problems().iter().find(|p| p.set == Some(SetIndex(3))).unwrap();
     assert!(orphan.message.contains("newer than 'latest'"), "{}", orphan.message);
 }
 
 #[test]
-fn an_increment_without_its_base_is_orphaned_and_says_what_it_needs() {
+fn an_increment_without_its_base_is_orphaned_and_the_message_names_the_base() {
     let collection = read(&[full(0), inc(1, 2), inc(2, 3)]);
     assert_eq!(shown(&collection), days(&[0]));
     let messages: Vec<&str> = collection.problems().iter().map(|p| p.message.as_str()).collect();
@@ -152,7 +153,7 @@ fn an_increment_without_its_base_is_orphaned_and_says_what_it_needs() {
 }
 
 #[test]
-fn a_set_without_manifest_is_reported_with_what_hangs_on_it() {
+fn a_set_without_manifest_is_reported_with_its_increments() {
     let collection = read(&[full(0), without(inc(0, 1), "manifest"), inc(1, 2)]);
     assert_eq!(shown(&collection), days(&[0]));
     assert_eq!(collection.chains().incomplete, [SetIndex(1)]);
@@ -162,7 +163,7 @@ fn a_set_without_manifest_is_reported_with_what_hangs_on_it() {
 }
 
 #[test]
-fn a_collection_without_any_snapshot_is_no_error_until_one_is_asked_for() {
+fn a_collection_without_snapshots_is_an_error_only_when_one_is_selected() {
     let collection = read(&[without(full(0), "manifest")]);
     assert_eq!(collection.snapshots(), []);
     assert!(collection.latest().is_none());
@@ -171,7 +172,7 @@ fn a_collection_without_any_snapshot_is_no_error_until_one_is_asked_for() {
 }
 
 #[test]
-fn a_missing_signature_archive_does_not_cost_the_set() {
+fn a_set_without_signature_archive_is_shown() {
     let collection = read(&[full(0), inc(0, 1), without(inc(1, 2), "signatures")]);
     assert_eq!(collection.latest().unwrap().time, day(2));
     assert_eq!(collection.chains().discarded, Some(SetIndex(2)), "duplicity would lose the set");
@@ -179,26 +180,26 @@ fn a_missing_signature_archive_does_not_cost_the_set() {
 }
 
 #[test]
-fn a_signature_archive_without_its_set_is_noted() {
+fn a_signature_archive_without_its_set_is_reported() {
     let collection = read(&[full(0), without(inc(0, 1), "duplicity-inc")]);
     assert_eq!(collection.sets().len(), 1);
     assert_eq!(kinds(&collection), [ProblemKind::StraySignature]);
 }
 
 #[test]
-fn gaps_between_volumes_are_named_compactly() {
+fn missing_volumes_are_reported_as_ranges() {
     let mut names = set_names(None, 0, 9, ".gz");
     for gone in ["vol2.", "vol3.", "vol7."] {
         names = without(names, gone);
     }
     let collection = read(&[names, without(inc(0, 1), "vol")]);
-    assert!(problem(&collection, ProblemKind::VolumeGap).message.contains("volumes 2-3, 7 are missing"));
+    assert!(problem(&collection, ProblemKind::MissingVolumes).message.contains("volumes 2-3, 7 are missing"));
     assert!(problem(&collection, ProblemKind::NoVolumes).message.contains("inc "));
-    assert_eq!(shown(&collection).len(), 2, "the trees can still be listed");
+    assert_eq!(shown(&collection).len(), 2, "the trees can be listed");
 }
 
 #[test]
-fn of_doubles_the_one_packed_as_the_set_is_chosen() {
+fn of_duplicates_the_one_with_the_suffix_of_the_set_is_chosen() {
     let mut names = set_names(None, 0, 3, ".gpg");
     names.push(format!("duplicity-full.{}.vol2.difftar.gz", day(0)));
     names.push(format!("duplicity-full.{}.manifest", day(0)));
@@ -208,13 +209,13 @@ fn of_doubles_the_one_packed_as_the_set_is_chosen() {
         let set = &collection.sets()[0];
         assert!(set.manifest.as_ref().unwrap().name.ends_with(".manifest.gpg"));
         assert!(set.volumes[&VolumeNumber(2)].name.ends_with(".gpg"));
-        assert_eq!(set.spares.len(), 2);
+        assert_eq!(set.duplicates.len(), 2);
         assert_eq!(kinds(&collection), [ProblemKind::Duplicate, ProblemKind::Duplicate]);
     }
 }
 
 #[test]
-fn sets_of_one_time_have_directories_of_their_own() {
+fn sets_of_one_time_have_different_snapshot_names() {
     let collection = read(&[full(0), inc(0, 5), full(5), inc(5, 6)]);
     let five = day(5).to_string();
     let names = shown(&collection);
@@ -226,7 +227,7 @@ fn sets_of_one_time_have_directories_of_their_own() {
 }
 
 #[test]
-fn start_times_in_a_circle_are_orphans_and_end() {
+fn increments_that_build_on_each_other_in_a_cycle_are_orphaned() {
     let collection = read(&[full(0), inc(5, 3), inc(3, 5), inc(7, 7)]);
     assert_eq!(shown(&collection), days(&[0]));
     let orphans = kinds(&collection).iter().filter(|kind| **kind == ProblemKind::Orphaned).count();
@@ -234,7 +235,7 @@ fn start_times_in_a_circle_are_orphans_and_end() {
 }
 
 #[test]
-fn an_increment_from_a_clock_set_back_is_shown() {
+fn an_increment_older_than_its_base_is_shown() {
     let collection = read(&[full(5), inc(5, 3)]);
     assert_eq!(shown(&collection), days(&[3, 5]));
     assert_eq!(collection.snapshots()[0].lineage(), [SetIndex(1), SetIndex(0)]);
@@ -242,7 +243,7 @@ fn an_increment_from_a_clock_set_back_is_shown() {
 }
 
 #[test]
-fn nothing_of_duplicitys_is_not_found_and_says_what_was_seen() {
+fn a_listing_without_backup_is_an_error_that_counts_the_objects() {
     let options = PrefixOptions::default();
     let empty = read_error(&[], &options);
     assert_eq!(empty.kind(), ErrorKind::NotFound);
@@ -259,14 +260,14 @@ fn foreign_names_are_counted_and_ignored() {
 }
 
 #[test]
-fn the_only_prefix_is_found_by_itself() {
+fn the_only_prefix_is_chosen_without_options() {
     let collection = read(&[prefixed("web_", full(0)), prefixed("web_", inc(0, 1))]);
     assert_eq!(shown(&collection), days(&[0, 1]));
     assert_eq!(collection.prefixes().manifest, "web_");
 }
 
 #[test]
-fn prefixes_by_kind_belong_together_by_their_sets() {
+fn prefixes_of_different_kinds_are_joined_by_their_sets() {
     let collection = read(&[kind_prefixed(full(0)), kind_prefixed(inc(0, 1))]);
     assert_eq!(shown(&collection), days(&[0, 1]));
     assert_eq!(collection.problems(), []);
@@ -275,7 +276,7 @@ fn prefixes_by_kind_belong_together_by_their_sets() {
 }
 
 #[test]
-fn the_backup_without_prefix_wins_and_the_others_are_named() {
+fn the_backup_without_prefix_is_chosen_and_the_others_are_reported() {
     let collection = read(&[full(0), prefixed("web_", full(1)), kind_prefixed(full(2))]);
     assert_eq!(shown(&collection), days(&[0]));
     assert_eq!(kinds(&collection), [ProblemKind::OtherBackup, ProblemKind::OtherBackup]);
@@ -299,7 +300,7 @@ fn several_prefixes_without_a_choice_are_an_error_that_names_them() {
 }
 
 #[test]
-fn prefix_options_join_as_duplicity_joins_them() {
+fn prefix_options_are_combined_as_by_duplicity() {
     let options = PrefixOptions {
         file_prefix: Some("all_".into()),
         archive: Some("arc_".into()),
@@ -311,7 +312,7 @@ fn prefix_options_join_as_duplicity_joins_them() {
 }
 
 #[test]
-fn a_prefix_that_is_not_there_names_those_that_are() {
+fn a_prefix_that_does_not_exist_is_an_error_that_names_existing_ones() {
     let options = PrefixOptions { file_prefix: Some("webb_".into()), ..PrefixOptions::default() };
     let error = read_error(&[prefixed("web_", full(1))], &options);
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -322,14 +323,14 @@ fn a_prefix_that_is_not_there_names_those_that_are() {
 }
 
 #[test]
-fn a_backup_in_a_directory_below_is_named_not_taken() {
+fn a_backup_in_a_subdirectory_is_named_and_not_chosen() {
     let error = read_error(&[prefixed("host1/", full(1))], &PrefixOptions::default());
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("the URL with 'host1' appended"), "{error}");
 }
 
 #[test]
-fn leftover_signatures_of_another_prefix_do_not_make_a_choice_necessary() {
+fn leftover_signatures_of_another_prefix_do_not_require_a_choice() {
     let collection = read(&[prefixed("web_", full(1)), prefixed("old_", without(full(0), "duplicity-full."))]);
     assert_eq!(shown(&collection), days(&[1]));
     assert_eq!(kinds(&collection), [ProblemKind::OtherBackup]);
@@ -342,11 +343,11 @@ fn sets_of_gpgsm_are_refused_by_name() {
     assert!(error.to_string().contains("gpgsm"), "{error}");
     let collection = read(&[full(0), set_names(Some(0), 1, 1, ".p7m")]);
     assert_eq!(kinds(&collection), [ProblemKind::Unsupported]);
-    assert_eq!(shown(&collection), days(&[0, 1]), "latest does not go back in silence");
+    assert_eq!(shown(&collection), days(&[0, 1]), "'latest' does not silently become an older snapshot");
 }
 
 #[test]
-fn cold_and_empty_objects_are_reported() {
+fn archived_and_empty_objects_are_reported() {
     let mut objects = listing(&[full(0), inc(0, 1)]);
     for object in objects.iter_mut().filter(|o| o.name.contains(".vol") || o.name.contains("new-sig")) {
         object.archived = Some("GLACIER".into());
@@ -354,12 +355,12 @@ fn cold_and_empty_objects_are_reported() {
     let empty = objects.iter().position(|o| o.name.contains("inc") && o.name.contains("manifest")).unwrap();
     objects[empty].size = 0;
     let collection = Collection::from_listing(&objects, &PrefixOptions::default()).unwrap();
-    assert_eq!(kinds(&collection), [ProblemKind::EmptyObject, ProblemKind::Cold, ProblemKind::Cold]);
+    assert_eq!(kinds(&collection), [ProblemKind::EmptyObject, ProblemKind::Archived, ProblemKind::Archived]);
     assert!(collection.problems()[2].message.contains("4 volumes (400 bytes)"), "{:?}", collection.problems());
 }
 
 #[test]
-fn three_hundred_increments_and_many_volumes_are_quick() {
+fn three_hundred_increments_and_many_volumes_take_seconds() {
     let mut names = vec![set_names(None, 0, 10_000, ".gpg")];
     names.extend((0..300).map(|n| set_names(Some(n), n + 1, 30, ".gpg")));
     let objects = listing(&names);
@@ -367,12 +368,12 @@ fn three_hundred_increments_and_many_volumes_are_quick() {
     let collection = Collection::from_listing(&objects, &PrefixOptions::default()).unwrap();
     let took = before.elapsed();
     assert_eq!(collection.latest().unwrap().depth, 301);
-    assert_eq!(collection.lines().len(), 1);
+    assert_eq!(collection.branches().len(), 1);
     assert!(took.as_secs() < 5, "{took:?}");
 }
 
 #[test]
-fn ten_thousand_hosts_in_one_place_end_in_an_error_soon() {
+fn ten_thousand_prefixes_are_refused_within_seconds() {
     let names: Vec<Vec<String>> = (0..10_000).map(|n| without(prefixed(&format!("h{n}_"), full(0)), ".vol")).collect();
     let before = std::time::Instant::now();
     let error = read_error(&names, &PrefixOptions::default());

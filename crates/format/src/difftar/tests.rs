@@ -1,29 +1,29 @@
 use super::*;
 
-fn member(name: &[u8]) -> (Vec<u8>, DiffKind, Option<u64>) {
-    let found = parse_member(name).unwrap();
+fn parsed(name: &[u8]) -> (Vec<u8>, DiffKind, Option<u64>) {
+    let found = parse_entry_name(name).unwrap();
     (found.path.as_bytes().to_vec(), found.kind, found.part)
 }
 
 #[test]
-fn names_of_every_kind() {
-    assert_eq!(member(b"snapshot/etc/hosts"), (b"etc/hosts".to_vec(), DiffKind::Snapshot, None));
-    assert_eq!(member(b"snapshot/etc/"), (b"etc".to_vec(), DiffKind::Snapshot, None));
-    assert_eq!(member(b"diff/a/1"), (b"a/1".to_vec(), DiffKind::Diff, None));
-    assert_eq!(member(b"deleted/a/diff/b"), (b"a/diff/b".to_vec(), DiffKind::Deleted, None));
-    // FORMAT.md 4: the last component is the part, greedily
-    assert_eq!(member(b"multivol_snapshot/big/dir7/7/1"), (b"big/dir7/7".to_vec(), DiffKind::Snapshot, Some(1)));
-    assert_eq!(member(b"multivol_diff/x/12"), (b"x".to_vec(), DiffKind::Diff, Some(12)));
-    assert_eq!(member(b"snapshot/lat-\xe9"), (b"lat-\xe9".to_vec(), DiffKind::Snapshot, None));
+fn names_of_every_kind_are_parsed() {
+    assert_eq!(parsed(b"snapshot/etc/hosts"), (b"etc/hosts".to_vec(), DiffKind::Snapshot, None));
+    assert_eq!(parsed(b"snapshot/etc/"), (b"etc".to_vec(), DiffKind::Snapshot, None));
+    assert_eq!(parsed(b"diff/a/1"), (b"a/1".to_vec(), DiffKind::Diff, None));
+    assert_eq!(parsed(b"deleted/a/diff/b"), (b"a/diff/b".to_vec(), DiffKind::Deleted, None));
+    // docs/FORMAT.md section 4: the last component is the part, greedily
+    assert_eq!(parsed(b"multivol_snapshot/big/dir7/7/1"), (b"big/dir7/7".to_vec(), DiffKind::Snapshot, Some(1)));
+    assert_eq!(parsed(b"multivol_diff/x/12"), (b"x".to_vec(), DiffKind::Diff, Some(12)));
+    assert_eq!(parsed(b"snapshot/lat-\xe9"), (b"lat-\xe9".to_vec(), DiffKind::Snapshot, None));
 }
 
 #[test]
 fn the_root_has_several_names() {
     for name in [&b"snapshot/./"[..], b"snapshot/", b"snapshot/."] {
-        assert_eq!(member(name), (Vec::new(), DiffKind::Snapshot, None));
+        assert_eq!(parsed(name), (Vec::new(), DiffKind::Snapshot, None));
     }
-    assert_eq!(member(b"multivol_snapshot/./3"), (Vec::new(), DiffKind::Snapshot, Some(3)));
-    assert_eq!(member(b"multivol_diff/./1"), (Vec::new(), DiffKind::Diff, Some(1)));
+    assert_eq!(parsed(b"multivol_snapshot/./3"), (Vec::new(), DiffKind::Snapshot, Some(3)));
+    assert_eq!(parsed(b"multivol_diff/./1"), (Vec::new(), DiffKind::Diff, Some(1)));
 }
 
 #[test]
@@ -44,16 +44,16 @@ fn foreign_names_are_refused() {
         b"snapshot/a/../../b",
         b"snapshot/a\0b",
     ] {
-        assert!(parse_member(name).is_err(), "{name:?}");
+        assert!(parse_entry_name(name).is_err(), "{name:?}");
     }
-    let error = parse_member(b"snapshot/../etc").unwrap_err().at(512);
+    let error = parse_entry_name(b"snapshot/../etc").unwrap_err().at(512);
     assert!(error.to_string().contains("'snapshot/../etc' at byte 512"), "{error}");
 }
 
 #[test]
 fn mangled_forms_are_those_of_old_writers() {
     let forms = |raw: &[u8]| mangled_forms(&ArchivePath::parse(raw).unwrap());
-    // FORMAT.md 4.3: py3.6 and 3.7; py2.7 of 0.8; a Latin-1 locale
+    // docs/FORMAT.md section 4.3: py3.6 and 3.7; py2.7 of 0.8; a Latin-1 locale
     let latin = forms(b"names/lat-\xe9");
     assert_eq!(
         latin,

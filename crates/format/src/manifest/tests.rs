@@ -1,8 +1,10 @@
 use proptest::prelude::*;
 
+use std::io::Read;
+
 use super::*;
 
-/// FORMAT.md 2, with what stands between filled in.
+/// The example of docs/FORMAT.md section 2, completed.
 const EXAMPLE: &str = "Hostname vm
 Localdir src
 Volume 1:
@@ -22,39 +24,43 @@ fn path(text: &str) -> ArchivePath {
     ArchivePath::parse(text.as_bytes()).unwrap()
 }
 
+fn boundary(text: &str, part: Option<u64>) -> VolumeBoundary {
+    VolumeBoundary { path: path(text), part }
+}
+
 fn read(text: &str) -> Manifest {
     Manifest::read(&mut text.as_bytes()).unwrap()
 }
 
 fn volume(number: u32, end: &str, block: Option<u64>) -> ManifestVolume {
     let number = VolumeNumber(number);
-    ManifestVolume { number, start: (ArchivePath::root(), None), end: (path(end), block), hash: None }
+    ManifestVolume { number, start: boundary(".", None), end: boundary(end, block), hash: None }
 }
 
-/// A sound entry, whose hash tells entries for one number apart.
+/// An undamaged entry. Its hash distinguishes entries for the same number.
 fn entry(number: u32, end: &str, mark: u8) -> String {
     format!("Volume {number}:\n    StartingPath   .  \n    EndingPath     {end}\n    Hash SHA1 {mark:040x}\n")
 }
 
 fn numbers(manifest: &Manifest) -> Vec<(u32, u8)> {
-    let last_byte = |v: &ManifestVolume| v.hash.as_ref().and_then(|hash| hash.1.last().copied()).unwrap_or(0);
+    let last_byte = |v: &ManifestVolume| v.hash.as_ref().and_then(|hash| hash.digest.last().copied()).unwrap_or(0);
     manifest.volumes.iter().map(|v| (v.number.0, last_byte(v))).collect()
 }
 
 #[test]
-fn the_example_of_the_format() {
+fn the_documented_example_is_parsed() {
     let manifest = read(EXAMPLE);
     assert_eq!(manifest.hostname.as_deref(), Some(&b"vm"[..]));
     assert_eq!(manifest.localdir.as_deref(), Some(&b"src"[..]));
-    assert_eq!(manifest.files, Some(2));
+    assert_eq!(manifest.changed_files, Some(2));
     assert!(manifest.problems.is_empty(), "{:?}", manifest.problems);
     let [one, two] = manifest.volumes.as_slice() else { panic!("two volumes") };
     assert_eq!(
         (one.number, &one.start, &one.end),
-        (VolumeNumber(1), &(path("."), None), &(path("big/random5m"), Some(16)))
+        (VolumeNumber(1), &boundary(".", None), &boundary("big/random5m", Some(16)))
     );
-    assert_eq!(two.end, (path("names/sp ace"), None));
-    let (kind, digest) = two.hash.as_ref().unwrap();
+    assert_eq!(two.end, boundary("names/sp ace", None));
+    let VolumeHash { kind, digest } = two.hash.as_ref().unwrap();
     assert_eq!((*kind, digest.len(), digest[0], digest[19]), (HashKind::Sha1, 20, 0xea, 0xaf));
     assert_eq!(manifest.missing_volumes().count(), 0);
 }
@@ -62,34 +68,34 @@ fn the_example_of_the_format() {
 #[test]
 fn the_list_of_files_may_precede_be_empty_or_be_absent() {
     let volumes = entry(1, "a", 1);
-    assert_eq!(read(&volumes).files, None);
-    assert_eq!(read(&format!("{volumes}Filelist 0\n")).files, Some(0));
+    assert_eq!(read(&volumes).changed_files, None);
+    assert_eq!(read(&format!("{volumes}Filelist 0\n")).changed_files, Some(0));
     let before = read(&format!("hostname h\nFILELIST 2\n    new a\n    deleted \"b\\x0a\"\n{volumes}"));
-    assert_eq!((before.files, before.volumes.len(), before.problems.len()), (Some(2), 1, 0));
+    assert_eq!((before.changed_files, before.volumes.len(), before.problems.len()), (Some(2), 1, 0));
     let short = read(&format!("{volumes}Filelist 2\n    new a\n"));
     assert_eq!((short.volumes.len(), short.problems.len()), (1, 1));
 }
 
 #[test]
-fn keywords_match_in_either_case_and_bytes_stay_raw() {
+fn keywords_match_in_either_case_and_paths_are_raw_bytes() {
     let text = b"VOLUME 1:\n\tstartingpath .\n\tENDINGPATH lat-\xe9\x85\xc2\xa0\n\thash md5 00112233445566778899aabbccddeeff\n";
     let manifest = Manifest::read(&mut text.as_slice()).unwrap();
-    assert_eq!(manifest.volumes[0].end.0.as_bytes(), b"lat-\xe9\x85\xc2\xa0");
-    assert_eq!(manifest.volumes[0].hash.as_ref().unwrap().0, HashKind::Md5);
+    assert_eq!(manifest.volumes[0].end.path.as_bytes(), b"lat-\xe9\x85\xc2\xa0");
+    assert_eq!(manifest.volumes[0].hash.as_ref().unwrap().kind, HashKind::Md5);
     let quoted = read(&entry(1, "\"t\\x09n\\x0av\\x0bf\\x0cr\\x0db\\x5cq\\x22a\\x27\" 3", 0));
-    assert_eq!(quoted.volumes[0].end, (path("t\tn\nv\u{b}f\u{c}r\rb\\q\"a'"), Some(3)));
+    assert_eq!(quoted.volumes[0].end, boundary("t\tn\nv\u{b}f\u{c}r\rb\\q\"a'", Some(3)));
 }
 
 #[test]
 fn sha1_is_preferred_to_md5() {
     let text = "Volume 1:\n StartingPath .\n EndingPath a\n Hash SHA1 cf98f81111a9c979d3bacac97930db2b0fe4ec73\n \
                 Hash MD5 00112233445566778899aabbccddeeff\n";
-    assert_eq!(read(text).volumes[0].hash.as_ref().unwrap().0, HashKind::Sha1);
+    assert_eq!(read(text).volumes[0].hash.as_ref().unwrap().kind, HashKind::Sha1);
 }
 
 #[test]
 fn after_a_restart_the_last_entry_wins_and_higher_numbers_are_void() {
-    // FORMAT.md 2.3: 1,2,3,3,4 and 1,2,3,4,5,2,3
+    // docs/FORMAT.md section 2.3: 1,2,3,3,4 and 1,2,3,4,5,2,3
     let text: String = [(1, 1), (2, 2), (3, 3), (3, 4), (4, 5)].map(|(n, m)| entry(n, "x", m)).concat();
     assert_eq!(numbers(&read(&text)), [(1, 1), (2, 2), (3, 4), (4, 5)]);
     let text: String = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (2, 6), (3, 7)].map(|(n, m)| entry(n, "x", m)).concat();
@@ -106,47 +112,47 @@ fn volumes_are_in_numerical_order() {
 
 #[test]
 fn the_worked_example_finds_byte_4000000_in_volume_7() {
-    // FORMAT.md 9: byte 4,000,000 is in part 62
+    // docs/FORMAT.md section 9: byte 4,000,000 is in part 62
     let ends = [("a", None), ("b", None), ("big/a", None), ("big/random5m", Some(16)), ("big/random5m", Some(32))];
     let more =
         [("big/random5m", Some(48)), ("big/random5m", Some(64)), ("big/random5m", Some(80)), ("inc/chmod", Some(1))];
     let volumes = ends.iter().chain(&more).zip(1..).map(|(&(end, block), n)| volume(n, end, block)).collect();
     let manifest = Manifest::from_volumes(volumes);
     let of = |name: &str, part| manifest.volume_of(&path(name), part).map(|n| n.0);
-    assert_eq!(of("big/random5m", Part::Number(62)), Some(7));
-    assert_eq!(of("big/random5m", Part::Number(16)), Some(4));
-    assert_eq!(of("big/random5m", Part::Number(17)), Some(5));
-    assert_eq!(of("big/random5m", Part::Number(81)), Some(9));
-    assert_eq!(of("big/random5m", Part::Last), Some(9));
-    assert_eq!(of("inc/chmod", Part::Number(1)), Some(9));
-    assert_eq!(of("inc/chmod", Part::Number(2)), None);
-    assert_eq!(of("zebra", Part::Number(1)), None);
-    assert_eq!(of("", Part::Number(1)), Some(1));
+    assert_eq!(of("big/random5m", PartSelector::Number(62)), Some(7));
+    assert_eq!(of("big/random5m", PartSelector::Number(16)), Some(4));
+    assert_eq!(of("big/random5m", PartSelector::Number(17)), Some(5));
+    assert_eq!(of("big/random5m", PartSelector::Number(81)), Some(9));
+    assert_eq!(of("big/random5m", PartSelector::Last), Some(9));
+    assert_eq!(of("inc/chmod", PartSelector::Number(1)), Some(9));
+    assert_eq!(of("inc/chmod", PartSelector::Number(2)), None);
+    assert_eq!(of("zebra", PartSelector::Number(1)), None);
+    assert_eq!(of("", PartSelector::Number(1)), Some(1));
     // components, not bytes: `big/z` is before `big!`
-    assert_eq!(of("big!", Part::Number(1)), Some(9));
+    assert_eq!(of("big!", PartSelector::Number(1)), Some(9));
     let all: Vec<u32> = manifest.volumes_of(&path("big/random5m")).iter().map(|v| v.number.0).collect();
     assert_eq!(all, [4, 5, 6, 7, 8, 9]);
-    // it goes on in a volume that does not exist: what there is
+    // its next volume does not exist
     assert_eq!(manifest.volumes_of(&path("inc/chmod")).len(), 1);
     assert!(manifest.volumes_of(&path("zebra")).is_empty());
 }
 
 #[test]
-fn volumes_without_entries_hold_nothing() {
-    // FORMAT.md 2.1: a second volume `.`..`f` of a single file, and a set without changes
+fn volumes_without_entries_have_no_paths() {
+    // docs/FORMAT.md section 2.1: a second volume `.`..`f` of a single file, and a set without changes
     let manifest = Manifest::from_volumes(vec![volume(1, "f", None), volume(2, "f", None)]);
-    assert_eq!(manifest.volume_of(&path("f"), Part::Last), Some(VolumeNumber(1)));
+    assert_eq!(manifest.volume_of(&path("f"), PartSelector::Last), Some(VolumeNumber(1)));
     let none = Manifest::from_volumes(vec![volume(1, ".", None)]);
-    assert_eq!(none.volume_of(&path("f"), Part::Number(1)), None);
-    assert_eq!(none.volume_of(&path("."), Part::Last), Some(VolumeNumber(1)));
+    assert_eq!(none.volume_of(&path("f"), PartSelector::Number(1)), None);
+    assert_eq!(none.volume_of(&path("."), PartSelector::Last), Some(VolumeNumber(1)));
 }
 
 #[test]
-fn ends_that_step_back_are_overtaken_by_the_greatest_before_them() {
+fn the_greatest_end_before_a_volume_decides() {
     let manifest = Manifest::from_volumes(vec![volume(1, "m", None), volume(2, "c", None), volume(3, "x", None)]);
-    assert_eq!(manifest.volume_of(&path("b"), Part::Number(1)), Some(VolumeNumber(1)));
-    assert_eq!(manifest.volume_of(&path("d"), Part::Number(1)), Some(VolumeNumber(1)));
-    assert_eq!(manifest.volume_of(&path("n"), Part::Number(1)), Some(VolumeNumber(3)));
+    assert_eq!(manifest.volume_of(&path("b"), PartSelector::Number(1)), Some(VolumeNumber(1)));
+    assert_eq!(manifest.volume_of(&path("d"), PartSelector::Number(1)), Some(VolumeNumber(1)));
+    assert_eq!(manifest.volume_of(&path("n"), PartSelector::Number(1)), Some(VolumeNumber(3)));
 }
 
 #[test]
@@ -168,7 +174,7 @@ fn a_damaged_entry_costs_its_volume_only() {
         assert_eq!(manifest.missing_volumes().collect::<Vec<_>>(), [VolumeNumber(2)], "{to}");
         assert_eq!(manifest.problems.len(), 1, "{to}: {:?}", manifest.problems);
     }
-    // a lost hash: nothing unverified is served where the others have one
+    // a lost hash: the volume cannot be verified although the others can
     let manifest =
         read(&[good[0].as_str(), &good[1].replace(&format!("    Hash SHA1 {:040x}\n", 2), ""), &good[2]].concat());
     assert_eq!((numbers(&manifest), manifest.problems.len()), (vec![(1, 1), (3, 3)], 1));
@@ -178,7 +184,7 @@ fn a_damaged_entry_costs_its_volume_only() {
         assert_eq!(numbers(&manifest), [(1, 1), (3, 3)], "{header}");
         assert_eq!(manifest.problems.len(), 1, "{header}: {:?}", manifest.problems);
     }
-    // the damaged one of two entries for a number voids the older, whose volume was made anew
+    // of two entries for a number, the second replaces the first also if it is damaged
     let again = [good[0].as_str(), &good[1], &good[1].replace("SHA1", "SHA7"), &good[2]].concat();
     assert_eq!(numbers(&read(&again)), [(1, 1), (3, 3)]);
 }
@@ -190,7 +196,7 @@ fn a_manifest_cut_anywhere_never_gains_or_changes_a_volume() {
         match Manifest::read(&mut &EXAMPLE.as_bytes()[..cut]) {
             Ok(manifest) => {
                 for volume in &manifest.volumes {
-                    // volume 1 cut off at the end of a line has no hash to compare with another's
+                    // if the file ends after volume 1 without its hash, no other volume has one
                     let mut expected = whole.volume(volume.number).unwrap().clone();
                     if volume.number.0 == 1 && volume.hash.is_none() {
                         expected.hash = None;
@@ -204,7 +210,7 @@ fn a_manifest_cut_anywhere_never_gains_or_changes_a_volume() {
 }
 
 #[test]
-fn what_is_no_manifest_is_refused() {
+fn files_without_a_volume_are_refused() {
     for text in ["", "\n\n", "<html>\n  <body>not found\n", "Hostname h\nLocaldir d\nFilelist 0\n", "\0\0\0\0"] {
         let error = Manifest::read(&mut text.as_bytes()).unwrap_err();
         assert!(matches!(error, FormatError::Manifest { .. }), "{error}");
@@ -222,13 +228,13 @@ fn memory_is_bounded() {
         parser.feed(chunk).unwrap();
     }
     let manifest = parser.finish().unwrap();
-    assert_eq!((manifest.files, manifest.problems.len()), (Some(300_000), 0));
+    assert_eq!((manifest.changed_files, manifest.problems.len()), (Some(300_000), 0));
 }
 
 #[test]
-fn a_readers_error_is_passed_on_with_its_offset() {
-    struct Fails(bool);
-    impl Read for Fails {
+fn an_error_of_the_reader_is_returned_with_its_offset() {
+    struct FailingReader(bool);
+    impl Read for FailingReader {
         fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
             if std::mem::replace(&mut self.0, true) {
                 return Err(std::io::Error::other("the link is down"));
@@ -237,7 +243,7 @@ fn a_readers_error_is_passed_on_with_its_offset() {
             Ok(12)
         }
     }
-    let error = Manifest::read(&mut Fails(false)).unwrap_err();
+    let error = Manifest::read(&mut FailingReader(false)).unwrap_err();
     assert_eq!(error.to_string(), "reading failed at byte 12: the link is down");
 }
 
@@ -252,19 +258,19 @@ proptest! {
         let volumes: Vec<_> = ends.iter().zip(1..).map(|((end, block), n)| volume(n, end, *block)).collect();
         let number = if last { u64::MAX } else { part };
         let key = (path(&name), number);
-        // the rule as FORMAT.md 2.2 words it
+        // the rule in the words of docs/FORMAT.md section 2.2
         let mut before = None;
         let mut expected = None;
         for v in &volumes {
-            let end = (v.end.0.clone(), v.end.1.unwrap_or(u64::MAX));
+            let end = (v.end.path.clone(), v.end.part.unwrap_or(u64::MAX));
             if before.as_ref().is_none_or(|b| *b < key) && key <= end {
                 expected = Some(v.number);
             }
             before = before.max(Some(end));
         }
         let manifest = Manifest::from_volumes(volumes);
-        let asked = if last { Part::Last } else { Part::Number(part) };
-        prop_assert_eq!(manifest.volume_of(&key.0, asked), expected);
+        let selected = if last { PartSelector::Last } else { PartSelector::Number(part) };
+        prop_assert_eq!(manifest.volume_of(&key.0, selected), expected);
         let all = manifest.volumes_of(&key.0);
         if let Some(found) = expected {
             prop_assert!(all.iter().any(|v| v.number == found));

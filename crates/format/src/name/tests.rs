@@ -13,36 +13,37 @@ fn inc() -> SetTimes {
     SetTimes { start: Some(BackupTime(S)), end: BackupTime(T) }
 }
 
-fn volume(set: SetTimes, number: u32) -> NameKind {
-    NameKind::Volume { set, number: VolumeNumber(number) }
+fn volume(number: u32) -> FileRole {
+    FileRole::Volume(VolumeNumber(number))
 }
 
-fn kind_of(name: &str) -> Option<NameKind> {
-    parse_name(name).map(|found| found.kind)
+fn set_and_role(name: &str) -> Option<(SetTimes, FileRole)> {
+    parse_name(name).map(|found| (found.set, found.role))
 }
 
 fn end_of(name: &str) -> Option<i64> {
-    kind_of(name).map(|kind| kind.set().end.0)
+    parse_name(name).map(|found| found.set.end.0)
 }
 
 #[test]
 fn long_names_of_every_kind_and_suffix() {
     let cases = [
-        ("duplicity-full.20261122T122614Z.vol1.difftar", volume(full(), 1)),
-        ("duplicity-full.20261122T122614Z.manifest", NameKind::Manifest { set: full() }),
-        ("duplicity-full-signatures.20261122T122614Z.sigtar", NameKind::Signature { set: full() }),
-        ("duplicity-inc.20261122T112614Z.to.20261122T122614Z.vol10.difftar", volume(inc(), 10)),
-        ("duplicity-inc.20261122T112614Z.to.20261122T122614Z.manifest", NameKind::Manifest { set: inc() }),
-        ("duplicity-new-signatures.20261122T112614Z.to.20261122T122614Z.sigtar", NameKind::Signature { set: inc() }),
+        ("duplicity-full.20261122T122614Z.vol1.difftar", (full(), volume(1))),
+        ("duplicity-full.20261122T122614Z.manifest", (full(), FileRole::Manifest)),
+        ("duplicity-full-signatures.20261122T122614Z.sigtar", (full(), FileRole::Signature)),
+        ("duplicity-inc.20261122T112614Z.to.20261122T122614Z.vol10.difftar", (inc(), volume(10))),
+        ("duplicity-inc.20261122T112614Z.to.20261122T122614Z.manifest", (inc(), FileRole::Manifest)),
+        ("duplicity-new-signatures.20261122T112614Z.to.20261122T122614Z.sigtar", (inc(), FileRole::Signature)),
     ];
-    let suffixes = [("", Suffix::None), (".gz", Suffix::Gzip), (".gpg", Suffix::OpenPgp), (".p7m", Suffix::Cms)];
-    for (name, kind) in cases {
+    let suffixes =
+        [("", NameSuffix::None), (".gz", NameSuffix::Gzip), (".gpg", NameSuffix::OpenPgp), (".p7m", NameSuffix::Cms)];
+    for (name, (set, role)) in cases {
         for (text, suffix) in suffixes {
             let name = format!("{name}{text}");
-            let expected = FileName { kind, prefix: String::new(), suffix, style: Style::Long };
-            assert_eq!(parse_name(&name), Some(expected.clone()), "{name}");
-            assert_eq!(parse_name_with(&name, ""), Some(expected.clone()), "{name}");
-            assert_eq!(parse_name(&name.to_uppercase()), Some(expected.clone()), "{name} in upper case");
+            let expected = FileName { set, role, prefix: "", suffix, style: NameStyle::Long };
+            assert_eq!(parse_name(&name), Some(expected), "{name}");
+            assert_eq!(parse_name_with_prefix(&name, ""), Some(expected), "{name}");
+            assert_eq!(parse_name(&name.to_uppercase()), Some(expected), "{name} in upper case");
             assert_eq!(parse_name(&name.to_lowercase()), Some(expected), "{name} in lower case");
         }
     }
@@ -50,24 +51,23 @@ fn long_names_of_every_kind_and_suffix() {
 
 #[test]
 fn short_names_are_base_36() {
-    // FORMAT.md 1: towm5d = 1795351585
+    // docs/FORMAT.md section 1: towm5d = 1795351585
     let set = SetTimes { start: Some(BackupTime(1_795_351_585)), end: BackupTime(1_795_351_588) };
-    let expected =
-        FileName { kind: volume(set, 1), prefix: String::new(), suffix: Suffix::OpenPgp, style: Style::Short };
-    assert_eq!(parse_name("di.towm5d.towm5g.1.dt.g"), Some(expected.clone()));
+    let expected = FileName { set, role: volume(1), prefix: "", suffix: NameSuffix::OpenPgp, style: NameStyle::Short };
+    assert_eq!(parse_name("di.towm5d.towm5g.1.dt.g"), Some(expected));
     assert_eq!(parse_name("DI.TOWM5D.TOWM5G.1.DT.G"), Some(expected));
     let only = SetTimes { start: None, end: set.start.unwrap() };
-    assert_eq!(kind_of("df.towm5d.10.dt"), Some(volume(only, 36)));
-    assert_eq!(kind_of("df.towm5d.m"), Some(NameKind::Manifest { set: only }));
-    assert_eq!(kind_of("di.towm5d.towm5g.m.g"), Some(NameKind::Manifest { set }));
-    assert_eq!(kind_of("dfs.towm5d.st.z"), Some(NameKind::Signature { set: only }));
-    assert_eq!(kind_of("dns.towm5d.towm5g.st.z"), Some(NameKind::Signature { set }));
-    assert_eq!(parse_name("df.towm5d.m.z").unwrap().suffix, Suffix::Gzip);
+    assert_eq!(set_and_role("df.towm5d.10.dt"), Some((only, volume(36))));
+    assert_eq!(set_and_role("df.towm5d.m"), Some((only, FileRole::Manifest)));
+    assert_eq!(set_and_role("di.towm5d.towm5g.m.g"), Some((set, FileRole::Manifest)));
+    assert_eq!(set_and_role("dfs.towm5d.st.z"), Some((only, FileRole::Signature)));
+    assert_eq!(set_and_role("dns.towm5d.towm5g.st.z"), Some((set, FileRole::Signature)));
+    assert_eq!(parse_name("df.towm5d.m.z").unwrap().suffix, NameSuffix::Gzip);
 }
 
 #[test]
-fn old_names_take_any_separator_and_duplicitys_zones() {
-    // FORMAT.md 1: local time with an offset, `Z` when the zone is UTC, any separator
+fn old_names_have_any_separator_and_zones_as_duplicity_writes_them() {
+    // docs/FORMAT.md section 1: local time with an offset, `Z` when the zone is UTC, any separator
     let noon = 1_795_351_592; // 2026-11-22T12:46:32Z
     for time in [
         "2026-11-22T07:46:32-05:00",
@@ -82,9 +82,9 @@ fn old_names_take_any_separator_and_duplicitys_zones() {
     ] {
         assert_eq!(end_of(&format!("duplicity-full.{time}.vol1.difftar.gpg")), Some(noon), "{time}");
         let inc = format!("duplicity-inc.{time}.to.{time}.manifest");
-        assert_eq!(kind_of(&inc).map(|kind| kind.set().start), Some(Some(BackupTime(noon))), "{inc}");
+        assert_eq!(parse_name(&inc).map(|found| found.set.start), Some(Some(BackupTime(noon))), "{inc}");
     }
-    // FORMAT.md 1, the trap: St John's writes -03:30 as -04:30
+    // docs/FORMAT.md section 1, the trap: St John's writes -03:30 as -04:30
     assert_eq!(
         end_of("duplicity-full.2026-11-22T18:43:20-04:30.manifest"),
         end_of("duplicity-full.20261122T221320Z.manifest"),
@@ -98,42 +98,42 @@ fn old_names_take_any_separator_and_duplicitys_zones() {
         "2026-11-22 07:46:32Z",
         "20261122T122614",
     ] {
-        assert_eq!(kind_of(&format!("duplicity-full.{wrong}.manifest")), None, "{wrong}");
+        assert_eq!(set_and_role(&format!("duplicity-full.{wrong}.manifest")), None, "{wrong}");
     }
 }
 
 #[test]
-fn prefixes_are_split_off_and_may_hold_slashes() {
+fn prefixes_are_split_off_and_may_contain_slashes() {
     for prefix in ["all_arc_", "backups/site-", "old.", "duplicity-", "duplicity-full.", "pr\u{e9}fix/", "d", "df."] {
         let name = format!("{prefix}duplicity-full.20261122T122614Z.vol3.difftar.gpg");
         let found = parse_name(&name).unwrap();
-        assert_eq!((found.prefix.as_str(), found.kind), (prefix, volume(full(), 3)));
-        assert_eq!(parse_name_with(&name, prefix), Some(found));
-        assert_eq!(parse_name_with(&name, "other_"), None);
-        assert_eq!(parse_name_with(&name, &name), None);
+        assert_eq!((found.prefix, found.set, found.role), (prefix, full(), volume(3)));
+        assert_eq!(parse_name_with_prefix(&name, prefix), Some(found));
+        assert_eq!(parse_name_with_prefix(&name, "other_"), None);
+        assert_eq!(parse_name_with_prefix(&name, &name), None);
     }
-    let folded = parse_name_with("ALL_DUPLICITY-FULL.20261122T122614Z.MANIFEST", "all_").unwrap();
+    let folded = parse_name_with_prefix("ALL_DUPLICITY-FULL.20261122T122614Z.MANIFEST", "all_").unwrap();
     assert_eq!(folded.prefix, "ALL_");
 }
 
 #[test]
-fn short_names_behind_a_guessed_prefix_need_a_boundary_and_sensible_times() {
+fn short_names_behind_an_unknown_prefix_need_a_boundary_and_plausible_times() {
     assert_eq!(parse_name("site/df.towm5d.m").unwrap().prefix, "site/");
     assert_eq!(parse_name("all_man_df.towm5d.m").unwrap().prefix, "all_man_");
     for foreign in ["my.pdf.reader.m", "pdf.towm5d.m", "x/df.1.m", "all-df.zzzzzzz.m", "x.df.towm5d.0.dt"] {
         assert_eq!(parse_name(foreign), None, "{foreign}");
     }
-    // told by the user, any prefix and time will do
-    assert_eq!(parse_name_with("pdf.1.m", "p").unwrap().kind.set().end, BackupTime(1));
+    // with a known prefix, any prefix and time is accepted
+    assert_eq!(parse_name_with_prefix("pdf.1.m", "p").unwrap().set.end, BackupTime(1));
     assert_eq!(end_of("df.a.m"), Some(10));
-    // prefix `di.` of a full set, not an increment that starts in 1970
+    // a full set with the prefix `di.`, not an increment that starts in 1970
     let found = parse_name("di.df.towm5d.1.dt").unwrap();
-    assert_eq!((found.prefix.as_str(), found.kind.set().start), ("di.", None));
-    assert_eq!(parse_name_with("di.df.towm5d.1.dt", "").unwrap().kind.set().start, Some(BackupTime(483)));
+    assert_eq!((found.prefix, found.set.start), ("di.", None));
+    assert_eq!(parse_name_with_prefix("di.df.towm5d.1.dt", "").unwrap().set.start, Some(BackupTime(483)));
 }
 
 #[test]
-fn what_is_not_duplicitys_is_refused() {
+fn foreign_names_are_refused() {
     for foreign in [
         "",
         "lockfile",
@@ -172,25 +172,21 @@ fn what_is_not_duplicitys_is_refused() {
         "readme.txt",
     ] {
         assert_eq!(parse_name(foreign), None, "{foreign}");
-        assert_eq!(parse_name_with(foreign, ""), None, "{foreign}");
+        assert_eq!(parse_name_with_prefix(foreign, ""), None, "{foreign}");
     }
 }
 
 #[test]
-fn a_users_prefixes_must_fit_the_kind() {
-    let prefixes = Prefixes {
-        common: "all_".to_owned(),
-        archive: "arc_".to_owned(),
-        manifest: "man_".to_owned(),
-        signature: "sig_".to_owned(),
-    };
+fn prefixes_must_fit_the_kind_of_file() {
+    let prefixes =
+        NamePrefixes { archive: "all_arc_".into(), manifest: "all_man_".into(), signature: "all_sig_".into() };
     let full = "duplicity-full.20261122T122614Z";
     assert_eq!(prefixes.parse(&format!("all_arc_{full}.vol1.difftar")).unwrap().prefix, "all_arc_");
     assert!(prefixes.parse(&format!("all_man_{full}.manifest")).is_some());
     assert!(prefixes.parse("all_sig_dfs.towm5d.st").is_some());
     assert!(prefixes.parse(&format!("all_arc_{full}.manifest")).is_none());
     assert!(prefixes.parse(&format!("{full}.manifest")).is_none());
-    assert!(Prefixes::default().parse(&format!("{full}.manifest")).is_some());
+    assert!(NamePrefixes::default().parse(&format!("{full}.manifest")).is_some());
 }
 
 #[test]
@@ -203,7 +199,7 @@ fn p7m_is_refused_by_name() {
 
 proptest! {
     #[test]
-    fn written_names_come_back(
+    fn written_names_parse_to_the_same_parts(
         start in proptest::option::of(0_i64..4_000_000_000),
         end in 0_i64..4_000_000_000,
         number in 1_u32..,
@@ -218,8 +214,8 @@ proptest! {
             let times = set.start.map_or(set.end.to_string(), |start| format!("{start}.to.{}", set.end));
             format!("{prefix}duplicity-{}.{times}.vol{number}.difftar", if set.is_full() { "full" } else { "inc" })
         };
-        let found = parse_name_with(&name, &prefix);
-        prop_assert_eq!(found.as_ref().map(|found| found.kind), Some(volume(set, number)));
+        let found = parse_name_with_prefix(&name, &prefix);
+        prop_assert_eq!(found.map(|found| (found.set, found.role)), Some((set, volume(number))));
         if !short {
             prop_assert_eq!(parse_name(&name), found);
         }

@@ -1,14 +1,14 @@
 use super::*;
 use crate::EntryKind;
-use crate::test_tar::{Header, put, put_entry};
+use crate::test_tar::{TestHeader, put, put_entry};
 
 #[derive(Default)]
-struct Log {
+struct SigtarLog {
     entries: Vec<SigEntry>,
     problems: Vec<String>,
 }
 
-impl SigtarSink for Log {
+impl SigtarSink for SigtarLog {
     fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
         self.entries.push(entry);
         Ok(())
@@ -20,28 +20,28 @@ impl SigtarSink for Log {
     }
 }
 
-fn read(tar: &[u8]) -> Log {
-    let (mut reader, mut log) = (SigtarReader::default(), Log::default());
-    reader.feed(tar, &mut log).unwrap();
-    reader.feed(&[0; 1024], &mut log).unwrap();
-    reader.finish().unwrap();
+fn read(tar: &[u8]) -> SigtarLog {
+    let (mut parser, mut log) = (SigtarParser::default(), SigtarLog::default());
+    parser.feed(tar, &mut log).unwrap();
+    parser.feed(&[0; 1024], &mut log).unwrap();
+    parser.finish().unwrap();
     log
 }
 
-/// FORMAT.md 5: the signature of "hello\n".
+/// docs/FORMAT.md section 5: the signature of "hello\n".
 const HELLO: [u8; 24] = [
     0x72, 0x73, 0x01, 0x36, 0, 0, 2, 0, 0, 0, 0, 8, 0x0a, 0xd0, 0x02, 0xd8, 0x63, 0x48, 0x1c, 0x78, 0xae, 0x04, 0xc2,
     0x01,
 ];
 
 #[test]
-fn the_example_of_the_format() {
+fn the_documented_example_is_parsed() {
     let header = SigHeader::parse(HELLO.first_chunk().unwrap()).unwrap();
     assert_eq!(header, SigHeader { block_len: 512, strong_len: 8 });
     let bounds = header.bounds(24).unwrap();
     assert_eq!(bounds, SizeBounds { blocks: 1, min: 1, max: 512 });
     assert!(bounds.contains(6) && !bounds.contains(0) && !bounds.contains(513));
-    // FORMAT.md 9: bl=2048, n=2561 => size in (5242880, 5244928]
+    // docs/FORMAT.md section 9: bl=2048, n=2561 => size in (5242880, 5244928]
     let header = SigHeader { block_len: 2048, strong_len: 8 };
     let bounds = header.bounds(12 + 12 * 2561).unwrap();
     assert!(bounds.contains(5_244_114) && bounds.contains(5_242_881) && bounds.contains(5_244_928));
@@ -53,7 +53,7 @@ fn the_example_of_the_format() {
 }
 
 #[test]
-fn signatures_that_are_none_have_no_bounds() {
+fn invalid_signatures_have_no_bounds() {
     let header = SigHeader { block_len: 2048, strong_len: 8 };
     for len in [0, 11, 13, 23] {
         assert_eq!(header.bounds(len), None, "{len}");
@@ -67,11 +67,11 @@ fn signatures_that_are_none_have_no_bounds() {
 }
 
 #[test]
-fn entries_of_every_kind_in_any_chunking() {
+fn entries_of_every_kind_are_parsed_in_chunks_of_any_size() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"snapshot/", b'5', b"");
     put_entry(&mut tar, b"signature/hello", b'0', &HELLO);
-    put(&mut tar, Header::new(b"snapshot/link", b'2', 0).bytes(157, b"caf\xe9"), b"");
+    put(&mut tar, TestHeader::new(b"snapshot/link", b'2', 0).bytes(157, b"caf\xe9"), b"");
     put_entry(&mut tar, b"deleted/gone", b'0', b"");
     put_entry(&mut tar, b"signature/empty", b'0', &HELLO[..12]);
     tar.resize(tar.len() + 10_240, 0);
@@ -91,9 +91,9 @@ fn entries_of_every_kind_in_any_chunking() {
     assert_eq!(log.entries[0].meta.kind, EntryKind::Dir);
     assert_eq!(log.entries[2].meta.kind, EntryKind::Symlink(b"caf\xe9".as_slice().into()));
     for step in [1, 5, 511, 700] {
-        let (mut reader, mut pieces) = (SigtarReader::default(), Log::default());
-        tar.chunks(step).for_each(|chunk| reader.feed(chunk, &mut pieces).unwrap());
-        reader.finish().unwrap();
+        let (mut parser, mut pieces) = (SigtarParser::default(), SigtarLog::default());
+        tar.chunks(step).for_each(|chunk| parser.feed(chunk, &mut pieces).unwrap());
+        parser.finish().unwrap();
         assert_eq!(pieces.entries, log.entries);
     }
 }
@@ -114,7 +114,7 @@ fn the_root_is_a_directory_or_the_file_that_was_backed_up() {
 }
 
 #[test]
-fn what_cannot_be_understood_is_told_and_costs_only_itself() {
+fn a_damaged_entry_is_reported_and_the_others_are_parsed() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"signature/../../etc/passwd", b'0', &HELLO);
     put_entry(&mut tar, b"diff/x", b'0', b"");
@@ -133,19 +133,19 @@ fn what_cannot_be_understood_is_told_and_costs_only_itself() {
 fn an_archive_cut_short_is_an_error() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"signature/hello", b'0', &HELLO);
-    let (mut reader, mut log) = (SigtarReader::default(), Log::default());
-    reader.feed(&tar[..520], &mut log).unwrap();
-    assert!(reader.finish().is_err());
+    let (mut parser, mut log) = (SigtarParser::default(), SigtarLog::default());
+    parser.feed(&tar[..520], &mut log).unwrap();
+    assert!(parser.finish().is_err());
     assert!(log.entries.is_empty());
 }
 
 #[test]
-fn an_archive_without_its_closing_zero_blocks_was_cut_between_two_entries() {
+fn an_archive_without_closing_zero_blocks_is_an_error() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"signature/hello", b'0', &HELLO);
     for whole in [&[][..], &tar] {
-        let (mut reader, mut log) = (SigtarReader::default(), Log::default());
-        reader.feed(whole, &mut log).unwrap();
-        assert!(reader.finish().is_err(), "{} bytes", whole.len());
+        let (mut parser, mut log) = (SigtarParser::default(), SigtarLog::default());
+        parser.feed(whole, &mut log).unwrap();
+        assert!(parser.finish().is_err(), "{} bytes", whole.len());
     }
 }

@@ -1,10 +1,11 @@
 //! PAX records: `LEN key=value\n`, with LEN counting the whole record.
 
+use super::fields::decimal;
 use super::sparse::SparseRecords;
 
-/// What PAX records say of an entry. An empty value takes a global record's word back.
+/// The values of PAX records. An empty value cancels that of a global record.
 #[derive(Debug, Default)]
-pub(super) struct Pax {
+pub(super) struct PaxRecords {
     pub(super) path: Option<Vec<u8>>,
     pub(super) link: Option<Vec<u8>>,
     pub(super) uname: Option<Vec<u8>>,
@@ -13,16 +14,16 @@ pub(super) struct Pax {
     pub(super) gid: Option<i64>,
     pub(super) size: Option<u64>,
     pub(super) mtime: Option<i64>,
-    /// What describes a sparse file.
+    /// The records of a sparse file.
     pub(super) sparse: SparseRecords,
-    /// Whether any record was seen.
-    filled: bool,
+    /// True once an extension header was added.
+    is_set: bool,
 }
 
-impl Pax {
-    /// Adds the records of one extension header; later ones win.
+impl PaxRecords {
+    /// Adds the records of one extension header. Later records win.
     pub(super) fn add(&mut self, mut data: &[u8]) -> Result<(), &'static str> {
-        self.filled = true;
+        self.is_set = true;
         // Python stops at a NUL, which only padding has there.
         while data.first().is_some_and(|&b| b != 0) {
             let (record, rest) = split_record(data).ok_or("a PAX record has a wrong length")?;
@@ -34,41 +35,43 @@ impl Pax {
         Ok(())
     }
 
+    /// Returns true if no extension header was added.
     pub(super) fn is_empty(&self) -> bool {
-        !self.filled
+        !self.is_set
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        let seconds = |value| whole_number(value).ok_or("a PAX record's number is not one");
+        let number = |value| whole_number(value).ok_or("a PAX record has a malformed number");
         match key {
             b"path" => self.path = Some(value.to_vec()),
             b"linkpath" => self.link = Some(value.to_vec()),
             b"uname" => self.uname = Some(value.to_vec()),
             b"gname" => self.gname = Some(value.to_vec()),
-            b"uid" => self.uid = seconds(value)?,
-            b"gid" => self.gid = seconds(value)?,
-            b"mtime" => self.mtime = seconds(value)?,
+            b"uid" => self.uid = number(value)?,
+            b"gid" => self.gid = number(value)?,
+            b"mtime" => self.mtime = number(value)?,
             b"size" => {
-                let size = seconds(value)?.map(u64::try_from).transpose();
+                let size = number(value)?.map(u64::try_from).transpose();
                 self.size = size.map_err(|_| "a PAX record's size is negative")?;
             }
             _ if key.starts_with(b"GNU.sparse.") => self.sparse.set(key, value)?,
-            // hdrcharset says whether values are UTF-8; as bytes they are the same. The rest is nothing of ours.
+            // hdrcharset states whether values are UTF-8, which makes no difference to raw bytes. Other records are not
+            // needed.
             _ => {}
         }
         Ok(())
     }
 }
 
-/// `key=value` of the record at the front of `data`, and what follows the record.
+/// Returns `key=value` of the first record in `data`, and the data after that record.
 fn split_record(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let digits = data.iter().take(20).position(|&b| b == b' ')?;
-    let len = super::header::decimal(data.get(..digits)?)?;
+    let len = decimal(data.get(..digits)?)?;
     let (record, rest) = data.split_at_checked(usize::try_from(len).ok()?)?;
     Some((record.strip_suffix(b"\n")?.get(digits + 1..)?, rest))
 }
 
-/// A decimal number, truncated toward zero as duplicity does; `Some(None)` for an empty value.
+/// Parses a decimal number, truncated toward zero as duplicity does. Returns `Some(None)` for an empty value.
 fn whole_number(value: &[u8]) -> Option<Option<i64>> {
     if value.is_empty() {
         return Some(None);
@@ -84,6 +87,6 @@ fn whole_number(value: &[u8]) -> Option<Option<i64>> {
         }
         None => digits,
     };
-    let magnitude = i64::try_from(super::header::decimal(whole)?).ok()?;
+    let magnitude = i64::try_from(decimal(whole)?).ok()?;
     Some(Some(if negative { -magnitude } else { magnitude }))
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// 2024-07-03T09:46:40Z, the moment of the table in question.
+/// 2024-07-03T09:46:40Z.
 const NOW: i64 = 1_720_000_000;
 const DAY: i64 = 86_400;
 
@@ -15,7 +15,7 @@ fn stamp(text: &str) -> i64 {
 }
 
 #[test]
-fn what_duplicity_takes_means_what_it_means_to_duplicity() {
+fn accepted_forms_have_duplicitys_meaning() {
     assert_eq!(berlin("now"), Some(NOW));
     assert_eq!(berlin("1700000000"), Some(1_700_000_000));
     assert_eq!(berlin("5"), Some(5));
@@ -34,7 +34,7 @@ fn what_duplicity_takes_means_what_it_means_to_duplicity() {
     assert_eq!(berlin("2024-06-01T12:00:00"), Some(stamp("2024-06-01T11:00:00Z")));
     assert_eq!(berlin("2024-06-01T12:00:00+02:00"), Some(stamp("2024-06-01T10:00:00Z")));
     assert_eq!(berlin("2024-06-01T12:00:00Z"), Some(1_717_243_200));
-    // FORMAT.md 7: New York in summer
+    // docs/FORMAT.md section 7: New York in summer
     let new_york = parse_time("2023-07-01T12:00:00", BackupTime(NOW), -5 * 3600).unwrap();
     assert_eq!(new_york, BackupTime(stamp("2023-07-01T17:00:00Z")));
     assert_eq!(stamp("2017-01-28T02:15:00+00:00"), stamp("20170128T021500Z"));
@@ -42,7 +42,7 @@ fn what_duplicity_takes_means_what_it_means_to_duplicity() {
 
 #[test]
 fn zones_with_minutes_are_read_as_duplicity_reads_them() {
-    // FORMAT.md 1: what it writes for St John's, -03:30
+    // docs/FORMAT.md section 1: what it writes for St John's, -03:30
     assert_eq!(berlin("2026-11-22T18:43:20-04:30"), Some(stamp("2026-11-22T22:13:20Z")));
     let st_johns = parse_time("2026-11-22T18:43:20", BackupTime(NOW), -12_600).unwrap();
     assert_eq!(st_johns, BackupTime(stamp("2026-11-22T22:13:20Z")));
@@ -50,7 +50,7 @@ fn zones_with_minutes_are_read_as_duplicity_reads_them() {
 }
 
 #[test]
-fn what_duplicity_refuses_is_refused() {
+fn forms_that_duplicity_refuses_are_refused() {
     for text in [
         "",
         "today",
@@ -94,7 +94,7 @@ fn what_duplicity_refuses_is_refused() {
 }
 
 #[test]
-fn a_stamp_without_z_is_taken_where_local_time_is_utc() {
+fn a_compact_time_without_z_is_accepted_only_if_local_time_is_utc() {
     assert_eq!(stamp("20240601T123456"), 1_717_245_296);
     assert_eq!(berlin("20240601T123456"), None);
 }
@@ -123,7 +123,7 @@ fn the_standard_offset_is_the_smaller_of_winter_and_summer() {
 
 proptest! {
     #[test]
-    fn every_time_that_a_set_can_have_is_taken_in_both_notations(second in -2_000_000_000_i64..4_000_000_000) {
+    fn every_time_of_a_set_is_accepted_in_both_notations(second in -2_000_000_000_i64..4_000_000_000) {
         let time = BackupTime(second);
         prop_assert_eq!(parse_time(&time.to_string(), BackupTime(0), 7200).unwrap(), time);
         let w3 = jiff::Timestamp::from_second(second).unwrap().strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string();

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use dupfs_format::name::Suffix;
+use dupfs_format::name::NameSuffix;
 
 use super::armor_reader;
 use super::object_context::ObjectContext;
@@ -33,19 +33,19 @@ impl StoredForm {
     /// Damage if the content is not what the name says, or nothing that duplicity writes.
     pub(super) fn detect(ctx: &ObjectContext, start: &[u8]) -> io::Result<Self> {
         let content = Self::of_content(start);
-        match (Suffix::of(&ctx.object), content) {
-            (Suffix::Cms, _) => Ok(Self::Cms),
-            (Suffix::OpenPgp | Suffix::Gzip, _) if start.is_empty() => Err(ctx.damaged("it is empty")),
-            (Suffix::OpenPgp, Some(form @ (Self::OpenPgp | Self::Armor))) => Ok(form),
-            (Suffix::OpenPgp, _) => {
+        match (NameSuffix::of(&ctx.object), content) {
+            (NameSuffix::Cms, _) => Ok(Self::Cms),
+            (NameSuffix::OpenPgp | NameSuffix::Gzip, _) if start.is_empty() => Err(ctx.damaged("it is empty")),
+            (NameSuffix::OpenPgp, Some(form @ (Self::OpenPgp | Self::Armor))) => Ok(form),
+            (NameSuffix::OpenPgp, _) => {
                 Err(ctx.damaged("it is named as encrypted, but it does not begin as an encrypted file does"))
             }
-            (Suffix::Gzip, Some(Self::Gzip)) => Ok(Self::Gzip),
-            (Suffix::Gzip, _) => {
+            (NameSuffix::Gzip, Some(Self::Gzip)) => Ok(Self::Gzip),
+            (NameSuffix::Gzip, _) => {
                 Err(ctx.damaged("it is named as compressed, but it does not begin as a gzip file does"))
             }
-            (Suffix::None, Some(form)) => Ok(form),
-            (Suffix::None, None) => Err(ctx.damaged("it begins like nothing that duplicity writes")),
+            (NameSuffix::None, Some(form)) => Ok(form),
+            (NameSuffix::None, None) => Err(ctx.damaged("it begins like nothing that duplicity writes")),
         }
     }
 

@@ -6,7 +6,7 @@ use super::stream::Stream;
 use crate::volume::Volumes;
 use dupfs_base::ByteRange;
 use dupfs_format::SetIndex;
-use dupfs_format::delta::{self, Step};
+use dupfs_format::delta::{self, DeltaCommand};
 
 /// Ops of a delta and extents of a version at most: hundreds of megabytes of memory. A file of a terabyte of which every
 /// hundredth page has changed has a tenth of them.
@@ -45,10 +45,10 @@ impl Delta {
                 return Err(too_many(volumes, file, stream.set));
             }
             let head = cursor.head(at)?;
-            match delta::parse_op(head).map_err(|e| damaged(volumes, file, stream, &e.at(at).to_string()))? {
-                Step::NeedMore => return Err(cursor.damaged("it ends before its end mark")),
-                Step::End => break,
-                Step::Literal { header_len, len } => {
+            match delta::parse_command(head).map_err(|e| damaged(volumes, file, stream, &e.at(at).to_string()))? {
+                None => return Err(cursor.damaged("it ends before its end mark")),
+                Some(DeltaCommand::End) => break,
+                Some(DeltaCommand::Literal { header_len, len }) => {
                     let start = at.saturating_add(header_len as u64);
                     at = start.checked_add(len).filter(|&end| end < stream.len).unwrap_or(u64::MAX);
                     if at == u64::MAX {
@@ -57,7 +57,7 @@ impl Delta {
                     out_len = out_len.saturating_add(len);
                     ops.push(Op::Literal { at: start, len });
                 }
-                Step::Copy { header_len, offset, len } => {
+                Some(DeltaCommand::Copy { header_len, offset, len }) => {
                     at = at.saturating_add(header_len as u64);
                     out_len = out_len.saturating_add(len);
                     push_copy(&mut ops, offset, len);

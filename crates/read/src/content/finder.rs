@@ -7,7 +7,7 @@ use super::file::{FileRef, set_label};
 use super::stream::{Located, PART};
 use crate::volume::{MemberTable, Part, VolumeError, Volumes};
 use dupfs_format::difftar::{self, DiffKind};
-use dupfs_format::manifest::{Manifest, Part as PartKey};
+use dupfs_format::manifest::{Manifest, PartSelector};
 use dupfs_format::{ArchivePath, SetIndex, VolumeId, VolumeNumber};
 
 /// Finds the parts of one path in the volumes of one set.
@@ -166,8 +166,8 @@ impl<'a> Finder<'a> {
     }
 }
 
-fn key_of(number: u64, last: u64) -> PartKey {
-    if number == last { PartKey::Last } else { PartKey::Number(number) }
+fn key_of(number: u64, last: u64) -> PartSelector {
+    if number == last { PartSelector::Last } else { PartSelector::Number(number) }
 }
 
 /// The runs of `path` that hold an object or a delta, as indexes into the table's runs.

@@ -12,7 +12,7 @@ use crate::volume::{VolumeError, feed};
 use dupfs_format::ArchivePath;
 use dupfs_format::FormatError;
 use dupfs_format::sigtar::{self, SIG_HEADER_LEN, SigChange, SigHeader};
-use dupfs_format::tar::{TarEntry, TarLimits, TarSink, TarWalker};
+use dupfs_format::tar::{TarEntry, TarLimits, TarParser, TarSink};
 
 /// Strong sums are the first bytes of MD4; duplicity writes eight of them (FORMAT.md 5).
 const MD4_LEN: usize = 16;
@@ -44,7 +44,7 @@ impl<'a> Proof<'a> {
     /// # Errors
     /// [`VolumeError`] when it cannot be read or is no tar archive.
     pub(super) fn read(&mut self, object: &str, plain: &mut dyn Read) -> Result<(), VolumeError> {
-        let mut walker = TarWalker::new(TarLimits::default());
+        let mut walker = TarParser::new(TarLimits::default());
         feed(object, plain, &mut |chunk| walker.feed(chunk, self))?;
         walker.finish().map_err(|e| VolumeError::from_format(object, &e))
     }
@@ -93,7 +93,7 @@ impl<'a> Proof<'a> {
 impl TarSink for Proof<'_> {
     fn entry(&mut self, entry: &TarEntry<'_>, _: u64) -> Result<(), FormatError> {
         self.within = self.verdict.is_none()
-            && matches!(sigtar::parse_name(entry.path), Ok((SigChange::Signature, path)) if path == *self.path);
+            && matches!(sigtar::parse_entry_name(entry.path), Ok((SigChange::Signature, path)) if path == *self.path);
         Ok(())
     }
 
@@ -159,7 +159,7 @@ mod tests {
             Some(block.to_vec())
         };
         let mut proof = Proof::new(&path, &mut next);
-        let mut walker = TarWalker::new(TarLimits::default());
+        let mut walker = TarParser::new(TarLimits::default());
         for piece in archive(signature).chunks(chunk) {
             walker.feed(piece, &mut proof).unwrap();
         }

@@ -9,7 +9,7 @@ use super::proof::Proof;
 use crate::volume::{Part, Reader, Volumes};
 use dupfs_base::ByteRange;
 use dupfs_format::difftar::DiffKind;
-use dupfs_format::manifest::Part as PartKey;
+use dupfs_format::manifest::PartSelector;
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{EntryMeta, SetIndex, VolumeId, VolumeNumber};
 
@@ -74,7 +74,7 @@ impl Stream {
     /// [`ContentError`].
     pub fn locate(volumes: &dyn Volumes, file: &FileRef, position: u32) -> Result<Self, ContentError> {
         let finder = Finder::new(volumes, file, position)?;
-        let last_volume = finder.manifest.volume_of(&file.path, PartKey::Last).ok_or_else(|| finder.no_data())?;
+        let last_volume = finder.manifest.volume_of(&file.path, PartSelector::Last).ok_or_else(|| finder.no_data())?;
         let (volume, table, run) = finder.find_last(last_volume)?;
         let run = table.run(run).ok_or_else(|| finder.no_data())?;
         let parts = table.parts(run);
@@ -222,7 +222,7 @@ impl Stream {
         out: &mut Vec<u8>,
     ) -> Result<(), ContentError> {
         let mut at = range.start;
-        let last = finder.manifest.volume_of(&file.path, PartKey::Last).unwrap_or(VolumeNumber(0));
+        let last = finder.manifest.volume_of(&file.path, PartSelector::Last).unwrap_or(VolumeNumber(0));
         let reader = Reader { file: u64::from(file.node.0), last, once };
         while at < range.end {
             let part = self.part_at(finder, at)?;

@@ -77,7 +77,7 @@ impl Keeper {
             return;
         }
         let collection = repository.collection();
-        let live = collection.lines().iter().flat_map(|sets| chain_of(repository, sets)).collect();
+        let live = collection.branches().iter().flat_map(|sets| chain_of(repository, sets)).collect();
         let own = |set: &SetIndex| repository.tree_identity(*set);
         let work = Work {
             index: Arc::clone(index),

@@ -12,7 +12,7 @@ use crate::volume::{MemberTable, Repository, Run, VolumeError, feed};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::FormatError;
 use dupfs_format::difftar::DiffKind;
-use dupfs_format::sigtar::{SigChange, SigEntry, SigtarReader, SigtarSink, SizeBounds};
+use dupfs_format::sigtar::{SigChange, SigEntry, SigtarParser, SigtarSink, SizeBounds};
 use dupfs_format::{ArchivePath, EntryMeta, SetIndex, VolumeId};
 
 /// What one set says, verified.
@@ -72,7 +72,7 @@ pub fn peek_root(
     let mut first = FirstEntry(None);
     repository.peek_signatures(set, context, &mut |object, plain| {
         first = FirstEntry(None);
-        let mut reader = SigtarReader::default();
+        let mut reader = SigtarParser::default();
         let mut chunk = vec![0; 2048];
         while first.0.is_none() {
             let n = plain.read(&mut chunk).map_err(|e| VolumeError::from_io(object, &e))?;
@@ -138,7 +138,7 @@ fn read_sigtar(
     plain: &mut dyn Read,
     push: &mut dyn FnMut(&ArchivePath, Change),
 ) -> Result<(), VolumeError> {
-    let mut reader = SigtarReader::default();
+    let mut reader = SigtarParser::default();
     feed(object, plain, &mut |chunk| reader.feed(chunk, &mut Entries(push)))?;
     reader.finish().map_err(|e| VolumeError::from_format(object, &e))
 }
@@ -174,7 +174,7 @@ fn from_volumes(
     let mut next = 1u32;
     for listed in &manifest.volumes {
         if listed.number.0 > next {
-            staged.gaps.push(unlisted(position, last_end.clone(), Some(listed.end.0.clone())));
+            staged.gaps.push(unlisted(position, last_end.clone(), Some(listed.end.path.clone())));
         }
         next = listed.number.0.saturating_add(1);
         match repository.members(VolumeId { set, number: listed.number }, context) {
@@ -187,18 +187,18 @@ fn from_volumes(
                 log::error!(
                     "{error}; what lies between {} and {} in this set is not known",
                     label(&last_end),
-                    listed.end.0
+                    listed.end.path
                 );
                 staged.gaps.push(Gap {
                     position,
                     after: last_end.clone(),
-                    upto: Some(listed.end.0.clone()),
+                    upto: Some(listed.end.path.clone()),
                     reason: Arc::from(error.to_string()),
                     kind: error.kind(),
                 });
             }
         }
-        last_end = last_end.max(Some(listed.end.0.clone()));
+        last_end = last_end.max(Some(listed.end.path.clone()));
     }
     // What is damaged in a manifest may have been the entry of its last volume.
     if !manifest.problems.is_empty() {

@@ -17,7 +17,7 @@ use dupfs_base::{ByteRange, RequestContext, escape_bytes};
 use dupfs_format::SetIndex;
 use dupfs_format::collection::{BackupSet, Collection, PrefixOptions};
 use dupfs_format::manifest::Manifest;
-use dupfs_format::name::Suffix;
+use dupfs_format::name::NameSuffix;
 
 /// Bytes at the end of a gzip file: sum and length of what it holds.
 const GZIP_TRAILER: usize = 8;
@@ -49,13 +49,7 @@ impl ArchiveDir {
                 return None;
             }
         };
-        let names = collection.prefixes();
-        let prefixes = PrefixOptions {
-            file_prefix: None,
-            archive: Some(names.archive.clone()),
-            manifest: Some(names.manifest.clone()),
-            signature: Some(names.signature.clone()),
-        };
+        let prefixes = PrefixOptions::from(collection.prefixes().clone());
         let here = Collection::from_listing(&objects, &prefixes).ok();
         let times = |set: &Arc<BackupSet>| (set.start, set.time);
         let by_time: HashMap<_, _> = here.iter().flat_map(|c| c.sets()).map(|set| (times(set), set)).collect();
@@ -81,7 +75,7 @@ impl ArchiveDir {
             read = Some(Manifest::read(plain).map_err(|e| VolumeError::from_format(&copy.name, &e))?);
             Ok(())
         });
-        let same_size = Suffix::of(&original.name).is_encrypted() || original.size == copy.size;
+        let same_size = NameSuffix::of(&original.name).is_encrypted() || original.size == copy.size;
         let is_whole = |m: &Manifest| {
             let listed = set.volumes.keys().all(|&n| m.volume(n).is_some());
             listed && m.problems.is_empty() && m.volumes.iter().all(|v| v.hash.is_some())
@@ -143,7 +137,7 @@ impl ArchiveDir {
         original: &ObjectInfo,
         (store, context): (&dyn ObjectStore, &RequestContext),
     ) -> bool {
-        if Suffix::of(&original.name).is_encrypted() {
+        if NameSuffix::of(&original.name).is_encrypted() {
             return true;
         }
         let Some(own) = trailer(&*self.store, copy, context) else { return false };
@@ -185,7 +179,7 @@ impl ArchiveDir {
 }
 
 fn is_gzip(name: &str) -> bool {
-    Suffix::of(name) == Suffix::Gzip
+    NameSuffix::of(name) == NameSuffix::Gzip
 }
 
 /// The last bytes of a gzip file.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::members::{MemberBuilder, MemberTable, Run};
 use dupfs_cache::index::bytes::{OwnerParts, Reader, Writer};
-use dupfs_format::difftar::{DiffKind, DiffMember};
+use dupfs_format::difftar::{DiffEntryName, DiffKind};
 
 impl MemberTable {
     /// The table as bytes.
@@ -75,7 +75,7 @@ impl MemberTable {
                 at = offset.checked_add(len).filter(|&end| end <= plain_len)?;
                 meta.mtime = mtime.wrapping_add(reader.signed()?);
                 let part = multivol.then_some(number);
-                builder.push(DiffMember { path: parsed.clone(), kind, part }, meta.clone(), offset, len);
+                builder.push(DiffEntryName { path: parsed.clone(), kind, part }, meta.clone(), offset, len);
                 last = number;
             }
         }
@@ -115,7 +115,7 @@ mod tests {
         let mut at = 512;
         let mut push = |path: &str, kind, part, uid, mtime, len| {
             let path = ArchivePath::parse(path.as_bytes()).unwrap();
-            builder.push(DiffMember { path, kind, part }, meta(uid, mtime), at, len);
+            builder.push(DiffEntryName { path, kind, part }, meta(uid, mtime), at, len);
             at += len.next_multiple_of(512) + 512;
         };
         push("", DiffKind::Snapshot, None, 0, -1, 0);

@@ -90,7 +90,7 @@ pub(super) struct MemberBuilder {
 
 impl MemberBuilder {
     /// Adds a member whose data lies at `offset` with `len` bytes.
-    pub(super) fn push(&mut self, member: difftar::DiffMember, meta: EntryMeta, offset: u64, len: u64) {
+    pub(super) fn push(&mut self, member: difftar::DiffEntryName, meta: EntryMeta, offset: u64, len: u64) {
         let number = member.part.unwrap_or(1);
         let first = self.table.parts.len();
         self.table.parts.push(Part { number, offset, len, mtime: meta.mtime });

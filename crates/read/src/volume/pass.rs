@@ -16,7 +16,7 @@ use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::FormatError;
 use dupfs_format::difftar;
 use dupfs_format::manifest::HashKind;
-use dupfs_format::tar::{TarEntry, TarLimits, TarSink, TarWalker};
+use dupfs_format::tar::{TarEntry, TarLimits, TarParser, TarSink};
 
 /// Plaintext is kept in blocks of this many bytes; the last block of a volume is shorter.
 pub(super) const BLOCK: usize = dupfs_cache::BLOCK_BYTES;
@@ -170,7 +170,7 @@ pub(super) fn decode_volume(
 }
 
 fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink) -> Result<MemberTable, VolumeError> {
-    let mut walker = TarWalker::new(TarLimits::default());
+    let mut walker = TarParser::new(TarLimits::default());
     let mut members = MemberSink::default();
     let mut plain_len = 0u64;
     for index in 0u32.. {
@@ -231,7 +231,7 @@ struct MemberSink {
 
 impl TarSink for MemberSink {
     fn entry(&mut self, entry: &TarEntry<'_>, data_offset: u64) -> Result<(), FormatError> {
-        let member = difftar::parse_member(entry.path).map_err(|e| e.at(entry.header_offset))?;
+        let member = difftar::parse_entry_name(entry.path).map_err(|e| e.at(entry.header_offset))?;
         self.builder.push(member, entry.meta()?, data_offset, entry.size);
         Ok(())
     }

@@ -89,8 +89,8 @@ impl Repository {
             }
             let objects = self.store.list(context)?;
             let wrap = |error| RefreshError::Collection { url: Arc::clone(&url), error };
-            let next = before.follow(&objects).map_err(wrap)?;
-            if next.is_settled(before, seen.as_ref()) {
+            let next = before.refreshed(&objects).map_err(wrap)?;
+            if next.is_confirmed(before, seen.as_ref()) {
                 return Ok(next);
             }
             seen = Some(next);
@@ -101,7 +101,7 @@ impl Repository {
 
 fn difference(before: &Collection, after: &Collection) -> Refreshed {
     let known = before.snapshots().len();
-    let left = |set: SetIndex| after.is_gone(set) && !before.is_gone(set);
+    let left = |set: SetIndex| after.is_removed(set) && !before.is_removed(set);
     let gone = before.snapshots().iter().filter(|snapshot| left(snapshot.set));
     let is_new = |problem: &&Problem| !before.problems().iter().any(|old| old.message == problem.message);
     Refreshed {

@@ -291,5 +291,5 @@ impl Repository {
 }
 
 fn expected_hash(listed: &ManifestVolume) -> Option<ExpectedHash> {
-    listed.hash.as_ref().map(|(kind, digest)| ExpectedHash { kind: *kind, digest: digest.clone() })
+    listed.hash.as_ref().map(|hash| ExpectedHash { kind: hash.kind, digest: hash.digest.clone() })
 }

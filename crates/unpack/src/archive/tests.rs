@@ -4,7 +4,7 @@ use super::*;
 use crate::{Bytes, Limits, MemoryPointStore};
 use dupfs_base::HasKind;
 use dupfs_cache::CacheConfig;
-use dupfs_format::test_tar::{Header, put, put_entry, put_extension};
+use dupfs_format::test_tar::{TestHeader, put, put_entry, put_extension};
 
 pub(super) fn unpacker(limits: Limits) -> Arc<Unpacker> {
     let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };
@@ -46,13 +46,13 @@ fn members_are_where_extracting_puts_them_and_nothing_is_hidden() {
     put_entry(&mut tar, b"/abs/b", b'0', b"absolute");
     put_entry(&mut tar, b"../../x/../up", b'0', b"up");
     put_entry(&mut tar, b"d/a", b'0', b"second");
-    put(&mut tar, Header::new(b"link", b'2', 0).bytes(157, b"d"), b"");
+    put(&mut tar, TestHeader::new(b"link", b'2', 0).bytes(157, b"d"), b"");
     put_entry(&mut tar, b"link/through", b'0', b"through a link");
-    put(&mut tar, Header::new(b"out", b'2', 0).bytes(157, b"/etc"), b"");
+    put(&mut tar, TestHeader::new(b"out", b'2', 0).bytes(157, b"/etc"), b"");
     put_entry(&mut tar, b"out/passwd", b'0', b"not there");
     put_entry(&mut tar, b"d", b'0', b"a file where a directory is");
-    put(&mut tar, Header::new(b"hard", b'1', 0).bytes(157, b"./d/a"), b"");
-    put(&mut tar, Header::new(b"lost", b'1', 0).bytes(157, b"nowhere"), b"");
+    put(&mut tar, TestHeader::new(b"hard", b'1', 0).bytes(157, b"./d/a"), b"");
+    put(&mut tar, TestHeader::new(b"lost", b'1', 0).bytes(157, b"nowhere"), b"");
     let archive = archive(&tar, Limits::default());
     let names = paths(&archive);
     let wanted =
@@ -138,7 +138,7 @@ fn archives_meet_limits_that_the_error_names() {
 fn encoded_tables_come_back_and_damaged_ones_do_not() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"d/e/f", b'0', b"text");
-    put(&mut tar, Header::new(b"link", b'2', 0).bytes(157, b"d/e"), b"");
+    put(&mut tar, TestHeader::new(b"link", b'2', 0).bytes(157, b"d/e"), b"");
     put_entry(&mut tar, b"d/", b'5', b"");
     let archive = archive(&tar, Limits::default());
     archive.settle().unwrap();

@@ -10,7 +10,7 @@ use crate::{
     Archive, Bytes, Codec, Container, MemoryPointStore, NodeKey, PointStore, Progress, Source, UnpackError, Unpacker,
 };
 use dupfs_cache::SpillConfig;
-use dupfs_format::test_tar::{Header, noise, put, put_entry};
+use dupfs_format::test_tar::{TestHeader, noise, put, put_entry};
 
 const MARKERS: [&str; 4] = ["MEMBERNAME-5511", "LINKTARGET-5511", "OWNERNAME-5511", "LOSTLINK-5511"];
 
@@ -75,10 +75,10 @@ fn packed(members: usize) -> Vec<u8> {
     }
     put(
         &mut tar,
-        Header::new(b"link", b'2', 0).bytes(157, MARKERS[1].as_bytes()).bytes(265, MARKERS[2].as_bytes()),
+        TestHeader::new(b"link", b'2', 0).bytes(157, MARKERS[1].as_bytes()).bytes(265, MARKERS[2].as_bytes()),
         b"",
     );
-    put(&mut tar, Header::new(b"lost", b'1', 0).bytes(157, MARKERS[3].as_bytes()), b"");
+    put(&mut tar, TestHeader::new(b"lost", b'1', 0).bytes(157, MARKERS[3].as_bytes()), b"");
     put_entry(&mut tar, b"noise", b'0', &noise(300_000));
     tar.resize(tar.len() + 1024, 0);
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

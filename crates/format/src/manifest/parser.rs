@@ -1,21 +1,23 @@
-//! The manifest's text, pushed in by chunks of any size.
+//! The push parser of manifests.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
-use super::{HashKind, Manifest, ManifestVolume};
+use super::{HashKind, Manifest, ManifestVolume, VolumeBoundary, VolumeHash};
 use crate::FormatError;
 use crate::{ArchivePath, VolumeNumber};
 
-/// Longest line: two orders of magnitude above a fully escaped path of PATH_MAX.
-const MAX_LINE: usize = 1 << 20;
-/// Most memory for volume entries: ten million volumes with short paths.
-const MAX_KEPT: usize = 512 << 20;
-/// Highest volume number taken for one.
-const MAX_VOLUME: u32 = 10_000_000;
-/// Most problems kept.
+/// Upper bound of a line in bytes: two orders of magnitude above a fully escaped path of PATH_MAX.
+const MAX_LINE_LEN: usize = 1 << 20;
+/// Upper bound of the memory for volume entries in bytes: ten million volumes with short paths.
+const MAX_VOLUME_BYTES: usize = 512 << 20;
+/// The highest number that counts as a volume number.
+const MAX_VOLUME_NUMBER: u32 = 10_000_000;
+/// Upper bound of the number of problems kept.
 const MAX_PROBLEMS: usize = 32;
 
-/// A push parser of manifests: feed it the decoded bytes, then call [`ManifestParser::finish`].
+/// A push parser of manifests: it takes decoded bytes in chunks of any size. [`ManifestParser::finish`] returns the
+/// manifest.
 #[derive(Debug, Default)]
 pub struct ManifestParser {
     /// An unfinished line.
@@ -24,37 +26,38 @@ pub struct ManifestParser {
     line_start: u64,
     hostname: Option<Box<[u8]>>,
     localdir: Option<Box<[u8]>>,
-    /// Volumes by number, `None` for damaged entries; later entries replace earlier ones.
+    /// Volumes by number. `None` for damaged entries. Later entries replace earlier ones.
     volumes: BTreeMap<u32, Option<ManifestVolume>>,
     /// Number of the last volume entry in the file.
     last_number: u32,
-    current: Option<Draft>,
-    /// The announced length of the list of files, and where it was announced.
-    listed: Option<(u64, u64)>,
-    files: u64,
-    kept: usize,
+    current: Option<VolumeDraft>,
+    /// The announced length of the list of changed files, and the offset of the announcement.
+    announced_files: Option<(u64, u64)>,
+    changed_files: u64,
+    /// Memory for the entries in `volumes`.
+    volume_bytes: usize,
     problems: Vec<FormatError>,
 }
 
-/// A volume's entry while its lines come in.
+/// The entry of a volume whose lines are being read.
 #[derive(Debug)]
-struct Draft {
+struct VolumeDraft {
     offset: u64,
     /// `None` if the number could not be read.
     number: Option<u32>,
-    start: Option<(ArchivePath, Option<u64>)>,
-    end: Option<(ArchivePath, Option<u64>)>,
-    hash: Option<(HashKind, Vec<u8>)>,
+    start: Option<VolumeBoundary>,
+    end: Option<VolumeBoundary>,
+    hash: Option<VolumeHash>,
     damaged: bool,
 }
 
 impl ManifestParser {
-    /// An empty parser.
+    /// Creates a parser at the start of a manifest.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Bytes taken so far.
+    /// Returns the number of bytes taken.
     pub fn offset(&self) -> u64 {
         self.line_start.saturating_add(self.line.len() as u64)
     }
@@ -62,7 +65,8 @@ impl ManifestParser {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`FormatError::TooLarge`] for lines and manifests beyond all measure. Nothing may be fed after an error.
+    /// [`FormatError::TooLarge`] for lines over 1 MiB and for more than 512 MiB of volume entries. Nothing may be fed
+    /// after an error.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), FormatError> {
         while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
             let (head, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
@@ -88,14 +92,14 @@ impl ManifestParser {
     /// Ends the manifest.
     ///
     /// # Errors
-    /// [`FormatError::Manifest`] if there was no volume in it, [`FormatError::TooLarge`] as in [`ManifestParser::feed`].
+    /// [`FormatError::Manifest`] if it has no volume, [`FormatError::TooLarge`] as in [`ManifestParser::feed`].
     pub fn finish(mut self) -> Result<Manifest, FormatError> {
         self.end_line()?;
         self.end_volume()?;
-        if let Some((count, offset)) = self.listed
-            && count != self.files
+        if let Some((count, offset)) = self.announced_files
+            && count != self.changed_files
         {
-            self.problem(offset, format!("{count} changed files are announced but {} are listed", self.files));
+            self.problem(offset, format!("{count} changed files are announced but {} are listed", self.changed_files));
         }
         self.volumes.retain(|&number, _| number <= self.last_number);
         self.drop_unhashed();
@@ -107,15 +111,15 @@ impl ManifestParser {
         Ok(Manifest {
             hostname: self.hostname,
             localdir: self.localdir,
-            files: self.listed.map(|_| self.files),
+            changed_files: self.announced_files.map(|_| self.changed_files),
             problems: self.problems,
             last_number: self.last_number,
             ..Manifest::from_volumes(volumes)
         })
     }
 
-    /// A last line without its line feed, which duplicity always writes: the file was cut short in it, and with it what
-    /// it belongs to. Only a hash tells by itself that it is whole.
+    /// Takes a last line without a line feed. duplicity always writes the line feed, so the file was cut short in this
+    /// line, and the entry of this line is incomplete. Only a hash shows by its length that it is whole.
     fn end_line(&mut self) -> Result<(), FormatError> {
         let line = std::mem::take(&mut self.line);
         let Some(&first) = line.first() else { return Ok(()) };
@@ -133,8 +137,8 @@ impl ManifestParser {
     }
 
     fn check_length(&self, more: usize) -> Result<(), FormatError> {
-        if self.line.len().saturating_add(more) > MAX_LINE {
-            return Err(FormatError::TooLarge { offset: self.line_start, what: "a line", limit: MAX_LINE as u64 });
+        if self.line.len().saturating_add(more) > MAX_LINE_LEN {
+            return Err(FormatError::TooLarge { offset: self.line_start, what: "a line", limit: MAX_LINE_LEN as u64 });
         }
         Ok(())
     }
@@ -145,69 +149,69 @@ impl ManifestParser {
         }
     }
 
-    /// One complete line, without its line feed. duplicity matches keywords in either case.
+    /// Takes a complete line, without its line feed. duplicity matches keywords in either case.
     fn take_line(&mut self, line: &[u8]) -> Result<(), FormatError> {
         let mut tokens = line.split(|&b| is_space(b)).filter(|token| !token.is_empty());
         let Some(keyword) = tokens.next() else { return Ok(()) };
         let indented = line.first().is_some_and(|&b| is_space(b));
         let is = |word: &[u8]| keyword.eq_ignore_ascii_case(word);
         if indented && (is(b"new") || is(b"changed") || is(b"deleted")) {
-            self.files += 1;
+            self.changed_files += 1;
             return Ok(());
         }
         if indented {
-            return self.volume_line(keyword, tokens);
+            return self.take_volume_line(keyword, tokens);
         }
         if is(b"volume") {
             self.end_volume()?;
             let number = tokens.next().and_then(|token| decimal(token.strip_suffix(b":")?));
-            let number = number.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_VOLUME).contains(n));
+            let number = number.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_VOLUME_NUMBER).contains(n));
             if number.is_none() {
-                self.problem(self.line_start, "a volume's number is not one".to_owned());
+                self.problem(self.line_start, "a volume's number is malformed".to_owned());
             }
-            self.current = Some(Draft::new(self.line_start, number));
+            self.current = Some(VolumeDraft::new(self.line_start, number));
         } else if is(b"filelist") {
             self.end_volume()?;
             let count = tokens.next().and_then(decimal);
             if count.is_none() {
-                self.problem(self.line_start, "the number of changed files is not one".to_owned());
+                self.problem(self.line_start, "the number of changed files is malformed".to_owned());
             }
-            self.listed = Some((count.unwrap_or(0), self.line_start));
+            self.announced_files = Some((count.unwrap_or(0), self.line_start));
         } else if is(b"hostname") {
             self.hostname = tokens.next().map(Into::into);
         } else if is(b"localdir") {
             self.localdir = tokens.next().and_then(unquote).map(Vec::into_boxed_slice);
         } else {
-            // A keyword of another version at the top level says nothing of volumes; a damaged one leaves lines behind
-            // it that belong to no volume, which is noticed there.
+            // A top-level keyword of another version has no effect on volumes. After a damaged keyword, the next lines
+            // belong to no volume, which is reported there.
             self.end_volume()?;
         }
         Ok(())
     }
 
-    /// A line of a volume's entry.
-    fn volume_line<'a>(
+    /// Takes a line of a volume's entry.
+    fn take_volume_line<'a>(
         &mut self,
         keyword: &[u8],
         mut tokens: impl Iterator<Item = &'a [u8]>,
     ) -> Result<(), FormatError> {
         let line_start = self.line_start;
         if self.current.is_none() {
-            if self.listed.is_some() {
-                // A damaged line of the list of files: the count tells.
+            if self.announced_files.is_some() {
+                // A damaged line of the list of files. It shows in the number of files.
                 return Ok(());
             }
             self.problem(line_start, "a line belongs to no volume".to_owned());
-            self.current = Some(Draft::new(line_start, None));
+            self.current = Some(VolumeDraft::new(line_start, None));
         }
         let Some(draft) = &mut self.current else { return Ok(()) };
         let parsed = if keyword.eq_ignore_ascii_case(b"startingpath") {
-            position(&mut tokens).map(|found| draft.start = Some(found))
+            boundary(&mut tokens).map(|found| draft.start = Some(found))
         } else if keyword.eq_ignore_ascii_case(b"endingpath") {
-            position(&mut tokens).map(|found| draft.end = Some(found))
+            boundary(&mut tokens).map(|found| draft.end = Some(found))
         } else if keyword.eq_ignore_ascii_case(b"hash") {
-            digest(&mut tokens).map(|found| {
-                if draft.hash.is_none() || found.0 == HashKind::Sha1 {
+            volume_hash(&mut tokens).map(|found| {
+                if draft.hash.is_none() || found.kind == HashKind::Sha1 {
                     draft.hash = Some(found);
                 }
             })
@@ -225,7 +229,7 @@ impl ManifestParser {
         Ok(())
     }
 
-    /// Files the volume whose lines have come in.
+    /// Stores the volume whose lines were read.
     fn end_volume(&mut self) -> Result<(), FormatError> {
         let Some(draft) = self.current.take() else { return Ok(()) };
         let Some(number) = draft.number else { return Ok(()) };
@@ -242,20 +246,20 @@ impl ManifestParser {
                 None
             }
         };
-        let paths = volume.as_ref().map_or(0, |v| v.start.0.as_bytes().len() + v.end.0.as_bytes().len());
-        self.kept = self.kept.saturating_add(size_of::<ManifestVolume>() + paths);
-        if self.kept > MAX_KEPT {
+        let paths = volume.as_ref().map_or(0, |v| v.start.path.as_bytes().len() + v.end.path.as_bytes().len());
+        self.volume_bytes = self.volume_bytes.saturating_add(size_of::<ManifestVolume>() + paths);
+        if self.volume_bytes > MAX_VOLUME_BYTES {
             return Err(FormatError::TooLarge {
                 offset: self.line_start,
                 what: "the list of volumes",
-                limit: MAX_KEPT as u64,
+                limit: MAX_VOLUME_BYTES as u64,
             });
         }
         self.volumes.insert(number, volume);
         Ok(())
     }
 
-    /// Leaves out volumes without a hash where others have one: that line was lost, and nothing unverified is served.
+    /// Leaves out volumes without a hash if others have one: their line was lost, and they could not be verified.
     fn drop_unhashed(&mut self) {
         let hashed = |volume: &Option<ManifestVolume>| volume.as_ref().is_some_and(|v| v.hash.is_some());
         if !self.volumes.values().any(hashed) {
@@ -274,7 +278,27 @@ impl ManifestParser {
     }
 }
 
-impl Draft {
+impl Manifest {
+    /// Reads a manifest to its end.
+    ///
+    /// # Errors
+    /// [`FormatError::Read`] with the reader's own error as source, else as [`ManifestParser::feed`] and
+    /// [`ManifestParser::finish`].
+    pub fn read(input: &mut dyn Read) -> Result<Self, FormatError> {
+        let mut parser = ManifestParser::new();
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            match input.read(&mut chunk) {
+                Ok(0) => return parser.finish(),
+                Ok(len) => parser.feed(chunk.get(..len).unwrap_or(&chunk))?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(FormatError::Read { offset: parser.offset(), source }),
+            }
+        }
+    }
+}
+
+impl VolumeDraft {
     fn new(offset: u64, number: Option<u32>) -> Self {
         Self { offset, number, start: None, end: None, hash: None, damaged: false }
     }
@@ -284,7 +308,7 @@ fn fault(offset: u64, what: String) -> FormatError {
     FormatError::Manifest { offset, what }
 }
 
-/// What Python's `bytes.split` splits at.
+/// Returns true for the bytes at which Python's `bytes.split` splits.
 fn is_space(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
 }
@@ -296,21 +320,22 @@ fn decimal(token: &[u8]) -> Option<u64> {
     std::str::from_utf8(token).ok()?.parse().ok()
 }
 
-/// A path and its block number, which is left blank where there is none.
-fn position<'a>(tokens: &mut impl Iterator<Item = &'a [u8]>) -> Result<(ArchivePath, Option<u64>), &'static str> {
-    let path = unquote(tokens.next().ok_or("a path is missing")?).ok_or("a path is not quoted rightly")?;
+/// Parses a path and its block number, which may be absent.
+fn boundary<'a>(tokens: &mut impl Iterator<Item = &'a [u8]>) -> Result<VolumeBoundary, &'static str> {
+    let path = unquote(tokens.next().ok_or("a path is missing")?).ok_or("a path has damaged quotes")?;
     let path = ArchivePath::parse(&path).map_err(|_| "a path leaves the tree")?;
-    let block = match tokens.next() {
-        Some(token) => Some(decimal(token).ok_or("a block number is not one")?),
+    let part = match tokens.next() {
+        Some(token) => Some(decimal(token).ok_or("a block number is malformed")?),
         None => None,
     };
     match tokens.next() {
         Some(_) => Err("there is more than a path and a block number"),
-        None => Ok((path, block)),
+        None => Ok(VolumeBoundary { path, part }),
     }
 }
 
-fn digest<'a>(tokens: &mut impl Iterator<Item = &'a [u8]>) -> Result<(HashKind, Vec<u8>), &'static str> {
+/// Parses an algorithm and a digest in hexadecimal.
+fn volume_hash<'a>(tokens: &mut impl Iterator<Item = &'a [u8]>) -> Result<VolumeHash, &'static str> {
     let (Some(kind), Some(hex), None) = (tokens.next(), tokens.next(), tokens.next()) else {
         return Err("a hash is not a kind and a value");
     };
@@ -322,7 +347,8 @@ fn digest<'a>(tokens: &mut impl Iterator<Item = &'a [u8]>) -> Result<(HashKind, 
         return Err("the kind of hash is unknown");
     };
     let bytes: Option<Vec<u8>> = hex.chunks(2).map(hex_byte).collect();
-    bytes.filter(|bytes| bytes.len() == len).map(|bytes| (kind, bytes)).ok_or("a hash is not one")
+    let digest = bytes.filter(|bytes| bytes.len() == len).ok_or("a hash is malformed")?;
+    Ok(VolumeHash { kind, digest })
 }
 
 fn hex_byte(pair: &[u8]) -> Option<u8> {
@@ -331,7 +357,7 @@ fn hex_byte(pair: &[u8]) -> Option<u8> {
     Some(digit(high)? << 4 | digit(low)?)
 }
 
-/// Undoes duplicity's quoting: in double quotes, `\xHH` stands for a byte; anything else is literal (FORMAT.md 2).
+/// Decodes duplicity's quotes: in double quotes, `\xHH` stands for a byte. Everything else is literal.
 fn unquote(token: &[u8]) -> Option<Vec<u8>> {
     let Some(quoted) = token.strip_prefix(b"\"") else { return Some(token.to_vec()) };
     let mut rest = quoted.strip_suffix(b"\"")?;

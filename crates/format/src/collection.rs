@@ -1,0 +1,217 @@
+//! A listing as backup sets, chains and snapshots, with all problems.
+//!
+//! [`Collection::from_listing`] takes the names and sizes of objects. It opens no object. The collection has:
+//!
+//! - **sets**: every backup set in the listing, complete or not, sorted by time;
+//! - **chains**: the linear chains that duplicity itself would see, for reports and for [`Collection::select`];
+//! - **snapshots**: every set that can be read. They follow from the start times of the increments, so increments of
+//!   clients that raced are included, although duplicity drops them (docs/FORMAT.md section 7);
+//! - **problems**: everything that is missing, duplicate, orphaned or unsupported, in one line each with its remedy.
+
+mod chains;
+mod choose;
+mod error;
+mod group;
+mod problems;
+mod set;
+mod set_list;
+mod snapshots;
+mod volume_ranges;
+
+use std::sync::Arc;
+
+pub use chains::{Chain, Chains, ReplacedSet, SignatureChain};
+pub use choose::{OtherBackup, PrefixOptions};
+pub use error::CollectionError;
+pub use problems::{Problem, ProblemKind, Severity};
+pub use set::{BackupSet, DuplicateObject};
+pub use snapshots::Snapshot;
+pub use volume_ranges::describe_volumes;
+
+use chains::ChainSelectionError;
+use choose::ChosenBackup;
+use problems::CollectionFacts;
+use set_list::SetList;
+use snapshots::SnapshotList;
+
+use crate::name::{NamePrefixes, NameSuffix};
+use crate::{BackupTime, ObjectInfo, SetIndex};
+
+/// The backup that one listing of a repository shows.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    sets: SetList,
+    chains: Chains,
+    snapshots: SnapshotList,
+    problems: Vec<Problem>,
+    prefixes: NamePrefixes,
+    others: Vec<OtherBackup>,
+    foreign: usize,
+}
+
+impl Collection {
+    /// Builds the collection of `objects`, which may have any order. Equal listings give equal collections.
+    ///
+    /// If prefixes are given, only names with these prefixes count. Otherwise the backup without a prefix is used, else
+    /// the only one that exists. Foreign names are counted and otherwise ignored.
+    ///
+    /// # Errors
+    /// [`CollectionError`] if the listing has no backup (with these prefixes), if it has several and none was chosen,
+    /// and if all sets are encrypted with gpgsm. A backup without a complete set is not an error here:
+    /// [`Self::snapshots`] is empty and [`Self::problems`] has the reasons.
+    pub fn from_listing(objects: &[ObjectInfo], prefixes: &PrefixOptions) -> Result<Self, CollectionError> {
+        let ChosenBackup { objects, prefixes, others, foreign } = choose::choose_backup(objects, prefixes)?;
+        let grouped = group::group(&objects);
+        let sets = SetList::new(grouped.sets);
+        if sets.len() > 0 && sets.iter().all(|set| set.suffix == NameSuffix::Cms) {
+            return Err(CollectionError::Cms { sets: sets.len() });
+        }
+        let (chains, bases) = chains::build_chains(&sets, &grouped.signatures);
+        let snapshots = SnapshotList::new(&sets, &chains, &bases);
+        let mut collection = Self { sets, chains, snapshots, problems: Vec::new(), prefixes, others, foreign };
+        collection.problems = problems::find_problems(&CollectionFacts {
+            sets: &collection.sets,
+            chains: &collection.chains,
+            snapshots: &collection.snapshots,
+            latest: collection.latest().map(|latest| latest.time),
+            others: &collection.others,
+            stray_signatures: &grouped.stray_signatures,
+        });
+        Ok(collection)
+    }
+
+    /// Returns this collection after a later listing of the same place, with the same prefixes.
+    ///
+    /// Everything keeps its number, and a snapshot that was shown does not change: callers store trees, sizes and inode
+    /// numbers by these numbers.
+    ///
+    /// - Sets, snapshots and branches keep their positions. New ones are appended. A branch grows if a new snapshot
+    ///   continues its last one. Otherwise the new snapshot begins a new branch.
+    /// - A snapshot keeps its name and its sets, even where the names alone would now give others.
+    /// - Objects of a complete set that are no longer listed stay in its record, so that reading one gives the store's
+    ///   own error. A set without any listed object is [removed](Self::is_removed).
+    /// - Chains, and therefore [`Self::select`] and [`Self::latest`], are those of the new listing.
+    ///
+    /// # Errors
+    /// [`CollectionError`] as [`Self::from_listing`]: the backup no longer exists. This collection stays valid.
+    pub fn refreshed(&self, objects: &[ObjectInfo]) -> Result<Self, CollectionError> {
+        let later = Self::from_listing(objects, &PrefixOptions::from(self.prefixes.clone()))?;
+        let mut next = Self { sets: self.sets.clone(), snapshots: self.snapshots.clone(), ..later };
+        let indices = next.sets.merge(&later.sets);
+        next.snapshots.merge(&later.snapshots, &indices, &next.sets);
+        next.chains.renumber(&indices);
+        next.problems.iter_mut().for_each(|problem| problem.renumber(&indices));
+        Ok(next)
+    }
+
+    /// Returns true if each set that is complete here, and was not `before`, has the same objects in `previous`, the
+    /// listing before this one. A listing that is made while a backup is written may show a manifest without older
+    /// objects.
+    pub fn is_confirmed(&self, before: &Self, previous: Option<&Self>) -> bool {
+        self.sets.is_confirmed(&before.sets, previous.map(|previous| &previous.sets))
+    }
+
+    /// Returns all sets, complete or not, at the positions of their [`SetIndex`]. They are sorted by time, but those
+    /// that a later listing added ([`Self::refreshed`]) follow the others.
+    pub fn sets(&self) -> &[Arc<BackupSet>] {
+        self.sets.all()
+    }
+
+    /// Returns the set with this index.
+    pub fn set(&self, index: SetIndex) -> Option<&Arc<BackupSet>> {
+        self.sets.get(index)
+    }
+
+    /// Returns true if an earlier listing had the set and the last one has no object of it.
+    pub fn is_removed(&self, index: SetIndex) -> bool {
+        self.sets.is_removed(index)
+    }
+
+    /// Returns all snapshots that can be read, in the order of the sets. Removed ones are included.
+    pub fn snapshots(&self) -> &[Snapshot] {
+        self.snapshots.all()
+    }
+
+    /// Returns the snapshot that ends with this set. Returns `None` if the set is incomplete or orphaned.
+    pub fn snapshot_of(&self, index: SetIndex) -> Option<&Snapshot> {
+        self.snapshots.of_set(index)
+    }
+
+    /// Returns the position in [`Self::snapshots`] of the snapshot that ends with this set.
+    pub fn snapshot_position(&self, index: SetIndex) -> Option<usize> {
+        self.snapshots.position_of_set(index)
+    }
+
+    /// Returns the snapshot with this directory name.
+    pub fn snapshot_named(&self, name: &str) -> Option<&Snapshot> {
+        self.snapshots().iter().find(|snapshot| &*snapshot.name == name)
+    }
+
+    /// Returns the newest snapshot that duplicity would restore, and `None` only if there is no snapshot.
+    ///
+    /// This is [`Self::select`] at the end of time, so a set with a future date from a wrong clock counts. If clients
+    /// raced, a snapshot of a branch that duplicity drops can be newer. It is in [`Self::snapshots`], and
+    /// [`Self::problems`] names it.
+    pub fn latest(&self) -> Option<&Snapshot> {
+        self.select(BackupTime(i64::MAX)).ok()
+    }
+
+    /// Returns the branches: the longest linear lineages, full set first. See [`Snapshot::branch`].
+    pub fn branches(&self) -> &[Arc<[SetIndex]>] {
+        self.snapshots.branches()
+    }
+
+    /// Returns the chains that duplicity sees, and the sets that are in none.
+    pub fn chains(&self) -> &Chains {
+        &self.chains
+    }
+
+    /// Returns all problems, the most severe first, then by time.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Returns the prefixes of the backup's names.
+    pub fn prefixes(&self) -> &NamePrefixes {
+        &self.prefixes
+    }
+
+    /// Returns the other backups in the same place, which have other prefixes.
+    pub fn other_backups(&self) -> &[OtherBackup] {
+        &self.others
+    }
+
+    /// Returns the number of listed objects that are not duplicity's, or not of a kind that a restore needs.
+    pub fn foreign_objects(&self) -> usize {
+        self.foreign
+    }
+
+    /// Returns the snapshot that `duplicity restore --time` selects (docs/FORMAT.md section 7).
+    ///
+    /// The chain is the one that covers `at`, else the last one that ended before, else the oldest one. The set is the
+    /// newest one of that chain that is not newer than `at`, else the full set. A time before all sets thus selects the
+    /// oldest full set.
+    ///
+    /// One difference is deliberate: duplicity leaves out the newest set of the newest chain if its signature archive
+    /// is missing. Here that set counts, because its tree can be rebuilt from its volumes.
+    ///
+    /// # Errors
+    /// [`CollectionError::TwoChains`] if two chains cover `at`, which duplicity refuses, too;
+    /// [`CollectionError::NoSnapshot`] if there is no chain.
+    pub fn select(&self, at: BackupTime) -> Result<&Snapshot, CollectionError> {
+        let chain = self.chains.select(at).map_err(|error| match error {
+            ChainSelectionError::NoChain => CollectionError::NoSnapshot { sets: self.sets.len() },
+            ChainSelectionError::TwoChains(a, b) => {
+                CollectionError::TwoChains { at, first: a.span(), second: b.span() }
+            }
+        })?;
+        let newest = chain.newest_at(&self.sets, at);
+        // Every set of a chain is complete and linked to the chain's full set, so it has a snapshot.
+        newest.and_then(|set| self.snapshot_of(set)).ok_or(CollectionError::NoSnapshot { sets: self.sets.len() })
+    }
+}
+
+#[cfg(test)]
+mod refresh_tests;
+#[cfg(test)]
+mod tests;
