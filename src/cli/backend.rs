@@ -163,7 +163,7 @@ fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
         s3_region: repo.s3_region_name.clone(),
         s3_unencrypted: repo.s3_unencrypted_connection,
         s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
-        patience: Duration::from_secs(repo.timeout),
+        timeout: Duration::from_secs(repo.timeout),
         ..StoreOptions::default()
     };
     Ok(storage::open(&location(repo)?, &options)?)
@@ -231,7 +231,7 @@ fn memory(cache: &CacheArgs) -> u64 {
     cache.memory.map_or(DEFAULT_MEMORY, |bytes| bytes.0)
 }
 
-fn limits(cache: &CacheArgs) -> dupfs_read::volume::RepositoryLimits {
+fn limits(cache: &CacheArgs) -> dupfs_read::volume::RepositoryConfig {
     super::repo::limits(memory(cache), spill(cache))
 }
 

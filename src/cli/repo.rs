@@ -11,7 +11,7 @@ use dupfs_format::collection::{Collection, CollectionError, PrefixOptions, Probl
 use dupfs_format::{ArchivePath, BackupTime, SetIndex};
 use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys};
 use dupfs_read::storage::{ObjectStore, StorageError};
-use dupfs_read::volume::{ArchiveDir, IndexPlace, Repository, RepositoryLimits, VolumeError};
+use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig, VolumeError};
 use dupfs_unpack::{IndexPointStore, Limits, MemoryPointStore, PointStore, Unpacker};
 
 /// Default of `--memory`: decoded blocks kept in memory, in bytes.
@@ -101,10 +101,10 @@ impl HasKind for OpenError {
 
 /// How `memory` bytes are divided: most for decoded blocks, an eighth each for member tables, for plans, and for what is
 /// unpacked, tables of archives included.
-pub fn limits(memory: u64, spill: Option<SpillConfig>) -> RepositoryLimits {
+pub fn limits(memory: u64, spill: Option<SpillConfig>) -> RepositoryConfig {
     let spill = spill.map(|spill| SpillConfig { bytes: spill.bytes / 4 * 3, ..spill });
     let cache = CacheConfig { memory_bytes: memory / 8 * 5, spill };
-    RepositoryLimits { cache, tables: memory / 8, index: None, archive: None }
+    RepositoryConfig { cache, member_table_bytes: memory / 8, index: None, archive_dir: None }
 }
 
 /// The file system with `unpacked/` beside the snapshots. Of `memory` and of the space on disk it gets what [`limits`] leaves.
@@ -143,7 +143,7 @@ pub fn open_repository(
     prefixes: &PrefixOptions,
     keys: KeyOptions,
     decode: DecodeOptions,
-    mut limits: RepositoryLimits,
+    mut config: RepositoryConfig,
     archive_dir: Option<&Path>,
     context: &RequestContext,
 ) -> Result<Arc<Repository>, OpenError> {
@@ -159,9 +159,9 @@ pub fn open_repository(
     if collection.sets().iter().any(|set| set.is_complete() && set.signatures.is_none()) {
         collection = look()?;
     }
-    limits.archive = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection, context));
+    config.archive_dir = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection, context));
     let decoder = Decoder::new(Keys::load(keys)?, decode);
-    Ok(Repository::new(store, decoder, collection, limits))
+    Ok(Repository::new(store, decoder, collection, config))
 }
 
 /// Opens the repository in `store` as a file system. Everything that can be found wrong before the first request is
@@ -175,14 +175,14 @@ pub fn open_file_system(
     context: &RequestContext,
 ) -> Result<Arc<TreeFs>, OpenError> {
     let url = store.url().to_owned();
-    let mut limits = limits(options.memory, options.spill);
+    let mut config = limits(options.memory, options.spill);
     // What was learnt of copies that nothing vouches for is kept apart.
     let copies = options.archive_dir.as_ref().map(|dir| dir.as_os_str().as_encoded_bytes().to_vec());
     let demands = [options.decode.identity_bytes(), copies.unwrap_or_default()].concat();
-    limits.index = options.index.map(|base| IndexPlace { base, demands });
+    config.index = options.index.map(|base| IndexLocation { base, requirements: demands });
     let archive_dir = options.archive_dir.as_deref();
     let repository =
-        open_repository(store, &options.prefixes, options.keys, options.decode, limits, archive_dir, context)?;
+        open_repository(store, &options.prefixes, options.keys, options.decode, config, archive_dir, context)?;
     repository.collection().problems().iter().for_each(Problem::log);
     let wrap = |error| OpenError::Collection { url: url.clone(), error };
     let at = options.time.unwrap_or(BackupTime(i64::MAX));

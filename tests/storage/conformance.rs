@@ -5,9 +5,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
-use dupfs_read::storage::{
-    CountingStore, FaultyStore, LimitStore, LocalStore, MemoryStore, ObjectInfo, ObjectStore, StorageError,
-};
+use dupfs_read::storage::{CountingStore, FaultyStore, LocalStore, MemoryStore, ObjectInfo, ObjectStore, StorageError};
 
 use crate::support::s3::S3Server;
 
@@ -38,8 +36,7 @@ struct Decorated(Memory);
 impl Fixture for Decorated {
     fn store(&self) -> Arc<dyn ObjectStore> {
         let faulty = FaultyStore::new(self.0.store(), Vec::new());
-        let limited = LimitStore::new(faulty, 64, std::time::Duration::from_secs(10));
-        Arc::new(CountingStore::new(limited))
+        Arc::new(CountingStore::new(faulty))
     }
     fn put(&self, name: &str, bytes: &[u8]) {
         self.0.put(name, bytes);

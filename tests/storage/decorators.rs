@@ -1,13 +1,10 @@
-//! The decorators of stores: faults by plan, counting, a bound on open streams.
+//! The decorators of stores: planned faults and counting.
 
 use std::io::Read;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{
-    CountingStore, Effect, Fault, FaultyStore, LimitStore, MemoryStore, Nth, ObjectInfo, ObjectStore, ReadCount,
-    StorageError,
+    CountingStore, Effect, Fault, FaultyStore, MemoryStore, Nth, ObjectInfo, ObjectStore, ReadCount, StorageError,
 };
 
 const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
@@ -86,26 +83,6 @@ fn what_was_read_is_counted_by_object_and_by_kind() {
     assert_eq!(store.total().opens, 4);
     store.reset();
     assert_eq!((store.total(), store.lists()), (ReadCount::default(), 0));
-}
-
-#[test]
-fn opens_wait_for_a_place_and_not_for_ever() {
-    let store = Arc::new(LimitStore::new(memory(), 2, Duration::from_millis(200)));
-    let object = find(&*store, "vol1");
-    let mut first = store.open(&object, ALL, &RequestContext::unlimited()).unwrap();
-    let second = store.open(&object, ALL, &RequestContext::unlimited()).unwrap();
-    let start = Instant::now();
-    assert_eq!(store.open(&object, ALL, &RequestContext::unlimited()).err().unwrap().kind, ErrorKind::Timeout);
-    assert!(start.elapsed() >= Duration::from_millis(200));
-    first.read_to_end(&mut Vec::new()).unwrap();
-    let third =
-        store.open(&object, ALL, &RequestContext::unlimited()).expect("a stream at its end gives its place back");
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| store.open(&object, ALL, &RequestContext::unlimited()).map(drop));
-        std::thread::sleep(Duration::from_millis(30));
-        drop((second, third));
-        waiting.join().unwrap().unwrap();
-    });
 }
 
 #[test]

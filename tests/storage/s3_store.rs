@@ -48,8 +48,8 @@ impl World {
         self.open_with(|_| {}).unwrap()
     }
 
-    fn impatient(&self, patience: Duration) -> Arc<dyn ObjectStore> {
-        self.open_with(|o| o.patience = patience).unwrap()
+    fn with_timeout(&self, timeout: Duration) -> Arc<dyn ObjectStore> {
+        self.open_with(|o| o.timeout = timeout).unwrap()
     }
 
     fn fail_to_open(&self, change: impl FnOnce(&mut StoreOptions)) -> StorageError {
@@ -157,7 +157,7 @@ fn seeded_storms_give_the_right_bytes_or_an_error() {
     let world = World::new();
     let all = bytes(3, 10 * MIB);
     world.put("vol", &all);
-    let store = world.impatient(Duration::from_secs(3));
+    let store = world.with_timeout(Duration::from_secs(3));
     let object = find(&*store, "vol");
     let mut right = 0;
     for seed in 0..12 {
@@ -188,7 +188,7 @@ fn a_dead_network_is_a_timeout_and_the_store_lives_on() {
     let world = World::new();
     let all = bytes(4, 3 * MIB);
     world.put("vol", &all);
-    let store = world.impatient(Duration::from_secs(2));
+    let store = world.with_timeout(Duration::from_secs(2));
     let object = find(&*store, "vol");
     for fault in [Fault::Stall(0), Fault::Stall(100), Fault::Reset(0)] {
         world.proxy.set_plan(move |_| Some(fault.clone()));
@@ -259,7 +259,7 @@ fn listings_of_many_pages_are_whole_and_foreign_directories_are_not_walked() {
     assert_eq!(prefixed.list(&RequestContext::unlimited()).unwrap().len(), 2501);
     // A page that fails is repeated; one that cannot be had is an error, never a shorter list.
     world.proxy.set_plan(|r| r.target.contains("continuation").then_some(Fault::Status(500, "InternalError")));
-    let store = world.open_with(|o| o.patience = Duration::from_secs(2)).unwrap();
+    let store = world.open_with(|o| o.timeout = Duration::from_secs(2)).unwrap();
     assert_eq!(store.list(&RequestContext::unlimited()).unwrap_err().kind, ErrorKind::Io);
 }
 

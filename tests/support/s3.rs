@@ -80,7 +80,7 @@ impl S3Server {
         StoreOptions {
             s3_unencrypted: true,
             s3_credentials: credentials(SECRET),
-            patience: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
             ..StoreOptions::default()
         }
     }

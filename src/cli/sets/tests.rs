@@ -7,7 +7,7 @@ use crate::cli::repo::{RepositoryOptions, open_repository};
 use dupfs_base::RequestContext;
 use dupfs_cache::CacheConfig;
 use dupfs_read::storage::MemoryStore;
-use dupfs_read::volume::RepositoryLimits;
+use dupfs_read::volume::RepositoryConfig;
 
 /// Stores an unencrypted set: the volumes `there`, and a manifest that lists `listed`.
 fn set(store: &MemoryStore, name: &str, host: &str, listed: u32, there: &[u32]) {
@@ -32,11 +32,11 @@ const T2: &str = "20170115T000000Z";
 
 fn repository(store: MemoryStore) -> Arc<Repository> {
     let options = RepositoryOptions::default();
-    let limits = RepositoryLimits {
+    let limits = RepositoryConfig {
         cache: CacheConfig { memory_bytes: 1 << 20, spill: None },
-        tables: 1 << 20,
+        member_table_bytes: 1 << 20,
         index: None,
-        archive: None,
+        archive_dir: None,
     };
     open_repository(
         Arc::new(store),

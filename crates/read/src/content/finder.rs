@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::ContentError;
 use super::file::{FileRef, set_label};
 use super::stream::{Located, PART};
-use crate::volume::{MemberTable, Part, VolumeError, Volumes};
+use crate::volume::{MemberPart, MemberTable, VolumeError, Volumes};
 use dupfs_format::difftar::{self, DiffKind};
 use dupfs_format::manifest::{Manifest, PartSelector};
 use dupfs_format::{ArchivePath, SetIndex, VolumeId, VolumeNumber};
@@ -108,7 +108,12 @@ impl<'a> Finder<'a> {
         rank.map(|rank| (rank, alike))
     }
 
-    pub(super) fn part(&self, number: u64, last: u64, kind: DiffKind) -> Result<(VolumeNumber, Part), ContentError> {
+    pub(super) fn part(
+        &self,
+        number: u64,
+        last: u64,
+        kind: DiffKind,
+    ) -> Result<(VolumeNumber, MemberPart), ContentError> {
         let missing = || self.incomplete(format!("part {number} is missing"));
         let volume = self.manifest.volume_of(&self.file.path, key_of(number, last)).ok_or_else(missing)?;
         let (table, run) = self.find_run(volume, Some(kind))?.ok_or_else(missing)?;

@@ -26,22 +26,22 @@ pub(super) fn learn_size(volumes: &dyn Volumes, file: &FileRef, version: FileVer
         && let Some((position, at)) = place
         && let Some(set) = file.line.set_at(position)
     {
-        volumes.learnt().keep_size(set, at, size);
+        volumes.index().store_size(set, at, size);
     }
 }
 
 /// The plan of `file`, which has deltas, if the index has it.
 pub(super) fn recall_plan(volumes: &dyn Volumes, file: &FileRef) -> Option<Plan> {
-    if file.history.len() < 2 || !volumes.learnt().may_recall() {
+    if file.history.len() < 2 || !volumes.index().may_load() {
         return None;
     }
-    let record = volumes.learnt().recall(key(volumes, file)?)?;
+    let record = volumes.index().load(key(volumes, file)?)?;
     from_bytes(file, &record)
 }
 
 /// Keeps the plan of `file` in the index.
 pub(super) fn keep_plan(volumes: &dyn Volumes, file: &FileRef, plan: &Plan) {
-    if !volumes.learnt().is_any() {
+    if !volumes.index().is_enabled() {
         return;
     }
     let Some((key, set)) = key(volumes, file).zip(file.version().and_then(|v| file.line.set_at(v.position))) else {
@@ -49,7 +49,7 @@ pub(super) fn keep_plan(volumes: &dyn Volumes, file: &FileRef, plan: &Plan) {
     };
     let record = to_bytes(plan);
     if record.len() <= MOST_BYTES {
-        volumes.learnt().keep(key, set, record);
+        volumes.index().store(key, set, record);
     }
 }
 
@@ -64,7 +64,7 @@ fn key(volumes: &dyn Volumes, file: &FileRef) -> Option<Identity> {
     };
     let mut identity = Identity::of(&[b"plan"]);
     for (position, place) in places {
-        let set = volumes.learnt().identity(file.line.set_at(position)?)?;
+        let set = volumes.index().identity(file.line.set_at(position)?)?;
         identity = identity.with(&[&set.0, &position.to_le_bytes(), &place.to_le_bytes()]);
     }
     Some(identity)

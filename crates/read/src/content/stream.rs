@@ -6,7 +6,7 @@ use super::error::ContentError;
 use super::file::FileRef;
 use super::finder::Finder;
 use super::proof::Proof;
-use crate::volume::{Part, Reader, Volumes};
+use crate::volume::{MemberPart, ReadHint, Volumes};
 use dupfs_base::ByteRange;
 use dupfs_format::difftar::DiffKind;
 use dupfs_format::manifest::PartSelector;
@@ -82,8 +82,8 @@ impl Stream {
         let (set, kind, meta) = (finder.set, run.kind, run.meta.clone());
         if !run.multivol {
             let only = Located { volume, start: 0, offset: last.offset, len: last.len };
-            let reader = Reader { file: u64::from(file.node.0), last: volume, once: false };
-            volumes.note(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
+            let reader = ReadHint { file: u64::from(file.node.0), last_volume: volume, read_once: false };
+            volumes.note_lookup(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
             let layout = Layout::Parts(Box::new([only]));
             return Ok(Self { set, kind, len: last.len, meta, position, layout, settled: OnceLock::new() });
         }
@@ -223,7 +223,7 @@ impl Stream {
     ) -> Result<(), ContentError> {
         let mut at = range.start;
         let last = finder.manifest.volume_of(&file.path, PartSelector::Last).unwrap_or(VolumeNumber(0));
-        let reader = Reader { file: u64::from(file.node.0), last, once };
+        let reader = ReadHint { file: u64::from(file.node.0), last_volume: last, read_once: once };
         while at < range.end {
             let part = self.part_at(finder, at)?;
             let within = at.saturating_sub(part.start);
@@ -269,7 +269,7 @@ impl Stream {
 
 /// The length of a stream whose parts are all of 65536 bytes but a shorter last one, judged by the parts in its last
 /// volume; `None` if they are not of that form.
-fn uniform_len(parts: &[Part]) -> Option<u64> {
+fn uniform_len(parts: &[MemberPart]) -> Option<u64> {
     let (last, full) = parts.split_last()?;
     let consecutive = parts.windows(2).all(|w| matches!(w, [a, b] if b.number == a.number.saturating_add(1)));
     let agree = full.iter().all(|p| p.len == PART && p.mtime == last.mtime);
@@ -280,7 +280,7 @@ fn uniform_len(parts: &[Part]) -> Option<u64> {
 /// Whether `bounds` rule out that the parts in volumes not seen are shorter than 65536 bytes, as duplicity wrote them
 /// before 0.6.21: then each but the last lacks 512 bytes or more (FORMAT.md 4). A part of full length among `parts` tells
 /// it too.
-fn tells_parts(bounds: &SizeBounds, parts: &[Part]) -> bool {
+fn tells_parts(bounds: &SizeBounds, parts: &[MemberPart]) -> bool {
     let lacking = parts.last().map_or(0, |last| last.number.saturating_sub(1).saturating_mul(512));
     parts.len() > 1 || bounds.max.saturating_sub(bounds.min) < lacking
 }

@@ -29,13 +29,13 @@ impl ReadCount {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct ReadCounters {
     opens: AtomicU64,
     bytes: AtomicU64,
     errors: AtomicU64,
 }
 
-impl Counters {
+impl ReadCounters {
     fn get(&self) -> ReadCount {
         ReadCount {
             opens: self.opens.load(Ordering::Relaxed),
@@ -50,7 +50,7 @@ impl Counters {
 pub struct CountingStore<S> {
     inner: S,
     lists: AtomicU64,
-    objects: Mutex<HashMap<Arc<str>, Arc<Counters>>>,
+    objects: Mutex<HashMap<Arc<str>, Arc<ReadCounters>>>,
 }
 
 impl<S: ObjectStore> CountingStore<S> {
@@ -129,7 +129,7 @@ impl<S: ObjectStore> ObjectStore for CountingStore<S> {
 
 struct CountingStream {
     inner: Box<dyn Read + Send>,
-    counters: Arc<Counters>,
+    counters: Arc<ReadCounters>,
 }
 
 impl Read for CountingStream {

@@ -107,7 +107,7 @@ impl Fault {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FaultState {
     plan: Vec<Fault>,
     lists: u64,
     opens: HashMap<Arc<str>, u64>,
@@ -117,13 +117,13 @@ struct State {
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,
-    state: Mutex<State>,
+    state: Mutex<FaultState>,
 }
 
 impl<S: ObjectStore> FaultyStore<S> {
     /// `inner` as it is, but for `plan`.
     pub fn new(inner: S, plan: Vec<Fault>) -> Self {
-        Self { inner, state: Mutex::new(State { plan, ..State::default() }) }
+        Self { inner, state: Mutex::new(FaultState { plan, ..FaultState::default() }) }
     }
 
     /// The store underneath.
@@ -133,7 +133,7 @@ impl<S: ObjectStore> FaultyStore<S> {
 
     /// Replaces the plan and starts counting anew; an empty plan heals the store. Open streams keep their faults.
     pub fn set_plan(&self, plan: Vec<Fault>) {
-        *lock(&self.state) = State { plan, ..State::default() };
+        *lock(&self.state) = FaultState { plan, ..FaultState::default() };
     }
 
     fn on_list(&self) -> Vec<Effect> {

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::traffic::Counters;
+use super::traffic::TrafficCounters;
 use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::{ByteRange, ErrorKind, RequestContext, escape_bytes};
 
@@ -24,7 +24,7 @@ pub struct LocalStore {
     url: String,
     /// Directories listed, relative to `dir`: empty, or with a trailing slash.
     listed: Vec<String>,
-    counters: Arc<Counters>,
+    counters: Arc<TrafficCounters>,
 }
 
 impl LocalStore {
@@ -159,7 +159,7 @@ struct LocalStream {
     left: u64,
     /// Bytes of the whole range.
     want: u64,
-    counters: Arc<Counters>,
+    counters: Arc<TrafficCounters>,
 }
 
 impl LocalStream {

@@ -12,12 +12,12 @@ use dupfs_base::{ByteRange, RequestContext};
 /// A map of names to bytes. Every `put` makes a new version.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    objects: Mutex<BTreeMap<Arc<str>, Stored>>,
+    objects: Mutex<BTreeMap<Arc<str>, MemoryObject>>,
     versions: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
-struct Stored {
+struct MemoryObject {
     bytes: Arc<[u8]>,
     version: Arc<str>,
     archived: Option<Arc<str>>,
@@ -51,7 +51,7 @@ impl MemoryStore {
 
     fn store(&self, name: &str, bytes: Arc<[u8]>, archived: Option<Arc<str>>) {
         let version = self.versions.fetch_add(1, Ordering::Relaxed).to_string().into();
-        lock(&self.objects).insert(name.into(), Stored { bytes, version, archived });
+        lock(&self.objects).insert(name.into(), MemoryObject { bytes, version, archived });
     }
 }
 
@@ -62,7 +62,7 @@ impl ObjectStore for MemoryStore {
 
     fn list(&self, _: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         let objects = lock(&self.objects);
-        let info = |(name, stored): (&Arc<str>, &Stored)| ObjectInfo {
+        let info = |(name, stored): (&Arc<str>, &MemoryObject)| ObjectInfo {
             name: Arc::clone(name),
             size: u64::try_from(stored.bytes.len()).unwrap_or(u64::MAX),
             version: Arc::clone(&stored.version),

@@ -3,7 +3,6 @@
 mod counting;
 mod errors;
 mod faulty;
-mod limit;
 mod local;
 mod memory;
 mod options;
@@ -19,7 +18,6 @@ pub use dupfs_format::ObjectInfo;
 
 pub use counting::{CountingStore, ReadCount};
 pub use faulty::{Effect, Fault, FaultyStore, Nth, Target};
-pub use limit::LimitStore;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use options::{S3Addressing, S3Credentials, StoreOptions, open};

@@ -23,7 +23,7 @@ pub struct StoreOptions {
     /// Whence the credentials come.
     pub s3_credentials: S3Credentials,
     /// How long a request may make no progress, over all its retries, before it fails with a timeout.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// Most requests under way at once.
     pub connections: usize,
     /// Most bytes fetched ahead of the readers. Each open stream may hold one part (8 MiB) beyond.
@@ -39,7 +39,7 @@ impl Default for StoreOptions {
             s3_unencrypted: false,
             s3_addressing: S3Addressing::Auto,
             s3_credentials: S3Credentials::Chain,
-            patience: Duration::from_secs(30),
+            timeout: Duration::from_secs(30),
             connections: 16,
             read_ahead_bytes: 64 << 20,
         }

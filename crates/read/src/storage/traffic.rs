@@ -17,14 +17,14 @@ pub struct Traffic {
 
 /// Counts [`Traffic`].
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct TrafficCounters {
     pub(super) lists: AtomicU64,
     pub(super) gets: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) bytes: AtomicU64,
 }
 
-impl Counters {
+impl TrafficCounters {
     pub(super) fn get(&self) -> Traffic {
         Traffic {
             list_requests: self.lists.load(Ordering::Relaxed),

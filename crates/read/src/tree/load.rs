@@ -8,7 +8,7 @@ use super::gap::Gap;
 use super::keep;
 use super::staged::Staged;
 use super::table::{Change, Table};
-use crate::volume::{MemberTable, Repository, Run, VolumeError, feed};
+use crate::volume::{MemberRun, MemberTable, Repository, VolumeError, feed};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::FormatError;
 use dupfs_format::difftar::DiffKind;
@@ -233,7 +233,7 @@ fn stage_members(members: &MemberTable, staged: &mut Staged) {
 }
 
 /// A whole small file tells its exact size; of others the size is found when it is asked for.
-fn bounds_of(members: &MemberTable, run: &Run) -> Option<SizeBounds> {
+fn bounds_of(members: &MemberTable, run: &MemberRun) -> Option<SizeBounds> {
     let whole = run.kind == DiffKind::Snapshot && !run.multivol;
     let len = members.parts(run).first().map(|p| p.len)?;
     whole.then_some(SizeBounds { blocks: 1, min: len, max: len })

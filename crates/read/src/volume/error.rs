@@ -60,7 +60,7 @@ pub enum VolumeError {
     /// What was decoded ahead of every reader failed. One who joined that decode has not tried yet: the failure may be older than
     /// their question.
     #[error(transparent)]
-    Ahead(Arc<VolumeError>),
+    Prefetch(Arc<VolumeError>),
     /// The request ended before the answer was complete, or it may not block and the answer is not cached.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -132,7 +132,7 @@ impl HasKind for VolumeError {
             Self::HashMismatch { .. } | Self::Range { .. } => ErrorKind::Corrupt,
             Self::NoVolume { .. } | Self::NoManifest { .. } | Self::NoSignatures { .. } => ErrorKind::Missing,
             Self::SingleFlight(error) => error.kind(),
-            Self::Ahead(error) => error.kind(),
+            Self::Prefetch(error) => error.kind(),
             Self::Stopped(stopped) => stopped.kind(),
         }
     }

@@ -9,7 +9,7 @@ use md5::Md5;
 use sha1::{Digest, Sha1};
 
 use super::error::VolumeError;
-use super::members::{MemberBuilder, MemberTable};
+use super::member_table::{MemberTable, MemberTableBuilder};
 use crate::codec::Decoder;
 use crate::storage::{ObjectInfo, ObjectStore, StorageError};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
@@ -226,7 +226,7 @@ fn fill(input: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
 
 #[derive(Default)]
 struct MemberSink {
-    builder: MemberBuilder,
+    builder: MemberTableBuilder,
 }
 
 impl TarSink for MemberSink {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::ahead::Reader;
 use super::error::VolumeError;
-use super::members::MemberTable;
+use super::member_table::MemberTable;
 use super::pass::{self, BLOCK, BlockSink};
+use super::prefetcher::ReadHint;
 use super::repository::{Repository, WORTH_TWO};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, RequestContext, Stopped};
@@ -50,7 +50,7 @@ impl Repository {
             return Ok(table);
         }
         context.check_may_block()?;
-        match self.recall_members(id, context)? {
+        match self.load_members(id, context)? {
             Some(table) => Ok(table),
             None => self.decode_for_reader(id, ByteRange::at(0, 0), context).map(|decoded| decoded.table),
         }
@@ -66,7 +66,7 @@ impl Repository {
         progress: Progress,
         context: &RequestContext,
     ) -> Result<(), VolumeError> {
-        if self.is_at_hand(id) {
+        if self.is_cached(id) {
             return Ok(());
         }
         self.decode(id, ByteRange::at(0, 0), Some(progress), context).map(drop)
@@ -78,7 +78,7 @@ impl Repository {
     }
 
     /// Whether the beginning of volume `id` can be read without decoding it.
-    pub(super) fn is_at_hand(&self, id: VolumeId) -> bool {
+    pub(super) fn is_cached(&self, id: VolumeId) -> bool {
         self.verified.pass_of(id, 0).is_some_and(|pass| self.blocks.contains(&(id, pass, 0)))
     }
 
@@ -97,11 +97,11 @@ impl Repository {
     ///
     /// # Errors
     /// [`VolumeError::Stopped`] if they are not cached, or [`VolumeError::Range`] beyond the volume's end; then `out` is as it was.
-    pub fn read_at_hand(
+    pub fn read_cached(
         &self,
         id: VolumeId,
         range: ByteRange,
-        reader: Reader,
+        reader: ReadHint,
         out: &mut Vec<u8>,
     ) -> Result<(), VolumeError> {
         if range.is_empty() {
@@ -123,7 +123,7 @@ impl Repository {
         self: &Arc<Self>,
         id: VolumeId,
         range: ByteRange,
-        reader: Reader,
+        reader: ReadHint,
         out: &mut Vec<u8>,
         context: &RequestContext,
     ) -> Result<(), VolumeError> {
@@ -136,10 +136,10 @@ impl Repository {
     }
 
     /// Takes note that bytes were read, and not only asked for where they are.
-    fn note_data(&self, id: VolumeId, range: ByteRange, reader: Reader) {
+    fn note_data(&self, id: VolumeId, range: ByteRange, reader: ReadHint) {
         self.note_read(id, range, reader);
         let Some(table) = self.cached_members(id) else { return };
-        for (id, blocks) in self.trails.note(id, range, table.plain_len(), reader.once) {
+        for (id, blocks) in self.trails.note(id, range, table.plain_len(), reader.read_once) {
             let keys = blocks.map_while(|index| Some((id, self.verified.pass_of(id, index)?, index)));
             self.blocks.leave_behind(keys);
         }
@@ -179,7 +179,7 @@ impl Repository {
     ) -> Result<DecodedVolume, VolumeError> {
         for _ in 0..JOINS {
             match self.decode(id, wanted, None, context) {
-                Err(VolumeError::Ahead(_)) => {}
+                Err(VolumeError::Prefetch(_)) => {}
                 decoded => return decoded,
             }
         }
@@ -198,7 +198,7 @@ impl Repository {
         let is_prefetch = progress.is_some();
         self.volume_flight.run(id, "dupfs-volume", context, move |context| {
             let decoded = this.run_pass(id, wanted, progress, context);
-            decoded.map_err(|e| if is_prefetch { VolumeError::Ahead(Arc::new(e)) } else { e })
+            decoded.map_err(|e| if is_prefetch { VolumeError::Prefetch(Arc::new(e)) } else { e })
         })
     }
 
@@ -225,8 +225,8 @@ impl Repository {
             Ok(table) => {
                 let table = Arc::new(table);
                 self.verified.publish(id, pass, blocks, &stored);
-                self.keep_table(id, &table);
-                self.keep_members(id.set, &object, expected.as_ref(), &table);
+                self.cache_table(id, &table);
+                self.persist_members(id.set, &object, expected.as_ref(), &table);
                 Ok(DecodedVolume { table, first: block_range(wanted).start, blocks: kept.into() })
             }
             Err(error) => {
@@ -239,7 +239,7 @@ impl Repository {
     }
 
     /// Keeps a member table in memory.
-    pub(super) fn keep_table(&self, id: VolumeId, table: &Arc<MemberTable>) {
+    pub(super) fn cache_table(&self, id: VolumeId, table: &Arc<MemberTable>) {
         let mut tables = lock(&self.tables);
         let evicted = tables.insert(id, Arc::clone(table), table.weight());
         let fits = tables.peek(&id).is_some();

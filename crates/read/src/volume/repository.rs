@@ -5,16 +5,16 @@ use std::io::Read;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use super::ahead::Ahead;
-use super::archive::ArchiveDir;
+use super::archive_dir::ArchiveDir;
+use super::drop_behind::DropBehind;
 use super::error::VolumeError;
-use super::keep::{IndexPlace, Known};
-use super::members::MemberTable;
+use super::member_table::MemberTable;
 use super::pass::{self, ExpectedHash};
+use super::prefetcher::Prefetcher;
 use super::read::DecodedVolume;
 use super::refresh::{RefreshError, Refreshed};
-use super::trail::Trails;
-use super::verified::Verified;
+use super::repository_index::{IndexLocation, Known};
+use super::verified_blocks::VerifiedBlocks;
 use crate::codec::Decoder;
 use crate::storage::{ObjectInfo, ObjectStore};
 use dupfs_base::sync::SingleFlight;
@@ -37,15 +37,15 @@ pub(super) const WORTH_TWO: u64 = 128 << 10;
 
 /// What a repository keeps in memory and on disk, and what it finds there.
 #[derive(Debug)]
-pub struct RepositoryLimits {
+pub struct RepositoryConfig {
     /// The cache of decoded blocks.
     pub cache: CacheConfig,
     /// Bytes for member tables.
-    pub tables: u64,
+    pub member_table_bytes: u64,
     /// Where what was learnt is kept from one mount to the next; nowhere if `None`.
-    pub index: Option<IndexPlace>,
+    pub index: Option<IndexLocation>,
     /// What duplicity itself has at hand of the repository.
-    pub archive: Option<ArchiveDir>,
+    pub archive_dir: Option<ArchiveDir>,
 }
 
 /// A duplicity repository as the upper layers read it. Shared by all threads; no lock is held across I/O.
@@ -61,12 +61,12 @@ pub struct Repository {
     /// The last table that outweighs all of `tables`: else each question to a volume of very many small files would decode it.
     pub(super) outsize: Mutex<Option<(VolumeId, Arc<MemberTable>)>>,
     pub(super) blocks: BlockCache<BlockKey>,
-    pub(super) verified: Verified,
+    pub(super) verified: VerifiedBlocks,
     pub(super) volume_flight: SingleFlight<VolumeId, DecodedVolume, VolumeError>,
     /// Bytes that one pass may put into the cache ahead of the reader.
     pub(super) window: u64,
-    pub(super) ahead: Ahead,
-    pub(super) trails: Trails,
+    pub(super) ahead: Prefetcher,
+    pub(super) trails: DropBehind,
     pub(super) known: Known,
     archive: Option<ArchiveDir>,
     /// Passes under way.
@@ -81,11 +81,11 @@ impl Repository {
         store: Arc<dyn ObjectStore>,
         decoder: Decoder,
         collection: Collection,
-        limits: RepositoryLimits,
+        config: RepositoryConfig,
     ) -> Arc<Self> {
-        let spill = limits.cache.spill.as_ref().map_or(0, |s| s.bytes);
-        let window = limits.cache.memory_bytes.saturating_add(spill) / 2;
-        let known = Known::open(limits.index, store.url(), &collection);
+        let spill = config.cache.spill.as_ref().map_or(0, |s| s.bytes);
+        let window = config.cache.memory_bytes.saturating_add(spill) / 2;
+        let known = Known::open(config.index, store.url(), &collection);
         Arc::new_cyclic(|own| Self {
             store,
             decoder,
@@ -93,16 +93,16 @@ impl Repository {
             refresh_flight: SingleFlight::new(),
             manifests: Mutex::default(),
             manifest_flight: SingleFlight::new(),
-            tables: Mutex::new(ByteLru::new(limits.tables)),
+            tables: Mutex::new(ByteLru::new(config.member_table_bytes)),
             outsize: Mutex::default(),
-            blocks: BlockCache::new(limits.cache),
-            verified: Verified::default(),
+            blocks: BlockCache::new(config.cache),
+            verified: VerifiedBlocks::default(),
             volume_flight: SingleFlight::new(),
             window,
-            ahead: Ahead::default(),
-            trails: Trails::default(),
+            ahead: Prefetcher::default(),
+            trails: DropBehind::default(),
             known,
-            archive: limits.archive,
+            archive: config.archive_dir,
             passes: AtomicUsize::new(0),
             own: Weak::clone(own),
         })

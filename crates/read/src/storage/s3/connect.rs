@@ -16,11 +16,11 @@ use crate::storage::{S3Addressing, S3Credentials, S3Location, StorageError, Stor
 use dupfs_base::ErrorKind;
 
 /// Longest wait for a TCP or TLS connection.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a client is made of, besides the region.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct S3ClientConfig {
     pub(super) bucket: String,
     pub(super) prefix: String,
     pub(super) url: String,
@@ -36,7 +36,7 @@ pub(super) struct Plan {
 
 /// A client, and where it looks.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct S3Client {
     pub(super) client: Client,
     pub(super) region: String,
     /// Counts renewals, so that of many requests that fail together one renews.
@@ -45,7 +45,7 @@ pub(super) struct Session {
     pub(super) signed: bool,
 }
 
-impl Plan {
+impl S3ClientConfig {
     /// Decides all that can be decided without asking anybody.
     pub(super) fn new(location: &S3Location, options: &StoreOptions) -> Self {
         let aws_host = location.host.as_deref().filter(|host| is_aws(host));
@@ -99,9 +99,9 @@ impl Plan {
     /// # Errors
     /// [`ErrorKind::Denied`] if there are credentials that cannot be had, [`ErrorKind::Invalid`] for an impossible
     /// endpoint.
-    pub(super) async fn session(&self, region: &str, generation: u64) -> Result<Session, StorageError> {
+    pub(super) async fn session(&self, region: &str, generation: u64) -> Result<S3Client, StorageError> {
         let provider = credentials::provider(&self.credentials, self.http.clone(), region, &self.url).await?;
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_PATIENCE).build();
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build();
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.to_owned()))
@@ -127,7 +127,7 @@ impl Plan {
             Some(provider) => config.credentials_provider(provider),
             None => config.allow_no_auth(),
         };
-        Ok(Session { client: Client::from_conf(config.build()), region: region.to_owned(), generation, signed })
+        Ok(S3Client { client: Client::from_conf(config.build()), region: region.to_owned(), generation, signed })
     }
 
     fn endpoint(&self, region: &str) -> Option<String> {
@@ -183,11 +183,11 @@ mod tests {
     use super::*;
     use crate::storage::{Location, parse_url};
 
-    fn plan(url: &str, change: impl FnOnce(&mut StoreOptions)) -> Plan {
+    fn plan(url: &str, change: impl FnOnce(&mut StoreOptions)) -> S3ClientConfig {
         let mut options = StoreOptions::default();
         change(&mut options);
         let Location::S3(location) = parse_url(url).unwrap() else { panic!("{url}") };
-        Plan::new(&location, &options)
+        S3ClientConfig::new(&location, &options)
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::storage::{S3Credentials, StorageError};
 use dupfs_base::ErrorKind;
 
 /// Longest search for credentials.
-const PATIENCE: Duration = Duration::from_secs(15);
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The provider for `wanted`, or `None` for unsigned requests.
 ///
@@ -62,7 +62,7 @@ async fn search(
         let instance = imds::credentials::ImdsCredentialsProvider::builder().configure(&config).imds_client(client);
         providers = providers.or_else("container", ecs).or_else("instance", instance.build());
     }
-    let found = tokio::time::timeout(PATIENCE, providers.provide_credentials()).await;
+    let found = tokio::time::timeout(SEARCH_TIMEOUT, providers.provide_credentials()).await;
     let denied = |reason: String| StorageError::new(ErrorKind::Denied, url, reason);
     match found {
         Ok(Ok(_)) => Ok(Some(SharedCredentialsProvider::new(providers))),
@@ -79,6 +79,6 @@ async fn search(
             let hint = "check the profile, the role and the environment (aws sts get-caller-identity)";
             Err(denied(format!("the credentials that are configured cannot be had: {root}; {hint}")))
         }
-        Err(_) => Err(denied(format!("no credentials came within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(denied(format!("no credentials came within {} s", SEARCH_TIMEOUT.as_secs()))),
     }
 }

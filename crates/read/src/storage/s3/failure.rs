@@ -10,14 +10,14 @@ use dupfs_base::{ErrorKind, escape_bytes};
 
 /// A failed attempt.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct S3Failure {
     pub(super) error: StorageError,
-    pub(super) cause: Cause,
+    pub(super) cause: FailureCause,
 }
 
 /// What to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum FailureCause {
     /// Nothing: the answer is final.
     Final,
     /// The service asks to come back later, or stumbled, or broke off: try again.
@@ -32,7 +32,7 @@ pub(super) enum Cause {
     Region(String),
 }
 
-impl Cause {
+impl FailureCause {
     /// Whether another attempt may succeed by itself.
     pub(super) fn may_pass(&self) -> bool {
         match self {
@@ -42,19 +42,19 @@ impl Cause {
     }
 }
 
-impl Failure {
+impl S3Failure {
     pub(super) fn last(error: StorageError) -> Self {
-        Self { error, cause: Cause::Final }
+        Self { error, cause: FailureCause::Final }
     }
 
     /// The answer came and is of no use, or came to no end; another attempt may be better.
     pub(super) fn broken(object: &str, reason: impl AsRef<str>) -> Self {
-        Self { error: StorageError::new(ErrorKind::Io, object, reason), cause: Cause::Busy }
+        Self { error: StorageError::new(ErrorKind::Io, object, reason), cause: FailureCause::Busy }
     }
 
     /// Nothing came for too long.
     pub(super) fn silent(object: &str, reason: impl AsRef<str>) -> Self {
-        Self { error: StorageError::new(ErrorKind::Timeout, object, reason), cause: Cause::NoAnswer }
+        Self { error: StorageError::new(ErrorKind::Timeout, object, reason), cause: FailureCause::NoAnswer }
     }
 
     /// What a failed listing of `url` means.
@@ -64,7 +64,7 @@ impl Failure {
     {
         match error {
             SdkError::ServiceError(context) => {
-                let answer = Answer::new(context.err(), context.raw());
+                let answer = ErrorResponse::new(context.err(), context.raw());
                 answer.common(url, "list", "s3:ListBucket").unwrap_or_else(|| answer.unknown(url))
             }
             other => transport(url, other),
@@ -77,7 +77,7 @@ impl Failure {
         E: ProvideErrorMetadata + Error + 'static,
     {
         let SdkError::ServiceError(context) = error else { return transport(&object.name, error) };
-        let answer = Answer::new(context.err(), context.raw());
+        let answer = ErrorResponse::new(context.err(), context.raw());
         match (answer.status, &*answer.code) {
             (_, "InvalidObjectState") => {
                 Self::last(StorageError::archived(object, object.archived.as_deref().unwrap_or("archive tier")))
@@ -91,14 +91,14 @@ impl Failure {
 }
 
 /// An error that the service answered.
-struct Answer {
+struct ErrorResponse {
     status: u16,
     code: String,
     message: String,
     region: Option<String>,
 }
 
-impl Answer {
+impl ErrorResponse {
     fn new(error: &impl ProvideErrorMetadata, raw: &HttpResponse) -> Self {
         let header = raw.headers().get("x-amz-bucket-region").map(str::to_owned);
         let body = raw.body().bytes().map(String::from_utf8_lossy).unwrap_or_default();
@@ -113,12 +113,12 @@ impl Answer {
     }
 
     /// What is the same for every request; `action` is what the user may lack the permission for.
-    fn common(&self, object: &str, what: &str, action: &str) -> Option<Failure> {
-        let denied = |reason: String| Failure::last(StorageError::new(ErrorKind::Denied, object, reason));
+    fn common(&self, object: &str, what: &str, action: &str) -> Option<S3Failure> {
+        let denied = |reason: String| S3Failure::last(StorageError::new(ErrorKind::Denied, object, reason));
         let code = &*self.code;
         Some(match (self.status, code) {
-            (_, "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken") => Failure {
-                cause: Cause::Expired,
+            (_, "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken") => S3Failure {
+                cause: FailureCause::Expired,
                 ..denied(format!("the session token has expired ({code}); log in again or renew it"))
             },
             (_, "RequestTimeTooSkewed" | "RequestExpired") => {
@@ -132,15 +132,18 @@ impl Answer {
             }
             (_, "NoSuchBucket") => {
                 let reason = "no such bucket; check the bucket's name, the endpoint and --s3-url-style";
-                Failure::last(StorageError::new(ErrorKind::NotFound, object, reason))
+                S3Failure::last(StorageError::new(ErrorKind::NotFound, object, reason))
             }
             (_, "InvalidBucketName") => {
-                Failure::last(StorageError::new(ErrorKind::Invalid, object, "this cannot be the name of a bucket"))
+                S3Failure::last(StorageError::new(ErrorKind::Invalid, object, "this cannot be the name of a bucket"))
             }
             (301 | 307, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
                 let told = self.region.as_ref().map(|r| format!(" (it is in {r})")).unwrap_or_default();
                 let reason = format!("the bucket is in another region{told}; give --s3-region-name");
-                Failure { cause: self.region.clone().map_or(Cause::Final, Cause::Region), ..denied(reason) }
+                S3Failure {
+                    cause: self.region.clone().map_or(FailureCause::Final, FailureCause::Region),
+                    ..denied(reason)
+                }
             }
             (400, "UnsupportedAlgorithm" | "MissingAuthenticationToken" | "MissingSecurityHeader") => {
                 denied(format!("the service wants requests to be signed ({code}); give credentials"))
@@ -154,15 +157,15 @@ impl Answer {
             )),
             (408 | 429 | 500 | 502..=504 | 506..=599, _)
             | (_, "SlowDown" | "InternalError" | "RequestTimeout" | "Throttling") => {
-                Failure::broken(object, self.text())
+                S3Failure::broken(object, self.text())
             }
             _ => return None,
         })
     }
 
-    fn unknown(&self, object: &str) -> Failure {
+    fn unknown(&self, object: &str) -> S3Failure {
         let text = self.text();
-        Failure::last(match self.status {
+        S3Failure::last(match self.status {
             404 => {
                 let reason = format!("not found ({text}); check the bucket's name and the endpoint");
                 StorageError::new(ErrorKind::NotFound, object, reason)
@@ -179,33 +182,35 @@ impl Answer {
 }
 
 /// What a request without an answer means.
-fn transport<E: Error + 'static>(object: &str, error: &SdkError<E, HttpResponse>) -> Failure {
+fn transport<E: Error + 'static>(object: &str, error: &SdkError<E, HttpResponse>) -> S3Failure {
     let (all, root) = chain(error);
-    let fail = |kind, reason: String, cause| Failure { error: StorageError::new(kind, object, reason), cause };
+    let fail = |kind, reason: String, cause| S3Failure { error: StorageError::new(kind, object, reason), cause };
     if let SdkError::ResponseError(_) = error {
-        return Failure::broken(object, format!("the answer cannot be understood: {root}"));
+        return S3Failure::broken(object, format!("the answer cannot be understood: {root}"));
     }
     if all.contains("certificate") || all.contains("tls") || all.contains("handshake") || all.contains("invalidmessage")
     {
         let hint = "check the endpoint (HTTPS or --s3-unencrypted-connection), the clock and the CA certificates \
                     (package ca-certificates, or SSL_CERT_FILE)";
-        return fail(ErrorKind::Io, format!("no secure connection: {root}; {hint}"), Cause::Final);
+        return fail(ErrorKind::Io, format!("no secure connection: {root}; {hint}"), FailureCause::Final);
     }
     if all.contains("dns error") || all.contains("lookup address") || all.contains("name or service not known") {
         let hint = "check the endpoint's name and the network";
-        return fail(ErrorKind::Io, format!("the host is not found: {root}; {hint}"), Cause::NoService);
+        return fail(ErrorKind::Io, format!("the host is not found: {root}; {hint}"), FailureCause::NoService);
     }
     if all.contains("connection refused") {
         let hint = "check the endpoint and its port";
-        return fail(ErrorKind::Io, format!("the host refuses the connection; {hint}"), Cause::NoService);
+        return fail(ErrorKind::Io, format!("the host refuses the connection; {hint}"), FailureCause::NoService);
     }
     if all.contains("credentials") || all.contains("identity") {
         let hint = "check the profile, the role and the environment (aws sts get-caller-identity)";
-        return fail(ErrorKind::Denied, format!("no credentials: {root}; {hint}"), Cause::Final);
+        return fail(ErrorKind::Denied, format!("no credentials: {root}; {hint}"), FailureCause::Final);
     }
     match error {
-        SdkError::ConstructionFailure(_) => fail(ErrorKind::Invalid, format!("no valid request: {root}"), Cause::Final),
-        _ => fail(ErrorKind::Timeout, format!("no connection: {root}"), Cause::NoAnswer),
+        SdkError::ConstructionFailure(_) => {
+            fail(ErrorKind::Invalid, format!("no valid request: {root}"), FailureCause::Final)
+        }
+        _ => fail(ErrorKind::Timeout, format!("no connection: {root}"), FailureCause::NoAnswer),
     }
 }
 

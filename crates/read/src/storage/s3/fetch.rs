@@ -17,11 +17,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::connect::Session;
-use super::failure::Failure;
+use super::connect::S3Client;
+use super::failure::S3Failure;
 use super::list::{is_same, tag_of};
-use super::retry::Patience;
-use super::{Core, PERMIT_BYTES};
+use super::retry::RetryTimer;
+use super::{PERMIT_BYTES, S3Bucket};
 use crate::storage::{ObjectInfo, StorageError};
 use dupfs_base::sync::Monitor;
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
@@ -32,20 +32,20 @@ const PART_BYTES: u64 = 8 << 20;
 const WINDOW: usize = 8;
 
 /// What comes of a part. `Bytes` of the HTTP layer, without naming its crate.
-type Chunk = Vec<u8>;
+type BodyChunk = Vec<u8>;
 
 /// The range of an object.
 pub(super) struct S3Stream {
-    core: Arc<Core>,
+    core: Arc<S3Bucket>,
     handle: Handle,
     object: ObjectInfo,
     /// Parts that are under way or done, in order.
-    parts: VecDeque<Part>,
+    parts: VecDeque<StreamPart>,
     /// Where the next part to be started begins, and where the range ends.
     next: u64,
     end: u64,
     /// What was received and not yet read.
-    current: Chunk,
+    current: BodyChunk,
     read: usize,
     failed: Option<StorageError>,
     context: RequestContext,
@@ -54,7 +54,7 @@ pub(super) struct S3Stream {
 /// Received chunks of a part that were not read yet.
 #[derive(Debug, Default)]
 struct ChunkQueue {
-    chunks: VecDeque<Result<Chunk, StorageError>>,
+    chunks: VecDeque<Result<BodyChunk, StorageError>>,
     /// Set when the task of the part has ended: no chunk follows.
     closed: bool,
 }
@@ -64,7 +64,7 @@ struct ChunkSender(Weak<Monitor<ChunkQueue>>);
 
 impl ChunkSender {
     /// Appends a chunk. Returns false if the reader is gone.
-    fn send(&self, chunk: Result<Chunk, StorageError>) -> bool {
+    fn send(&self, chunk: Result<BodyChunk, StorageError>) -> bool {
         let queue = self.0.upgrade();
         queue.map(|queue| queue.update(|queue| queue.chunks.push_back(chunk))).is_some()
     }
@@ -78,7 +78,7 @@ impl Drop for ChunkSender {
     }
 }
 
-struct Part {
+struct StreamPart {
     queue: Arc<Monitor<ChunkQueue>>,
     /// Bytes still to come.
     left: u64,
@@ -86,7 +86,7 @@ struct Part {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-impl Drop for Part {
+impl Drop for StreamPart {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -98,7 +98,7 @@ impl S3Stream {
     /// # Errors
     /// Whatever keeps the first bytes from coming.
     pub(super) fn open(
-        core: Arc<Core>,
+        core: Arc<S3Bucket>,
         handle: Handle,
         object: ObjectInfo,
         range: ByteRange,
@@ -129,7 +129,7 @@ impl S3Stream {
             let (core, object) = (Arc::clone(&self.core), self.object.clone());
             let task = PartTask { core, object, at: range.start, end: range.end, ahead: room.is_some() };
             let task = self.handle.spawn(task.run(sender)).abort_handle();
-            self.parts.push_back(Part { queue, left: range.len(), task, _room: room });
+            self.parts.push_back(StreamPart { queue, left: range.len(), task, _room: room });
             self.next = range.end;
         }
     }
@@ -180,7 +180,7 @@ impl Read for S3Stream {
 
 /// Fetches `at..end` of an object, over as many attempts as it takes.
 struct PartTask {
-    core: Arc<Core>,
+    core: Arc<S3Bucket>,
     object: ObjectInfo,
     at: u64,
     end: u64,
@@ -190,11 +190,11 @@ struct PartTask {
 
 impl PartTask {
     async fn run(mut self, out: ChunkSender) {
-        let mut patience = Patience::new(self.core.patience);
+        let mut timer = RetryTimer::new(self.core.timeout);
         while self.at < self.end {
             let session = self.core.session();
-            let Err(failure) = self.attempt(&session, &out, &mut patience).await else { continue };
-            if let Err(e) = self.core.recover(&session, failure, &mut patience).await {
+            let Err(failure) = self.attempt(&session, &out, &mut timer).await else { continue };
+            if let Err(e) = self.core.recover(&session, failure, &mut timer).await {
                 // The reader may be gone, then nobody wants to know.
                 out.send(Err(e));
                 return;
@@ -202,10 +202,15 @@ impl PartTask {
         }
     }
 
-    async fn attempt(&mut self, session: &Session, out: &ChunkSender, patience: &mut Patience) -> Result<(), Failure> {
+    async fn attempt(
+        &mut self,
+        session: &S3Client,
+        out: &ChunkSender,
+        timer: &mut RetryTimer,
+    ) -> Result<(), S3Failure> {
         let name = Arc::clone(&self.object.name);
         let core = Arc::clone(&self.core);
-        let closed = |_| Failure::last(StorageError::new(ErrorKind::Io, &name, "the store is closed"));
+        let closed = |_| S3Failure::last(StorageError::new(ErrorKind::Io, &name, "the store is closed"));
         let _ahead = if self.ahead { Some(core.ahead.acquire().await.map_err(closed)?) } else { None };
         let _place = core.connections.acquire().await.map_err(closed)?;
         core.counters.gets.fetch_add(1, Ordering::Relaxed);
@@ -217,22 +222,22 @@ impl PartTask {
             .key(format!("{}{name}", core.plan.prefix))
             .set_if_match(tag_of(&self.object).map(|tag| format!("\"{tag}\"")))
             .range(format!("bytes={}-{last}", self.at));
-        let longest = patience.answer();
+        let longest = timer.answer();
         let output = match timeout(longest, request.send()).await {
             Ok(Ok(output)) => output,
-            Ok(Err(e)) => return Err(Failure::of_get(&self.object, &e)),
-            Err(_) => return Err(Failure::silent(&name, format!("no answer in {} s", longest.as_secs_f64()))),
+            Ok(Err(e)) => return Err(S3Failure::of_get(&self.object, &e)),
+            Err(_) => return Err(S3Failure::silent(&name, format!("no answer in {} s", longest.as_secs_f64()))),
         };
         self.check(&output)?;
-        self.receive(output.body, out, patience).await
+        self.receive(output.body, out, timer).await
     }
 
     /// Makes sure that the answer is what was asked for, of the object that was listed.
-    fn check(&self, output: &GetObjectOutput) -> Result<(), Failure> {
-        let broken = |reason: String| Failure::broken(&self.object.name, reason);
+    fn check(&self, output: &GetObjectOutput) -> Result<(), S3Failure> {
+        let broken = |reason: String| S3Failure::broken(&self.object.name, reason);
         // Not every service minds the condition.
         if !is_same(&self.object, output.e_tag(), output.last_modified()) {
-            return Err(Failure::last(StorageError::replaced(&self.object)));
+            return Err(S3Failure::last(StorageError::replaced(&self.object)));
         }
         let want = self.end.saturating_sub(self.at);
         match output.content_range() {
@@ -242,7 +247,7 @@ impl PartTask {
                     return Err(broken(format!("asked for {right} and got {range}")));
                 };
                 if total != "*" && total != self.object.size.to_string() {
-                    return Err(Failure::last(StorageError::replaced(&self.object)));
+                    return Err(S3Failure::last(StorageError::replaced(&self.object)));
                 }
             }
             // The whole object in place of a range that is all of it.
@@ -259,26 +264,28 @@ impl PartTask {
         &mut self,
         mut body: ByteStream,
         out: &ChunkSender,
-        patience: &mut Patience,
-    ) -> Result<(), Failure> {
+        timer: &mut RetryTimer,
+    ) -> Result<(), S3Failure> {
         let name = Arc::clone(&self.object.name);
-        let stall = patience.stall();
+        let stall = timer.stall();
         while self.at < self.end {
             let bytes = match timeout(stall, body.next()).await {
                 Ok(Some(Ok(bytes))) => bytes,
                 Ok(Some(Err(e))) => {
                     let (_, root) = super::failure::chain(&e);
-                    return Err(Failure::silent(&name, format!("the body broke off at byte {}: {root}", self.at)));
+                    return Err(S3Failure::silent(&name, format!("the body broke off at byte {}: {root}", self.at)));
                 }
-                Ok(None) => return Err(Failure::broken(&name, format!("the body was cut short at byte {}", self.at))),
-                Err(_) => return Err(Failure::silent(&name, format!("the body stalled at byte {}", self.at))),
+                Ok(None) => {
+                    return Err(S3Failure::broken(&name, format!("the body was cut short at byte {}", self.at)));
+                }
+                Err(_) => return Err(S3Failure::silent(&name, format!("the body stalled at byte {}", self.at))),
             };
             let got = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             if got > self.end.saturating_sub(self.at) {
-                return Err(Failure::broken(&name, "more bytes came than were asked for"));
+                return Err(S3Failure::broken(&name, "more bytes came than were asked for"));
             }
             self.core.counters.bytes.fetch_add(got, Ordering::Relaxed);
-            patience.progress(got);
+            timer.progress(got);
             self.at = self.at.saturating_add(got);
             if got > 0 && !out.send(Ok(bytes.into())) {
                 // The reader is gone.

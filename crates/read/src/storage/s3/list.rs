@@ -7,10 +7,10 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{EncodingType, Object, OptionalObjectAttributes, RestoreStatus};
 
-use super::Core;
-use super::connect::Session;
-use super::failure::Failure;
-use super::retry::Patience;
+use super::S3Bucket;
+use super::connect::S3Client;
+use super::failure::S3Failure;
+use super::retry::RetryTimer;
 use crate::storage::{ObjectInfo, StorageError};
 use dupfs_base::escape_bytes;
 
@@ -39,12 +39,12 @@ pub(super) fn is_same(object: &ObjectInfo, tag: Option<&str>, modified: Option<&
 
 /// One page after `token`: the objects right below `dir`, not those in deeper directories, which are nobody's here.
 pub(super) async fn page(
-    core: &Core,
-    session: &Session,
+    core: &S3Bucket,
+    session: &S3Client,
     dir: &str,
     token: Option<&str>,
     most: Option<i32>,
-) -> Result<ListObjectsV2Output, Failure> {
+) -> Result<ListObjectsV2Output, S3Failure> {
     core.counters.lists.fetch_add(1, Ordering::Relaxed);
     let request = session
         .client
@@ -57,24 +57,24 @@ pub(super) async fn page(
         .set_continuation_token(token.map(str::to_owned))
         .set_max_keys(most)
         .set_optional_object_attributes(core.plan.is_aws().then(|| vec![OptionalObjectAttributes::RestoreStatus]));
-    let longest = Patience::new(core.patience).answer();
+    let longest = RetryTimer::new(core.timeout).answer();
     match tokio::time::timeout(longest, request.send()).await {
         Ok(Ok(page)) => Ok(page),
-        Ok(Err(e)) => Err(Failure::of_list(&core.plan.url, &e)),
-        Err(_) => Err(Failure::silent(&core.plan.url, "no answer to a listing")),
+        Ok(Err(e)) => Err(S3Failure::of_list(&core.plan.url, &e)),
+        Err(_) => Err(S3Failure::silent(&core.plan.url, "no answer to a listing")),
     }
 }
 
 /// All objects right below `dir`, which is empty or ends with a slash.
-pub(super) async fn all(core: &Arc<Core>, dir: &str, out: &mut Vec<ObjectInfo>) -> Result<(), StorageError> {
+pub(super) async fn all(core: &Arc<S3Bucket>, dir: &str, out: &mut Vec<ObjectInfo>) -> Result<(), StorageError> {
     let mut token: Option<String> = None;
     loop {
-        let mut patience = Patience::new(core.patience);
+        let mut timer = RetryTimer::new(core.timeout);
         let page = loop {
             let session = core.session();
             match page(core, &session, dir, token.as_deref(), None).await {
                 Ok(page) => break page,
-                Err(failure) => core.recover(&session, failure, &mut patience).await?,
+                Err(failure) => core.recover(&session, failure, &mut timer).await?,
             }
         };
         let encoded = page.encoding_type() == Some(&EncodingType::Url);

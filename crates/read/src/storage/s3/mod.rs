@@ -1,6 +1,6 @@
 //! A bucket as a store, over aws-sdk-s3. The one place with an async runtime: callers are threads and block.
 //!
-//! Lock order: [`Core::session`]'s lock and [`Core::renewal`] are never held together with another one, and the former
+//! Lock order: [`S3Bucket::session`]'s lock and [`S3Bucket::renewal`] are never held together with another one, and the former
 //! never across a request.
 
 mod boto;
@@ -19,24 +19,24 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
-use self::connect::{Plan, Session};
-use self::failure::{Cause, Failure};
+use self::connect::{S3Client, S3ClientConfig};
+use self::failure::{FailureCause, S3Failure};
 use self::fetch::S3Stream;
-use self::retry::Patience;
-use super::traffic::Counters;
+use self::retry::RetryTimer;
+use super::traffic::TrafficCounters;
 use super::{ObjectInfo, ObjectStore, S3Credentials, S3Location, StorageError, StoreOptions, Traffic};
 use dupfs_base::sync::{Monitor, lock};
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 
 /// Bytes that one permit of the read-ahead budget stands for.
 const PERMIT_BYTES: u64 = 64 * 1024;
-/// Longest patience with a service that does not answer while the store is opened: a user waits for it.
-const OPENING_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest timer with a service that does not answer while the store is opened: a user waits for it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The objects below a prefix of a bucket.
 #[derive(Debug)]
 pub struct S3Store {
-    core: Arc<Core>,
+    core: Arc<S3Bucket>,
     /// Directories listed, relative to the prefix.
     listed: Vec<String>,
     /// Only `None` while the store is dropped.
@@ -45,18 +45,18 @@ pub struct S3Store {
 
 /// What the requests share.
 #[derive(Debug)]
-struct Core {
-    plan: Plan,
-    session: Mutex<Arc<Session>>,
+struct S3Bucket {
+    plan: S3ClientConfig,
+    session: Mutex<Arc<S3Client>>,
     /// Held while credentials are fetched anew, and when that was last.
     renewal: tokio::sync::Mutex<Option<Instant>>,
-    patience: Duration,
+    timeout: Duration,
     connections: Semaphore,
     /// Those of them that parts ahead of a reader may take: somebody who waits finds one that is free.
     ahead: Semaphore,
     /// Room for bytes fetched ahead.
     room: Arc<Semaphore>,
-    counters: Counters,
+    counters: TrafficCounters,
 }
 
 impl S3Store {
@@ -94,7 +94,7 @@ impl S3Store {
     }
 
     fn open_reading(location: &S3Location, options: &StoreOptions) -> Result<Self, StorageError> {
-        let plan = Plan::new(location, options);
+        let plan = S3ClientConfig::new(location, options);
         let listed = super::listed_dirs(&options.file_prefixes)?;
         let no_threads = |e| StorageError::from_io(&plan.url, "start the threads for the network", &e);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -108,15 +108,15 @@ impl S3Store {
         let connections = options.connections.clamp(1, 1024);
         let core = runtime.block_on(async {
             let session = plan.session(&plan.region, 0).await?;
-            let core = Core {
+            let core = S3Bucket {
                 plan,
                 session: Mutex::new(Arc::new(session)),
                 renewal: tokio::sync::Mutex::new(None),
-                patience: options.patience,
+                timeout: options.timeout,
                 connections: Semaphore::new(connections),
                 ahead: Semaphore::new((connections - connections / 4).max(1)),
                 room: Arc::new(Semaphore::new(room)),
-                counters: Counters::default(),
+                counters: TrafficCounters::default(),
             };
             core.probe().await?;
             Ok(core)
@@ -137,16 +137,16 @@ impl S3Store {
     }
 }
 
-impl Core {
+impl S3Bucket {
     /// The client to use now.
-    fn session(&self) -> Arc<Session> {
+    fn session(&self) -> Arc<S3Client> {
         Arc::clone(&lock(&self.session))
     }
 
     /// Asks for one key: that tells whether host, credentials, bucket and region are right, as a listing does and
     /// with no other permission.
     async fn probe(&self) -> Result<(), StorageError> {
-        let mut patience = Patience::new(self.patience.min(OPENING_PATIENCE));
+        let mut timer = RetryTimer::new(self.timeout.min(OPEN_TIMEOUT));
         let mut moved = false;
         loop {
             let session = self.session();
@@ -155,17 +155,17 @@ impl Core {
                 Err(failure) => failure,
             };
             match &failure.cause {
-                Cause::Region(region) if !moved && *region != session.region => {
+                FailureCause::Region(region) if !moved && *region != session.region => {
                     log::info!("{}: the bucket is in region {region}", self.plan.url);
                     moved = true;
                     let session = self.plan.session(region, 0).await?;
                     *lock(&self.session) = Arc::new(session);
                 }
-                Cause::NoService => return Err(failure.error),
+                FailureCause::NoService => return Err(failure.error),
                 _ if failure.error.kind == ErrorKind::Denied && !session.signed => {
                     return Err(self.without_credentials(failure.error));
                 }
-                _ => self.recover(&session, failure, &mut patience).await?,
+                _ => self.recover(&session, failure, &mut timer).await?,
             }
         }
     }
@@ -185,12 +185,12 @@ impl Core {
     ///
     /// # Errors
     /// The failure, if trying again is of no use or took too long.
-    async fn recover(&self, used: &Session, failure: Failure, patience: &mut Patience) -> Result<(), StorageError> {
-        if failure.cause == Cause::Expired && patience.may_renew() {
+    async fn recover(&self, used: &S3Client, failure: S3Failure, timer: &mut RetryTimer) -> Result<(), StorageError> {
+        if failure.cause == FailureCause::Expired && timer.may_renew() {
             self.renew(used).await?;
         } else {
             let line = failure.error.to_string();
-            let pause = patience.pause(failure)?;
+            let pause = timer.pause(failure)?;
             log::debug!("{line}; trying again in {} ms", pause.as_millis());
             tokio::time::sleep(pause).await;
         }
@@ -199,7 +199,7 @@ impl Core {
     }
 
     /// Fetches the credentials anew, unless somebody did since `used` was made.
-    async fn renew(&self, used: &Session) -> Result<(), StorageError> {
+    async fn renew(&self, used: &S3Client) -> Result<(), StorageError> {
         let mut last = self.renewal.lock().await;
         let now = self.session();
         if now.generation != used.generation || last.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {

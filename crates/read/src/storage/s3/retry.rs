@@ -2,18 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::failure::{Cause, Failure};
+use super::failure::{FailureCause, S3Failure};
 use crate::storage::StorageError;
 use dupfs_base::ErrorKind;
 
 /// Longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
-/// Bytes that count as progress: a body that drips slower than this in all the patience is as good as none.
+/// Bytes that count as progress: a body that drips slower than this in all the timer is as good as none.
 const PROGRESS_BYTES: u64 = 16 * 1024;
 
-/// The patience with one request over all its attempts.
+/// The timer with one request over all its attempts.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct RetryTimer {
     most: Duration,
     since: Instant,
     attempts: u32,
@@ -21,7 +21,7 @@ pub(super) struct Patience {
     renewed: bool,
 }
 
-impl Patience {
+impl RetryTimer {
     /// Gives up after `most` without progress.
     pub(super) fn new(most: Duration) -> Self {
         Self { most, since: Instant::now(), attempts: 0, bytes: 0, renewed: false }
@@ -53,8 +53,8 @@ impl Patience {
     /// How long to pause before the next attempt.
     ///
     /// # Errors
-    /// The failure, once the patience is used up or if trying again is of no use.
-    pub(super) fn pause(&mut self, failure: Failure) -> Result<Duration, StorageError> {
+    /// The failure, once the timer is used up or if trying again is of no use.
+    pub(super) fn pause(&mut self, failure: S3Failure) -> Result<Duration, StorageError> {
         if !failure.cause.may_pass() {
             return Err(failure.error);
         }
@@ -68,7 +68,7 @@ impl Patience {
         let StorageError { kind, object, reason } = failure.error;
         let seconds = self.most.as_secs_f64();
         let (kind, text) = match failure.cause {
-            Cause::NoAnswer => {
+            FailureCause::NoAnswer => {
                 let hint = "check the network; the next read tries again";
                 (ErrorKind::Timeout, format!("no answer in {seconds} s of trying ({reason}); {hint}"))
             }
@@ -87,31 +87,31 @@ fn random_fraction() -> f64 {
 mod tests {
     use super::*;
 
-    fn failure(cause: Cause) -> Failure {
-        Failure { error: StorageError::new(ErrorKind::Io, "o", "broken"), cause }
+    fn failure(cause: FailureCause) -> S3Failure {
+        S3Failure { error: StorageError::new(ErrorKind::Io, "o", "broken"), cause }
     }
 
     #[test]
     fn pauses_grow_and_end_in_an_error_of_the_right_class() {
-        let mut patience = Patience::new(Duration::from_secs(60));
-        let pauses: Vec<_> = (0..9).map(|_| patience.pause(failure(Cause::Busy)).unwrap()).collect();
+        let mut timer = RetryTimer::new(Duration::from_secs(60));
+        let pauses: Vec<_> = (0..9).map(|_| timer.pause(failure(FailureCause::Busy)).unwrap()).collect();
         assert!(pauses[0] <= Duration::from_millis(100) && pauses[8] >= Duration::from_secs(2), "{pauses:?}");
-        for (cause, kind) in [(Cause::NoAnswer, ErrorKind::Timeout), (Cause::Busy, ErrorKind::Io)] {
-            let error = Patience::new(Duration::ZERO).pause(failure(cause)).unwrap_err();
+        for (cause, kind) in [(FailureCause::NoAnswer, ErrorKind::Timeout), (FailureCause::Busy, ErrorKind::Io)] {
+            let error = RetryTimer::new(Duration::ZERO).pause(failure(cause)).unwrap_err();
             assert_eq!(error.kind, kind, "{error}");
         }
-        assert_eq!(&*patience.pause(failure(Cause::Final)).unwrap_err().reason, "broken");
+        assert_eq!(&*timer.pause(failure(FailureCause::Final)).unwrap_err().reason, "broken");
     }
 
     #[test]
     fn a_drip_is_no_progress_and_a_stream_is() {
-        let mut patience = Patience::new(Duration::from_millis(30));
+        let mut timer = RetryTimer::new(Duration::from_millis(30));
         std::thread::sleep(Duration::from_millis(40));
-        patience.progress(100);
-        assert!(patience.pause(failure(Cause::NoAnswer)).is_err());
-        let mut patience = Patience::new(Duration::from_millis(200));
+        timer.progress(100);
+        assert!(timer.pause(failure(FailureCause::NoAnswer)).is_err());
+        let mut timer = RetryTimer::new(Duration::from_millis(200));
         std::thread::sleep(Duration::from_millis(210));
-        patience.progress(PROGRESS_BYTES);
-        assert!(patience.pause(failure(Cause::NoAnswer)).is_ok());
+        timer.progress(PROGRESS_BYTES);
+        assert!(timer.pause(failure(FailureCause::NoAnswer)).is_ok());
     }
 }

@@ -9,12 +9,12 @@ use dupfs_format::VolumeId;
 
 /// For each volume that was verified, the pass whose copy of each block counts.
 #[derive(Debug, Default)]
-pub(super) struct Verified {
+pub(super) struct VerifiedBlocks {
     next_pass: AtomicU32,
     volumes: Mutex<HashMap<VolumeId, Vec<u32>>>,
 }
 
-impl Verified {
+impl VerifiedBlocks {
     /// A number for a new pass, unlike all before it.
     pub(super) fn begin(&self) -> u32 {
         self.next_pass.fetch_add(1, Ordering::Relaxed)

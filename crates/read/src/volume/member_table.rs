@@ -5,7 +5,7 @@ use dupfs_format::{ArchivePath, EntryMeta};
 
 /// One stored part: all of a small object, or one of the parts that a file was cut into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct MemberPart {
     /// Number from 1; 1 for objects that were not cut.
     pub number: u64,
     /// Offset of its data in the volume's plaintext.
@@ -18,7 +18,7 @@ pub struct Part {
 
 /// Consecutive parts of one path, of one kind, with ascending numbers.
 #[derive(Debug)]
-pub struct Run {
+pub struct MemberRun {
     /// The path as this volume spells it (FORMAT.md 4.3: it may be mangled).
     pub path: ArchivePath,
     /// Whether the data is the object itself, a delta, or a deletion.
@@ -34,8 +34,8 @@ pub struct Run {
 /// All members of one volume, in stored order.
 #[derive(Debug, Default)]
 pub struct MemberTable {
-    runs: Vec<Run>,
-    parts: Vec<Part>,
+    runs: Vec<MemberRun>,
+    parts: Vec<MemberPart>,
     /// Indexes of `runs`, by path and then stored order.
     by_path: Vec<u32>,
     plain_len: u64,
@@ -43,17 +43,17 @@ pub struct MemberTable {
 
 impl MemberTable {
     /// The runs in stored order.
-    pub fn runs(&self) -> &[Run] {
+    pub fn runs(&self) -> &[MemberRun] {
         &self.runs
     }
 
     /// The run numbered `index`.
-    pub fn run(&self, index: usize) -> Option<&Run> {
+    pub fn run(&self, index: usize) -> Option<&MemberRun> {
         self.runs.get(index)
     }
 
     /// The runs of `path` with their numbers, in stored order.
-    pub fn runs_of<'a>(&'a self, path: &'a ArchivePath) -> impl Iterator<Item = (usize, &'a Run)> + 'a {
+    pub fn runs_of<'a>(&'a self, path: &'a ArchivePath) -> impl Iterator<Item = (usize, &'a MemberRun)> + 'a {
         let start = self.by_path.partition_point(|&i| self.run_path(i).is_some_and(|p| p < path));
         let sorted = self.by_path.get(start..).unwrap_or(&[]);
         let runs = sorted.iter().map(|&i| i as usize).filter_map(|i| Some((i, self.runs.get(i)?)));
@@ -61,7 +61,7 @@ impl MemberTable {
     }
 
     /// The parts of `run`.
-    pub fn parts(&self, run: &Run) -> &[Part] {
+    pub fn parts(&self, run: &MemberRun) -> &[MemberPart] {
         self.parts.get(run.first..run.first.saturating_add(run.count)).unwrap_or(&[])
     }
 
@@ -73,7 +73,9 @@ impl MemberTable {
     /// Bytes of memory the table takes, roughly.
     pub fn weight(&self) -> u64 {
         let paths: usize = self.runs.iter().map(|r| r.path.as_bytes().len().saturating_add(48)).sum();
-        let fixed = size_of::<Run>() * self.runs.len() + size_of::<Part>() * self.parts.len() + 4 * self.by_path.len();
+        let fixed = size_of::<MemberRun>() * self.runs.len()
+            + size_of::<MemberPart>() * self.parts.len()
+            + 4 * self.by_path.len();
         (paths.saturating_add(fixed)) as u64
     }
 
@@ -84,16 +86,16 @@ impl MemberTable {
 
 /// Builds a [`MemberTable`] from the headers of a volume in stored order.
 #[derive(Debug, Default)]
-pub(super) struct MemberBuilder {
+pub(super) struct MemberTableBuilder {
     table: MemberTable,
 }
 
-impl MemberBuilder {
+impl MemberTableBuilder {
     /// Adds a member whose data lies at `offset` with `len` bytes.
     pub(super) fn push(&mut self, member: difftar::DiffEntryName, meta: EntryMeta, offset: u64, len: u64) {
         let number = member.part.unwrap_or(1);
         let first = self.table.parts.len();
-        self.table.parts.push(Part { number, offset, len, mtime: meta.mtime });
+        self.table.parts.push(MemberPart { number, offset, len, mtime: meta.mtime });
         let last_number = first.checked_sub(1).and_then(|i| self.table.parts.get(i)).map(|p| p.number);
         if let Some(run) = self.table.runs.last_mut() {
             let continues = run.multivol
@@ -107,7 +109,7 @@ impl MemberBuilder {
             }
         }
         let multivol = member.part.is_some();
-        self.table.runs.push(Run { path: member.path, kind: member.kind, multivol, meta, first, count: 1 });
+        self.table.runs.push(MemberRun { path: member.path, kind: member.kind, multivol, meta, first, count: 1 });
     }
 
     pub(super) fn finish(mut self, plain_len: u64) -> MemberTable {

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use super::{MemberTable, Reader, Repository, VolumeError};
+use super::{MemberTable, ReadHint, Repository, VolumeError};
 use dupfs_base::{ByteRange, RequestContext, Stopped};
 use dupfs_cache::index::Identity;
 use dupfs_format::manifest::Manifest;
@@ -33,12 +33,17 @@ pub trait Volumes: Sync {
     ///
     /// # Errors
     /// [`VolumeError`]; then `out` is as it was.
-    fn read_volume(&self, id: VolumeId, range: ByteRange, reader: Reader, out: &mut Vec<u8>)
-    -> Result<(), VolumeError>;
+    fn read_volume(
+        &self,
+        id: VolumeId,
+        range: ByteRange,
+        reader: ReadHint,
+        out: &mut Vec<u8>,
+    ) -> Result<(), VolumeError>;
 
     /// Takes note that `reader` asked where `range` of the volume is: who asks for the sizes of many files in stored order
     /// walks over the volumes as one who reads them does.
-    fn note(&self, id: VolumeId, range: ByteRange, reader: Reader);
+    fn note_lookup(&self, id: VolumeId, range: ByteRange, reader: ReadHint);
 
     /// Streams the plaintext of the set's stored signature archive into `consume`; what it learnt counts if this returns `Ok`.
     ///
@@ -54,26 +59,26 @@ pub trait Volumes: Sync {
     fn label(&self, set: SetIndex) -> Arc<str>;
 
     /// What is recalled from the index and what is kept there.
-    fn learnt(&self) -> Learnt<'_>;
+    fn index(&self) -> RequestIndex<'_>;
 }
 
 /// What the content layer has learnt before.
 #[derive(Clone, Copy, Debug)]
-pub struct Learnt<'a> {
+pub struct RequestIndex<'a> {
     repository: &'a Repository,
     /// Whether the disk may be asked.
     waiting: bool,
 }
 
-impl Learnt<'_> {
+impl RequestIndex<'_> {
     /// Whether anything can be kept.
-    pub fn is_any(&self) -> bool {
+    pub fn is_enabled(&self) -> bool {
         self.repository.index().is_some()
     }
 
     /// Whether anything can be recalled now.
-    pub fn may_recall(&self) -> bool {
-        self.waiting && self.is_any()
+    pub fn may_load(&self) -> bool {
+        self.waiting && self.is_enabled()
     }
 
     /// The identity of all that the set stores.
@@ -82,19 +87,19 @@ impl Learnt<'_> {
     }
 
     /// The record of `key`; `None` also where it would have to be waited for.
-    pub fn recall(&self, key: Identity) -> Option<Vec<u8>> {
+    pub fn load(&self, key: Identity) -> Option<Vec<u8>> {
         self.repository.index().filter(|_| self.waiting)?.get(key)
     }
 
     /// Keeps a record that is of use as long as `set` is there.
-    pub fn keep(&self, key: Identity, set: SetIndex, record: Vec<u8>) {
+    pub fn store(&self, key: Identity, set: SetIndex, record: Vec<u8>) {
         if let Some(index) = self.repository.index() {
             index.put(key, self.repository.group(set), record);
         }
     }
 
     /// Keeps the exact size of the file at place `at` in the signature archive of `set`.
-    pub fn keep_size(&self, set: SetIndex, at: u32, size: u64) {
+    pub fn store_size(&self, set: SetIndex, at: u32, size: u64) {
         if let Some(index) = self.repository.index()
             && let Some(key) = self.repository.sizes_key(set)
         {
@@ -139,17 +144,17 @@ impl Volumes for RequestVolumes<'_> {
         &self,
         id: VolumeId,
         range: ByteRange,
-        reader: Reader,
+        reader: ReadHint,
         out: &mut Vec<u8>,
     ) -> Result<(), VolumeError> {
         if self.context.may_block() {
             self.repository.read_volume(id, range, reader, out, self.context)
         } else {
-            self.repository.read_at_hand(id, range, reader, out)
+            self.repository.read_cached(id, range, reader, out)
         }
     }
 
-    fn note(&self, id: VolumeId, range: ByteRange, reader: Reader) {
+    fn note_lookup(&self, id: VolumeId, range: ByteRange, reader: ReadHint) {
         self.repository.note_read(id, range, reader);
     }
 
@@ -168,7 +173,7 @@ impl Volumes for RequestVolumes<'_> {
         self.repository.label(set)
     }
 
-    fn learnt(&self) -> Learnt<'_> {
-        Learnt { repository: self.repository, waiting: self.context.may_block() }
+    fn index(&self) -> RequestIndex<'_> {
+        RequestIndex { repository: self.repository, waiting: self.context.may_block() }
     }
 }

@@ -25,20 +25,20 @@ const MOST_WALKS: usize = 8;
 /// After so many files in ascending order it is not one file that is read but all of them.
 const WALKED_FILES: u32 = 8;
 
-/// For whom a volume is read.
+/// The use that a caller makes of a read of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reader {
-    /// Tells files apart.
+pub struct ReadHint {
+    /// The file that the bytes belong to; different for different files.
     pub file: u64,
     /// The last volume of the set that holds parts of the file.
-    pub last: VolumeNumber,
-    /// Whether who reads the file from end to end needs these bytes once. Deltas may copy one place several times.
-    pub once: bool,
+    pub last_volume: VolumeNumber,
+    /// True if a reader of the whole file needs these bytes once. Deltas may copy the same bytes several times.
+    pub read_once: bool,
 }
 
 /// Where a reader of one set is.
 #[derive(Clone, Copy, Debug)]
-struct Walk {
+struct Scan {
     volume: VolumeNumber,
     /// Bytes of it that were read in ascending order, each counted once: who reads here and there in one volume gets on no further.
     consumed: u64,
@@ -52,7 +52,7 @@ struct Walk {
     asked: VolumeNumber,
 }
 
-impl Walk {
+impl Scan {
     fn new(volume: VolumeNumber, file: u64) -> Self {
         Self { volume, consumed: 0, upto: 0, walking: false, file, files: 1, asked: volume }
     }
@@ -71,14 +71,14 @@ impl Walk {
 /// Takes the walk out that a read from `start` of `volume` goes on with: one that is there and not further, or that comes from
 /// the volume before, or at least is there. If there is none, makes room for one: first goes what has read least without turning
 /// out to be a walk, then what was idle longest.
-fn take(walks: &mut Vec<Walk>, volume: VolumeNumber, start: u64) -> Option<Walk> {
+fn take(walks: &mut Vec<Scan>, volume: VolumeNumber, start: u64) -> Option<Scan> {
     let there = walks.iter().position(|walk| walk.volume == volume);
     if let Some(place) = there
         && walks.get(place).is_some_and(|walk| walk.is_before(start))
     {
         return Some(walks.remove(place));
     }
-    let comes = |walk: &Walk| walk.walking && volume.0 == walk.volume.0.saturating_add(1);
+    let comes = |walk: &Scan| walk.walking && volume.0 == walk.volume.0.saturating_add(1);
     if let Some(place) = walks.iter().position(comes) {
         let walk = walks.remove(place).move_to(volume);
         walks.retain(|walk| walk.volume != volume);
@@ -96,13 +96,13 @@ fn take(walks: &mut Vec<Walk>, volume: VolumeNumber, start: u64) -> Option<Walk>
 
 /// The walks over all sets.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
+pub(super) struct Prefetcher {
     /// Of each set those that were read last, the latest at the end.
-    walks: Mutex<HashMap<SetIndex, Vec<Walk>>>,
+    walks: Mutex<HashMap<SetIndex, Vec<Scan>>>,
     running: AtomicUsize,
 }
 
-impl Ahead {
+impl Prefetcher {
     /// Takes note of a read, and tells which volumes, at most `depth`, to decode ahead: those in the range (exclusive,
     /// inclusive].
     fn note(
@@ -110,12 +110,12 @@ impl Ahead {
         id: VolumeId,
         range: ByteRange,
         plain_len: u64,
-        reader: Reader,
+        reader: ReadHint,
         depth: u32,
     ) -> Option<(VolumeNumber, VolumeNumber)> {
         let mut walks = lock(&self.walks);
         let walks = walks.entry(id.set).or_default();
-        let mut walk = take(walks, id.number, range.start).unwrap_or_else(|| Walk::new(id.number, reader.file));
+        let mut walk = take(walks, id.number, range.start).unwrap_or_else(|| Scan::new(id.number, reader.file));
         if walk.is_before(range.start) {
             walk.consumed = walk.consumed.saturating_add(range.end.saturating_sub(range.start.max(walk.upto)));
             walk.upto = walk.upto.max(range.end);
@@ -126,7 +126,7 @@ impl Ahead {
         walk.file = reader.file;
         walk.walking |= walk.consumed >= (plain_len / WALKED_SHARE).max(WALKED_BYTES);
         let ahead = id.number.0.saturating_add(depth);
-        let target = VolumeNumber(if walk.files >= WALKED_FILES { ahead } else { ahead.min(reader.last.0) });
+        let target = VolumeNumber(if walk.files >= WALKED_FILES { ahead } else { ahead.min(reader.last_volume.0) });
         let from = (walk.walking && walk.asked < target).then(|| std::mem::replace(&mut walk.asked, target));
         walks.push(walk);
         from.map(|from| (from, target))
@@ -149,7 +149,7 @@ fn depth(room: u64, plain_len: u64) -> u32 {
 
 impl Repository {
     /// Takes note that `range` of volume `id` was read; starts decoding what a walk will need next.
-    pub(super) fn note_read(&self, id: VolumeId, range: ByteRange, reader: Reader) {
+    pub(super) fn note_read(&self, id: VolumeId, range: ByteRange, reader: ReadHint) {
         // Who asks only for what the index knows of volumes needs none of them.
         let table = self.cached_members(id).filter(|_| self.was_decoded(id));
         let Some(plain_len) = table.map(|table| table.plain_len()) else { return };
@@ -157,13 +157,13 @@ impl Repository {
             self.ahead.note(id, range, plain_len, reader, depth(self.window.saturating_mul(2), plain_len))
         {
             let next = VolumeNumber(from.0.saturating_add(1));
-            self.go_ahead(Stretch { set: id.set, next, upto, plain_len });
+            self.go_ahead(PrefetchRange { set: id.set, next, upto, plain_len });
         }
     }
 
     /// Starts decoding the first volume of `stretch` in the background; half way through it, the next. Side by side from the
     /// start they would share the link and end together, and while the reader takes note of that the link would stand still.
-    fn go_ahead(&self, mut stretch: Stretch) {
+    fn go_ahead(&self, mut stretch: PrefetchRange) {
         while stretch.next <= stretch.upto && !self.is_useful(stretch.first()) {
             stretch.next = VolumeNumber(stretch.next.0.saturating_add(1));
         }
@@ -186,13 +186,13 @@ impl Repository {
         let set = self.set(id.set).ok();
         let thawed =
             set.and_then(|set| set.volumes.get(&id.number).map(|object| object.archived.is_none())) == Some(true);
-        listed && thawed && !self.is_at_hand(id)
+        listed && thawed && !self.is_cached(id)
     }
 }
 
 /// Volumes of one set that are to be decoded ahead.
 #[derive(Clone, Copy, Debug)]
-struct Stretch {
+struct PrefetchRange {
     set: SetIndex,
     next: VolumeNumber,
     /// The last of them.
@@ -201,7 +201,7 @@ struct Stretch {
     plain_len: u64,
 }
 
-impl Stretch {
+impl PrefetchRange {
     fn first(&self) -> VolumeId {
         VolumeId { set: self.set, number: self.next }
     }
@@ -220,9 +220,9 @@ impl Worker {
     }
 
     /// Decodes the first volume of `stretch`, and has the others decoded from half way on.
-    fn decode(&self, stretch: Stretch) {
+    fn decode(&self, stretch: PrefetchRange) {
         let half = stretch.plain_len / 2 / BLOCK as u64;
-        let next = Stretch { next: VolumeNumber(stretch.next.0.saturating_add(1)), ..stretch };
+        let next = PrefetchRange { next: VolumeNumber(stretch.next.0.saturating_add(1)), ..stretch };
         let rest = Arc::new(Mutex::new(Some(next)));
         let (repository, from_half) = (Arc::clone(&self.0), Arc::clone(&rest));
         let progress = move |block| {
@@ -261,21 +261,21 @@ mod tests {
         VolumeId { set: SetIndex(0), number: VolumeNumber(number) }
     }
 
-    fn read(ahead: &Ahead, number: u32, start: u64, len: u64) -> Option<(u32, u32)> {
-        read_for(ahead, number, start, len, Reader { file: 1, last: VolumeNumber(6), once: true })
+    fn read(ahead: &Prefetcher, number: u32, start: u64, len: u64) -> Option<(u32, u32)> {
+        read_for(ahead, number, start, len, ReadHint { file: 1, last_volume: VolumeNumber(6), read_once: true })
     }
 
-    fn read_for(ahead: &Ahead, number: u32, start: u64, len: u64, reader: Reader) -> Option<(u32, u32)> {
+    fn read_for(ahead: &Prefetcher, number: u32, start: u64, len: u64, reader: ReadHint) -> Option<(u32, u32)> {
         ahead.note(id(number), ByteRange::at(start, len), LEN, reader, DEPTH).map(|(from, upto)| (from.0, upto.0))
     }
 
-    fn reader(last: u32) -> Reader {
-        Reader { file: 2, last: VolumeNumber(last), once: true }
+    fn reader(last: u32) -> ReadHint {
+        ReadHint { file: 2, last_volume: VolumeNumber(last), read_once: true }
     }
 
     #[test]
     fn a_walk_asks_for_the_next_volumes_once() {
-        let ahead = Ahead::default();
+        let ahead = Prefetcher::default();
         let asked: Vec<_> = (0..LEN / (1 << 20)).filter_map(|i| read(&ahead, 2, i << 20, 1 << 20)).collect();
         assert_eq!(asked, [(2, 5)]);
         assert_eq!(read(&ahead, 3, 0, 1 << 20), Some((5, 6)));
@@ -290,16 +290,16 @@ mod tests {
         let depths = [1, 25, 64, 65, 96, 97, 193, 5000].map(|mib: u64| depth(room, mib << 20));
         assert_eq!(depths, [3, 3, 2, 1, 1, 0, 0, 0]);
         assert_eq!(depth(room, 0), 3);
-        let ahead = Ahead::default();
-        let reader = Reader { file: 1, last: VolumeNumber(6), once: true };
+        let ahead = Prefetcher::default();
+        let reader = ReadHint { file: 1, last_volume: VolumeNumber(6), read_once: true };
         let walk = |depth| ahead.note(id(1), ByteRange::at(0, LEN / 2), LEN, reader, depth).is_some();
         assert!(!walk(0) && walk(1));
     }
 
     #[test]
     fn many_files_one_after_the_other_are_a_walk_beyond_each() {
-        let ahead = Ahead::default();
-        let one = |i: u64| Reader { file: i, last: VolumeNumber(2), once: true };
+        let ahead = Prefetcher::default();
+        let one = |i: u64| ReadHint { file: i, last_volume: VolumeNumber(2), read_once: true };
         let asked: Vec<_> =
             (0..LEN / (1 << 20)).filter_map(|i| read_for(&ahead, 2, i << 20, 1 << 20, one(i))).collect();
         assert_eq!(asked, [(2, 5)]);
@@ -307,14 +307,14 @@ mod tests {
 
     #[test]
     fn reads_out_of_order_by_a_little_are_a_walk() {
-        let ahead = Ahead::default();
+        let ahead = Prefetcher::default();
         let order = (0..LEN / (1 << 20)).map(|i| i ^ 1);
         assert_eq!(order.filter_map(|i| read(&ahead, 1, i << 20, 1 << 20)).count(), 1);
     }
 
     #[test]
     fn readers_of_one_set_do_not_disturb_each_other() {
-        let ahead = Ahead::default();
+        let ahead = Prefetcher::default();
         let mut asked = Vec::new();
         for i in 0..LEN >> 20 {
             asked.extend(read(&ahead, 2, i << 20, 1 << 20));
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn who_starts_over_is_not_taken_for_one_who_gave_up() {
-        let ahead = Ahead::default();
+        let ahead = Prefetcher::default();
         let walk = |volumes: std::ops::Range<u32>, end: u64| {
             let reads = volumes.flat_map(|volume| (0..end).map(move |i| (volume, i)));
             reads.filter_map(|(volume, i)| read_for(&ahead, volume, i << 20, 1 << 20, reader(99))).collect::<Vec<_>>()
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn reads_here_and_there_in_one_volume_are_no_walk() {
-        let ahead = Ahead::default();
+        let ahead = Prefetcher::default();
         for i in 0..2000u64 {
             assert_eq!(read(&ahead, 1, (i * 37 % 60) << 20, 128 << 10), None, "{i}");
         }
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn reads_here_and_there_ask_for_nothing() {
-        let ahead = Ahead::default();
+        let ahead = Prefetcher::default();
         for i in 0..200u64 {
             let number = u32::try_from(i * 7 % 13).unwrap();
             assert_eq!(read(&ahead, number, (i * 37 % 60) << 20, 4096), None);

@@ -22,7 +22,7 @@ const MOST_TRAILS: usize = 4;
 
 /// Where a reader of one set is, and where they came from.
 #[derive(Debug)]
-struct Trail {
+struct Passage {
     volume: VolumeNumber,
     /// Length of its plaintext.
     plain_len: u64,
@@ -49,7 +49,7 @@ struct Before {
     at: u64,
 }
 
-impl Trail {
+impl Passage {
     fn new(volume: VolumeNumber, from: u64, plain_len: u64) -> Self {
         let next = block_of(from.div_ceil(BLOCK as u64));
         Self {
@@ -94,26 +94,26 @@ enum Step {
 }
 
 impl Step {
-    fn of(trails: &[Trail], volume: VolumeNumber, start: u64) -> Self {
+    fn of(trails: &[Passage], volume: VolumeNumber, start: u64) -> Self {
         let places = || trails.iter().enumerate();
         let here = places().filter(|(_, trail)| trail.goes_on(volume, start));
         if let Some((place, _)) = here.min_by_key(|(_, trail)| trail.upto.abs_diff(start)) {
             return Self::On(place);
         }
-        let comes = |trail: &Trail| volume.0 == trail.volume.0.saturating_add(1) && trail.is_at_end();
+        let comes = |trail: &Passage| volume.0 == trail.volume.0.saturating_add(1) && trail.is_at_end();
         if let Some((place, _)) = places().find(|(_, trail)| comes(trail)) {
             return Self::Next(place);
         }
-        let was_there = |trail: &Trail| trail.before.iter().any(|before| before.volume == volume);
+        let was_there = |trail: &Passage| trail.before.iter().any(|before| before.volume == volume);
         if trails.iter().any(was_there) { Self::Before } else { Self::None }
     }
 }
 
 /// The trails of the readers of all sets, of each set the one that was read last at the end.
 #[derive(Debug, Default)]
-pub(super) struct Trails(Mutex<HashMap<SetIndex, Vec<Trail>>>);
+pub(super) struct DropBehind(Mutex<HashMap<SetIndex, Vec<Passage>>>);
 
-impl Trails {
+impl DropBehind {
     /// Takes note that `range` of volume `id`, whose plaintext has `plain_len` bytes, was read, and gives the blocks that were
     /// left behind by it, each once. Bytes that will be wanted again, as `once` tells of others, are read here and there.
     pub(super) fn note(
@@ -130,7 +130,7 @@ impl Trails {
             Step::Next(place) => trails.remove(place).into_next(id.number, range.start, plain_len),
             Step::Before => return Vec::new(),
             Step::None if !once && !trails.is_empty() => return Vec::new(),
-            Step::None => Trail::new(id.number, range.start, plain_len),
+            Step::None => Passage::new(id.number, range.start, plain_len),
         };
         if trails.len() >= MOST_TRAILS {
             // One who reads here and there must not end the trails of those who read on.
@@ -141,7 +141,7 @@ impl Trails {
     }
 }
 
-impl Trail {
+impl Passage {
     /// Goes on with the next volume.
     fn into_next(self, volume: VolumeNumber, from: u64, plain_len: u64) -> Self {
         let Self { volume: last, next, again, total, mut before, .. } = self;
@@ -207,14 +207,14 @@ mod tests {
     }
 
     /// The blocks left behind by reads of 1 MiB at `starts` of a volume of `len` (in MiB).
-    fn walk(trails: &Trails, volume: u32, len: u64, starts: impl Iterator<Item = u64>) -> Vec<(u32, Range<u32>)> {
+    fn walk(trails: &DropBehind, volume: u32, len: u64, starts: impl Iterator<Item = u64>) -> Vec<(u32, Range<u32>)> {
         let left = starts.flat_map(|at| trails.note(id(volume), ByteRange::at(at * MIB, MIB), len * MIB, true));
         left.map(|(id, blocks)| (id.number.0, blocks)).collect()
     }
 
     #[test]
     fn who_reads_on_leaves_each_block_once() {
-        let trails = Trails::default();
+        let trails = DropBehind::default();
         let left = walk(&trails, 3, 20, 0..20);
         assert_eq!(left, [(3, 0..4), (3, 4..8), (3, 8..12), (3, 12..16)]);
         // The rest of the volume when the reader is well within the next; late reads of it change nothing.
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_is_wanted_again_is_not_left() {
-        let trails = Trails::default();
+        let trails = DropBehind::default();
         let again = |at: u64| trails.note(id(1), ByteRange::at(at * MIB + 5, 100), 60 * MIB, false);
         let mut left = walk(&trails, 1, 60, 0..10);
         assert_eq!(again(9), []);
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn readers_of_one_set_each_leave_their_own() {
-        let trails = Trails::default();
+        let trails = DropBehind::default();
         let mut left = Vec::new();
         for i in 0..20 {
             left.extend(walk(&trails, 3, 20, i..i + 1));
@@ -256,14 +256,14 @@ mod tests {
 
     #[test]
     fn volumes_smaller_than_the_distance_are_left_too() {
-        let trails = Trails::default();
+        let trails = DropBehind::default();
         let left: Vec<_> = (1..8).flat_map(|volume| walk(&trails, volume, 5, 0..5)).collect();
         assert_eq!(left, [(1, 0..u32::MAX), (2, 0..u32::MAX), (3, 0..u32::MAX)]);
     }
 
     #[test]
     fn reads_out_of_order_by_a_little_leave_the_same() {
-        let trails = Trails::default();
+        let trails = DropBehind::default();
         let left = walk(&trails, 1, 32, (0..32).map(|at| at ^ 1));
         let blocks: Vec<u32> = left.into_iter().flat_map(|(_, blocks)| blocks).collect();
         // What lies before the first read was not seen to be read from its beginning.
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn who_skips_or_jumps_leaves_nothing() {
-        let trails = Trails::default();
+        let trails = DropBehind::default();
         assert_eq!(walk(&trails, 1, 120, (0..40).map(|i| i * 3)), []);
         assert_eq!(walk(&trails, 2, 60, (0..40).map(|i| i * 37 % 60)), []);
         assert_eq!(walk(&trails, 3, 40, (0..40).rev()), []);
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_reader_from_the_middle_leaves_what_lies_before_alone() {
-        let trails = Trails::default();
+        let trails = DropBehind::default();
         assert_eq!(walk(&trails, 1, 28, 10..28), [(1, 40..44), (1, 44..48)]);
     }
 }

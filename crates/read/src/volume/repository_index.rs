@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::error::VolumeError;
-use super::members::MemberTable;
+use super::member_table::MemberTable;
 use super::pass::ExpectedHash;
 use super::repository::Repository;
 use crate::storage::ObjectInfo;
@@ -17,11 +17,11 @@ use dupfs_format::{SetIndex, VolumeId};
 
 /// Where a repository's index is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IndexPlace {
+pub struct IndexLocation {
     /// The directory that holds indexes, one directory each.
     pub base: PathBuf,
     /// What is demanded of objects: what was accepted under other demands is not looked at.
-    pub demands: Vec<u8>,
+    pub requirements: Vec<u8>,
 }
 
 /// The index and the identities of sets in it.
@@ -35,11 +35,11 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn open(place: Option<IndexPlace>, url: &str, collection: &Collection) -> Self {
-        let Some(IndexPlace { base, demands }) = place else { return Self::default() };
+    pub(super) fn open(place: Option<IndexLocation>, url: &str, collection: &Collection) -> Self {
+        let Some(IndexLocation { base, requirements }) = place else { return Self::default() };
         let names = collection.prefixes();
         let parts = [url, &names.archive, &names.manifest, &names.signature].map(str::as_bytes);
-        let identity = Identity::of(&parts).with(&[&demands]);
+        let identity = Identity::of(&parts).with(&[&requirements]);
         let live: HashSet<u64> = collection.sets().iter().map(|set| group_of(set)).collect();
         Self { index: Index::open(&base, identity, live), ..Self::default() }
     }
@@ -89,7 +89,7 @@ impl Repository {
 
     /// The member table of volume `id` as the index has it. It was verified when it was kept, and is about a volume of the
     /// same hash.
-    pub(super) fn recall_members(
+    pub(super) fn load_members(
         self: &Arc<Self>,
         id: VolumeId,
         context: &RequestContext,
@@ -97,14 +97,14 @@ impl Repository {
         let Some(index) = self.index() else { return Ok(None) };
         let (object, expected) = self.volume_object(id, context)?;
         let record = index.get(members_key(&object, expected.as_ref()));
-        let Some(table) = record.and_then(|record| MemberTable::from_bytes(&record)) else { return Ok(None) };
+        let Some(table) = record.and_then(|record| MemberTable::decode(&record)) else { return Ok(None) };
         let table = Arc::new(table);
-        self.keep_table(id, &table);
+        self.cache_table(id, &table);
         Ok(Some(table))
     }
 
     /// Keeps the member table of the volume of `set` that was just read from `object`, which was what was `expected`.
-    pub(super) fn keep_members(
+    pub(super) fn persist_members(
         &self,
         set: SetIndex,
         object: &ObjectInfo,
@@ -112,7 +112,7 @@ impl Repository {
         table: &MemberTable,
     ) {
         if let Some(index) = self.index() {
-            index.put(members_key(object, expected), self.group(set), table.to_bytes());
+            index.put(members_key(object, expected), self.group(set), table.encode());
         }
     }
 }

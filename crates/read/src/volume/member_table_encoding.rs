@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::members::{MemberBuilder, MemberTable, Run};
+use super::member_table::{MemberRun, MemberTable, MemberTableBuilder};
 use dupfs_cache::index::bytes::{OwnerParts, Reader, Writer};
 use dupfs_format::difftar::{DiffEntryName, DiffKind};
 
 impl MemberTable {
     /// The table as bytes.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         let mut owners: HashMap<OwnerParts, u64> = HashMap::new();
         let mut last: &[u8] = &[];
@@ -33,7 +33,7 @@ impl MemberTable {
         writer.out
     }
 
-    fn write_parts(&self, run: &Run, at: &mut u64, writer: &mut Writer) {
+    fn write_parts(&self, run: &MemberRun, at: &mut u64, writer: &mut Writer) {
         let parts = self.parts(run);
         writer.number(parts.len() as u64);
         let mut number = 0;
@@ -47,10 +47,10 @@ impl MemberTable {
         }
     }
 
-    /// The table that [`Self::to_bytes`] wrote.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    /// The table that [`Self::encode`] wrote.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let mut builder = MemberBuilder::default();
+        let mut builder = MemberTableBuilder::default();
         let (mut owners, mut path, mut at): (Vec<OwnerParts>, _, _) = (Vec::new(), Vec::new(), 0u64);
         let plain_len = reader.number()?;
         let runs = reader.count()?;
@@ -102,7 +102,7 @@ mod tests {
     use dupfs_format::{ArchivePath, EntryKind, EntryMeta};
 
     fn sample() -> MemberTable {
-        let mut builder = MemberBuilder::default();
+        let mut builder = MemberTableBuilder::default();
         let meta = |uid, mtime| EntryMeta {
             kind: EntryKind::File,
             mode: 0o600,
@@ -132,20 +132,20 @@ mod tests {
     #[test]
     fn a_member_table_comes_back_as_it_was() {
         let table = sample();
-        assert_eq!(format!("{:?}", MemberTable::from_bytes(&table.to_bytes()).unwrap()), format!("{table:?}"));
+        assert_eq!(format!("{:?}", MemberTable::decode(&table.encode()).unwrap()), format!("{table:?}"));
     }
 
     #[test]
     fn what_is_no_member_table_is_refused() {
-        let whole = sample().to_bytes();
+        let whole = sample().encode();
         for len in 0..whole.len() {
-            assert!(MemberTable::from_bytes(&whole[..len]).is_none(), "cut to {len} bytes");
+            assert!(MemberTable::decode(&whole[..len]).is_none(), "cut to {len} bytes");
         }
         for at in 0..whole.len() {
             for bit in 0..8 {
                 let mut flipped = whole.clone();
                 flipped[at] ^= 1 << bit;
-                if let Some(table) = MemberTable::from_bytes(&flipped) {
+                if let Some(table) = MemberTable::decode(&flipped) {
                     let sound = |run| table.parts(run).iter().all(|p| p.offset + p.len <= table.plain_len());
                     assert!(table.runs().iter().all(sound), "byte {at}, bit {bit}");
                 }
