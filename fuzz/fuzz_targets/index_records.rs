@@ -4,6 +4,6 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    dupfs_read::tree::fuzz_flat(data);
+    dupfs_read::tree::fuzz_decode_table(data);
     dupfs_read::volume::fuzz_members(data);
 });

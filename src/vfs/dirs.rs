@@ -10,7 +10,7 @@ use super::inode::Inode;
 use super::ops::{DirEntry, Ino, NodeKind};
 use super::tree_fs::{RootNode, TreeFs};
 use dupfs_format::{EntryKind, EntryMeta, SetIndex};
-use dupfs_read::tree::{Line, NodeId};
+use dupfs_read::tree::{Branch, NodeId};
 
 /// Entries taken from the table at a time, so that its lock is not held while they are emitted.
 const BATCH: usize = 256;
@@ -106,7 +106,7 @@ impl TreeFs {
             }
         }
         let table = line.table();
-        match table.gap_at(&table.path(node), true, depth) {
+        match table.missing_range_at(&table.path(node), true, depth) {
             // The names that are known were listed; an error at the end keeps anybody from taking them for all.
             Some(gap) => Err(FsError::failed(gap.kind, format!("the listing may lack names: {}", gap.reason))),
             None => Ok(()),
@@ -145,7 +145,7 @@ impl TreeFs {
 }
 
 /// The children of `dir` after `last`.
-fn next_batch(line: &Line, dir: NodeId, depth: u32, last: Option<NodeId>) -> Vec<Listed> {
+fn next_batch(line: &Branch, dir: NodeId, depth: u32, last: Option<NodeId>) -> Vec<Listed> {
     let table = line.table();
     let mut child = match last {
         None => table.first_child(dir),

@@ -9,7 +9,7 @@ use super::tree_fs::{RootNode, TreeFs, ttl};
 use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_format::{EntryKind, EntryMeta};
 use dupfs_read::content::FileRef;
-use dupfs_read::tree::{Doubt, NodeId, Table, VersionId};
+use dupfs_read::tree::{NodeId, Uncertainty, VersionId, VersionTable};
 
 /// Size shown for directories, as a disk file system would.
 const DIR_SIZE: u64 = 4096;
@@ -74,9 +74,9 @@ impl TreeFs {
             let table = line.table();
             let exists = |&node: &NodeId| table.version(node, depth).is_some() || table.is_implied_dir(node, depth);
             let child = table.child(dir, name).filter(exists);
-            if child.is_none() && table.has_gaps(depth) {
+            if child.is_none() && table.has_missing_ranges(depth) {
                 let path = table.path(dir).join(name);
-                if let Some(gap) = path.as_ref().and_then(|path| table.gap_at(path, false, depth)) {
+                if let Some(gap) = path.as_ref().and_then(|path| table.missing_range_at(path, false, depth)) {
                     let message = format!("whether it exists is not known: {}", gap.reason);
                     return Err(FsError::failed(gap.kind, message));
                 }
@@ -304,15 +304,15 @@ impl TreeFs {
 }
 
 /// Fails if a newer state of `node` than `version` may be among what a set of the first `depth` lost.
-pub(super) fn known_state(table: &Table, node: NodeId, version: VersionId, depth: u32) -> Result<(), FsError> {
+pub(super) fn known_state(table: &VersionTable, node: NodeId, version: VersionId, depth: u32) -> Result<(), FsError> {
     let Some(position) = table.position(version).filter(|&p| p.saturating_add(1) < depth) else { return Ok(()) };
-    if !table.may_doubt() {
+    if !table.has_uncertainty() {
         return Ok(());
     }
     let path = table.path(node);
-    match table.doubt(&path, position, depth) {
+    match table.uncertainty(&path, position, depth) {
         None => Ok(()),
-        Some(Doubt { reason, kind }) => {
+        Some(Uncertainty { reason, kind }) => {
             let message = format!("{path}: its state in this snapshot is not known, older ones show theirs: {reason}");
             Err(FsError::failed(kind, message))
         }
@@ -325,7 +325,7 @@ fn implied_dir(mtime: i64) -> EntryMeta {
     EntryMeta { kind: EntryKind::Dir, mode: 0o755, uid, gid, uname: Box::default(), gname: Box::default(), mtime }
 }
 
-fn count_subdirs(table: &Table, node: NodeId, depth: u32) -> u32 {
+fn count_subdirs(table: &VersionTable, node: NodeId, depth: u32) -> u32 {
     let mut count = 0u32;
     let mut child = table.first_child(node);
     while let Some(id) = child {

@@ -14,8 +14,8 @@ use super::view::View;
 use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext};
 use dupfs_format::collection::Snapshot;
 use dupfs_format::{ArchivePath, EntryMeta, SetIndex};
-use dupfs_read::content::{Content, ContentError, FileRef, Plan};
-use dupfs_read::tree::{Forest, Line, NodeId, TreeError};
+use dupfs_read::content::{ContentError, ContentResolver, ExtentMap, FileRef};
+use dupfs_read::tree::{Branch, Branches, NodeId, TreeError};
 use dupfs_read::volume::{Repository, RequestVolumes, Volumes};
 
 /// Snapshots never change, so the kernel may keep what it was told of them.
@@ -49,7 +49,7 @@ pub struct TreeOptions {
 #[derive(Debug)]
 pub(super) struct OpenFile {
     pub(super) file: FileRef,
-    pub(super) plan: Arc<Plan>,
+    pub(super) plan: Arc<ExtentMap>,
 }
 
 /// The root as it was found at mount.
@@ -65,8 +65,8 @@ pub(super) enum RootNode {
 #[derive(Debug)]
 pub struct TreeFs {
     pub(super) repository: Arc<Repository>,
-    pub(super) forest: Forest,
-    pub(super) content: Content,
+    pub(super) forest: Branches,
+    pub(super) content: ContentResolver,
     /// What is shown; replaced whole when the store was listed again.
     pub(super) view: RwLock<Arc<View>>,
     pub(super) owners: Owners,
@@ -87,8 +87,8 @@ impl TreeFs {
     /// [`FsError`]: NotFound if the root's path does not exist in its snapshot.
     pub fn new(repository: Arc<Repository>, options: TreeOptions, context: &RequestContext) -> Result<Self, FsError> {
         let mut fs = Self {
-            forest: Forest::default(),
-            content: Content::new(options.plan_bytes),
+            forest: Branches::default(),
+            content: ContentResolver::new(options.plan_bytes),
             view: RwLock::new(Arc::new(View::new(repository.collection()))),
             owners: Owners::new(options.owners),
             root: RootNode::Overview,
@@ -115,7 +115,7 @@ impl TreeFs {
         let (line, depth) = self.loaded_line(snapshot, context)?;
         let name = self.snapshot(snapshot)?.name.clone();
         let table = line.table();
-        let missing = || match table.gap_at(path, false, depth) {
+        let missing = || match table.missing_range_at(path, false, depth) {
             Some(gap) => FsError::failed(gap.kind, format!("{path}: cannot be looked up: {}", gap.reason)),
             None => FsError::failed(
                 ErrorKind::NotFound,
@@ -154,11 +154,11 @@ impl TreeFs {
     }
 
     /// The line of a snapshot with all its sets loaded, and how many of its sets the snapshot shows.
-    pub(super) fn loaded_line(&self, index: usize, context: &RequestContext) -> Result<(Arc<Line>, u32), FsError> {
+    pub(super) fn loaded_line(&self, index: usize, context: &RequestContext) -> Result<(Arc<Branch>, u32), FsError> {
         let view = self.view();
         let snapshot = view.snapshot(index)?;
         let sets = view.collection.branches().get(snapshot.branch).ok_or_else(FsError::not_found)?;
-        let line = self.forest.line(snapshot.branch, sets);
+        let line = self.forest.branch(snapshot.branch, sets);
         let depth = u32::try_from(snapshot.depth).unwrap_or(u32::MAX);
         if !line.is_loaded(depth) {
             if !context.may_block() {
@@ -220,7 +220,7 @@ impl TreeFs {
     fn open_node(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<OpenFile, FsError> {
         let file = self.file(snapshot, node, context)?;
         self.ask(context, |volumes| self.content.stat(volumes, &file))?;
-        let plan = self.ask(context, |volumes| self.content.plan(volumes, &file))?;
+        let plan = self.ask(context, |volumes| self.content.extent_map(volumes, &file))?;
         Ok(OpenFile { file, plan })
     }
 

@@ -16,7 +16,7 @@ use super::view::View;
 use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_format::{ArchivePath, BackupTime, EntryKind};
-use dupfs_read::tree::{Line, NodeId, Table};
+use dupfs_read::tree::{Branch, NodeId, VersionTable};
 
 /// Children taken from a table at a time.
 const BATCH: usize = 256;
@@ -41,9 +41,9 @@ impl Stalled {
 }
 
 /// A line as far as it could be loaded.
-struct Branch {
+struct BranchView {
     number: usize,
-    line: Arc<Line>,
+    line: Arc<Branch>,
     /// How many of its sets are looked at: what a later listing brought, and a set that is just entering, is not.
     depth: u32,
     /// Why not all of it is there.
@@ -60,19 +60,19 @@ struct Version {
 }
 
 /// What `versions/` rests on at one time.
-struct Branches {
+struct BranchViews {
     view: Arc<View>,
-    branches: Vec<Branch>,
+    branches: Vec<BranchView>,
 }
 
 impl TreeFs {
     /// All lines that have a listed snapshot, each loaded to its end or as far as it goes.
-    fn branches(&self, context: &RequestContext) -> Result<Branches, FsError> {
+    fn branches(&self, context: &RequestContext) -> Result<BranchViews, FsError> {
         let view = self.view();
         let mut branches = Vec::with_capacity(view.lines().len());
         for &number in view.lines() {
             let Some(sets) = view.collection.branches().get(number) else { continue };
-            let line = self.forest.line(number, sets);
+            let line = self.forest.branch(number, sets);
             let depth = u32::try_from(sets.len()).unwrap_or(u32::MAX);
             let mut failed = None;
             if u32::try_from(number).is_ok_and(|number| number >= LINE_TAGS.saturating_sub(1)) {
@@ -93,20 +93,20 @@ impl TreeFs {
                 }
             }
             let depth = depth.min(line.table().depth());
-            branches.push(Branch { number, line, depth, failed });
+            branches.push(BranchView { number, line, depth, failed });
         }
-        Ok(Branches { view, branches })
+        Ok(BranchViews { view, branches })
     }
 
     /// The path that a directory in `versions/` stands for.
-    fn path_of(&self, dir: Inode, branches: &Branches) -> Result<ArchivePath, FsError> {
+    fn path_of(&self, dir: Inode, branches: &BranchViews) -> Result<ArchivePath, FsError> {
         let Inode::History(number, node) = dir else { return Ok(ArchivePath::root()) };
         let line = match branches.branches.iter().find(|branch| branch.number == number) {
             Some(branch) => Arc::clone(&branch.line),
             // All its snapshots have gone from the store; the path may live on in others.
             None => {
                 let sets = branches.view.collection.branches().get(number).ok_or_else(FsError::not_found)?;
-                self.forest.line(number, sets)
+                self.forest.branch(number, sets)
             }
         };
         let table = line.table();
@@ -119,7 +119,7 @@ impl TreeFs {
     pub(super) fn history_parent(&self, number: usize, node: NodeId) -> Result<Inode, FsError> {
         let view = self.view();
         let sets = view.collection.branches().get(number).ok_or_else(FsError::not_found)?;
-        let parent = self.forest.line(number, sets).table().parent(node).ok_or_else(FsError::not_found)?;
+        let parent = self.forest.branch(number, sets).table().parent(node).ok_or_else(FsError::not_found)?;
         Ok(if parent == NodeId::ROOT { Inode::Versions } else { Inode::History(number, parent) })
     }
 
@@ -231,7 +231,7 @@ impl TreeFs {
     }
 }
 
-impl Branches {
+impl BranchViews {
     /// The child `name` that any line ever had at `path`: the number of the first such line, and its node there.
     fn child(&self, path: &ArchivePath, name: &[u8]) -> Option<(usize, NodeId)> {
         self.branches.iter().find_map(|branch| Some((branch.number, branch.child(path, name)?)))
@@ -256,7 +256,7 @@ impl Branches {
 
     /// What all sets say that `path` is.
     fn metas(&self, path: &ArchivePath) -> Vec<dupfs_format::EntryMeta> {
-        let of = |branch: &Branch| {
+        let of = |branch: &BranchView| {
             let table = branch.line.table();
             let node = table.find(path);
             let versions = node.into_iter().flat_map(|node| table.history(node, branch.depth));
@@ -268,8 +268,9 @@ impl Branches {
     /// Why it is not known whether there is more of `path`, or of its child.
     fn unknown(&self, path: &ArchivePath, child: Option<&ArchivePath>) -> Option<(ErrorKind, String)> {
         self.unknown_where(|table, depth| {
-            let gap =
-                |path: &ArchivePath| table.gap_at(path, false, depth).map(|gap| (gap.kind, gap.reason.to_string()));
+            let gap = |path: &ArchivePath| {
+                table.missing_range_at(path, false, depth).map(|gap| (gap.kind, gap.reason.to_string()))
+            };
             gap(path).or_else(|| child.and_then(gap))
         })
     }
@@ -277,12 +278,15 @@ impl Branches {
     /// Why the names below `path` may not be all.
     fn unknown_below(&self, path: &ArchivePath) -> Option<(ErrorKind, String)> {
         self.unknown_where(|table, depth| {
-            let gap = table.gap_at(path, false, depth).or_else(|| table.gap_at(path, true, depth));
+            let gap = table.missing_range_at(path, false, depth).or_else(|| table.missing_range_at(path, true, depth));
             gap.map(|gap| (gap.kind, gap.reason.to_string()))
         })
     }
 
-    fn unknown_where(&self, gap: impl Fn(&Table, u32) -> Option<(ErrorKind, String)>) -> Option<(ErrorKind, String)> {
+    fn unknown_where(
+        &self,
+        gap: impl Fn(&VersionTable, u32) -> Option<(ErrorKind, String)>,
+    ) -> Option<(ErrorKind, String)> {
         self.branches.iter().find_map(|branch| match &branch.failed {
             Some(error) => Some((dupfs_base::HasKind::kind(error), error.to_string())),
             None => {
@@ -293,7 +297,7 @@ impl Branches {
     }
 }
 
-impl Branch {
+impl BranchView {
     fn child(&self, path: &ArchivePath, name: &[u8]) -> Option<NodeId> {
         let table = self.line.table();
         let child = table.child(table.find(path)?, name)?;
@@ -348,7 +352,7 @@ impl Branch {
 }
 
 /// Whether any of the first `depth` sets had something at `node` or, where none describes it, below it.
-fn was_there(table: &Table, node: NodeId, depth: u32) -> bool {
+fn was_there(table: &VersionTable, node: NodeId, depth: u32) -> bool {
     // Not recursive: a path can be deeper than a stack.
     let mut pending = vec![node];
     while let Some(node) = pending.pop() {

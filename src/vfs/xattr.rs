@@ -49,7 +49,7 @@ impl TreeFs {
     fn volumes_of(&self, file: &FileRef, context: &RequestContext) -> Result<Vec<VolumeId>, FsError> {
         let mut found = Vec::new();
         for version in &file.history {
-            let Some(set) = file.line.set_at(version.position) else { continue };
+            let Some(set) = file.branch.set_at(version.position) else { continue };
             let manifest = self.repository.manifest(set, context).map_err(|error| volume_error(&error))?;
             found.extend(manifest.volumes_of(&file.path).iter().map(|v| VolumeId { set, number: v.number }));
         }

@@ -135,7 +135,7 @@ pub enum ContentError {
 
 impl ContentError {
     /// Whether this says that the answer is not at hand and must be asked for from a thread that may wait.
-    pub fn is_not_at_hand(&self) -> bool {
+    pub fn would_block(&self) -> bool {
         matches!(self, Self::Volume { error: VolumeError::Stopped(Stopped::WouldBlock), .. })
     }
 }

@@ -1,5 +1,6 @@
-use super::staged::Staged;
-use super::table::{Change, NodeId, Table};
+use super::ids::NodeId;
+use super::staged_set::StagedSet;
+use super::version_table::{Change, VersionTable};
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{ArchivePath, EntryKind, EntryMeta};
 
@@ -36,8 +37,8 @@ pub(super) fn sets() -> Vec<Vec<(ArchivePath, Change)>> {
     ]
 }
 
-pub(super) fn table() -> Table {
-    let mut table = Table::default();
+pub(super) fn table() -> VersionTable {
+    let mut table = VersionTable::default();
     for set in sets() {
         table.begin_set().unwrap();
         set.into_iter().for_each(|(path, change)| table.push(&path, change).unwrap());
@@ -52,7 +53,7 @@ fn staged_entries_come_back_as_they_were() {
         for n in 0..3000 {
             entries.push((path(&format!("z/{n}")), present(EntryKind::File, Some((n, n + 1)))));
         }
-        let mut staged = Staged::default();
+        let mut staged = StagedSet::default();
         entries.iter().for_each(|(path, change)| staged.push(path, change.clone()));
         assert_eq!(staged.last_path(), Some(&b"z/2999"[..]));
         let (mut last, mut back) = (Vec::new(), Vec::new());
@@ -78,7 +79,7 @@ fn each_depth_shows_its_own_versions() {
     let e = table.find(&path("a/d/e")).unwrap();
     assert!(!table.is_implied_dir(e, 1) && table.is_implied_dir(e, 2));
     assert_eq!(table.path(e), path("a/d/e"));
-    assert_eq!(table.place_in_set(table.version(b, 2).unwrap()), Some((1, 0)));
+    assert_eq!(table.index_in_set(table.version(b, 2).unwrap()), Some((1, 0)));
     assert!(table.is_named(b, 0) && table.is_named(b, 1) && table.is_named(c, 1) && !table.is_named(e, 1));
     let history: Vec<_> = table.file_history(b, 2).iter().map(|v| v.position).collect();
     assert_eq!(history, [1, 0]);
@@ -91,10 +92,10 @@ fn a_size_that_was_learnt_keeps_its_bounds() {
         let depth = if name == "a/c" { 1 } else { 2 };
         let version = table.version(table.find(&path(name)).unwrap(), depth).unwrap();
         let bounds = table.bounds(version);
-        table.learn_size(version, size);
+        table.set_exact_size(version, size);
         assert_eq!(table.exact_size(version), Some(size), "{name}");
         assert_eq!(table.bounds(version), bounds, "{name}");
-        assert!(!table.learn_size(version, size));
+        assert!(!table.set_exact_size(version, size));
     }
 }
 

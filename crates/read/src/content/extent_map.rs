@@ -1,12 +1,12 @@
-//! A plan: a version of a file as one flat list of extents over stored streams. Deltas compose into it, so that no
+//! An extent map: a version of a file as one flat list of extents over stored streams. Deltas compose into it, so that no
 //! version is ever materialised and reading after many increments costs what reading from the full costs.
 
 use std::sync::{Arc, OnceLock};
 
-use super::delta::{Delta, Op};
 use super::error::ContentError;
-use super::file::{FileRef, set_label};
-use super::stream::Stream;
+use super::file_ref::{FileRef, set_label};
+use super::parsed_delta::{DeltaOp, ParsedDelta};
+use super::stored_stream::StoredStream;
 use crate::volume::Volumes;
 use dupfs_base::ByteRange;
 use dupfs_format::SetIndex;
@@ -26,20 +26,20 @@ pub(super) const LOST: u32 = u32::MAX;
 
 /// A version of a file as extents.
 #[derive(Debug)]
-pub struct Plan {
+pub struct ExtentMap {
     pub(super) size: u64,
     pub(super) extents: Vec<Extent>,
-    pub(super) streams: Vec<Arc<Stream>>,
+    pub(super) streams: Vec<Arc<StoredStream>>,
     pub(super) set: SetIndex,
     /// What stands in the file more than once; found when it is first read.
-    pub(super) doubles: OnceLock<Doubles>,
+    pub(super) repeated: OnceLock<RepeatedRanges>,
 }
 
 /// Ranges of streams that a file holds more than once, in order: deltas copy one place several times where content repeats.
 #[derive(Debug, Default)]
-pub(super) struct Doubles(Vec<(u32, u64, u64)>);
+pub(super) struct RepeatedRanges(Vec<(u32, u64, u64)>);
 
-impl Doubles {
+impl RepeatedRanges {
     fn of(extents: &[Extent]) -> Self {
         let places = extents.iter().filter(|e| e.stream != LOST);
         let mut places: Vec<_> = places.map(|e| (e.stream, e.offset, e.offset.saturating_add(e.len))).collect();
@@ -68,33 +68,38 @@ impl Doubles {
     }
 }
 
-impl Plan {
-    /// The plan of a file that one stream holds whole.
-    pub(super) fn of_stream(stream: Arc<Stream>) -> Self {
+impl ExtentMap {
+    /// The extent map of a file that one stream holds whole.
+    pub(super) fn of_stream(stream: Arc<StoredStream>) -> Self {
         let (size, set) = (stream.len, stream.set);
         let extents = if size == 0 { Vec::new() } else { vec![Extent { start: 0, len: size, stream: 0, offset: 0 }] };
-        Self { size, extents, streams: vec![stream], set, doubles: OnceLock::new() }
+        Self { size, extents, streams: vec![stream], set, repeated: OnceLock::new() }
     }
 
-    /// The plan of the version that `delta`, stored as `stream`, makes of the version `base`; `None` if it has more than `most`
+    /// The extent map of the version that `delta`, stored as `stream`, makes of the version `base`; `None` if it has more than `most`
     /// extents: small deltas that copy the whole of their base many times could multiply them without end.
-    pub(super) fn compose(base: Option<&Self>, delta: &Delta, stream: Arc<Stream>, most: usize) -> Option<Self> {
+    pub(super) fn compose(
+        base: Option<&Self>,
+        delta: &ParsedDelta,
+        stream: Arc<StoredStream>,
+        most: usize,
+    ) -> Option<Self> {
         let set = stream.set;
         let mut streams = base.map_or_else(Vec::new, |b| b.streams.clone());
         let own = u32::try_from(streams.len()).unwrap_or(LOST);
         streams.push(stream);
-        let mut plan = Self { size: 0, extents: Vec::new(), streams, set, doubles: OnceLock::new() };
+        let mut extent_map = Self { size: 0, extents: Vec::new(), streams, set, repeated: OnceLock::new() };
         for op in &delta.ops {
             match *op {
-                Op::Literal { at, len } => plan.push(len, own, at),
-                Op::Copy { offset, len } => plan.push_slice(base, offset, len),
+                DeltaOp::Literal { at, len } => extent_map.push(len, own, at),
+                DeltaOp::Copy { offset, len } => extent_map.push_slice(base, offset, len),
             }
-            if plan.extents.len() > most {
+            if extent_map.extents.len() > most {
                 return None;
             }
         }
-        plan.drop_unused_streams();
-        Some(plan)
+        extent_map.drop_unused_streams();
+        Some(extent_map)
     }
 
     /// The file's size in bytes.
@@ -102,7 +107,7 @@ impl Plan {
         self.size
     }
 
-    /// Bytes of memory the plan takes, roughly.
+    /// Bytes of memory the extent map takes, roughly.
     pub(super) fn weight(&self) -> u64 {
         // What stands twice is found later, and has no more places than there are extents.
         let extent = size_of::<Extent>() + size_of::<(u32, u64, u64)>();
@@ -121,7 +126,7 @@ impl Plan {
         range: ByteRange,
         out: &mut Vec<u8>,
     ) -> Result<(), ContentError> {
-        let doubles = self.doubles.get_or_init(|| Doubles::of(&self.extents));
+        let repeated = self.repeated.get_or_init(|| RepeatedRanges::of(&self.extents));
         for extent in self.slice(range) {
             let stream = self.streams.get(extent.stream as usize).ok_or_else(|| ContentError::Delta {
                 path: file.path.clone(),
@@ -129,7 +134,7 @@ impl Plan {
                 detail: format!("it copies {} bytes from beyond the end of its base", extent.len).into(),
             })?;
             let stored = ByteRange::at(extent.offset, extent.len);
-            stream.read(volumes, file, stored, !doubles.touch(extent.stream, stored), out)?;
+            stream.read(volumes, file, stored, !repeated.touch(extent.stream, stored), out)?;
         }
         Ok(())
     }
@@ -208,56 +213,57 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stream::{Layout, Located};
+    use super::super::part_layout::{PartLayout, PartLocation};
     use super::*;
     use dupfs_format::difftar::DiffKind;
     use dupfs_format::{EntryKind, EntryMeta, VolumeNumber};
 
-    fn doubles(places: &[(u32, u64, u64)]) -> Vec<(u32, u64, u64)> {
+    fn repeated(places: &[(u32, u64, u64)]) -> Vec<(u32, u64, u64)> {
         let extent = |&(stream, offset, len)| Extent { start: 0, len, stream, offset };
-        Doubles::of(&places.iter().map(extent).collect::<Vec<_>>()).0
+        RepeatedRanges::of(&places.iter().map(extent).collect::<Vec<_>>()).0
     }
 
     #[test]
     fn bytes_that_stand_in_the_file_twice_are_found() {
-        assert_eq!(doubles(&[]), []);
-        assert_eq!(doubles(&[(0, 500, 100), (1, 0, 50), (0, 0, 500), (1, 50, 1), (LOST, 0, 9), (LOST, 0, 9)]), []);
-        assert_eq!(doubles(&[(0, 0, 100), (1, 0, 50), (0, 99, 10), (1, 20, 10)]), [(0, 99, 100), (1, 20, 30)]);
-        assert_eq!(doubles(&[(0, 10, 5), (0, 0, 100), (0, 12, 30), (0, 90, 20)]), [(0, 10, 42), (0, 90, 100)]);
+        assert_eq!(repeated(&[]), []);
+        assert_eq!(repeated(&[(0, 500, 100), (1, 0, 50), (0, 0, 500), (1, 50, 1), (LOST, 0, 9), (LOST, 0, 9)]), []);
+        assert_eq!(repeated(&[(0, 0, 100), (1, 0, 50), (0, 99, 10), (1, 20, 10)]), [(0, 99, 100), (1, 20, 30)]);
+        assert_eq!(repeated(&[(0, 10, 5), (0, 0, 100), (0, 12, 30), (0, 90, 20)]), [(0, 10, 42), (0, 90, 100)]);
     }
 
     /// A stored stream of `len` bytes in `parts` parts.
-    fn stream(kind: DiffKind, len: u64, parts: u64) -> Arc<Stream> {
-        let part = |i| Located { volume: VolumeNumber(1), start: i * len / parts, offset: i * 1024, len: len / parts };
-        let layout = Layout::Parts((0..parts).map(part).collect());
+    fn stream(kind: DiffKind, len: u64, parts: u64) -> Arc<StoredStream> {
+        let part =
+            |i| PartLocation { volume: VolumeNumber(1), start: i * len / parts, offset: i * 1024, len: len / parts };
+        let layout = PartLayout::Parts((0..parts).map(part).collect());
         let (uname, gname) = Default::default();
         let meta = EntryMeta { kind: EntryKind::File, mode: 0, uid: 0, gid: 0, uname, gname, mtime: 0 };
-        Arc::new(Stream { set: SetIndex(0), kind, len, meta, position: 0, layout, settled: OnceLock::new() })
+        Arc::new(StoredStream { set: SetIndex(0), kind, len, meta, position: 0, layout, settled: OnceLock::new() })
     }
 
     #[test]
     fn deltas_that_multiply_the_pieces_of_their_base_meet_a_limit() {
-        let delta = |ops: Vec<Op>| Delta { out_len: 0, ops: ops.into() };
-        let base = Plan::of_stream(stream(DiffKind::Snapshot, 1000, 1));
-        let pieces = delta((0..100).map(|i| Op::Copy { offset: i * 7 % 1000, len: 1 }).collect());
-        let base = Plan::compose(Some(&base), &pieces, stream(DiffKind::Diff, 9, 1), 100).unwrap();
+        let delta = |ops: Vec<DeltaOp>| ParsedDelta { out_len: 0, ops: ops.into() };
+        let base = ExtentMap::of_stream(stream(DiffKind::Snapshot, 1000, 1));
+        let pieces = delta((0..100).map(|i| DeltaOp::Copy { offset: i * 7 % 1000, len: 1 }).collect());
+        let base = ExtentMap::compose(Some(&base), &pieces, stream(DiffKind::Diff, 9, 1), 100).unwrap();
         assert_eq!((base.size(), base.extents.len()), (100, 100));
-        let whole = delta(vec![Op::Copy { offset: 0, len: 100 }; 1_000_000]);
-        assert!(Plan::compose(Some(&base), &whole, stream(DiffKind::Diff, 9, 1), 10_000).is_none());
-        let some = delta(vec![Op::Copy { offset: 0, len: 100 }; 100]);
-        assert!(Plan::compose(Some(&base), &some, stream(DiffKind::Diff, 9, 1), 10_000).is_some());
+        let whole = delta(vec![DeltaOp::Copy { offset: 0, len: 100 }; 1_000_000]);
+        assert!(ExtentMap::compose(Some(&base), &whole, stream(DiffKind::Diff, 9, 1), 10_000).is_none());
+        let some = delta(vec![DeltaOp::Copy { offset: 0, len: 100 }; 100]);
+        assert!(ExtentMap::compose(Some(&base), &some, stream(DiffKind::Diff, 9, 1), 10_000).is_some());
     }
 
     #[test]
     fn a_plan_weighs_what_its_streams_do() {
-        let weight = |parts| Plan::of_stream(stream(DiffKind::Snapshot, 1 << 20, parts)).weight();
-        assert_eq!(weight(1000) - weight(1), 999 * size_of::<Located>() as u64);
+        let weight = |parts| ExtentMap::of_stream(stream(DiffKind::Snapshot, 1 << 20, parts)).weight();
+        assert_eq!(weight(1000) - weight(1), 999 * size_of::<PartLocation>() as u64);
     }
 
     #[test]
     fn a_read_touches_what_it_overlaps() {
-        let doubles = Doubles(vec![(0, 10, 20), (0, 30, 40), (2, 0, 5)]);
-        let touched = |stream| (0..50).filter(|&at| doubles.touch(stream, ByteRange::at(at, 2))).collect::<Vec<_>>();
+        let repeated = RepeatedRanges(vec![(0, 10, 20), (0, 30, 40), (2, 0, 5)]);
+        let touched = |stream| (0..50).filter(|&at| repeated.touch(stream, ByteRange::at(at, 2))).collect::<Vec<_>>();
         assert_eq!(touched(0), (9..20).chain(29..40).collect::<Vec<_>>());
         assert_eq!(touched(1), [0u64; 0]);
         assert_eq!(touched(2), [0, 1, 2, 3, 4]);

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use super::table::Table;
+use super::version_table::VersionTable;
 use dupfs_base::ErrorKind;
 use dupfs_format::ArchivePath;
 use dupfs_format::difftar::mangled_forms;
 
-/// Part of the tree that could not be read: keys after `after` up to and including `upto` in the set at `position`.
+/// Part of the tree that could not be read: keys after `after` up to and including `last` in the set at `position`.
 #[derive(Clone, Debug)]
-pub struct Gap {
-    /// Position in the line of the set whose records are lost.
+pub struct MissingRange {
+    /// Position in the branch of the set whose records are lost.
     pub position: u32,
-    /// Last path known before the gap; `None` if it begins at the root.
+    /// Last path known before the missing range; `None` if it begins at the root.
     pub after: Option<ArchivePath>,
-    /// Last path that may be in the gap; `None` if it has no end.
-    pub upto: Option<ArchivePath>,
-    /// Why, in one line.
+    /// Last path that may be in the missing range; `None` if it has no end.
+    pub last: Option<ArchivePath>,
+    /// Why, in onebranch.
     pub reason: Arc<str>,
     /// What the failure means.
     pub kind: ErrorKind,
@@ -24,8 +24,8 @@ pub struct Gap {
 
 /// Why the state of a path at a snapshot is not known.
 #[derive(Clone, Debug)]
-pub struct Doubt {
-    /// In one line.
+pub struct Uncertainty {
+    /// In onebranch.
     pub reason: Arc<str>,
     /// What the failure means.
     pub kind: ErrorKind,
@@ -34,10 +34,10 @@ pub struct Doubt {
 const MANGLED: &str = "a set without a readable signature archive may hold a newer state under a name that its writer \
                        mangled: look for one with '?' in it, or put the signature archive back";
 
-impl Gap {
+impl MissingRange {
     /// Whether an object at `path`, or for directories below it, may be among what is lost.
     pub(super) fn touches(&self, path: &ArchivePath, below: bool) -> bool {
-        let ends_before = self.upto.as_ref().is_some_and(|upto| upto < path);
+        let ends_before = self.last.as_ref().is_some_and(|last| last < path);
         let starts_after = self
             .after
             .as_ref()
@@ -46,26 +46,26 @@ impl Gap {
     }
 }
 
-impl Table {
+impl VersionTable {
     /// Records that part of the current set could not be read.
-    pub fn push_gap(&mut self, gap: Gap) {
-        self.gaps.push(gap);
+    pub fn push_missing_range(&mut self, range: MissingRange) {
+        self.missing.push(range);
     }
 
-    /// The gap that may hide an object at `path` (or, with `below`, anything below it) from a snapshot of `depth` sets.
-    pub fn gap_at(&self, path: &ArchivePath, below: bool, depth: u32) -> Option<&Gap> {
-        self.gaps.iter().find(|gap| gap.position < depth && gap.touches(path, below))
+    /// The missing range that may hide an object at `path` (or, with `below`, anything below it) from a snapshot of `depth` sets.
+    pub fn missing_range_at(&self, path: &ArchivePath, below: bool, depth: u32) -> Option<&MissingRange> {
+        self.missing.iter().find(|range| range.position < depth && range.touches(path, below))
     }
 
     /// Why it is not known whether a set between those at `after` and `until` (neither included) changed `path`; `None` if it
-    /// is known. Both ends are positions of sets in the line.
+    /// is known. Both ends are positions of sets in the branch.
     ///
     /// A set whose records were lost may have changed it, as may one whose tree was rebuilt from its volumes and that names it
     /// in a mangled form (FORMAT.md 4.3).
-    pub fn doubt(&self, path: &ArchivePath, after: u32, until: u32) -> Option<Doubt> {
+    pub fn uncertainty(&self, path: &ArchivePath, after: u32, until: u32) -> Option<Uncertainty> {
         let between = |position: u32| after < position && position < until;
-        if let Some(gap) = self.gaps.iter().find(|gap| between(gap.position) && gap.touches(path, false)) {
-            return Some(Doubt { reason: Arc::clone(&gap.reason), kind: gap.kind });
+        if let Some(range) = self.missing.iter().find(|range| between(range.position) && range.touches(path, false)) {
+            return Some(Uncertainty { reason: Arc::clone(&range.reason), kind: range.kind });
         }
         let rebuilt: Vec<u32> = self.rebuilt.iter().copied().filter(|&position| between(position)).collect();
         if rebuilt.is_empty() {
@@ -77,12 +77,12 @@ impl Table {
         };
         let forms = mangled_forms(path);
         let named = rebuilt.into_iter().any(|position| forms.iter().any(|form| names(form, position)));
-        named.then(|| Doubt { reason: Arc::from(MANGLED), kind: ErrorKind::Corrupt })
+        named.then(|| Uncertainty { reason: Arc::from(MANGLED), kind: ErrorKind::Corrupt })
     }
 
-    /// Whether there is anything that [`Self::doubt`] could tell.
-    pub fn may_doubt(&self) -> bool {
-        !self.gaps.is_empty() || !self.rebuilt.is_empty()
+    /// Whether there is anything that [`Self::uncertainty`] could tell.
+    pub fn has_uncertainty(&self) -> bool {
+        !self.missing.is_empty() || !self.rebuilt.is_empty()
     }
 
     /// Notes that the entries of the set that was begun are from its volumes, whose names may be mangled.
@@ -91,8 +91,8 @@ impl Table {
     }
 
     /// Whether any part of the first `depth` sets could not be read.
-    pub fn has_gaps(&self, depth: u32) -> bool {
-        self.gaps.iter().any(|gap| gap.position < depth)
+    pub fn has_missing_ranges(&self, depth: u32) -> bool {
+        self.missing.iter().any(|range| range.position < depth)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A [`Table`] as bytes and back. What can be worked out from the rest is not stored: links between siblings and versions,
+//! A [`VersionTable`] as bytes and back. What can be worked out from the rest is not stored: links between siblings and versions,
 //! and the table of names. Reading takes any bytes: what is no table gives `None`.
 
 use std::io::{self, Read, Write};
@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::hash_table::Entry;
 
-use super::side::{Kind, Owner};
-use super::table::{EXACT, NONE, Node, NodeId, Table, UNBOUNDED, UNKNOWN, Version, index};
+use super::attributes::{OwnerRecord, VersionKind};
+use super::ids::{NONE, NodeId, index};
+use super::version_table::{EXACT, PathNode, UNBOUNDED, UNKNOWN, VersionRecord, VersionTable};
 use dupfs_cache::index::bytes::{Reader, Writer};
 
 /// Items taken from the table at a time, so that its lock is not held while they are written.
@@ -21,46 +22,46 @@ const NODE: usize = 8;
 const COUNTS: usize = 5 * 8;
 
 /// How much of a table there is to write.
-struct Extent {
+struct PublishedSizes {
     sets: usize,
     nodes: usize,
     versions: usize,
     names: usize,
-    side: Vec<u8>,
+    attributes: Vec<u8>,
 }
 
-impl Table {
+impl VersionTable {
     /// Whether the table is all that its sets say: nothing was lost or guessed.
     pub(super) fn is_whole(&self) -> bool {
-        self.gaps.is_empty() && self.rebuilt.is_empty()
+        self.missing.is_empty() && self.rebuilt.is_empty()
     }
 
-    fn extent(&self) -> Extent {
+    fn extent(&self) -> PublishedSizes {
         let sets = index(self.published);
         let start = |starts: &[u32], all: usize| starts.get(sets).map_or(all, |&s| index(s));
         let nodes = start(&self.node_starts, self.nodes.len());
         let names = self.nodes.get(nodes).map_or(self.names.len(), |next| index(next.name_start));
         let versions = start(&self.set_starts, self.versions.len());
-        Extent { sets, nodes, versions, names, side: self.side_bytes() }
+        PublishedSizes { sets, nodes, versions, names, attributes: self.side_bytes() }
     }
 
     fn side_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.number(self.side.owners.len() as u64);
-        for Owner { uid, gid, uname, gname } in &self.side.owners {
+        writer.number(self.attributes.owners.len() as u64);
+        for OwnerRecord { uid, gid, uname, gname } in &self.attributes.owners {
             writer.number((*uid).into());
             writer.number((*gid).into());
             writer.bytes(uname);
             writer.bytes(gname);
         }
-        writer.number(self.side.links.len() as u64);
+        writer.number(self.attributes.links.len() as u64);
         let mut id = 0u32;
-        while let Some(target) = self.side.links.get(id) {
+        while let Some(target) = self.attributes.links.get(id) {
             writer.bytes(target);
             id = id.saturating_add(1);
         }
-        writer.number(self.side.devices.len() as u64);
-        for (major, minor) in &self.side.devices {
+        writer.number(self.attributes.devices.len() as u64);
+        for (major, minor) in &self.attributes.devices {
             writer.number((*major).into());
             writer.number((*minor).into());
         }
@@ -72,14 +73,14 @@ impl Table {
 ///
 /// # Errors
 /// Of `out`.
-pub(super) fn write(table: &RwLock<Table>, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn encode(table: &RwLock<VersionTable>, out: &mut dyn Write) -> io::Result<()> {
     let read = || table.read().unwrap_or_else(std::sync::PoisonError::into_inner);
     let extent = read().extent();
-    let counts = [extent.sets, extent.nodes, extent.versions, extent.names, extent.side.len()];
+    let counts = [extent.sets, extent.nodes, extent.versions, extent.names, extent.attributes.len()];
     for count in counts {
         out.write_all(&(count as u64).to_le_bytes())?;
     }
-    out.write_all(&extent.side)?;
+    out.write_all(&extent.attributes)?;
     let starts = {
         let table = read();
         let pairs = table.set_starts.iter().zip(&table.node_starts).take(extent.sets);
@@ -121,20 +122,20 @@ fn batches(count: usize, batch: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Reads the `len` bytes of a table.
-pub(crate) fn read(input: &mut dyn Read, len: u64) -> Option<Table> {
+pub(super) fn decode(input: &mut dyn Read, len: u64) -> Option<VersionTable> {
     let mut counts = [0; COUNTS];
     input.read_exact(&mut counts).ok()?;
     let mut fields = counts.as_chunks::<8>().0.iter().map(|field| usize::try_from(u64::from_le_bytes(*field)).ok());
     let mut next = || fields.next().flatten();
-    let (sets, nodes, versions, names, side) = (next()?, next()?, next()?, next()?, next()?);
-    let sizes = [(sets, 8), (nodes, NODE), (versions, VERSION), (names, 1), (side, 1), (COUNTS, 1)];
+    let (sets, nodes, versions, names, attributes) = (next()?, next()?, next()?, next()?, next()?);
+    let sizes = [(sets, 8), (nodes, NODE), (versions, VERSION), (names, 1), (attributes, 1), (COUNTS, 1)];
     let whole = sizes.iter().try_fold(0usize, |sum, (count, size)| sum.checked_add(count.checked_mul(*size)?))?;
     // Nothing is allocated that the file does not hold.
     if whole as u64 != len || sets == 0 || nodes == 0 || [nodes, versions, names].iter().any(|&n| n >= index(NONE)) {
         return None;
     }
-    let mut table = Table::default();
-    read_side(&mut table, &read_vec(input, side)?)?;
+    let mut table = VersionTable::default();
+    read_side(&mut table, &read_vec(input, attributes)?)?;
     read_starts(&mut table, input, sets, (nodes, versions))?;
     read_nodes(&mut table, input, (nodes, names))?;
     read_versions(&mut table, input, versions)?;
@@ -168,23 +169,28 @@ fn field<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-fn read_side(table: &mut Table, bytes: &[u8]) -> Option<()> {
+fn read_side(table: &mut VersionTable, bytes: &[u8]) -> Option<()> {
     let mut reader = Reader::new(bytes);
     for number in 0..reader.count()? {
         let (uid, gid, uname, gname) = reader.owner()?;
-        let id = table.side.owner(Owner { uid, gid, uname, gname }).ok()?;
+        let id = table.attributes.owner(OwnerRecord { uid, gid, uname, gname }).ok()?;
         (index(id) == number).then_some(())?;
     }
     for _ in 0..reader.count()? {
-        table.side.links.push(reader.bytes()?).ok()?;
+        table.attributes.links.push(reader.bytes()?).ok()?;
     }
     for _ in 0..reader.count()? {
-        table.side.devices.push((reader.small()?, reader.small()?));
+        table.attributes.devices.push((reader.small()?, reader.small()?));
     }
     reader.is_at_end().then_some(())
 }
 
-fn read_starts(table: &mut Table, input: &mut dyn Read, sets: usize, (nodes, versions): (usize, usize)) -> Option<()> {
+fn read_starts(
+    table: &mut VersionTable,
+    input: &mut dyn Read,
+    sets: usize,
+    (nodes, versions): (usize, usize),
+) -> Option<()> {
     let (mut last_version, mut last_node) = (0, 1);
     read_items::<8>(input, sets, &mut |bytes| {
         let mut bytes = &bytes[..];
@@ -202,7 +208,7 @@ fn read_starts(table: &mut Table, input: &mut dyn Read, sets: usize, (nodes, ver
     Some(())
 }
 
-fn read_nodes(table: &mut Table, input: &mut dyn Read, (count, names): (usize, usize)) -> Option<()> {
+fn read_nodes(table: &mut VersionTable, input: &mut dyn Read, (count, names): (usize, usize)) -> Option<()> {
     let mut nodes = Vec::with_capacity(count);
     let mut last_start = 0;
     read_items::<NODE>(input, count, &mut |bytes| {
@@ -216,7 +222,7 @@ fn read_nodes(table: &mut Table, input: &mut dyn Read, (count, names): (usize, u
             return None;
         }
         last_start = name_start;
-        nodes.push(Node { parent, name_start, first_child: NONE, next_sibling: NONE, newest: NONE });
+        nodes.push(PathNode { parent, name_start, first_child: NONE, next_sibling: NONE, newest: NONE });
         Some(())
     })?;
     if count == 1 && names != 0 {
@@ -229,7 +235,7 @@ fn read_nodes(table: &mut Table, input: &mut dyn Read, (count, names): (usize, u
 }
 
 /// Links siblings in the order of their numbers, as they were added.
-fn link_children(table: &mut Table) -> Option<()> {
+fn link_children(table: &mut VersionTable) -> Option<()> {
     for id in (1..table.nodes.len()).rev() {
         let parent = table.nodes.get(id)?.parent;
         let number = u32::try_from(id).ok()?;
@@ -239,7 +245,7 @@ fn link_children(table: &mut Table) -> Option<()> {
     Some(())
 }
 
-fn enter_names(table: &mut Table) -> Option<()> {
+fn enter_names(table: &mut VersionTable) -> Option<()> {
     let count = table.nodes.len();
     let mut by_name = hashbrown::HashTable::with_capacity(count);
     for id in 1..u32::try_from(count).ok()? {
@@ -257,7 +263,7 @@ fn enter_names(table: &mut Table) -> Option<()> {
     Some(())
 }
 
-fn read_versions(table: &mut Table, input: &mut dyn Read, count: usize) -> Option<()> {
+fn read_versions(table: &mut VersionTable, input: &mut dyn Read, count: usize) -> Option<()> {
     table.versions.reserve_exact(count);
     // The end of the set that a version is of, in versions and in nodes.
     let (mut next_set, mut versions_end, mut nodes_end) = (0usize, 0usize, 0usize);
@@ -272,7 +278,7 @@ fn read_versions(table: &mut Table, input: &mut dyn Read, count: usize) -> Optio
     })
 }
 
-fn read_version(bytes: &[u8; VERSION]) -> Option<Version> {
+fn read_version(bytes: &[u8; VERSION]) -> Option<VersionRecord> {
     let mut bytes = &bytes[..];
     let size = AtomicU64::new(u64::from_le_bytes(field(&mut bytes)?));
     let mtime = i64::from_le_bytes(field(&mut bytes)?);
@@ -281,22 +287,22 @@ fn read_version(bytes: &[u8; VERSION]) -> Option<Version> {
     let aux = u32::from_le_bytes(field(&mut bytes)?);
     let mode = u16::from_le_bytes(field(&mut bytes)?);
     let [tag] = field(&mut bytes)?;
-    Some(Version { size, mtime, older: NONE, node, owner, aux, mode, kind: Kind::of_tag(tag)? })
+    Some(VersionRecord { size, mtime, older: NONE, node, owner, aux, mode, kind: VersionKind::of_tag(tag)? })
 }
 
-fn is_sound(table: &Table, version: &Version) -> bool {
+fn is_sound(table: &VersionTable, version: &VersionRecord) -> bool {
     let size = version.size.load(Ordering::Relaxed);
     let sized = match (version.kind, version.aux) {
-        (Kind::File, UNBOUNDED) => size == UNKNOWN || size & EXACT != 0,
-        (Kind::File, span) => size & EXACT != 0 || (size < UNKNOWN && size >= span.into()),
+        (VersionKind::File, UNBOUNDED) => size == UNKNOWN || size & EXACT != 0,
+        (VersionKind::File, span) => size & EXACT != 0 || (size < UNKNOWN && size >= span.into()),
         _ => size == UNKNOWN,
     };
-    let owned = if version.kind == Kind::Deleted {
+    let owned = if version.kind == VersionKind::Deleted {
         version.owner == NONE
     } else {
-        index(version.owner) < table.side.owners.len()
+        index(version.owner) < table.attributes.owners.len()
     };
-    sized && owned && version.mode <= 0o7777 && size != u64::MAX && table.side.knows(version.kind, version.aux)
+    sized && owned && version.mode <= 0o7777 && size != u64::MAX && table.attributes.knows(version.kind, version.aux)
 }
 
 #[cfg(test)]
@@ -304,14 +310,14 @@ mod tests {
     use super::super::tests::table;
     use super::*;
 
-    fn bytes(table: Table) -> Vec<u8> {
+    fn bytes(table: VersionTable) -> Vec<u8> {
         let mut out = Vec::new();
-        write(&RwLock::new(table), &mut out).unwrap();
+        encode(&RwLock::new(table), &mut out).unwrap();
         out
     }
 
-    fn parsed(bytes: &[u8]) -> Option<Table> {
-        read(&mut { bytes }, bytes.len() as u64)
+    fn parsed(bytes: &[u8]) -> Option<VersionTable> {
+        decode(&mut { bytes }, bytes.len() as u64)
     }
 
     #[test]
@@ -327,7 +333,8 @@ mod tests {
             assert_eq!(back.first_child(node), before.first_child(node));
             assert_eq!(back.next_sibling(node), before.next_sibling(node));
             for depth in 0..4 {
-                let meta = |table: &Table| table.version(node, depth).map(|v| (v, table.meta(v), table.bounds(v)));
+                let meta =
+                    |table: &VersionTable| table.version(node, depth).map(|v| (v, table.meta(v), table.bounds(v)));
                 assert_eq!(meta(&back), meta(&before), "{:?} at depth {depth}", before.path(node));
             }
         }
@@ -335,7 +342,7 @@ mod tests {
         let (mut grown, path) = (before, super::super::tests::path("a/d/new"));
         for table in [&mut back, &mut grown] {
             table.begin_set().unwrap();
-            table.push(&path, super::super::table::Change::Deleted).unwrap();
+            table.push(&path, super::super::version_table::Change::Deleted).unwrap();
             table.publish_set();
         }
         assert_eq!(bytes(back), bytes(grown));
@@ -345,7 +352,7 @@ mod tests {
     fn a_set_that_is_not_complete_is_not_written() {
         let mut growing = table();
         growing.begin_set().unwrap();
-        growing.push(&super::super::tests::path("new/name"), super::super::table::Change::Deleted).unwrap();
+        growing.push(&super::super::tests::path("new/name"), super::super::version_table::Change::Deleted).unwrap();
         assert_eq!(bytes(growing), bytes(table()));
     }
 

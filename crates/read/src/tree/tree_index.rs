@@ -1,20 +1,21 @@
-//! Trees in the index: recalled when a line is first looked into, kept once it was read, and what was learnt of sizes.
+//! Trees in the index: recalled when a branch is first looked into, kept once it was read, and what was learnt of sizes.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use super::flat;
-use super::table::{NodeId, Table, VersionId, index};
+use super::ids::{NodeId, VersionId, index};
+use super::table_codec;
+use super::version_table::VersionTable;
 use crate::volume::Repository;
 use dupfs_base::sync::lock;
 use dupfs_cache::index::bytes::{Reader, Writer};
 use dupfs_cache::index::{Identity, Index, Kind};
 use dupfs_format::{EntryMeta, SetIndex};
 
-/// Keeps a line's tree.
+/// Keeps a branch's tree.
 #[derive(Debug, Default)]
-pub(super) struct Keeper {
+pub(super) struct TreeSaver {
     state: Mutex<State>,
 }
 
@@ -30,8 +31,8 @@ struct State {
 #[derive(Clone, Debug)]
 struct Work {
     index: Arc<Index>,
-    table: Arc<RwLock<Table>>,
-    /// Of the first sets of the line, one more each.
+    table: Arc<RwLock<VersionTable>>,
+    /// Of the first sets of the branch, one more each.
     chain: Arc<[Identity]>,
     roots: Arc<[Identity]>,
     groups: Arc<[u64]>,
@@ -49,10 +50,10 @@ fn chain_of(repository: &Repository, sets: &[SetIndex]) -> Vec<Identity> {
     chain
 }
 
-impl Keeper {
-    /// The tree of the first sets of the line, as many as the index has; nothing if the table is not `empty`. To be called
+impl TreeSaver {
+    /// The tree of the first sets of the branch, as many as the index has; nothing if the table is not `empty`. To be called
     /// before sets are loaded: from then on their identities are those of the objects that were listed until now.
-    pub(super) fn recall(&self, repository: &Repository, sets: &[SetIndex], empty: bool) -> Option<Table> {
+    pub(super) fn load(&self, repository: &Repository, sets: &[SetIndex], empty: bool) -> Option<VersionTable> {
         let index = repository.index()?;
         let chain = chain_of(repository, sets);
         if !empty {
@@ -60,7 +61,7 @@ impl Keeper {
         }
         let found = chain.iter().enumerate().rev().find_map(|(shallower, identity)| {
             index.load(Kind::Tree, *identity, &mut |body, len| {
-                flat::read(body, len).filter(|table| index_of(table.depth()) == shallower.saturating_add(1))
+                table_codec::decode(body, len).filter(|table| index_of(table.depth()) == shallower.saturating_add(1))
             })
         })?;
         lock(&self.state).kept = found.depth();
@@ -68,8 +69,8 @@ impl Keeper {
         Some(found)
     }
 
-    /// Takes note that sets were loaded into `table`. The tree of a whole line is saved at once, in the background.
-    pub(super) fn note_loaded(&self, repository: &Repository, sets: &[SetIndex], table: &Arc<RwLock<Table>>) {
+    /// Takes note that sets were loaded into `table`. The tree of a whole branch is saved at once, in the background.
+    pub(super) fn note_loaded(&self, repository: &Repository, sets: &[SetIndex], table: &Arc<RwLock<VersionTable>>) {
         let Some(index) = repository.index() else { return };
         let depth = read(table).depth();
         let mut state = lock(&self.state);
@@ -125,7 +126,7 @@ impl Work {
         else {
             return;
         };
-        if !self.index.save(Kind::Tree, *identity, &mut |out| flat::write(&self.table, out)) {
+        if !self.index.save(Kind::Tree, *identity, &mut |out| table_codec::encode(&self.table, out)) {
             return;
         }
         let replaced = self.chain.iter().take(index_of(depth).saturating_sub(1)).copied().collect();
@@ -140,10 +141,10 @@ impl Work {
 }
 
 /// Enters the sizes that were learnt of the sets at `positions`.
-pub(super) fn recall_sizes(
+pub(super) fn load_exact_sizes(
     repository: &Repository,
     sets: &[SetIndex],
-    table: &RwLock<Table>,
+    table: &RwLock<VersionTable>,
     positions: std::ops::Range<u32>,
 ) {
     let Some(index) = repository.index() else { return };
@@ -162,13 +163,13 @@ pub(super) fn recall_sizes(
             let version = u32::try_from(range.start).ok().and_then(|start| start.checked_add(at)).map(VersionId);
             let Some(version) = version.filter(|_| at < len) else { continue };
             if table.bounds(version).is_none_or(|bounds| bounds.contains(size)) {
-                table.learn_size(version, size);
+                table.set_exact_size(version, size);
             }
         }
     }
 }
 
-fn read(table: &RwLock<Table>) -> std::sync::RwLockReadGuard<'_, Table> {
+fn read(table: &RwLock<VersionTable>) -> std::sync::RwLockReadGuard<'_, VersionTable> {
     table.read().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -181,7 +182,7 @@ fn root_key(set: Identity) -> Identity {
 }
 
 /// What the set at `position` says of the root.
-fn root_record(table: &Table, position: u32) -> Vec<u8> {
+fn root_record(table: &VersionTable, position: u32) -> Vec<u8> {
     let version = table.version(NodeId::ROOT, position.saturating_add(1));
     let own = version.filter(|&version| table.position(version) == Some(position));
     let mut writer = Writer::default();
@@ -196,7 +197,7 @@ fn root_record(table: &Table, position: u32) -> Vec<u8> {
 }
 
 /// The root's metadata in `set` if the index knows it; the inner is `None` if the set does not name the root.
-pub(super) fn recall_root(repository: &Repository, set: SetIndex) -> Option<Option<EntryMeta>> {
+pub(super) fn load_root(repository: &Repository, set: SetIndex) -> Option<Option<EntryMeta>> {
     let record = repository.index()?.get(root_key(repository.tree_identity(set)?))?;
     let mut reader = Reader::new(&record);
     let root = match reader.byte()? {

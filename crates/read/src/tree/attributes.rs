@@ -1,14 +1,14 @@
-//! Side tables of a [`super::Table`]: what many versions share or few have, so that a version stays small.
+//! AttributeTable tables of a [`super::VersionTable`]: what many versions share or few have, so that a version stays small.
 
 use std::collections::HashMap;
 
-use super::TreeError;
-use super::table::{index, number};
+use super::error::TreeError;
+use super::ids::{index, number};
 use dupfs_format::{EntryKind, EntryMeta};
 
 /// What a version is; `aux` of the version is a number whose meaning depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum VersionKind {
     Deleted,
     File,
     Dir,
@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Block,
 }
 
-impl Kind {
+impl VersionKind {
     const ALL: [Self; 7] = [Self::Deleted, Self::File, Self::Dir, Self::Symlink, Self::Fifo, Self::Char, Self::Block];
 
     /// The kind as a number; [`Self::of_tag`] takes it back.
@@ -37,7 +37,7 @@ impl Kind {
 
 /// An owner as headers name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Owner {
+pub(super) struct OwnerRecord {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) uname: Box<[u8]>,
@@ -46,12 +46,12 @@ pub(super) struct Owner {
 
 /// Byte strings by their number, in one piece of memory.
 #[derive(Debug, Default)]
-pub(super) struct Strings {
+pub(super) struct StringTable {
     bytes: Vec<u8>,
     ends: Vec<u32>,
 }
 
-impl Strings {
+impl StringTable {
     /// Adds `text` and gives its number.
     ///
     /// # Errors
@@ -78,30 +78,30 @@ impl Strings {
 
 /// Owners, link targets and device numbers by their number.
 #[derive(Debug, Default)]
-pub(super) struct Side {
-    pub(super) owners: Vec<Owner>,
-    owner_ids: HashMap<Owner, u32>,
+pub(super) struct AttributeTable {
+    pub(super) owners: Vec<OwnerRecord>,
+    owner_ids: HashMap<OwnerRecord, u32>,
     /// The owner asked for last: runs of entries have the same.
     last_owner: u32,
-    pub(super) links: Strings,
+    pub(super) links: StringTable,
     pub(super) devices: Vec<(u32, u32)>,
 }
 
-impl Side {
+impl AttributeTable {
     /// The number of the owner of `meta`, and its kind with what goes with it.
     ///
     /// # Errors
     /// [`TreeError::TooLarge`] beyond 2^32 of either.
-    pub(super) fn pack(&mut self, meta: EntryMeta) -> Result<(u32, Kind, u32), TreeError> {
+    pub(super) fn pack(&mut self, meta: EntryMeta) -> Result<(u32, VersionKind, u32), TreeError> {
         let (kind, aux) = match meta.kind {
-            EntryKind::File => (Kind::File, 0),
-            EntryKind::Dir => (Kind::Dir, 0),
-            EntryKind::Fifo => (Kind::Fifo, 0),
-            EntryKind::Symlink(target) => (Kind::Symlink, self.links.push(&target)?),
-            EntryKind::CharDevice(major, minor) => (Kind::Char, push(&mut self.devices, (major, minor))?),
-            EntryKind::BlockDevice(major, minor) => (Kind::Block, push(&mut self.devices, (major, minor))?),
+            EntryKind::File => (VersionKind::File, 0),
+            EntryKind::Dir => (VersionKind::Dir, 0),
+            EntryKind::Fifo => (VersionKind::Fifo, 0),
+            EntryKind::Symlink(target) => (VersionKind::Symlink, self.links.push(&target)?),
+            EntryKind::CharDevice(major, minor) => (VersionKind::Char, push(&mut self.devices, (major, minor))?),
+            EntryKind::BlockDevice(major, minor) => (VersionKind::Block, push(&mut self.devices, (major, minor))?),
         };
-        let owner = Owner { uid: meta.uid, gid: meta.gid, uname: meta.uname, gname: meta.gname };
+        let owner = OwnerRecord { uid: meta.uid, gid: meta.gid, uname: meta.uname, gname: meta.gname };
         Ok((self.owner(owner)?, kind, aux))
     }
 
@@ -109,7 +109,7 @@ impl Side {
     ///
     /// # Errors
     /// [`TreeError::TooLarge`] beyond 2^32 of them.
-    pub(super) fn owner(&mut self, owner: Owner) -> Result<u32, TreeError> {
+    pub(super) fn owner(&mut self, owner: OwnerRecord) -> Result<u32, TreeError> {
         if self.owners.get(index(self.last_owner)) == Some(&owner) {
             return Ok(self.last_owner);
         }
@@ -126,27 +126,33 @@ impl Side {
     }
 
     /// The metadata that was packed; `None` for deletions.
-    pub(super) fn unpack(&self, owner: u32, (kind, aux): (Kind, u32), mode: u16, mtime: i64) -> Option<EntryMeta> {
+    pub(super) fn unpack(
+        &self,
+        owner: u32,
+        (kind, aux): (VersionKind, u32),
+        mode: u16,
+        mtime: i64,
+    ) -> Option<EntryMeta> {
         let device = || self.devices.get(index(aux)).copied();
         let kind = match kind {
-            Kind::Deleted => return None,
-            Kind::File => EntryKind::File,
-            Kind::Dir => EntryKind::Dir,
-            Kind::Symlink => EntryKind::Symlink(self.links.get(aux)?.into()),
-            Kind::Fifo => EntryKind::Fifo,
-            Kind::Char => device().map(|(major, minor)| EntryKind::CharDevice(major, minor))?,
-            Kind::Block => device().map(|(major, minor)| EntryKind::BlockDevice(major, minor))?,
+            VersionKind::Deleted => return None,
+            VersionKind::File => EntryKind::File,
+            VersionKind::Dir => EntryKind::Dir,
+            VersionKind::Symlink => EntryKind::Symlink(self.links.get(aux)?.into()),
+            VersionKind::Fifo => EntryKind::Fifo,
+            VersionKind::Char => device().map(|(major, minor)| EntryKind::CharDevice(major, minor))?,
+            VersionKind::Block => device().map(|(major, minor)| EntryKind::BlockDevice(major, minor))?,
         };
-        let Owner { uid, gid, uname, gname } = self.owners.get(index(owner))?.clone();
+        let OwnerRecord { uid, gid, uname, gname } = self.owners.get(index(owner))?.clone();
         Some(EntryMeta { kind, mode, uid, gid, uname, gname, mtime })
     }
 
     /// Whether a version of this kind may have this `aux`.
-    pub(super) fn knows(&self, kind: Kind, aux: u32) -> bool {
+    pub(super) fn knows(&self, kind: VersionKind, aux: u32) -> bool {
         match kind {
-            Kind::Deleted | Kind::File | Kind::Dir | Kind::Fifo => true,
-            Kind::Symlink => index(aux) < self.links.len(),
-            Kind::Char | Kind::Block => index(aux) < self.devices.len(),
+            VersionKind::Deleted | VersionKind::File | VersionKind::Dir | VersionKind::Fifo => true,
+            VersionKind::Symlink => index(aux) < self.links.len(),
+            VersionKind::Char | VersionKind::Block => index(aux) < self.devices.len(),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::TreeError;
-use super::gap::Gap;
-use super::table::Change;
+use super::error::TreeError;
+use super::missing_range::MissingRange;
+use super::version_table::Change;
 use dupfs_cache::index::bytes::{OwnerParts, Reader, Writer};
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{ArchivePath, EntryMeta};
@@ -14,18 +14,18 @@ const PIECE: usize = 64 << 10;
 
 /// The entries of one set, in order, and what is not known of it.
 #[derive(Debug, Default)]
-pub(super) struct Staged {
+pub(super) struct StagedSet {
     pieces: VecDeque<Vec<u8>>,
     writer: Writer,
     last: Vec<u8>,
     owners: HashMap<OwnerParts, u64>,
     by_number: Vec<OwnerParts>,
-    pub(super) gaps: Vec<Gap>,
+    pub(super) missing: Vec<MissingRange>,
     /// Whether the entries are from the volumes, not from a signature archive.
     pub(super) rebuilt: bool,
 }
 
-impl Staged {
+impl StagedSet {
     /// Adds an entry.
     pub(super) fn push(&mut self, path: &ArchivePath, change: Change) {
         self.writer.after(&self.last, path.as_bytes());
@@ -70,13 +70,13 @@ impl Staged {
     /// none.
     ///
     /// # Errors
-    /// [`TreeError::Panicked`]: nothing but [`Self::push`] writes pieces.
+    /// [`TreeError::Internal`]: nothing but [`Self::push`] writes pieces.
     pub(super) fn take_piece(&mut self, path: &mut Vec<u8>) -> Result<Vec<(ArchivePath, Change)>, TreeError> {
         let piece = self.pieces.pop_front().unwrap_or_else(|| std::mem::take(&mut self.writer.out));
         let mut reader = Reader::new(&piece);
         let mut entries = Vec::new();
         while !reader.is_at_end() {
-            entries.push(self.read_entry(&mut reader, path).ok_or(TreeError::Panicked)?);
+            entries.push(self.read_entry(&mut reader, path).ok_or(TreeError::Internal)?);
         }
         Ok(entries)
     }

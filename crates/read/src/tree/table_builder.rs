@@ -1,4 +1,4 @@
-//! Building a [`Table`]: sets are begun, filled with what they say of each path, and published.
+//! Building a [`VersionTable`]: sets are begun, filled with what they say of each path, and published.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
@@ -6,15 +6,16 @@ use std::sync::atomic::AtomicU64;
 
 use hashbrown::DefaultHashBuilder;
 
-use super::TreeError;
-use super::side::Kind;
-use super::table::{Change, EXACT, NONE, Node, NodeId, Table, UNBOUNDED, UNKNOWN, Version, index, number};
+use super::attributes::VersionKind;
+use super::error::TreeError;
+use super::ids::{NONE, NodeId, index, number};
+use super::version_table::{Change, EXACT, PathNode, UNBOUNDED, UNKNOWN, VersionRecord, VersionTable};
 use dupfs_format::ArchivePath;
 use dupfs_format::sigtar::SizeBounds;
 
 /// What building remembers from one path to the next; nothing that a reader needs.
 #[derive(Debug, Default)]
-pub(super) struct Cursor {
+pub(super) struct InsertCursor {
     /// The directories of the last path: where each ends in it, and its node.
     dirs: Vec<(usize, u32)>,
     path: Vec<u8>,
@@ -22,8 +23,8 @@ pub(super) struct Cursor {
     last_children: HashMap<u32, u32>,
 }
 
-impl Table {
-    /// Begins the next set of the line; entries pushed from now on belong to it. They are seen once it is published.
+impl VersionTable {
+    /// Begins the next set of the branch; entries pushed from now on belong to it. They are seen once it is published.
     ///
     /// # Errors
     /// [`TreeError::TooLarge`] beyond 2^32 versions.
@@ -40,7 +41,7 @@ impl Table {
 
     /// Gives back what only building needs; a set that is begun later finds it again.
     pub fn settle(&mut self) {
-        self.cursor = Cursor::default();
+        self.cursor = InsertCursor::default();
     }
 
     /// Records what the current set says of `path`.
@@ -54,19 +55,19 @@ impl Table {
             Change::Present(meta, bounds) => (Some(meta), bounds),
         };
         let (owner, mode, mtime, kind, aux) = match meta {
-            None => (NONE, 0, 0, Kind::Deleted, 0),
+            None => (NONE, 0, 0, VersionKind::Deleted, 0),
             Some(meta) => {
                 let (mode, mtime) = (meta.mode, meta.mtime);
-                let (owner, kind, aux) = self.side.pack(meta)?;
+                let (owner, kind, aux) = self.attributes.pack(meta)?;
                 (owner, mode, mtime, kind, aux)
             }
         };
-        let (size, aux) = if kind == Kind::File { packed_size(bounds) } else { (UNKNOWN, aux) };
-        self.add_version(Version { size: AtomicU64::new(size), mtime, older: NONE, node, owner, aux, mode, kind })
+        let (size, aux) = if kind == VersionKind::File { packed_size(bounds) } else { (UNKNOWN, aux) };
+        self.add_version(VersionRecord { size: AtomicU64::new(size), mtime, older: NONE, node, owner, aux, mode, kind })
     }
 
     /// Adds a version as the newest of its node.
-    pub(super) fn add_version(&mut self, mut version: Version) -> Result<(), TreeError> {
+    pub(super) fn add_version(&mut self, mut version: VersionRecord) -> Result<(), TreeError> {
         let id = number(self.versions.len())?;
         let Some(slot) = self.nodes.get_mut(index(version.node)) else { return Err(TreeError::TooLarge) };
         version.older = std::mem::replace(&mut slot.newest, id);
@@ -115,7 +116,7 @@ impl Table {
             *slot = id;
         }
         self.cursor.last_children.insert(parent, id);
-        self.nodes.push(Node { parent, name_start, first_child: NONE, next_sibling: NONE, newest: NONE });
+        self.nodes.push(PathNode { parent, name_start, first_child: NONE, next_sibling: NONE, newest: NONE });
         self.enter_name(id);
         Ok(id)
     }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::error::ContentError;
-use super::stream::Stream;
-use crate::tree::{FileVersion, Line, NodeId, VersionId};
+use crate::tree::{Branch, FileVersion, NodeId, VersionId};
 use crate::volume::Volumes;
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{ArchivePath, SetIndex};
@@ -12,9 +11,9 @@ use dupfs_format::{ArchivePath, SetIndex};
 /// A regular file at a snapshot: its path and the versions its content may rest on.
 #[derive(Clone, Debug)]
 pub struct FileRef {
-    /// The line of sets the snapshot is on.
-    pub line: Arc<Line>,
-    /// The path's node in the line's table.
+    /// The branch of sets the snapshot is on.
+    pub branch: Arc<Branch>,
+    /// The path's node in the branch's table.
     pub node: NodeId,
     /// The path.
     pub path: ArchivePath,
@@ -23,17 +22,17 @@ pub struct FileRef {
 }
 
 impl FileRef {
-    /// The file that `node` is in a snapshot of the first `depth` sets of `line`; `None` if it is no regular file
+    /// The file that `node` is in a snapshot of the first `depth` sets of `branch`; `None` if it is no regular file
     /// there. The sets must be loaded.
-    pub fn at(line: &Arc<Line>, node: NodeId, depth: u32) -> Option<Self> {
-        let table = line.table();
+    pub fn at(branch: &Arc<Branch>, node: NodeId, depth: u32) -> Option<Self> {
+        let table = branch.table();
         let history = table.file_history(node, depth);
         if history.is_empty() {
             return None;
         }
         let path = table.path(node);
         drop(table);
-        Some(Self { line: Arc::clone(line), node, path, history })
+        Some(Self { branch: Arc::clone(branch), node, path, history })
     }
 
     /// The version shown.
@@ -51,17 +50,6 @@ impl FileRef {
         self.history.iter().copied().find(|v| v.position == position)
     }
 
-    /// Checks that `stream`, which makes a file of `size` bytes, is the state that its set signed: the next delta was made from
-    /// that.
-    pub(super) fn check_base(&self, volumes: &dyn Volumes, stream: &Stream, size: u64) -> Result<(), ContentError> {
-        let Some(version) = self.version_at(stream.position) else { return Ok(()) };
-        let fits = version.bounds.is_none_or(|b| b.contains(size));
-        if fits && (version.mtime == stream.meta.mtime || stream.is_signed(volumes, self)?) {
-            return Ok(());
-        }
-        Err(ContentError::OtherBase { path: self.path.clone(), set: set_label(volumes, stream.set) })
-    }
-
     /// Checks that no set between those of two versions may hold another one.
     pub(super) fn check_succession(
         &self,
@@ -69,23 +57,28 @@ impl FileRef {
         newer: FileVersion,
         older: FileVersion,
     ) -> Result<(), ContentError> {
-        let table = self.line.table();
-        let Some(doubt) = table.doubt(&self.path, older.position, newer.position) else { return Ok(()) };
+        let table = self.branch.table();
+        let Some(uncertainty) = table.uncertainty(&self.path, older.position, newer.position) else { return Ok(()) };
         drop(table);
-        let set = self.line.set_at(newer.position).map_or_else(|| "an unknown set".into(), |s| set_label(volumes, s));
-        Err(ContentError::UnknownBase { path: self.path.clone(), set, reason: doubt.reason, kind: doubt.kind })
+        let set = self.branch.set_at(newer.position).map_or_else(|| "an unknown set".into(), |s| set_label(volumes, s));
+        Err(ContentError::UnknownBase {
+            path: self.path.clone(),
+            set,
+            reason: uncertainty.reason,
+            kind: uncertainty.kind,
+        })
     }
 
     /// The file's identity: the same for all snapshots that show the same version.
     pub(super) fn key(&self, version: VersionId) -> FileKey {
-        FileKey { line: Arc::as_ptr(&self.line).addr(), version }
+        FileKey { branch: Arc::as_ptr(&self.branch).addr(), version }
     }
 }
 
-/// Identity of one version of one file; lines live as long as the file system.
+/// Identity of one version of one file; branches live as long as the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FileKey {
-    line: usize,
+    branch: usize,
     version: VersionId,
 }
 

@@ -1,11 +1,12 @@
-//! Composed plans and exact sizes in the index. A plan is found again only for the very same sets and versions, and only
-//! where nothing of the tree is in doubt; reading takes any bytes, and what is no plan of the file gives `None`.
+//! Composed extent maps and exact sizes in the index. An extent map is found again only for the very same sets and versions, and only
+//! where nothing of the tree is in doubt; reading takes any bytes, and what is no extent map of the file gives `None`.
 
 use std::sync::{Arc, OnceLock};
 
-use super::file::FileRef;
-use super::plan::{Extent, LOST, Plan};
-use super::stream::{Layout, Located, PART, Stream};
+use super::extent_map::{Extent, ExtentMap, LOST};
+use super::file_ref::FileRef;
+use super::part_layout::{PART_BYTES, PartLayout, PartLocation};
+use super::stored_stream::StoredStream;
 use crate::tree::FileVersion;
 use crate::volume::Volumes;
 use dupfs_cache::index::Identity;
@@ -13,42 +14,42 @@ use dupfs_cache::index::bytes::{Reader, Writer};
 use dupfs_format::difftar::DiffKind;
 use dupfs_format::{SetIndex, VolumeNumber};
 
-/// Larger plans are not kept.
-const MOST_BYTES: usize = 4 << 20;
+/// Larger extent maps are not kept.
+const MAX_RECORD_BYTES: usize = 4 << 20;
 
 /// Keeps the exact size of a version of `file`, here and in the index.
-pub(super) fn learn_size(volumes: &dyn Volumes, file: &FileRef, version: FileVersion, size: u64) {
+pub(super) fn set_exact_size(volumes: &dyn Volumes, file: &FileRef, version: FileVersion, size: u64) {
     let (fresh, place) = {
-        let table = file.line.table();
-        (table.learn_size(version.id, size), table.place_in_set(version.id))
+        let table = file.branch.table();
+        (table.set_exact_size(version.id, size), table.index_in_set(version.id))
     };
     if fresh
         && let Some((position, at)) = place
-        && let Some(set) = file.line.set_at(position)
+        && let Some(set) = file.branch.set_at(position)
     {
         volumes.index().store_size(set, at, size);
     }
 }
 
-/// The plan of `file`, which has deltas, if the index has it.
-pub(super) fn recall_plan(volumes: &dyn Volumes, file: &FileRef) -> Option<Plan> {
+/// The extent map of `file`, which has deltas, if the index has it.
+pub(super) fn load_extent_map(volumes: &dyn Volumes, file: &FileRef) -> Option<ExtentMap> {
     if file.history.len() < 2 || !volumes.index().may_load() {
         return None;
     }
     let record = volumes.index().load(key(volumes, file)?)?;
-    from_bytes(file, &record)
+    decode(file, &record)
 }
 
-/// Keeps the plan of `file` in the index.
-pub(super) fn keep_plan(volumes: &dyn Volumes, file: &FileRef, plan: &Plan) {
+/// Keeps the extent map of `file` in the index.
+pub(super) fn store_extent_map(volumes: &dyn Volumes, file: &FileRef, extent_map: &ExtentMap) {
     if !volumes.index().is_enabled() {
         return;
     }
-    let Some((key, set)) = key(volumes, file).zip(file.version().and_then(|v| file.line.set_at(v.position))) else {
+    let Some((key, set)) = key(volumes, file).zip(file.version().and_then(|v| file.branch.set_at(v.position))) else {
         return;
     };
-    let record = to_bytes(plan);
-    if record.len() <= MOST_BYTES {
+    let record = encode(extent_map);
+    if record.len() <= MAX_RECORD_BYTES {
         volumes.index().store(key, set, record);
     }
 }
@@ -56,15 +57,15 @@ pub(super) fn keep_plan(volumes: &dyn Volumes, file: &FileRef, plan: &Plan) {
 /// The identity of the file's versions, and of all that their sets store.
 fn key(volumes: &dyn Volumes, file: &FileRef) -> Option<Identity> {
     let places: Vec<(u32, u32)> = {
-        let table = file.line.table();
-        if table.may_doubt() {
+        let table = file.branch.table();
+        if table.has_uncertainty() {
             return None;
         }
-        file.history.iter().map(|version| table.place_in_set(version.id)).collect::<Option<_>>()?
+        file.history.iter().map(|version| table.index_in_set(version.id)).collect::<Option<_>>()?
     };
     let mut identity = Identity::of(&[b"plan"]);
     for (position, place) in places {
-        let set = volumes.index().identity(file.line.set_at(position)?)?;
+        let set = volumes.index().identity(file.branch.set_at(position)?)?;
         identity = identity.with(&[&set.0, &position.to_le_bytes(), &place.to_le_bytes()]);
     }
     Some(identity)
@@ -74,32 +75,32 @@ impl FileRef {
     /// The identity of the file's content, and the set that holds its newest version. `None` where something of the tree is in
     /// doubt.
     pub fn identity(&self, volumes: &dyn Volumes) -> Option<(Identity, SetIndex)> {
-        let set = self.line.set_at(self.version()?.position)?;
+        let set = self.branch.set_at(self.version()?.position)?;
         Some((key(volumes, self)?.with(&[b"content"]), set))
     }
 }
 
-fn to_bytes(plan: &Plan) -> Vec<u8> {
+fn encode(extent_map: &ExtentMap) -> Vec<u8> {
     let mut writer = Writer::default();
-    writer.number(plan.streams.len() as u64);
-    for stream in &plan.streams {
+    writer.number(extent_map.streams.len() as u64);
+    for stream in &extent_map.streams {
         writer.number(stream.position.into());
         writer.byte(u8::from(stream.kind == DiffKind::Diff));
         writer.number(stream.len);
         writer.meta(&stream.meta);
         match &stream.layout {
-            Layout::Uniform { last } => {
+            PartLayout::Uniform { last } => {
                 writer.byte(0);
                 writer.number(*last);
             }
-            Layout::Assumed { sure } => {
+            PartLayout::Assumed { sure } => {
                 writer.byte(1);
                 writer.number(*sure);
             }
-            Layout::Parts(parts) => {
+            PartLayout::Parts(parts) => {
                 writer.byte(2);
                 writer.number(parts.len() as u64);
-                for Located { volume, offset, len, .. } in parts {
+                for PartLocation { volume, offset, len, .. } in parts {
                     writer.number(volume.0.into());
                     writer.number(*offset);
                     writer.number(*len);
@@ -107,8 +108,8 @@ fn to_bytes(plan: &Plan) -> Vec<u8> {
             }
         }
     }
-    writer.number(plan.extents.len() as u64);
-    for Extent { len, stream, offset, .. } in &plan.extents {
+    writer.number(extent_map.extents.len() as u64);
+    for Extent { len, stream, offset, .. } in &extent_map.extents {
         writer.number(*len);
         writer.number(stream.checked_add(1).unwrap_or(0).into());
         writer.number(*offset);
@@ -116,7 +117,7 @@ fn to_bytes(plan: &Plan) -> Vec<u8> {
     writer.out
 }
 
-fn from_bytes(file: &FileRef, record: &[u8]) -> Option<Plan> {
+fn decode(file: &FileRef, record: &[u8]) -> Option<ExtentMap> {
     let mut reader = Reader::new(record);
     let mut streams = Vec::new();
     for _ in 0..reader.count()? {
@@ -127,7 +128,7 @@ fn from_bytes(file: &FileRef, record: &[u8]) -> Option<Plan> {
         let len = reader.number().filter(|&len| len > 0)?;
         let stream = reader.small()?.checked_sub(1).unwrap_or(LOST);
         let offset = reader.number()?;
-        let within = |stream: &Arc<Stream>| offset.checked_add(len).is_some_and(|end| end <= stream.len);
+        let within = |stream: &Arc<StoredStream>| offset.checked_add(len).is_some_and(|end| end <= stream.len);
         if stream != LOST && !streams.get(stream as usize).is_some_and(within) {
             return None;
         }
@@ -136,13 +137,13 @@ fn from_bytes(file: &FileRef, record: &[u8]) -> Option<Plan> {
     }
     let version = file.version()?;
     let fits = reader.is_at_end() && version.bounds.is_none_or(|bounds| bounds.contains(size));
-    let set = file.line.set_at(version.position).filter(|_| fits)?;
-    Some(Plan { size, extents, streams, set, doubles: OnceLock::new() })
+    let set = file.branch.set_at(version.position).filter(|_| fits)?;
+    Some(ExtentMap { size, extents, streams, set, repeated: OnceLock::new() })
 }
 
-fn read_stream(file: &FileRef, reader: &mut Reader<'_>) -> Option<Stream> {
+fn read_stream(file: &FileRef, reader: &mut Reader<'_>) -> Option<StoredStream> {
     let position = reader.small()?;
-    let set = file.line.set_at(file.version_at(position)?.position)?;
+    let set = file.branch.set_at(file.version_at(position)?.position)?;
     let kind = match reader.byte()? {
         0 => DiffKind::Snapshot,
         1 => DiffKind::Diff,
@@ -151,20 +152,22 @@ fn read_stream(file: &FileRef, reader: &mut Reader<'_>) -> Option<Stream> {
     let len = reader.number()?;
     let meta = reader.meta()?;
     let layout = match reader.byte()? {
-        0 => Layout::Uniform { last: reader.number().filter(|&last| Some(last) == (len / PART).checked_add(1))? },
-        1 => Layout::Assumed { sure: reader.number().filter(|sure| *sure <= len / PART)? },
-        2 => Layout::Parts(read_parts(reader, len)?),
+        0 => PartLayout::Uniform {
+            last: reader.number().filter(|&last| Some(last) == (len / PART_BYTES).checked_add(1))?,
+        },
+        1 => PartLayout::Assumed { sure: reader.number().filter(|sure| *sure <= len / PART_BYTES)? },
+        2 => PartLayout::Parts(read_parts(reader, len)?),
         _ => return None,
     };
-    Some(Stream { set, kind, len, meta, position, layout, settled: OnceLock::new() })
+    Some(StoredStream { set, kind, len, meta, position, layout, settled: OnceLock::new() })
 }
 
-fn read_parts(reader: &mut Reader<'_>, len: u64) -> Option<Box<[Located]>> {
+fn read_parts(reader: &mut Reader<'_>, len: u64) -> Option<Box<[PartLocation]>> {
     let (mut parts, mut start) = (Vec::new(), 0u64);
     for _ in 0..reader.count()? {
         let volume = VolumeNumber(reader.small()?);
         let (offset, len) = (reader.number()?, reader.number()?);
-        parts.push(Located { volume, start, offset, len });
+        parts.push(PartLocation { volume, start, offset, len });
         start = start.checked_add(len)?;
     }
     (start == len).then(|| parts.into())

@@ -1,36 +1,21 @@
-//! The table of versions per path: one for a line of sets, shared by all its snapshots.
+//! The table of versions per path: one for a branch of sets, shared by all its snapshots.
 //!
 //! Its size is paths + changes, never paths x snapshots. Nodes are added set by set in the order of the signature
 //! archives, so a node's number is the same at every mount of the same backup, however many sets are loaded; inode
 //! numbers rest on that. A parent is numbered before its children, and siblings are linked in the order of their numbers.
 //!
-//! A set's versions may be added in pieces: nobody sees them before [`Table::publish_set`].
+//! A set's versions may be added in pieces: nobody sees them before [`VersionTable::publish_set`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::TreeError;
-use super::gap::Gap;
-use super::grow::Cursor;
-use super::side::{Kind, Side};
+use super::attributes::{AttributeTable, VersionKind};
+use super::ids::{NONE, NodeId, VersionId, index};
+use super::missing_range::MissingRange;
+use super::table_builder::InsertCursor;
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{ArchivePath, EntryMeta};
-
-/// A path's number in a [`Table`]. The root is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub u32);
-
-impl NodeId {
-    /// The backup's root.
-    pub const ROOT: Self = Self(0);
-}
-
-/// A version's number in a [`Table`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VersionId(pub u32);
-
-pub(super) const NONE: u32 = u32::MAX;
 
 /// A size as one number: [`EXACT`] and the size, or the upper bound of it, or [`UNKNOWN`].
 pub(super) const EXACT: u64 = 1 << 63;
@@ -49,7 +34,7 @@ pub enum Change {
 
 /// A path. Its name ends where the next node's begins.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct PathNode {
     pub(super) parent: u32,
     pub(super) name_start: u32,
     pub(super) first_child: u32,
@@ -58,7 +43,7 @@ pub(super) struct Node {
 }
 
 #[derive(Debug)]
-pub(super) struct Version {
+pub(super) struct VersionRecord {
     pub(super) size: AtomicU64,
     pub(super) mtime: i64,
     pub(super) older: u32,
@@ -66,7 +51,7 @@ pub(super) struct Version {
     pub(super) owner: u32,
     pub(super) aux: u32,
     pub(super) mode: u16,
-    pub(super) kind: Kind,
+    pub(super) kind: VersionKind,
 }
 
 /// One regular-file version of a path, as the content layer needs it.
@@ -74,7 +59,7 @@ pub(super) struct Version {
 pub struct FileVersion {
     /// The version's number.
     pub id: VersionId,
-    /// Position of its set in the line.
+    /// Position of its set in the branch.
     pub position: u32,
     /// Bounds of the size, if a signature gave them.
     pub bounds: Option<SizeBounds>,
@@ -84,10 +69,10 @@ pub struct FileVersion {
 
 /// The table. See the module's documentation.
 #[derive(Debug)]
-pub struct Table {
-    pub(super) nodes: Vec<Node>,
+pub struct VersionTable {
+    pub(super) nodes: Vec<PathNode>,
     pub(super) names: Vec<u8>,
-    pub(super) versions: Vec<Version>,
+    pub(super) versions: Vec<VersionRecord>,
     /// For each set that was begun, the first of its versions and of the nodes it added; versions of one set are in archive
     /// order.
     pub(super) set_starts: Vec<u32>,
@@ -96,16 +81,16 @@ pub struct Table {
     pub(super) published: u32,
     pub(super) by_name: HashTable<u32>,
     pub(super) hasher: DefaultHashBuilder,
-    pub(super) side: Side,
-    pub(super) gaps: Vec<Gap>,
+    pub(super) attributes: AttributeTable,
+    pub(super) missing: Vec<MissingRange>,
     /// Positions of sets whose entries are from their volumes.
     pub(super) rebuilt: Vec<u32>,
-    pub(super) cursor: Cursor,
+    pub(super) cursor: InsertCursor,
 }
 
-impl Default for Table {
+impl Default for VersionTable {
     fn default() -> Self {
-        let root = Node { parent: NONE, name_start: 0, first_child: NONE, next_sibling: NONE, newest: NONE };
+        let root = PathNode { parent: NONE, name_start: 0, first_child: NONE, next_sibling: NONE, newest: NONE };
         Self {
             nodes: vec![root],
             names: Vec::new(),
@@ -115,23 +100,15 @@ impl Default for Table {
             published: 0,
             by_name: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            side: Side::default(),
-            gaps: Vec::new(),
+            attributes: AttributeTable::default(),
+            missing: Vec::new(),
             rebuilt: Vec::new(),
-            cursor: Cursor::default(),
+            cursor: InsertCursor::default(),
         }
     }
 }
 
-pub(super) fn index(of: u32) -> usize {
-    of as usize
-}
-
-pub(super) fn number(len: usize) -> Result<u32, TreeError> {
-    u32::try_from(len).ok().filter(|&n| n < NONE).ok_or(TreeError::TooLarge)
-}
-
-impl Table {
+impl VersionTable {
     /// Number of sets loaded.
     pub fn depth(&self) -> u32 {
         self.published
@@ -204,7 +181,7 @@ impl Table {
 
     /// The version of `node` that a snapshot of the first `depth` sets shows; `None` if the path does not exist there.
     pub fn version(&self, node: NodeId, depth: u32) -> Option<VersionId> {
-        self.version_chain(node, depth).next().filter(|(_, v)| v.kind != Kind::Deleted).map(|(id, _)| id)
+        self.version_chain(node, depth).next().filter(|(_, v)| v.kind != VersionKind::Deleted).map(|(id, _)| id)
     }
 
     /// Whether `node` must be shown as a directory although no set describes it: something below it exists.
@@ -231,7 +208,7 @@ impl Table {
     /// back to where the path was not a regular file.
     pub fn file_history(&self, node: NodeId, depth: u32) -> Vec<FileVersion> {
         self.version_chain(node, depth)
-            .take_while(|(_, v)| v.kind == Kind::File)
+            .take_while(|(_, v)| v.kind == VersionKind::File)
             .map(|(id, v)| FileVersion { id, position: self.position_of(id), bounds: v.bounds(), mtime: v.mtime })
             .collect()
     }
@@ -244,27 +221,27 @@ impl Table {
     /// Metadata of a version; `None` for deletions.
     pub fn meta(&self, id: VersionId) -> Option<EntryMeta> {
         let v = self.versions.get(index(id.0))?;
-        self.side.unpack(v.owner, (v.kind, v.aux), v.mode, v.mtime)
+        self.attributes.unpack(v.owner, (v.kind, v.aux), v.mode, v.mtime)
     }
 
     /// Whether a version is a directory.
     pub fn is_dir(&self, id: VersionId) -> bool {
-        self.versions.get(index(id.0)).is_some_and(|v| v.kind == Kind::Dir)
+        self.versions.get(index(id.0)).is_some_and(|v| v.kind == VersionKind::Dir)
     }
 
     /// Bounds of a version's size, if a signature gave them.
     pub fn bounds(&self, id: VersionId) -> Option<SizeBounds> {
-        self.versions.get(index(id.0)).and_then(Version::bounds)
+        self.versions.get(index(id.0)).and_then(VersionRecord::bounds)
     }
 
-    /// Position in the line of the set that wrote a version.
+    /// Position in the branch of the set that wrote a version.
     pub fn position(&self, id: VersionId) -> Option<u32> {
         self.versions.get(index(id.0)).map(|_| self.position_of(id))
     }
 
     /// The position of a version's set and its place among that set's versions, which is the same at every mount; `None` if
     /// the set had to be rebuilt from its volumes.
-    pub fn place_in_set(&self, id: VersionId) -> Option<(u32, u32)> {
+    pub fn index_in_set(&self, id: VersionId) -> Option<(u32, u32)> {
         let position = self.position(id).filter(|position| !self.rebuilt.contains(position))?;
         Some((position, id.0.checked_sub(*self.set_starts.get(index(position))?)?))
     }
@@ -276,8 +253,9 @@ impl Table {
     }
 
     /// Keeps the exact size of a version, which its bounds allow; false if it was known.
-    pub fn learn_size(&self, id: VersionId, size: u64) -> bool {
-        let Some(version) = self.versions.get(index(id.0)).filter(|v| v.kind == Kind::File && size < UNKNOWN) else {
+    pub fn set_exact_size(&self, id: VersionId, size: u64) -> bool {
+        let Some(version) = self.versions.get(index(id.0)).filter(|v| v.kind == VersionKind::File && size < UNKNOWN)
+        else {
             return false;
         };
         version.size.swap(size | EXACT, Ordering::AcqRel) != size | EXACT
@@ -286,7 +264,7 @@ impl Table {
     /// The paths that the set at `position` names, in archive order, with whether they are present.
     pub fn set_entries(&self, position: u32) -> impl Iterator<Item = (NodeId, bool)> + '_ {
         let range = self.versions.get(self.versions_of(position)).unwrap_or(&[]);
-        range.iter().map(|v| (NodeId(v.node), v.kind != Kind::Deleted))
+        range.iter().map(|v| (NodeId(v.node), v.kind != VersionKind::Deleted))
     }
 
     /// The numbers of the versions of the set at `position`.
@@ -301,7 +279,7 @@ impl Table {
     }
 
     /// The versions of `node` that snapshots of the first `depth` sets may see, newest first.
-    fn version_chain(&self, node: NodeId, depth: u32) -> impl Iterator<Item = (VersionId, &Version)> {
+    fn version_chain(&self, node: NodeId, depth: u32) -> impl Iterator<Item = (VersionId, &VersionRecord)> {
         let end = self.set_starts.get(index(depth.min(self.published))).copied().unwrap_or(NONE);
         let mut next = self.nodes.get(index(node.0)).map_or(NONE, |n| n.newest);
         std::iter::from_fn(move || {
@@ -314,11 +292,11 @@ impl Table {
     }
 }
 
-impl Version {
+impl VersionRecord {
     /// The bounds of the size. A signature of n blocks of length b bounds it by (n-1)*b+1 and n*b, so that the exact size
     /// tells the bounds again.
     pub(super) fn bounds(&self) -> Option<SizeBounds> {
-        if self.kind != Kind::File || self.aux == UNBOUNDED {
+        if self.kind != VersionKind::File || self.aux == UNBOUNDED {
             return None;
         }
         let (size, span) = (self.size.load(Ordering::Acquire), u64::from(self.aux));

@@ -24,7 +24,7 @@ pub(super) type NextBlock<'a> = dyn FnMut(usize) -> Option<Vec<u8>> + 'a;
 
 /// Compares a file's content with its signature while the signature archive streams by. What it says counts only once
 /// the archive was found sound.
-pub(super) struct Proof<'a> {
+pub(super) struct SignatureCheck<'a> {
     path: &'a ArchivePath,
     next_block: &'a mut NextBlock<'a>,
     within: bool,
@@ -33,7 +33,7 @@ pub(super) struct Proof<'a> {
     verdict: Option<bool>,
 }
 
-impl<'a> Proof<'a> {
+impl<'a> SignatureCheck<'a> {
     /// A proof of the content of `path`, which `next_block` gives from its start.
     pub(super) fn new(path: &'a ArchivePath, next_block: &'a mut NextBlock<'a>) -> Self {
         Self { path, next_block, within: false, header: None, pending: Vec::new(), verdict: None }
@@ -90,7 +90,7 @@ impl<'a> Proof<'a> {
     }
 }
 
-impl TarSink for Proof<'_> {
+impl TarSink for SignatureCheck<'_> {
     fn entry(&mut self, entry: &TarEntry<'_>, _: u64) -> Result<(), FormatError> {
         self.within = self.verdict.is_none()
             && matches!(sigtar::parse_entry_name(entry.path), Ok((SigChange::Signature, path)) if path == *self.path);
@@ -158,7 +158,7 @@ mod tests {
             left = rest;
             Some(block.to_vec())
         };
-        let mut proof = Proof::new(&path, &mut next);
+        let mut proof = SignatureCheck::new(&path, &mut next);
         let mut walker = TarParser::new(TarLimits::default());
         for piece in archive(signature).chunks(chunk) {
             walker.feed(piece, &mut proof).unwrap();

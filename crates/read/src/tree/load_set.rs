@@ -3,11 +3,11 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use super::TreeError;
-use super::gap::Gap;
-use super::keep;
-use super::staged::Staged;
-use super::table::{Change, Table};
+use super::error::TreeError;
+use super::missing_range::MissingRange;
+use super::staged_set::StagedSet;
+use super::tree_index;
+use super::version_table::{Change, VersionTable};
 use crate::volume::{MemberRun, MemberTable, Repository, VolumeError, feed};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::FormatError;
@@ -17,14 +17,14 @@ use dupfs_format::{ArchivePath, EntryMeta, SetIndex, VolumeId};
 
 /// What one set says, verified.
 #[derive(Debug)]
-pub(super) enum Loaded {
+pub(super) enum LoadedSet {
     /// The first set: the table of it.
-    First(Box<Table>),
+    First(Box<VersionTable>),
     /// A set that enters the table of those before it.
-    Next(Staged),
+    Next(StagedSet),
 }
 
-/// Reads what the set at `position` of a line says.
+/// Reads what the set at `position` of a branch says.
 ///
 /// # Errors
 /// [`TreeError`] when neither the signature archive nor the volumes can be read, or when trying again may help.
@@ -33,7 +33,7 @@ pub(super) fn load_set(
     set: SetIndex,
     position: u32,
     context: &RequestContext,
-) -> Result<Loaded, TreeError> {
+) -> Result<LoadedSet, TreeError> {
     let error = match from_signatures(repository, set, position, context) {
         Ok(loaded) => return Ok(loaded),
         Err(TreeError::Volume(error)) => error,
@@ -42,7 +42,7 @@ pub(super) fn load_set(
     match error.kind() {
         ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported | ErrorKind::NotFound => {
             log::warn!("{error}; the tree of this set is rebuilt from the headers in its volumes");
-            from_volumes(repository, set, position, context).map(Loaded::Next).map_err(|_| TreeError::from(error))
+            from_volumes(repository, set, position, context).map(LoadedSet::Next).map_err(|_| TreeError::from(error))
         }
         ErrorKind::Denied
         | ErrorKind::KeyMissing
@@ -66,7 +66,7 @@ pub fn peek_root(
     set: SetIndex,
     context: &RequestContext,
 ) -> Result<Option<EntryMeta>, VolumeError> {
-    if let Some(known) = keep::recall_root(repository, set) {
+    if let Some(known) = tree_index::load_root(repository, set) {
         return Ok(known);
     }
     let mut first = FirstEntry(None);
@@ -107,18 +107,18 @@ fn from_signatures(
     set: SetIndex,
     position: u32,
     context: &RequestContext,
-) -> Result<Loaded, TreeError> {
+) -> Result<LoadedSet, TreeError> {
     if position > 0 {
-        let mut staged = Staged::default();
+        let mut staged = StagedSet::default();
         repository.stream_signatures(set, context, &mut |object, plain| {
-            staged = Staged::default();
+            staged = StagedSet::default();
             read_sigtar(object, plain, &mut |path, change| staged.push(path, change))
         })?;
-        return Ok(Loaded::Next(staged));
+        return Ok(LoadedSet::Next(staged));
     }
-    let mut begun = Ok(Table::default());
+    let mut begun = Ok(VersionTable::default());
     repository.stream_signatures(set, context, &mut |object, plain| {
-        let mut table = Table::default();
+        let mut table = VersionTable::default();
         let mut grown = table.begin_set();
         read_sigtar(object, plain, &mut |path, change| {
             if grown.is_ok() {
@@ -130,7 +130,7 @@ fn from_signatures(
     })?;
     let mut table = begun?;
     table.publish_set();
-    Ok(Loaded::First(Box::new(table)))
+    Ok(LoadedSet::First(Box::new(table)))
 }
 
 fn read_sigtar(
@@ -166,15 +166,15 @@ fn from_volumes(
     set: SetIndex,
     position: u32,
     context: &RequestContext,
-) -> Result<Staged, TreeError> {
+) -> Result<StagedSet, TreeError> {
     let manifest = repository.manifest(set, context)?;
-    let mut staged = Staged::default();
+    let mut staged = StagedSet::default();
     staged.rebuilt = true;
     let mut last_end: Option<ArchivePath> = None;
     let mut next = 1u32;
     for listed in &manifest.volumes {
         if listed.number.0 > next {
-            staged.gaps.push(unlisted(position, last_end.clone(), Some(listed.end.path.clone())));
+            staged.missing.push(unlisted(position, last_end.clone(), Some(listed.end.path.clone())));
         }
         next = listed.number.0.saturating_add(1);
         match repository.members(VolumeId { set, number: listed.number }, context) {
@@ -189,10 +189,10 @@ fn from_volumes(
                     label(&last_end),
                     listed.end.path
                 );
-                staged.gaps.push(Gap {
+                staged.missing.push(MissingRange {
                     position,
                     after: last_end.clone(),
-                    upto: Some(listed.end.path.clone()),
+                    last: Some(listed.end.path.clone()),
                     reason: Arc::from(error.to_string()),
                     kind: error.kind(),
                 });
@@ -202,22 +202,22 @@ fn from_volumes(
     }
     // What is damaged in a manifest may have been the entry of its last volume.
     if !manifest.problems.is_empty() {
-        staged.gaps.push(unlisted(position, last_end, None));
+        staged.missing.push(unlisted(position, last_end, None));
     }
     Ok(staged)
 }
 
 /// What volumes held whose entries in the manifest are damaged.
-fn unlisted(position: u32, after: Option<ArchivePath>, upto: Option<ArchivePath>) -> Gap {
+fn unlisted(position: u32, after: Option<ArchivePath>, last: Option<ArchivePath>) -> MissingRange {
     let reason = "the manifest is damaged where it lists the volumes, and there is no readable signature archive";
-    Gap { position, after, upto, reason: Arc::from(reason), kind: ErrorKind::Corrupt }
+    MissingRange { position, after, last, reason: Arc::from(reason), kind: ErrorKind::Corrupt }
 }
 
 fn label(path: &Option<ArchivePath>) -> String {
     path.as_ref().map_or_else(|| "the start".to_owned(), ToString::to_string)
 }
 
-fn stage_members(members: &MemberTable, staged: &mut Staged) {
+fn stage_members(members: &MemberTable, staged: &mut StagedSet) {
     for run in members.runs() {
         let parts = members.parts(run);
         let continued = parts.first().is_some_and(|p| p.number > 1) && staged.last_path() == Some(run.path.as_bytes());

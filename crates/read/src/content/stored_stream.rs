@@ -3,9 +3,10 @@
 use std::sync::OnceLock;
 
 use super::error::ContentError;
-use super::file::FileRef;
-use super::finder::Finder;
-use super::proof::Proof;
+use super::file_ref::{FileRef, set_label};
+use super::part_finder::PartFinder;
+use super::part_layout::{PART_BYTES, PartLayout, PartLocation};
+use super::signature_check::SignatureCheck;
 use crate::volume::{MemberPart, ReadHint, Volumes};
 use dupfs_base::ByteRange;
 use dupfs_format::difftar::DiffKind;
@@ -13,34 +14,9 @@ use dupfs_format::manifest::PartSelector;
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{EntryMeta, SetIndex, VolumeId, VolumeNumber};
 
-/// Length of every part but the last since duplicity 0.6.21 (FORMAT.md 4).
-pub(super) const PART: u64 = 65_536;
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Located {
-    pub(super) volume: VolumeNumber,
-    /// Offset in the stream.
-    pub(super) start: u64,
-    /// Offset in the volume's plaintext.
-    pub(super) offset: u64,
-    pub(super) len: u64,
-}
-
-/// Where the parts of a stream are.
-#[derive(Debug)]
-pub(super) enum Layout {
-    /// Parts `1..=last` of 65536 bytes each but the last; a part's volume follows from the manifest alone.
-    Uniform { last: u64 },
-    /// Every part was looked up.
-    Parts(Box<[Located]>),
-    /// The base of deltas, whose last volume nobody asked for: its first `sure` parts are taken to be of 65536 bytes, which
-    /// each volume that is read confirms or refutes.
-    Assumed { sure: u64 },
-}
-
 /// The bytes one set holds for one path.
 #[derive(Debug)]
-pub struct Stream {
+pub(super) struct StoredStream {
     /// The set that holds it.
     pub set: SetIndex,
     /// Whether the bytes are the file or a delta.
@@ -50,21 +26,21 @@ pub struct Stream {
     /// Metadata in the headers beside the data; the parts of one stream agree.
     pub meta: EntryMeta,
     pub(super) position: u32,
-    pub(super) layout: Layout,
+    pub(super) layout: PartLayout,
     /// The stream with every part looked up, once a volume has refuted the layout or it was not enough.
-    pub(super) settled: OnceLock<Box<Stream>>,
+    pub(super) settled: OnceLock<Box<StoredStream>>,
 }
 
-impl Stream {
+impl StoredStream {
     /// Bytes of memory it takes, roughly, with an allowance for parts that may yet be looked up.
     pub(super) fn weight(&self) -> u64 {
         let parts = match &self.layout {
-            Layout::Uniform { .. } => 0,
-            Layout::Parts(parts) => parts.len() as u64,
+            PartLayout::Uniform { .. } => 0,
+            PartLayout::Parts(parts) => parts.len() as u64,
             // Hardly ever looked up.
-            Layout::Assumed { sure } => (*sure).min(1 << 15),
+            PartLayout::Assumed { sure } => (*sure).min(1 << 15),
         };
-        parts.saturating_mul(size_of::<Located>() as u64).saturating_add(size_of::<Self>() as u64 + 128)
+        parts.saturating_mul(size_of::<PartLocation>() as u64).saturating_add(size_of::<Self>() as u64 + 128)
     }
 
     /// Finds the stream that the set at `position` holds for `file`, fetching the file's last volume in that set; all
@@ -72,8 +48,8 @@ impl Stream {
     ///
     /// # Errors
     /// [`ContentError`].
-    pub fn locate(volumes: &dyn Volumes, file: &FileRef, position: u32) -> Result<Self, ContentError> {
-        let finder = Finder::new(volumes, file, position)?;
+    pub(super) fn locate(volumes: &dyn Volumes, file: &FileRef, position: u32) -> Result<Self, ContentError> {
+        let finder = PartFinder::new(volumes, file, position)?;
         let last_volume = finder.manifest.volume_of(&file.path, PartSelector::Last).ok_or_else(|| finder.no_data())?;
         let (volume, table, run) = finder.find_last(last_volume)?;
         let run = table.run(run).ok_or_else(|| finder.no_data())?;
@@ -81,17 +57,17 @@ impl Stream {
         let last = parts.last().copied().ok_or_else(|| finder.no_data())?;
         let (set, kind, meta) = (finder.set, run.kind, run.meta.clone());
         if !run.multivol {
-            let only = Located { volume, start: 0, offset: last.offset, len: last.len };
+            let only = PartLocation { volume, start: 0, offset: last.offset, len: last.len };
             let reader = ReadHint { file: u64::from(file.node.0), last_volume: volume, read_once: false };
             volumes.note_lookup(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
-            let layout = Layout::Parts(Box::new([only]));
+            let layout = PartLayout::Parts(Box::new([only]));
             return Ok(Self { set, kind, len: last.len, meta, position, layout, settled: OnceLock::new() });
         }
         if kind == DiffKind::Snapshot
             && let Some(len) = uniform_len(parts)
             && file.bounds_at(position).is_some_and(|b| b.contains(len) && tells_parts(&b, parts))
         {
-            let layout = Layout::Uniform { last: last.number };
+            let layout = PartLayout::Uniform { last: last.number };
             return Ok(Self { set, kind, len, meta, position, layout, settled: OnceLock::new() });
         }
         Self::look_up(volumes, file, &finder, kind, meta)
@@ -101,21 +77,21 @@ impl Stream {
     fn look_up(
         volumes: &dyn Volumes,
         file: &FileRef,
-        finder: &Finder<'_>,
+        finder: &PartFinder<'_>,
         kind: DiffKind,
         meta: EntryMeta,
     ) -> Result<Self, ContentError> {
         let (set, position) = (finder.set, finder.position);
         let (parts, mixed) = finder.all_parts(kind)?;
         let len = parts.last().map_or(0, |p| p.start.saturating_add(p.len));
-        let layout = Layout::Parts(parts.into());
+        let layout = PartLayout::Parts(parts.into());
         let mut stream = Self { set, kind, len, meta, position, layout, settled: OnceLock::new() };
         if mixed {
             if !stream.is_signed(volumes, file)? {
                 return Err(finder.mixed());
             }
             let version = file.version_at(position);
-            stream.meta = version.and_then(|v| file.line.table().meta(v.id)).unwrap_or(stream.meta);
+            stream.meta = version.and_then(|v| file.branch.table().meta(v.id)).unwrap_or(stream.meta);
         }
         Ok(stream)
     }
@@ -129,7 +105,7 @@ impl Stream {
         if self.kind != DiffKind::Snapshot {
             return Ok(false);
         }
-        let finder = Finder::new(volumes, file, self.position)?;
+        let finder = PartFinder::new(volumes, file, self.position)?;
         let (mut at, mut failure) = (0u64, None);
         let mut next = |len: usize| {
             let range = ByteRange { start: at, end: at.saturating_add(len as u64).min(self.len) };
@@ -143,10 +119,24 @@ impl Stream {
             }
             Some(block)
         };
-        let mut proof = Proof::new(&file.path, &mut next);
+        let mut proof = SignatureCheck::new(&file.path, &mut next);
         volumes.signatures(self.set, &mut |object, plain| proof.read(object, plain)).map_err(|e| finder.wrap(e))?;
         let holds = proof.holds();
         failure.map_or(Ok(holds), Err)
+    }
+
+    /// Checks that the stream, which makes a file of `size` bytes, is the state that its set signed: the next delta was made
+    /// from that.
+    ///
+    /// # Errors
+    /// [`ContentError::OtherBase`] if it is another one, or [`ContentError`] when the signature cannot be read.
+    pub(super) fn check_is_base(&self, volumes: &dyn Volumes, file: &FileRef, size: u64) -> Result<(), ContentError> {
+        let Some(version) = file.version_at(self.position) else { return Ok(()) };
+        let fits = version.bounds.is_none_or(|b| b.contains(size));
+        if fits && (version.mtime == self.meta.mtime || self.is_signed(volumes, file)?) {
+            return Ok(());
+        }
+        Err(ContentError::OtherBase { path: file.path.clone(), set: set_label(volumes, self.set) })
     }
 
     /// The stream that the set at `position`, the oldest of the file's history, must hold: the file itself, as there is
@@ -155,11 +145,11 @@ impl Stream {
     /// Copies of a delta need no more of its base than the volumes that hold the bytes, neither its last nor its size.
     pub(super) fn assume_base(file: &FileRef, position: u32) -> Option<Self> {
         let bounds = file.bounds_at(position)?;
-        let sure = bounds.min / PART;
-        let set = file.line.set_at(position)?;
+        let sure = bounds.min / PART_BYTES;
+        let set = file.branch.set_at(position)?;
         let version = file.version_at(position)?;
-        let meta = file.line.table().meta(version.id)?;
-        let (kind, layout) = (DiffKind::Snapshot, Layout::Assumed { sure });
+        let meta = file.branch.table().meta(version.id)?;
+        let (kind, layout) = (DiffKind::Snapshot, PartLayout::Assumed { sure });
         Some(Self { set, kind, len: bounds.max, meta, position, layout, settled: OnceLock::new() })
     }
 
@@ -167,7 +157,7 @@ impl Stream {
     ///
     /// # Errors
     /// [`ContentError`]; then `out` may hold a part of the range.
-    pub fn read(
+    pub(super) fn read(
         &self,
         volumes: &dyn Volumes,
         file: &FileRef,
@@ -175,11 +165,11 @@ impl Stream {
         once: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), ContentError> {
-        let finder = Finder::new(volumes, file, self.position)?;
+        let finder = PartFinder::new(volumes, file, self.position)?;
         let quick = match &self.layout {
-            Layout::Parts(_) => return self.read_parts(&finder, volumes, file, range, once, out),
-            Layout::Uniform { .. } => true,
-            Layout::Assumed { sure } => range.end <= sure.saturating_mul(PART),
+            PartLayout::Parts(_) => return self.read_parts(&finder, volumes, file, range, once, out),
+            PartLayout::Uniform { .. } => true,
+            PartLayout::Assumed { sure } => range.end <= sure.saturating_mul(PART_BYTES),
         };
         if quick && self.settled.get().is_none() {
             let before = out.len();
@@ -203,18 +193,18 @@ impl Stream {
         settled.read(volumes, file, range, once, out)
     }
 
-    fn settle(&self, volumes: &dyn Volumes, file: &FileRef, finder: &Finder<'_>) -> Result<Self, ContentError> {
-        if let Layout::Uniform { .. } = self.layout {
+    fn settle(&self, volumes: &dyn Volumes, file: &FileRef, finder: &PartFinder<'_>) -> Result<Self, ContentError> {
+        if let PartLayout::Uniform { .. } = self.layout {
             return Self::look_up(volumes, file, finder, self.kind, self.meta.clone());
         }
         let located = Self::locate(volumes, file, self.position)?;
-        file.check_base(volumes, &located, located.len)?;
+        located.check_is_base(volumes, file, located.len)?;
         Ok(located)
     }
 
     fn read_parts(
         &self,
-        finder: &Finder<'_>,
+        finder: &PartFinder<'_>,
         volumes: &dyn Volumes,
         file: &FileRef,
         range: ByteRange,
@@ -239,29 +229,29 @@ impl Stream {
         Ok(())
     }
 
-    fn part_at(&self, finder: &Finder<'_>, at: u64) -> Result<Located, ContentError> {
+    fn part_at(&self, finder: &PartFinder<'_>, at: u64) -> Result<PartLocation, ContentError> {
         match &self.layout {
-            Layout::Parts(parts) => {
+            PartLayout::Parts(parts) => {
                 let after = parts.partition_point(|p| p.start <= at);
                 let part = after.checked_sub(1).and_then(|i| parts.get(i)).copied();
                 part.ok_or_else(|| finder.incomplete(format!("nothing at byte {at}")))
             }
-            Layout::Uniform { .. } | Layout::Assumed { .. } => {
+            PartLayout::Uniform { .. } | PartLayout::Assumed { .. } => {
                 let last = match &self.layout {
-                    Layout::Uniform { last } => *last,
-                    Layout::Assumed { .. } | Layout::Parts(_) => u64::MAX,
+                    PartLayout::Uniform { last } => *last,
+                    PartLayout::Assumed { .. } | PartLayout::Parts(_) => u64::MAX,
                 };
-                let number = (at / PART).saturating_add(1);
-                let start = at - at % PART;
+                let number = (at / PART_BYTES).saturating_add(1);
+                let start = at - at % PART_BYTES;
                 let (volume, part) = finder.part(number, last, self.kind)?;
-                let expected = if number == last { self.len.saturating_sub(start) } else { PART };
+                let expected = if number == last { self.len.saturating_sub(start) } else { PART_BYTES };
                 if part.len != expected {
                     return Err(finder.incomplete(format!("part {number} has {} bytes", part.len)));
                 }
                 if part.mtime != self.meta.mtime {
                     return Err(finder.mixed());
                 }
-                Ok(Located { volume, start, offset: part.offset, len: part.len })
+                Ok(PartLocation { volume, start, offset: part.offset, len: part.len })
             }
         }
     }
@@ -272,9 +262,9 @@ impl Stream {
 fn uniform_len(parts: &[MemberPart]) -> Option<u64> {
     let (last, full) = parts.split_last()?;
     let consecutive = parts.windows(2).all(|w| matches!(w, [a, b] if b.number == a.number.saturating_add(1)));
-    let agree = full.iter().all(|p| p.len == PART && p.mtime == last.mtime);
-    let before = last.number.checked_sub(1).filter(|&full| full > 0)?.checked_mul(PART)?;
-    before.checked_add(last.len).filter(|_| consecutive && agree && last.len < PART)
+    let agree = full.iter().all(|p| p.len == PART_BYTES && p.mtime == last.mtime);
+    let before = last.number.checked_sub(1).filter(|&full| full > 0)?.checked_mul(PART_BYTES)?;
+    before.checked_add(last.len).filter(|_| consecutive && agree && last.len < PART_BYTES)
 }
 
 /// Whether `bounds` rule out that the parts in volumes not seen are shorter than 65536 bytes, as duplicity wrote them

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::error::ContentError;
-use super::file::{FileRef, set_label};
-use super::stream::{Located, PART};
+use super::file_ref::{FileRef, set_label};
+use super::part_layout::{PART_BYTES, PartLocation};
 use crate::volume::{MemberPart, MemberTable, VolumeError, Volumes};
 use dupfs_format::difftar::{self, DiffKind};
 use dupfs_format::manifest::{Manifest, PartSelector};
 use dupfs_format::{ArchivePath, SetIndex, VolumeId, VolumeNumber};
 
 /// Finds the parts of one path in the volumes of one set.
-pub(super) struct Finder<'a> {
+pub(super) struct PartFinder<'a> {
     volumes: &'a dyn Volumes,
     file: &'a FileRef,
     pub(super) set: SetIndex,
@@ -19,10 +19,10 @@ pub(super) struct Finder<'a> {
     pub(super) manifest: Arc<Manifest>,
 }
 
-impl<'a> Finder<'a> {
+impl<'a> PartFinder<'a> {
     pub(super) fn new(volumes: &'a dyn Volumes, file: &'a FileRef, position: u32) -> Result<Self, ContentError> {
         let path = &file.path;
-        let set = file.line.set_at(position).ok_or_else(|| ContentError::NotFile { path: path.clone() })?;
+        let set = file.branch.set_at(position).ok_or_else(|| ContentError::NotFile { path: path.clone() })?;
         let wrap = |error| ContentError::Volume { path: path.clone(), error };
         let manifest = volumes.manifest(set).map_err(wrap)?;
         Ok(Self { volumes, file, set, position, manifest })
@@ -90,7 +90,7 @@ impl<'a> Finder<'a> {
     /// Which of the paths that stand as `form` in the volume ours is, counted from 0, and how many they are: volumes and
     /// signature archives list the same objects in the same order.
     fn rank_among_alike(&self, members: &MemberTable, form: &[u8], volume: VolumeNumber) -> Option<(usize, usize)> {
-        let table = self.file.line.table();
+        let table = self.file.branch.table();
         let (mut rank, mut alike) = (None, 0usize);
         for (node, present) in table.set_entries(self.position) {
             let path = table.path(node);
@@ -125,8 +125,8 @@ impl<'a> Finder<'a> {
     /// Every part of the path, from all volumes that may hold some, in order.
     ///
     /// The second value tells whether parts of different times stand side by side (FORMAT.md 2.3).
-    pub(super) fn all_parts(&self, kind: DiffKind) -> Result<(Vec<Located>, bool), ContentError> {
-        let mut found: Vec<Located> = Vec::new();
+    pub(super) fn all_parts(&self, kind: DiffKind) -> Result<(Vec<PartLocation>, bool), ContentError> {
+        let mut found: Vec<PartLocation> = Vec::new();
         let mut next = 1u64;
         let mut start = 0u64;
         let (mut mtime, mut mixed) = (None, false);
@@ -138,14 +138,14 @@ impl<'a> Finder<'a> {
                     return Err(self.incomplete(format!("part {next} is missing")));
                 }
                 mixed |= *mtime.get_or_insert(part.mtime) != part.mtime;
-                found.push(Located { volume: listed.number, start, offset: part.offset, len: part.len });
+                found.push(PartLocation { volume: listed.number, start, offset: part.offset, len: part.len });
                 start = start.saturating_add(part.len);
                 next = next.saturating_add(1);
             }
         }
         match found.as_slice() {
             [] => Err(self.no_data()),
-            [.., last] if last.len == PART => Err(self.incomplete("its end is missing".to_owned())),
+            [.., last] if last.len == PART_BYTES => Err(self.incomplete("its end is missing".to_owned())),
             _ => Ok((found, mixed)),
         }
     }

@@ -1,37 +1,37 @@
-//! A line of sets (a full and the increments on it) and its table, loaded set by set when a snapshot is first asked for.
+//! A branch of sets (a full and the increments on it) and its table, loaded set by set when a snapshot is first asked for.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 
-use super::TreeError;
-use super::keep::{self, Keeper};
-use super::load::{self, Loaded};
-use super::table::Table;
+use super::error::TreeError;
+use super::load_set::{self, LoadedSet};
+use super::tree_index::{self, TreeSaver};
+use super::version_table::VersionTable;
 use crate::volume::Repository;
 use dupfs_base::sync::{SingleFlight, SingleFlightError, lock};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::SetIndex;
 
 /// Stored bytes of the signature archives that are staged at a time, beside the one that enters the table next.
-const MOST_STAGED: u64 = 64 << 20;
+const MAX_STAGED: u64 = 64 << 20;
 
-/// One line of sets and the table of versions over it.
+/// One branch of sets and the table of versions over it.
 #[derive(Debug)]
-pub struct Line {
-    /// Grows when a later listing shows a set that continues the line.
+pub struct Branch {
+    /// Grows when a later listing shows a set that continues the branch.
     sets: RwLock<Arc<[SetIndex]>>,
-    table: Arc<RwLock<Table>>,
+    table: Arc<RwLock<VersionTable>>,
     flight: SingleFlight<(), (), TreeError>,
     /// The position that cannot be loaded, and why, where trying again cannot help.
     failed: Mutex<Option<(u32, TreeError)>>,
-    keeper: Keeper,
+    saver: TreeSaver,
 }
 
-impl Line {
+impl Branch {
     fn new(sets: Arc<[SetIndex]>) -> Self {
-        let (table, flight, failed, keeper) = Default::default();
-        Self { sets: RwLock::new(sets), table, flight, failed, keeper }
+        let (table, flight, failed, saver) = Default::default();
+        Self { sets: RwLock::new(sets), table, flight, failed, saver }
     }
 
     /// The set at `position`.
@@ -53,7 +53,7 @@ impl Line {
     }
 
     /// The table as far as it is loaded. Hold the guard for in-memory work only.
-    pub fn table(&self) -> RwLockReadGuard<'_, Table> {
+    pub fn table(&self) -> RwLockReadGuard<'_, VersionTable> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -92,11 +92,11 @@ impl Line {
 
     fn load(&self, repository: &Arc<Repository>, depth: u32, context: &RequestContext) -> Result<(), TreeError> {
         let sets = self.sets();
-        let recalled = self.keeper.recall(repository, &sets, self.table().is_empty());
+        let recalled = self.saver.load(repository, &sets, self.table().is_empty());
         if let Some(table) = recalled {
             let loaded = table.depth();
             *self.write() = table;
-            keep::recall_sizes(repository, &sets, &self.table, 0..loaded);
+            tree_index::load_exact_sizes(repository, &sets, &self.table, 0..loaded);
         }
         let start = self.table().depth();
         if start >= depth {
@@ -105,8 +105,8 @@ impl Line {
         let loaded = self.load_all(repository, start..depth, context);
         self.write().settle();
         let end = self.table().depth();
-        keep::recall_sizes(repository, &sets, &self.table, start..end);
-        self.keeper.note_loaded(repository, &sets, &self.table);
+        tree_index::load_exact_sizes(repository, &sets, &self.table, start..end);
+        self.saver.note_loaded(repository, &sets, &self.table);
         loaded
     }
 
@@ -118,13 +118,13 @@ impl Line {
         context: &RequestContext,
     ) -> Result<(), TreeError> {
         let most = std::thread::available_parallelism().map_or(2, usize::from).min(4).min(positions.len());
-        let queue = Queue::new(positions.start, positions.end);
+        let queue = LoadQueue::new(positions.start, positions.end);
         let (send, results) = mpsc::channel();
         let next = || {
             let position = queue.next(|position| self.staged_weight(repository, position))?;
             // Whoever waits for room in the queue waits for this one.
             let loaded = catch_unwind(AssertUnwindSafe(|| self.load_set(repository, position, context)));
-            Some((position, loaded.unwrap_or(Err(TreeError::Panicked))))
+            Some((position, loaded.unwrap_or(Err(TreeError::Internal))))
         };
         let work = |send: mpsc::Sender<_>| {
             while let Some(loaded) = next() {
@@ -134,7 +134,7 @@ impl Line {
             }
         };
         std::thread::scope(|scope| {
-            let _stop = StopAtEnd(&queue);
+            let _stop = CloseOnDrop(&queue);
             let started = (0..most).filter(|_| {
                 let (work, send) = (&work, send.clone());
                 std::thread::Builder::new().name("dupfs-tree".into()).spawn_scoped(scope, move || work(send)).is_ok()
@@ -154,23 +154,23 @@ impl Line {
         repository: &Arc<Repository>,
         position: u32,
         context: &RequestContext,
-    ) -> Result<Loaded, TreeError> {
+    ) -> Result<LoadedSet, TreeError> {
         context.check().map_err(SingleFlightError::from)?;
         let set = self.set_at(position).ok_or(TreeError::NoSet { position })?;
-        load::load_set(repository, set, position, context)
+        load_set::load_set(repository, set, position, context)
     }
 
     /// Saves in the index what is not there yet, and waits until it is.
     pub(super) fn finish(&self) {
-        self.keeper.finish();
+        self.saver.finish();
     }
 
     /// Enters the sets at `positions` into the table as they come, in their order.
     fn enter_all(
         &self,
         positions: std::ops::Range<u32>,
-        queue: &Queue,
-        mut next: impl FnMut() -> Option<(u32, Result<Loaded, TreeError>)>,
+        queue: &LoadQueue,
+        mut next: impl FnMut() -> Option<(u32, Result<LoadedSet, TreeError>)>,
     ) -> Result<(), TreeError> {
         let mut early = HashMap::new();
         for position in positions {
@@ -178,7 +178,7 @@ impl Line {
                 if let Some(loaded) = early.remove(&position) {
                     break loaded;
                 }
-                let (at, loaded) = next().ok_or(TreeError::Panicked)?;
+                let (at, loaded) = next().ok_or(TreeError::Internal)?;
                 early.insert(at, loaded);
             };
             loaded.and_then(|loaded| self.enter(loaded)).inspect_err(|error| self.note_failure(position, error))?;
@@ -188,13 +188,13 @@ impl Line {
     }
 
     /// Enters the next set into the table, a piece at a time, so that readers never wait long.
-    fn enter(&self, loaded: Loaded) -> Result<(), TreeError> {
+    fn enter(&self, loaded: LoadedSet) -> Result<(), TreeError> {
         let mut staged = match loaded {
-            Loaded::First(table) => {
+            LoadedSet::First(table) => {
                 *self.write() = *table;
                 return Ok(());
             }
-            Loaded::Next(staged) => staged,
+            LoadedSet::Next(staged) => staged,
         };
         self.write().begin_set()?;
         let mut path = Vec::new();
@@ -205,8 +205,8 @@ impl Line {
                 if staged.rebuilt {
                     table.note_rebuilt();
                 }
-                for gap in std::mem::take(&mut staged.gaps) {
-                    table.push_gap(gap);
+                for range in std::mem::take(&mut staged.missing) {
+                    table.push_missing_range(range);
                 }
                 table.publish_set();
                 return Ok(());
@@ -220,11 +220,11 @@ impl Line {
     /// What the set at `position` may take while it is staged, at most: its archive holds more than its entries.
     fn staged_weight(&self, repository: &Repository, position: u32) -> u64 {
         let set = self.set_at(position).and_then(|set| repository.set(set).ok());
-        let weight = set.map_or(0, |set| set.signatures.as_ref().map_or(MOST_STAGED, |object| object.size));
+        let weight = set.map_or(0, |set| set.signatures.as_ref().map_or(MAX_STAGED, |object| object.size));
         if position == 0 { 0 } else { weight }
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+    fn write(&self) -> RwLockWriteGuard<'_, VersionTable> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -241,12 +241,12 @@ impl Line {
 }
 
 /// The sets that are to be loaded, given out in order; not more at a time than memory has room for.
-struct Queue {
-    state: Mutex<QueueState>,
+struct LoadQueue {
+    state: Mutex<LoadQueueState>,
     changed: Condvar,
 }
 
-struct QueueState {
+struct LoadQueueState {
     /// The next to be given out, the next to be entered, and the end.
     next: u32,
     entered: u32,
@@ -256,9 +256,9 @@ struct QueueState {
     staged: u64,
 }
 
-impl Queue {
+impl LoadQueue {
     fn new(start: u32, end: u32) -> Self {
-        let state = QueueState { next: start, entered: start, end, weights: VecDeque::new(), staged: 0 };
+        let state = LoadQueueState { next: start, entered: start, end, weights: VecDeque::new(), staged: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -271,7 +271,7 @@ impl Queue {
                 return None;
             }
             let weight = weigh(position);
-            if position == state.entered || state.staged.saturating_add(weight) <= MOST_STAGED {
+            if position == state.entered || state.staged.saturating_add(weight) <= MAX_STAGED {
                 state.next = position.saturating_add(1);
                 state.staged = state.staged.saturating_add(weight);
                 state.weights.push_back(weight);
@@ -291,49 +291,49 @@ impl Queue {
 }
 
 /// Keeps the workers from beginning with further sets.
-struct StopAtEnd<'a>(&'a Queue);
+struct CloseOnDrop<'a>(&'a LoadQueue);
 
-impl Drop for StopAtEnd<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         lock(&self.0.state).end = 0;
         self.0.changed.notify_all();
     }
 }
 
-/// All lines of a collection.
+/// All branches of a collection.
 #[derive(Debug, Default)]
-pub struct Forest {
-    lines: Mutex<HashMap<usize, Arc<Line>>>,
+pub struct Branches {
+    branches: Mutex<HashMap<usize, Arc<Branch>>>,
 }
 
-impl Forest {
-    /// The line numbered `number` over `sets`; made at its first use. It grows with `sets`, which always begin with those that the
-    /// line had before.
-    pub fn line(&self, number: usize, sets: &Arc<[SetIndex]>) -> Arc<Line> {
-        let mut lines = lock(&self.lines);
-        let line = Arc::clone(lines.entry(number).or_insert_with(|| Arc::new(Line::new(Arc::clone(sets)))));
-        drop(lines);
-        line.grow(sets);
-        line
+impl Branches {
+    /// The branch numbered `number` over `sets`; made at its first use. It grows with `sets`, which always begin with those that the
+    /// branch had before.
+    pub fn branch(&self, number: usize, sets: &Arc<[SetIndex]>) -> Arc<Branch> {
+        let mut branches = lock(&self.branches);
+        let branch = Arc::clone(branches.entry(number).or_insert_with(|| Arc::new(Branch::new(Arc::clone(sets)))));
+        drop(branches);
+        branch.grow(sets);
+        branch
     }
 
     /// Keeps on disk what was learnt, and waits until it is there.
     pub fn finish(&self) {
-        self.all().iter().for_each(|line| line.finish());
+        self.all().iter().for_each(|branch| branch.finish());
     }
 
-    fn all(&self) -> Vec<Arc<Line>> {
-        lock(&self.lines).values().cloned().collect()
+    fn all(&self) -> Vec<Arc<Branch>> {
+        lock(&self.branches).values().cloned().collect()
     }
 
     /// Number of paths known so far.
     pub fn paths(&self) -> u64 {
-        let lines = self.all();
-        lines.iter().map(|line| line.table().len() as u64).fold(0, u64::saturating_add)
+        let branches = self.all();
+        branches.iter().map(|branch| branch.table().len() as u64).fold(0, u64::saturating_add)
     }
 }
 
-impl Drop for Forest {
+impl Drop for Branches {
     fn drop(&mut self) {
         self.finish();
     }

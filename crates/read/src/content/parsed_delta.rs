@@ -1,8 +1,8 @@
 //! A parsed delta: where the bytes of one version come from, in terms of the version before it.
 
 use super::error::ContentError;
-use super::file::{FileRef, set_label};
-use super::stream::Stream;
+use super::file_ref::{FileRef, set_label};
+use super::stored_stream::StoredStream;
 use crate::volume::Volumes;
 use dupfs_base::ByteRange;
 use dupfs_format::SetIndex;
@@ -10,11 +10,11 @@ use dupfs_format::delta::{self, DeltaCommand};
 
 /// Ops of a delta and extents of a version at most: hundreds of megabytes of memory. A file of a terabyte of which every
 /// hundredth page has changed has a tenth of them.
-pub(super) const MOST_PIECES: usize = 1 << 24;
+pub(super) const MAX_EXTENTS: usize = 1 << 24;
 
 /// One op of a delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
+pub(super) enum DeltaOp {
     /// `len` bytes that stand in the delta itself at `at`.
     Literal { at: u64, len: u64 },
     /// `len` bytes of the base at `offset`.
@@ -23,25 +23,25 @@ pub(super) enum Op {
 
 /// A delta's ops, in order of the output.
 #[derive(Debug)]
-pub(super) struct Delta {
-    pub(super) ops: Box<[Op]>,
+pub(super) struct ParsedDelta {
+    pub(super) ops: Box<[DeltaOp]>,
     /// Length of the output.
     pub(super) out_len: u64,
 }
 
-impl Delta {
+impl ParsedDelta {
     /// Reads the ops of `stream`, skipping over its literals.
     ///
     /// # Errors
     /// [`ContentError`] when the delta cannot be read or is not one.
-    pub(super) fn read(volumes: &dyn Volumes, file: &FileRef, stream: &Stream) -> Result<Self, ContentError> {
-        let mut cursor = Cursor { volumes, file, stream, window: Vec::new(), window_at: 0 };
+    pub(super) fn read(volumes: &dyn Volumes, file: &FileRef, stream: &StoredStream) -> Result<Self, ContentError> {
+        let mut cursor = DeltaWindow { volumes, file, stream, window: Vec::new(), window_at: 0 };
         let mut at = delta::MAGIC.len() as u64;
         delta::check_magic(cursor.head(0)?).map_err(|e| damaged(volumes, file, stream, &e.to_string()))?;
         let mut ops = Vec::new();
         let mut out_len = 0u64;
         loop {
-            if ops.len() > MOST_PIECES {
+            if ops.len() > MAX_EXTENTS {
                 return Err(too_many(volumes, file, stream.set));
             }
             let head = cursor.head(at)?;
@@ -55,7 +55,7 @@ impl Delta {
                         return Err(cursor.damaged("a literal runs beyond its end"));
                     }
                     out_len = out_len.saturating_add(len);
-                    ops.push(Op::Literal { at: start, len });
+                    ops.push(DeltaOp::Literal { at: start, len });
                 }
                 Some(DeltaCommand::Copy { header_len, offset, len }) => {
                     at = at.saturating_add(header_len as u64);
@@ -69,30 +69,30 @@ impl Delta {
 
     /// Whether any byte comes from the base.
     pub(super) fn has_copies(&self) -> bool {
-        self.ops.iter().any(|op| matches!(op, Op::Copy { len, .. } if *len > 0))
+        self.ops.iter().any(|op| matches!(op, DeltaOp::Copy { len, .. } if *len > 0))
     }
 }
 
 /// That the version that `set` makes of `file` has too many pieces.
 pub(super) fn too_many(volumes: &dyn Volumes, file: &FileRef, set: SetIndex) -> ContentError {
-    ContentError::Pieces { path: file.path.clone(), set: set_label(volumes, set), limit: MOST_PIECES }
+    ContentError::Pieces { path: file.path.clone(), set: set_label(volumes, set), limit: MAX_EXTENTS }
 }
 
-fn push_copy(ops: &mut Vec<Op>, offset: u64, len: u64) {
-    if let Some(Op::Copy { offset: last, len: last_len }) = ops.last_mut()
+fn push_copy(ops: &mut Vec<DeltaOp>, offset: u64, len: u64) {
+    if let Some(DeltaOp::Copy { offset: last, len: last_len }) = ops.last_mut()
         && last.checked_add(*last_len) == Some(offset)
     {
         *last_len = last_len.saturating_add(len);
         return;
     }
-    ops.push(Op::Copy { offset, len });
+    ops.push(DeltaOp::Copy { offset, len });
 }
 
 /// Looks at the heads of ops through a small window.
-struct Cursor<'a> {
+struct DeltaWindow<'a> {
     volumes: &'a dyn Volumes,
     file: &'a FileRef,
-    stream: &'a Stream,
+    stream: &'a StoredStream,
     window: Vec<u8>,
     window_at: u64,
 }
@@ -102,7 +102,7 @@ const WINDOW: u64 = 4096;
 /// An op's head is at most this long.
 const HEAD: u64 = 17;
 
-impl Cursor<'_> {
+impl DeltaWindow<'_> {
     /// The bytes from `at`: at least an op's head, or all that are left.
     fn head(&mut self, at: u64) -> Result<&[u8], ContentError> {
         let needed = at.saturating_add(HEAD).min(self.stream.len);
@@ -122,6 +122,6 @@ impl Cursor<'_> {
     }
 }
 
-fn damaged(volumes: &dyn Volumes, file: &FileRef, stream: &Stream, detail: &str) -> ContentError {
+fn damaged(volumes: &dyn Volumes, file: &FileRef, stream: &StoredStream, detail: &str) -> ContentError {
     ContentError::Delta { path: file.path.clone(), set: set_label(volumes, stream.set), detail: detail.into() }
 }

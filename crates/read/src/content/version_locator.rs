@@ -1,0 +1,122 @@
+//! Locates the stored streams of a file's versions.
+//!
+//! Each delta of a chain is found by what its own set says, so several sets are asked concurrently. One after the other, a
+//! file thirty increments deep would cost sixty times the store's latency.
+
+use std::sync::{Arc, Mutex};
+
+use super::error::ContentError;
+use super::file_ref::{FileKey, FileRef};
+use super::parsed_delta::{DeltaOp, ParsedDelta};
+use super::stored_stream::StoredStream;
+use crate::volume::Volumes;
+use dupfs_base::sync::lock;
+use dupfs_cache::ByteLru;
+use dupfs_format::VolumeId;
+use dupfs_format::difftar::DiffKind;
+
+/// Versions located side by side.
+const WIDTH: usize = 8;
+/// A version that may not be needed, as a newer delta may copy nothing of it, is located ahead if its volumes have at most so many
+/// bytes in the store.
+const MAX_SPECULATIVE_BYTES: u64 = 8 << 20;
+
+/// The stored stream of one version, and its ops if it is a delta.
+#[derive(Clone, Debug)]
+pub(super) struct LocatedVersion {
+    pub(super) stream: Arc<StoredStream>,
+    pub(super) delta: Option<Arc<ParsedDelta>>,
+}
+
+/// Locates versions and caches what it finds, bounded in bytes.
+#[derive(Debug)]
+pub(super) struct VersionLocator {
+    located: Mutex<ByteLru<FileKey, LocatedVersion>>,
+    /// The most bytes that one version counts for. A larger one is cached all the same.
+    max_weight: u64,
+}
+
+impl VersionLocator {
+    /// A locator that caches up to `bytes`; one version counts for at most `max_weight` of them.
+    pub(super) fn new(bytes: u64, max_weight: u64) -> Self {
+        Self { located: Mutex::new(ByteLru::new(bytes)), max_weight }
+    }
+
+    /// As [`Self::locate`], but the oldest version that a delta may apply to is located only as far as it is read.
+    pub(super) fn locate_base(
+        &self,
+        volumes: &dyn Volumes,
+        file: &FileRef,
+        index: usize,
+    ) -> Result<LocatedVersion, ContentError> {
+        let oldest = index > 0 && index.saturating_add(1) == file.history.len();
+        let version = file.history.get(index).filter(|_| oldest);
+        let known = version.and_then(|version| lock(&self.located).get(&file.key(version.id)).cloned());
+        if let Some(located) = known {
+            return Ok(located);
+        }
+        match version.and_then(|version| StoredStream::assume_base(file, version.position)) {
+            Some(stream) => Ok(LocatedVersion { stream: Arc::new(stream), delta: None }),
+            None => self.locate(volumes, file, index),
+        }
+    }
+
+    /// The stream, and for deltas the ops, of the version `index` steps back in the file's history.
+    pub(super) fn locate(
+        &self,
+        volumes: &dyn Volumes,
+        file: &FileRef,
+        index: usize,
+    ) -> Result<LocatedVersion, ContentError> {
+        let not_file = || ContentError::NotFile { path: file.path.clone() };
+        let version = file.history.get(index).ok_or_else(not_file)?;
+        let key = file.key(version.id);
+        let known = lock(&self.located).get(&key).cloned();
+        if let Some(located) = known {
+            return Ok(located);
+        }
+        let stream = Arc::new(StoredStream::locate(volumes, file, version.position)?);
+        let delta = match stream.kind {
+            DiffKind::Diff => Some(Arc::new(ParsedDelta::read(volumes, file, &stream)?)),
+            DiffKind::Snapshot | DiffKind::Deleted => None,
+        };
+        let ops = delta.as_ref().map_or(0, |d| d.ops.len() * size_of::<DeltaOp>());
+        let weight = stream.weight().saturating_add((ops + size_of::<ParsedDelta>()) as u64);
+        let located = LocatedVersion { stream, delta };
+        let evicted = lock(&self.located).insert(key, located.clone(), weight.min(self.max_weight));
+        drop(evicted);
+        Ok(located)
+    }
+
+    /// Locates the version at `index` of the file's history and those behind it, side by side. Gives the index of the first
+    /// that was not tried. What fails is met again by whoever needs it.
+    pub(super) fn locate_ahead(&self, volumes: &dyn Volumes, file: &FileRef, index: usize) -> usize {
+        let end = index.saturating_add(WIDTH).min(file.history.len());
+        if !volumes.context().may_block() || index.saturating_add(1) >= end {
+            return end;
+        }
+        std::thread::scope(|scope| {
+            for at in index..end {
+                let work = move || {
+                    if at == index || self.is_small(volumes, file, at) {
+                        let _ = self.locate_base(volumes, file, at);
+                    }
+                };
+                // Without a thread it is located when its turn comes.
+                let _ = std::thread::Builder::new().name("dupfs-chain".into()).spawn_scoped(scope, work);
+            }
+        });
+        end
+    }
+
+    /// Whether little is fetched for the version at `index` of the file's history. Reads its set's manifest, which is needed
+    /// also of the oldest.
+    fn is_small(&self, volumes: &dyn Volumes, file: &FileRef, index: usize) -> bool {
+        let position = file.history.get(index).map(|version| version.position);
+        let Some(set) = position.and_then(|position| file.branch.set_at(position)) else { return false };
+        let Ok(manifest) = volumes.manifest(set) else { return false };
+        let listed = manifest.volumes_of(&file.path);
+        let lens = listed.iter().map(|volume| volumes.stored_len(VolumeId { set, number: volume.number }));
+        lens.fold(0u64, u64::saturating_add) <= MAX_SPECULATIVE_BYTES
+    }
+}

@@ -1,0 +1,40 @@
+//! Failures of building a tree.
+
+use crate::volume::VolumeError;
+use dupfs_base::sync::SingleFlightError;
+use dupfs_base::{ErrorKind, HasKind};
+
+/// A failure to build a tree. Cheap to clone.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TreeError {
+    /// An object of the backup could not be read.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// The branch has no set at this position.
+    #[error("the snapshot names a set (number {position} of its chain) that the collection does not have")]
+    NoSet {
+        /// Position in the branch.
+        position: u32,
+    },
+    /// More paths or versions than a table can number.
+    #[error("the backup has more than 2^32 paths or versions")]
+    TooLarge,
+    /// The shared execution of the work failed, or the request ended first.
+    #[error(transparent)]
+    SingleFlight(#[from] SingleFlightError),
+    /// An internal error: a bug in dupfs.
+    #[error("internal error (bug in dupfs): reading a signature archive failed")]
+    Internal,
+}
+
+impl HasKind for TreeError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Volume(error) => error.kind(),
+            Self::NoSet { .. } => ErrorKind::Corrupt,
+            Self::TooLarge => ErrorKind::Unsupported,
+            Self::SingleFlight(error) => error.kind(),
+            Self::Internal => ErrorKind::Io,
+        }
+    }
+}
