@@ -63,3 +63,8 @@ pub use error::FormatError;
 pub use ids::{SetIndex, VolumeId, VolumeNumber};
 pub use object::ObjectInfo;
 pub use path::{ArchivePath, PathError};
+
+/// Compiles and runs the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;
