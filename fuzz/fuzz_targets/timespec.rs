@@ -1,4 +1,4 @@
-//! Feeds arbitrary bytes to the parser of `format::timespec`; what it must hold to is in `format::fuzz_entry`.
+//! Feeds arbitrary bytes to `dupfs_format::timespec`. The checked properties are in `dupfs_format::fuzz_entry`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
