@@ -1,37 +1,68 @@
 //! The session keys that were found, so that reopening an object derives nothing again.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use lru::LruCache;
 use sha1::{Digest, Sha1};
 
 use super::session_key::SessionKey;
 
-/// Upper bound of the number of session keys in memory. All are dropped when it is reached.
+/// Upper bound of the number of session keys in memory.
 const MAX_SESSION_KEYS: usize = 1 << 16;
 
 /// A bounded cache of session keys, by a digest of the object's first bytes, which hold the encrypted session keys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SessionKeyCache {
-    keys: Mutex<HashMap<[u8; 20], SessionKey>>,
+    keys: Mutex<LruCache<[u8; 20], SessionKey>>,
+    max_keys: usize,
+}
+
+impl Default for SessionKeyCache {
+    fn default() -> Self {
+        Self::with_capacity(MAX_SESSION_KEYS)
+    }
 }
 
 impl SessionKeyCache {
-    /// Returns the session key of the object that begins with `head`.
+    fn with_capacity(max_keys: usize) -> Self {
+        // Unbounded, because a bounded one allocates all its slots at once.
+        Self { keys: Mutex::new(LruCache::unbounded()), max_keys }
+    }
+
+    /// Returns the session key of the object that begins with `head`, which counts as used now.
     pub(super) fn get(&self, head: &[u8]) -> Option<SessionKey> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&digest(head)).cloned()
     }
 
-    /// Adds the session key of the object that begins with `head`.
+    /// Adds the session key of the object that begins with `head`, and evicts the least recently used ones beyond the
+    /// bound.
     pub(super) fn insert(&self, head: &[u8], key: SessionKey) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() >= MAX_SESSION_KEYS {
-            keys.clear();
+        keys.put(digest(head), key);
+        while keys.len() > self.max_keys {
+            keys.pop_lru();
         }
-        keys.insert(digest(head), key);
     }
 }
 
 fn digest(head: &[u8]) -> [u8; 20] {
     Sha1::digest(head).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_session_key_is_evicted_first() {
+        let cache = SessionKeyCache::with_capacity(3);
+        let key = |n: u8| SessionKey::from_parts(7, &[n; 16]).unwrap();
+        for n in 0..3 {
+            cache.insert(&[n], key(n));
+        }
+        assert_eq!(cache.get(&[0]), Some(key(0)));
+        cache.insert(&[3], key(3));
+        let cached = [0, 1, 2, 3].map(|n| cache.get(&[n]).is_some());
+        assert_eq!(cached, [true, false, true, true]);
+    }
 }
