@@ -14,6 +14,7 @@ use super::layer::{self, LayerReader};
 use super::message_reader::MessageReader;
 use super::object_context::ObjectContext;
 use super::ocb_reader::OcbReader;
+use super::packet_body::PacketBody;
 use super::preamble::{EncryptedPacket, read_preamble};
 use super::signature_verifier::SignatureVerifier;
 use super::signer::Signer;
@@ -129,9 +130,10 @@ impl Decoder {
         wrap: WrapLayer<'a>,
     ) -> io::Result<Box<dyn Read + Send + 'a>> {
         let head = layer::read_up_to(&mut source, HEAD_BYTES)?;
-        let (preamble, body) = read_preamble(ctx, layer::prefixed(head.clone(), source))?;
+        let (preamble, mut body) = read_preamble(ctx, layer::prefixed(head.clone(), source))?;
+        preamble.check(ctx).map_err(CodecError::into_io)?;
         if matches!(preamble.packet, EncryptedPacket::WithoutMdc) {
-            self.accept_unauthenticated(ctx)?;
+            self.accept_unauthenticated(ctx, &mut body)?;
         }
         let key = self.keys.session_key(ctx, &preamble, &head).map_err(CodecError::into_io)?;
         let plain: LayerReader<'a> = match preamble.packet {
@@ -143,8 +145,13 @@ impl Decoder {
         Ok(Box::new(MessageReader::new(ctx, wrap(plain), verifier)))
     }
 
-    fn accept_unauthenticated(&self, ctx: &ObjectContext) -> io::Result<()> {
+    /// Accepts data without an integrity code, or refuses them. Damage can make other packets look like such data, so the
+    /// refusal comes only after a check that the packet ends where the object ends, as far as the first bytes tell.
+    fn accept_unauthenticated(&self, ctx: &ObjectContext, body: &mut PacketBody<LayerReader<'_>>) -> io::Result<()> {
         if !self.options.allow_unauthenticated {
+            if layer::read_up_to(body, HEAD_BYTES)?.len() < HEAD_BYTES {
+                body.expect_end()?;
+            }
             return Err(CodecError::Unauthenticated { object: ctx.object.clone() }.into_io());
         }
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);

@@ -78,7 +78,7 @@ impl<'a> MessageReader<'a> {
             [1] => StreamDecompressor::raw(),
             [2] => StreamDecompressor::zlib(),
             [3] => StreamDecompressor::bzip2(),
-            [other] => return Err(self.ctx.unsupported(format!("compression algorithm {other}"), "").into_io()),
+            _ => return Err(self.ctx.damaged("compressed data of an algorithm that does not exist")),
         };
         Ok(MessageState::Before(Box::new(CompressedPacket::new(&self.ctx, body, inflate))))
     }

@@ -21,6 +21,11 @@ const TAG: usize = 16;
 /// Octet of the largest supported chunk: 4 MiB, the size that gpg writes.
 const MAX_CHUNK_OCTET: u8 = 16;
 
+/// Octet of the largest chunk that gpg accepts.
+const MAX_VALID_CHUNK_OCTET: u8 = 56;
+
+/// OpenPGP's number of the EAX mode, which early versions of gpg 2.3 wrote.
+const EAX_MODE: u8 = 1;
 /// OpenPGP's number of the OCB mode (draft-koch-librepgp section 9.6).
 pub(super) const OCB_MODE: u8 = 2;
 
@@ -41,9 +46,21 @@ impl OcbHeader {
         let mut fixed = [0; 4];
         body.exactly(&mut fixed)?;
         let [version, cipher_id, mode, chunk_octet] = fixed;
-        if version != 1 || mode != OCB_MODE || chunk_octet > MAX_CHUNK_OCTET {
-            let what = format!("encryption by packet 20 version {version}, mode {mode}, chunk size {chunk_octet}");
-            return Err(ctx.unsupported(what, "").into_io());
+        let has_large_blocks = OpenPgpCipher::from_id(cipher_id).is_some_and(|cipher| cipher.block_len() == 16);
+        if version != 1 || !has_large_blocks || chunk_octet > MAX_VALID_CHUNK_OCTET {
+            return Err(ctx.damaged("the header of the encrypted data (packet 20) makes no sense"));
+        }
+        match mode {
+            OCB_MODE if chunk_octet <= MAX_CHUNK_OCTET => {}
+            OCB_MODE => {
+                let what = format!("encryption in chunks of 2^{} bytes", u32::from(chunk_octet) + 6);
+                return Err(ctx.unsupported(what, "; decrypt the files with gpg and mount the result").into_io());
+            }
+            EAX_MODE => {
+                let remedy = "; decrypt the files with gpg and mount the result";
+                return Err(ctx.unsupported("encryption in EAX mode (packet 20)", remedy).into_io());
+            }
+            _ => return Err(ctx.damaged("the encrypted data (packet 20) have a mode that does not exist")),
         }
         let mut iv = [0; 15];
         body.exactly(&mut iv)?;

@@ -128,6 +128,9 @@ impl SessionKeySearch<'_> {
         if let Some(id) = attempts.failed.first() {
             return self.ctx.damage(format!("the session key for 0x{id} cannot be opened with that secret key"));
         }
+        if let Some(what) = self.preamble.damage() {
+            return self.ctx.damage(what);
+        }
         let passphrases = self.passphrases.all();
         if let Some(id) = attempts.locked.first() {
             let what = if passphrases.is_empty() { "needs a passphrase" } else { "has another passphrase" };
@@ -159,8 +162,8 @@ impl SessionKeySearch<'_> {
                     recipients.join(", ")
                 ))
             }
-            (true, true) => no_key(format!("encrypted with a passphrase, and {tried}")),
-            (true, false) => self.ctx.unsupported("the way its session key is encrypted", "; gpg may know it"),
+            // `Preamble::check` has found a session key of one of the two kinds.
+            (true, _) => no_key(format!("encrypted with a passphrase, and {tried}")),
         }
     }
 }

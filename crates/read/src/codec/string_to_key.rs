@@ -12,6 +12,17 @@ pub(super) struct StringToKey {
     mode: StringToKeyMode,
 }
 
+/// The result of parsing a specifier.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ParsedStringToKey<'b> {
+    /// The specifier, and the bytes after it.
+    Supported(StringToKey, &'b [u8]),
+    /// A type that exists (RFC 9580), and that gpg never writes.
+    Argon2,
+    /// Cut short, or of a type or hash algorithm that does not exist.
+    Damaged,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum StringToKeyMode {
     Simple,
@@ -23,21 +34,37 @@ enum StringToKeyMode {
 const SHA1: u8 = 2;
 
 impl StringToKey {
-    /// Parses the specifier at the start of `bytes`. Returns it and its length, or `None` if it is cut short or of a type
-    /// that gpg never writes.
-    pub(super) fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
+    /// Parses the specifier at the start of `bytes`.
+    pub(super) fn parse(bytes: &[u8]) -> ParsedStringToKey<'_> {
+        const ARGON2: u8 = 4;
+        // Salt and three parameters (RFC 9580 section 3.7.1.4).
+        if bytes.first() == Some(&ARGON2) && bytes.len() > 19 {
+            return ParsedStringToKey::Argon2;
+        }
+        Self::parse_supported(bytes)
+            .map_or(ParsedStringToKey::Damaged, |(s2k, rest)| ParsedStringToKey::Supported(s2k, rest))
+    }
+
+    fn parse_supported(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (&[kind, hash], rest) = bytes.split_first_chunk::<2>()?;
-        let salt = rest.first_chunk::<8>().copied();
-        let (mode, used) = match kind {
-            0 => (StringToKeyMode::Simple, 2),
-            1 => (StringToKeyMode::Salted(salt?), 10),
+        if !HashAlgorithm::from(hash).is_supported() {
+            return None;
+        }
+        let (mode, rest) = match kind {
+            0 => (StringToKeyMode::Simple, rest),
+            1 => {
+                let (salt, rest) = rest.split_first_chunk::<8>()?;
+                (StringToKeyMode::Salted(*salt), rest)
+            }
             3 => {
-                let count = u32::from(*rest.get(8)?);
-                (StringToKeyMode::Iterated(salt?, (16 + (count & 15)) << ((count >> 4) + 6)), 11)
+                let (salt, rest) = rest.split_first_chunk::<8>()?;
+                let (count, rest) = rest.split_first()?;
+                let count = u32::from(*count);
+                (StringToKeyMode::Iterated(*salt, (16 + (count & 15)) << ((count >> 4) + 6)), rest)
             }
             _ => return None,
         };
-        Some((Self { hash, mode }, used))
+        Some((Self { hash, mode }, rest))
     }
 
     /// Returns the specifier that PGP 2 implied: the hash of the passphrase alone.
@@ -103,20 +130,32 @@ mod tests {
             [(0, "x", 16), (0x60, "fixture passphrase", 32), (0x41, "", 24), (0, "p".repeat(3000).as_str(), 32)]
         {
             let bytes = [&[3, SHA1][..], b"saltsalt", &[count]].concat();
-            let (s2k, used) = StringToKey::parse(&bytes).unwrap();
-            assert_eq!(used, 11);
+            let ParsedStringToKey::Supported(s2k, rest) = StringToKey::parse(&bytes) else { panic!() };
+            assert_eq!(rest, b"");
             assert_eq!(s2k.derive(passphrase.as_bytes(), len), s2k.derive_by_library(passphrase.as_bytes(), len));
         }
     }
 
     #[test]
     fn specifiers_are_parsed_with_their_lengths() {
-        let (s2k, _) = StringToKey::parse(b"\x03\x02saltsalt\xff").unwrap();
-        assert_eq!(s2k, StringToKey { hash: 2, mode: StringToKeyMode::Iterated(*b"saltsalt", 65_011_712) });
-        assert_eq!(StringToKey::parse(b"\x00\x01rest").unwrap(), (StringToKey::simple(1), 2));
-        assert_eq!(StringToKey::parse(b"\x01\x0asaltsalt").unwrap().1, 10);
-        for bad in [&b"\x03\x02saltsalt"[..], b"\x02\x02saltsalt\xff", b"\x01\x02salt", b"", b"\x65\x02"] {
-            assert_eq!(StringToKey::parse(bad), None);
+        let supported = |hash, mode, rest| ParsedStringToKey::Supported(StringToKey { hash, mode }, rest);
+        let iterated = StringToKeyMode::Iterated(*b"saltsalt", 65_011_712);
+        assert_eq!(StringToKey::parse(b"\x03\x02saltsalt\xffrest"), supported(2, iterated, b"rest"));
+        assert_eq!(StringToKey::parse(b"\x00\x01rest"), supported(1, StringToKeyMode::Simple, b"rest"));
+        let salted = StringToKeyMode::Salted(*b"saltsalt");
+        assert_eq!(StringToKey::parse(b"\x01\x0asaltsalt"), supported(10, salted, b""));
+        assert_eq!(StringToKey::parse(&[4; 20]), ParsedStringToKey::Argon2);
+        let no_such_hash = b"\x03\x12saltsalt\xff";
+        for bad in [
+            &b"\x03\x02saltsalt"[..],
+            b"\x02\x02saltsalt\xff",
+            b"\x01\x02salt",
+            b"",
+            b"\x65\x02",
+            no_such_hash,
+            &[4; 19],
+        ] {
+            assert_eq!(StringToKey::parse(bad), ParsedStringToKey::Damaged, "{bad:?}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Tests against an encoder where gpg writes nothing small enough, and against the library's decryptor.
 
+use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read, Write};
 
 use cfb_mode::cipher::KeyInit;
@@ -15,11 +16,13 @@ use sequoia_openpgp::serialize::stream::{Compressor, Encryptor, LiteralWriter, M
 use sequoia_openpgp::types::{CompressionAlgorithm, SymmetricAlgorithm};
 use sequoia_openpgp::{Cert, KeyHandle};
 
+use dupfs_base::ErrorKind;
+
 use super::message_reader::MessageReader;
 use super::object_context::ObjectContext;
 use super::openpgp_cipher::OpenPgpCipher;
 use super::packet_header::tag;
-use super::string_to_key::StringToKey;
+use super::string_to_key::{ParsedStringToKey, StringToKey};
 use super::*;
 
 const PASSPHRASE: &str = "a passphrase";
@@ -56,6 +59,13 @@ fn literal(plain: &[u8]) -> Vec<u8> {
     packet(tag::LITERAL, &[b"b\0\0\0\0\0", plain].concat())
 }
 
+fn specifier(bytes: &[u8]) -> StringToKey {
+    match StringToKey::parse(bytes) {
+        ParsedStringToKey::Supported(s2k, b"") => s2k,
+        other => panic!("{other:?}"),
+    }
+}
+
 const OCB_SESSION: [u8; 32] = [7; 32];
 const OCB_IV: [u8; 15] = [9; 15];
 
@@ -67,7 +77,7 @@ fn seal(key: &[u8], nonce: &[u8; 15], associated: &[u8], bytes: &mut [u8]) -> Ve
 /// A message as gpg 2.4 writes it with --force-ocb, with few rounds and chunks of 64 bytes.
 fn ocb_message(plain: &[u8]) -> Vec<u8> {
     let s2k = b"\x03\x08saltsalt\x00";
-    let kek = StringToKey::parse(s2k).unwrap().0.derive(PASSPHRASE.as_bytes(), 32).unwrap();
+    let kek = specifier(s2k).derive(PASSPHRASE.as_bytes(), 32).unwrap();
     let mut esk = OCB_SESSION.to_vec();
     let tag = seal(&kek, &OCB_IV, &[0xc3, 5, 9, 2], &mut esk);
     let skesk = packet(tag::SKESK, &[&[5, 9, 2][..], s2k, &OCB_IV, &esk, &tag].concat());
@@ -244,7 +254,7 @@ fn own_path_and_library_agree_on_the_bytes_and_both_reject_damage() {
 fn a_wrong_passphrase_that_passes_the_two_byte_check_does_not_hide_the_right_one() {
     let plain = b"\xcb\x07b\x00\x00\x00\x00\x00x".to_vec();
     let s2k_bytes = b"\x03\x02saltsalt\x00";
-    let s2k = StringToKey::parse(s2k_bytes).unwrap().0;
+    let s2k = specifier(s2k_bytes);
     // The ciphertext under the right passphrase, by our own decryption run over zeros to get CFB's key stream.
     let key = s2k.derive(PASSPHRASE.as_bytes(), 32).unwrap();
     let encrypt = |plain: &[u8]| {
@@ -268,7 +278,7 @@ fn a_wrong_passphrase_that_passes_the_two_byte_check_does_not_hide_the_right_one
     let false_friend = (0..).map(|n| format!("wrong {n}")).find(|p| quick_check(p)).unwrap();
     assert_eq!(decode(&decoder(&[&false_friend, PASSPHRASE]), "x.gpg", &stored).unwrap(), b"x");
     let error = decode(&decoder(&[&false_friend]), "x.gpg", &stored).unwrap_err();
-    assert_eq!(error_kind(&error), dupfs_base::ErrorKind::KeyMissing, "{error}");
+    assert_eq!(error_kind(&error), ErrorKind::KeyMissing, "{error}");
 }
 
 #[test]
@@ -298,4 +308,166 @@ fn debug_output_shows_no_secret() {
     let keys = KeyOptions { passphrases: vec![Secret::new("hidden words")], ..KeyOptions::default() };
     let shown = format!("{keys:?} {:?} {:?}", Secret::new("hidden words"), Keys::load(KeyOptions::default()).unwrap());
     assert!(!shown.contains("hidden"), "{shown}");
+}
+
+/// A message with an MDC under `key`, as one packet.
+fn mdc_packet(key: &[u8; 32], plain: &[u8]) -> Vec<u8> {
+    use cfb_mode::cipher::{AsyncStreamCipher, KeyIvInit};
+    use sha1::{Digest, Sha1};
+    let mut inner = [&[5; 18][..], plain, &[0xd3, 0x14]].concat();
+    inner.extend(Sha1::digest(&inner));
+    cfb_mode::Encryptor::<aes::Aes256>::new_from_slices(key, &[0; 16]).unwrap().encrypt(&mut inner);
+    packet(tag::SEIPD, &[&[1][..], &inner].concat())
+}
+
+/// A session key packet to the key in the fixture `file`, in the old format as gpg writes it.
+fn pkesk(file: &str, session: &[u8]) -> Vec<u8> {
+    use sequoia_openpgp::packet::pkesk::PKESK3;
+    use sequoia_openpgp::serialize::MarshalInto;
+    let cert = Cert::from_file(fixture(&format!("keys/{file}"))).unwrap();
+    let key = cert.keys().subkeys().next().unwrap().key().clone().parts_into_public().role_into_unspecified();
+    let esk = PKESK3::for_recipient(SymmetricAlgorithm::AES256, &LibrarySessionKey::from(session), &key).unwrap();
+    old_format(tag::PKESK, &esk.to_vec().unwrap())
+}
+
+fn old_format(tag: u8, body: &[u8]) -> Vec<u8> {
+    let header = match u8::try_from(body.len()) {
+        Ok(len) => vec![0x80 | (tag << 2), len],
+        Err(_) => [&[0x81 | (tag << 2)][..], &u16::try_from(body.len()).unwrap().to_be_bytes()].concat(),
+    };
+    [header, body.to_vec()].concat()
+}
+
+fn fixture(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+/// Decodes `stored` with each bit of its first 16 bytes changed in turn. Returns the results other than damage, with their
+/// number and the bytes that were changed.
+fn flips_not_reported_as_damage(decoder: &Decoder, stored: &[u8]) -> Vec<(String, usize, Vec<usize>)> {
+    let mut results: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for at in 0..16 {
+        for bit in 0..8 {
+            let mut bad = stored.to_vec();
+            bad[at] ^= 1 << bit;
+            let result = match decode(decoder, "x.manifest.gpg", &bad) {
+                Ok(_) => "decoded".to_owned(),
+                Err(error) => format!("{:?}", error_kind(&error)),
+            };
+            if result != "Corrupt" {
+                results.entry(result).or_default().push(at);
+            }
+        }
+    }
+    let mut out: Vec<_> = results.into_iter().map(|(result, at)| (result, at.len(), at)).collect();
+    out.iter_mut().for_each(|(_, _, at)| at.dedup());
+    out
+}
+
+#[test]
+fn single_flips_of_the_first_bytes_are_damage_unless_they_give_another_valid_message() {
+    let plain = literal(&payload(300));
+    let session = [7; 32];
+    let options = KeyOptions {
+        secret_keys: ["rsa", "nistp384", "elgamal"].map(|name| fixture(&format!("keys/{name}.secret.asc"))).to_vec(),
+        passphrases: vec![Secret::new(PASSPHRASE)],
+        ..KeyOptions::default()
+    };
+    let decoder = Decoder::new(Keys::load(options).unwrap(), DecodeOptions::default());
+    let s2k = b"\x03\x08saltsalt\x00";
+    let key: [u8; 32] = specifier(s2k).derive(PASSPHRASE.as_bytes(), 32).unwrap().as_slice().try_into().unwrap();
+    let skesk = old_format(tag::SKESK, &[&[4, 9][..], s2k].concat());
+    let ocb = ocb_message(&plain);
+    // The header of the first packet has 6 bytes, its body 77.
+    let ocb = [old_format(tag::SKESK, &ocb[6..83]), ocb[83..].to_vec()].concat();
+    let to = |name: &str| pkesk(&format!("{name}.secret.asc"), &session);
+    let sample = |name: &str| std::fs::read(fixture(&format!("codec/{name}"))).unwrap();
+    let is = |result: &str, count: usize, at: &[usize]| (result.to_owned(), count, at.to_vec());
+    let key_id = [4, 5, 6, 7, 8, 9, 10, 11];
+
+    let messages = [
+        // Other ciphers, hashes, salts and counts: the passphrase gives a wrong key, as a wrong passphrase does.
+        (
+            [skesk, mdc_packet(&key, &plain)].concat(),
+            vec![is("KeyMissing", 79, &[3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14])],
+        ),
+        (ocb, vec![is("KeyMissing", 76, &[3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])]),
+        // Other recipients, and version 2 of the packet, which PGP 2 wrote with the same fields.
+        (
+            [to("rsa"), mdc_packet(&session, &plain)].concat(),
+            vec![is("KeyMissing", 64, &key_id), is("decoded", 1, &[3])],
+        ),
+        ([to("rsa"), ocb_packet(&plain)].concat(), vec![is("KeyMissing", 64, &key_id), is("decoded", 1, &[3])]),
+        (
+            [to("nistp384"), mdc_packet(&session, &plain)].concat(),
+            vec![is("KeyMissing", 64, &key_id.map(|at| at - 1)), is("decoded", 1, &[2])],
+        ),
+        // ElGamal has two numbers.
+        (sample("gpg1-elgamal.gpg"), vec![is("KeyMissing", 64, &key_id), is("decoded", 2, &[3, 12])]),
+        // Refused as they are: without an integrity code.
+        (sample("gpg1-cast5-no-mdc.gpg"), vec![is("Unsupported", 78, &[3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14])]),
+        (sample("gpg1-rsa-no-mdc.gpg"), vec![is("Unsupported", 71, &[3, 4, 5, 6, 7, 8, 9, 10, 11, 15])]),
+        (sample("gpg22-armor-bzip2.sigtar.gpg"), vec![]),
+    ];
+    for (number, (stored, expected)) in messages.iter().enumerate() {
+        assert_eq!(&flips_not_reported_as_damage(&decoder, stored), expected, "message {number}");
+    }
+}
+
+#[test]
+fn forms_that_exist_are_refused_by_name_and_other_numbers_are_damage() {
+    let decoder = decoder(&[PASSPHRASE]);
+    let s2k = b"\x03\x08saltsalt\x00";
+    let v5 = |mode: u8, nonce: usize| [&[5, 9, mode][..], s2k, &vec![1; nonce + 32 + 16]].concat();
+    let v6 = |len: u8| [&[6, len, 9, 2, 11][..], s2k, &[1; 15 + 32 + 16]].concat();
+    let pkesk = |version: u8, algorithm: u8, fields: &[u8]| [&[version][..], &[1; 8], &[algorithm], fields].concat();
+    let later = |algorithm: u8, point: usize| pkesk(3, algorithm, &[&vec![1; point][..], &[2, 0, 0]].concat());
+    let data = packet(tag::SEIPD, &[1; 100]);
+    let esk = |tag: u8, body: &[u8]| [packet(tag, body), data.clone()].concat();
+    let argon2 = [&[4, 9, 4][..], &[1; 19]].concat();
+    let cases = [
+        (esk(tag::PKESK, &later(25, 32)), Some("algorithm 25")),
+        (esk(tag::PKESK, &later(25, 33)), None),
+        (esk(tag::PKESK, &later(26, 56)), Some("algorithm 26")),
+        (esk(tag::PKESK, &later(26, 32)), None),
+        (esk(tag::PKESK, &later(8, 1000)), Some("algorithm 8")),
+        (esk(tag::PKESK, &later(9, 32)), None),
+        (esk(tag::PKESK, &[&[6, 33, 6][..], &[1; 32], &[25]].concat()), Some("packet (1) of version 6")),
+        (esk(tag::PKESK, &pkesk(4, 1, &[0, 8, 1])), None),
+        (esk(tag::PKESK, &pkesk(3, 1, &[0, 9, 1, 1, 1])), None),
+        (esk(tag::SKESK, &v5(1, 16)), Some("EAX")),
+        (esk(tag::SKESK, &v5(3, 12)), Some("GCM")),
+        (esk(tag::SKESK, &v5(3, 15)), None),
+        (esk(tag::SKESK, &v5(4, 15)), None),
+        (esk(tag::SKESK, &v6(29)), Some("packet (3) of version 6")),
+        (esk(tag::SKESK, &v6(28)), None),
+        (esk(tag::SKESK, &argon2), Some("Argon2")),
+        (esk(tag::SKESK, &argon2[..20]), None),
+        (esk(tag::SKESK, &[7, 9, 3, 8]), None),
+        (esk(tag::SKESK, &[&[4, 14][..], s2k].concat()), None),
+        (esk(tag::SKESK, &[&[4, 9][..], s2k, &[1; 18]].concat()), None),
+        (packet(tag::SEIPD, &[2, 9, 2, 16, 0]), Some("packet 18) of version 2")),
+        (packet(tag::SEIPD, &[2, 9, 4, 16, 0]), None),
+        (packet(tag::SEIPD, &[3, 9, 2, 16, 0]), None),
+        (packet(tag::OCB, &[&[1, 9, 1, 16][..], &[0; 40]].concat()), Some("EAX")),
+        (packet(tag::OCB, &[&[1, 9, 2, 17][..], &[0; 40]].concat()), Some("2^23 bytes")),
+        (packet(tag::OCB, &[&[1, 9, 2, 57][..], &[0; 40]].concat()), None),
+        (packet(tag::OCB, &[&[1, 9, 3, 16][..], &[0; 40]].concat()), None),
+        (packet(tag::OCB, &[&[1, 2, 2, 16][..], &[0; 40]].concat()), None),
+        (packet(tag::OCB, &[&[2, 9, 2, 16][..], &[0; 40]].concat()), None),
+        // Without a session key packet.
+        (data.clone(), None),
+        (ocb_packet(b"x"), None),
+        (packet(tag::SED, &[1; 100]), Some("without an integrity code")),
+        ([packet(tag::SED, &[1; 100]), b"x".to_vec()].concat(), None),
+        (packet(tag::SED, &[1; 100])[..90].to_vec(), None),
+        ([packet(tag::MARKER, b"PGP"), packet(tag::SED, &[1; 100])].concat(), Some("without an integrity code")),
+        ([packet(tag::MARKER, b"PGQ"), packet(tag::SED, &[1; 100])].concat(), None),
+    ];
+    for (number, (stored, unsupported)) in cases.iter().enumerate() {
+        let error = decode(&decoder, "x.gpg", stored).unwrap_err();
+        let expected = if unsupported.is_some() { ErrorKind::Unsupported } else { ErrorKind::Corrupt };
+        assert_eq!(error_kind(&error), expected, "case {number}: {error}");
+        assert!(error.to_string().contains(unsupported.unwrap_or("damaged")), "case {number}: {error}");
+    }
 }
