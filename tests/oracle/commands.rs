@@ -84,7 +84,11 @@ fn status_line(line: &str) -> Option<(i64, String, u64)> {
     };
     let [_, _, month, day, clock, year, volumes] = words[..] else { return None };
     let time = jiff::civil::DateTime::strptime("%b %d %H:%M:%S %Y", format!("{month} {day} {clock} {year}")).ok()?;
-    Some((time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second(), kind.to_owned(), volumes.parse().ok()?))
+    Some((
+        time.to_zoned_datetime(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second(),
+        kind.to_owned(),
+        volumes.parse().ok()?,
+    ))
 }
 
 #[test]

@@ -115,6 +115,14 @@ fn credentials_come_from_the_environment_profiles_processes_and_botos_files() {
     let process = format!("[profile tool]\ncredential_process = cat {}/json\n", home.path().display());
     fs::write(home.path().join(".aws/config"), process).unwrap();
     is_open(&[("AWS_PROFILE", "tool")]);
+    let session = "[profile sso]\nsso_session = company\nsso_account_id = 123456789012\nsso_role_name = reader\n\
+        [sso-session company]\nsso_region = eu-west-1\nsso_start_url = https://company.example/start\n";
+    fs::write(home.path().join(".aws/config"), session).unwrap();
+    let refused = opens(&[("AWS_PROFILE", "sso")]);
+    assert!(refused.contains("failed: Denied"), "{refused}");
+    // With the feature, the SDK looks for the token of `aws sso login`.
+    let hint = if cfg!(feature = "sso") { "token" } else { "set credential_process in the profile" };
+    assert!(refused.contains(hint), "{refused}");
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl FieldParser<'_> {
         head.parse().ok()
     }
 
-    /// Takes the next character.
+    /// Takes the next character, whatever it is.
     pub(super) fn any(&mut self) -> Option<char> {
         let mut chars = self.rest.chars();
         let next = chars.next()?;
@@ -139,7 +139,7 @@ mod tests {
     fn the_calendar_agrees_with_jiff() {
         for day in (-25_000..47_000_i64).step_by(13) {
             let expected =
-                jiff::Timestamp::from_second(day * 86_400 + 3_661).unwrap().to_zoned(jiff::tz::TimeZone::UTC);
+                jiff::Timestamp::from_second(day * 86_400 + 3_661).unwrap().to_zoned_datetime(jiff::tz::TimeZone::UTC);
             let field = |n: i8| u32::try_from(n).unwrap();
             let date = [u32::try_from(expected.year()).unwrap(), field(expected.month()), field(expected.day())];
             let time = [field(expected.hour()), field(expected.minute()), field(expected.second())];

@@ -54,8 +54,6 @@ pub mod timespec;
 
 #[cfg(test)]
 mod mutation_tests;
-#[cfg(any(test, feature = "test-support"))]
-pub mod test_tar;
 
 pub use backup_time::BackupTime;
 pub use entry::{EntryKind, EntryMeta};

@@ -2,7 +2,7 @@
 //! run.
 
 use super::fuzz_entry as fuzz;
-use super::test_tar::{TarMagic, TestHeader, pax_record, put, put_entry, put_extension};
+use dupfs_test_tar::{TarMagic, TestHeader, pax_record, put, put_entry, put_extension};
 
 /// Mutations per target.
 const ROUNDS: usize = 20_000;

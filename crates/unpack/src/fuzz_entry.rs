@@ -88,7 +88,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use dupfs_format::test_tar::{TestHeader, put, put_entry};
+    use dupfs_test_tar::{TestHeader, put, put_entry};
 
     /// Flips, cuts and copies of `seed`, the same on every run.
     fn mutations(seed: &[u8], rounds: u64, target: fn(&[u8])) {

@@ -164,7 +164,7 @@ fn mtime(record: &ZipFileHeaderRecord<'_>) -> i64 {
             let (month, day) = (small(time.month()), small(time.day()));
             let (hour, minute, second) = (small(time.hour()), small(time.minute()), small(time.second()));
             let civil = DateTime::new(year, month, day, hour, minute, second, 0);
-            civil.and_then(|t| t.to_zoned(TimeZone::system())).map_or(0, |t| t.timestamp().as_second())
+            civil.and_then(|t| t.to_zoned_datetime(TimeZone::system())).map_or(0, |t| t.timestamp().as_second())
         }
     }
 }

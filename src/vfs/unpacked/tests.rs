@@ -6,7 +6,7 @@ use super::*;
 use crate::vfs::{FsStats, Opened};
 use dupfs_base::{HasKind, RequestContext};
 use dupfs_cache::CacheConfig;
-use dupfs_format::test_tar::{TestHeader, noise, put, put_entry};
+use dupfs_test_tar::{TestHeader, noise, put, put_entry};
 use dupfs_unpack::{Limits, MemoryPointStore};
 
 const SNAPSHOTS: Ino = 2;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::EntryKind;
-use crate::test_tar::{TestHeader, put, put_entry};
+use dupfs_test_tar::{TestHeader, put, put_entry};
 
 #[derive(Default)]
 struct SigtarLog {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::EntryKind;
 use crate::FormatError;
-use crate::test_tar::{TarMagic, TestHeader, pax_record, put, put_entry, put_extension};
+use dupfs_test_tar::{TarMagic, TestHeader, pax_record, put, put_entry, put_extension};
 
 /// One entry as the sink received it, with its data.
 #[derive(Clone, Debug, PartialEq)]

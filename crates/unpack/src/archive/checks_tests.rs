@@ -8,7 +8,7 @@ use super::tests::{find, unpacker};
 use super::*;
 use crate::{Bytes, Limits};
 use dupfs_base::HasKind;
-use dupfs_format::test_tar::{noise, put_entry};
+use dupfs_test_tar::{noise, put_entry};
 
 /// An xz file with blocks of `block` bytes each.
 fn xz(bytes: &[u8], block: usize) -> Vec<u8> {

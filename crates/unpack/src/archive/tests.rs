@@ -4,7 +4,7 @@ use super::*;
 use crate::{Bytes, Limits, MemoryPointStore};
 use dupfs_base::HasKind;
 use dupfs_cache::CacheConfig;
-use dupfs_format::test_tar::{TestHeader, put, put_entry, put_extension};
+use dupfs_test_tar::{TestHeader, put, put_entry, put_extension};
 
 pub(super) fn unpacker(limits: Limits) -> Arc<Unpacker> {
     let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };

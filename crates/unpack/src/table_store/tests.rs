@@ -10,7 +10,7 @@ use crate::{
     Archive, Bytes, Codec, Container, MemoryPointStore, NodeKey, PointStore, Progress, Source, UnpackError, Unpacker,
 };
 use dupfs_cache::SpillConfig;
-use dupfs_format::test_tar::{TestHeader, noise, put, put_entry};
+use dupfs_test_tar::{TestHeader, noise, put, put_entry};
 
 const MARKERS: [&str; 4] = ["MEMBERNAME-5511", "LINKTARGET-5511", "OWNERNAME-5511", "LOSTLINK-5511"];
 

@@ -76,7 +76,12 @@ async fn search(
         }
         Ok(Err(e)) => {
             let (_, root) = chain(&e);
-            let hint = "check the profile, the role and the environment (aws sts get-caller-identity)";
+            // The AWS SDK names the cargo feature that it was built without.
+            let hint = if !cfg!(feature = "sso") && root.contains("feature(s) enabled: sso") {
+                "this build of dupfs has no SSO: set credential_process in the profile (docs/S3.md), or build with --features sso"
+            } else {
+                "check the profile, the role and the environment (aws sts get-caller-identity)"
+            };
             Err(denied(format!("the credentials that are configured cannot be had: {root}; {hint}")))
         }
         Err(_) => Err(denied(format!("no credentials came within {} s", SEARCH_TIMEOUT.as_secs()))),
