@@ -8,8 +8,6 @@ pub mod cat;
 mod daemon;
 mod errors;
 pub mod failure;
-#[cfg(test)]
-mod fake;
 mod logging;
 pub mod ls;
 mod mount;

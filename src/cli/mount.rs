@@ -9,7 +9,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use crate::fuse::{End, MountPoint, MountSettings, Mounted, check_device};
+use crate::fuse::{MountEnd, MountPoint, MountSettings, Mounted, check_device};
 use crate::vfs::{FileSystem, FsError, ROOT_INO};
 use dupfs_base::{ErrorKind, RequestContext};
 
@@ -49,9 +49,9 @@ pub(super) fn run(app: &App<'_>, cli: &Cli, args: &MountArgs, own: &[OsString]) 
         log::info!("{cost}");
     }
     match end {
-        End::Unmounted => log::info!("unmounted"),
-        End::Stopped => log::info!("stopped and unmounted"),
-        End::Detached => log::warn!("stopped while files were open: their readers get an error (ENOTCONN)"),
+        MountEnd::Unmounted => log::info!("unmounted"),
+        MountEnd::Stopped => log::info!("stopped and unmounted"),
+        MountEnd::Detached => log::warn!("stopped while files were open: their readers get an error (ENOTCONN)"),
     }
     Ok(())
 }

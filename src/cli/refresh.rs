@@ -77,7 +77,7 @@ mod tests {
     use clap::Parser;
 
     use super::super::args::{Cli, Command};
-    use super::super::fake::Fake;
+    use crate::vfs::memory_fs::MemoryFs;
     use super::*;
 
     fn interval_of(line: &str) -> Option<Duration> {
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn the_thread_ends_with_its_last_sender() {
         let (ask, asked) = channel();
-        let thread = thread::spawn(move || run(&Fake::new(), None, &asked));
+        let thread = thread::spawn(move || run(&MemoryFs::new(), None, &asked));
         ask.send(()).unwrap();
         ask.send(()).unwrap();
         drop(ask);

@@ -1,4 +1,4 @@
-//! The FUSE crate's trait over a [`FileSystem`]: a thin wrapper that asks, replies, and defers what has to wait.
+//! Implements the FUSE crate's trait over a [`FileSystem`]. Requests that would block are deferred to a worker.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -16,116 +16,118 @@ use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
 use dupfs_base::{ErrorKind, RequestContext};
 
 use super::attributes::{attr_ttl, file_attr, file_type, plus_attr};
-use super::batch::{Batch, Entry, Listing};
-use super::deadline::{Answer, Deadlines};
-use super::failures::FailureLog;
-use super::pool::{Lane, Pool};
+use super::dir_batch::{DirBatch, BatchEntry, DirRequest};
+use super::deadline::{ErrorReply, DeadlineQueue};
+use super::failure_log::FailureLog;
+use super::worker_pool::{RequestCost, WorkerPool};
 
-/// The extended attribute of a mount's root that names the serving process, so that `umount` can wait for it to end: its
-/// number in decimal, a space, and its [`pid_namespace`]. Not listed.
+/// The extended attribute of a mount's root that names the serving process, so that `umount` can wait for its exit: its
+/// process id in decimal, a space, and its [`pid_namespace`]. Not listed.
 pub const PID_ATTRIBUTE: &str = "user.dupfs.pid";
 
-/// Attributes that live at least this long belong to a directory that never changes, whose listing may be kept.
-const UNCHANGING: Duration = Duration::from_secs(600);
+/// Attributes that may be cached at least this long belong to a directory that never changes, whose listing may be cached.
+const IMMUTABLE_TTL: Duration = Duration::from_secs(600);
 
 /// Unit of `statfs`.
 const BLOCK: u64 = 4096;
 
 /// Serves a [`FileSystem`] to the kernel.
 #[derive(Clone, Debug)]
-pub(super) struct Adapter {
-    shared: Arc<Shared>,
+pub(super) struct FuseAdapter {
+    core: Arc<AdapterCore>,
 }
 
-struct Shared {
+/// The parts of the adapter that deferred requests share.
+struct AdapterCore {
     fs: Arc<dyn FileSystem>,
-    pool: Pool,
-    deadlines: Deadlines,
+    pool: WorkerPool,
+    deadlines: DeadlineQueue,
     failures: FailureLog,
-    process: String,
+    process_attribute: String,
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for AdapterCore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("pool", &self.pool).field("deadlines", &self.deadlines).finish_non_exhaustive()
+        f.debug_struct("AdapterCore").field("pool", &self.pool).field("deadlines", &self.deadlines).finish_non_exhaustive()
     }
 }
 
-/// One request: what is asked of which inode, and how its reply is made.
-struct Call<Ask, Send> {
+/// One request: the operation, its inode, and how it is computed and answered.
+struct FuseCall<Compute, Send> {
     op: &'static str,
     ino: Ino,
-    lane: Lane,
-    /// Asks the file system; called a second time, from a worker, if the answer is not at hand.
-    ask: Ask,
-    /// Sends the answer; with no reply (the deadline has passed) it gives back what the answer holds.
+    cost: RequestCost,
+    /// Computes the answer; called a second time, from a worker, if the answer is not cached.
+    compute: Compute,
+    /// Sends the answer; without a reply (the deadline has passed) it releases what the answer holds.
     send: Send,
 }
 
-impl Adapter {
-    /// An adapter whose deferred requests are given up after `deadline`.
+impl FuseAdapter {
+    /// An adapter whose deferred requests expire after `deadline`.
     ///
     /// # Errors
     /// When no thread can be started.
     pub(super) fn new(fs: Arc<dyn FileSystem>, deadline: Duration) -> std::io::Result<Self> {
-        let deadlines = Deadlines::start(deadline)?;
-        let process = format!("{} {}", std::process::id(), pid_namespace());
-        let shared = Shared { fs, pool: Pool::new(), deadlines, failures: FailureLog::default(), process };
-        Ok(Self { shared: Arc::new(shared) })
+        let deadlines = DeadlineQueue::start(deadline)?;
+        let process_attribute = format!("{} {}", std::process::id(), pid_namespace());
+        let (pool, failures) = (WorkerPool::new(), FailureLog::default());
+        Ok(Self { core: Arc::new(AdapterCore { fs, pool, deadlines, failures, process_attribute }) })
     }
 
     /// Answers from memory, or moves `reply` to a worker.
-    fn answer<R, T, Ask, Send>(&self, reply: R, call: Call<Ask, Send>)
+    fn answer<R, T, Compute, Send>(&self, reply: R, call: FuseCall<Compute, Send>)
     where
-        R: Answer,
-        Ask: Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError> + std::marker::Send + 'static,
+        R: ErrorReply,
+        Compute: Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError> + std::marker::Send + 'static,
         Send: FnOnce(Option<R>, &dyn FileSystem, T) + std::marker::Send + 'static,
     {
         let (op, ino) = (call.op, call.ino);
-        match self.shared.asked(op, ino, &call.ask, &RequestContext::cached_only()) {
-            Ok(answer) => self.shared.deliver(op, ino, || (call.send)(Some(reply), &*self.shared.fs, answer)),
+        match self.core.compute(op, ino, &call.compute, &RequestContext::cached_only()) {
+            Ok(answer) => self.core.deliver(op, ino, || (call.send)(Some(reply), &*self.core.fs, answer)),
             Err(FsError::WouldBlock) => self.defer(reply, call),
-            Err(error) => self.shared.refuse(reply, op, ino, &error),
+            Err(error) => self.core.refuse(reply, op, ino, &error),
         }
     }
 
-    fn defer<R, T, Ask, Send>(&self, reply: R, call: Call<Ask, Send>)
+    fn defer<R, T, Compute, Send>(&self, reply: R, call: FuseCall<Compute, Send>)
     where
-        R: Answer,
-        Ask: Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError> + std::marker::Send + 'static,
+        R: ErrorReply,
+        Compute: Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError> + std::marker::Send + 'static,
         Send: FnOnce(Option<R>, &dyn FileSystem, T) + std::marker::Send + 'static,
     {
-        let ticket = self.shared.deadlines.register(call.op, call.ino, reply);
-        let shared = Arc::clone(&self.shared);
-        let lane = if self.shared.fs.unpacks(call.ino) { call.lane.unpacking() } else { call.lane };
+        let deferred = self.core.deadlines.register(call.op, call.ino, reply);
+        let core = Arc::clone(&self.core);
+        let cost = if self.core.fs.unpacks(call.ino) { call.cost.unpacking() } else { call.cost };
         let job = move || {
-            if ticket.expired() {
+            if deferred.expired() {
+                // Answered while the job was queued.
                 return;
             }
-            match shared.asked(call.op, call.ino, &call.ask, ticket.context()) {
-                Ok(answer) => shared.deliver(call.op, call.ino, || (call.send)(ticket.claim(), &*shared.fs, answer)),
+            match core.compute(call.op, call.ino, &call.compute, deferred.context()) {
+                Ok(answer) => core.deliver(call.op, call.ino, || (call.send)(deferred.claim(), &*core.fs, answer)),
                 Err(error) => {
-                    if let Some(reply) = ticket.claim() {
-                        shared.refuse(reply, call.op, call.ino, &error);
+                    if let Some(reply) = deferred.claim() {
+                        core.refuse(reply, call.op, call.ino, &error);
                     }
                 }
             }
         };
-        if let Err(error) = self.shared.pool.submit(lane, Box::new(job)) {
-            log::error!("no thread can be started to serve requests: {error}");
+        if let Err(error) = self.core.pool.submit(cost, Box::new(job)) {
+            log::error!("cannot start a thread to serve requests: {error}");
         }
     }
 
-    fn list<R: Answer>(
+    fn list<R: ErrorReply>(
         &self,
         op: &'static str,
-        listing: Listing,
+        listing: DirRequest,
         reply: R,
-        mut add: impl FnMut(&mut R, Entry<'_>) -> bool + Send + 'static,
+        mut add: impl FnMut(&mut R, BatchEntry<'_>) -> bool + Send + 'static,
         done: impl FnOnce(R) + Send + 'static,
     ) {
-        let ask = move |fs: &dyn FileSystem, context: &RequestContext| Batch::gather(fs, listing, context);
-        let send = move |reply: Option<R>, fs: &dyn FileSystem, first: Batch| {
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| DirBatch::gather(fs, listing, context);
+        let send = move |reply: Option<R>, fs: &dyn FileSystem, first: DirBatch| {
             let Some(mut reply) = reply else { return };
             let mut listing = listing;
             let mut batch = first;
@@ -136,44 +138,44 @@ impl Adapter {
                     }
                     listing.offset = entry.next;
                 }
-                // What cannot be told now ends this answer; the kernel asks again from there, and then may wait.
-                batch = Batch::gather(fs, listing, &RequestContext::cached_only()).unwrap_or_default();
+                // A batch that would block ends this reply; the kernel continues from there with a request that may block.
+                batch = DirBatch::gather(fs, listing, &RequestContext::cached_only()).unwrap_or_default();
             }
             done(reply);
         };
-        self.answer(reply, Call { op, ino: listing.dir, lane: Lane::Names, ask, send });
+        self.answer(reply, FuseCall { op, ino: listing.dir, cost: RequestCost::Index, compute, send });
     }
 }
 
-impl Shared {
-    /// Asks, turning a panic and a WouldBlock that makes no sense into failures.
-    fn asked<T>(
+impl AdapterCore {
+    /// Computes an answer; a panic, or WouldBlock of a request that may block, is a failure.
+    fn compute<T>(
         &self,
         op: &'static str,
         ino: Ino,
-        ask: &dyn Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError>,
+        compute: &dyn Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError>,
         context: &RequestContext,
     ) -> Result<T, FsError> {
-        match catch_unwind(AssertUnwindSafe(|| ask(&*self.fs, context))) {
+        match catch_unwind(AssertUnwindSafe(|| compute(&*self.fs, context))) {
             Ok(Err(FsError::WouldBlock)) if context.may_block() => {
-                Err(FsError::failed(ErrorKind::Io, "no answer although it could be waited for (a defect of dupfs)"))
+                Err(FsError::failed(ErrorKind::Io, "a request that may block would block: internal error (bug in dupfs)"))
             }
             Ok(answer) => answer,
             Err(_) => {
-                let message = format!("dupfs met a defect of its own while it served {op} of inode {ino}");
+                let message = format!("internal error (bug in dupfs) while serving {op} of inode {ino}");
                 Err(FsError::failed(ErrorKind::Io, message))
             }
         }
     }
 
-    /// Replies; a reply that is dropped by a panic answers `EIO`.
+    /// Sends a reply; one that a panic drops answers `EIO`.
     fn deliver(&self, op: &str, ino: Ino, send: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(send)).is_err() {
-            log::error!("{op} of inode {ino}: dupfs met a defect of its own");
+            log::error!("{op} of inode {ino}: internal error (bug in dupfs)");
         }
     }
 
-    fn refuse<R: Answer>(&self, reply: R, op: &'static str, ino: Ino, error: &FsError) {
+    fn refuse<R: ErrorReply>(&self, reply: R, op: &'static str, ino: Ino, error: &FsError) {
         self.failures.note(op, ino, error);
         reply.fail(error.errno());
     }
@@ -181,7 +183,7 @@ impl Shared {
 
 macro_rules! answers {
     ($($reply:ty),*) => {$(
-        impl Answer for $reply {
+        impl ErrorReply for $reply {
             fn fail(self, errno: i32) {
                 self.error(Errno::from_i32(errno));
             }
@@ -191,19 +193,19 @@ macro_rules! answers {
 
 answers!(ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr);
 
-impl Filesystem for Adapter {
+impl Filesystem for FuseAdapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let wanted = [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
-            // Before a read the kernel asks for attributes that it may not keep: a size that is a bound, where nobody called
-            // stat. Else it could show zeros behind the end, as it does not cut the size where short reads cross.
+            // The kernel then refreshes attributes with a zero time to live (a size that is a bound) before a read. Otherwise
+            // it could show zeros after the end, as it does not truncate the size after concurrent short reads.
             InitFlags::FUSE_AUTO_INVAL_DATA,
         ];
         for capability in wanted {
-            // An old kernel without one of them is slower, not wrong.
+            // A kernel without one of them is slower, not wrong.
             let _ = config.add_capabilities(capability);
         }
         let _ = config.set_max_background(64);
@@ -212,35 +214,35 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (parent, name) = (parent.0, name.as_bytes().to_vec());
-        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.lookup(parent, &name, context);
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.lookup(parent, &name, context);
         let send = |reply: Option<ReplyEntry>, _: &dyn FileSystem, attr: Attr| {
             if let Some(reply) = reply {
                 reply.entry_with_ttls(&attr_ttl(&attr), &attr.entry_ttl, &file_attr(&attr), Generation(0));
             }
         };
-        self.answer(reply, Call { op: "lookup", ino: parent, lane: Lane::Names, ask, send });
+        self.answer(reply, FuseCall { op: "lookup", ino: parent, cost: RequestCost::Index, compute, send });
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
         let send = |reply: Option<ReplyAttr>, _: &dyn FileSystem, attr: Attr| {
             if let Some(reply) = reply {
                 reply.attr(&attr_ttl(&attr), &file_attr(&attr));
             }
         };
-        self.answer(reply, Call { op: "getattr", ino, lane: Lane::Sizes, ask, send });
+        self.answer(reply, FuseCall { op: "getattr", ino, cost: RequestCost::Size, compute, send });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.readlink(ino, context);
-        self.answer(reply, Call { op: "readlink", ino, lane: Lane::Names, ask, send: send_bytes });
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.readlink(ino, context);
+        self.answer(reply, FuseCall { op: "readlink", ino, cost: RequestCost::Index, compute, send: send_bytes });
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.open(ino, context);
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.open(ino, context);
         let send = move |reply: Option<ReplyOpen>, fs: &dyn FileSystem, opened: crate::vfs::Opened| {
             let Some(reply) = reply else { return fs.release(ino, opened.handle) };
             let mut flags = FopenFlags::FOPEN_NOFLUSH;
@@ -248,7 +250,7 @@ impl Filesystem for Adapter {
             flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
             reply.opened(FileHandle(opened.handle), flags);
         };
-        self.answer(reply, Call { op: "open", ino, lane: Lane::Sizes, ask, send });
+        self.answer(reply, FuseCall { op: "open", ino, cost: RequestCost::Size, compute, send });
     }
 
     fn read(
@@ -264,12 +266,12 @@ impl Filesystem for Adapter {
     ) {
         let (ino, handle) = (ino.0, fh.0);
         let Ok(size) = usize::try_from(size) else { return reply.error(Errno::EINVAL) };
-        let ask = move |fs: &dyn FileSystem, context: &RequestContext| {
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| {
             let mut bytes = fs.read(ino, handle, offset, size, context)?;
             bytes.truncate(size);
             Ok(bytes)
         };
-        self.answer(reply, Call { op: "read", ino, lane: Lane::Data, ask, send: send_bytes });
+        self.answer(reply, FuseCall { op: "read", ino, cost: RequestCost::Content, compute, send: send_bytes });
     }
 
     fn release(
@@ -282,9 +284,9 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let released = catch_unwind(AssertUnwindSafe(|| self.shared.fs.release(ino.0, fh.0)));
+        let released = catch_unwind(AssertUnwindSafe(|| self.core.fs.release(ino.0, fh.0)));
         if released.is_err() {
-            log::error!("release of inode {}: dupfs met a defect of its own", ino.0);
+            log::error!("release of inode {}: internal error (bug in dupfs)", ino.0);
         }
         reply.ok();
     }
@@ -303,27 +305,27 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
         let send = |reply: Option<ReplyOpen>, _: &dyn FileSystem, attr: Attr| {
             let Some(reply) = reply else { return };
             let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-            let flags = if attr.attr_ttl >= UNCHANGING { kept } else { FopenFlags::empty() };
+            let flags = if attr.attr_ttl >= IMMUTABLE_TTL { kept } else { FopenFlags::empty() };
             reply.opened(FileHandle(0), flags);
         };
-        self.answer(reply, Call { op: "opendir", ino, lane: Lane::Names, ask, send });
+        self.answer(reply, FuseCall { op: "opendir", ino, cost: RequestCost::Index, compute, send });
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectory) {
-        let listing = Listing { dir: ino.0, offset, plus: false };
-        let add = |reply: &mut ReplyDirectory, entry: Entry<'_>| {
+        let listing = DirRequest { dir: ino.0, offset, plus: false };
+        let add = |reply: &mut ReplyDirectory, entry: BatchEntry<'_>| {
             reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), OsStr::from_bytes(entry.name))
         };
         self.list("readdir", listing, reply, add, ReplyDirectory::ok);
     }
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
-        let listing = Listing { dir: ino.0, offset, plus: true };
-        let add = |reply: &mut ReplyDirectoryPlus, entry: Entry<'_>| {
+        let listing = DirRequest { dir: ino.0, offset, plus: true };
+        let add = |reply: &mut ReplyDirectoryPlus, entry: BatchEntry<'_>| {
             let (attr, ttl) = plus_attr(&entry);
             reply.add(INodeNo(entry.ino), entry.next, OsStr::from_bytes(entry.name), &ttl, &attr, Generation(0))
         };
@@ -331,7 +333,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let stats = self.shared.fs.stats();
+        let stats = self.core.fs.stats();
         let unit = u32::try_from(BLOCK).unwrap_or(512);
         reply.statfs(stats.total_bytes.div_ceil(BLOCK), 0, 0, stats.files, 0, unit, 255, unit);
     }
@@ -339,42 +341,42 @@ impl Filesystem for Adapter {
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let ino = ino.0;
         if ino == ROOT_INO && name == PID_ATTRIBUTE {
-            return send_xattr(reply, self.shared.process.as_bytes(), size);
+            return send_xattr(reply, self.core.process_attribute.as_bytes(), size);
         }
         let name: OsString = name.to_owned();
-        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.getxattr(ino, name.as_bytes(), context);
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getxattr(ino, name.as_bytes(), context);
         let send = move |reply: Option<ReplyXattr>, _: &dyn FileSystem, value: Option<Vec<u8>>| match (reply, value) {
             (Some(reply), Some(value)) => send_xattr(reply, &value, size),
             (Some(reply), None) => reply.error(Errno::ENODATA),
             (None, _) => {}
         };
-        self.answer(reply, Call { op: "getxattr", ino, lane: Lane::Names, ask, send });
+        self.answer(reply, FuseCall { op: "getxattr", ino, cost: RequestCost::Index, compute, send });
     }
 
-    /// No attribute is listed, of any inode: `cp -a` and `rsync -X` would copy those that dupfs answers into the restored
-    /// tree. Told once, the kernel asks no more, which spares `cp -a` two requests for each file.
+    /// Lists no attribute of any inode: `cp -a` and `rsync -X` would copy those of dupfs into the restored tree. After one
+    /// `ENOSYS` the kernel does not ask again, which saves `cp -a` two requests for each file.
     fn listxattr(&self, _req: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
         reply.error(Errno::ENOSYS);
     }
 
-    /// Asked only without `default_permissions`: then everything is readable, and a file is a program if anybody may
-    /// run it. Writing was refused by the kernel, as the mount is read-only.
+    /// Called only without `default_permissions`: then everything is readable, and a file is executable if anybody may
+    /// execute it. The kernel has refused writing, as the mount is read-only.
     fn access(&self, _req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         if !mask.contains(AccessFlags::X_OK) {
             return reply.ok();
         }
         let ino = ino.0;
-        let ask = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
         let send = |reply: Option<ReplyEmpty>, _: &dyn FileSystem, attr: Attr| match reply {
             Some(reply) if attr.kind == NodeKind::File && attr.perm & 0o111 == 0 => reply.error(Errno::EACCES),
             Some(reply) => reply.ok(),
             None => {}
         };
-        self.answer(reply, Call { op: "access", ino, lane: Lane::Sizes, ask, send });
+        self.answer(reply, FuseCall { op: "access", ino, cost: RequestCost::Size, compute, send });
     }
 }
 
-/// The namespace in which this process's number means it, such as `pid:[4026531836]`.
+/// The namespace in which this process's id is valid, such as `pid:[4026531836]`.
 pub fn pid_namespace() -> String {
     std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default()
 }
@@ -391,5 +393,101 @@ fn send_xattr(reply: ReplyXattr, value: &[u8], size: u32) {
         Ok(len) if size == 0 => reply.size(len),
         Ok(len) if len <= size => reply.data(value),
         _ => reply.error(Errno::ERANGE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Instant;
+
+    use dupfs_base::Stopped;
+    use dupfs_base::sync::lock;
+
+    use super::*;
+    use crate::vfs::memory_fs::MemoryFs;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A reply that records its errno; 0 for success.
+    struct TestReply(Sender<i32>);
+
+    impl ErrorReply for TestReply {
+        fn fail(self, errno: i32) {
+            self.0.send(errno).unwrap();
+        }
+    }
+
+    /// Requests the attributes of `ino`; counts in `calls` how often they are computed by a worker.
+    fn request(adapter: &FuseAdapter, ino: Ino, calls: &Arc<AtomicUsize>) -> Receiver<i32> {
+        let (tx, rx) = channel();
+        let calls = Arc::clone(calls);
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| {
+            if context.may_block() {
+                calls.fetch_add(1, Ordering::SeqCst);
+            }
+            fs.getattr(ino, context)
+        };
+        let send = |reply: Option<TestReply>, _: &dyn FileSystem, _: Attr| {
+            if let Some(reply) = reply {
+                reply.fail(0);
+            }
+        };
+        adapter.answer(TestReply(tx), FuseCall { op: "getattr", ino, cost: RequestCost::Size, compute, send });
+        rx
+    }
+
+    fn hanging_fs() -> (Arc<MemoryFs>, Ino) {
+        let mut fs = MemoryFs::new();
+        let ino = fs.file(ROOT_INO, b"file", b"content".as_slice());
+        fs.hanging.push(ino);
+        (Arc::new(fs), ino)
+    }
+
+    #[test]
+    fn a_request_past_its_deadline_times_out_and_its_work_is_stopped() {
+        let (fs, ino) = hanging_fs();
+        let adapter = FuseAdapter::new(Arc::clone(&fs) as _, Duration::from_millis(100)).unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let started = Instant::now();
+        assert_eq!(request(&adapter, ino, &calls).recv_timeout(SOON).unwrap(), libc::ETIMEDOUT);
+        assert!(started.elapsed() >= Duration::from_millis(100));
+        while lock(&fs.stopped).is_empty() && started.elapsed() < SOON {
+            std::thread::yield_now();
+        }
+        let stopped = lock(&fs.stopped).clone();
+        assert!(matches!(stopped[..], [Stopped::Cancelled | Stopped::Deadline]), "{stopped:?}");
+        assert_eq!(request(&adapter, ROOT_INO, &calls).recv_timeout(SOON).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_queued_work_of_an_expired_request_is_not_run() {
+        let (fs, ino) = hanging_fs();
+        let adapter = FuseAdapter::new(fs, Duration::from_millis(300)).unwrap();
+        // All workers of this cost are busy until after the deadline of the request behind them.
+        let (release, released) = channel::<()>();
+        let released = Arc::new(std::sync::Mutex::new(released));
+        for _ in 0..8 {
+            let released = Arc::clone(&released);
+            adapter.core.pool.submit(RequestCost::Size, Box::new(move || assert!(lock(&released).recv().is_err()))).unwrap();
+        }
+        let calls = Arc::new(AtomicUsize::new(0));
+        assert_eq!(request(&adapter, ino, &calls).recv_timeout(SOON).unwrap(), libc::ETIMEDOUT);
+        drop(release);
+        // Once a later job runs on every worker, all earlier ones have ended.
+        let (tx, rx) = channel();
+        let together = Arc::new(Barrier::new(8));
+        for _ in 0..8 {
+            let (together, tx) = (Arc::clone(&together), tx.clone());
+            let job = move || {
+                together.wait();
+                tx.send(()).unwrap();
+            };
+            adapter.core.pool.submit(RequestCost::Size, Box::new(job)).unwrap();
+        }
+        rx.recv_timeout(SOON).unwrap();
+        assert_eq!(calls.load(Ordering::SeqCst), 0);
     }
 }

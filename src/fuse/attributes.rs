@@ -6,23 +6,23 @@ use fuser::{FileAttr, FileType, INodeNo};
 
 use crate::vfs::{Attr, Ino, NodeKind};
 
-use super::batch::{Entry, Known};
+use super::dir_batch::{BatchEntry, BatchAttr};
 
-/// How long the attributes may be kept: not at all while the size is a bound.
+/// How long the kernel may cache the attributes: not at all while the size is a bound.
 pub(super) fn attr_ttl(attr: &Attr) -> Duration {
     if attr.exact { attr.attr_ttl } else { Duration::ZERO }
 }
 
-/// Attributes of a readdirplus entry and how long they and the name live: the FUSE crate has one time for both, so a name
-/// whose size is a bound, or whose attributes cannot be told, is looked up again.
-pub(super) fn plus_attr(entry: &Entry<'_>) -> (FileAttr, Duration) {
-    match entry.known {
-        Known::Attr(attr) => (file_attr(&attr), attr_ttl(&attr).min(attr.entry_ttl)),
-        Known::Type => (type_only(entry.ino, entry.kind), Duration::ZERO),
+/// Attributes of a readdirplus entry and how long the kernel may cache them and the name. The FUSE crate has one time for
+/// both, so a name whose size is a bound, or whose attributes are unavailable, is looked up again.
+pub(super) fn plus_attr(entry: &BatchEntry<'_>) -> (FileAttr, Duration) {
+    match entry.attr {
+        BatchAttr::Full(attr) => (file_attr(&attr), attr_ttl(&attr).min(attr.entry_ttl)),
+        BatchAttr::TypeOnly => (type_only(entry.ino, entry.kind), Duration::ZERO),
     }
 }
 
-/// What stands in for attributes that cannot be told; the kernel does not use it, as it lives no time.
+/// A placeholder for unavailable attributes; the kernel does not use it, as its time to live is zero.
 fn type_only(ino: Ino, kind: NodeKind) -> FileAttr {
     file_attr(&Attr::type_only(ino, kind))
 }
@@ -81,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn times_before_1970_are_kept() {
+    fn times_before_1970_are_preserved() {
         assert_eq!(system_time(-1), UNIX_EPOCH - Duration::from_secs(1));
         assert_eq!(system_time(1_485_569_700), UNIX_EPOCH + Duration::from_secs(1_485_569_700));
     }
 
     #[test]
-    fn an_unknown_size_is_never_kept() {
-        let (_, ttl) = plus_attr(&Entry { ino: 5, kind: NodeKind::File, next: 3, name: b"a", known: Known::Type });
+    fn an_unknown_size_is_never_cached() {
+        let (_, ttl) = plus_attr(&BatchEntry { ino: 5, kind: NodeKind::File, next: 3, name: b"a", attr: BatchAttr::TypeOnly });
         assert_eq!(ttl, Duration::ZERO);
     }
 }

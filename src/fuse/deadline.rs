@@ -1,78 +1,79 @@
-//! Deadlines of requests that wait: a reply is answered by whoever claims it first, the worker or the reaper.
+//! Deadlines of deferred requests: the worker and the deadline thread race for the reply, and the first one answers.
 //!
 //! The FUSE crate does not pass on interrupts, so a process that waits for an answer cannot be killed: every deferred
-//! request must be answered within bounded time whatever the store does.
+//! request must be answered within bounded time, whatever the store does. When a request expires its context is cancelled,
+//! so that its work stops.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::lock;
+use dupfs_base::sync::lock;
 use dupfs_base::{CancelToken, RequestContext};
 
-/// A reply that is still owed to the kernel.
-pub(super) trait Answer: Send + 'static {
+/// A pending reply to the kernel that can be an errno.
+pub(super) trait ErrorReply: Send + 'static {
     /// Answers with an errno.
     fn fail(self, errno: i32);
 }
 
-/// Answers `ETIMEDOUT` to every request that is not claimed in time.
+/// The deferred requests in the order of their deadlines. Answers `ETIMEDOUT` to those that are not claimed in time.
 #[derive(Debug)]
-pub(super) struct Deadlines {
-    limit: Duration,
-    shared: Arc<Shared>,
+pub(super) struct DeadlineQueue {
+    timeout: Duration,
+    shared: Arc<QueueShared>,
 }
 
-/// A deferred request's reply, until somebody claims it. Dropped unclaimed, it answers `EIO`: nobody would come any more.
-pub(super) struct Ticket<R: Answer> {
+/// The reply of a deferred request until it is claimed. Dropped unclaimed, it answers `EIO`.
+pub(super) struct DeferredReply<R: ErrorReply> {
     id: u64,
-    slot: Arc<Slot<R>>,
-    shared: Arc<Shared>,
+    slot: Arc<ReplySlot<R>>,
+    queue: Arc<QueueShared>,
     context: RequestContext,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct QueueShared {
+    state: Mutex<QueueState>,
     wake: Condvar,
 }
 
-/// Ids are given in the order of the due times, as the limit is the same for all: the first entry is due first.
+/// Ids ascend with the deadlines, as the timeout is the same for all: the first entry is due first.
 #[derive(Default)]
-struct State {
+struct QueueState {
     pending: BTreeMap<u64, (Instant, Arc<dyn Expire>)>,
-    next: u64,
+    next_id: u64,
     closed: bool,
 }
 
-impl std::fmt::Debug for State {
+impl std::fmt::Debug for QueueState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("pending", &self.pending.len()).field("closed", &self.closed).finish()
+        f.debug_struct("QueueState").field("pending", &self.pending.len()).field("closed", &self.closed).finish()
     }
 }
 
 trait Expire: Send + Sync {
-    fn expire(&self, limit: Duration);
+    fn expire(&self, timeout: Duration);
 }
 
-struct Slot<R> {
+struct ReplySlot<R> {
     reply: Mutex<Option<R>>,
     op: &'static str,
     ino: u64,
-    /// Triggered when the request is given up: its work stops.
+    /// Cancelled when the request expires: its work stops.
     cancel: CancelToken,
 }
 
-impl<R: Answer> Expire for Slot<R> {
-    fn expire(&self, limit: Duration) {
+impl<R: ErrorReply> Expire for ReplySlot<R> {
+    fn expire(&self, timeout: Duration) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
             log::error!(
-                "{} of inode {}: no answer within {} s, given up (ETIMEDOUT)",
+                "{} of inode {}: no answer within {} s (ETIMEDOUT)",
                 self.op,
                 self.ino,
-                limit.as_secs()
+                timeout.as_secs()
             );
             reply.fail(libc::ETIMEDOUT);
         }
@@ -80,27 +81,27 @@ impl<R: Answer> Expire for Slot<R> {
     }
 }
 
-impl Deadlines {
-    /// Starts the reaper for requests that may wait up to `limit`.
+impl DeadlineQueue {
+    /// Starts the thread that expires requests after `timeout`.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn start(limit: Duration) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let theirs = Arc::clone(&shared);
-        thread::Builder::new().name("dupfs-deadline".into()).spawn(move || reap(&theirs, limit))?;
-        Ok(Self { limit, shared })
+    pub(super) fn start(timeout: Duration) -> std::io::Result<Self> {
+        let shared = Arc::new(QueueShared::default());
+        let queue = Arc::clone(&shared);
+        thread::Builder::new().name("dupfs-deadline".into()).spawn(move || expire_overdue(&queue, timeout))?;
+        Ok(Self { timeout, shared })
     }
 
-    /// Puts `reply` under the deadline.
-    pub(super) fn register<R: Answer>(&self, op: &'static str, ino: u64, reply: R) -> Ticket<R> {
+    /// Puts `reply` under a deadline that starts now.
+    pub(super) fn register<R: ErrorReply>(&self, op: &'static str, ino: u64, reply: R) -> DeferredReply<R> {
         let cancel = CancelToken::new();
-        let slot = Arc::new(Slot { reply: Mutex::new(Some(reply)), op, ino, cancel: cancel.clone() });
+        let slot = Arc::new(ReplySlot { reply: Mutex::new(Some(reply)), op, ino, cancel: cancel.clone() });
         let expire: Arc<dyn Expire> = Arc::clone(&slot) as _;
         let mut state = lock(&self.shared.state);
-        let id = state.next;
-        state.next = id.wrapping_add(1);
-        let due = Instant::now().checked_add(self.limit).unwrap_or_else(far_away);
+        let id = state.next_id;
+        state.next_id = id.wrapping_add(1);
+        let due = Instant::now().checked_add(self.timeout).unwrap_or_else(far_away);
         let was_empty = state.pending.is_empty();
         state.pending.insert(id, (due, expire));
         drop(state);
@@ -108,25 +109,25 @@ impl Deadlines {
             self.shared.wake.notify_all();
         }
         let context = RequestContext::new(Some(due), cancel);
-        Ticket { id, slot, shared: Arc::clone(&self.shared), context }
+        DeferredReply { id, slot, queue: Arc::clone(&self.shared), context }
     }
 }
 
-impl Drop for Deadlines {
+impl Drop for DeadlineQueue {
     fn drop(&mut self) {
         lock(&self.shared.state).closed = true;
         self.shared.wake.notify_all();
     }
 }
 
-impl<R: Answer> Ticket<R> {
+impl<R: ErrorReply> DeferredReply<R> {
     /// The reply, unless the deadline has passed and it was answered.
     pub(super) fn claim(mut self) -> Option<R> {
         self.take()
     }
 
     fn take(&mut self) -> Option<R> {
-        let expire = lock(&self.shared.state).pending.remove(&self.id);
+        let expire = lock(&self.queue.state).pending.remove(&self.id);
         drop(expire);
         lock(&self.slot.reply).take()
     }
@@ -136,13 +137,13 @@ impl<R: Answer> Ticket<R> {
         &self.context
     }
 
-    /// Whether the deadline has passed: nobody waits for the answer any more.
+    /// Returns true if the deadline has passed and the request was answered.
     pub(super) fn expired(&self) -> bool {
         lock(&self.slot.reply).is_none()
     }
 }
 
-impl<R: Answer> Drop for Ticket<R> {
+impl<R: ErrorReply> Drop for DeferredReply<R> {
     fn drop(&mut self) {
         if let Some(reply) = self.take() {
             reply.fail(libc::EIO);
@@ -150,7 +151,7 @@ impl<R: Answer> Drop for Ticket<R> {
     }
 }
 
-fn reap(shared: &Shared, limit: Duration) {
+fn expire_overdue(shared: &QueueShared, timeout: Duration) {
     let mut state = lock(&shared.state);
     loop {
         if state.closed {
@@ -164,10 +165,10 @@ fn reap(shared: &Shared, limit: Duration) {
                 shared.wake.wait_timeout(state, due.duration_since(now)).unwrap_or_else(PoisonError::into_inner).0
             }
             Some(_) => {
-                let late = state.pending.pop_first();
+                let overdue = state.pending.pop_first();
                 drop(state);
-                if let Some((_, (_, slot))) = late {
-                    slot.expire(limit);
+                if let Some((_, (_, slot))) = overdue {
+                    slot.expire(timeout);
                 }
                 lock(&shared.state)
             }
@@ -175,7 +176,7 @@ fn reap(shared: &Shared, limit: Duration) {
     }
 }
 
-/// A time so late that it is never reached while the program runs, for a limit too large to add.
+/// A time that is never reached while the program runs, for a timeout too large to add.
 fn far_away() -> Instant {
     let now = Instant::now();
     now.checked_add(Duration::from_secs(10 * 365 * 86_400)).unwrap_or(now)
@@ -187,43 +188,49 @@ mod tests {
 
     use super::*;
 
-    struct Told(Sender<i32>);
+    struct SentErrno(Sender<i32>);
 
-    impl Answer for Told {
+    impl ErrorReply for SentErrno {
         fn fail(self, errno: i32) {
             self.0.send(errno).unwrap();
         }
     }
 
     #[test]
-    fn a_request_nobody_answers_times_out() {
-        let deadlines = Deadlines::start(Duration::from_millis(50)).unwrap();
-        let (tell, told) = channel();
+    fn a_request_without_an_answer_times_out_and_is_cancelled() {
+        let deadlines = DeadlineQueue::start(Duration::from_millis(50)).unwrap();
+        let (tx, rx) = channel();
         let started = Instant::now();
-        let ticket = deadlines.register("read", 7, Told(tell));
-        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), libc::ETIMEDOUT);
+        let deferred = deadlines.register("read", 7, SentErrno(tx));
+        assert_eq!(rx.recv_timeout(Duration::from_secs(5)).unwrap(), libc::ETIMEDOUT);
         assert!(started.elapsed() >= Duration::from_millis(50));
-        assert!(ticket.expired());
-        assert!(ticket.claim().is_none(), "the late result has no reply to go to");
+        assert!(deferred.expired());
+        // The answer is sent first, then the work is cancelled.
+        let cancelled = || deferred.context().cancel_token().is_cancelled();
+        while !cancelled() && started.elapsed() < Duration::from_secs(5) {
+            thread::yield_now();
+        }
+        assert!(cancelled());
+        assert!(deferred.claim().is_none(), "the late result has no reply to go to");
     }
 
     #[test]
     fn a_claimed_request_never_times_out() {
-        let deadlines = Deadlines::start(Duration::from_millis(30)).unwrap();
-        let (tell, told) = channel();
-        let reply = deadlines.register("read", 7, Told(tell)).claim().unwrap();
+        let deadlines = DeadlineQueue::start(Duration::from_millis(30)).unwrap();
+        let (tx, rx) = channel();
+        let reply = deadlines.register("read", 7, SentErrno(tx)).claim().unwrap();
         thread::sleep(Duration::from_millis(90));
-        assert!(told.try_recv().is_err());
+        assert!(rx.try_recv().is_err());
         reply.fail(0);
-        assert_eq!(told.recv().unwrap(), 0);
+        assert_eq!(rx.recv().unwrap(), 0);
         assert!(lock(&deadlines.shared.state).pending.is_empty());
     }
 
     #[test]
-    fn an_abandoned_ticket_is_answered_at_once() {
-        let deadlines = Deadlines::start(Duration::from_secs(3600)).unwrap();
-        let (tell, told) = channel();
-        drop(deadlines.register("lookup", 1, Told(tell)));
-        assert_eq!(told.try_recv().unwrap(), libc::EIO);
+    fn a_dropped_reply_is_answered_at_once() {
+        let deadlines = DeadlineQueue::start(Duration::from_secs(3600)).unwrap();
+        let (tx, rx) = channel();
+        drop(deadlines.register("lookup", 1, SentErrno(tx)));
+        assert_eq!(rx.try_recv().unwrap(), libc::EIO);
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel's table of mounts, `/proc/self/mountinfo`, which answers even for a mount whose daemon is gone.
+//! The kernel's table of mounts, `/proc/self/mountinfo`, which can be read even if the daemon of a mount has exited.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,22 +10,24 @@ use std::path::{Path, PathBuf};
 pub struct MountEntry {
     /// Device number, as `major:minor`.
     pub device: String,
-    /// Where it is mounted.
+    /// The mount point.
     pub target: PathBuf,
     /// Type, such as `fuse.dupfs`.
     pub kind: String,
     /// Source, such as `dupfs:file:///backups/site`.
     pub source: String,
+    /// The user who mounted a FUSE file system.
+    pub user_id: Option<u32>,
 }
 
 impl MountEntry {
-    /// Whether dupfs serves it, or did before its daemon ended.
+    /// Returns true if dupfs serves it, or did before its daemon exited.
     pub fn is_dupfs(&self) -> bool {
         self.kind == "fuse.dupfs" || (self.kind == "fuse" && self.source.starts_with("dupfs:"))
     }
 }
 
-/// The mount that `target` (absolute, without links) shows: the uppermost of those on it, `None` if there is none.
+/// The topmost mount on `target` (absolute, without symbolic links); `None` if there is none.
 ///
 /// # Errors
 /// When the table of mounts cannot be read.
@@ -34,7 +36,8 @@ pub fn mount_at(target: &Path) -> io::Result<Option<MountEntry>> {
     Ok(table.split(|&b| b == b'\n').filter_map(parse).rfind(|mount| mount.target == target))
 }
 
-/// Parses one line (proc(5), `/proc/pid/mountinfo`): six fields, optional fields up to a lone `-`, then type and source.
+/// Parses one line (proc(5), `/proc/pid/mountinfo`): six fields, optional fields up to a lone `-`, then type,
+/// source and options.
 fn parse(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|&b| b == b' ');
     let device = fields.nth(2)?;
@@ -42,15 +45,18 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = rest.next()?;
     let source = rest.next()?;
+    let mut options = rest.next().unwrap_or_default().split(|&b| b == b',');
+    let user_id = options.find_map(|option| std::str::from_utf8(option.strip_prefix(b"user_id=")?).ok()?.parse().ok());
     Some(MountEntry {
         device: String::from_utf8_lossy(device).into_owned(),
         target: OsString::from_vec(unescape(target)).into(),
         kind: String::from_utf8_lossy(kind).into_owned(),
         source: String::from_utf8_lossy(&unescape(source)).into_owned(),
+        user_id,
     })
 }
 
-/// Undoes the kernel's `\ooo` for space, tab, newline, backslash and hash.
+/// Decodes the kernel's `\ooo` for space, tab, newline, backslash and hash.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -71,7 +77,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `path` made absolute without touching its last component, which may be a dead mount that answers nothing.
+/// Makes `path` absolute without accessing its last component, which may be a stale mount.
 ///
 /// # Errors
 /// When the parent directory does not exist or cannot be entered.
@@ -85,7 +91,7 @@ pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// The ways of writing `path` that the table of mounts may hold: with its last component as it is, and with links
+/// The forms of `path` that the table of mounts may contain: with its last component as it is, and with symbolic links
 /// followed.
 pub(super) fn spellings(path: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = Vec::new();
@@ -104,23 +110,24 @@ mod tests {
     #[test]
     fn a_line_with_escapes_and_optional_fields_is_parsed() {
         let line =
-            br"36 35 0:52 / /mnt/my\040dir\134x rw,noatime master:1 shared:7 - fuse.dupfs dupfs:file:///a\040b ro";
+            br"36 35 0:52 / /mnt/my\040dir\134x rw,noatime master:1 shared:7 - fuse.dupfs dupfs:file:///a\040b ro,user_id=1000,group_id=7";
         let mount = parse(line).unwrap();
         assert_eq!(mount.device, "0:52");
         assert_eq!(mount.target, Path::new("/mnt/my dir\\x"));
         assert_eq!(mount.source, "dupfs:file:///a b");
+        assert_eq!(mount.user_id, Some(1000));
         assert!(mount.is_dupfs());
     }
 
     #[test]
-    fn lines_of_another_shape_are_no_mounts() {
+    fn lines_in_another_format_are_ignored() {
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
         assert_eq!(unescape(br"a\04"), br"a\04");
     }
 
     #[test]
-    fn the_root_is_a_mount_and_not_of_ours() {
+    fn the_root_is_a_mount_and_not_of_dupfs() {
         assert!(!mount_at(Path::new("/")).unwrap().unwrap().is_dupfs());
         assert_eq!(mount_at(Path::new("/no/such/mount")).unwrap(), None);
     }

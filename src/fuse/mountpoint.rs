@@ -1,5 +1,4 @@
-//! What can be known before mounting: whether the mount point and this machine's FUSE will do. No secret is needed and
-//! nothing is changed.
+//! Checks of the mount point and of this machine's FUSE before mounting. They need no secret and change nothing.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -12,12 +11,12 @@ use std::time::Duration;
 use rustix::fs::Access;
 use rustix::io::Errno;
 
-use super::error::MountError;
+use super::mount_error::MountError;
 use super::mountinfo::{MountEntry, mount_at, spellings};
 
 const DEVICE: &str = "/dev/fuse";
-/// How long a mounted daemon may take to show that it lives.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long the daemon of a mount may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 const FUSE_CONF: &str = "/etc/fuse.conf";
 
@@ -34,10 +33,10 @@ impl MountPoint {
     /// # Errors
     /// [`MountError`] naming what is wrong and the remedy.
     pub fn check(path: &Path, nonempty: bool) -> Result<Self, MountError> {
-        // First the table of mounts: a mount whose daemon hangs would keep any other question.
+        // The table of mounts first: any other call would block on a mount whose daemon hangs.
         let autofs = match mounted_on(path)? {
             Some(mount) if mount.kind == "autofs" => true,
-            Some(mount) if is_dead(&mount) => return Err(MountError::Stale(path.to_owned())),
+            Some(mount) if is_stale(&mount) => return Err(MountError::Stale(path.to_owned())),
             Some(mount) => return Err(in_use(path, &mount)),
             None => false,
         };
@@ -60,7 +59,7 @@ impl MountPoint {
         &self.path
     }
 
-    /// Checks that neither `dir` (`what` is shown in the error, such as "the backup") nor the mount point contains the
+    /// Checks that neither `dir` (described in the error by `what`, such as "the backup") nor the mount point contains the
     /// other. A directory that does not exist overlaps nothing.
     ///
     /// # Errors
@@ -110,20 +109,20 @@ fn mounted_on(path: &Path) -> Result<Option<MountEntry>, MountError> {
     Ok(None)
 }
 
-/// Whether it is a FUSE mount whose daemon has gone. Attributes may still be in the kernel's cache, so what is asked for is
-/// what the kernel never caches; a daemon that does not answer is not gone.
+/// Returns true if it is a FUSE mount whose daemon has exited. Attributes may still be in the kernel's cache, so it calls
+/// statvfs, which the kernel never caches. A daemon that does not answer has not exited.
 ///
-/// The kernel keeps a process until a request that a daemon has taken up is answered: against a daemon that stops just
-/// then, no limit of ours helps.
-fn is_dead(mount: &MountEntry) -> bool {
+/// The kernel does not release a process before a request that a daemon has accepted is answered: if the daemon stops at
+/// that moment, this timeout does not help.
+fn is_stale(mount: &MountEntry) -> bool {
     if !mount.kind.starts_with("fuse") {
         return false;
     }
-    let (tell, told) = channel();
+    let (tx, rx) = channel();
     let target = mount.target.clone();
-    // Not joined: a daemon that is stopped would hold this process, too.
-    let asked = thread::Builder::new().spawn(move || tell.send(rustix::fs::statvfs(&target).err()));
-    asked.is_ok() && told.recv_timeout(ANSWER) == Ok(Some(Errno::NOTCONN))
+    // Not joined: a stopped daemon would block this process, too.
+    let asked = thread::Builder::new().spawn(move || tx.send(rustix::fs::statvfs(&target).err()));
+    asked.is_ok() && rx.recv_timeout(ANSWER_TIMEOUT) == Ok(Some(Errno::NOTCONN))
 }
 
 fn unusable(path: &Path, error: &io::Error) -> MountError {
@@ -168,7 +167,7 @@ fn check_empty(path: &Path) -> Result<(), MountError> {
     }
 }
 
-/// The longest part of `dir` that exists, without links, plus the rest as it is.
+/// The longest part of `dir` that exists, without symbolic links, plus the rest as it is.
 fn canonical_prefix(dir: &Path) -> Option<PathBuf> {
     if let Ok(real) = dir.canonicalize() {
         return Some(real);
@@ -181,7 +180,7 @@ fn no_device(error: &io::Error) -> MountError {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
             let reason = if is_root() {
-                "may not open /dev/fuse although root: in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
+                "root may not open /dev/fuse: in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
             } else {
                 "may not open /dev/fuse: have root run chmod 666 /dev/fuse (its usual mode), or mount as root"
             };
@@ -189,7 +188,7 @@ fn no_device(error: &io::Error) -> MountError {
         }
         _ => MountError::NoDevice(
             format!(
-                "FUSE is not to be had, /dev/fuse: {error}: load it with modprobe fuse, or in a container start it with \
+                "FUSE is not available, /dev/fuse: {error}: load it with modprobe fuse, or in a container start it with \
                  --device /dev/fuse --cap-add SYS_ADMIN; dupfs cat and dupfs ls work without it"
             )
             .into(),
@@ -197,7 +196,7 @@ fn no_device(error: &io::Error) -> MountError {
     }
 }
 
-/// Where the FUSE crate, too, looks for the helper.
+/// Searches for the helper in the same places as the FUSE crate.
 fn fusermount_exists() -> bool {
     if let Some(chosen) = std::env::var_os("FUSERMOUNT_PATH") {
         return Path::new(&chosen).exists();
@@ -207,7 +206,8 @@ fn fusermount_exists() -> bool {
     dirs.into_iter().any(|dir| dir.join("fusermount3").exists() || dir.join("fusermount").exists())
 }
 
-/// Whether fuse.conf lets users other than root allow others; if it cannot be read, fusermount3 shall decide.
+/// Returns true if fuse.conf lets users other than root set allow_other, or if it cannot be read and fusermount3 has to
+/// decide.
 fn user_allow_other(conf: io::Result<String>) -> bool {
     match conf {
         Ok(text) => text.lines().any(|line| line.split('#').next().unwrap_or_default().trim() == "user_allow_other"),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn each_unusable_mount_point_is_an_error_of_its_own() {
+    fn each_unusable_mount_point_has_its_own_error() {
         let tmp = tempfile::tempdir().unwrap();
         let file = tmp.path().join("file");
         fs::write(&file, b"x").unwrap();

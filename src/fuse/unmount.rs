@@ -1,5 +1,6 @@
 //! Unmounting: umount(2) where it is allowed, else through fusermount3.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -9,26 +10,26 @@ use rustix::mount::UnmountFlags;
 
 use dupfs_base::{ErrorKind, HasKind};
 
-use super::error::one_line;
+use super::mount_error::one_line;
 use super::mountinfo::{mount_at, spellings};
 
-/// Why a mount was not unmounted.
+/// The reason why a mount was not unmounted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UnmountError {
     /// Nothing is mounted there.
     #[error("nothing is mounted on {}", .0.display())]
     NotMounted(PathBuf),
-    /// What is mounted there is not of dupfs.
-    #[error("what is mounted on {} is no dupfs mount but {what}: use umount(8)", path.display())]
+    /// The mount is not of dupfs.
+    #[error("{} is not a dupfs mount but {what}: use umount(8)", path.display())]
     Foreign {
         /// The mount point.
         path: PathBuf,
         /// Source and type of the mount.
         what: Arc<str>,
     },
-    /// Files of the mount are open, or a process works in it.
+    /// Files of the mount are open, or it is the working directory of a process.
     #[error(
-        "{path} is in use: see by whom with fuser -vm {path}, or detach it now and let what is open end by itself: dupfs umount --lazy {path}",
+        "{path} is in use: list the processes with fuser -vm {path}, or detach it now and let them finish: dupfs umount --lazy {path}",
         path = .0.display()
     )]
     Busy(PathBuf),
@@ -40,7 +41,7 @@ pub enum UnmountError {
     Failed {
         /// The mount point.
         path: PathBuf,
-        /// What was said.
+        /// The reason in one line.
         reason: Arc<str>,
     },
 }
@@ -56,8 +57,7 @@ impl HasKind for UnmountError {
     }
 }
 
-/// Unmounts the dupfs mount on `path`, dead or alive; `lazy` takes it out of the tree at once and lets open files end by
-/// themselves.
+/// Unmounts the dupfs mount on `path`, also a stale one. `lazy` detaches it from the tree at once; open files stay valid.
 ///
 /// # Errors
 /// [`UnmountError`].
@@ -79,11 +79,15 @@ pub fn unmount(path: &Path, lazy: bool) -> Result<(), UnmountError> {
     match rustix::mount::unmount(&mount.target, flags | UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(UnmountError::Busy(path.to_owned())),
+        Err(Errno::PERM) if mount.user_id.is_some_and(|owner| owner != rustix::process::getuid().as_raw()) => {
+            Err(UnmountError::Denied(path.to_owned()))
+        }
         Err(Errno::PERM) => through_helper(path, &mount.target, lazy),
         Err(error) => Err(failed(error.to_string())),
     }
 }
 
+/// Unmounts through fusermount3, which root has installed for mounts of other users.
 fn through_helper(path: &Path, target: &Path, lazy: bool) -> Result<(), UnmountError> {
     let failed = |reason: String| UnmountError::Failed { path: path.to_owned(), reason: reason.into() };
     let mut missing = None;
@@ -93,18 +97,15 @@ fn through_helper(path: &Path, target: &Path, lazy: bool) -> Result<(), UnmountE
         if lazy {
             command.arg("-z");
         }
-        command.arg("--").arg(target).stdin(Stdio::null()).env_remove("PASSPHRASE").env_remove("SIGN_PASSPHRASE");
+        command.arg("--").arg(target).stdin(Stdio::null()).env_remove("PASSPHRASE").env_remove("SIGN_PASSPHRASE").env("LC_ALL", "C");
         match command.output() {
             Ok(output) if output.status.success() => return Ok(()),
             Ok(output) => {
                 let said = one_line(&String::from_utf8_lossy(&output.stderr));
-                return Err(if said.contains("busy") {
-                    UnmountError::Busy(path.to_owned())
-                } else if said.contains("not permitted") || said.contains("not found in /etc/mtab") {
-                    UnmountError::Denied(path.to_owned())
-                } else {
-                    failed(said)
-                });
+                // The helper reports the errno by its text alone, at the end of the line.
+                let busy = io::Error::from_raw_os_error(libc::EBUSY).to_string();
+                let busy = busy.split(" (os error").next().unwrap_or_default();
+                return Err(if said.ends_with(busy) { UnmountError::Busy(path.to_owned()) } else { failed(said) });
             }
             Err(error) => missing = Some(format!("{program}: {error}")),
         }

@@ -4,6 +4,8 @@ mod at;
 mod dirs;
 mod error;
 mod inode;
+#[cfg(test)]
+pub(crate) mod memory_fs;
 mod nodes;
 mod ops;
 mod owners;

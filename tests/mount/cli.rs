@@ -327,7 +327,7 @@ fn unmounting_from_outside_ends_a_mount_in_the_foreground_with_exit_code_0() {
 }
 
 #[test]
-fn a_dead_mount_is_recognised_and_umount_mends_it() {
+fn a_stale_mount_is_recognised_and_umount_clears_it() {
     let place = Spot::new();
     let mut child = foreground(&place, &[]);
     kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
@@ -335,7 +335,7 @@ fn a_dead_mount_is_recognised_and_umount_mends_it() {
     assert!(place.is_mounted());
     let output = place.run(&["mount", "memory:", "MNT"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("dead mount") && stderr(&output).contains("dupfs umount"), "{output:?}");
+    assert!(stderr(&output).contains("stale mount") && stderr(&output).contains("dupfs umount"), "{output:?}");
     assert!(place.run(&["umount", "MNT"]).status.success());
     assert!(!place.is_mounted());
     place.mount(&["mount", "memory:", "MNT"]);
@@ -452,7 +452,7 @@ fn the_mount_of_root_is_not_for_others_to_unmount() {
 }
 
 #[test]
-fn a_dead_mount_of_another_user_is_mended_by_them() {
+fn a_stale_mount_of_another_user_is_cleared_by_them() {
     open_device();
     let place = Spot::new();
     std::os::unix::fs::chown(place.mnt(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -463,7 +463,7 @@ fn a_dead_mount_of_another_user_is_mended_by_them() {
     child.kill().unwrap();
     child.wait().unwrap();
     let output = wrapped(&AS_NOBODY, &place.dupfs(&["mount", "memory:", "MNT"])).output().unwrap();
-    assert!(stderr(&output).contains("dead mount"), "{output:?}");
+    assert!(stderr(&output).contains("stale mount"), "{output:?}");
     let output = wrapped(&AS_NOBODY, &place.dupfs(&["umount", "MNT"])).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }

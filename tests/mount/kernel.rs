@@ -14,14 +14,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::memory::{BIG, LATE, MTIME, MemoryFs, pattern};
-use dupfs::fuse::{End, MountError, MountPoint, MountSettings, Mounted, mount_at, unmount};
+use dupfs::fuse::{MountEnd, MountError, MountPoint, MountSettings, Mounted, mount_at, unmount};
 use tempfile::TempDir;
 
 /// A served mount that is unmounted when the test ends, however it ends.
 struct Served {
     dir: TempDir,
     fs: Arc<MemoryFs>,
-    server: Option<thread::JoinHandle<Result<End, MountError>>>,
+    server: Option<thread::JoinHandle<Result<MountEnd, MountError>>>,
     stop: Box<dyn Fn() + Send>,
 }
 
@@ -54,7 +54,7 @@ impl Served {
         self.dir.path().join(name)
     }
 
-    fn ended(&mut self) -> Result<End, MountError> {
+    fn ended(&mut self) -> Result<MountEnd, MountError> {
         self.server.take().unwrap().join().unwrap()
     }
 }
@@ -250,7 +250,7 @@ fn unmounting_from_outside_ends_it_cleanly() {
     let mut served = Served::new();
     let status = Command::new("umount").arg(served.dir.path()).status().unwrap();
     assert!(status.success());
-    assert_eq!(served.ended().unwrap(), End::Unmounted);
+    assert_eq!(served.ended().unwrap(), MountEnd::Unmounted);
     assert_eq!(mount_at(served.dir.path()).unwrap(), None);
 }
 
@@ -258,7 +258,7 @@ fn unmounting_from_outside_ends_it_cleanly() {
 fn a_stop_unmounts() {
     let mut served = Served::new();
     (served.stop)();
-    assert_eq!(served.ended().unwrap(), End::Stopped);
+    assert_eq!(served.ended().unwrap(), MountEnd::Stopped);
     assert_eq!(mount_at(served.dir.path()).unwrap(), None);
 }
 
@@ -276,7 +276,7 @@ fn a_stop_while_a_file_is_open_takes_the_mount_out_of_the_tree_and_serves_the_fi
     file.read_to_end(&mut bytes).unwrap();
     assert!(bytes == pattern(BIG));
     drop(file);
-    assert_eq!(served.ended().unwrap(), End::Stopped);
+    assert_eq!(served.ended().unwrap(), MountEnd::Stopped);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn a_second_stop_ends_it_although_a_file_is_open() {
     let file = File::open(served.path("sub/deep.bin")).unwrap();
     (served.stop)();
     (served.stop)();
-    assert_eq!(served.ended().unwrap(), End::Detached);
+    assert_eq!(served.ended().unwrap(), MountEnd::Detached);
     drop(file);
 }
 

@@ -1,21 +1,21 @@
 use super::*;
-use crate::cli::fake::{Closing, Content, Fake};
+use crate::vfs::memory_fs::{ClosingPipe, MemoryNodeKind, MemoryFs};
 use crate::vfs::ROOT_INO;
 
-fn tree() -> Fake {
-    let mut fs = Fake::new();
-    let db = fs.add(ROOT_INO, b"db", Content::Dir);
+fn tree() -> MemoryFs {
+    let mut fs = MemoryFs::new();
+    let db = fs.add(ROOT_INO, b"db", MemoryNodeKind::Dir);
     fs.file(db, b"monday.sql", b"select 1;\n".as_slice());
     fs.file(db, b"big", (0..3_000_000u32).flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>());
     fs.file(db, b"chunk", vec![7; CHUNK]);
-    fs.add(db, b"latest.sql", Content::Link(b"../db/./monday.sql".to_vec()));
-    fs.add(ROOT_INO, b"var", Content::Link(b"db".to_vec()));
-    fs.add(ROOT_INO, b"abs", Content::Link(b"/etc/passwd".to_vec()));
-    fs.add(ROOT_INO, b"up", Content::Link(b"../secret".to_vec()));
-    fs.add(ROOT_INO, b"circle", Content::Link(b"circle".to_vec()));
-    fs.add(ROOT_INO, b"pipe", Content::Fifo);
+    fs.add(db, b"latest.sql", MemoryNodeKind::Link(b"../db/./monday.sql".to_vec()));
+    fs.add(ROOT_INO, b"var", MemoryNodeKind::Link(b"db".to_vec()));
+    fs.add(ROOT_INO, b"abs", MemoryNodeKind::Link(b"/etc/passwd".to_vec()));
+    fs.add(ROOT_INO, b"up", MemoryNodeKind::Link(b"../secret".to_vec()));
+    fs.add(ROOT_INO, b"circle", MemoryNodeKind::Link(b"circle".to_vec()));
+    fs.add(ROOT_INO, b"pipe", MemoryNodeKind::Fifo);
     let bytes = vec![1; 3 * CHUNK];
-    fs.add(ROOT_INO, b"torn", Content::File { bytes, damaged_from: Some(2 * CHUNK as u64) });
+    fs.add(ROOT_INO, b"torn", MemoryNodeKind::File { bytes, damaged_from: Some(2 * CHUNK as u64) });
     fs
 }
 
@@ -66,7 +66,7 @@ fn what_is_no_file_is_told_apart_from_what_is_not_there() {
 
 #[test]
 fn a_reader_that_goes_away_ends_it_at_once_without_a_word() {
-    let (mut out, mut err) = (Closing(5), Vec::new());
+    let (mut out, mut err) = (ClosingPipe(5), Vec::new());
     let end = run(&tree(), &["torn".into(), "db/big".into()], &mut Printer::new(&mut out, &mut err, false));
     assert_eq!(end.unwrap_err(), Failure { exit: Exit::Pipe, line: None });
     assert!(err.is_empty());

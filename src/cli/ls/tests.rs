@@ -1,16 +1,16 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
-use crate::cli::fake::{Closing, Content, Fake};
+use crate::vfs::memory_fs::{ClosingPipe, MemoryNodeKind, MemoryFs};
 use crate::vfs::ROOT_INO;
 
-fn tree() -> Fake {
-    let mut fs = Fake::new();
-    let etc = fs.add(ROOT_INO, b"etc", Content::Dir);
+fn tree() -> MemoryFs {
+    let mut fs = MemoryFs::new();
+    let etc = fs.add(ROOT_INO, b"etc", MemoryNodeKind::Dir);
     fs.file(etc, b"hosts", b"127.0.0.1".as_slice());
-    fs.add(etc, b"mtab", Content::Link(b"../proc/mounts".to_vec()));
+    fs.add(etc, b"mtab", MemoryNodeKind::Link(b"../proc/mounts".to_vec()));
     fs.file(ROOT_INO, b"lat-\xe9\n", b"".as_slice());
-    fs.add(ROOT_INO, b"disk", Content::Device(8, 1));
+    fs.add(ROOT_INO, b"disk", MemoryNodeKind::Device(8, 1));
     fs
 }
 
@@ -20,7 +20,7 @@ struct Printed {
     end: Result<Exit, Failure>,
 }
 
-fn ls(fs: &Fake, path: &[u8], options: &LsOptions, terminal: bool) -> Printed {
+fn ls(fs: &MemoryFs, path: &[u8], options: &LsOptions, terminal: bool) -> Printed {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let path = (!path.is_empty()).then(|| OsStr::from_bytes(path));
     let end = run(fs, path, options, &mut Printer::new(&mut out, &mut err, terminal));
@@ -63,7 +63,7 @@ fn long_shows_exact_sizes_and_link_targets() {
 #[test]
 fn a_size_that_cannot_be_found_is_not_made_up() {
     let mut fs = tree();
-    fs.add(ROOT_INO, b"broken", Content::File { bytes: vec![0; 9], damaged_from: Some(0) });
+    fs.add(ROOT_INO, b"broken", MemoryNodeKind::File { bytes: vec![0; 9], damaged_from: Some(0) });
     let long = LsOptions { long: true, ..plain() };
     let printed = ls(&fs, b"broken", &long, false);
     assert_eq!(printed.end, Ok(Exit::Damage));
@@ -100,8 +100,8 @@ fn json_is_one_array_with_names_that_are_not_utf8_in_hex() {
     });
     assert_eq!(rows[0], hosts);
     assert_eq!(rows[1]["target"], "../proc/mounts");
-    let mut empty = Fake::new();
-    let dir = empty.add(ROOT_INO, b"d", Content::Dir);
+    let mut empty = MemoryFs::new();
+    let dir = empty.add(ROOT_INO, b"d", MemoryNodeKind::Dir);
     assert_eq!(dir, 2);
     assert_eq!(
         serde_json::from_slice::<serde_json::Value>(&ls(&empty, b"d", &json, true).out).unwrap(),
@@ -120,7 +120,7 @@ fn a_path_that_is_not_there_is_not_found() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_complaint() {
-    let (mut out, mut err) = (Closing(3), Vec::new());
+    let (mut out, mut err) = (ClosingPipe(3), Vec::new());
     let failure = run(&tree(), None, &plain(), &mut Printer::new(&mut out, &mut err, false)).unwrap_err();
     assert_eq!(failure, Failure { exit: Exit::Pipe, line: None });
     assert!(err.is_empty());

@@ -1,4 +1,4 @@
-//! Directory entries gathered for one readdir or readdirplus answer.
+//! Directory entries gathered for one reply to readdir or readdirplus.
 //!
 //! They are gathered before the attributes are looked up, so that no call into the file system happens inside another.
 //! Offsets of the kernel are those of the file system plus 2, as `.` and `..` come first and are made here.
@@ -8,39 +8,39 @@ use std::ops::Range;
 use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind};
 use dupfs_base::{ErrorKind, RequestContext};
 
-/// Longest name that the kernel takes in an answer (`FUSE_NAME_MAX`).
-const MOST_NAME: usize = 1024;
-/// How many entries are asked for at once: about what fits one page of a plain listing.
-const ENTRIES: usize = 128;
+/// Longest name that the kernel accepts in a reply (`FUSE_NAME_MAX`).
+const MAX_NAME: usize = 1024;
+/// Upper bound of the entries of one batch: about what fits one page of a plain listing.
+const MAX_ENTRIES: usize = 128;
 
-/// Some entries of a directory, in order.
+/// Consecutive entries of a directory.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct DirBatch {
     names: Vec<u8>,
-    rows: Vec<Row>,
+    rows: Vec<BatchRow>,
 }
 
 #[derive(Debug)]
-struct Row {
+struct BatchRow {
     ino: Ino,
     kind: NodeKind,
     next: u64,
     name: Range<usize>,
-    attr: Known,
+    attr: BatchAttr,
 }
 
-/// What a readdirplus row tells of its inode.
+/// The attributes that a readdirplus entry carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
-    /// Nothing: the kernel may use the number and the type only, and has to ask again.
-    Type,
+pub(super) enum BatchAttr {
+    /// Inode number and type only: the kernel has to look the name up.
+    TypeOnly,
     /// All attributes.
-    Attr(Attr),
+    Full(Attr),
 }
 
 /// One entry of a batch.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry<'a> {
+pub(super) struct BatchEntry<'a> {
     /// Inode number.
     pub(super) ino: Ino,
     /// Type.
@@ -49,38 +49,38 @@ pub(super) struct Entry<'a> {
     pub(super) next: u64,
     /// Raw name.
     pub(super) name: &'a [u8],
-    /// Attributes, if they were asked for.
-    pub(super) known: Known,
+    /// Attributes, if they were requested.
+    pub(super) attr: BatchAttr,
 }
 
 fn name_too_long(name: &[u8]) -> FsError {
     let begins = String::from_utf8_lossy(name.get(..32).unwrap_or(name)).into_owned();
-    let (len, reason) = (name.len(), "more than the kernel lists; what is behind it is not listed either");
+    let (len, reason) = (name.len(), "longer than the kernel accepts; the names after it are not listed either");
     FsError::failed(
         ErrorKind::Unsupported,
-        format!("a name of {len} bytes ({begins}...) is in the directory: {reason}"),
+        format!("the directory has a name of {len} bytes ({begins}...): {reason}"),
     )
 }
 
-/// Which directory to list, from which of the kernel's offsets on, and whether with attributes.
+/// The directory to list, the kernel's offset to start at, and the kind of entries.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Listing {
+pub(super) struct DirRequest {
     /// The directory.
     pub(super) dir: Ino,
     /// The kernel's offset; 0 for the start.
     pub(super) offset: u64,
-    /// Whether attributes are looked up too.
+    /// True to look up attributes too.
     pub(super) plus: bool,
 }
 
-impl Batch {
+impl DirBatch {
     /// The next entries of `listing`; an empty batch means that the directory has ended.
     ///
-    /// With [`&RequestContext::cached_only()`] the batch ends before the first entry that is not at hand.
+    /// With [`RequestContext::cached_only`] the batch ends before the first entry that is not cached.
     ///
     /// # Errors
-    /// [`FsError`], also WouldBlock, if not even the first entry can be told. Never an empty batch instead.
-    pub(super) fn gather(fs: &dyn FileSystem, listing: Listing, context: &RequestContext) -> Result<Self, FsError> {
+    /// [`FsError`], also WouldBlock, if not even the first entry is available. Never an empty batch instead.
+    pub(super) fn gather(fs: &dyn FileSystem, listing: DirRequest, context: &RequestContext) -> Result<Self, FsError> {
         let mut batch = Self::default();
         if listing.offset < 1 {
             batch.push(listing.dir, NodeKind::Dir, 1, b".");
@@ -91,17 +91,17 @@ impl Batch {
         let dots = batch.rows.len();
         let mut too_long = None;
         let listed = fs.readdir(listing.dir, listing.offset.saturating_sub(2), context, &mut |entry| {
-            if entry.name.len() > MOST_NAME {
+            if entry.name.len() > MAX_NAME {
                 too_long = Some(name_too_long(entry.name));
                 return false;
             }
             batch.push(entry.ino, entry.kind, entry.next_offset.saturating_add(2), entry.name);
-            batch.rows.len() < ENTRIES
+            batch.rows.len() < MAX_ENTRIES
         });
         match listed.and(too_long.map_or(Ok(()), Err)) {
             Ok(()) => {}
             Err(FsError::WouldBlock) if !batch.rows.is_empty() => {}
-            // The names that are known come first; asked to go on behind them, the directory fails again.
+            // The known names are returned first; the next request, at the offset after them, fails again.
             Err(_) if batch.rows.len() > dots => {}
             Err(error) => return Err(error),
         }
@@ -111,27 +111,28 @@ impl Batch {
         Ok(batch)
     }
 
-    /// Whether there are no entries.
+    /// Returns true if there are no entries.
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// The entries.
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = BatchEntry<'_>> {
         self.rows.iter().filter_map(|row| {
             let name = self.names.get(row.name.clone())?;
-            Some(Entry { ino: row.ino, kind: row.kind, next: row.next, name, known: row.attr })
+            Some(BatchEntry { ino: row.ino, kind: row.kind, next: row.next, name, attr: row.attr })
         })
     }
 
     fn push(&mut self, ino: Ino, kind: NodeKind, next: u64, name: &[u8]) {
         let start = self.names.len();
         self.names.extend_from_slice(name);
-        self.rows.push(Row { ino, kind, next, name: start..self.names.len(), attr: Known::Type });
+        self.rows.push(BatchRow { ino, kind, next, name: start..self.names.len(), attr: BatchAttr::TypeOnly });
     }
 
-    /// Looks up the attributes of the rows after the first `dots`; cuts the batch before the first that would block,
-    /// except that the very first may wait if `wait` allows it. A name whose attributes cannot be told stays listed.
+    /// Looks up the attributes of the rows after the first `dots`. Truncates the batch before the first row that would
+    /// block, except that the very first may block if `context` allows it. A name whose attributes are unavailable stays
+    /// listed.
     fn look_up(&mut self, fs: &dyn FileSystem, dir: Ino, dots: usize, context: &RequestContext) -> Result<(), FsError> {
         let mut keep = self.rows.len();
         for (i, row) in self.rows.iter_mut().enumerate().skip(dots) {
@@ -141,7 +142,7 @@ impl Batch {
                 found = fs.lookup(dir, name, context);
             }
             match found {
-                Ok(attr) => row.attr = Known::Attr(attr),
+                Ok(attr) => row.attr = BatchAttr::Full(attr),
                 Err(FsError::WouldBlock) => {
                     keep = i;
                     break;

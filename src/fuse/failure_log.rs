@@ -1,4 +1,4 @@
-//! The one place where a failed request is logged: once, and the same message not more than once a minute.
+//! Logs failed requests: each once, and the same message at most once a minute.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,29 +7,29 @@ use std::time::{Duration, Instant};
 use crate::vfs::FsError;
 use dupfs_base::ErrorKind;
 
-use super::lock;
+use dupfs_base::sync::lock;
 
-/// How long a message that was logged stays silent when it comes again.
-const QUIET: Duration = Duration::from_secs(60);
+/// A message that was logged is not logged again for this long.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many messages are remembered; when there are more, all are forgotten and may be logged again.
-const REMEMBERED: usize = 1024;
+/// Upper bound of the messages that are remembered; when it is reached, all are forgotten and may be logged again.
+const MAX_MESSAGES: usize = 1024;
 
-/// Logs failures at the edge to the kernel.
+/// The log of failed requests.
 #[derive(Debug, Default)]
 pub(super) struct FailureLog {
-    seen: Mutex<HashMap<String, Seen>>,
+    messages: Mutex<HashMap<String, LoggedMessage>>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct LoggedMessage {
     logged: Instant,
-    since: u64,
+    suppressed: u64,
 }
 
 impl FailureLog {
-    /// Logs that `op` on `ino` failed with `error`, unless it is an answer rather than a failure (a name that does not
-    /// exist) or was logged within the last minute.
+    /// Logs that `op` on `ino` failed with `error`, unless it is a regular answer (a name that does not exist), the request
+    /// was cancelled, or the same message was logged within the last minute.
     pub(super) fn note(&self, op: &str, ino: u64, error: &FsError) {
         if !is_failure(error) {
             log::debug!("{op} of inode {ino}: {error}");
@@ -42,30 +42,34 @@ impl FailureLog {
         }
     }
 
-    /// Whether `message` is to be logged at `now`: how many were suppressed since the last time, or `None` for silence.
+    /// Returns how many copies of `message` were suppressed since the last one was logged, or `None` to suppress this one.
     fn admit(&self, message: &str, now: Instant) -> Option<u64> {
-        let mut seen = lock(&self.seen);
-        if let Some(earlier) = seen.get_mut(message) {
-            if now.saturating_duration_since(earlier.logged) < QUIET {
-                earlier.since = earlier.since.saturating_add(1);
+        let mut messages = lock(&self.messages);
+        if let Some(earlier) = messages.get_mut(message) {
+            if now.saturating_duration_since(earlier.logged) < REPEAT_INTERVAL {
+                earlier.suppressed = earlier.suppressed.saturating_add(1);
                 return None;
             }
             earlier.logged = now;
-            return Some(std::mem::take(&mut earlier.since));
+            return Some(std::mem::take(&mut earlier.suppressed));
         }
-        if seen.len() >= REMEMBERED {
-            seen.clear();
+        if messages.len() >= MAX_MESSAGES {
+            messages.clear();
         }
-        seen.insert(message.to_owned(), Seen { logged: now, since: 0 });
+        messages.insert(message.to_owned(), LoggedMessage { logged: now, suppressed: 0 });
         Some(0)
     }
 }
 
+/// Returns true for errors that mean that something is wrong. A cancelled request has no reader, and says nothing about
+/// the store.
 fn is_failure(error: &FsError) -> bool {
     match error {
         FsError::NotDir | FsError::IsDir => false,
         FsError::WouldBlock => true,
-        FsError::Failed { kind, .. } => !matches!(kind, ErrorKind::NotFound | ErrorKind::Invalid),
+        FsError::Failed { kind, .. } => {
+            !matches!(kind, ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Cancelled)
+        },
     }
 }
 
@@ -89,14 +93,20 @@ mod tests {
     fn memory_of_messages_is_bounded() {
         let failures = FailureLog::default();
         let now = Instant::now();
-        for n in 0..10 * REMEMBERED {
+        for n in 0..10 * MAX_MESSAGES {
             failures.admit(&n.to_string(), now);
         }
-        assert!(lock(&failures.seen).len() <= REMEMBERED);
+        assert!(lock(&failures.messages).len() <= MAX_MESSAGES);
     }
 
     #[test]
-    fn a_name_that_does_not_exist_is_an_answer_and_no_failure() {
+    fn a_cancelled_request_is_not_a_failure() {
+        assert!(!is_failure(&FsError::failed(ErrorKind::Cancelled, "the request was interrupted")));
+        assert!(is_failure(&FsError::failed(ErrorKind::Timeout, "no result before the deadline")));
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_is_not_a_failure() {
         assert!(!is_failure(&FsError::not_found()));
         assert!(is_failure(&FsError::failed(ErrorKind::Corrupt, "vol1 is damaged")));
     }

@@ -1,7 +1,6 @@
-//! A mount from its making to its end.
+//! A mount, from mounting to unmounting.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -9,51 +8,52 @@ use std::thread;
 use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionACL};
+use rustix::thread::CapabilitySet;
 
 use crate::vfs::FileSystem;
 
-use super::adapter::Adapter;
-use super::error::MountError;
+use super::adapter::FuseAdapter;
+use super::mount_error::{MountError, MountMethod};
 use super::mountinfo::mount_at;
 use super::mountpoint::{MountPoint, is_root};
 use super::unmount::{UnmountError, unmount};
 
-/// How long a request may wait before it is given up, unless the user says otherwise.
+/// How long a request may wait, unless the user sets another deadline.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 
-/// How long files that are open when the mount is told to end are still served.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long open files are still served after the mount was stopped.
+const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
 /// The kernel's read-ahead for the mount in KiB: measured best for sequential reads (PERF.md C); only root may set it.
 const READ_AHEAD_KIB: &str = "2048";
 
-/// How a mount is made.
+/// The settings of a mount.
 #[derive(Clone, Debug)]
 pub struct MountSettings {
     /// The store's URL without secrets: shown as the mount's source.
     pub url: String,
-    /// Whether users other than the mounting one may look; implies `default_permissions`.
+    /// Lets other users access the mount; implies `default_permissions`.
     pub allow_other: bool,
-    /// Whether the kernel enforces the archived modes.
+    /// Lets the kernel enforce the archived modes.
     pub default_permissions: bool,
-    /// Whether programs in the mount cannot be run.
+    /// Forbids running programs of the mount.
     pub noexec: bool,
-    /// How long a request may wait.
+    /// How long a request may take.
     pub deadline: Duration,
 }
 
 /// How a mount ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Somebody unmounted it.
+pub enum MountEnd {
+    /// It was unmounted from outside.
     Unmounted,
-    /// It was told to stop and is unmounted.
+    /// It was stopped and unmounted.
     Stopped,
-    /// It was told to stop while files were open: taken out of the tree, and ended before all of them were closed.
+    /// It was stopped while files were open: detached from the tree, and ended before all of them were closed.
     Detached,
 }
 
-enum Event {
+enum MountEvent {
     Stop,
     Served(io::Result<()>),
 }
@@ -62,8 +62,8 @@ enum Event {
 #[derive(Debug)]
 pub struct Mounted {
     path: PathBuf,
-    events: Receiver<Event>,
-    sender: Sender<Event>,
+    events: Receiver<MountEvent>,
+    sender: Sender<MountEvent>,
     ended: bool,
 }
 
@@ -75,13 +75,13 @@ impl Mounted {
     pub fn mount(fs: Arc<dyn FileSystem>, point: &MountPoint, settings: &MountSettings) -> Result<Self, MountError> {
         let path = point.path();
         let failed = |error: io::Error| MountError::failed(path, error);
-        let adapter = Adapter::new(fs, settings.deadline).map_err(failed)?;
-        let session = Session::new(adapter, path, &config(settings)).map_err(|error| explain(path, &error))?;
+        let adapter = FuseAdapter::new(fs, settings.deadline).map_err(failed)?;
+        let session = Session::new(adapter, path, &config(settings)).map_err(|error| MountError::of_mounting(path, &error, mount_method()))?;
         let (sender, events) = channel();
         let mounted = Self { path: path.to_owned(), events, sender: sender.clone(), ended: false };
         let serve = move || {
-            // Nobody listens any more if the mount was dropped.
-            let _ = sender.send(Event::Served(session.run()));
+            // Fails if the mount was dropped.
+            let _ = sender.send(MountEvent::Served(session.run()));
         };
         thread::Builder::new().name("dupfs-serve".into()).spawn(serve).map_err(failed)?;
         mounted.tune();
@@ -94,52 +94,52 @@ impl Mounted {
         &self.path
     }
 
-    /// A function that tells the mount to stop, from any thread and any number of times.
+    /// A function that stops the mount, callable from any thread and any number of times.
     pub fn stopper(&self) -> impl Fn() + Send + 'static {
         let sender = self.sender.clone();
         move || {
-            // The mount has ended already if nobody listens.
-            let _ = sender.send(Event::Stop);
+            // Fails if the mount has ended already.
+            let _ = sender.send(MountEvent::Stop);
         }
     }
 
-    /// Serves until the mount is unmounted from outside or told to stop. A stop unmounts; if files are open, the mount is
-    /// taken out of the tree, and they are served for a while longer, or until a second stop.
+    /// Serves until the mount is unmounted from outside or stopped. A stop unmounts; if files are open, the mount is detached
+    /// from the tree, and they are served for a while longer, or until a second stop.
     ///
     /// # Errors
     /// [`MountError::Broken`] when serving failed.
-    pub fn wait(mut self) -> Result<End, MountError> {
+    pub fn wait(mut self) -> Result<MountEnd, MountError> {
         match self.events.recv() {
-            Ok(Event::Served(result)) => {
+            Ok(MountEvent::Served(result)) => {
                 self.ended = true;
-                return self.outcome(result, End::Unmounted);
+                return self.outcome(result, MountEnd::Unmounted);
             }
-            Ok(Event::Stop) | Err(_) => {}
+            Ok(MountEvent::Stop) | Err(_) => {}
         }
         match unmount(&self.path, false) {
             Ok(()) | Err(UnmountError::NotMounted(_)) => {}
             Err(error) => {
                 log::warn!(
-                    "{error}; it is taken out of the tree now, and what is open is served for {} s more",
-                    GRACE.as_secs()
+                    "{error}; detached from the tree; open files are served for {} s more",
+                    GRACE_PERIOD.as_secs()
                 );
                 if let Err(error) = unmount(&self.path, true) {
                     log::error!("{error}");
                 }
             }
         }
-        match self.events.recv_timeout(GRACE) {
-            Ok(Event::Served(result)) => {
+        match self.events.recv_timeout(GRACE_PERIOD) {
+            Ok(MountEvent::Served(result)) => {
                 self.ended = true;
-                self.outcome(result, End::Stopped)
+                self.outcome(result, MountEnd::Stopped)
             }
-            Ok(Event::Stop) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(End::Detached),
+            Ok(MountEvent::Stop) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(MountEnd::Detached),
         }
     }
 
-    /// How serving ended. A thread that takes a request from the kernel in the very moment of the unmount is told
-    /// `ECONNABORTED` instead of the usual `ENODEV`.
-    fn outcome(&self, result: io::Result<()>, end: End) -> Result<End, MountError> {
+    /// The result of serving. A thread that reads a request at the moment of the unmount gets `ECONNABORTED` instead of the
+    /// usual `ENODEV`.
+    fn outcome(&self, result: io::Result<()>, end: MountEnd) -> Result<MountEnd, MountError> {
         match result {
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => match mount_at(&self.path) {
                 Ok(Some(mount)) if mount.is_dupfs() => Err(MountError::broken(&self.path, error)),
@@ -149,7 +149,7 @@ impl Mounted {
         }
     }
 
-    /// Widens the read-ahead. The number of the mount's device is taken from the table of mounts, which asks no daemon.
+    /// Increases the kernel's read-ahead. The device number comes from the table of mounts, which involves no daemon.
     fn tune(&self) {
         if !is_root() {
             return;
@@ -165,7 +165,7 @@ impl Mounted {
     fn verify(&self) -> Result<(), MountError> {
         let mount = mount_at(&self.path).map_err(|error| MountError::failed(&self.path, error))?;
         if !mount.is_some_and(|mount| mount.is_dupfs()) {
-            return Err(MountError::failed(&self.path, "it does not show in the table of mounts"));
+            return Err(MountError::failed(&self.path, "it is missing from the table of mounts"));
         }
         std::fs::metadata(&self.path).map(drop).map_err(|error| MountError::failed(&self.path, error))
     }
@@ -209,8 +209,8 @@ fn config(settings: &MountSettings) -> Config {
     config
 }
 
-/// The mount's source. Commas and backslashes would be read as option syntax by fusermount3, control characters would
-/// break lines of the mount table's readers.
+/// The mount's source. fusermount3 would parse commas and backslashes as option syntax, and control characters would break
+/// the lines of the mount table.
 fn source_name(url: &str) -> String {
     let mut name = String::from("dupfs:");
     for c in url.chars() {
@@ -224,21 +224,12 @@ fn source_name(url: &str) -> String {
     name
 }
 
-fn explain(path: &Path, error: &io::Error) -> MountError {
-    let said = error.to_string();
-    if said.contains("user_allow_other") {
-        let reason = "-o allow_other is for root only on this machine: add a line user_allow_other to /etc/fuse.conf";
-        return MountError::Forbidden(reason.into());
+/// The FUSE crate mounts by mount(2), and by fusermount3 where the kernel answers `EPERM`.
+fn mount_method() -> MountMethod {
+    match rustix::thread::capabilities(None) {
+        Ok(sets) if sets.effective.contains(CapabilitySet::SYS_ADMIN) => MountMethod::Direct,
+        Ok(_) | Err(_) => MountMethod::Helper,
     }
-    if said.contains("not permitted") || said.contains("EPERM") || error.kind() == io::ErrorKind::PermissionDenied {
-        let reason = format!(
-            "may not mount on {}: {}; in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN",
-            String::from_utf8_lossy(path.as_os_str().as_bytes()),
-            super::error::one_line(&said)
-        );
-        return MountError::Forbidden(reason.into());
-    }
-    MountError::failed(path, said)
 }
 
 #[cfg(test)]
@@ -246,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_source_has_nothing_that_reads_as_option_syntax() {
+    fn the_source_contains_no_option_syntax() {
         assert_eq!(source_name("file:///a,b\\c\nd e"), "dupfs:file:///a%2Cb%5Cc%0Ad e");
         assert_eq!(source_name("s3://bucket/prefix"), "dupfs:s3://bucket/prefix");
     }

@@ -1,0 +1,173 @@
+//! The reasons why a mount cannot be made, each with the remedy.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dupfs_base::{ErrorKind, HasKind};
+
+/// A mount that cannot be made or served.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum MountError {
+    /// The mount point does not exist.
+    #[error("mount point {} does not exist: create it with mkdir", .0.display())]
+    Absent(PathBuf),
+    /// The mount point is a file or something else that nothing can be mounted on.
+    #[error("mount point {} is not a directory", .0.display())]
+    NotADirectory(PathBuf),
+    /// The mount point shows names that the mount would hide.
+    #[error("mount point {} is not empty: choose an empty directory, or hide what is in it with -o nonempty", .0.display())]
+    NotEmpty(PathBuf),
+    /// The mount point may not be looked at or mounted on by this user.
+    #[error("mount point {}: {reason}", path.display())]
+    Refused {
+        /// The mount point.
+        path: PathBuf,
+        /// The reason, and the remedy.
+        reason: Arc<str>,
+    },
+    /// Something is mounted there already.
+    #[error("mount point {} is in use: {source_name} is mounted there (unmount it with: {remedy})", path.display())]
+    InUse {
+        /// The mount point.
+        path: PathBuf,
+        /// The source and type of the mount.
+        source_name: Arc<str>,
+        /// The command that unmounts it.
+        remedy: Arc<str>,
+    },
+    /// A FUSE mount is there whose daemon has exited.
+    #[error("mount point {path} is a stale mount, its daemon has exited: clear it with: dupfs umount {path} (or fusermount3 -u {path})", path = .0.display())]
+    Stale(PathBuf),
+    /// The mount point and a directory that serving reads contain one another, which would deadlock.
+    #[error("mount point {} and {what} {} overlap, which would deadlock: choose a mount point elsewhere", path.display(), dir.display())]
+    Overlap {
+        /// The mount point.
+        path: PathBuf,
+        /// A description of the directory, such as "the backup".
+        what: Arc<str>,
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// `/dev/fuse` is missing or does not work.
+    #[error("{0}")]
+    NoDevice(Arc<str>),
+    /// The user may not mount: `/dev/fuse`, `fusermount3` or `/etc/fuse.conf` forbids it.
+    #[error("{0}")]
+    Forbidden(Arc<str>),
+    /// This process may not mount, and fusermount3 could not mount for it.
+    #[error("may not mount on {}: {reason}; in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN", path.display())]
+    NotPermitted {
+        /// The mount point.
+        path: PathBuf,
+        /// The message of the kernel or of fusermount3 in one line.
+        reason: Arc<str>,
+    },
+    /// The kernel refused.
+    #[error("cannot mount on {}: {reason}", path.display())]
+    Failed {
+        /// The mount point.
+        path: PathBuf,
+        /// The reason in one line.
+        reason: Arc<str>,
+    },
+    /// Serving failed.
+    #[error("the mount on {} failed: {reason}", path.display())]
+    Broken {
+        /// The mount point.
+        path: PathBuf,
+        /// The reason in one line.
+        reason: Arc<str>,
+    },
+}
+
+impl MountError {
+    pub(super) fn refused(path: &Path, reason: impl AsRef<str>) -> Self {
+        Self::Refused { path: path.to_owned(), reason: reason.as_ref().into() }
+    }
+
+    pub(super) fn failed(path: &Path, reason: impl std::fmt::Display) -> Self {
+        Self::Failed { path: path.to_owned(), reason: one_line(&reason.to_string()).into() }
+    }
+
+    /// The meaning of a failure to mount on `path`, by its errno or kind. Of fusermount3 the FUSE crate passes on its
+    /// message only, and one kind: `PermissionDenied` without an errno if fuse.conf forbids `allow_other`.
+    pub(super) fn of_mounting(path: &Path, error: &std::io::Error, method: MountMethod) -> Self {
+        match (error.raw_os_error(), error.kind(), method) {
+            (Some(libc::EPERM | libc::EACCES), ..) => {
+                Self::NotPermitted { path: path.to_owned(), reason: one_line(&error.to_string()).into() }
+            }
+            (None, std::io::ErrorKind::PermissionDenied, _) => Self::Forbidden(
+                "-o allow_other is for root only on this machine: add a line user_allow_other to /etc/fuse.conf".into(),
+            ),
+            (None, std::io::ErrorKind::Other, MountMethod::Helper) => {
+                Self::NotPermitted { path: path.to_owned(), reason: one_line(&error.to_string()).into() }
+            }
+            _ => Self::failed(path, error),
+        }
+    }
+
+    pub(super) fn broken(path: &Path, reason: impl std::fmt::Display) -> Self {
+        Self::Broken { path: path.to_owned(), reason: one_line(&reason.to_string()).into() }
+    }
+}
+
+/// How a mount was attempted, for the meaning of its failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MountMethod {
+    /// By mount(2): the process has the capability.
+    Direct,
+    /// By fusermount3, as mount(2) answers `EPERM` to a process without the capability.
+    Helper,
+}
+
+impl HasKind for MountError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Absent(_) => ErrorKind::NotFound,
+            Self::NotADirectory(_) | Self::Overlap { .. } => ErrorKind::Invalid,
+            Self::Refused { .. } | Self::Forbidden(_) | Self::NotPermitted { .. } => ErrorKind::Denied,
+            Self::NoDevice(_) => ErrorKind::Unsupported,
+            Self::NotEmpty(_) | Self::InUse { .. } | Self::Stale(_) | Self::Failed { .. } | Self::Broken { .. } => {
+                ErrorKind::Io
+            }
+        }
+    }
+}
+
+/// The output of a helper on one line.
+pub(super) fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn of(error: &io::Error, method: MountMethod) -> MountError {
+        MountError::of_mounting(Path::new("/mnt/not permitted"), error, method)
+    }
+
+    #[test]
+    fn a_failure_to_mount_is_classified_by_errno_and_kind() {
+        for errno in [libc::EPERM, libc::EACCES] {
+            let error = of(&io::Error::from_raw_os_error(errno), MountMethod::Direct);
+            assert!(matches!(error, MountError::NotPermitted { .. }), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Denied);
+        }
+        let refused = io::Error::other("fusermount3: mount failed: Operation not permitted\n");
+        assert!(matches!(of(&refused, MountMethod::Helper), MountError::NotPermitted { .. }));
+        let by_conf = io::Error::new(io::ErrorKind::PermissionDenied, "any words");
+        assert!(matches!(of(&by_conf, MountMethod::Helper), MountError::Forbidden(_)));
+    }
+
+    #[test]
+    fn words_in_a_message_do_not_classify_a_failure() {
+        for words in ["EINVAL at /mnt/not permitted", "user_allow_other", "EPERM"] {
+            let error = of(&io::Error::other(words), MountMethod::Direct);
+            assert!(matches!(error, MountError::Failed { .. }), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Io);
+        }
+    }
+}
