@@ -22,34 +22,34 @@ pub(super) trait ErrorReply: Send + 'static {
 #[derive(Debug)]
 pub(super) struct DeadlineQueue {
     timeout: Duration,
-    shared: Arc<QueueShared>,
+    shared: Arc<DeadlineShared>,
 }
 
 /// The reply of a deferred request until it is claimed. Dropped unclaimed, it answers `EIO`.
 pub(super) struct DeferredReply<R: ErrorReply> {
     id: u64,
     slot: Arc<ReplySlot<R>>,
-    queue: Arc<QueueShared>,
+    queue: Arc<DeadlineShared>,
     context: RequestContext,
 }
 
 #[derive(Debug, Default)]
-struct QueueShared {
-    state: Mutex<QueueState>,
+struct DeadlineShared {
+    state: Mutex<DeadlineState>,
     wake: Condvar,
 }
 
 /// Ids ascend with the deadlines, as the timeout is the same for all: the first entry is due first.
 #[derive(Default)]
-struct QueueState {
+struct DeadlineState {
     pending: BTreeMap<u64, (Instant, Arc<dyn Expire>)>,
     next_id: u64,
     closed: bool,
 }
 
-impl std::fmt::Debug for QueueState {
+impl std::fmt::Debug for DeadlineState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QueueState").field("pending", &self.pending.len()).field("closed", &self.closed).finish()
+        f.debug_struct("DeadlineState").field("pending", &self.pending.len()).field("closed", &self.closed).finish()
     }
 }
 
@@ -87,7 +87,7 @@ impl DeadlineQueue {
     /// # Errors
     /// When no thread can be started.
     pub(super) fn start(timeout: Duration) -> std::io::Result<Self> {
-        let shared = Arc::new(QueueShared::default());
+        let shared = Arc::new(DeadlineShared::default());
         let queue = Arc::clone(&shared);
         thread::Builder::new().name("dupfs-deadline".into()).spawn(move || expire_overdue(&queue, timeout))?;
         Ok(Self { timeout, shared })
@@ -151,7 +151,7 @@ impl<R: ErrorReply> Drop for DeferredReply<R> {
     }
 }
 
-fn expire_overdue(shared: &QueueShared, timeout: Duration) {
+fn expire_overdue(shared: &DeadlineShared, timeout: Duration) {
     let mut state = lock(&shared.state);
     loop {
         if state.closed {
