@@ -77,8 +77,8 @@ mod tests {
     use clap::Parser;
 
     use super::super::args::{Cli, Command};
-    use crate::vfs::memory_fs::MemoryFs;
     use super::*;
+    use crate::vfs::memory_fs::MemoryFs;
 
     fn interval_of(line: &str) -> Option<Duration> {
         let Command::Mount(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };

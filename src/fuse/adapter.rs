@@ -16,8 +16,8 @@ use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
 use dupfs_base::{ErrorKind, RequestContext};
 
 use super::attributes::{attr_ttl, file_attr, file_type, plus_attr};
-use super::dir_batch::{DirBatch, BatchEntry, DirRequest};
-use super::deadline::{ErrorReply, DeadlineQueue};
+use super::deadline::{DeadlineQueue, ErrorReply};
+use super::dir_batch::{BatchEntry, DirBatch, DirRequest};
 use super::failure_log::FailureLog;
 use super::worker_pool::{RequestCost, WorkerPool};
 
@@ -48,7 +48,10 @@ struct AdapterCore {
 
 impl std::fmt::Debug for AdapterCore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AdapterCore").field("pool", &self.pool).field("deadlines", &self.deadlines).finish_non_exhaustive()
+        f.debug_struct("AdapterCore")
+            .field("pool", &self.pool)
+            .field("deadlines", &self.deadlines)
+            .finish_non_exhaustive()
     }
 }
 
@@ -157,9 +160,10 @@ impl AdapterCore {
         context: &RequestContext,
     ) -> Result<T, FsError> {
         match catch_unwind(AssertUnwindSafe(|| compute(&*self.fs, context))) {
-            Ok(Err(FsError::WouldBlock)) if context.may_block() => {
-                Err(FsError::failed(ErrorKind::Io, "a request that may block would block: internal error (bug in dupfs)"))
-            }
+            Ok(Err(FsError::WouldBlock)) if context.may_block() => Err(FsError::failed(
+                ErrorKind::Io,
+                "a request that may block would block: internal error (bug in dupfs)",
+            )),
             Ok(answer) => answer,
             Err(_) => {
                 let message = format!("internal error (bug in dupfs) while serving {op} of inode {ino}");
@@ -471,7 +475,11 @@ mod tests {
         let released = Arc::new(std::sync::Mutex::new(released));
         for _ in 0..8 {
             let released = Arc::clone(&released);
-            adapter.core.pool.submit(RequestCost::Size, Box::new(move || assert!(lock(&released).recv().is_err()))).unwrap();
+            adapter
+                .core
+                .pool
+                .submit(RequestCost::Size, Box::new(move || assert!(lock(&released).recv().is_err())))
+                .unwrap();
         }
         let calls = Arc::new(AtomicUsize::new(0));
         assert_eq!(request(&adapter, ino, &calls).recv_timeout(SOON).unwrap(), libc::ETIMEDOUT);

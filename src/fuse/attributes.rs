@@ -6,7 +6,7 @@ use fuser::{FileAttr, FileType, INodeNo};
 
 use crate::vfs::{Attr, Ino, NodeKind};
 
-use super::dir_batch::{BatchEntry, BatchAttr};
+use super::dir_batch::{BatchAttr, BatchEntry};
 
 /// How long the kernel may cache the attributes: not at all while the size is a bound.
 pub(super) fn attr_ttl(attr: &Attr) -> Duration {
@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn an_unknown_size_is_never_cached() {
-        let (_, ttl) = plus_attr(&BatchEntry { ino: 5, kind: NodeKind::File, next: 3, name: b"a", attr: BatchAttr::TypeOnly });
+        let (_, ttl) =
+            plus_attr(&BatchEntry { ino: 5, kind: NodeKind::File, next: 3, name: b"a", attr: BatchAttr::TypeOnly });
         assert_eq!(ttl, Duration::ZERO);
     }
 }

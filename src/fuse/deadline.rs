@@ -69,12 +69,7 @@ impl<R: ErrorReply> Expire for ReplySlot<R> {
     fn expire(&self, timeout: Duration) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
-            log::error!(
-                "{} of inode {}: no answer within {} s (ETIMEDOUT)",
-                self.op,
-                self.ino,
-                timeout.as_secs()
-            );
+            log::error!("{} of inode {}: no answer within {} s (ETIMEDOUT)", self.op, self.ino, timeout.as_secs());
             reply.fail(libc::ETIMEDOUT);
         }
         self.cancel.cancel();

@@ -56,10 +56,7 @@ pub(super) struct BatchEntry<'a> {
 fn name_too_long(name: &[u8]) -> FsError {
     let begins = String::from_utf8_lossy(name.get(..32).unwrap_or(name)).into_owned();
     let (len, reason) = (name.len(), "longer than the kernel accepts; the names after it are not listed either");
-    FsError::failed(
-        ErrorKind::Unsupported,
-        format!("the directory has a name of {len} bytes ({begins}...): {reason}"),
-    )
+    FsError::failed(ErrorKind::Unsupported, format!("the directory has a name of {len} bytes ({begins}...): {reason}"))
 }
 
 /// The directory to list, the kernel's offset to start at, and the kind of entries.

@@ -69,7 +69,7 @@ fn is_failure(error: &FsError) -> bool {
         FsError::WouldBlock => true,
         FsError::Failed { kind, .. } => {
             !matches!(kind, ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Cancelled)
-        },
+        }
     }
 }
 

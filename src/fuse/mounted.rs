@@ -76,7 +76,8 @@ impl Mounted {
         let path = point.path();
         let failed = |error: io::Error| MountError::failed(path, error);
         let adapter = FuseAdapter::new(fs, settings.deadline).map_err(failed)?;
-        let session = Session::new(adapter, path, &config(settings)).map_err(|error| MountError::of_mounting(path, &error, mount_method()))?;
+        let session = Session::new(adapter, path, &config(settings))
+            .map_err(|error| MountError::of_mounting(path, &error, mount_method()))?;
         let (sender, events) = channel();
         let mounted = Self { path: path.to_owned(), events, sender: sender.clone(), ended: false };
         let serve = move || {
@@ -133,7 +134,9 @@ impl Mounted {
                 self.ended = true;
                 self.outcome(result, MountEnd::Stopped)
             }
-            Ok(MountEvent::Stop) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(MountEnd::Detached),
+            Ok(MountEvent::Stop) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                Ok(MountEnd::Detached)
+            }
         }
     }
 

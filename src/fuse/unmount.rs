@@ -97,7 +97,13 @@ fn through_helper(path: &Path, target: &Path, lazy: bool) -> Result<(), UnmountE
         if lazy {
             command.arg("-z");
         }
-        command.arg("--").arg(target).stdin(Stdio::null()).env_remove("PASSPHRASE").env_remove("SIGN_PASSPHRASE").env("LC_ALL", "C");
+        command
+            .arg("--")
+            .arg(target)
+            .stdin(Stdio::null())
+            .env_remove("PASSPHRASE")
+            .env_remove("SIGN_PASSPHRASE")
+            .env("LC_ALL", "C");
         match command.output() {
             Ok(output) if output.status.success() => return Ok(()),
             Ok(output) => {

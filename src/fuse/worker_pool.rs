@@ -73,8 +73,9 @@ impl WorkerPool {
     }
 
     fn with_threads(index: usize, size: usize, content: usize, archive: usize) -> Self {
-        let workers =
-            |name, max_threads| Arc::new(WorkerGroup { name, max_threads, state: Mutex::new(GroupState::default()), wake: Condvar::new() });
+        let workers = |name, max_threads| {
+            Arc::new(WorkerGroup { name, max_threads, state: Mutex::new(GroupState::default()), wake: Condvar::new() })
+        };
         Self {
             index: workers("dupfs-index", index),
             size: workers("dupfs-size", size),

@@ -63,7 +63,9 @@ impl MemoryFs {
     fn attr(&self, ino: Ino, exact: bool) -> Attr {
         let (kind, size, rdev) = match &self.nodes[at(ino)].content {
             MemoryNodeKind::Dir => (NodeKind::Dir, 4096, (0, 0)),
-            MemoryNodeKind::File { bytes, .. } => (NodeKind::File, bytes.len() as u64 + if exact { 0 } else { 100 }, (0, 0)),
+            MemoryNodeKind::File { bytes, .. } => {
+                (NodeKind::File, bytes.len() as u64 + if exact { 0 } else { 100 }, (0, 0))
+            }
             MemoryNodeKind::Link(target) => (NodeKind::Symlink, target.len() as u64, (0, 0)),
             MemoryNodeKind::Fifo => (NodeKind::Fifo, 0, (0, 0)),
             MemoryNodeKind::Device(major, minor) => (NodeKind::BlockDevice, 0, (*major, *minor)),
@@ -152,10 +154,19 @@ impl FileSystem for MemoryFs {
         Ok(Opened { handle: ino, keep_cache: true, direct_io: false })
     }
 
-    fn read(&self, ino: Ino, handle: u64, offset: u64, size: usize, context: &RequestContext) -> Result<Vec<u8>, FsError> {
+    fn read(
+        &self,
+        ino: Ino,
+        handle: u64,
+        offset: u64,
+        size: usize,
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError> {
         self.hang(ino, context)?;
         assert_eq!(ino, handle);
-        let MemoryNodeKind::File { bytes, damaged_from } = &self.nodes[at(ino)].content else { return Err(FsError::IsDir) };
+        let MemoryNodeKind::File { bytes, damaged_from } = &self.nodes[at(ino)].content else {
+            return Err(FsError::IsDir);
+        };
         let end = (offset + size as u64).min(bytes.len() as u64);
         if damaged_from.is_some_and(|damaged| end > damaged) {
             return Err(self.damage());

@@ -1,6 +1,6 @@
 use super::*;
-use crate::vfs::memory_fs::{ClosingPipe, MemoryNodeKind, MemoryFs};
 use crate::vfs::ROOT_INO;
+use crate::vfs::memory_fs::{ClosingPipe, MemoryFs, MemoryNodeKind};
 
 fn tree() -> MemoryFs {
     let mut fs = MemoryFs::new();

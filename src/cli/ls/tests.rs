@@ -1,8 +1,8 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
-use crate::vfs::memory_fs::{ClosingPipe, MemoryNodeKind, MemoryFs};
 use crate::vfs::ROOT_INO;
+use crate::vfs::memory_fs::{ClosingPipe, MemoryFs, MemoryNodeKind};
 
 fn tree() -> MemoryFs {
     let mut fs = MemoryFs::new();
