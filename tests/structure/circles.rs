@@ -14,8 +14,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("crates/read/src/storage/options.rs", "crates/read/src/storage/s3/mod.rs"),
     ("crates/read/src/storage/s3/fetch.rs", "crates/read/src/storage/s3/mod.rs"),
     ("crates/read/src/storage/s3/list.rs", "crates/read/src/storage/s3/mod.rs"),
-    ("crates/read/src/tree/missing_range.rs", "crates/read/src/tree/version_table.rs"),
-    ("crates/read/src/tree/version_table.rs", "crates/read/src/tree/table_builder.rs"),
     ("crates/read/src/volume/prefetcher.rs", "crates/read/src/volume/repository.rs"),
     ("crates/read/src/volume/archive_dir.rs", "crates/read/src/volume/repository.rs"),
     ("crates/read/src/volume/repository_index.rs", "crates/read/src/volume/repository.rs"),

@@ -1,12 +1,12 @@
-//! AttributeTable tables of a [`super::VersionTable`]: what many versions share or few have, so that a version stays small.
+//! Attributes that many versions share or few have, stored beside the versions so that a version stays small.
 
 use std::collections::HashMap;
 
 use super::error::TreeError;
-use super::ids::{index, number};
+use super::ids::{checked_number, list_index};
 use dupfs_format::{EntryKind, EntryMeta};
 
-/// What a version is; `aux` of the version is a number whose meaning depends on it.
+/// The kind of object that a version is; it tells the meaning of the version's number `aux`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VersionKind {
     Deleted,
@@ -29,7 +29,7 @@ impl VersionKind {
         self as u8
     }
 
-    /// The kind of that number, if it is one's.
+    /// The kind of that number, if there is one.
     pub(super) fn of_tag(tag: u8) -> Option<Self> {
         Self::ALL.get(usize::from(tag)).copied()
     }
@@ -57,8 +57,8 @@ impl StringTable {
     /// # Errors
     /// [`TreeError::TooLarge`] beyond 4 GiB of them.
     pub(super) fn push(&mut self, text: &[u8]) -> Result<u32, TreeError> {
-        let id = number(self.ends.len())?;
-        let end = number(self.bytes.len().saturating_add(text.len()))?;
+        let id = checked_number(self.ends.len())?;
+        let end = checked_number(self.bytes.len().saturating_add(text.len()))?;
         self.bytes.extend_from_slice(text);
         self.ends.push(end);
         Ok(id)
@@ -66,8 +66,9 @@ impl StringTable {
 
     /// The string numbered `id`.
     pub(super) fn get(&self, id: u32) -> Option<&[u8]> {
-        let end = index(*self.ends.get(index(id))?);
-        let start = id.checked_sub(1).and_then(|before| self.ends.get(index(before))).map_or(0, |&end| index(end));
+        let end = list_index(*self.ends.get(list_index(id))?);
+        let start =
+            id.checked_sub(1).and_then(|before| self.ends.get(list_index(before))).map_or(0, |&end| list_index(end));
         self.bytes.get(start..end)
     }
 
@@ -110,7 +111,7 @@ impl AttributeTable {
     /// # Errors
     /// [`TreeError::TooLarge`] beyond 2^32 of them.
     pub(super) fn owner(&mut self, owner: OwnerRecord) -> Result<u32, TreeError> {
-        if self.owners.get(index(self.last_owner)) == Some(&owner) {
+        if self.owners.get(list_index(self.last_owner)) == Some(&owner) {
             return Ok(self.last_owner);
         }
         let id = match self.owner_ids.get(&owner) {
@@ -133,7 +134,7 @@ impl AttributeTable {
         mode: u16,
         mtime: i64,
     ) -> Option<EntryMeta> {
-        let device = || self.devices.get(index(aux)).copied();
+        let device = || self.devices.get(list_index(aux)).copied();
         let kind = match kind {
             VersionKind::Deleted => return None,
             VersionKind::File => EntryKind::File,
@@ -143,22 +144,24 @@ impl AttributeTable {
             VersionKind::Char => device().map(|(major, minor)| EntryKind::CharDevice(major, minor))?,
             VersionKind::Block => device().map(|(major, minor)| EntryKind::BlockDevice(major, minor))?,
         };
-        let OwnerRecord { uid, gid, uname, gname } = self.owners.get(index(owner))?.clone();
+        let OwnerRecord { uid, gid, uname, gname } = self.owners.get(list_index(owner))?.clone();
         Some(EntryMeta { kind, mode, uid, gid, uname, gname, mtime })
     }
 
-    /// Whether a version of this kind may have this `aux`.
-    pub(super) fn knows(&self, kind: VersionKind, aux: u32) -> bool {
-        match kind {
-            VersionKind::Deleted | VersionKind::File | VersionKind::Dir | VersionKind::Fifo => true,
-            VersionKind::Symlink => index(aux) < self.links.len(),
-            VersionKind::Char | VersionKind::Block => index(aux) < self.devices.len(),
-        }
+    /// Returns true if the owner and the `aux` that a version of this kind has are numbers of items here.
+    pub(super) fn has(&self, kind: VersionKind, owner: u32, aux: u32) -> bool {
+        let owned = kind == VersionKind::Deleted || list_index(owner) < self.owners.len();
+        owned
+            && match kind {
+                VersionKind::Deleted | VersionKind::File | VersionKind::Dir | VersionKind::Fifo => true,
+                VersionKind::Symlink => list_index(aux) < self.links.len(),
+                VersionKind::Char | VersionKind::Block => list_index(aux) < self.devices.len(),
+            }
     }
 }
 
 fn push<T>(table: &mut Vec<T>, value: T) -> Result<u32, TreeError> {
-    let id = number(table.len())?;
+    let id = checked_number(table.len())?;
     table.push(value);
     Ok(id)
 }

@@ -103,7 +103,7 @@ impl Branch {
             return Ok(());
         }
         let loaded = self.load_all(repository, start..depth, context);
-        self.write().settle();
+        self.write().finish_building();
         let end = self.table().depth();
         tree_index::load_exact_sizes(repository, &sets, &self.table, start..end);
         self.saver.note_loaded(repository, &sets, &self.table);
@@ -203,7 +203,7 @@ impl Branch {
             let mut table = self.write();
             if entries.is_empty() {
                 if staged.rebuilt {
-                    table.note_rebuilt();
+                    table.mark_rebuilt();
                 }
                 for range in std::mem::take(&mut staged.missing) {
                     table.push_missing_range(range);

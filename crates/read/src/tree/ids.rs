@@ -1,26 +1,47 @@
-//! Numbers of paths and versions in a table, and conversions between them and positions in a list.
+//! Numbers of paths and versions in a table.
+//!
+//! Tables hold them as `u32` with [`NONE`] for "no such"; [`list_index`] and [`checked_number`] convert between such a number
+//! and an index into a list.
 
 use super::error::TreeError;
 
-/// A path's number in a [`VersionTable`]. The root is 0.
+/// The number of a path in a [`VersionTable`](super::VersionTable). The root is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u32);
 
 impl NodeId {
     /// The backup's root.
     pub const ROOT: Self = Self(0);
+
+    /// The index of the node in lists by node.
+    pub(super) fn index(self) -> usize {
+        list_index(self.0)
+    }
 }
 
-/// A version's number in a [`VersionTable`].
+/// The number of a version in a [`VersionTable`](super::VersionTable).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VersionId(pub u32);
 
-pub(super) const NONE: u32 = u32::MAX;
-
-pub(super) fn index(of: u32) -> usize {
-    of as usize
+impl VersionId {
+    /// The index of the version in lists by version.
+    pub(super) fn index(self) -> usize {
+        list_index(self.0)
+    }
 }
 
-pub(super) fn number(len: usize) -> Result<u32, TreeError> {
-    u32::try_from(len).ok().filter(|&n| n < NONE).ok_or(TreeError::TooLarge)
+/// The number that no path, version or other item has.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// The index in a list of the item with this number; that of no item for [`NONE`].
+pub(super) fn list_index(number: u32) -> usize {
+    number as usize
+}
+
+/// The number of the item at `index`.
+///
+/// # Errors
+/// [`TreeError::TooLarge`] if it would be [`NONE`] or more.
+pub(super) fn checked_number(index: usize) -> Result<u32, TreeError> {
+    u32::try_from(index).ok().filter(|&number| number < NONE).ok_or(TreeError::TooLarge)
 }

@@ -1,8 +1,7 @@
-//! What a tree does not know: the stretch of paths whose records were lost.
+//! Parts of a tree that are not known: ranges of paths whose records were lost.
 
 use std::sync::Arc;
 
-use super::version_table::VersionTable;
 use dupfs_base::ErrorKind;
 use dupfs_format::ArchivePath;
 use dupfs_format::difftar::mangled_forms;
@@ -16,18 +15,18 @@ pub struct MissingRange {
     pub after: Option<ArchivePath>,
     /// Last path that may be in the missing range; `None` if it has no end.
     pub last: Option<ArchivePath>,
-    /// Why, in onebranch.
+    /// The cause, in one line.
     pub reason: Arc<str>,
-    /// What the failure means.
+    /// The kind of the failure.
     pub kind: ErrorKind,
 }
 
-/// Why the state of a path at a snapshot is not known.
+/// The reason why the state of a path at a snapshot is not known.
 #[derive(Clone, Debug)]
 pub struct Uncertainty {
-    /// In onebranch.
+    /// The cause, in one line.
     pub reason: Arc<str>,
-    /// What the failure means.
+    /// The kind of the failure.
     pub kind: ErrorKind,
 }
 
@@ -35,8 +34,8 @@ const MANGLED: &str = "a set without a readable signature archive may hold a new
                        mangled: look for one with '?' in it, or put the signature archive back";
 
 impl MissingRange {
-    /// Whether an object at `path`, or for directories below it, may be among what is lost.
-    pub(super) fn touches(&self, path: &ArchivePath, below: bool) -> bool {
+    /// Returns true if an object at `path` (or, with `below`, anything below it) may be among the lost records.
+    fn touches(&self, path: &ArchivePath, below: bool) -> bool {
         let ends_before = self.last.as_ref().is_some_and(|last| last < path);
         let starts_after = self
             .after
@@ -46,53 +45,66 @@ impl MissingRange {
     }
 }
 
-impl VersionTable {
-    /// Records that part of the current set could not be read.
-    pub fn push_missing_range(&mut self, range: MissingRange) {
-        self.missing.push(range);
+/// What is not known of the sets of a table: ranges of lost records, and sets whose records were rebuilt from their volumes,
+/// which may mangle names.
+#[derive(Debug, Default)]
+pub(super) struct LostRecords {
+    ranges: Vec<MissingRange>,
+    rebuilt: Vec<u32>,
+}
+
+impl LostRecords {
+    /// Records that part of a set could not be read.
+    pub(super) fn push_range(&mut self, range: MissingRange) {
+        self.ranges.push(range);
     }
 
-    /// The missing range that may hide an object at `path` (or, with `below`, anything below it) from a snapshot of `depth` sets.
-    pub fn missing_range_at(&self, path: &ArchivePath, below: bool, depth: u32) -> Option<&MissingRange> {
-        self.missing.iter().find(|range| range.position < depth && range.touches(path, below))
+    /// Records that the set at `position` was rebuilt from its volumes.
+    pub(super) fn push_rebuilt(&mut self, position: u32) {
+        self.rebuilt.push(position);
     }
 
-    /// Why it is not known whether a set between those at `after` and `until` (neither included) changed `path`; `None` if it
-    /// is known. Both ends are positions of sets in the branch.
-    ///
-    /// A set whose records were lost may have changed it, as may one whose tree was rebuilt from its volumes and that names it
-    /// in a mangled form (FORMAT.md 4.3).
-    pub fn uncertainty(&self, path: &ArchivePath, after: u32, until: u32) -> Option<Uncertainty> {
+    /// Returns true if everything is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.rebuilt.is_empty()
+    }
+
+    /// Returns true if any part of the first `depth` sets could not be read.
+    pub(super) fn has_ranges(&self, depth: u32) -> bool {
+        self.ranges.iter().any(|range| range.position < depth)
+    }
+
+    /// Returns true if the set at `position` was rebuilt from its volumes.
+    pub(super) fn is_rebuilt(&self, position: u32) -> bool {
+        self.rebuilt.contains(&position)
+    }
+
+    /// The range that may hide an object at `path` (or, with `below`, anything below it) from a snapshot of `depth` sets.
+    pub(super) fn range_at(&self, path: &ArchivePath, below: bool, depth: u32) -> Option<&MissingRange> {
+        self.ranges.iter().find(|range| range.position < depth && range.touches(path, below))
+    }
+
+    /// The reason why it is not known whether a set between those at `after` and `until` (neither included) changed `path`.
+    /// `is_named` tells whether the set at a position names a path.
+    pub(super) fn uncertainty(
+        &self,
+        path: &ArchivePath,
+        after: u32,
+        until: u32,
+        is_named: impl Fn(&ArchivePath, u32) -> bool,
+    ) -> Option<Uncertainty> {
         let between = |position: u32| after < position && position < until;
-        if let Some(range) = self.missing.iter().find(|range| between(range.position) && range.touches(path, false)) {
+        if let Some(range) = self.ranges.iter().find(|range| between(range.position) && range.touches(path, false)) {
             return Some(Uncertainty { reason: Arc::clone(&range.reason), kind: range.kind });
         }
         let rebuilt: Vec<u32> = self.rebuilt.iter().copied().filter(|&position| between(position)).collect();
         if rebuilt.is_empty() {
             return None;
         }
-        let names = |form: &[u8], position: u32| {
-            let node = ArchivePath::parse(form).ok().and_then(|form| self.find(&form));
-            node.is_some_and(|node| self.is_named(node, position))
-        };
-        let forms = mangled_forms(path);
-        let named = rebuilt.into_iter().any(|position| forms.iter().any(|form| names(form, position)));
+        let forms: Vec<ArchivePath> =
+            mangled_forms(path).iter().filter_map(|form| ArchivePath::parse(form).ok()).collect();
+        let named = rebuilt.into_iter().any(|position| forms.iter().any(|form| is_named(form, position)));
         named.then(|| Uncertainty { reason: Arc::from(MANGLED), kind: ErrorKind::Corrupt })
-    }
-
-    /// Whether there is anything that [`Self::uncertainty`] could tell.
-    pub fn has_uncertainty(&self) -> bool {
-        !self.missing.is_empty() || !self.rebuilt.is_empty()
-    }
-
-    /// Notes that the entries of the set that was begun are from its volumes, whose names may be mangled.
-    pub fn note_rebuilt(&mut self) {
-        self.rebuilt.push(self.depth());
-    }
-
-    /// Whether any part of the first `depth` sets could not be read.
-    pub fn has_missing_ranges(&self, depth: u32) -> bool {
-        self.missing.iter().any(|range| range.position < depth)
     }
 }
 

@@ -6,10 +6,11 @@ mod error;
 mod ids;
 mod load_set;
 mod missing_range;
+mod path_tree;
 mod staged_set;
-mod table_builder;
 mod table_codec;
 mod tree_index;
+mod version_record;
 mod version_table;
 
 pub use branch::{Branch, Branches};

@@ -1,15 +1,16 @@
-//! A [`VersionTable`] as bytes and back. What can be worked out from the rest is not stored: links between siblings and versions,
-//! and the table of names. Reading takes any bytes: what is no table gives `None`.
+//! Encodes a [`VersionTable`] as bytes and decodes it. Links between siblings and versions and the lookup by name are derived
+//! when it is decoded. Decoding takes any bytes: what is no table gives `None`.
 
 use std::io::{self, Read, Write};
-use std::sync::RwLock;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 
-use hashbrown::hash_table::Entry;
-
-use super::attributes::{OwnerRecord, VersionKind};
-use super::ids::{NONE, NodeId, index};
-use super::version_table::{EXACT, PathNode, UNBOUNDED, UNKNOWN, VersionRecord, VersionTable};
+use super::attributes::{AttributeTable, OwnerRecord, VersionKind};
+use super::ids::{NONE, list_index};
+use super::path_tree::{PathTree, PathTreeBuilder};
+use super::version_record::VersionRecord;
+use super::version_table::{SetStart, VersionTable};
 use dupfs_cache::index::bytes::{Reader, Writer};
 
 /// Items taken from the table at a time, so that its lock is not held while they are written.
@@ -18,11 +19,13 @@ const BATCH: usize = 8192;
 const VERSION: usize = 8 + 8 + 4 + 4 + 4 + 2 + 1;
 /// Bytes of a node: parent, start of the name.
 const NODE: usize = 8;
+/// Bytes of a set: its first version, its first new node.
+const SET: usize = 8;
 /// Sets, nodes, versions, bytes of names, bytes of owners, links and devices.
 const COUNTS: usize = 5 * 8;
 
-/// How much of a table there is to write.
-struct PublishedSizes {
+/// The published part of a table: numbers of items, and the encoded attributes.
+struct PublishedPart {
     sets: usize,
     nodes: usize,
     versions: usize,
@@ -30,42 +33,14 @@ struct PublishedSizes {
     attributes: Vec<u8>,
 }
 
-impl VersionTable {
-    /// Whether the table is all that its sets say: nothing was lost or guessed.
-    pub(super) fn is_whole(&self) -> bool {
-        self.missing.is_empty() && self.rebuilt.is_empty()
-    }
-
-    fn extent(&self) -> PublishedSizes {
-        let sets = index(self.published);
-        let start = |starts: &[u32], all: usize| starts.get(sets).map_or(all, |&s| index(s));
-        let nodes = start(&self.node_starts, self.nodes.len());
-        let names = self.nodes.get(nodes).map_or(self.names.len(), |next| index(next.name_start));
-        let versions = start(&self.set_starts, self.versions.len());
-        PublishedSizes { sets, nodes, versions, names, attributes: self.side_bytes() }
-    }
-
-    fn side_bytes(&self) -> Vec<u8> {
-        let mut writer = Writer::default();
-        writer.number(self.attributes.owners.len() as u64);
-        for OwnerRecord { uid, gid, uname, gname } in &self.attributes.owners {
-            writer.number((*uid).into());
-            writer.number((*gid).into());
-            writer.bytes(uname);
-            writer.bytes(gname);
-        }
-        writer.number(self.attributes.links.len() as u64);
-        let mut id = 0u32;
-        while let Some(target) = self.attributes.links.get(id) {
-            writer.bytes(target);
-            id = id.saturating_add(1);
-        }
-        writer.number(self.attributes.devices.len() as u64);
-        for (major, minor) in &self.attributes.devices {
-            writer.number((*major).into());
-            writer.number((*minor).into());
-        }
-        writer.out
+impl PublishedPart {
+    fn of(table: &VersionTable) -> Self {
+        let sets = list_index(table.published);
+        let next = table.starts.get(sets);
+        let nodes = next.map_or(table.paths.len(), |start| list_index(start.node));
+        let versions = next.map_or(table.versions.len(), |start| list_index(start.version));
+        let names = table.paths.names_len(nodes);
+        Self { sets, nodes, versions, names, attributes: encode_attributes(&table.attributes) }
     }
 }
 
@@ -74,36 +49,34 @@ impl VersionTable {
 /// # Errors
 /// Of `out`.
 pub(super) fn encode(table: &RwLock<VersionTable>, out: &mut dyn Write) -> io::Result<()> {
-    let read = || table.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let extent = read().extent();
-    let counts = [extent.sets, extent.nodes, extent.versions, extent.names, extent.attributes.len()];
-    for count in counts {
+    let read = || table.read().unwrap_or_else(PoisonError::into_inner);
+    let part = PublishedPart::of(&read());
+    for count in [part.sets, part.nodes, part.versions, part.names, part.attributes.len()] {
         out.write_all(&(count as u64).to_le_bytes())?;
     }
-    out.write_all(&extent.attributes)?;
-    let starts = {
-        let table = read();
-        let pairs = table.set_starts.iter().zip(&table.node_starts).take(extent.sets);
-        pairs.flat_map(|(set, node)| [set.to_le_bytes(), node.to_le_bytes()].concat()).collect::<Vec<u8>>()
-    };
-    out.write_all(&starts)?;
+    out.write_all(&part.attributes)?;
     let mut bytes = Vec::with_capacity(BATCH * VERSION);
-    for (from, to) in batches(extent.nodes, BATCH) {
+    for start in read().starts.iter().take(part.sets) {
+        bytes.extend_from_slice(&start.version.to_le_bytes());
+        bytes.extend_from_slice(&start.node.to_le_bytes());
+    }
+    out.write_all(&bytes)?;
+    for range in batches(part.nodes, BATCH) {
         bytes.clear();
-        for node in read().nodes.get(from..to).unwrap_or(&[]) {
-            bytes.extend_from_slice(&node.parent.to_le_bytes());
-            bytes.extend_from_slice(&node.name_start.to_le_bytes());
+        for (parent, name_start) in read().paths.raw_nodes(range) {
+            bytes.extend_from_slice(&parent.to_le_bytes());
+            bytes.extend_from_slice(&name_start.to_le_bytes());
         }
         out.write_all(&bytes)?;
     }
-    for (from, to) in batches(extent.names, BATCH * VERSION) {
+    for range in batches(part.names, BATCH * VERSION) {
         bytes.clear();
-        bytes.extend_from_slice(read().names.get(from..to).unwrap_or(&[]));
+        bytes.extend_from_slice(read().paths.raw_names(range));
         out.write_all(&bytes)?;
     }
-    for (from, to) in batches(extent.versions, BATCH) {
+    for range in batches(part.versions, BATCH) {
         bytes.clear();
-        for version in read().versions.get(from..to).unwrap_or(&[]) {
+        for version in read().versions.get(range).unwrap_or(&[]) {
             bytes.extend_from_slice(&version.size.load(Ordering::Acquire).to_le_bytes());
             bytes.extend_from_slice(&version.mtime.to_le_bytes());
             bytes.extend_from_slice(&version.node.to_le_bytes());
@@ -117,28 +90,55 @@ pub(super) fn encode(table: &RwLock<VersionTable>, out: &mut dyn Write) -> io::R
     Ok(())
 }
 
-fn batches(count: usize, batch: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..count).step_by(batch).map(move |from| (from, from.saturating_add(batch).min(count)))
+fn encode_attributes(attributes: &AttributeTable) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.number(attributes.owners.len() as u64);
+    for OwnerRecord { uid, gid, uname, gname } in &attributes.owners {
+        writer.number((*uid).into());
+        writer.number((*gid).into());
+        writer.bytes(uname);
+        writer.bytes(gname);
+    }
+    writer.number(attributes.links.len() as u64);
+    let mut id = 0u32;
+    while let Some(target) = attributes.links.get(id) {
+        writer.bytes(target);
+        id = id.saturating_add(1);
+    }
+    writer.number(attributes.devices.len() as u64);
+    for (major, minor) in &attributes.devices {
+        writer.number((*major).into());
+        writer.number((*minor).into());
+    }
+    writer.out
 }
 
-/// Reads the `len` bytes of a table.
+fn batches(count: usize, batch: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(batch).map(move |from| from..from.saturating_add(batch).min(count))
+}
+
+/// Decodes a table of `len` bytes.
 pub(super) fn decode(input: &mut dyn Read, len: u64) -> Option<VersionTable> {
     let mut counts = [0; COUNTS];
     input.read_exact(&mut counts).ok()?;
     let mut fields = counts.as_chunks::<8>().0.iter().map(|field| usize::try_from(u64::from_le_bytes(*field)).ok());
     let mut next = || fields.next().flatten();
     let (sets, nodes, versions, names, attributes) = (next()?, next()?, next()?, next()?, next()?);
-    let sizes = [(sets, 8), (nodes, NODE), (versions, VERSION), (names, 1), (attributes, 1), (COUNTS, 1)];
+    let sizes = [(sets, SET), (nodes, NODE), (versions, VERSION), (names, 1), (attributes, 1), (COUNTS, 1)];
     let whole = sizes.iter().try_fold(0usize, |sum, (count, size)| sum.checked_add(count.checked_mul(*size)?))?;
     // Nothing is allocated that the file does not hold.
-    if whole as u64 != len || sets == 0 || nodes == 0 || [nodes, versions, names].iter().any(|&n| n >= index(NONE)) {
+    if whole as u64 != len
+        || sets == 0
+        || nodes == 0
+        || [sets, nodes, versions, names].iter().any(|&n| n >= list_index(NONE))
+    {
         return None;
     }
-    let mut table = VersionTable::default();
-    read_side(&mut table, &read_vec(input, attributes)?)?;
-    read_starts(&mut table, input, sets, (nodes, versions))?;
-    read_nodes(&mut table, input, (nodes, names))?;
-    read_versions(&mut table, input, versions)?;
+    let attributes = decode_attributes(&read_vec(input, attributes)?)?;
+    let starts = decode_starts(input, sets, (nodes, versions))?;
+    let paths = decode_paths(input, (nodes, names))?;
+    let mut table = VersionTable::with_sets(paths, attributes, starts, versions)?;
+    decode_versions(&mut table, input, versions)?;
     Some(table)
 }
 
@@ -155,8 +155,8 @@ fn read_items<const N: usize>(
     take: &mut dyn FnMut(&[u8; N]) -> Option<()>,
 ) -> Option<()> {
     let mut buffer = vec![0; BATCH.min(count).checked_mul(N)?];
-    for (from, to) in batches(count, BATCH) {
-        let bytes = buffer.get_mut(..to.saturating_sub(from).checked_mul(N)?)?;
+    for range in batches(count, BATCH) {
+        let bytes = buffer.get_mut(..range.len().checked_mul(N)?)?;
         input.read_exact(bytes).ok()?;
         bytes.as_chunks::<N>().0.iter().try_for_each(&mut *take)?;
     }
@@ -169,116 +169,68 @@ fn field<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-fn read_side(table: &mut VersionTable, bytes: &[u8]) -> Option<()> {
+fn decode_attributes(bytes: &[u8]) -> Option<AttributeTable> {
+    let mut attributes = AttributeTable::default();
     let mut reader = Reader::new(bytes);
     for number in 0..reader.count()? {
         let (uid, gid, uname, gname) = reader.owner()?;
-        let id = table.attributes.owner(OwnerRecord { uid, gid, uname, gname }).ok()?;
-        (index(id) == number).then_some(())?;
+        let id = attributes.owner(OwnerRecord { uid, gid, uname, gname }).ok()?;
+        (list_index(id) == number).then_some(())?;
     }
     for _ in 0..reader.count()? {
-        table.attributes.links.push(reader.bytes()?).ok()?;
+        attributes.links.push(reader.bytes()?).ok()?;
     }
     for _ in 0..reader.count()? {
-        table.attributes.devices.push((reader.small()?, reader.small()?));
+        attributes.devices.push((reader.small()?, reader.small()?));
     }
-    reader.is_at_end().then_some(())
+    reader.is_at_end().then_some(attributes)
 }
 
-fn read_starts(
-    table: &mut VersionTable,
-    input: &mut dyn Read,
-    sets: usize,
-    (nodes, versions): (usize, usize),
-) -> Option<()> {
-    let (mut last_version, mut last_node) = (0, 1);
-    read_items::<8>(input, sets, &mut |bytes| {
+fn decode_starts(input: &mut dyn Read, sets: usize, (nodes, versions): (usize, usize)) -> Option<Vec<SetStart>> {
+    let mut starts: Vec<SetStart> = Vec::new();
+    let mut last = SetStart { version: 0, node: 1 };
+    read_items::<SET>(input, sets, &mut |bytes| {
         let mut bytes = &bytes[..];
         let (version, node) = (u32::from_le_bytes(field(&mut bytes)?), u32::from_le_bytes(field(&mut bytes)?));
-        let first = table.set_starts.is_empty() && (version, node) != (0, 1);
-        if first || version < last_version || node < last_node || index(version) > versions || index(node) > nodes {
+        let start = SetStart { version, node };
+        let fits = if starts.is_empty() { start == last } else { version >= last.version && node >= last.node };
+        if !fits || list_index(version) > versions || list_index(node) > nodes {
             return None;
         }
-        (last_version, last_node) = (version, node);
-        table.set_starts.push(version);
-        table.node_starts.push(node);
+        last = start;
+        starts.push(start);
         Some(())
     })?;
-    table.published = u32::try_from(sets).ok()?;
-    Some(())
+    Some(starts)
 }
 
-fn read_nodes(table: &mut VersionTable, input: &mut dyn Read, (count, names): (usize, usize)) -> Option<()> {
-    let mut nodes = Vec::with_capacity(count);
-    let mut last_start = 0;
-    read_items::<NODE>(input, count, &mut |bytes| {
+fn decode_paths(input: &mut dyn Read, (nodes, names): (usize, usize)) -> Option<PathTree> {
+    let mut builder = PathTreeBuilder::new(nodes, names);
+    read_items::<NODE>(input, nodes, &mut |bytes| {
         let mut bytes = &bytes[..];
-        let (parent, name_start) = (u32::from_le_bytes(field(&mut bytes)?), u32::from_le_bytes(field(&mut bytes)?));
-        // A parent comes before its children: there is no way around in a circle. Only the root has no name.
-        let id = nodes.len();
-        let fits = if id == 0 { parent == NONE && name_start == 0 } else { index(parent) < id };
-        let named = if id < 2 { name_start == 0 } else { name_start > last_start };
-        if !fits || !named || index(name_start) > names || (id > 0 && index(name_start) == names) {
-            return None;
-        }
-        last_start = name_start;
-        nodes.push(PathNode { parent, name_start, first_child: NONE, next_sibling: NONE, newest: NONE });
-        Some(())
+        builder.push(u32::from_le_bytes(field(&mut bytes)?), u32::from_le_bytes(field(&mut bytes)?))
     })?;
-    if count == 1 && names != 0 {
-        return None;
-    }
-    table.nodes = nodes;
-    table.names = read_vec(input, names)?;
-    link_children(table)?;
-    enter_names(table)
+    builder.finish(read_vec(input, names)?)
 }
 
-/// Links siblings in the order of their numbers, as they were added.
-fn link_children(table: &mut VersionTable) -> Option<()> {
-    for id in (1..table.nodes.len()).rev() {
-        let parent = table.nodes.get(id)?.parent;
-        let number = u32::try_from(id).ok()?;
-        let after = std::mem::replace(&mut table.nodes.get_mut(index(parent))?.first_child, number);
-        table.nodes.get_mut(id)?.next_sibling = after;
-    }
-    Some(())
-}
-
-fn enter_names(table: &mut VersionTable) -> Option<()> {
-    let count = table.nodes.len();
-    let mut by_name = hashbrown::HashTable::with_capacity(count);
-    for id in 1..u32::try_from(count).ok()? {
-        let (parent, name) = (table.nodes.get(index(id))?.parent, table.name(NodeId(id)));
-        if matches!(name, b"." | b"..") || name.iter().any(|byte| matches!(byte, 0 | b'/')) {
-            return None;
-        }
-        let hash = |id: u32| table.nodes.get(index(id)).map_or(0, |n| table.hash(n.parent, table.name(NodeId(id))));
-        match by_name.entry(table.hash(parent, name), |&other| table.is_called(other, parent, name), |&id| hash(id)) {
-            Entry::Occupied(_) => return None,
-            Entry::Vacant(slot) => slot.insert(id),
-        };
-    }
-    table.by_name = by_name;
-    Some(())
-}
-
-fn read_versions(table: &mut VersionTable, input: &mut dyn Read, count: usize) -> Option<()> {
-    table.versions.reserve_exact(count);
+fn decode_versions(table: &mut VersionTable, input: &mut dyn Read, count: usize) -> Option<()> {
     // The end of the set that a version is of, in versions and in nodes.
     let (mut next_set, mut versions_end, mut nodes_end) = (0usize, 0usize, 0usize);
     read_items::<VERSION>(input, count, &mut |bytes| {
         while table.versions.len() >= versions_end {
-            next_set = next_set.checked_add(1).filter(|&next| next <= table.set_starts.len())?;
-            versions_end = table.set_starts.get(next_set).map_or(count, |&start| index(start));
-            nodes_end = table.node_starts.get(next_set).map_or(table.nodes.len(), |&start| index(start));
+            next_set = next_set.checked_add(1).filter(|&next| next <= table.starts.len())?;
+            let next = table.starts.get(next_set);
+            versions_end = next.map_or(count, |start| list_index(start.version));
+            nodes_end = next.map_or(table.paths.len(), |start| list_index(start.node));
         }
-        let version = read_version(bytes).filter(|v| index(v.node) < nodes_end && is_sound(table, v))?;
-        table.add_version(version).ok()
+        let version = decode_version(bytes)?;
+        let refers =
+            list_index(version.node) < nodes_end && table.attributes.has(version.kind, version.owner, version.aux);
+        table.add_version(Some(version).filter(|version| refers && version.is_sound())?).ok()
     })
 }
 
-fn read_version(bytes: &[u8; VERSION]) -> Option<VersionRecord> {
+fn decode_version(bytes: &[u8; VERSION]) -> Option<VersionRecord> {
     let mut bytes = &bytes[..];
     let size = AtomicU64::new(u64::from_le_bytes(field(&mut bytes)?));
     let mtime = i64::from_le_bytes(field(&mut bytes)?);
@@ -290,25 +242,11 @@ fn read_version(bytes: &[u8; VERSION]) -> Option<VersionRecord> {
     Some(VersionRecord { size, mtime, older: NONE, node, owner, aux, mode, kind: VersionKind::of_tag(tag)? })
 }
 
-fn is_sound(table: &VersionTable, version: &VersionRecord) -> bool {
-    let size = version.size.load(Ordering::Relaxed);
-    let sized = match (version.kind, version.aux) {
-        (VersionKind::File, UNBOUNDED) => size == UNKNOWN || size & EXACT != 0,
-        (VersionKind::File, span) => size & EXACT != 0 || (size < UNKNOWN && size >= span.into()),
-        _ => size == UNKNOWN,
-    };
-    let owned = if version.kind == VersionKind::Deleted {
-        version.owner == NONE
-    } else {
-        index(version.owner) < table.attributes.owners.len()
-    };
-    sized && owned && version.mode <= 0o7777 && size != u64::MAX && table.attributes.knows(version.kind, version.aux)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::table;
     use super::*;
+    use crate::tree::NodeId;
 
     fn bytes(table: VersionTable) -> Vec<u8> {
         let mut out = Vec::new();

@@ -120,7 +120,7 @@ fn a_set_is_seen_once_it_is_published() {
 #[test]
 fn siblings_follow_the_order_of_the_sets() {
     let mut table = table();
-    table.settle();
+    table.finish_building();
     table.begin_set().unwrap();
     table.push(&path("b"), present(EntryKind::File, None)).unwrap();
     let (mut names, mut child) = (Vec::new(), table.first_child(NodeId::ROOT));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use super::ids::{NodeId, VersionId, index};
+use super::ids::{NodeId, VersionId, list_index};
 use super::table_codec;
 use super::version_table::VersionTable;
 use crate::volume::Repository;
@@ -61,7 +61,7 @@ impl TreeSaver {
         }
         let found = chain.iter().enumerate().rev().find_map(|(shallower, identity)| {
             index.load(Kind::Tree, *identity, &mut |body, len| {
-                table_codec::decode(body, len).filter(|table| index_of(table.depth()) == shallower.saturating_add(1))
+                table_codec::decode(body, len).filter(|table| list_index(table.depth()) == shallower.saturating_add(1))
             })
         })?;
         lock(&self.state).kept = found.depth();
@@ -89,7 +89,7 @@ impl TreeSaver {
             live: Arc::new(live),
         };
         state.work = Some(work.clone());
-        if index_of(depth) == sets.len() && state.saving.is_none() {
+        if list_index(depth) == sets.len() && state.saving.is_none() {
             let saving = std::thread::Builder::new().name("dupfs-index".into()).spawn(move || work.save());
             if let Ok(saving) = saving {
                 state.kept = depth;
@@ -120,16 +120,16 @@ impl Work {
     fn save(&self) {
         let (depth, whole) = {
             let table = read(&self.table);
-            (table.depth(), table.is_whole())
+            (table.depth(), !table.has_uncertainty())
         };
-        let Some(identity) = index_of(depth).checked_sub(1).and_then(|last| self.chain.get(last)).filter(|_| whole)
+        let Some(identity) = list_index(depth).checked_sub(1).and_then(|last| self.chain.get(last)).filter(|_| whole)
         else {
             return;
         };
         if !self.index.save(Kind::Tree, *identity, &mut |out| table_codec::encode(&self.table, out)) {
             return;
         }
-        let replaced = self.chain.iter().take(index_of(depth).saturating_sub(1)).copied().collect();
+        let replaced = self.chain.iter().take(list_index(depth).saturating_sub(1)).copied().collect();
         self.index.tidy(Kind::Tree, &replaced, &self.live);
         for ((position, key), group) in (0..depth).zip(self.roots.iter()).zip(self.groups.iter()) {
             let record = root_record(&read(&self.table), position);
@@ -149,10 +149,9 @@ pub(super) fn load_exact_sizes(
 ) {
     let Some(index) = repository.index() else { return };
     for position in positions {
-        let key = sets.get(index_of(position)).and_then(|&set| repository.sizes_key(set));
+        let key = sets.get(list_index(position)).and_then(|&set| repository.sizes_key(set));
         let range = read(table).versions_of(position);
-        let (Some(key), Ok(len)) =
-            (key.filter(|_| !read(table).rebuilt.contains(&position)), u32::try_from(range.len()))
+        let (Some(key), Ok(len)) = (key.filter(|_| !read(table).lost.is_rebuilt(position)), u32::try_from(range.len()))
         else {
             continue;
         };
@@ -171,10 +170,6 @@ pub(super) fn load_exact_sizes(
 
 fn read(table: &RwLock<VersionTable>) -> std::sync::RwLockReadGuard<'_, VersionTable> {
     table.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn index_of(of: u32) -> usize {
-    index(of)
 }
 
 fn root_key(set: Identity) -> Identity {

@@ -1,57 +1,30 @@
-//! The table of versions per path: one for a branch of sets, shared by all its snapshots.
+//! The table of versions per path: one for a branch, shared by all its snapshots.
 //!
 //! Its size is paths + changes, never paths x snapshots. Nodes are added set by set in the order of the signature
 //! archives, so a node's number is the same at every mount of the same backup, however many sets are loaded; inode
-//! numbers rest on that. A parent is numbered before its children, and siblings are linked in the order of their numbers.
+//! numbers rest on that.
 //!
-//! A set's versions may be added in pieces: nobody sees them before [`VersionTable::publish_set`].
+//! A set's versions may be added in pieces: readers do not see them before [`VersionTable::publish_set`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use hashbrown::{DefaultHashBuilder, HashTable};
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 
 use super::attributes::{AttributeTable, VersionKind};
-use super::ids::{NONE, NodeId, VersionId, index};
-use super::missing_range::MissingRange;
-use super::table_builder::InsertCursor;
+use super::error::TreeError;
+use super::ids::{NONE, NodeId, VersionId, checked_number, list_index};
+use super::missing_range::{LostRecords, MissingRange, Uncertainty};
+use super::path_tree::PathTree;
+use super::version_record::{UNKNOWN, VersionRecord, pack_bounds};
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{ArchivePath, EntryMeta};
 
-/// A size as one number: [`EXACT`] and the size, or the upper bound of it, or [`UNKNOWN`].
-pub(super) const EXACT: u64 = 1 << 63;
-pub(super) const UNKNOWN: u64 = EXACT - 1;
-/// `aux` of a file without bounds; others have the difference of theirs.
-pub(super) const UNBOUNDED: u32 = u32::MAX;
-
-/// What one set says of one path.
+/// The record of one path in one set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The object exists with this metadata; for regular files, the bounds of its size if a signature gave them.
     Present(EntryMeta, Option<SizeBounds>),
     /// The object no longer exists.
     Deleted,
-}
-
-/// A path. Its name ends where the next node's begins.
-#[derive(Debug)]
-pub(super) struct PathNode {
-    pub(super) parent: u32,
-    pub(super) name_start: u32,
-    pub(super) first_child: u32,
-    pub(super) next_sibling: u32,
-    pub(super) newest: u32,
-}
-
-#[derive(Debug)]
-pub(super) struct VersionRecord {
-    pub(super) size: AtomicU64,
-    pub(super) mtime: i64,
-    pub(super) older: u32,
-    pub(super) node: u32,
-    pub(super) owner: u32,
-    pub(super) aux: u32,
-    pub(super) mode: u16,
-    pub(super) kind: VersionKind,
 }
 
 /// One regular-file version of a path, as the content layer needs it.
@@ -67,48 +40,43 @@ pub struct FileVersion {
     pub mtime: i64,
 }
 
-/// The table. See the module's documentation.
-#[derive(Debug)]
-pub struct VersionTable {
-    pub(super) nodes: Vec<PathNode>,
-    pub(super) names: Vec<u8>,
-    pub(super) versions: Vec<VersionRecord>,
-    /// For each set that was begun, the first of its versions and of the nodes it added; versions of one set are in archive
-    /// order.
-    pub(super) set_starts: Vec<u32>,
-    pub(super) node_starts: Vec<u32>,
-    /// How many sets are published.
-    pub(super) published: u32,
-    pub(super) by_name: HashTable<u32>,
-    pub(super) hasher: DefaultHashBuilder,
-    pub(super) attributes: AttributeTable,
-    pub(super) missing: Vec<MissingRange>,
-    /// Positions of sets whose entries are from their volumes.
-    pub(super) rebuilt: Vec<u32>,
-    pub(super) cursor: InsertCursor,
+/// The first version and the first new node of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SetStart {
+    pub(super) version: u32,
+    pub(super) node: u32,
 }
 
-impl Default for VersionTable {
-    fn default() -> Self {
-        let root = PathNode { parent: NONE, name_start: 0, first_child: NONE, next_sibling: NONE, newest: NONE };
-        Self {
-            nodes: vec![root],
-            names: Vec::new(),
-            versions: Vec::new(),
-            set_starts: Vec::new(),
-            node_starts: Vec::new(),
-            published: 0,
-            by_name: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            attributes: AttributeTable::default(),
-            missing: Vec::new(),
-            rebuilt: Vec::new(),
-            cursor: InsertCursor::default(),
-        }
-    }
+/// The table. See the module's documentation.
+#[derive(Debug, Default)]
+pub struct VersionTable {
+    pub(super) paths: PathTree,
+    /// In the order of the sets, and within a set in archive order.
+    pub(super) versions: Vec<VersionRecord>,
+    /// The newest version of each node that has one, by node.
+    newest: Vec<u32>,
+    /// For each set that was begun.
+    pub(super) starts: Vec<SetStart>,
+    /// Number of published sets.
+    pub(super) published: u32,
+    pub(super) attributes: AttributeTable,
+    pub(super) lost: LostRecords,
 }
 
 impl VersionTable {
+    /// A table of published sets whose `versions` versions are yet to be added; `None` if there are too many sets.
+    pub(super) fn with_sets(
+        paths: PathTree,
+        attributes: AttributeTable,
+        starts: Vec<SetStart>,
+        versions: usize,
+    ) -> Option<Self> {
+        let published = checked_number(starts.len()).ok()?;
+        let newest = vec![NONE; paths.len()];
+        let versions = Vec::with_capacity(versions);
+        Some(Self { paths, versions, newest, starts, published, attributes, lost: LostRecords::default() })
+    }
+
     /// Number of sets loaded.
     pub fn depth(&self) -> u32 {
         self.published
@@ -116,75 +84,55 @@ impl VersionTable {
 
     /// Number of paths.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.paths.len()
     }
 
-    /// Whether no set was loaded.
+    /// Returns true if no set was loaded.
     pub fn is_empty(&self) -> bool {
         self.published == 0
     }
 
-    /// Whether the set at `position` says anything of `node`.
-    pub(super) fn is_named(&self, node: NodeId, position: u32) -> bool {
-        let since = self.set_starts.get(index(position)).copied().unwrap_or(NONE);
-        self.version_chain(node, position.saturating_add(1)).next().is_some_and(|(id, _)| id.0 >= since)
-    }
-
-    /// The child of `parent` called `name`, whether or not it exists at some snapshot.
+    /// The child of `parent` called `name`, at whichever snapshot it exists.
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
-        self.by_name.find(self.hash(parent.0, name), |&id| self.is_called(id, parent.0, name)).map(|&id| NodeId(id))
+        self.paths.child(parent, name)
     }
 
-    /// The node of `path`, whether or not it exists at some snapshot.
+    /// The node of `path`, at whichever snapshot it exists.
     pub fn find(&self, path: &ArchivePath) -> Option<NodeId> {
-        path.components().try_fold(NodeId::ROOT, |node, name| self.child(node, name))
+        self.paths.find(path)
     }
 
     /// The node's parent; the root's is itself.
     pub fn parent(&self, node: NodeId) -> Option<NodeId> {
-        let parent = self.nodes.get(index(node.0))?.parent;
-        Some(if parent == NONE { NodeId::ROOT } else { NodeId(parent) })
+        self.paths.parent(node)
     }
 
     /// The last component of the node's path; empty for the root.
     pub fn name(&self, node: NodeId) -> &[u8] {
-        let Some(start) = self.nodes.get(index(node.0)).map(|n| index(n.name_start)) else { return &[] };
-        let end =
-            self.nodes.get(index(node.0).saturating_add(1)).map_or(self.names.len(), |next| index(next.name_start));
-        self.names.get(start..end).unwrap_or(&[])
+        self.paths.name(node)
     }
 
     /// The node's path.
     pub fn path(&self, node: NodeId) -> ArchivePath {
-        let mut names = Vec::new();
-        let mut at = node.0;
-        while let Some(n) = self.nodes.get(index(at)) {
-            if n.parent == NONE {
-                break;
-            }
-            names.push(self.name(NodeId(at)));
-            at = n.parent;
-        }
-        names.reverse();
-        ArchivePath::parse(&names.join(&b'/')).unwrap_or_default()
+        self.paths.path(node)
     }
 
     /// The first child of `node`, in the order in which the sets named them.
     pub fn first_child(&self, node: NodeId) -> Option<NodeId> {
-        self.nodes.get(index(node.0)).map(|n| n.first_child).filter(|&c| c != NONE).map(NodeId)
+        self.paths.first_child(node)
     }
 
     /// The child after `node` in its directory.
     pub fn next_sibling(&self, node: NodeId) -> Option<NodeId> {
-        self.nodes.get(index(node.0)).map(|n| n.next_sibling).filter(|&c| c != NONE).map(NodeId)
+        self.paths.next_sibling(node)
     }
 
     /// The version of `node` that a snapshot of the first `depth` sets shows; `None` if the path does not exist there.
     pub fn version(&self, node: NodeId, depth: u32) -> Option<VersionId> {
-        self.version_chain(node, depth).next().filter(|(_, v)| v.kind != VersionKind::Deleted).map(|(id, _)| id)
+        self.version_chain(node, depth).next().filter(|(_, v)| v.is_present()).map(|(id, _)| id)
     }
 
-    /// Whether `node` must be shown as a directory although no set describes it: something below it exists.
+    /// Returns true if `node` must be shown as a directory although no set describes it: something below it exists.
     pub fn is_implied_dir(&self, node: NodeId, depth: u32) -> bool {
         // Not recursive: a path can be deeper than a stack.
         let mut pending = vec![node];
@@ -192,13 +140,11 @@ impl VersionTable {
             if self.version_chain(dir, depth).next().is_some() {
                 continue;
             }
-            let mut child = self.first_child(dir);
-            while let Some(id) = child {
-                if self.version(id, depth).is_some() {
+            for child in self.paths.children(dir) {
+                if self.version(child, depth).is_some() {
                     return true;
                 }
-                pending.push(id);
-                child = self.next_sibling(id);
+                pending.push(child);
             }
         }
         false
@@ -209,98 +155,185 @@ impl VersionTable {
     pub fn file_history(&self, node: NodeId, depth: u32) -> Vec<FileVersion> {
         self.version_chain(node, depth)
             .take_while(|(_, v)| v.kind == VersionKind::File)
-            .map(|(id, v)| FileVersion { id, position: self.position_of(id), bounds: v.bounds(), mtime: v.mtime })
+            .filter_map(|(id, v)| {
+                Some(FileVersion { id, position: self.position(id)?, bounds: v.bounds(), mtime: v.mtime })
+            })
             .collect()
     }
 
-    /// What each of the first `depth` sets says of `node`, newest first, deletions too.
+    /// The versions that the first `depth` sets have of `node`, newest first, deletions too.
     pub fn history(&self, node: NodeId, depth: u32) -> impl Iterator<Item = VersionId> + '_ {
         self.version_chain(node, depth).map(|(id, _)| id)
     }
 
     /// Metadata of a version; `None` for deletions.
     pub fn meta(&self, id: VersionId) -> Option<EntryMeta> {
-        let v = self.versions.get(index(id.0))?;
+        let v = self.versions.get(id.index())?;
         self.attributes.unpack(v.owner, (v.kind, v.aux), v.mode, v.mtime)
     }
 
-    /// Whether a version is a directory.
+    /// Returns true if a version is a directory.
     pub fn is_dir(&self, id: VersionId) -> bool {
-        self.versions.get(index(id.0)).is_some_and(|v| v.kind == VersionKind::Dir)
+        self.versions.get(id.index()).is_some_and(|v| v.kind == VersionKind::Dir)
     }
 
     /// Bounds of a version's size, if a signature gave them.
     pub fn bounds(&self, id: VersionId) -> Option<SizeBounds> {
-        self.versions.get(index(id.0)).and_then(VersionRecord::bounds)
+        self.versions.get(id.index()).and_then(VersionRecord::bounds)
     }
 
     /// Position in the branch of the set that wrote a version.
     pub fn position(&self, id: VersionId) -> Option<u32> {
-        self.versions.get(index(id.0)).map(|_| self.position_of(id))
+        self.versions.get(id.index())?;
+        let begun = self.starts.partition_point(|start| start.version <= id.0);
+        u32::try_from(begun.checked_sub(1)?).ok()
     }
 
-    /// The position of a version's set and its place among that set's versions, which is the same at every mount; `None` if
-    /// the set had to be rebuilt from its volumes.
+    /// The position of a version's set and the index of the version among that set's versions, which is the same at every
+    /// mount; `None` if the set had to be rebuilt from its volumes.
     pub fn index_in_set(&self, id: VersionId) -> Option<(u32, u32)> {
-        let position = self.position(id).filter(|position| !self.rebuilt.contains(position))?;
-        Some((position, id.0.checked_sub(*self.set_starts.get(index(position))?)?))
+        let position = self.position(id).filter(|&position| !self.lost.is_rebuilt(position))?;
+        Some((position, id.0.checked_sub(self.starts.get(list_index(position))?.version)?))
     }
 
-    /// The exact size of a version in bytes, once it was learnt.
+    /// The exact size of a version in bytes, once it is known.
     pub fn exact_size(&self, id: VersionId) -> Option<u64> {
-        let size = self.versions.get(index(id.0))?.size.load(Ordering::Acquire);
-        (size & EXACT != 0).then_some(size & !EXACT)
+        self.versions.get(id.index())?.exact_size()
     }
 
-    /// Keeps the exact size of a version, which its bounds allow; false if it was known.
+    /// Records the exact size of a version, which its bounds allow; false if it was known.
     pub fn set_exact_size(&self, id: VersionId, size: u64) -> bool {
-        let Some(version) = self.versions.get(index(id.0)).filter(|v| v.kind == VersionKind::File && size < UNKNOWN)
-        else {
-            return false;
-        };
-        version.size.swap(size | EXACT, Ordering::AcqRel) != size | EXACT
+        self.versions.get(id.index()).is_some_and(|version| version.set_exact_size(size))
     }
 
-    /// The paths that the set at `position` names, in archive order, with whether they are present.
+    /// The paths that the set at `position` names, in archive order, each with true if it is present.
     pub fn set_entries(&self, position: u32) -> impl Iterator<Item = (NodeId, bool)> + '_ {
         let range = self.versions.get(self.versions_of(position)).unwrap_or(&[]);
-        range.iter().map(|v| (NodeId(v.node), v.kind != VersionKind::Deleted))
+        range.iter().map(|v| (NodeId(v.node), v.is_present()))
     }
 
     /// The numbers of the versions of the set at `position`.
-    pub(super) fn versions_of(&self, position: u32) -> std::ops::Range<usize> {
-        let start = |position: usize| self.set_starts.get(position).map_or(self.versions.len(), |&s| index(s));
-        start(index(position))..start(index(position).saturating_add(1))
+    pub(super) fn versions_of(&self, position: u32) -> Range<usize> {
+        let start = |position: usize| self.starts.get(position).map_or(self.versions.len(), |s| list_index(s.version));
+        start(list_index(position))..start(list_index(position).saturating_add(1))
     }
 
-    fn position_of(&self, id: VersionId) -> u32 {
-        let begun = self.set_starts.partition_point(|&start| start <= id.0);
-        u32::try_from(begun.saturating_sub(1)).unwrap_or(NONE)
+    /// The missing range that may hide an object at `path` (or, with `below`, anything below it) from a snapshot of `depth`
+    /// sets.
+    pub fn missing_range_at(&self, path: &ArchivePath, below: bool, depth: u32) -> Option<&MissingRange> {
+        self.lost.range_at(path, below, depth)
+    }
+
+    /// Returns true if any part of the first `depth` sets could not be read.
+    pub fn has_missing_ranges(&self, depth: u32) -> bool {
+        self.lost.has_ranges(depth)
+    }
+
+    /// The reason why it is not known whether a set between those at `after` and `until` (neither included) changed `path`;
+    /// `None` if it is known. Both ends are positions of sets in the branch.
+    ///
+    /// A set whose records were lost may have changed it, as may one whose tree was rebuilt from its volumes and that names it
+    /// in a mangled form (FORMAT.md 4.3).
+    pub fn uncertainty(&self, path: &ArchivePath, after: u32, until: u32) -> Option<Uncertainty> {
+        let is_named =
+            |path: &ArchivePath, position: u32| self.find(path).is_some_and(|node| self.is_named(node, position));
+        self.lost.uncertainty(path, after, until, is_named)
+    }
+
+    /// Returns true if [`Self::uncertainty`] may have an answer for some path.
+    pub fn has_uncertainty(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Returns true if the set at `position` names `node`.
+    pub(super) fn is_named(&self, node: NodeId, position: u32) -> bool {
+        let since = self.starts.get(list_index(position)).map_or(NONE, |start| start.version);
+        self.version_chain(node, position.saturating_add(1)).next().is_some_and(|(id, _)| id.0 >= since)
+    }
+
+    /// Begins the next set of the branch; entries pushed from now on belong to it. Readers see them once it is published.
+    ///
+    /// # Errors
+    /// [`TreeError::TooLarge`] beyond 2^32 sets, paths or versions.
+    pub fn begin_set(&mut self) -> Result<(), TreeError> {
+        checked_number(self.starts.len().saturating_add(1))?;
+        let (version, node) = (checked_number(self.versions.len())?, checked_number(self.paths.len())?);
+        self.starts.push(SetStart { version, node });
+        Ok(())
+    }
+
+    /// Shows the set that was begun to readers.
+    pub fn publish_set(&mut self) {
+        self.published = u32::try_from(self.starts.len()).unwrap_or(self.published);
+    }
+
+    /// Frees the memory that only building needs; a set that is begun later allocates it again.
+    pub fn finish_building(&mut self) {
+        self.paths.finish_inserting();
+    }
+
+    /// Records that part of the set that was begun could not be read.
+    pub fn push_missing_range(&mut self, range: MissingRange) {
+        self.lost.push_range(range);
+    }
+
+    /// Records that the entries of the set that was begun are from its volumes, whose names may be mangled.
+    pub fn mark_rebuilt(&mut self) {
+        self.lost.push_rebuilt(self.published);
+    }
+
+    /// Records a change of `path` in the set that was begun.
+    ///
+    /// # Errors
+    /// [`TreeError::TooLarge`] beyond 2^32 paths or versions.
+    pub fn push(&mut self, path: &ArchivePath, change: Change) -> Result<(), TreeError> {
+        let node = self.paths.insert(path)?.0;
+        let (meta, bounds) = match change {
+            Change::Deleted => (None, None),
+            Change::Present(meta, bounds) => (Some(meta), bounds),
+        };
+        let (owner, mode, mtime, kind, aux) = match meta {
+            None => (NONE, 0, 0, VersionKind::Deleted, 0),
+            Some(meta) => {
+                let (mode, mtime) = (meta.mode, meta.mtime);
+                let (owner, kind, aux) = self.attributes.pack(meta)?;
+                (owner, mode, mtime, kind, aux)
+            }
+        };
+        let (size, aux) = if kind == VersionKind::File { pack_bounds(bounds) } else { (UNKNOWN, aux) };
+        self.add_version(VersionRecord { size: AtomicU64::new(size), mtime, older: NONE, node, owner, aux, mode, kind })
+    }
+
+    /// Adds a version as the newest of its node.
+    ///
+    /// # Errors
+    /// [`TreeError::TooLarge`] beyond 2^32 versions; [`TreeError::Internal`] if there is no such node.
+    pub(super) fn add_version(&mut self, mut version: VersionRecord) -> Result<(), TreeError> {
+        let id = checked_number(self.versions.len())?;
+        let node = list_index(version.node);
+        if node >= self.paths.len() {
+            return Err(TreeError::Internal);
+        }
+        if node >= self.newest.len() {
+            self.newest.resize(node.saturating_add(1), NONE);
+        }
+        if let Some(newest) = self.newest.get_mut(node) {
+            version.older = std::mem::replace(newest, id);
+        }
+        self.versions.push(version);
+        Ok(())
     }
 
     /// The versions of `node` that snapshots of the first `depth` sets may see, newest first.
     fn version_chain(&self, node: NodeId, depth: u32) -> impl Iterator<Item = (VersionId, &VersionRecord)> {
-        let end = self.set_starts.get(index(depth.min(self.published))).copied().unwrap_or(NONE);
-        let mut next = self.nodes.get(index(node.0)).map_or(NONE, |n| n.newest);
+        let end = self.starts.get(list_index(depth.min(self.published))).map_or(NONE, |start| start.version);
+        let mut next = self.newest.get(node.index()).copied().unwrap_or(NONE);
         std::iter::from_fn(move || {
-            let version = self.versions.get(index(next))?;
+            let version = self.versions.get(list_index(next))?;
             let id = VersionId(next);
             next = version.older;
             Some((id, version))
         })
         .skip_while(move |(id, _)| id.0 >= end)
-    }
-}
-
-impl VersionRecord {
-    /// The bounds of the size. A signature of n blocks of length b bounds it by (n-1)*b+1 and n*b, so that the exact size
-    /// tells the bounds again.
-    pub(super) fn bounds(&self) -> Option<SizeBounds> {
-        if self.kind != VersionKind::File || self.aux == UNBOUNDED {
-            return None;
-        }
-        let (size, span) = (self.size.load(Ordering::Acquire), u64::from(self.aux));
-        let max = if size & EXACT == 0 { size } else { (size & !EXACT).next_multiple_of(span.saturating_add(1)) };
-        Some(SizeBounds { blocks: 0, min: max.saturating_sub(span), max })
     }
 }
