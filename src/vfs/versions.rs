@@ -301,7 +301,7 @@ impl BranchView {
     fn child(&self, path: &ArchivePath, name: &[u8]) -> Option<NodeId> {
         let table = self.line.table();
         let child = table.child(table.find(path)?, name)?;
-        was_there(&table, child, self.depth).then_some(child)
+        table.existed(child, self.depth).then_some(child)
     }
 
     /// Some children that `path` ever had, in the table's order, after `last`.
@@ -313,7 +313,7 @@ impl BranchView {
         };
         let mut batch = Vec::new();
         while let Some(node) = next.filter(|_| batch.len() < BATCH) {
-            if was_there(&table, node, self.depth) {
+            if table.existed(node, self.depth) {
                 batch.push((node, table.name(node).to_vec()));
             }
             next = table.next_sibling(node);
@@ -349,18 +349,4 @@ impl BranchView {
         }
         versions
     }
-}
-
-/// Whether any of the first `depth` sets had something at `node` or, where none describes it, below it.
-fn was_there(table: &VersionTable, node: NodeId, depth: u32) -> bool {
-    // Not recursive: a path can be deeper than a stack.
-    let mut pending = vec![node];
-    while let Some(node) = pending.pop() {
-        if table.history(node, depth).any(|version| table.meta(version).is_some()) {
-            return true;
-        }
-        let children = std::iter::successors(table.first_child(node), |child| table.next_sibling(*child));
-        pending.extend(children);
-    }
-    false
 }

@@ -130,3 +130,100 @@ fn siblings_follow_the_order_of_the_sets() {
     }
     assert_eq!(names, [&b"a"[..], b"a!", b"dev", b"l", b"b"]);
 }
+
+/// The rule for implied directories in its plain form: looks at everything below `node`.
+fn something_below_exists(table: &VersionTable, node: NodeId, depth: u32) -> bool {
+    if table.history(node, depth).next().is_some() {
+        return false;
+    }
+    let children = std::iter::successors(table.first_child(node), |child| table.next_sibling(*child));
+    children
+        .into_iter()
+        .any(|child| table.version(child, depth).is_some() || something_below_exists(table, child, depth))
+}
+
+/// The rule for `existed` in its plain form.
+fn something_existed(table: &VersionTable, node: NodeId, depth: u32) -> bool {
+    let mut children = std::iter::successors(table.first_child(node), |child| table.next_sibling(*child));
+    table.history(node, depth).any(|version| table.meta(version).is_some())
+        || children.any(|child| something_existed(table, child, depth))
+}
+
+/// Numbers below `limit` that look random and are the same in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// A table of up to five sets of random changes, few paths and deep ones; in a third of them the last set is not published.
+fn random_table(numbers: &mut Numbers) -> VersionTable {
+    let mut table = VersionTable::default();
+    let sets = numbers.below(5) + 1;
+    for set in 0..sets {
+        table.begin_set().unwrap();
+        for _ in 0..numbers.below(8) {
+            let names: Vec<&str> =
+                (0..numbers.below(5)).map(|_| ["a", "b", "c"][usize::try_from(numbers.below(3)).unwrap()]).collect();
+            let change = match numbers.below(3) {
+                0 => Change::Deleted,
+                1 => present(EntryKind::Dir, None),
+                _ => present(EntryKind::File, None),
+            };
+            table.push(&path(&names.join("/")), change).unwrap();
+        }
+        if set + 1 < sets || numbers.below(3) > 0 {
+            table.publish_set();
+        }
+    }
+    table
+}
+
+#[test]
+fn implied_directories_follow_the_plain_rule() {
+    let mut numbers = Numbers(1);
+    let (mut implied, mut existed) = (0, 0);
+    for _ in 0..5000 {
+        let table = random_table(&mut numbers);
+        for node in (0..u32::try_from(table.len()).unwrap()).map(NodeId) {
+            for depth in 0..7 {
+                let want = something_below_exists(&table, node, depth);
+                assert_eq!(
+                    table.is_implied_dir(node, depth),
+                    want,
+                    "{:?} at depth {depth}: {table:?}",
+                    table.path(node)
+                );
+                implied += usize::from(want);
+                let want = something_existed(&table, node, depth);
+                assert_eq!(table.existed(node, depth), want, "{:?} at depth {depth}: {table:?}", table.path(node));
+                existed += usize::from(want);
+            }
+        }
+    }
+    assert!(implied > 1000 && existed > implied, "{implied} implied directories, {existed} that existed");
+}
+
+#[test]
+fn a_directory_of_later_sets_only_is_told_without_a_look_below_it() {
+    let mut table = VersionTable::default();
+    table.begin_set().unwrap();
+    table.push(&path(""), present(EntryKind::Dir, None)).unwrap();
+    table.publish_set();
+    table.begin_set().unwrap();
+    for n in 0..300_000 {
+        table.push(&path(&format!("later/{n}")), present(EntryKind::File, None)).unwrap();
+    }
+    table.publish_set();
+    let later = table.find(&path("later")).unwrap();
+    let start = std::time::Instant::now();
+    for _ in 0..10_000 {
+        assert!(!table.is_implied_dir(later, 1) && !table.existed(later, 1));
+    }
+    // A look at all entries takes milliseconds: it would be a minute.
+    assert!(start.elapsed().as_secs() < 5, "took {:?}", start.elapsed());
+    assert!(table.is_implied_dir(later, 2) && table.existed(later, 2));
+}

@@ -133,21 +133,49 @@ impl VersionTable {
     }
 
     /// Returns true if `node` must be shown as a directory although no set describes it: something below it exists.
+    ///
+    /// A directory that only later sets have is told by its number. Of others, only what the first `depth` sets name below
+    /// it is looked at, which matters where they do not describe the directory itself.
     pub fn is_implied_dir(&self, node: NodeId, depth: u32) -> bool {
+        let end = self.nodes_end(depth);
         // Not recursive: a path can be deeper than a stack.
-        let mut pending = vec![node];
-        while let Some(dir) = pending.pop() {
-            if self.version_chain(dir, depth).next().is_some() {
-                continue;
-            }
-            for child in self.paths.children(dir) {
-                if self.version(child, depth).is_some() {
-                    return true;
+        let mut pending = Vec::new();
+        let mut next = Some(node).filter(|node| node.0 < end);
+        while let Some(dir) = next {
+            if self.version_chain(dir, depth).next().is_none() {
+                for child in self.paths.children(dir).take_while(|child| child.0 < end) {
+                    if self.version(child, depth).is_some() {
+                        return true;
+                    }
+                    pending.push(child);
                 }
-                pending.push(child);
             }
+            next = pending.pop();
         }
         false
+    }
+
+    /// Returns true if any of the first `depth` sets had an object at `node` or below it.
+    pub fn existed(&self, node: NodeId, depth: u32) -> bool {
+        let end = self.nodes_end(depth);
+        // Not recursive: a path can be deeper than a stack.
+        let mut pending = Vec::new();
+        let mut next = Some(node).filter(|node| node.0 < end);
+        while let Some(node) = next {
+            if self.version_chain(node, depth).any(|(_, version)| version.is_present()) {
+                return true;
+            }
+            pending.extend(self.paths.children(node).take_while(|child| child.0 < end));
+            next = pending.pop();
+        }
+        false
+    }
+
+    /// The first number of a node that the first `depth` sets do not have. A node is numbered when a set first names it or
+    /// something below it, so no version of theirs is at or below a node with this number or a higher one; siblings are in
+    /// the order of their numbers.
+    fn nodes_end(&self, depth: u32) -> u32 {
+        self.starts.get(list_index(depth.min(self.published))).map_or(NONE, |start| start.node)
     }
 
     /// The versions of a regular file that its content at `depth` may rest on, newest first: from the version shown
