@@ -1,5 +1,8 @@
 //! A writer of tar streams for tests. It sets each field separately, so that tests can also write invalid streams.
 
+// A test that writes beyond the header block fails by panic.
+#![allow(clippy::indexing_slicing)]
+
 /// The magic of a tar dialect.
 #[derive(Clone, Copy, Debug)]
 pub enum TarMagic {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::set::{BackupSet, NamedSignature};
-use super::set_list::{IndexMap, SetList};
+use super::set_list::{SetList, SetRenumbering};
 use crate::{BackupTime, SetIndex};
 
 /// A full set and the increments that duplicity restores on top of it.
@@ -98,7 +98,7 @@ impl Chains {
     }
 
     /// Replaces all indices of sets by those in `indices`.
-    pub(super) fn renumber(&mut self, indices: &IndexMap) {
+    pub(super) fn renumber(&mut self, indices: &SetRenumbering) {
         let renumber = |sets: &mut Vec<SetIndex>| *sets = sets.iter().filter_map(|set| indices.get(*set)).collect();
         self.chains.iter_mut().for_each(|chain| renumber(&mut chain.sets));
         renumber(&mut self.orphaned);

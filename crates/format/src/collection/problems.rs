@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::chains::{Chain, Chains};
 use super::choose::OtherBackup;
 use super::set::{self, BackupSet, NamedSignature};
-use super::set_list::{IndexMap, SetList};
+use super::set_list::{SetList, SetRenumbering};
 use super::snapshots::SnapshotList;
 use super::volume_ranges::{describe_ranges, missing_ranges};
 use crate::name::{FileRole, NameSuffix};
@@ -118,7 +118,7 @@ pub struct Problem {
 
 impl Problem {
     /// Replaces the index of the affected set by that in `indices`.
-    pub(super) fn renumber(&mut self, indices: &IndexMap) {
+    pub(super) fn renumber(&mut self, indices: &SetRenumbering) {
         self.set = self.set.and_then(|set| indices.get(set));
     }
 

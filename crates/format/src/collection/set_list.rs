@@ -43,7 +43,7 @@ impl SetList {
 
     /// Takes over the sets of a later listing, and returns their indices in this list. Known sets keep their index; new
     /// ones are appended. Sets that are not in the listing are removed, but keep their record.
-    pub(super) fn merge(&mut self, later: &Self) -> IndexMap {
+    pub(super) fn merge(&mut self, later: &Self) -> SetRenumbering {
         let known: HashMap<SetTimes, usize> =
             self.sets.iter().enumerate().map(|(position, set)| (set.times(), position)).collect();
         self.removed = vec![true; self.sets.len()];
@@ -56,7 +56,7 @@ impl SetList {
             }
             indices.push(index);
         }
-        IndexMap(indices)
+        SetRenumbering(indices)
     }
 
     /// Stores a set of a later listing at `index`, which exists or is the next one.
@@ -97,9 +97,9 @@ impl SetList {
 }
 
 /// The indices in one [`SetList`] of the sets of another.
-pub(super) struct IndexMap(Vec<Option<SetIndex>>);
+pub(super) struct SetRenumbering(Vec<Option<SetIndex>>);
 
-impl IndexMap {
+impl SetRenumbering {
     /// Returns the index here of the set with the index `later` there.
     pub(super) fn get(&self, later: SetIndex) -> Option<SetIndex> {
         self.0.get(later.position()).copied().flatten()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::chains::{BaseOfSet, Chains};
 use super::set::BackupSet;
-use super::set_list::{IndexMap, SetList};
+use super::set_list::{SetList, SetRenumbering};
 use crate::{BackupTime, SetIndex};
 
 /// A readable state of the source: a set together with the sets that it builds on.
@@ -84,7 +84,7 @@ impl SnapshotList {
 
     /// Appends the snapshots of a later listing that are new. `indices` are the indices in `sets` of the sets of that
     /// listing.
-    pub(super) fn merge(&mut self, later: &Self, indices: &IndexMap, sets: &SetList) {
+    pub(super) fn merge(&mut self, later: &Self, indices: &SetRenumbering, sets: &SetList) {
         self.position_of_set.resize(sets.len(), None);
         let mut names: HashSet<Arc<str>> = self.snapshots.iter().map(|snapshot| Arc::clone(&snapshot.name)).collect();
         let renumber = |snapshot: &Snapshot| -> Option<Vec<SetIndex>> {
