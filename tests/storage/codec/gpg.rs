@@ -164,6 +164,42 @@ fn key_files_that_are_none_are_refused_with_a_remedy() {
 }
 
 #[test]
+fn keys_on_curves_that_are_not_supported_are_named_and_the_backup_is_not_called_damaged() {
+    let (home, plain) = (Home::new(), payload(1_000));
+    let files = tempfile::tempdir().unwrap();
+    let rsa = std::fs::read(key("rsa.secret.asc")).unwrap();
+    for curve in ["brainpoolP256r1", "brainpoolP384r1", "brainpoolP512r1", "secp256k1"] {
+        let unprotected = ["--pinentry-mode", "loopback", "--passphrase", ""];
+        let with = |args: &[&str]| home.gpg(&[&unprotected[..], args].concat(), b"");
+        with(&["--quick-gen-key", curve, curve, "cert", "never"]);
+        let listed = String::from_utf8(home.gpg(&["--with-colons", "-K", curve], b"")).unwrap();
+        let fingerprint = listed.lines().find_map(|line| line.strip_prefix("fpr:::::::::")).unwrap();
+        with(&["--quick-add-key", fingerprint.trim_end_matches(':'), curve, "encr", "never"]);
+        let secret = with(&["--armor", "--export-secret-keys", curve]);
+        let stored = home.gpg(&["-r", curve, "-e"], &plain);
+
+        let load = |bytes: &[u8]| {
+            let file = files.path().join(curve);
+            std::fs::write(&file, bytes).unwrap();
+            let mut keys = options(&[], &[]);
+            keys.secret_keys.push(file);
+            Keys::load(keys)
+        };
+        let error = load(&secret).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::KeyMissing, "{error}");
+        assert!(error.to_string().contains(curve) && error.to_string().contains("leave --secret-key out"), "{error}");
+        // Beside other keys it is refused only when an object needs it.
+        let decoder = Decoder::new(load(&[&secret[..], &rsa].concat()).unwrap(), DecodeOptions::default());
+        let error = decode(&decoder, "x.gpg", &stored).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::KeyMissing, "{error}");
+        assert!(error.to_string().contains(curve) && error.to_string().contains("leave --secret-key out"), "{error}");
+        let file = key("rsa.public.asc").display().to_string();
+        let to_both = home.gpg(&["-r", curve, "--recipient-file", &file, "-e"], &plain);
+        assert!(decode(&decoder, "x.gpg", &to_both).unwrap() == plain);
+    }
+}
+
+#[test]
 fn signed_messages_are_read_and_a_required_signature_is_enforced() {
     let (home, plain) = (Home::new(), payload(70_000));
     home.import("rsa.secret.asc").import("elgamal.secret.asc").import("nistp384.secret.asc");

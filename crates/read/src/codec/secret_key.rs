@@ -1,6 +1,7 @@
 //! Secret keys for decryption from exported files. Packets are used as they are, without a check of the validity of
 //! certificates: an expired or revoked key still opens objects that were encrypted to it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,7 @@ use sequoia_openpgp::crypto::mpi::PublicKey;
 use sequoia_openpgp::crypto::{KeyPair, Password, S2K};
 use sequoia_openpgp::packet::Key;
 use sequoia_openpgp::packet::key::{self, SecretParts, UnspecifiedRole};
+use sequoia_openpgp::types::Curve;
 use sequoia_openpgp::{KeyID, Packet};
 
 use super::elgamal::ElGamalDecryptor;
@@ -24,7 +26,7 @@ use dupfs_base::{ErrorKind, Secret};
 /// # Errors
 /// [`CodecError::KeyFile`] when there are none.
 pub(super) fn load(path: &Path) -> Result<Vec<SecretKey>, CodecError> {
-    let mut out = Vec::new();
+    let mut out: Vec<SecretKey> = Vec::new();
     let (mut public, mut stub) = (false, false);
     for packet in read_packets(path)? {
         let key = match packet {
@@ -44,8 +46,15 @@ pub(super) fn load(path: &Path) -> Result<Vec<SecretKey>, CodecError> {
             None => stub = true,
         }
     }
-    if !out.is_empty() {
+    if out.iter().any(|key| key.unsupported_curve.is_none()) {
         return Ok(out);
+    }
+    if let Some(curve) = out.iter().find_map(|key| key.unsupported_curve.as_deref()) {
+        let reason = format!(
+            "holds a key on the curve {curve}, which dupfs does not support; import it into your gpg and leave \
+             --secret-key out to ask gpg for session keys"
+        );
+        return Err(key_file_error(path, ErrorKind::KeyMissing, reason));
     }
     let reason = if stub {
         "holds no secret key but a reference to a card or to another place; leave --secret-key out to ask gpg for it"
@@ -60,6 +69,8 @@ pub(super) fn load(path: &Path) -> Result<Vec<SecretKey>, CodecError> {
 /// A secret key for decryption, unlocked when it is first needed.
 pub(super) struct SecretKey {
     pub(super) id: KeyID,
+    /// The name of the curve, if the key is on one that the library does not support.
+    pub(super) unsupported_curve: Option<Cow<'static, str>>,
     state: Mutex<SecretKeyState>,
 }
 
@@ -84,11 +95,15 @@ impl SecretKey {
             return None;
         }
         let id = key.keyid();
+        let unsupported_curve = match key.mpis() {
+            PublicKey::ECDH { curve, .. } if !curve.is_supported() => Some(curve_name(curve)),
+            _ => None,
+        };
         let state = match key.clone().into_keypair() {
             Ok(pair) => SecretKeyState::Unlocked(UnlockedKey::new(pair)),
             Err(_) => SecretKeyState::Locked(Box::new(key), 0),
         };
-        Some(Self { id, state: Mutex::new(state) })
+        Some(Self { id, unsupported_curve, state: Mutex::new(state) })
     }
 
     /// Returns the key ready for use, unlocked with one of `passphrases` if it is protected, or `None` if none of them
@@ -110,6 +125,21 @@ impl SecretKey {
         };
         *state = SecretKeyState::Unlocked(Arc::clone(&unlocked));
         Some(unlocked)
+    }
+}
+
+/// Returns gpg's name of `curve`, or its object identifier.
+fn curve_name(curve: &Curve) -> Cow<'static, str> {
+    match (curve, curve.oid()) {
+        (Curve::BrainpoolP256, _) => "brainpoolP256r1".into(),
+        (Curve::BrainpoolP384, _) => "brainpoolP384r1".into(),
+        (Curve::BrainpoolP512, _) => "brainpoolP512r1".into(),
+        (_, [0x2b, 0x81, 0x04, 0x00, 0x0a]) => "secp256k1".into(),
+        (_, [0x2b, 0x65, 0x6f]) => "X448".into(),
+        (_, oid) => {
+            let digits: String = oid.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("with the object identifier {digits}").into()
+        }
     }
 }
 

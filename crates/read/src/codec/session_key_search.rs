@@ -1,5 +1,6 @@
 //! The search for the session key of one object.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sequoia_openpgp::KeyID;
@@ -34,6 +35,8 @@ struct KeyAttempts {
     session_key: Option<SessionKey>,
     /// Keys that no known passphrase unlocks.
     locked: Vec<KeyID>,
+    /// Keys on curves that are not supported, with the names of the curves.
+    unsupported: Vec<(KeyID, Cow<'static, str>)>,
     /// Unlocked keys that do not open the session key that is encrypted to them.
     failed: Vec<KeyID>,
 }
@@ -85,6 +88,13 @@ impl SessionKeySearch<'_> {
                 if esk.recipient.as_ref().is_some_and(|id| *id != key.id) {
                     continue;
                 }
+                if let Some(curve) = &key.unsupported_curve {
+                    // A hidden recipient may be any other key.
+                    if esk.recipient.is_some() {
+                        attempts.unsupported.push((key.id.clone(), curve.clone()));
+                    }
+                    continue;
+                }
                 let Some(unlocked) = key.unlock(&passphrases) else {
                     attempts.locked.push(key.id.clone());
                     continue;
@@ -127,6 +137,12 @@ impl SessionKeySearch<'_> {
         let no_key = |reason: String| CodecError::NoKey { object: self.ctx.object.clone(), reason: reason.into() };
         if let Some(id) = attempts.failed.first() {
             return self.ctx.damage(format!("the session key for 0x{id} cannot be opened with that secret key"));
+        }
+        if let Some((id, curve)) = attempts.unsupported.first() {
+            return no_key(format!(
+                "encrypted to key 0x{id} on the curve {curve}, which dupfs does not support; import the key into your gpg \
+                 and leave --secret-key out to ask gpg for session keys"
+            ));
         }
         if let Some(what) = self.preamble.damage() {
             return self.ctx.damage(what);
