@@ -74,8 +74,8 @@ pub enum S3UrlStyle {
     New,
 }
 
-/// What opens an encrypted backup.
-#[derive(Args, Clone, Debug)]
+/// The keys and passphrases that open an encrypted backup.
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Keys")]
 pub struct KeyArgs {
     /// Exported OpenPGP secret key, armoured or binary; repeatable. Without one, the user's own gpg is asked

@@ -1,4 +1,4 @@
-//! Passphrases: from the environment, files, a command, and the terminal when nothing else opened an object.
+//! Passphrases: from the environment, files, a command, and from the terminal when nothing else opens an object.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,11 +16,14 @@ use dupfs_base::{ErrorKind, Secret};
 use super::errors::CliError;
 use super::options::KeyArgs;
 
-/// What may hold a passphrase in the environment; children of dupfs do not get it.
+/// The variables of the environment that may hold a passphrase. The commands that dupfs runs do not receive them.
 const VARIABLES: [&str; 2] = ["PASSPHRASE", "SIGN_PASSPHRASE"];
 
-/// More than this in one file or from one command are no passphrases.
-const LIMIT: u64 = 64 * 1024;
+/// Upper bound of the bytes of one file or of the output of one command.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// The byte order mark that some editors write at the start of a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The passphrases to try, in order, and the user at the terminal as the last resort.
 #[derive(Debug)]
@@ -32,51 +35,51 @@ pub struct Passphrases {
 }
 
 impl Passphrases {
-    /// Gathers what `keys` and the environment name: PASSPHRASE first, then the files, then the command's.
+    /// Gathers the passphrases that `keys` and the environment name: PASSPHRASE first, then the files, then the command.
     ///
     /// # Errors
     /// When a file cannot be read, or the command fails.
     pub fn gather(keys: &KeyArgs) -> Result<Self, CliError> {
         let mut given = Vec::new();
         // SIGN_PASSPHRASE opens signing keys, which a reader does not need.
-        if let Some(value) = std::env::var_os("PASSPHRASE").filter(|value| !value.is_empty()) {
-            given.push(Secret::new(value.into_vec()));
+        if let Some(value) = std::env::var_os("PASSPHRASE") {
+            given.extend(first_line(value.into_vec()));
         }
         for path in &keys.passphrase_file {
             let bytes = read_file(path).map_err(|error| unreadable(path, &error))?;
-            lines(&bytes, &mut given);
+            add_lines(&bytes, &mut given);
         }
         if let Some(command) = &keys.passphrase_command {
             let bytes = run(command)?;
-            lines(&bytes, &mut given);
+            add_lines(&bytes, &mut given);
         }
         Ok(Self { given, silent: AtomicBool::new(false), asking: Mutex::new(()) })
     }
 
-    /// The passphrases given beforehand, to be tried in this order.
+    /// Returns the passphrases that were given beforehand, in the order in which they are tried.
     pub fn given(&self) -> &[Secret] {
         &self.given
     }
 
-    /// Asks the user at the terminal for the passphrase of `what`; `None` if there is no terminal, nobody answers, or the
-    /// mount is up and nobody sits there any more.
-    pub fn ask(&self, what: &str) -> Option<Secret> {
+    /// Asks the user at the terminal with `prompt`. Returns `None` if there is no terminal or no answer, or once the mount
+    /// is up.
+    pub fn ask(&self, prompt: &str) -> Option<Secret> {
         let one_at_a_time = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         if self.silent.load(Ordering::Acquire) {
             return None;
         }
-        let typed = rpassword::prompt_password(format!("Passphrase for {what}: "));
+        let typed = rpassword::prompt_password(prompt);
         drop(one_at_a_time);
         typed.ok().map(Secret::from).filter(|secret| !secret.is_empty())
     }
 
-    /// Asks nobody from here on.
+    /// Makes every later question go unanswered.
     pub fn stop_asking(&self) {
         self.silent.store(true, Ordering::Release);
     }
 }
 
-/// Takes the variables that hold passphrases out of the environment that `command` will get.
+/// Removes the variables that hold passphrases from the environment of `command`.
 pub fn without_secrets(command: &mut Command) -> &mut Command {
     for name in VARIABLES {
         command.env_remove(name);
@@ -88,17 +91,16 @@ fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
     if meta.is_file() && meta.mode() & 0o077 != 0 {
-        log::warn!("{}: others may read this file of passphrases: chmod 600 it", path.display());
+        log::warn!("{}: other users may read this file of passphrases: chmod 600 it", path.display());
     }
     read_all(file)
 }
 
-/// Reads without leaving pieces behind in memory, as a vector that grows would.
+/// Reads into one allocation, because a vector that grows leaves copies in memory.
 fn read_all(from: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    let capacity = usize::try_from(LIMIT + 1).unwrap_or(usize::MAX);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
-    let read = from.take(LIMIT + 1).read_to_end(&mut bytes)?;
-    if read >= capacity {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
+    let read = from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if read > MAX_BYTES {
         return Err(io::Error::other("too long to be passphrases"));
     }
     Ok(bytes)
@@ -121,13 +123,27 @@ fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, CliError> {
     Ok(bytes)
 }
 
-/// One passphrase a line, without the line's end; empty lines are none.
-fn lines(bytes: &[u8], into: &mut Vec<Secret>) {
-    for line in bytes.split(|&b| b == b'\n') {
-        let mut line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
-        if line.is_empty() {
-            line.zeroize();
-        } else {
+/// Returns the passphrase in the value of a variable: its first line, because gpg reads no more of what duplicity writes to
+/// it.
+fn first_line(mut value: Vec<u8>) -> Option<Secret> {
+    if let Some(end) = value.iter().position(|&b| b == b'\n') {
+        value.get_mut(end..).unwrap_or_default().zeroize();
+        value.truncate(end);
+    }
+    Some(Secret::new(value)).filter(|secret| !secret.is_empty())
+}
+
+/// Adds one passphrase for each line that is not empty, without the line feed. A byte order mark at the start and a carriage
+/// return at the end of a line are left out, and then the line is added with them too, because duplicity counts them.
+fn add_lines(bytes: &[u8], into: &mut Vec<Secret>) {
+    for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        let text = if number == 0 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line };
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.is_empty() {
+            continue;
+        }
+        into.push(Secret::new(text));
+        if text.len() < line.len() {
             into.push(Secret::new(line));
         }
     }
@@ -146,17 +162,6 @@ fn unreadable(path: &Path, error: &io::Error) -> CliError {
 mod tests {
     use super::*;
 
-    fn keys() -> KeyArgs {
-        KeyArgs {
-            secret_key: Vec::new(),
-            passphrase_file: Vec::new(),
-            passphrase_command: None,
-            sign_key: None,
-            verify_key: None,
-            allow_unauthenticated: false,
-        }
-    }
-
     fn exposed(passphrases: &Passphrases) -> Vec<&[u8]> {
         passphrases.given().iter().map(Secret::expose).collect()
     }
@@ -170,7 +175,7 @@ mod tests {
         let keys = KeyArgs {
             passphrase_file: vec![one, two],
             passphrase_command: Some("echo fourth; printf 'fifth'".to_owned()),
-            ..keys()
+            ..KeyArgs::default()
         };
         let passphrases = Passphrases::gather(&keys).unwrap();
         assert_eq!(exposed(&passphrases), [&b"first"[..], b"second ", b"\xff third", b"fourth", b"fifth"]);
@@ -178,20 +183,38 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_an_error_with_its_exit_code() {
-        let missing = KeyArgs { passphrase_file: vec!["/no/such/file".into()], ..keys() };
+    fn the_passphrase_of_a_variable_ends_at_the_first_line_feed() {
+        let passphrase = |value: &str| first_line(value.into()).map(|secret| secret.expose().to_vec());
+        assert_eq!(passphrase("first\nsecond\n"), Some(b"first".to_vec()));
+        assert_eq!(passphrase("first\n"), Some(b"first".to_vec()));
+        assert_eq!(passphrase(" with blanks \r"), Some(b" with blanks \r".to_vec()));
+        assert_eq!(passphrase(""), None);
+        assert_eq!(passphrase("\nsecond"), None);
+    }
+
+    #[test]
+    fn byte_order_marks_and_carriage_returns_are_left_out_first() {
+        let mut given = Vec::new();
+        add_lines(b"\xef\xbb\xbffirst\r\nsecond\r\n\r\n\xef\xbb\xbfthird\n", &mut given);
+        let exposed: Vec<_> = given.iter().map(Secret::expose).collect();
+        assert_eq!(exposed, [&b"first"[..], b"\xef\xbb\xbffirst\r", b"second", b"second\r", b"\xef\xbb\xbfthird"]);
+    }
+
+    #[test]
+    fn missing_files_and_failing_commands_are_errors_with_their_exit_codes() {
+        let missing = KeyArgs { passphrase_file: vec!["/no/such/file".into()], ..KeyArgs::default() };
         assert_eq!(Passphrases::gather(&missing).unwrap_err().code(), 3);
         for command in ["exit 3", "true", "echo"] {
-            let failing = KeyArgs { passphrase_command: Some(command.to_owned()), ..keys() };
+            let failing = KeyArgs { passphrase_command: Some(command.to_owned()), ..KeyArgs::default() };
             assert_eq!(Passphrases::gather(&failing).unwrap_err().code(), 5, "{command}");
         }
-        let endless = KeyArgs { passphrase_file: vec!["/dev/zero".into()], ..keys() };
+        let endless = KeyArgs { passphrase_file: vec!["/dev/zero".into()], ..KeyArgs::default() };
         assert_eq!(Passphrases::gather(&endless).unwrap_err().code(), 1);
     }
 
     #[test]
     fn nobody_is_asked_once_the_mount_is_up() {
-        let passphrases = Passphrases::gather(&keys()).unwrap();
+        let passphrases = Passphrases::gather(&KeyArgs::default()).unwrap();
         passphrases.stop_asking();
         assert_eq!(passphrases.ask("key 0x1234"), None);
     }

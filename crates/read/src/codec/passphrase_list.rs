@@ -68,11 +68,12 @@ impl PassphraseList {
         if let Some(found) = (lock(&self.known).len() > known).then(|| open(known)).flatten() {
             return Some(found);
         }
-        for _ in 0..MAX_QUESTIONS {
+        for number in 1..=MAX_QUESTIONS {
             if *gave_up {
                 return None;
             }
-            let Some(answer) = ask(prompt) else {
+            let again = format!("Wrong passphrase, try again ({number} of {MAX_QUESTIONS}). {prompt}");
+            let Some(answer) = ask(if number == 1 { prompt } else { &again }) else {
                 *gave_up = true;
                 return None;
             };
@@ -87,5 +88,25 @@ impl PassphraseList {
         }
         *gave_up = true;
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_after_a_wrong_answer_tells_that_it_was_wrong() {
+        let prompts = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&prompts);
+        let prompt: PassphrasePrompt = Box::new(move |text| {
+            let mut seen = lock(&seen);
+            seen.push(text.to_owned());
+            Some(Secret::new(format!("answer {}", seen.len())))
+        });
+        let list = PassphraseList::new(vec![Secret::new("given")], Some(prompt));
+        let open = |from| list.find(from, |secret| (secret.expose() == b"answer 2").then_some(from));
+        assert_eq!(list.ask("Passphrase: ", open), Some(2));
+        assert_eq!(*lock(&prompts), ["Passphrase: ", "Wrong passphrase, try again (2 of 3). Passphrase: "]);
     }
 }
