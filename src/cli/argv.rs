@@ -1,4 +1,4 @@
-//! What was typed, brought into the form that the definition of the commands knows: mount(8)'s arguments when called as
+//! Brings the arguments into the form that the definition of the commands knows: the arguments of mount(8) for
 //! `mount.dupfs`, lists after `-o`, and duplicity's options that only matter when writing.
 
 use std::ffi::{OsStr, OsString};
@@ -16,11 +16,11 @@ pub(super) struct Arguments {
     pub(super) args: Vec<OsString>,
     /// Options that were dropped, as they were written.
     pub(super) dropped: Vec<String>,
-    /// Whether only to check the arguments and do nothing (`-f` of mount(8)).
+    /// True if the arguments are only checked (`-f` of mount(8)).
     pub(super) fake: bool,
 }
 
-/// duplicity's options that do nothing for a reader, and whether a value follows (man pages of 0.6 to 3.x).
+/// duplicity's options without effect on a reader, and true if a value follows (man pages of 0.6 to 3.x).
 const WITHOUT_EFFECT: &[(&str, bool)] = &[
     ("allow-source-mismatch", false),
     ("asynchronous-upload", false),
@@ -42,8 +42,6 @@ const WITHOUT_EFFECT: &[(&str, bool)] = &[
     ("extra-clean", false),
     ("full-if-older-than", true),
     ("gio", false),
-    ("gpg-binary", true),
-    ("gpg-options", true),
     ("hidden-encrypt-key", true),
     ("idr-fakeroot", false),
     ("log-fd", true),
@@ -93,7 +91,7 @@ const WITHOUT_EFFECT: &[(&str, bool)] = &[
     ("volsize", true),
 ];
 
-/// Options of mount(8) and fstab(5) that mean nothing here or are always so.
+/// Options of mount(8) and fstab(5) that have no effect here or are always in effect.
 const OF_MOUNT: &[&str] = &[
     "async",
     "atime",
@@ -141,7 +139,7 @@ const OF_MOUNT: &[&str] = &[
 /// Brings `typed` (with the program's name first) into the form that [`Cli`] parses.
 ///
 /// # Errors
-/// [`CliError::Usage`] for mount options that nobody knows.
+/// [`CliError::Usage`] for unknown mount options.
 pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
     let mut out = Arguments::default();
     let mut sloppy = false;
@@ -150,9 +148,33 @@ pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
         Some(name) if is_mount_helper(&name) => from_mount(typed, &mut out.fake, &mut sloppy)?,
         _ => typed,
     };
-    let typed = expand_lists(typed, sloppy)?;
+    let typed = expand_lists(join_gpg_options(typed), sloppy)?;
     drop_without_effect(typed, &mut out);
     Ok(out)
+}
+
+/// Joins `--gpg-options VALUE` into one argument, so that the value, which begins with `-`, is not taken for an option.
+fn join_gpg_options(typed: Vec<OsString>) -> Vec<OsString> {
+    const OPTION: &str = "--gpg-options";
+    let mut typed = typed.into_iter();
+    let mut out = Vec::with_capacity(typed.len());
+    while let Some(arg) = typed.next() {
+        if arg == "--" {
+            out.push(arg);
+            out.extend(typed);
+            break;
+        }
+        match (arg == OPTION).then(|| typed.next()).flatten() {
+            Some(value) => {
+                let mut joined = OsString::from(OPTION);
+                joined.push("=");
+                joined.push(value);
+                out.push(joined);
+            }
+            None => out.push(arg),
+        }
+    }
+    out
 }
 
 fn is_mount_helper(name: &OsStr) -> bool {
@@ -235,7 +257,7 @@ fn expand_lists(typed: Vec<OsString>, sloppy: bool) -> Result<Vec<OsString>, Cli
     Ok(out)
 }
 
-/// Splits at commas that no backslash protects.
+/// Splits at commas without a backslash before them.
 fn split_list(list: &str) -> Vec<String> {
     let mut items = vec![String::new()];
     let mut chars = list.chars().peekable();
@@ -278,7 +300,7 @@ fn expand_item(item: &str, sloppy: bool) -> Result<Option<String>, CliError> {
     }
 }
 
-/// Whether `dupfs mount` knows the long option, and if so whether it takes a value.
+/// Returns true if the long option of `dupfs mount` takes a value, and `None` if there is no such option.
 fn known_option(long: &str) -> Option<bool> {
     let cli = Cli::command();
     let mount = cli.find_subcommand("mount")?;
@@ -290,7 +312,7 @@ fn known_option(long: &str) -> Option<bool> {
     Some(found.get_action().takes_values())
 }
 
-/// Drops duplicity's options that do nothing for a reader, in front of `--`. `--name` does something beside `--archive-dir`.
+/// Drops duplicity's options without effect on a reader, up to `--`. `--name` has an effect with `--archive-dir`.
 fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
     let is_archive_dir =
         |arg: &OsString| arg.to_str().is_some_and(|arg| arg.split('=').next() == Some("--archive-dir"));
@@ -331,7 +353,7 @@ fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
     }
 }
 
-/// A level of duplicity's `-v`: 0 to 9.
+/// Returns true for a level of duplicity's `-v`: 0 to 9.
 fn is_level(text: &str) -> bool {
     matches!(text.as_bytes(), [digit] if digit.is_ascii_digit())
 }

@@ -15,7 +15,7 @@ use dupfs_cache::SpillConfig;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_format::timespec;
 use dupfs_format::{ArchivePath, BackupTime};
-use dupfs_read::codec::{DecodeOptions, GpgOptions, KeyOptions, Signer};
+use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
 use dupfs_read::storage::{
     self, Location, ObjectStore, S3Addressing, S3UrlStyle as UrlStyle, StoreOptions, UrlOptions, parse_url_with,
 };
@@ -24,6 +24,7 @@ use super::app::{Backend, OpenRequest, Place};
 use super::args::{CatArgs, LsArgs, SetsArgs};
 use super::errors::CliError;
 use super::failure::{Exit, Failure};
+use super::gpg_args::gpg_to_ask;
 use super::ls::LsOptions;
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyle, TimeArgs};
 use super::printer::Printer;
@@ -67,7 +68,7 @@ impl Backend for Backups {
         let store = store(request.repo)?;
         let options = RepositoryOptions {
             prefixes: prefixes(request.repo),
-            keys: keys(request.keys, &request.passphrases),
+            keys: keys(request.keys, &request.passphrases)?,
             decode: decode(request.keys)?,
             time: time(request.time)?,
             path: request.path.map(path).transpose()?,
@@ -92,7 +93,7 @@ impl Backend for Backups {
     fn sets(&self, args: &SetsArgs) -> Result<(), CliError> {
         let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
         let store = store(&args.repo)?;
-        let keys = keys(&args.keys, &passphrases);
+        let keys = keys(&args.keys, &passphrases)?;
         let (prefixes, archive_dir) = (prefixes(&args.repo), archive_dir(&args.repo));
         let limits = limits(&args.cache);
         let context = RequestContext::unlimited();
@@ -187,14 +188,14 @@ fn archive_dir(repo: &RepoArgs) -> Option<PathBuf> {
     Some(std::path::absolute(&dir).unwrap_or(dir))
 }
 
-fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> KeyOptions {
+fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> Result<KeyOptions, CliError> {
     let asked = Arc::clone(passphrases);
-    KeyOptions {
+    Ok(KeyOptions {
         secret_keys: args.secret_key.clone(),
         passphrases: passphrases.given().to_vec(),
-        ask: Some(Box::new(move |what| asked.ask(what))),
-        gpg: args.secret_key.is_empty().then(GpgOptions::default),
-    }
+        ask: Some(Box::new(move |prompt| asked.ask(prompt))),
+        gpg: gpg_to_ask(args)?,
+    })
 }
 
 fn decode(args: &KeyArgs) -> Result<DecodeOptions, CliError> {

@@ -8,6 +8,7 @@ pub mod cat;
 mod daemon;
 mod errors;
 pub mod failure;
+mod gpg_args;
 mod logging;
 pub mod ls;
 mod mount;

@@ -90,6 +90,14 @@ pub struct KeyArgs {
     #[arg(long, value_name = "CMD")]
     pub passphrase_command: Option<String>,
 
+    /// gpg to ask for session keys [default: gpg]
+    #[arg(long, value_name = "PROGRAM")]
+    pub gpg_binary: Option<PathBuf>,
+
+    /// Options for the gpg that is asked, such as --gpg-options=--homedir=DIR; repeatable
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub gpg_options: Vec<String>,
+
     /// Require every object to be signed by this key: a fingerprint, or the last 8 or more digits of one
     #[arg(long, value_name = "KEYID", requires = "verify_key")]
     pub sign_key: Option<String>,

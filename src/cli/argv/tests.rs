@@ -76,6 +76,17 @@ fn options_that_matter_when_writing_are_dropped_and_named() {
 }
 
 #[test]
+fn options_for_gpg_are_taken_with_values_that_look_like_options() {
+    let args = mount("dupfs mount --gpg-binary /opt/gpg --gpg-options --options=/c -o gpg_options=--homedir=/k u m");
+    assert_eq!(args.keys.gpg_binary, Some("/opt/gpg".into()));
+    assert_eq!(args.keys.gpg_options, ["--options=/c", "--homedir=/k"]);
+    let typed = ["dupfs", "mount", "--gpg-options", "-z 9 --homedir /k", "--volsize", "5", "u", "m"];
+    let arguments = normalise(typed.map(OsString::from).to_vec()).unwrap();
+    assert_eq!(arguments.args, ["dupfs", "mount", "--gpg-options=-z 9 --homedir /k", "u", "m"]);
+    assert_eq!(arguments.dropped, ["--volsize"]);
+}
+
+#[test]
 fn nothing_is_touched_after_two_dashes_or_in_other_commands() {
     let line = "dupfs cat file:///b -- -o --volsize 25";
     assert_eq!(normalise(words(line)).unwrap().args, words(line));

@@ -4,11 +4,12 @@ use super::{Home, KEY_PASSPHRASE, decode, options, payload};
 use dupfs_base::{ErrorKind, HasKind};
 use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, GpgOptions, KeyOptions, Keys};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 fn asking(home: &Path, binary: &Path, passphrases: &[&str], deadline: Duration) -> Decoder {
-    let gpg = GpgOptions { binary: binary.into(), home: Some(home.into()), deadline };
+    let gpg = GpgOptions { binary: binary.into(), home: Some(home.into()), deadline, ..GpgOptions::default() };
     let keys = Keys::load(KeyOptions { gpg: Some(gpg), ..options(&[], passphrases) }).unwrap();
     Decoder::new(keys, DecodeOptions::default())
 }
@@ -66,6 +67,25 @@ fn keys_in_the_users_keyring_open_objects_and_nothing_in_it_changes() {
     let changed = |path: &&PathBuf| before.get(*path) != after.get(*path);
     let changed: Vec<_> = before.keys().chain(after.keys()).filter(changed).collect();
     assert!(changed.is_empty(), "changed in the gpg home: {changed:?}");
+}
+
+#[test]
+fn options_name_a_keyring_elsewhere() {
+    let (home, plain) = (Home::new(), payload(1_000));
+    home.import("rsa.secret.asc");
+    let object = home.gpg(&["-r", "dupfs rsa", "-e"], &plain);
+    let ring = home.path().join("elsewhere.kbx");
+    std::fs::rename(home.path().join("pubring.kbx"), &ring).unwrap();
+    let decoder = |arguments: Vec<OsString>| {
+        let gpg = GpgOptions { home: Some(home.path().into()), arguments, ..GpgOptions::default() };
+        let keys = Keys::load(KeyOptions { gpg: Some(gpg), ..options(&[], &[]) }).unwrap();
+        Decoder::new(keys, DecodeOptions::default())
+    };
+    let error = decode(&decoder(Vec::new()), "vol1.gpg", &object).unwrap_err();
+    assert!(error.to_string().contains("gpg has no keyring here"), "{error}");
+    let named = vec!["--no-default-keyring".into(), "--keyring".into(), ring.into()];
+    assert!(decode(&decoder(named), "vol1.gpg", &object).unwrap() == plain);
+    assert!(!home.path().join("pubring.kbx").exists());
 }
 
 #[test]

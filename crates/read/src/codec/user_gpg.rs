@@ -4,6 +4,7 @@
 //! passphrase goes through its standard input, and the session key comes back through its standard output.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -29,13 +30,15 @@ pub struct GpgOptions {
     pub binary: PathBuf,
     /// The home directory of gpg; `None`: GNUPGHOME or ~/.gnupg.
     pub home: Option<PathBuf>,
+    /// Further options that decide where gpg finds keys, such as `--keyring` and a file.
+    pub arguments: Vec<OsString>,
     /// The time that one question may take, the typing of the user included.
     pub deadline: Duration,
 }
 
 impl Default for GpgOptions {
     fn default() -> Self {
-        Self { binary: "gpg".into(), home: None, deadline: Duration::from_secs(60) }
+        Self { binary: "gpg".into(), home: None, arguments: Vec::new(), deadline: Duration::from_secs(60) }
     }
 }
 
@@ -156,7 +159,8 @@ impl UserGpg {
         let home = self.options.home.clone().or_else(|| std::env::var_os("GNUPGHOME").map(PathBuf::from));
         let home = home.or_else(|| std::env::home_dir().map(|dir| dir.join(".gnupg")));
         let holds = |name: &str| home.as_ref().is_some_and(|home| home.join(name).exists());
-        if !["pubring.kbx", "pubring.gpg", "public-keys.d", "gpg.conf"].into_iter().any(holds) {
+        let names_keyring = self.options.arguments.iter().any(|argument| argument == "--keyring") && holds("");
+        if !names_keyring && !["pubring.kbx", "pubring.gpg", "public-keys.d", "gpg.conf"].into_iter().any(holds) {
             return Err(GpgRefusal::reason("gpg has no keyring here"));
         }
         let version = (*self.version.get_or_init(|| version_of(&self.options.binary)))
@@ -179,6 +183,7 @@ impl UserGpg {
         if let Some(home) = &self.options.home {
             command.arg("--homedir").arg(home);
         }
+        command.args(&self.options.arguments);
         command.args(["--batch", "--no-tty", "--yes", "--no-greeting", "--no-permission-warning"]);
         // Nothing may be written or fetched.
         command.args(["--no-random-seed-file", "--no-auto-check-trustdb", "--trust-model", "always", "--lock-never"]);
