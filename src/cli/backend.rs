@@ -36,8 +36,6 @@ use super::{cat, ls, sets};
 
 /// Default of `--cache-size`: bytes of sealed blocks on disk.
 const DEFAULT_CACHE_SIZE: u64 = 2 << 30;
-/// How long one request waits for another's work on the same object.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Opens real backups.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,12 +78,7 @@ impl Backend for Backups {
             index: index(request.cache),
         };
         let overview = options.time.is_none() && options.path.is_none();
-        let unpacked = UnpackedOptions {
-            memory: options.memory,
-            spill: options.spill.clone(),
-            owners: options.owners,
-            patience: PATIENCE,
-        };
+        let unpacked = UnpackedOptions { memory: options.memory, spill: options.spill.clone(), owners: options.owners };
         let fs = open_file_system(store, options, &RequestContext::unlimited())?;
         Ok(if overview { with_unpacked(fs, &unpacked) } else { fs })
     }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::vfs::{FileSystem, FsError, OwnerOptions, Root, TreeFs, TreeOptions, UnpackedFs};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
@@ -111,13 +110,12 @@ pub fn limits(memory: u64, spill: Option<SpillConfig>) -> RepositoryConfig {
 pub fn with_unpacked(below: Arc<TreeFs>, options: &UnpackedOptions) -> Arc<dyn FileSystem> {
     let spill = options.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4, ..spill });
     let cache = CacheConfig { memory_bytes: options.memory / 8, spill };
-    let limits = Limits { patience: options.patience, ..Limits::default() };
     let point_store: Arc<dyn PointStore> = match below.repository().index() {
         Some(index) => Arc::new(IndexPointStore(Arc::clone(index))),
         // Room for all points of the longest stream at the default of `--memory`.
         None => Arc::new(MemoryPointStore::new(options.memory / 32)),
     };
-    Arc::new(UnpackedFs::new(below, Unpacker::new(cache, limits, point_store), options.owners))
+    Arc::new(UnpackedFs::new(below, Unpacker::new(cache, Limits::default(), point_store), options.owners))
 }
 
 /// How archives and compressed files are unpacked.
@@ -129,8 +127,6 @@ pub struct UnpackedOptions {
     pub spill: Option<SpillConfig>,
     /// Whom members appear to belong to.
     pub owners: OwnerOptions,
-    /// How long one request waits for another's work.
-    pub patience: Duration,
 }
 
 /// Opens the repository in `store`: lists it, reads the names, looks into duplicity's archive directory if one is given, and

@@ -144,7 +144,7 @@ impl UnpackedFs {
         let candidate = self.candidates.meet(attr.ino, met, context)?;
         match (self.is_kept(attr.ino, &candidate, context)?, found) {
             (true, Found::OnlyIfPlain) => Err(FsError::not_found()),
-            (true, _) => self.unpacked_attr(attr.ino, &candidate),
+            (true, _) => self.unpacked_attr(attr.ino, &candidate, context),
             (false, _) => Ok(attr),
         }
     }
@@ -230,15 +230,16 @@ impl UnpackedFs {
     }
 
     /// Attributes of a file that is shown unpacked: a directory, or a file whose size may not be known.
-    fn unpacked_attr(&self, ino: Ino, candidate: &Candidate) -> Result<Attr, FsError> {
+    fn unpacked_attr(&self, ino: Ino, candidate: &Candidate, context: &RequestContext) -> Result<Attr, FsError> {
         let stored = candidate.attr;
         match candidate.kind {
             Kind::Archive(container) => {
                 let gate = self.gate(ino, container, candidate)?;
                 match gate.live() {
-                    Some(entered) => {
-                        Ok(Attr { entry_ttl: stored.entry_ttl, ..self.member_attr(&gate, &entered, NodeKey::ROOT)? })
-                    }
+                    Some(entered) => Ok(Attr {
+                        entry_ttl: stored.entry_ttl,
+                        ..self.member_attr(&gate, &entered, NodeKey::ROOT, context)?
+                    }),
                     None => Ok(self.closed_attr(ino, stored)),
                 }
             }
@@ -266,7 +267,7 @@ impl UnpackedFs {
             (Place::Top, _) => self.top_attr(context),
             (Place::Latest(below), _) => self.link_attr(self.below.getattr(below, context)?, context),
             (_, Some(candidate)) if candidate.is_unpacked() && !streaming => self.exact_attr(ino, &candidate, context),
-            (_, Some(candidate)) => self.unpacked_attr(ino, &candidate),
+            (_, Some(candidate)) => self.unpacked_attr(ino, &candidate, context),
             (Place::Mirror(below), None) => self.mirrored(self.below.getattr(below, context)?),
             (Place::Member(gate, key), None) => {
                 let entered = self.entered(&gate, context)?;
@@ -276,16 +277,16 @@ impl UnpackedFs {
                     if !context.may_block() {
                         return Err(FsError::WouldBlock);
                     }
-                    entered.settle().map_err(|e| failed(&e))?;
+                    entered.settle(context).map_err(|e| failed(&e))?;
                 }
                 if context.may_block() {
                     // A table that was dropped is read again up to this node at least.
-                    let known = entered.archive.find(|table| table.node(key).map(|_| ()));
+                    let known = entered.archive.find(context, |table| table.node(key).map(|_| ()));
                     known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
                 } else if entered.archive.with_table(|table| table.node(key).is_none()) {
                     return Err(FsError::WouldBlock);
                 }
-                self.member_attr(&gate, &entered, key)
+                self.member_attr(&gate, &entered, key, context)
             }
         }
     }

@@ -15,7 +15,8 @@ use super::decoder::{Decoder, Fields, bad_point};
 use super::error::UnpackError;
 use super::input::Input;
 use super::source::Source;
-use super::workers::{Task, Workers};
+use super::workers::{DecodeTask, DecodeWorkers};
+use dupfs_base::{CancelToken, RequestContext, Stopped};
 
 /// Most bytes a compressed block can take: 900,000 symbols of at most 20 bits, and its tables.
 const LONGEST: u64 = 2_400_000;
@@ -42,7 +43,7 @@ struct Piece {
     end: u64,
     /// The bytes that hold bits `start` to `end`.
     bytes: Arc<[u8]>,
-    task: Option<Arc<Task<Decoded>>>,
+    task: Option<Arc<DecodeTask<Decoded>>>,
 }
 
 enum Decoded {
@@ -61,7 +62,7 @@ enum Decoded {
 pub(super) struct Bunzip {
     input: Input,
     scanner: Scanner,
-    workers: Arc<Workers>,
+    workers: Arc<DecodeWorkers>,
     /// Pieces whose end is known, in order.
     queue: VecDeque<Piece>,
     /// The piece whose end is not known yet.
@@ -80,17 +81,19 @@ pub(super) struct Bunzip {
     false_marks: Vec<Mark>,
     /// Where the next piece begins, if the bytes given so far end there.
     boundary: Option<u64>,
+    /// Cancelled when the decoder is dropped: nobody wants the blocks that were queued.
+    wanted: CancelToken,
 }
 
 impl Bunzip {
-    pub(super) fn new(source: Arc<dyn Source>, workers: Arc<Workers>) -> Self {
+    pub(super) fn new(source: Arc<dyn Source>, workers: Arc<DecodeWorkers>) -> Self {
         Self::from_bit(source, workers, 0, 0)
     }
 
     /// A decoder from a seek point on.
     pub(super) fn at(
         source: Arc<dyn Source>,
-        workers: Arc<Workers>,
+        workers: Arc<DecodeWorkers>,
         input: u64,
         state: &[u8],
     ) -> Result<Self, UnpackError> {
@@ -102,7 +105,7 @@ impl Bunzip {
         Ok(Self::from_bit(Arc::clone(&source), workers, bit, combined))
     }
 
-    fn from_bit(source: Arc<dyn Source>, workers: Arc<Workers>, bit: u64, combined: u32) -> Self {
+    fn from_bit(source: Arc<dyn Source>, workers: Arc<DecodeWorkers>, bit: u64, combined: u32) -> Self {
         Self {
             input: Input::new(source, bit / 8),
             scanner: Scanner::new(bit / 8),
@@ -120,14 +123,15 @@ impl Bunzip {
             #[cfg(test)]
             false_marks: Vec::new(),
             boundary: None,
+            wanted: CancelToken::new(),
         }
     }
 
     /// Reads on until `most` pieces are in the queue.
-    fn pump(&mut self, most: usize) -> Result<(), UnpackError> {
+    fn pump(&mut self, most: usize, context: &RequestContext) -> Result<(), UnpackError> {
         let mut marks = Vec::new();
         while self.queue.len() < most && !self.input_ended {
-            let chunk = self.input.peek()?;
+            let chunk = self.input.peek(context)?;
             if chunk.is_empty() {
                 self.input_ended = true;
                 let end = self.start / 8 * 8 + self.open.len() as u64 * 8;
@@ -161,8 +165,9 @@ impl Bunzip {
         let bytes: Arc<[u8]> = self.open.get(..within(end.div_ceil(8)).min(self.open.len())).unwrap_or(&[]).into();
         let (start, kind) = (self.start, self.kind);
         let task = (kind == Kind::Block).then(|| {
-            let bytes = Arc::clone(&bytes);
-            self.workers.submit(move || decode(&bytes, start, end))
+            let (bytes, wanted) = (Arc::clone(&bytes), self.wanted.clone());
+            self.workers
+                .submit(move || decode(&bytes, start, end, &RequestContext::new(None, wanted)).unwrap_or(Decoded::Bad))
         });
         self.queue.push_back(Piece { kind, start, end, bytes, task });
         if let Some(mark) = mark {
@@ -177,15 +182,20 @@ impl Bunzip {
     }
 
     /// A block, or what it becomes together with what seemed to be behind it.
-    fn block(&mut self, piece: Piece) -> Result<Decoded, UnpackError> {
-        let first = piece.task.as_ref().and_then(|task| task.finish()).unwrap_or(Decoded::Bad);
+    fn block(&mut self, piece: &Piece, context: &RequestContext) -> Result<Decoded, UnpackError> {
+        let name = self.input.name();
+        let stopped = |reason: Stopped| UnpackError::stopped(&name, reason);
+        let first = match &piece.task {
+            Some(task) => task.finish(context).map_err(stopped)?.unwrap_or(Decoded::Bad),
+            None => Decoded::Bad,
+        };
         if !matches!(first, Decoded::Bad) {
             self.boundary = Some(piece.end);
             return Ok(first);
         }
         let (start, mut bytes, mut end) = (piece.start, piece.bytes.to_vec(), piece.end);
         for used in 0..GUESSES {
-            self.pump(used + 1)?;
+            self.pump(used + 1, context)?;
             let Some(next) = self.queue.get(used) else { break };
             // Both have the byte in which one ends and the other begins.
             bytes.extend_from_slice(next.bytes.get(usize::from(next.start % 8 != 0)..).unwrap_or(&[]));
@@ -193,7 +203,8 @@ impl Bunzip {
             if end - start > LONGEST * 8 {
                 break;
             }
-            let decoded = self.workers.in_turn(|| decode(&bytes, start, end));
+            let decode = || decode(&bytes, start, end, context);
+            let decoded = self.workers.run(context, decode).and_then(|decoded| decoded).map_err(stopped)?;
             if !matches!(decoded, Decoded::Bad) {
                 self.queue.drain(..=used);
                 self.boundary = Some(end);
@@ -269,7 +280,7 @@ impl Bunzip {
 }
 
 impl Decoder for Bunzip {
-    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
+    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
         loop {
             if let Some(out) = self.long_piece()? {
                 return Ok(Some(out));
@@ -279,7 +290,7 @@ impl Decoder for Bunzip {
             }
             self.boundary = None;
             self.taken = self.taken.saturating_add(1);
-            self.pump(self.taken.min(self.workers.width() + 2))?;
+            self.pump(self.taken.min(self.workers.width() + 2), context)?;
             let Some(piece) = self.queue.pop_front() else {
                 return Err(self.fault(self.start, "it ends before its end"));
             };
@@ -288,18 +299,23 @@ impl Decoder for Bunzip {
                 Kind::Start if piece.start == 0 => self.header(&piece.bytes, piece.end)?,
                 Kind::Start => return Err(bad_point(&self.input.name(), piece.start / 8)),
                 Kind::End => self.ended = self.end_of_stream(&piece)?,
-                Kind::Block => match self.block(piece)? {
-                    Decoded::Block { bytes, crc } => {
+                Kind::Block => match self.block(&piece, context) {
+                    Err(error) => {
+                        // Where it was: the next call goes on.
+                        self.queue.push_front(piece);
+                        return Err(error);
+                    }
+                    Ok(Decoded::Block { bytes, crc }) => {
                         self.add(crc);
                         if !bytes.is_empty() {
                             return Ok(Some(bytes));
                         }
                     }
-                    Decoded::Long { packed, crc } => {
+                    Ok(Decoded::Long { packed, crc }) => {
                         self.add(crc);
                         self.long = Some((Decompress::new(false), packed));
                     }
-                    Decoded::Bad => {}
+                    Ok(Decoded::Bad) => {}
                 },
             }
         }
@@ -324,6 +340,12 @@ impl Decoder for Bunzip {
     }
 }
 
+impl Drop for Bunzip {
+    fn drop(&mut self) {
+        self.wanted.cancel();
+    }
+}
+
 #[cfg(test)]
 impl Bunzip {
     /// Takes these bits for the start of blocks, as if a magic stood there.
@@ -341,18 +363,21 @@ impl Bunzip {
 }
 
 /// Decodes the block in bits `start` to `end` of the input, of which `bytes` are those from the byte of `start` on.
-fn decode(bytes: &[u8], start: u64, end: u64) -> Decoded {
+///
+/// # Errors
+/// [`Stopped`] if the request ends meanwhile.
+fn decode(bytes: &[u8], start: u64, end: u64, context: &RequestContext) -> Result<Decoded, Stopped> {
     let offset = start % 8;
     let Some(crc) = bits_at(bytes, offset + MAGIC_BITS, 32).and_then(|crc| u32::try_from(crc).ok()) else {
-        return Decoded::Bad;
+        return Ok(Decoded::Bad);
     };
     if bits_at(bytes, offset, MAGIC_BITS) != Some(BLOCK_MAGIC) {
-        return Decoded::Bad;
+        return Ok(Decoded::Bad);
     }
     let mut packed = BitWriter::new(Vec::with_capacity(bytes.len() + 16));
     packed.bytes.extend_from_slice(b"BZh9");
     if packed.copy(bytes, offset, offset + (end - start)).is_none() {
-        return Decoded::Bad;
+        return Ok(Decoded::Bad);
     }
     packed.push(END_MAGIC, 48);
     packed.push(u64::from(crc), 32);
@@ -361,12 +386,13 @@ fn decode(bytes: &[u8], start: u64, end: u64) -> Decoded {
     let mut out = Vec::with_capacity(USUAL);
     let mut long = false;
     loop {
+        context.check()?;
         let (before, made) = (library.total_in(), library.total_out());
         let rest = usize::try_from(before).unwrap_or(usize::MAX);
         match library.decompress_vec(packed.get(rest..).unwrap_or(&[]), &mut out) {
             Ok(Status::StreamEnd) if library.total_in() == packed.len() as u64 => break,
             Ok(Status::Ok) if library.total_out() > made || library.total_in() > before => {}
-            Ok(_) | Err(_) => return Decoded::Bad,
+            Ok(_) | Err(_) => return Ok(Decoded::Bad),
         }
         if out.len() == out.capacity() {
             long |= out.len() >= LONG;
@@ -377,5 +403,5 @@ fn decode(bytes: &[u8], start: u64, end: u64) -> Decoded {
             }
         }
     }
-    if long { Decoded::Long { packed, crc } } else { Decoded::Block { bytes: out, crc } }
+    Ok(if long { Decoded::Long { packed, crc } } else { Decoded::Block { bytes: out, crc } })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::decoder::{Decoder, Point};
 use super::error::UnpackError;
 use super::limits::Limits;
+use dupfs_base::RequestContext;
 use dupfs_cache::BLOCK_BYTES;
 
 /// What a cursor gives.
@@ -46,12 +47,16 @@ impl Cursor {
         self.out
     }
 
-    /// The next block, in a `buffer` if it is full. A full block is given only when more is known to follow, so that who
-    /// reads to the end has met the checks there.
+    /// The next block, in a `buffer` if it is full. A full block is given only when more is known to follow, so that a reader
+    /// that gets the end has met the checks there. An error of the source leaves the cursor as it was.
+    ///
+    /// # Errors
+    /// [`UnpackError`]; `Stopped` between two calls of the decoder if the request ended.
     pub(super) fn advance(
         &mut self,
         buffer: impl FnOnce() -> Arc<[u8]>,
         mut learn: impl FnMut(Point),
+        context: &RequestContext,
     ) -> Result<Step, UnpackError> {
         let start = self.next.saturating_mul(BLOCK_BYTES as u64);
         loop {
@@ -65,7 +70,8 @@ impl Cursor {
                 self.next += 1;
                 return Ok(Step::Block(block));
             }
-            let Some(bytes) = self.decoder.next()? else { break };
+            context.check().map_err(|reason| UnpackError::stopped(&self.name, reason))?;
+            let Some(bytes) = self.decoder.next(context)? else { break };
             self.append(bytes);
             let end = self.out.saturating_add(self.rest().len() as u64);
             self.limits.check_expansion(&self.name, self.decoder.taken(), end)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::error::UnpackError;
+use dupfs_base::RequestContext;
 
 /// A place in a decompressed stream from which decoding can start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +18,12 @@ pub(super) struct Point {
 
 /// A live decoder somewhere in a stream.
 pub(super) trait Decoder: Send {
-    /// The next decompressed bytes, never empty; `None` at the end, once all checks of the form were right.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError>;
+    /// The next decompressed bytes, never empty; `None` at the end, once all checks of the form were right. A failure to read
+    /// the source, or the end of the request, leaves the decoder as it was: the next call goes on.
+    ///
+    /// # Errors
+    /// [`UnpackError`] of the source, or for damaged data.
+    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError>;
 
     /// Input offset, state: where decoding can start for what follows the bytes given so far, if it can there.
     fn resume(&self) -> Option<(u64, Vec<u8>)>;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dupfs_base::{ErrorKind, HasKind};
+use dupfs_base::{ErrorKind, HasKind, Stopped};
 
 /// A failure to unpack something. Cheap to clone.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -49,18 +49,41 @@ pub enum UnpackError {
         /// The member.
         object: Arc<str>,
     },
-    /// The answer did not come in time.
-    #[error("{object}: not unpacked far enough before the deadline")]
-    Deadline {
+    /// The request ended before its answer was complete.
+    #[error("{object}: {reason}")]
+    Stopped {
         /// The file.
         object: Arc<str>,
+        /// Why it ended.
+        reason: Stopped,
+    },
+    /// dupfs met a bug of its own.
+    #[error("{object}: internal error (bug in dupfs): {what}")]
+    Internal {
+        /// The file.
+        object: Arc<str>,
+        /// What went wrong.
+        what: Arc<str>,
     },
 }
 
 impl UnpackError {
-    /// Whether trying again may help: nothing is wrong with the data itself.
-    pub fn may_pass(&self) -> bool {
+    /// Returns true if a retry may help: nothing is wrong with the data itself.
+    pub fn is_transient(&self) -> bool {
         !matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
+    }
+
+    /// Returns true if reading the source failed or the request ended. A decoder that returns such an error is unchanged.
+    pub(super) fn is_of_source(&self) -> bool {
+        matches!(self, Self::Source { .. } | Self::Stopped { .. })
+    }
+
+    pub(super) fn stopped(object: &Arc<str>, reason: Stopped) -> Self {
+        Self::Stopped { object: Arc::clone(object), reason }
+    }
+
+    pub(super) fn internal(object: &Arc<str>, what: impl AsRef<str>) -> Self {
+        Self::Internal { object: Arc::clone(object), what: what.as_ref().into() }
     }
 
     pub(super) fn damaged(object: &Arc<str>, at: u64, what: impl AsRef<str>) -> Self {
@@ -82,8 +105,8 @@ impl HasKind for UnpackError {
             Self::Source { kind, .. } => *kind,
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Unsupported { .. } | Self::Limit { .. } => ErrorKind::Unsupported,
-            Self::Replaced { .. } => ErrorKind::Io,
-            Self::Deadline { .. } => ErrorKind::Timeout,
+            Self::Replaced { .. } | Self::Internal { .. } => ErrorKind::Io,
+            Self::Stopped { reason, .. } => reason.kind(),
         }
     }
 }

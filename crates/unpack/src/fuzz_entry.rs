@@ -6,11 +6,12 @@ use super::bzip2::Bunzip;
 use super::decoder::Decoder;
 use super::point_store::MemoryPointStore;
 use super::points::Points;
-use super::source::{Bytes, Source};
+use super::source::{MemorySource, Source};
 use super::stream::{Codec, Stream, Unpacker};
 use super::table::Table;
-use super::workers::Workers;
+use super::workers::DecodeWorkers;
 use super::{Archive, Container, Limits, links, xz};
+use dupfs_base::RequestContext;
 use dupfs_cache::CacheConfig;
 
 fn unpacker() -> Arc<Unpacker> {
@@ -21,11 +22,11 @@ fn unpacker() -> Arc<Unpacker> {
 
 /// bzip2: what our decoder gives by blocks, the library gives in one piece.
 pub fn fuzz_bzip2(data: &[u8]) {
-    let source: Arc<dyn Source> = Arc::new(Bytes::new("a", data));
-    let mut ours = Bunzip::new(source, Arc::new(Workers::new()));
+    let source: Arc<dyn Source> = Arc::new(MemorySource::new("a", data));
+    let mut ours = Bunzip::new(source, Arc::new(DecodeWorkers::new()));
     let mut out = Vec::new();
     let ended = loop {
-        match ours.next() {
+        match ours.next(&RequestContext::unlimited()) {
             Ok(Some(bytes)) => out.extend_from_slice(&bytes),
             Ok(None) => break true,
             Err(_) => break false,
@@ -44,10 +45,10 @@ pub fn fuzz_bzip2(data: &[u8]) {
 pub fn fuzz_streams(data: &[u8]) {
     let unpacker = unpacker();
     for codec in [Codec::Gzip, Codec::Xz, Codec::Zstd] {
-        let stream = Stream::new(&unpacker, Arc::new(Bytes::new("a", data)), codec);
-        let Ok(len) = stream.len() else { continue };
-        let all = stream.read_at(0, 1 << 22);
-        let middle = stream.read_at(len / 2, 100);
+        let stream = Stream::new(&unpacker, Arc::new(MemorySource::new("a", data)), codec);
+        let Ok(len) = stream.len(&RequestContext::unlimited()) else { continue };
+        let all = stream.read_at(0, 1 << 22, &RequestContext::unlimited());
+        let middle = stream.read_at(len / 2, 100, &RequestContext::unlimited());
         if let (Ok(all), Ok(middle)) = (all, middle) {
             assert!(len > 1 << 22 || all.len() as u64 == len, "a wrong length");
             let from = usize::try_from(len / 2).unwrap_or(0);
@@ -59,8 +60,8 @@ pub fn fuzz_streams(data: &[u8]) {
 /// Archives: the table is within its bounds, comes back from its encoding, and its links stay inside.
 pub fn fuzz_archive(data: &[u8]) {
     for container in [Container::Tar(None), Container::Zip] {
-        let archive = Archive::new(&unpacker(), Arc::new(Bytes::new("a", data)), container);
-        let settled = archive.settle();
+        let archive = Archive::new(&unpacker(), Arc::new(MemorySource::new("a", data)), container);
+        let settled = archive.settle(&RequestContext::unlimited());
         assert!(settled.is_ok(), "the pass does not end");
         archive.with_table(|table| {
             let again = Table::decode(&table.encode(), 1 << 20, 1 << 20);

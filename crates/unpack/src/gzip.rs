@@ -13,6 +13,7 @@ use super::error::UnpackError;
 use super::input::Input;
 use super::limits::Padding;
 use super::source::Source;
+use dupfs_base::RequestContext;
 
 /// How far back a deflate stream copies from.
 const WINDOW: usize = 32 << 10;
@@ -24,6 +25,8 @@ const SPACING: u64 = 1 << 20;
 const TOO_LONG: &str = "it is longer than its archive's directory says";
 /// Most bytes of a name or comment in a member's header.
 const FIELD: usize = 1 << 16;
+/// Most bytes of a member's header: what is fixed, an extra field, a name, a comment and a checksum.
+const LONGEST_HEADER: usize = 10 + 2 + 3 * FIELD + 2;
 
 /// What the end of a deflate stream is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +39,12 @@ pub(super) enum Wrapper {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Header { first: bool },
+    Header {
+        first: bool,
+    },
     Body,
+    /// All of a member was decoded; its trailer was not compared yet.
+    Trailer,
     Ended,
 }
 
@@ -47,7 +54,10 @@ pub(super) struct Inflater {
     phase: Phase,
     state: Box<DecompressorOxide>,
     ring: Box<[u8]>,
+    /// Bytes of the ring that were decoded.
     at: usize,
+    /// Bytes of the ring that were given.
+    given: usize,
     crc: Hasher,
     /// Bytes of this member so far.
     len: u64,
@@ -66,6 +76,7 @@ impl Inflater {
             state: Box::default(),
             ring: vec![0; RING].into(),
             at: 0,
+            given: 0,
             crc: Hasher::new(),
             len: 0,
             since_point: 0,
@@ -95,17 +106,20 @@ impl Inflater {
         this.crc = Hasher::new_with_initial_len(crc, len);
         this.len = len;
         this.at = fields.0.len();
+        this.given = this.at;
         this.ring.get_mut(..this.at).ok_or_else(bad)?.copy_from_slice(fields.0);
         Ok(this)
     }
 
     /// Reads a member's header; false if the stream ends instead.
-    fn header(&mut self, first: bool) -> Result<bool, UnpackError> {
-        if !first && self.rest_is_zeros()? {
+    fn header(&mut self, first: bool, context: &RequestContext) -> Result<bool, UnpackError> {
+        if !first && self.rest_is_zeros(context)? {
             return Ok(false);
         }
         let short = "it ends within a gzip header";
-        let Some([magic, magic2, method, flags, ..]) = self.input.array::<10>()? else {
+        // All of it at once, so that an error of the source leaves nothing half read.
+        self.input.fill(LONGEST_HEADER, context)?;
+        let Some([magic, magic2, method, flags, ..]) = self.input.array::<10>(context)? else {
             return Err(self.input.damaged(if first { short } else { "garbage follows its end" }));
         };
         if (magic, magic2) != (0x1f, 0x8b) {
@@ -115,21 +129,21 @@ impl Inflater {
             return Err(UnpackError::unsupported(&self.input.name(), "an unknown form of gzip"));
         }
         if flags & 4 != 0 {
-            let len = self.input.array::<2>()?.ok_or_else(|| self.input.damaged(short))?;
+            let len = self.input.array::<2>(context)?.ok_or_else(|| self.input.damaged(short))?;
             let len = usize::from(u16::from_le_bytes(len));
-            if self.input.fill(len)?.len() < len {
+            if self.input.fill(len, context)?.len() < len {
                 return Err(self.input.damaged(short));
             }
             self.input.consume(len);
         }
         for flag in [8, 16] {
             if flags & flag != 0 {
-                let end = self.input.fill(FIELD)?.iter().take(FIELD).position(|&b| b == 0);
+                let end = self.input.fill(FIELD, context)?.iter().take(FIELD).position(|&b| b == 0);
                 let end = end.ok_or_else(|| self.input.damaged("a name in a gzip header has no end"))?;
                 self.input.consume(end + 1);
             }
         }
-        if flags & 2 != 0 && self.input.array::<2>()?.is_none() {
+        if flags & 2 != 0 && self.input.array::<2>(context)?.is_none() {
             return Err(self.input.damaged(short));
         }
         self.state.init();
@@ -138,10 +152,10 @@ impl Inflater {
         Ok(true)
     }
 
-    /// Whether nothing but zeros follows, as tapes have; takes them.
-    fn rest_is_zeros(&mut self) -> Result<bool, UnpackError> {
+    /// Returns true if nothing but zeros follows, as tapes have; takes them.
+    fn rest_is_zeros(&mut self, context: &RequestContext) -> Result<bool, UnpackError> {
         loop {
-            let bytes = self.input.peek()?;
+            let bytes = self.input.peek(context)?;
             let zeros = bytes.iter().take_while(|&&b| b == 0).count();
             let all = zeros == bytes.len();
             if zeros == 0 {
@@ -153,12 +167,12 @@ impl Inflater {
     }
 
     /// Compares what was decoded with the trailer or the directory.
-    fn finish(&mut self) -> Result<(), UnpackError> {
+    fn finish(&mut self, context: &RequestContext) -> Result<(), UnpackError> {
         let crc = self.crc.clone().finalize();
         let (stored, same_size) = match self.wrapper {
             Wrapper::Zip { crc, size } => (crc, size == self.len),
             Wrapper::Gzip => {
-                let trailer = self.input.array::<8>()?;
+                let trailer = self.input.array::<8>(context)?;
                 let [a, b, c, d, sizes @ ..] =
                     trailer.ok_or_else(|| self.input.damaged("it ends before its checksum"))?;
                 let size = u64::from(u32::from_le_bytes(sizes));
@@ -176,12 +190,11 @@ impl Inflater {
     }
 
     /// Inflates until the ring's end, a block's end or the member's end.
-    fn inflate(&mut self) -> Result<Vec<u8>, UnpackError> {
-        let start = self.at;
+    fn inflate(&mut self, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
         loop {
             let name = self.input.name();
             let offset = self.input.offset();
-            let bytes = self.input.peek()?;
+            let bytes = self.input.peek(context)?;
             let empty = bytes.is_empty();
             let mut flags = TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY;
             if !empty {
@@ -192,22 +205,21 @@ impl Inflater {
             self.at = self.at.saturating_add(given);
             match status {
                 TINFLStatus::Done => {
-                    let out = self.emit(start)?;
-                    self.finish()?;
-                    self.at %= RING;
-                    return Ok(out);
+                    self.count()?;
+                    self.phase = Phase::Trailer;
+                    return Ok(Vec::new());
                 }
                 TINFLStatus::BlockBoundary => {
-                    let made = (self.at - start) as u64;
+                    let made = self.at.saturating_sub(self.given) as u64;
                     if self.since_point.saturating_add(made) >= SPACING {
                         self.boundary = true;
-                        return self.emit(start);
+                        self.count()?;
+                        return Ok(self.give());
                     }
                 }
                 TINFLStatus::HasMoreOutput => {
-                    let out = self.emit(start)?;
-                    self.at %= RING;
-                    return Ok(out);
+                    self.count()?;
+                    return Ok(self.give());
                 }
                 TINFLStatus::NeedsMoreInput if !empty => {}
                 TINFLStatus::NeedsMoreInput | TINFLStatus::FailedCannotMakeProgress => {
@@ -221,16 +233,26 @@ impl Inflater {
         }
     }
 
-    /// What was decoded since `start`; an error if that is more than a zip member may have.
-    fn emit(&mut self, start: usize) -> Result<Vec<u8>, UnpackError> {
-        let out = self.ring.get(start..self.at).unwrap_or(&[]).to_vec();
-        self.crc.update(&out);
+    /// Counts the bytes that are given next; an error if a zip member may not have so many.
+    fn count(&mut self) -> Result<(), UnpackError> {
+        let out = self.ring.get(self.given..self.at).unwrap_or(&[]);
+        self.crc.update(out);
         self.len = self.len.saturating_add(out.len() as u64);
         self.since_point = self.since_point.saturating_add(out.len() as u64);
         match self.wrapper {
             Wrapper::Zip { size, .. } if self.len > size => Err(self.input.damaged(TOO_LONG)),
-            Wrapper::Zip { .. } | Wrapper::Gzip => Ok(out),
+            Wrapper::Zip { .. } | Wrapper::Gzip => Ok(()),
         }
+    }
+
+    /// Gives the bytes that were decoded and counted.
+    fn give(&mut self) -> Vec<u8> {
+        let out = self.ring.get(self.given..self.at).unwrap_or(&[]).to_vec();
+        if !self.boundary {
+            self.at %= RING;
+        }
+        self.given = self.at;
+        out
     }
 
     fn window(&self) -> Vec<u8> {
@@ -244,23 +266,31 @@ impl Inflater {
 }
 
 impl Decoder for Inflater {
-    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
+    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
         if std::mem::take(&mut self.boundary) {
             self.since_point = 0;
             self.at %= RING;
+            self.given = self.at;
         }
         loop {
             match self.phase {
                 Phase::Ended => return Ok(None),
                 Phase::Header { first } => {
-                    if !self.header(first)? {
+                    if !self.header(first, context)? {
                         self.phase = Phase::Ended;
                         continue;
                     }
                     self.phase = Phase::Body;
                 }
+                Phase::Trailer => {
+                    self.finish(context)?;
+                    let out = self.give();
+                    if !out.is_empty() {
+                        return Ok(Some(out));
+                    }
+                }
                 Phase::Body => {
-                    let out = self.inflate()?;
+                    let out = self.inflate(context)?;
                     if !out.is_empty() {
                         return Ok(Some(out));
                     }
@@ -280,7 +310,7 @@ impl Decoder for Inflater {
                 out.extend_from_slice(&self.window());
                 Some((self.input.offset(), out))
             }
-            Phase::Body | Phase::Ended => None,
+            Phase::Body | Phase::Trailer | Phase::Ended => None,
         }
     }
 
@@ -320,11 +350,11 @@ impl Stored {
 }
 
 impl Decoder for Stored {
-    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
+    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
         if self.since_point >= SPACING {
             self.since_point = 0;
         }
-        let out = self.input.peek()?.to_vec();
+        let out = self.input.peek(context)?.to_vec();
         if out.is_empty() {
             if self.crc.clone().finalize() != self.expect.0 || self.len != self.expect.1 {
                 return Err(self

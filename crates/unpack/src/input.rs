@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::error::UnpackError;
 use super::source::Source;
+use dupfs_base::RequestContext;
 
 /// Bytes asked for at a time.
 const STEP: usize = 256 << 10;
 
-/// A source from some offset on.
+/// A source from some offset on. An error leaves it as it was: the next call goes on.
 #[derive(Debug)]
 pub(super) struct Input {
     source: Arc<dyn Source>,
@@ -40,17 +41,18 @@ impl Input {
     }
 
     /// The bytes at hand; empty only at the end.
-    pub(super) fn peek(&mut self) -> Result<&[u8], UnpackError> {
-        self.fill(1)
+    pub(super) fn peek(&mut self, context: &RequestContext) -> Result<&[u8], UnpackError> {
+        self.fill(1, context)
     }
 
     /// At least `most` bytes; fewer only at the end.
-    pub(super) fn fill(&mut self, most: usize) -> Result<&[u8], UnpackError> {
+    pub(super) fn fill(&mut self, most: usize, context: &RequestContext) -> Result<&[u8], UnpackError> {
         while self.buffer.len().saturating_sub(self.taken) < most && !self.ended {
             let next = self.base.saturating_add(self.buffer.len() as u64);
             // Up to a multiple of the step, so that blocks of the source below are asked for once.
             let step = STEP.saturating_sub(usize::try_from(next % STEP as u64).unwrap_or(0));
-            let bytes = self.source.read_at(next, step)?;
+            context.check().map_err(|reason| UnpackError::stopped(&self.source.name(), reason))?;
+            let bytes = self.source.read_at(next, step, context)?;
             self.ended = bytes.len() < step;
             if self.taken == self.buffer.len() {
                 self.base = next;
@@ -71,17 +73,17 @@ impl Input {
     }
 
     /// The next `N` bytes; `None` if there are fewer.
-    pub(super) fn array<const N: usize>(&mut self) -> Result<Option<[u8; N]>, UnpackError> {
-        let found = self.fill(N)?.first_chunk::<N>().copied();
+    pub(super) fn array<const N: usize>(&mut self, context: &RequestContext) -> Result<Option<[u8; N]>, UnpackError> {
+        let found = self.fill(N, context)?.first_chunk::<N>().copied();
         if found.is_some() {
             self.consume(N);
         }
         Ok(found)
     }
 
-    /// Whether there is no byte left.
-    pub(super) fn at_end(&mut self) -> Result<bool, UnpackError> {
-        Ok(self.peek()?.is_empty())
+    /// Returns true if there is no byte left.
+    pub(super) fn at_end(&mut self, context: &RequestContext) -> Result<bool, UnpackError> {
+        Ok(self.peek(context)?.is_empty())
     }
 
     pub(super) fn damaged(&self, what: impl AsRef<str>) -> UnpackError {

@@ -1,7 +1,6 @@
 //! Bounds on what is unpacked, against archives that are made to exhaust their reader.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::error::UnpackError;
 
@@ -26,8 +25,6 @@ pub struct Limits {
     pub memory: u64,
     /// Bytes that all decoders may hold together while nobody reads from them.
     pub idle: u64,
-    /// How long one request waits for another's decoding.
-    pub patience: Duration,
 }
 
 impl Default for Limits {
@@ -42,7 +39,6 @@ impl Default for Limits {
             memory: 256 << 20,
             // Eight readers in order of `xz -9` at once: one whose decoder was dropped begins anew.
             idle: 576 << 20,
-            patience: Duration::from_secs(600),
         }
     }
 }

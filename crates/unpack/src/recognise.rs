@@ -4,6 +4,7 @@ use super::error::UnpackError;
 use super::source::Source;
 use super::stream::Codec;
 use super::{tar, zip};
+use dupfs_base::RequestContext;
 
 /// What an archive is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,8 +77,8 @@ pub fn shape_of(name: &[u8]) -> Option<Shape<'_>> {
 ///
 /// # Errors
 /// [`UnpackError`] if that cannot be read.
-pub fn confirm(source: &dyn Source, kind: Kind) -> Result<bool, UnpackError> {
-    let head = source.read_at(0, 512)?;
+pub fn confirm(source: &dyn Source, kind: Kind, context: &RequestContext) -> Result<bool, UnpackError> {
+    let head = source.read_at(0, 512, context)?;
     Ok(match kind {
         Kind::Compressed(codec) | Kind::Archive(Container::Tar(Some(codec))) => begins(codec, &head),
         Kind::Archive(Container::Zip) => zip::begins(&head),

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::error::UnpackError;
+use dupfs_base::RequestContext;
 
 /// Random access to immutable bytes. May be used from many threads at once; no lock is held while it reads.
 pub trait Source: Send + Sync + Debug {
@@ -14,7 +15,7 @@ pub trait Source: Send + Sync + Debug {
     ///
     /// # Errors
     /// [`UnpackError`] when one of them cannot be had.
-    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError>;
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError>;
 
     /// The number of bytes, if it is known without work.
     fn known_len(&self) -> Option<u64>;
@@ -23,14 +24,14 @@ pub trait Source: Send + Sync + Debug {
     ///
     /// # Errors
     /// [`UnpackError`] when it cannot be found.
-    fn len(&self) -> Result<u64, UnpackError>;
+    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError>;
 
     /// Whether there are no bytes. May cost decoding the first.
     ///
     /// # Errors
     /// [`UnpackError`] when that cannot be found.
-    fn is_empty(&self) -> Result<bool, UnpackError> {
-        Ok(self.read_at(0, 1)?.is_empty())
+    fn is_empty(&self, context: &RequestContext) -> Result<bool, UnpackError> {
+        Ok(self.read_at(0, 1, context)?.is_empty())
     }
 
     /// Meets the checks behind all parts of it that hold bytes from `from` to before `to`, where parts have checks of their own;
@@ -38,8 +39,8 @@ pub trait Source: Send + Sync + Debug {
     ///
     /// # Errors
     /// [`UnpackError`] when one of them is wrong or cannot be met.
-    fn check_range(&self, from: u64, to: u64, next: Option<u64>) -> Result<(), UnpackError> {
-        let _ = (from, to, next);
+    fn check_range(&self, from: u64, to: u64, next: Option<u64>, context: &RequestContext) -> Result<(), UnpackError> {
+        let _ = (from, to, next, context);
         Ok(())
     }
 
@@ -47,8 +48,8 @@ pub trait Source: Send + Sync + Debug {
     ///
     /// # Errors
     /// [`UnpackError`] when one of them is wrong or cannot be met.
-    fn check_end(&self) -> Result<(), UnpackError> {
-        self.len().map(drop)
+    fn check_end(&self, context: &RequestContext) -> Result<(), UnpackError> {
+        self.len(context).map(drop)
     }
 
     /// What names this content for good, also after a remount; `None` if nothing does. That of a stored file begins with its
@@ -61,24 +62,24 @@ pub trait Source: Send + Sync + Debug {
 
 /// Bytes in memory.
 #[derive(Clone, Debug)]
-pub struct Bytes {
+pub struct MemorySource {
     name: Arc<str>,
     bytes: Arc<[u8]>,
 }
 
-impl Bytes {
+impl MemorySource {
     /// `bytes` under a name.
     pub fn new(name: &str, bytes: impl Into<Arc<[u8]>>) -> Self {
         Self { name: name.into(), bytes: bytes.into() }
     }
 }
 
-impl Source for Bytes {
+impl Source for MemorySource {
     fn name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }
 
-    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
+    fn read_at(&self, offset: u64, len: usize, _: &RequestContext) -> Result<Vec<u8>, UnpackError> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
         let end = start.saturating_add(len).min(self.bytes.len());
         Ok(self.bytes.get(start..end).unwrap_or(&[]).to_vec())
@@ -88,7 +89,7 @@ impl Source for Bytes {
         Some(self.bytes.len() as u64)
     }
 
-    fn len(&self) -> Result<u64, UnpackError> {
+    fn len(&self, _: &RequestContext) -> Result<u64, UnpackError> {
         Ok(self.bytes.len() as u64)
     }
 
@@ -129,9 +130,16 @@ impl Pieces {
         Self::new(name, below, Box::new([Piece { start: 0, len, at }]), len)
     }
 
-    fn read_piece(&self, piece: &Piece, from: u64, out: &mut Vec<u8>, want: usize) -> Result<(), UnpackError> {
+    fn read_piece(
+        &self,
+        piece: &Piece,
+        from: u64,
+        out: &mut Vec<u8>,
+        want: usize,
+        context: &RequestContext,
+    ) -> Result<(), UnpackError> {
         let at = piece.at.saturating_add(from.saturating_sub(piece.start));
-        let bytes = self.below.read_at(at, want)?;
+        let bytes = self.below.read_at(at, want, context)?;
         if bytes.len() < want {
             let end = at.saturating_add(bytes.len() as u64);
             return Err(UnpackError::damaged(&self.below.name(), end, "it ends within a member"));
@@ -150,7 +158,7 @@ impl Source for Pieces {
         Arc::clone(&self.name)
     }
 
-    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
         let end = offset.saturating_add(len as u64).min(self.size);
         let (mut at, mut out) = (offset, Vec::new());
         let mut next = self.pieces.partition_point(|p| p.start.saturating_add(p.len) <= offset);
@@ -165,7 +173,7 @@ impl Source for Pieces {
             let Some(piece) = piece else { break };
             let until = piece.start.saturating_add(piece.len).min(end);
             let want = usize::try_from(until.saturating_sub(at)).unwrap_or(0);
-            self.read_piece(piece, at, &mut out, want)?;
+            self.read_piece(piece, at, &mut out, want, context)?;
             at = until;
             next += 1;
         }
@@ -176,11 +184,11 @@ impl Source for Pieces {
         Some(self.size)
     }
 
-    fn len(&self) -> Result<u64, UnpackError> {
+    fn len(&self, _: &RequestContext) -> Result<u64, UnpackError> {
         Ok(self.size)
     }
 
-    fn check_range(&self, from: u64, to: u64, next: Option<u64>) -> Result<(), UnpackError> {
+    fn check_range(&self, from: u64, to: u64, next: Option<u64>, context: &RequestContext) -> Result<(), UnpackError> {
         let end = |piece: &Piece| piece.start.saturating_add(piece.len);
         let place = |piece: &Piece, at: u64| piece.at.saturating_add(at.saturating_sub(piece.start));
         let holds = |piece: &&Piece, at: u64| piece.start <= at && at < end(piece);
@@ -188,7 +196,7 @@ impl Source for Pieces {
         let first = self.pieces.partition_point(|piece| end(piece) <= from);
         for piece in self.pieces.iter().skip(first).take_while(|piece| piece.start < to) {
             let (from, to) = (from.max(piece.start), to.min(end(piece)));
-            self.below.check_range(place(piece, from), place(piece, to), next)?;
+            self.below.check_range(place(piece, from), place(piece, to), next, context)?;
         }
         Ok(())
     }

@@ -7,8 +7,7 @@ mod runs;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
-use std::time::Instant;
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 
 use claim::{Claim, Start};
 use runs::Runs;
@@ -26,10 +25,11 @@ use super::points::Points;
 use super::source::Source;
 use super::table::Table;
 use super::table_store::TableStore;
-use super::workers::Workers;
+use super::workers::DecodeWorkers;
 use super::xz::{self, Unxz};
 use super::zstd::Unzstd;
-use dupfs_base::sync::lock;
+use dupfs_base::RequestContext;
+use dupfs_base::sync::Monitor;
 use dupfs_cache::index::Identity;
 use dupfs_cache::{BLOCK_BYTES, BlockCache, CacheConfig};
 use running::Running;
@@ -45,7 +45,7 @@ const RESTART: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct Unpacker {
     pub(super) cache: BlockCache<(u64, u64)>,
-    pub(super) workers: Arc<Workers>,
+    pub(super) workers: Arc<DecodeWorkers>,
     pub(super) limits: Limits,
     point_store: Arc<dyn PointStore>,
     table_store: TableStore,
@@ -57,7 +57,7 @@ impl Unpacker {
     /// An unpacker that keeps decoded blocks and tables of members as `cache` says, and seek points in `point_store`.
     pub fn new(cache: CacheConfig, limits: Limits, point_store: Arc<dyn PointStore>) -> Arc<Self> {
         let table_store = TableStore::new(&cache);
-        let (cache, workers) = (BlockCache::new(cache), Arc::new(Workers::new()));
+        let (cache, workers) = (BlockCache::new(cache), Arc::new(DecodeWorkers::new()));
         let (next, idle) = (AtomicU64::new(0), Idle::new(limits.idle));
         Arc::new(Self { cache, workers, limits, point_store, table_store, next, idle })
     }
@@ -86,8 +86,7 @@ pub struct Stream {
     source: Arc<dyn Source>,
     codec: Codec,
     id: u64,
-    state: Mutex<State>,
-    wake: Condvar,
+    state: Arc<Monitor<State>>,
     /// Blocks of an xz file, once somebody jumped.
     blocks: OnceLock<Option<Arc<[xz::Block]>>>,
 }
@@ -103,6 +102,8 @@ struct State {
     furthest: u64,
     runs: Runs,
     ticks: u64,
+    /// Grows when there is something for requests that wait.
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -123,9 +124,8 @@ impl Stream {
     pub fn new(unpacker: &Arc<Unpacker>, source: Arc<dyn Source>, codec: Codec) -> Arc<Self> {
         let id = unpacker.next.fetch_add(1, Ordering::Relaxed);
         let unpacker = Arc::clone(unpacker);
-        let (state, wake, blocks) = (Mutex::default(), Condvar::new(), OnceLock::new());
-        let this =
-            Arc::new_cyclic(|this| Self { this: Weak::clone(this), unpacker, source, codec, id, state, wake, blocks });
+        let (state, blocks) = (Monitor::new(State::default()), OnceLock::new());
+        let this = Arc::new_cyclic(|this| Self { this: Weak::clone(this), unpacker, source, codec, id, state, blocks });
         if let Some((len, points)) =
             this.points_key().and_then(|key| this.unpacker.point_store.load(&key)).and_then(|n| Points::decode(&n))
         {
@@ -147,7 +147,7 @@ impl Stream {
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 
     fn points_key(&self) -> Option<Vec<u8>> {
@@ -155,24 +155,23 @@ impl Stream {
     }
 
     /// The block of that number; `None` behind the end.
-    fn block(&self, index: u64) -> Result<Option<Arc<[u8]>>, UnpackError> {
-        let deadline = Instant::now().checked_add(self.unpacker.limits.patience);
+    fn block(&self, index: u64, context: &RequestContext) -> Result<Option<Arc<[u8]>>, UnpackError> {
         loop {
             if let Some(block) = self.unpacker.cache.get(&(self.id, index)) {
                 return Ok(Some(block));
             }
-            self.find_blocks(index)?;
-            match self.claim(index, deadline, None)? {
+            self.find_blocks(index, context)?;
+            match self.claim(index, None, context)? {
                 Claim::Found(block) => return Ok(Some(block)),
                 Claim::BeyondTheEnd => return Ok(None),
                 Claim::Again => {}
-                Claim::Run(slot, start) => return self.run(slot, start, index),
+                Claim::Run(slot, start) => return self.run(slot, start, index, context),
             }
         }
     }
 
     /// Reads the list of an xz file's blocks when somebody jumps, where that costs no decoding.
-    fn find_blocks(&self, index: u64) -> Result<(), UnpackError> {
+    fn find_blocks(&self, index: u64, context: &RequestContext) -> Result<(), UnpackError> {
         if self.codec != Codec::Xz || self.blocks.get().is_some() {
             return Ok(());
         }
@@ -180,21 +179,27 @@ impl Stream {
         let near = |slot: &Slot| slot.next <= index && index - slot.next < 64;
         let sequential = index < 64 || self.locked().slots.iter().any(near);
         if !sequential {
-            self.load_blocks(len)?;
+            self.load_blocks(len, context)?;
         }
         Ok(())
     }
 
-    fn load_blocks(&self, len: u64) -> Result<Option<Arc<[xz::Block]>>, UnpackError> {
+    fn load_blocks(&self, len: u64, context: &RequestContext) -> Result<Option<Arc<[xz::Block]>>, UnpackError> {
         if let Some(known) = self.blocks.get() {
             return Ok(known.clone());
         }
-        let found = xz::blocks(&*self.source, len)?.map(Arc::from);
+        let found = xz::blocks(&*self.source, len, context)?.map(Arc::from);
         Ok(self.blocks.get_or_init(|| found).clone())
     }
 
     /// Runs a cursor until it has given block `index`.
-    fn run(&self, slot: u64, start: Start, index: u64) -> Result<Option<Arc<[u8]>>, UnpackError> {
+    fn run(
+        &self,
+        slot: u64,
+        start: Start,
+        index: u64,
+        context: &RequestContext,
+    ) -> Result<Option<Arc<[u8]>>, UnpackError> {
         self.unpacker.idle.take(self.id, slot);
         // Takes the slot away if the decoder fails or panics, so that nobody waits for it.
         let mut running = Running { stream: self, slot, cursor: None };
@@ -209,10 +214,16 @@ impl Stream {
         loop {
             let number = cursor.next();
             let buffer = || self.unpacker.cache.buffer();
-            let step = cursor.advance(buffer, |point| self.locked().points.add(point))?;
-            let (block, ended) = match step {
-                Step::Block(block) => (block, false),
-                Step::Last(block) => (block, true),
+            let (block, ended) = match cursor.advance(buffer, |point| self.locked().points.add(point), context) {
+                Ok(Step::Block(block)) => (block, false),
+                Ok(Step::Last(block)) => (block, true),
+                Err(error) => {
+                    if error.is_of_source() {
+                        // For the next request: the cursor is as it was.
+                        running.cursor = Some(cursor);
+                    }
+                    return Err(error);
+                }
             };
             // Before anybody can get a byte of it: more is known to follow a block that is not the last.
             let more = number.saturating_add(1).saturating_mul(BLOCK_BYTES as u64).saturating_add(1);
@@ -234,16 +245,15 @@ impl Stream {
     }
 
     fn passed(&self, slot: u64, number: u64, block: &Arc<[u8]>) {
-        let mut state = self.locked();
-        if let Some(slot) = state.slots.iter_mut().find(|s| s.id == slot) {
+        let old = self.state.update(|state| {
+            state.changes += 1;
+            let slot = state.slots.iter_mut().find(|s| s.id == slot)?;
             slot.next = number.saturating_add(1);
-            if slot.recent.len() >= WINDOW {
-                slot.recent.pop_front();
-            }
+            let old = if slot.recent.len() >= WINDOW { slot.recent.pop_front() } else { None };
             slot.recent.push_back((number, Arc::clone(block)));
-        }
-        drop(state);
-        self.wake.notify_all();
+            old
+        });
+        drop(old);
     }
 
     /// Notes that `slot` has decoded at least so many bytes, or exactly so many, and compares that with the length that was
@@ -333,11 +343,11 @@ impl Source for Stream {
         self.source.name()
     }
 
-    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
         let mut out = Vec::with_capacity(len.min(4 << 20));
         while out.len() < len {
             let at = offset.saturating_add(out.len() as u64);
-            let Some(block) = self.block(at / BLOCK_BYTES as u64)? else { break };
+            let Some(block) = self.block(at / BLOCK_BYTES as u64, context)? else { break };
             let skip = usize::try_from(at % BLOCK_BYTES as u64).unwrap_or(0);
             let bytes = block.get(skip..).unwrap_or(&[]);
             let bytes = bytes.get(..len - out.len()).unwrap_or(bytes);
@@ -353,13 +363,13 @@ impl Source for Stream {
         self.stated(&self.locked())
     }
 
-    fn len(&self) -> Result<u64, UnpackError> {
+    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
         if let Some(len) = self.known_len() {
             return Ok(len);
         }
         if self.codec == Codec::Xz
             && let Some(packed) = self.source.known_len()
-            && let Some(blocks) = self.load_blocks(packed)?
+            && let Some(blocks) = self.load_blocks(packed, context)?
         {
             let len = blocks.last().map_or(0, |last| last.end());
             // Nobody reads an empty file: that it is one has to be seen here.
@@ -368,16 +378,16 @@ impl Source for Stream {
                 return Ok(len);
             }
         }
-        self.block(u64::MAX)?;
-        self.known_len().ok_or_else(|| UnpackError::Deadline { object: self.name() })
+        self.block(u64::MAX, context)?;
+        self.known_len().ok_or_else(|| UnpackError::internal(&self.name(), "its end was reached and has no place"))
     }
 
-    fn check_range(&self, from: u64, to: u64, next: Option<u64>) -> Result<(), UnpackError> {
-        self.check_parts(from, to, next)
+    fn check_range(&self, from: u64, to: u64, next: Option<u64>, context: &RequestContext) -> Result<(), UnpackError> {
+        self.check_parts(from, to, next, context)
     }
 
-    fn check_end(&self) -> Result<(), UnpackError> {
-        self.check_whole()
+    fn check_end(&self, context: &RequestContext) -> Result<(), UnpackError> {
+        self.check_whole(context)
     }
 
     fn identity(&self) -> Option<Arc<[u8]>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::error::UnpackError;
 use super::source::Source;
 use super::table::{Data, Entry, Member};
+use dupfs_base::RequestContext;
 use dupfs_format::FormatError;
 use dupfs_format::tar::{SparseLayout, TarEntry, TarLimits, TarParser, TarSink};
 use dupfs_format::{EntryKind, EntryMeta};
@@ -19,18 +20,31 @@ const PIECES: usize = 1 << 16;
 /// Most bytes of extension headers of one member.
 const EXTENSION: u64 = 1 << 20;
 
-/// Who is told of the members.
-pub(super) type Add<'a> = &'a mut dyn FnMut(Member<'_>) -> Result<(), UnpackError>;
+/// Takes the members of an archive, each as soon as its header was read.
+pub(super) type AddMember<'a> = &'a mut dyn FnMut(Member<'_>) -> Result<(), UnpackError>;
 
-struct Sink<'a> {
-    name: Arc<str>,
-    add: Add<'a>,
-    fault: Option<UnpackError>,
+/// A pass over a tar stream, which can be stopped between two reads and goes on where it was.
+#[derive(Debug)]
+pub(super) struct TarScan {
+    parser: TarParser,
     /// A sparse member whose map stands in its data.
-    mapped: Option<Mapped>,
+    mapped: Option<MappedMember>,
+    /// Offset of the next byte to be read.
+    at: u64,
+    /// Where the bytes begin that were read one after the other since the last jump.
+    run: u64,
+    has_ended: bool,
 }
 
-struct Mapped {
+struct MemberSink<'a> {
+    name: Arc<str>,
+    add: AddMember<'a>,
+    fault: Option<UnpackError>,
+    mapped: &'a mut Option<MappedMember>,
+}
+
+#[derive(Debug)]
+struct MappedMember {
     path: Vec<u8>,
     meta: EntryMeta,
     size: u64,
@@ -39,42 +53,63 @@ struct Mapped {
     data_len: u64,
 }
 
-/// Tells `add` of every member of the tar stream `source`, each as soon as its header was read.
-///
-/// # Errors
-/// [`UnpackError`] of the source, of `add`, and for a stream that is no tar or ends within a member.
-pub(super) fn walk(source: &dyn Source, add: Add<'_>) -> Result<(), UnpackError> {
-    let mut walker = TarParser::new(TarLimits { max_extension_len: EXTENSION, allow_sparse: true });
-    let mut sink = Sink { name: source.name(), add, fault: None, mapped: None };
-    let mut at = 0;
-    // Where the bytes begin that were read one after the other since the last jump.
-    let mut run = 0;
-    loop {
-        let bytes = source.read_at(at, STEP)?;
-        if let Err(error) = walker.feed(&bytes, &mut sink) {
-            let damaged = || UnpackError::damaged(&source.name(), walker.offset(), plain(&error));
-            return Err(sink.fault.take().unwrap_or_else(damaged));
-        }
-        at += bytes.len() as u64;
-        if bytes.len() < STEP || walker.is_ended() {
-            break;
-        }
-        let left = walker.data_left();
-        if left >= SKIP && sink.mapped.is_none() {
-            let end = walker.offset().saturating_add(left);
-            let last = end - 1;
-            if source.read_at(last, 1)?.is_empty() {
-                return Err(UnpackError::damaged(&source.name(), at, "it ends within a member"));
-            }
-            // Headers and members that end before the jump were served from parts that may have been left half decoded.
-            source.check_range(run, at, Some(last))?;
-            walker.skip_data();
-            run = last;
-            at = end;
-        }
+impl TarScan {
+    pub(super) fn new() -> Self {
+        let parser = TarParser::new(TarLimits { max_extension_len: EXTENSION, allow_sparse: true });
+        Self { parser, mapped: None, at: 0, run: 0, has_ended: false }
     }
-    walker.finish().map_err(|error| UnpackError::damaged(&source.name(), walker.offset(), plain(&error)))?;
-    source.check_range(run, at, None)
+
+    /// Returns true if nothing was read yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.at == 0
+    }
+
+    /// Gives `add` every member of the tar stream `source` from here on. After an error of the source another call goes on
+    /// where this one was.
+    ///
+    /// # Errors
+    /// [`UnpackError`] of the source, of `add`, and for a stream that is no tar or ends within a member.
+    pub(super) fn advance(
+        &mut self,
+        source: &dyn Source,
+        add: AddMember<'_>,
+        context: &RequestContext,
+    ) -> Result<(), UnpackError> {
+        while !self.has_ended {
+            context.check().map_err(|reason| UnpackError::stopped(&source.name(), reason))?;
+            let bytes = source.read_at(self.at, STEP, context)?;
+            let mut sink = MemberSink { name: source.name(), add, fault: None, mapped: &mut self.mapped };
+            if let Err(error) = self.parser.feed(&bytes, &mut sink) {
+                let fault = sink.fault.take();
+                let damaged = || UnpackError::damaged(&source.name(), self.parser.offset(), plain(&error));
+                return Err(fault.unwrap_or_else(damaged));
+            }
+            self.at += bytes.len() as u64;
+            self.has_ended = bytes.len() < STEP || self.parser.is_ended();
+            let left = self.parser.data_left();
+            if !self.has_ended && left >= SKIP && self.mapped.is_none() {
+                self.skip_data(source, left, context)?;
+            }
+        }
+        let offset = self.parser.offset();
+        self.parser.finish().map_err(|error| UnpackError::damaged(&source.name(), offset, plain(&error)))?;
+        source.check_range(self.run, self.at, None, context)
+    }
+
+    /// Jumps over the `left` bytes of a member's data that were not read.
+    fn skip_data(&mut self, source: &dyn Source, left: u64, context: &RequestContext) -> Result<(), UnpackError> {
+        let end = self.parser.offset().saturating_add(left);
+        let last = end - 1;
+        if source.read_at(last, 1, context)?.is_empty() {
+            return Err(UnpackError::damaged(&source.name(), self.at, "it ends within a member"));
+        }
+        // Headers and members that end before the jump were served from parts that may have been left half decoded.
+        source.check_range(self.run, self.at, Some(last), context)?;
+        self.parser.skip_data();
+        self.run = last;
+        self.at = end;
+        Ok(())
+    }
 }
 
 /// Whether `head`, the first bytes of a file, begins as a tar archive does.
@@ -103,15 +138,15 @@ fn plain(error: &FormatError) -> String {
     }
 }
 
-impl Sink<'_> {
+impl MemberSink<'_> {
     fn stop(&mut self, fault: UnpackError) -> FormatError {
         self.fault = Some(fault);
         FormatError::Tar { offset: 0, what: "stopped" }
     }
 
-    fn tell(&mut self, path: &[u8], meta: EntryMeta, data: Data, hard_link: Option<&[u8]>) -> Result<(), FormatError> {
-        let told = (self.add)(Member { path, entry: Entry { meta, data }, hard_link });
-        told.map_err(|fault| self.stop(fault))
+    fn add(&mut self, path: &[u8], meta: EntryMeta, data: Data, hard_link: Option<&[u8]>) -> Result<(), FormatError> {
+        let added = (self.add)(Member { path, entry: Entry { meta, data }, hard_link });
+        added.map_err(|fault| self.stop(fault))
     }
 
     fn sparse(
@@ -124,11 +159,11 @@ impl Sink<'_> {
         match sparse {
             SparseLayout::Map { size, map } => {
                 let data = self.pieces(header.path, size, map, at, header.size);
-                self.tell(header.path, meta, data, None)
+                self.add(header.path, meta, data, None)
             }
             SparseLayout::InData { size } => {
                 let (path, data_len) = (header.path.to_vec(), header.size);
-                self.mapped = Some(Mapped { path, meta, size, data: Vec::new(), data_at: at, data_len });
+                *self.mapped = Some(MappedMember { path, meta, size, data: Vec::new(), data_at: at, data_len });
                 Ok(())
             }
         }
@@ -155,11 +190,11 @@ impl Sink<'_> {
         let Some(mapped) = self.mapped.take() else { return Ok(()) };
         let (at, len) = (mapped.data_at.saturating_add(skip), mapped.data_len.saturating_sub(skip));
         let data = self.pieces(&mapped.path, mapped.size, map, at, len);
-        self.tell(&mapped.path, mapped.meta, data, None)
+        self.add(&mapped.path, mapped.meta, data, None)
     }
 }
 
-impl TarSink for Sink<'_> {
+impl TarSink for MemberSink<'_> {
     fn entry(&mut self, header: &TarEntry<'_>, at: u64) -> Result<(), FormatError> {
         let kind = match header.type_flag {
             b'2' => EntryKind::Symlink(header.link.into()),
@@ -193,11 +228,11 @@ impl TarSink for Sink<'_> {
             _ => Data::Nothing,
         };
         let hard_link = (header.type_flag == b'1').then_some(header.link);
-        self.tell(header.path, meta, data, hard_link)
+        self.add(header.path, meta, data, hard_link)
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
-        let Some(mapped) = &mut self.mapped else { return Ok(()) };
+        let Some(mapped) = self.mapped.as_mut() else { return Ok(()) };
         mapped.data.extend_from_slice(bytes);
         match SparseLayout::parse_map(&mapped.data, PIECES) {
             Ok(None) => Ok(()),

@@ -1,7 +1,8 @@
-//! Threads for work that may be done before anybody waits for it, and by whoever waits if none of them has begun.
+//! Threads for work that may be done before anybody waits for it, and by the thread that waits if none of them has begun.
 //!
-//! At most as much of it runs at once as there are processors, whoever runs it: decoding a bzip2 block walks megabytes at
-//! random, and two that take turns on one processor throw each other's out of its cache, which doubles the time of both.
+//! At most as much of it runs at once as there are processors, whichever thread runs it: decoding a bzip2 block accesses
+//! megabytes at random, and two that share one processor evict each other's data from its cache, which doubles the time of
+//! both.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,36 +10,36 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
-use dupfs_base::sync::lock;
+use dupfs_base::sync::{Monitor, Permit, Semaphore, lock};
+use dupfs_base::{RequestContext, Stopped};
 
-type Job<T> = Box<dyn FnOnce() -> T + Send>;
+type DecodeJob<T> = Box<dyn FnOnce() -> T + Send>;
 
-enum State<T> {
-    Waiting(Job<T>),
+enum JobState<T> {
+    Waiting(DecodeJob<T>),
     Running,
     Done(T),
     /// It panicked, or its result was taken.
-    Gone,
+    Taken,
 }
 
-/// A piece of work that needs nothing but the processor. Whoever needs its result does it if nobody has begun.
-pub(super) struct Task<T> {
-    turns: Arc<Turns>,
-    state: Mutex<State<T>>,
-    done: Condvar,
+/// A piece of work that needs nothing but the processor. The thread that needs its result does it if nobody has begun.
+pub(super) struct DecodeTask<T> {
+    processors: Semaphore,
+    state: Arc<Monitor<JobState<T>>>,
 }
 
-trait Run: Send + Sync {
+trait RunTask: Send + Sync {
     /// Does the work, unless somebody else has begun.
-    fn run(&self, turn: &Turn<'_>);
+    fn run(&self, permit: &Permit);
 }
 
-impl<T: Send> Run for Task<T> {
-    fn run(&self, _turn: &Turn<'_>) {
+impl<T: Send + 'static> RunTask for DecodeTask<T> {
+    fn run(&self, _permit: &Permit) {
         let job = {
-            let mut state = lock(&self.state);
-            match std::mem::replace(&mut *state, State::Running) {
-                State::Waiting(job) => job,
+            let mut state = self.state.lock();
+            match std::mem::replace(&mut *state, JobState::Running) {
+                JobState::Waiting(job) => job,
                 other => {
                     *state = other;
                     return;
@@ -46,167 +47,126 @@ impl<T: Send> Run for Task<T> {
             }
         };
         let result = catch_unwind(AssertUnwindSafe(job));
-        *lock(&self.state) = result.map_or(State::Gone, State::Done);
-        self.done.notify_all();
+        self.state.update(|state| *state = result.map_or(JobState::Taken, JobState::Done));
     }
 }
 
-impl<T: Send> Task<T> {
+impl<T: Send + 'static> DecodeTask<T> {
     /// The result; `None` if the work panicked.
-    pub(super) fn finish(&self) -> Option<T> {
-        let waiting = matches!(*lock(&self.state), State::Waiting(_));
-        if waiting {
-            self.run(&self.turns.take());
+    ///
+    /// # Errors
+    /// [`Stopped`] when the request ended first. The result may be waited for again.
+    pub(super) fn finish(&self, context: &RequestContext) -> Result<Option<T>, Stopped> {
+        let is_waiting = matches!(*self.state.lock(), JobState::Waiting(_));
+        if is_waiting {
+            self.run(&self.processors.acquire(1, context)?);
         }
-        let mut state = lock(&self.state);
-        loop {
-            match std::mem::replace(&mut *state, State::Gone) {
-                State::Done(result) => return Some(result),
-                State::Gone => return None,
-                running => *state = running,
+        self.state.wait_until(context, |state| match std::mem::replace(state, JobState::Taken) {
+            JobState::Done(result) => Some(Some(result)),
+            JobState::Taken => Some(None),
+            running => {
+                *state = running;
+                None
             }
-            state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-/// Who may run now: so many at once, in the order in which they came.
-struct Turns {
-    line: Mutex<Line>,
-    moved: Condvar,
-}
-
-struct Line {
-    free: usize,
-    /// The number of who comes next.
-    next: u64,
-    /// The number of whose turn comes next.
-    first: u64,
-}
-
-/// The right to run, until it is dropped. Who has it waits for nothing, so everybody's turn comes.
-struct Turn<'a>(&'a Turns);
-
-impl Turns {
-    fn new(free: usize) -> Self {
-        Self { line: Mutex::new(Line { free, next: 0, first: 0 }), moved: Condvar::new() }
-    }
-
-    fn take(&self) -> Turn<'_> {
-        let mut line = lock(&self.line);
-        let own = line.next;
-        line.next += 1;
-        while line.free == 0 || line.first != own {
-            line = self.moved.wait(line).unwrap_or_else(PoisonError::into_inner);
-        }
-        line.free -= 1;
-        line.first += 1;
-        let more = line.free > 0;
-        drop(line);
-        if more {
-            self.moved.notify_all();
-        }
-        Turn(self)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.line).free += 1;
-        self.0.moved.notify_all();
+        })
     }
 }
 
 /// As many threads as there are processors, started when they are first needed.
-pub(super) struct Workers {
-    shared: Arc<Shared>,
-    most: usize,
+pub(super) struct DecodeWorkers {
+    shared: Arc<WorkerQueue>,
+    max_threads: usize,
 }
 
-struct Shared {
-    turns: Arc<Turns>,
-    queue: Mutex<Queue>,
+struct WorkerQueue {
+    processors: Semaphore,
+    tasks: Mutex<QueuedTasks>,
     wake: Condvar,
 }
 
 #[derive(Default)]
-struct Queue {
-    tasks: VecDeque<Arc<dyn Run>>,
+struct QueuedTasks {
+    tasks: VecDeque<Arc<dyn RunTask>>,
     threads: usize,
-    closed: bool,
+    is_closed: bool,
 }
 
-impl Workers {
+impl DecodeWorkers {
     pub(super) fn new() -> Self {
-        Self::of(thread::available_parallelism().map_or(1, usize::from))
+        Self::with_threads(thread::available_parallelism().map_or(1, usize::from))
     }
 
-    fn of(most: usize) -> Self {
-        let turns = Arc::new(Turns::new(most));
-        Self { shared: Arc::new(Shared { turns, queue: Mutex::default(), wake: Condvar::new() }), most }
+    fn with_threads(max_threads: usize) -> Self {
+        let processors = Semaphore::new(max_threads as u64);
+        Self {
+            shared: Arc::new(WorkerQueue { processors, tasks: Mutex::default(), wake: Condvar::new() }),
+            max_threads,
+        }
     }
 
-    /// Does `job` at once, by the caller, when its turn has come.
-    pub(super) fn in_turn<T>(&self, job: impl FnOnce() -> T) -> T {
-        let _turn = self.shared.turns.take();
-        job()
+    /// Does `job` on the thread of the caller once a processor is free.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the request ended first.
+    pub(super) fn run<T>(&self, context: &RequestContext, job: impl FnOnce() -> T) -> Result<T, Stopped> {
+        let _permit = self.shared.processors.acquire(1, context)?;
+        Ok(job())
     }
 
     /// How many tasks can run at once.
     pub(super) fn width(&self) -> usize {
-        self.most
+        self.max_threads
     }
 
     /// Queues `job`.
-    pub(super) fn submit<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Arc<Task<T>> {
-        let task = Arc::new(Task {
-            turns: Arc::clone(&self.shared.turns),
-            state: Mutex::new(State::Waiting(Box::new(job))),
-            done: Condvar::new(),
+    pub(super) fn submit<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Arc<DecodeTask<T>> {
+        let task = Arc::new(DecodeTask {
+            processors: self.shared.processors.clone(),
+            state: Monitor::new(JobState::Waiting(Box::new(job))),
         });
         let start = {
-            let mut queue = lock(&self.shared.queue);
-            queue.tasks.push_back(Arc::clone(&task) as Arc<dyn Run>);
-            let start = queue.threads < self.most;
+            let mut queue = lock(&self.shared.tasks);
+            queue.tasks.push_back(Arc::clone(&task) as Arc<dyn RunTask>);
+            let start = queue.threads < self.max_threads;
             queue.threads += usize::from(start);
             start
         };
         self.shared.wake.notify_one();
         if start {
             let shared = Arc::clone(&self.shared);
-            let spawned = thread::Builder::new().name("dupfs-unpack".into()).spawn(move || work(&shared));
+            let spawned = thread::Builder::new().name("dupfs-unpack".into()).spawn(move || run_tasks(&shared));
             if spawned.is_err() {
-                // Whoever waits does the work.
-                lock(&self.shared.queue).threads -= 1;
+                // The thread that waits does the work.
+                lock(&self.shared.tasks).threads -= 1;
             }
         }
         task
     }
 }
 
-fn work(shared: &Shared) {
-    let mut queue = lock(&shared.queue);
-    while !queue.closed {
+fn run_tasks(shared: &WorkerQueue) {
+    let mut queue = lock(&shared.tasks);
+    while !queue.is_closed {
         if queue.tasks.is_empty() {
             queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
         drop(queue);
-        // Nothing is begun before its turn has come, so that whoever needs it meanwhile can.
-        let turn = shared.turns.take();
-        let task = lock(&shared.queue).tasks.pop_front();
-        if let Some(task) = task {
-            task.run(&turn);
+        // Nothing is begun before there is a processor for it, so that a thread that needs the result meanwhile can begin.
+        if let Ok(permit) = shared.processors.acquire(1, &RequestContext::unlimited()) {
+            let task = lock(&shared.tasks).tasks.pop_front();
+            if let Some(task) = task {
+                task.run(&permit);
+            }
         }
-        drop(turn);
-        queue = lock(&shared.queue);
+        queue = lock(&shared.tasks);
     }
 }
 
-impl Drop for Workers {
+impl Drop for DecodeWorkers {
     fn drop(&mut self) {
-        let mut queue = lock(&self.shared.queue);
-        queue.closed = true;
+        let mut queue = lock(&self.shared.tasks);
+        queue.is_closed = true;
         let left = std::mem::take(&mut queue.tasks);
         drop(queue);
         drop(left);
@@ -214,9 +174,9 @@ impl Drop for Workers {
     }
 }
 
-impl fmt::Debug for Workers {
+impl fmt::Debug for DecodeWorkers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workers").field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("DecodeWorkers").field("max_threads", &self.max_threads).finish_non_exhaustive()
     }
 }
 
@@ -227,16 +187,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_back_whoever_did_the_work() {
-        let workers = Workers::new();
+    fn results_arrive_whichever_thread_does_the_work() {
+        let workers = DecodeWorkers::new();
         let tasks: Vec<_> = (0..100_u32).map(|n| workers.submit(move || n * 2)).collect();
-        let results: Vec<_> = tasks.iter().rev().map(|task| task.finish()).collect();
+        let results: Vec<_> =
+            tasks.iter().rev().map(|task| task.finish(&RequestContext::unlimited()).unwrap()).collect();
         assert_eq!(results, (0..100).rev().map(|n| Some(n * 2)).collect::<Vec<_>>());
     }
 
     #[test]
-    fn no_more_runs_at_once_than_there_are_processors_whoever_runs_it() {
-        let (workers, running, most) = (Workers::of(2), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    fn no_more_tasks_run_at_once_than_there_are_processors() {
+        let (workers, running, most) =
+            (DecodeWorkers::with_threads(2), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let job = || {
             let (running, most) = (Arc::clone(&running), Arc::clone(&most));
             move || {
@@ -249,8 +211,8 @@ mod tests {
             for _ in 0..6 {
                 scope.spawn(|| {
                     let tasks: Vec<_> = (0..6).map(|_| workers.submit(job())).collect();
-                    workers.in_turn(job());
-                    assert!(tasks.iter().all(|task| task.finish().is_some()));
+                    workers.run(&RequestContext::unlimited(), job()).unwrap();
+                    assert!(tasks.iter().all(|task| task.finish(&RequestContext::unlimited()).unwrap().is_some()));
                 });
             }
         });
@@ -258,10 +220,25 @@ mod tests {
     }
 
     #[test]
-    fn work_that_panics_leaves_nobody_waiting() {
-        let workers = Workers::new();
+    fn a_task_that_panics_leaves_nobody_waiting() {
+        let workers = DecodeWorkers::new();
         let task = workers.submit(|| panic!("on purpose"));
-        assert_eq!(task.finish(), None::<()>);
-        assert_eq!(workers.submit(|| 1).finish(), Some(1));
+        assert_eq!(task.finish(&RequestContext::unlimited()).unwrap(), None::<()>);
+        assert_eq!(workers.submit(|| 1).finish(&RequestContext::unlimited()).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn a_request_that_ends_does_not_wait_for_a_task_and_the_task_is_there_for_the_next() {
+        let workers = DecodeWorkers::with_threads(1);
+        let (tx, rx) = std::sync::mpsc::channel();
+        let task = workers.submit(move || rx.recv().unwrap());
+        let soon = RequestContext::with_timeout(std::time::Duration::from_millis(20));
+        while matches!(*task.state.lock(), JobState::Waiting(_)) {
+            thread::yield_now();
+        }
+        assert_eq!(task.finish(&soon), Err(Stopped::Deadline));
+        assert_eq!(workers.run(&soon, || 1), Err(Stopped::Deadline));
+        tx.send(5).unwrap();
+        assert_eq!(task.finish(&RequestContext::unlimited()), Ok(Some(5)));
     }
 }

@@ -10,6 +10,7 @@ use super::error::UnpackError;
 use super::input::Input;
 use super::limits::{Limits, PADDING, Padding};
 use super::source::{Pieces, Source};
+use dupfs_base::RequestContext;
 
 /// Bytes decoded at a time.
 const STEP: usize = 256 << 10;
@@ -133,7 +134,7 @@ fn library(name: &Arc<str>, limits: Limits) -> Result<Stream, UnpackError> {
 }
 
 impl Decoder for Unxz {
-    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
+    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
         let mut out = Vec::with_capacity(STEP);
         while out.is_empty() {
             if self.ended {
@@ -143,8 +144,8 @@ impl Decoder for Unxz {
                 }
                 *self = Self::at(source, blocks, index + 1, self.limits)?;
             }
-            let tail = self.input.at_end()? && !self.tail.is_empty();
-            let bytes = if tail { self.tail.as_slice() } else { self.input.peek()? };
+            let tail = self.input.at_end(context)? && !self.tail.is_empty();
+            let bytes = if tail { self.tail.as_slice() } else { self.input.peek(context)? };
             let empty = bytes.is_empty();
             // The library is told of the end with no bytes left, so that it tells a cut file from a whole one.
             let action = if empty { Action::Finish } else { Action::Run };
@@ -219,17 +220,26 @@ fn footer(block: &Block) -> Vec<u8> {
 /// The blocks of an xz file by the indexes at its streams' ends; `None` if they do not fit what the file says elsewhere:
 /// then it has to be decoded from the start, which finds what is wrong. `None` too where there are more blocks, streams or
 /// padding than any file needs.
-pub(super) fn blocks(source: &dyn Source, len: u64) -> Result<Option<Vec<Block>>, UnpackError> {
-    blocks_within(source, len, BLOCKS)
+pub(super) fn blocks(
+    source: &dyn Source,
+    len: u64,
+    context: &RequestContext,
+) -> Result<Option<Vec<Block>>, UnpackError> {
+    blocks_within(source, len, BLOCKS, context)
 }
 
 /// The blocks of a file that has no more than `most`.
-fn blocks_within(source: &dyn Source, len: u64, most: usize) -> Result<Option<Vec<Block>>, UnpackError> {
+fn blocks_within(
+    source: &dyn Source,
+    len: u64,
+    most: usize,
+    context: &RequestContext,
+) -> Result<Option<Vec<Block>>, UnpackError> {
     let mut streams = Vec::new();
     let (mut end, mut count, mut padding) = (len, 0_usize, PADDING);
     while end > 0 {
-        let Some(footer_end) = before_padding(source, end, &mut padding)? else { return Ok(None) };
-        let Some((start, blocks)) = stream_before(source, footer_end)? else { return Ok(None) };
+        let Some(footer_end) = before_padding(source, end, &mut padding, context)? else { return Ok(None) };
+        let Some((start, blocks)) = stream_before(source, footer_end, context)? else { return Ok(None) };
         count = count.saturating_add(blocks.len());
         streams.push(blocks);
         end = start;
@@ -252,12 +262,17 @@ fn blocks_within(source: &dyn Source, len: u64, most: usize) -> Result<Option<Ve
 }
 
 /// Where the zeros begin that stand before `end`, a multiple of four of them; no more than `left`, which is less by them then.
-fn before_padding(source: &dyn Source, end: u64, left: &mut u64) -> Result<Option<u64>, UnpackError> {
+fn before_padding(
+    source: &dyn Source,
+    end: u64,
+    left: &mut u64,
+    context: &RequestContext,
+) -> Result<Option<u64>, UnpackError> {
     // Most streams have none: their footer is all that is read.
     let (mut at, mut step) = (end, 4);
     loop {
         let len = at.min(step);
-        let bytes = source.read_at(at - len, usize::try_from(len).unwrap_or(0))?;
+        let bytes = source.read_at(at - len, usize::try_from(len).unwrap_or(0), context)?;
         if bytes.len() as u64 != len {
             return Ok(None);
         }
@@ -271,21 +286,25 @@ fn before_padding(source: &dyn Source, end: u64, left: &mut u64) -> Result<Optio
 }
 
 /// Where the stream begins that ends at `end`, and its blocks.
-fn stream_before(source: &dyn Source, end: u64) -> Result<Option<(u64, Vec<Block>)>, UnpackError> {
+fn stream_before(
+    source: &dyn Source,
+    end: u64,
+    context: &RequestContext,
+) -> Result<Option<(u64, Vec<Block>)>, UnpackError> {
     let Some(at) = end.checked_sub(HEADER) else { return Ok(None) };
-    let footer = source.read_at(at, 12)?;
+    let footer = source.read_at(at, 12, context)?;
     let [c0, c1, c2, c3, s0, s1, s2, s3, f0, f1, b'Y', b'Z'] = *footer else { return Ok(None) };
     if crc32fast::hash(&[s0, s1, s2, s3, f0, f1]) != u32::from_le_bytes([c0, c1, c2, c3]) {
         return Ok(None);
     }
     let size = (u64::from(u32::from_le_bytes([s0, s1, s2, s3])) + 1) * 4;
     let Some(index_at) = end.checked_sub(HEADER + size).filter(|_| size <= INDEX) else { return Ok(None) };
-    let index = source.read_at(index_at, usize::try_from(size).unwrap_or(0))?;
+    let index = source.read_at(index_at, usize::try_from(size).unwrap_or(0), context)?;
     let Some(mut records) = parse_index(&index) else { return Ok(None) };
     let total = records.iter().try_fold(0_u64, |sum, r| sum.checked_add(r.unpadded.checked_next_multiple_of(4)?));
     let Some(first) = total.and_then(|total| index_at.checked_sub(total)) else { return Ok(None) };
     let Some(start) = first.checked_sub(HEADER) else { return Ok(None) };
-    let head = source.read_at(start, 12)?;
+    let head = source.read_at(start, 12, context)?;
     if head.get(..8) != Some(&[0xfd, b'7', b'z', b'X', b'Z', 0, f0, f1]) {
         return Ok(None);
     }

@@ -11,7 +11,8 @@ use super::error::UnpackError;
 use super::limits::Limits;
 use super::source::Source;
 use super::table::{Data, Entry, Member, TARGET};
-use super::tar::Add;
+use super::tar::AddMember;
+use dupfs_base::RequestContext;
 use dupfs_format::{EntryKind, EntryMeta};
 
 /// Bytes of a directory's record at most, and read at a time.
@@ -21,18 +22,19 @@ const SEARCH: u64 = 128 << 10;
 /// Bytes of a member's local header without its names.
 const LOCAL: usize = 30;
 
-/// A source as the library reads it. Its own errors are kept in `fault`.
-struct Reader<'a> {
+/// A source as the library reads it. Its own errors are stored in `fault`.
+struct ZipReader<'a> {
     source: &'a dyn Source,
+    context: &'a RequestContext,
     fault: std::cell::RefCell<Option<UnpackError>>,
 }
 
-impl ReaderAt for Reader<'_> {
+impl ReaderAt for ZipReader<'_> {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let bytes = self.source.read_at(offset, buf.len()).map_err(|error| {
-            let told = io::Error::other(error.to_string());
+        let bytes = self.source.read_at(offset, buf.len(), self.context).map_err(|error| {
+            let message = io::Error::other(error.to_string());
             self.fault.replace(Some(error));
-            told
+            message
         })?;
         if let Some(to) = buf.get_mut(..bytes.len()) {
             to.copy_from_slice(&bytes);
@@ -41,41 +43,75 @@ impl ReaderAt for Reader<'_> {
     }
 }
 
-/// Tells `add` of every member of the zip archive `source`.
-///
-/// # Errors
-/// [`UnpackError`] of the source, of `add`, and for a directory that is damaged or promises too much.
-pub(super) fn walk(source: &dyn Source, limits: &Limits, add: Add<'_>) -> Result<(), UnpackError> {
-    let len = source.len()?;
-    let reader = Reader { source, fault: std::cell::RefCell::default() };
-    let mut buffer = vec![0; BUFFER];
-    let refuse = |reader: &Reader<'_>, at: u64, error: rawzip::Error| {
-        let damaged = || UnpackError::damaged(&source.name(), at, format!("its directory: {error}"));
-        reader.fault.take().unwrap_or_else(damaged)
-    };
-    let found = ZipArchive::with_max_search_space(SEARCH).locate_in_reader(reader, &mut buffer, len);
-    let archive = found.map_err(|(reader, error)| refuse(&reader, len, error))?;
-    let promised = archive.entries_hint();
-    let mut entries = archive.entries(&mut buffer);
-    let (mut total, mut count) = (0_u64, 0_u64);
-    loop {
-        let next =
-            entries.next_entry().map_err(|error| refuse(archive.get_ref(), archive.directory_offset(), error))?;
-        let Some(record) = next else { break };
-        count += 1;
-        total = total.saturating_add(record.uncompressed_size_hint());
-        limits.check_expansion(&source.name(), len, total)?;
-        tell(source, &record, add)?;
-    }
-    // Old programs count modulo 65536.
-    if (count ^ promised) & 0xffff != 0 {
-        let what = format!("its directory has {count} entries and says that it has {promised}");
-        return Err(UnpackError::damaged(&source.name(), archive.directory_offset(), what));
-    }
-    source.check_range(archive.directory_offset(), len, None)
+/// A pass over the directory of a zip archive, which can be stopped between two members and goes on with the next.
+#[derive(Debug)]
+pub(super) struct ZipScan {
+    /// Members that were added.
+    added: u64,
 }
 
-fn tell(source: &dyn Source, record: &ZipFileHeaderRecord<'_>, add: Add<'_>) -> Result<(), UnpackError> {
+impl ZipScan {
+    pub(super) fn new() -> Self {
+        Self { added: 0 }
+    }
+
+    /// Returns true if no member was added yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.added == 0
+    }
+
+    /// Gives `add` every member of the zip archive `source` from here on. After an error of the source another call goes on
+    /// where this one was.
+    ///
+    /// # Errors
+    /// [`UnpackError`] of the source, of `add`, and for a directory that is damaged or states too much.
+    pub(super) fn advance(
+        &mut self,
+        source: &dyn Source,
+        limits: &Limits,
+        add: AddMember<'_>,
+        context: &RequestContext,
+    ) -> Result<(), UnpackError> {
+        let len = source.len(context)?;
+        let reader = ZipReader { source, context, fault: std::cell::RefCell::default() };
+        let mut buffer = vec![0; BUFFER];
+        let refuse = |reader: &ZipReader<'_>, at: u64, error: rawzip::Error| {
+            let damaged = || UnpackError::damaged(&source.name(), at, format!("its directory: {error}"));
+            reader.fault.take().unwrap_or_else(damaged)
+        };
+        let found = ZipArchive::with_max_search_space(SEARCH).locate_in_reader(reader, &mut buffer, len);
+        let archive = found.map_err(|(reader, error)| refuse(&reader, len, error))?;
+        let stated = archive.entries_hint();
+        let mut entries = archive.entries(&mut buffer);
+        let (mut total, mut count) = (0_u64, 0_u64);
+        loop {
+            let next =
+                entries.next_entry().map_err(|error| refuse(archive.get_ref(), archive.directory_offset(), error))?;
+            let Some(record) = next else { break };
+            count += 1;
+            total = total.saturating_add(record.uncompressed_size_hint());
+            limits.check_expansion(&source.name(), len, total)?;
+            if count > self.added {
+                context.check().map_err(|reason| UnpackError::stopped(&source.name(), reason))?;
+                add_member(source, &record, add, context)?;
+                self.added = count;
+            }
+        }
+        // Old programs count modulo 65536.
+        if (count ^ stated) & 0xffff != 0 {
+            let what = format!("its directory has {count} entries and says that it has {stated}");
+            return Err(UnpackError::damaged(&source.name(), archive.directory_offset(), what));
+        }
+        source.check_range(archive.directory_offset(), len, None, context)
+    }
+}
+
+fn add_member(
+    source: &dyn Source,
+    record: &ZipFileHeaderRecord<'_>,
+    add: AddMember<'_>,
+    context: &RequestContext,
+) -> Result<(), UnpackError> {
     const UNIX: u16 = 3;
     let path = record.file_path();
     let attributes = record.external_attributes();
@@ -108,7 +144,9 @@ fn tell(source: &dyn Source, record: &ZipFileHeaderRecord<'_>, add: Add<'_>) -> 
                 format!("a symbolic link with a target of {size} bytes in {packed}; no more than {TARGET} can be");
             (EntryKind::File, Data::Refused(reason.into()))
         }
-        Data::Packed { .. } if is_link => (EntryKind::Symlink(link_target(source, &data)?.into()), Data::Nothing),
+        Data::Packed { .. } if is_link => {
+            (EntryKind::Symlink(link_target(source, &data, context)?.into()), Data::Nothing)
+        }
         // What is refused is shown as a file that cannot be read, also if it is a link.
         data => (EntryKind::File, data),
     };
@@ -131,10 +169,10 @@ fn tell(source: &dyn Source, record: &ZipFileHeaderRecord<'_>, add: Add<'_>) -> 
 }
 
 /// The target of a symbolic link, which is its content.
-fn link_target(source: &dyn Source, data: &Data) -> Result<Vec<u8>, UnpackError> {
+fn link_target(source: &dyn Source, data: &Data, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
     let Data::Packed { header, packed, crc, deflated, .. } = data else { return Ok(Vec::new()) };
-    let at = data_at(source, *header)?;
-    let bytes = source.read_at(at, usize::try_from(*packed).unwrap_or(0))?;
+    let at = data_at(source, *header, context)?;
+    let bytes = source.read_at(at, usize::try_from(*packed).unwrap_or(0), context)?;
     let inflated = || miniz_oxide::inflate::decompress_to_vec_with_limit(&bytes, TARGET).unwrap_or_default();
     let target = if *deflated { inflated() } else { bytes.clone() };
     if crc32fast::hash(&target) != *crc {
@@ -144,8 +182,8 @@ fn link_target(source: &dyn Source, data: &Data) -> Result<Vec<u8>, UnpackError>
 }
 
 /// Where the data of the member begins whose local header is at `header`.
-pub(super) fn data_at(source: &dyn Source, header: u64) -> Result<u64, UnpackError> {
-    let bytes = source.read_at(header, LOCAL)?;
+pub(super) fn data_at(source: &dyn Source, header: u64, context: &RequestContext) -> Result<u64, UnpackError> {
+    let bytes = source.read_at(header, LOCAL, context)?;
     let field =
         |at: usize| bytes.get(at..at + 2).and_then(|b| b.first_chunk::<2>()).map(|b| u64::from(u16::from_le_bytes(*b)));
     match (bytes.get(..4), field(26), field(28)) {

@@ -9,6 +9,7 @@ use super::error::UnpackError;
 use super::input::Input;
 use super::limits::Padding;
 use super::source::Source;
+use dupfs_base::RequestContext;
 
 /// Bytes decoded at a time.
 const STEP: usize = 256 << 10;
@@ -20,6 +21,9 @@ pub(super) struct Unzstd {
     between: bool,
     first: bool,
     padding: Padding,
+    /// What was decoded and not given yet: the first `made` bytes.
+    out: Vec<u8>,
+    made: usize,
 }
 
 impl Unzstd {
@@ -33,17 +37,18 @@ impl Unzstd {
             between: true,
             first: input == 0,
             padding: Padding::default(),
+            out: Vec::new(),
+            made: 0,
         })
     }
 }
 
 impl Decoder for Unzstd {
-    fn next(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
-        let mut out = vec![0; STEP];
-        let mut made = 0;
-        while made < STEP {
+    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
+        self.out.resize(STEP, 0);
+        while self.made < STEP {
             let (name, offset) = (self.input.name(), self.input.offset());
-            let bytes = self.input.peek()?;
+            let bytes = self.input.peek(context)?;
             if bytes.is_empty() && self.between {
                 if self.first {
                     return Err(UnpackError::damaged(&name, offset, "it is empty, and no zstd file"));
@@ -52,7 +57,7 @@ impl Decoder for Unzstd {
             }
             let empty = bytes.is_empty();
             let mut from = InBuffer::around(bytes);
-            let room = out.get_mut(made..).unwrap_or(&mut []);
+            let room = self.out.get_mut(self.made..).unwrap_or(&mut []);
             let mut to = OutBuffer::around(room);
             let hint = self.library.decompress_stream(&mut to, &mut from);
             let (taken, given) = (from.pos(), to.pos());
@@ -64,20 +69,21 @@ impl Decoder for Unzstd {
                 UnpackError::damaged(&name, offset, format!("zstd: {error}"))
             })?;
             self.input.consume(taken);
-            made += given;
+            self.made += given;
             if given == 0 {
                 self.padding.add(&name, taken as u64, self.input.offset())?;
             }
             self.first = false;
             self.between = hint == 0;
-            if self.between && made > 0 {
+            if self.between && self.made > 0 {
                 break;
             }
             if empty && given == 0 && !self.between {
                 return Err(UnpackError::damaged(&name, offset, "it ends before its end"));
             }
         }
-        out.truncate(made);
+        let mut out = std::mem::take(&mut self.out);
+        out.truncate(std::mem::take(&mut self.made));
         Ok(Some(out).filter(|out| !out.is_empty()))
     }
 
@@ -90,6 +96,6 @@ impl Decoder for Unzstd {
     }
 
     fn held(&mut self) -> u64 {
-        self.library.sizeof() as u64 + self.input.held()
+        (self.library.sizeof() + self.out.capacity()) as u64 + self.input.held()
     }
 }

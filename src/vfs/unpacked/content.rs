@@ -11,7 +11,7 @@ use super::spaces::Place;
 use super::{FOREVER, UnpackedFs};
 use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, RequestContext};
-use dupfs_unpack::{Archive, Container, Kind, Source, Stream, UnpackError, confirm};
+use dupfs_unpack::{Archive, Container, Kind, PassInterest, Source, Stream, UnpackError, confirm};
 
 /// Archives and streams kept open for who comes back to them.
 const KEPT: usize = 32;
@@ -33,6 +33,8 @@ pub(super) struct Open {
     source: Arc<dyn Source>,
     /// The member that it is or is in, where the archives around it were not known to their ends.
     link: Option<Link>,
+    /// The end of the file waits for these passes.
+    _passes: Vec<PassInterest>,
     /// Counted as streaming.
     streaming: bool,
 }
@@ -54,17 +56,19 @@ impl Candidate {
 
 impl UnpackedFs {
     /// The stored bytes of a file, and the member it is, if it is one.
-    pub(super) fn stored(&self, ino: Ino) -> Result<(Arc<dyn Source>, Option<Link>), FsError> {
+    pub(super) fn stored(
+        &self,
+        ino: Ino,
+        context: &RequestContext,
+    ) -> Result<(Arc<dyn Source>, Option<Link>), FsError> {
         match self.spaces.resolve(ino).ok_or_else(FsError::not_found)? {
             Place::Top | Place::Latest(_) => Err(FsError::IsDir),
-            Place::Mirror(below) => {
-                Ok((Arc::new(Stored::open(&self.below, below, &RequestContext::unlimited())?), None))
-            }
+            Place::Mirror(below) => Ok((Arc::new(Stored::open(&self.below, below, context)?), None)),
             Place::Member(gate, key) => {
-                let entered = self.entered(&gate, &RequestContext::unlimited())?;
-                let known = entered.archive.find(|table| table.node(key).map(|_| ()));
+                let entered = self.entered(&gate, context)?;
+                let known = entered.archive.find(context, |table| table.node(key).map(|_| ()));
                 known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
-                let (source, entry) = entered.archive.open(key).map_err(|e| failed(&e))?;
+                let (source, entry) = entered.archive.open(key, context).map_err(|e| failed(&e))?;
                 Ok((source, Some(Link { entered, key, entry, shown: None })))
             }
         }
@@ -75,12 +79,13 @@ impl UnpackedFs {
         &self,
         ino: Ino,
         entry: Option<u32>,
+        context: &RequestContext,
     ) -> Result<(Arc<dyn Source>, Option<Link>), FsError> {
-        let found = self.stored(ino)?;
+        let found = self.stored(ino, context)?;
         let Some(link) = found.1.as_ref().filter(|link| Some(link.entry) != entry) else { return Ok(found) };
         // A table that is learnt again meets the entries first that others replace.
-        link.entered.settle().map_err(|e| failed(&e))?;
-        let again = self.stored(ino)?;
+        link.entered.settle(context).map_err(|e| failed(&e))?;
+        let again = self.stored(ino, context)?;
         if again.1.as_ref().is_some_and(|link| Some(link.entry) == entry) {
             return Ok(again);
         }
@@ -104,7 +109,7 @@ impl UnpackedFs {
         if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
-        let attr = self.member_attr(gate, &entered, *key)?;
+        let attr = self.member_attr(gate, &entered, *key, context)?;
         if attr.kind != NodeKind::File {
             return Ok(None);
         }
@@ -122,12 +127,12 @@ impl UnpackedFs {
         if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
-        let (source, outer) = self.stored_entry(ino, candidate.entry)?;
-        let mut confirmed = confirm(&*source, candidate.kind).map_err(|e| failed(&e))?;
+        let (source, outer) = self.stored_entry(ino, candidate.entry, context)?;
+        let mut confirmed = confirm(&*source, candidate.kind, context).map_err(|e| failed(&e))?;
         if let (true, Kind::Archive(container)) = (confirmed, candidate.kind) {
             let gate = self.gate(ino, container, candidate)?;
             let archive = Archive::new(&self.unpacker, source, container);
-            confirmed = archive.begins().map_err(|e| failed(&e))?;
+            confirmed = archive.begins(context).map_err(|e| failed(&e))?;
             // What it decompressed for that is what comes first now.
             self.keep_archive(&gate.enter(Entered { archive, outer }));
         }
@@ -159,9 +164,14 @@ impl UnpackedFs {
     }
 
     /// The decompressed content of a file.
-    fn stream(&self, ino: Ino, candidate: &Candidate) -> Result<(Arc<Stream>, Option<Link>), FsError> {
+    fn stream(
+        &self,
+        ino: Ino,
+        candidate: &Candidate,
+        context: &RequestContext,
+    ) -> Result<(Arc<Stream>, Option<Link>), FsError> {
         let Kind::Compressed(codec) = candidate.kind else { return Err(FsError::IsDir) };
-        let (source, link) = self.stored_entry(ino, candidate.entry)?;
+        let (source, link) = self.stored_entry(ino, candidate.entry, context)?;
         let link = link.map(|link| Link { shown: Some(candidate.name.clone()), ..link });
         let stream = {
             let mut live = lock(&candidate.content.stream);
@@ -196,10 +206,10 @@ impl UnpackedFs {
         if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
-        let (stream, link) = self.stream(ino, candidate)?;
-        let size = stream.len().map_err(|e| failed(&e))?;
+        let (stream, link) = self.stream(ino, candidate, context)?;
+        let size = stream.len(context).map_err(|e| failed(&e))?;
         if let Some(link) = link {
-            link.confirm().map_err(|e| failed(&e))?;
+            link.confirm(context).map_err(|e| failed(&e))?;
         }
         let size = *candidate.content.size.get_or_init(|| size);
         let stored = Attr { entry_ttl: FOREVER, ..candidate.attr };
@@ -220,15 +230,18 @@ impl UnpackedFs {
         let (source, link, size) = match candidate {
             None => {
                 let (source, link) = match &met {
-                    Some(met) => self.stored_entry(ino, met.entry)?,
-                    None => self.stored(ino)?,
+                    Some(met) => self.stored_entry(ino, met.entry, context)?,
+                    None => self.stored(ino, context)?,
                 };
                 let size = source.known_len();
                 (source, link, size)
             }
             Some(candidate) => {
-                let (stream, link) = self.stream(ino, candidate)?;
-                let size = candidate.known_size().or_else(|| small_size(&stream));
+                let (stream, link) = self.stream(ino, candidate, context)?;
+                let size = match candidate.known_size() {
+                    None => small_size(&stream, context)?,
+                    known => known,
+                };
                 (stream as Arc<dyn Source>, link, size)
             }
         };
@@ -241,7 +254,8 @@ impl UnpackedFs {
             *lock(&self.streaming).entry(ino).or_insert(0) += 1;
         }
         let handle = OURS | self.next_handle.fetch_add(1, Ordering::Relaxed);
-        lock(&self.handles).insert(handle, Arc::new(Open { source, link, streaming }));
+        let passes = link.as_ref().map(Link::join_passes).unwrap_or_default();
+        lock(&self.handles).insert(handle, Arc::new(Open { source, link, _passes: passes, streaming }));
         Ok(Opened { handle, keep_cache: !streaming, direct_io: streaming })
     }
 
@@ -271,12 +285,12 @@ impl UnpackedFs {
         if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
-        let bytes = open.source.read_at(offset, size).map_err(|e| failed(&e))?;
+        let bytes = open.source.read_at(offset, size, context).map_err(|e| failed(&e))?;
         let end = offset.saturating_add(bytes.len() as u64);
         let ended = bytes.len() < size || open.source.known_len().is_some_and(|len| end >= len);
         if let Some(link) = open.link.as_ref().filter(|_| ended) {
             // Nobody is told that this was all before it is known to be all of the right file.
-            link.confirm().map_err(|e| failed(&e))?;
+            link.confirm(context).map_err(|e| failed(&e))?;
         }
         Ok(bytes)
     }
@@ -309,11 +323,14 @@ impl UnpackedFs {
 }
 
 /// The size of a small file's content, found now. A failure is left to the read that meets it.
-fn small_size(stream: &Stream) -> Option<u64> {
+fn small_size(stream: &Stream, context: &RequestContext) -> Result<Option<u64>, FsError> {
     if stream.packed_len().is_none_or(|len| len > SMALL) {
-        return None;
+        return Ok(None);
     }
-    stream.len().ok()
+    match stream.len(context) {
+        Err(error @ UnpackError::Stopped { .. }) => Err(failed(&error)),
+        found => Ok(found.ok()),
+    }
 }
 
 /// Puts `item` in front and gives back what has to go.

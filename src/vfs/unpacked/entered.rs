@@ -8,7 +8,7 @@ use super::super::ops::{Attr, FileSystem, Ino};
 use dupfs_base::sync::lock;
 use dupfs_base::{HasKind, RequestContext};
 use dupfs_format::{EntryKind, EntryMeta};
-use dupfs_unpack::{Archive, Container, Kind, NodeKey, Progress, Source, Stream, UnpackError};
+use dupfs_unpack::{Archive, Container, Kind, NodeKey, PassInterest, Progress, Source, Stream, UnpackError};
 
 /// A file whose name promises that it can be unpacked.
 #[derive(Debug)]
@@ -108,10 +108,10 @@ impl Entered {
     ///
     /// # Errors
     /// [`UnpackError`] if something else has its name by then.
-    pub(super) fn settle(&self) -> Result<Progress, UnpackError> {
-        let progress = self.archive.settle()?;
+    pub(super) fn settle(&self, context: &RequestContext) -> Result<Progress, UnpackError> {
+        let progress = self.archive.settle(context)?;
         if let Some(outer) = &self.outer {
-            outer.entered.settle()?;
+            outer.entered.settle(context)?;
             if !outer.is_current() {
                 return Err(UnpackError::Replaced { object: outer.entered.archive.path(outer.key) });
             }
@@ -123,12 +123,20 @@ impl Entered {
     ///
     /// # Errors
     /// As [`Link::confirm`].
-    pub(super) fn confirm_outer(&self) -> Result<(), UnpackError> {
-        self.outer.as_ref().map_or(Ok(()), Link::confirm)
+    pub(super) fn confirm_outer(&self, context: &RequestContext) -> Result<(), UnpackError> {
+        self.outer.as_ref().map_or(Ok(()), |outer| outer.confirm(context))
     }
 }
 
 impl Link {
+    /// Keeps the passes over its archive and those around it running until the result is dropped.
+    pub(super) fn join_passes(&self) -> Vec<PassInterest> {
+        let outer = self.entered.outer.as_ref().map(Link::join_passes);
+        let mut all = outer.unwrap_or_default();
+        all.push(self.entered.archive.join_pass());
+        all
+    }
+
     fn is_current(&self) -> bool {
         self.entered.archive.entry_number(self.key) == Some(self.entry)
     }
@@ -142,9 +150,9 @@ impl Link {
     ///
     /// # Errors
     /// [`UnpackError`] if something else has its name by then, or damage may have touched it.
-    pub(super) fn confirm(&self) -> Result<(), UnpackError> {
+    pub(super) fn confirm(&self, context: &RequestContext) -> Result<(), UnpackError> {
         let archive = &self.entered.archive;
-        archive.confirm_end(self.key, self.entry)?;
+        archive.confirm_end(self.key, self.entry, context)?;
         let still_shown = archive.with_table(|table| match (&self.shown, table.node(self.key)) {
             (Some(shown), Some(node)) => super::members::shown_in(table, node.parent, &node.name) == *shown,
             _ => true,
@@ -152,7 +160,7 @@ impl Link {
         if !still_shown {
             return Err(UnpackError::Replaced { object: archive.path(self.key) });
         }
-        self.entered.confirm_outer()
+        self.entered.confirm_outer(context)
     }
 }
 
@@ -194,9 +202,9 @@ impl Source for Stored {
         Arc::clone(&self.name)
     }
 
-    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
         self.below
-            .read(self.ino, self.handle, offset, len, &RequestContext::unlimited())
+            .read(self.ino, self.handle, offset, len, context)
             .map_err(|error| UnpackError::Source { kind: error.kind(), reason: error.to_string().into() })
     }
 
@@ -204,7 +212,7 @@ impl Source for Stored {
         Some(self.size)
     }
 
-    fn len(&self) -> Result<u64, UnpackError> {
+    fn len(&self, _: &RequestContext) -> Result<u64, UnpackError> {
         Ok(self.size)
     }
 

@@ -47,11 +47,11 @@ impl UnpackedFs {
         if let Some(attr) = self.try_look_up(gate, &entered, (dir, name), context, settled)? {
             return Ok(attr);
         }
-        entered.settle().map_err(|e| failed(&e))?;
+        entered.settle(context).map_err(|e| failed(&e))?;
         let found = self.try_look_up(gate, &entered, (dir, name), context, true);
         if !matches!(found, Ok(Some(_))) {
             // Damage around it may have touched its names.
-            entered.confirm_outer().map_err(|e| failed(&e))?;
+            entered.confirm_outer(context).map_err(|e| failed(&e))?;
         }
         found?.ok_or_else(FsError::not_found)
     }
@@ -79,14 +79,14 @@ impl UnpackedFs {
             let shown = shown_in(table, dir, stored);
             Some((found, key, table.node(key)?.entry, kind, shown))
         };
-        let Some((found, key, entry, kind, shown)) = archive.find(ask).map_err(|e| failed(&e))? else {
+        let Some((found, key, entry, kind, shown)) = archive.find(context, ask).map_err(|e| failed(&e))? else {
             return if last { Err(FsError::not_found()) } else { Ok(None) };
         };
         if kind == NodeKind::Symlink && !last {
             // The kernel follows it at once, keeps its target, and cuts that to the size that it is told here.
             return Ok(None);
         }
-        let attr = self.member_attr(gate, entered, key)?;
+        let attr = self.member_attr(gate, entered, key, context)?;
         let ttl = if settled { attr.entry_ttl } else { Duration::ZERO };
         let attr = Attr { attr_ttl: ttl, entry_ttl: ttl, ..attr };
         let same = || archive.entry_number(key) == entry;
@@ -107,14 +107,20 @@ impl UnpackedFs {
             (Ok(false), Found::Unpacked(_)) if !last => Ok(None),
             (Ok(true), Found::OnlyIfPlain) if !last => Ok(None),
             (Ok(true), Found::OnlyIfPlain) => Err(FsError::not_found()),
-            (Ok(true), _) => self.unpacked_attr(attr.ino, &candidate).map(Some),
+            (Ok(true), _) => self.unpacked_attr(attr.ino, &candidate, context).map(Some),
             (Ok(false), _) => Ok(Some(attr)),
             (Err(error), _) => Err(error),
         }
     }
 
     /// Attributes of a member as it is stored.
-    pub(super) fn member_attr(&self, gate: &Gate, entered: &Entered, key: NodeKey) -> Result<Attr, FsError> {
+    pub(super) fn member_attr(
+        &self,
+        gate: &Gate,
+        entered: &Entered,
+        key: NodeKey,
+        context: &RequestContext,
+    ) -> Result<Attr, FsError> {
         let archive = &entered.archive;
         // Before anything is taken from the table, which the pass may change until then.
         let settled = entered.is_settled();
@@ -130,7 +136,7 @@ impl UnpackedFs {
         };
         let size = match &meta.kind {
             EntryKind::Dir => DIR_SIZE,
-            EntryKind::Symlink(_) => match archive.link_target(key) {
+            EntryKind::Symlink(_) => match archive.link_target(key, context) {
                 Ok(target) => target.map_or(0, |target| target.len() as u64),
                 Err(error) => return Err(failed(&error)),
             },
@@ -174,7 +180,7 @@ impl UnpackedFs {
         if !context.may_block() && !entered.is_settled() {
             return Err(FsError::WouldBlock);
         }
-        let progress = entered.settle().map_err(|e| failed(&e))?;
+        let progress = entered.settle(context).map_err(|e| failed(&e))?;
         if archive.with_table(|table| table.node(dir).is_none()) {
             return match progress {
                 Progress::Failed(error) => Err(failed(&error)),
@@ -204,7 +210,9 @@ impl UnpackedFs {
         match progress {
             // The names that are known were listed; an error at the end keeps anybody from taking them for all.
             Progress::Failed(error) => Err(failed(&error)),
-            Progress::Done | Progress::Idle | Progress::Running => entered.confirm_outer().map_err(|e| failed(&e)),
+            Progress::Done | Progress::Idle | Progress::Running => {
+                entered.confirm_outer(context).map_err(|e| failed(&e))
+            }
         }
     }
 
@@ -236,7 +244,7 @@ impl UnpackedFs {
             Some(entered) => entered,
             None if !context.may_block() => return Err(not_at_hand()),
             None => {
-                let (file, outer) = self.stored_entry(gate.file, gate.entry)?;
+                let (file, outer) = self.stored_entry(gate.file, gate.entry, context)?;
                 let archive = dupfs_unpack::Archive::new(&self.unpacker, file, gate.container);
                 let entered = gate.enter(Entered { archive, outer });
                 self.keep_archive(&entered);
@@ -249,7 +257,7 @@ impl UnpackedFs {
             if !context.may_block() {
                 return Err(not_at_hand());
             }
-            if let Progress::Failed(error) = entered.archive.settle().map_err(|e| failed(&e))? {
+            if let Progress::Failed(error) = entered.archive.settle(context).map_err(|e| failed(&e))? {
                 return Err(failed(&error));
             }
         }

@@ -63,12 +63,12 @@ impl FileSystem for UnpackedFs {
                         return Err(FsError::WouldBlock);
                     }
                     // The kernel keeps targets: none is told that a later member of the name could replace.
-                    match entered.settle().map_err(|e| failed(&e))? {
-                        Progress::Failed(error) if error.may_pass() => return Err(failed(&error)),
+                    match entered.settle(context).map_err(|e| failed(&e))? {
+                        Progress::Failed(error) if error.is_transient() => return Err(failed(&error)),
                         Progress::Failed(_) | Progress::Done | Progress::Idle | Progress::Running => {}
                     }
                 }
-                entered.archive.link_target(key).map_err(|e| failed(&e))?.ok_or_else(not_link)
+                entered.archive.link_target(key, context).map_err(|e| failed(&e))?.ok_or_else(not_link)
             }
         }
     }

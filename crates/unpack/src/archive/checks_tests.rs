@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::tests::{find, unpacker};
 use super::*;
-use crate::{Bytes, Limits};
-use dupfs_base::HasKind;
+use crate::test_support::UNLIMITED;
+use crate::{Limits, MemorySource};
+use dupfs_base::{ErrorKind, HasKind};
 use dupfs_test_tar::{noise, put_entry};
 
 /// An xz file with blocks of `block` bytes each.
@@ -32,22 +33,22 @@ fn flip(packed: &mut [u8], content: &[u8]) {
 
 /// Bytes of a file, counted as they are read.
 #[derive(Debug)]
-struct Counted(Bytes, AtomicU64);
+struct Counted(MemorySource, AtomicU64);
 
 impl Source for Counted {
     fn name(&self) -> Arc<str> {
         self.0.name()
     }
-    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
-        let bytes = self.0.read_at(offset, len)?;
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
+        let bytes = self.0.read_at(offset, len, context)?;
         self.1.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes)
     }
     fn known_len(&self) -> Option<u64> {
         self.0.known_len()
     }
-    fn len(&self) -> Result<u64, UnpackError> {
-        self.0.len()
+    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
+        self.0.len(context)
     }
     fn identity(&self) -> Option<Arc<[u8]>> {
         None
@@ -58,7 +59,7 @@ impl Source for Counted {
 }
 
 fn tar_xz(packed: Vec<u8>) -> (Arc<Archive>, Arc<Counted>) {
-    let source = Arc::new(Counted(Bytes::new("a.tar.xz", packed), AtomicU64::new(0)));
+    let source = Arc::new(Counted(MemorySource::new("a.tar.xz", packed), AtomicU64::new(0)));
     let archive = Archive::new(&unpacker(Limits::default()), Arc::clone(&source) as _, Container::Tar(Some(Codec::Xz)));
     (archive, source)
 }
@@ -66,13 +67,13 @@ fn tar_xz(packed: Vec<u8>) -> (Arc<Archive>, Arc<Counted>) {
 /// All of a member, and whether it ended well.
 fn read_all(archive: &Archive, path: &str) -> Result<Vec<u8>, UnpackError> {
     let key = find(archive, path)?.unwrap();
-    let (source, entry) = archive.open(key)?;
+    let (source, entry) = archive.open(key, &UNLIMITED)?;
     let mut out = Vec::new();
     loop {
-        let bytes = source.read_at(out.len() as u64, 128 << 10)?;
+        let bytes = source.read_at(out.len() as u64, 128 << 10, &UNLIMITED)?;
         out.extend_from_slice(&bytes);
         if bytes.len() < 128 << 10 {
-            return archive.confirm_end(key, entry).map(|()| out);
+            return archive.confirm_end(key, entry, &UNLIMITED).map(|()| out);
         }
     }
 }
@@ -107,7 +108,7 @@ fn a_wrong_byte_in_a_block_that_the_pass_leaves_early_never_ends_well() {
     flip(&mut bad, &small);
     let (archive, _) = tar_xz(bad.clone());
     assert_eq!(read_all(&archive, "small").map(|bytes| bytes.len()).unwrap_err().kind(), ErrorKind::Corrupt);
-    assert!(matches!(archive.settle().unwrap(), Progress::Failed(_)));
+    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), Progress::Failed(_)));
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn an_xz_file_of_one_block_is_decoded_once_however_large_its_members_are() {
     tar.resize(tar.len() + 1024, 0);
     let packed = xz(&tar, usize::MAX);
     let (archive, source) = tar_xz(packed.clone());
-    assert!(matches!(archive.settle().unwrap(), Progress::Done));
+    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), Progress::Done));
     let read = source.1.load(Ordering::Relaxed);
     assert!(read < packed.len() as u64 * 5 / 4, "{read} of {}", packed.len());
     assert_eq!(read_all(&archive, "small").unwrap(), small);
@@ -151,7 +152,7 @@ fn a_tar_in_a_zip_is_decoded_to_its_checksum() {
                 flip(&mut packed, &small);
             }
             let unpacker = unpacker(Limits::default());
-            let member = Stream::new(&unpacker, Arc::new(Bytes::new("a.zip/a.tar", packed.clone())), codec);
+            let member = Stream::new(&unpacker, Arc::new(MemorySource::new("a.zip/a.tar", packed.clone())), codec);
             let archive = Archive::new(&unpacker, member, Container::Tar(None));
             assert_eq!(read_all(&archive, "small").is_ok(), sound, "{codec:?}");
         }
@@ -172,7 +173,7 @@ fn a_tar_in_a_tar_meets_the_checks_of_the_blocks_that_it_touches() {
         }
         let (outer, _) = tar_xz(bad.clone());
         let key = find(&outer, "inner.tar").unwrap().unwrap();
-        let (source, _) = outer.open(key).unwrap();
+        let (source, _) = outer.open(key, &UNLIMITED).unwrap();
         let inner = Archive::new(&unpacker(Limits::default()), source, Container::Tar(None));
         assert_eq!(read_all(&inner, "small").is_ok(), sound);
     }

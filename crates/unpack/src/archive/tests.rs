@@ -1,8 +1,9 @@
 use std::io::Write;
 
 use super::*;
-use crate::{Bytes, Limits, MemoryPointStore};
-use dupfs_base::HasKind;
+use crate::test_support::UNLIMITED;
+use crate::{Limits, MemoryPointStore, MemorySource};
+use dupfs_base::{ErrorKind, HasKind};
 use dupfs_cache::CacheConfig;
 use dupfs_test_tar::{TestHeader, put, put_entry, put_extension};
 
@@ -12,23 +13,25 @@ pub(super) fn unpacker(limits: Limits) -> Arc<Unpacker> {
 }
 
 fn archive(tar: &[u8], limits: Limits) -> Arc<Archive> {
-    Archive::new(&unpacker(limits), Arc::new(Bytes::new("a.tar", tar)), Container::Tar(None))
+    Archive::new(&unpacker(limits), Arc::new(MemorySource::new("a.tar", tar)), Container::Tar(None))
 }
 
 pub(super) fn find(archive: &Archive, path: &str) -> Result<Option<NodeKey>, UnpackError> {
-    archive.find(|table| path.split('/').try_fold(NodeKey::ROOT, |dir, name| table.child(dir, name.as_bytes())))
+    archive.find(&UNLIMITED, |table| {
+        path.split('/').try_fold(NodeKey::ROOT, |dir, name| table.child(dir, name.as_bytes()))
+    })
 }
 
 fn read(archive: &Archive, path: &str) -> Vec<u8> {
     let key = find(archive, path).unwrap().unwrap_or_else(|| panic!("no {path}"));
-    let (source, entry) = archive.open(key).unwrap();
-    let bytes = source.read_at(0, 1 << 20).unwrap();
-    archive.confirm_end(key, entry).unwrap();
+    let (source, entry) = archive.open(key, &UNLIMITED).unwrap();
+    let bytes = source.read_at(0, 1 << 20, &UNLIMITED).unwrap();
+    archive.confirm_end(key, entry, &UNLIMITED).unwrap();
     bytes
 }
 
 fn paths(archive: &Archive) -> Vec<String> {
-    archive.settle().unwrap();
+    archive.settle(&UNLIMITED).unwrap();
     archive.with_table(|table| {
         let keys = (1..u32::try_from(table.len()).unwrap()).map(NodeKey);
         let mut all: Vec<String> =
@@ -63,10 +66,10 @@ fn members_are_where_extracting_puts_them_and_nothing_is_hidden() {
     assert_eq!(read(&archive, "up"), b"up");
     assert_eq!(read(&archive, "out~1/passwd"), b"not there");
     assert_eq!(read(&archive, "d~1"), b"a file where a directory is");
-    let lost = archive.open(find(&archive, "lost").unwrap().unwrap()).unwrap_err();
+    let lost = archive.open(find(&archive, "lost").unwrap().unwrap(), &UNLIMITED).unwrap_err();
     assert!(lost.to_string().contains("hard link to nowhere"), "{lost}");
     let out = find(&archive, "out").unwrap().unwrap();
-    assert_eq!(archive.link_target(out).unwrap().unwrap(), b"etc");
+    assert_eq!(archive.link_target(out, &UNLIMITED).unwrap().unwrap(), b"etc");
 }
 
 #[test]
@@ -76,10 +79,10 @@ fn a_member_that_was_replaced_while_it_was_read_does_not_end_well() {
     put_entry(&mut tar, b"b", b'0', b"b");
     put_entry(&mut tar, b"a", b'0', b"new");
     let archive = archive(&tar, Limits::default());
-    archive.settle().unwrap();
+    archive.settle(&UNLIMITED).unwrap();
     let key = find(&archive, "a").unwrap().unwrap();
-    assert!(matches!(archive.confirm_end(key, 0), Err(UnpackError::Replaced { .. })));
-    assert!(archive.confirm_end(key, 2).is_ok());
+    assert!(matches!(archive.confirm_end(key, 0, &UNLIMITED), Err(UnpackError::Replaced { .. })));
+    assert!(archive.confirm_end(key, 2, &UNLIMITED).is_ok());
 }
 
 #[test]
@@ -91,13 +94,13 @@ fn what_is_behind_damage_is_an_error_and_what_is_before_it_is_there() {
     let archive = archive(&tar, Limits::default());
     assert!(find(&archive, "good").unwrap().is_some());
     assert_eq!(find(&archive, "other").unwrap_err().kind(), ErrorKind::Corrupt);
-    assert!(matches!(archive.settle().unwrap(), Progress::Failed(_)));
+    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), Progress::Failed(_)));
     assert_eq!(read(&archive, "good"), b"good");
     for cut in [100, 512, 1000] {
         let mut one = Vec::new();
         put_entry(&mut one, b"cut", b'0', &[1; 1500]);
         let cut = self::archive(&one[..cut], Limits::default());
-        assert!(matches!(cut.settle().unwrap(), Progress::Failed(_)));
+        assert!(matches!(cut.settle(&UNLIMITED).unwrap(), Progress::Failed(_)));
     }
 }
 
@@ -110,12 +113,12 @@ fn a_compressed_archive_with_a_wrong_checksum_ends_no_member_well() {
     let mut packed = encoder.finish().unwrap();
     let crc = packed.len() - 8;
     packed[crc] ^= 1;
-    let file = Arc::new(Bytes::new("a.tgz", packed));
+    let file = Arc::new(MemorySource::new("a.tgz", packed));
     let archive = Archive::new(&unpacker(Limits::default()), file, Container::Tar(Some(Codec::Gzip)));
-    assert!(matches!(archive.settle().unwrap(), Progress::Failed(_)));
+    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), Progress::Failed(_)));
     let lookup = find(&archive, "a");
     if let Ok(Some(key)) = lookup {
-        assert_eq!(archive.confirm_end(key, 0).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(archive.confirm_end(key, 0, &UNLIMITED).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }
 
@@ -128,7 +131,7 @@ fn archives_meet_limits_that_the_error_names() {
         (Limits { names: 200, ..Limits::default() }, "names and links of more than 200 bytes"),
     ] {
         let archive = archive(&tar, limits);
-        let Progress::Failed(error) = archive.settle().unwrap() else { panic!("no limit was met") };
+        let Progress::Failed(error) = archive.settle(&UNLIMITED).unwrap() else { panic!("no limit was met") };
         assert!(error.to_string().contains(said), "{error}");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
@@ -141,7 +144,7 @@ fn encoded_tables_come_back_and_damaged_ones_do_not() {
     put(&mut tar, TestHeader::new(b"link", b'2', 0).bytes(157, b"d/e"), b"");
     put_entry(&mut tar, b"d/", b'5', b"");
     let archive = archive(&tar, Limits::default());
-    archive.settle().unwrap();
+    archive.settle(&UNLIMITED).unwrap();
     let encoded = archive.with_table(Table::encode);
     let back = Table::decode(&encoded, 1000, 1000).unwrap();
     assert_eq!(back.encode(), encoded);
@@ -198,12 +201,12 @@ fn a_member_that_a_zip_directory_calls_empty_is_looked_at_when_it_is_opened() {
         (Vec::new(), 0, crc, 0, Err(())),
     ];
     for (case, (body, method, crc, size, wanted)) in cases.into_iter().enumerate() {
-        let file = Arc::new(Bytes::new("a.zip", zip_of(&body, method, crc, size)));
+        let file = Arc::new(MemorySource::new("a.zip", zip_of(&body, method, crc, size)));
         let archive = Archive::new(&unpacker(Limits::default()), file, Container::Zip);
         let key = find(&archive, "a").unwrap().unwrap();
-        let read = archive
-            .open(key)
-            .and_then(|(source, _)| source.read_at(0, usize::try_from(source.known_len().unwrap()).unwrap()));
+        let read = archive.open(key, &UNLIMITED).and_then(|(source, _)| {
+            source.read_at(0, usize::try_from(source.known_len().unwrap()).unwrap(), &UNLIMITED)
+        });
         match (read, wanted) {
             (Ok(read), Ok(wanted)) => assert_eq!(read, wanted, "case {case}"),
             (Err(error), Err(())) => assert_eq!(error.kind(), ErrorKind::Corrupt, "case {case}"),

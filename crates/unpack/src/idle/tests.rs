@@ -4,8 +4,9 @@ use std::io::Write;
 use std::sync::Arc;
 
 use crate::point_store::MemoryPointStore;
-use crate::source::{Bytes, Source};
+use crate::source::{MemorySource, Source};
 use crate::stream::{Codec, Stream, Unpacker};
+use crate::test_support::UNLIMITED;
 use crate::{Limits, UnpackError};
 use dupfs_cache::CacheConfig;
 
@@ -35,7 +36,7 @@ fn zstd(plain: &[u8]) -> Vec<u8> {
 }
 
 fn stream(unpacker: &Arc<Unpacker>, packed: &[u8], codec: Codec) -> Arc<Stream> {
-    Stream::new(unpacker, Arc::new(Bytes::new("a", packed)), codec)
+    Stream::new(unpacker, Arc::new(MemorySource::new("a", packed)), codec)
 }
 
 #[test]
@@ -45,7 +46,7 @@ fn streams_that_were_left_hold_no_more_than_the_bound_together() {
         let unpacker = unpacker(40 * MIB);
         let streams: Vec<_> = (0..12).map(|_| stream(&unpacker, &packed, codec)).collect();
         for stream in &streams {
-            assert_eq!(stream.read_at(0, 10).unwrap(), &plain[..10]);
+            assert_eq!(stream.read_at(0, 10, &UNLIMITED).unwrap(), &plain[..10]);
         }
         let held = unpacker.idle.bytes();
         assert!((20 * MIB..=40 * MIB).contains(&held), "{codec:?}: {held} bytes");
@@ -55,7 +56,7 @@ fn streams_that_were_left_hold_no_more_than_the_bound_together() {
         assert_eq!((first, last), (0, 2), "the oldest go first");
         // Who comes back gets the same bytes.
         for stream in &streams {
-            assert_eq!(stream.read_at(2_000_000, 100).unwrap(), &plain[2_000_000..2_000_100], "{codec:?}");
+            assert_eq!(stream.read_at(2_000_000, 100, &UNLIMITED).unwrap(), &plain[2_000_000..2_000_100], "{codec:?}");
         }
         drop(streams);
         assert_eq!(unpacker.idle.bytes(), 0);
@@ -69,7 +70,7 @@ fn a_reader_in_order_keeps_its_decoder_however_much_it_holds() {
     let stream = stream(&unpacker, &xz(&plain), Codec::Xz);
     let mut out = Vec::new();
     while out.len() < plain.len() {
-        out.extend_from_slice(&stream.read_at(out.len() as u64, 100_000).unwrap());
+        out.extend_from_slice(&stream.read_at(out.len() as u64, 100_000, &UNLIMITED).unwrap());
         assert!(stream.cursors() == 1 || out.len() > plain.len() - 600_000);
     }
     assert_eq!(out, plain);
@@ -82,7 +83,7 @@ fn decoders_tell_what_they_hold() -> Result<(), UnpackError> {
     let held = |codec, packed: &[u8]| -> Result<u64, UnpackError> {
         let unpacker = unpacker(u64::MAX);
         let stream = stream(&unpacker, packed, codec);
-        stream.read_at(0, 10)?;
+        stream.read_at(0, 10, &UNLIMITED)?;
         Ok(unpacker.idle.bytes() / MIB)
     };
     assert!((8..20).contains(&held(Codec::Xz, &xz(&plain))?));
@@ -108,7 +109,7 @@ fn many_readers_at_once_get_their_bytes_while_decoders_go() {
             scope.spawn(move || {
                 for turn in 0..20_usize {
                     let at = (reader * 300_000 + turn * 170_001) % 2_900_000;
-                    let bytes = streams[(reader + turn) % 4].read_at(at as u64, 50_000).unwrap();
+                    let bytes = streams[(reader + turn) % 4].read_at(at as u64, 50_000, &UNLIMITED).unwrap();
                     assert_eq!(bytes, &plain[at..at + 50_000]);
                 }
             });

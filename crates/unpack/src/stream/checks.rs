@@ -1,24 +1,29 @@
 //! Checks that stand behind the data where nobody reads on: at the ends of xz blocks, and of zip members.
 
-use std::time::Instant;
-
 use super::claim::Claim;
 use super::{Codec, Stream};
 use crate::error::UnpackError;
 use crate::source::Source;
 use crate::xz;
+use dupfs_base::RequestContext;
 use dupfs_cache::BLOCK_BYTES;
 
 impl Stream {
     /// See [`Source::check_range`]. Only xz has checks that can be reached one by one; a reader that jumps from block to
     /// block leaves them behind.
-    pub(super) fn check_parts(&self, from: u64, to: u64, next: Option<u64>) -> Result<(), UnpackError> {
+    pub(super) fn check_parts(
+        &self,
+        from: u64,
+        to: u64,
+        next: Option<u64>,
+        context: &RequestContext,
+    ) -> Result<(), UnpackError> {
         if self.codec != Codec::Xz || from >= to {
             return Ok(());
         }
         let blocks = match (self.blocks.get(), next, self.source.known_len()) {
             (Some(known), ..) => known.clone(),
-            (None, None, Some(len)) => self.load_blocks(len)?,
+            (None, None, Some(len)) => self.load_blocks(len, context)?,
             // Nobody has jumped yet, so all up to here was decoded in order.
             (None, ..) => None,
         };
@@ -28,24 +33,23 @@ impl Stream {
         let first = blocks.partition_point(|block| block.end() <= from);
         let touched = blocks.iter().skip(first).take_while(|block| block.out < to);
         for block in touched.filter(|block| block.out < block.end() && !goes_on_in(block)) {
-            self.check_part(block)?;
+            self.check_part(block, context)?;
             // One without a check of its own has that of what it is in.
-            self.source.check_range(block.at, block.packed_end(), None)?;
+            self.source.check_range(block.at, block.packed_end(), None, context)?;
         }
         Ok(())
     }
 
     /// Decodes over the end of `block`, unless that was done.
-    fn check_part(&self, block: &xz::Block) -> Result<(), UnpackError> {
-        let deadline = Instant::now().checked_add(self.unpacker.limits.patience);
+    fn check_part(&self, block: &xz::Block, context: &RequestContext) -> Result<(), UnpackError> {
         let index = block.end() / BLOCK_BYTES as u64;
         let mut decoded = false;
         while !self.locked().runs.hold(block.out, block.end()) {
-            if let Claim::Run(slot, start) = self.claim(index, deadline, Some(block.out))? {
+            if let Claim::Run(slot, start) = self.claim(index, Some(block.out), context)? {
                 if decoded {
                     return Err(UnpackError::damaged(&self.name(), block.at, "its index is not that of its blocks"));
                 }
-                self.run(slot, start, index)?;
+                self.run(slot, start, index, context)?;
                 decoded = true;
             }
         }
@@ -53,14 +57,14 @@ impl Stream {
     }
 
     /// See [`Source::check_end`].
-    pub(super) fn check_whole(&self) -> Result<(), UnpackError> {
+    pub(super) fn check_whole(&self, context: &RequestContext) -> Result<(), UnpackError> {
         match self.codec {
             // Their lengths are stated, and cost no decoding.
             Codec::Deflate { .. } | Codec::Stored { .. } if self.locked().len.is_none() => {
-                self.block(u64::MAX).map(drop)
+                self.block(u64::MAX, context).map(drop)
             }
             Codec::Deflate { .. } | Codec::Stored { .. } => Ok(()),
-            Codec::Gzip | Codec::Bzip2 | Codec::Xz | Codec::Zstd => self.len().map(drop),
+            Codec::Gzip | Codec::Bzip2 | Codec::Xz | Codec::Zstd => self.len(context).map(drop),
         }
     }
 }

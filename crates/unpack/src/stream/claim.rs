@@ -1,14 +1,14 @@
 //! Who decodes a block that is not at hand: the cursors of a stream, and the places where new ones start.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
 
 use super::{CURSORS, RESTART, Slot, State, Stream};
 use crate::cursor::Cursor;
 use crate::decoder::Point;
 use crate::error::UnpackError;
 use crate::source::Source;
+use dupfs_base::RequestContext;
 use dupfs_cache::BLOCK_BYTES;
 
 /// What to do for a block that is not in the cache.
@@ -31,8 +31,8 @@ impl Stream {
     pub(super) fn claim(
         &self,
         index: u64,
-        deadline: Option<Instant>,
         through: Option<u64>,
+        context: &RequestContext,
     ) -> Result<Claim, UnpackError> {
         let mut state = self.locked();
         let offset = index.saturating_mul(BLOCK_BYTES as u64);
@@ -45,6 +45,8 @@ impl Stream {
                 return Ok(Claim::Found(Arc::clone(block)));
             }
         }
+        let stopped = |reason| UnpackError::stopped(&self.name(), reason);
+        context.check_may_block().map_err(stopped)?;
         state.ticks += 1;
         let ticks = state.ticks;
         let point = self.point_before(&state, through.unwrap_or(offset));
@@ -59,11 +61,17 @@ impl Stream {
                 slot.used = ticks;
                 return Ok(Claim::Run(slot.id, Start::Cursor(cursor)));
             }
-            return self.wait(state, deadline);
+            let changes = state.changes;
+            drop(state);
+            return self.wait(changes, context);
         }
         if state.slots.len() >= CURSORS {
             let idle = state.slots.iter().enumerate().filter(|(_, s)| s.cursor.is_some());
-            let Some((oldest, _)) = idle.min_by_key(|(_, s)| s.used) else { return self.wait(state, deadline) };
+            let Some((oldest, _)) = idle.min_by_key(|(_, s)| s.used) else {
+                let changes = state.changes;
+                drop(state);
+                return self.wait(changes, context);
+            };
             let old = state.slots.swap_remove(oldest);
             drop(state);
             self.unpacker.idle.take(self.id, old.id);
@@ -85,18 +93,10 @@ impl Stream {
         }
     }
 
-    fn wait(&self, state: MutexGuard<'_, State>, deadline: Option<Instant>) -> Result<Claim, UnpackError> {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        match left {
-            Some(left) if left.is_zero() => Err(UnpackError::Deadline { object: self.name() }),
-            Some(left) => {
-                drop(self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner));
-                Ok(Claim::Again)
-            }
-            None => {
-                drop(self.wake.wait(state).unwrap_or_else(PoisonError::into_inner));
-                Ok(Claim::Again)
-            }
-        }
+    /// Waits until a cursor has moved on since `changes`.
+    fn wait(&self, changes: u64, context: &RequestContext) -> Result<Claim, UnpackError> {
+        let moved = self.state.wait_until(context, |state| (state.changes != changes).then_some(()));
+        moved.map_err(|reason| UnpackError::stopped(&self.name(), reason))?;
+        Ok(Claim::Again)
     }
 }

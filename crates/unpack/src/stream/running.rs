@@ -19,20 +19,18 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         let cursor = self.cursor.take().map(|mut cursor| (cursor.held(), cursor));
         let (stream, slot) = (self.stream, self.slot);
-        let mut state = stream.locked();
-        let (mut gone, mut held) = (None, None);
-        if let Some(at) = state.slots.iter().position(|s| s.id == slot) {
+        let (gone, held) = stream.state.update(|state| {
+            state.changes += 1;
+            let Some(at) = state.slots.iter().position(|s| s.id == slot) else { return (None, None) };
             match (cursor, state.slots.get_mut(at)) {
                 (Some((bytes, cursor)), Some(slot)) => {
                     slot.cursor = Some(cursor);
-                    held = Some(bytes.saturating_add((slot.recent.len() * BLOCK_BYTES) as u64));
+                    (None, Some(bytes.saturating_add((slot.recent.len() * BLOCK_BYTES) as u64)))
                 }
-                _ => gone = Some(state.slots.swap_remove(at)),
+                _ => (Some(state.slots.swap_remove(at)), None),
             }
-        }
-        drop(state);
+        });
         drop(gone);
-        stream.wake.notify_all();
         match held {
             Some(held) => {
                 stream.unpacker.idle.put(stream.id, slot, held, Weak::clone(&stream.this) as Weak<dyn Keeper>)

@@ -3,16 +3,17 @@
 
 use super::tests::{pack, stream, text, unpacker};
 use super::*;
-use crate::source::Bytes;
+use crate::source::MemorySource;
+use crate::test_support::UNLIMITED;
 use dupfs_base::{ErrorKind, HasKind};
 
 /// All bytes as the kernel reads a file of known length: up to that, and never behind it.
 fn read_stated(stream: &Stream) -> Result<Vec<u8>, UnpackError> {
-    let len = stream.len()?;
+    let len = stream.len(&UNLIMITED)?;
     let mut out = Vec::new();
     while (out.len() as u64) < len {
         let want = usize::try_from(len).unwrap().saturating_sub(out.len()).min(128 << 10);
-        let bytes = stream.read_at(out.len() as u64, want)?;
+        let bytes = stream.read_at(out.len() as u64, want, &UNLIMITED)?;
         assert!(!bytes.is_empty(), "it ended at {} of {len} without an error", out.len());
         out.extend_from_slice(&bytes);
     }
@@ -74,7 +75,7 @@ fn an_xz_index_that_states_too_little_makes_no_short_file() {
         assert_eq!(refused(&stated), ErrorKind::Corrupt, "index of {wrong}");
         // Somebody read before anybody asked for the length.
         let later = stream(&unpacker(1 << 20), bad, Codec::Xz);
-        later.read_at(0, 2 * BLOCK_BYTES).unwrap();
+        later.read_at(0, 2 * BLOCK_BYTES, &UNLIMITED).unwrap();
         assert_eq!(refused(&later), ErrorKind::Corrupt, "index of {wrong}, asked later");
     }
 }
@@ -82,19 +83,19 @@ fn an_xz_index_that_states_too_little_makes_no_short_file() {
 #[test]
 fn a_length_that_was_noted_of_other_bytes_is_an_error() {
     #[derive(Debug)]
-    struct Named(Bytes);
+    struct Named(MemorySource);
     impl Source for Named {
         fn name(&self) -> Arc<str> {
             self.0.name()
         }
-        fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
-            self.0.read_at(offset, len)
+        fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
+            self.0.read_at(offset, len, context)
         }
         fn known_len(&self) -> Option<u64> {
             self.0.known_len()
         }
-        fn len(&self) -> Result<u64, UnpackError> {
-            self.0.len()
+        fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
+            self.0.len(context)
         }
         fn identity(&self) -> Option<Arc<[u8]>> {
             Some(b"identity".as_slice().into())
@@ -104,8 +105,9 @@ fn a_length_that_was_noted_of_other_bytes_is_an_error() {
         }
     }
     let unpacker = unpacker(1 << 20);
-    let named = |len: usize| -> Arc<dyn Source> { Arc::new(Named(Bytes::new("a", pack(Codec::Gzip, &text(3, len))))) };
-    assert_eq!(Stream::new(&unpacker, named(BLOCK_BYTES), Codec::Gzip).len().unwrap(), BLOCK_BYTES as u64);
+    let named =
+        |len: usize| -> Arc<dyn Source> { Arc::new(Named(MemorySource::new("a", pack(Codec::Gzip, &text(3, len))))) };
+    assert_eq!(Stream::new(&unpacker, named(BLOCK_BYTES), Codec::Gzip).len(&UNLIMITED).unwrap(), BLOCK_BYTES as u64);
     let other = Stream::new(&unpacker, named(2 * BLOCK_BYTES), Codec::Gzip);
     assert_eq!(refused(&other), ErrorKind::Corrupt);
 }

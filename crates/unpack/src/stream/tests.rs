@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::bits::{BLOCK_MAGIC, BitWriter};
 use crate::point_store::MemoryPointStore;
-use crate::source::Bytes;
+use crate::source::MemorySource;
+use crate::test_support::UNLIMITED;
 use dupfs_base::{ErrorKind, HasKind};
 
 const LONE: [Codec; 4] = [Codec::Gzip, Codec::Bzip2, Codec::Xz, Codec::Zstd];
@@ -68,14 +69,14 @@ fn all_codecs(bytes: &[u8]) -> Vec<Codec> {
 }
 
 pub(super) fn stream(unpacker: &Arc<Unpacker>, packed: Vec<u8>, codec: Codec) -> Arc<Stream> {
-    Stream::new(unpacker, Arc::new(Bytes::new("a/file", packed)), codec)
+    Stream::new(unpacker, Arc::new(MemorySource::new("a/file", packed)), codec)
 }
 
 /// All bytes by reads of `step`, then the length.
 fn read_all(stream: &Stream, step: usize) -> Result<Vec<u8>, UnpackError> {
     let mut out = Vec::new();
     loop {
-        let bytes = stream.read_at(out.len() as u64, step)?;
+        let bytes = stream.read_at(out.len() as u64, step, &UNLIMITED)?;
         out.extend_from_slice(&bytes);
         if bytes.len() < step {
             return Ok(out);
@@ -92,16 +93,20 @@ fn every_form_reads_in_order_and_at_random_with_a_cache_of_any_size() {
             let unpacker = unpacker(memory);
             let stream = stream(&unpacker, packed.clone(), codec);
             assert_eq!(read_all(&stream, 100_000).unwrap(), plain, "{codec:?}");
-            assert_eq!(stream.len().unwrap(), plain.len() as u64);
+            assert_eq!(stream.len(&UNLIMITED).unwrap(), plain.len() as u64);
             let mut state = 77_u64;
             for _ in 0..12 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let at = usize::try_from(state >> 33).unwrap() % plain.len();
                 let end = (at + 70_000).min(plain.len());
-                assert_eq!(stream.read_at(at as u64, 70_000).unwrap(), &plain[at..end], "{codec:?} at {at}");
+                assert_eq!(
+                    stream.read_at(at as u64, 70_000, &UNLIMITED).unwrap(),
+                    &plain[at..end],
+                    "{codec:?} at {at}"
+                );
             }
-            assert!(stream.read_at(plain.len() as u64, 10).unwrap().is_empty());
-            assert!(stream.read_at(u64::MAX - 5, 10).unwrap().is_empty());
+            assert!(stream.read_at(plain.len() as u64, 10, &UNLIMITED).unwrap().is_empty());
+            assert!(stream.read_at(u64::MAX - 5, 10, &UNLIMITED).unwrap().is_empty());
         }
     }
 }
@@ -113,11 +118,14 @@ fn lengths_at_the_edges_of_blocks_are_right() {
         for codec in all_codecs(&plain) {
             let unpacker = unpacker(1 << 20);
             let first = stream(&unpacker, pack(codec, &plain), codec);
-            assert_eq!(first.len().unwrap(), len as u64, "{codec:?}");
+            assert_eq!(first.len(&UNLIMITED).unwrap(), len as u64, "{codec:?}");
             assert_eq!(read_all(&first, 4096).unwrap(), plain);
             let second = stream(&unpacker, pack(codec, &plain), codec);
-            assert_eq!(second.read_at(len as u64, 10).unwrap(), b"", "{codec:?} {len}");
-            assert_eq!(second.read_at(len.saturating_sub(3) as u64, 10).unwrap(), plain[len.saturating_sub(3)..]);
+            assert_eq!(second.read_at(len as u64, 10, &UNLIMITED).unwrap(), b"", "{codec:?} {len}");
+            assert_eq!(
+                second.read_at(len.saturating_sub(3) as u64, 10, &UNLIMITED).unwrap(),
+                plain[len.saturating_sub(3)..]
+            );
         }
     }
 }
@@ -131,7 +139,7 @@ fn streams_one_after_the_other_are_one() {
         let both = stream(&unpacker, packed.clone(), codec);
         assert_eq!(read_all(&both, 65_536).unwrap(), parts.concat(), "{codec:?}");
         let jump = stream(&unpacker, packed.clone(), codec);
-        assert_eq!(jump.read_at(700_000, 5).unwrap(), parts[2][..5], "{codec:?}");
+        assert_eq!(jump.read_at(700_000, 5, &UNLIMITED).unwrap(), parts[2][..5], "{codec:?}");
         packed.extend_from_slice(b"garbage that is longer than a header");
         let garbage = stream(&unpacker, packed, codec);
         assert_eq!(read_all(&garbage, 65_536).unwrap_err().kind(), ErrorKind::Corrupt, "{codec:?}");
@@ -151,7 +159,7 @@ fn damage_never_ends_well_and_never_gives_a_wrong_end() {
                 let error = read_all(&cut, 65_536).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "{codec:?} cut at {at}: {error}");
                 assert!(error.to_string().starts_with("a/file: "), "{error}");
-                assert!(cut.len().is_err() || matches!(codec, Codec::Deflate { .. }));
+                assert!(cut.len(&UNLIMITED).is_err() || matches!(codec, Codec::Deflate { .. }));
             }
             let mut flipped = packed.clone();
             flipped[at] ^= 0x10;
@@ -174,7 +182,7 @@ fn bzip2_gives_only_blocks_that_are_right() {
         let unpacker = unpacker(4 << 20);
         let stream = stream(&unpacker, flipped, Codec::Bzip2);
         for offset in (0..400_000_usize).step_by(10_000) {
-            if let Ok(bytes) = stream.read_at(offset as u64, 10_000) {
+            if let Ok(bytes) = stream.read_at(offset as u64, 10_000, &UNLIMITED) {
                 assert!(plain[offset..].starts_with(&bytes), "flip at {at}, read at {offset}");
             }
         }
@@ -187,11 +195,11 @@ fn a_magic_inside_a_block_is_seen_through() {
     let plain = text(9, 400_000);
     let packed = pack(Codec::Bzip2, &plain);
     let unpacker = unpacker(1 << 20);
-    let source: Arc<dyn Source> = Arc::new(Bytes::new("a", packed.clone()));
+    let source: Arc<dyn Source> = Arc::new(MemorySource::new("a", packed.clone()));
     let mut decoder = Bunzip::new(source, Arc::clone(&unpacker.workers));
     decoder.split_at_false_marks(&[packed.len() as u64 * 2, packed.len() as u64 * 3, packed.len() as u64 * 5 + 3]);
     let mut out = Vec::new();
-    while let Some(bytes) = decoder.next().unwrap() {
+    while let Some(bytes) = decoder.next(&UNLIMITED).unwrap() {
         out.extend_from_slice(&bytes);
     }
     assert_eq!(out, plain);
@@ -220,7 +228,7 @@ fn a_block_of_zeros_that_is_long_when_decoded_is_served() {
     let packed = pack(Codec::Bzip2, &plain);
     let stream = stream(&unpacker(1 << 20), packed, Codec::Bzip2);
     assert_eq!(read_all(&stream, 1 << 20).unwrap(), plain);
-    assert_eq!(stream.read_at(10_000_001, 7).unwrap(), [0; 7]);
+    assert_eq!(stream.read_at(10_000_001, 7, &UNLIMITED).unwrap(), [0; 7]);
 }
 
 #[test]
@@ -231,7 +239,7 @@ fn bombs_meet_the_limit_on_expansion() {
         let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
         let unpacker = Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0)));
         let stream = stream(&unpacker, pack(codec, &plain), codec);
-        assert!(stream.read_at(1_000_000, 10).is_ok());
+        assert!(stream.read_at(1_000_000, 10, &UNLIMITED).is_ok());
         let error = read_all(&stream, 1 << 20).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("expansion beyond 100 times"), "{error}");
@@ -241,7 +249,7 @@ fn bombs_meet_the_limit_on_expansion() {
 /// Counts the bytes that are asked for.
 #[derive(Debug)]
 struct Counted {
-    below: Bytes,
+    below: MemorySource,
     read: AtomicU64,
 }
 
@@ -249,16 +257,16 @@ impl Source for Counted {
     fn name(&self) -> Arc<str> {
         self.below.name()
     }
-    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
-        let bytes = self.below.read_at(offset, len)?;
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
+        let bytes = self.below.read_at(offset, len, context)?;
         self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes)
     }
     fn known_len(&self) -> Option<u64> {
         self.below.known_len()
     }
-    fn len(&self) -> Result<u64, UnpackError> {
-        self.below.len()
+    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
+        self.below.len(context)
     }
     fn identity(&self) -> Option<Arc<[u8]>> {
         Some(b"counted".as_slice().into())
@@ -269,7 +277,7 @@ impl Source for Counted {
 }
 
 fn counted(packed: &[u8]) -> Arc<Counted> {
-    Arc::new(Counted { below: Bytes::new("a", packed.to_vec()), read: AtomicU64::new(0) })
+    Arc::new(Counted { below: MemorySource::new("a", packed.to_vec()), read: AtomicU64::new(0) })
 }
 
 #[test]
@@ -285,12 +293,12 @@ fn a_reader_in_order_never_starts_again_and_a_jump_costs_no_second_pass() {
             for half in [131_072, 0] {
                 let at = offset + half;
                 let wanted = plain.get(at..plain.len().min(at + 131_072)).unwrap_or(&[]);
-                assert_eq!(stream.read_at(at as u64, 131_072).unwrap(), wanted);
+                assert_eq!(stream.read_at(at as u64, 131_072, &UNLIMITED).unwrap(), wanted);
             }
         }
         let read = source.read.load(Ordering::Relaxed);
         assert!(read <= packed.len() as u64, "{codec:?}: {read} bytes of {} were read", packed.len());
-        stream.read_at(4_500_000, 10).unwrap();
+        stream.read_at(4_500_000, 10, &UNLIMITED).unwrap();
         let more = source.read.load(Ordering::Relaxed) - read;
         assert!(more < packed.len() as u64 / 2, "{codec:?}: {more} of {} for a jump", packed.len());
 
@@ -298,7 +306,7 @@ fn a_reader_in_order_never_starts_again_and_a_jump_costs_no_second_pass() {
         let source = counted(&packed);
         let again = Stream::new(&unpacker, Arc::clone(&source) as _, codec);
         assert_eq!(again.known_len(), Some(plain.len() as u64));
-        assert_eq!(again.read_at(5_500_000, 10).unwrap(), &plain[5_500_000..5_500_010]);
+        assert_eq!(again.read_at(5_500_000, 10, &UNLIMITED).unwrap(), &plain[5_500_000..5_500_010]);
         let read = source.read.load(Ordering::Relaxed);
         // Points of gzip hold content, and are not stored.
         assert!(codec == Codec::Gzip || read < packed.len() as u64 / 2, "{codec:?}: {read} of {}", packed.len());
@@ -314,9 +322,9 @@ fn blocks_of_an_xz_file_are_seek_points_and_tell_its_length() {
     let plain = [&plain[..], b"and a second stream"].concat();
     let source = counted(&packed);
     let stream = Stream::new(&unpacker(1 << 20), Arc::clone(&source) as _, Codec::Xz);
-    assert_eq!(stream.len().unwrap(), plain.len() as u64);
+    assert_eq!(stream.len(&UNLIMITED).unwrap(), plain.len() as u64);
     let at = plain.len() - 2_000_000;
-    assert_eq!(stream.read_at(at as u64, 3_000_000).unwrap(), &plain[at..]);
+    assert_eq!(stream.read_at(at as u64, 3_000_000, &UNLIMITED).unwrap(), &plain[at..]);
     let read = source.read.load(Ordering::Relaxed);
     assert!(read < packed.len() as u64 / 4, "{read} of {}", packed.len());
     assert_eq!(read_all(&stream, 1 << 20).unwrap(), plain);
@@ -335,7 +343,11 @@ fn several_readers_at_once_share_and_do_not_disturb_each_other() {
                     let mut at = reader * 400_000;
                     while at < plain.len() {
                         let end = (at + 50_000).min(plain.len());
-                        assert_eq!(stream.read_at(at as u64, 50_000).unwrap(), &plain[at..end], "{codec:?}");
+                        assert_eq!(
+                            stream.read_at(at as u64, 50_000, &UNLIMITED).unwrap(),
+                            &plain[at..end],
+                            "{codec:?}"
+                        );
                         at += if reader % 2 == 0 { 50_000 } else { 700_000 };
                     }
                 });
@@ -375,9 +387,9 @@ proptest! {
             for &(at, len) in &reads {
                 let start = usize::try_from(at).unwrap().min(plain.len());
                 let end = (start + len).min(plain.len());
-                prop_assert_eq!(&stream.read_at(at, len).unwrap(), &plain[start..end]);
+                prop_assert_eq!(&stream.read_at(at, len, &UNLIMITED).unwrap(), &plain[start..end]);
             }
-            prop_assert_eq!(stream.len().unwrap(), plain.len() as u64);
+            prop_assert_eq!(stream.len(&UNLIMITED).unwrap(), plain.len() as u64);
         }
     }
 }

@@ -6,9 +6,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::test_support::UNLIMITED;
 use crate::{
-    Archive, Bytes, Codec, Container, MemoryPointStore, NodeKey, PointStore, Progress, Source, UnpackError, Unpacker,
+    Archive, Codec, Container, MemoryPointStore, MemorySource, NodeKey, PointStore, Progress, Source, UnpackError,
+    Unpacker,
 };
+use dupfs_base::RequestContext;
 use dupfs_cache::SpillConfig;
 use dupfs_test_tar::{TestHeader, noise, put, put_entry};
 
@@ -17,13 +20,13 @@ const MARKERS: [&str; 4] = ["MEMBERNAME-5511", "LINKTARGET-5511", "OWNERNAME-551
 /// An archive file that counts the bytes which are read of it.
 #[derive(Debug)]
 struct Counted {
-    file: Bytes,
+    file: MemorySource,
     read: AtomicU64,
 }
 
 impl Counted {
     fn new(packed: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self { file: Bytes::new("a.tgz", packed), read: AtomicU64::new(0) })
+        Arc::new(Self { file: MemorySource::new("a.tgz", packed), read: AtomicU64::new(0) })
     }
 
     fn take_count(&self) -> u64 {
@@ -35,16 +38,16 @@ impl Source for Counted {
     fn name(&self) -> Arc<str> {
         self.file.name()
     }
-    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
-        let bytes = self.file.read_at(offset, len)?;
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
+        let bytes = self.file.read_at(offset, len, context)?;
         self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes)
     }
     fn known_len(&self) -> Option<u64> {
         self.file.known_len()
     }
-    fn len(&self) -> Result<u64, UnpackError> {
-        self.file.len()
+    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
+        self.file.len(context)
     }
     fn identity(&self) -> Option<Arc<[u8]>> {
         Some(b"identity of counted".as_slice().into())
@@ -95,7 +98,7 @@ fn unpacker(memory_bytes: u64, spill: Option<&Path>) -> Arc<Unpacker> {
 /// The encoded table of the archive, once its pass has completed, and the number of one member.
 fn table(unpacker: &Arc<Unpacker>, file: &Arc<Counted>) -> (Vec<u8>, NodeKey) {
     let archive = Archive::new(unpacker, Arc::clone(file) as _, Container::Tar(Some(Codec::Gzip)));
-    assert!(matches!(archive.settle().unwrap(), Progress::Done));
+    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), Progress::Done));
     archive.with_table(|table| (table.encode(), table.child(NodeKey::ROOT, b"link").unwrap()))
 }
 

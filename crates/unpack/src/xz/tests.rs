@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::point_store::MemoryPointStore;
-use crate::source::Bytes;
+use crate::source::MemorySource;
 use crate::stream::{Codec, Stream, Unpacker};
+use crate::test_support::UNLIMITED;
 use dupfs_base::{ErrorKind, HasKind};
 use dupfs_cache::CacheConfig;
 
@@ -46,7 +47,7 @@ impl Source for Sparse {
     fn name(&self) -> Arc<str> {
         "sparse".into()
     }
-    fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, UnpackError> {
+    fn read_at(&self, offset: u64, len: usize, _: &RequestContext) -> Result<Vec<u8>, UnpackError> {
         if self.reads.fetch_add(1, Ordering::Relaxed) > 4000 {
             return Err(UnpackError::damaged(&self.name(), offset, "read and read again"));
         }
@@ -61,7 +62,7 @@ impl Source for Sparse {
     fn known_len(&self) -> Option<u64> {
         Some(self.len)
     }
-    fn len(&self) -> Result<u64, UnpackError> {
+    fn len(&self, _: &RequestContext) -> Result<u64, UnpackError> {
         Ok(self.len)
     }
     fn identity(&self) -> Option<Arc<[u8]>> {
@@ -79,9 +80,9 @@ fn what_was_read_of_a_file_is_counted_from_its_start_wherever_decoding_began() {
     // All of it is within the ratio, and no block alone is within that of all that stands before it.
     let limits = Limits { free: 1 << 20, ratio: 20, ..Limits::default() };
     assert!(packed.len() * 20 > plain.len() * 2);
-    let stream = stream(Arc::new(Bytes::new("a.xz", packed)), Codec::Xz, limits);
+    let stream = stream(Arc::new(MemorySource::new("a.xz", packed)), Codec::Xz, limits);
     let at = plain.len() - 100_000;
-    assert_eq!(stream.read_at(at as u64, 200_000).unwrap(), &plain[at..]);
+    assert_eq!(stream.read_at(at as u64, 200_000, &UNLIMITED).unwrap(), &plain[at..]);
 }
 
 #[test]
@@ -90,8 +91,8 @@ fn damage_in_a_block_is_told_by_its_place_in_the_file() {
     let mut packed: Vec<u8> = plain.chunks(1 << 20).flat_map(pack).collect();
     let hit = packed.len() - packed.len() / 40;
     packed[hit] ^= 0x55;
-    let stream = stream(Arc::new(Bytes::new("a.xz", packed)), Codec::Xz, Limits::default());
-    let error = stream.read_at(plain.len() as u64 - 300_000, 300_000).unwrap_err();
+    let stream = stream(Arc::new(MemorySource::new("a.xz", packed)), Codec::Xz, Limits::default());
+    let error = stream.read_at(plain.len() as u64 - 300_000, 300_000, &UNLIMITED).unwrap_err();
     let UnpackError::Damaged { at, .. } = error else { panic!("{error}") };
     assert!(at.abs_diff(hit as u64) < 1 << 20, "{at} is not near {hit}");
 }
@@ -99,21 +100,21 @@ fn damage_in_a_block_is_told_by_its_place_in_the_file() {
 #[test]
 fn padding_is_looked_at_in_large_pieces_and_not_for_ever() {
     let packed = pack(b"text");
-    let whole = blocks(&Bytes::new("a", packed.clone()), packed.len() as u64).unwrap().unwrap();
+    let whole = blocks(&MemorySource::new("a", packed.clone()), packed.len() as u64, &UNLIMITED).unwrap().unwrap();
     for zeros in [4, 60, 1 << 16, 5_000_004] {
         let len = packed.len() as u64 + zeros;
         let source = Sparse::of(packed.clone(), len);
-        assert_eq!(blocks(&*source, len).unwrap().as_ref(), Some(&whole), "{zeros} zeros");
+        assert_eq!(blocks(&*source, len, &UNLIMITED).unwrap().as_ref(), Some(&whole), "{zeros} zeros");
         assert!(source.reads.load(Ordering::Relaxed) < 100, "{zeros} zeros");
     }
     for len in [2 << 30, 1 << 62] {
         let source = Sparse::of(packed.clone(), len);
-        assert_eq!(blocks(&*source, len).unwrap(), None);
+        assert_eq!(blocks(&*source, len, &UNLIMITED).unwrap(), None);
         let source = Sparse::of(vec![], len);
-        assert_eq!(blocks(&*source, len).unwrap(), None);
+        assert_eq!(blocks(&*source, len, &UNLIMITED).unwrap(), None);
     }
     let odd = [&packed[..], &[0; 6]].concat();
-    assert_eq!(blocks(&Bytes::new("a", odd.clone()), odd.len() as u64).unwrap(), None);
+    assert_eq!(blocks(&MemorySource::new("a", odd.clone()), odd.len() as u64, &UNLIMITED).unwrap(), None);
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -131,7 +132,7 @@ fn zeros_behind_a_compressed_file_come_to_an_end() {
     }
     for (codec, packed) in [(Codec::Gzip, gzip(b"text")), (Codec::Xz, pack(b"text")), (Codec::Zstd, skipped)] {
         let endless = stream(Sparse::of(packed, 1 << 62), codec, Limits::default());
-        let error = endless.len().unwrap_err();
+        let error = endless.len(&UNLIMITED).unwrap_err();
         assert!(error.to_string().contains("MiB of zeros"), "{codec:?}: {error}");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
@@ -142,8 +143,8 @@ fn as_many_zeros_as_tapes_pad_with_are_fine() {
     for (codec, packed) in [(Codec::Gzip, gzip(b"text")), (Codec::Xz, pack(b"text"))] {
         let len = (packed.len() as u64 + (20 << 20)).next_multiple_of(512) + packed.len() as u64 % 4;
         let padded = stream(Sparse::of(packed, len), codec, Limits::default());
-        assert_eq!(padded.read_at(0, 100).unwrap(), b"text", "{codec:?}");
-        assert_eq!(padded.len().unwrap(), 4);
+        assert_eq!(padded.read_at(0, 100, &UNLIMITED).unwrap(), b"text", "{codec:?}");
+        assert_eq!(padded.len(&UNLIMITED).unwrap(), 4);
     }
 }
 
@@ -164,7 +165,7 @@ fn more_blocks_than_any_file_needs_are_no_index() {
     assert!(parse_index(&index(3 << 20)).is_none());
     // All of a file's streams together.
     let packed = pack(b"text").repeat(200);
-    let source = Bytes::new("a", packed.clone());
-    assert_eq!(blocks(&source, packed.len() as u64).unwrap().unwrap().len(), 200);
-    assert_eq!(blocks_within(&source, packed.len() as u64, 199).unwrap(), None);
+    let source = MemorySource::new("a", packed.clone());
+    assert_eq!(blocks(&source, packed.len() as u64, &UNLIMITED).unwrap().unwrap().len(), 200);
+    assert_eq!(blocks_within(&source, packed.len() as u64, 199, &UNLIMITED).unwrap(), None);
 }

@@ -1,6 +1,7 @@
 //! Zip archives field by field, as no program writes them.
 
 use super::*;
+use crate::test_support::UNLIMITED;
 
 /// A zip archive of members that are stored: name, mode, flags, content.
 fn zip(members: &[(&str, u32, u16, &[u8])]) -> Vec<u8> {
@@ -48,13 +49,13 @@ fn links_that_cannot_be_are_files_that_say_so_and_hide_nothing_behind_them() {
         ("behind", 0o100_644, 0, b"text"),
     ]);
     let mut met = Vec::new();
-    let source = super::super::Bytes::new("a.zip", bytes);
+    let source = super::super::MemorySource::new("a.zip", bytes);
     let mut table = super::super::Table::new(100, 100_000);
-    walk(&source, &Limits::default(), &mut |member| {
+    let mut add = |member: Member<'_>| {
         met.push(String::from_utf8_lossy(member.path).into_owned());
         table.insert(member).map_err(|_| UnpackError::limit(&source.name(), "full"))
-    })
-    .unwrap();
+    };
+    ZipScan::new().advance(&source, &Limits::default(), &mut add, &UNLIMITED).unwrap();
     assert_eq!(met, ["good", "long", "edge", "locked", "behind"]);
     let entry = |name: &str| table.entry(table.child(super::super::NodeKey::ROOT, name.as_bytes()).unwrap()).unwrap();
     assert_eq!(entry("good").meta.kind, EntryKind::Symlink(b"target".as_slice().into()));

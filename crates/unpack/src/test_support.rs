@@ -1,0 +1,8 @@
+//! Helpers of the tests.
+
+use std::sync::LazyLock;
+
+use dupfs_base::RequestContext;
+
+/// The context of a request that waits as long as it takes.
+pub(crate) static UNLIMITED: LazyLock<RequestContext> = LazyLock::new(RequestContext::unlimited);
