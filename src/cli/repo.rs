@@ -110,7 +110,7 @@ pub fn limits(memory: u64, spill: Option<SpillConfig>) -> RepositoryConfig {
 pub fn with_unpacked(below: Arc<TreeFs>, options: &UnpackedOptions) -> Arc<dyn FileSystem> {
     let spill = options.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4, ..spill });
     let cache = CacheConfig { memory_bytes: options.memory / 8, spill };
-    let point_store: Arc<dyn PointStore> = match below.repository().index() {
+    let point_store: Arc<dyn PointStore> = match below.repository().index().on_disk() {
         Some(index) => Arc::new(IndexPointStore(Arc::clone(index))),
         // Room for all points of the longest stream at the default of `--memory`.
         None => Arc::new(MemoryPointStore::new(options.memory / 32)),

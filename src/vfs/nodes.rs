@@ -95,7 +95,7 @@ impl TreeFs {
         context: &RequestContext,
     ) -> Result<Attr, FsError> {
         let mut found = self.find(snapshot, node, context)?;
-        if self.needs_size(&found) && self.repository.has_tables() {
+        if self.needs_size(&found) && self.repository.has_cached_members() {
             // What fails here fails again, and is told, when the attributes are asked for.
             let _ = self.settle_size(snapshot, node, &mut found, &RequestContext::cached_only());
         }

@@ -309,7 +309,7 @@ impl FileSystem for TreeFs {
         let (snapshot, node) = self.node_of(ino).ok()?;
         let (identity, set) =
             self.file(snapshot, node, context).ok()?.identity(&RequestVolumes::new(&self.repository, context))?;
-        Some([&self.repository.group(set).to_le_bytes()[..], &identity.0].concat())
+        Some([&self.repository.index().group(set).to_le_bytes()[..], &identity.0].concat())
     }
 
     fn path(&self, ino: Ino) -> Option<String> {
@@ -325,7 +325,7 @@ impl FileSystem for TreeFs {
 
     fn finish(&self) {
         self.forest.finish();
-        if let Some(index) = self.repository.index() {
+        if let Some(index) = self.repository.index().on_disk() {
             index.flush();
         }
     }

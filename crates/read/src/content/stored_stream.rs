@@ -59,7 +59,7 @@ impl StoredStream {
         if !run.multivol {
             let only = PartLocation { volume, start: 0, offset: last.offset, len: last.len };
             let reader = ReadHint { file: u64::from(file.node.0), last_volume: volume, read_once: false };
-            volumes.note_lookup(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
+            volumes.record_lookup(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
             let layout = PartLayout::Parts(Box::new([only]));
             return Ok(Self { set, kind, len: last.len, meta, position, layout, settled: OnceLock::new() });
         }

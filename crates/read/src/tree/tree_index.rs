@@ -44,7 +44,7 @@ struct Work {
 fn chain_of(repository: &Repository, sets: &[SetIndex]) -> Vec<Identity> {
     let mut chain: Vec<Identity> = Vec::new();
     for &set in sets {
-        let Some(own) = repository.tree_identity(set) else { break };
+        let Some(own) = repository.index().tree_identity(set) else { break };
         chain.push(chain.last().map_or_else(|| Identity::of(&[b"tree", &own.0]), |last| last.with(&[&own.0])));
     }
     chain
@@ -54,7 +54,7 @@ impl TreeSaver {
     /// The tree of the first sets of the branch, as many as the index has; nothing if the table is not `empty`. To be called
     /// before sets are loaded: from then on their identities are those of the objects that were listed until now.
     pub(super) fn load(&self, repository: &Repository, sets: &[SetIndex], empty: bool) -> Option<VersionTable> {
-        let index = repository.index()?;
+        let index = repository.index().on_disk()?;
         let chain = chain_of(repository, sets);
         if !empty {
             return None;
@@ -71,7 +71,7 @@ impl TreeSaver {
 
     /// Takes note that sets were loaded into `table`. The tree of a whole branch is saved at once, in the background.
     pub(super) fn note_loaded(&self, repository: &Repository, sets: &[SetIndex], table: &Arc<RwLock<VersionTable>>) {
-        let Some(index) = repository.index() else { return };
+        let Some(index) = repository.index().on_disk() else { return };
         let depth = read(table).depth();
         let mut state = lock(&self.state);
         if depth <= state.kept {
@@ -79,13 +79,13 @@ impl TreeSaver {
         }
         let collection = repository.collection();
         let live = collection.branches().iter().flat_map(|sets| chain_of(repository, sets)).collect();
-        let own = |set: &SetIndex| repository.tree_identity(*set);
+        let own = |set: &SetIndex| repository.index().tree_identity(*set);
         let work = Work {
             index: Arc::clone(index),
             table: Arc::clone(table),
             chain: chain_of(repository, sets).into(),
             roots: sets.iter().map_while(own).map(root_key).collect(),
-            groups: sets.iter().map(|&set| repository.group(set)).collect(),
+            groups: sets.iter().map(|&set| repository.index().group(set)).collect(),
             live: Arc::new(live),
         };
         state.work = Some(work.clone());
@@ -147,9 +147,9 @@ pub(super) fn load_exact_sizes(
     table: &RwLock<VersionTable>,
     positions: std::ops::Range<u32>,
 ) {
-    let Some(index) = repository.index() else { return };
+    let Some(index) = repository.index().on_disk() else { return };
     for position in positions {
-        let key = sets.get(list_index(position)).and_then(|&set| repository.sizes_key(set));
+        let key = sets.get(list_index(position)).and_then(|&set| repository.index().sizes_key(set));
         let range = read(table).versions_of(position);
         let (Some(key), Ok(len)) = (key.filter(|_| !read(table).lost.is_rebuilt(position)), u32::try_from(range.len()))
         else {
@@ -193,7 +193,7 @@ fn root_record(table: &VersionTable, position: u32) -> Vec<u8> {
 
 /// The root's metadata in `set` if the index knows it; the inner is `None` if the set does not name the root.
 pub(super) fn load_root(repository: &Repository, set: SetIndex) -> Option<Option<EntryMeta>> {
-    let record = repository.index()?.get(root_key(repository.tree_identity(set)?))?;
+    let record = repository.index().on_disk()?.get(root_key(repository.index().tree_identity(set)?))?;
     let mut reader = Reader::new(&record);
     let root = match reader.byte()? {
         0 => None,

@@ -1,7 +1,7 @@
 //! duplicity's own cache of manifests and signature archives (`--archive-dir`), read in place of the store's, without a key.
 //!
-//! Nothing there is authenticated, so a copy counts only for a set that the store has, by the times in its name, and only if
-//! nothing tells it from the store's: see [`ArchiveDir::manifest`] and [`ArchiveDir::signatures`].
+//! Its files are not authenticated. A copy is used only for a set of the store, which is identified by the times in the name,
+//! and only if nothing distinguishes it from the store's object: see [`ArchiveDir::manifest`] and [`ArchiveDir::signatures`].
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -9,8 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::error::VolumeError;
-use super::pass;
-use crate::codec::Decoder;
+use super::object_reader::{DecodeThreads, ObjectReader};
 use crate::storage::{LocalStore, ObjectInfo, ObjectStore};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, RequestContext, escape_bytes};
@@ -19,26 +18,27 @@ use dupfs_format::collection::{BackupSet, Collection, PrefixOptions};
 use dupfs_format::manifest::Manifest;
 use dupfs_format::name::NameSuffix;
 
-/// Bytes at the end of a gzip file: sum and length of what it holds.
-const GZIP_TRAILER: usize = 8;
+/// Bytes at the end of a gzip file: checksum and length of its content.
+const GZIP_TRAILER_BYTES: usize = 8;
 
-/// What duplicity has at hand of the sets of a repository.
+/// duplicity's copies of manifests and signature archives of a repository.
 #[derive(Debug)]
 pub struct ArchiveDir {
     store: Arc<dyn ObjectStore>,
-    copies: HashMap<SetIndex, Copies>,
-    /// Names of copies that turned out not to be the store's.
+    copies: HashMap<SetIndex, SetCopies>,
+    /// Names of copies that differ from the store's object.
     refused: Mutex<HashSet<Arc<str>>>,
 }
 
+/// The copies of one set.
 #[derive(Debug)]
-struct Copies {
+struct SetCopies {
     manifest: Option<ObjectInfo>,
     signatures: Option<ObjectInfo>,
 }
 
 impl ArchiveDir {
-    /// The copies in `dir` of what `collection` has. `None`, after a line in the log, if there are none.
+    /// Opens `dir` and finds the copies of objects of `collection`. Returns `None`, and logs a warning, if there are none.
     pub fn open(dir: &Path, collection: &Collection, context: &RequestContext) -> Option<Self> {
         let shown = escape_bytes(dir.as_os_str().as_encoded_bytes());
         let opened = LocalStore::open(dir).and_then(|store| Ok((store.list(context)?, store)));
@@ -50,14 +50,15 @@ impl ArchiveDir {
             }
         };
         let prefixes = PrefixOptions::from(collection.prefixes().clone());
-        let here = Collection::from_listing(&objects, &prefixes).ok();
+        let copied = Collection::from_listing(&objects, &prefixes).ok();
         let times = |set: &Arc<BackupSet>| (set.start, set.time);
-        let by_time: HashMap<_, _> = here.iter().flat_map(|c| c.sets()).map(|set| (times(set), set)).collect();
-        let copy = |set: &Arc<BackupSet>| {
-            let found = by_time.get(&times(set))?;
-            Some((set.index, Copies { manifest: found.manifest.clone(), signatures: found.signatures.clone() }))
+        let by_time: HashMap<_, _> = copied.iter().flat_map(|c| c.sets()).map(|set| (times(set), set)).collect();
+        let copies_of = |set: &Arc<BackupSet>| {
+            let copy = by_time.get(&times(set))?;
+            Some((set.index, SetCopies { manifest: copy.manifest.clone(), signatures: copy.signatures.clone() }))
         };
-        let copies: HashMap<_, _> = collection.sets().iter().filter(|set| set.is_complete()).filter_map(copy).collect();
+        let complete = collection.sets().iter().filter(|set| set.is_complete());
+        let copies: HashMap<_, _> = complete.filter_map(copies_of).collect();
         if copies.is_empty() {
             log::warn!("--archive-dir: {shown} has nothing of this backup; everything is read from the backup itself");
             return None;
@@ -65,116 +66,119 @@ impl ArchiveDir {
         Some(Self { store: Arc::new(store), copies, refused: Mutex::default() })
     }
 
-    /// The set's manifest, if duplicity has it, it is sound, and it is the store's as far as can be told: an unencrypted one
-    /// by its size; any by listing all the volumes that the store has.
-    pub(super) fn manifest(&self, set: &BackupSet, decoder: &Decoder, context: &RequestContext) -> Option<Manifest> {
+    /// The manifest of `set`, if there is a valid copy that nothing distinguishes from the store's: an unencrypted one has
+    /// the same size, and any lists all volumes that the store has. `objects` reads the store.
+    pub(super) fn manifest(
+        &self,
+        set: &BackupSet,
+        objects: &ObjectReader,
+        context: &RequestContext,
+    ) -> Option<Manifest> {
         let copy = self.copies.get(&set.index)?.manifest.as_ref().filter(|copy| self.may_use(copy))?;
         let original = set.manifest.as_ref()?;
         let mut read = None;
-        let outcome = self.stream(copy, decoder, context, &mut |plain| {
+        let outcome = self.stream(copy, objects, context, &mut |plain| {
             read = Some(Manifest::read(plain).map_err(|e| VolumeError::from_format(&copy.name, &e))?);
             Ok(())
         });
         let same_size = NameSuffix::of(&original.name).is_encrypted() || original.size == copy.size;
-        let is_whole = |m: &Manifest| {
-            let listed = set.volumes.keys().all(|&n| m.volume(n).is_some());
-            listed && m.problems.is_empty() && m.volumes.iter().all(|v| v.hash.is_some())
+        let is_whole = |manifest: &Manifest| {
+            let listed = set.volumes.keys().all(|&number| manifest.volume(number).is_some());
+            listed && manifest.problems.is_empty() && manifest.volumes.iter().all(|volume| volume.hash.is_some())
         };
         match (outcome, read) {
-            (Ok(()), Some(manifest)) if same_size && is_whole(&manifest) => Some(manifest),
-            (Ok(()), _) => self.refuse(copy, "it is not the one in the backup"),
-            (Err(error), _) => self.refuse(copy, &error.to_string()),
+            (Ok(()), Some(manifest)) if same_size && is_whole(&manifest) => return Some(manifest),
+            (Ok(()), _) => self.refuse(copy, "it is not the one in the backup", context),
+            (Err(error), _) => self.refuse(copy, &error.to_string(), context),
         }
+        None
     }
 
-    /// Streams the set's signature archive into `consume`, if duplicity has it, it is sound, and it is the store's as far as
-    /// can be told: an unencrypted one by sum and length of its content. If this returns false, what `consume` learnt is void.
+    /// Streams the signature archive of `set` into `consume`, if there is a valid copy that nothing distinguishes from the
+    /// store's: of an unencrypted one, checksum and length of the content are compared. If this returns false, the results
+    /// of `consume` are void.
     pub(super) fn signatures(
         &self,
         set: &BackupSet,
-        (store, decoder, context): (&dyn ObjectStore, &Decoder, &RequestContext),
+        objects: &ObjectReader,
+        context: &RequestContext,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> bool {
-        let Some(copy) = self.signatures_of(set) else { return false };
+        let Some(copy) = self.signatures_copy(set) else { return false };
         if let Some(original) = &set.signatures
-            && !self.agree(copy, original, (store, context))
+            && !self.may_be_equal(copy, original, objects, context)
         {
-            self.refuse::<()>(copy, "it is not the one in the backup");
+            self.refuse(copy, "it is not the one in the backup", context);
             return false;
         }
-        match self.stream(copy, decoder, context, &mut |plain| consume(&copy.name, plain)) {
-            Ok(()) => true,
-            Err(error) => self.refuse::<()>(copy, &error.to_string()).is_some(),
+        let streamed = self.stream(copy, objects, context, &mut |plain| consume(&copy.name, plain));
+        if let Err(error) = &streamed {
+            self.refuse(copy, &error.to_string(), context);
         }
+        streamed.is_ok()
     }
 
-    /// Streams the beginning of the set's signature archive into `consume`. As [`Self::signatures`], but nothing vouches for
-    /// what is seen.
+    /// Streams the beginning of the signature archive of `set` into `consume`. As [`Self::signatures`], but the content is
+    /// not verified.
     pub(super) fn peek(
         &self,
         set: &BackupSet,
-        (store, decoder, context): (&dyn ObjectStore, &Decoder, &RequestContext),
+        objects: &ObjectReader,
+        context: &RequestContext,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> bool {
-        let Some(copy) = self.signatures_of(set) else { return false };
-        if set.signatures.as_ref().is_some_and(|original| !self.agree(copy, original, (store, context))) {
+        let Some(copy) = self.signatures_copy(set) else { return false };
+        if set.signatures.as_ref().is_some_and(|original| !self.may_be_equal(copy, original, objects, context)) {
             return false;
         }
-        let whole = ByteRange::at(0, copy.size);
-        let Ok(input) = self.store.open(copy, whole, context) else { return false };
-        decoder.open(&copy.name, input).is_ok_and(|mut plain| consume(&copy.name, &mut *plain).is_ok())
+        let copies = objects.with_store(Arc::clone(&self.store));
+        copies.peek(copy, copy.size, context, &mut |plain| consume(&copy.name, plain)).is_ok()
     }
 
-    /// duplicity's copy of the set's signature archive, unless it was refused.
-    fn signatures_of(&self, set: &BackupSet) -> Option<&ObjectInfo> {
+    /// duplicity's copy of the signature archive of `set`, unless it was refused.
+    fn signatures_copy(&self, set: &BackupSet) -> Option<&ObjectInfo> {
         self.copies.get(&set.index)?.signatures.as_ref().filter(|copy| self.may_use(copy))
     }
 
-    /// Whether what is known without reading either as a whole tells them apart.
-    fn agree(
+    /// Returns false if the copy differs from the original, as far as that is visible without reading either as a whole.
+    fn may_be_equal(
         &self,
         copy: &ObjectInfo,
         original: &ObjectInfo,
-        (store, context): (&dyn ObjectStore, &RequestContext),
+        objects: &ObjectReader,
+        context: &RequestContext,
     ) -> bool {
         if NameSuffix::of(&original.name).is_encrypted() {
             return true;
         }
-        let Some(own) = trailer(&*self.store, copy, context) else { return false };
+        let Some(of_copy) = gzip_trailer(&*self.store, copy, context) else { return false };
         if is_gzip(&original.name) {
-            return trailer(store, original, context) == Some(own);
+            return gzip_trailer(objects.store(), original, context) == Some(of_copy);
         }
-        let [_, _, _, _, len @ ..] = own;
+        let [_, _, _, _, len @ ..] = of_copy;
         original.size.to_le_bytes().starts_with(&len)
     }
 
     fn stream(
         &self,
         copy: &ObjectInfo,
-        decoder: &Decoder,
+        objects: &ObjectReader,
         context: &RequestContext,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        pass::stream_object(
-            &*self.store,
-            decoder,
-            copy,
-            None,
-            copy.size >= super::repository::WORTH_TWO,
-            context,
-            consume,
-        )
+        let copies = objects.with_store(Arc::clone(&self.store));
+        copies.stream(copy, None, DecodeThreads::TwoIfLarge, context, consume)
     }
 
     fn may_use(&self, copy: &ObjectInfo) -> bool {
         !lock(&self.refused).contains(&copy.name)
     }
 
-    fn refuse<T>(&self, copy: &ObjectInfo, reason: &str) -> Option<T> {
-        if lock(&self.refused).insert(Arc::clone(&copy.name)) {
+    /// Refuses the copy from now on, unless the request has ended: then the failure says nothing about the copy.
+    fn refuse(&self, copy: &ObjectInfo, reason: &str, context: &RequestContext) {
+        if context.check().is_ok() && lock(&self.refused).insert(Arc::clone(&copy.name)) {
             log::warn!("{}/{}: not used: {reason}; the backup's own is read", self.store.url(), copy.name);
         }
-        None
     }
 }
 
@@ -182,10 +186,14 @@ fn is_gzip(name: &str) -> bool {
     NameSuffix::of(name) == NameSuffix::Gzip
 }
 
-/// The last bytes of a gzip file.
-fn trailer(store: &dyn ObjectStore, object: &ObjectInfo, context: &RequestContext) -> Option<[u8; GZIP_TRAILER]> {
-    let start = object.size.checked_sub(GZIP_TRAILER as u64).filter(|_| is_gzip(&object.name))?;
-    let mut bytes = [0; GZIP_TRAILER];
+/// The trailer of a gzip file.
+fn gzip_trailer(
+    store: &dyn ObjectStore,
+    object: &ObjectInfo,
+    context: &RequestContext,
+) -> Option<[u8; GZIP_TRAILER_BYTES]> {
+    let start = object.size.checked_sub(GZIP_TRAILER_BYTES as u64).filter(|_| is_gzip(&object.name))?;
+    let mut bytes = [0; GZIP_TRAILER_BYTES];
     let mut input = store.open(object, ByteRange { start, end: object.size }, context).ok()?;
     input.read_exact(&mut bytes).ok().map(|()| bytes)
 }

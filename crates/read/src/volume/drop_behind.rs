@@ -1,199 +1,201 @@
-//! What readers leave behind them: blocks that one who reads a set's volumes in order has gone past. Nobody is likely to want
-//! them again, so they need not be sealed and written to disk when memory is short: a restore reads everything once.
+//! Drop-behind: finds the blocks that a sequential reader has passed. They are not expected to be read again, so they are evicted
+//! first and not written to the spill file: a restore reads everything once.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::pass::BLOCK;
+use super::block_index::BlockIndex;
+use super::block_span::block_numbers;
 use dupfs_base::ByteRange;
 use dupfs_base::sync::lock;
 use dupfs_format::{SetIndex, VolumeId, VolumeNumber};
 
-/// How far behind the furthest read blocks are left. The kernel reads ahead by 2 MiB, twice that for programs that tell it that
-/// they read in order, two such stretches at a time, and sends the requests out of order.
-const BEHIND: u64 = 16 << 20;
+/// Distance from the furthest read at which blocks are passed. The kernel reads ahead by 2 MiB, by twice that for programs that
+/// announce sequential reads, two such windows at a time, and sends the requests out of order.
+const DISTANCE: u64 = 16 << 20;
 
-/// Volumes remembered at most until they are left behind; what tiny ones hold goes as any block does.
-const MOST_BEFORE: usize = 64;
+/// Upper bound of the volumes behind a reader whose last blocks are not passed yet. Blocks of smaller volumes are evicted like
+/// all others.
+const MAX_FINISHED_VOLUMES: usize = 64;
 
-/// Readers of one set that are told apart.
-const MOST_TRAILS: usize = 4;
+/// Upper bound of the readers of one set that are distinguished.
+const MAX_READERS: usize = 4;
 
-/// Where a reader of one set is, and where they came from.
+/// Blocks of a volume that a reader has passed. The end may lie beyond the end of the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PassedBlocks {
+    pub(super) id: VolumeId,
+    pub(super) blocks: Range<BlockIndex>,
+}
+
+/// The position of a sequential reader of one set, and the blocks behind it that are not passed yet.
 #[derive(Debug)]
-struct Passage {
+struct ReaderTrack {
     volume: VolumeNumber,
     /// Length of its plaintext.
     plain_len: u64,
-    /// Where the reading began in the volume, how far it has come, and how many bytes were read between: what was skipped may
-    /// still be wanted.
-    from: u64,
-    upto: u64,
+    /// The offset where reading began in the volume, the end of the furthest read, and the number of bytes read in between.
+    /// Skipped bytes may still be wanted.
+    start: u64,
+    end: u64,
     consumed: u64,
-    /// The first block that was not left behind yet, and those from there on that will be wanted again.
-    next: u32,
-    again: BTreeSet<u32>,
-    /// Bytes read since the trail began, in all volumes.
+    /// The first block that is not passed yet, and the blocks from there on that will be read again.
+    next: BlockIndex,
+    reread: BTreeSet<BlockIndex>,
+    /// Bytes read since the track began, in all volumes.
     total: u64,
-    before: VecDeque<Before>,
+    finished: VecDeque<FinishedVolume>,
 }
 
-/// The end of a volume that was read to its end: left behind once the reader is well beyond.
+/// A volume that was read to its end. Its last blocks are passed once the reader is far enough in the following volumes.
 #[derive(Debug)]
-struct Before {
+struct FinishedVolume {
     volume: VolumeNumber,
-    next: u32,
-    again: BTreeSet<u32>,
-    /// What the trail's `total` was then.
-    at: u64,
+    next: BlockIndex,
+    reread: BTreeSet<BlockIndex>,
+    /// The track's `total` at that time.
+    total: u64,
 }
 
-impl Passage {
-    fn new(volume: VolumeNumber, from: u64, plain_len: u64) -> Self {
-        let next = block_of(from.div_ceil(BLOCK as u64));
+impl ReaderTrack {
+    fn new(volume: VolumeNumber, start: u64, plain_len: u64) -> Self {
         Self {
             volume,
             plain_len,
-            from,
-            upto: from,
+            start,
+            end: start,
             consumed: 0,
-            next,
-            again: BTreeSet::new(),
+            next: BlockIndex::starting_from(start),
+            reread: BTreeSet::new(),
             total: 0,
-            before: VecDeque::new(),
+            finished: VecDeque::new(),
         }
     }
 
-    /// Whether a read from `start` of `volume` goes on where the last one ended; the kernel sends reads out of order by a little.
-    fn goes_on(&self, volume: VolumeNumber, start: u64) -> bool {
-        volume == self.volume && start.saturating_add(BEHIND) >= self.upto
+    /// Returns true if a read from `start` of `volume` continues the last one. The kernel sends reads slightly out of order.
+    fn is_continued_by(&self, volume: VolumeNumber, start: u64) -> bool {
+        volume == self.volume && start.saturating_add(DISTANCE) >= self.end
     }
 
-    /// Whether the volume was read to its end, or nearly so: of the files on either side of the border some are not read.
+    /// Returns true if the volume was read to its end, or nearly so: some of the files near the end may not be read.
     fn is_at_end(&self) -> bool {
-        self.is_dense() && self.plain_len.saturating_sub(self.upto) < BEHIND / 4
+        self.is_dense() && self.plain_len.saturating_sub(self.end) < DISTANCE / 4
     }
 
-    /// Whether the reader has read, and not skipped, most of what lies behind.
+    /// Returns true if the reader has read, and not skipped, most of the bytes behind it.
     fn is_dense(&self) -> bool {
-        self.consumed >= self.upto.saturating_sub(self.from) / 2
+        self.consumed >= self.end.saturating_sub(self.start) / 2
+    }
+
+    /// The track at `start` of the next volume.
+    fn in_next(self, volume: VolumeNumber, start: u64, plain_len: u64) -> Self {
+        let Self { volume: last, next, reread, total, mut finished, .. } = self;
+        if finished.len() >= MAX_FINISHED_VOLUMES {
+            finished.pop_front();
+        }
+        finished.push_back(FinishedVolume { volume: last, next, reread, total });
+        Self { total, finished, ..Self::new(volume, start, plain_len) }
+    }
+
+    /// Records a read of `range` of its volume, which is `id`; returns the blocks that are passed now.
+    fn advance(&mut self, id: VolumeId, range: ByteRange, read_once: bool) -> Vec<PassedBlocks> {
+        let mut passed = Vec::new();
+        self.consumed = self.consumed.saturating_add(range.len());
+        self.total = self.total.saturating_add(range.len());
+        self.end = self.end.max(range.end);
+        if !read_once {
+            let blocks = block_numbers(BlockIndex::range(range));
+            self.reread.extend(blocks.filter(|&block| block >= self.next));
+        }
+        let total = self.total;
+        while self.finished.front().is_some_and(|finished| total.saturating_sub(finished.total) >= DISTANCE) {
+            let Some(FinishedVolume { volume, next, reread, .. }) = self.finished.pop_front() else { break };
+            let id = VolumeId { set: id.set, number: volume };
+            passed.extend(without(next..BlockIndex::LAST, &reread).map(|blocks| PassedBlocks { id, blocks }));
+        }
+        if !self.is_dense() {
+            return passed;
+        }
+        let end = BlockIndex::containing(self.end.saturating_sub(DISTANCE));
+        if end > self.next {
+            passed.extend(without(self.next..end, &self.reread).map(|blocks| PassedBlocks { id, blocks }));
+            self.next = end;
+            self.reread = self.reread.split_off(&end);
+        }
+        passed
     }
 }
 
-/// How a read follows a trail.
-enum Step {
-    /// It goes on in the volume.
-    On(usize),
-    /// It goes on with the next volume.
-    Next(usize),
-    /// It is one of the last of a volume before, out of order.
-    Before,
-    /// It follows none.
+/// The relation of a read to the tracks of its set.
+enum TrackMatch {
+    /// It continues the track at this position.
+    Continues(usize),
+    /// It goes on with the volume after that of the track at this position.
+    EntersNext(usize),
+    /// It is a late read of a volume that a track has finished.
+    OfFinishedVolume,
+    /// It belongs to no track.
     None,
 }
 
-impl Step {
-    fn of(trails: &[Passage], volume: VolumeNumber, start: u64) -> Self {
-        let places = || trails.iter().enumerate();
-        let here = places().filter(|(_, trail)| trail.goes_on(volume, start));
-        if let Some((place, _)) = here.min_by_key(|(_, trail)| trail.upto.abs_diff(start)) {
-            return Self::On(place);
+impl TrackMatch {
+    fn find(tracks: &[ReaderTrack], volume: VolumeNumber, start: u64) -> Self {
+        let positions = || tracks.iter().enumerate();
+        let here = positions().filter(|(_, track)| track.is_continued_by(volume, start));
+        if let Some((position, _)) = here.min_by_key(|(_, track)| track.end.abs_diff(start)) {
+            return Self::Continues(position);
         }
-        let comes = |trail: &Passage| volume.0 == trail.volume.0.saturating_add(1) && trail.is_at_end();
-        if let Some((place, _)) = places().find(|(_, trail)| comes(trail)) {
-            return Self::Next(place);
+        let comes = |track: &ReaderTrack| volume.0 == track.volume.0.saturating_add(1) && track.is_at_end();
+        if let Some((position, _)) = positions().find(|(_, track)| comes(track)) {
+            return Self::EntersNext(position);
         }
-        let was_there = |trail: &Passage| trail.before.iter().any(|before| before.volume == volume);
-        if trails.iter().any(was_there) { Self::Before } else { Self::None }
+        let was_there = |track: &ReaderTrack| track.finished.iter().any(|finished| finished.volume == volume);
+        if tracks.iter().any(was_there) { Self::OfFinishedVolume } else { Self::None }
     }
 }
 
-/// The trails of the readers of all sets, of each set the one that was read last at the end.
+/// The sequential readers of all sets.
 #[derive(Debug, Default)]
-pub(super) struct DropBehind(Mutex<HashMap<SetIndex, Vec<Passage>>>);
+pub(super) struct DropBehind {
+    /// For each set its readers, the one that read last at the end.
+    tracks: Mutex<HashMap<SetIndex, Vec<ReaderTrack>>>,
+}
 
 impl DropBehind {
-    /// Takes note that `range` of volume `id`, whose plaintext has `plain_len` bytes, was read, and gives the blocks that were
-    /// left behind by it, each once. Bytes that will be wanted again, as `once` tells of others, are read here and there.
-    pub(super) fn note(
+    /// Records a read of `range` of volume `id`, whose plaintext has `plain_len` bytes; returns the blocks that are passed by
+    /// it, each block once. Bytes that are not `read_once` will be read again; they may be read out of order.
+    pub(super) fn record_read(
         &self,
         id: VolumeId,
         range: ByteRange,
         plain_len: u64,
-        once: bool,
-    ) -> Vec<(VolumeId, Range<u32>)> {
-        let mut trails = lock(&self.0);
-        let trails = trails.entry(id.set).or_default();
-        let trail = match Step::of(trails, id.number, range.start) {
-            Step::On(place) => trails.remove(place),
-            Step::Next(place) => trails.remove(place).into_next(id.number, range.start, plain_len),
-            Step::Before => return Vec::new(),
-            Step::None if !once && !trails.is_empty() => return Vec::new(),
-            Step::None => Passage::new(id.number, range.start, plain_len),
+        read_once: bool,
+    ) -> Vec<PassedBlocks> {
+        let mut tracks = lock(&self.tracks);
+        let tracks = tracks.entry(id.set).or_default();
+        let track = match TrackMatch::find(tracks, id.number, range.start) {
+            TrackMatch::Continues(position) => tracks.remove(position),
+            TrackMatch::EntersNext(position) => tracks.remove(position).in_next(id.number, range.start, plain_len),
+            TrackMatch::OfFinishedVolume => return Vec::new(),
+            TrackMatch::None if !read_once && !tracks.is_empty() => return Vec::new(),
+            TrackMatch::None => ReaderTrack::new(id.number, range.start, plain_len),
         };
-        if trails.len() >= MOST_TRAILS {
-            // One who reads here and there must not end the trails of those who read on.
-            trails.remove(trails.iter().position(|trail| trail.total < BEHIND).unwrap_or(0));
+        if tracks.len() >= MAX_READERS {
+            // A random reader must not end the tracks of sequential ones.
+            tracks.remove(tracks.iter().position(|track| track.total < DISTANCE).unwrap_or(0));
         }
-        trails.push(trail);
-        trails.last_mut().map_or_else(Vec::new, |trail| trail.go_on(id, range, once))
+        tracks.push(track);
+        tracks.last_mut().map_or_else(Vec::new, |track| track.advance(id, range, read_once))
     }
 }
 
-impl Passage {
-    /// Goes on with the next volume.
-    fn into_next(self, volume: VolumeNumber, from: u64, plain_len: u64) -> Self {
-        let Self { volume: last, next, again, total, mut before, .. } = self;
-        if before.len() >= MOST_BEFORE {
-            before.pop_front();
-        }
-        before.push_back(Before { volume: last, next, again, at: total });
-        Self { total, before, ..Self::new(volume, from, plain_len) }
-    }
-
-    /// Takes note that `range` of its volume was read; gives the blocks that were left behind by it.
-    fn go_on(&mut self, id: VolumeId, range: ByteRange, once: bool) -> Vec<(VolumeId, Range<u32>)> {
-        let mut left = Vec::new();
-        self.consumed = self.consumed.saturating_add(range.len());
-        self.total = self.total.saturating_add(range.len());
-        self.upto = self.upto.max(range.end);
-        if !once {
-            self.again.extend(blocks_of(range).filter(|&block| block >= self.next));
-        }
-        let total = self.total;
-        while self.before.front().is_some_and(|before| total.saturating_sub(before.at) >= BEHIND) {
-            let Some(Before { volume, next, again, .. }) = self.before.pop_front() else { break };
-            let id = VolumeId { set: id.set, number: volume };
-            left.extend(without(next..u32::MAX, &again).map(|blocks| (id, blocks)));
-        }
-        if !self.is_dense() {
-            return left;
-        }
-        let end = block_of(self.upto.saturating_sub(BEHIND) / BLOCK as u64);
-        if end > self.next {
-            left.extend(without(self.next..end, &self.again).map(|blocks| (id, blocks)));
-            self.next = end;
-            self.again = self.again.split_off(&end);
-        }
-        left
-    }
-}
-
-/// The parts of `blocks` between those in `again`.
-fn without(blocks: Range<u32>, again: &BTreeSet<u32>) -> impl Iterator<Item = Range<u32>> {
-    let mut from = blocks.start;
-    let kept = again.range(blocks.clone()).copied().chain([blocks.end]);
-    let parts = kept.map(move |block| std::mem::replace(&mut from, block.saturating_add(1))..block);
-    parts.filter(|part| !part.is_empty())
-}
-
-fn blocks_of(range: ByteRange) -> Range<u32> {
-    block_of(range.start / BLOCK as u64)..block_of(range.end.div_ceil(BLOCK as u64))
-}
-
-fn block_of(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
+/// The parts of `blocks` between those in `reread`.
+fn without(blocks: Range<BlockIndex>, reread: &BTreeSet<BlockIndex>) -> impl Iterator<Item = Range<BlockIndex>> {
+    let mut start = blocks.start;
+    let kept = reread.range(blocks.clone()).copied().chain([blocks.end]);
+    let parts = kept.map(move |block| std::mem::replace(&mut start, block.next())..block);
+    parts.filter(|part| part.start < part.end)
 }
 
 #[cfg(test)]
@@ -206,84 +208,93 @@ mod tests {
         VolumeId { set: SetIndex(0), number: VolumeNumber(number) }
     }
 
-    /// The blocks left behind by reads of 1 MiB at `starts` of a volume of `len` (in MiB).
-    fn walk(trails: &DropBehind, volume: u32, len: u64, starts: impl Iterator<Item = u64>) -> Vec<(u32, Range<u32>)> {
-        let left = starts.flat_map(|at| trails.note(id(volume), ByteRange::at(at * MIB, MIB), len * MIB, true));
-        left.map(|(id, blocks)| (id.number.0, blocks)).collect()
+    /// The blocks from `start` to the end of the volume.
+    fn from(start: u64) -> Range<u64> {
+        start..BlockIndex::LAST.number()
+    }
+
+    fn numbers(passed: PassedBlocks) -> (u32, Range<u64>) {
+        (passed.id.number.0, passed.blocks.start.number()..passed.blocks.end.number())
+    }
+
+    /// The blocks passed by reads of 1 MiB at `starts` of a volume of `len` (in MiB).
+    fn scan(readers: &DropBehind, volume: u32, len: u64, starts: impl Iterator<Item = u64>) -> Vec<(u32, Range<u64>)> {
+        let read = |at| readers.record_read(id(volume), ByteRange::at(at * MIB, MIB), len * MIB, true);
+        starts.flat_map(read).map(numbers).collect()
     }
 
     #[test]
-    fn who_reads_on_leaves_each_block_once() {
-        let trails = DropBehind::default();
-        let left = walk(&trails, 3, 20, 0..20);
-        assert_eq!(left, [(3, 0..4), (3, 4..8), (3, 8..12), (3, 12..16)]);
+    fn a_sequential_reader_passes_each_block_once() {
+        let readers = DropBehind::default();
+        let passed = scan(&readers, 3, 20, 0..20);
+        assert_eq!(passed, [(3, 0..4), (3, 4..8), (3, 8..12), (3, 12..16)]);
         // The rest of the volume when the reader is well within the next; late reads of it change nothing.
-        assert_eq!(walk(&trails, 4, 30, 0..15), []);
-        assert_eq!(walk(&trails, 3, 20, 19..20), []);
-        assert_eq!(walk(&trails, 4, 30, 15..17), [(3, 16..u32::MAX), (4, 0..4)]);
+        assert_eq!(scan(&readers, 4, 30, 0..15), []);
+        assert_eq!(scan(&readers, 3, 20, 19..20), []);
+        assert_eq!(scan(&readers, 4, 30, 15..17), [(3, from(16)), (4, 0..4)]);
     }
 
     #[test]
-    fn what_is_wanted_again_is_not_left() {
-        let trails = DropBehind::default();
-        let again = |at: u64| trails.note(id(1), ByteRange::at(at * MIB + 5, 100), 60 * MIB, false);
-        let mut left = walk(&trails, 1, 60, 0..10);
+    fn blocks_that_are_read_again_are_not_passed() {
+        let readers = DropBehind::default();
+        let again = |at: u64| readers.record_read(id(1), ByteRange::at(at * MIB + 5, 100), 60 * MIB, false);
+        let mut passed = scan(&readers, 1, 60, 0..10);
         assert_eq!(again(9), []);
-        // A jump to such a place and back does not end the trail.
-        left.extend(walk(&trails, 1, 60, 10..40));
+        // A jump to such bytes and back does not end the track.
+        passed.extend(scan(&readers, 1, 60, 10..40));
         assert_eq!(again(3), []);
-        left.extend(walk(&trails, 1, 60, 40..42));
-        let blocks: BTreeSet<u32> = left.into_iter().flat_map(|(_, blocks)| blocks).collect();
+        passed.extend(scan(&readers, 1, 60, 40..42));
+        let blocks: BTreeSet<u64> = passed.into_iter().flat_map(|(_, blocks)| blocks).collect();
         assert_eq!(blocks, (0..26 * 4).filter(|&block| block != 36).collect());
     }
 
     #[test]
-    fn readers_of_one_set_each_leave_their_own() {
-        let trails = DropBehind::default();
-        let mut left = Vec::new();
+    fn readers_of_one_set_each_pass_their_own_blocks() {
+        let readers = DropBehind::default();
+        let mut passed = Vec::new();
         for i in 0..20 {
-            left.extend(walk(&trails, 3, 20, i..i + 1));
-            left.extend(walk(&trails, 9, 20, i..i + 1));
-            // One who reads here and there.
-            left.extend(walk(&trails, 30, 60, std::iter::once(i * 37 % 60)));
-            left.extend(walk(&trails, 40 + u32::try_from(i).unwrap(), 60, 5..6));
+            passed.extend(scan(&readers, 3, 20, i..i + 1));
+            passed.extend(scan(&readers, 9, 20, i..i + 1));
+            // A random reader.
+            passed.extend(scan(&readers, 30, 60, std::iter::once(i * 37 % 60)));
+            passed.extend(scan(&readers, 40 + u32::try_from(i).unwrap(), 60, 5..6));
         }
         let of =
-            |volume| left.iter().filter(|(v, _)| *v == volume).map(|(_, blocks)| blocks.clone()).collect::<Vec<_>>();
+            |volume| passed.iter().filter(|(v, _)| *v == volume).map(|(_, blocks)| blocks.clone()).collect::<Vec<_>>();
         assert_eq!((of(3), of(9)), (vec![0..4, 4..8, 8..12, 12..16], vec![0..4, 4..8, 8..12, 12..16]));
-        assert_eq!(left.len(), 8);
+        assert_eq!(passed.len(), 8);
     }
 
     #[test]
-    fn volumes_smaller_than_the_distance_are_left_too() {
-        let trails = DropBehind::default();
-        let left: Vec<_> = (1..8).flat_map(|volume| walk(&trails, volume, 5, 0..5)).collect();
-        assert_eq!(left, [(1, 0..u32::MAX), (2, 0..u32::MAX), (3, 0..u32::MAX)]);
+    fn volumes_smaller_than_the_distance_are_passed_too() {
+        let readers = DropBehind::default();
+        let passed: Vec<_> = (1..8).flat_map(|volume| scan(&readers, volume, 5, 0..5)).collect();
+        assert_eq!(passed, [(1, from(0)), (2, from(0)), (3, from(0))]);
     }
 
     #[test]
-    fn reads_out_of_order_by_a_little_leave_the_same() {
-        let trails = DropBehind::default();
-        let left = walk(&trails, 1, 32, (0..32).map(|at| at ^ 1));
-        let blocks: Vec<u32> = left.into_iter().flat_map(|(_, blocks)| blocks).collect();
-        // What lies before the first read was not seen to be read from its beginning.
+    fn reads_slightly_out_of_order_pass_the_same_blocks() {
+        let readers = DropBehind::default();
+        let passed = scan(&readers, 1, 32, (0..32).map(|at| at ^ 1));
+        let blocks: Vec<u64> = passed.into_iter().flat_map(|(_, blocks)| blocks).collect();
+        // The block before the first read was not seen to be read from its beginning.
         assert_eq!(blocks, (4..16 * 4).collect::<Vec<_>>());
     }
 
     #[test]
-    fn who_skips_or_jumps_leaves_nothing() {
-        let trails = DropBehind::default();
-        assert_eq!(walk(&trails, 1, 120, (0..40).map(|i| i * 3)), []);
-        assert_eq!(walk(&trails, 2, 60, (0..40).map(|i| i * 37 % 60)), []);
-        assert_eq!(walk(&trails, 3, 40, (0..40).rev()), []);
+    fn a_reader_that_skips_or_jumps_passes_nothing() {
+        let readers = DropBehind::default();
+        assert_eq!(scan(&readers, 1, 120, (0..40).map(|i| i * 3)), []);
+        assert_eq!(scan(&readers, 2, 60, (0..40).map(|i| i * 37 % 60)), []);
+        assert_eq!(scan(&readers, 3, 40, (0..40).rev()), []);
         for volume in [9, 4, 7, 1, 12] {
-            assert_eq!(walk(&trails, volume, 2, 0..2), []);
+            assert_eq!(scan(&readers, volume, 2, 0..2), []);
         }
     }
 
     #[test]
-    fn a_reader_from_the_middle_leaves_what_lies_before_alone() {
-        let trails = DropBehind::default();
-        assert_eq!(walk(&trails, 1, 28, 10..28), [(1, 40..44), (1, 44..48)]);
+    fn a_reader_from_the_middle_does_not_pass_blocks_before_its_start() {
+        let readers = DropBehind::default();
+        assert_eq!(scan(&readers, 1, 28, 10..28), [(1, 40..44), (1, 44..48)]);
     }
 }

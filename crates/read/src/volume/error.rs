@@ -1,4 +1,4 @@
-//! Failures of reading manifests, signature archives and volumes.
+//! Failures to read manifests, signature archives and volumes.
 
 use std::sync::Arc;
 
@@ -9,27 +9,27 @@ use dupfs_base::{ErrorKind, HasKind, Stopped};
 use dupfs_format::FormatError;
 use dupfs_format::VolumeNumber;
 
-/// A failure to read an object of the backup. Cheap to clone: those who waited for one decode share its error.
+/// A failure to read an object of the backup. Cheap to clone: all requests that share a pass get its error.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum VolumeError {
-    /// The object could not be fetched, decrypted, inflated or parsed.
+    /// The object could not be fetched, decrypted, decompressed or parsed.
     #[error("{object}: {reason}")]
     Object {
         /// The object's name in the store.
         object: Arc<str>,
-        /// What it means.
+        /// The kind of failure.
         kind: ErrorKind,
-        /// Why, and the remedy, in one line.
+        /// The cause and the remedy, in one line.
         reason: Arc<str>,
     },
-    /// The stored bytes are not those the manifest was written for.
+    /// The stored bytes are not those that the manifest describes.
     #[error(
         "{object}: its {kind} is not the one in the manifest: the stored file is damaged or was replaced; copy it back from another replica of the backup"
     )]
     HashMismatch {
         /// The object's name in the store.
         object: Arc<str>,
-        /// Name of the hash.
+        /// The name of the hash.
         kind: &'static str,
     },
     /// The manifest names a volume that the store does not have.
@@ -37,7 +37,7 @@ pub enum VolumeError {
         "volume {number} of {set} is not in the store, though the manifest names it: copy it back from another replica"
     )]
     NoVolume {
-        /// The set, as people name it.
+        /// The name of the set.
         set: Arc<str>,
         /// The volume's number.
         number: VolumeNumber,
@@ -45,33 +45,38 @@ pub enum VolumeError {
     /// The set has no manifest in the store.
     #[error("{set} has no manifest: the backup was interrupted before its end")]
     NoManifest {
-        /// The set, as people name it.
+        /// The name of the set.
         set: Arc<str>,
     },
     /// The set has no signature archive in the store.
     #[error("{set} has no signature archive")]
     NoSignatures {
-        /// The set, as people name it.
+        /// The name of the set.
         set: Arc<str>,
     },
     /// The shared execution of the work failed.
     #[error(transparent)]
     SingleFlight(SingleFlightError),
-    /// What was decoded ahead of every reader failed. One who joined that decode has not tried yet: the failure may be older than
-    /// their question.
+    /// A prefetch failed. A request that joined it has not tried yet: the failure may be older than the request.
     #[error(transparent)]
     Prefetch(Arc<VolumeError>),
     /// The request ended before the answer was complete, or it may not block and the answer is not cached.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// A range beyond the end of a volume, or a set that is not in the collection: the plan does not fit the data.
-    #[error("{object}: bytes {start} to {end} are asked for, but its plaintext has {len}")]
+    /// The collection has no set with this index.
+    #[error("internal error (bug in dupfs): the collection has no set with the index {index}")]
+    NoSet {
+        /// The index.
+        index: u32,
+    },
+    /// A range beyond the end of a volume: the extent map does not fit the data.
+    #[error("{object}: bytes {start} to {end} were requested, but its plaintext has {len}")]
     Range {
         /// The object's name.
         object: Arc<str>,
-        /// First byte asked for.
+        /// First requested byte.
         start: u64,
-        /// One past the last.
+        /// End of the requested bytes, exclusive.
         end: u64,
         /// Length of the plaintext.
         len: u64,
@@ -79,8 +84,8 @@ pub enum VolumeError {
 }
 
 impl VolumeError {
-    /// A failure on an object that the listing or a manifest names: that it is not found is no news of the path that is
-    /// asked for, which exists.
+    /// A failure on an object that the listing or a manifest names. `NotFound` becomes `Missing`: the path that the user asked for
+    /// exists.
     pub(crate) fn object(object: &str, kind: ErrorKind, reason: impl AsRef<str>) -> Self {
         let kind = if kind == ErrorKind::NotFound { ErrorKind::Missing } else { kind };
         Self::Object { object: object.into(), kind, reason: reason.as_ref().into() }
@@ -93,7 +98,7 @@ impl VolumeError {
 
     pub(crate) fn from_format(object: &str, error: &FormatError) -> Self {
         match error {
-            // A parser that reads for itself passes the codec's or the store's own error on.
+            // The error of the codec or of the store below the parser.
             FormatError::Read { source, .. } => Self::from_io(object, source),
             _ => Self::object(object, error.kind(), strip_name(&error.to_string(), object)),
         }
@@ -119,7 +124,7 @@ impl From<SingleFlightError> for VolumeError {
     }
 }
 
-/// A lower layer's line begins with the object's name too; one mention is enough.
+/// Removes the name of the object from the beginning of a lower layer's message, which is prefixed again.
 fn strip_name(message: &str, object: &str) -> String {
     let rest = message.strip_prefix(object).and_then(|r| r.strip_prefix(": "));
     rest.unwrap_or(message).to_owned()
@@ -129,7 +134,7 @@ impl HasKind for VolumeError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Object { kind, .. } => *kind,
-            Self::HashMismatch { .. } | Self::Range { .. } => ErrorKind::Corrupt,
+            Self::HashMismatch { .. } | Self::NoSet { .. } | Self::Range { .. } => ErrorKind::Corrupt,
             Self::NoVolume { .. } | Self::NoManifest { .. } | Self::NoSignatures { .. } => ErrorKind::Missing,
             Self::SingleFlight(error) => error.kind(),
             Self::Prefetch(error) => error.kind(),

@@ -1,31 +1,31 @@
-//! The member table of a volume: which parts of which paths lie where in its plaintext.
+//! The member table of a volume: the location of each part of each path in its plaintext.
 
 use dupfs_format::difftar::{self, DiffKind};
 use dupfs_format::{ArchivePath, EntryMeta};
 
-/// One stored part: all of a small object, or one of the parts that a file was cut into.
+/// One stored part: a whole object, or one of the parts that a file was split into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberPart {
-    /// Number from 1; 1 for objects that were not cut.
+    /// Number from 1; 1 for whole objects.
     pub number: u64,
     /// Offset of its data in the volume's plaintext.
     pub offset: u64,
     /// Length of its data.
     pub len: u64,
-    /// Modification time in its header; the parts of one file agree unless an interrupted backup was resumed.
+    /// Modification time in its header. The parts of one file have the same, unless an interrupted backup was resumed.
     pub mtime: i64,
 }
 
 /// Consecutive parts of one path, of one kind, with ascending numbers.
 #[derive(Debug)]
 pub struct MemberRun {
-    /// The path as this volume spells it (FORMAT.md 4.3: it may be mangled).
+    /// The path as this volume spells it. It may be mangled (docs/FORMAT.md section 4.3).
     pub path: ArchivePath,
-    /// Whether the data is the object itself, a delta, or a deletion.
+    /// The meaning of the data: the object itself, a delta, or a deletion.
     pub kind: DiffKind,
-    /// Whether the object was cut into numbered parts.
+    /// True if the object was split into numbered parts.
     pub multivol: bool,
-    /// Metadata in the header of the run's first part.
+    /// Metadata in the header of the first part.
     pub meta: EntryMeta,
     first: usize,
     count: usize,
@@ -47,12 +47,12 @@ impl MemberTable {
         &self.runs
     }
 
-    /// The run numbered `index`.
+    /// The run at `index`.
     pub fn run(&self, index: usize) -> Option<&MemberRun> {
         self.runs.get(index)
     }
 
-    /// The runs of `path` with their numbers, in stored order.
+    /// The runs of `path` with their indexes, in stored order.
     pub fn runs_of<'a>(&'a self, path: &'a ArchivePath) -> impl Iterator<Item = (usize, &'a MemberRun)> + 'a {
         let start = self.by_path.partition_point(|&i| self.run_path(i).is_some_and(|p| p < path));
         let sorted = self.by_path.get(start..).unwrap_or(&[]);
@@ -70,7 +70,7 @@ impl MemberTable {
         self.plain_len
     }
 
-    /// Bytes of memory the table takes, roughly.
+    /// Approximate size of the table in memory, in bytes.
     pub fn weight(&self) -> u64 {
         let paths: usize = self.runs.iter().map(|r| r.path.as_bytes().len().saturating_add(48)).sum();
         let fixed = size_of::<MemberRun>() * self.runs.len()
@@ -91,7 +91,7 @@ pub(super) struct MemberTableBuilder {
 }
 
 impl MemberTableBuilder {
-    /// Adds a member whose data lies at `offset` with `len` bytes.
+    /// Adds a member whose data has `len` bytes at `offset`.
     pub(super) fn push(&mut self, member: difftar::DiffEntryName, meta: EntryMeta, offset: u64, len: u64) {
         let number = member.part.unwrap_or(1);
         let first = self.table.parts.len();
@@ -112,9 +112,11 @@ impl MemberTableBuilder {
         self.table.runs.push(MemberRun { path: member.path, kind: member.kind, multivol, meta, first, count: 1 });
     }
 
+    /// The table of a volume whose plaintext has `plain_len` bytes.
     pub(super) fn finish(mut self, plain_len: u64) -> MemberTable {
         let runs = &self.table.runs;
-        let mut by_path: Vec<u32> = (0..u32::try_from(runs.len()).unwrap_or(u32::MAX)).collect();
+        // A volume of 2^32 runs does not fit in memory.
+        let mut by_path: Vec<u32> = (0..=u32::MAX).take(runs.len()).collect();
         by_path.sort_by(|&a, &b| {
             let path = |i: u32| runs.get(i as usize).map(|r| &r.path);
             path(a).cmp(&path(b)).then(a.cmp(&b))

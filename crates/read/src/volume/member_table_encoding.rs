@@ -1,4 +1,4 @@
-//! A [`MemberTable`] as bytes and back. Reading takes any bytes: what is no member table gives `None`.
+//! The encoding of a [`MemberTable`] in the index. Decoding accepts any bytes and returns `None` for those that encode no table.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use dupfs_cache::index::bytes::{OwnerParts, Reader, Writer};
 use dupfs_format::difftar::{DiffEntryName, DiffKind};
 
 impl MemberTable {
-    /// The table as bytes.
+    /// Encodes the table.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         let mut owners: HashMap<OwnerParts, u64> = HashMap::new();
@@ -47,7 +47,7 @@ impl MemberTable {
         }
     }
 
-    /// The table that [`Self::encode`] wrote.
+    /// Decodes a table that [`Self::encode`] returned; `None` for other bytes.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let mut builder = MemberTableBuilder::default();
@@ -130,13 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn a_member_table_comes_back_as_it_was() {
+    fn a_table_is_decoded_as_it_was_encoded() {
         let table = sample();
         assert_eq!(format!("{:?}", MemberTable::decode(&table.encode()).unwrap()), format!("{table:?}"));
     }
 
     #[test]
-    fn what_is_no_member_table_is_refused() {
+    fn bytes_that_encode_no_table_are_refused() {
         let whole = sample().encode();
         for len in 0..whole.len() {
             assert!(MemberTable::decode(&whole[..len]).is_none(), "cut to {len} bytes");

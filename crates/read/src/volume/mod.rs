@@ -1,35 +1,48 @@
-//! Rank 3: a volume as verified random-access plaintext and its member table.
+//! Rank 3: volumes as verified random-access plaintext, and their member tables.
 //!
-//! The unit of work is the volume, as neither gzip nor OpenPGP seeks. A pass fetches, hashes, decrypts, inflates and
-//! indexes one volume; nothing it saw is served before the manifest's hash, the integrity code and the tar structure were
-//! found right. Concurrent readers share one pass.
+//! The unit of work is the volume, because neither gzip nor OpenPGP can seek. A pass fetches, hashes, decrypts, decompresses
+//! and indexes one volume. Its blocks are served only after the manifest's hash, the integrity code and the tar structure have
+//! been verified. Concurrent requests share one pass.
 
 mod archive_dir;
+mod block_index;
+mod block_span;
+mod block_store;
+mod decode_volume;
 mod drop_behind;
 mod error;
+mod live_collection;
+mod manifest_store;
 mod member_table;
+mod member_table_cache;
 mod member_table_encoding;
-mod pass;
+mod object_reader;
+mod plaintext;
 mod prefetcher;
-mod read;
-mod refresh;
+mod read_hint;
 mod repository;
 mod repository_index;
+mod request_index;
 mod request_volumes;
+mod scan;
+mod signature_archives;
 mod verified_blocks;
+mod volume_store;
+mod volumes;
 
 pub use archive_dir::ArchiveDir;
 pub use error::VolumeError;
-pub(crate) use pass::feed;
-pub use prefetcher::ReadHint;
-pub use repository_index::IndexLocation;
-
+pub use live_collection::{RefreshError, Refreshed};
 pub use member_table::{MemberPart, MemberRun, MemberTable};
-pub use refresh::{RefreshError, Refreshed};
+pub(crate) use plaintext::feed;
+pub use read_hint::ReadHint;
 pub use repository::{Repository, RepositoryConfig};
-pub use request_volumes::{RequestIndex, RequestVolumes, Volumes};
+pub use repository_index::{IndexLocation, RepositoryIndex};
+pub use request_index::RequestIndex;
+pub use request_volumes::RequestVolumes;
+pub use volumes::Volumes;
 
-/// For the fuzz target: bytes that are a member table can be searched.
+/// Entry point of the fuzz target: decodes `data` as a member table and searches it.
 pub fn fuzz_members(data: &[u8]) {
     if let Some(table) = MemberTable::decode(data) {
         for run in table.runs() {
@@ -37,3 +50,6 @@ pub fn fuzz_members(data: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

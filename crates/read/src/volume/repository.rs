@@ -1,78 +1,54 @@
-//! A repository: its listing, its manifests, and its volumes as verified plaintext.
+//! A repository as the upper layers read it.
 
-use std::collections::HashMap;
 use std::io::Read;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::Arc;
 
 use super::archive_dir::ArchiveDir;
-use super::drop_behind::DropBehind;
+use super::block_store::cache_bytes;
+use super::drop_behind::{DropBehind, PassedBlocks};
 use super::error::VolumeError;
+use super::live_collection::{LiveCollection, RefreshError, Refreshed};
+use super::manifest_store::ManifestStore;
 use super::member_table::MemberTable;
-use super::pass::{self, ExpectedHash};
-use super::prefetcher::Prefetcher;
-use super::read::DecodedVolume;
-use super::refresh::{RefreshError, Refreshed};
-use super::repository_index::{IndexLocation, Known};
-use super::verified_blocks::VerifiedBlocks;
+use super::object_reader::ObjectReader;
+use super::prefetcher::{PrefetchSource, Prefetcher};
+use super::read_hint::ReadHint;
+use super::repository_index::{IndexLocation, RepositoryIndex};
+use super::signature_archives::SignatureArchives;
+use super::volume_store::{VolumeSources, VolumeStore};
 use crate::codec::Decoder;
-use crate::storage::{ObjectInfo, ObjectStore};
-use dupfs_base::sync::SingleFlight;
-use dupfs_base::sync::lock;
+use crate::storage::ObjectStore;
 use dupfs_base::{ByteRange, RequestContext};
-use dupfs_cache::{BlockCache, ByteLru, CacheConfig};
+use dupfs_cache::CacheConfig;
 use dupfs_format::collection::{BackupSet, Collection};
-use dupfs_format::manifest::{Manifest, ManifestVolume};
+use dupfs_format::manifest::Manifest;
 use dupfs_format::{SetIndex, VolumeId};
 
-/// Key of a block in the cache: volume, pass that decoded it, index. The pass keeps blocks that are not verified yet
-/// out of every reader's sight.
-pub(super) type BlockKey = (VolumeId, u32, u32);
-
-/// Stored bytes of a signature archive that a peek fetches.
-const PEEK: u64 = 256 << 10;
-
-/// Stored bytes from which on it pays to decode an object by two threads.
-pub(super) const WORTH_TWO: u64 = 128 << 10;
-
-/// What a repository keeps in memory and on disk, and what it finds there.
+/// The caches of a repository and its sources besides the store.
 #[derive(Debug)]
 pub struct RepositoryConfig {
     /// The cache of decoded blocks.
     pub cache: CacheConfig,
-    /// Bytes for member tables.
+    /// Upper bound of the member tables in memory, in bytes.
     pub member_table_bytes: u64,
-    /// Where what was learnt is kept from one mount to the next; nowhere if `None`.
+    /// The location of the index, if there is to be one.
     pub index: Option<IndexLocation>,
-    /// What duplicity itself has at hand of the repository.
+    /// duplicity's own cache of the repository.
     pub archive_dir: Option<ArchiveDir>,
 }
 
-/// A duplicity repository as the upper layers read it. Shared by all threads; no lock is held across I/O.
+/// A duplicity repository: its listing, its manifests and signature archives, and its volumes as verified plaintext. Shared by
+/// all threads; no lock is held across I/O.
 #[derive(Debug)]
 pub struct Repository {
-    pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) decoder: Decoder,
-    collection: RwLock<Arc<Collection>>,
-    pub(super) refresh_flight: SingleFlight<(), Refreshed, RefreshError>,
-    manifests: Mutex<HashMap<SetIndex, Arc<Manifest>>>,
-    manifest_flight: SingleFlight<SetIndex, Arc<Manifest>, VolumeError>,
-    pub(super) tables: Mutex<ByteLru<VolumeId, Arc<MemberTable>>>,
-    /// The last table that outweighs all of `tables`: else each question to a volume of very many small files would decode it.
-    pub(super) outsize: Mutex<Option<(VolumeId, Arc<MemberTable>)>>,
-    pub(super) blocks: BlockCache<BlockKey>,
-    pub(super) verified: VerifiedBlocks,
-    pub(super) volume_flight: SingleFlight<VolumeId, DecodedVolume, VolumeError>,
-    /// Bytes that one pass may put into the cache ahead of the reader.
-    pub(super) window: u64,
-    pub(super) ahead: Prefetcher,
-    pub(super) trails: DropBehind,
-    pub(super) known: Known,
-    archive: Option<ArchiveDir>,
-    /// Passes under way.
-    pub(super) passes: AtomicUsize,
-    /// The repository itself, for work that goes on behind a request.
-    pub(super) own: Weak<Self>,
+    store: Arc<dyn ObjectStore>,
+    collection: Arc<LiveCollection>,
+    manifests: Arc<ManifestStore>,
+    signatures: SignatureArchives,
+    index: Arc<RepositoryIndex>,
+    volumes: Arc<VolumeStore>,
+    prefetcher: Arc<Prefetcher>,
+    drop_behind: DropBehind,
 }
 
 impl Repository {
@@ -83,39 +59,38 @@ impl Repository {
         collection: Collection,
         config: RepositoryConfig,
     ) -> Arc<Self> {
-        let spill = config.cache.spill.as_ref().map_or(0, |s| s.bytes);
-        let window = config.cache.memory_bytes.saturating_add(spill) / 2;
-        let known = Known::open(config.index, store.url(), &collection);
-        Arc::new_cyclic(|own| Self {
-            store,
-            decoder,
-            collection: RwLock::new(Arc::new(collection)),
-            refresh_flight: SingleFlight::new(),
-            manifests: Mutex::default(),
-            manifest_flight: SingleFlight::new(),
-            tables: Mutex::new(ByteLru::new(config.member_table_bytes)),
-            outsize: Mutex::default(),
-            blocks: BlockCache::new(config.cache),
-            verified: VerifiedBlocks::default(),
-            volume_flight: SingleFlight::new(),
-            window,
-            ahead: Prefetcher::default(),
-            trails: DropBehind::default(),
-            known,
-            archive: config.archive_dir,
-            passes: AtomicUsize::new(0),
-            own: Weak::clone(own),
-        })
+        let objects = ObjectReader::new(Arc::clone(&store), Arc::new(decoder));
+        let collection = Arc::new(LiveCollection::new(Arc::clone(&store), collection));
+        let archive_dir = config.archive_dir.map(Arc::new);
+        let manifests = ManifestStore::new(Arc::clone(&collection), objects.clone(), archive_dir.clone());
+        let manifests = Arc::new(manifests);
+        let signatures = SignatureArchives::new(Arc::clone(&collection), objects.clone(), archive_dir);
+        let index = Arc::new(RepositoryIndex::open(config.index, store.url(), Arc::clone(&collection)));
+        let sources = VolumeSources {
+            objects,
+            collection: Arc::clone(&collection),
+            manifests: Arc::clone(&manifests),
+            index: Arc::clone(&index),
+        };
+        let cache_bytes = cache_bytes(&config.cache);
+        let volumes = Arc::new(VolumeStore::new(sources, config.cache, config.member_table_bytes));
+        let source: Arc<dyn PrefetchSource> = Arc::<VolumeStore>::clone(&volumes);
+        let prefetcher = Arc::new(Prefetcher::new(source, cache_bytes));
+        let drop_behind = DropBehind::default();
+        Arc::new(Self { store, collection, manifests, signatures, index, volumes, prefetcher, drop_behind })
     }
 
-    /// What the last listing told.
+    /// The collection as the last listing shows it.
     pub fn collection(&self) -> Arc<Collection> {
-        Arc::clone(&self.collection.read().unwrap_or_else(PoisonError::into_inner))
+        self.collection.current()
     }
 
-    /// What is told from now on. `next` follows what was told before, so that all numbers stay good.
-    pub(super) fn set_collection(&self, next: Arc<Collection>) {
-        *self.collection.write().unwrap_or_else(PoisonError::into_inner) = next;
+    /// Lists the store again and adopts the changes. Requests that ask during a listing share it.
+    ///
+    /// # Errors
+    /// [`RefreshError`]; then the collection stays as it was.
+    pub fn refresh(&self, context: &RequestContext) -> Result<Refreshed, RefreshError> {
+        self.collection.refresh(context)
     }
 
     /// The store's URL without secrets.
@@ -123,10 +98,15 @@ impl Repository {
         self.store.url()
     }
 
-    /// What serving has cost so far, in one line: requests and bytes by kind, and what the cache of blocks did.
+    /// The index of the repository.
+    pub fn index(&self) -> &RepositoryIndex {
+        &self.index
+    }
+
+    /// A line with the requests and bytes so far, and the statistics of the block cache.
     pub fn cost(&self) -> String {
         let traffic = self.store.traffic();
-        let cache = self.blocks.stats();
+        let cache = self.volumes.cache_stats();
         format!(
             "{} list requests, {} get requests ({} repeated), {} bytes fetched; cache: {} hits in memory, {} on disk, {} \
              misses, {} bytes in memory, {} on disk",
@@ -142,154 +122,119 @@ impl Repository {
         )
     }
 
-    /// The set's record in the collection.
+    /// The set with this index.
     ///
     /// # Errors
-    /// [`VolumeError::Range`] for an index the collection does not have.
+    /// [`VolumeError::NoSet`].
     pub fn set(&self, set: SetIndex) -> Result<Arc<BackupSet>, VolumeError> {
-        let collection = self.collection();
-        collection.set(set).cloned().ok_or_else(|| VolumeError::Range {
-            object: "the collection".into(),
-            start: u64::from(set.0),
-            end: u64::from(set.0).saturating_add(1),
-            len: collection.sets().len() as u64,
-        })
+        self.collection.set(set)
     }
 
-    /// The set as people name it.
+    /// The name of `set` in messages.
     pub fn label(&self, set: SetIndex) -> Arc<str> {
         self.set(set).map_or_else(|_| Arc::from("an unknown set"), |set| set.label().into())
     }
 
-    /// The set's manifest, read once.
+    /// The manifest of `set`, which is read once.
     ///
     /// # Errors
-    /// [`VolumeError`] when it is missing, cannot be decrypted, or is damaged.
-    pub fn manifest(self: &Arc<Self>, set: SetIndex, context: &RequestContext) -> Result<Arc<Manifest>, VolumeError> {
-        if let Some(manifest) = self.cached_manifest(set) {
-            return Ok(manifest);
-        }
-        let this = Arc::clone(self);
-        self.manifest_flight.run(set, "dupfs-manifest", context, move |context| this.load_manifest(set, context))
+    /// [`VolumeError`] if it is missing, cannot be decrypted, or is damaged.
+    pub fn manifest(&self, set: SetIndex, context: &RequestContext) -> Result<Arc<Manifest>, VolumeError> {
+        self.manifests.get(set, context)
     }
 
-    fn load_manifest(&self, set: SetIndex, context: &RequestContext) -> Result<Arc<Manifest>, VolumeError> {
-        if let Some(manifest) = self.cached_manifest(set) {
-            return Ok(manifest);
-        }
-        let record = self.set(set)?;
-        let object = record.manifest.as_ref().ok_or_else(|| VolumeError::NoManifest { set: record.label().into() })?;
-        let copy = self.archive.as_ref().and_then(|archive| archive.manifest(&record, &self.decoder, context));
-        let manifest = Arc::new(copy.map_or_else(|| self.read_manifest(object, context), Ok)?);
-        for problem in &manifest.problems {
-            log::error!("{}: {problem}; what that volume holds cannot be read", object.name);
-        }
-        lock(&self.manifests).insert(set, Arc::clone(&manifest));
-        Ok(manifest)
-    }
-
-    /// The set's manifest if it was read before.
-    pub fn cached_manifest(&self, set: SetIndex) -> Option<Arc<Manifest>> {
-        lock(&self.manifests).get(&set).cloned()
-    }
-
-    fn read_manifest(&self, object: &ObjectInfo, context: &RequestContext) -> Result<Manifest, VolumeError> {
-        let mut manifest = None;
-        self.stream(object, context, &mut |plain| {
-            let read = Manifest::read(plain).map_err(|e| VolumeError::from_format(&object.name, &e))?;
-            manifest = Some(read);
-            Ok(())
-        })?;
-        manifest.ok_or_else(|| VolumeError::object(&object.name, dupfs_base::ErrorKind::Corrupt, "it is empty"))
-    }
-
-    /// Streams the plaintext of the set's signature archive into `consume`, from duplicity's archive directory or from the
-    /// store. What `consume` learnt may be used only if this returns `Ok`: integrity is known at the end. It may be called
-    /// twice, and then begins anew.
+    /// Streams the plaintext of the signature archive of `set` into `consume`, from duplicity's archive directory or from the
+    /// store. The results of `consume` may be used only if this returns `Ok`: integrity is known at the end. `consume` may be
+    /// called twice, and then starts over.
     ///
     /// # Errors
-    /// [`VolumeError`] when it is missing, cannot be decrypted or is damaged, or the error of `consume`.
+    /// [`VolumeError`] if it is missing, cannot be decrypted or is damaged, or the error of `consume`.
     pub fn stream_signatures(
         &self,
         set: SetIndex,
         context: &RequestContext,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder, context));
-        if self.archive.as_ref().is_some_and(|archive| archive.signatures(&record, stored, consume)) {
-            return Ok(());
-        }
-        self.stream_stored_signatures(set, context, consume)
+        self.signatures.stream(set, context, consume)
     }
 
-    /// As [`Self::stream_signatures`], but from the store alone, and once.
+    /// As [`Self::stream_signatures`], but from the store only. `consume` is called once.
     ///
     /// # Errors
-    /// [`VolumeError`] likewise.
+    /// As [`Self::stream_signatures`].
     pub fn stream_stored_signatures(
         &self,
         set: SetIndex,
         context: &RequestContext,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        let object = self.signatures_object(set)?;
-        self.stream(&object, context, &mut |plain| consume(&object.name, plain))
+        self.signatures.stream_stored(set, context, consume)
     }
 
-    /// Streams the first plaintext of the set's signature archive into `consume`, fetching no more than a small part of
-    /// it. Nothing vouches for what is seen: it may be shown until the whole archive was read, not longer. `consume` may be
-    /// called twice, and then begins anew.
+    /// Streams the beginning of the signature archive of `set` into `consume`; only a small part of it is fetched. Nothing is
+    /// verified: the results may be used only until the whole archive has been read. `consume` may be called twice, and then
+    /// starts over.
     ///
     /// # Errors
-    /// [`VolumeError`] when it is missing or cannot be decrypted, or the error of `consume`.
+    /// [`VolumeError`] if it is missing or cannot be decrypted, or the error of `consume`.
     pub fn peek_signatures(
         &self,
         set: SetIndex,
         context: &RequestContext,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        let (record, stored) = (self.set(set)?, (&*self.store, &self.decoder, context));
-        if self.archive.as_ref().is_some_and(|archive| archive.peek(&record, stored, consume)) {
+        self.signatures.peek(set, context, consume)
+    }
+
+    /// The member table of volume `id`. The volume is decoded if neither memory nor the index has it.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if the volume is missing, damaged or cannot be decrypted, or for the end of the request.
+    pub fn members(&self, id: VolumeId, context: &RequestContext) -> Result<Arc<MemberTable>, VolumeError> {
+        self.volumes.members(id, context)
+    }
+
+    /// Returns true if the member table of any volume is in memory.
+    pub fn has_cached_members(&self) -> bool {
+        self.volumes.has_cached_members()
+    }
+
+    /// Returns true if volume `id` was decoded since the repository was opened.
+    pub fn was_decoded(&self, id: VolumeId) -> bool {
+        self.volumes.was_decoded(id)
+    }
+
+    /// Appends the bytes `range` of the plaintext of volume `id` to `out`. A request that may not block is answered from
+    /// memory.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if the volume cannot be read or ends before the range does, or for the end of the request; then `out`
+    /// is as it was.
+    pub fn read_volume(
+        &self,
+        id: VolumeId,
+        range: ByteRange,
+        hint: ReadHint,
+        out: &mut Vec<u8>,
+        context: &RequestContext,
+    ) -> Result<(), VolumeError> {
+        if range.is_empty() {
             return Ok(());
         }
-        let object = self.signatures_object(set)?;
-        let head = ByteRange::at(0, object.size.min(PEEK));
-        let input = self.store.open(&object, head, context).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
-        let mut plain =
-            self.decoder.open(&object.name, input).map_err(|e| VolumeError::from_codec(&object.name, &e))?;
-        consume(&object.name, &mut *plain)
+        self.volumes.read(id, range, out, context)?;
+        self.record_lookup(id, range, hint);
+        if let Some(table) = self.volumes.cached_members(id) {
+            let passed = self.drop_behind.record_read(id, range, table.plain_len(), hint.read_once);
+            passed.into_iter().for_each(|PassedBlocks { id, blocks }| self.volumes.demote(id, blocks));
+        }
+        Ok(())
     }
 
-    fn signatures_object(&self, set: SetIndex) -> Result<ObjectInfo, VolumeError> {
-        let record = self.set(set)?;
-        record.signatures.clone().ok_or_else(|| VolumeError::NoSignatures { set: record.label().into() })
+    /// Records that `range` of volume `id` was located or read. Starts to prefetch if it is part of a scan.
+    pub fn record_lookup(&self, id: VolumeId, range: ByteRange, hint: ReadHint) {
+        // A lookup that the index answered needs no volume.
+        if let Some(table) = self.volumes.cached_members(id).filter(|_| self.volumes.was_decoded(id)) {
+            self.prefetcher.record_read(id, range, table.plain_len(), hint);
+        }
     }
-
-    /// Streams an object that no manifest gives a hash of.
-    fn stream(
-        &self,
-        object: &ObjectInfo,
-        context: &RequestContext,
-        consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
-    ) -> Result<(), VolumeError> {
-        pass::stream_object(&*self.store, &self.decoder, object, None, object.size >= WORTH_TWO, context, consume)
-    }
-
-    /// The volume's object in the store and the hash its manifest gives.
-    pub(super) fn volume_object(
-        self: &Arc<Self>,
-        id: VolumeId,
-        context: &RequestContext,
-    ) -> Result<(ObjectInfo, Option<ExpectedHash>), VolumeError> {
-        let record = self.set(id.set)?;
-        let missing = || VolumeError::NoVolume { set: record.label().into(), number: id.number };
-        let object = record.volumes.get(&id.number).cloned().ok_or_else(missing)?;
-        let manifest = self.manifest(id.set, context)?;
-        let listed = manifest.volume(id.number).ok_or_else(missing)?;
-        Ok((object, expected_hash(listed)))
-    }
-}
-
-fn expected_hash(listed: &ManifestVolume) -> Option<ExpectedHash> {
-    listed.hash.as_ref().map(|hash| ExpectedHash { kind: hash.kind, digest: hash.digest.clone() })
 }

@@ -1,127 +1,125 @@
-//! What the index keeps of a repository: who is who there, and the member tables of volumes.
+//! The index on disk as the volume layer uses it: identities of sets, and the member tables of volumes.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use super::error::VolumeError;
+use super::live_collection::LiveCollection;
 use super::member_table::MemberTable;
-use super::pass::ExpectedHash;
-use super::repository::Repository;
 use crate::storage::ObjectInfo;
-use dupfs_base::RequestContext;
 use dupfs_base::sync::lock;
 use dupfs_cache::index::{Identity, Index};
-use dupfs_format::collection::{BackupSet, Collection};
-use dupfs_format::{SetIndex, VolumeId};
+use dupfs_format::SetIndex;
+use dupfs_format::collection::BackupSet;
+use dupfs_format::manifest::VolumeHash;
 
-/// Where a repository's index is.
+/// The location of a repository's index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexLocation {
-    /// The directory that holds indexes, one directory each.
+    /// The directory that holds indexes, one subdirectory each.
     pub base: PathBuf,
-    /// What is demanded of objects: what was accepted under other demands is not looked at.
+    /// The requirements on objects. Records of objects that were accepted under other requirements are not used.
     pub requirements: Vec<u8>,
 }
 
-/// The index and the identities of sets in it.
-#[derive(Debug, Default)]
-pub(super) struct Known {
+/// The index of a repository, if it has one.
+#[derive(Debug)]
+pub struct RepositoryIndex {
     index: Option<Arc<Index>>,
-    /// As they were when they were first asked for: what is learnt later of a set is about the objects it had then, or is not
-    /// found again.
-    trees: Mutex<HashMap<SetIndex, Identity>>,
-    stored: Mutex<HashMap<SetIndex, Identity>>,
+    collection: Arc<LiveCollection>,
+    /// Identities as of the first time they were asked for. A record that is made later is about the objects that the set had
+    /// then, or it is not found again.
+    tree_identities: Mutex<HashMap<SetIndex, Identity>>,
+    stored_identities: Mutex<HashMap<SetIndex, Identity>>,
 }
 
-impl Known {
-    pub(super) fn open(place: Option<IndexLocation>, url: &str, collection: &Collection) -> Self {
-        let Some(IndexLocation { base, requirements }) = place else { return Self::default() };
-        let names = collection.prefixes();
-        let parts = [url, &names.archive, &names.manifest, &names.signature].map(str::as_bytes);
-        let identity = Identity::of(&parts).with(&[&requirements]);
-        let live: HashSet<u64> = collection.sets().iter().map(|set| group_of(set)).collect();
-        Self { index: Index::open(&base, identity, live), ..Self::default() }
-    }
-}
-
-impl Repository {
-    /// The index, if there is one.
-    pub fn index(&self) -> Option<&Arc<Index>> {
-        self.known.index.as_ref()
+impl RepositoryIndex {
+    /// Opens the index at `location`. Without one, or if it cannot be opened, nothing is loaded and nothing is stored.
+    pub(super) fn open(location: Option<IndexLocation>, url: &str, collection: Arc<LiveCollection>) -> Self {
+        let index = location.and_then(|IndexLocation { base, requirements }| {
+            let current = collection.current();
+            let names = current.prefixes();
+            let parts = [url, &names.archive, &names.manifest, &names.signature].map(str::as_bytes);
+            let identity = Identity::of(&parts).with(&[&requirements]);
+            let live: HashSet<u64> = current.sets().iter().map(|set| group_of(set)).collect();
+            Index::open(&base, identity, live)
+        });
+        Self { index, collection, tree_identities: Mutex::default(), stored_identities: Mutex::default() }
     }
 
-    /// The identity of what the set's signature archive says; `None` without one.
+    /// The index on disk.
+    pub fn on_disk(&self) -> Option<&Arc<Index>> {
+        self.index.as_ref()
+    }
+
+    /// The identity of the content of the signature archive of `set`; `None` without one.
     pub fn tree_identity(&self, set: SetIndex) -> Option<Identity> {
-        if let Some(known) = lock(&self.known.trees).get(&set) {
-            return Some(*known);
-        }
-        let record = self.set(set).ok()?;
-        let mut parts = Parts::of(b"signatures", &record);
-        parts.add(record.signatures.as_ref()?);
-        let identity = parts.identity();
-        lock(&self.known.trees).insert(set, identity);
-        Some(identity)
+        self.identity(&self.tree_identities, set, |record| {
+            let mut parts = IdentityParts::new(b"signatures", record);
+            parts.add(record.signatures.as_ref()?);
+            Some(parts)
+        })
     }
 
-    /// The identity of all that the set stores, as the listing has it.
+    /// The identity of all objects of `set`, as they were listed.
     pub fn stored_identity(&self, set: SetIndex) -> Option<Identity> {
-        if let Some(known) = lock(&self.known.stored).get(&set) {
-            return Some(*known);
-        }
-        let record = self.set(set).ok()?;
-        let mut parts = Parts::of(b"stored", &record);
-        record.objects().for_each(|object| parts.add(object));
-        let identity = parts.identity();
-        lock(&self.known.stored).insert(set, identity);
-        Some(identity)
+        self.identity(&self.stored_identities, set, |record| {
+            let mut parts = IdentityParts::new(b"stored", record);
+            record.objects().for_each(|object| parts.add(object));
+            Some(parts)
+        })
     }
 
-    /// Under which list of the index the exact sizes of the set's files are, by their places in its signature archive.
+    /// The key of the list of exact file sizes of `set`. A file is identified by its position in the signature archive.
     pub fn sizes_key(&self, set: SetIndex) -> Option<Identity> {
         Some(self.stored_identity(set)?.with(&[b"sizes"]))
     }
 
-    /// What the set's records in the index go with.
+    /// The group of the records of `set`; they are removed together.
     pub fn group(&self, set: SetIndex) -> u64 {
-        self.set(set).map_or(0, |set| group_of(&set))
+        self.collection.set(set).map_or(0, |record| group_of(&record))
     }
 
-    /// The member table of volume `id` as the index has it. It was verified when it was kept, and is about a volume of the
-    /// same hash.
-    pub(super) fn load_members(
-        self: &Arc<Self>,
-        id: VolumeId,
-        context: &RequestContext,
-    ) -> Result<Option<Arc<MemberTable>>, VolumeError> {
-        let Some(index) = self.index() else { return Ok(None) };
-        let (object, expected) = self.volume_object(id, context)?;
-        let record = index.get(members_key(&object, expected.as_ref()));
-        let Some(table) = record.and_then(|record| MemberTable::decode(&record)) else { return Ok(None) };
-        let table = Arc::new(table);
-        self.cache_table(id, &table);
-        Ok(Some(table))
+    /// Loads the member table of the volume `object` that has the hash `expected`. It was verified when it was stored. May read
+    /// the disk.
+    pub(super) fn load_members(&self, object: &ObjectInfo, expected: Option<&VolumeHash>) -> Option<MemberTable> {
+        MemberTable::decode(&self.index.as_ref()?.get(members_key(object, expected))?)
     }
 
-    /// Keeps the member table of the volume of `set` that was just read from `object`, which was what was `expected`.
-    pub(super) fn persist_members(
+    /// Stores the member table of the volume `object` of `set`, which was verified against the hash `expected`.
+    pub(super) fn store_members(
         &self,
         set: SetIndex,
         object: &ObjectInfo,
-        expected: Option<&ExpectedHash>,
+        expected: Option<&VolumeHash>,
         table: &MemberTable,
     ) {
-        if let Some(index) = self.index() {
+        if let Some(index) = &self.index {
             index.put(members_key(object, expected), self.group(set), table.encode());
         }
     }
+
+    /// The identity of `set` in `identities`; at the first time it is made of `parts`.
+    fn identity(
+        &self,
+        identities: &Mutex<HashMap<SetIndex, Identity>>,
+        set: SetIndex,
+        parts: impl FnOnce(&BackupSet) -> Option<IdentityParts>,
+    ) -> Option<Identity> {
+        if let Some(identity) = lock(identities).get(&set) {
+            return Some(*identity);
+        }
+        let record = self.collection.set(set).ok()?;
+        let identity = parts(&record)?.identity();
+        Some(*lock(identities).entry(set).or_insert(identity))
+    }
 }
 
-fn members_key(object: &ObjectInfo, expected: Option<&ExpectedHash>) -> Identity {
+fn members_key(object: &ObjectInfo, expected: Option<&VolumeHash>) -> Identity {
     let (name, size) = (object.name.as_bytes(), object.size.to_le_bytes());
     match expected {
         Some(hash) => Identity::of(&[b"members", name, &size, b"hash", &hash.digest]),
-        // Nothing but the listing tells this state of the object from others.
+        // Only the listing distinguishes this state of the object from others.
         None => Identity::of(&[b"members", name, &size, object.version.as_bytes()]),
     }
 }
@@ -130,12 +128,12 @@ fn group_of(set: &BackupSet) -> u64 {
     Identity::of(&[b"set", set.label().as_bytes()]).short()
 }
 
-/// What an identity is made of.
-struct Parts(Vec<Vec<u8>>);
+/// The parts that an identity of a set is made of.
+struct IdentityParts(Vec<Vec<u8>>);
 
-impl Parts {
-    fn of(what: &[u8], set: &BackupSet) -> Self {
-        Self(vec![what.to_vec(), set.label().into_bytes()])
+impl IdentityParts {
+    fn new(subject: &[u8], set: &BackupSet) -> Self {
+        Self(vec![subject.to_vec(), set.label().into_bytes()])
     }
 
     fn add(&mut self, object: &ObjectInfo) {

@@ -1,0 +1,151 @@
+//! The decoded blocks of volumes in the block cache. Blocks become visible to readers once their pass has verified them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::block_index::BlockIndex;
+use super::block_span::{BlockSpan, block_numbers};
+use super::decode_volume::BlockSink;
+use super::verified_blocks::{PassId, VerifiedBlocks};
+use dupfs_base::ByteRange;
+use dupfs_cache::{BlockCache, CacheConfig, CacheStats};
+use dupfs_format::VolumeId;
+
+/// Key of a block in the cache. The pass hides blocks that are not verified yet from all readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct VolumeBlockKey {
+    volume: VolumeId,
+    pass: PassId,
+    index: BlockIndex,
+}
+
+/// Called with the number of each block that a pass has decoded.
+pub(super) type OnBlock = Box<dyn FnMut(BlockIndex) + Send>;
+
+/// The verified blocks of volumes, as far as the block cache holds them.
+#[derive(Debug)]
+pub(super) struct BlockStore {
+    cache: BlockCache<VolumeBlockKey>,
+    verified: VerifiedBlocks,
+    /// Bytes that one pass may add to the cache from the wanted range on; before it half as many.
+    max_pass_bytes: u64,
+}
+
+impl BlockStore {
+    /// An empty store. One pass may fill half of the cache.
+    pub(super) fn new(config: CacheConfig) -> Self {
+        let max_pass_bytes = cache_bytes(&config) / 2;
+        Self { cache: BlockCache::new(config), verified: VerifiedBlocks::default(), max_pass_bytes }
+    }
+
+    /// The blocks of `range` of volume `id` if they are all cached. May read the disk.
+    pub(super) fn get(&self, id: VolumeId, range: ByteRange) -> Option<BlockSpan> {
+        BlockSpan::collect(range, |index| self.cache.get(&self.key(id, index)?))
+    }
+
+    /// The blocks of `range` of volume `id` if they are all in memory. Never blocks.
+    pub(super) fn get_in_memory(&self, id: VolumeId, range: ByteRange) -> Option<BlockSpan> {
+        BlockSpan::collect(range, |index| self.cache.get_in_memory(&self.key(id, index)?))
+    }
+
+    /// Returns true if block `index` of volume `id` is verified and cached.
+    pub(super) fn contains(&self, id: VolumeId, index: BlockIndex) -> bool {
+        self.key(id, index).is_some_and(|key| self.cache.contains(&key))
+    }
+
+    /// Returns true if a pass over volume `id` has succeeded, whether or not its blocks are still cached.
+    pub(super) fn was_verified(&self, id: VolumeId) -> bool {
+        self.verified.pass_of(id, BlockIndex::FIRST).is_some()
+    }
+
+    /// Marks `blocks` of volume `id`, up to its end at most, as first to be evicted.
+    pub(super) fn demote(&self, id: VolumeId, blocks: Range<BlockIndex>) {
+        self.cache.leave_behind(block_numbers(blocks).map_while(|index| self.key(id, index)));
+    }
+
+    /// Statistics of the cache.
+    pub(super) fn stats(&self) -> CacheStats {
+        self.cache.stats()
+    }
+
+    /// Begins a pass over volume `id` for a request that wants the bytes `wanted`.
+    pub(super) fn begin_pass(&self, id: VolumeId, wanted: ByteRange, on_block: Option<OnBlock>) -> PassBlocks<'_> {
+        PassBlocks {
+            store: self,
+            id,
+            pass: self.verified.begin_pass(),
+            wanted: BlockIndex::range(wanted),
+            wanted_blocks: Vec::new(),
+            stored: Vec::new(),
+            count: 0,
+            budget_before: self.max_pass_bytes / 2,
+            budget_after: self.max_pass_bytes,
+            on_block,
+        }
+    }
+
+    fn key(&self, volume: VolumeId, index: BlockIndex) -> Option<VolumeBlockKey> {
+        Some(VolumeBlockKey { volume, pass: self.verified.pass_of(volume, index)?, index })
+    }
+}
+
+/// Bytes that a cache of this configuration holds in memory and on disk.
+pub(super) fn cache_bytes(config: &CacheConfig) -> u64 {
+    let spill = config.spill.as_ref().map_or(0, |spill| spill.bytes);
+    config.memory_bytes.saturating_add(spill)
+}
+
+/// The blocks of one pass. It adds them to the cache under the number of the pass. It also holds the wanted blocks itself, so
+/// that a pass serves its request however small the cache is. Exactly one of [`Self::publish`] and [`Self::discard`] ends it.
+pub(super) struct PassBlocks<'a> {
+    store: &'a BlockStore,
+    id: VolumeId,
+    pass: PassId,
+    wanted: Range<BlockIndex>,
+    wanted_blocks: Vec<Arc<[u8]>>,
+    stored: Vec<BlockIndex>,
+    count: usize,
+    /// Bytes that may still be added to the cache before the wanted range, and from there on.
+    budget_before: u64,
+    budget_after: u64,
+    on_block: Option<OnBlock>,
+}
+
+impl PassBlocks<'_> {
+    /// Makes the blocks visible to readers, as the pass has verified them, and returns the wanted ones.
+    pub(super) fn publish(self) -> BlockSpan {
+        self.store.verified.publish(self.id, self.pass, self.count, &self.stored);
+        BlockSpan::new(self.wanted.start, self.wanted_blocks)
+    }
+
+    /// Removes the blocks from the cache: the pass has failed.
+    pub(super) fn discard(self) {
+        if !self.stored.is_empty() {
+            self.store.cache.remove_where(|key| (key.volume, key.pass) == (self.id, self.pass));
+        }
+    }
+}
+
+impl BlockSink for PassBlocks<'_> {
+    fn buffer(&mut self) -> Arc<[u8]> {
+        self.store.cache.buffer()
+    }
+
+    fn block(&mut self, index: BlockIndex, block: Arc<[u8]>) {
+        self.count = self.count.saturating_add(1);
+        if let Some(on_block) = &mut self.on_block {
+            on_block(index);
+        }
+        if self.wanted.contains(&index) {
+            self.wanted_blocks.push(Arc::clone(&block));
+        }
+        let budget = if index < self.wanted.start { &mut self.budget_before } else { &mut self.budget_after };
+        let left = budget.checked_sub(block.len() as u64);
+        *budget = left.unwrap_or(*budget);
+        if left.is_none() || self.store.contains(self.id, index) {
+            return self.store.cache.recycle(block);
+        }
+        self.stored.push(index);
+        self.store.cache.insert(VolumeBlockKey { volume: self.id, pass: self.pass, index }, block);
+    }
+}

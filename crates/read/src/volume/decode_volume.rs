@@ -1,0 +1,93 @@
+//! One pass over a stored volume: fetch, hash, decrypt, decompress, index.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::block_index::BlockIndex;
+use super::error::VolumeError;
+use super::member_table::{MemberTable, MemberTableBuilder};
+use super::object_reader::{DecodeThreads, ObjectReader};
+use super::plaintext::fill;
+use crate::storage::ObjectInfo;
+use dupfs_base::{ErrorKind, RequestContext};
+use dupfs_cache::BLOCK_BYTES;
+use dupfs_format::FormatError;
+use dupfs_format::difftar;
+use dupfs_format::manifest::VolumeHash;
+use dupfs_format::tar::{TarEntry, TarLimits, TarParser, TarSink};
+
+/// Receives the blocks of a pass in order, before they are verified: it hides them from all readers until the pass has
+/// returned `Ok`.
+pub(super) trait BlockSink {
+    /// Takes the next block. Only the last one is shorter than [`BLOCK_BYTES`].
+    fn block(&mut self, index: BlockIndex, block: Arc<[u8]>);
+
+    /// A buffer of [`BLOCK_BYTES`] for the next block, without other owners.
+    fn buffer(&mut self) -> Arc<[u8]>;
+}
+
+/// Decodes one volume, passes its blocks to `sink` and returns its member table.
+///
+/// # Errors
+/// [`VolumeError`]: then none of the blocks may be used.
+pub(super) fn decode_volume(
+    objects: &ObjectReader,
+    object: &ObjectInfo,
+    expected: Option<&VolumeHash>,
+    threads: DecodeThreads,
+    context: &RequestContext,
+    sink: &mut dyn BlockSink,
+) -> Result<MemberTable, VolumeError> {
+    let mut table = None;
+    objects.stream(object, expected, threads, context, &mut |plain| {
+        table = Some(index_plaintext(&object.name, plain, sink)?);
+        Ok(())
+    })?;
+    table.ok_or_else(|| VolumeError::object(&object.name, ErrorKind::Corrupt, "it has no content"))
+}
+
+fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink) -> Result<MemberTable, VolumeError> {
+    let mut parser = TarParser::new(TarLimits::default());
+    let mut members = MemberSink::default();
+    let mut plain_len = 0u64;
+    let mut index = BlockIndex::FIRST;
+    loop {
+        let mut block = sink.buffer();
+        let filled = fill(plain, Arc::make_mut(&mut block)).map_err(|e| VolumeError::from_io(object, &e))?;
+        let is_full = filled == BLOCK_BYTES;
+        let block = if is_full { block } else { block.get(..filled).unwrap_or(&[]).into() };
+        parser.feed(&block, &mut members).map_err(|e| VolumeError::from_format(object, &e))?;
+        plain_len = plain_len.saturating_add(filled as u64);
+        if filled > 0 {
+            sink.block(index, block);
+        }
+        if !is_full {
+            break;
+        }
+        index = index.next();
+    }
+    parser.finish().map_err(|e| VolumeError::from_format(object, &e))?;
+    Ok(members.builder.finish(plain_len))
+}
+
+/// Adds the entries of a volume to a member table.
+#[derive(Default)]
+struct MemberSink {
+    builder: MemberTableBuilder,
+}
+
+impl TarSink for MemberSink {
+    fn entry(&mut self, entry: &TarEntry<'_>, data_offset: u64) -> Result<(), FormatError> {
+        let member = difftar::parse_entry_name(entry.path).map_err(|e| e.at(entry.header_offset))?;
+        self.builder.push(member, entry.meta()?, data_offset, entry.size);
+        Ok(())
+    }
+
+    fn data(&mut self, _bytes: &[u8]) -> Result<(), FormatError> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), FormatError> {
+        Ok(())
+    }
+}

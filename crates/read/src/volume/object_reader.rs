@@ -1,0 +1,187 @@
+//! Objects of a store as plaintext, verified against a hash where one is known.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use md5::Md5;
+use sha1::{Digest, Sha1};
+
+use super::error::VolumeError;
+use crate::codec::Decoder;
+use crate::storage::{ObjectInfo, ObjectStore, StorageError};
+use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext};
+use dupfs_format::manifest::{HashKind, VolumeHash};
+
+/// Objects of at least this many stored bytes are decoded by two threads. For smaller ones it does not pay.
+const MIN_THREADED_BYTES: u64 = 128 << 10;
+
+/// Reads the objects of a store as plaintext.
+#[derive(Clone, Debug)]
+pub(super) struct ObjectReader {
+    store: Arc<dyn ObjectStore>,
+    decoder: Arc<Decoder>,
+}
+
+/// The number of threads that decode an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DecodeThreads {
+    /// One thread: the caller has other objects decoded at the same time.
+    One,
+    /// Two threads if the object is large enough.
+    TwoIfLarge,
+}
+
+impl ObjectReader {
+    /// A reader of the objects of `store`.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, decoder: Arc<Decoder>) -> Self {
+        Self { store, decoder }
+    }
+
+    /// A reader of the objects of another store, with the same decoder.
+    pub(super) fn with_store(&self, store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, decoder: Arc::clone(&self.decoder) }
+    }
+
+    /// The store.
+    pub(super) fn store(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
+    /// Streams the plaintext of `object` into `consume` and returns once its stored bytes agree with `expected`. The results
+    /// of `consume` may be used only if this returns `Ok`: integrity is known at the end.
+    ///
+    /// # Errors
+    /// [`VolumeError`]. If both the decoder and the hash report a failure, the failure of the hash is returned: it says
+    /// where the damage is.
+    pub(super) fn stream(
+        &self,
+        object: &ObjectInfo,
+        expected: Option<&VolumeHash>,
+        threads: DecodeThreads,
+        context: &RequestContext,
+        consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        let name: &str = &object.name;
+        let whole = ByteRange::at(0, object.size);
+        let input = self.store.open(object, whole, context).map_err(|e| VolumeError::from_storage(name, &e))?;
+        let hasher = Hasher::new(expected);
+        let (tx, rx) = channel();
+        let hashing = HashingReader { input, hasher, object: Arc::clone(&object.name), context: context.clone() };
+        let input = Box::new(ReturningReader { reader: Some(hashing), tx });
+        let opened = match threads {
+            DecodeThreads::TwoIfLarge if object.size >= MIN_THREADED_BYTES => self.decoder.open_threaded(name, input),
+            DecodeThreads::One | DecodeThreads::TwoIfLarge => self.decoder.open(name, input),
+        };
+        let decoded = opened.map_err(|e| VolumeError::from_codec(name, &e)).and_then(|mut plain| {
+            consume(&mut *plain)?;
+            // The decoder reports a failed integrity check only at the end of the stream.
+            io::copy(&mut plain, &mut io::sink()).map(drop).map_err(|e| VolumeError::from_io(name, &e))
+        });
+        let failed = |_| VolumeError::object(name, ErrorKind::Io, "the thread that reads it has failed");
+        let hashing = rx.recv().map_err(failed)?;
+        match decoded {
+            Ok(()) => hashing.finish(expected),
+            // Without a hash the rest of a damaged object adds no information.
+            Err(error) if error.kind() == ErrorKind::Corrupt && expected.is_some() => {
+                Err(hashing.finish(expected).err().unwrap_or(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Streams the plaintext of the first `len` stored bytes of `object` into `consume`. Nothing of it is verified.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if the object cannot be opened or decrypted, or the error of `consume`.
+    pub(super) fn peek(
+        &self,
+        object: &ObjectInfo,
+        len: u64,
+        context: &RequestContext,
+        consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        let head = ByteRange::at(0, object.size.min(len));
+        let input = self.store.open(object, head, context).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
+        let mut plain =
+            self.decoder.open(&object.name, input).map_err(|e| VolumeError::from_codec(&object.name, &e))?;
+        consume(&mut *plain)
+    }
+}
+
+enum Hasher {
+    None,
+    Sha1(Sha1),
+    Md5(Md5),
+}
+
+impl Hasher {
+    fn new(expected: Option<&VolumeHash>) -> Self {
+        match expected.map(|hash| hash.kind) {
+            None => Self::None,
+            Some(HashKind::Sha1) => Self::Sha1(Sha1::new()),
+            Some(HashKind::Md5) => Self::Md5(Md5::new()),
+        }
+    }
+}
+
+/// Hashes the stored bytes as the decoder reads them. A read fails once the request has ended, so that the decoding stops.
+struct HashingReader {
+    input: Box<dyn Read + Send>,
+    hasher: Hasher,
+    object: Arc<str>,
+    context: RequestContext,
+}
+
+impl Read for HashingReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.context.check().map_err(|stopped| StorageError::stopped(&self.object, stopped).into_io())?;
+        let n = self.input.read(buf)?;
+        let got = buf.get(..n).unwrap_or(&[]);
+        match &mut self.hasher {
+            Hasher::None => {}
+            Hasher::Sha1(hasher) => hasher.update(got),
+            Hasher::Md5(hasher) => hasher.update(got),
+        }
+        Ok(n)
+    }
+}
+
+impl HashingReader {
+    /// Reads the rest of the object and compares the hash.
+    fn finish(mut self, expected: Option<&VolumeHash>) -> Result<(), VolumeError> {
+        let object = Arc::clone(&self.object);
+        io::copy(&mut self, &mut io::sink()).map_err(|e| VolumeError::from_io(&object, &e))?;
+        let Some(expected) = expected else { return Ok(()) };
+        let (digest, kind) = match self.hasher {
+            Hasher::None => return Ok(()),
+            Hasher::Sha1(hasher) => (hasher.finalize().to_vec(), "SHA-1 hash"),
+            Hasher::Md5(hasher) => (hasher.finalize().to_vec(), "MD5 hash"),
+        };
+        if digest == expected.digest {
+            return Ok(());
+        }
+        Err(VolumeError::HashMismatch { object, kind })
+    }
+}
+
+/// A reader that sends itself back when it is dropped. The decoder may read and drop it on another thread.
+struct ReturningReader {
+    reader: Option<HashingReader>,
+    tx: Sender<HashingReader>,
+}
+
+impl Read for ReturningReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.reader.as_mut().map_or(Ok(0), |reader| reader.read(buf))
+    }
+}
+
+impl Drop for ReturningReader {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            // The receiver is dropped only if the pass panicked.
+            let _ = self.tx.send(reader);
+        }
+    }
+}

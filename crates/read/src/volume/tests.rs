@@ -1,0 +1,209 @@
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sha1::{Digest, Sha1};
+
+use super::*;
+use crate::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
+use crate::storage::{MemoryStore, ObjectInfo, ObjectStore, StorageError};
+use dupfs_base::sync::lock;
+use dupfs_base::{ByteRange, CancelToken, ErrorKind, HasKind, RequestContext, Stopped};
+use dupfs_cache::CacheConfig;
+use dupfs_format::collection::{Collection, PrefixOptions};
+use dupfs_format::{SetIndex, VolumeId, VolumeNumber};
+
+/// Far longer than any step takes.
+const PLENTY: Duration = Duration::from_secs(60);
+/// A request that ends returns within this time, also on a busy machine.
+const PROMPT: Duration = Duration::from_secs(1);
+
+const VOLUME: &str = "duplicity-full.20200101T000000Z.vol1.difftar";
+const ID: VolumeId = VolumeId { set: SetIndex(0), number: VolumeNumber(1) };
+const HINT: ReadHint = ReadHint { file: 1, last_volume: VolumeNumber(1), read_once: true };
+const CONTENT: [u8; 700] = [7; 700];
+
+/// A tar file with one file, `snapshot/f`, of [`CONTENT`].
+fn tar() -> Vec<u8> {
+    let mut header = [0u8; 512];
+    let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
+    put(0, b"snapshot/f");
+    for (at, field) in
+        [(100, "0000644"), (108, "0000000"), (116, "0000000"), (124, "00000001274"), (136, "00000000000")]
+    {
+        put(at, field.as_bytes());
+    }
+    put(148, b"        ");
+    put(156, b"0");
+    put(257, b"ustar\x0000");
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut out = [&header[..], &CONTENT].concat();
+    out.resize(512 + 1024 + 1024, 0);
+    out
+}
+
+/// A set of one unencrypted volume.
+fn backup() -> MemoryStore {
+    let (store, volume) = (MemoryStore::new(), tar());
+    let digest: String = Sha1::digest(&volume).iter().map(|byte| format!("{byte:02x}")).collect();
+    let manifest = format!(
+        "Hostname h\nLocaldir /d\nVolume 1:\n    StartingPath   .  \n    EndingPath     f  \n    Hash SHA1 {digest}\n"
+    );
+    store.put("duplicity-full.20200101T000000Z.manifest", manifest.into_bytes());
+    store.put("duplicity-full-signatures.20200101T000000Z.sigtar", vec![0; 1024]);
+    store.put(VOLUME, volume);
+    store
+}
+
+fn repository(store: Arc<dyn ObjectStore>) -> Arc<Repository> {
+    let objects = store.list(&RequestContext::unlimited()).unwrap();
+    let collection = Collection::from_listing(&objects, &PrefixOptions::default()).unwrap();
+    let decoder = Decoder::new(Keys::load(KeyOptions::default()).unwrap(), DecodeOptions::default());
+    let cache = CacheConfig { memory_bytes: 1 << 22, spill: None };
+    let config = RepositoryConfig { cache, member_table_bytes: 1 << 20, index: None, archive_dir: None };
+    Repository::new(store, decoder, collection, config)
+}
+
+fn read(repository: &Repository, context: &RequestContext) -> Result<Vec<u8>, VolumeError> {
+    let mut out = Vec::new();
+    repository.read_volume(ID, ByteRange::at(512, 700), HINT, &mut out, context)?;
+    Ok(out)
+}
+
+/// A store whose next stream of the volume waits for a permission at each read, and returns few bytes.
+#[derive(Debug)]
+struct GatedStore {
+    inner: MemoryStore,
+    started: Sender<()>,
+    gate: Mutex<Option<(Receiver<()>, Sender<()>)>>,
+}
+
+struct GatedStream {
+    inner: Box<dyn Read + Send>,
+    started: Sender<()>,
+    permissions: Receiver<()>,
+    /// Dropped together with the stream.
+    _closed: Sender<()>,
+}
+
+impl Read for GatedStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.started.send(()).unwrap();
+        self.permissions.recv_timeout(PLENTY).unwrap();
+        let len = buf.len().min(100);
+        self.inner.read(&mut buf[..len])
+    }
+}
+
+impl ObjectStore for GatedStore {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.list(context)
+    }
+
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
+        let inner = self.inner.open(object, range, context)?;
+        let gate = if &*object.name == VOLUME { lock(&self.gate).take() } else { None };
+        let Some((permissions, closed)) = gate else { return Ok(inner) };
+        Ok(Box::new(GatedStream { inner, started: self.started.clone(), permissions, _closed: closed }))
+    }
+}
+
+/// A repository whose next open of the volume is gated, and the ends of the gate that the test holds.
+struct GatedRepository {
+    repository: Arc<Repository>,
+    /// Receives when a read of the store starts.
+    reads: Receiver<()>,
+    /// Lets one read go on.
+    permit: Sender<()>,
+    /// Disconnected once the stream is dropped.
+    stream: Receiver<()>,
+}
+
+fn gated_repository() -> GatedRepository {
+    let ((started, reads), (permit, permissions), (closed, stream)) = (channel(), channel(), channel());
+    let gate = Mutex::new(Some((permissions, closed)));
+    let repository = repository(Arc::new(GatedStore { inner: backup(), started, gate }));
+    repository.manifest(ID.set, &RequestContext::unlimited()).unwrap();
+    GatedRepository { repository, reads, permit, stream }
+}
+
+#[test]
+fn a_volume_is_decoded_once_and_then_read_from_memory() {
+    let repository = repository(Arc::new(backup()));
+    let would_block = read(&repository, &RequestContext::cached_only()).unwrap_err();
+    assert!(matches!(would_block, VolumeError::Stopped(Stopped::WouldBlock)), "{would_block}");
+    assert_eq!(read(&repository, &RequestContext::unlimited()).unwrap(), CONTENT);
+    assert_eq!(read(&repository, &RequestContext::cached_only()).unwrap(), CONTENT);
+    let table = repository.members(ID, &RequestContext::cached_only()).unwrap();
+    let parts: Vec<_> =
+        table.runs().iter().flat_map(|run| table.parts(run)).map(|part| (part.offset, part.len)).collect();
+    assert_eq!(parts, [(512, 700)]);
+}
+
+#[test]
+fn a_range_beyond_the_end_is_an_error() {
+    let repository = repository(Arc::new(backup()));
+    let mut out = vec![1];
+    let range = ByteRange::at(2000, 1000);
+    let error = repository.read_volume(ID, range, HINT, &mut out, &RequestContext::unlimited()).unwrap_err();
+    assert!(matches!(error, VolumeError::Range { start: 2000, end: 3000, len: 2560, .. }), "{error}");
+    assert_eq!(out, [1]);
+}
+
+#[test]
+fn a_cancelled_request_returns_at_once_and_its_pass_stops_at_the_next_read() {
+    let GatedRepository { repository, reads, permit, stream } = gated_repository();
+    let token = CancelToken::new();
+    let context = RequestContext::new(None, token.clone());
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let result = read(&repository, &context);
+            (result, Instant::now())
+        });
+        reads.recv_timeout(PLENTY).unwrap();
+        let cancelled = Instant::now();
+        token.cancel();
+        let (result, returned) = reader.join().unwrap();
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);
+        assert!(returned - cancelled < PROMPT, "{:?}", returned - cancelled);
+    });
+    // The read of the store is still in progress.
+    assert!(matches!(stream.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout)));
+    permit.send(()).unwrap();
+    assert!(matches!(stream.recv_timeout(PLENTY), Err(RecvTimeoutError::Disconnected)), "the pass goes on");
+    assert!(reads.try_recv().is_err(), "the pass has read again");
+    // The volume can be read again; nothing of the abandoned pass is served.
+    assert!(matches!(
+        read(&repository, &RequestContext::cached_only()),
+        Err(VolumeError::Stopped(Stopped::WouldBlock))
+    ));
+    assert_eq!(read(&repository, &RequestContext::unlimited()).unwrap(), CONTENT);
+}
+
+#[test]
+fn a_request_that_leaves_does_not_disturb_the_others() {
+    let GatedRepository { repository, reads, permit, .. } = gated_repository();
+    thread::scope(|scope| {
+        let patient = scope.spawn(|| read(&repository, &RequestContext::unlimited()));
+        reads.recv_timeout(PLENTY).unwrap();
+        let late = read(&repository, &RequestContext::with_timeout(Duration::from_millis(20))).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Timeout, "{late}");
+        // The reads of the rest of the volume, with its end.
+        for _ in 0..100 {
+            let _ = permit.send(());
+        }
+        assert_eq!(patient.join().unwrap().unwrap(), CONTENT);
+    });
+}

@@ -1,0 +1,62 @@
+//! The volumes as the content layer reads them, within the limits of one request.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::error::VolumeError;
+use super::member_table::MemberTable;
+use super::read_hint::ReadHint;
+use super::request_index::RequestIndex;
+use dupfs_base::{ByteRange, RequestContext};
+use dupfs_format::manifest::Manifest;
+use dupfs_format::{SetIndex, VolumeId};
+
+/// Access to the volumes of a repository for one request.
+pub trait Volumes: Sync {
+    /// The limits of the request. A request that may not block is answered from memory, or with
+    /// [`dupfs_base::Stopped::WouldBlock`].
+    fn context(&self) -> &RequestContext;
+
+    /// Bytes of the volume in the store; 0 if it is not there.
+    fn stored_len(&self, id: VolumeId) -> u64;
+
+    /// The manifest of `set`.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError>;
+
+    /// The member table of volume `id`.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError>;
+
+    /// Appends the bytes `range` of the plaintext of volume `id` to `out`.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; then `out` is as it was.
+    fn read_volume(&self, id: VolumeId, range: ByteRange, hint: ReadHint, out: &mut Vec<u8>)
+    -> Result<(), VolumeError>;
+
+    /// Records that `range` of volume `id` was located, though not read. A program that asks for the sizes of many files in
+    /// stored order scans the volumes as one that reads the files does.
+    fn record_lookup(&self, id: VolumeId, range: ByteRange, hint: ReadHint);
+
+    /// Streams the plaintext of the stored signature archive of `set` into `consume`, whose results are valid only if this
+    /// returns `Ok`.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    fn signatures(
+        &self,
+        set: SetIndex,
+        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError>;
+
+    /// The name of `set` in messages.
+    fn label(&self, set: SetIndex) -> Arc<str>;
+
+    /// The index of the repository.
+    fn index(&self) -> RequestIndex<'_>;
+}
