@@ -1,5 +1,5 @@
-//! Lists the duplicity backup in a local directory: sets, chains, snapshots, problems, and the paths of the newest snapshot if
-//! its signature archives are not encrypted.
+//! Lists the duplicity backup in a local directory: sets, chains, snapshots and problems, and the paths of the newest
+//! snapshot if its signature archives are not encrypted.
 //!
 //! `cargo run -p dupfs-format --example list_backup -- tests/fixtures/duplicity-0.7.13-gz`
 

@@ -63,7 +63,7 @@ impl FieldParser<'_> {
         head.parse().ok()
     }
 
-    /// Takes the next character, whatever it is.
+    /// Takes the next character.
     pub(super) fn any(&mut self) -> Option<char> {
         let mut chars = self.rest.chars();
         let next = chars.next()?;

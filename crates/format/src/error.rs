@@ -65,14 +65,14 @@ pub enum FormatError {
     },
     /// A time string that duplicity does not accept either.
     #[error(
-        "'{text}' is not a time: {why}; accepted are now, epoch seconds, 3D or 1h30m (s m h D W M Y before now), \
+        "'{text}' is not a time: {reason}; accepted are now, epoch seconds, 3D or 1h30m (s m h D W M Y before now), \
          2017-01-28, 01/28/2017, 2017-01-28T02:15:00 with Z or +01:00 or nothing, 20170128T021500Z"
     )]
     Time {
         /// The string, escaped.
         text: String,
         /// The reason.
-        why: &'static str,
+        reason: &'static str,
     },
     /// The object is encrypted by gpgsm.
     #[error(
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn kinds_distinguish_damage_from_invalid_requests_and_unsupported_files() {
         assert_eq!(FormatError::Tar { offset: 0, what: "" }.kind(), ErrorKind::Corrupt);
-        assert_eq!(FormatError::Time { text: String::new(), why: "" }.kind(), ErrorKind::Invalid);
+        assert_eq!(FormatError::Time { text: String::new(), reason: "" }.kind(), ErrorKind::Invalid);
         assert_eq!(FormatError::Cms { name: String::new() }.kind(), ErrorKind::Unsupported);
         let read = |kind: io::ErrorKind| FormatError::Read { offset: 0, source: kind.into() }.kind();
         assert_eq!(read(io::ErrorKind::UnexpectedEof), ErrorKind::Corrupt);

@@ -27,7 +27,7 @@ mod tests;
 /// # Errors
 /// [`FormatError::Time`] for every form that duplicity refuses, and for times beyond 64-bit seconds.
 pub fn parse_time(text: &str, now: BackupTime, standard_offset_seconds_east: i32) -> Result<BackupTime, FormatError> {
-    let refuse = |why| FormatError::Time { text: escape_bytes(text.as_bytes()), why };
+    let refuse = |reason| FormatError::Time { text: escape_bytes(text.as_bytes()), reason };
     if text == "now" {
         return Ok(now);
     }

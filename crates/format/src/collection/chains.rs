@@ -171,8 +171,8 @@ impl ChainBuilder {
         }
     }
 
-    fn attach(&mut self, place: usize, set: &BackupSet, start: BackupTime, replace: bool) {
-        let (Some(chain), Some(last_start)) = (self.chains.get_mut(place), self.last_start.get_mut(place)) else {
+    fn attach(&mut self, position: usize, set: &BackupSet, start: BackupTime, replace: bool) {
+        let (Some(chain), Some(last_start)) = (self.chains.get_mut(position), self.last_start.get_mut(position)) else {
             return;
         };
         if replace && let Some(old) = chain.sets.pop() {
@@ -182,18 +182,18 @@ impl ChainBuilder {
             self.bases.insert(set.index, *base);
         }
         chain.sets.push(set.index);
-        move_key(&mut self.by_end, Some(chain.end), set.time, place);
-        move_key(&mut self.by_last_start, *last_start, start, place);
+        move_key(&mut self.by_end, Some(chain.end), set.time, position);
+        move_key(&mut self.by_last_start, *last_start, start, position);
         chain.end = set.time;
         *last_start = Some(start);
     }
 }
 
-fn move_key(map: &mut HashMap<BackupTime, BTreeSet<usize>>, old: Option<BackupTime>, new: BackupTime, place: usize) {
-    if let Some(places) = old.and_then(|old| map.get_mut(&old)) {
-        places.remove(&place);
+fn move_key(map: &mut HashMap<BackupTime, BTreeSet<usize>>, old: Option<BackupTime>, new: BackupTime, position: usize) {
+    if let Some(positions) = old.and_then(|old| map.get_mut(&old)) {
+        positions.remove(&position);
     }
-    map.entry(new).or_default().insert(place);
+    map.entry(new).or_default().insert(position);
 }
 
 /// Builds the chains of signature archives, independently of the sets. An increment continues the first chain that ends
@@ -216,11 +216,11 @@ fn signature_chains(signatures: &[NamedSignature]) -> (Vec<SignatureChain>, Vec<
     let mut orphaned = Vec::new();
     for (start, time, name) in increments {
         let first = by_end.get(&start).and_then(BTreeSet::first).copied();
-        match first.and_then(|place| chains.get_mut(place).map(|chain| (place, chain))) {
-            Some((place, chain)) => {
+        match first.and_then(|position| chains.get_mut(position).map(|chain| (position, chain))) {
+            Some((position, chain)) => {
                 chain.names.push(name.clone());
                 chain.end = time;
-                move_key(&mut by_end, Some(start), time, place);
+                move_key(&mut by_end, Some(start), time, position);
             }
             None => orphaned.push(name.clone()),
         }

@@ -29,8 +29,8 @@ pub enum CollectionError {
     },
     /// All sets are encrypted with gpgsm.
     #[error(
-        "all {sets} backup sets are encrypted with gpgsm (names end in .p7m), which dupfs cannot read; restore them with \
-         duplicity 3"
+        "all {sets} backup sets are encrypted with gpgsm (names end in .p7m), which dupfs cannot read; restore them \
+         with duplicity 3"
     )]
     Cms {
         /// Number of sets.
@@ -38,8 +38,8 @@ pub enum CollectionError {
     },
     /// No set is complete and linked to a full set.
     #[error(
-        "no snapshot can be restored: none of the {sets} backup sets here is a full backup with a manifest, or an increment \
-         to one; 'dupfs sets' lists what is missing"
+        "no snapshot can be restored: none of the {sets} backup sets here is a full backup with a manifest, or an \
+         increment to one; 'dupfs sets' lists what is missing"
     )]
     NoSnapshot {
         /// Number of sets.

@@ -195,8 +195,8 @@ impl ProblemFinder<'_> {
         if set.manifest.is_none() {
             let message = format!(
                 "{label}: no manifest beside its {}, so the set is not shown: its upload was interrupted or is still \
-                 running, or the manifest was deleted; if the machine that was backed up has one in ~/.cache/duplicity, \
-                 copy it here",
+                 running, or the manifest was deleted; if the machine that was backed up has one in \
+                 ~/.cache/duplicity, copy it here",
                 counted(set.volumes.len(), "volume")
             );
             self.add(ProblemKind::ManifestMissing, index, None, message);
@@ -210,8 +210,8 @@ impl ProblemFinder<'_> {
         }
         if set.start.is_some_and(|start| start >= set.time) {
             let message = format!(
-                "{label}: not newer than the set it builds on: the clock of the machine was set back; it is shown under its \
-                 own time"
+                "{label}: not newer than the set it builds on: the clock of the machine was set back; it is shown \
+                 under its own time"
             );
             self.add(ProblemKind::Backwards, index, None, message);
         }
@@ -231,8 +231,8 @@ impl ProblemFinder<'_> {
         let label = set.label();
         if set.volumes.is_empty() {
             let message = format!(
-                "{label}: a manifest but no volume, so no file stored in this set can be read: bring the volumes back from \
-                 wherever they were moved"
+                "{label}: a manifest but no volume, so no file stored in this set can be read: bring the volumes \
+                 back from wherever they were moved"
             );
             self.add(ProblemKind::NoVolumes, Some(set.index), None, message);
             return;
@@ -240,8 +240,8 @@ impl ProblemFinder<'_> {
         let missing = missing_ranges(set.volumes.keys().copied());
         if !missing.is_empty() {
             let message = format!(
-                "{label}: {} missing; files stored there cannot be read, all others can: bring the objects back if they \
-                 were moved",
+                "{label}: {} missing; files stored there cannot be read, all others can: bring the objects back if \
+                 they were moved",
                 describe_ranges(&missing)
             );
             self.add(ProblemKind::MissingVolumes, Some(set.index), None, message);
@@ -274,8 +274,8 @@ impl ProblemFinder<'_> {
                 FileRole::Volume(number) => set.volumes.get(&number),
             };
             let message = format!(
-                "{}: has the same role in the set as {}, which is used; duplicity refuses such a directory: move the one \
-                 that is left over away",
+                "{}: has the same role in the set as {}, which is used; duplicity refuses such a directory: move \
+                 away the one that is left over",
                 duplicate.object.name,
                 used.map_or("another object", |object| &*object.name)
             );
@@ -331,8 +331,8 @@ impl ProblemFinder<'_> {
         for chain in chains {
             if let Some(before) = longest.filter(|before| before.end >= chain.start) {
                 let message = format!(
-                    "chains {} and {} overlap: duplicity refuses --time between {} and {}, and so does dupfs; choose from \
-                     snapshots/ instead",
+                    "chains {} and {} overlap: duplicity refuses --time between {} and {}, and so does dupfs; choose \
+                     from snapshots/ instead",
                     before.span(),
                     chain.span(),
                     chain.start,
@@ -358,8 +358,8 @@ impl ProblemFinder<'_> {
         }
         for (class, (count, bytes)) in by_class {
             let message = format!(
-                "{} ({bytes} bytes) in cold storage ({class}): files there give 'Object is remote' until you restore the \
-                 objects",
+                "{} ({bytes} bytes) in cold storage ({class}): files there give 'Object is remote' until you restore \
+                 the objects",
                 counted(count, "volume")
             );
             self.add(ProblemKind::Archived, None, None, message);
@@ -369,8 +369,8 @@ impl ProblemFinder<'_> {
     fn check_stray_signatures(&mut self) {
         for signature in self.facts.stray_signatures {
             let message = format!(
-                "{}: signature archive of a set that is not here ({}); it is not used: its upload was interrupted, or its \
-                 volumes and manifest were deleted",
+                "{}: signature archive of a set that is not here ({}); it is not used: its upload was interrupted, \
+                 or its volumes and manifest were deleted",
                 signature.name,
                 set::label(signature.times)
             );

@@ -78,7 +78,8 @@ fn the_list_of_files_may_precede_be_empty_or_be_absent() {
 
 #[test]
 fn keywords_match_in_either_case_and_paths_are_raw_bytes() {
-    let text = b"VOLUME 1:\n\tstartingpath .\n\tENDINGPATH lat-\xe9\x85\xc2\xa0\n\thash md5 00112233445566778899aabbccddeeff\n";
+    let text = b"VOLUME 1:\n\tstartingpath .\n\tENDINGPATH lat-\xe9\x85\xc2\xa0\n\
+        \thash md5 00112233445566778899aabbccddeeff\n";
     let manifest = Manifest::read(&mut text.as_slice()).unwrap();
     assert_eq!(manifest.volumes[0].end.path.as_bytes(), b"lat-\xe9\x85\xc2\xa0");
     assert_eq!(manifest.volumes[0].hash.as_ref().unwrap().kind, HashKind::Md5);

@@ -6,20 +6,20 @@ use std::ffi::CStr;
 pub(super) const BLOCK_LEN: usize = 512;
 
 /// A tar block.
-pub(super) type Block = [u8; BLOCK_LEN];
+pub(super) type TarBlock = [u8; BLOCK_LEN];
 
 /// Returns the type flag of a header.
-pub(super) fn type_flag(block: &Block) -> u8 {
+pub(super) fn type_flag(block: &TarBlock) -> u8 {
     block[156]
 }
 
 /// Returns the size field of a header.
-pub(super) fn size(block: &Block) -> Result<u64, &'static str> {
+pub(super) fn size(block: &TarBlock) -> Result<u64, &'static str> {
     u64::try_from(number(&block[124..136])?).map_err(|_| "the size is negative")
 }
 
 /// Returns the device numbers of a header: major, minor.
-pub(super) fn device(block: &Block) -> Result<(u32, u32), &'static str> {
+pub(super) fn device(block: &TarBlock) -> Result<(u32, u32), &'static str> {
     let part = |field| u32::try_from(number(field)?).map_err(|_| "a device number is out of range");
     Ok((part(&block[329..337])?, part(&block[337..345])?))
 }
@@ -27,7 +27,7 @@ pub(super) fn device(block: &Block) -> Result<(u32, u32), &'static str> {
 /// Returns the name in the header's own fields. `joined` is the buffer for a name that is split over two fields.
 ///
 /// GNU tar uses the prefix field for other data, so the prefix counts only with the POSIX magic.
-pub(super) fn ustar_name<'a>(block: &'a Block, joined: &'a mut Vec<u8>) -> &'a [u8] {
+pub(super) fn ustar_name<'a>(block: &'a TarBlock, joined: &'a mut Vec<u8>) -> &'a [u8] {
     let name = until_nul(&block[..100]);
     let prefix = if block[257..263] == *b"ustar\0" { until_nul(&block[345..500]) } else { &[] };
     if prefix.is_empty() {
@@ -41,13 +41,13 @@ pub(super) fn ustar_name<'a>(block: &'a Block, joined: &'a mut Vec<u8>) -> &'a [
 }
 
 /// Returns true for the block of zeros that ends a stream.
-pub(super) fn is_zero(block: &Block) -> bool {
+pub(super) fn is_zero(block: &TarBlock) -> bool {
     block[0] == 0 && block.iter().all(|&b| b == 0)
 }
 
 /// Compares the checksum with the sum of all bytes, where the checksum itself counts as spaces. Old writers summed
 /// signed bytes.
-pub(super) fn verify_checksum(block: &Block) -> Result<(), &'static str> {
+pub(super) fn verify_checksum(block: &TarBlock) -> Result<(), &'static str> {
     let stored = number(&block[148..156]).map_err(|_| "there is no tar header")?;
     let field: i64 = block[148..156].iter().map(|&b| i64::from(b)).sum();
     let sum = byte_sum(block);
@@ -61,7 +61,7 @@ pub(super) fn verify_checksum(block: &Block) -> Result<(), &'static str> {
 
 /// Returns the sum of a block's bytes. Most of the time per entry is spent here, so eight bytes are added at once,
 /// every other byte in a 16-bit lane. A lane adds 2 * 64 bytes of at most 255 and cannot overflow.
-fn byte_sum(block: &Block) -> u32 {
+fn byte_sum(block: &TarBlock) -> u32 {
     const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
     let (words, _) = block.as_chunks::<8>();
     let lanes = words.iter().fold(0_u64, |lanes, word| {

@@ -1,6 +1,6 @@
 //! A tar entry, composed from its header block and the extension headers before it.
 
-use super::fields::{self, Block, number, until_nul};
+use super::fields::{self, TarBlock, number, until_nul};
 use super::pax::PaxRecords;
 use super::sparse::{SparseLayout, SparseMap, layout_of};
 use crate::FormatError;
@@ -93,7 +93,7 @@ impl EntryExtensions<'_> {
 
 /// Composes an entry from its header block and extension headers. `joined` is the buffer for a name in two fields.
 pub(super) fn compose<'a>(
-    block: &'a Block,
+    block: &'a TarBlock,
     extensions: &'a EntryExtensions<'a>,
     joined: &'a mut Vec<u8>,
     header_offset: u64,

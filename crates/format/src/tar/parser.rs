@@ -1,6 +1,6 @@
 //! The push parser of tar streams.
 
-use super::fields::{self, BLOCK_LEN, Block};
+use super::fields::{self, BLOCK_LEN, TarBlock};
 use super::header::{EntryExtensions, TarEntry, compose};
 use super::pax::PaxRecords;
 use super::sparse::{self, OwnedSparseMap};
@@ -55,7 +55,7 @@ pub struct TarParser {
     /// Number of bytes taken, up to the end of the stream.
     offset: u64,
     /// A header block of which the first `filled` bytes have arrived.
-    block: Block,
+    block: TarBlock,
     filled: usize,
     /// Data of the extension header that is being read.
     extension: Vec<u8>,
@@ -68,7 +68,7 @@ pub struct TarParser {
     /// The map of the old GNU sparse entry that is being read.
     map: OwnedSparseMap,
     /// The header of that entry and its offset, until the map is complete.
-    sparse_header: Option<(Box<Block>, u64)>,
+    sparse_header: Option<(Box<TarBlock>, u64)>,
     /// Buffer for a name that is split over two fields.
     joined: Vec<u8>,
 }
@@ -242,7 +242,7 @@ impl TarParser {
     }
 
     /// Adds bytes to a block that arrives in pieces. Returns the block once it is complete.
-    fn fill_block(&mut self, bytes: &mut &[u8]) -> Option<Block> {
+    fn fill_block(&mut self, bytes: &mut &[u8]) -> Option<TarBlock> {
         let piece = self.take(bytes, (BLOCK_LEN - self.filled) as u64);
         let end = self.filled + piece.len();
         self.block.get_mut(self.filled..end)?.copy_from_slice(piece);
@@ -255,7 +255,7 @@ impl TarParser {
     }
 
     /// Takes one complete block: a header, or more of the map of a sparse entry.
-    fn take_block<S: TarSink + ?Sized>(&mut self, block: &Block, sink: &mut S) -> Result<(), FormatError> {
+    fn take_block<S: TarSink + ?Sized>(&mut self, block: &TarBlock, sink: &mut S) -> Result<(), FormatError> {
         match (self.state, self.sparse_header.take()) {
             (TarState::SparseMap, Some((header, start))) => self.take_map_block(block, header, start, sink),
             _ => self.take_header(block, sink),
@@ -265,8 +265,8 @@ impl TarParser {
     /// Takes a block that continues the map of the old GNU sparse entry with the block `header`.
     fn take_map_block<S: TarSink + ?Sized>(
         &mut self,
-        block: &Block,
-        header: Box<Block>,
+        block: &TarBlock,
+        header: Box<TarBlock>,
         start: u64,
         sink: &mut S,
     ) -> Result<(), FormatError> {
@@ -280,7 +280,7 @@ impl TarParser {
     fn continue_sparse<S: TarSink + ?Sized>(
         &mut self,
         has_more: bool,
-        header: Box<Block>,
+        header: Box<TarBlock>,
         start: u64,
         sink: &mut S,
     ) -> Result<(), FormatError> {
@@ -297,7 +297,7 @@ impl TarParser {
     }
 
     /// Takes one complete header block, which ends at `self.offset`.
-    fn take_header<S: TarSink + ?Sized>(&mut self, block: &Block, sink: &mut S) -> Result<(), FormatError> {
+    fn take_header<S: TarSink + ?Sized>(&mut self, block: &TarBlock, sink: &mut S) -> Result<(), FormatError> {
         let start = self.offset.saturating_sub(BLOCK_LEN as u64);
         if fields::is_zero(block) {
             if self.entry_start.is_some() {
@@ -355,7 +355,12 @@ impl TarParser {
     }
 
     /// Begins the entry with the header `block`.
-    fn begin_entry<S: TarSink + ?Sized>(&mut self, block: &Block, start: u64, sink: &mut S) -> Result<(), FormatError> {
+    fn begin_entry<S: TarSink + ?Sized>(
+        &mut self,
+        block: &TarBlock,
+        start: u64,
+        sink: &mut S,
+    ) -> Result<(), FormatError> {
         let extensions = EntryExtensions {
             long_name: self.long_name.as_deref(),
             long_link: self.long_link.as_deref(),

@@ -1,6 +1,6 @@
 //! Sparse files as GNU tar stores them: the old form with a map in the header, and the PAX forms 0.0, 0.1 and 1.0.
 
-use super::fields::{BLOCK_LEN, Block, decimal, number, type_flag};
+use super::fields::{BLOCK_LEN, TarBlock, decimal, number, type_flag};
 
 /// The pieces of a sparse file in order: offset in the file and length, in bytes.
 pub type SparseMap<'a> = &'a [(u64, u64)];
@@ -76,7 +76,7 @@ impl SparseRecords {
 /// `local` and `global` are the PAX records before the header. `map` is the map of an old GNU sparse entry; `None`
 /// refuses sparse files.
 pub(super) fn layout_of<'a>(
-    block: &Block,
+    block: &TarBlock,
     local: &'a SparseRecords,
     global: &SparseRecords,
     map: Option<SparseMap<'a>>,
@@ -99,13 +99,13 @@ pub(super) fn layout_of<'a>(
 }
 
 /// Adds the pieces in an old GNU sparse header to `map`. Returns true if a block with more pieces follows.
-pub(super) fn add_header_pieces(block: &Block, map: &mut OwnedSparseMap) -> Result<bool, &'static str> {
+pub(super) fn add_header_pieces(block: &TarBlock, map: &mut OwnedSparseMap) -> Result<bool, &'static str> {
     add_pieces(&block[386..482], map)?;
     Ok(block[482] != 0)
 }
 
 /// Adds the pieces in a block that continues such a header to `map`. Returns true if another block follows.
-pub(super) fn add_more_pieces(block: &Block, map: &mut OwnedSparseMap) -> Result<bool, &'static str> {
+pub(super) fn add_more_pieces(block: &TarBlock, map: &mut OwnedSparseMap) -> Result<bool, &'static str> {
     add_pieces(&block[..504], map)?;
     Ok(block[504] != 0)
 }
