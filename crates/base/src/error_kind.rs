@@ -1,30 +1,30 @@
-//! The meaning of a failure: one kind for each errno and exit code.
+//! The meaning of an error: one kind for each errno and exit code.
 
-/// The kind of a failure. The error type of every layer has a `kind()`; `vfs` maps it to an errno and `cli` to an exit
+/// The kind of an error. The error type of every layer has a `kind()`; `vfs` maps it to an errno and `cli` to an exit
 /// code, each in one exhaustive match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// The path, snapshot or backup does not exist; the index says so.
+    /// The path, snapshot or backup does not exist.
     NotFound,
-    /// The store or the machine refused: credentials or permissions.
+    /// The store or the operating system refused access: credentials or permissions.
     Denied,
     /// No available key or passphrase opens the object.
     KeyMissing,
-    /// No answer before the deadline.
+    /// There was no answer before the deadline.
     Timeout,
-    /// The object is in cold storage and has to be restored by the user first.
+    /// The object is in cold storage. The user has to restore it first.
     Archived,
-    /// The bytes that were read differ from those that were written: hash, integrity code or structure is wrong.
+    /// The data is damaged: a hash, an integrity code or the structure is wrong.
     Corrupt,
-    /// An object that the backup's own records name is not there.
+    /// An object that the backup refers to does not exist in the store.
     Missing,
-    /// A form of data that dupfs refuses by name.
+    /// The data has a form that dupfs does not support.
     Unsupported,
-    /// The request itself is wrong.
+    /// The request is invalid.
     Invalid,
-    /// The store or the machine failed in a way that may pass.
+    /// The store or the operating system failed, possibly for a short time.
     Io,
-    /// Nobody waits for the answer any more.
+    /// The request was cancelled: no caller waits for the answer any more.
     Cancelled,
     /// The answer is not cached, and the request may not block.
     WouldBlock,
@@ -39,6 +39,6 @@ impl ErrorKind {
 
 /// An error that has an [`ErrorKind`].
 pub trait HasKind: std::error::Error {
-    /// The kind of this failure.
+    /// The kind of this error.
     fn kind(&self) -> ErrorKind;
 }

@@ -1,7 +1,7 @@
 //! Bytes as text for terminals and log lines.
 
-/// `bytes` for a terminal or a log line: valid UTF-8 stays, control characters, backslashes and invalid bytes become
-/// `\xHH`.
+/// Returns `bytes` as text for a terminal or a log line. Valid UTF-8 stays; control characters, backslashes and invalid
+/// bytes become `\xHH`.
 pub fn escape_bytes(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(bytes.len());
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escape_keeps_text_and_marks_the_rest() {
+    fn escaping_keeps_text_and_replaces_all_else() {
         assert_eq!(escape_bytes("ü\n\\".as_bytes()), "ü\\x0a\\x5c");
         assert_eq!(escape_bytes(b"lat-\xe9"), "lat-\\xe9");
     }

@@ -1,10 +1,10 @@
-//! The ground floor of the dupfs crates: what a failure means, ranges of bytes, secrets, and how threads wait for each other.
+//! The common base of the dupfs crates: kinds of errors, byte ranges, secrets, and synchronisation between threads.
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`sync`] | locks, waiting with a deadline, cancellation, the fair semaphore, single flight |
-//! | [`RequestContext`] | how long a request may wait, and whether its answer is still wanted |
-//! | [`ErrorKind`] | the meaning of a failure, from which errno values and exit codes follow |
+//! | [`sync`] | waiting with a deadline and cancellation, fair semaphore, single flight, worker pool |
+//! | [`RequestContext`] | the limits of a request: may it block, until when, is it cancelled |
+//! | [`ErrorKind`] | the meaning of an error, which decides the errno and the exit code |
 
 mod error_kind;
 mod escape;

@@ -10,7 +10,7 @@ pub struct ByteRange {
 }
 
 impl ByteRange {
-    /// The range from `start` of `len` bytes, cut at `u64::MAX`.
+    /// The range of `len` bytes from `start`; it ends at `u64::MAX` at the latest.
     pub fn at(start: u64, len: u64) -> Self {
         Self { start, end: start.saturating_add(len) }
     }
@@ -20,7 +20,7 @@ impl ByteRange {
         self.end.saturating_sub(self.start)
     }
 
-    /// Returns true if it holds no byte.
+    /// Returns true if the range holds no byte.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::sync::lock;
+use crate::sync::prim::Mutex;
+use crate::sync::prim::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::{ErrorKind, HasKind};
 
 /// The reason why a request ended before its answer was complete.
@@ -18,7 +18,7 @@ pub enum Stopped {
     /// The deadline of the request has passed.
     #[error("no result before the deadline; the store is slow or unreachable")]
     Deadline,
-    /// Nobody waits for the answer any more.
+    /// The request was cancelled: no caller waits for the answer any more.
     #[error("the request was interrupted")]
     Cancelled,
 }
@@ -33,8 +33,8 @@ impl HasKind for Stopped {
     }
 }
 
-/// The limits of one request. It is passed down the whole read path, so that there is one deadline for a request and not one
-/// for each step, and work stops once nobody waits for it.
+/// The limits of one request. It is passed down the whole read path: the request has one deadline in place of one for each
+/// step, and its work stops once no caller waits for the answer.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
     may_block: bool,
@@ -43,7 +43,7 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// A request that is answered from memory: it never waits for the store, the disk or another thread.
+    /// A request that is answered from memory. It never waits for the store, the disk or another thread.
     pub fn cached_only() -> Self {
         Self { may_block: false, deadline: None, cancel: CancelToken::never() }
     }
@@ -53,7 +53,7 @@ impl RequestContext {
         Self { may_block: true, deadline: None, cancel: CancelToken::never() }
     }
 
-    /// A request that may block until `deadline` or until `cancel` is triggered.
+    /// A request that may block until `deadline` or until `cancel` is cancelled.
     pub fn new(deadline: Option<Instant>, cancel: CancelToken) -> Self {
         Self { may_block: true, deadline, cancel }
     }
@@ -73,7 +73,7 @@ impl RequestContext {
         self.deadline
     }
 
-    /// The token that is triggered when nobody waits for the answer any more.
+    /// The token that is cancelled once no caller waits for the answer any more.
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel
     }
@@ -83,7 +83,7 @@ impl RequestContext {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Checks that the request may go on. Long loops call it between their steps.
+    /// Checks that the request has not ended. Long loops call it between their steps.
     ///
     /// # Errors
     /// [`Stopped::Cancelled`] or [`Stopped::Deadline`].
@@ -97,7 +97,7 @@ impl RequestContext {
         }
     }
 
-    /// Checks that the request may block, and go on.
+    /// Checks that the request may block and has not ended.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -106,13 +106,13 @@ impl RequestContext {
     }
 }
 
-/// Something that waits and is woken when a token is cancelled.
+/// A place where threads wait. It is woken when a token is cancelled.
 pub trait Wake: Send + Sync {
-    /// Wakes all threads that wait, so that they look at their tokens again.
+    /// Wakes all threads that wait, so that they check their tokens again.
     fn wake(&self);
 }
 
-/// Tells the work of a request that nobody waits for it any more. Clones share one state.
+/// The signal to the work of a request that no caller waits for the answer any more. Clones share one state.
 #[derive(Clone)]
 pub struct CancelToken {
     /// `None` for a token that cannot be cancelled.
@@ -122,8 +122,8 @@ pub struct CancelToken {
 #[derive(Default)]
 struct TokenState {
     cancelled: AtomicBool,
-    next: AtomicU64,
-    /// Those who wait, by subscription. Locked for in-memory work only; `wake` is called after it is released.
+    next_id: AtomicU64,
+    /// Subscribers by number. Locked for work in memory only; `wake` is called after it is released.
     waiting: Mutex<BTreeMap<u64, Weak<dyn Wake>>>,
 }
 
@@ -138,27 +138,27 @@ impl CancelToken {
         Self { state: None }
     }
 
-    /// Cancels the token for good and wakes everybody who waits under it.
+    /// Cancels the token for good and wakes all subscribers. The caller holds no lock that a subscriber needs to wake up.
     pub fn cancel(&self) {
         let Some(state) = &self.state else { return };
         state.cancelled.store(true, Ordering::SeqCst);
-        let waiting = std::mem::take(&mut *lock(&state.waiting));
+        let waiting = std::mem::take(&mut *state.waiting.lock());
         for waiter in waiting.into_values().filter_map(|waiter| waiter.upgrade()) {
             waiter.wake();
         }
     }
 
-    /// Returns true once the token was cancelled.
+    /// Returns true once the token is cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.cancelled.load(Ordering::SeqCst))
     }
 
-    /// Has `waiter` woken when the token is cancelled, as long as the returned subscription lives. The caller looks at
-    /// [`Self::is_cancelled`] after subscribing: a token that was cancelled before wakes nobody.
+    /// Wakes `waiter` when the token is cancelled, as long as the returned subscription lives. The caller checks
+    /// [`Self::is_cancelled`] after it has subscribed: a token that was cancelled before wakes no new subscriber.
     pub fn subscribe(&self, waiter: Weak<dyn Wake>) -> Subscription {
         let Some(state) = &self.state else { return Subscription { state: None, id: 0 } };
-        let id = state.next.fetch_add(1, Ordering::Relaxed);
-        lock(&state.waiting).insert(id, waiter);
+        let id = state.next_id.fetch_add(1, Ordering::Relaxed);
+        state.waiting.lock().insert(id, waiter);
         Subscription { state: Some(Arc::clone(state)), id }
     }
 }
@@ -175,7 +175,7 @@ impl fmt::Debug for CancelToken {
     }
 }
 
-/// Keeps a waiter registered with a [`CancelToken`].
+/// The registration of a waiter with a [`CancelToken`]. It ends on drop.
 pub struct Subscription {
     state: Option<Arc<TokenState>>,
     id: u64,
@@ -184,7 +184,7 @@ pub struct Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         if let Some(state) = &self.state {
-            let waiter = lock(&state.waiting).remove(&self.id);
+            let waiter = state.waiting.lock().remove(&self.id);
             drop(waiter);
         }
     }

@@ -14,12 +14,12 @@ impl Secret {
         Self(Zeroizing::new(bytes.into()))
     }
 
-    /// The bytes. Copies of them are the caller's to overwrite.
+    /// The bytes. The caller overwrites its copies of them.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether there are no bytes.
+    /// Returns true if there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_tells_nothing_of_the_secret() {
+    fn debug_output_does_not_contain_the_secret() {
         let secret = Secret::from("correct horse".to_owned());
         assert_eq!(format!("{secret:?}"), "Secret(..)");
         assert_eq!(secret.expose(), b"correct horse");

@@ -1,16 +1,24 @@
 //! How threads wait for each other. No lock of this module is held across I/O, decoding or a caller's work.
+//!
+//! Tests in `tests/model.rs` check these modules under random schedules: `cargo test -p dupfs-base --features model --test
+//! model`. With that feature nothing here works outside of such a test.
 
+#[cfg(feature = "model")]
+pub mod model;
 mod monitor;
+pub mod prim;
 mod semaphore;
 mod single_flight;
+mod worker_pool;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use monitor::Monitor;
 pub use semaphore::{Permit, Semaphore};
 pub use single_flight::{SingleFlight, SingleFlightError};
+pub use worker_pool::{Job, WorkerPool};
 
-/// Locks `mutex`. A panic elsewhere does not poison what it guards: every critical section leaves its data consistent.
+/// Locks `mutex`. A panic elsewhere does not poison the value: every critical section leaves its data consistent.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

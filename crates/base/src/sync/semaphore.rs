@@ -1,4 +1,4 @@
-//! A semaphore that serves those who wait in the order of their coming.
+//! A fair semaphore: it serves requests in the order of their arrival.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,23 +6,24 @@ use std::sync::Arc;
 use super::Monitor;
 use crate::request::{RequestContext, Stopped};
 
-/// A number of permits. A request that asks for many is not passed by later ones that ask for few.
+/// A number of permits. Requests are served in the order of their arrival: a request for many permits is not overtaken by
+/// later ones for few.
 #[derive(Clone, Debug)]
 pub struct Semaphore {
-    state: Arc<Monitor<State>>,
+    state: Arc<Monitor<SemaphoreState>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SemaphoreState {
     total: u64,
     free: u64,
-    /// Numbers of those who wait, in the order of their coming.
+    /// Tickets of the requests that wait, in the order of their arrival.
     queue: VecDeque<u64>,
-    next: u64,
+    next_ticket: u64,
 }
 
-impl State {
-    /// Takes `count` permits if they are free.
+impl SemaphoreState {
+    /// Takes `count` permits if they are free; returns true if so.
     fn take(&mut self, count: u64) -> bool {
         let left = self.free.checked_sub(count);
         self.free = left.unwrap_or(self.free);
@@ -31,17 +32,17 @@ impl State {
 }
 
 impl Semaphore {
-    /// A semaphore of `permits`.
+    /// A semaphore of `permits`, all of them free.
     pub fn new(permits: u64) -> Self {
-        Self { state: Monitor::new(State { total: permits, free: permits, queue: VecDeque::new(), next: 0 }) }
+        Self { state: Monitor::new(SemaphoreState { total: permits, free: permits, queue: VecDeque::new(), next_ticket: 0 }) }
     }
 
-    /// Permits that are free now.
+    /// Number of permits that are free now.
     pub fn available(&self) -> u64 {
         self.state.lock().free
     }
 
-    /// Takes `count` permits, but never more than there are in all, if they are free and nobody waits.
+    /// Takes `count` permits, or all of them if `count` is more, if they are free and no request waits.
     pub fn try_acquire(&self, count: u64) -> Option<Permit> {
         let mut state = self.state.lock();
         let count = count.min(state.total);
@@ -50,45 +51,46 @@ impl Semaphore {
         taken.then(|| Permit { state: Arc::clone(&self.state), count })
     }
 
-    /// Takes `count` permits, but never more than there are in all; waits until it is its turn and they are free.
+    /// Takes `count` permits, or all of them if `count` is more. Waits until they are free and all earlier requests have ended
+    /// their waiting.
     ///
     /// # Errors
-    /// [`Stopped`] when the context does not allow to wait (any longer).
+    /// [`Stopped`] when the context does not allow waiting, or not any longer.
     pub fn acquire(&self, count: u64, context: &RequestContext) -> Result<Permit, Stopped> {
         if let Some(permit) = self.try_acquire(count) {
             return Ok(permit);
         }
         context.check_may_block()?;
         let (count, ticket) = self.state.update(|state| {
-            let ticket = state.next;
-            state.next = ticket.wrapping_add(1);
+            let ticket = state.next_ticket;
+            state.next_ticket = ticket.wrapping_add(1);
             state.queue.push_back(ticket);
             (count.min(state.total), ticket)
         });
-        let place = Place { state: &self.state, ticket };
+        let queued = QueueTicket { state: &self.state, ticket };
         self.state
             .wait_until(context, |state| (state.queue.front() == Some(&ticket) && state.take(count)).then_some(()))?;
-        drop(place);
+        drop(queued);
         Ok(Permit { state: Arc::clone(&self.state), count })
     }
 }
 
-/// A place in the queue; left when it is dropped, so that those behind it move up.
-struct Place<'a> {
-    state: &'a Arc<Monitor<State>>,
+/// A place in the queue. It is given up on drop, and the requests behind it move up.
+struct QueueTicket<'a> {
+    state: &'a Arc<Monitor<SemaphoreState>>,
     ticket: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueTicket<'_> {
     fn drop(&mut self) {
         self.state.update(|state| state.queue.retain(|waiting| *waiting != self.ticket));
     }
 }
 
-/// Permits taken from a [`Semaphore`]; given back when it is dropped.
+/// Permits taken from a [`Semaphore`]. They are returned on drop.
 #[derive(Debug)]
 pub struct Permit {
-    state: Arc<Monitor<State>>,
+    state: Arc<Monitor<SemaphoreState>>,
     count: u64,
 }
 
@@ -118,30 +120,30 @@ mod tests {
     }
 
     #[test]
-    fn permits_come_in_the_order_of_asking() {
+    fn requests_are_served_in_the_order_of_arrival() {
         let semaphore = Semaphore::new(3);
         let held = semaphore.try_acquire(3).unwrap();
-        let (send, order) = mpsc::channel();
+        let (tx, rx) = mpsc::channel();
         thread::scope(|scope| {
-            for (place, count) in [3, 1, 2].into_iter().enumerate() {
-                let (send, semaphore) = (send.clone(), &semaphore);
+            for (position, count) in [3, 1, 2].into_iter().enumerate() {
+                let (tx, semaphore) = (tx.clone(), &semaphore);
                 scope.spawn(move || {
                     let permit = semaphore.acquire(count, &RequestContext::unlimited()).unwrap();
-                    send.send(place).unwrap();
+                    tx.send(position).unwrap();
                     drop(permit);
                 });
-                while waiting(semaphore) <= place {
+                while waiting(semaphore) <= position {
                     thread::yield_now();
                 }
             }
             drop(held);
-            assert_eq!(order.recv().unwrap(), 0);
+            assert_eq!(rx.recv().unwrap(), 0);
         });
         assert_eq!((semaphore.available(), waiting(&semaphore)), (3, 0));
     }
 
     #[test]
-    fn one_who_gives_up_lets_the_next_pass() {
+    fn a_cancelled_request_does_not_block_the_ones_behind_it() {
         let semaphore = Semaphore::new(2);
         let held = semaphore.try_acquire(1).unwrap();
         thread::scope(|scope| {
@@ -152,7 +154,7 @@ mod tests {
             while waiting(&semaphore) == 0 {
                 thread::yield_now();
             }
-            assert!(semaphore.try_acquire(1).is_none(), "passes one who waits");
+            assert!(semaphore.try_acquire(1).is_none(), "overtakes a request that waits");
             let second = scope.spawn(|| semaphore.acquire(1, &RequestContext::unlimited()).map(drop));
             token.cancel();
             assert_eq!(first.join().unwrap(), Err(Stopped::Cancelled));

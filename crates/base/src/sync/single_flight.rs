@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::thread::{self, ThreadId};
+use std::sync::{Arc, OnceLock};
 
-use super::{Monitor, lock};
+use super::Monitor;
+use super::prim::{Mutex, thread};
 use crate::request::{CancelToken, RequestContext, Stopped};
 use crate::{ErrorKind, HasKind};
 
@@ -36,9 +36,15 @@ impl HasKind for SingleFlightError {
     }
 }
 
-/// The executions in progress, by key. Each runs on a thread of its own and counts the requests that wait for it: when the
-/// last of them gives up, the execution is cancelled, and a later request starts a new one. Nothing is retained once an
-/// execution ends: results are for a cache to retain, errors are not retained at all.
+/// The executions in progress, by key. Each runs on a thread of its own and counts the requests that wait for it. When the
+/// last of them gives up, the execution is cancelled, and a later request starts a new one.
+///
+/// Nothing is retained once an execution ends. Results belong in a cache: the work stores its result there, and looks
+/// there first, because another execution may have ended between the caller's look-up and the start of the work. Errors
+/// are not retained at all.
+///
+/// Work may request the results of other keys, if no chain of such requests leads back to its own key: only the shortest
+/// chain is detected.
 pub struct SingleFlight<K, V, E> {
     executions: Executions<K, V, E>,
 }
@@ -46,11 +52,12 @@ pub struct SingleFlight<K, V, E> {
 type Executions<K, V, E> = Arc<Mutex<HashMap<K, Arc<Execution<V, E>>>>>;
 
 struct Execution<V, E> {
-    thread: OnceLock<ThreadId>,
+    /// The thread of the work; unset until the work begins.
+    thread: OnceLock<thread::ThreadId>,
     outcome: Arc<Monitor<Option<Result<V, E>>>>,
     cancel: CancelToken,
-    /// Requests that wait for the outcome. Changed under the lock of the map only, so that nobody joins an execution that
-    /// is cancelled.
+    /// Number of requests that wait for the outcome. It changes under the lock of the map only, so that no request joins a
+    /// cancelled execution.
     waiting: Mutex<usize>,
 }
 
@@ -65,8 +72,8 @@ where
         Self { executions: Arc::default() }
     }
 
-    /// Joins the execution for `key`, or starts `work` on a thread called `name`, and waits for the outcome. The context that
-    /// `work` is given has no deadline; it is cancelled when nobody waits for the outcome any more.
+    /// Joins the execution for `key`, or starts `work` on a thread called `name`, and waits for the outcome. The context
+    /// given to `work` has no deadline. It is cancelled once no request waits for the outcome any more.
     ///
     /// # Errors
     /// The error of the work, or a [`SingleFlightError`].
@@ -78,7 +85,7 @@ where
         work: impl FnOnce(&RequestContext) -> Result<V, E> + Send + 'static,
     ) -> Result<V, E> {
         context.check_may_block().map_err(SingleFlightError::from)?;
-        let mut executions = lock(&self.executions);
+        let mut executions = self.executions.lock();
         let joined = executions.get(&key).map(Arc::clone);
         let (execution, is_new) = match joined {
             Some(execution) => (execution, false),
@@ -91,31 +98,31 @@ where
         if execution.thread.get() == Some(&thread::current().id()) {
             return Err(SingleFlightError::Reentrant.into());
         }
-        *lock(&execution.waiting) += 1;
+        *execution.waiting.lock() += 1;
         drop(executions);
         let interest = Interest { executions: &self.executions, key: &key, execution: &execution };
         if is_new {
-            let running = Running {
+            let running = RunningExecution {
                 executions: Arc::clone(&self.executions),
                 key: key.clone(),
                 execution: Arc::clone(&execution),
             };
-            let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || running.run(work));
-            if spawned.is_err() {
-                execution.finish(&self.executions, &key, Err(SingleFlightError::NoThread.into()));
-            }
+            // Without a thread `running` is dropped, which publishes the error.
+            drop(thread::Builder::new().name(name.to_owned()).spawn(move || running.run(work)));
+        } else {
+            drop(work);
         }
         let outcome = execution.outcome.wait_until(context, |outcome| outcome.clone());
         drop(interest);
         outcome.map_err(SingleFlightError::from)?
     }
 
-    /// Number of executions in progress that somebody waits for.
+    /// Number of executions in progress that a request waits for.
     pub fn len(&self) -> usize {
-        lock(&self.executions).len()
+        self.executions.lock().len()
     }
 
-    /// Returns true if no execution is in progress that somebody waits for.
+    /// Returns true if no execution is in progress that a request waits for.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -134,7 +141,7 @@ where
 
 impl<K, V, E> fmt::Debug for SingleFlight<K, V, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SingleFlight").field("executions", &lock(&self.executions).len()).finish()
+        f.debug_struct("SingleFlight").field("executions", &self.executions.lock().len()).finish()
     }
 }
 
@@ -148,7 +155,8 @@ impl<V: Clone + Send + 'static, E: Clone + Send + 'static> Execution<V, E> {
         }
     }
 
-    /// Publishes the outcome, once the execution is out of the map: a later request must not get an old error.
+    /// Publishes the outcome, unless there is one already. The execution leaves the map first: a later request must not get
+    /// an old error.
     fn finish<K: Eq + Hash>(self: &Arc<Self>, executions: &Executions<K, V, E>, key: &K, outcome: Result<V, E>) {
         remove(executions, key, self);
         self.outcome.update(|published| {
@@ -157,15 +165,15 @@ impl<V: Clone + Send + 'static, E: Clone + Send + 'static> Execution<V, E> {
     }
 }
 
-/// Takes `execution` out of the map, if it is still there.
+/// Removes `execution` from the map, if it is still there.
 fn remove<K: Eq + Hash, V, E>(executions: &Executions<K, V, E>, key: &K, execution: &Arc<Execution<V, E>>) {
-    let mut executions = lock(executions);
+    let mut executions = executions.lock();
     if executions.get(key).is_some_and(|current| Arc::ptr_eq(current, execution)) {
         executions.remove(key);
     }
 }
 
-/// A request that waits for an execution; the last one to leave cancels it.
+/// The interest of one request in an execution. The last one to be dropped cancels the execution.
 struct Interest<'a, K: Eq + Hash, V, E> {
     executions: &'a Executions<K, V, E>,
     key: &'a K,
@@ -174,8 +182,8 @@ struct Interest<'a, K: Eq + Hash, V, E> {
 
 impl<K: Eq + Hash, V, E> Drop for Interest<'_, K, V, E> {
     fn drop(&mut self) {
-        let mut executions = lock(self.executions);
-        let mut waiting = lock(&self.execution.waiting);
+        let mut executions = self.executions.lock();
+        let mut waiting = self.execution.waiting.lock();
         *waiting = waiting.saturating_sub(1);
         let is_last = *waiting == 0;
         drop(waiting);
@@ -189,14 +197,15 @@ impl<K: Eq + Hash, V, E> Drop for Interest<'_, K, V, E> {
     }
 }
 
-/// The work while it runs; one that panics publishes an error.
-struct Running<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError> + Send + 'static> {
+/// An execution from its start to its outcome. Dropping it publishes an error: of work that panicked, or of a thread that
+/// could not be started.
+struct RunningExecution<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError> + Send + 'static> {
     executions: Executions<K, V, E>,
     key: K,
     execution: Arc<Execution<V, E>>,
 }
 
-impl<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError> + Send + 'static> Running<K, V, E> {
+impl<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError> + Send + 'static> RunningExecution<K, V, E> {
     fn run(self, work: impl FnOnce(&RequestContext) -> Result<V, E>) {
         let _ = self.execution.thread.set(thread::current().id());
         let context = RequestContext::new(None, self.execution.cancel.clone());
@@ -206,10 +215,12 @@ impl<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError>
 }
 
 impl<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError> + Send + 'static> Drop
-    for Running<K, V, E>
+    for RunningExecution<K, V, E>
 {
     fn drop(&mut self) {
-        self.execution.finish(&self.executions, &self.key, Err(SingleFlightError::Abandoned.into()));
+        let has_begun = self.execution.thread.get().is_some();
+        let error = if has_begun { SingleFlightError::Abandoned } else { SingleFlightError::NoThread };
+        self.execution.finish(&self.executions, &self.key, Err(error.into()));
     }
 }
 
