@@ -7,7 +7,10 @@ use crate::tree;
 /// from lower ranks. Between crates the compiler sees to that.
 const RANKS: &[(&str, &[(&str, u8)])] = &[
     ("src", &[("vfs", 0), ("fuse", 1), ("cli", 2)]),
-    ("crates/read/src", &[("storage", 0), ("codec", 1), ("volume", 2), ("tree", 3), ("content", 4)]),
+    (
+        "crates/read/src",
+        &[("meta_encoding", 0), ("storage", 0), ("codec", 1), ("volume", 2), ("tree", 3), ("content", 4)],
+    ),
 ];
 
 /// Crates that only one module may know.

@@ -2,7 +2,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`sync`] | waiting with a deadline and cancellation, fair semaphore, single flight, worker pool |
+//! | [`sync`] | waiting with a deadline and cancellation, fair semaphore, single flight, thread pool |
 //! | [`RequestContext`] | the limits of a request: may it block, until when, is it cancelled |
 //! | [`ErrorKind`] | the meaning of an error, which decides the errno and the exit code |
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dupfs_base::sync::model::{check, thread};
-use dupfs_base::sync::{Monitor, Semaphore, SingleFlight, SingleFlightError, WorkerPool};
+use dupfs_base::sync::{Monitor, Semaphore, SingleFlight, SingleFlightError, ThreadPool};
 use dupfs_base::{CancelToken, RequestContext, Stopped};
 
 fn cancellable() -> (RequestContext, CancelToken) {
@@ -248,7 +248,7 @@ fn a_request_after_an_error_does_not_get_the_old_error() {
     });
 }
 
-// Worker pool
+// Thread pool
 
 /// Counts how many times it is dropped.
 struct DropCounter(Arc<Monitor<usize>>);
@@ -266,7 +266,7 @@ fn wait_for_count(counter: &Arc<Monitor<usize>>, expected: usize) {
 #[test]
 fn every_job_runs_once() {
     check(|| {
-        let pool = Arc::new(WorkerPool::new("worker", 2));
+        let pool = Arc::new(ThreadPool::new("worker", 2));
         let done = Monitor::new([0; 4]);
         let submitters: Vec<_> = (0..2)
             .map(|submitter| {
@@ -289,7 +289,7 @@ fn every_job_runs_once() {
 #[test]
 fn no_job_waits_while_a_thread_is_free_for_it() {
     check(|| {
-        let pool = WorkerPool::new("worker", 2);
+        let pool = ThreadPool::new("worker", 2);
         let first = Monitor::new(0);
         {
             let first = Arc::clone(&first);
@@ -319,7 +319,7 @@ fn no_job_waits_while_a_thread_is_free_for_it() {
 fn a_dropped_pool_drops_the_jobs_that_have_not_begun() {
     check(|| {
         let (begun, dropped, ended) = (Monitor::new(0), Monitor::new(0), Monitor::new(0));
-        let pool = WorkerPool::new("worker", 1);
+        let pool = ThreadPool::new("worker", 1);
         {
             let (begun, dropped, ended) = (Arc::clone(&begun), Arc::clone(&dropped), Arc::clone(&ended));
             pool.submit(Box::new(move || {
@@ -348,7 +348,7 @@ shuttle::thread_local! {
 fn the_threads_of_a_dropped_pool_end() {
     check(|| {
         let (begun, ended) = (Monitor::new(0), Monitor::new(0));
-        let pool = WorkerPool::new("worker", 2);
+        let pool = ThreadPool::new("worker", 2);
         for _ in 0..2 {
             let (begun, counter) = (Arc::clone(&begun), DropCounter(Arc::clone(&ended)));
             pool.submit(Box::new(move || {

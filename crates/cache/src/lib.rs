@@ -1,12 +1,14 @@
-//! Memory with bounds, and what lasts from mount to mount: the block cache with its sealed spill file, and the index on disk.
+//! The block cache in memory with its sealed spill file on disk, and the index on disk that lasts from mount to mount.
 //!
-//! What is kept here is immutable: a key names one content for good. No lock is held across disk I/O, sealing or a
-//! caller's work, and no failure of the cache is anybody's error: it is a miss.
+//! Everything stored here is immutable: a key identifies one content forever. No lock is held across disk I/O, encryption
+//! or a caller's work. A failure of the cache is a miss, not an error of the request.
 
 mod block;
+mod block_cache;
+mod byte_lru;
 pub mod index;
-mod lru;
-mod spill;
+mod spill_file;
 
-pub use block::{BLOCK_BYTES, BlockCache, CacheConfig, CacheStats, SpillConfig};
-pub use lru::ByteLru;
+pub use block::{BLOCK_BYTES, BlockIndex};
+pub use block_cache::{BlockCache, CacheConfig, CacheStats, SpillConfig};
+pub use byte_lru::ByteLru;

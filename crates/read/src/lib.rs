@@ -10,6 +10,9 @@
 
 pub mod codec;
 pub mod content;
+mod meta_encoding;
 pub mod storage;
 pub mod tree;
 pub mod volume;
+
+pub use meta_encoding::fuzz_meta;

@@ -29,12 +29,12 @@ pub struct IndexPointStore(pub Arc<Index>);
 
 impl PointStore for IndexPointStore {
     fn load(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.0.get(identity_of(key))
+        self.0.load_record(identity_of(key))
     }
 
     fn store(&self, key: &[u8], value: &[u8]) {
         if let Some(group) = key.first_chunk().filter(|_| value.len() <= MAX_VALUE) {
-            self.0.put(identity_of(key), u64::from_le_bytes(*group), value.to_vec());
+            self.0.store_record(identity_of(key), u64::from_le_bytes(*group), value.to_vec());
         }
     }
 }

@@ -57,7 +57,7 @@ impl TableStore {
                 tables.remove(&key);
             }
             drop(tables);
-            cache.leave_behind(encoded.keys());
+            cache.demote(encoded.keys());
         }
         table
     }
@@ -86,7 +86,7 @@ impl TableStore {
         }
         let evicted = lock(&self.tables).insert(key, encoded, 0);
         for (_, old) in evicted {
-            cache.leave_behind(old.keys());
+            cache.demote(old.keys());
         }
     }
 }

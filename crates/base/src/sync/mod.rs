@@ -9,14 +9,14 @@ mod monitor;
 pub mod prim;
 mod semaphore;
 mod single_flight;
-mod worker_pool;
+mod thread_pool;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use monitor::Monitor;
 pub use semaphore::{Permit, Semaphore};
 pub use single_flight::{SingleFlight, SingleFlightError};
-pub use worker_pool::{Job, WorkerPool};
+pub use thread_pool::{Job, ThreadPool};
 
 /// Locks `mutex`. A panic elsewhere does not poison the value: every critical section leaves its data consistent.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

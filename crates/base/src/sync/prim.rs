@@ -26,6 +26,8 @@ pub mod thread {
 
 /// Access to the value of a locked [`Mutex`].
 pub use imp::MutexGuard;
+/// Access to the value of an [`RwLock`].
+pub use imp::{RwLockReadGuard, RwLockWriteGuard};
 
 /// A lock that is held by one thread at a time.
 #[derive(Debug, Default)]
@@ -42,6 +44,29 @@ impl<T: ?Sized> Mutex<T> {
     /// Waits until the lock is free, and takes it.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lock that is held by any number of readers or one writer.
+#[derive(Debug, Default)]
+pub struct RwLock<T: ?Sized>(imp::RwLock<T>);
+
+impl<T> RwLock<T> {
+    /// An unlocked lock of `value`.
+    pub const fn new(value: T) -> Self {
+        Self(imp::RwLock::new(value))
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    /// Waits until no writer holds the lock, and takes it for reading.
+    pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the lock is free, and takes it for writing.
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -34,7 +34,14 @@ impl SemaphoreState {
 impl Semaphore {
     /// A semaphore of `permits`, all of them free.
     pub fn new(permits: u64) -> Self {
-        Self { state: Monitor::new(SemaphoreState { total: permits, free: permits, queue: VecDeque::new(), next_ticket: 0 }) }
+        Self {
+            state: Monitor::new(SemaphoreState {
+                total: permits,
+                free: permits,
+                queue: VecDeque::new(),
+                next_ticket: 0,
+            }),
+        }
     }
 
     /// Number of permits that are free now.

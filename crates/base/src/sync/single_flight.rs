@@ -205,7 +205,9 @@ struct RunningExecution<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From
     execution: Arc<Execution<V, E>>,
 }
 
-impl<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError> + Send + 'static> RunningExecution<K, V, E> {
+impl<K: Eq + Hash, V: Clone + Send + 'static, E: Clone + From<SingleFlightError> + Send + 'static>
+    RunningExecution<K, V, E>
+{
     fn run(self, work: impl FnOnce(&RequestContext) -> Result<V, E>) {
         let _ = self.execution.thread.set(thread::current().id());
         let context = RequestContext::new(None, self.execution.cancel.clone());

@@ -1,13 +1,13 @@
-//! What a record or file is about, as a number that nothing else has.
+//! The identity of the object that a record or file describes.
 
 use sha2::{Digest, Sha256};
 
-/// Identity of something that never changes: a hash of all that tells it from others.
+/// The identity of an immutable object: a hash of everything that distinguishes it from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(pub [u8; 16]);
 
 impl Identity {
-    /// The identity of what `parts` describe; their number and lengths count too.
+    /// The identity of the object that `parts` describe. The number and the lengths of the parts are significant.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
@@ -21,13 +21,13 @@ impl Identity {
         Self(out)
     }
 
-    /// The identity of this together with `parts`.
+    /// The identity of the object that this identity together with `parts` describes.
     pub fn with(self, parts: &[&[u8]]) -> Self {
         let all: Vec<&[u8]> = std::iter::once(&self.0[..]).chain(parts.iter().copied()).collect();
         Self::of(&all)
     }
 
-    /// As the name of a file.
+    /// The identity as hexadecimal digits, for file names.
     pub fn hex(&self) -> String {
         use std::fmt::Write as _;
         self.0.iter().fold(String::with_capacity(32), |mut text, byte| {
@@ -36,8 +36,8 @@ impl Identity {
         })
     }
 
-    /// Half of it, where little is at stake.
-    pub fn short(&self) -> u64 {
+    /// The first 64 bits, for uses where a collision does no harm.
+    pub fn truncated(&self) -> u64 {
         self.0.iter().take(8).fold(0, |n, &byte| (n << 8) | u64::from(byte))
     }
 }

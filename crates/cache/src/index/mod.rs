@@ -1,53 +1,53 @@
-//! Rank 2: what was learnt of a repository, kept on disk from one mount to the next.
+//! The index on disk: it persists what is known of a repository from one mount to the next.
 //!
-//! An index is one directory. Some files are read whole (the tree of a line of sets), all else are records by key. Whoever
-//! keeps something says what it is about by an [`Identity`] that hashes all it depends on, so that what changed is never
-//! found. Whatever is not exactly as it was written counts as absent: an index can make an answer quicker, never another,
-//! and no failure of it is anybody's error.
+//! An index is one directory. Version tables are files that are read as a whole; everything else is a record by key. A caller
+//! identifies the object that it stores by an [`Identity`], a hash of everything the object depends on: after a change the
+//! old object is not found. A file or record that is not exactly as it was written counts as absent. An index makes answers
+//! faster, and never changes them; no failure of it is an error of a request.
 
-pub mod bytes;
-mod file;
+mod directory;
+pub mod encoding;
+mod framed_file;
 pub mod fuzz_entry;
 mod identity;
-mod place;
-mod records;
+mod record_store;
 mod segment;
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use file::{read_whole, write_whole};
 pub use identity::Identity;
 
-use dupfs_base::sync::lock;
-use place::Place;
-use records::Records;
+use directory::IndexDirectory;
+use dupfs_base::sync::prim::{Mutex, thread};
+use framed_file::{decode_file, encode_file};
+use record_store::RecordStore;
 
-/// Files that nobody needs are kept so long, as another process may know of sets that this one does not.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Age below which a file without a known use is kept: another process may know of backup sets that this one does not know.
+const MIN_REMOVAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The index of one repository. Shared by all threads; no call but [`Self::get`], [`Self::numbers`], [`Self::load`],
-/// [`Self::save`] and [`Self::flush`] touches the disk.
+/// The index of one repository. Shared by all threads. Only [`Self::load_record`], [`Self::load_numbers`],
+/// [`Self::load_file`], [`Self::store_file`], [`Self::remove_outdated_files`] and [`Self::flush`] access the disk.
 #[derive(Debug)]
 pub struct Index {
-    place: Arc<Place>,
-    records: Arc<Records>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    directory: Arc<IndexDirectory>,
+    records: Arc<RecordStore>,
+    writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
-/// What a file that is read whole is.
+/// The kind of a file that is read as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The tree of a line of sets.
+pub enum IndexFileKind {
+    /// The version table of a branch.
     Tree,
 }
 
-impl Kind {
+impl IndexFileKind {
+    /// The kind in the header of the file.
     fn tag(self) -> u8 {
         match self {
             Self::Tree => b't',
@@ -66,73 +66,75 @@ impl Kind {
 }
 
 impl Index {
-    /// The index in `base` of the repository `identity`, whose records of the groups in `live` are worth keeping. `None`,
-    /// after a line in the log, if there can be none.
+    /// Opens the index in `base` of the repository `identity`. Records of the groups in `live` are kept. `None`, after a
+    /// warning in the log, if the index cannot be opened.
     pub fn open(base: &Path, identity: Identity, live: HashSet<u64>) -> Option<Arc<Self>> {
-        let place = match Place::open(base, &identity.hex()) {
-            Ok(place) => Arc::new(place),
+        let directory = match IndexDirectory::open(base, &identity.hex()) {
+            Ok(directory) => Arc::new(directory),
             Err(e) => {
                 let base = dupfs_base::escape_bytes(base.as_os_str().as_encoded_bytes());
-                log::warn!("{base}: no index on disk, what is learnt is kept in memory only: {e}");
+                log::warn!("{base}: the index on disk cannot be opened, continuing without it: {e}");
                 return None;
             }
         };
-        let records = Arc::new(Records::open(Arc::clone(&place), identity, live));
-        Some(Arc::new(Self { place, records, writer: Mutex::default() }))
+        let records = Arc::new(RecordStore::open(Arc::clone(&directory), identity, live));
+        Some(Arc::new(Self { directory, records, writer: Mutex::default() }))
     }
 
-    /// The record of `key`.
-    pub fn get(&self, key: Identity) -> Option<Vec<u8>> {
-        self.records.get(&key)
+    /// Loads the record of `key`.
+    pub fn load_record(&self, key: Identity) -> Option<Vec<u8>> {
+        self.records.load(&key)
     }
 
-    /// Keeps `record` under `key`, as long as `group` is live. It is written behind.
-    pub fn put(&self, key: Identity, group: u64, record: Vec<u8>) {
-        self.records.put(key, group, record);
-        self.need_writer();
+    /// Stores `record` under `key`, as long as `group` is live. It is written to disk later.
+    pub fn store_record(&self, key: Identity, group: u64, record: Vec<u8>) {
+        self.records.store(key, group, record);
+        self.start_writer();
     }
 
-    /// Hands what is known of the list `key` of `len` numbers to `take`: place, number.
-    pub fn numbers(&self, key: Identity, len: u32, take: &mut dyn FnMut(u32, u64)) {
-        self.records.numbers(key, len, take);
+    /// Passes the known numbers of the list `key` of `len` numbers to `take`: position, number.
+    pub fn load_numbers(&self, key: Identity, len: u32, take: &mut dyn FnMut(u32, u64)) {
+        self.records.load_numbers(key, len, take);
     }
 
-    /// Keeps the number `value` at place `at` of the list `key`, as long as `group` is live. It is written behind.
-    pub fn put_number(&self, key: Identity, group: u64, at: u32, value: u64) {
-        self.records.put_number(key, group, at, value);
-        self.need_writer();
+    /// Stores the number `value` at position `at` of the list `key`, as long as `group` is live. It is written to disk later.
+    pub fn store_number(&self, key: Identity, group: u64, at: u32, value: u64) {
+        self.records.store_number(key, group, at, value);
+        self.start_writer();
     }
 
-    /// What `parse` makes of the body of the file about `identity`, given its length; `None` if there is none or it is not
-    /// exactly as it was written.
-    pub fn load<T>(
+    /// Loads the file of `kind` for `identity`. `decode` is given its body and the length of it. `None` if there is no such
+    /// file, if `decode` returns `None`, or if the file is damaged; then it is removed.
+    pub fn load_file<T>(
         &self,
-        kind: Kind,
+        kind: IndexFileKind,
         identity: Identity,
-        parse: &mut dyn FnMut(&mut dyn Read, u64) -> Option<T>,
+        decode: &mut dyn FnMut(&mut dyn Read, u64) -> Option<T>,
     ) -> Option<T> {
         let name = kind.name(identity);
-        let mut file = match self.place.read(&name) {
+        let path = self.directory.display_path();
+        let mut file = match self.directory.open_file(&name) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
             Err(e) => {
-                log::warn!("{}/{name}: this part of the index cannot be used: {e}", self.place.shown());
+                log::warn!("{path}/{name}: this file of the index cannot be read: {e}");
                 return None;
             }
         };
         let len = file.metadata().ok()?.len();
-        let loaded = read_whole(&mut file, len, kind.tag(), identity, parse);
+        let loaded = decode_file(&mut file, len, kind.tag(), identity, decode);
         if loaded.is_none() {
-            log::warn!("{}/{name}: this part of the index is damaged; it is made anew", self.place.shown());
-            self.place.remove(&name);
+            log::warn!("{path}/{name}: this file of the index is damaged; removing it");
+            self.directory.remove_file(&name);
         }
         loaded
     }
 
-    /// Writes the file about `identity`, whose body `fill` writes. False if it cannot be, which is told in the log.
-    pub fn save(
+    /// Writes the file of `kind` for `identity`, whose body `fill` writes. Returns false, after a message in the log, if that
+    /// fails.
+    pub fn store_file(
         &self,
-        kind: Kind,
+        kind: IndexFileKind,
         identity: Identity,
         fill: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
     ) -> bool {
@@ -141,38 +143,38 @@ impl Index {
         }
         let write = |file: &File| {
             let mut out = BufWriter::with_capacity(256 << 10, file);
-            write_whole(&mut out, kind.tag(), identity, fill)
+            encode_file(&mut out, kind.tag(), identity, fill)
         };
-        let written = self.place.write(&kind.name(identity), write);
+        let written = self.directory.create_file(&kind.name(identity), write);
         if let Err(e) = &written {
             self.records.switch_off(e);
         }
         written.is_ok()
     }
 
-    /// Removes the files of `kind` about `replaced`, and those not about any of `live` that are old.
-    pub fn tidy(&self, kind: Kind, replaced: &HashSet<Identity>, live: &HashSet<Identity>) {
+    /// Removes the files of `kind` for `replaced`, and old ones that are not for any of `live`.
+    pub fn remove_outdated_files(&self, kind: IndexFileKind, replaced: &HashSet<Identity>, live: &HashSet<Identity>) {
         let names = |of: &HashSet<Identity>| of.iter().map(|i| kind.name(*i)).collect::<HashSet<_>>();
         let (replaced, live) = (names(replaced), names(live));
-        for name in self.place.list(kind.prefix()).unwrap_or_default() {
-            let stale = || !live.contains(&name) && self.place.age(&name).is_some_and(|age| age > KEPT);
-            if replaced.contains(&name) || stale() {
-                self.place.remove(&name);
+        for name in self.directory.list(kind.prefix()).unwrap_or_default() {
+            let is_old = || self.directory.age(&name).is_some_and(|age| age > MIN_REMOVAL_AGE);
+            if replaced.contains(&name) || (!live.contains(&name) && is_old()) {
+                self.directory.remove_file(&name);
             }
         }
     }
 
-    /// Writes all that waits to be written.
+    /// Writes all pending records to disk.
     pub fn flush(&self) {
         self.records.flush();
     }
 
-    fn need_writer(&self) {
-        let mut writer = lock(&self.writer);
+    fn start_writer(&self) {
+        let mut writer = self.writer.lock();
         if writer.is_none() {
             let records = Arc::clone(&self.records);
-            let started = std::thread::Builder::new().name("dupfs-index".into()).spawn(move || records.write_behind());
-            // Without a thread all is written in the end.
+            let started = thread::Builder::new().name("dupfs-index".into()).spawn(move || records.write_behind());
+            // Without a thread, the records are written when the index is dropped.
             *writer = started.ok();
         }
     }
@@ -181,10 +183,13 @@ impl Index {
 impl Drop for Index {
     fn drop(&mut self) {
         self.records.stop();
-        let writer = lock(&self.writer).take();
+        let writer = self.writer.lock().take();
         if writer.is_some_and(|writer| writer.join().is_err()) {
-            log::debug!("the index's writer ended early");
+            log::debug!("the thread that writes the index has panicked");
         }
         self.records.flush();
     }
 }
+
+#[cfg(test)]
+mod format_tests;

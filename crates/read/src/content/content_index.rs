@@ -7,10 +7,11 @@ use super::extent_map::{Extent, ExtentMap, LOST};
 use super::file_ref::FileRef;
 use super::part_layout::{PART_BYTES, PartLayout, PartLocation};
 use super::stored_stream::StoredStream;
+use crate::meta_encoding::{decode_meta, encode_meta};
 use crate::tree::FileVersion;
 use crate::volume::Volumes;
 use dupfs_cache::index::Identity;
-use dupfs_cache::index::bytes::{Reader, Writer};
+use dupfs_cache::index::encoding::{RecordDecoder, RecordEncoder};
 use dupfs_format::difftar::DiffKind;
 use dupfs_format::{SetIndex, VolumeNumber};
 
@@ -81,53 +82,53 @@ impl FileRef {
 }
 
 fn encode(extent_map: &ExtentMap) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.number(extent_map.streams.len() as u64);
+    let mut encoder = RecordEncoder::default();
+    encoder.number(extent_map.streams.len() as u64);
     for stream in &extent_map.streams {
-        writer.number(stream.position.into());
-        writer.byte(u8::from(stream.kind == DiffKind::Diff));
-        writer.number(stream.len);
-        writer.meta(&stream.meta);
+        encoder.number(stream.position.into());
+        encoder.byte(u8::from(stream.kind == DiffKind::Diff));
+        encoder.number(stream.len);
+        encode_meta(&mut encoder, &stream.meta);
         match &stream.layout {
             PartLayout::Uniform { last } => {
-                writer.byte(0);
-                writer.number(*last);
+                encoder.byte(0);
+                encoder.number(*last);
             }
             PartLayout::Assumed { sure } => {
-                writer.byte(1);
-                writer.number(*sure);
+                encoder.byte(1);
+                encoder.number(*sure);
             }
             PartLayout::Parts(parts) => {
-                writer.byte(2);
-                writer.number(parts.len() as u64);
+                encoder.byte(2);
+                encoder.number(parts.len() as u64);
                 for PartLocation { volume, offset, len, .. } in parts {
-                    writer.number(volume.0.into());
-                    writer.number(*offset);
-                    writer.number(*len);
+                    encoder.number(volume.0.into());
+                    encoder.number(*offset);
+                    encoder.number(*len);
                 }
             }
         }
     }
-    writer.number(extent_map.extents.len() as u64);
+    encoder.number(extent_map.extents.len() as u64);
     for Extent { len, stream, offset, .. } in &extent_map.extents {
-        writer.number(*len);
-        writer.number(stream.checked_add(1).unwrap_or(0).into());
-        writer.number(*offset);
+        encoder.number(*len);
+        encoder.number(stream.checked_add(1).unwrap_or(0).into());
+        encoder.number(*offset);
     }
-    writer.out
+    encoder.out
 }
 
 fn decode(file: &FileRef, record: &[u8]) -> Option<ExtentMap> {
-    let mut reader = Reader::new(record);
+    let mut decoder = RecordDecoder::new(record);
     let mut streams = Vec::new();
-    for _ in 0..reader.count()? {
-        streams.push(Arc::new(read_stream(file, &mut reader)?));
+    for _ in 0..decoder.count()? {
+        streams.push(Arc::new(read_stream(file, &mut decoder)?));
     }
     let (mut extents, mut size) = (Vec::new(), 0u64);
-    for _ in 0..reader.count()? {
-        let len = reader.number().filter(|&len| len > 0)?;
-        let stream = reader.small()?.checked_sub(1).unwrap_or(LOST);
-        let offset = reader.number()?;
+    for _ in 0..decoder.count()? {
+        let len = decoder.number().filter(|&len| len > 0)?;
+        let stream = decoder.number_u32()?.checked_sub(1).unwrap_or(LOST);
+        let offset = decoder.number()?;
         let within = |stream: &Arc<StoredStream>| offset.checked_add(len).is_some_and(|end| end <= stream.len);
         if stream != LOST && !streams.get(stream as usize).is_some_and(within) {
             return None;
@@ -136,37 +137,37 @@ fn decode(file: &FileRef, record: &[u8]) -> Option<ExtentMap> {
         size = size.checked_add(len)?;
     }
     let version = file.version()?;
-    let fits = reader.is_at_end() && version.bounds.is_none_or(|bounds| bounds.contains(size));
+    let fits = decoder.is_at_end() && version.bounds.is_none_or(|bounds| bounds.contains(size));
     let set = file.branch.set_at(version.position).filter(|_| fits)?;
     Some(ExtentMap { size, extents, streams, set, repeated: OnceLock::new() })
 }
 
-fn read_stream(file: &FileRef, reader: &mut Reader<'_>) -> Option<StoredStream> {
-    let position = reader.small()?;
+fn read_stream(file: &FileRef, decoder: &mut RecordDecoder<'_>) -> Option<StoredStream> {
+    let position = decoder.number_u32()?;
     let set = file.branch.set_at(file.version_at(position)?.position)?;
-    let kind = match reader.byte()? {
+    let kind = match decoder.byte()? {
         0 => DiffKind::Snapshot,
         1 => DiffKind::Diff,
         _ => return None,
     };
-    let len = reader.number()?;
-    let meta = reader.meta()?;
-    let layout = match reader.byte()? {
+    let len = decoder.number()?;
+    let meta = decode_meta(decoder)?;
+    let layout = match decoder.byte()? {
         0 => PartLayout::Uniform {
-            last: reader.number().filter(|&last| Some(last) == (len / PART_BYTES).checked_add(1))?,
+            last: decoder.number().filter(|&last| Some(last) == (len / PART_BYTES).checked_add(1))?,
         },
-        1 => PartLayout::Assumed { sure: reader.number().filter(|sure| *sure <= len / PART_BYTES)? },
-        2 => PartLayout::Parts(read_parts(reader, len)?),
+        1 => PartLayout::Assumed { sure: decoder.number().filter(|sure| *sure <= len / PART_BYTES)? },
+        2 => PartLayout::Parts(read_parts(decoder, len)?),
         _ => return None,
     };
     Some(StoredStream { set, kind, len, meta, position, layout, settled: OnceLock::new() })
 }
 
-fn read_parts(reader: &mut Reader<'_>, len: u64) -> Option<Box<[PartLocation]>> {
+fn read_parts(decoder: &mut RecordDecoder<'_>, len: u64) -> Option<Box<[PartLocation]>> {
     let (mut parts, mut start) = (Vec::new(), 0u64);
-    for _ in 0..reader.count()? {
-        let volume = VolumeNumber(reader.small()?);
-        let (offset, len) = (reader.number()?, reader.number()?);
+    for _ in 0..decoder.count()? {
+        let volume = VolumeNumber(decoder.number_u32()?);
+        let (offset, len) = (decoder.number()?, decoder.number()?);
         parts.push(PartLocation { volume, start, offset, len });
         start = start.checked_add(len)?;
     }

@@ -5,7 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use super::error::TreeError;
 use super::missing_range::MissingRange;
 use super::version_table::Change;
-use dupfs_cache::index::bytes::{OwnerParts, Reader, Writer};
+use crate::meta_encoding::{OwnerFields, decode_attributes, decode_path, encode_attributes};
+use dupfs_cache::index::encoding::{RecordDecoder, RecordEncoder};
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{ArchivePath, EntryMeta};
 
@@ -16,10 +17,10 @@ const PIECE: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct StagedSet {
     pieces: VecDeque<Vec<u8>>,
-    writer: Writer,
+    encoder: RecordEncoder,
     last: Vec<u8>,
-    owners: HashMap<OwnerParts, u64>,
-    by_number: Vec<OwnerParts>,
+    owners: HashMap<OwnerFields, u64>,
+    by_number: Vec<OwnerFields>,
     pub(super) missing: Vec<MissingRange>,
     /// Whether the entries are from the volumes, not from a signature archive.
     pub(super) rebuilt: bool,
@@ -28,31 +29,31 @@ pub(super) struct StagedSet {
 impl StagedSet {
     /// Adds an entry.
     pub(super) fn push(&mut self, path: &ArchivePath, change: Change) {
-        self.writer.after(&self.last, path.as_bytes());
+        self.encoder.text_after(&self.last, path.as_bytes());
         self.last.clear();
         self.last.extend_from_slice(path.as_bytes());
         match change {
-            Change::Deleted => self.writer.byte(0),
+            Change::Deleted => self.encoder.byte(0),
             Change::Present(meta, bounds) => {
-                self.writer.byte(if bounds.is_some() { 2 } else { 1 });
+                self.encoder.byte(if bounds.is_some() { 2 } else { 1 });
                 if let Some(SizeBounds { blocks, min, max }) = bounds {
-                    self.writer.number(blocks);
-                    self.writer.number(max);
-                    self.writer.number(max.saturating_sub(min));
+                    self.encoder.number(blocks);
+                    self.encoder.number(max);
+                    self.encoder.number(max.saturating_sub(min));
                 }
-                self.writer.state(&meta);
+                encode_attributes(&mut self.encoder, &meta);
                 let number = self.owner(meta);
-                self.writer.number(number);
+                self.encoder.number(number);
             }
         }
-        if self.writer.out.len() >= PIECE {
-            self.pieces.push_back(std::mem::take(&mut self.writer.out));
+        if self.encoder.out.len() >= PIECE {
+            self.pieces.push_back(std::mem::take(&mut self.encoder.out));
         }
     }
 
     /// The path of the entry that was added last.
     pub(super) fn last_path(&self) -> Option<&[u8]> {
-        (!self.pieces.is_empty() || !self.writer.out.is_empty()).then_some(&self.last)
+        (!self.pieces.is_empty() || !self.encoder.out.is_empty()).then_some(&self.last)
     }
 
     fn owner(&mut self, meta: EntryMeta) -> u64 {
@@ -72,31 +73,31 @@ impl StagedSet {
     /// # Errors
     /// [`TreeError::Internal`]: nothing but [`Self::push`] writes pieces.
     pub(super) fn take_piece(&mut self, path: &mut Vec<u8>) -> Result<Vec<(ArchivePath, Change)>, TreeError> {
-        let piece = self.pieces.pop_front().unwrap_or_else(|| std::mem::take(&mut self.writer.out));
-        let mut reader = Reader::new(&piece);
+        let piece = self.pieces.pop_front().unwrap_or_else(|| std::mem::take(&mut self.encoder.out));
+        let mut decoder = RecordDecoder::new(&piece);
         let mut entries = Vec::new();
-        while !reader.is_at_end() {
-            entries.push(self.read_entry(&mut reader, path).ok_or(TreeError::Internal)?);
+        while !decoder.is_at_end() {
+            entries.push(self.read_entry(&mut decoder, path).ok_or(TreeError::Internal)?);
         }
         Ok(entries)
     }
 
-    fn read_entry(&self, reader: &mut Reader<'_>, path: &mut Vec<u8>) -> Option<(ArchivePath, Change)> {
-        reader.after(path)?;
-        let bounded = match reader.byte()? {
-            0 => return Some((Reader::path_of(path)?, Change::Deleted)),
+    fn read_entry(&self, decoder: &mut RecordDecoder<'_>, path: &mut Vec<u8>) -> Option<(ArchivePath, Change)> {
+        decoder.text_after(path)?;
+        let bounded = match decoder.byte()? {
+            0 => return Some((decode_path(path)?, Change::Deleted)),
             tag => tag == 2,
         };
         let bounds = if bounded {
-            let (blocks, max, span) = (reader.number()?, reader.number()?, reader.number()?);
+            let (blocks, max, span) = (decoder.number()?, decoder.number()?, decoder.number()?);
             Some(SizeBounds { blocks, min: max.saturating_sub(span), max })
         } else {
             None
         };
         let nobody = (0, 0, Box::default(), Box::default());
-        let mut meta = reader.state(nobody)?;
-        let owner = self.by_number.get(usize::try_from(reader.number()?).ok()?)?.clone();
+        let mut meta = decode_attributes(decoder, nobody)?;
+        let owner = self.by_number.get(usize::try_from(decoder.number()?).ok()?)?.clone();
         (meta.uid, meta.gid, meta.uname, meta.gname) = owner;
-        Some((Reader::path_of(path)?, Change::Present(meta, bounds)))
+        Some((decode_path(path)?, Change::Present(meta, bounds)))
     }
 }

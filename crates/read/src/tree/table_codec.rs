@@ -11,7 +11,8 @@ use super::ids::{NONE, list_index};
 use super::path_tree::{PathTree, PathTreeBuilder};
 use super::version_record::VersionRecord;
 use super::version_table::{SetStart, VersionTable};
-use dupfs_cache::index::bytes::{Reader, Writer};
+use crate::meta_encoding::decode_owner;
+use dupfs_cache::index::encoding::{RecordDecoder, RecordEncoder};
 
 /// Items taken from the table at a time, so that its lock is not held while they are written.
 const BATCH: usize = 8192;
@@ -91,26 +92,26 @@ pub(super) fn encode(table: &RwLock<VersionTable>, out: &mut dyn Write) -> io::R
 }
 
 fn encode_attributes(attributes: &AttributeTable) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.number(attributes.owners.len() as u64);
+    let mut encoder = RecordEncoder::default();
+    encoder.number(attributes.owners.len() as u64);
     for OwnerRecord { uid, gid, uname, gname } in &attributes.owners {
-        writer.number((*uid).into());
-        writer.number((*gid).into());
-        writer.bytes(uname);
-        writer.bytes(gname);
+        encoder.number((*uid).into());
+        encoder.number((*gid).into());
+        encoder.bytes(uname);
+        encoder.bytes(gname);
     }
-    writer.number(attributes.links.len() as u64);
+    encoder.number(attributes.links.len() as u64);
     let mut id = 0u32;
     while let Some(target) = attributes.links.get(id) {
-        writer.bytes(target);
+        encoder.bytes(target);
         id = id.saturating_add(1);
     }
-    writer.number(attributes.devices.len() as u64);
+    encoder.number(attributes.devices.len() as u64);
     for (major, minor) in &attributes.devices {
-        writer.number((*major).into());
-        writer.number((*minor).into());
+        encoder.number((*major).into());
+        encoder.number((*minor).into());
     }
-    writer.out
+    encoder.out
 }
 
 fn batches(count: usize, batch: usize) -> impl Iterator<Item = Range<usize>> {
@@ -171,19 +172,19 @@ fn field<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 
 fn decode_attributes(bytes: &[u8]) -> Option<AttributeTable> {
     let mut attributes = AttributeTable::default();
-    let mut reader = Reader::new(bytes);
-    for number in 0..reader.count()? {
-        let (uid, gid, uname, gname) = reader.owner()?;
+    let mut decoder = RecordDecoder::new(bytes);
+    for number in 0..decoder.count()? {
+        let (uid, gid, uname, gname) = decode_owner(&mut decoder)?;
         let id = attributes.owner(OwnerRecord { uid, gid, uname, gname }).ok()?;
         (list_index(id) == number).then_some(())?;
     }
-    for _ in 0..reader.count()? {
-        attributes.links.push(reader.bytes()?).ok()?;
+    for _ in 0..decoder.count()? {
+        attributes.links.push(decoder.bytes()?).ok()?;
     }
-    for _ in 0..reader.count()? {
-        attributes.devices.push((reader.small()?, reader.small()?));
+    for _ in 0..decoder.count()? {
+        attributes.devices.push((decoder.number_u32()?, decoder.number_u32()?));
     }
-    reader.is_at_end().then_some(attributes)
+    decoder.is_at_end().then_some(attributes)
 }
 
 fn decode_starts(input: &mut dyn Read, sets: usize, (nodes, versions): (usize, usize)) -> Option<Vec<SetStart>> {

@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 use super::ids::{NodeId, VersionId, list_index};
 use super::table_codec;
 use super::version_table::VersionTable;
+use crate::meta_encoding::{decode_meta, encode_meta};
 use crate::volume::Repository;
 use dupfs_base::sync::lock;
-use dupfs_cache::index::bytes::{Reader, Writer};
-use dupfs_cache::index::{Identity, Index, Kind};
+use dupfs_cache::index::encoding::{RecordDecoder, RecordEncoder};
+use dupfs_cache::index::{Identity, Index, IndexFileKind};
 use dupfs_format::{EntryMeta, SetIndex};
 
 /// Keeps a branch's tree.
@@ -60,7 +61,7 @@ impl TreeSaver {
             return None;
         }
         let found = chain.iter().enumerate().rev().find_map(|(shallower, identity)| {
-            index.load(Kind::Tree, *identity, &mut |body, len| {
+            index.load_file(IndexFileKind::Tree, *identity, &mut |body, len| {
                 table_codec::decode(body, len).filter(|table| list_index(table.depth()) == shallower.saturating_add(1))
             })
         })?;
@@ -126,15 +127,15 @@ impl Work {
         else {
             return;
         };
-        if !self.index.save(Kind::Tree, *identity, &mut |out| table_codec::encode(&self.table, out)) {
+        if !self.index.store_file(IndexFileKind::Tree, *identity, &mut |out| table_codec::encode(&self.table, out)) {
             return;
         }
         let replaced = self.chain.iter().take(list_index(depth).saturating_sub(1)).copied().collect();
-        self.index.tidy(Kind::Tree, &replaced, &self.live);
+        self.index.remove_outdated_files(IndexFileKind::Tree, &replaced, &self.live);
         for ((position, key), group) in (0..depth).zip(self.roots.iter()).zip(self.groups.iter()) {
             let record = root_record(&read(&self.table), position);
-            if self.index.get(*key).as_ref() != Some(&record) {
-                self.index.put(*key, *group, record);
+            if self.index.load_record(*key).as_ref() != Some(&record) {
+                self.index.store_record(*key, *group, record);
             }
         }
     }
@@ -156,7 +157,7 @@ pub(super) fn load_exact_sizes(
             continue;
         };
         let mut known = Vec::new();
-        index.numbers(key, len, &mut |at, size| known.push((at, size)));
+        index.load_numbers(key, len, &mut |at, size| known.push((at, size)));
         let table = read(table);
         for (at, size) in known {
             let version = u32::try_from(range.start).ok().and_then(|start| start.checked_add(at)).map(VersionId);
@@ -180,25 +181,25 @@ fn root_key(set: Identity) -> Identity {
 fn root_record(table: &VersionTable, position: u32) -> Vec<u8> {
     let version = table.version(NodeId::ROOT, position.saturating_add(1));
     let own = version.filter(|&version| table.position(version) == Some(position));
-    let mut writer = Writer::default();
+    let mut encoder = RecordEncoder::default();
     match own.and_then(|version| table.meta(version)) {
-        None => writer.byte(0),
+        None => encoder.byte(0),
         Some(meta) => {
-            writer.byte(1);
-            writer.meta(&meta);
+            encoder.byte(1);
+            encode_meta(&mut encoder, &meta);
         }
     }
-    writer.out
+    encoder.out
 }
 
 /// The root's metadata in `set` if the index knows it; the inner is `None` if the set does not name the root.
 pub(super) fn load_root(repository: &Repository, set: SetIndex) -> Option<Option<EntryMeta>> {
-    let record = repository.index().on_disk()?.get(root_key(repository.index().tree_identity(set)?))?;
-    let mut reader = Reader::new(&record);
-    let root = match reader.byte()? {
+    let record = repository.index().on_disk()?.load_record(root_key(repository.index().tree_identity(set)?))?;
+    let mut decoder = RecordDecoder::new(&record);
+    let root = match decoder.byte()? {
         0 => None,
-        1 => Some(reader.meta()?),
+        1 => Some(decode_meta(&mut decoder)?),
         _ => return None,
     };
-    reader.is_at_end().then_some(root)
+    decoder.is_at_end().then_some(root)
 }

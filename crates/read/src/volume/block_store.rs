@@ -60,7 +60,7 @@ impl BlockStore {
 
     /// Marks `blocks` of volume `id`, up to its end at most, as first to be evicted.
     pub(super) fn demote(&self, id: VolumeId, blocks: Range<BlockIndex>) {
-        self.cache.leave_behind(block_numbers(blocks).map_while(|index| self.key(id, index)));
+        self.cache.demote(block_numbers(blocks).map_while(|index| self.key(id, index)));
     }
 
     /// Statistics of the cache.

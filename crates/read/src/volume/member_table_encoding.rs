@@ -3,45 +3,48 @@
 use std::collections::HashMap;
 
 use super::member_table::{MemberRun, MemberTable, MemberTableBuilder};
-use dupfs_cache::index::bytes::{OwnerParts, Reader, Writer};
+use crate::meta_encoding::{
+    OwnerFields, decode_attributes, decode_owner, decode_path, encode_attributes, encode_owner,
+};
+use dupfs_cache::index::encoding::{RecordDecoder, RecordEncoder};
 use dupfs_format::difftar::{DiffEntryName, DiffKind};
 
 impl MemberTable {
     /// Encodes the table.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::default();
-        let mut owners: HashMap<OwnerParts, u64> = HashMap::new();
+        let mut encoder = RecordEncoder::default();
+        let mut owners: HashMap<OwnerFields, u64> = HashMap::new();
         let mut last: &[u8] = &[];
         let mut at = 0;
-        writer.number(self.plain_len());
-        writer.number(self.runs().len() as u64);
+        encoder.number(self.plain_len());
+        encoder.number(self.runs().len() as u64);
         for run in self.runs() {
-            writer.after(last, run.path.as_bytes());
+            encoder.text_after(last, run.path.as_bytes());
             last = run.path.as_bytes();
-            writer.byte(kind_tag(run.kind) << 1 | u8::from(run.multivol));
+            encoder.byte(kind_tag(run.kind) << 1 | u8::from(run.multivol));
             let meta = &run.meta;
             let owner = (meta.uid, meta.gid, meta.uname.clone(), meta.gname.clone());
             let fresh = owners.len() as u64;
             let number = *owners.entry(owner).or_insert(fresh);
-            writer.number(number);
+            encoder.number(number);
             if number == fresh {
-                writer.owner(meta);
+                encode_owner(&mut encoder, meta);
             }
-            writer.state(meta);
-            self.write_parts(run, &mut at, &mut writer);
+            encode_attributes(&mut encoder, meta);
+            self.write_parts(run, &mut at, &mut encoder);
         }
-        writer.out
+        encoder.out
     }
 
-    fn write_parts(&self, run: &MemberRun, at: &mut u64, writer: &mut Writer) {
+    fn write_parts(&self, run: &MemberRun, at: &mut u64, encoder: &mut RecordEncoder) {
         let parts = self.parts(run);
-        writer.number(parts.len() as u64);
+        encoder.number(parts.len() as u64);
         let mut number = 0;
         for part in parts {
-            writer.number(part.number.saturating_sub(number));
-            writer.number(part.offset.saturating_sub(*at));
-            writer.number(part.len);
-            writer.signed(part.mtime.wrapping_sub(run.meta.mtime));
+            encoder.number(part.number.saturating_sub(number));
+            encoder.number(part.offset.saturating_sub(*at));
+            encoder.number(part.len);
+            encoder.signed(part.mtime.wrapping_sub(run.meta.mtime));
             number = part.number;
             *at = part.offset.saturating_add(part.len);
         }
@@ -49,38 +52,38 @@ impl MemberTable {
 
     /// Decodes a table that [`Self::encode`] returned; `None` for other bytes.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
+        let mut decoder = RecordDecoder::new(bytes);
         let mut builder = MemberTableBuilder::default();
-        let (mut owners, mut path, mut at): (Vec<OwnerParts>, _, _) = (Vec::new(), Vec::new(), 0u64);
-        let plain_len = reader.number()?;
-        let runs = reader.count()?;
+        let (mut owners, mut path, mut at): (Vec<OwnerFields>, _, _) = (Vec::new(), Vec::new(), 0u64);
+        let plain_len = decoder.number()?;
+        let runs = decoder.count()?;
         for _ in 0..runs {
-            reader.after(&mut path)?;
-            let parsed = Reader::path_of(&path)?;
-            let tag = reader.byte()?;
+            decoder.text_after(&mut path)?;
+            let parsed = decode_path(&path)?;
+            let tag = decoder.byte()?;
             let (kind, multivol) = (kind_of(tag >> 1)?, tag & 1 == 1);
-            let number = usize::try_from(reader.number()?).ok()?;
+            let number = usize::try_from(decoder.number()?).ok()?;
             if number == owners.len() {
-                owners.push(reader.owner()?);
+                owners.push(decode_owner(&mut decoder)?);
             }
-            let mut meta = reader.state(owners.get(number)?.clone())?;
-            let (parts, mtime, mut last) = (reader.count()?, meta.mtime, 0u64);
+            let mut meta = decode_attributes(&mut decoder, owners.get(number)?.clone())?;
+            let (parts, mtime, mut last) = (decoder.count()?, meta.mtime, 0u64);
             if parts == 0 || (!multivol && parts != 1) {
                 return None;
             }
             for _ in 0..parts {
-                let number = last.checked_add(reader.number()?)?;
-                let offset = at.checked_add(reader.number()?)?;
-                let len = reader.number()?;
+                let number = last.checked_add(decoder.number()?)?;
+                let offset = at.checked_add(decoder.number()?)?;
+                let len = decoder.number()?;
                 at = offset.checked_add(len).filter(|&end| end <= plain_len)?;
-                meta.mtime = mtime.wrapping_add(reader.signed()?);
+                meta.mtime = mtime.wrapping_add(decoder.signed()?);
                 let part = multivol.then_some(number);
                 builder.push(DiffEntryName { path: parsed.clone(), kind, part }, meta.clone(), offset, len);
                 last = number;
             }
         }
         let table = builder.finish(plain_len);
-        (reader.is_at_end() && table.runs().len() == runs).then_some(table)
+        (decoder.is_at_end() && table.runs().len() == runs).then_some(table)
     }
 }
 

@@ -83,7 +83,7 @@ impl RepositoryIndex {
     /// Loads the member table of the volume `object` that has the hash `expected`. It was verified when it was stored. May read
     /// the disk.
     pub(super) fn load_members(&self, object: &ObjectInfo, expected: Option<&VolumeHash>) -> Option<MemberTable> {
-        MemberTable::decode(&self.index.as_ref()?.get(members_key(object, expected))?)
+        MemberTable::decode(&self.index.as_ref()?.load_record(members_key(object, expected))?)
     }
 
     /// Stores the member table of the volume `object` of `set`, which was verified against the hash `expected`.
@@ -95,7 +95,7 @@ impl RepositoryIndex {
         table: &MemberTable,
     ) {
         if let Some(index) = &self.index {
-            index.put(members_key(object, expected), self.group(set), table.encode());
+            index.store_record(members_key(object, expected), self.group(set), table.encode());
         }
     }
 
@@ -125,7 +125,7 @@ fn members_key(object: &ObjectInfo, expected: Option<&VolumeHash>) -> Identity {
 }
 
 fn group_of(set: &BackupSet) -> u64 {
-    Identity::of(&[b"set", set.label().as_bytes()]).short()
+    Identity::of(&[b"set", set.label().as_bytes()]).truncated()
 }
 
 /// The parts that an identity of a set is made of.

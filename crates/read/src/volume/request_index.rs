@@ -34,13 +34,13 @@ impl<'a> RequestIndex<'a> {
 
     /// The record of `key`; `None` also if this request may not load it.
     pub fn load(&self, key: Identity) -> Option<Vec<u8>> {
-        self.index.on_disk().filter(|_| self.may_read_disk)?.get(key)
+        self.index.on_disk().filter(|_| self.may_read_disk)?.load_record(key)
     }
 
     /// Stores a record that is valid as long as `set` exists.
     pub fn store(&self, key: Identity, set: SetIndex, record: Vec<u8>) {
         if let Some(index) = self.index.on_disk() {
-            index.put(key, self.index.group(set), record);
+            index.store_record(key, self.index.group(set), record);
         }
     }
 
@@ -49,7 +49,7 @@ impl<'a> RequestIndex<'a> {
         if let Some(index) = self.index.on_disk()
             && let Some(key) = self.index.sizes_key(set)
         {
-            index.put_number(key, self.index.group(set), position, size);
+            index.store_number(key, self.index.group(set), position, size);
         }
     }
 }

@@ -14,7 +14,7 @@ fn cache(memory_blocks: u64, spill_blocks: u64) -> BlockCache<u32> {
 }
 
 #[test]
-fn what_leaves_memory_comes_back_from_disk_and_then_is_gone() {
+fn evicted_blocks_are_found_on_disk_until_they_are_evicted_there() {
     let cache = cache(2, 4);
     for key in 0..8 {
         cache.insert(key, block(key));
@@ -32,7 +32,7 @@ fn what_leaves_memory_comes_back_from_disk_and_then_is_gone() {
 }
 
 #[test]
-fn without_memory_everything_spills_and_without_disk_everything_is_bounded() {
+fn a_cache_works_without_memory_and_without_disk() {
     let disk_only = cache(0, 2);
     disk_only.insert(1, block(1));
     assert_eq!(disk_only.get(&1), Some(block(1)));
@@ -44,7 +44,7 @@ fn without_memory_everything_spills_and_without_disk_everything_is_bounded() {
 }
 
 #[test]
-fn removed_blocks_are_gone_from_both_tiers() {
+fn removed_blocks_are_found_neither_in_memory_nor_on_disk() {
     let cache = cache(2, 10);
     for key in 0..6 {
         cache.insert(key, block(key));
@@ -59,7 +59,7 @@ fn removed_blocks_are_gone_from_both_tiers() {
 }
 
 #[test]
-fn many_threads_get_right_blocks_or_none() {
+fn threads_get_the_right_block_or_none() {
     let cache = cache(8, 16);
     std::thread::scope(|scope| {
         for thread in 0..8_u32 {
@@ -86,7 +86,7 @@ fn many_threads_get_right_blocks_or_none() {
 }
 
 #[test]
-fn a_removed_key_does_not_come_back_while_threads_move_blocks_between_the_tiers() {
+fn a_removed_key_does_not_return_while_blocks_move_between_memory_and_disk() {
     let cache = cache(2, 8);
     for round in 0..300_u32 {
         let old = round * 100;
@@ -103,23 +103,23 @@ fn a_removed_key_does_not_come_back_while_threads_move_blocks_between_the_tiers(
 }
 
 #[test]
-fn what_was_left_behind_goes_first_and_not_onto_the_disk() {
+fn demoted_blocks_are_evicted_first_and_not_spilled() {
     let cache = cache(3, 10);
     for key in 0..3 {
         cache.insert(key, block(key));
     }
-    cache.leave_behind([2, 7].into_iter());
+    cache.demote([2, 7].into_iter());
     cache.insert(3, block(3));
-    assert!(cache.get(&2).is_none(), "it went before older ones");
+    assert!(cache.get(&2).is_none(), "evicted before older blocks");
     assert_eq!((cache.get(&0), cache.get(&1), cache.stats().spill_bytes), (Some(block(0)), Some(block(1)), 0));
-    // Whoever wants it after all makes it like any other.
-    cache.leave_behind([1].into_iter());
+    // A demoted block that is used again counts as any other.
+    cache.demote([1].into_iter());
     assert!(cache.get(&1).is_some());
     for key in 10..13 {
         cache.insert(key, block(key));
     }
     assert_eq!(cache.get(&1), Some(block(1)));
-    // What is on the disk leaves it.
-    cache.leave_behind(0..20);
+    // Demoted blocks are removed from disk.
+    cache.demote(0..20);
     assert_eq!(cache.stats().spill_bytes, 0);
 }

@@ -8,14 +8,14 @@ fn block(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|i| seed.wrapping_add(u8::try_from(i % 251).unwrap())).collect()
 }
 
-fn spill(slots: u64) -> (Spill<u32>, File) {
-    let file = nameless_file(&std::env::temp_dir()).unwrap();
+fn spill(slots: u64) -> (SpillFile<u32>, File) {
+    let file = unnamed_file(&std::env::temp_dir()).unwrap();
     let other = file.try_clone().unwrap();
-    (Spill::with_file(file, slots * SLOT_BYTES).unwrap(), other)
+    (SpillFile::with_file(file, slots * SLOT_BYTES).unwrap(), other)
 }
 
 #[test]
-fn blocks_come_back_and_their_text_is_not_on_disk() {
+fn stored_blocks_are_loaded_and_their_plaintext_is_not_on_disk() {
     let (spill, file) = spill(4);
     for (key, len) in [(1, BLOCK_BYTES), (2, 1000), (3, 1), (4, 0)] {
         spill.store(key, &block(7, len), never);
@@ -28,7 +28,7 @@ fn blocks_come_back_and_their_text_is_not_on_disk() {
 }
 
 #[test]
-fn a_flipped_bit_is_a_miss_and_the_slot_is_used_again() {
+fn a_flipped_bit_is_a_miss_and_the_slot_is_reused() {
     let (spill, file) = spill(1);
     for _ in 0..3 {
         spill.store(1, &block(1, 5000), never);
@@ -43,7 +43,7 @@ fn a_flipped_bit_is_a_miss_and_the_slot_is_used_again() {
 }
 
 #[test]
-fn slots_that_change_places_do_not_open() {
+fn swapped_slots_do_not_open() {
     let (spill, file) = spill(2);
     spill.store(1, &block(1, BLOCK_BYTES), never);
     spill.store(2, &block(2, BLOCK_BYTES), never);
@@ -55,18 +55,18 @@ fn slots_that_change_places_do_not_open() {
 }
 
 #[test]
-fn the_file_stays_within_its_bound_and_the_oldest_goes() {
+fn the_file_stays_within_its_bound_and_the_least_recently_used_block_is_evicted() {
     let (spill, file) = spill(3);
     for key in 0..10 {
         spill.store(key, &block(1, BLOCK_BYTES), never);
-        assert!(spill.load(&0).is_some(), "used all the time");
+        assert!(spill.load(&0).is_some(), "used in every round");
     }
     assert_eq!(file.metadata().unwrap().len(), 3 * SLOT_BYTES);
     assert!(spill.load(&9).is_some() && spill.load(&8).is_some() && spill.load(&1).is_none());
 }
 
 #[test]
-fn a_stale_block_is_dropped_and_removed_keys_are_gone() {
+fn a_stale_block_is_dropped_and_removed_keys_are_not_found() {
     let (spill, _) = spill(2);
     spill.store(1, b"old", || true);
     assert!(spill.load(&1).is_none());
@@ -79,22 +79,22 @@ fn a_stale_block_is_dropped_and_removed_keys_are_gone() {
 }
 
 #[test]
-fn a_full_disk_switches_the_tier_off() {
+fn a_full_disk_switches_the_file_off() {
     let full = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
-    let spill = Spill::with_file(full, 10 * SLOT_BYTES).unwrap();
+    let spill = SpillFile::with_file(full, 10 * SLOT_BYTES).unwrap();
     spill.store(1, b"a", never);
     spill.store(2, b"b", never);
-    assert!(spill.load(&1).is_none() && lock(&spill.state).off);
-    assert_eq!(spill.nonces.load(Ordering::Relaxed), 1, "the second was not even tried");
+    assert!(spill.load(&1).is_none() && spill.slots.lock().is_off);
+    assert_eq!(spill.nonces.load(Ordering::Relaxed), 1, "the second write was not attempted");
 }
 
 #[test]
-fn a_directory_that_cannot_be_is_no_tier_and_one_that_is_missing_is_made() {
+fn a_missing_directory_is_created_and_an_impossible_one_is_no_error() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(Spill::<u32>::open(Path::new("/dev/null/x"), SLOT_BYTES).is_none());
-    assert!(Spill::<u32>::open(dir.path(), SLOT_BYTES - 1).is_none(), "0 is off");
+    assert!(SpillFile::<u32>::open(Path::new("/dev/null/x"), SLOT_BYTES).is_none());
+    assert!(SpillFile::<u32>::open(dir.path(), SLOT_BYTES - 1).is_none(), "too small for a block");
     let nested = dir.path().join("a/b");
-    let spill = Spill::open(&nested, SLOT_BYTES).unwrap();
+    let spill = SpillFile::open(&nested, SLOT_BYTES).unwrap();
     assert_eq!(fs::read_dir(&nested).unwrap().count(), 0, "the file has no name");
     fs::remove_dir_all(dir.path().join("a")).unwrap();
     spill.store(1, b"a", never);

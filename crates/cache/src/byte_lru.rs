@@ -1,32 +1,32 @@
-//! Least recently used first out, bounded by weight.
+//! A map of bounded weight that evicts the least recently used entry first.
 
 use std::hash::Hash;
 
 use lru::LruCache;
 
-/// Values with a weight each, of at most so much weight together. Users put it under a lock of their own.
+/// A map whose entries have a weight each, and whose total weight is bounded. Callers guard it by a lock of their own.
 #[derive(Debug)]
 pub struct ByteLru<K: Hash + Eq, V> {
     entries: LruCache<K, (V, u64)>,
     used: u64,
-    most: u64,
+    max_weight: u64,
 }
 
 impl<K: Hash + Eq, V> ByteLru<K, V> {
-    /// What an entry costs besides its own weight: the map's slot, the list's links, the key.
+    /// Weight added to each entry: the slot of the map, the links of the list, the key. Bytes.
     pub const OVERHEAD: u64 = 128;
 
-    /// Holds at most `most` of weight (bytes), overhead included.
-    pub fn new(most: u64) -> Self {
-        Self { entries: LruCache::unbounded(), used: 0, most }
+    /// An empty map of at most `max_weight` bytes, overhead included.
+    pub fn new(max_weight: u64) -> Self {
+        Self { entries: LruCache::unbounded(), used: 0, max_weight }
     }
 
-    /// Adds or replaces an entry and gives back what had to go: entries that were not used for longest, the entry that
-    /// was replaced, or the new one itself if it outweighs the whole cache.
+    /// Adds or replaces an entry. Returns the entries that had to make room: the least recently used ones, the replaced
+    /// one, or the new one itself if it alone exceeds the bound.
     pub fn insert(&mut self, key: K, value: V, weight: u64) -> Vec<(K, V)> {
         let weight = weight.saturating_add(Self::OVERHEAD);
         let mut out = Vec::new();
-        if weight > self.most {
+        if weight > self.max_weight {
             out.extend(self.entries.pop_entry(&key).map(|entry| self.release(entry)));
             out.push((key, value));
             return out;
@@ -36,30 +36,30 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
             out.push((key, value));
         }
         self.used = self.used.saturating_add(weight);
-        while self.used > self.most {
+        while self.used > self.max_weight {
             let Some(entry) = self.entries.pop_lru() else { break };
             out.push(self.release(entry));
         }
         out
     }
 
-    /// The value of `key`, which counts as used now.
+    /// The value of `key`. Marks the entry as the most recently used one.
     pub fn get(&mut self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|(value, _)| value)
     }
 
-    /// As [`Self::get`]; its weight stays what it was.
+    /// As [`Self::get`], mutable; the weight of the entry does not change.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.entries.get_mut(key).map(|(value, _)| value)
     }
 
-    /// The value of `key`, which from now on counts as the one that was not used for longest.
+    /// The value of `key`. Marks the entry as the least recently used one, which is evicted first.
     pub fn demote(&mut self, key: &K) -> Option<&mut V> {
         self.entries.demote(key);
         self.entries.peek_mut(key).map(|(value, _)| value)
     }
 
-    /// The value of `key`, which does not count as used.
+    /// The value of `key`; the order of eviction does not change.
     pub fn peek(&self, key: &K) -> Option<&V> {
         self.entries.peek(key).map(|(value, _)| value)
     }
@@ -70,16 +70,16 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
         Some(self.release(entry).1)
     }
 
-    /// Removes and gives back every entry whose key `goes`. Takes time in all entries.
-    pub fn remove_where(&mut self, mut goes: impl FnMut(&K) -> bool) -> Vec<(K, V)>
+    /// Removes and returns every entry whose key `is_removed`. Takes time linear in the number of entries.
+    pub fn remove_where(&mut self, mut is_removed: impl FnMut(&K) -> bool) -> Vec<(K, V)>
     where
         K: Clone,
     {
-        let keys: Vec<K> = self.entries.iter().map(|(key, _)| key).filter(|key| goes(key)).cloned().collect();
+        let keys: Vec<K> = self.entries.iter().map(|(key, _)| key).filter(|key| is_removed(key)).cloned().collect();
         keys.into_iter().filter_map(|key| self.remove(&key).map(|value| (key, value))).collect()
     }
 
-    /// Removes and gives back the entry that was not used for longest.
+    /// Removes and returns the least recently used entry.
     pub fn pop_oldest(&mut self) -> Option<(K, V)> {
         let entry = self.entries.pop_lru()?;
         Some(self.release(entry))
@@ -90,7 +90,7 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
         self.entries.len()
     }
 
-    /// Whether there is no entry.
+    /// Returns true if there is no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -110,13 +110,13 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
 mod tests {
     use super::*;
 
-    fn room(entries: u64, weight: u64) -> ByteLru<u32, &'static str> {
-        ByteLru::new(entries * (weight + ByteLru::<u32, &str>::OVERHEAD))
+    fn with_max_entries(max_entries: u64, weight: u64) -> ByteLru<u32, &'static str> {
+        ByteLru::new(max_entries * (weight + ByteLru::<u32, &str>::OVERHEAD))
     }
 
     #[test]
-    fn the_least_recently_used_goes_first() {
-        let mut lru = room(2, 10);
+    fn the_least_recently_used_entry_is_evicted_first() {
+        let mut lru = with_max_entries(2, 10);
         assert_eq!(lru.insert(1, "a", 10), []);
         assert_eq!(lru.insert(2, "b", 10), []);
         assert_eq!(lru.get(&1), Some(&"a"));
@@ -127,8 +127,8 @@ mod tests {
     }
 
     #[test]
-    fn what_outweighs_the_cache_is_handed_back() {
-        let mut lru = room(2, 10);
+    fn an_entry_that_exceeds_the_bound_is_returned() {
+        let mut lru = with_max_entries(2, 10);
         lru.insert(1, "a", 10);
         assert_eq!(lru.insert(2, "huge", 10_000), [(2, "huge")]);
         assert_eq!(lru.insert(3, "b", u64::MAX), [(3, "b")]);
@@ -138,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_given_back_in_full() {
-        let mut lru = room(3, 10);
+    fn the_weight_of_every_removed_entry_is_released() {
+        let mut lru = with_max_entries(3, 10);
         lru.insert(1, "a", 10);
         assert_eq!(lru.insert(1, "b", 5), [(1, "a")]);
         lru.insert(2, "c", 7);

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use super::prim::{Condvar, Mutex, thread};
 
-/// Work for a [`WorkerPool`].
+/// Work for a [`ThreadPool`].
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads that run jobs. A thread is started when a job is submitted and no thread is idle, up to a maximum; it is kept
 /// until the pool is dropped. The queue has no bound: the callers bound how many jobs there are.
 #[derive(Debug)]
-pub struct WorkerPool {
+pub struct ThreadPool {
     shared: Arc<PoolShared>,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Debug for PoolState {
     }
 }
 
-impl WorkerPool {
+impl ThreadPool {
     /// A pool of at most `max_threads` threads called `name`; none is started yet.
     pub fn new(name: &'static str, max_threads: usize) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::new());
@@ -86,7 +86,7 @@ impl WorkerPool {
     }
 }
 
-impl Drop for WorkerPool {
+impl Drop for ThreadPool {
     /// Drops the jobs that have not begun. Each thread ends after its current job; a thread that hangs is not waited for.
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn as_many_jobs_run_at_once_as_there_may_be_threads_and_the_others_are_queued() {
-        let pool = WorkerPool::new("test", 3);
+        let pool = ThreadPool::new("test", 3);
         let together = Arc::new(Barrier::new(3));
         let (tx, rx) = channel();
         for _ in 0..9 {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_job_that_panics_does_not_end_its_thread() {
-        let pool = WorkerPool::new("test", 1);
+        let pool = ThreadPool::new("test", 1);
         pool.submit(Box::new(|| panic!("on purpose"))).unwrap();
         let (tx, rx) = channel();
         pool.submit(Box::new(move || tx.send(()).unwrap())).unwrap();
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_dropped_pool_drops_the_jobs_that_have_not_begun() {
-        let pool = WorkerPool::new("test", 1);
+        let pool = ThreadPool::new("test", 1);
         let (release, gate) = channel::<()>();
         let (begun_tx, begun_rx) = channel();
         pool.submit(Box::new(move || {
