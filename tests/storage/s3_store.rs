@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::proxy::{Fault, Proxy, Request, mix, seeded};
 use crate::support::s3::S3Server;
-use dupfs_base::{ByteRange, ErrorKind, RequestContext};
+use dupfs_base::{ByteRange, CancelToken, ErrorKind, RequestContext};
 use dupfs_read::storage::{
     Location, ObjectInfo, ObjectStore, S3Credentials, S3UrlStyle, StorageError, StoreOptions, UrlOptions, open,
     parse_url_with,
@@ -241,6 +241,79 @@ fn memory_ahead_of_readers_is_bounded_and_idle_readers_hold_up_nobody() {
     assert_eq!(read(&*store, &object, ByteRange::at(5, 10)).unwrap().len(), 10);
 }
 
+/// Returns once `condition` holds.
+fn wait_until(description: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{description}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs `work` and cancels it after the proxy has met another fault; `work` returns an error of kind Cancelled at once, and its
+/// connections are closed.
+fn check_cancelled<T: Send>(world: &World, work: impl FnOnce(&RequestContext) -> Result<T, StorageError> + Send) {
+    let (faults, idle) = (world.proxy.faults(), world.proxy.open_connections());
+    let token = CancelToken::new();
+    let context = RequestContext::new(None, token.clone());
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| (work(&context).err().map(|e| e.kind), Instant::now()));
+        wait_until("the request hangs", || world.proxy.faults() > faults);
+        let cancelled = Instant::now();
+        token.cancel();
+        let (kind, returned) = running.join().unwrap();
+        assert_eq!(kind, Some(ErrorKind::Cancelled));
+        assert!(returned - cancelled < Duration::from_secs(1), "{:?}", returned - cancelled);
+    });
+    wait_until("connections are closed", || world.proxy.open_connections() <= idle);
+}
+
+fn read_all(stream: &mut dyn Read) -> Result<(), StorageError> {
+    stream.read_to_end(&mut Vec::new()).map(drop).map_err(|e| StorageError::recover("vol", &e))
+}
+
+#[test]
+fn a_cancelled_request_to_a_hanging_server_returns_at_once_and_frees_its_connection() {
+    let world = World::new();
+    world.put("vol", &bytes(8, 20 * MIB));
+    // Only the end of the request ends it, and there is no connection to spare.
+    let store = world.open_with(|o| (o.connections, o.timeout) = (1, Duration::from_secs(600))).unwrap();
+    let object = find(&*store, "vol");
+    // Before the head of an answer, within a body, and in a listing.
+    world.proxy.set_plan(|r| is_fetch(r).then_some(Fault::Stall(0)));
+    check_cancelled(&world, |context| store.open(&object, ALL, context).map(drop));
+    world.proxy.set_plan(|r| is_fetch(r).then_some(Fault::Stall(MIB as u64)));
+    check_cancelled(&world, |context| read_all(&mut *store.open(&object, ALL, context)?));
+    world.proxy.set_plan(|_| Some(Fault::Stall(0)));
+    check_cancelled(&world, |context| store.list(context).map(drop));
+
+    // A request that waits for the only connection keeps to its own deadline.
+    std::thread::scope(|scope| {
+        let (token, faults) = (CancelToken::new(), world.proxy.faults());
+        let context = RequestContext::new(None, token.clone());
+        let (hanging_store, hanging_object) = (&store, &object);
+        let hanging = scope.spawn(move || hanging_store.open(hanging_object, ALL, &context).map(drop));
+        wait_until("the request hangs", || world.proxy.faults() > faults);
+        let start = Instant::now();
+        let error = store.open(&object, ALL, &RequestContext::with_timeout(Duration::from_millis(200))).err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+        assert!(start.elapsed() < Duration::from_millis(200) + Duration::from_secs(1), "{:?}", start.elapsed());
+        token.cancel();
+        assert_eq!(hanging.join().unwrap().unwrap_err().kind, ErrorKind::Cancelled);
+    });
+
+    // A stream whose request has ended holds no connection, even while it is not dropped.
+    world.proxy.set_plan(|r| is_fetch(r).then_some(Fault::Stall(MIB as u64)));
+    let context = RequestContext::with_timeout(Duration::from_millis(300));
+    let mut stream = store.open(&object, ALL, &context).unwrap();
+    assert_eq!(read_all(&mut *stream).unwrap_err().kind, ErrorKind::Timeout);
+    world.proxy.set_plan(|_| None);
+    let start = Instant::now();
+    assert_eq!(read(&*store, &object, ByteRange::at(5, 10)).unwrap().len(), 10);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(read_all(&mut *stream).unwrap_err().kind, ErrorKind::Timeout);
+}
+
 #[test]
 fn listings_of_many_pages_are_whole_and_foreign_directories_are_not_walked() {
     let world = World::new();
@@ -300,7 +373,7 @@ fn what_is_wrong_is_said_when_the_store_is_opened() {
     let error = world.fail_to_open(|o| o.s3_endpoint_url = Some(format!("http://{nobody}")));
     assert!(error.to_string().contains("refuses the connection"), "{error}");
     let error = world.fail_to_open(|o| o.s3_endpoint_url = Some("http://no-such-host.invalid".into()));
-    assert!(error.to_string().contains("host is not found"), "{error}");
+    assert!(error.to_string().contains("host was not found"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(15));
     let error = world.fail_to_open(|o| o.s3_endpoint_url = Some("gopher://x".into()));
     assert_eq!(error.kind, ErrorKind::Invalid);

@@ -60,7 +60,7 @@ fn what_the_service_answers_while_mounting_is_told() {
     let dupfs = world.reader().passphrase(PASSPHRASE);
     for (status, answer, code, text) in [
         (403, "AccessDenied", 4, "s3:ListBucket"),
-        (403, "InvalidAccessKeyId", 4, "access key's id"),
+        (403, "InvalidAccessKeyId", 4, "access key ID"),
         (403, "RequestTimeTooSkewed", 4, "clock"),
         (400, "ExpiredToken", 4, "expired"),
         (301, "PermanentRedirect", 4, "--s3-region-name"),

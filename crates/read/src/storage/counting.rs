@@ -1,4 +1,4 @@
-//! What was asked of a store, counted: tests prove with it what was fetched, users see with it what was spent.
+//! A store that counts what is read of each object. Tests check with it what was fetched.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, RequestContext};
 
-/// What was read of one object, or of several together.
+/// The reads of one object, or the sum of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadCount {
     /// Successful and failed opens.
@@ -45,7 +45,7 @@ impl ReadCounters {
     }
 }
 
-/// Counts what passes through it.
+/// Counts the reads of another store.
 #[derive(Debug)]
 pub struct CountingStore<S> {
     inner: S,
@@ -54,7 +54,7 @@ pub struct CountingStore<S> {
 }
 
 impl<S: ObjectStore> CountingStore<S> {
-    /// Counts what is asked of `inner`.
+    /// Counts the reads of `inner`.
     pub fn new(inner: S) -> Self {
         Self { inner, lists: AtomicU64::new(0), objects: Mutex::default() }
     }
@@ -64,17 +64,17 @@ impl<S: ObjectStore> CountingStore<S> {
         &self.inner
     }
 
-    /// How often the store was listed.
+    /// Number of listings.
     pub fn lists(&self) -> u64 {
         self.lists.load(Ordering::Relaxed)
     }
 
-    /// What was read of each object that was opened, by name.
+    /// The reads of each object that was opened, by name.
     pub fn reads(&self) -> BTreeMap<Arc<str>, ReadCount> {
         lock(&self.objects).iter().map(|(name, counters)| (Arc::clone(name), counters.get())).collect()
     }
 
-    /// What was read, summed by what `kind` makes of an object's name.
+    /// The reads, summed by the `kind` of the object's name.
     pub fn reads_by<K: Ord>(&self, kind: impl Fn(&str) -> K) -> BTreeMap<K, ReadCount> {
         let mut out: BTreeMap<K, ReadCount> = BTreeMap::new();
         for (name, count) in self.reads() {
@@ -83,12 +83,12 @@ impl<S: ObjectStore> CountingStore<S> {
         out
     }
 
-    /// What was read in all.
+    /// The sum of all reads.
     pub fn total(&self) -> ReadCount {
         self.reads_by(|_| ()).remove(&()).unwrap_or_default()
     }
 
-    /// Starts counting anew. Streams that are open count no more.
+    /// Sets all counts to zero. Open streams no longer count.
     pub fn reset(&self) {
         self.lists.store(0, Ordering::Relaxed);
         lock(&self.objects).clear();
@@ -136,7 +136,7 @@ impl Read for CountingStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buf);
         match &result {
-            Ok(got) => self.counters.bytes.fetch_add(u64::try_from(*got).unwrap_or(0), Ordering::Relaxed),
+            Ok(got) => self.counters.bytes.fetch_add(*got as u64, Ordering::Relaxed),
             Err(_) => self.counters.errors.fetch_add(1, Ordering::Relaxed),
         };
         result

@@ -1,4 +1,4 @@
-//! A store that fails by plan, to prove that nothing above it serves a wrong byte.
+//! A store with planned faults. Tests check with it that the upper layers serve no wrong byte.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -9,44 +9,44 @@ use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 
-/// What goes wrong.
+/// The effect of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The open (or the listing) fails with this kind.
     Error(ErrorKind),
-    /// Reading fails with this kind once the stream comes to this offset of the object.
+    /// Reading fails with this kind at this offset of the object.
     ErrorAt(u64, ErrorKind),
-    /// The object ends silently at this offset: the lie that [`ObjectStore::open`] forbids.
+    /// The object ends silently at this offset, which [`ObjectStore::open`] forbids.
     Truncate(u64),
-    /// This bit of the object, counted from its first byte's lowest bit, is flipped silently.
+    /// This bit of the object, counted from the lowest bit of its first byte, is flipped silently.
     FlipBit(u64),
-    /// The open (or the listing) comes this late.
+    /// The open (or the listing) is delayed.
     Delay(Duration),
-    /// The open finds the object gone.
+    /// The open reports that the object no longer exists.
     Missing,
     /// The listing leaves the object out.
     Hidden,
 }
 
-/// Which requests a fault hits.
+/// The requests that a fault affects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Listings.
     List,
     /// Opens of the object of this name; [`Effect::Hidden`] takes its name from here too.
     Object(String),
-    /// Opens of each object whose name holds this text; counted for each object by itself.
+    /// Opens of each object whose name contains this text, counted per object.
     Containing(String),
 }
 
-/// Which of the target's requests, counted from 0.
+/// The affected requests of a target, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nth {
-    /// All of them.
+    /// All requests.
     Every,
-    /// Just this one.
+    /// Only this one.
     Only(u64),
-    /// The first so many: afterwards the store has recovered.
+    /// The first requests up to this number; then the store has recovered.
     First(u64),
     /// This one and all later ones.
     From(u64),
@@ -63,14 +63,14 @@ impl Nth {
     }
 }
 
-/// One line of the plan.
+/// A planned fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Whom it hits.
+    /// The kind of request that it affects.
     pub target: Target,
-    /// When it hits.
+    /// The affected requests of that kind.
     pub nth: Nth,
-    /// What it does.
+    /// Its effect.
     pub effect: Effect,
 }
 
@@ -113,7 +113,7 @@ struct FaultState {
     opens: HashMap<Arc<str>, u64>,
 }
 
-/// Decorates a store with faults.
+/// A store with the faults of a plan.
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,
@@ -121,7 +121,7 @@ pub struct FaultyStore<S> {
 }
 
 impl<S: ObjectStore> FaultyStore<S> {
-    /// `inner` as it is, but for `plan`.
+    /// `inner` with the faults of `plan`.
     pub fn new(inner: S, plan: Vec<Fault>) -> Self {
         Self { inner, state: Mutex::new(FaultState { plan, ..FaultState::default() }) }
     }
@@ -131,7 +131,7 @@ impl<S: ObjectStore> FaultyStore<S> {
         &self.inner
     }
 
-    /// Replaces the plan and starts counting anew; an empty plan heals the store. Open streams keep their faults.
+    /// Replaces the plan and sets all counts to zero. With an empty plan the store has recovered. Open streams keep their faults.
     pub fn set_plan(&self, plan: Vec<Fault>) {
         *lock(&self.state) = FaultState { plan, ..FaultState::default() };
     }
@@ -203,15 +203,15 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
 struct FaultyStream {
     inner: Box<dyn Read + Send>,
     effects: Vec<Effect>,
-    /// Where in the object the stream stands.
+    /// The offset of the stream in the object.
     offset: u64,
-    /// Where the range ends: a fault from there on is not met.
+    /// The end of the range. A fault from there on has no effect.
     end: u64,
     name: Arc<str>,
 }
 
 impl FaultyStream {
-    /// How far the next read may go: up to the next planned offset.
+    /// Upper bound of the next read: up to the next planned offset.
     fn bound(&self) -> io::Result<u64> {
         let mut bound = u64::MAX;
         for effect in &self.effects {
@@ -231,8 +231,9 @@ impl FaultyStream {
 
 impl Read for FaultyStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.bound()?).unwrap_or(usize::MAX).min(buf.len());
-        let Some(part) = buf.get_mut(..most) else { return Ok(0) };
+        let bound = self.bound()?;
+        let max_len = usize::try_from(bound).map_or(buf.len(), |bound| bound.min(buf.len()));
+        let Some(part) = buf.get_mut(..max_len) else { return Ok(0) };
         let got = self.inner.read(part)?;
         for effect in &self.effects {
             let Effect::FlipBit(bit) = effect else { continue };
@@ -241,7 +242,7 @@ impl Read for FaultyStream {
                 *byte ^= 1 << (bit % 8);
             }
         }
-        self.offset = self.offset.saturating_add(u64::try_from(got).unwrap_or(0));
+        self.offset = self.offset.saturating_add(got as u64);
         Ok(got)
     }
 }

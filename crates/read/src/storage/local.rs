@@ -7,28 +7,29 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::file_prefix::listed_dirs;
 use super::traffic::TrafficCounters;
 use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::{ByteRange, ErrorKind, RequestContext, escape_bytes};
 
-/// What stands for the version of a file that could not be examined: it matches no file's.
+/// The version of a file that cannot be examined. It matches no file.
 const UNKNOWN_VERSION: &str = "unknown";
 
 /// The files of one directory.
 ///
-/// Symbolic links to files are followed; whatever is not a regular file is never opened, as a FIFO would hang. Only the
-/// directory itself is listed, and those below it that a file prefix names ([`LocalStore::with_prefixes`]).
+/// Symbolic links to files are followed. Only regular files are opened, because a FIFO would block. Only the directory itself is
+/// listed, and the directories below it that a file prefix names ([`LocalStore::with_prefixes`]).
 #[derive(Debug)]
 pub struct LocalStore {
     dir: PathBuf,
     url: String,
-    /// Directories listed, relative to `dir`: empty, or with a trailing slash.
+    /// Listed directories, relative to `dir`: empty, or with a trailing slash.
     listed: Vec<String>,
     counters: Arc<TrafficCounters>,
 }
 
 impl LocalStore {
-    /// Opens the directory `dir`. A relative path is made absolute now, so that a daemon may change its directory.
+    /// Opens the directory `dir`. A relative path is made absolute, because a daemon changes its working directory.
     ///
     /// # Errors
     /// [`StorageError`] if it is not a directory that can be listed and entered.
@@ -41,16 +42,16 @@ impl LocalStore {
         Ok(store)
     }
 
-    /// Lists also the directories that file prefixes with a `/` in them name. A directory that is not there is empty.
+    /// Also lists the directories that file prefixes with a `/` name. A directory that does not exist is empty.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if a prefix leads out of the directory.
     pub fn with_prefixes<S: AsRef<str>>(mut self, prefixes: &[S]) -> Result<Self, StorageError> {
-        self.listed = super::listed_dirs(prefixes)?;
+        self.listed = listed_dirs(prefixes)?;
         Ok(self)
     }
 
-    /// Tells early, and once, what is wrong with a directory.
+    /// Checks that a directory can be listed and entered.
     fn examine(&self, dir: &Path) -> Result<(), StorageError> {
         let metadata = fs::metadata(dir).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => StorageError::new(ErrorKind::NotFound, &self.url, "no such directory"),
@@ -82,9 +83,9 @@ impl LocalStore {
             let (size, version) = match fs::metadata(entry.path()) {
                 Ok(m) if m.is_file() => (m.len(), version(&m)),
                 Ok(_) => continue,
-                // Removed meanwhile, or a link into the void.
+                // Removed in the meantime, or a dangling link.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                // The name is there: reading it says what is wrong, where leaving it out would say that it is not.
+                // The object exists: a read reports the error.
                 Err(_) => (0, UNKNOWN_VERSION.to_owned()),
             };
             let name = if prefix.is_empty() { Arc::from(name) } else { Arc::from(format!("{prefix}{name}")) };
@@ -120,7 +121,7 @@ impl ObjectStore for LocalStore {
         }
         context.check().map_err(|stopped| StorageError::stopped(&object.name, stopped))?;
         self.counters.gets.fetch_add(1, Ordering::Relaxed);
-        // Not blocking: what was a file may be a FIFO by now.
+        // Does not block: the file may have been replaced by a FIFO.
         let file = fs::OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
@@ -145,17 +146,17 @@ impl ObjectStore for LocalStore {
     }
 }
 
-/// What identifies the state of a file. The device's number is left out: it changes from one mount of a file system to
-/// the next on many of them, and what is remembered of an object should outlive that.
+/// The version of a file. It does not include the device number, which changes with each mount of many file systems: records in
+/// the index stay valid.
 fn version(metadata: &Metadata) -> String {
     format!("{:x}-{:x}-{:x}.{:09}", metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())
 }
 
-/// A range of a file; the file is checked before the first byte and with the last one.
+/// A range of a file. The version of the file is checked before the first byte and with the last one.
 struct LocalStream {
     file: File,
     object: ObjectInfo,
-    /// Bytes still to come.
+    /// Bytes that are not read yet.
     left: u64,
     /// Bytes of the whole range.
     want: u64,
@@ -173,8 +174,8 @@ impl LocalStream {
     }
 
     fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, StorageError> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
-        let Some(part) = buf.get_mut(..most) else { return Ok(0) };
+        let max_len = usize::try_from(self.left).map_or(buf.len(), |left| left.min(buf.len()));
+        let Some(part) = buf.get_mut(..max_len) else { return Ok(0) };
         if part.is_empty() {
             return Ok(0);
         }
@@ -189,7 +190,7 @@ impl LocalStream {
             self.check_unchanged()?;
             return Err(StorageError::short(&self.object, self.want.saturating_sub(self.left), self.want));
         }
-        let bytes = u64::try_from(got).unwrap_or(u64::MAX);
+        let bytes = got as u64;
         self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.left = self.left.saturating_sub(bytes);
         if self.left == 0 {

@@ -1,4 +1,4 @@
-//! A store in memory, for models and tests.
+//! A store in memory, for tests.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
@@ -9,7 +9,7 @@ use super::{ObjectInfo, ObjectStore, StorageError};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, RequestContext};
 
-/// A map of names to bytes. Every `put` makes a new version.
+/// A map from names to bytes. Each `put` makes a new version.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     objects: Mutex<BTreeMap<Arc<str>, MemoryObject>>,
@@ -29,12 +29,12 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Stores `bytes` as `name`, replacing what was there.
+    /// Stores `bytes` as `name`, in place of an earlier object.
     pub fn put(&self, name: &str, bytes: impl Into<Arc<[u8]>>) {
         self.store(name, bytes.into(), None);
     }
 
-    /// As [`MemoryStore::put`], in the cold storage class `class`: it is listed and cannot be read.
+    /// As [`MemoryStore::put`], in the archive storage class `class`: the object is listed but cannot be read.
     pub fn put_archived(&self, name: &str, bytes: impl Into<Arc<[u8]>>, class: &str) {
         self.store(name, bytes.into(), Some(class.into()));
     }
@@ -64,7 +64,7 @@ impl ObjectStore for MemoryStore {
         let objects = lock(&self.objects);
         let info = |(name, stored): (&Arc<str>, &MemoryObject)| ObjectInfo {
             name: Arc::clone(name),
-            size: u64::try_from(stored.bytes.len()).unwrap_or(u64::MAX),
+            size: stored.bytes.len() as u64,
             version: Arc::clone(&stored.version),
             archived: stored.archived.clone(),
         };

@@ -1,21 +1,21 @@
-//! What was asked of a store.
+//! Counts of requests and bytes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Requests and bytes since the store was opened: what a service bills.
+/// Requests and bytes since the store was opened. A service bills by them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Requests that list, one for each page; those repeated included.
+    /// Requests that list, one for each page, with retries.
     pub list_requests: u64,
-    /// Requests that fetch an object or a part of one; those repeated included.
+    /// Requests that fetch an object or a part of one, with retries.
     pub get_requests: u64,
-    /// Requests that had to be repeated.
+    /// Retries.
     pub retries: u64,
-    /// Bytes of objects received.
+    /// Received bytes of objects.
     pub bytes: u64,
 }
 
-/// Counts [`Traffic`].
+/// Counters of [`Traffic`].
 #[derive(Debug, Default)]
 pub(super) struct TrafficCounters {
     pub(super) lists: AtomicU64,

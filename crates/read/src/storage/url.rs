@@ -1,41 +1,41 @@
-//! Where a backup is, as users write it: every form duplicity 0.6 to 3.x took (FEATURES.md 4.1, CLI.md "URLs").
+//! The URLs of backups, in every form that duplicity 0.6 to 3.x accepts (docs/CLI.md, "URLs").
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::StorageError;
+use super::percent::percent_decode;
 use dupfs_base::{ErrorKind, escape_bytes};
 
-/// Where a backup is.
+/// The location of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// A directory, absolute or relative to the working directory.
     Local(PathBuf),
-    /// A place in a bucket.
+    /// A prefix in a bucket.
     S3(S3Location),
 }
 
-/// A place in a bucket.
+/// A prefix in a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Location {
-    /// The bucket, in the case it was written.
+    /// The bucket, with its upper and lower case letters.
     pub bucket: String,
-    /// What the keys of the backup begin with: empty, or with a trailing slash.
+    /// The common prefix of the keys: empty, or with a trailing slash.
     pub prefix: String,
-    /// The service as `host[:port]` if the URL names it (the form of duplicity up to 0.8.22).
+    /// The service as `host[:port]`, if the URL names it (the form of duplicity up to 0.8.22).
     pub host: Option<String>,
-    /// The other reading of an `s3://a.b/c` that may be host and bucket or bucket and prefix: to be tried when there
-    /// is no such bucket in this reading.
+    /// The other reading of `s3://a.b/c`, which may be host and bucket or bucket and prefix. It is tried if this one fails.
     pub alternative: Option<Box<S3Location>>,
-    /// What a user should be told about the URL, one line each.
+    /// Remarks about the URL for the user, one line each.
     pub notes: Vec<String>,
 }
 
-/// Which of the two meanings `s3://a/b` has.
+/// The meaning of `s3://a/b`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum S3UrlStyle {
-    /// Decided by what `a` looks like, else by trying.
+    /// The form of `a` decides, or else the first reading that works.
     #[default]
     Auto,
     /// `s3://host[:port]/bucket/prefix`, duplicity up to 0.8.22.
@@ -44,7 +44,7 @@ pub enum S3UrlStyle {
     New,
 }
 
-/// What else decides how a URL is read.
+/// The options that affect the meaning of a URL.
 #[derive(Clone, Debug, Default)]
 pub struct UrlOptions {
     /// `--s3-url-style`.
@@ -83,11 +83,11 @@ pub fn parse_url(text: &str) -> Result<Location, StorageError> {
     parse_url_with(text, &UrlOptions::default())
 }
 
-/// Reads a URL or a bare path. Nothing is looked up.
+/// Parses a URL or a path. Does no I/O.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for what is no location, [`ErrorKind::Unsupported`] for a scheme that dupfs does not read.
-/// The error never shows what could be a password.
+/// [`ErrorKind::Invalid`] for text that is no location, [`ErrorKind::Unsupported`] for an unsupported scheme. The error never
+/// contains a password.
 pub fn parse_url_with(text: &str, options: &UrlOptions) -> Result<Location, StorageError> {
     let Some((scheme, rest)) = split_scheme(text) else {
         if text.is_empty() {
@@ -105,7 +105,7 @@ pub fn parse_url_with(text: &str, options: &UrlOptions) -> Result<Location, Stor
         }
         _ => {
             let reason = "unsupported scheme; supported are s3://bucket/prefix (also s3+http, boto+s3, boto3+s3), \
-                          file:///directory and plain paths; from elsewhere copy or mount the backup's files first";
+                          file:///directory and plain paths; for other services copy or mount the backup's files first";
             Err(StorageError::new(ErrorKind::Unsupported, &format!("{scheme}://"), reason))
         }
     }
@@ -115,8 +115,8 @@ fn invalid(object: &str, reason: &str) -> StorageError {
     StorageError::new(ErrorKind::Invalid, object, reason)
 }
 
-/// The lower-cased scheme without a `par2+` in front, and what follows its colon; `None` for a bare path. Schemes that
-/// dupfs does not know need their `//`, as a path may hold a colon.
+/// The scheme in lower case without a `par2+` prefix, and the text after its colon; `None` for a path. Unknown schemes require
+/// the `//`, because a path may contain a colon.
 fn split_scheme(text: &str) -> Option<(String, &str)> {
     let (scheme, rest) = text.split_once(':')?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -129,7 +129,7 @@ fn split_scheme(text: &str) -> Option<(String, &str)> {
     (is_scheme && (known || rest.starts_with("//"))).then_some((scheme, rest))
 }
 
-/// `///abs`, `//rel`, `/abs`; `////abs` is relative, as duplicity has it: the leading `///` and one slash are dropped.
+/// Parses `///abs`, `//rel` and `/abs`. `////abs` is relative, as in duplicity: the leading `///` and one slash are dropped.
 fn parse_file(rest: &str) -> Result<Location, StorageError> {
     let path = match rest.strip_prefix("//") {
         Some(path) => match path.strip_prefix("//") {
@@ -143,26 +143,6 @@ fn parse_file(rest: &str) -> Result<Location, StorageError> {
         return Err(invalid("file://", "the URL names no directory"));
     }
     Ok(Location::Local(PathBuf::from(OsString::from_vec(percent_decode(path)))))
-}
-
-/// `text` with `%HH` replaced by bytes; what is no such escape stays, as in Python.
-pub(super) fn percent_decode(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let escape = match tail {
-            [high, low, after @ ..] if first == b'%' => hex(*high).zip(hex(*low)).map(|(h, l)| (h << 4 | l, after)),
-            _ => None,
-        };
-        let (byte, next) = escape.unwrap_or((first, tail));
-        out.push(byte);
-        rest = next;
-    }
-    out
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
 }
 
 fn parse_s3(scheme: &str, rest: &str, options: &UrlOptions) -> Result<S3Location, StorageError> {
@@ -191,18 +171,18 @@ fn parse_s3(scheme: &str, rest: &str, options: &UrlOptions) -> Result<S3Location
     let old = |notes: &[String]| reading(parts.first().cloned(), parts.get(1..).unwrap_or_default(), notes);
     let names_host = !netloc.is_empty() && scheme != "s3+http" && scheme != "boto3+s3";
     let reading = match choose(netloc, parts.len(), names_host, scheme == "boto+s3", options) {
-        Choice::New => {
+        S3UrlReading::New => {
             if options.style == S3UrlStyle::Auto && names_host && netloc.contains('.') && parts.len() > 1 {
                 notes.push(format!("reading {netloc} as the bucket (--s3-url-style=old: as the host of the service)"));
             }
             new(&notes)
         }
-        Choice::Old => {
+        S3UrlReading::Old => {
             notes.push(format!("reading {netloc} as the host of the service (--s3-url-style=new: as the bucket)"));
             old(&notes)
         }
-        Choice::NewElseOld => either(new(&notes), old(&notes)),
-        Choice::OldElseNew => either(old(&notes), new(&notes)),
+        S3UrlReading::NewElseOld => either(new(&notes), old(&notes)),
+        S3UrlReading::OldElseNew => either(old(&notes), new(&notes)),
     };
     reading.ok_or_else(|| invalid(&shown, "the URL names no bucket; write s3://bucket/prefix"))
 }
@@ -217,38 +197,39 @@ fn reading(host: Option<String>, parts: &[String], notes: &[String]) -> Option<S
     Some(S3Location { bucket: bucket.clone(), prefix, host, alternative: None, notes: notes.to_vec() })
 }
 
-enum Choice {
+/// The readings of an S3 URL, in the order in which they are tried.
+enum S3UrlReading {
     New,
     Old,
     NewElseOld,
     OldElseNew,
 }
 
-/// FEATURES.md 4.1, "Rule to accept all". A bucket's name holds no colon and is no IP address, so those are hosts
-/// under every scheme.
-fn choose(netloc: &str, parts: usize, names_host: bool, prefers_host: bool, options: &UrlOptions) -> Choice {
+/// Decides between the readings of an S3 URL. The name of a bucket contains no colon and is no IP address, so those are hosts under
+/// every scheme.
+fn choose(netloc: &str, parts: usize, names_host: bool, prefers_host: bool, options: &UrlOptions) -> S3UrlReading {
     let host = netloc.rsplit_once(':').map_or(netloc, |(host, _)| host);
     let is_ip = host.parse::<std::net::Ipv4Addr>().is_ok() || netloc.starts_with('[');
     if options.style == S3UrlStyle::New || netloc.is_empty() {
-        return Choice::New;
+        return S3UrlReading::New;
     }
     if options.style == S3UrlStyle::Old || netloc.contains(':') || is_ip {
-        return Choice::Old;
+        return S3UrlReading::Old;
     }
     if !names_host || parts < 2 {
-        return Choice::New;
+        return S3UrlReading::New;
     }
     let lower = host.to_ascii_lowercase();
     if lower.ends_with(".amazonaws.com") || lower.ends_with(".amazonaws.com.cn") {
-        return Choice::Old;
+        return S3UrlReading::Old;
     }
     if let Some(endpoint) = &options.endpoint_url {
-        return if endpoint_host(endpoint).eq_ignore_ascii_case(host) { Choice::Old } else { Choice::New };
+        return if endpoint_host(endpoint).eq_ignore_ascii_case(host) { S3UrlReading::Old } else { S3UrlReading::New };
     }
     match (lower.contains('.') || lower == "localhost", prefers_host) {
-        (false, _) => Choice::New,
-        (true, false) => Choice::NewElseOld,
-        (true, true) => Choice::OldElseNew,
+        (false, _) => S3UrlReading::New,
+        (true, false) => S3UrlReading::NewElseOld,
+        (true, true) => S3UrlReading::OldElseNew,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::block_index::BlockIndex;
 use dupfs_base::ByteRange;
+use dupfs_cache::BlockIndex;
 
 /// The numbers of `blocks`, in order.
 pub(super) fn block_numbers(blocks: Range<BlockIndex>) -> impl Iterator<Item = BlockIndex> {

@@ -3,12 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::block_index::BlockIndex;
 use super::block_span::{BlockSpan, block_numbers};
 use super::decode_volume::BlockSink;
 use super::verified_blocks::{PassId, VerifiedBlocks};
 use dupfs_base::ByteRange;
-use dupfs_cache::{BlockCache, CacheConfig, CacheStats};
+use dupfs_cache::{BlockCache, BlockIndex, CacheConfig, CacheStats};
 use dupfs_format::VolumeId;
 
 /// Key of a block in the cache. The pass hides blocks that are not verified yet from all readers.

@@ -3,14 +3,13 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use super::block_index::BlockIndex;
 use super::error::VolumeError;
 use super::member_table::{MemberTable, MemberTableBuilder};
 use super::object_reader::{DecodeThreads, ObjectReader};
 use super::plaintext::fill;
 use crate::storage::ObjectInfo;
 use dupfs_base::{ErrorKind, RequestContext};
-use dupfs_cache::BLOCK_BYTES;
+use dupfs_cache::{BLOCK_BYTES, BlockIndex};
 use dupfs_format::FormatError;
 use dupfs_format::difftar;
 use dupfs_format::manifest::VolumeHash;
@@ -48,7 +47,7 @@ pub(super) fn decode_volume(
 
 fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink) -> Result<MemberTable, VolumeError> {
     let mut parser = TarParser::new(TarLimits::default());
-    let mut members = MemberSink::default();
+    let mut members = MemberTableSink::default();
     let mut plain_len = 0u64;
     let mut index = BlockIndex::FIRST;
     loop {
@@ -72,11 +71,11 @@ fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink)
 
 /// Adds the entries of a volume to a member table.
 #[derive(Default)]
-struct MemberSink {
+struct MemberTableSink {
     builder: MemberTableBuilder,
 }
 
-impl TarSink for MemberSink {
+impl TarSink for MemberTableSink {
     fn entry(&mut self, entry: &TarEntry<'_>, data_offset: u64) -> Result<(), FormatError> {
         let member = difftar::parse_entry_name(entry.path).map_err(|e| e.at(entry.header_offset))?;
         self.builder.push(member, entry.meta()?, data_offset, entry.size);

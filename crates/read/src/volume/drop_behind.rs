@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::block_index::BlockIndex;
 use super::block_span::block_numbers;
 use dupfs_base::ByteRange;
 use dupfs_base::sync::lock;
+use dupfs_cache::BlockIndex;
 use dupfs_format::{SetIndex, VolumeId, VolumeNumber};
 
 /// Distance from the furthest read at which blocks are passed. The kernel reads ahead by 2 MiB, by twice that for programs that

@@ -5,7 +5,6 @@
 //! been verified. Concurrent requests share one pass.
 
 mod archive_dir;
-mod block_index;
 mod block_span;
 mod block_store;
 mod decode_volume;

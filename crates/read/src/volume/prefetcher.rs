@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::block_index::BlockIndex;
 use super::block_store::OnBlock;
 use super::error::VolumeError;
 use super::read_hint::ReadHint;
 use super::scan::{ScanTracker, VolumeRange};
 use dupfs_base::ByteRange;
 use dupfs_base::sync::{Permit, Semaphore, lock};
+use dupfs_cache::BlockIndex;
 use dupfs_format::VolumeId;
 
 /// Upper bound of the volumes that are prefetched from the one that is read. A reader of small files waits for each of them

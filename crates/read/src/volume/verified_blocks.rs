@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::block_index::BlockIndex;
 use dupfs_base::sync::lock;
+use dupfs_cache::BlockIndex;
 use dupfs_format::VolumeId;
 
 /// The number of a pass over a volume; no two passes of a process have the same.

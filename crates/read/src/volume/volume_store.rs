@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::block_index::BlockIndex;
 use super::block_span::BlockSpan;
 use super::block_store::{BlockStore, OnBlock};
 use super::decode_volume::decode_volume;
@@ -18,7 +17,7 @@ use super::prefetcher::PrefetchSource;
 use super::repository_index::RepositoryIndex;
 use dupfs_base::sync::SingleFlight;
 use dupfs_base::{ByteRange, RequestContext};
-use dupfs_cache::{CacheConfig, CacheStats};
+use dupfs_cache::{BlockIndex, CacheConfig, CacheStats};
 use dupfs_format::VolumeId;
 
 /// How often a request joins a pass of another request before it starts one for its own range.
@@ -215,7 +214,7 @@ impl VolumeStore {
         log::debug!("{}: fetching and decoding {} bytes", object.name, object.size);
         // Several passes at once, or a pass beside a busy reader, use all cores. A single pass that a reader waits for gets
         // two threads.
-        let running = RunningPass::begin(&self.running_passes);
+        let running = RunningDecode::begin(&self.running_passes);
         let is_alone = on_block.is_none() && running.others == 0;
         let threads = if is_alone { DecodeThreads::TwoIfLarge } else { DecodeThreads::One };
         let mut blocks = self.blocks.begin_pass(id, wanted, on_block);
@@ -256,19 +255,19 @@ impl PrefetchSource for VolumeStore {
 }
 
 /// A pass that is counted while it runs.
-struct RunningPass<'a> {
+struct RunningDecode<'a> {
     counter: &'a AtomicUsize,
     /// The number of passes that ran when it began.
     others: usize,
 }
 
-impl<'a> RunningPass<'a> {
+impl<'a> RunningDecode<'a> {
     fn begin(counter: &'a AtomicUsize) -> Self {
         Self { counter, others: counter.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
-impl Drop for RunningPass<'_> {
+impl Drop for RunningDecode<'_> {
     fn drop(&mut self) {
         self.counter.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! boto's own files: `BOTO_CONFIG`, else `/etc/boto.cfg` and `~/.boto`. Old runbooks keep the keys there.
+//! boto's own files: `BOTO_CONFIG`, or else `/etc/boto.cfg` and `~/.boto`. Old installations store their keys there.
 
 use std::path::PathBuf;
 
@@ -10,11 +10,11 @@ pub(super) struct BotoKey {
     pub(super) secret: Zeroizing<String>,
 }
 
-/// The key in boto's files, and the file it is from.
+/// Finds the key in boto's files, and the file that contains it.
 pub(super) fn find() -> Option<(BotoKey, PathBuf)> {
     let files = match std::env::var_os("BOTO_CONFIG") {
         Some(file) => vec![PathBuf::from(file)],
-        // The user's file wins over the machine's.
+        // The user's file has precedence over the system's.
         None => std::env::var_os("HOME")
             .map(|home| PathBuf::from(home).join(".boto"))
             .into_iter()
@@ -27,7 +27,7 @@ pub(super) fn find() -> Option<(BotoKey, PathBuf)> {
     })
 }
 
-/// Reads `[Credentials]`, `aws_access_key_id` and `aws_secret_access_key`; names in any case, `=` or `:`.
+/// Parses `aws_access_key_id` and `aws_secret_access_key` in `[Credentials]`. Names may be in any case, with `=` or `:`.
 fn parse(text: &str) -> Option<BotoKey> {
     let (mut id, mut secret) = (None, None);
     let mut inside = false;

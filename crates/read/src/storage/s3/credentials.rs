@@ -1,4 +1,4 @@
-//! Whence the credentials come: AWS's chain, boto's files among it, or nowhere.
+//! The providers of credentials: AWS's chain with boto's files, a fixed key, or none.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use super::failure::chain;
 use crate::storage::{S3Credentials, StorageError};
 use dupfs_base::ErrorKind;
 
-/// Longest search for credentials.
+/// Upper bound of the time to find credentials.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The provider for `wanted`, or `None` for unsigned requests.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`] if credentials are configured and cannot be had.
+/// [`ErrorKind::Denied`] if credentials are configured and cannot be fetched.
 pub(super) async fn provider(
     wanted: &S3Credentials,
     http: SharedHttpClient,
@@ -38,8 +38,8 @@ fn fixed(id: &str, secret: &str) -> SharedCredentialsProvider {
     SharedCredentialsProvider::new(Credentials::new(id, secret, None, None, "static"))
 }
 
-/// Environment, profiles (with assumed roles, SSO, processes), web identity, boto's files, and last what takes a request
-/// to a metadata service, which outside of a cloud nobody answers.
+/// Tries the environment, profiles (with assumed roles, SSO, processes), web identity and boto's files. The last are providers that
+/// send a request to a metadata service: outside of a cloud it is not answered.
 async fn search(
     http: SharedHttpClient,
     region: &str,
@@ -70,8 +70,8 @@ async fn search(
             if let Ok(name) = std::env::var("AWS_PROFILE") {
                 return Err(denied(format!("the profile '{name}' (AWS_PROFILE) has no credentials in ~/.aws")));
             }
-            // Where that is not enough, the error says so.
-            log::info!("{url}: no credentials found (environment, ~/.aws, ~/.boto, roles); trying without");
+            // The error of the first request reports it if the bucket is not public.
+            log::info!("{url}: no credentials found (environment, ~/.aws, ~/.boto, roles); trying without credentials");
             Ok(None)
         }
         Ok(Err(e)) => {
@@ -82,8 +82,8 @@ async fn search(
             } else {
                 "check the profile, the role and the environment (aws sts get-caller-identity)"
             };
-            Err(denied(format!("the credentials that are configured cannot be had: {root}; {hint}")))
+            Err(denied(format!("the configured credentials cannot be fetched: {root}; {hint}")))
         }
-        Err(_) => Err(denied(format!("no credentials came within {} s", SEARCH_TIMEOUT.as_secs()))),
+        Err(_) => Err(denied(format!("no credentials within {} s", SEARCH_TIMEOUT.as_secs()))),
     }
 }

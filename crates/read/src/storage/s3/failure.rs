@@ -1,4 +1,4 @@
-//! What went wrong with a request, in one line with the remedy, and whether trying again can help.
+//! The failure of an attempt: a message of one line with the remedy, and the cause, which decides about a retry.
 
 use std::error::Error;
 
@@ -15,26 +15,26 @@ pub(super) struct S3Failure {
     pub(super) cause: FailureCause,
 }
 
-/// What to do about it.
+/// The cause of a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FailureCause {
-    /// Nothing: the answer is final.
+    /// The answer is final.
     Final,
-    /// The service asks to come back later, or stumbled, or broke off: try again.
+    /// The service is overloaded, failed, or broke off the answer: retry.
     Busy,
-    /// Nobody answered, or no more: try again.
+    /// There was no answer, or its body stalled: retry.
     NoAnswer,
-    /// The host is not known, or nobody listens there: try again, but not while the store is being opened.
+    /// The host does not exist or refuses connections: retry, but not while the store is being opened.
     NoService,
-    /// The credentials have expired: fetch them anew.
+    /// The credentials have expired: renew them.
     Expired,
     /// The bucket is in this region.
     Region(String),
 }
 
 impl FailureCause {
-    /// Whether another attempt may succeed by itself.
-    pub(super) fn may_pass(&self) -> bool {
+    /// Returns true if another attempt may succeed without a change.
+    pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Busy | Self::NoAnswer | Self::NoService => true,
             Self::Final | Self::Expired | Self::Region(_) => false,
@@ -43,21 +43,22 @@ impl FailureCause {
 }
 
 impl S3Failure {
+    /// A failure that no retry helps against.
     pub(super) fn last(error: StorageError) -> Self {
         Self { error, cause: FailureCause::Final }
     }
 
-    /// The answer came and is of no use, or came to no end; another attempt may be better.
+    /// The answer is invalid or incomplete; another attempt may succeed.
     pub(super) fn broken(object: &str, reason: impl AsRef<str>) -> Self {
         Self { error: StorageError::new(ErrorKind::Io, object, reason), cause: FailureCause::Busy }
     }
 
-    /// Nothing came for too long.
+    /// There was no answer in time.
     pub(super) fn silent(object: &str, reason: impl AsRef<str>) -> Self {
         Self { error: StorageError::new(ErrorKind::Timeout, object, reason), cause: FailureCause::NoAnswer }
     }
 
-    /// What a failed listing of `url` means.
+    /// The failure of a listing of `url`.
     pub(super) fn of_list<E>(url: &str, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -71,7 +72,7 @@ impl S3Failure {
         }
     }
 
-    /// What a failed fetch of `object` means.
+    /// The failure of a fetch of `object`.
     pub(super) fn of_get<E>(object: &ObjectInfo, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -83,14 +84,14 @@ impl S3Failure {
                 Self::last(StorageError::archived(object, object.archived.as_deref().unwrap_or("archive tier")))
             }
             (404, code) if code != "NoSuchBucket" => Self::last(StorageError::missing(object)),
-            // The object is shorter than it was, or another one.
+            // The object is shorter than listed, or another one.
             (412 | 416, _) => Self::last(StorageError::replaced(object)),
             _ => answer.common(&object.name, "read", "s3:GetObject").unwrap_or_else(|| answer.unknown(&object.name)),
         }
     }
 }
 
-/// An error that the service answered.
+/// An error response of the service.
 struct ErrorResponse {
     status: u16,
     code: String,
@@ -112,8 +113,8 @@ impl ErrorResponse {
         }
     }
 
-    /// What is the same for every request; `action` is what the user may lack the permission for.
-    fn common(&self, object: &str, what: &str, action: &str) -> Option<S3Failure> {
+    /// The failure, if it is the same for every operation. `action` is the permission that `operation` needs.
+    fn common(&self, object: &str, operation: &str, action: &str) -> Option<S3Failure> {
         let denied = |reason: String| S3Failure::last(StorageError::new(ErrorKind::Denied, object, reason));
         let code = &*self.code;
         Some(match (self.status, code) {
@@ -122,11 +123,11 @@ impl ErrorResponse {
                 ..denied(format!("the session token has expired ({code}); log in again or renew it"))
             },
             (_, "RequestTimeTooSkewed" | "RequestExpired") => {
-                denied("the clock of this machine is off; set it (timedatectl set-ntp true)".to_owned())
+                denied("the clock of this machine is wrong; set it (timedatectl set-ntp true)".to_owned())
             }
-            (_, "InvalidAccessKeyId") => denied(
-                "the service does not know the access key's id; check the credentials and the endpoint".to_owned(),
-            ),
+            (_, "InvalidAccessKeyId") => {
+                denied("the service does not know the access key ID; check the credentials and the endpoint".to_owned())
+            }
             (_, "SignatureDoesNotMatch") => {
                 denied("the secret access key is wrong (SignatureDoesNotMatch); check the credentials".to_owned())
             }
@@ -135,24 +136,24 @@ impl ErrorResponse {
                 S3Failure::last(StorageError::new(ErrorKind::NotFound, object, reason))
             }
             (_, "InvalidBucketName") => {
-                S3Failure::last(StorageError::new(ErrorKind::Invalid, object, "this cannot be the name of a bucket"))
+                S3Failure::last(StorageError::new(ErrorKind::Invalid, object, "this is not a valid name of a bucket"))
             }
             (301 | 307, _) | (400, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
-                let told = self.region.as_ref().map(|r| format!(" (it is in {r})")).unwrap_or_default();
-                let reason = format!("the bucket is in another region{told}; give --s3-region-name");
+                let hint = self.region.as_ref().map(|r| format!(" (it is in {r})")).unwrap_or_default();
+                let reason = format!("the bucket is in another region{hint}; set --s3-region-name");
                 S3Failure {
                     cause: self.region.clone().map_or(FailureCause::Final, FailureCause::Region),
                     ..denied(reason)
                 }
             }
             (400, "UnsupportedAlgorithm" | "MissingAuthenticationToken" | "MissingSecurityHeader") => {
-                denied(format!("the service wants requests to be signed ({code}); give credentials"))
+                denied(format!("the service requires signed requests ({code}); configure credentials"))
             }
             (400 | 403, "AllAccessDisabled" | "AccountProblem" | "NotSignedUp") => {
-                denied(format!("the account is closed for it: {}", self.text()))
+                denied(format!("the account has no access: {}", self.text()))
             }
             (401 | 403, _) => denied(format!(
-                "access denied{}; check the credentials, and that they may {what} (permission {action})",
+                "access denied{}; check the credentials, and that they may {operation} (permission {action})",
                 if code.is_empty() || code == "AccessDenied" { String::new() } else { format!(" ({code})") },
             )),
             (408 | 429 | 500 | 502..=504 | 506..=599, _)
@@ -170,7 +171,7 @@ impl ErrorResponse {
                 let reason = format!("not found ({text}); check the bucket's name and the endpoint");
                 StorageError::new(ErrorKind::NotFound, object, reason)
             }
-            _ => StorageError::new(ErrorKind::Io, object, format!("the service refused: {text}")),
+            _ => StorageError::new(ErrorKind::Io, object, format!("the service refused the request: {text}")),
         })
     }
 
@@ -181,12 +182,12 @@ impl ErrorResponse {
     }
 }
 
-/// What a request without an answer means.
+/// The failure of a request without an answer.
 fn transport<E: Error + 'static>(object: &str, error: &SdkError<E, HttpResponse>) -> S3Failure {
     let (all, root) = chain(error);
     let fail = |kind, reason: String, cause| S3Failure { error: StorageError::new(kind, object, reason), cause };
     if let SdkError::ResponseError(_) = error {
-        return S3Failure::broken(object, format!("the answer cannot be understood: {root}"));
+        return S3Failure::broken(object, format!("the answer is invalid: {root}"));
     }
     if all.contains("certificate") || all.contains("tls") || all.contains("handshake") || all.contains("invalidmessage")
     {
@@ -196,7 +197,7 @@ fn transport<E: Error + 'static>(object: &str, error: &SdkError<E, HttpResponse>
     }
     if all.contains("dns error") || all.contains("lookup address") || all.contains("name or service not known") {
         let hint = "check the endpoint's name and the network";
-        return fail(ErrorKind::Io, format!("the host is not found: {root}; {hint}"), FailureCause::NoService);
+        return fail(ErrorKind::Io, format!("the host was not found: {root}; {hint}"), FailureCause::NoService);
     }
     if all.contains("connection refused") {
         let hint = "check the endpoint and its port";
@@ -208,13 +209,13 @@ fn transport<E: Error + 'static>(object: &str, error: &SdkError<E, HttpResponse>
     }
     match error {
         SdkError::ConstructionFailure(_) => {
-            fail(ErrorKind::Invalid, format!("no valid request: {root}"), FailureCause::Final)
+            fail(ErrorKind::Invalid, format!("the request is invalid: {root}"), FailureCause::Final)
         }
         _ => fail(ErrorKind::Timeout, format!("no connection: {root}"), FailureCause::NoAnswer),
     }
 }
 
-/// All of the error's causes in lower case, and the last one.
+/// All causes of the error in lower case, and the last one as a message.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> (String, String) {
     let mut all = format!("{error}").to_lowercase();
     let mut last = error;

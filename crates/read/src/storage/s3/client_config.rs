@@ -1,4 +1,4 @@
-//! From a URL and options to a client that was seen to work: endpoint, region, addressing, credentials.
+//! The configuration of S3 clients: endpoint, region, addressing, credentials.
 
 use std::time::Duration;
 
@@ -15,38 +15,38 @@ use super::credentials;
 use crate::storage::{S3Addressing, S3Credentials, S3Location, StorageError, StoreOptions};
 use dupfs_base::ErrorKind;
 
-/// Longest wait for a TCP or TLS connection.
+/// Upper bound of the time to connect by TCP and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a client is made of, besides the region.
+/// The configuration of a client, except for the region.
 #[derive(Debug)]
 pub(super) struct S3ClientConfig {
-    pub(super) bucket: String,
-    pub(super) prefix: String,
-    pub(super) url: String,
+    bucket: String,
+    prefix: String,
+    url: String,
     /// The service's URL; `None` for AWS.
     endpoint: Option<String>,
     unencrypted: bool,
     path_style: bool,
     credentials: S3Credentials,
     http: SharedHttpClient,
-    /// The region to begin with.
-    pub(super) region: String,
+    /// The region of the first request.
+    region: String,
 }
 
-/// A client, and where it looks.
+/// A client for one region.
 #[derive(Debug)]
 pub(super) struct S3Client {
     pub(super) client: Client,
     pub(super) region: String,
-    /// Counts renewals, so that of many requests that fail together one renews.
+    /// Number of renewals of the credentials before it. When many requests fail together, it lets one of them renew.
     pub(super) generation: u64,
-    /// Whether requests are signed.
+    /// True if requests are signed.
     pub(super) signed: bool,
 }
 
 impl S3ClientConfig {
-    /// Decides all that can be decided without asking anybody.
+    /// The configuration that follows from the URL, the options and the environment. Sends no request.
     pub(super) fn new(location: &S3Location, options: &StoreOptions) -> Self {
         let aws_host = location.host.as_deref().filter(|host| is_aws(host));
         let endpoint = match (&options.s3_endpoint_url, &location.host) {
@@ -60,9 +60,9 @@ impl S3ClientConfig {
             let url = if endpoint.contains("://") { endpoint } else { format!("{scheme}://{endpoint}") };
             url.trim_end_matches('/').to_owned()
         });
-        let told = endpoint.as_deref().or(aws_host).and_then(region_in_host);
+        let named = endpoint.as_deref().or(aws_host).and_then(region_in_host);
         let environment = || ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|v| std::env::var(v).ok());
-        let region = options.s3_region.clone().or(told).or_else(environment).filter(|r| !r.is_empty());
+        let region = options.s3_region.clone().or(named).or_else(environment).filter(|r| !r.is_empty());
         let path_style = match options.s3_addressing {
             S3Addressing::Path => true,
             // Old scripts ask for it whatever the bucket is called.
@@ -84,22 +84,42 @@ impl S3ClientConfig {
         }
     }
 
-    /// Whether the service is AWS's own.
+    /// The bucket.
+    pub(super) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// The common prefix of the keys: empty, or with a trailing slash.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The store's URL without secrets.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The region of the first request.
+    pub(super) fn first_region(&self) -> &str {
+        &self.region
+    }
+
+    /// Returns true if the service is Amazon's own.
     pub(super) fn is_aws(&self) -> bool {
         self.endpoint.as_deref().is_none_or(is_aws)
     }
 
-    /// Whence the credentials were to come.
+    /// The source of the credentials.
     pub(super) fn credentials(&self) -> &S3Credentials {
         &self.credentials
     }
 
-    /// A client for `region`, its credentials fetched anew.
+    /// A client for `region`; its credentials are fetched now.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] if there are credentials that cannot be had, [`ErrorKind::Invalid`] for an impossible
+    /// [`ErrorKind::Denied`] if credentials are configured and cannot be fetched, [`ErrorKind::Invalid`] for an invalid
     /// endpoint.
-    pub(super) async fn session(&self, region: &str, generation: u64) -> Result<S3Client, StorageError> {
+    pub(super) async fn connect(&self, region: &str, generation: u64) -> Result<S3Client, StorageError> {
         let provider = credentials::provider(&self.credentials, self.http.clone(), region, &self.url).await?;
         let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build();
         let mut config = aws_sdk_s3::Config::builder()
@@ -108,16 +128,16 @@ impl S3ClientConfig {
             .http_client(self.http.clone())
             .force_path_style(self.path_style)
             .timeout_config(timeouts)
-            // Retries, stalls and deadlines are this module's own business: they have to resume streams.
+            // This module retries and limits times itself, because it resumes streams.
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            // Other services do not know the newer checksums; the backup has hashes of its own.
+            // Other services do not support the newer checksums. The backup has its own hashes.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
         if let Some(endpoint) = self.endpoint(region) {
             if !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
-                // Not shown: it may hold a password.
-                let reason = "the endpoint's URL (--s3-endpoint-url) begins with neither http:// nor https://";
+                // The URL is not shown: it may contain a password.
+                let reason = "the endpoint's URL (--s3-endpoint-url) must begin with http:// or https://";
                 return Err(StorageError::new(ErrorKind::Invalid, &self.url, reason));
             }
             config = config.endpoint_url(endpoint);
@@ -149,7 +169,7 @@ fn host_of(endpoint: &str) -> &str {
     authority.rsplit_once(':').map_or(authority, |(host, _)| host)
 }
 
-/// Whether the host is an IP address, which no bucket's name can stand in front of.
+/// Returns true if the host is an IP address. The name of a bucket cannot be put before one.
 fn is_ip(endpoint: &str) -> bool {
     host_of(endpoint).trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
 }
@@ -159,8 +179,8 @@ fn is_aws(endpoint: &str) -> bool {
     host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
 }
 
-/// The region that a service's host names: `s3.eu-west-1.amazonaws.com`, `s3-eu-west-1.amazonaws.com`,
-/// `s3.dualstack.eu-west-1...`, and `s3.<region>.<domain>` as most others have it.
+/// The region in the host name of a service: `s3.eu-west-1.amazonaws.com`, `s3-eu-west-1.amazonaws.com`,
+/// `s3.dualstack.eu-west-1...`, and `s3.<region>.<domain>` of most other services.
 fn region_in_host(endpoint: &str) -> Option<String> {
     let host = host_of(endpoint).to_ascii_lowercase();
     let labels: Vec<&str> = host.split('.').filter(|label| *label != "dualstack").collect();
@@ -172,7 +192,7 @@ fn region_in_host(endpoint: &str) -> Option<String> {
     Some((*region).to_owned())
 }
 
-/// Whether a bucket can be part of a host's name that a wildcard certificate covers.
+/// Returns true if a bucket can be part of a host name that a wildcard certificate covers.
 fn is_host_name(bucket: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (3..=63).contains(&bucket.len()) && bucket.chars().all(fits) && !bucket.starts_with('-') && !bucket.ends_with('-')
@@ -183,7 +203,7 @@ mod tests {
     use super::*;
     use crate::storage::{Location, parse_url};
 
-    fn plan(url: &str, change: impl FnOnce(&mut StoreOptions)) -> S3ClientConfig {
+    fn config(url: &str, change: impl FnOnce(&mut StoreOptions)) -> S3ClientConfig {
         let mut options = StoreOptions::default();
         change(&mut options);
         let Location::S3(location) = parse_url(url).unwrap() else { panic!("{url}") };
@@ -192,7 +212,7 @@ mod tests {
 
     #[test]
     fn endpoints_follow_the_url_and_the_options() {
-        let endpoint = |url, change: fn(&mut StoreOptions)| plan(url, change).endpoint("eu-west-1");
+        let endpoint = |url, change: fn(&mut StoreOptions)| config(url, change).endpoint("eu-west-1");
         assert_eq!(endpoint("s3://bucket/p", |_| {}), None);
         assert_eq!(endpoint("s3://s3.eu-west-1.amazonaws.com/bucket", |_| {}), None);
         assert_eq!(endpoint("s3://minio:9000/bucket", |_| {}).as_deref(), Some("https://minio:9000"));
@@ -201,16 +221,16 @@ mod tests {
         assert_eq!(endpoint("s3://bucket", plain).as_deref(), Some("http://s3.eu-west-1.amazonaws.com"));
         let given = |o: &mut StoreOptions| o.s3_endpoint_url = Some("http://127.0.0.1:1/".into());
         assert_eq!(endpoint("s3://bucket", given).as_deref(), Some("http://127.0.0.1:1"));
-        assert!(plan("s3://bucket", given).path_style && !plan("s3://bucket", given).is_aws());
+        assert!(config("s3://bucket", given).path_style && !config("s3://bucket", given).is_aws());
     }
 
     #[test]
-    fn buckets_that_are_no_host_names_go_into_the_path() {
+    fn buckets_that_are_no_host_names_are_put_into_the_path() {
         for (bucket, path) in [("plain-bucket", false), ("Upper", true), ("dotted.name", true), ("under_score", true)] {
-            assert_eq!(plan(&format!("s3:///{bucket}/p"), |_| {}).path_style, path, "{bucket}");
+            assert_eq!(config(&format!("s3:///{bucket}/p"), |_| {}).path_style, path, "{bucket}");
         }
-        assert!(plan("s3:///bucket", |o| o.s3_addressing = S3Addressing::Path).path_style);
-        let new_style = |url| plan(url, |o| o.s3_addressing = S3Addressing::VirtualHost).path_style;
+        assert!(config("s3:///bucket", |o| o.s3_addressing = S3Addressing::Path).path_style);
+        let new_style = |url| config(url, |o| o.s3_addressing = S3Addressing::VirtualHost).path_style;
         assert!(!new_style("s3://bucket") && !new_style("s3://minio:9000/bucket"));
         assert!(new_style("s3:///Upper") && new_style("s3://10.0.0.1:9000/bucket"));
     }
@@ -232,11 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn aws_is_asked_at_the_right_host() {
+    fn requests_to_aws_go_to_the_right_host() {
         use aws_sdk_s3::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
         let url = |bucket: &str, region: &str| {
-            let plan = plan(&format!("s3:///{bucket}"), |_| {});
-            let params = Params::builder().bucket(bucket).region(region).force_path_style(plan.path_style).build();
+            let config = config(&format!("s3:///{bucket}"), |_| {});
+            let params = Params::builder().bucket(bucket).region(region).force_path_style(config.path_style).build();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let endpoint = runtime.block_on(async { DefaultResolver::new().resolve_endpoint(&params.unwrap()).await });
             endpoint.unwrap().url().to_owned()

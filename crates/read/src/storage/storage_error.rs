@@ -1,28 +1,57 @@
-//! The failures that every store words alike.
+//! The failures of stores.
 
 use std::io;
+use std::sync::Arc;
 
-use super::{ObjectInfo, StorageError};
 use dupfs_base::{ErrorKind, HasKind, Stopped, escape_bytes};
+use dupfs_format::ObjectInfo;
+
+/// A failure of a store: the object, the cause, and the remedy.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{object}: {reason}")]
+pub struct StorageError {
+    /// The kind of failure.
+    pub kind: ErrorKind,
+    /// The object's name, or the store's URL.
+    pub object: Arc<str>,
+    /// The cause and, if there is one, the remedy: one line.
+    pub reason: Arc<str>,
+}
+
+impl HasKind for StorageError {
+    fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
 
 impl StorageError {
-    /// The object was listed and is there no more.
-    pub fn missing(object: &ObjectInfo) -> Self {
-        Self::new(ErrorKind::Missing, &object.name, "was listed but is gone; if it was moved, put it back")
+    /// A failure of `kind` on `object`.
+    pub fn new(kind: ErrorKind, object: &str, reason: impl AsRef<str>) -> Self {
+        Self { kind, object: object.into(), reason: reason.as_ref().into() }
     }
 
-    /// The object is no longer in the state that was listed.
+    /// Wraps the error for a `Read` implementation.
+    pub fn into_io(self) -> io::Error {
+        io::Error::other(self)
+    }
+
+    /// The object was listed but no longer exists.
+    pub fn missing(object: &ObjectInfo) -> Self {
+        Self::new(ErrorKind::Missing, &object.name, "was listed but no longer exists; if it was moved, move it back")
+    }
+
+    /// The object was changed after it was listed.
     pub fn replaced(object: &ObjectInfo) -> Self {
         let reason = "was replaced or changed since it was listed; list the backup again (send SIGHUP or remount)";
         Self::new(ErrorKind::Io, &object.name, reason)
     }
 
-    /// The store ended the object early: `got` bytes of the `want` asked for came.
+    /// The store delivered only `got` of the `want` requested bytes.
     pub fn short(object: &ObjectInfo, got: u64, want: u64) -> Self {
         Self::new(ErrorKind::Io, &object.name, format!("ended after {got} of {want} bytes"))
     }
 
-    /// The object is in the cold storage class `class`.
+    /// The object is in the archive storage class `class`.
     pub fn archived(object: &ObjectInfo, class: &str) -> Self {
         let reason =
             format!("is in cold storage ({class}); restore it first (aws s3api restore-object), then read again");
@@ -34,9 +63,9 @@ impl StorageError {
         Self::new(stopped.kind(), object, stopped.to_string())
     }
 
-    /// An error of the machine while doing `what` on `object`. `NotFound` keeps its kind: whether the object ought to
-    /// be there is the caller's to know.
-    pub fn from_io(object: &str, what: &str, error: &io::Error) -> Self {
+    /// An error of the operating system in the operation `action` on `object`. `NotFound` keeps its kind: the caller knows
+    /// whether the object should exist.
+    pub fn from_io(object: &str, action: &str, error: &io::Error) -> Self {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             io::ErrorKind::PermissionDenied => ErrorKind::Denied,
@@ -44,11 +73,10 @@ impl StorageError {
             _ => ErrorKind::Io,
         };
         let remedy = if kind == ErrorKind::Denied { "; run as a user who may read it" } else { "" };
-        Self::new(kind, object, format!("cannot {what}: {}{remedy}", plain(error)))
+        Self::new(kind, object, format!("cannot {action}: {}{remedy}", one_line(error)))
     }
 
-    /// The error that `error` carries, or `error` itself as a failure to read `object`: the way back from
-    /// [`StorageError::into_io`].
+    /// The error inside `error`, which [`StorageError::into_io`] made, or a failure to read `object`.
     pub fn recover(object: &str, error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
             Some(inner) => inner.clone(),
@@ -57,8 +85,8 @@ impl StorageError {
     }
 }
 
-/// `error` without Rust's "(os error 2)", on one line.
-fn plain(error: &io::Error) -> String {
+/// The message of `error` on one line, without the number of the error.
+fn one_line(error: &io::Error) -> String {
     let text = error.to_string();
     let text = match text.rfind(" (os error ") {
         Some(end) => text.get(..end).unwrap_or(&text),
@@ -72,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_comes_back_out_of_io() {
+    fn an_error_is_recovered_from_an_io_error() {
         let error = StorageError::new(ErrorKind::Archived, "vol1", "frozen");
         let back = StorageError::recover("other", &error.into_io());
         assert_eq!((back.kind, &*back.object), (ErrorKind::Archived, "vol1"));

@@ -1,0 +1,144 @@
+//! A bucket and the state that the requests to it share.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+use super::client_config::{S3Client, S3ClientConfig};
+use super::failure::{FailureCause, S3Failure};
+use super::retry_timer::RetryTimer;
+use crate::storage::traffic::TrafficCounters;
+use crate::storage::{StorageError, StoreOptions};
+use dupfs_base::ErrorKind;
+use dupfs_base::sync::lock;
+
+/// Bytes that one permit of the read-ahead budget stands for.
+const PERMIT_BYTES: u64 = 64 * 1024;
+/// Credentials are not fetched twice within this time.
+const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A bucket and the state that the requests to it share.
+///
+/// Lock order: `client` and `renewal` are never held together with another lock, and `client` never across a request.
+#[derive(Debug)]
+pub(super) struct S3Bucket {
+    pub(super) config: S3ClientConfig,
+    client: Mutex<Arc<S3Client>>,
+    /// The time at which credentials were last renewed. Locked while they are renewed.
+    renewal: tokio::sync::Mutex<Option<Instant>>,
+    /// Upper bound of the time in which a request makes no progress, over all its attempts.
+    pub(super) timeout: Duration,
+    connections: Semaphore,
+    /// The connections that parts ahead of a reader may use. The others stay free for parts that a reader waits for.
+    readahead_connections: Semaphore,
+    /// The budget of bytes fetched ahead of readers.
+    readahead_budget: Arc<Semaphore>,
+    pub(super) counters: TrafficCounters,
+}
+
+/// Permits for one request. They are returned when it is dropped.
+#[derive(Debug)]
+pub(super) struct ConnectionPermits<'a> {
+    _readahead: Option<SemaphorePermit<'a>>,
+    _connection: SemaphorePermit<'a>,
+}
+
+impl S3Bucket {
+    /// Connects to the bucket; no request is sent except for credentials.
+    ///
+    /// # Errors
+    /// As [`S3ClientConfig::connect`].
+    pub(super) async fn connect(config: S3ClientConfig, options: &StoreOptions) -> Result<Self, StorageError> {
+        let budget = options.read_ahead_bytes as u64 / PERMIT_BYTES;
+        let budget = usize::try_from(budget).map_or(Semaphore::MAX_PERMITS, |n| n.min(Semaphore::MAX_PERMITS));
+        let connections = options.connections.clamp(1, 1024);
+        let client = config.connect(config.first_region(), 0).await?;
+        Ok(Self {
+            config,
+            client: Mutex::new(Arc::new(client)),
+            renewal: tokio::sync::Mutex::new(None),
+            timeout: options.timeout,
+            connections: Semaphore::new(connections),
+            readahead_connections: Semaphore::new((connections - connections / 4).max(1)),
+            readahead_budget: Arc::new(Semaphore::new(budget)),
+            counters: TrafficCounters::default(),
+        })
+    }
+
+    /// The client to use now.
+    pub(super) fn client(&self) -> Arc<S3Client> {
+        Arc::clone(&lock(&self.client))
+    }
+
+    /// Uses another region from now on.
+    ///
+    /// # Errors
+    /// As [`S3ClientConfig::connect`].
+    pub(super) async fn use_region(&self, region: &str) -> Result<(), StorageError> {
+        let client = self.config.connect(region, 0).await?;
+        *lock(&self.client) = Arc::new(client);
+        Ok(())
+    }
+
+    /// Waits for a connection for a request for `object`.
+    ///
+    /// # Errors
+    /// A final failure if the store is closed.
+    pub(super) async fn connection(
+        &self,
+        object: &str,
+        is_readahead: bool,
+    ) -> Result<ConnectionPermits<'_>, S3Failure> {
+        let closed = |_| S3Failure::last(StorageError::new(ErrorKind::Io, object, "the store is closed"));
+        let readahead = match is_readahead {
+            true => Some(self.readahead_connections.acquire().await.map_err(closed)?),
+            false => None,
+        };
+        let connection = self.connections.acquire().await.map_err(closed)?;
+        Ok(ConnectionPermits { _readahead: readahead, _connection: connection })
+    }
+
+    /// Takes `bytes` of the budget for bytes fetched ahead of readers; `None` if it is exhausted.
+    pub(super) fn try_readahead(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).ok()?;
+        Arc::clone(&self.readahead_budget).try_acquire_many_owned(permits).ok()
+    }
+
+    /// Prepares the next attempt after a failed one with the client `used`: waits, or renews the credentials.
+    ///
+    /// # Errors
+    /// The failure, if another attempt is of no use or the attempts took too long.
+    pub(super) async fn recover(
+        &self,
+        used: &S3Client,
+        failure: S3Failure,
+        timer: &mut RetryTimer,
+    ) -> Result<(), StorageError> {
+        if failure.cause == FailureCause::Expired && timer.may_renew() {
+            self.renew(used).await?;
+        } else {
+            let line = failure.error.to_string();
+            let delay = timer.next_delay(failure)?;
+            log::debug!("{line}; retrying in {} ms", delay.as_millis());
+            tokio::time::sleep(delay).await;
+        }
+        self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Renews the credentials, unless another request did so since `used` was made.
+    async fn renew(&self, used: &S3Client) -> Result<(), StorageError> {
+        let mut last = self.renewal.lock().await;
+        let current = self.client();
+        if current.generation != used.generation || last.is_some_and(|last| last.elapsed() < MIN_RENEWAL_INTERVAL) {
+            return Ok(());
+        }
+        log::info!("{}: the session token has expired; renewing the credentials", self.config.url());
+        let client = self.config.connect(&current.region, current.generation.saturating_add(1)).await?;
+        *lock(&self.client) = Arc::new(client);
+        *last = Some(Instant::now());
+        Ok(())
+    }
+}

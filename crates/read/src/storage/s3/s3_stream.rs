@@ -1,0 +1,141 @@
+//! A range of an object as one ordered stream that is fetched in several parts at once.
+//!
+//! Each part is fetched by a task of its own; the reader takes the chunks of the parts in order. The first part of a stream is
+//! always fetched. The parts ahead of it are fetched only as far as the budget allows that all streams share. So memory is
+//! bounded, and a reader that pauses does not block others. Dropping the stream aborts its tasks.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::AbortHandle;
+
+use super::bucket::S3Bucket;
+use super::part_task::{ChunkQueue, PartTask};
+use crate::storage::{ObjectInfo, StorageError};
+use dupfs_base::sync::Monitor;
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
+
+/// Bytes of a part: large enough that requests cost little, small enough that a volume comes over several connections.
+const PART_BYTES: u64 = 8 << 20;
+/// Upper bound of the parts of one stream that are fetched at once.
+const MAX_PARTS: usize = 8;
+
+/// A range of an object.
+pub(super) struct S3Stream {
+    bucket: Arc<S3Bucket>,
+    handle: Handle,
+    object: ObjectInfo,
+    /// Parts that are being fetched or are complete, in order.
+    parts: VecDeque<StreamPart>,
+    /// The start of the next part to be fetched, and the end of the range.
+    next: u64,
+    end: u64,
+    /// The chunk that is being read, and the number of its bytes that were read.
+    current: Vec<u8>,
+    read: usize,
+    failed: Option<StorageError>,
+    context: RequestContext,
+}
+
+/// A part of a stream. The task is aborted when it is dropped.
+struct StreamPart {
+    queue: Arc<Monitor<ChunkQueue>>,
+    /// Bytes that were not taken yet.
+    left: u64,
+    task: AbortHandle,
+    _readahead: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for StreamPart {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl S3Stream {
+    /// Starts to fetch `range`, which lies within the object and is not empty, and waits for its first bytes.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the first bytes do not arrive, or for the end of the request.
+    pub(super) fn open(
+        bucket: Arc<S3Bucket>,
+        handle: Handle,
+        object: ObjectInfo,
+        range: ByteRange,
+        context: RequestContext,
+    ) -> Result<Self, StorageError> {
+        let (next, end) = (range.start, range.end);
+        let (parts, current) = (VecDeque::new(), Vec::new());
+        let mut stream = Self { bucket, handle, object, parts, next, end, current, read: 0, failed: None, context };
+        stream.receive()?;
+        Ok(stream)
+    }
+
+    /// Starts the next parts, as far as the budget allows.
+    fn start_parts(&mut self) {
+        while self.next < self.end && self.parts.len() < MAX_PARTS {
+            let range = ByteRange { start: self.next, end: self.end.min(self.next.saturating_add(PART_BYTES)) };
+            let readahead = if self.parts.is_empty() {
+                None
+            } else {
+                let Some(permit) = self.bucket.try_readahead(range.len()) else { return };
+                Some(permit)
+            };
+            let queue = Monitor::new(ChunkQueue::default());
+            let task = PartTask::new(Arc::clone(&self.bucket), self.object.clone(), range, readahead.is_some());
+            let task = self.handle.spawn(task.run(ChunkQueue::sender(&queue))).abort_handle();
+            self.parts.push_back(StreamPart { queue, left: range.len(), task, _readahead: readahead });
+            self.next = range.end;
+        }
+    }
+
+    /// Waits for the next chunk; at the end of the range the current chunk is empty.
+    fn receive(&mut self) -> Result<(), StorageError> {
+        (self.read, self.current) = (0, Vec::new());
+        if self.parts.front().is_some_and(|part| part.left == 0) {
+            self.parts.pop_front();
+        }
+        self.start_parts();
+        let Some(part) = self.parts.front_mut() else { return Ok(()) };
+        let next = part.queue.wait_until(&self.context, |queue| match queue.pop() {
+            Some(chunk) => Some(chunk),
+            None if queue.is_closed() => {
+                let reason = "the store was closed while it was read";
+                Some(Err(StorageError::new(ErrorKind::Io, &self.object.name, reason)))
+            }
+            None => None,
+        });
+        let chunk = next.map_err(|stopped| StorageError::stopped(&self.object.name, stopped))??;
+        part.left = part.left.saturating_sub(chunk.len() as u64);
+        self.current = chunk;
+        Ok(())
+    }
+}
+
+impl Read for S3Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        if self.read == self.current.len() && self.failed.is_none() {
+            self.failed = self.receive().err();
+            if self.failed.is_some() {
+                // The stream may outlive the request: its tasks must not.
+                self.parts.clear();
+            }
+        }
+        if let Some(error) = &self.failed {
+            return Err(error.clone().into_io());
+        }
+        let rest = self.current.get(self.read..).unwrap_or_default();
+        let got = rest.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..got), rest.get(..got)) {
+            to.copy_from_slice(from);
+        }
+        self.read += got;
+        Ok(got)
+    }
+}

@@ -1,0 +1,137 @@
+//! A bucket as a store.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use tokio::runtime::Runtime;
+
+use super::blocking::wait_for;
+use super::bucket::S3Bucket;
+use super::client_config::S3ClientConfig;
+use super::list;
+use super::probe::probe;
+use super::s3_stream::S3Stream;
+use crate::storage::{
+    ObjectInfo, ObjectStore, S3Location, StorageError, StoreOptions, Traffic, file_prefix::listed_dirs,
+};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
+
+/// The objects below a prefix of a bucket.
+#[derive(Debug)]
+pub struct S3Store {
+    bucket: Arc<S3Bucket>,
+    /// Listed directories, relative to the prefix.
+    listed: Vec<String>,
+    /// `None` only while the store is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl S3Store {
+    /// Opens the store and checks that it can be listed. If the URL has two readings, the other one is tried when the first
+    /// fails.
+    ///
+    /// # Errors
+    /// [`StorageError`] for a failure of the bucket, the network or the credentials.
+    pub fn open(location: &S3Location, options: &StoreOptions) -> Result<Self, StorageError> {
+        for note in &location.notes {
+            log::info!("{}: {note}", location.display());
+        }
+        let Some(other) = &location.alternative else { return Self::open_reading(location, options) };
+        let first = match Self::open_reading(location, options) {
+            Ok(store) => {
+                log::info!("{}: reading {} as the bucket", location.display(), location.bucket);
+                return Ok(store);
+            }
+            Err(e) => e,
+        };
+        match Self::open_reading(other, options) {
+            Ok(store) => {
+                let role = if other.host.is_some() { "host" } else { "bucket" };
+                let name = other.host.as_ref().unwrap_or(&other.bucket);
+                log::info!("{}: reading {name} as the {role}", other.display());
+                Ok(store)
+            }
+            Err(second) => {
+                // The error of a service that answered says more than that of a host that does not exist.
+                let kind = if second.kind.is_transient() { first.kind } else { second.kind };
+                let reason = format!("{}; read as {}: {}", first.reason, other.display(), second.reason);
+                Err(StorageError::new(kind, &first.object, reason))
+            }
+        }
+    }
+
+    fn open_reading(location: &S3Location, options: &StoreOptions) -> Result<Self, StorageError> {
+        let config = S3ClientConfig::new(location, options);
+        let listed = listed_dirs(&options.file_prefixes)?;
+        let no_threads = |e| StorageError::from_io(config.url(), "start the threads for the network", &e);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("dupfs-s3")
+            .enable_all()
+            .build()
+            .map_err(no_threads)?;
+        let bucket = runtime.block_on(async {
+            let bucket = S3Bucket::connect(config, options).await?;
+            probe(&bucket).await?;
+            Ok(bucket)
+        });
+        match bucket {
+            Ok(bucket) => Ok(Self { bucket: Arc::new(bucket), listed, runtime: Some(runtime) }),
+            Err(e) => {
+                // Does not wait for a name server that does not answer.
+                runtime.shutdown_background();
+                Err(e)
+            }
+        }
+    }
+
+    fn runtime(&self) -> Result<&Runtime, StorageError> {
+        let closed = || StorageError::new(ErrorKind::Io, self.url(), "the store is closed");
+        self.runtime.as_ref().ok_or_else(closed)
+    }
+}
+
+impl ObjectStore for S3Store {
+    fn url(&self) -> &str {
+        self.bucket.config.url()
+    }
+
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        let (bucket, listed) = (Arc::clone(&self.bucket), self.listed.clone());
+        let listing = async move {
+            let mut out = Vec::new();
+            for dir in &listed {
+                list::all(&bucket, dir, &mut out).await?;
+            }
+            Ok(out)
+        };
+        wait_for(self.runtime()?, self.url(), context, listing)
+    }
+
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
+        let range = ByteRange { start: range.start, end: range.end.min(object.size) };
+        if range.is_empty() {
+            return Ok(Box::new(std::io::empty()));
+        }
+        let handle = self.runtime()?.handle().clone();
+        Ok(Box::new(S3Stream::open(Arc::clone(&self.bucket), handle, object.clone(), range, context.clone())?))
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.bucket.counters.get()
+    }
+}
+
+impl Drop for S3Store {
+    fn drop(&mut self) {
+        // Does not wait: a request to an unreachable network would delay the unmount.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
