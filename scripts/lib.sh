@@ -53,7 +53,7 @@ need_rust() {
     command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     command -v cargo >/dev/null ||
-        stop "there is no Rust toolchain: get one with  curl https://sh.rustup.rs -sSf | sh -s -- -y  (Rust $wanted or newer), then start again"
+        stop "there is no Rust toolchain: get one with  curl https://sh.rustup.rs -sSf | sh -s -- -y  (Rust $wanted or newer; apt-get install curl), then start again"
     have=$(cargo --version | awk '{print $2}')
     [ "$(printf '%s\n' "$wanted" "${have%%-*}" | sort -V | head -n 1)" = "$wanted" ] ||
         stop "Rust $have is too old, $wanted or newer is needed: rustup update stable  (Debian's own cargo is too old for this), then start again"
@@ -63,6 +63,26 @@ need_rust() {
         say "adding cargo $component to the toolchain"
         rustup component add "${component/#fmt/rustfmt}" >/dev/null 2>&1 || stop "rustup could not add cargo $component: is the network up?"
     done
+}
+
+# Has cargo run each test program under scripts/test-runner, which ends a test that takes too long.
+limit_tests() {
+    local host
+    host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    export "CARGO_TARGET_${host}_RUNNER=scripts/test-runner"
+}
+
+# Runs cargo test with the arguments given, and prints the results of all test programs together. Returns the status of cargo test.
+run_tests() {
+    local log status=0
+    log=$(mktemp)
+    cargo test "$@" 2>&1 | tee "$log" || status=$?
+    step "Results"
+    grep -E '^ +(Running|Doc-tests)|^test result:|^test .* FAILED' "$log" | sed 's/^ *//' || true
+    awk '/^test result:/ { passed += $4; failed += $6; programs++ }
+         END { printf "test result: %s. %d passed; %d failed; in %d test programs\n", failed ? "FAILED" : "ok", passed, failed, programs }' "$log"
+    rm -f "$log"
+    return "$status"
 }
 
 # /dev/fuse, there and open to everybody as on any ordinary machine: fusermount3 mounts for users, but the device is opened by themselves.
