@@ -105,39 +105,45 @@ fn ocb_packet(plain: &[u8]) -> Vec<u8> {
     packet(tag::OCB, &body)
 }
 
-#[test]
-fn ocb_messages_to_a_key_open_with_the_exported_key_and_through_gpg() {
-    use sequoia_openpgp::packet::PKESK;
-    use sequoia_openpgp::packet::pkesk::PKESK3;
-    use sequoia_openpgp::serialize::SerializeInto;
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/keys/rsa.secret.asc");
-    let cert = Cert::from_file(&file).unwrap();
-    let key = cert.keys().subkeys().next().unwrap().key().clone().parts_into_public().role_into_unspecified();
-    let esk =
-        PKESK3::for_recipient(SymmetricAlgorithm::AES256, &LibrarySessionKey::from(&OCB_SESSION[..]), &key).unwrap();
-    let esk = sequoia_openpgp::Packet::from(PKESK::V3(esk)).to_vec().unwrap();
-    let plain = payload(100_000);
-    let stored = [esk, ocb_packet(&literal(&plain))].concat();
+/// Tests that need gpg: `scripts/check` skips them by the name of this module.
+mod needs_gpg {
+    use super::*;
 
-    let home = tempfile::Builder::new().prefix("dupfs-gpg-").tempdir().unwrap();
-    let gpg = |args: &[&std::ffi::OsStr]| {
-        let mut command = std::process::Command::new("gpg");
-        command.args(["--batch", "--quiet", "--trust-model", "always", "--homedir"]).arg(home.path()).args(args);
-        command.output().expect("this test needs gpg 2.2 or newer")
-    };
-    assert!(gpg(&["--import".as_ref(), file.as_ref()]).status.success());
-    let message = home.path().join("message");
-    std::fs::write(&message, &stored).unwrap();
-    let by_gpg = gpg(&["--decrypt".as_ref(), message.as_ref()]);
+    #[test]
+    fn ocb_messages_to_a_key_open_with_the_exported_key_and_through_gpg() {
+        use sequoia_openpgp::packet::PKESK;
+        use sequoia_openpgp::packet::pkesk::PKESK3;
+        use sequoia_openpgp::serialize::SerializeInto;
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/keys/rsa.secret.asc");
+        let cert = Cert::from_file(&file).unwrap();
+        let key = cert.keys().subkeys().next().unwrap().key().clone().parts_into_public().role_into_unspecified();
+        let esk = PKESK3::for_recipient(SymmetricAlgorithm::AES256, &LibrarySessionKey::from(&OCB_SESSION[..]), &key)
+            .unwrap();
+        let esk = sequoia_openpgp::Packet::from(PKESK::V3(esk)).to_vec().unwrap();
+        let plain = payload(100_000);
+        let stored = [esk, ocb_packet(&literal(&plain))].concat();
 
-    let with = |options: KeyOptions| Decoder::new(Keys::load(options).unwrap(), DecodeOptions::default());
-    let by_file = with(KeyOptions { secret_keys: vec![file.clone()], ..KeyOptions::default() });
-    let asked = GpgOptions { home: Some(home.path().into()), ..GpgOptions::default() };
-    let by_oracle = with(KeyOptions { gpg: Some(asked), ..KeyOptions::default() });
-    let outs = [&by_file, &by_oracle].map(|decoder| decode(decoder, "x.gpg", &stored));
-    let _ = std::process::Command::new("gpgconf").arg("--homedir").arg(home.path()).args(["--kill", "all"]).status();
-    assert!(by_gpg.stdout == plain, "gpg reads what the encoder of these tests writes");
-    assert!(outs.into_iter().all(|out| out.unwrap() == plain));
+        let home = tempfile::Builder::new().prefix("dupfs-gpg-").tempdir().unwrap();
+        let gpg = |args: &[&std::ffi::OsStr]| {
+            let mut command = std::process::Command::new("gpg");
+            command.args(["--batch", "--quiet", "--trust-model", "always", "--homedir"]).arg(home.path()).args(args);
+            command.output().expect("this test needs gpg 2.2 or newer")
+        };
+        assert!(gpg(&["--import".as_ref(), file.as_ref()]).status.success());
+        let message = home.path().join("message");
+        std::fs::write(&message, &stored).unwrap();
+        let by_gpg = gpg(&["--decrypt".as_ref(), message.as_ref()]);
+
+        let with = |options: KeyOptions| Decoder::new(Keys::load(options).unwrap(), DecodeOptions::default());
+        let by_file = with(KeyOptions { secret_keys: vec![file.clone()], ..KeyOptions::default() });
+        let asked = GpgOptions { home: Some(home.path().into()), ..GpgOptions::default() };
+        let by_oracle = with(KeyOptions { gpg: Some(asked), ..KeyOptions::default() });
+        let outs = [&by_file, &by_oracle].map(|decoder| decode(decoder, "x.gpg", &stored));
+        let _ =
+            std::process::Command::new("gpgconf").arg("--homedir").arg(home.path()).args(["--kill", "all"]).status();
+        assert!(by_gpg.stdout == plain, "gpg reads what the encoder of these tests writes");
+        assert!(outs.into_iter().all(|out| out.unwrap() == plain));
+    }
 }
 
 #[test]
