@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(depth(cache, 0), 3);
     }
 
-    /// Reports each volume that is to be decoded, and decodes it up to the blocks that it is told.
+    /// Reports each volume that it is asked for, and then the block that the test names.
     #[derive(Debug)]
     struct TestSource {
         started: Sender<u32>,

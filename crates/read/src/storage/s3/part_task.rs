@@ -162,7 +162,7 @@ impl PartTask {
                 }
                 Err(_) => return Err(S3Failure::silent(&name, format!("the body stalled at byte {}", self.at))),
             };
-            let got = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            let got = bytes.len() as u64;
             if got > self.end.saturating_sub(self.at) {
                 return Err(S3Failure::broken(&name, "received more bytes than requested"));
             }
