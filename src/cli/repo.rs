@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::vfs::{FileSystem, FsError, OwnerOptions, Root, TreeFs, TreeOptions, UnpackedFs};
+use crate::vfs::{FileSystem, FsError, MountRoot, OwnerOptions, TreeFs, TreeOptions, UnpackedFs};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_cache::{CacheConfig, SpillConfig};
 use dupfs_format::collection::{Collection, CollectionError, PrefixOptions, Problem};
@@ -186,10 +186,10 @@ pub fn open_file_system(
     let chosen = collection.select(at).map_err(wrap)?;
     try_keys(&repository, chosen.set, context)?;
     let root = match (options.time, options.path) {
-        (None, None) => Root::Overview,
+        (None, None) => MountRoot::Overview,
         (_, path) => {
             let index = collection.snapshot_position(chosen.set);
-            Root::Path(index.unwrap_or(0), path.unwrap_or_default())
+            MountRoot::Path(index.unwrap_or(0), path.unwrap_or_default())
         }
     };
     let tree =

@@ -1,4 +1,4 @@
-//! Failures of file system operations, and the one place where a kind becomes an errno.
+//! Failures of file system operations, and their errno.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use dupfs_base::{ErrorKind, HasKind};
 /// A failure of a file system operation.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FsError {
-    /// The answer needs the store or decoding, and the caller said it cannot wait.
-    #[error("the answer is not at hand")]
+    /// The answer needs the store or decoding, and the request may not block.
+    #[error("the answer is not cached")]
     WouldBlock,
-    /// The operation failed; the line says on which object, why, and what to do.
+    /// The operation failed; the message names the object, the reason and the remedy.
     #[error("{message}")]
     Failed {
-        /// What it means.
+        /// The kind of the failure.
         kind: ErrorKind,
         /// One line for the log.
         message: Arc<str>,
@@ -40,7 +40,7 @@ impl FsError {
         Self::failed(ErrorKind::NotFound, "no such file or directory")
     }
 
-    /// The errno to answer with. A new kind does not compile until somebody chooses its errno.
+    /// The errno to answer with.
     pub fn errno(&self) -> i32 {
         match self {
             Self::WouldBlock => libc::EAGAIN,

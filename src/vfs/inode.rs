@@ -1,5 +1,5 @@
-//! Inode numbers: a snapshot's tag in the upper half, a node of its line's table in the lower, so that a number is the
-//! same at every mount of the same backup and none has to be remembered or forgotten.
+//! Inode numbers: a snapshot's tag in the upper half, a node of its branch's table in the lower, so that a number is the same
+//! at every mount of the same backup and needs no bookkeeping.
 
 use std::collections::HashMap;
 
@@ -14,23 +14,25 @@ pub(super) const AT_INO: Ino = 4;
 /// The directory of all versions of all paths.
 pub(super) const VERSIONS_INO: Ino = 5;
 
-/// Tags from 1 to below this are those of lines, for directories in `versions/`; no collection has so many chains.
-pub(super) const LINE_TAGS: u32 = 1 << 22;
-/// Tags of snapshots are at least this: what is below is for numbers that belong to no snapshot.
+/// Tags from 1 to below this are those of branches, for directories in `versions/`.
+const BRANCH_TAGS: u32 = 1 << 22;
+/// Upper bound of the branches that `versions/` can show.
+pub(super) const MAX_BRANCHES: usize = BRANCH_TAGS as usize - 1;
+/// Tags of snapshots are at least this: lower tags are of numbers that belong to no snapshot.
 const SNAPSHOT_TAGS: u32 = 1 << 24;
 
-/// Lower halves of links that lead to a snapshot's root. No table has so many nodes: it would take hundreds of gigabytes.
+/// Lower halves of links that lead to a snapshot's root. No table has so many nodes: it would need hundreds of gigabytes.
 const LATEST_LINK: u32 = u32::MAX - 1;
 const AT_LINK: u32 = u32::MAX;
 
-/// What an inode number stands for.
+/// The meaning of an inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inode {
     /// The root of the mount.
     Root,
     /// `snapshots/`.
     Snapshots,
-    /// `latest`, which leads to this snapshot. The number says where to, as the kernel keeps the targets of links.
+    /// `latest` while it leads to this snapshot. Each target has a number, as the kernel caches the targets of links.
     Latest(usize),
     /// `at/`.
     At,
@@ -38,22 +40,23 @@ pub(super) enum Inode {
     AtLink(usize),
     /// `versions/`.
     Versions,
-    /// A directory in `versions/`: the path that this node of a line (an index into the collection's lines) has. Lines that
+    /// A directory in `versions/`: the path of this node of a branch (an index into the collection's branches). Branches that
     /// share the path give it different numbers; the first of them counts.
-    History(usize, NodeId),
+    VersionsOf(usize, NodeId),
     /// A node in a snapshot (an index into the collection's snapshots).
     Node(usize, NodeId),
 }
 
-/// Tags of all snapshots, both ways.
+/// The tags of all snapshots, in both directions.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tags {
+pub(super) struct InodeTags {
     tags: Vec<u32>,
     by_tag: HashMap<u32, usize>,
 }
 
-impl Tags {
-    /// These tags and those of the further `snapshots`, in their order: the time, moved on where two snapshots have the same.
+impl InodeTags {
+    /// These tags and those of the additional `snapshots`, in their order: the time, increased where two snapshots have the
+    /// same.
     pub(super) fn extend(&self, snapshots: &[Snapshot]) -> Self {
         let Self { mut tags, mut by_tag } = self.clone();
         for (index, snapshot) in snapshots.iter().enumerate().skip(tags.len()) {
@@ -75,8 +78,8 @@ impl Tags {
             Inode::Snapshots => SNAPSHOTS_INO,
             Inode::At => AT_INO,
             Inode::Versions => VERSIONS_INO,
-            Inode::History(line, node) => {
-                let tag = (line as u64).saturating_add(1);
+            Inode::VersionsOf(branch, node) => {
+                let tag = (branch as u64).saturating_add(1);
                 (tag << 32) | u64::from(node.0)
             }
             Inode::Latest(snapshot) => self.tagged(snapshot, LATEST_LINK),
@@ -90,7 +93,7 @@ impl Tags {
         (u64::from(tag) << 32) | u64::from(low)
     }
 
-    /// What `ino` stands for; `None` if it was never given out.
+    /// The inode with number `ino`; `None` if there is none.
     pub(super) fn resolve(&self, ino: Ino) -> Option<Inode> {
         let (tag, low) = (u32::try_from(ino >> 32).ok()?, u32::try_from(ino & u64::from(u32::MAX)).ok()?);
         match (tag, ino) {
@@ -99,7 +102,7 @@ impl Tags {
             (0, AT_INO) => Some(Inode::At),
             (0, VERSIONS_INO) => Some(Inode::Versions),
             (0, _) => None,
-            (1..LINE_TAGS, _) => Some(Inode::History(usize::try_from(tag).ok()?.checked_sub(1)?, NodeId(low))),
+            (1..BRANCH_TAGS, _) => Some(Inode::VersionsOf(usize::try_from(tag).ok()?.checked_sub(1)?, NodeId(low))),
             _ => self.by_tag.get(&tag).map(|&snapshot| match low {
                 LATEST_LINK => Inode::Latest(snapshot),
                 AT_LINK => Inode::AtLink(snapshot),

@@ -1,22 +1,28 @@
-//! Rank 6: what a file system answers: lookup, getattr, readdir, open, read. No FUSE types.
+//! Rank 6: the operations of a file system: lookup, getattr, readdir, open, read. No FUSE types.
 
-mod at;
-mod dirs;
+mod at_dir;
+mod attr;
 mod error;
+mod handle_table;
 mod inode;
+mod link_counts;
 #[cfg(test)]
 pub(crate) mod memory_fs;
-mod nodes;
+mod node_xattrs;
 mod ops;
+mod overview;
 mod owners;
+mod pagination;
+mod snapshot_nodes;
+mod snapshot_tree;
+mod snapshot_trees;
+mod snapshot_view;
 mod tree_fs;
 mod unpacked;
-mod versions;
-mod view;
-mod xattr;
+mod versions_dir;
 
 pub use error::FsError;
 pub use ops::{Attr, DirEntry, FileSystem, FsStats, Ino, NodeKind, Opened, ROOT_INO};
 pub use owners::OwnerOptions;
-pub use tree_fs::{Root, TreeFs, TreeOptions};
+pub use tree_fs::{MountRoot, TreeFs, TreeOptions};
 pub use unpacked::UnpackedFs;

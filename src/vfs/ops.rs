@@ -1,4 +1,4 @@
-//! What a mounted tree answers, without FUSE types: the contract between the tree and whoever serves it.
+//! The operations of a mounted tree without FUSE types: the contract between the tree and its users.
 
 use dupfs_base::RequestContext;
 use std::time::Duration;
@@ -51,8 +51,8 @@ pub struct Attr {
     pub mtime: i64,
     /// Device number (major, minor) of device nodes.
     pub rdev: (u32, u32),
-    /// Whether `size` is the exact size. `lookup` and `readdir` may answer before it is known; `getattr` answers with
-    /// exact sizes only (or with the bound under `-o sizes=bound`, and then `attr_ttl` is zero).
+    /// True if `size` is the exact size. `lookup` and `readdir` may answer before it is known; `getattr` returns exact sizes
+    /// only (or the bound under `-o sizes=bound`, and then `attr_ttl` is zero).
     pub exact: bool,
     /// How long these attributes may be cached. Zero when `exact` is false.
     pub attr_ttl: Duration,
@@ -61,7 +61,7 @@ pub struct Attr {
 }
 
 impl Attr {
-    /// What tells the number and the kind alone, and lives no time.
+    /// Attributes with number and kind only, which may not be cached.
     pub fn type_only(ino: Ino, kind: NodeKind) -> Self {
         Self {
             ino,
@@ -88,7 +88,7 @@ pub struct DirEntry<'a> {
     pub ino: Ino,
     /// Type.
     pub kind: NodeKind,
-    /// Where the listing continues after this entry: pass it as `offset`.
+    /// The offset at which the listing continues after this entry.
     pub next_offset: u64,
     /// The name's raw bytes.
     pub name: &'a [u8],
@@ -99,16 +99,16 @@ pub struct DirEntry<'a> {
 pub struct Opened {
     /// Handle to pass to `read` and `release`.
     pub handle: u64,
-    /// Whether the kernel may keep the pages of earlier opens: the content of this inode never changes.
+    /// True if the kernel may keep the pages of earlier opens: the content of this inode never changes.
     pub keep_cache: bool,
-    /// Whether the kernel must not cache or trust the size (content of unknown length).
+    /// True if the kernel must not cache or trust the size (content of unknown length).
     pub direct_io: bool,
 }
 
-/// What `statfs` tells; sizes in bytes.
+/// The values of `statfs`; sizes in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FsStats {
-    /// Bytes that the backup takes in the store, as far as listed.
+    /// Bytes of the backup's objects in the store.
     pub total_bytes: u64,
     /// Number of inodes known so far.
     pub files: u64,
@@ -182,49 +182,49 @@ pub trait FileSystem: Send + Sync {
     /// [`FsError`].
     fn getxattr(&self, ino: Ino, name: &[u8], context: &RequestContext) -> Result<Option<Vec<u8>>, FsError>;
 
-    /// Lists the store again and shows what changed there; tells it in one line, `None` if there is nothing to tell. What was
-    /// shown stays what it was, and its inode numbers too. Waits for the store: not for a thread that serves requests.
+    /// Lists the store again and shows the changes. Returns them in one line, `None` if there are none. Existing objects and
+    /// their inode numbers do not change. Blocks on the store: not for a thread that serves requests.
     ///
     /// # Errors
-    /// [`FsError`] when the store cannot be listed; then everything stays as it was.
+    /// [`FsError`] when the store cannot be listed; then nothing changes.
     fn refresh(&self, context: &RequestContext) -> Result<Option<String>, FsError> {
         let _ = context;
         Ok(None)
     }
 
-    /// As [`Self::lookup`] without waiting, for a listing that can show a name without its attributes: where these would cost
+    /// As [`Self::lookup`] without blocking, for a listing that can show a name without its attributes: if these would cost
     /// more than the listing, any error but WouldBlock.
     ///
     /// # Errors
-    /// [`FsError`]; WouldBlock asks to be called again from a thread that may wait.
+    /// [`FsError`]; after WouldBlock the caller calls `lookup` on a thread that may block.
     fn lookup_listed(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
         self.lookup(parent, name, &RequestContext::cached_only())
     }
 
-    /// What tells the content of regular file `ino` from all others, also after a remount, as long as all that it is made of
-    /// is stored as it is; `None` if nothing does. Begins with the eight bytes of its group in the index.
+    /// Identifies the content of regular file `ino` among all others, also after a remount, as long as the objects it consists
+    /// of do not change; `None` if that is not possible. Begins with the eight bytes of its group in the index.
     fn content_identity(&self, ino: Ino, context: &RequestContext) -> Option<Vec<u8>> {
         let _ = (ino, context);
         None
     }
 
-    /// The path of `ino` in its snapshot, with the snapshot's name in front: what people call it.
+    /// The path of `ino` in its snapshot, with the snapshot's name in front, for messages.
     fn path(&self, ino: Ino) -> Option<String> {
         let _ = ino;
         None
     }
 
-    /// What serving has cost so far, in one line; `None` where there is nothing to tell.
+    /// The requests and bytes fetched so far, in one line; `None` if that is not counted.
     fn cost(&self) -> Option<String> {
         None
     }
 
-    /// Whether an answer about `ino` may take passes over archives: longer than all others.
+    /// Returns true if a request for `ino` may need passes over archives, which take longer than all others.
     fn unpacks(&self, _ino: Ino) -> bool {
         false
     }
 
-    /// Keeps what was learnt for the next time, and waits until it is kept.
+    /// Stores the index for the next mount, and waits until it is stored.
     fn finish(&self) {}
 
     /// Sizes for `statfs`; never touches the store.

@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::attr::DIR_SIZE;
 use super::error::FsError;
 use super::ops::{Attr, DirEntry, FileSystem, Ino, NodeKind, ROOT_INO};
 use super::owners::{OwnerOptions, Owners};
@@ -34,8 +35,6 @@ use spaces::{Place, Spaces, TOP_INO};
 const NAME: &[u8] = b"unpacked";
 /// Where its listing stands in the root's: behind everything else.
 const ROOT_OFFSET: u64 = 1 << 32;
-/// Size shown for directories, as a disk file system would.
-const DIR_SIZE: u64 = 4096;
 /// What is unpacked never changes.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// Entries taken from the file system below at a time.

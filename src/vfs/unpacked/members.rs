@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::super::dirs::kind_of;
+use super::super::attr::{IMMUTABLE_TTL, NodeSize, kind_of};
 use super::super::error::FsError;
 use super::super::ops::{Attr, DirEntry, Ino, NodeKind};
 use super::entered::{Candidate, Entered, Gate, failed};
 use super::names::{self, Found};
-use super::{DIR_SIZE, FOREVER, UnpackedFs, not_at_hand};
+use super::{UnpackedFs, not_at_hand};
 use dupfs_format::EntryKind;
 use dupfs_unpack::{Kind, NodeKey, Progress, Table, shape_of};
 
@@ -128,14 +128,7 @@ impl UnpackedFs {
             gate.settled.store(true, Ordering::Relaxed);
         }
         let meta = archive.meta(key, &gate.own).ok_or_else(FsError::not_found)?;
-        let (kind, rdev) = match &meta.kind {
-            EntryKind::CharDevice(major, minor) | EntryKind::BlockDevice(major, minor) => {
-                (kind_of(&meta.kind), (*major, *minor))
-            }
-            other => (kind_of(other), (0, 0)),
-        };
         let size = match &meta.kind {
-            EntryKind::Dir => DIR_SIZE,
             EntryKind::Symlink(_) => match archive.link_target(key, context) {
                 Ok(target) => target.map_or(0, |target| target.len() as u64),
                 Err(error) => return Err(failed(&error)),
@@ -143,28 +136,15 @@ impl UnpackedFs {
             _ => archive.size(key).unwrap_or(0),
         };
         let subdirs = archive.with_table(|table| table.node(key).map_or(0, |node| node.subdirs));
-        let nlink = match kind {
-            // 1 is what file systems say that do not count, or not yet.
-            NodeKind::Dir if settled => subdirs.saturating_add(2),
+        let nlink = match &meta.kind {
+            // File systems that do not count subdirectories, or not yet, return 1.
+            EntryKind::Dir if settled => subdirs.saturating_add(2),
             _ => 1,
         };
-        let (uid, gid) = self.owners.of(&meta);
-        let ttl = if settled { FOREVER } else { Duration::ZERO };
-        Ok(Attr {
-            ino: gate.number(key),
-            kind,
-            perm: if kind == NodeKind::Symlink { 0o777 } else { self.owners.mode(meta.mode) },
-            nlink,
-            uid,
-            gid,
-            size,
-            blocks: if kind == NodeKind::Symlink { 0 } else { size.div_ceil(512) },
-            mtime: meta.mtime,
-            rdev,
-            exact: true,
-            attr_ttl: ttl,
-            entry_ttl: ttl,
-        })
+        let owner = self.owners.ids(&meta, context).map_err(|_| FsError::WouldBlock)?;
+        let perm = self.owners.mode(meta.mode);
+        let ttl = if settled { IMMUTABLE_TTL } else { Duration::ZERO };
+        Ok(Attr::of(gate.number(key), &meta, (owner, perm), NodeSize::exact(size), nlink, ttl))
     }
 
     pub(super) fn list_members(

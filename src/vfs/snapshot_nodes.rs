@@ -1,0 +1,259 @@
+//! The objects in snapshots: attributes, names, links and content.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attr::{IMMUTABLE_TTL, NodeSize, kind_of};
+use super::error::FsError;
+use super::inode::Inode;
+use super::link_counts::LinkCounts;
+use super::ops::{Attr, DirEntry, NodeKind};
+use super::owners::{OwnerOptions, Owners};
+use super::pagination::{last_before, offset_after};
+use super::snapshot_tree::{NodeState, SnapshotTree};
+use super::snapshot_trees::SnapshotTrees;
+use super::snapshot_view::{CurrentView, SnapshotView};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
+use dupfs_format::EntryKind;
+use dupfs_read::content::{ContentError, ContentResolver, ExtentMap, FileRef};
+use dupfs_read::tree::NodeId;
+use dupfs_read::volume::{Repository, RequestVolumes, Volumes};
+
+/// An open regular file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) file: FileRef,
+    pub(super) extents: Arc<ExtentMap>,
+}
+
+/// The objects of all snapshots of a repository.
+#[derive(Debug)]
+pub(super) struct SnapshotNodes {
+    pub(super) repository: Arc<Repository>,
+    pub(super) trees: SnapshotTrees,
+    pub(super) owners: Owners,
+    current: CurrentView,
+    content: ContentResolver,
+    link_counts: LinkCounts,
+    size_bounds: bool,
+}
+
+impl SnapshotNodes {
+    /// The objects of `repository`, with `plan_bytes` of memory for extent maps. With `size_bounds` an upper bound is shown as
+    /// the size of files whose exact size costs a volume.
+    pub(super) fn new(repository: Arc<Repository>, owners: OwnerOptions, size_bounds: bool, plan_bytes: u64) -> Self {
+        Self {
+            trees: SnapshotTrees::new(Arc::clone(&repository)),
+            owners: Owners::new(owners),
+            current: CurrentView::new(repository.collection()),
+            content: ContentResolver::new(plan_bytes),
+            link_counts: LinkCounts::default(),
+            size_bounds,
+            repository,
+        }
+    }
+
+    /// The holder of the view.
+    pub(super) fn current(&self) -> &CurrentView {
+        &self.current
+    }
+
+    /// The view that is shown now.
+    pub(super) fn view(&self) -> Arc<SnapshotView> {
+        self.current.get()
+    }
+
+    /// The loaded tree of a snapshot.
+    ///
+    /// # Errors
+    /// As [`SnapshotTrees::load`].
+    pub(super) fn tree(&self, snapshot: usize, context: &RequestContext) -> Result<SnapshotTree, FsError> {
+        self.trees.load(&self.view(), snapshot, context)
+    }
+
+    /// The state of a node; of a snapshot's root without loading the tree where that is possible.
+    ///
+    /// # Errors
+    /// NotFound; any failure to load the tree.
+    pub(super) fn state(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<NodeState, FsError> {
+        if node == NodeId::ROOT
+            && let Some(meta) = self.trees.peek_root(&self.view(), snapshot, context)?
+        {
+            return Ok(NodeState::of_dir(meta));
+        }
+        self.tree(snapshot, context)?.state(node)
+    }
+
+    /// Attributes with the exact size.
+    ///
+    /// # Errors
+    /// [`FsError`] when the size cannot be found.
+    pub(super) fn exact_attr(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<Attr, FsError> {
+        let mut state = self.state(snapshot, node, context)?;
+        if self.needs_size(&state) {
+            self.find_size(snapshot, node, &mut state, context)?;
+        }
+        self.attr(snapshot, node, &state, context)
+    }
+
+    /// Attributes whose size may be a bound: `lookup` returns these, so that walking costs no volume. The size is exact if its
+    /// volume is cached, which saves the kernel a second request.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub(super) fn provisional_attr(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        context: &RequestContext,
+    ) -> Result<Attr, FsError> {
+        let mut state = self.state(snapshot, node, context)?;
+        if self.needs_size(&state) && self.repository.has_cached_members() {
+            // A failure here occurs again, and is reported, when the exact attributes are requested.
+            let _ = self.find_size(snapshot, node, &mut state, &RequestContext::cached_only());
+        }
+        self.attr(snapshot, node, &state, context)
+    }
+
+    fn needs_size(&self, state: &NodeState) -> bool {
+        state.meta.kind == EntryKind::File && state.exact.is_none() && !(self.size_bounds && state.is_bounded)
+    }
+
+    fn find_size(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        state: &mut NodeState,
+        context: &RequestContext,
+    ) -> Result<(), FsError> {
+        let file = self.file(snapshot, node, context)?;
+        let (size, stored_meta) = self.ask(context, |volumes| self.content.stat(volumes, &file))?;
+        state.exact = Some(size);
+        if let Some(meta) = stored_meta {
+            log::warn!(
+                "{}: the stored state differs from the signed one (the backup was interrupted and resumed while the file \
+                 changed); it is shown with the time it was stored with, as duplicity restores it",
+                file.path
+            );
+            state.meta = meta;
+        }
+        Ok(())
+    }
+
+    fn attr(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        state: &NodeState,
+        context: &RequestContext,
+    ) -> Result<Attr, FsError> {
+        let size = match &state.meta.kind {
+            EntryKind::Symlink(target) => NodeSize::exact(target.len() as u64),
+            _ => NodeSize { bytes: state.exact.unwrap_or(state.bound), exact: state.exact.is_some() },
+        };
+        let loaded = self.tree(snapshot, &RequestContext::cached_only()).ok();
+        let nlink = match (&state.meta.kind, &loaded) {
+            (EntryKind::Dir, Some(tree)) => self.link_counts.of(snapshot, tree, node),
+            // File systems that do not count subdirectories return 1.
+            _ => 1,
+        };
+        let owner = self.owners.ids(&state.meta, context).map_err(|_| FsError::WouldBlock)?;
+        let perm = self.owners.mode(state.meta.mode);
+        let ino = self.view().number(Inode::Node(snapshot, node));
+        let attr = Attr::of(ino, &state.meta, (owner, perm), size, nlink, IMMUTABLE_TTL);
+        let is_final = node != NodeId::ROOT || loaded.is_some();
+        Ok(if is_final { attr } else { Attr { attr_ttl: Duration::ZERO, ..attr } })
+    }
+
+    /// The attributes of `name` in directory `dir`.
+    ///
+    /// # Errors
+    /// [`FsError`]: NotFound only if it does not exist.
+    pub(super) fn look_up(
+        &self,
+        snapshot: usize,
+        dir: NodeId,
+        name: &[u8],
+        context: &RequestContext,
+    ) -> Result<Attr, FsError> {
+        let child = self.tree(snapshot, context)?.child(dir, name)?;
+        self.provisional_attr(snapshot, child, context)
+    }
+
+    /// Emits the entries of directory `dir` after `offset`.
+    ///
+    /// # Errors
+    /// [`FsError`], also after all known names if others may be missing.
+    pub(super) fn list(
+        &self,
+        snapshot: usize,
+        dir: NodeId,
+        offset: u64,
+        context: &RequestContext,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        let (tree, view) = (self.tree(snapshot, context)?, self.view());
+        tree.list(dir, last_before(offset).map(NodeId), |node, kind, name| {
+            let ino = view.number(Inode::Node(snapshot, node));
+            emit(DirEntry { ino, kind, next_offset: offset_after(node.0), name })
+        })
+    }
+
+    /// The type of a snapshot's root as far as it is known without loading its tree.
+    pub(super) fn cached_root_kind(&self, snapshot: usize) -> NodeKind {
+        let state = self.state(snapshot, NodeId::ROOT, &RequestContext::cached_only());
+        state.map_or(NodeKind::Dir, |state| kind_of(&state.meta.kind))
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// Invalid if it is not a link.
+    pub(super) fn link_target(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError> {
+        match self.state(snapshot, node, context)?.meta.kind {
+            EntryKind::Symlink(target) => Ok(target.into_vec()),
+            EntryKind::File
+            | EntryKind::Dir
+            | EntryKind::Fifo
+            | EntryKind::CharDevice(..)
+            | EntryKind::BlockDevice(..) => Err(FsError::failed(ErrorKind::Invalid, "not a symbolic link")),
+        }
+    }
+
+    /// The regular file at a node.
+    ///
+    /// # Errors
+    /// As [`SnapshotTree::file`].
+    pub(super) fn file(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<FileRef, FsError> {
+        self.tree(snapshot, context)?.file(node)
+    }
+
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// [`FsError`] when its content cannot be located.
+    pub(super) fn open(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<OpenFile, FsError> {
+        let file = self.file(snapshot, node, context)?;
+        self.ask(context, |volumes| self.content.stat(volumes, &file))?;
+        let extents = self.ask(context, |volumes| self.content.extent_map(volumes, &file))?;
+        Ok(OpenFile { file, extents })
+    }
+
+    /// Calls the content layer within the limits of the request.
+    ///
+    /// # Errors
+    /// Its error.
+    pub(super) fn ask<T>(
+        &self,
+        context: &RequestContext,
+        question: impl Fn(&dyn Volumes) -> Result<T, ContentError>,
+    ) -> Result<T, FsError> {
+        let answer = question(&RequestVolumes::new(&self.repository, context));
+        answer.map_err(|error| FsError::failed(error.kind(), error.to_string()))
+    }
+}

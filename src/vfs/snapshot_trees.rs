@@ -1,0 +1,118 @@
+//! Loads the trees of snapshots.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::error::FsError;
+use super::snapshot_tree::SnapshotTree;
+use super::snapshot_view::SnapshotView;
+use dupfs_base::sync::lock;
+use dupfs_base::{HasKind, RequestContext};
+use dupfs_format::{EntryKind, EntryMeta, SetIndex};
+use dupfs_read::tree::{Branch, Branches, peek_root};
+use dupfs_read::volume::Repository;
+
+/// The trees of a repository's snapshots, loaded on demand.
+#[derive(Debug)]
+pub(super) struct SnapshotTrees {
+    repository: Arc<Repository>,
+    branches: Branches,
+    /// The root's metadata in sets whose tree is not loaded; `None` for a set that does not contain it.
+    peeked_roots: Mutex<HashMap<SetIndex, Option<EntryMeta>>>,
+}
+
+impl SnapshotTrees {
+    pub(super) fn new(repository: Arc<Repository>) -> Self {
+        Self { repository, branches: Branches::default(), peeked_roots: Mutex::default() }
+    }
+
+    /// The tree of a snapshot.
+    ///
+    /// # Errors
+    /// WouldBlock if it is not loaded and the request may not block; any failure to load it.
+    pub(super) fn load(
+        &self,
+        view: &SnapshotView,
+        snapshot: usize,
+        context: &RequestContext,
+    ) -> Result<SnapshotTree, FsError> {
+        let snapshot = view.snapshot(snapshot)?;
+        let branch = self.branch(view, snapshot.branch)?;
+        let depth = u32::try_from(snapshot.depth).unwrap_or(u32::MAX);
+        self.ensure(&branch, depth, &snapshot.name, context)?;
+        Ok(SnapshotTree::new(branch, depth, snapshot.time, Arc::clone(&snapshot.name)))
+    }
+
+    /// Loads the first `depth` sets of `branch`; `name` is the snapshot that errors name.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(super) fn ensure(
+        &self,
+        branch: &Arc<Branch>,
+        depth: u32,
+        name: &str,
+        context: &RequestContext,
+    ) -> Result<(), FsError> {
+        if branch.is_loaded(depth) {
+            return Ok(());
+        }
+        if !context.may_block() {
+            return Err(FsError::WouldBlock);
+        }
+        let loaded = branch.ensure(&self.repository, depth, context);
+        loaded.map_err(|error| FsError::failed(error.kind(), format!("snapshot {name}: {error}")))
+    }
+
+    /// A branch, as far as it is loaded.
+    ///
+    /// # Errors
+    /// NotFound.
+    pub(super) fn branch(&self, view: &SnapshotView, number: usize) -> Result<Arc<Branch>, FsError> {
+        let sets = view.collection.branches().get(number).ok_or_else(FsError::not_found)?;
+        Ok(self.branches.branch(number, sets))
+    }
+
+    /// The metadata of a snapshot's root while its tree is not loaded: `ls -l snapshots` must not fetch the signature
+    /// archives of all of them. `None` if the tree is loaded, or has to be, because the root is not a directory or cannot be
+    /// read separately.
+    ///
+    /// # Errors
+    /// WouldBlock.
+    pub(super) fn peek_root(
+        &self,
+        view: &SnapshotView,
+        snapshot: usize,
+        context: &RequestContext,
+    ) -> Result<Option<EntryMeta>, FsError> {
+        if self.load(view, snapshot, &RequestContext::cached_only()).is_ok() {
+            return Ok(None);
+        }
+        for &set in view.snapshot(snapshot)?.lineage().iter().rev() {
+            let known = lock(&self.peeked_roots).get(&set).cloned();
+            let meta = match known {
+                Some(meta) => meta,
+                None if !context.may_block() => return Err(FsError::WouldBlock),
+                None => {
+                    let Ok(meta) = peek_root(&self.repository, set, context) else { return Ok(None) };
+                    lock(&self.peeked_roots).insert(set, meta.clone());
+                    meta
+                }
+            };
+            if let Some(meta) = meta {
+                return Ok(Some(meta).filter(|meta| meta.kind == EntryKind::Dir));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The number of paths in all loaded trees.
+    pub(super) fn path_count(&self) -> u64 {
+        self.branches.paths()
+    }
+
+    /// Stores the loaded trees in the index, and waits for it.
+    pub(super) fn finish(&self) {
+        self.branches.finish();
+    }
+}
