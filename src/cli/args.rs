@@ -5,21 +5,21 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, Sizes, TimeArgs};
+use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs};
 
 /// Mount duplicity backups read-only: restore with cp, rsync, tar or mysql < file
 #[derive(Clone, Debug, Parser)]
 #[command(name = "dupfs", version, args_override_self = true, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 
-    /// Tell more; twice for everything
+    /// Log more; twice: log everything
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
 
-    /// Write the log to this file
+    /// Append the log to this file
     #[arg(long, value_name = "FILE", global = true)]
     pub log_file: Option<PathBuf>,
 
@@ -70,7 +70,7 @@ pub struct MountArgs {
     )]
     pub options: Vec<String>,
 
-    /// Let other users look, as far as the archived modes let them.
+    /// Let other users in, as far as the archived modes let them.
     #[arg(long, hide = true)]
     pub allow_other: bool,
 
@@ -86,20 +86,20 @@ pub struct MountArgs {
     #[arg(long, hide = true)]
     pub noexec: bool,
 
-    /// What `stat` shows for sizes that cost a volume.
+    /// The size that `stat` shows where the exact one costs a volume.
     #[arg(long, hide = true, value_enum, default_value_t)]
-    pub sizes: Sizes,
+    pub sizes: SizeMode,
 
-    /// Give up requests that were not answered after so many seconds (ETIMEDOUT)
+    /// Answer requests that take longer with ETIMEDOUT
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     pub deadline: u64,
 
-    /// List the backup again every so many seconds, for new snapshots; 0: only on SIGHUP [default: 300; with --time or
+    /// List the backup again this often, for new snapshots; 0: only on SIGHUP [default: 300; with --time or
     /// --path: 0]
     #[arg(long, value_name = "SECONDS")]
     pub refresh: Option<u64>,
 
-    /// Which snapshot; the root is then that snapshot's tree itself.
+    /// The snapshot at the root.
     #[command(flatten)]
     pub time: TimeArgs,
 
@@ -123,10 +123,10 @@ pub struct MountArgs {
 /// `dupfs umount`.
 #[derive(Args, Clone, Debug)]
 pub struct UmountArgs {
-    /// Where it is mounted
+    /// The mount point
     pub mountpoint: PathBuf,
 
-    /// Take it out of the tree now although it is in use; it ends when the last file is closed
+    /// Detach it from the tree now even if it is in use; the daemon exits when the last file is closed
     #[arg(short, long)]
     pub lazy: bool,
 }
@@ -163,11 +163,11 @@ pub struct LsArgs {
     /// A path of the snapshot
     pub path: Option<OsString>,
 
-    /// With types, modes, owners, sizes and times
+    /// Show types, modes, owners, sizes and times
     #[arg(short = 'l', long)]
     pub long: bool,
 
-    /// With everything below
+    /// List everything below
     #[arg(short = 'R', long)]
     pub recursive: bool,
 
@@ -179,7 +179,7 @@ pub struct LsArgs {
     #[arg(long, conflicts_with = "json")]
     pub print0: bool,
 
-    /// Which snapshot.
+    /// The snapshot.
     #[command(flatten)]
     pub time: TimeArgs,
 
@@ -208,7 +208,7 @@ pub struct CatArgs {
     #[arg(required = true)]
     pub paths: Vec<OsString>,
 
-    /// Which snapshot.
+    /// The snapshot.
     #[command(flatten)]
     pub time: TimeArgs,
 

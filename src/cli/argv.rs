@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::CommandFactory;
 
 use super::args::Cli;
-use super::errors::CliError;
+use super::error::CliError;
 
 /// Arguments in the form that [`Cli`] parses.
 #[derive(Debug, Default, PartialEq, Eq)]

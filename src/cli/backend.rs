@@ -1,267 +1,80 @@
-//! Backups as the commands open them: from what was typed to a store, keys and a file system.
+//! The interface between the commands and the backups, so that the commands also run on a file system of the tests.
 
-use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use md5::{Digest, Md5};
+use crate::vfs::FileSystem;
 
-use crate::vfs::{FileSystem, OwnerOptions};
-use dupfs_base::{RequestContext, escape_bytes};
-use dupfs_cache::SpillConfig;
-use dupfs_format::collection::PrefixOptions;
-use dupfs_format::timespec;
-use dupfs_format::{ArchivePath, BackupTime};
-use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
-use dupfs_read::storage::{
-    self, Location, ObjectStore, S3Addressing, S3UrlStyle as UrlStyle, StoreOptions, UrlOptions, parse_url_with,
-};
-
-use super::app::{Backend, OpenRequest, Place};
 use super::args::{CatArgs, LsArgs, SetsArgs};
-use super::errors::CliError;
-use super::failure::{Exit, Failure};
-use super::gpg_args::gpg_to_ask;
-use super::ls::LsOptions;
-use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyle, TimeArgs};
-use super::printer::Printer;
-use super::repo::{
-    DEFAULT_MEMORY, OpenError, RepositoryOptions, UnpackedOptions, open_file_system, open_repository, with_unpacked,
-};
+use super::error::CliError;
+use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
+use super::request_timeout::RequestTimeout;
 use super::secrets::Passphrases;
-use super::{cat, ls, sets};
 
-/// Default of `--cache-size`: bytes of sealed blocks on disk.
-const DEFAULT_CACHE_SIZE: u64 = 2 << 30;
-
-/// Opens real backups.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Backups;
-
-impl Backend for Backups {
-    fn locate(&self, repo: &RepoArgs, cache: &CacheArgs) -> Result<Place, CliError> {
-        let location = location(repo)?;
-        let mut local = Vec::new();
-        if let Location::Local(dir) = &location {
-            let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-            local.push(("the backup", absolute));
-        }
-        if let Some(dir) = spill(cache).map(|spill| spill.dir).or_else(|| index(cache)) {
-            local.push(("the cache", dir));
-        }
-        let url = match &location {
-            Location::Local(dir) => {
-                let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-                Location::Local(absolute).display_without_secrets()
-            }
-            Location::S3(_) => location.display_without_secrets(),
-        };
-        Ok(Place { url, local })
-    }
-
-    fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError> {
-        let store = store(request.repo)?;
-        let options = RepositoryOptions {
-            prefixes: prefixes(request.repo),
-            keys: keys(request.keys, &request.passphrases)?,
-            decode: decode(request.keys)?,
-            time: time(request.time)?,
-            path: request.path.map(path).transpose()?,
-            owners: owners(request.owners),
-            size_bounds: request.size_bounds,
-            memory: memory(request.cache),
-            spill: spill(request.cache),
-            archive_dir: archive_dir(request.repo),
-            index: index(request.cache),
-        };
-        let overview = options.time.is_none() && options.path.is_none();
-        let unpacked = UnpackedOptions { memory: options.memory, spill: options.spill.clone(), owners: options.owners };
-        let fs = open_file_system(store, options, &RequestContext::unlimited())?;
-        Ok(if overview { with_unpacked(fs, &unpacked) } else { fs })
-    }
-
-    fn sets(&self, args: &SetsArgs) -> Result<(), CliError> {
-        let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
-        let store = store(&args.repo)?;
-        let keys = keys(&args.keys, &passphrases)?;
-        let (prefixes, archive_dir) = (prefixes(&args.repo), archive_dir(&args.repo));
-        let limits = limits(&args.cache);
-        let context = RequestContext::unlimited();
-        let repository =
-            open_repository(store, &prefixes, keys, decode(&args.keys)?, limits, archive_dir.as_deref(), &context)?;
-        print(|printer| sets::run(&repository, &context, args.json, printer))
-    }
-
-    fn ls(&self, args: &LsArgs) -> Result<(), CliError> {
-        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &args.owners)?;
-        let options = LsOptions {
-            long: args.long,
-            recursive: args.recursive,
-            print0: args.print0,
-            json: args.json,
-            numeric: args.owners.numeric_owner,
-        };
-        let listed = print(|printer| ls::run(&*fs, args.path.as_deref(), &options, printer));
-        fs.finish();
-        listed
-    }
-
-    fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
-        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &OwnerArgs::default())?;
-        let written = print(|printer| cat::run(&*fs, &args.paths, printer));
-        fs.finish();
-        written
-    }
+/// The location of a backup, from its URL alone.
+#[derive(Clone, Debug)]
+pub struct BackupLocation {
+    /// The URL without secrets.
+    pub url: String,
+    /// Directories of this machine that serving reads or writes, each with a description ("the backup", "the cache"): a mount
+    /// point may not overlap them.
+    pub local: Vec<(&'static str, PathBuf)>,
 }
 
-impl Backups {
-    /// The file system with one snapshot's tree at its root: that of `time`, or the newest.
-    fn snapshot(
-        &self,
-        repo: &RepoArgs,
-        keys: &KeyArgs,
-        cache: &CacheArgs,
-        time: &TimeArgs,
-        owners: &OwnerArgs,
-    ) -> Result<Arc<dyn FileSystem>, CliError> {
-        let passphrases = Arc::new(Passphrases::gather(keys)?);
-        let path = Some(OsStr::new(""));
-        self.open(OpenRequest { repo, keys, cache, time, owners, path, size_bounds: false, passphrases })
-    }
+/// A request to open a view of a backup.
+#[derive(Clone, Debug)]
+pub struct OpenRequest<'a> {
+    /// The backup.
+    pub repo: &'a RepoArgs,
+    /// Keys and files of passphrases.
+    pub keys: &'a KeyArgs,
+    /// Caches.
+    pub cache: &'a CacheArgs,
+    /// The snapshot at the root; without one, the overview of all.
+    pub time: &'a TimeArgs,
+    /// Owners.
+    pub owners: &'a OwnerArgs,
+    /// The path of the snapshot at the root.
+    pub path: Option<&'a OsStr>,
+    /// Lets `stat` show a bound of sizes that cost a volume.
+    pub size_bounds: bool,
+    /// Passphrases, and the prompt until the mount is up.
+    pub passphrases: Arc<Passphrases>,
+    /// How long each step may take.
+    pub timeout: RequestTimeout,
 }
 
-fn location(repo: &RepoArgs) -> Result<Location, CliError> {
-    let style = match repo.s3_url_style {
-        S3UrlStyle::Auto => UrlStyle::Auto,
-        S3UrlStyle::Old => UrlStyle::Old,
-        S3UrlStyle::New => UrlStyle::New,
-    };
-    let options = UrlOptions { style, endpoint_url: repo.s3_endpoint_url.clone() };
-    match repo.url.to_str() {
-        Some(text) => Ok(parse_url_with(text, &options)?),
-        // No URL has such bytes, a path may.
-        None => Ok(Location::Local(PathBuf::from(&repo.url))),
-    }
-}
+/// Opens backups for the commands.
+pub trait Backend {
+    /// Parses the URL and nothing else: no network, no secret. Relative paths become absolute, as a daemon changes its working
+    /// directory.
+    ///
+    /// # Errors
+    /// [`CliError`] for an invalid URL.
+    fn locate(&self, repo: &RepoArgs, cache: &CacheArgs) -> Result<BackupLocation, CliError>;
 
-fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
-    let prefixes = prefixes(repo);
-    let common = prefixes.file_prefix.as_deref().unwrap_or("");
-    let kinds = [&prefixes.archive, &prefixes.manifest, &prefixes.signature];
-    let options = StoreOptions {
-        file_prefixes: kinds.map(|kind| format!("{common}{}", kind.as_deref().unwrap_or(""))).to_vec(),
-        s3_endpoint_url: repo.s3_endpoint_url.clone(),
-        s3_region: repo.s3_region_name.clone(),
-        s3_unencrypted: repo.s3_unencrypted_connection,
-        s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
-        timeout: Duration::from_secs(repo.timeout),
-        ..StoreOptions::default()
-    };
-    Ok(storage::open(&location(repo)?, &options)?)
-}
+    /// Lists the backup, checks it and the keys, and returns the view as a file system.
+    ///
+    /// # Errors
+    /// [`CliError`], one line with the remedy.
+    fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError>;
 
-fn prefixes(repo: &RepoArgs) -> PrefixOptions {
-    PrefixOptions {
-        file_prefix: repo.file_prefix.clone(),
-        archive: repo.file_prefix_archive.clone(),
-        manifest: repo.file_prefix_manifest.clone(),
-        signature: repo.file_prefix_signature.clone(),
-    }
-}
+    /// `dupfs sets`.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    fn sets(&self, args: &SetsArgs) -> Result<(), CliError>;
 
-/// Where duplicity keeps what it has at hand of this backup: below `--archive-dir`, by the name that `--name` gives or the hash
-/// of the URL as it was typed.
-fn archive_dir(repo: &RepoArgs) -> Option<PathBuf> {
-    let hashed = || Md5::digest(repo.url.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let name = repo.name.clone().unwrap_or_else(|| hashed().into());
-    let dir = repo.archive_dir.as_ref()?.join(name);
-    Some(std::path::absolute(&dir).unwrap_or(dir))
-}
+    /// `dupfs ls`.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    fn ls(&self, args: &LsArgs) -> Result<(), CliError>;
 
-fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> Result<KeyOptions, CliError> {
-    let asked = Arc::clone(passphrases);
-    Ok(KeyOptions {
-        secret_keys: args.secret_key.clone(),
-        passphrases: passphrases.given().to_vec(),
-        ask: Some(Box::new(move |prompt| asked.ask(prompt))),
-        gpg: gpg_to_ask(args)?,
-    })
-}
-
-fn decode(args: &KeyArgs) -> Result<DecodeOptions, CliError> {
-    let require_signer = match (&args.sign_key, &args.verify_key) {
-        (Some(id), Some(file)) => Some(Signer::load(id, file).map_err(OpenError::from)?),
-        // The arguments require each other.
-        _ => None,
-    };
-    Ok(DecodeOptions { allow_unauthenticated: args.allow_unauthenticated, require_signer })
-}
-
-fn owners(args: &OwnerArgs) -> OwnerOptions {
-    OwnerOptions { numeric: args.numeric_owner, uid: args.uid, gid: args.gid, umask: args.umask.unwrap_or(0) }
-}
-
-fn time(args: &TimeArgs) -> Result<Option<BackupTime>, CliError> {
-    let Some(text) = &args.time else { return Ok(None) };
-    let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset())
-        .map_err(|error| CliError::Usage(format!("--time: {error}")))?;
-    if timespec::is_suspicious_epoch(text) {
-        log::warn!(
-            "--time {text}: digits alone are seconds since 1970, which makes it {parsed}; write dates as 2017-01-28"
-        );
-    }
-    Ok(Some(parsed))
-}
-
-fn path(typed: &OsStr) -> Result<ArchivePath, CliError> {
-    let bytes = typed.as_bytes();
-    ArchivePath::parse(bytes).map_err(|error| CliError::Usage(format!("--path {}: {error}", escape_bytes(bytes))))
-}
-
-fn memory(cache: &CacheArgs) -> u64 {
-    cache.memory.map_or(DEFAULT_MEMORY, |bytes| bytes.0)
-}
-
-fn limits(cache: &CacheArgs) -> dupfs_read::volume::RepositoryConfig {
-    super::repo::limits(memory(cache), spill(cache))
-}
-
-/// Where sealed blocks may go; nowhere with `--cache-size 0` or without a home.
-fn spill(cache: &CacheArgs) -> Option<SpillConfig> {
-    let bytes = cache.cache_size.map_or(DEFAULT_CACHE_SIZE, |size| size.0);
-    Some(SpillConfig { dir: cache_base(cache).filter(|_| bytes > 0)?, bytes })
-}
-
-/// Where indexes are; nowhere with `--no-index` or without a home.
-fn index(cache: &CacheArgs) -> Option<PathBuf> {
-    cache_base(cache).filter(|_| !cache.no_index)
-}
-
-/// `--cache-dir`, else `$XDG_CACHE_HOME/dupfs`, else `~/.cache/dupfs`.
-fn cache_base(cache: &CacheArgs) -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|v: &OsString| !v.is_empty()).map(PathBuf::from);
-    let home = || variable("HOME").map(|home| home.join(".cache"));
-    let default = || variable("XDG_CACHE_HOME").filter(|p| p.is_absolute()).or_else(home).map(|p| p.join("dupfs"));
-    let dir = cache.cache_dir.clone().or_else(default)?;
-    // A daemon leaves the working directory.
-    Some(std::path::absolute(&dir).unwrap_or(dir))
-}
-
-/// Runs a command that prints.
-fn print(command: impl FnOnce(&mut Printer<'_>) -> Result<Exit, Failure>) -> Result<(), CliError> {
-    let stdout = std::io::stdout();
-    let terminal = stdout.is_terminal();
-    let mut out = std::io::BufWriter::with_capacity(64 << 10, stdout.lock());
-    let mut err = std::io::stderr();
-    let ended = command(&mut Printer::new(&mut out, &mut err, terminal));
-    let flushed = out.flush();
-    match ended {
-        Ok(Exit::Done) => flushed.map_err(CliError::Output),
-        Ok(exit) => Err(CliError::Told(exit.code())),
-        Err(Failure { exit: Exit::Pipe, .. }) => Err(CliError::Output(std::io::ErrorKind::BrokenPipe.into())),
-        Err(failure) => Err(CliError::Ended(failure)),
-    }
+    /// `dupfs cat`.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    fn cat(&self, args: &CatArgs) -> Result<(), CliError>;
 }

@@ -1,41 +1,54 @@
 //! `dupfs cat`: file contents to standard output.
 
-use dupfs_base::RequestContext;
 use std::ffi::{OsStr, OsString};
 
-use super::failure::{Exit, Failure};
+use super::error::CliError;
+use super::exit::CommandExit;
 use super::printer::Printer;
+use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
 use crate::vfs::{Attr, FileSystem, NodeKind};
 use dupfs_format::ArchivePath;
 
-/// Bytes asked for at a time.
+/// Bytes of one read.
 const CHUNK: usize = 1 << 20;
 
-/// Writes the files one after the other, as `cat` does; a file that fails does not keep the next from being written. `fs`
-/// has the snapshot's tree at its root.
+/// Writes the files one after the other, as `cat` does; after a file that fails it continues with the next. `fs` has the
+/// snapshot's tree at its root; each of its calls may take `timeout`.
 ///
 /// # Errors
-/// [`Failure`] when the output takes no more.
-pub fn run(fs: &dyn FileSystem, paths: &[OsString], printer: &mut Printer<'_>) -> Result<Exit, Failure> {
+/// [`CliError`] when the output cannot be written.
+pub fn run(
+    fs: &dyn FileSystem,
+    paths: &[OsString],
+    timeout: RequestTimeout,
+    printer: &mut Printer<'_>,
+) -> Result<CommandExit, CliError> {
     for typed in paths {
-        if let Err(failure) = one(fs, typed, printer)? {
+        if let Err(failure) = write_file(fs, typed, timeout, printer)? {
             printer.report(&failure);
         }
     }
     printer.finish()
 }
 
-/// The outer result is the output's, the inner one the file's.
-fn one(fs: &dyn FileSystem, typed: &OsStr, printer: &mut Printer<'_>) -> Result<Result<(), Failure>, Failure> {
-    let found = resolve::parse(typed).and_then(|path| Ok((resolve::resolve(fs, &path, LastLink::Follow)?, path)));
+/// Writes one file. The outer result is the output's, the inner one the file's.
+fn write_file(
+    fs: &dyn FileSystem,
+    typed: &OsStr,
+    timeout: RequestTimeout,
+    printer: &mut Printer<'_>,
+) -> Result<Result<(), CliError>, CliError> {
+    let found =
+        resolve::parse(typed).and_then(|path| Ok((resolve::resolve(fs, &path, LastLink::Follow, timeout)?, path)));
     let (attr, path) = match found {
         Ok(found) => found,
         Err(failure) => return Ok(Err(failure)),
     };
-    let no_file = |what: &str| Ok(Err(Failure::new(Exit::Failed, format!("{path}: {what}, not a regular file"))));
+    let no_file =
+        |what: &str| Ok(Err(CliError::new(CommandExit::Failed, format!("{path}: {what}, not a regular file"))));
     match attr.kind {
-        NodeKind::File => copy(fs, &path, attr, printer),
+        NodeKind::File => copy(fs, &path, attr, timeout, printer),
         NodeKind::Dir => no_file("a directory"),
         NodeKind::Symlink => no_file("a symbolic link"),
         NodeKind::Fifo => no_file("a named pipe"),
@@ -47,15 +60,16 @@ fn copy(
     fs: &dyn FileSystem,
     path: &ArchivePath,
     attr: Attr,
+    timeout: RequestTimeout,
     printer: &mut Printer<'_>,
-) -> Result<Result<(), Failure>, Failure> {
-    let opened = match fs.open(attr.ino, &RequestContext::unlimited()) {
+) -> Result<Result<(), CliError>, CliError> {
+    let opened = match fs.open(attr.ino, &timeout.start()) {
         Ok(opened) => opened,
         Err(error) => return Ok(Err(resolve::read_failed(path, &error))),
     };
     let mut offset = 0u64;
     let ended = loop {
-        match fs.read(attr.ino, opened.handle, offset, CHUNK, &RequestContext::unlimited()) {
+        match fs.read(attr.ino, opened.handle, offset, CHUNK, &timeout.start()) {
             Ok(bytes) => {
                 if let Err(failure) = printer.bytes(&bytes) {
                     break Err(failure);
@@ -67,9 +81,8 @@ fn copy(
                 }
             }
             Err(error) => {
-                let mut failure = resolve::read_failed(path, &error);
-                failure.line = failure.line.map(|line| format!("{line} (after {offset} bytes)"));
-                break Ok(Err(failure));
+                let failure = resolve::read_failed(path, &error);
+                break Ok(Err(CliError::new(failure.exit(), format!("{failure} (after {offset} bytes)"))));
             }
         }
     };

@@ -1,8 +1,8 @@
-//! `dupfs mount` without `-f`: the program starts itself once more, and that process becomes the daemon.
+//! `dupfs mount` without `-f`: the program starts itself again, and that process becomes the daemon.
 //!
-//! No fork: a process with threads cannot fork safely. The child has its standard output connected to the parent and the
-//! terminal as it was; it finds everything that can be wrong and tells it itself, mounts, and reports by one line. Until
-//! then the parent waits; it ends with the child's exit code if the child ends first.
+//! No fork: a process with threads cannot fork safely. The child inherits the terminal, and its standard
+//! output is connected to the parent. It checks everything, reports failures itself, mounts, and reports success by one
+//! line. Until then the parent waits; if the child exits first, the parent exits with the same code.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -18,21 +18,21 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use dupfs_base::ErrorKind;
 
-use super::errors::CliError;
+use super::error::CliError;
 
-/// What makes the process report, put in front of all other arguments.
+/// The option that makes the process report success, in front of all other arguments.
 pub(super) const REPORT_FLAG: &str = "--report-ready";
 
-/// What bounds the arenas of the C library's allocator, which reads it when a program starts: as it is, every thread gets
-/// one, up to eight for each processor, and each keeps what its thread has freed. Blocks and buffers are made by one thread
-/// and freed by another, so that came to as much again as all that was in use. With two there were still 80 MB more than with
-/// one, and no less time: what is made often is small and comes from each thread's own cache, or big and used again.
+/// The variable that bounds the arenas of the C library's allocator, which reads it at program start. By default each thread
+/// gets an arena, up to eight for each processor, and an arena retains the memory that was freed in it. Blocks and buffers are
+/// allocated by one thread and freed by another, which doubled the memory in use. Two arenas still cost 80 MB more than one
+/// and saved no time: frequent allocations are small and come from the cache of each thread, or large and reused.
 const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 
-/// What the child prints once the mount answers.
+/// The line that the child prints once the mount answers.
 const READY: &str = "dupfs: ready";
 
-/// Keeps what is in memory out of core dumps and away from other processes of the user.
+/// Excludes the memory from core dumps and from access by other processes of the user.
 pub(super) fn protect_memory() {
     // Started from /proc/self/exe, the process would show as "exe". Only cosmetic if it fails.
     let _ = rustix::thread::set_name(c"dupfs");
@@ -45,7 +45,7 @@ pub(super) fn protect_memory() {
     }
 }
 
-/// Makes `command` bound its memory, unless the user chose a bound.
+/// Makes `command` bound its memory, unless the user set a bound. Returns true if it was changed.
 fn bound_memory(command: &mut Command) -> bool {
     let unbound = std::env::var_os(ARENAS.0).is_none();
     if unbound {
@@ -54,11 +54,11 @@ fn bound_memory(command: &mut Command) -> bool {
     unbound
 }
 
-/// Becomes `command`, this program once more with its memory bounded; returns if it is bounded, or cannot be.
+/// Replaces this process by `command`, the same program with its memory bounded; returns if it is bounded, or cannot be.
 pub(super) fn become_bounded(mut command: Command) {
     if bound_memory(&mut command) {
         let error = command.exec();
-        log::info!("not started again with less memory: {error}");
+        log::info!("cannot start again with bounded memory: {error}");
     }
 }
 
@@ -68,23 +68,23 @@ pub(super) fn become_bounded(mut command: Command) {
 /// [`CliError::Told`] with its exit code when it ends first; it has said why.
 pub(super) fn launch(mut command: Command) -> Result<(), CliError> {
     let failed = |what: &str, error: io::Error| {
-        CliError::failed(ErrorKind::Io, format!("the daemon cannot be {what}: {error} (dupfs mount -f does without)"))
+        CliError::failed(ErrorKind::Io, format!("the daemon cannot be {what}: {error} (dupfs mount -f needs none)"))
     };
     bound_memory(&mut command);
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| failed("started", error))?;
     let Some(output) = child.stdout.take() else { return Ok(()) };
-    let (tell, told) = channel();
+    let (tx, rx) = channel();
     let listen = move || {
         let mut lines = BufReader::new(output).lines();
-        // The receiver has gone only if the child has ended.
-        let _ = tell.send(lines.any(|line| line.is_ok_and(|line| line == READY)));
+        // The receiver is dropped only after the child has exited.
+        let _ = tx.send(lines.any(|line| line.is_ok_and(|line| line == READY)));
     };
     thread::Builder::new().spawn(listen).map_err(|error| failed("listened to", error))?;
     let status = loop {
-        match told.recv_timeout(Duration::from_millis(100)) {
+        match rx.recv_timeout(Duration::from_millis(100)) {
             Ok(true) => return Ok(()),
             Ok(false) | Err(RecvTimeoutError::Disconnected) => break wait(&mut child),
-            // A child of the daemon's may hold the pipe open after the daemon has ended.
+            // A child process of the daemon may keep the pipe open after the daemon has exited.
             Err(RecvTimeoutError::Timeout) => match child.try_wait() {
                 Ok(Some(status)) => break Ok(status),
                 Ok(None) => {}
@@ -94,9 +94,9 @@ pub(super) fn launch(mut command: Command) -> Result<(), CliError> {
     };
     let status = status.map_err(|error| failed("waited for", error))?;
     match (status.code(), status.signal()) {
-        (Some(0), _) => Err(CliError::failed(ErrorKind::Io, "the mount ended before it answered")),
-        (Some(code), _) => Err(CliError::Told(u8::try_from(code).unwrap_or(1))),
-        (None, Some(libc::SIGINT)) => Err(CliError::Told(130)),
+        (Some(0), _) => Err(CliError::failed(ErrorKind::Io, "the daemon exited before the mount answered")),
+        (Some(code), _) => Err(CliError::Reported(u8::try_from(code).unwrap_or(1))),
+        (None, Some(libc::SIGINT)) => Err(CliError::Reported(130)),
         (None, signal) => {
             let message = format!("the daemon was killed by signal {} before the mount answered", signal.unwrap_or(0));
             Err(CliError::failed(ErrorKind::Io, message))
@@ -113,12 +113,12 @@ pub(super) fn arguments(own: &[OsString]) -> Vec<OsString> {
     std::iter::once(OsString::from(REPORT_FLAG)).chain(own.iter().cloned()).collect()
 }
 
-/// Reports that the mount answers, and leaves terminal, session and working directory behind.
+/// Reports that the mount answers, and detaches from terminal, session and working directory.
 ///
 /// # Errors
-/// When the process that waits for the report has gone, so that nobody would know of the mount.
+/// When the process that waits for the report has exited.
 pub(super) fn detach() -> io::Result<()> {
-    // Fails only for the leader of a process group, which has left its terminal's reach already.
+    // Fails only for the leader of a process group, which is detached already.
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/")?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;

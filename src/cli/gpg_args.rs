@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dupfs_read::codec::GpgOptions;
 
-use super::errors::CliError;
+use super::error::CliError;
 use super::options::KeyArgs;
 
 /// Options of gpg that decide where it finds secret keys, and true if a value follows.

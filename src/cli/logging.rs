@@ -1,48 +1,93 @@
-//! The log: one line a message, on standard error, in a file or in the system's log.
+//! The log: one line a message, on standard error, in a file or in the system log.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
 
+use dupfs_base::sync::lock;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// Where messages go.
+/// The socket of the system log.
+const SYSTEM_LOG: &str = "/dev/log";
+
+/// The destination of messages.
 #[derive(Debug)]
-enum Sink {
+enum LogTarget {
     Terminal,
     File(File),
-    System(UnixDatagram),
-    Nowhere,
+    System(SystemLog),
+    /// Before the log is started.
+    None,
+}
+
+/// The system log (RFC 3164). Connects again when its daemon was restarted or started later.
+#[derive(Debug)]
+struct SystemLog {
+    path: PathBuf,
+    socket: Option<UnixDatagram>,
+}
+
+impl SystemLog {
+    fn connect(path: impl Into<PathBuf>) -> Self {
+        let mut log = Self { path: path.into(), socket: None };
+        log.reconnect();
+        log
+    }
+
+    fn reconnect(&mut self) {
+        let connected = UnixDatagram::unbound().and_then(|socket| {
+            socket.connect(&self.path)?;
+            // A log daemon that does not read must not block the mount.
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        });
+        self.socket = connected.ok();
+    }
+
+    /// Sends a message, over a new connection if the old one is broken. A daemon whose queue is full loses it.
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        let send = |socket: &Option<UnixDatagram>| match socket {
+            Some(socket) => socket.send(message).map(drop),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        match send(&self.socket) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                self.reconnect();
+                send(&self.socket)
+            }
+            result => result,
+        }
+    }
 }
 
 #[derive(Debug)]
-struct Logger {
-    sink: Mutex<Sink>,
-    /// Whether the FUSE crate's own messages are shown: they tell again what the mount tells itself.
-    everything: bool,
+struct ProgramLog {
+    target: Mutex<LogTarget>,
+    /// True to log messages of other crates too.
+    all_crates: bool,
 }
 
-static LOGGER: OnceLock<Logger> = OnceLock::new();
+static LOG: OnceLock<ProgramLog> = OnceLock::new();
 
 /// Starts logging: warnings and errors, with `verbose` 1 also information, from 2 on everything. With a file, messages go
-/// to its end, else to standard error. A panic is one line of the log, too.
+/// to its end, else to standard error. A panic is logged as one line.
 ///
 /// # Errors
 /// When the file cannot be opened.
 pub(super) fn start(verbose: u8, file: Option<&Path>) -> io::Result<()> {
-    let sink = match file {
-        Some(path) => Sink::File(OpenOptions::new().create(true).append(true).open(path)?),
-        None => Sink::Terminal,
+    let target = match file {
+        Some(path) => LogTarget::File(OpenOptions::new().create(true).append(true).open(path)?),
+        None => LogTarget::Terminal,
     };
     let level = match verbose {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
         _ => LevelFilter::Debug,
     };
-    let logger = LOGGER.get_or_init(|| Logger { sink: Mutex::new(Sink::Nowhere), everything: verbose >= 2 });
-    *logger.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink;
+    let logger = LOG.get_or_init(|| ProgramLog { target: Mutex::new(LogTarget::None), all_crates: verbose >= 2 });
+    *lock(&logger.target) = target;
     // Fails only if a logger was set before, and that is this one.
     let _ = log::set_logger(logger);
     log::set_max_level(level);
@@ -50,41 +95,35 @@ pub(super) fn start(verbose: u8, file: Option<&Path>) -> io::Result<()> {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let payload = panic.payload();
         let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-        log::error!("defect of dupfs at {place}: {}", text.unwrap_or("panic"));
+        log::error!("internal error (bug in dupfs) at {place}: {}", text.unwrap_or("panic"));
     }));
     Ok(())
 }
 
-/// What was logged to standard error goes to the system's log from here on, or nowhere if the machine has none.
+/// Redirects the log from standard error to the system log.
 pub(super) fn leave_terminal() {
-    let Some(logger) = LOGGER.get() else { return };
-    let mut sink = logger.sink.lock().unwrap_or_else(PoisonError::into_inner);
-    if matches!(*sink, Sink::Terminal) {
-        let system = UnixDatagram::unbound().and_then(|socket| {
-            socket.connect("/dev/log")?;
-            // A log daemon that does not read must not stop the mount.
-            socket.set_nonblocking(true)?;
-            Ok(socket)
-        });
-        *sink = system.map_or(Sink::Nowhere, Sink::System);
+    let Some(logger) = LOG.get() else { return };
+    let mut target = lock(&logger.target);
+    if matches!(*target, LogTarget::Terminal) {
+        *target = LogTarget::System(SystemLog::connect(SYSTEM_LOG));
     }
 }
 
-/// Tells the user on standard error why the program ends, and the log too if it goes elsewhere.
-pub(super) fn tell(message: &str) {
+/// Reports to the user on standard error why the program ends, and to the log if that is elsewhere.
+pub(super) fn report(message: &str) {
     let line = one_line(message);
-    // There is nobody left to tell.
+    // If standard error is closed nothing can be reported.
     let _ = writeln!(io::stderr(), "dupfs: {line}");
-    if let Some(logger) = LOGGER.get() {
-        let mut sink = logger.sink.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(*sink, Sink::Terminal) {
-            sink.write(Level::Error, &line);
+    if let Some(logger) = LOG.get() {
+        let mut target = lock(&logger.target);
+        if !matches!(*target, LogTarget::Terminal) {
+            target.write(Level::Error, &line);
         }
     }
 }
 
-impl Sink {
-    /// A message that cannot be written is lost: the mount goes on.
+impl LogTarget {
+    /// Writes a message. One that cannot be written is lost: the mount continues.
     fn write(&mut self, level: Level, line: &str) {
         let level_name = match level {
             Level::Error => "error",
@@ -99,7 +138,7 @@ impl Sink {
                 // One write, so that lines of several processes do not mix.
                 file.write_all(format!("{now} dupfs: {level_name}: {line}\n").as_bytes())
             }
-            Self::System(socket) => {
+            Self::System(log) => {
                 // RFC 3164: facility daemon (3), then the severity.
                 let severity = match level {
                     Level::Error => 3,
@@ -108,22 +147,22 @@ impl Sink {
                     Level::Debug | Level::Trace => 7,
                 };
                 let message = format!("<{}>dupfs[{}]: {level_name}: {line}", 3 * 8 + severity, std::process::id());
-                socket.send(message.as_bytes()).map(drop)
+                log.send(message.as_bytes())
             }
-            Self::Nowhere => Ok(()),
+            Self::None => Ok(()),
         };
     }
 }
 
-impl Log for Logger {
+impl Log for ProgramLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.everything || metadata.target().starts_with("dupfs")
+        self.all_crates || metadata.target().starts_with("dupfs")
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let line = one_line(&record.args().to_string());
-            self.sink.lock().unwrap_or_else(PoisonError::into_inner).write(record.level(), &line);
+            lock(&self.target).write(record.level(), &line);
         }
     }
 
@@ -145,10 +184,33 @@ mod tests {
     }
 
     #[test]
+    fn the_system_log_is_connected_again_after_its_daemon_was_restarted() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("log");
+        let received = |daemon: &UnixDatagram| {
+            let mut buffer = [0; 200];
+            daemon.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+            let len = daemon.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..len]).into_owned()
+        };
+        let mut target = LogTarget::System(SystemLog::connect(&path));
+        target.write(Level::Warn, "nothing listens yet");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        target.write(Level::Warn, "first");
+        assert!(received(&daemon).ends_with(": warning: first"));
+        drop(daemon);
+        std::fs::remove_file(&path).unwrap();
+        target.write(Level::Warn, "lost");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        target.write(Level::Warn, "second");
+        assert!(received(&daemon).ends_with(": warning: second"));
+    }
+
+    #[test]
     fn a_file_gets_time_level_and_message() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("log");
-        Sink::File(File::create(&path).unwrap()).write(Level::Warn, "something");
+        LogTarget::File(File::create(&path).unwrap()).write(Level::Warn, "something");
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.ends_with("Z dupfs: warning: something\n"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! `dupfs ls`: what a snapshot holds.
+//! `dupfs ls`: lists a snapshot.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -7,11 +7,13 @@ use std::fmt::Write as _;
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::Serialize;
 
-use super::failure::{Exit, Failure};
+use super::error::CliError;
+use super::exit::CommandExit;
 use super::printer::Printer;
+use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
 use crate::vfs::{Attr, FileSystem, Ino, NodeKind};
-use dupfs_base::{RequestContext, escape_bytes};
+use dupfs_base::escape_bytes;
 use dupfs_format::{ArchivePath, BackupTime};
 
 /// How `dupfs ls` lists.
@@ -19,7 +21,7 @@ use dupfs_format::{ArchivePath, BackupTime};
 pub struct LsOptions {
     /// Mode, links, owner, group, exact size, time and link target. Sizes may cost volumes.
     pub long: bool,
-    /// All that is below, as paths from the snapshot's root.
+    /// Everything below, as paths from the snapshot's root.
     pub recursive: bool,
     /// End names with NUL instead of a line feed, and never escape them.
     pub print0: bool,
@@ -30,70 +32,73 @@ pub struct LsOptions {
 }
 
 /// One object to print.
-struct Row {
+struct LsEntry {
     ino: Ino,
     kind: NodeKind,
     /// Name or path, as it is printed.
     shown: Vec<u8>,
     path: ArchivePath,
-    details: Option<Details>,
+    details: Option<LsDetails>,
 }
 
-/// What `-l` adds.
-struct Details {
+/// The additional columns of `-l`.
+struct LsDetails {
     attr: Attr,
-    /// The exact size is not known: damage was reported.
+    /// The exact size is unknown: damage was reported.
     unknown_size: bool,
     target: Option<Vec<u8>>,
 }
 
-/// Lists `path` (the root if there is none) of `fs`, which has the snapshot's tree at its root. What cannot be read is
-/// reported, and the rest listed.
+/// Lists `path` (the root if there is none) of `fs`, which has the snapshot's tree at its root. Reports objects that cannot be
+/// read, and lists the others. Each call of the file system may take `timeout`.
 ///
 /// # Errors
-/// [`Failure`] when the path does not exist, or the output takes no more.
+/// [`CliError`] when the path does not exist, or the output cannot be written.
 pub fn run(
     fs: &dyn FileSystem,
     path: Option<&OsStr>,
     options: &LsOptions,
+    timeout: RequestTimeout,
     printer: &mut Printer<'_>,
-) -> Result<Exit, Failure> {
+) -> Result<CommandExit, CliError> {
     let path = path.map_or(Ok(ArchivePath::root()), resolve::parse)?;
-    let attr = resolve::resolve(fs, &path, LastLink::Keep)?;
-    let mut listing = Listing { fs, options, printer, printed: 0, names: Names::default() };
+    let attr = resolve::resolve(fs, &path, LastLink::Keep, timeout)?;
+    let mut lister = SnapshotLister { fs, options, timeout, printer, printed: 0, names: OwnerNames::default() };
     if options.json {
-        listing.printer.text("[")?;
+        lister.printer.text("[")?;
     }
     if attr.kind == NodeKind::Dir {
-        listing.tree(attr.ino, path)?;
+        lister.tree(attr.ino, path)?;
     } else {
         let shown = path.as_bytes().to_vec();
-        let mut row = Row { ino: attr.ino, kind: attr.kind, shown, path, details: None };
-        listing.describe(&mut row, attr);
-        listing.rows(&[row])?;
+        let mut row = LsEntry { ino: attr.ino, kind: attr.kind, shown, path, details: None };
+        lister.describe(&mut row, attr);
+        lister.rows(&[row])?;
     }
     if options.json {
-        listing.printer.text("\n]\n")?;
+        lister.printer.text("\n]\n")?;
     }
     printer.finish()
 }
 
-struct Listing<'a, 'b> {
+/// Prints the entries of a snapshot.
+struct SnapshotLister<'a, 'b> {
     fs: &'a dyn FileSystem,
     options: &'a LsOptions,
+    timeout: RequestTimeout,
     printer: &'a mut Printer<'b>,
     printed: u64,
-    names: Names,
+    names: OwnerNames,
 }
 
-/// Names of owners on this machine, each asked for once.
+/// OwnerNames of owners on this machine, each looked up once.
 #[derive(Default)]
-struct Names {
+struct OwnerNames {
     users: HashMap<u32, String>,
     groups: HashMap<u32, String>,
 }
 
-impl Names {
+impl OwnerNames {
     fn user(&mut self, uid: u32) -> &str {
         self.users.entry(uid).or_insert_with(|| {
             let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
@@ -109,9 +114,9 @@ impl Names {
     }
 }
 
-impl Listing<'_, '_> {
+impl SnapshotLister<'_, '_> {
     /// Lists a directory and, if asked for, all below it, each directory before what is in it.
-    fn tree(&mut self, ino: Ino, path: ArchivePath) -> Result<(), Failure> {
+    fn tree(&mut self, ino: Ino, path: ArchivePath) -> Result<(), CliError> {
         let mut pending = vec![(ino, path)];
         while let Some((ino, path)) = pending.pop() {
             let rows = self.directory(ino, &path);
@@ -125,13 +130,13 @@ impl Listing<'_, '_> {
     }
 
     /// The rows of a directory by name; a failure is reported and leaves those that could be read.
-    fn directory(&mut self, ino: Ino, path: &ArchivePath) -> Vec<Row> {
+    fn directory(&mut self, ino: Ino, path: &ArchivePath) -> Vec<LsEntry> {
         let mut rows = Vec::new();
-        let listed = self.fs.readdir(ino, 0, &RequestContext::unlimited(), &mut |entry| {
-            // A name that is no path component is nothing that could be asked for.
+        let listed = self.fs.readdir(ino, 0, &self.timeout.start(), &mut |entry| {
+            // A name that is not a path component cannot be requested.
             if let Some(child) = join(path, entry.name) {
                 let shown = if self.options.recursive { child.as_bytes().to_vec() } else { entry.name.to_vec() };
-                rows.push(Row { ino: entry.ino, kind: entry.kind, shown, path: child, details: None });
+                rows.push(LsEntry { ino: entry.ino, kind: entry.kind, shown, path: child, details: None });
             }
             true
         });
@@ -141,7 +146,7 @@ impl Listing<'_, '_> {
         rows.sort_by(|a, b| a.shown.cmp(&b.shown));
         if self.options.long {
             for row in &mut rows {
-                match self.fs.lookup(ino, row.path.name(), &RequestContext::unlimited()) {
+                match self.fs.lookup(ino, row.path.name(), &self.timeout.start()) {
                     Ok(attr) => self.describe(row, attr),
                     Err(error) => self.printer.report(&resolve::read_failed(&row.path, &error)),
                 }
@@ -150,14 +155,14 @@ impl Listing<'_, '_> {
         rows
     }
 
-    /// Fills in what `-l` shows; `attr` may lack the exact size.
-    fn describe(&mut self, row: &mut Row, attr: Attr) {
+    /// Adds the columns of `-l`; `attr` may lack the exact size.
+    fn describe(&mut self, row: &mut LsEntry, attr: Attr) {
         if !self.options.long {
             return;
         }
-        let mut details = Details { attr, unknown_size: false, target: None };
+        let mut details = LsDetails { attr, unknown_size: false, target: None };
         if attr.kind == NodeKind::File && !attr.exact {
-            match self.fs.getattr(attr.ino, &RequestContext::unlimited()) {
+            match self.fs.getattr(attr.ino, &self.timeout.start()) {
                 Ok(exact) => details.attr = exact,
                 Err(error) => {
                     details.unknown_size = true;
@@ -166,7 +171,7 @@ impl Listing<'_, '_> {
             }
         }
         if attr.kind == NodeKind::Symlink {
-            match self.fs.readlink(attr.ino, &RequestContext::unlimited()) {
+            match self.fs.readlink(attr.ino, &self.timeout.start()) {
                 Ok(target) => details.target = Some(target),
                 Err(error) => self.printer.report(&resolve::read_failed(&row.path, &error)),
             }
@@ -174,12 +179,12 @@ impl Listing<'_, '_> {
         row.details = Some(details);
     }
 
-    fn rows(&mut self, rows: &[Row]) -> Result<(), Failure> {
+    fn rows(&mut self, rows: &[LsEntry]) -> Result<(), CliError> {
         let width = rows.iter().filter_map(|row| row.details.as_ref()).map(|d| size_text(d).len()).max().unwrap_or(0);
         for row in rows {
             if self.options.json {
                 self.printer.text(if self.printed == 0 { "\n" } else { ",\n" })?;
-                self.printer.json(&JsonRow::of(row), false)?;
+                self.printer.json(&LsJsonEntry::of(row), false)?;
             } else {
                 self.line(row, width)?;
             }
@@ -188,7 +193,7 @@ impl Listing<'_, '_> {
         Ok(())
     }
 
-    fn line(&mut self, row: &Row, width: usize) -> Result<(), Failure> {
+    fn line(&mut self, row: &LsEntry, width: usize) -> Result<(), CliError> {
         if self.options.long {
             let text = match &row.details {
                 Some(details) => self.long_text(details, width),
@@ -215,7 +220,7 @@ impl Listing<'_, '_> {
     }
 
     /// `-rw-r--r--   1 root     root     123 2017-01-28T02:15:00Z `.
-    fn long_text(&mut self, details: &Details, width: usize) -> String {
+    fn long_text(&mut self, details: &LsDetails, width: usize) -> String {
         let attr = &details.attr;
         let (user, group) = if self.options.numeric {
             (attr.uid.to_string(), attr.gid.to_string())
@@ -237,7 +242,7 @@ fn join(dir: &ArchivePath, name: &[u8]) -> Option<ArchivePath> {
 }
 
 /// The size; of devices their numbers, as `ls` has it. `<=` before an upper bound, `?` if it cannot be found.
-fn size_text(details: &Details) -> String {
+fn size_text(details: &LsDetails) -> String {
     let attr = &details.attr;
     match attr.kind {
         NodeKind::CharDevice | NodeKind::BlockDevice => format!("{}, {}", attr.rdev.0, attr.rdev.1),
@@ -274,18 +279,18 @@ fn mode_text(attr: &Attr) -> String {
 
 /// An object in `--json`. Keys are stable (docs/CLI.md).
 #[derive(Serialize)]
-struct JsonRow {
+struct LsJsonEntry {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_hex: Option<String>,
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(flatten)]
-    details: Option<JsonDetails>,
+    details: Option<LsJsonDetails>,
 }
 
 #[derive(Serialize)]
-struct JsonDetails {
+struct LsJsonDetails {
     mode: String,
     nlink: u32,
     uid: u32,
@@ -301,8 +306,8 @@ struct JsonDetails {
     device: Option<(u32, u32)>,
 }
 
-impl JsonRow {
-    fn of(row: &Row) -> Self {
+impl LsJsonEntry {
+    fn of(row: &LsEntry) -> Self {
         let (path, path_hex) = json_bytes(row.path.as_bytes());
         let kind = match row.kind {
             NodeKind::File => "file",
@@ -312,12 +317,12 @@ impl JsonRow {
             NodeKind::CharDevice => "char-device",
             NodeKind::BlockDevice => "block-device",
         };
-        Self { path, path_hex, kind, details: row.details.as_ref().map(JsonDetails::of) }
+        Self { path, path_hex, kind, details: row.details.as_ref().map(LsJsonDetails::of) }
     }
 }
 
-impl JsonDetails {
-    fn of(details: &Details) -> Self {
+impl LsJsonDetails {
+    fn of(details: &LsDetails) -> Self {
         let attr = &details.attr;
         let target = details.target.as_deref().map(json_bytes);
         let is_device = matches!(attr.kind, NodeKind::CharDevice | NodeKind::BlockDevice);

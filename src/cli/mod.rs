@@ -1,29 +1,35 @@
-//! Rank 8: commands. What a user types, what a user is told, and the wiring of the layers below.
+//! Rank 8: commands: arguments, output, exit codes, and the composition of the layers below (`open`).
 
 mod app;
 mod args;
 mod argv;
 mod backend;
+mod backups;
 pub mod cat;
 mod daemon;
-mod errors;
-pub mod failure;
+mod error;
+mod exit;
 mod gpg_args;
 mod logging;
 pub mod ls;
 mod mount;
+pub mod open;
 mod options;
 pub mod printer;
 mod refresh;
-pub mod repo;
+mod request_timeout;
 mod resolve;
 mod secrets;
 pub mod sets;
 mod umount;
 
-pub use app::{App, Backend, OpenRequest, Place};
+pub use app::App;
 pub use args::{CatArgs, Cli, Command, LsArgs, MountArgs, SetsArgs, UmountArgs};
-pub use backend::Backups;
-pub use errors::CliError;
-pub use options::{Bytes, CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyle, Sizes, TimeArgs};
+pub use backend::{Backend, BackupLocation, OpenRequest};
+pub use backups::Backups;
+pub use error::CliError;
+pub use exit::CommandExit;
+pub use mount::Respawn;
+pub use options::{ByteSize, CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyleArg, SizeMode, TimeArgs};
+pub use request_timeout::RequestTimeout;
 pub use secrets::{Passphrases, without_secrets};

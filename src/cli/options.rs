@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-/// Where the backup is and how its files are named.
+/// The location of the backup and the names of its files.
 #[derive(Args, Clone, Debug)]
 pub struct RepoArgs {
     /// The backup: s3://bucket/prefix, file:///directory or a path
@@ -16,19 +16,19 @@ pub struct RepoArgs {
     #[arg(long, value_name = "S", help_heading = "Backup")]
     pub file_prefix: Option<String>,
 
-    /// Further prefix of volumes
+    /// Additional prefix of volumes
     #[arg(long, value_name = "S", help_heading = "Backup")]
     pub file_prefix_archive: Option<String>,
 
-    /// Further prefix of manifests
+    /// Additional prefix of manifests
     #[arg(long, value_name = "S", help_heading = "Backup")]
     pub file_prefix_manifest: Option<String>,
 
-    /// Further prefix of signature archives
+    /// Additional prefix of signature archives
     #[arg(long, value_name = "S", help_heading = "Backup")]
     pub file_prefix_signature: Option<String>,
 
-    /// duplicity's cache of manifests and signature archives: what it has of this backup is read there, without a key
+    /// duplicity's archive directory: manifests and signature archives that it has are read there, without a key
     #[arg(long, value_name = "DIR", conflicts_with = "sign_key", help_heading = "Backup")]
     pub archive_dir: Option<PathBuf>,
 
@@ -36,7 +36,7 @@ pub struct RepoArgs {
     #[arg(long, value_name = "NAME", requires = "archive_dir", help_heading = "Backup")]
     pub name: Option<OsString>,
 
-    /// Service to ask instead of AWS
+    /// S3 service to use instead of AWS
     #[arg(long, value_name = "URL", help_heading = "S3")]
     pub s3_endpoint_url: Option<String>,
 
@@ -50,21 +50,21 @@ pub struct RepoArgs {
 
     /// How to read s3://a/b: as host and bucket (duplicity up to 0.8.22: old) or as bucket and prefix (new)
     #[arg(long, value_name = "STYLE", value_enum, default_value_t, help_heading = "S3")]
-    pub s3_url_style: S3UrlStyle,
+    pub s3_url_style: S3UrlStyleArg,
 
-    /// Name the bucket in the host also where dupfs would name it in the path
+    /// Put the bucket into the host name wherever possible
     #[arg(long, help_heading = "S3")]
     pub s3_use_new_style: bool,
 
-    /// Give up a request to the service that made no progress for so many seconds, repetitions included
+    /// Give up a request that makes no progress for this long, retries included
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600),
           help_heading = "S3")]
     pub timeout: u64,
 }
 
-/// Which of its two meanings `s3://a/b` has.
+/// The meaning of `s3://a/b`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum S3UrlStyle {
+pub enum S3UrlStyleArg {
     /// Decided by what `a` looks like
     #[default]
     Auto,
@@ -111,7 +111,7 @@ pub struct KeyArgs {
     pub allow_unauthenticated: bool,
 }
 
-/// Which snapshot is read.
+/// The snapshot to read.
 #[derive(Args, Clone, Debug)]
 pub struct TimeArgs {
     /// Time of the snapshot in duplicity's forms: now, 3D12h, 2017-01-28, 2017-01-28T02:15:00+00:00, 20170128T021500Z ...
@@ -119,7 +119,7 @@ pub struct TimeArgs {
     pub time: Option<String>,
 }
 
-/// Whom files appear to belong to.
+/// The owners that files appear to have.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "View")]
 pub struct OwnerArgs {
@@ -135,36 +135,36 @@ pub struct OwnerArgs {
     #[arg(long, value_name = "ID")]
     pub gid: Option<u32>,
 
-    /// Mode bits to take away from everything, octal
+    /// Mode bits to remove from everything, octal
     #[arg(long, value_name = "MASK", value_parser = parse_umask)]
     pub umask: Option<u16>,
 }
 
-/// What is kept where, and how much.
+/// Memory and disk space.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Cache")]
 pub struct CacheArgs {
-    /// Where the index and the sealed cache of decoded data are [default: $XDG_CACHE_HOME/dupfs]
+    /// Directory of the index and the spill file [default: $XDG_CACHE_HOME/dupfs]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 
-    /// Bytes of decoded data to keep on disk, sealed; 0 for none [default: 2G]
+    /// ByteSize of decoded data to keep on disk, sealed; 0 for none [default: 2G]
     #[arg(long, value_name = "BYTES")]
-    pub cache_size: Option<Bytes>,
+    pub cache_size: Option<ByteSize>,
 
-    /// Keep nothing of what is learnt (names, sizes, places in volumes) on disk for the next time, and use nothing of it
+    /// Neither read nor write the index (names, sizes and positions in volumes, kept on disk for the next time)
     #[arg(long)]
     pub no_index: bool,
 
-    /// Bytes of memory for decoded data and what belongs to it [default: 256M]
+    /// ByteSize of memory for decoded data and what belongs to it [default: 256M]
     #[arg(long, value_name = "BYTES")]
-    pub memory: Option<Bytes>,
+    pub memory: Option<ByteSize>,
 }
 
-/// What `stat` shows as the size of a file whose exact size costs a volume.
+/// The size that `stat` shows for a file whose exact size costs a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Sizes {
-    /// The exact size, found when it is asked for
+pub enum SizeMode {
+    /// The exact size, found when it is requested
     #[default]
     Exact,
     /// An upper bound until the file is opened
@@ -173,9 +173,9 @@ pub enum Sizes {
 
 /// A number of bytes: decimal digits and one of K, M, G, T for powers of 1024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bytes(pub u64);
+pub struct ByteSize(pub u64);
 
-impl FromStr for Bytes {
+impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -207,12 +207,12 @@ mod tests {
 
     #[test]
     fn bytes_take_units_of_1024() {
-        assert_eq!("512M".parse(), Ok(Bytes(512 << 20)));
-        assert_eq!("1g".parse(), Ok(Bytes(1 << 30)));
-        assert_eq!("77".parse(), Ok(Bytes(77)));
-        assert_eq!("3KiB".parse(), Ok(Bytes(3072)));
+        assert_eq!("512M".parse(), Ok(ByteSize(512 << 20)));
+        assert_eq!("1g".parse(), Ok(ByteSize(1 << 30)));
+        assert_eq!("77".parse(), Ok(ByteSize(77)));
+        assert_eq!("3KiB".parse(), Ok(ByteSize(3072)));
         for wrong in ["", "M", "1.5G", "-1", "1X", "99999999T"] {
-            assert!(wrong.parse::<Bytes>().is_err(), "{wrong}");
+            assert!(wrong.parse::<ByteSize>().is_err(), "{wrong}");
         }
     }
 

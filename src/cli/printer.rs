@@ -1,11 +1,12 @@
-//! Where commands print: standard output and standard error, a terminal or not.
+//! The output of commands: standard output and standard error.
 
 use std::fmt;
 use std::io::Write;
 
 use serde::Serialize;
 
-use super::failure::{Exit, Failure};
+use super::error::CliError;
+use super::exit::CommandExit;
 use dupfs_base::escape_bytes;
 
 /// The output of a command.
@@ -13,7 +14,7 @@ pub struct Printer<'a> {
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     terminal: bool,
-    exit: Exit,
+    exit: CommandExit,
 }
 
 impl fmt::Debug for Printer<'_> {
@@ -23,24 +24,24 @@ impl fmt::Debug for Printer<'_> {
 }
 
 impl<'a> Printer<'a> {
-    /// A printer on `out`, which is a terminal or not, and on `err` for failures that do not end the command.
+    /// A printer on `out` and, for failures that do not end the command, on `err`. `terminal` is true if `out` is a terminal.
     pub fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, terminal: bool) -> Self {
-        Self { out, err, terminal, exit: Exit::Done }
+        Self { out, err, terminal, exit: CommandExit::Done }
     }
 
     /// Prints bytes as they are.
     ///
     /// # Errors
-    /// [`Failure`] when the output does not take them.
-    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.out.write_all(bytes).map_err(|e| Failure::output(&e))
+    /// [`CliError`] when the output cannot be written.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.out.write_all(bytes).map_err(|e| CliError::output(&e))
     }
 
     /// Prints text as it is.
     ///
     /// # Errors
     /// As [`Self::bytes`].
-    pub fn text(&mut self, text: &str) -> Result<(), Failure> {
+    pub fn text(&mut self, text: &str) -> Result<(), CliError> {
         self.bytes(text.as_bytes())
     }
 
@@ -48,7 +49,7 @@ impl<'a> Printer<'a> {
     ///
     /// # Errors
     /// As [`Self::bytes`].
-    pub fn name(&mut self, name: &[u8]) -> Result<(), Failure> {
+    pub fn name(&mut self, name: &[u8]) -> Result<(), CliError> {
         if self.terminal { self.text(&escape_bytes(name)) } else { self.bytes(name) }
     }
 
@@ -56,29 +57,27 @@ impl<'a> Printer<'a> {
     ///
     /// # Errors
     /// As [`Self::bytes`].
-    pub fn json(&mut self, value: &impl Serialize, pretty: bool) -> Result<(), Failure> {
+    pub fn json(&mut self, value: &impl Serialize, pretty: bool) -> Result<(), CliError> {
         let written = match pretty {
             true => serde_json::to_writer_pretty(&mut *self.out, value),
             false => serde_json::to_writer(&mut *self.out, value),
         };
-        written.map_err(|e| Failure::output(&e.into()))
+        written.map_err(|e| CliError::output(&e.into()))
     }
 
     /// Reports a failure that does not end the command; its code counts in [`Self::finish`].
-    pub fn report(&mut self, failure: &Failure) {
-        if let Some(line) = &failure.line {
-            // Nobody is left to tell if standard error is closed.
-            let _ = writeln!(self.err, "dupfs: {line}");
-        }
-        self.exit = self.exit.max(failure.exit);
+    pub fn report(&mut self, failure: &CliError) {
+        // If standard error is closed nothing can be reported.
+        let _ = writeln!(self.err, "dupfs: {failure}");
+        self.exit = self.exit.max(failure.exit());
     }
 
-    /// Flushes, and tells how the command ended: the greatest code of the failures reported.
+    /// Flushes, and returns the greatest code of the failures reported.
     ///
     /// # Errors
     /// As [`Self::bytes`].
-    pub fn finish(&mut self) -> Result<Exit, Failure> {
-        self.out.flush().map_err(|e| Failure::output(&e))?;
+    pub fn finish(&mut self) -> Result<CommandExit, CliError> {
+        self.out.flush().map_err(|e| CliError::output(&e))?;
         Ok(self.exit)
     }
 }

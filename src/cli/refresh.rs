@@ -1,5 +1,5 @@
-//! Listing the backup again while it is mounted: by a timer and when asked to. One thread does it, so no two listings run at
-//! once and none runs on a thread that serves requests.
+//! Lists the backup again while it is mounted: periodically and on request. One thread does it, so no two listings run at once
+//! and none runs on a thread that serves requests.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,55 +9,60 @@ use std::thread;
 use std::time::Duration;
 
 use crate::vfs::FileSystem;
-use dupfs_base::RequestContext;
 
 use super::args::MountArgs;
+use super::request_timeout::RequestTimeout;
 
 /// Seconds between listings, unless the user says otherwise.
 const DEFAULT_SECONDS: u64 = 300;
 
-/// How often the backup is listed: never for a mount of one snapshot, which shows nothing new, unless it is asked for.
+/// The interval between listings; `None` for a mount of one snapshot, which cannot change, unless the user sets one.
 pub(super) fn interval(args: &MountArgs) -> Option<Duration> {
     let one_snapshot = args.time.time.is_some() || args.path.is_some();
     let seconds = args.refresh.unwrap_or(if one_snapshot { 0 } else { DEFAULT_SECONDS });
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
-/// Lets `fs` list its backup every `interval` and whenever something is sent; ends when all senders are gone.
+/// Starts a thread that lists the backup of `fs` every `interval` and on every message; it ends when all senders are
+/// dropped. A listing may take `timeout`.
 ///
 /// # Errors
 /// When no thread can be started.
-pub(super) fn start(fs: Arc<dyn FileSystem>, interval: Option<Duration>) -> io::Result<Sender<()>> {
-    let (ask, asked) = channel();
-    thread::Builder::new().name("dupfs-refresh".into()).spawn(move || run(&*fs, interval, &asked))?;
-    Ok(ask)
+pub(super) fn start(
+    fs: Arc<dyn FileSystem>,
+    interval: Option<Duration>,
+    timeout: RequestTimeout,
+) -> io::Result<Sender<()>> {
+    let (tx, rx) = channel();
+    thread::Builder::new().name("dupfs-refresh".into()).spawn(move || run(&*fs, interval, timeout, &rx))?;
+    Ok(tx)
 }
 
-fn run(fs: &dyn FileSystem, interval: Option<Duration>, asked: &Receiver<()>) {
+fn run(fs: &dyn FileSystem, interval: Option<Duration>, timeout: RequestTimeout, requests: &Receiver<()>) {
     let mut failed = None;
     loop {
         let woken = match interval {
-            Some(interval) => asked.recv_timeout(interval),
-            None => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(interval) => requests.recv_timeout(interval),
+            None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         if matches!(woken, Err(RecvTimeoutError::Disconnected)) {
             return;
         }
-        // Whoever asked before the listing begins is served by it.
-        while asked.try_recv().is_ok() {}
-        refresh(fs, &mut failed);
+        // One listing serves all requests that were sent before it starts.
+        while requests.try_recv().is_ok() {}
+        refresh(fs, timeout, &mut failed);
     }
 }
 
-/// Lists once; a failure that repeats is told once.
-fn refresh(fs: &dyn FileSystem, failed: &mut Option<String>) {
-    match catch_unwind(AssertUnwindSafe(|| fs.refresh(&RequestContext::unlimited()))) {
-        Ok(Ok(news)) => {
+/// Lists once; a failure that repeats is logged once.
+fn refresh(fs: &dyn FileSystem, timeout: RequestTimeout, failed: &mut Option<String>) {
+    match catch_unwind(AssertUnwindSafe(|| fs.refresh(&timeout.start()))) {
+        Ok(Ok(changes)) => {
             if failed.take().is_some() {
                 log::warn!("the backup can be listed again");
             }
-            match news {
-                Some(news) => log::info!("{news}"),
+            match changes {
+                Some(changes) => log::info!("{changes}"),
                 None => log::debug!("the backup was listed: nothing new"),
             }
         }
@@ -68,7 +73,7 @@ fn refresh(fs: &dyn FileSystem, failed: &mut Option<String>) {
             }
             *failed = Some(line);
         }
-        Err(_) => log::error!("listing the backup again met a defect of dupfs; what was shown stays"),
+        Err(_) => log::error!("listing the backup again: internal error (bug in dupfs); the mount stays as it was"),
     }
 }
 
@@ -86,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_of_one_snapshot_lists_only_when_it_is_told_to() {
+    fn a_mount_of_one_snapshot_is_listed_again_only_if_the_user_sets_an_interval() {
         assert_eq!(interval_of("dupfs mount u m"), Some(Duration::from_secs(300)));
         assert_eq!(interval_of("dupfs mount --refresh 7 u m"), Some(Duration::from_secs(7)));
         assert_eq!(interval_of("dupfs mount --refresh 0 u m"), None);
@@ -97,11 +102,11 @@ mod tests {
 
     #[test]
     fn the_thread_ends_with_its_last_sender() {
-        let (ask, asked) = channel();
-        let thread = thread::spawn(move || run(&MemoryFs::new(), None, &asked));
-        ask.send(()).unwrap();
-        ask.send(()).unwrap();
-        drop(ask);
+        let (tx, rx) = channel();
+        let thread = thread::spawn(move || run(&MemoryFs::new(), None, RequestTimeout::default(), &rx));
+        tx.send(()).unwrap();
+        tx.send(()).unwrap();
+        drop(tx);
         thread.join().unwrap();
     }
 }

@@ -1,87 +1,94 @@
-//! From a path that a user typed to an inode, following links as far as they stay in the tree.
+//! Resolves a path that the user typed to an inode, following symbolic links within the tree.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::failure::{Exit, Failure};
+use super::error::CliError;
+use super::exit::CommandExit;
+use super::request_timeout::RequestTimeout;
 use crate::vfs::{Attr, FileSystem, FsError, NodeKind, ROOT_INO};
-use dupfs_base::{ErrorKind, HasKind, RequestContext, escape_bytes};
+use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_format::ArchivePath;
 
-/// As many links as the kernel follows in one path.
+/// Upper bound of the symbolic links in one path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
-/// Whether a link at the end of the path is followed. Those before it always are.
+/// The treatment of a symbolic link at the end of the path. Those before it are always followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LastLink {
     /// Followed.
     Follow,
-    /// Taken itself.
+    /// Returned itself.
     Keep,
 }
 
-/// The path inside the backup that `typed` means.
-pub(super) fn parse(typed: &OsStr) -> Result<ArchivePath, Failure> {
+/// Parses `typed` as a path inside the backup.
+pub(super) fn parse(typed: &OsStr) -> Result<ArchivePath, CliError> {
     ArchivePath::parse(typed.as_bytes())
-        .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", escape_bytes(typed.as_bytes()))))
+        .map_err(|error| CliError::new(CommandExit::Usage, format!("{}: {error}", escape_bytes(typed.as_bytes()))))
 }
 
 /// The attributes of `path`, whose size may not be exact.
-pub(super) fn resolve(fs: &dyn FileSystem, path: &ArchivePath, last: LastLink) -> Result<Attr, Failure> {
-    let root = fs.getattr(ROOT_INO, &RequestContext::unlimited()).map_err(|e| failed(path, &e))?;
-    let mut trail = vec![root];
+pub(super) fn resolve(
+    fs: &dyn FileSystem,
+    path: &ArchivePath,
+    last: LastLink,
+    timeout: RequestTimeout,
+) -> Result<Attr, CliError> {
+    let root = fs.getattr(ROOT_INO, &timeout.start()).map_err(|e| failed(path, &e))?;
+    let mut parents = vec![root];
     let mut pending: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
     let mut links = 0;
     while let Some(name) = pending.pop_front() {
-        let Some(&dir) = trail.last() else { break };
+        let Some(&dir) = parents.last() else { break };
         match name.as_slice() {
             b"" | b"." => continue,
             b".." => {
-                if trail.len() == 1 {
+                if parents.len() == 1 {
                     return Err(outside(path, &name));
                 }
-                trail.pop();
+                parents.pop();
                 continue;
             }
             _ if dir.kind != NodeKind::Dir => return Err(not_found(path)),
             _ => {}
         }
-        let attr = fs.lookup(dir.ino, &name, &RequestContext::unlimited()).map_err(|e| failed(path, &e))?;
+        let attr = fs.lookup(dir.ino, &name, &timeout.start()).map_err(|e| failed(path, &e))?;
         if attr.kind != NodeKind::Symlink || (pending.is_empty() && last == LastLink::Keep) {
-            trail.push(attr);
+            parents.push(attr);
             continue;
         }
-        let target = fs.readlink(attr.ino, &RequestContext::unlimited()).map_err(|e| failed(path, &e))?;
+        let target = fs.readlink(attr.ino, &timeout.start()).map_err(|e| failed(path, &e))?;
         links += 1;
         if target.starts_with(b"/") {
             return Err(outside(path, &target));
         }
         if links > MAX_LINKS {
-            return Err(Failure::new(Exit::NotFound, format!("{path}: too many symbolic links, one after the other")));
+            return Err(CliError::new(CommandExit::NotFound, format!("{path}: too many symbolic links")));
         }
         for component in target.split(|&b| b == b'/').rev() {
             pending.push_front(component.to_vec());
         }
     }
-    Ok(trail.last().copied().unwrap_or(root))
+    Ok(parents.last().copied().unwrap_or(root))
 }
 
-fn not_found(path: &ArchivePath) -> Failure {
-    Failure::new(Exit::NotFound, format!("{path}: no such path in this snapshot; 'dupfs ls' shows what there is"))
+fn not_found(path: &ArchivePath) -> CliError {
+    CliError::new(CommandExit::NotFound, format!("{path}: no such path in this snapshot; list it with dupfs ls"))
 }
 
-fn outside(path: &ArchivePath, target: &[u8]) -> Failure {
+fn outside(path: &ArchivePath, target: &[u8]) -> CliError {
     let target = escape_bytes(target);
-    let line = format!("{path}: leads out of the backup through a symbolic link to {target}; give the path itself");
-    Failure::new(Exit::NotFound, line)
+    let line = format!("{path}: leaves the backup through a symbolic link to {target}; name the target's own path");
+    CliError::new(CommandExit::NotFound, line)
 }
 
 /// A failure to find `path`.
-pub(super) fn failed(path: &ArchivePath, error: &FsError) -> Failure {
+pub(super) fn failed(path: &ArchivePath, error: &FsError) -> CliError {
     match error {
         FsError::NotDir => not_found(path),
-        FsError::IsDir => Failure::new(Exit::Failed, format!("{path}: is a directory")),
+        FsError::IsDir => CliError::new(CommandExit::Failed, format!("{path}: is a directory")),
         FsError::Failed { .. } | FsError::WouldBlock => match error.kind() {
             ErrorKind::NotFound => not_found(path),
             _ => read_failed(path, error),
@@ -89,9 +96,9 @@ pub(super) fn failed(path: &ArchivePath, error: &FsError) -> Failure {
     }
 }
 
-/// A failure to read what is known to be there.
-pub(super) fn read_failed(path: &ArchivePath, error: &FsError) -> Failure {
-    Failure::new(Exit::of_read(error.kind()), with_path(path, error))
+/// A failure to read an object that exists.
+pub(super) fn read_failed(path: &ArchivePath, error: &FsError) -> CliError {
+    CliError::new(CommandExit::of_read(error.kind()), with_path(path, error))
 }
 
 fn with_path(path: &ArchivePath, error: &FsError) -> String {

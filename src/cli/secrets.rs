@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use dupfs_base::{ErrorKind, Secret};
 
-use super::errors::CliError;
+use super::error::CliError;
 use super::options::KeyArgs;
 
 /// The variables of the environment that may hold a passphrase. The commands that dupfs runs do not receive them.

@@ -1,7 +1,8 @@
-//! `dupfs sets`: chains, sets and snapshots of a repository, and every problem that names and manifests tell.
+//! `dupfs sets`: chains, sets and snapshots of a repository, and every problem of its names and manifests.
 
 mod manifests;
-mod report;
+mod reported_problem;
+mod sets_report;
 mod text;
 
 #[cfg(test)]
@@ -9,25 +10,27 @@ mod tests;
 
 use std::sync::Arc;
 
-use super::failure::{Exit, Failure};
+use super::error::CliError;
+use super::exit::CommandExit;
 use super::printer::Printer;
-use dupfs_base::RequestContext;
+use super::request_timeout::RequestTimeout;
 use dupfs_read::volume::Repository;
 
 /// Reports on `repository`, as text or as JSON (docs/CLI.md). Reads every manifest and nothing else; one that cannot be
-/// read is a problem in the report, so that the rest is told without a key too. Manifests that could not be asked (no key,
-/// no access, no answer) make the report incomplete, which its exit code says; damage is what a report is for.
+/// read is a problem in the report, so that the rest is reported without a key too. Manifests that could not be fetched or
+/// decrypted (no key, no access, no answer) make the report incomplete, and the exit code tells the reason; damage is part of
+/// a complete report. Reading a manifest may take `timeout`.
 ///
 /// # Errors
-/// [`Failure`] when the output takes no more.
+/// [`CliError`] when the output cannot be written.
 pub fn run(
     repository: &Arc<Repository>,
-    context: &RequestContext,
+    timeout: RequestTimeout,
     json: bool,
     printer: &mut Printer<'_>,
-) -> Result<Exit, Failure> {
-    let manifests = manifests::read_all(repository, context);
-    let report = report::Report::of(repository.url(), &repository.collection(), &manifests);
+) -> Result<CommandExit, CliError> {
+    let manifests = manifests::read_all(repository, timeout);
+    let report = sets_report::SetsReport::of(repository.url(), &repository.collection(), &manifests);
     if json {
         printer.json(&report, true)?;
         printer.text("\n")?;

@@ -1,4 +1,4 @@
-//! `dupfs umount`: unmounts, and returns once the daemon has ended and with it everything it held in memory.
+//! `dupfs umount`: unmounts, and returns once the daemon has exited.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -12,44 +12,43 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::fuse::{PID_ATTRIBUTE, pid_namespace, unmount};
 
 use super::args::UmountArgs;
-use super::errors::CliError;
+use super::error::CliError;
 
-/// How long the daemon may take to tell its process number; one that is stopped never does.
-const ASK: Duration = Duration::from_secs(2);
+/// How long the daemon may take to report its process id; a stopped one never does.
+const PID_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long its end is waited for.
-const END: Duration = Duration::from_secs(30);
+/// How long the command waits for the daemon to exit.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Unmounts.
 pub(super) fn run(args: &UmountArgs) -> Result<(), CliError> {
     let daemon = if args.lazy { None } else { daemon_of(&args.mountpoint) };
     unmount(&args.mountpoint, args.lazy)?;
     if let Some(process) = daemon {
-        let limit = Timespec { tv_sec: i64::try_from(END.as_secs()).unwrap_or(30), tv_nsec: 0 };
+        let limit = Timespec { tv_sec: i64::try_from(EXIT_TIMEOUT.as_secs()).unwrap_or(30), tv_nsec: 0 };
         if let Ok(0) = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)) {
-            log::warn!("unmounted, but the daemon has not ended yet");
+            log::warn!("unmounted, but the daemon has not exited yet");
         }
     }
     Ok(())
 }
 
-/// The process that serves the mount, if it answers. It must be opened before unmounting: its number may be given to
-/// another process afterwards.
+/// The process that serves the mount, if it answers. It must be opened before unmounting: its id may be reused afterwards.
 fn daemon_of(mountpoint: &Path) -> Option<OwnedFd> {
-    let (tell, told) = channel();
+    let (tx, rx) = channel();
     let path = PathBuf::from(mountpoint);
     let asker = move || {
-        // Nobody listens any more if it took too long.
-        let _ = tell.send(ask(&path));
+        // Fails if it took too long.
+        let _ = tx.send(read_pid(&path));
     };
-    // Not joined: a daemon that is stopped would hold this process, too.
+    // Not joined: a stopped daemon would block this process, too.
     thread::Builder::new().spawn(asker).ok()?;
-    let number = told.recv_timeout(ASK).ok()??;
+    let number = rx.recv_timeout(PID_TIMEOUT).ok()??;
     pidfd_open(Pid::from_raw(number)?, PidfdFlags::empty()).ok()
 }
 
-/// The process number, unless it was given in another namespace, where it means another process.
-fn ask(mountpoint: &Path) -> Option<i32> {
+/// The process id, unless it is of another namespace, where it means another process.
+fn read_pid(mountpoint: &Path) -> Option<i32> {
     let mut value = [0; 100];
     let len = rustix::fs::getxattr(mountpoint, PID_ATTRIBUTE, &mut value[..]).ok()?;
     let (number, namespace) = std::str::from_utf8(value.get(..len)?).ok()?.split_once(' ')?;

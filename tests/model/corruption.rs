@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::duplicity::{Mode, Repository};
 use crate::support::{Scratch, dump, noise};
-use dupfs::cli::repo::{RepositoryOptions, open_file_system};
+use dupfs::cli::RequestTimeout;
+use dupfs::cli::open::{OpenOptions, open_file_system};
 use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
 use dupfs_read::codec::{KeyOptions, Secret};
 use dupfs_read::storage::MemoryStore;
@@ -195,8 +196,8 @@ impl Patient {
             passphrases: vec![Secret::from(SYMMETRIC.to_owned())],
             ..KeyOptions::default()
         };
-        let options = RepositoryOptions { keys, memory: 64 << 20, ..RepositoryOptions::default() };
-        open_file_system(Arc::new(store), options, &RequestContext::unlimited())
+        let options = OpenOptions { keys, memory: 64 << 20, ..OpenOptions::default() };
+        open_file_system(Arc::new(store), options, RequestTimeout::default())
             .map(|fs| fs as Arc<dyn FileSystem>)
             .map_err(|e| e.to_string())
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::memory::MemoryFs;
 use crate::support::exec::test_name;
-use dupfs::cli::{App, Backend, CacheArgs, CatArgs, CliError, LsArgs, OpenRequest, Place, RepoArgs, SetsArgs};
+use dupfs::cli::{App, Backend, BackupLocation, CacheArgs, CatArgs, CliError, LsArgs, OpenRequest, RepoArgs, SetsArgs};
 use dupfs::fuse::{mount_at, unmount};
 use dupfs::vfs::FileSystem;
 use dupfs_base::ErrorKind;
@@ -28,10 +28,10 @@ const NOBODY: u32 = 65_534;
 struct Memory;
 
 impl Backend for Memory {
-    fn locate(&self, repo: &RepoArgs, _: &CacheArgs) -> Result<Place, CliError> {
+    fn locate(&self, repo: &RepoArgs, _: &CacheArgs) -> Result<BackupLocation, CliError> {
         let url = repo.url.to_str().unwrap().to_owned();
         let local = url.strip_prefix("file://").map(|dir| ("the backup", PathBuf::from(dir)));
-        Ok(Place { url, local: local.into_iter().collect() })
+        Ok(BackupLocation { url, local: local.into_iter().collect() })
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError> {
@@ -53,7 +53,7 @@ impl Backend for Memory {
     fn ls(&self, _: &LsArgs) -> Result<(), CliError> {
         use std::io::Write;
         loop {
-            writeln!(std::io::stdout(), "name").map_err(CliError::Output)?;
+            writeln!(std::io::stdout(), "name").map_err(|error| CliError::output(&error))?;
         }
     }
 

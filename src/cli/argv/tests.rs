@@ -1,7 +1,7 @@
 use clap::Parser;
 
 use super::super::args::{Command, MountArgs};
-use super::super::options::Sizes;
+use super::super::options::SizeMode;
 use super::*;
 
 fn words(line: &str) -> Vec<OsString> {
@@ -45,7 +45,7 @@ fn each_item_of_a_list_is_an_option() {
         "dupfs mount u m -o allow_other,default_permissions,sizes=bound,nonempty -oumask=022,secret-key=/a\\,b,uid=7",
     );
     assert!(args.allow_other && args.default_permissions && args.nonempty);
-    assert_eq!(args.sizes, Sizes::Bound);
+    assert_eq!(args.sizes, SizeMode::Bound);
     assert_eq!(args.owners.umask, Some(0o022));
     assert_eq!(args.owners.uid, Some(7));
     assert_eq!(args.keys.secret_key, [Path::new("/a,b")]);

@@ -19,10 +19,10 @@ fn tree() -> MemoryFs {
     fs
 }
 
-fn cat(paths: &[&str]) -> (Vec<u8>, String, Result<Exit, Failure>) {
+fn cat(paths: &[&str]) -> (Vec<u8>, String, Result<CommandExit, CliError>) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let paths: Vec<OsString> = paths.iter().map(Into::into).collect();
-    let end = run(&tree(), &paths, &mut Printer::new(&mut out, &mut err, false));
+    let end = run(&tree(), &paths, RequestTimeout::default(), &mut Printer::new(&mut out, &mut err, false));
     (out, String::from_utf8(err).unwrap(), end)
 }
 
@@ -33,15 +33,15 @@ fn files_are_written_whole_one_after_the_other() {
     expected.extend(b"select 1;\n");
     expected.extend(vec![7; CHUNK]);
     assert!(out == expected);
-    assert_eq!((err.as_str(), end), ("", Ok(Exit::Done)));
+    assert_eq!((err.as_str(), end), ("", Ok(CommandExit::Done)));
 }
 
 #[test]
 fn links_are_followed_as_far_as_they_stay_in_the_backup() {
     assert_eq!(cat(&["var/latest.sql"]).0, b"select 1;\n");
-    for (path, why) in [("abs", "/etc/passwd"), ("up", "leads out"), ("circle", "too many symbolic links")] {
+    for (path, why) in [("abs", "/etc/passwd"), ("up", "leaves the backup"), ("circle", "too many symbolic links")] {
         let (out, err, end) = cat(&[path]);
-        assert_eq!(end, Ok(Exit::NotFound));
+        assert_eq!(end, Ok(CommandExit::NotFound));
         assert!(out.is_empty() && err.contains(why), "{err}");
     }
 }
@@ -49,7 +49,7 @@ fn links_are_followed_as_far_as_they_stay_in_the_backup() {
 #[test]
 fn a_byte_that_cannot_be_served_is_damage_and_the_next_file_is_written_all_the_same() {
     let (out, err, end) = cat(&["torn", "db/monday.sql"]);
-    assert_eq!(end, Ok(Exit::Damage));
+    assert_eq!(end, Ok(CommandExit::Damage));
     assert_eq!(out.len(), 2 * CHUNK + 10);
     assert_eq!(err, "dupfs: torn: duplicity-full.T.vol7.difftar.gpg: damaged (after 2097152 bytes)\n");
 }
@@ -58,16 +58,35 @@ fn a_byte_that_cannot_be_served_is_damage_and_the_next_file_is_written_all_the_s
 fn what_is_no_file_is_told_apart_from_what_is_not_there() {
     let (out, err, end) = cat(&["nope", "db", "pipe", "db/monday.sql"]);
     assert_eq!(out, b"select 1;\n");
-    assert_eq!(end, Ok(Exit::NotFound));
+    assert_eq!(end, Ok(CommandExit::NotFound));
     assert!(err.contains("dupfs: nope: no such path") && err.contains("dupfs: db: a directory"), "{err}");
     assert!(err.contains("dupfs: pipe: a named pipe"), "{err}");
-    assert_eq!(cat(&["db"]).2, Ok(Exit::Failed));
+    assert_eq!(cat(&["db"]).2, Ok(CommandExit::Failed));
 }
 
 #[test]
 fn a_reader_that_goes_away_ends_it_at_once_without_a_word() {
     let (mut out, mut err) = (ClosingPipe(5), Vec::new());
-    let end = run(&tree(), &["torn".into(), "db/big".into()], &mut Printer::new(&mut out, &mut err, false));
-    assert_eq!(end.unwrap_err(), Failure { exit: Exit::Pipe, line: None });
+    let end = run(
+        &tree(),
+        &["torn".into(), "db/big".into()],
+        RequestTimeout::default(),
+        &mut Printer::new(&mut out, &mut err, false),
+    );
+    assert_eq!(end.unwrap_err(), CliError::OutputClosed);
     assert!(err.is_empty());
+}
+
+#[test]
+fn a_store_that_does_not_answer_does_not_block_the_command() {
+    let mut fs = tree();
+    let ino = fs.file(ROOT_INO, b"hangs", b"x".as_slice());
+    fs.hanging.push(ino);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let paths = ["hangs".into(), "db/monday.sql".into()];
+    let timeout = RequestTimeout(std::time::Duration::from_millis(30));
+    let end = run(&fs, &paths, timeout, &mut Printer::new(&mut out, &mut err, false));
+    assert_eq!((end, out.as_slice()), (Ok(CommandExit::Damage), b"select 1;\n".as_slice()));
+    let err = String::from_utf8(err).unwrap();
+    assert!(err.starts_with("dupfs: hangs: ") && err.contains("deadline"), "{err}");
 }

@@ -17,13 +17,13 @@ fn tree() -> MemoryFs {
 struct Printed {
     out: Vec<u8>,
     err: String,
-    end: Result<Exit, Failure>,
+    end: Result<CommandExit, CliError>,
 }
 
 fn ls(fs: &MemoryFs, path: &[u8], options: &LsOptions, terminal: bool) -> Printed {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let path = (!path.is_empty()).then(|| OsStr::from_bytes(path));
-    let end = run(fs, path, options, &mut Printer::new(&mut out, &mut err, terminal));
+    let end = run(fs, path, options, RequestTimeout::default(), &mut Printer::new(&mut out, &mut err, terminal));
     Printed { out, err: String::from_utf8(err).unwrap(), end }
 }
 
@@ -66,14 +66,14 @@ fn a_size_that_cannot_be_found_is_not_made_up() {
     fs.add(ROOT_INO, b"broken", MemoryNodeKind::File { bytes: vec![0; 9], damaged_from: Some(0) });
     let long = LsOptions { long: true, ..plain() };
     let printed = ls(&fs, b"broken", &long, false);
-    assert_eq!(printed.end, Ok(Exit::Damage));
+    assert_eq!(printed.end, Ok(CommandExit::Damage));
     assert!(String::from_utf8(printed.out).unwrap().contains(" ? "));
     assert_eq!(printed.err, "dupfs: broken: duplicity-full.T.vol7.difftar.gpg: damaged\n");
     let json = LsOptions { json: true, ..long };
     let rows: serde_json::Value = serde_json::from_slice(&ls(&fs, b"broken", &json, false).out).unwrap();
     assert_eq!(rows[0]["size"], serde_json::Value::Null);
     assert_eq!(rows[0]["size_is_exact"], false);
-    assert_eq!(ls(&fs, b"", &plain(), false).end, Ok(Exit::Done), "without sizes nothing is wrong");
+    assert_eq!(ls(&fs, b"", &plain(), false).end, Ok(CommandExit::Done), "without sizes nothing is wrong");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_directory_that_lacks_names_is_listed_and_fails() {
     let mut fs = tree();
     fs.gaps.push(2);
     let printed = ls(&fs, b"", &LsOptions { recursive: true, ..plain() }, true);
-    assert_eq!(printed.end, Ok(Exit::Damage));
+    assert_eq!(printed.end, Ok(CommandExit::Damage));
     assert!(printed.out.ends_with(b"etc/hosts\netc/mtab\n"));
     assert!(printed.err.starts_with("dupfs: etc: "), "{}", printed.err);
 }
@@ -113,15 +113,30 @@ fn json_is_one_array_with_names_that_are_not_utf8_in_hex() {
 fn a_path_that_is_not_there_is_not_found() {
     for path in [b"nope".as_slice(), b"etc/hosts/x", b"etc/mtab/x"] {
         let failure = ls(&tree(), path, &plain(), true).end.unwrap_err();
-        assert_eq!(failure.exit, Exit::NotFound, "{failure}");
+        assert_eq!(failure.exit(), CommandExit::NotFound, "{failure}");
     }
-    assert_eq!(ls(&tree(), b"a/../b", &plain(), true).end.unwrap_err().exit, Exit::Usage);
+    assert_eq!(ls(&tree(), b"a/../b", &plain(), true).end.unwrap_err().exit(), CommandExit::Usage);
 }
 
 #[test]
 fn a_reader_that_goes_away_is_no_complaint() {
     let (mut out, mut err) = (ClosingPipe(3), Vec::new());
-    let failure = run(&tree(), None, &plain(), &mut Printer::new(&mut out, &mut err, false)).unwrap_err();
-    assert_eq!(failure, Failure { exit: Exit::Pipe, line: None });
+    let failure = run(&tree(), None, &plain(), RequestTimeout::default(), &mut Printer::new(&mut out, &mut err, false))
+        .unwrap_err();
+    assert_eq!(failure, CliError::OutputClosed);
     assert!(err.is_empty());
+}
+
+#[test]
+fn a_store_that_does_not_answer_does_not_block_the_command() {
+    let mut fs = tree();
+    fs.hanging.push(2);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let options = LsOptions { recursive: true, ..plain() };
+    let timeout = RequestTimeout(std::time::Duration::from_millis(30));
+    let end = run(&fs, None, &options, timeout, &mut Printer::new(&mut out, &mut err, false));
+    assert_eq!(end, Ok(CommandExit::Damage));
+    assert!(out.starts_with(b"disk\netc\n"));
+    let err = String::from_utf8(err).unwrap();
+    assert!(err.starts_with("dupfs: etc: ") && err.contains("deadline"), "{err}");
 }

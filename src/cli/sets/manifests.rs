@@ -1,12 +1,13 @@
-//! Reading all manifests, and what they tell of their sets that the names do not.
+//! Reads all manifests, and finds the problems that they show.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::report::Trouble;
-use crate::cli::failure::Exit;
-use dupfs_base::{ErrorKind, HasKind, RequestContext, escape_bytes};
+use super::reported_problem::ReportedProblem;
+use crate::cli::exit::CommandExit;
+use crate::cli::request_timeout::RequestTimeout;
+use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_format::VolumeNumber;
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, Severity, describe_volumes};
 use dupfs_format::manifest::Manifest;
@@ -21,7 +22,7 @@ const MANY: usize = 10_000;
 pub(super) type Manifests = Vec<Option<Result<Arc<Manifest>, VolumeError>>>;
 
 /// Reads the manifests of all complete sets, several at a time.
-pub(super) fn read_all(repository: &Arc<Repository>, context: &RequestContext) -> Manifests {
+pub(super) fn read_all(repository: &Arc<Repository>, timeout: RequestTimeout) -> Manifests {
     let collection = repository.collection();
     let sets = collection.sets();
     let next = AtomicUsize::new(0);
@@ -32,7 +33,7 @@ pub(super) fn read_all(repository: &Arc<Repository>, context: &RequestContext) -
             sets.get(place).map(|set| (place, set))
         } {
             if set.is_complete() {
-                let manifest = repository.manifest(set.index, context);
+                let manifest = repository.manifest(set.index, &timeout.start());
                 found.lock().unwrap_or_else(PoisonError::into_inner).insert(place, manifest);
             }
         }
@@ -49,7 +50,7 @@ pub(super) fn read_all(repository: &Arc<Repository>, context: &RequestContext) -
 }
 
 /// Done if every manifest was read or found damaged, else why one could not be asked.
-pub(super) fn completeness(manifests: &Manifests) -> Exit {
+pub(super) fn completeness(manifests: &Manifests) -> CommandExit {
     let failed = manifests.iter().filter_map(|m| m.as_ref()?.as_ref().err());
     let exits = failed.map(|error| match error.kind() {
         kind @ (ErrorKind::Denied
@@ -57,51 +58,51 @@ pub(super) fn completeness(manifests: &Manifests) -> Exit {
         | ErrorKind::Timeout
         | ErrorKind::Io
         | ErrorKind::Cancelled
-        | ErrorKind::WouldBlock) => Exit::of(kind),
+        | ErrorKind::WouldBlock) => CommandExit::of(kind),
         ErrorKind::NotFound
         | ErrorKind::Archived
         | ErrorKind::Corrupt
         | ErrorKind::Missing
         | ErrorKind::Unsupported
-        | ErrorKind::Invalid => Exit::Done,
+        | ErrorKind::Invalid => CommandExit::Done,
     });
-    exits.max().unwrap_or(Exit::Done)
+    exits.max().unwrap_or(CommandExit::Done)
 }
 
 /// The problems of names and manifests together, the gravest first.
-pub(super) fn troubles(collection: &Collection, manifests: &Manifests) -> Vec<Trouble> {
-    let mut troubles: Vec<Trouble> = Vec::new();
+pub(super) fn problems(collection: &Collection, manifests: &Manifests) -> Vec<ReportedProblem> {
+    let mut problems: Vec<ReportedProblem> = Vec::new();
     for problem in collection.problems() {
         // What the numbers in the names only suggest, the manifest says.
         let of_volumes = matches!(problem.kind, ProblemKind::MissingVolumes | ProblemKind::NoVolumes);
         let place = problem.set.and_then(|set| usize::try_from(set.0).ok());
         let read = place.and_then(|place| manifests.get(place)).is_some_and(|m| matches!(m, Some(Ok(_))));
         if !(of_volumes && read) {
-            troubles.push(Trouble::from(problem));
+            problems.push(ReportedProblem::from(problem));
         }
     }
-    troubles.extend(unreadable(collection, manifests));
+    problems.extend(unreadable(collection, manifests));
     for (set, manifest) in collection.sets().iter().zip(manifests) {
         if let Some(Ok(manifest)) = manifest {
-            troubles.extend(of_volumes(set, manifest));
-            troubles.extend(damaged(set, manifest));
+            problems.extend(of_volumes(set, manifest));
+            problems.extend(damaged(set, manifest));
         }
     }
-    troubles.extend(moved_sources(collection, manifests));
-    troubles.sort_by_key(|trouble| (trouble.rank(), trouble.set.unwrap_or(u32::MAX)));
-    troubles
+    problems.extend(moved_sources(collection, manifests));
+    problems.sort_by_key(|problem| (problem.rank(), problem.set.unwrap_or(u32::MAX)));
+    problems
 }
 
 /// Manifests that could not be read. What is not the manifest's own fault, such as a missing key, is told once.
-fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<Trouble> {
-    let mut troubles = Vec::new();
+fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<ReportedProblem> {
+    let mut problems = Vec::new();
     let mut shared: Vec<(ErrorKind, usize, String)> = Vec::new();
     for (set, manifest) in collection.sets().iter().zip(manifests) {
         let Some(Err(error)) = manifest else { continue };
         match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::NotFound | ErrorKind::Invalid => {
                 let line = format!("{}: the manifest cannot be read: {error}", set.label());
-                troubles.push(Trouble::new(Severity::Error, "manifest-unreadable", Some(set), line));
+                problems.push(ReportedProblem::new(Severity::Error, "manifest-unreadable", Some(set), line));
             }
             // The names have told of it.
             ErrorKind::Archived | ErrorKind::Unsupported => {}
@@ -116,18 +117,18 @@ fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<Trouble> {
             },
         }
     }
-    troubles.extend(shared.into_iter().map(|(_, count, first)| {
+    problems.extend(shared.into_iter().map(|(_, count, first)| {
         let many = if count == 1 { "1 manifest".to_owned() } else { format!("{count} manifests") };
         let line = format!("{many} could not be read, so nothing is known of their volumes; the first: {first}");
-        Trouble::new(Severity::Warning, "manifest-unreadable", None, line)
+        ReportedProblem::new(Severity::Warning, "manifest-unreadable", None, line)
     }));
-    troubles
+    problems
 }
 
 /// Volumes that the manifest lists and the store lacks, and the other way round.
-fn of_volumes(set: &BackupSet, manifest: &Manifest) -> Vec<Trouble> {
+fn of_volumes(set: &BackupSet, manifest: &Manifest) -> Vec<ReportedProblem> {
     let label = set.label();
-    let mut troubles = Vec::new();
+    let mut problems = Vec::new();
     let absent = absent(set, manifest);
     if set.volumes.is_empty() && !absent.is_empty() {
         let line = format!(
@@ -135,14 +136,14 @@ fn of_volumes(set: &BackupSet, manifest: &Manifest) -> Vec<Trouble> {
              volumes back from wherever they were moved",
             absent.len()
         );
-        troubles.push(Trouble::new(Severity::Error, "volume-missing", Some(set), line));
+        problems.push(ReportedProblem::new(Severity::Error, "volume-missing", Some(set), line));
     } else if !absent.is_empty() {
         let line = format!(
             "{label}: {} in the manifest and not in the store; files stored there cannot be read, all others can: bring \
              the objects back",
             describe_volumes(absent)
         );
-        troubles.push(Trouble::new(Severity::Error, "volume-missing", Some(set), line));
+        problems.push(ReportedProblem::new(Severity::Error, "volume-missing", Some(set), line));
     }
     let unlisted = unlisted(set, manifest);
     if !unlisted.is_empty() {
@@ -150,9 +151,9 @@ fn of_volumes(set: &BackupSet, manifest: &Manifest) -> Vec<Trouble> {
             "{label}: {} in the store and not in the manifest: left over from an interrupted run; ignored",
             describe_volumes(unlisted)
         );
-        troubles.push(Trouble::new(Severity::Note, "volume-unlisted", Some(set), line));
+        problems.push(ReportedProblem::new(Severity::Note, "volume-unlisted", Some(set), line));
     }
-    troubles
+    problems
 }
 
 /// The volumes that should be in the store and are not.
@@ -168,7 +169,7 @@ pub(super) fn unlisted(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber
     set.volumes.keys().copied().filter(unknown).collect()
 }
 
-fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<Trouble> {
+fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<ReportedProblem> {
     let lost: Vec<VolumeNumber> = manifest.missing_volumes().take(MANY).collect();
     let first = manifest.problems.first().map_or_else(String::new, |problem| format!(": {problem}"));
     if lost.is_empty() && first.is_empty() {
@@ -179,17 +180,17 @@ fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<Trouble> {
         false => format!("is damaged: {} not described, so what they hold cannot be read", describe_volumes(lost)),
     };
     let line = format!("{}: its manifest {what}{first}", set.label());
-    Some(Trouble::new(Severity::Error, "manifest-damaged", Some(set), line))
+    Some(ReportedProblem::new(Severity::Error, "manifest-damaged", Some(set), line))
 }
 
 /// Chains whose increments were made from another machine or directory than their full set.
-fn moved_sources(collection: &Collection, manifests: &Manifests) -> Vec<Trouble> {
+fn moved_sources(collection: &Collection, manifests: &Manifests) -> Vec<ReportedProblem> {
     let manifest = |index: &dupfs_format::SetIndex| {
         let place = usize::try_from(index.0).ok()?;
         let manifest = manifests.get(place)?.as_ref()?.as_ref().ok()?;
         Some((collection.set(*index)?, source(manifest)?))
     };
-    let mut troubles = Vec::new();
+    let mut problems = Vec::new();
     for chain in &collection.chains().chains {
         let told: Vec<_> = chain.sets.iter().filter_map(manifest).collect();
         for (before, after) in told.iter().zip(told.iter().skip(1)) {
@@ -200,11 +201,11 @@ fn moved_sources(collection: &Collection, manifests: &Manifests) -> Vec<Trouble>
                     after.1,
                     before.1
                 );
-                troubles.push(Trouble::new(Severity::Note, "source-changed", Some(after.0), line));
+                problems.push(ReportedProblem::new(Severity::Note, "source-changed", Some(after.0), line));
             }
         }
     }
-    troubles
+    problems
 }
 
 /// `host:directory` as far as the manifest tells.

@@ -3,11 +3,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cli::repo::{RepositoryOptions, open_repository};
-use dupfs_base::RequestContext;
-use dupfs_cache::CacheConfig;
+use crate::cli::open::{OpenOptions, open_repository};
 use dupfs_read::storage::MemoryStore;
-use dupfs_read::volume::RepositoryConfig;
 
 /// Stores an unencrypted set: the volumes `there`, and a manifest that lists `listed`.
 fn set(store: &MemoryStore, name: &str, host: &str, listed: u32, there: &[u32]) {
@@ -31,29 +28,14 @@ const T1: &str = "20170108T000000Z";
 const T2: &str = "20170115T000000Z";
 
 fn repository(store: MemoryStore) -> Arc<Repository> {
-    let options = RepositoryOptions::default();
-    let limits = RepositoryConfig {
-        cache: CacheConfig { memory_bytes: 1 << 20, spill: None },
-        member_table_bytes: 1 << 20,
-        index: None,
-        archive_dir: None,
-    };
-    open_repository(
-        Arc::new(store),
-        &options.prefixes,
-        options.keys,
-        options.decode,
-        limits,
-        None,
-        &RequestContext::unlimited(),
-    )
-    .unwrap()
+    let options = OpenOptions { memory: 1 << 20, ..OpenOptions::default() };
+    open_repository(Arc::new(store), options, RequestTimeout::default()).unwrap()
 }
 
 fn printed(repository: &Arc<Repository>, json: bool) -> String {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let end = run(repository, &RequestContext::unlimited(), json, &mut Printer::new(&mut out, &mut err, true));
-    assert_eq!((end, err.len()), (Ok(Exit::Done), 0));
+    let end = run(repository, RequestTimeout::default(), json, &mut Printer::new(&mut out, &mut err, true));
+    assert_eq!((end, err.len()), (Ok(CommandExit::Done), 0));
     String::from_utf8(out).unwrap()
 }
 

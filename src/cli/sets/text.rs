@@ -1,11 +1,11 @@
-//! The report for people.
+//! The report as text.
 
-use super::report::{ChainReport, Report, SetReport};
-use crate::cli::failure::Failure;
+use super::sets_report::{ChainReport, SetReport, SetsReport};
+use crate::cli::error::CliError;
 use crate::cli::printer::Printer;
 
 /// Prints the report.
-pub(super) fn print(report: &Report, printer: &mut Printer<'_>) -> Result<(), Failure> {
+pub(super) fn print(report: &SetsReport, printer: &mut Printer<'_>) -> Result<(), CliError> {
     let mut lines = Vec::new();
     head(report, &mut lines);
     for chain in &report.chains {
@@ -28,7 +28,7 @@ pub(super) fn print(report: &Report, printer: &mut Printer<'_>) -> Result<(), Fa
     Ok(())
 }
 
-fn head(report: &Report, lines: &mut Vec<String>) {
+fn head(report: &SetsReport, lines: &mut Vec<String>) {
     let snapshots = report.sets.iter().filter(|set| set.snapshot.is_some()).count();
     let volumes: usize = report.sets.iter().map(|set| set.volumes).sum();
     let total = report.sets.iter().map(|set| set.bytes).fold(0, u64::saturating_add);
@@ -42,7 +42,7 @@ fn head(report: &Report, lines: &mut Vec<String>) {
     ));
     let source = report.sets.iter().rev().find(|set| set.hostname.is_some() || set.source_directory.is_some());
     if let Some(set) = source {
-        let unknown = "not told";
+        let unknown = "unknown";
         let directory = set.source_directory.as_deref().unwrap_or(unknown);
         lines.push(format!("source directory {directory}, host {}", set.hostname.as_deref().unwrap_or(unknown)));
     }
@@ -50,7 +50,7 @@ fn head(report: &Report, lines: &mut Vec<String>) {
     lines.push(format!("latest snapshot {latest}"));
 }
 
-fn chain_lines(report: &Report, chain: &ChainReport, lines: &mut Vec<String>) {
+fn chain_lines(report: &SetsReport, chain: &ChainReport, lines: &mut Vec<String>) {
     lines.push(format!(
         "{} chain {} to {}: {}, {}, {}",
         if chain.primary { "primary" } else { "secondary" },
@@ -65,7 +65,7 @@ fn chain_lines(report: &Report, chain: &ChainReport, lines: &mut Vec<String>) {
 }
 
 /// The sets that duplicity counts to no chain.
-fn unchained(report: &Report, lines: &mut Vec<String>) {
+fn unchained(report: &SetsReport, lines: &mut Vec<String>) {
     let mut rest: Vec<(u32, String)> = Vec::new();
     rest.extend(report.orphaned_sets.iter().map(|set| (*set, "orphaned".to_owned())));
     rest.extend(report.incomplete_sets.iter().map(|set| (*set, "incomplete".to_owned())));
@@ -87,7 +87,7 @@ fn unchained(report: &Report, lines: &mut Vec<String>) {
     }
 }
 
-fn signatures(report: &Report, lines: &mut Vec<String>) {
+fn signatures(report: &SetsReport, lines: &mut Vec<String>) {
     if report.signature_chains.is_empty() && report.orphaned_signatures.is_empty() {
         return;
     }

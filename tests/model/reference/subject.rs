@@ -1,10 +1,10 @@
 //! The one place that knows how dupfs is put together from a store.
 
-use dupfs_base::RequestContext;
 use std::path::Path;
 use std::sync::Arc;
 
-use dupfs::cli::repo::{RepositoryOptions, open_file_system};
+use dupfs::cli::RequestTimeout;
+use dupfs::cli::open::{OpenOptions, open_file_system};
 use dupfs::vfs::{FileSystem, OwnerOptions};
 use dupfs_format::BackupTime;
 use dupfs_format::collection::PrefixOptions;
@@ -29,7 +29,7 @@ pub(crate) fn open_indexed(
     memory: u64,
     base: &Path,
 ) -> Result<Arc<dyn FileSystem>, String> {
-    open_with(store, repository, RepositoryOptions { memory, index: Some(base.to_owned()), ..numeric_owners(true) })
+    open_with(store, repository, OpenOptions { memory, index: Some(base.to_owned()), ..numeric_owners(true) })
 }
 
 /// The same, with owners by name if not `numeric`, and with the snapshot of `time` as its root if that is given.
@@ -41,22 +41,22 @@ pub(crate) fn open_as(
     time: Option<i64>,
 ) -> Result<Arc<dyn FileSystem>, String> {
     let time = time.map(BackupTime);
-    open_with(store, repository, RepositoryOptions { memory, time, ..numeric_owners(numeric) })
+    open_with(store, repository, OpenOptions { memory, time, ..numeric_owners(numeric) })
 }
 
-fn numeric_owners(numeric: bool) -> RepositoryOptions {
-    RepositoryOptions { owners: OwnerOptions { numeric, ..OwnerOptions::default() }, ..RepositoryOptions::default() }
+fn numeric_owners(numeric: bool) -> OpenOptions {
+    OpenOptions { owners: OwnerOptions { numeric, ..OwnerOptions::default() }, ..OpenOptions::default() }
 }
 
 fn open_with(
     store: Arc<dyn ObjectStore>,
     repository: &Repository,
-    options: RepositoryOptions,
+    options: OpenOptions,
 ) -> Result<Arc<dyn FileSystem>, String> {
     let [all, archive, manifest, signature] =
         repository.prefixes.map(|prefix| (!prefix.is_empty()).then(|| prefix.to_owned()));
     let prefixes = PrefixOptions { file_prefix: all, archive, manifest, signature };
-    match open_file_system(store, RepositoryOptions { prefixes, ..options }, &RequestContext::unlimited()) {
+    match open_file_system(store, OpenOptions { prefixes, ..options }, RequestTimeout::default()) {
         Ok(fs) => Ok(fs),
         Err(e) => Err(e.to_string()),
     }

@@ -3,14 +3,15 @@
 use serde::Serialize;
 
 use super::manifests::{self, Manifests};
+use super::reported_problem::ReportedProblem;
 use crate::cli::ls::json_bytes;
 use dupfs_format::SetIndex;
 use dupfs_format::collection::{BackupSet, Chain, Collection, Problem, Severity, SignatureChain};
 use dupfs_format::name::NameSuffix;
 
-/// All that `dupfs sets` tells.
+/// The report of `dupfs sets`.
 #[derive(Serialize)]
-pub(super) struct Report {
+pub(super) struct SetsReport {
     pub(super) url: String,
     /// Name of the newest snapshot that duplicity would restore.
     pub(super) latest: Option<String>,
@@ -25,7 +26,7 @@ pub(super) struct Report {
     pub(super) orphaned_signatures: Vec<String>,
     pub(super) other_backups: Vec<OtherReport>,
     pub(super) foreign_objects: usize,
-    pub(super) problems: Vec<Trouble>,
+    pub(super) problems: Vec<ReportedProblem>,
 }
 
 /// One backup set.
@@ -95,48 +96,7 @@ pub(super) struct OtherReport {
     pub(super) objects: usize,
 }
 
-/// A problem.
-#[derive(Serialize)]
-pub(super) struct Trouble {
-    pub(super) severity: &'static str,
-    pub(super) kind: &'static str,
-    pub(super) set: Option<u32>,
-    pub(super) object: Option<String>,
-    pub(super) message: String,
-}
-
-impl Trouble {
-    pub(super) fn new(severity: Severity, kind: &'static str, set: Option<&BackupSet>, message: String) -> Self {
-        Self { severity: word(severity), kind, set: set.map(|set| set.index.0), object: None, message }
-    }
-
-    /// The gravest first.
-    pub(super) fn rank(&self) -> usize {
-        ["error", "warning", "note"].iter().position(|word| *word == self.severity).unwrap_or(usize::MAX)
-    }
-}
-
-impl From<&Problem> for Trouble {
-    fn from(problem: &Problem) -> Self {
-        Self {
-            severity: word(problem.severity),
-            kind: problem.kind.code(),
-            set: problem.set.map(|set| set.0),
-            object: problem.object.as_ref().map(ToString::to_string),
-            message: problem.message.clone(),
-        }
-    }
-}
-
-fn word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Note => "note",
-    }
-}
-
-impl Report {
+impl SetsReport {
     pub(super) fn of(url: &str, collection: &Collection, manifests: &Manifests) -> Self {
         let chains = collection.chains();
         let chain = |(place, chain): (usize, &Chain)| ChainReport::of(collection, chain, chains.primary == Some(place));
@@ -155,7 +115,7 @@ impl Report {
             orphaned_signatures: chains.orphaned_signatures.iter().map(ToString::to_string).collect(),
             other_backups: others.map(|o| OtherReport { options: o.options.clone(), objects: o.objects }).collect(),
             foreign_objects: collection.foreign_objects(),
-            problems: manifests::troubles(collection, manifests),
+            problems: manifests::problems(collection, manifests),
         }
     }
 

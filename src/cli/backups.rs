@@ -1,0 +1,262 @@
+//! Opens backups for the commands: from arguments to a store, keys and a file system.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use md5::{Digest, Md5};
+
+use crate::vfs::{FileSystem, OwnerOptions};
+use dupfs_base::escape_bytes;
+use dupfs_cache::SpillConfig;
+use dupfs_format::collection::PrefixOptions;
+use dupfs_format::timespec;
+use dupfs_format::{ArchivePath, BackupTime};
+use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
+use dupfs_read::storage::{
+    self, Location, ObjectStore, S3Addressing, S3UrlStyle, StoreOptions, UrlOptions, parse_url_with,
+};
+
+use super::args::{CatArgs, LsArgs, SetsArgs};
+use super::backend::{Backend, BackupLocation, OpenRequest};
+use super::error::CliError;
+use super::exit::CommandExit;
+use super::gpg_args::gpg_to_ask;
+use super::ls::LsOptions;
+use super::open::{DEFAULT_MEMORY, OpenOptions, open_mount, open_repository};
+use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyleArg, TimeArgs};
+use super::printer::Printer;
+use super::request_timeout::RequestTimeout;
+use super::secrets::Passphrases;
+use super::{cat, ls, sets};
+
+/// Default of `--cache-size`: bytes of sealed blocks on disk.
+const DEFAULT_CACHE_SIZE: u64 = 2 << 30;
+
+/// Opens real backups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backups;
+
+impl Backend for Backups {
+    fn locate(&self, repo: &RepoArgs, cache: &CacheArgs) -> Result<BackupLocation, CliError> {
+        let location = location(repo)?;
+        let mut local = Vec::new();
+        if let Location::Local(dir) = &location {
+            let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+            local.push(("the backup", absolute));
+        }
+        if let Some(dir) = spill(cache).map(|spill| spill.dir).or_else(|| index(cache)) {
+            local.push(("the cache", dir));
+        }
+        let url = match &location {
+            Location::Local(dir) => {
+                let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+                Location::Local(absolute).display_without_secrets()
+            }
+            Location::S3(_) => location.display_without_secrets(),
+        };
+        Ok(BackupLocation { url, local })
+    }
+
+    fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError> {
+        let store = store(request.repo)?;
+        let options = OpenOptions {
+            prefixes: prefixes(request.repo),
+            keys: keys(request.keys, &request.passphrases)?,
+            decode: decode(request.keys)?,
+            time: time(request.time)?,
+            path: request.path.map(path).transpose()?,
+            owners: owners(request.owners),
+            size_bounds: request.size_bounds,
+            memory: memory(request.cache),
+            spill: spill(request.cache),
+            archive_dir: archive_dir(request.repo),
+            index: index(request.cache),
+        };
+        open_mount(store, options, request.timeout)
+    }
+
+    fn sets(&self, args: &SetsArgs) -> Result<(), CliError> {
+        let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
+        let store = store(&args.repo)?;
+        let options = OpenOptions {
+            prefixes: prefixes(&args.repo),
+            keys: keys(&args.keys, &passphrases)?,
+            decode: decode(&args.keys)?,
+            memory: memory(&args.cache),
+            spill: spill(&args.cache),
+            archive_dir: archive_dir(&args.repo),
+            ..OpenOptions::default()
+        };
+        let timeout = RequestTimeout::default();
+        let repository = open_repository(store, options, timeout)?;
+        print(|printer| sets::run(&repository, timeout, args.json, printer))
+    }
+
+    fn ls(&self, args: &LsArgs) -> Result<(), CliError> {
+        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &args.owners)?;
+        let options = LsOptions {
+            long: args.long,
+            recursive: args.recursive,
+            print0: args.print0,
+            json: args.json,
+            numeric: args.owners.numeric_owner,
+        };
+        let listed = print(|printer| ls::run(&*fs, args.path.as_deref(), &options, RequestTimeout::default(), printer));
+        fs.finish();
+        listed
+    }
+
+    fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
+        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &OwnerArgs::default())?;
+        let written = print(|printer| cat::run(&*fs, &args.paths, RequestTimeout::default(), printer));
+        fs.finish();
+        written
+    }
+}
+
+impl Backups {
+    /// The file system with one snapshot's tree at its root: that of `time`, or the newest.
+    fn snapshot(
+        &self,
+        repo: &RepoArgs,
+        keys: &KeyArgs,
+        cache: &CacheArgs,
+        time: &TimeArgs,
+        owners: &OwnerArgs,
+    ) -> Result<Arc<dyn FileSystem>, CliError> {
+        let passphrases = Arc::new(Passphrases::gather(keys)?);
+        let (path, timeout) = (Some(OsStr::new("")), RequestTimeout::default());
+        self.open(OpenRequest { repo, keys, cache, time, owners, path, size_bounds: false, passphrases, timeout })
+    }
+}
+
+fn location(repo: &RepoArgs) -> Result<Location, CliError> {
+    let style = match repo.s3_url_style {
+        S3UrlStyleArg::Auto => S3UrlStyle::Auto,
+        S3UrlStyleArg::Old => S3UrlStyle::Old,
+        S3UrlStyleArg::New => S3UrlStyle::New,
+    };
+    let options = UrlOptions { style, endpoint_url: repo.s3_endpoint_url.clone() };
+    match repo.url.to_str() {
+        Some(text) => Ok(parse_url_with(text, &options)?),
+        // No URL has such bytes, a path may.
+        None => Ok(Location::Local(PathBuf::from(&repo.url))),
+    }
+}
+
+fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
+    let prefixes = prefixes(repo);
+    let common = prefixes.file_prefix.as_deref().unwrap_or("");
+    let kinds = [&prefixes.archive, &prefixes.manifest, &prefixes.signature];
+    let options = StoreOptions {
+        file_prefixes: kinds.map(|kind| format!("{common}{}", kind.as_deref().unwrap_or(""))).to_vec(),
+        s3_endpoint_url: repo.s3_endpoint_url.clone(),
+        s3_region: repo.s3_region_name.clone(),
+        s3_unencrypted: repo.s3_unencrypted_connection,
+        s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
+        timeout: Duration::from_secs(repo.timeout),
+        ..StoreOptions::default()
+    };
+    Ok(storage::open(&location(repo)?, &options)?)
+}
+
+fn prefixes(repo: &RepoArgs) -> PrefixOptions {
+    PrefixOptions {
+        file_prefix: repo.file_prefix.clone(),
+        archive: repo.file_prefix_archive.clone(),
+        manifest: repo.file_prefix_manifest.clone(),
+        signature: repo.file_prefix_signature.clone(),
+    }
+}
+
+/// duplicity's archive directory of this backup: below `--archive-dir`, named by `--name` or the hash of the URL as typed.
+fn archive_dir(repo: &RepoArgs) -> Option<PathBuf> {
+    let hashed = || Md5::digest(repo.url.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let name = repo.name.clone().unwrap_or_else(|| hashed().into());
+    let dir = repo.archive_dir.as_ref()?.join(name);
+    Some(std::path::absolute(&dir).unwrap_or(dir))
+}
+
+fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> Result<KeyOptions, CliError> {
+    let asked = Arc::clone(passphrases);
+    Ok(KeyOptions {
+        secret_keys: args.secret_key.clone(),
+        passphrases: passphrases.given().to_vec(),
+        ask: Some(Box::new(move |prompt| asked.ask(prompt))),
+        gpg: gpg_to_ask(args)?,
+    })
+}
+
+fn decode(args: &KeyArgs) -> Result<DecodeOptions, CliError> {
+    let require_signer = match (&args.sign_key, &args.verify_key) {
+        (Some(id), Some(file)) => Some(Signer::load(id, file)?),
+        // The arguments require each other.
+        _ => None,
+    };
+    Ok(DecodeOptions { allow_unauthenticated: args.allow_unauthenticated, require_signer })
+}
+
+fn owners(args: &OwnerArgs) -> OwnerOptions {
+    OwnerOptions { numeric: args.numeric_owner, uid: args.uid, gid: args.gid, umask: args.umask.unwrap_or(0) }
+}
+
+fn time(args: &TimeArgs) -> Result<Option<BackupTime>, CliError> {
+    let Some(text) = &args.time else { return Ok(None) };
+    let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset())
+        .map_err(|error| CliError::Usage(format!("--time: {error}")))?;
+    if timespec::is_suspicious_epoch(text) {
+        log::warn!(
+            "--time {text}: digits alone are seconds since 1970, which makes it {parsed}; write dates as 2017-01-28"
+        );
+    }
+    Ok(Some(parsed))
+}
+
+fn path(typed: &OsStr) -> Result<ArchivePath, CliError> {
+    let bytes = typed.as_bytes();
+    ArchivePath::parse(bytes).map_err(|error| CliError::Usage(format!("--path {}: {error}", escape_bytes(bytes))))
+}
+
+fn memory(cache: &CacheArgs) -> u64 {
+    cache.memory.map_or(DEFAULT_MEMORY, |bytes| bytes.0)
+}
+
+/// The spill file; none with `--cache-size 0` or without a home directory.
+fn spill(cache: &CacheArgs) -> Option<SpillConfig> {
+    let bytes = cache.cache_size.map_or(DEFAULT_CACHE_SIZE, |size| size.0);
+    Some(SpillConfig { dir: cache_base(cache).filter(|_| bytes > 0)?, bytes })
+}
+
+/// The directory of the indexes; none with `--no-index` or without a home directory.
+fn index(cache: &CacheArgs) -> Option<PathBuf> {
+    cache_base(cache).filter(|_| !cache.no_index)
+}
+
+/// `--cache-dir`, else `$XDG_CACHE_HOME/dupfs`, else `~/.cache/dupfs`.
+fn cache_base(cache: &CacheArgs) -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|v: &OsString| !v.is_empty()).map(PathBuf::from);
+    let home = || variable("HOME").map(|home| home.join(".cache"));
+    let default = || variable("XDG_CACHE_HOME").filter(|p| p.is_absolute()).or_else(home).map(|p| p.join("dupfs"));
+    let dir = cache.cache_dir.clone().or_else(default)?;
+    // A daemon changes its working directory.
+    Some(std::path::absolute(&dir).unwrap_or(dir))
+}
+
+/// Runs a command that prints.
+fn print(command: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>) -> Result<(), CliError> {
+    let stdout = std::io::stdout();
+    let terminal = stdout.is_terminal();
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, stdout.lock());
+    let mut err = std::io::stderr();
+    let result = command(&mut Printer::new(&mut out, &mut err, terminal));
+    let flushed = out.flush();
+    match result {
+        Ok(CommandExit::Done) => flushed.map_err(|error| CliError::output(&error)),
+        Ok(exit) => Err(CliError::Reported(exit.code())),
+        Err(error) => Err(error),
+    }
+}

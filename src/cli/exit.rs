@@ -1,0 +1,58 @@
+//! The exit codes of docs/CLI.md, and the one map from error kinds to them.
+
+use dupfs_base::ErrorKind;
+
+/// An exit code. Of several failures the greatest code counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum CommandExit {
+    /// Done.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// No such backup, snapshot or path.
+    NotFound = 3,
+    /// Credentials or permission.
+    Denied = 4,
+    /// No key or passphrase fits.
+    NoKey = 5,
+    /// Damage found, or a read that could not be served.
+    Damage = 6,
+    /// Interrupted.
+    Interrupted = 130,
+}
+
+impl CommandExit {
+    /// The code for a failure of `kind`.
+    pub fn of(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::Denied => Self::Denied,
+            ErrorKind::KeyMissing => Self::NoKey,
+            ErrorKind::Corrupt | ErrorKind::Missing => Self::Damage,
+            ErrorKind::Invalid => Self::Usage,
+            ErrorKind::Cancelled => Self::Interrupted,
+            ErrorKind::Timeout
+            | ErrorKind::Archived
+            | ErrorKind::Unsupported
+            | ErrorKind::Io
+            | ErrorKind::WouldBlock => Self::Failed,
+        }
+    }
+
+    /// The code for a failure of `kind` to serve an object that exists: damage, unless the user can change the reason.
+    pub fn of_read(kind: ErrorKind) -> Self {
+        match Self::of(kind) {
+            exit @ (Self::Denied | Self::NoKey | Self::Interrupted) => exit,
+            Self::Done | Self::Failed | Self::Usage | Self::NotFound | Self::Damage => Self::Damage,
+        }
+    }
+
+    /// The code as the system takes it.
+    pub fn code(self) -> u8 {
+        // A field-less `repr(u8)` enum; the cast is exact.
+        self as u8
+    }
+}

@@ -1,0 +1,215 @@
+//! Composes the layers: from a store and options to a repository, and on to a file system.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::vfs::{FileSystem, MountRoot, OwnerOptions, TreeFs, TreeOptions, UnpackedFs};
+use dupfs_base::{ErrorKind, HasKind};
+use dupfs_cache::{CacheConfig, SpillConfig};
+use dupfs_format::collection::{Collection, CollectionError, PrefixOptions, Problem};
+use dupfs_format::{ArchivePath, BackupTime, SetIndex};
+use dupfs_read::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
+use dupfs_read::storage::{ObjectStore, StorageError};
+use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig, VolumeError};
+use dupfs_unpack::{IndexPointStore, Limits, MemoryPointStore, PointStore, Unpacker};
+
+use super::error::CliError;
+use super::request_timeout::RequestTimeout;
+
+/// Default of `--memory`: bytes of memory for decoded data and what belongs to it.
+pub const DEFAULT_MEMORY: u64 = 256 << 20;
+
+/// How a backup is opened and shown.
+#[derive(Debug)]
+pub struct OpenOptions {
+    /// Prefixes of the names.
+    pub prefixes: PrefixOptions,
+    /// Keys and passphrases.
+    pub keys: KeyOptions,
+    /// Requirements on encrypted objects.
+    pub decode: DecodeOptions,
+    /// Show only the snapshot that duplicity would restore for this time.
+    pub time: Option<BackupTime>,
+    /// Show only this path of it.
+    pub path: Option<ArchivePath>,
+    /// Owners and modes.
+    pub owners: OwnerOptions,
+    /// Show upper bounds as sizes of files that were not opened.
+    pub size_bounds: bool,
+    /// Bytes of memory for decoded data and what belongs to it.
+    pub memory: u64,
+    /// The spill file of sealed blocks; `None` for none.
+    pub spill: Option<SpillConfig>,
+    /// duplicity's archive directory of this backup: its manifests and signature archives are read instead of the stored ones.
+    pub archive_dir: Option<PathBuf>,
+    /// The directory of the index on disk; `None` for an index in memory only.
+    pub index: Option<PathBuf>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            prefixes: PrefixOptions::default(),
+            keys: KeyOptions::default(),
+            decode: DecodeOptions::default(),
+            time: None,
+            path: None,
+            owners: OwnerOptions::default(),
+            size_bounds: false,
+            memory: DEFAULT_MEMORY,
+            spill: None,
+            archive_dir: None,
+            index: None,
+        }
+    }
+}
+
+impl OpenOptions {
+    /// Of the memory five eighths are for decoded blocks, and an eighth each for member tables, for extent maps, and for
+    /// unpacked data including the tables of archives. Of the spill file three quarters are for decoded blocks.
+    fn repository_config(&self) -> RepositoryConfig {
+        let spill = self.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4 * 3, ..spill });
+        let cache = CacheConfig { memory_bytes: self.memory / 8 * 5, spill };
+        // The index of copies from an archive directory, which nothing verifies, is separate.
+        let copies = self.archive_dir.as_ref().map(|dir| dir.as_os_str().as_encoded_bytes().to_vec());
+        let requirements = [self.decode.identity_bytes(), copies.unwrap_or_default()].concat();
+        let index = self.index.clone().map(|base| IndexLocation { base, requirements });
+        RepositoryConfig { cache, member_table_bytes: self.memory / 8, index, archive_dir: None }
+    }
+
+    /// The cache of unpacked data: the share that [`Self::repository_config`] leaves.
+    fn unpacked_cache(&self) -> CacheConfig {
+        let spill = self.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4, ..spill });
+        CacheConfig { memory_bytes: self.memory / 8, spill }
+    }
+}
+
+/// Opens the repository in `store`: lists it, parses the names, reads duplicity's archive directory if one is given, and loads
+/// the keys. Each step may take `timeout`.
+///
+/// # Errors
+/// [`CliError`].
+pub fn open_repository(
+    store: Arc<dyn ObjectStore>,
+    options: OpenOptions,
+    timeout: RequestTimeout,
+) -> Result<Arc<Repository>, CliError> {
+    let list = || {
+        let objects = store.list(&timeout.start()).map_err(listing_error)?;
+        Collection::from_listing(&objects, &options.prefixes).map_err(|error| with_url(store.url(), &error))
+    };
+    let mut collection = list()?;
+    // A listing is not atomic: it may contain a manifest that was just written, and not the signature archive that was written
+    // before it. Without that archive the tree would be built from all the set's volumes.
+    if collection.sets().iter().any(|set| set.is_complete() && set.signatures.is_none()) {
+        collection = list()?;
+    }
+    let mut config = options.repository_config();
+    let archive_dir = options.archive_dir.as_deref();
+    config.archive_dir = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection, &timeout.start()));
+    let decoder = Decoder::new(Keys::load(options.keys)?, options.decode);
+    Ok(Repository::new(store, decoder, collection, config))
+}
+
+/// Opens the repository in `store` as a file system without `unpacked/`. Every error that can be found before the first
+/// request is found here: in the listing, the names, the key or passphrase (tried on the newest manifest), the time and the
+/// path. Each step may take `timeout`.
+///
+/// # Errors
+/// [`CliError`].
+pub fn open_file_system(
+    store: Arc<dyn ObjectStore>,
+    options: OpenOptions,
+    timeout: RequestTimeout,
+) -> Result<Arc<TreeFs>, CliError> {
+    let url = store.url().to_owned();
+    let (time, path, memory) = (options.time, options.path.clone(), options.memory);
+    let (owners, size_bounds) = (options.owners, options.size_bounds);
+    let repository = open_repository(store, options, timeout)?;
+    let collection = repository.collection();
+    collection.problems().iter().for_each(Problem::log);
+    let chosen = collection.select(time.unwrap_or(BackupTime(i64::MAX))).map_err(|error| with_url(&url, &error))?;
+    try_keys(&repository, chosen.set, timeout)?;
+    let root = match (time, path) {
+        (None, None) => MountRoot::Overview,
+        (_, path) => {
+            let index = collection.snapshot_position(chosen.set);
+            MountRoot::Path(index.unwrap_or(0), path.unwrap_or_default())
+        }
+    };
+    let options = TreeOptions { root, owners, size_bounds, plan_bytes: memory / 8 };
+    Ok(Arc::new(TreeFs::new(repository, options, &timeout.start())?))
+}
+
+/// Opens the repository in `store` as [`open_file_system`] does, with `unpacked/` beside the snapshots if the root is the
+/// overview.
+///
+/// # Errors
+/// [`CliError`].
+pub fn open_mount(
+    store: Arc<dyn ObjectStore>,
+    options: OpenOptions,
+    timeout: RequestTimeout,
+) -> Result<Arc<dyn FileSystem>, CliError> {
+    let is_overview = options.time.is_none() && options.path.is_none();
+    let (cache, owners, memory) = (options.unpacked_cache(), options.owners, options.memory);
+    let tree = open_file_system(store, options, timeout)?;
+    if !is_overview {
+        return Ok(tree);
+    }
+    let point_store: Arc<dyn PointStore> = match tree.repository().index().on_disk() {
+        Some(index) => Arc::new(IndexPointStore(Arc::clone(index))),
+        // Room for all points of the longest stream at the default of `--memory`.
+        None => Arc::new(MemoryPointStore::new(memory / 32)),
+    };
+    Ok(Arc::new(UnpackedFs::new(tree, Unpacker::new(cache, Limits::default(), point_store), owners)))
+}
+
+/// Decrypts the manifest of the set to be shown, so that a wrong key or passphrase is found now. If no key fits, the key
+/// may be that of other chains: one set of each is tried.
+fn try_keys(repository: &Arc<Repository>, chosen: SetIndex, timeout: RequestTimeout) -> Result<(), CliError> {
+    let refused = match try_key(repository, chosen, timeout) {
+        Err(error) if error.kind() == ErrorKind::KeyMissing => error,
+        tried => return Ok(tried?),
+    };
+    let collection = repository.collection();
+    let others = collection.branches().iter().rev().filter_map(|branch| branch.last().copied());
+    for set in others.filter(|&set| set != chosen) {
+        if repository.manifest(set, &timeout.start()).is_ok() {
+            log::warn!("{refused}; the key opens other sets, which can be read");
+            return Ok(());
+        }
+    }
+    Err(refused.into())
+}
+
+/// Tries the key on one manifest. Damage in a manifest is no reason to refuse the other snapshots.
+fn try_key(repository: &Arc<Repository>, set: SetIndex, timeout: RequestTimeout) -> Result<(), VolumeError> {
+    match repository.manifest(set, &timeout.start()) {
+        Ok(_) => Ok(()),
+        Err(error) => match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::NotFound | ErrorKind::Archived => {
+                log::error!("{error}");
+                Ok(())
+            }
+            ErrorKind::Denied
+            | ErrorKind::KeyMissing
+            | ErrorKind::Timeout
+            | ErrorKind::Unsupported
+            | ErrorKind::Invalid
+            | ErrorKind::Io
+            | ErrorKind::Cancelled
+            | ErrorKind::WouldBlock => Err(error),
+        },
+    }
+}
+
+fn with_url(url: &str, error: &CollectionError) -> CliError {
+    CliError::failed(error.kind(), format!("{url}: {error}"))
+}
+
+/// A location that does not exist is a backup that does not exist.
+fn listing_error(error: StorageError) -> CliError {
+    let kind = if error.kind == ErrorKind::Missing { ErrorKind::NotFound } else { error.kind };
+    StorageError { kind, ..error }.into()
+}

@@ -1,0 +1,25 @@
+//! The time limit of the calls that commands make.
+
+use std::time::Duration;
+
+use dupfs_base::RequestContext;
+
+use crate::fuse::DEFAULT_DEADLINE;
+
+/// How long one call of the file system or the repository may take, as one request of a mount: a store that does not answer
+/// must not block a command forever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestTimeout(pub Duration);
+
+impl Default for RequestTimeout {
+    fn default() -> Self {
+        Self(DEFAULT_DEADLINE)
+    }
+}
+
+impl RequestTimeout {
+    /// The context of a call that starts now.
+    pub fn start(self) -> RequestContext {
+        RequestContext::with_timeout(self.0)
+    }
+}
