@@ -95,10 +95,11 @@ impl CurrentView {
         Arc::clone(&read(&self.0))
     }
 
-    /// Shows `collection`, which contains all snapshots of the one before.
-    pub(super) fn replace(&self, collection: Arc<Collection>) {
+    /// Shows the collection that `latest` returns, which contains all snapshots of the one before. It is called under the lock,
+    /// so that the newest one is shown last.
+    pub(super) fn replace(&self, latest: impl FnOnce() -> Arc<Collection>) {
         let mut view = write(&self.0);
-        *view = Arc::new(SnapshotView::after(&view.tags, collection, view.root.clone()));
+        *view = Arc::new(SnapshotView::after(&view.tags, latest(), view.root.clone()));
     }
 
     /// Makes `root` the root.

@@ -278,7 +278,7 @@ impl FileSystem for TreeFs {
             let message = format!("the backup cannot be listed again, the mount stays as it was: {error}");
             FsError::failed(error.kind(), message)
         })?;
-        self.nodes.current().replace(repository.collection());
+        self.nodes.current().replace(|| repository.collection());
         outcome.problems.iter().for_each(Problem::log);
         Ok(summary(&outcome))
     }

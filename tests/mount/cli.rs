@@ -367,7 +367,7 @@ fn umount_says_why_it_cannot_and_lazily_it_can() {
     let output = place.run(&["umount", "MNT"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("nothing is mounted"), "{output:?}");
-    assert!(stderr(&place.run(&["umount", "/proc"])).contains("no dupfs mount"));
+    assert!(stderr(&place.run(&["umount", "/proc"])).contains("not a dupfs mount"));
 
     let daemon = place.mount(&["mount", "memory:", "MNT"]);
     let open = fs::File::open(place.mnt().join("hello.txt")).unwrap();

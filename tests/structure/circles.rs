@@ -14,14 +14,9 @@ const KNOWN: &[(&str, &str)] = &[
     ("crates/unpack/src/stream/claim.rs", "crates/unpack/src/stream.rs"),
     ("crates/unpack/src/table.rs", "crates/unpack/src/table/names.rs"),
     ("crates/unpack/src/table/names.rs", "crates/unpack/src/recognise.rs"),
-    ("src/cli/app.rs", "src/cli/mount.rs"),
-    ("src/cli/sets/manifests.rs", "src/cli/sets/report.rs"),
-    ("src/vfs/tree_fs.rs", "src/vfs/nodes.rs"),
-    ("src/vfs/tree_fs.rs", "src/vfs/versions.rs"),
     ("src/vfs/unpacked.rs", "src/vfs/unpacked/content.rs"),
     ("src/vfs/unpacked/entered.rs", "src/vfs/unpacked/members.rs"),
     ("src/vfs/unpacked/entered.rs", "src/vfs/unpacked/spaces.rs"),
-    ("src/vfs/view.rs", "src/vfs/tree_fs.rs"),
 ];
 
 /// For each file the files that it depends on, with the names by which it does.

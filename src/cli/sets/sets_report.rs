@@ -6,7 +6,7 @@ use super::manifests::{self, Manifests};
 use super::reported_problem::ReportedProblem;
 use crate::cli::ls::json_bytes;
 use dupfs_format::SetIndex;
-use dupfs_format::collection::{BackupSet, Chain, Collection, Problem, Severity, SignatureChain};
+use dupfs_format::collection::{BackupSet, Chain, Collection, SignatureChain};
 use dupfs_format::name::NameSuffix;
 
 /// The report of `dupfs sets`.

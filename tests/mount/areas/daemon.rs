@@ -75,7 +75,7 @@ impl Daemon {
         release(&self.dir);
         self.wait_for("the daemon's end", || !self.runs());
         let log = self.log();
-        assert!(!log.contains("panicked") && !log.contains("defect"), "{log}");
+        assert!(!log.contains("panicked") && !log.contains("internal error"), "{log}");
     }
 
     fn runs(&self) -> bool {

@@ -42,6 +42,8 @@ pub(super) struct RecordStore {
     wake: Condvar,
     /// Held by the thread that writes: one at a time.
     writing: Mutex<()>,
+    /// [`MAX_BYTES`], except in tests.
+    max_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +112,7 @@ impl RecordStore {
             pending: Mutex::default(),
             wake: Condvar::new(),
             writing: Mutex::default(),
+            max_bytes: MAX_BYTES,
         }
     }
 
@@ -231,11 +234,10 @@ impl RecordStore {
         if !being_written.is_empty() {
             self.live.lock().extend(being_written.values().map(|(group, _)| *group));
             let size = |s: &OpenSegments| s.open.iter().map(|segment| segment.size).fold(0, u64::saturating_add);
-            let is_full = size(&self.segments.read()) > MAX_BYTES;
+            let is_full = size(&self.segments.read()) > self.max_bytes;
             let records = being_written.iter().map(|(key, (group, record))| (*key, *group, record.to_vec()));
             if is_full {
-                log::debug!("{}: the index has reached its maximum size", self.directory.display_path());
-                self.pending.lock().is_off = true;
+                self.stop_at_limit();
             } else {
                 self.write_segment(records, &[]);
             }
@@ -280,6 +282,15 @@ impl RecordStore {
         let was_off = std::mem::replace(&mut self.pending.lock().is_off, true);
         if !was_off {
             log::warn!("{}: the index cannot be written to disk: {error}", self.directory.display_path());
+        }
+    }
+
+    /// Stops storing because the index is full, which is logged once.
+    fn stop_at_limit(&self) {
+        let was_off = std::mem::replace(&mut self.pending.lock().is_off, true);
+        if !was_off {
+            let directory = self.directory.display_path();
+            log::warn!("{directory}: the index has reached its limit of {} bytes, no more is stored", self.max_bytes);
         }
     }
 
@@ -352,6 +363,8 @@ pub(super) fn decode_numbers(record: &[u8]) -> Option<BTreeMap<u32, u64>> {
 
 #[cfg(test)]
 mod tests {
+    use dupfs_base::sync::lock;
+
     use super::*;
 
     #[test]
@@ -392,5 +405,45 @@ mod tests {
         records.flush();
         assert!(directory.list(PREFIX).unwrap().len() <= MAX_SEGMENTS);
         assert!([1000, 199, 136].iter().all(|&n| records.load(&key(n)).is_some()));
+    }
+
+    /// The warnings of this process.
+    struct Warnings(std::sync::Mutex<Vec<String>>);
+
+    static WARNINGS: Warnings = Warnings(std::sync::Mutex::new(Vec::new()));
+
+    impl log::Log for Warnings {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            if record.level() <= log::Level::Warn {
+                lock(&self.0).push(record.args().to_string());
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn a_full_index_is_reported_once_as_a_warning() {
+        // Fails if another test has set a logger, and then the assertion below fails as well.
+        let _ = log::set_logger(&WARNINGS);
+        log::set_max_level(log::LevelFilter::Warn);
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = Arc::new(IndexDirectory::open(scratch.path(), "index").unwrap());
+        let shown = directory.display_path().to_string();
+        let mut records = RecordStore::open(directory, Identity::of(&[b"some repository"]), HashSet::from([7]));
+        records.max_bytes = 100;
+        for n in 0..4_u32 {
+            records.store(Identity::of(&[&n.to_le_bytes()]), 7, vec![1; 1000]);
+            records.flush();
+        }
+        assert!(records.is_off() && records.load(&Identity::of(&[&0_u32.to_le_bytes()])).is_some());
+        let warnings = lock(&WARNINGS.0).clone();
+        let of_limit: Vec<_> = warnings.iter().filter(|line| line.starts_with(&shown)).collect();
+        assert_eq!(of_limit.len(), 1, "{warnings:?}");
+        assert!(of_limit[0].contains("has reached its limit of 100 bytes"), "{of_limit:?}");
     }
 }
