@@ -16,7 +16,7 @@ pub struct App<'a> {
     /// Opens backups.
     pub backend: &'a dyn Backend,
     /// Makes the command that starts this program again with the given arguments.
-    pub respawn: &'a Respawn,
+    pub respawn: &'a Respawn<'a>,
 }
 
 impl std::fmt::Debug for App<'_> {

@@ -23,13 +23,13 @@ use super::request_timeout::RequestTimeout;
 use super::secrets::Passphrases;
 
 /// Starts this program again with the given arguments.
-pub type Respawn = dyn Fn(&[OsString]) -> std::process::Command;
+pub type Respawn<'a> = dyn Fn(&[OsString]) -> std::process::Command + 'a;
 
 /// Mounts, in this process (`-f`, or as the daemon that was started for it) or in a daemon. `own` are the arguments of
 /// this process, without the program's name.
 pub(super) fn run(
     backend: &dyn Backend,
-    respawn: &Respawn,
+    respawn: &Respawn<'_>,
     cli: &Cli,
     args: &MountArgs,
     own: &[OsString],
