@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dupfs::vfs::{FileSystem, Ino, NodeKind, ROOT_INO};
 use proptest::prelude::*;
@@ -266,6 +267,53 @@ fn increments_that_come_later_extend_the_index() {
         let trees = indexed.files().iter().filter(|f| f.to_string_lossy().contains("/tree-")).count();
         assert_eq!(trees, 1, "trees that were replaced are kept");
     }
+}
+
+#[test]
+fn a_tree_is_saved_each_time_it_has_grown() {
+    let indexed = Indexed::new(repository(30_000, 4));
+    let show = |shown: usize| {
+        let hidden = indexed.repository.sets[shown..].iter();
+        let names = hidden.flat_map(|set| set.volumes.iter().chain([&set.manifest, &set.sigtar]).cloned());
+        indexed.store.set_faults(&names.map(|name| (name, Fault::Missing)).collect());
+    };
+    let trees = || -> Vec<PathBuf> {
+        indexed.files().into_iter().filter(|file| file.to_string_lossy().contains("/tree-")).collect()
+    };
+    show(1);
+    let fs = indexed.open();
+    let mut saved = Vec::new();
+    for sets in 1..=4 {
+        show(sets);
+        fs.refresh(&RequestContext::unlimited()).unwrap();
+        find(&*fs, &indexed.repository, sets - 1, b"z");
+        let start = Instant::now();
+        while trees() == saved || trees().len() != 1 {
+            assert!(start.elapsed() < Duration::from_secs(20), "the tree of {sets} sets is not saved: {:?}", trees());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        saved = trees();
+    }
+    drop(fs);
+    assert_eq!(trees(), saved, "saved again in the end");
+    stat_all(&*indexed.open());
+    assert_eq!(indexed.sigtars_fetched(), Vec::<String>::new());
+}
+
+#[test]
+fn a_tree_is_not_saved_while_it_is_loaded_set_by_set() {
+    let indexed = Indexed::new(repository(30_000, 4));
+    let trees = || indexed.files().iter().filter(|file| file.to_string_lossy().contains("/tree-")).count();
+    let fs = indexed.open();
+    for set in 0..3 {
+        find(&*fs, &indexed.repository, set, b"z");
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(trees(), 0, "saved with {set} sets");
+    }
+    drop(fs);
+    assert_eq!(trees(), 1, "not saved in the end");
+    stat_all(&*indexed.open());
+    assert_eq!(indexed.sigtars_fetched().len(), 1);
 }
 
 #[test]

@@ -1,18 +1,18 @@
 //! What comes late or fails only at first: a reader is not told of a failure that is none of theirs, and a listing that was
 //! taken while the backup was being written is not believed.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use dupfs::vfs::ROOT_INO;
-use dupfs_base::{ByteRange, ErrorKind, RequestContext};
+use dupfs::vfs::{FileSystem, ROOT_INO};
+use dupfs_base::{ByteRange, CancelToken, ErrorKind, HasKind, RequestContext};
 use dupfs_read::storage::{ObjectInfo, ObjectStore, StorageError};
 
 use super::{Counted, MEMORY, add, meta, path, subject};
 use crate::reference::encode::encode;
-use crate::reference::history::History;
+use crate::reference::history::{Change, Edit, History, Step};
 use crate::reference::layout::usual;
 use crate::reference::store::MemoryStore;
 use crate::reference::tree::{Content, Kind};
@@ -96,4 +96,127 @@ fn a_signature_archive_that_the_first_listing_lacks_is_looked_for_once_more() {
     assert!(fs.lookup(root, b"dump", &RequestContext::unlimited()).is_ok());
     assert!(fs.getattr(ROOT_INO, &RequestContext::unlimited()).is_ok());
     assert!(counted.volumes_fetched().is_empty(), "the tree was made of volumes");
+}
+
+/// A store that gives one object in small pieces with pauses between them, as long as it is slow.
+#[derive(Debug)]
+struct Trickle {
+    inner: Arc<MemoryStore>,
+    object: String,
+    pace: Arc<Pace>,
+}
+
+#[derive(Debug)]
+struct Pace {
+    is_slow: AtomicBool,
+    reads: AtomicUsize,
+}
+
+struct TrickleStream {
+    inner: Box<dyn Read + Send>,
+    pace: Arc<Pace>,
+}
+
+impl Read for TrickleStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.pace.reads.fetch_add(1, Ordering::SeqCst);
+        if !self.pace.is_slow.load(Ordering::SeqCst) {
+            return self.inner.read(buffer);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        let len = buffer.len().min(1);
+        self.inner.read(&mut buffer[..len])
+    }
+}
+
+impl ObjectStore for Trickle {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.list(context)
+    }
+
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
+        let inner = self.inner.open(object, range, context)?;
+        if *object.name != *self.object {
+            return Ok(inner);
+        }
+        Ok(Box::new(TrickleStream { inner, pace: Arc::clone(&self.pace) }))
+    }
+}
+
+#[test]
+fn a_tree_that_nobody_waits_for_is_not_loaded_on_and_a_later_request_goes_on_from_there() {
+    let overwrite = |at| Step { full: false, edits: vec![Edit::Content(0, vec![Change::Overwrite { at, len: 9 }])] };
+    let base = vec![add(b"dump", 2_000_000), add(b"z", 100)];
+    let history = History { lone_file: None, root_meta: meta(), base, steps: vec![overwrite(5), overwrite(500)] };
+    let counted = Counted::new(encode(&history.trees(), &[true, false, false], &usual(1_000_000)));
+    let sets = counted.repository.sets.iter();
+    let sigtars: Vec<String> = sets.map(|set| set.sigtar.clone()).collect();
+    let stored = counted.repository.objects[&sigtars[1]].len();
+    assert!(stored > 100, "{stored} bytes take less than five seconds");
+    let pace = Arc::new(Pace { is_slow: AtomicBool::new(false), reads: AtomicUsize::new(0) });
+    let inner = Arc::clone(&counted.store);
+    let store = Arc::new(Trickle { inner, object: sigtars[1].clone(), pace: Arc::clone(&pace) });
+    let fs = subject::open(store, &counted.repository, MEMORY).unwrap();
+    let reads = || pace.reads.load(Ordering::SeqCst);
+    let root = counted.find(&*fs, 2, &vec![]).ino;
+    let before = reads();
+    pace.is_slow.store(true, Ordering::SeqCst);
+    let token = CancelToken::new();
+    std::thread::scope(|scope| {
+        let context = RequestContext::new(None, token.clone());
+        let fs = &fs;
+        let request = scope.spawn(move || fs.lookup(root, b"z", &context));
+        let start = Instant::now();
+        while reads() < before + 5 {
+            assert!(start.elapsed() < Duration::from_secs(20), "the archive is not read");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        token.cancel();
+        let error = request.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    let stopped = reads();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(reads(), stopped, "the archive is still read");
+    counted.store.take_counts();
+    pace.is_slow.store(false, Ordering::SeqCst);
+    assert!(fs.lookup(root, b"z", &RequestContext::unlimited()).is_ok());
+    let fetched = counted.fetched();
+    assert!(!fetched.contains(&sigtars[0]) && fetched.contains(&sigtars[1]), "{fetched:?}");
+}
+
+#[test]
+fn a_request_that_follows_an_abandoned_one_at_once_gets_its_answer() {
+    let overwrite = |at| Step { full: false, edits: vec![Edit::Content(0, vec![Change::Overwrite { at, len: 9 }])] };
+    let steps = (0..6).map(|n| overwrite(n * 100)).collect();
+    let base = vec![add(b"dump", 100_000), add(b"z", 100)];
+    let history = History { lone_file: None, root_meta: meta(), base, steps };
+    let fulls = [true, false, false, false, false, false, false];
+    let counted = Counted::new(encode(&history.trees(), &fulls, &usual(100_000)));
+    let sizes = |fs: &dyn FileSystem| (0..7).map(|set| counted.find(fs, set, &path(b"dump")).size).collect::<Vec<_>>();
+    let expected = sizes(&*counted.open());
+    for delay in 0..150 {
+        let fs = counted.open();
+        let root = counted.find(&*fs, 6, &vec![]).ino;
+        let token = CancelToken::new();
+        std::thread::scope(|scope| {
+            let context = RequestContext::new(None, token.clone());
+            let abandoned = &fs;
+            scope.spawn(move || abandoned.lookup(root, b"z", &context).is_ok());
+            std::thread::sleep(Duration::from_micros(delay * 20));
+            token.cancel();
+            assert!(fs.lookup(root, b"z", &RequestContext::unlimited()).is_ok(), "after {delay}");
+        });
+        assert_eq!(sizes(&*fs), expected, "after {delay}");
+    }
 }

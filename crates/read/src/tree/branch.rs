@@ -1,51 +1,54 @@
-//! A branch of sets (a full and the increments on it) and its table, loaded set by set when a snapshot is first asked for.
+//! A branch of sets and its table, loaded set by set when a snapshot is first asked for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 
 use super::error::TreeError;
+use super::ids::list_index;
+use super::load_queue::{LoadQueue, MAX_STAGED_BYTES};
 use super::load_set::{self, LoadedSet};
 use super::tree_index::{self, TreeSaver};
 use super::version_table::VersionTable;
 use crate::volume::Repository;
-use dupfs_base::sync::{SingleFlight, SingleFlightError, lock};
+use dupfs_base::sync::{self, Semaphore, SingleFlight, lock};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::SetIndex;
 
-/// Stored bytes of the signature archives that are staged at a time, beside the one that enters the table next.
-const MAX_STAGED: u64 = 64 << 20;
-
-/// One branch of sets and the table of versions over it.
+/// A full set and the increments of one line of descent, and the table of versions over them.
 #[derive(Debug)]
 pub struct Branch {
     /// Grows when a later listing shows a set that continues the branch.
     sets: RwLock<Arc<[SetIndex]>>,
     table: Arc<RwLock<VersionTable>>,
-    flight: SingleFlight<(), (), TreeError>,
-    /// The position that cannot be loaded, and why, where trying again cannot help.
+    loads: SingleFlight<(), (), TreeError>,
+    /// One permit, for the load that changes the table: one that nobody waits for any more may still run when the next begins.
+    table_access: Semaphore,
+    /// The position of a set that cannot be loaded, and the error, where a retry cannot help.
     failed: Mutex<Option<(u32, TreeError)>>,
     saver: TreeSaver,
 }
 
 impl Branch {
-    fn new(sets: Arc<[SetIndex]>) -> Self {
-        let (table, flight, failed, saver) = Default::default();
-        Self { sets: RwLock::new(sets), table, flight, failed, saver }
+    /// A branch of `sets`, of which none is loaded.
+    pub(super) fn new(sets: Arc<[SetIndex]>) -> Self {
+        let (table, loads, failed, saver) = Default::default();
+        Self { sets: RwLock::new(sets), table, loads, table_access: Semaphore::new(1), failed, saver }
     }
 
     /// The set at `position`.
     pub fn set_at(&self, position: u32) -> Option<SetIndex> {
-        self.sets.read().unwrap_or_else(PoisonError::into_inner).get(position as usize).copied()
+        sync::read(&self.sets).get(list_index(position)).copied()
     }
 
     fn sets(&self) -> Arc<[SetIndex]> {
-        Arc::clone(&self.sets.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&sync::read(&self.sets))
     }
 
-    fn grow(&self, sets: &Arc<[SetIndex]>) {
+    /// Adds the sets that `sets` has more than the branch; it begins with those of the branch.
+    pub(super) fn grow(&self, sets: &Arc<[SetIndex]>) {
         if sets.len() > self.sets().len() {
-            let mut own = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+            let mut own = sync::write(&self.sets);
             if sets.len() > own.len() {
                 *own = Arc::clone(sets);
             }
@@ -54,10 +57,10 @@ impl Branch {
 
     /// The table as far as it is loaded. Hold the guard for in-memory work only.
     pub fn table(&self) -> RwLockReadGuard<'_, VersionTable> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
+        sync::read(&self.table)
     }
 
-    /// Whether the first `depth` sets are loaded.
+    /// Returns true if the first `depth` sets are loaded.
     pub fn is_loaded(&self, depth: u32) -> bool {
         self.table().depth() >= depth
     }
@@ -79,7 +82,7 @@ impl Branch {
             }
             let (this, repository) = (Arc::clone(self), Arc::clone(repository));
             let work = move |context: &RequestContext| this.load(&repository, depth, context);
-            let loaded = self.flight.run((), "dupfs-tree", context, work);
+            let loaded = self.loads.run((), "dupfs-tree", context, work);
             // The run that was shared may have failed on a set that this snapshot does not need.
             if let Err(error) = loaded
                 && !self.is_loaded(depth)
@@ -91,9 +94,10 @@ impl Branch {
     }
 
     fn load(&self, repository: &Arc<Repository>, depth: u32, context: &RequestContext) -> Result<(), TreeError> {
+        let _access = self.table_access.acquire(1, context)?;
         let sets = self.sets();
-        let recalled = self.saver.load(repository, &sets, self.table().is_empty());
-        if let Some(table) = recalled {
+        let saved = self.saver.load(repository, &sets, self.table().is_empty());
+        if let Some(table) = saved {
             let loaded = table.depth();
             *self.write() = table;
             tree_index::load_exact_sizes(repository, &sets, &self.table, 0..loaded);
@@ -110,19 +114,19 @@ impl Branch {
         loaded
     }
 
-    /// Loads the sets at `positions`, several side by side, and enters them in their order.
+    /// Loads the sets at `positions`, several concurrently, and enters them in their order.
     fn load_all(
         &self,
         repository: &Arc<Repository>,
         positions: std::ops::Range<u32>,
         context: &RequestContext,
     ) -> Result<(), TreeError> {
-        let most = std::thread::available_parallelism().map_or(2, usize::from).min(4).min(positions.len());
+        let max_workers = std::thread::available_parallelism().map_or(2, usize::from).min(4).min(positions.len());
         let queue = LoadQueue::new(positions.start, positions.end);
         let (send, results) = mpsc::channel();
         let next = || {
-            let position = queue.next(|position| self.staged_weight(repository, position))?;
-            // Whoever waits for room in the queue waits for this one.
+            let position = queue.take(context, |position| self.staged_weight(repository, position))?;
+            // A panic is reported like an error: the sets behind this one wait for it.
             let loaded = catch_unwind(AssertUnwindSafe(|| self.load_set(repository, position, context)));
             Some((position, loaded.unwrap_or(Err(TreeError::Internal))))
         };
@@ -135,15 +139,15 @@ impl Branch {
         };
         std::thread::scope(|scope| {
             let _stop = CloseOnDrop(&queue);
-            let started = (0..most).filter(|_| {
+            let started = (0..max_workers).filter(|_| {
                 let (work, send) = (&work, send.clone());
                 std::thread::Builder::new().name("dupfs-tree".into()).spawn_scoped(scope, move || work(send)).is_ok()
             });
             match started.count() {
-                0 => self.enter_all(positions, &queue, next),
+                0 => self.enter_all(positions, &queue, context, next),
                 _ => {
                     drop(send);
-                    self.enter_all(positions, &queue, || results.recv().ok())
+                    self.enter_all(positions, &queue, context, || results.recv().ok())
                 }
             }
         })
@@ -155,12 +159,12 @@ impl Branch {
         position: u32,
         context: &RequestContext,
     ) -> Result<LoadedSet, TreeError> {
-        context.check().map_err(SingleFlightError::from)?;
+        context.check()?;
         let set = self.set_at(position).ok_or(TreeError::NoSet { position })?;
         load_set::load_set(repository, set, position, context)
     }
 
-    /// Saves in the index what is not there yet, and waits until it is.
+    /// Saves the tree if it is not in the index, and waits until it is.
     pub(super) fn finish(&self) {
         self.saver.finish();
     }
@@ -170,6 +174,7 @@ impl Branch {
         &self,
         positions: std::ops::Range<u32>,
         queue: &LoadQueue,
+        context: &RequestContext,
         mut next: impl FnMut() -> Option<(u32, Result<LoadedSet, TreeError>)>,
     ) -> Result<(), TreeError> {
         let mut early = HashMap::new();
@@ -178,11 +183,14 @@ impl Branch {
                 if let Some(loaded) = early.remove(&position) {
                     break loaded;
                 }
-                let (at, loaded) = next().ok_or(TreeError::Internal)?;
+                let Some((at, loaded)) = next() else {
+                    context.check()?;
+                    return Err(TreeError::Internal);
+                };
                 early.insert(at, loaded);
             };
             loaded.and_then(|loaded| self.enter(loaded)).inspect_err(|error| self.note_failure(position, error))?;
-            queue.entered();
+            queue.note_entered();
         }
         Ok(())
     }
@@ -217,15 +225,15 @@ impl Branch {
         }
     }
 
-    /// What the set at `position` may take while it is staged, at most: its archive holds more than its entries.
+    /// The most bytes that the set at `position` takes while it is staged: its archive holds more than its entries.
     fn staged_weight(&self, repository: &Repository, position: u32) -> u64 {
         let set = self.set_at(position).and_then(|set| repository.set(set).ok());
-        let weight = set.map_or(0, |set| set.signatures.as_ref().map_or(MAX_STAGED, |object| object.size));
+        let weight = set.map_or(0, |set| set.signatures.as_ref().map_or(MAX_STAGED_BYTES, |object| object.size));
         if position == 0 { 0 } else { weight }
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, VersionTable> {
-        self.table.write().unwrap_or_else(PoisonError::into_inner)
+        sync::write(&self.table)
     }
 
     fn known_failure(&self, depth: u32) -> Option<TreeError> {
@@ -240,101 +248,11 @@ impl Branch {
     }
 }
 
-/// The sets that are to be loaded, given out in order; not more at a time than memory has room for.
-struct LoadQueue {
-    state: Mutex<LoadQueueState>,
-    changed: Condvar,
-}
-
-struct LoadQueueState {
-    /// The next to be given out, the next to be entered, and the end.
-    next: u32,
-    entered: u32,
-    end: u32,
-    /// What each that was given out and not entered may weigh, and the sum.
-    weights: VecDeque<u64>,
-    staged: u64,
-}
-
-impl LoadQueue {
-    fn new(start: u32, end: u32) -> Self {
-        let state = LoadQueueState { next: start, entered: start, end, weights: VecDeque::new(), staged: 0 };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
-    }
-
-    /// The next position once there is room for it, which there always is for the one that is entered next.
-    fn next(&self, weigh: impl Fn(u32) -> u64) -> Option<u32> {
-        let mut state = lock(&self.state);
-        loop {
-            let position = state.next;
-            if position >= state.end {
-                return None;
-            }
-            let weight = weigh(position);
-            if position == state.entered || state.staged.saturating_add(weight) <= MAX_STAGED {
-                state.next = position.saturating_add(1);
-                state.staged = state.staged.saturating_add(weight);
-                state.weights.push_back(weight);
-                return Some(position);
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn entered(&self) {
-        let mut state = lock(&self.state);
-        let weight = state.weights.pop_front().unwrap_or(0);
-        state.staged = state.staged.saturating_sub(weight);
-        state.entered = state.entered.saturating_add(1);
-        self.changed.notify_all();
-    }
-}
-
-/// Keeps the workers from beginning with further sets.
+/// Keeps the workers from loading further sets.
 struct CloseOnDrop<'a>(&'a LoadQueue);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        lock(&self.0.state).end = 0;
-        self.0.changed.notify_all();
-    }
-}
-
-/// All branches of a collection.
-#[derive(Debug, Default)]
-pub struct Branches {
-    branches: Mutex<HashMap<usize, Arc<Branch>>>,
-}
-
-impl Branches {
-    /// The branch numbered `number` over `sets`; made at its first use. It grows with `sets`, which always begin with those that the
-    /// branch had before.
-    pub fn branch(&self, number: usize, sets: &Arc<[SetIndex]>) -> Arc<Branch> {
-        let mut branches = lock(&self.branches);
-        let branch = Arc::clone(branches.entry(number).or_insert_with(|| Arc::new(Branch::new(Arc::clone(sets)))));
-        drop(branches);
-        branch.grow(sets);
-        branch
-    }
-
-    /// Keeps on disk what was learnt, and waits until it is there.
-    pub fn finish(&self) {
-        self.all().iter().for_each(|branch| branch.finish());
-    }
-
-    fn all(&self) -> Vec<Arc<Branch>> {
-        lock(&self.branches).values().cloned().collect()
-    }
-
-    /// Number of paths known so far.
-    pub fn paths(&self) -> u64 {
-        let branches = self.all();
-        branches.iter().map(|branch| branch.table().len() as u64).fold(0, u64::saturating_add)
-    }
-}
-
-impl Drop for Branches {
-    fn drop(&mut self) {
-        self.finish();
+        self.0.close();
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::volume::VolumeError;
 use dupfs_base::sync::SingleFlightError;
-use dupfs_base::{ErrorKind, HasKind};
+use dupfs_base::{ErrorKind, HasKind, Stopped};
 
 /// A failure to build a tree. Cheap to clone.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -25,6 +25,12 @@ pub enum TreeError {
     /// An internal error: a bug in dupfs.
     #[error("internal error (bug in dupfs): reading a signature archive failed")]
     Internal,
+}
+
+impl From<Stopped> for TreeError {
+    fn from(stopped: Stopped) -> Self {
+        Self::SingleFlight(stopped.into())
+    }
 }
 
 impl HasKind for TreeError {

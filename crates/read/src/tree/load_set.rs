@@ -1,4 +1,4 @@
-//! What one set says of its paths: from its signature archive, or else from the headers in its volumes.
+//! Reads the records of one set: from its signature archive, or else from the headers in its volumes.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use dupfs_format::difftar::DiffKind;
 use dupfs_format::sigtar::{SigChange, SigEntry, SigtarParser, SigtarSink, SizeBounds};
 use dupfs_format::{ArchivePath, EntryMeta, SetIndex, VolumeId};
 
-/// What one set says, verified.
+/// The records of one set, verified.
 #[derive(Debug)]
 pub(super) enum LoadedSet {
     /// The first set: the table of it.
@@ -24,7 +24,7 @@ pub(super) enum LoadedSet {
     Next(StagedSet),
 }
 
-/// Reads what the set at `position` of a branch says.
+/// Reads the records of the set at `position` of a branch.
 ///
 /// # Errors
 /// [`TreeError`] when neither the signature archive nor the volumes can be read, or when trying again may help.
@@ -42,7 +42,9 @@ pub(super) fn load_set(
     match error.kind() {
         ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported | ErrorKind::NotFound => {
             log::warn!("{error}; the tree of this set is rebuilt from the headers in its volumes");
-            from_volumes(repository, set, position, context).map(LoadedSet::Next).map_err(|_| TreeError::from(error))
+            let rebuilt = from_volumes(repository, set, position, context).map(LoadedSet::Next);
+            // A rebuild that was interrupted tells nothing of the set.
+            rebuilt.map_err(|other| if other.kind() == ErrorKind::Cancelled { other } else { error.into() })
         }
         ErrorKind::Denied
         | ErrorKind::KeyMissing
@@ -179,7 +181,7 @@ fn from_volumes(
         next = listed.number.0.saturating_add(1);
         match repository.members(VolumeId { set, number: listed.number }, context) {
             Ok(members) => stage_members(&members, &mut staged),
-            // Nothing is known to be lost: who is refused now may be let in later.
+            // Nothing is known to be lost: access may be granted later.
             Err(error) if error.kind().is_transient() || error.kind() == ErrorKind::Denied => {
                 return Err(error.into());
             }
@@ -200,14 +202,14 @@ fn from_volumes(
         }
         last_end = last_end.max(Some(listed.end.path.clone()));
     }
-    // What is damaged in a manifest may have been the entry of its last volume.
+    // The damaged part of a manifest may have been the entry of its last volume.
     if !manifest.problems.is_empty() {
         staged.missing.push(unlisted(position, last_end, None));
     }
     Ok(staged)
 }
 
-/// What volumes held whose entries in the manifest are damaged.
+/// The range of volumes whose entries in the manifest are damaged.
 fn unlisted(position: u32, after: Option<ArchivePath>, last: Option<ArchivePath>) -> MissingRange {
     let reason = "the manifest is damaged where it lists the volumes, and there is no readable signature archive";
     MissingRange { position, after, last, reason: Arc::from(reason), kind: ErrorKind::Corrupt }

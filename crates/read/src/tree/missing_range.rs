@@ -45,7 +45,7 @@ impl MissingRange {
     }
 }
 
-/// What is not known of the sets of a table: ranges of lost records, and sets whose records were rebuilt from their volumes,
+/// The parts of a table that are not known: ranges of lost records, and sets whose records were rebuilt from their volumes,
 /// which may mangle names.
 #[derive(Debug, Default)]
 pub(super) struct LostRecords {

@@ -2,8 +2,10 @@
 
 mod attributes;
 mod branch;
+mod branches;
 mod error;
 mod ids;
+mod load_queue;
 mod load_set;
 mod missing_range;
 mod path_tree;
@@ -13,7 +15,8 @@ mod tree_index;
 mod version_record;
 mod version_table;
 
-pub use branch::{Branch, Branches};
+pub use branch::Branch;
+pub use branches::Branches;
 pub use error::TreeError;
 pub use ids::{NodeId, VersionId};
 pub use load_set::peek_root;

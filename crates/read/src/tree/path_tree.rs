@@ -236,7 +236,7 @@ impl PathTree {
     }
 }
 
-/// Builds a [`PathTree`] of nodes in the order of their numbers, as [`PathTree::raw_nodes`] gives them. What no tree gives is
+/// Builds a [`PathTree`] of nodes in the order of their numbers, as [`PathTree::raw_nodes`] gives them. Others are
 /// refused.
 #[derive(Debug)]
 pub(super) struct PathTreeBuilder {

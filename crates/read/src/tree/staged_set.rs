@@ -1,4 +1,4 @@
-//! What one set says, packed small until its integrity is known and it may enter the table.
+//! The records of one set, packed small until its integrity is verified and it may enter the table.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,7 +13,7 @@ use dupfs_format::{ArchivePath, EntryMeta};
 /// Bytes of a piece; pieces are given back one by one as the entries are taken.
 const PIECE: usize = 64 << 10;
 
-/// The entries of one set, in order, and what is not known of it.
+/// The entries of one set, in order, and its missing ranges.
 #[derive(Debug, Default)]
 pub(super) struct StagedSet {
     pieces: VecDeque<Vec<u8>>,
@@ -22,7 +22,7 @@ pub(super) struct StagedSet {
     owners: HashMap<OwnerFields, u64>,
     by_number: Vec<OwnerFields>,
     pub(super) missing: Vec<MissingRange>,
-    /// Whether the entries are from the volumes, not from a signature archive.
+    /// True if the entries are from the volumes, not from a signature archive.
     pub(super) rebuilt: bool,
 }
 

@@ -25,8 +25,8 @@ const SET: usize = 8;
 /// Sets, nodes, versions, bytes of names, bytes of owners, links and devices.
 const COUNTS: usize = 5 * 8;
 
-/// The published part of a table: numbers of items, and the encoded attributes.
-struct PublishedPart {
+/// The part of a table that belongs to its first sets: numbers of items, and the encoded attributes.
+struct TablePart {
     sets: usize,
     nodes: usize,
     versions: usize,
@@ -34,9 +34,9 @@ struct PublishedPart {
     attributes: Vec<u8>,
 }
 
-impl PublishedPart {
-    fn of(table: &VersionTable) -> Self {
-        let sets = list_index(table.published);
+impl TablePart {
+    fn of(table: &VersionTable, depth: u32) -> Self {
+        let sets = list_index(depth.min(table.published));
         let next = table.starts.get(sets);
         let nodes = next.map_or(table.paths.len(), |start| list_index(start.node));
         let versions = next.map_or(table.versions.len(), |start| list_index(start.version));
@@ -45,13 +45,13 @@ impl PublishedPart {
     }
 }
 
-/// Writes the published sets of `table`, which may grow meanwhile.
+/// Writes the first `depth` sets of `table`, as far as they are published. The table may grow meanwhile.
 ///
 /// # Errors
 /// Of `out`.
-pub(super) fn encode(table: &RwLock<VersionTable>, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn encode(table: &RwLock<VersionTable>, depth: u32, out: &mut dyn Write) -> io::Result<()> {
     let read = || table.read().unwrap_or_else(PoisonError::into_inner);
-    let part = PublishedPart::of(&read());
+    let part = TablePart::of(&read(), depth);
     for count in [part.sets, part.nodes, part.versions, part.names, part.attributes.len()] {
         out.write_all(&(count as u64).to_le_bytes())?;
     }
@@ -251,7 +251,7 @@ mod tests {
 
     fn bytes(table: VersionTable) -> Vec<u8> {
         let mut out = Vec::new();
-        encode(&RwLock::new(table), &mut out).unwrap();
+        encode(&RwLock::new(table), u32::MAX, &mut out).unwrap();
         out
     }
 

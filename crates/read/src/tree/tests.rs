@@ -86,7 +86,7 @@ fn each_depth_shows_its_own_versions() {
 }
 
 #[test]
-fn a_size_that_was_learnt_keeps_its_bounds() {
+fn a_recorded_size_keeps_its_bounds() {
     let table = table();
     for (name, size) in [("a/b", 4096), ("a/b", 2049), ("a!", 0), ("a/d/e/f", 4096), ("a/c", 17)] {
         let depth = if name == "a/c" { 1 } else { 2 };

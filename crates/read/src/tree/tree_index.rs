@@ -1,38 +1,46 @@
-//! Trees in the index: recalled when a branch is first looked into, kept once it was read, and what was learnt of sizes.
+//! Trees in the index: loaded when a branch is first looked into, saved once it was read; and exact sizes of files.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::thread::JoinHandle;
+use std::io::Write;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::ids::{NodeId, VersionId, list_index};
 use super::table_codec;
 use super::version_table::VersionTable;
 use crate::meta_encoding::{decode_meta, encode_meta};
 use crate::volume::Repository;
-use dupfs_base::sync::lock;
+use dupfs_base::RequestContext;
+use dupfs_base::sync::Monitor;
 use dupfs_cache::index::encoding::{RecordDecoder, RecordEncoder};
 use dupfs_cache::index::{Identity, Index, IndexFileKind};
 use dupfs_format::{EntryMeta, SetIndex};
 
-/// Keeps a branch's tree.
-#[derive(Debug, Default)]
+/// Saves the tree of a branch in the index: in the background whenever all sets of the branch are loaded, otherwise when the
+/// branch is closed. A tree is not written while sets are still loaded one by one.
+#[derive(Debug)]
 pub(super) struct TreeSaver {
-    state: Mutex<State>,
+    state: Arc<Monitor<TreeSaverState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct TreeSaverState {
     /// Sets of the tree that is in the index.
-    kept: u32,
-    saving: Option<JoinHandle<()>>,
-    /// How to save what was loaded since.
-    work: Option<Work>,
+    saved: u32,
+    /// True while a thread saves.
+    is_saving: bool,
+    /// The tree that the thread saves next.
+    due: Option<SaveJob>,
+    /// The tree that is saved when the branch is closed.
+    deferred: Option<SaveJob>,
 }
 
+/// A tree to save.
 #[derive(Clone, Debug)]
-struct Work {
+struct SaveJob {
     index: Arc<Index>,
     table: Arc<RwLock<VersionTable>>,
+    /// Number of its sets.
+    depth: u32,
     /// Of the first sets of the branch, one more each.
     chain: Arc<[Identity]>,
     roots: Arc<[Identity]>,
@@ -51,8 +59,14 @@ fn chain_of(repository: &Repository, sets: &[SetIndex]) -> Vec<Identity> {
     chain
 }
 
+impl Default for TreeSaver {
+    fn default() -> Self {
+        Self { state: Monitor::new(TreeSaverState::default()) }
+    }
+}
+
 impl TreeSaver {
-    /// The tree of the first sets of the branch, as many as the index has; nothing if the table is not `empty`. To be called
+    /// The tree of the first sets of the branch, as many as the index has; `None` if the table is not `empty`. To be called
     /// before sets are loaded: from then on their identities are those of the objects that were listed until now.
     pub(super) fn load(&self, repository: &Repository, sets: &[SetIndex], empty: bool) -> Option<VersionTable> {
         let index = repository.index().on_disk()?;
@@ -65,7 +79,7 @@ impl TreeSaver {
                 table_codec::decode(body, len).filter(|table| list_index(table.depth()) == shallower.saturating_add(1))
             })
         })?;
-        lock(&self.state).kept = found.depth();
+        self.state.update(|state| state.saved = found.depth());
         log::debug!("the index has the tree of {} sets, {} paths", found.depth(), found.len());
         Some(found)
     }
@@ -74,74 +88,110 @@ impl TreeSaver {
     pub(super) fn note_loaded(&self, repository: &Repository, sets: &[SetIndex], table: &Arc<RwLock<VersionTable>>) {
         let Some(index) = repository.index().on_disk() else { return };
         let depth = read(table).depth();
-        let mut state = lock(&self.state);
-        if depth <= state.kept {
+        if depth <= self.state.lock().saved {
             return;
         }
         let collection = repository.collection();
         let live = collection.branches().iter().flat_map(|sets| chain_of(repository, sets)).collect();
         let own = |set: &SetIndex| repository.index().tree_identity(*set);
-        let work = Work {
+        let job = SaveJob {
             index: Arc::clone(index),
             table: Arc::clone(table),
+            depth,
             chain: chain_of(repository, sets).into(),
             roots: sets.iter().map_while(own).map(root_key).collect(),
             groups: sets.iter().map(|&set| repository.index().group(set)).collect(),
             live: Arc::new(live),
         };
-        state.work = Some(work.clone());
-        if list_index(depth) == sets.len() && state.saving.is_none() {
-            let saving = std::thread::Builder::new().name("dupfs-index".into()).spawn(move || work.save());
-            if let Ok(saving) = saving {
-                state.kept = depth;
-                state.saving = Some(saving);
-            }
+        if list_index(depth) == sets.len() {
+            self.save_in_background(job);
+        } else {
+            self.state.update(|state| state.deferred = Some(job));
         }
     }
 
-    /// Saves what was not saved yet, and waits for what is being saved.
-    pub(super) fn finish(&self) {
-        let (saving, work) = {
-            let mut state = lock(&self.state);
-            (state.saving.take(), state.work.take())
-        };
-        if saving.is_some_and(|saving| saving.join().is_err()) {
-            log::debug!("saving a tree ended early");
+    /// Saves `job` on a thread, after the save that may be in progress.
+    fn save_in_background(&self, job: SaveJob) {
+        let is_saving = self.state.update(|state| {
+            state.deferred = None;
+            state.due = Some(job);
+            std::mem::replace(&mut state.is_saving, true)
+        });
+        if is_saving {
+            return;
         }
-        let Some(work) = work else { return };
-        let depth = read(&work.table).depth();
-        if depth > lock(&self.state).kept {
-            work.save();
-            lock(&self.state).kept = depth;
+        let thread = SaverThread { state: Arc::clone(&self.state), is_done: false };
+        // Without a thread it is saved when the branch is closed.
+        let _ = std::thread::Builder::new().name("dupfs-index".into()).spawn(move || thread.run());
+    }
+
+    /// Saves the tree as it is now, if it is not in the index, and waits for a save in progress.
+    pub(super) fn finish(&self) {
+        let idle = |state: &mut TreeSaverState| (!state.is_saving).then(|| state.due.take().or(state.deferred.take()));
+        // Without a limit, and the thread always ends: there is no error.
+        let Ok(Some(job)) = self.state.wait_until(&RequestContext::unlimited(), idle) else { return };
+        if job.depth > self.state.lock().saved && job.save() {
+            self.state.update(|state| state.saved = job.depth);
         }
     }
 }
 
-impl Work {
-    fn save(&self) {
-        let (depth, whole) = {
-            let table = read(&self.table);
-            (table.depth(), !table.has_uncertainty())
+/// The thread that saves trees until none is due.
+struct SaverThread {
+    state: Arc<Monitor<TreeSaverState>>,
+    /// True once the state says that nothing is being saved.
+    is_done: bool,
+}
+
+impl SaverThread {
+    fn run(mut self) {
+        let next = |state: &mut TreeSaverState| {
+            state.is_saving = state.due.is_some();
+            state.due.take()
         };
-        let Some(identity) = list_index(depth).checked_sub(1).and_then(|last| self.chain.get(last)).filter(|_| whole)
-        else {
-            return;
-        };
-        if !self.index.store_file(IndexFileKind::Tree, *identity, &mut |out| table_codec::encode(&self.table, out)) {
-            return;
+        while let Some(job) = self.state.update(next) {
+            if job.save() {
+                self.state.update(|state| state.saved = job.depth);
+            }
         }
-        let replaced = self.chain.iter().take(list_index(depth).saturating_sub(1)).copied().collect();
+        self.is_done = true;
+    }
+}
+
+impl Drop for SaverThread {
+    /// Of a thread that panicked or could not be started: nothing is being saved.
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.state.update(|state| state.is_saving = false);
+        }
+    }
+}
+
+impl SaveJob {
+    /// Writes the tree; false if it is not whole or cannot be written.
+    fn save(&self) -> bool {
+        let last = list_index(self.depth).checked_sub(1);
+        let Some(identity) = last.and_then(|last| self.chain.get(last)) else { return false };
+        if read(&self.table).has_uncertainty() {
+            return false;
+        }
+        let mut fill = |out: &mut dyn Write| table_codec::encode(&self.table, self.depth, out);
+        if !self.index.store_file(IndexFileKind::Tree, *identity, &mut fill) {
+            return false;
+        }
+        let replaced = self.chain.iter().take(list_index(self.depth).saturating_sub(1)).copied().collect();
         self.index.remove_outdated_files(IndexFileKind::Tree, &replaced, &self.live);
-        for ((position, key), group) in (0..depth).zip(self.roots.iter()).zip(self.groups.iter()) {
+        for ((position, key), group) in (0..self.depth).zip(self.roots.iter()).zip(self.groups.iter()) {
             let record = root_record(&read(&self.table), position);
             if self.index.load_record(*key).as_ref() != Some(&record) {
                 self.index.store_record(*key, *group, record);
             }
         }
+        true
     }
 }
 
-/// Enters the sizes that were learnt of the sets at `positions`.
+/// Enters the exact sizes that the index has of the sets at `positions`.
 pub(super) fn load_exact_sizes(
     repository: &Repository,
     sets: &[SetIndex],
@@ -177,7 +227,7 @@ fn root_key(set: Identity) -> Identity {
     set.with(&[b"root"])
 }
 
-/// What the set at `position` says of the root.
+/// The record of the root in the set at `position`.
 fn root_record(table: &VersionTable, position: u32) -> Vec<u8> {
     let version = table.version(NodeId::ROOT, position.saturating_add(1));
     let own = version.filter(|&version| table.position(version) == Some(position));
