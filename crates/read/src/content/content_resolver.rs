@@ -35,7 +35,7 @@ impl ContentResolver {
         Self { locator: VersionLocator::new(half, max_weight), extent_maps, max_weight }
     }
 
-    /// The exact size of `file` in bytes, and the metadata that stands beside its data where that differs from the
+    /// The exact size of `file` in bytes, and the metadata stored with its data where that differs from the
     /// signature archive's in time (FORMAT.md 2.3: `duplicity restore` shows the former).
     ///
     /// Costs at most the file's last volume in the newest set that holds it; for a delta, the delta's volumes.
@@ -44,8 +44,10 @@ impl ContentResolver {
     /// [`ContentError`] when the size cannot be known.
     pub fn stat(&self, volumes: &dyn Volumes, file: &FileRef) -> Result<(u64, Option<EntryMeta>), ContentError> {
         let version = file.version().ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
-        if let Some(extent_map) = self.cached_map(file, version.id).or_else(|| self.load_extent_map(volumes, file)) {
-            // Only of files that are stored as they were signed there is an extent map.
+        if let Some(extent_map) =
+            self.cached_extent_map(file, version.id).or_else(|| self.load_extent_map(volumes, file))
+        {
+            // Only files that are stored as they were signed have one.
             content_index::set_exact_size(volumes, file, version, extent_map.size());
             return Ok((extent_map.size(), None));
         }
@@ -62,14 +64,14 @@ impl ContentResolver {
         Ok((size, other))
     }
 
-    /// The extent map of a file with deltas as the index has it.
+    /// The extent map of a file with deltas, if the index has it.
     fn load_extent_map(&self, volumes: &dyn Volumes, file: &FileRef) -> Option<Arc<ExtentMap>> {
         let extent_map = Arc::new(content_index::load_extent_map(volumes, file)?);
-        self.store_extent_map(file, file.version()?.id, &extent_map);
+        self.cache_extent_map(file, file.version()?.id, &extent_map);
         Some(extent_map)
     }
 
-    fn store_extent_map(&self, file: &FileRef, version: VersionId, extent_map: &Arc<ExtentMap>) {
+    fn cache_extent_map(&self, file: &FileRef, version: VersionId, extent_map: &Arc<ExtentMap>) {
         let evicted = lock(&self.extent_maps).insert(
             file.key(version),
             Arc::clone(extent_map),
@@ -84,19 +86,22 @@ impl ContentResolver {
     /// [`ContentError`] when a delta or the base of the chain cannot be found or read.
     pub fn extent_map(&self, volumes: &dyn Volumes, file: &FileRef) -> Result<Arc<ExtentMap>, ContentError> {
         let version = file.version().ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
-        if let Some(extent_map) = self.cached_map(file, version.id).or_else(|| self.load_extent_map(volumes, file)) {
+        if let Some(extent_map) =
+            self.cached_extent_map(file, version.id).or_else(|| self.load_extent_map(volumes, file))
+        {
             return Ok(extent_map);
         }
         let mut pending: Vec<(Arc<StoredStream>, Arc<ParsedDelta>)> = Vec::new();
         let mut base: Option<Arc<ExtentMap>> = None;
-        // Whether the newest version is stored in the state that was signed: others are no base, so their extent maps are not kept.
+        // True if the newest version is stored in the state that was signed: others are no base, so their extent maps are not
+        // cached.
         let mut signed = true;
         let mut located = 1;
         for (index, older) in file.history.iter().enumerate() {
             if let Some(newer) = index.checked_sub(1).and_then(|i| file.history.get(i)) {
                 file.check_succession(volumes, *newer, *older)?;
             }
-            if let Some(known) = self.cached_map(file, older.id) {
+            if let Some(known) = self.cached_extent_map(file, older.id) {
                 base = Some(known);
                 break;
             }
@@ -139,7 +144,7 @@ impl ContentResolver {
         }
         let extent_map = base.ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
         if signed {
-            self.store_extent_map(file, version.id, &extent_map);
+            self.cache_extent_map(file, version.id, &extent_map);
             if composed {
                 content_index::store_extent_map(volumes, file, &extent_map);
             }
@@ -147,7 +152,7 @@ impl ContentResolver {
         Ok(extent_map)
     }
 
-    fn cached_map(&self, file: &FileRef, version: VersionId) -> Option<Arc<ExtentMap>> {
+    fn cached_extent_map(&self, file: &FileRef, version: VersionId) -> Option<Arc<ExtentMap>> {
         lock(&self.extent_maps).get(&file.key(version)).cloned()
     }
 }

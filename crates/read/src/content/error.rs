@@ -14,7 +14,7 @@ pub enum ContentError {
     Volume {
         /// The file.
         path: ArchivePath,
-        /// What failed.
+        /// The failure.
         error: VolumeError,
     },
     /// The signature archive lists the file but no volume holds it (FORMAT.md 2.3: the backup was interrupted, resumed,
@@ -37,10 +37,10 @@ pub enum ContentError {
         path: ArchivePath,
         /// The set, as people name it.
         set: Arc<str>,
-        /// Which.
+        /// The missing parts.
         detail: Arc<str>,
     },
-    /// Parts of two states of the file stand side by side (FORMAT.md 2.3).
+    /// The set holds parts of two states of the file (FORMAT.md 2.3).
     #[error(
         "{path}: {set} holds parts of two different states of it: that backup was interrupted and resumed while the file changed; try the snapshot before or after"
     )]
@@ -57,7 +57,7 @@ pub enum ContentError {
         path: ArchivePath,
         /// The set, as people name it.
         set: Arc<str>,
-        /// What is wrong.
+        /// The damage.
         detail: Arc<str>,
     },
     /// A delta without the state it was made from.
@@ -86,9 +86,9 @@ pub enum ContentError {
         path: ArchivePath,
         /// The set with the delta, as people name it.
         set: Arc<str>,
-        /// Why.
+        /// The cause, in one line.
         reason: Arc<str>,
-        /// What the failure means.
+        /// The kind of the failure.
         kind: ErrorKind,
     },
     /// Several files are stored under one name, and which is which cannot be told (FORMAT.md 4.3).
@@ -101,16 +101,16 @@ pub enum ContentError {
         /// The set, as people name it.
         set: Arc<str>,
     },
-    /// A version in more pieces than can be kept track of.
+    /// A version in more pieces than dupfs supports.
     #[error(
-        "{path}: with {set} it is made of more than {limit} pieces, which is more than dupfs keeps track of; restore this file with duplicity"
+        "{path}: with {set} it is made of more than {limit} pieces, which is more than dupfs supports; restore this file with duplicity"
     )]
     Pieces {
         /// The file.
         path: ArchivePath,
         /// The set, as people name it.
         set: Arc<str>,
-        /// How many would be.
+        /// The most that are supported.
         limit: usize,
     },
     /// The stored data has another size than the signature allows.
@@ -134,7 +134,7 @@ pub enum ContentError {
 }
 
 impl ContentError {
-    /// Whether this says that the answer is not at hand and must be asked for from a thread that may wait.
+    /// Returns true if the answer is not cached and must be asked for from a thread that may wait.
     pub fn would_block(&self) -> bool {
         matches!(self, Self::Volume { error: VolumeError::Stopped(Stopped::WouldBlock), .. })
     }

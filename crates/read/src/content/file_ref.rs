@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::error::ContentError;
 use crate::tree::{Branch, FileVersion, NodeId, VersionId};
 use crate::volume::Volumes;
+use dupfs_cache::index::Identity;
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{ArchivePath, SetIndex};
 
@@ -67,6 +68,31 @@ impl FileRef {
             reason: uncertainty.reason,
             kind: uncertainty.kind,
         })
+    }
+
+    /// The identity of the file's versions, and of all that their sets store. `None` where something of the tree is
+    /// uncertain.
+    pub(super) fn versions_identity(&self, volumes: &dyn Volumes) -> Option<Identity> {
+        let places: Vec<(u32, u32)> = {
+            let table = self.branch.table();
+            if table.has_uncertainty() {
+                return None;
+            }
+            self.history.iter().map(|version| table.index_in_set(version.id)).collect::<Option<_>>()?
+        };
+        let mut identity = Identity::of(&[b"plan"]);
+        for (position, place) in places {
+            let set = volumes.index().identity(self.branch.set_at(position)?)?;
+            identity = identity.with(&[&set.0, &position.to_le_bytes(), &place.to_le_bytes()]);
+        }
+        Some(identity)
+    }
+
+    /// The identity of the file's content, and the set that holds its newest version. `None` where something of the tree is
+    /// uncertain.
+    pub fn identity(&self, volumes: &dyn Volumes) -> Option<(Identity, SetIndex)> {
+        let set = self.branch.set_at(self.version()?.position)?;
+        Some((self.versions_identity(volumes)?.with(&[b"content"]), set))
     }
 
     /// The file's identity: the same for all snapshots that show the same version.

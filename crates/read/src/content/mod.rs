@@ -7,7 +7,9 @@
 mod content_index;
 mod content_resolver;
 mod error;
+mod extent;
 mod extent_map;
+mod extent_map_codec;
 mod file_ref;
 mod parsed_delta;
 mod part_finder;

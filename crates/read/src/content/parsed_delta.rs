@@ -8,14 +8,14 @@ use dupfs_base::ByteRange;
 use dupfs_format::SetIndex;
 use dupfs_format::delta::{self, DeltaCommand};
 
-/// Ops of a delta and extents of a version at most: hundreds of megabytes of memory. A file of a terabyte of which every
+/// The most ops of a delta and extents of a version: hundreds of megabytes of memory. A file of a terabyte of which every
 /// hundredth page has changed has a tenth of them.
 pub(super) const MAX_EXTENTS: usize = 1 << 24;
 
 /// One op of a delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeltaOp {
-    /// `len` bytes that stand in the delta itself at `at`.
+    /// `len` bytes that are in the delta itself at `at`.
     Literal { at: u64, len: u64 },
     /// `len` bytes of the base at `offset`.
     Copy { offset: u64, len: u64 },
@@ -35,25 +35,23 @@ impl ParsedDelta {
     /// # Errors
     /// [`ContentError`] when the delta cannot be read or is not one.
     pub(super) fn read(volumes: &dyn Volumes, file: &FileRef, stream: &StoredStream) -> Result<Self, ContentError> {
-        let mut cursor = DeltaWindow { volumes, file, stream, window: Vec::new(), window_at: 0 };
+        let mut window = DeltaWindow { volumes, file, stream, window: Vec::new(), window_at: 0 };
         let mut at = delta::MAGIC.len() as u64;
-        delta::check_magic(cursor.head(0)?).map_err(|e| damaged(volumes, file, stream, &e.to_string()))?;
+        delta::check_magic(window.head(0)?).map_err(|e| damaged(volumes, file, stream, &e.to_string()))?;
         let mut ops = Vec::new();
         let mut out_len = 0u64;
         loop {
             if ops.len() > MAX_EXTENTS {
                 return Err(too_many(volumes, file, stream.set));
             }
-            let head = cursor.head(at)?;
+            let head = window.head(at)?;
             match delta::parse_command(head).map_err(|e| damaged(volumes, file, stream, &e.at(at).to_string()))? {
-                None => return Err(cursor.damaged("it ends before its end mark")),
+                None => return Err(window.damaged("it ends before its end mark")),
                 Some(DeltaCommand::End) => break,
                 Some(DeltaCommand::Literal { header_len, len }) => {
                     let start = at.saturating_add(header_len as u64);
-                    at = start.checked_add(len).filter(|&end| end < stream.len).unwrap_or(u64::MAX);
-                    if at == u64::MAX {
-                        return Err(cursor.damaged("a literal runs beyond its end"));
-                    }
+                    let end = start.checked_add(len).filter(|&end| end < stream.len);
+                    at = end.ok_or_else(|| window.damaged("a literal runs beyond its end"))?;
                     out_len = out_len.saturating_add(len);
                     ops.push(DeltaOp::Literal { at: start, len });
                 }
@@ -67,13 +65,13 @@ impl ParsedDelta {
         Ok(Self { ops: ops.into(), out_len })
     }
 
-    /// Whether any byte comes from the base.
+    /// Returns true if any byte comes from the base.
     pub(super) fn has_copies(&self) -> bool {
         self.ops.iter().any(|op| matches!(op, DeltaOp::Copy { len, .. } if *len > 0))
     }
 }
 
-/// That the version that `set` makes of `file` has too many pieces.
+/// The error that the version that `set` makes of `file` has too many pieces.
 pub(super) fn too_many(volumes: &dyn Volumes, file: &FileRef, set: SetIndex) -> ContentError {
     ContentError::Pieces { path: file.path.clone(), set: set_label(volumes, set), limit: MAX_EXTENTS }
 }
@@ -88,7 +86,7 @@ fn push_copy(ops: &mut Vec<DeltaOp>, offset: u64, len: u64) {
     ops.push(DeltaOp::Copy { offset, len });
 }
 
-/// Looks at the heads of ops through a small window.
+/// Reads the heads of ops through a small window.
 struct DeltaWindow<'a> {
     volumes: &'a dyn Volumes,
     file: &'a FileRef,
@@ -113,8 +111,8 @@ impl DeltaWindow<'_> {
             self.stream.read(self.volumes, self.file, ByteRange { start: at, end }, false, &mut self.window)?;
             self.window_at = at;
         }
-        let from = usize::try_from(at.saturating_sub(self.window_at)).unwrap_or(usize::MAX);
-        Ok(self.window.get(from..).unwrap_or(&[]))
+        let from = usize::try_from(at.saturating_sub(self.window_at)).ok();
+        Ok(from.and_then(|from| self.window.get(from..)).unwrap_or(&[]))
     }
 
     fn damaged(&self, detail: &str) -> ContentError {

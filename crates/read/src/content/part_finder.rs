@@ -87,7 +87,7 @@ impl<'a> PartFinder<'a> {
         Ok(run.map(|run| (table, run)))
     }
 
-    /// Which of the paths that stand as `form` in the volume ours is, counted from 0, and how many they are: volumes and
+    /// The rank of the path, from 0, among those stored as `form` in the volume, and the number of those: volumes and
     /// signature archives list the same objects in the same order.
     fn rank_among_alike(&self, members: &MemberTable, form: &[u8], volume: VolumeNumber) -> Option<(usize, usize)> {
         let table = self.file.branch.table();
@@ -108,14 +108,16 @@ impl<'a> PartFinder<'a> {
         rank.map(|rank| (rank, alike))
     }
 
+    /// Part `number` of the path, counted from 1; `last` is the number of the last part, if it is known.
     pub(super) fn part(
         &self,
         number: u64,
-        last: u64,
+        last: Option<u64>,
         kind: DiffKind,
     ) -> Result<(VolumeNumber, MemberPart), ContentError> {
         let missing = || self.incomplete(format!("part {number} is missing"));
-        let volume = self.manifest.volume_of(&self.file.path, key_of(number, last)).ok_or_else(missing)?;
+        let selector = if Some(number) == last { PartSelector::Last } else { PartSelector::Number(number) };
+        let volume = self.manifest.volume_of(&self.file.path, selector).ok_or_else(missing)?;
         let (table, run) = self.find_run(volume, Some(kind))?.ok_or_else(missing)?;
         let parts = table.run(run).map_or(&[][..], |run| table.parts(run));
         let index = parts.binary_search_by_key(&number, |p| p.number).map_err(|_| missing())?;
@@ -124,7 +126,7 @@ impl<'a> PartFinder<'a> {
 
     /// Every part of the path, from all volumes that may hold some, in order.
     ///
-    /// The second value tells whether parts of different times stand side by side (FORMAT.md 2.3).
+    /// The second value is true if there are parts of different times (FORMAT.md 2.3).
     pub(super) fn all_parts(&self, kind: DiffKind) -> Result<(Vec<PartLocation>, bool), ContentError> {
         let mut found: Vec<PartLocation> = Vec::new();
         let mut next = 1u64;
@@ -169,10 +171,6 @@ impl<'a> PartFinder<'a> {
     pub(super) fn mixed(&self) -> ContentError {
         ContentError::Mixed { path: self.file.path.clone(), set: self.label() }
     }
-}
-
-fn key_of(number: u64, last: u64) -> PartSelector {
-    if number == last { PartSelector::Last } else { PartSelector::Number(number) }
 }
 
 /// The runs of `path` that hold an object or a delta, as indexes into the table's runs.

@@ -1,7 +1,7 @@
-//! Proving stored content by its signature.
+//! Checks stored content against its signature.
 //!
 //! When duplicity resumes an interrupted backup it keeps the volumes already stored and signs the source as it is then
-//! (FORMAT.md 2.3). Parts of two states of a file may then stand side by side; they are the file that was signed only if every
+//! (FORMAT.md 2.3). The set may then hold parts of two states of a file; they are the file that was signed only if every
 //! block has the sums its signature gives (a log that was appended to, a file that was merely touched).
 
 use std::io::Read;
@@ -19,10 +19,10 @@ const MD4_LEN: usize = 16;
 /// Larger blocks than duplicity makes of any file are not held in memory to be proved.
 const MAX_BLOCK: u32 = 64 << 20;
 
-/// Gives the next bytes of the content: as many as asked for, fewer at its end; `None` if they cannot be read.
+/// Returns the next bytes of the content: as many as asked for, fewer at its end; `None` if they cannot be read.
 pub(super) type NextBlock<'a> = dyn FnMut(usize) -> Option<Vec<u8>> + 'a;
 
-/// Compares a file's content with its signature while the signature archive streams by. What it says counts only once
+/// Compares a file's content with its signature while the signature archive streams by. The result counts only once
 /// the archive was found sound.
 pub(super) struct SignatureCheck<'a> {
     path: &'a ArchivePath,
@@ -49,7 +49,7 @@ impl<'a> SignatureCheck<'a> {
         walker.finish().map_err(|e| VolumeError::from_format(object, &e))
     }
 
-    /// Whether the content is the one that was signed: every block agrees, and nothing is left over.
+    /// Returns true if the content is the one that was signed: every block agrees, and nothing is left over.
     pub(super) fn holds(&self) -> bool {
         self.verdict == Some(true)
     }
@@ -71,8 +71,8 @@ impl<'a> SignatureCheck<'a> {
                 header
             }
         };
-        let strong_len = usize::try_from(header.strong_len).unwrap_or(usize::MAX).min(MD4_LEN);
-        let block_len = usize::try_from(header.block_len).unwrap_or(usize::MAX);
+        let strong_len = (header.strong_len as usize).min(MD4_LEN);
+        let block_len = header.block_len as usize;
         let sums = strong_len.saturating_add(4);
         let whole = self.pending.len() / sums * sums;
         let taken: Vec<u8> = self.pending.drain(..whole).collect();

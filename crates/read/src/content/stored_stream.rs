@@ -19,9 +19,9 @@ use dupfs_format::{EntryMeta, SetIndex, VolumeId, VolumeNumber};
 pub(super) struct StoredStream {
     /// The set that holds it.
     pub set: SetIndex,
-    /// Whether the bytes are the file or a delta.
+    /// Tells the file itself from a delta.
     pub kind: DiffKind,
-    /// Number of bytes; of an assumed base the most it can have.
+    /// Number of bytes; for an assumed base, the upper bound.
     pub len: u64,
     /// Metadata in the headers beside the data; the parts of one stream agree.
     pub meta: EntryMeta,
@@ -96,7 +96,7 @@ impl StoredStream {
         Ok(stream)
     }
 
-    /// Whether the stream is the file that its set signed, by the sums of every block. Reads all of it and the set's
+    /// Returns true if the stream is the file that its set signed, by the sums of every block. Reads all of it and the set's
     /// signature archive.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl StoredStream {
         Some(Self { set, kind, len: bounds.max, meta, position, layout, settled: OnceLock::new() })
     }
 
-    /// Appends the bytes `range` of the stream to `out`; `once` tells whether who reads the file from end to end reads them once.
+    /// Appends the bytes `range` of the stream to `out`; `once` is true if a reader of the whole file reads them once.
     ///
     /// # Errors
     /// [`ContentError`]; then `out` may hold a part of the range.
@@ -238,13 +238,13 @@ impl StoredStream {
             }
             PartLayout::Uniform { .. } | PartLayout::Assumed { .. } => {
                 let last = match &self.layout {
-                    PartLayout::Uniform { last } => *last,
-                    PartLayout::Assumed { .. } | PartLayout::Parts(_) => u64::MAX,
+                    PartLayout::Uniform { last } => Some(*last),
+                    PartLayout::Assumed { .. } | PartLayout::Parts(_) => None,
                 };
                 let number = (at / PART_BYTES).saturating_add(1);
                 let start = at - at % PART_BYTES;
                 let (volume, part) = finder.part(number, last, self.kind)?;
-                let expected = if number == last { self.len.saturating_sub(start) } else { PART_BYTES };
+                let expected = if Some(number) == last { self.len.saturating_sub(start) } else { PART_BYTES };
                 if part.len != expected {
                     return Err(finder.incomplete(format!("part {number} has {} bytes", part.len)));
                 }
@@ -267,7 +267,7 @@ fn uniform_len(parts: &[MemberPart]) -> Option<u64> {
     before.checked_add(last.len).filter(|_| consecutive && agree && last.len < PART_BYTES)
 }
 
-/// Whether `bounds` rule out that the parts in volumes not seen are shorter than 65536 bytes, as duplicity wrote them
+/// Returns true if `bounds` rule out that the parts in volumes not seen are shorter than 65536 bytes, as duplicity wrote them
 /// before 0.6.21: then each but the last lacks 512 bytes or more (FORMAT.md 4). A part of full length among `parts` tells
 /// it too.
 fn tells_parts(bounds: &SizeBounds, parts: &[MemberPart]) -> bool {

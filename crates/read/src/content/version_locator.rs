@@ -15,7 +15,7 @@ use dupfs_cache::ByteLru;
 use dupfs_format::VolumeId;
 use dupfs_format::difftar::DiffKind;
 
-/// Versions located side by side.
+/// Versions located concurrently.
 const WIDTH: usize = 8;
 /// A version that may not be needed, as a newer delta may copy nothing of it, is located ahead if its volumes have at most so many
 /// bytes in the store.
@@ -88,8 +88,8 @@ impl VersionLocator {
         Ok(located)
     }
 
-    /// Locates the version at `index` of the file's history and those behind it, side by side. Gives the index of the first
-    /// that was not tried. What fails is met again by whoever needs it.
+    /// Locates the version at `index` of the file's history and those behind it concurrently. Returns the index of the first
+    /// that was not tried. An error is reported again when the version is needed.
     pub(super) fn locate_ahead(&self, volumes: &dyn Volumes, file: &FileRef, index: usize) -> usize {
         let end = index.saturating_add(WIDTH).min(file.history.len());
         if !volumes.context().may_block() || index.saturating_add(1) >= end {
@@ -109,7 +109,7 @@ impl VersionLocator {
         end
     }
 
-    /// Whether little is fetched for the version at `index` of the file's history. Reads its set's manifest, which is needed
+    /// Returns true if little is fetched for the version at `index` of the file's history. Reads its set's manifest, which is needed
     /// also of the oldest.
     fn is_small(&self, volumes: &dyn Volumes, file: &FileRef, index: usize) -> bool {
         let position = file.history.get(index).map(|version| version.position);
