@@ -127,7 +127,11 @@ impl TreeSaver {
 
     /// Saves the tree as it is now, if it is not in the index, and waits for a save in progress.
     pub(super) fn finish(&self) {
-        let idle = |state: &mut TreeSaverState| (!state.is_saving).then(|| state.due.take().or(state.deferred.take()));
+        let idle = |state: &mut TreeSaverState| {
+            // A deferred tree is newer than one that is due without a thread to save it.
+            let (deferred, due) = (&mut state.deferred, &mut state.due);
+            (!state.is_saving).then(|| deferred.take().or(due.take()))
+        };
         // Without a limit, and the thread always ends: there is no error.
         let Ok(Some(job)) = self.state.wait_until(&RequestContext::unlimited(), idle) else { return };
         if job.depth > self.state.lock().saved && job.save() {
