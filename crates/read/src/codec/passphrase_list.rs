@@ -42,6 +42,10 @@ impl PassphraseList {
         lock(&self.known).clone()
     }
 
+    fn len(&self) -> usize {
+        lock(&self.known).len()
+    }
+
     /// Returns the first result of `open` on the passphrases from number `from` on. The passphrase that last succeeded is
     /// tried first.
     pub(super) fn find<T>(&self, from: usize, mut open: impl FnMut(&Secret) -> Option<T>) -> Option<T> {
@@ -62,10 +66,11 @@ impl PassphraseList {
     /// user gave up. `open` receives the number of the first passphrase that it has not tried.
     pub(super) fn ask<T>(&self, prompt: &str, open: impl Fn(usize) -> Option<T>) -> Option<T> {
         let ask = self.prompt.as_ref()?;
-        let known = lock(&self.known).len();
+        let known = self.len();
         let mut gave_up = lock(&self.gave_up);
         // The question of another reader may have been answered while this one waited.
-        if let Some(found) = (lock(&self.known).len() > known).then(|| open(known)).flatten() {
+        let answered = self.len() > known;
+        if let Some(found) = answered.then(|| open(known)).flatten() {
             return Some(found);
         }
         for number in 1..=MAX_QUESTIONS {
@@ -94,6 +99,33 @@ impl PassphraseList {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_also_serves_a_reader_that_waited_for_the_question() {
+        let (asked_tx, asked_rx) = std::sync::mpsc::channel();
+        let (answer_tx, answer_rx) = std::sync::mpsc::channel::<()>();
+        let answer_rx = Mutex::new(answer_rx);
+        let prompt: PassphrasePrompt = Box::new(move |_| {
+            asked_tx.send(()).unwrap();
+            lock(&answer_rx).recv().ok().map(|()| Secret::new("right"))
+        });
+        let list = PassphraseList::new(Vec::new(), Some(prompt));
+        let open = |from| list.find(from, |secret| (secret.expose() == b"right").then_some(()));
+        let (done_tx, done_rx) = std::sync::mpsc::channel();
+        std::thread::scope(|threads| {
+            threads.spawn(|| list.ask("first: ", open).unwrap());
+            asked_rx.recv().unwrap();
+            let done_tx = &done_tx;
+            threads.spawn(move || done_tx.send(list.ask("second: ", open)).unwrap());
+            // Time for the second reader to wait for the first one's question; without it, it finds the answer given.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            answer_tx.send(()).unwrap();
+            let second = done_rx.recv_timeout(std::time::Duration::from_secs(30));
+            drop(answer_tx);
+            assert_eq!(second, Ok(Some(())));
+        });
+        assert!(asked_rx.try_recv().is_err(), "the second reader asks nothing");
+    }
 
     #[test]
     fn a_prompt_after_a_wrong_answer_tells_that_it_was_wrong() {
