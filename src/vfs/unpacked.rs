@@ -135,14 +135,16 @@ impl UnpackedFs {
         let found = found.ok_or_else(FsError::not_found)?;
         let stored = match &found {
             Found::Unpacked(stored) => stored.as_slice(),
-            Found::Itself | Found::OnlyIfPlain => name,
+            Found::Itself | Found::Stored => name,
         };
-        let attr = self.mirrored(self.below.lookup(dir, stored, context)?)?;
+        let stored_attr = self.below.lookup(dir, stored, context)?;
+        let attr = self.mirrored(stored_attr)?;
         let Some(shape) = shape_of(stored).filter(|_| attr.kind == NodeKind::File) else { return Ok(attr) };
         let met = Candidate::of(shape.kind, name, None, attr);
         let candidate = self.candidates.meet(attr.ino, met, context)?;
         match (self.is_kept(attr.ino, &candidate, context)?, found) {
-            (true, Found::OnlyIfPlain) => Err(FsError::not_found()),
+            // The same inode as in `snapshots/`: links in the backup lead to it by this name.
+            (true, Found::Stored) => Ok(stored_attr),
             (true, _) => self.unpacked_attr(attr.ino, &candidate, context),
             (false, _) => Ok(attr),
         }
@@ -268,7 +270,7 @@ impl UnpackedFs {
             (_, Some(candidate)) if candidate.is_unpacked() && !streaming => self.exact_attr(ino, &candidate, context),
             (_, Some(candidate)) => self.unpacked_attr(ino, &candidate, context),
             (Place::Mirror(below), None) => self.mirrored(self.below.getattr(below, context)?),
-            (Place::Member(gate, key), None) => {
+            (Place::Member(gate, key) | Place::StoredMember(gate, key), None) => {
                 let entered = self.entered(&gate, context)?;
                 let is_dir = entered.archive.with_table(|table| table.is_dir(key));
                 if !is_dir && !streaming && !entered.is_settled() {
@@ -285,7 +287,7 @@ impl UnpackedFs {
                 } else if entered.archive.with_table(|table| table.node(key).is_none()) {
                     return Err(FsError::WouldBlock);
                 }
-                self.member_attr(&gate, &entered, key, context)
+                Ok(Attr { ino, ..self.member_attr(&gate, &entered, key, context)? })
             }
         }
     }
@@ -299,6 +301,7 @@ impl UnpackedFs {
             (_, Some((container, candidate))) => Dir::Members(self.gate(ino, container, &candidate)?, NodeKey::ROOT),
             (Place::Mirror(below), None) => Dir::Mirror(below),
             (Place::Member(gate, key), None) => Dir::Members(gate, key),
+            (Place::StoredMember(..), None) => return Err(FsError::NotDir),
         })
     }
 }

@@ -64,7 +64,7 @@ impl UnpackedFs {
         match self.spaces.resolve(ino).ok_or_else(FsError::not_found)? {
             Place::Top | Place::Latest(_) => Err(FsError::IsDir),
             Place::Mirror(below) => Ok((Arc::new(Stored::open(&self.below, below, context)?), None)),
-            Place::Member(gate, key) => {
+            Place::Member(gate, key) | Place::StoredMember(gate, key) => {
                 let entered = self.entered(&gate, context)?;
                 let known = entered.archive.find(context, |table| table.node(key).map(|_| ()));
                 known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;

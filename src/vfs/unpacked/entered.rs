@@ -253,6 +253,11 @@ impl Gate {
         if key == NodeKey::ROOT { self.file } else { super::spaces::number(self.id, u64::from(key.0)) }
     }
 
+    /// The number of the stored bytes of a node in it that is shown decompressed.
+    pub(super) fn stored_number(&self, key: NodeKey) -> Ino {
+        super::spaces::number(self.id, u64::from(key.0 | super::spaces::STORED))
+    }
+
     /// The archive, if somebody uses it or it was used lately.
     pub(super) fn live(&self) -> Option<Arc<Entered>> {
         lock(&self.archive).upgrade()

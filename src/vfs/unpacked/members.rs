@@ -72,7 +72,7 @@ impl UnpackedFs {
             let found = names::resolve(name, &|n| has(table, dir, n))?;
             let stored = match &found {
                 Found::Unpacked(stored) => stored,
-                Found::Itself | Found::OnlyIfPlain => name,
+                Found::Itself | Found::Stored => name,
             };
             let key = table.child(dir, stored)?;
             let kind = table.entry(key).map_or(NodeKind::Dir, |entry| kind_of(&entry.meta.kind));
@@ -95,7 +95,7 @@ impl UnpackedFs {
         }
         let stored = match &found {
             Found::Unpacked(stored) => stored.as_slice(),
-            Found::Itself | Found::OnlyIfPlain => name,
+            Found::Itself | Found::Stored => name,
         };
         let Some(shape) = shape_of(stored).filter(|_| kind == NodeKind::File) else { return Ok(Some(attr)) };
         let met = Candidate::of(shape.kind, &shown, entry, attr);
@@ -105,8 +105,7 @@ impl UnpackedFs {
             // What it was asked of is not what has the name, or a later member may have the name that it is shown under.
             (Err(_), _) if !last && !same() => Ok(None),
             (Ok(false), Found::Unpacked(_)) if !last => Ok(None),
-            (Ok(true), Found::OnlyIfPlain) if !last => Ok(None),
-            (Ok(true), Found::OnlyIfPlain) => Err(FsError::not_found()),
+            (Ok(true), Found::Stored) => Ok(Some(Attr { ino: gate.stored_number(key), ..attr })),
             (Ok(true), _) => self.unpacked_attr(attr.ino, &candidate, context).map(Some),
             (Ok(false), _) => Ok(Some(attr)),
             (Err(error), _) => Err(error),

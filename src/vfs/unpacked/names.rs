@@ -12,8 +12,9 @@ pub(super) enum Found {
     Itself,
     /// The decompressed content of this stored file.
     Unpacked(Vec<u8>),
-    /// A stored file whose name promises that it is compressed: it has its own name only if it is not.
-    OnlyIfPlain,
+    /// A stored file with the suffix of a compressed one: the stored bytes, whether or not it is compressed. If it is, the name
+    /// is not listed.
+    Stored,
 }
 
 /// The name under which a compressed file `shape` is shown: without its suffix; where that is taken, `~` in front of the
@@ -24,7 +25,8 @@ pub(super) fn shown(shape: &Shape<'_>, has: Has<'_>) -> Vec<u8> {
         let others = SUFFIXES.iter().map(|(suffix, _)| suffix.as_bytes()).filter(|suffix| *suffix != shape.suffix);
         has(stem).is_some() || others.into_iter().any(|suffix| has(&joined(stem, b'.', suffix)).is_some())
     };
-    if !rival(stem) {
+    // No file can be called like the directory itself or the one above it.
+    if !matches!(stem, b"." | b"..") && !rival(stem) {
         return stem.to_vec();
     }
     let mut name = joined(stem, b'~', shape.suffix);
@@ -61,7 +63,7 @@ pub(super) fn resolve(name: &[u8], has: Has<'_>) -> Option<Found> {
     }
     let is_file = has(name)?;
     Some(match shape_of(name).map(|shape| shape.kind) {
-        Some(Kind::Compressed(_)) if is_file => Found::OnlyIfPlain,
+        Some(Kind::Compressed(_)) if is_file => Found::Stored,
         _ => Found::Itself,
     })
 }
@@ -97,22 +99,30 @@ mod tests {
         assert_eq!(shown(&["foo.bz2", "foo.gz"]), ["foo~bz2", "foo~gz"]);
         assert_eq!(shown(&["foo", "foo.gz", "foo~gz"]), ["foo", "foo~gz~", "foo~gz"]);
         assert_eq!(shown(&["foo", "foo.gz", "foo~gz.xz"]), ["foo", "foo~gz~", "foo~gz"]);
+        assert_eq!(shown(&["..gz", "...xz", "....gz", ".gz"]), [".~gz", "..~xz", "...", ".gz"]);
+        assert_eq!(shown(&["..gz", ".~gz"]), [".~gz~", ".~gz"]);
     }
 
     proptest! {
         #[test]
         fn every_stored_file_has_one_name_of_its_own_and_is_found_by_it(
-            stored in proptest::collection::btree_set("[a~]{1,2}(\\.gz|\\.bz2|~gz|~){0,3}", 1..12),
+            stored in proptest::collection::btree_set("[a~.]{1,2}(\\.gz|\\.bz2|~gz|~){0,3}", 1..12),
         ) {
+            let stored: BTreeSet<String> = stored.into_iter().filter(|name| name != "." && name != "..").collect();
             let names: Vec<&str> = stored.iter().map(String::as_str).collect();
             let shown = shown_names(&names);
             let distinct: BTreeSet<&String> = shown.iter().map(|(_, shown)| shown).collect();
             prop_assert_eq!(distinct.len(), stored.len(), "{:?}", shown);
+            prop_assert!(!shown.iter().any(|(_, shown)| shown == "." || shown == ".."), "{:?}", shown);
             let has = |name: &[u8]| stored.iter().any(|s| s.as_bytes() == name).then_some(true);
             for (stored, shown) in &shown {
                 let found = resolve(shown.as_bytes(), &has);
                 let wanted = if stored == shown { Found::Itself } else { Found::Unpacked(stored.as_bytes().to_vec()) };
                 prop_assert_eq!(found, Some(wanted), "{} shown as {}", stored, shown);
+                // Links in the backup lead to stored names.
+                let by_stored_name = resolve(stored.as_bytes(), &has);
+                let wanted = if stored == shown { Found::Itself } else { Found::Stored };
+                prop_assert_eq!(by_stored_name, Some(wanted), "{} by its stored name", stored);
             }
         }
     }

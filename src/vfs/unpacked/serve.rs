@@ -55,7 +55,7 @@ impl FileSystem for UnpackedFs {
             None => self.below.readlink(ino, context),
             Some(Place::Latest(below)) => self.latest_target(below, context),
             Some(Place::Mirror(below)) => self.below.readlink(below, context),
-            Some(Place::Top) => Err(not_link()),
+            Some(Place::Top | Place::StoredMember(..)) => Err(not_link()),
             Some(Place::Member(gate, key)) => {
                 let entered = self.entered(&gate, context)?;
                 if !entered.is_settled() {
@@ -81,7 +81,7 @@ impl FileSystem for UnpackedFs {
         match self.place(ino)? {
             None => self.below.parent(ino),
             Some(Place::Top) => Ok(ROOT_INO),
-            Some(Place::Latest(_)) => Err(FsError::NotDir),
+            Some(Place::Latest(_) | Place::StoredMember(..)) => Err(FsError::NotDir),
             Some(Place::Mirror(below)) => below_parent(below),
             Some(Place::Member(gate, key)) => self.member_parent(&gate, key),
         }
@@ -138,7 +138,7 @@ impl FileSystem for UnpackedFs {
         match self.place(ino)? {
             None => self.below.getxattr(ino, name, context),
             Some(Place::Mirror(below)) => self.below.getxattr(below, name, context),
-            Some(Place::Top | Place::Latest(_) | Place::Member(..)) => Ok(None),
+            Some(Place::Top | Place::Latest(_) | Place::Member(..) | Place::StoredMember(..)) => Ok(None),
         }
     }
 
@@ -147,7 +147,9 @@ impl FileSystem for UnpackedFs {
             None => self.below.path(ino),
             Some(Place::Mirror(below)) => self.below.path(below),
             Some(Place::Top | Place::Latest(_)) => None,
-            Some(Place::Member(gate, key)) => Some(gate.live()?.archive.path(key).to_string()),
+            Some(Place::Member(gate, key) | Place::StoredMember(gate, key)) => {
+                Some(gate.live()?.archive.path(key).to_string())
+            }
         }
     }
 

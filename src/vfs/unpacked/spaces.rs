@@ -14,6 +14,8 @@ use dupfs_unpack::NodeKey;
 /// The upper half of the first space's numbers. No snapshot and no line has a tag from here to [`END`].
 const BASE: u32 = 1 << 22;
 const END: u32 = 1 << 24;
+/// The bit of node numbers that marks the stored bytes of a node. No archive has so many nodes.
+pub(super) const STORED: u32 = 1 << 31;
 
 /// `unpacked/` itself.
 pub(super) const TOP_INO: Ino = (BASE as u64) << 32;
@@ -29,6 +31,8 @@ pub(super) enum Place {
     Mirror(Ino),
     /// A node in an archive; never its root, which has the number of the archive's file.
     Member(Arc<Gate>, NodeKey),
+    /// The stored bytes of a compressed file in an archive, which has a number of its own for its decompressed content.
+    StoredMember(Arc<Gate>, NodeKey),
 }
 
 enum Space {
@@ -69,7 +73,11 @@ impl Spaces {
                 Some(at) => state.latest.get(at).copied().map(Place::Latest),
             },
             Space::Mirror(high) => Some(Place::Mirror((high << 32) | low)),
-            Space::Archive(gate) => Some(Place::Member(Arc::clone(gate), NodeKey(u32::try_from(low).ok()?))),
+            Space::Archive(gate) => {
+                let (gate, low) = (Arc::clone(gate), u32::try_from(low).ok()?);
+                let key = NodeKey(low & !STORED);
+                Some(if low & STORED == 0 { Place::Member(gate, key) } else { Place::StoredMember(gate, key) })
+            }
         }
     }
 

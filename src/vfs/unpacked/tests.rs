@@ -1,10 +1,11 @@
 use std::io::Write;
-use std::sync::Condvar;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, PoisonError};
+use std::time::Instant;
 
 use super::*;
 use crate::vfs::{FsStats, Opened};
-use dupfs_base::{HasKind, RequestContext};
+use dupfs_base::{CancelToken, HasKind, RequestContext};
 use dupfs_cache::CacheConfig;
 use dupfs_test_tar::{TestHeader, noise, put, put_entry};
 use dupfs_unpack::{Limits, MemoryPointStore};
@@ -20,6 +21,8 @@ struct Below {
     files: Vec<(&'static str, Vec<u8>)>,
     held: Mutex<bool>,
     wake: Condvar,
+    /// Reads that wait.
+    waiting: AtomicUsize,
 }
 
 impl Below {
@@ -76,14 +79,20 @@ impl FileSystem for Below {
         Ok(Opened { handle: 1, keep_cache: true, direct_io: false })
     }
 
-    fn read(&self, ino: Ino, _: u64, offset: u64, size: usize, _: &RequestContext) -> Result<Vec<u8>, FsError> {
+    fn read(&self, ino: Ino, _: u64, offset: u64, size: usize, context: &RequestContext) -> Result<Vec<u8>, FsError> {
         let bytes = self.file(ino)?;
         let start = usize::try_from(offset).unwrap().min(bytes.len());
         let end = (start + size).min(bytes.len());
         let mut held = lock(&self.held);
-        while *held && end as u64 > HELD {
-            held = self.wake.wait(held).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut stopped = context.check();
+        while *held && end as u64 > HELD && stopped.is_ok() {
+            let step = Duration::from_millis(5);
+            held = self.wake.wait_timeout(held, step).unwrap_or_else(PoisonError::into_inner).0;
+            stopped = context.check();
         }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        stopped.map_err(|reason| FsError::failed(reason.kind(), reason.to_string()))?;
         Ok(bytes[start..end].to_vec())
     }
 
@@ -105,7 +114,8 @@ struct Mounted {
 
 impl Mounted {
     fn new(files: Vec<(&'static str, Vec<u8>)>) -> Self {
-        let below = Arc::new(Below { files, held: Mutex::new(true), wake: Condvar::new() });
+        let below =
+            Arc::new(Below { files, held: Mutex::new(true), wake: Condvar::new(), waiting: AtomicUsize::new(0) });
         let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };
         let unpacker = Unpacker::new(cache, Limits::default(), Arc::new(MemoryPointStore::new(1 << 20)));
         let fs = UnpackedFs::new(Arc::clone(&below) as _, unpacker, OwnerOptions::default());
@@ -136,6 +146,17 @@ impl Mounted {
 
     fn cat(&self, path: &str) -> Result<Vec<u8>, FsError> {
         self.read(self.open(path)?)
+    }
+
+    fn list(&self, path: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let dir = self.find(path).unwrap().ino;
+        let listed = self.fs.readdir(dir, 0, &RequestContext::unlimited(), &mut |entry| {
+            names.push(String::from_utf8(entry.name.to_vec()).unwrap());
+            true
+        });
+        listed.unwrap();
+        names
     }
 
     fn target(&self, path: &str) -> Result<Vec<u8>, FsError> {
@@ -205,7 +226,7 @@ fn what_a_name_promises_is_asked_again_of_a_member_that_replaces_another() {
     assert_replaced(mounted.read(empty));
     assert_replaced(mounted.read(good));
     assert_eq!(mounted.cat("big.tar/log").unwrap(), b"lines of a log");
-    assert_eq!(mounted.find("big.tar/log.gz").unwrap_err().errno(), libc::ENOENT);
+    assert_eq!(mounted.cat("big.tar/log.gz").unwrap(), log);
     assert_eq!(mounted.cat("big.tar/bad.gz").unwrap(), b"no gzip");
     assert_eq!(mounted.size("big.tar/bad").unwrap(), 7);
 }
@@ -299,7 +320,7 @@ fn asking_for_the_stored_name_does_not_spoil_the_shown_one() {
     let packed = gz(b"packed");
     let mounted = appended(&[("log.gz", &packed)], &[]);
     mounted.below.let_go();
-    assert_eq!(mounted.find("big.tar/log.gz").unwrap_err().errno(), libc::ENOENT);
+    assert_eq!(mounted.cat("big.tar/log.gz").unwrap(), packed);
     assert_eq!(mounted.size("big.tar/log").unwrap(), 6);
     assert_eq!(mounted.cat("big.tar/log").unwrap(), b"packed");
 }
@@ -345,4 +366,98 @@ fn damage_around_an_archive_ends_its_listing_in_an_error_and_makes_no_name_missi
         let missing = mounted.fs.lookup(dir, b"c", &RequestContext::unlimited()).unwrap_err();
         assert_eq!(missing.kind() == ErrorKind::NotFound, is_sound, "{missing}");
     }
+}
+
+#[test]
+fn a_compressed_file_has_its_stored_bytes_under_its_stored_name() {
+    let (plain, packed) = (b"lines of a dump".as_slice(), gz(b"lines of a dump"));
+    let inner = tar(&[("dump.gz", &packed), ("link/dump.gz.xz", b"no xz")]);
+    let files = vec![("dump.gz", packed.clone()), ("a.tar", inner.clone()), ("b.tar.gz", gz(&inner))];
+    let mounted = Mounted::new(files);
+    for dir in ["", "a.tar/", "b.tar.gz/"] {
+        let (stored, shown) = (format!("{dir}dump.gz"), format!("{dir}dump"));
+        for _ in 0..2 {
+            assert_eq!(mounted.cat(&stored).unwrap(), packed, "{stored}");
+            assert_eq!(mounted.cat(&shown).unwrap(), plain, "{shown}");
+        }
+        assert_eq!(mounted.size(&stored).unwrap(), packed.len() as u64);
+        assert_eq!(mounted.size(&shown).unwrap(), plain.len() as u64);
+        let inos = [&stored, &shown].map(|path| mounted.find(path).unwrap().ino);
+        assert_ne!(inos[0], inos[1], "one number for two contents");
+        assert_eq!(mounted.find(&stored).unwrap().kind, NodeKind::File);
+        // A directory it is not.
+        let below = mounted.fs.lookup(inos[0], b"x", &RequestContext::unlimited());
+        assert!(below.is_err(), "{below:?}");
+    }
+    assert_eq!(mounted.list("a.tar"), ["dump", "link"]);
+    assert_eq!(mounted.cat("a.tar/link/dump.gz.xz").unwrap(), b"no xz");
+    assert_eq!(mounted.find("a.tar/other.gz").unwrap_err().errno(), libc::ENOENT);
+}
+
+#[test]
+fn a_link_in_an_archive_leads_to_the_stored_bytes() {
+    let packed = gz(b"dump");
+    let mut bytes = Vec::new();
+    put(&mut bytes, TestHeader::new(b"latest.gz", b'2', 0).bytes(157, b"dump-7.gz"), b"");
+    put_entry(&mut bytes, b"dump-7.gz", b'0', &packed);
+    bytes.resize(bytes.len() + 1024, 0);
+    let mounted = Mounted::new(vec![("a.tar", bytes)]);
+    let target = String::from_utf8(mounted.target("a.tar/latest.gz").unwrap()).unwrap();
+    assert_eq!(mounted.cat(&format!("a.tar/{target}")).unwrap(), packed);
+}
+
+#[test]
+fn the_stored_name_of_a_member_that_is_replaced_gives_an_error_and_then_the_new_bytes() {
+    let (old, new) = (gz(b"old"), gz(b"the new one"));
+    let mounted = appended(&[("dump.gz", &old)], &[("dump.gz", &new)]);
+    let open = mounted.open("big.tar/dump.gz").unwrap();
+    mounted.below.let_go();
+    assert_replaced(mounted.read(open));
+    assert_eq!(mounted.cat("big.tar/dump.gz").unwrap(), new);
+    assert_eq!(mounted.size("big.tar/dump.gz").unwrap(), new.len() as u64);
+}
+
+#[test]
+fn files_with_nothing_but_dots_before_the_suffix_have_a_name() {
+    let members = tar(&[("d/...gz", &gz(b"two")), ("d/..xz", b"no xz"), ("d/n.gz", &gz(b"n"))]);
+    let mounted = Mounted::new(vec![("..gz", gz(b"one")), ("a.tar", members)]);
+    assert_eq!(mounted.cat(".~gz").unwrap(), b"one");
+    assert_eq!(mounted.cat("..gz").unwrap(), gz(b"one"));
+    assert_eq!(mounted.cat("a.tar/d/..~gz").unwrap(), b"two");
+    assert_eq!(mounted.cat("a.tar/d/..xz").unwrap(), b"no xz");
+    assert_eq!(mounted.list("a.tar/d"), ["..~gz", "..xz", "n"]);
+}
+
+#[test]
+fn a_request_that_is_cancelled_returns_at_once_and_its_pass_ends() {
+    let mounted = appended(&[("a", b"a")], &[("b", b"b")]);
+    let dir = mounted.find("big.tar").unwrap().ino;
+    for kind in ["listing", "lookup", "read"] {
+        let token = CancelToken::new();
+        let context = RequestContext::new(None, token.clone());
+        std::thread::scope(|scope| {
+            let fs = &mounted.fs;
+            let open = mounted.open("big.tar/a").unwrap();
+            let waiting = scope.spawn(move || match kind {
+                "listing" => fs.readdir(dir, 0, &context, &mut |_| true),
+                "lookup" => fs.lookup(dir, b"missing", &context).map(drop),
+                _ => fs.read(open.0, open.1, 0, 100, &context).map(drop),
+            });
+            let started = Instant::now();
+            while mounted.below.waiting.load(Ordering::SeqCst) == 0 {
+                assert!(started.elapsed() < Duration::from_secs(20), "{kind}: no pass waits");
+                std::thread::yield_now();
+            }
+            let cancelled = Instant::now();
+            token.cancel();
+            assert_eq!(waiting.join().unwrap().unwrap_err().errno(), libc::EINTR, "{kind}");
+            mounted.fs.release(open.0, open.1);
+            while mounted.below.waiting.load(Ordering::SeqCst) > 0 {
+                assert!(cancelled.elapsed() < Duration::from_secs(1), "{kind}: the pass goes on");
+                std::thread::yield_now();
+            }
+        });
+    }
+    mounted.below.let_go();
+    assert_eq!(mounted.list("big.tar"), ["a", "filler", "b"]);
 }

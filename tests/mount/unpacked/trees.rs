@@ -172,3 +172,36 @@ fn a_dump_in_an_archive_in_a_backup_is_a_plain_file() {
     });
     backup.end(b"lorem ipsum dolor");
 }
+
+#[test]
+fn links_to_compressed_files_lead_to_the_stored_bytes() {
+    let plain = dump(9, 100_000);
+    let packed = pipe(&plain, "gzip", &["-c"]);
+    let backup = Backup::of(|source| {
+        fs::write(source.join("db-0125.sql.gz"), &packed).unwrap();
+        symlink("db-0125.sql.gz", source.join("latest.sql.gz")).unwrap();
+        // Without their suffix these would be the directory itself, and the one above it.
+        fs::write(source.join("..gz"), &packed).unwrap();
+        fs::write(source.join("...gz"), &packed).unwrap();
+        let all = ["-c", "-f", "all.tar", "db-0125.sql.gz", "latest.sql.gz", "..gz", "...gz"];
+        run(source, "tar", &all);
+    });
+    let files = [".~gz", "..~gz", "db-0125.sql", "latest.sql.gz"];
+    for dir in [backup.at(""), backup.at("all.tar")] {
+        let mut listed = names(&dir);
+        listed.retain(|name| name != "all.tar");
+        listed.sort();
+        let mut wanted = files.map(str::to_owned).to_vec();
+        wanted.sort();
+        assert_eq!(listed, wanted);
+        assert_eq!(fs::read_link(dir.join("latest.sql.gz")).unwrap(), Path::new("db-0125.sql.gz"));
+        assert!(fs::read(dir.join("latest.sql.gz")).unwrap() == packed);
+        assert!(fs::read(dir.join("db-0125.sql.gz")).unwrap() == packed);
+        assert_eq!(fs::metadata(dir.join("latest.sql.gz")).unwrap().len(), packed.len() as u64);
+        for shown in ["db-0125.sql", ".~gz", "..~gz"] {
+            assert!(fs::read(dir.join(shown)).unwrap() == plain, "{shown}");
+        }
+        assert!(fs::read(dir.join("..gz")).unwrap() == packed);
+    }
+    backup.end(b"lorem ipsum dolor");
+}
