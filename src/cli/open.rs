@@ -11,7 +11,7 @@ use dupfs_format::{ArchivePath, BackupTime, SetIndex};
 use dupfs_read::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
 use dupfs_read::storage::{ObjectStore, StorageError};
 use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig, VolumeError};
-use dupfs_unpack::{IndexPointStore, Limits, MemoryPointStore, PointStore, Unpacker};
+use dupfs_unpack::{IndexPointStore, MemoryPointStore, PointStore, UnpackLimits, Unpacker};
 
 use super::error::CliError;
 use super::request_timeout::RequestTimeout;
@@ -162,7 +162,7 @@ pub fn open_mount(
         // Room for all points of the longest stream at the default of `--memory`.
         None => Arc::new(MemoryPointStore::new(memory / 32)),
     };
-    Ok(Arc::new(UnpackedFs::new(tree, Unpacker::new(cache, Limits::default(), point_store), owners)))
+    Ok(Arc::new(UnpackedFs::new(tree, Unpacker::new(cache, UnpackLimits::default(), point_store), owners)))
 }
 
 /// Decrypts the manifest of the set to be shown, so that a wrong key or passphrase is found now. If no key fits, the key

@@ -1,41 +1,48 @@
 //! `unpacked/`: the trees of `snapshots/` once more, with archives as directories and compressed files as plain files.
 //!
 //! It lies over another file system and knows it by its operations only. Nothing is unpacked before somebody looks inside.
-//! What needs an archive or decompression is answered from threads that may wait.
+//! Requests that need an archive or decompression are answered from threads that may wait.
 
-mod candidates;
+mod archive_slot;
+mod candidate;
+mod candidate_map;
 mod content;
-mod entered;
+mod inode_number;
+mod inode_spaces;
 mod members;
-mod names;
+mod open_archive;
+mod open_handles;
+mod recently_used;
 mod serve;
-mod spaces;
+mod shown_names;
+mod stored_file;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attr::DIR_SIZE;
 use super::error::FsError;
 use super::ops::{Attr, DirEntry, FileSystem, Ino, NodeKind, ROOT_INO};
 use super::owners::{OwnerOptions, Owners};
-use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, RequestContext};
-use dupfs_unpack::{Kind, NodeKey, Unpacker, shape_of};
+use dupfs_unpack::{NodeKey, UnpackKind, Unpacker, suffix_hint};
 
-use candidates::Candidates;
-use content::{Kept, Open};
-use entered::{Candidate, failed};
-use names::Found;
-use spaces::{Place, Spaces, TOP_INO};
+use archive_slot::ArchiveSlot;
+use candidate::UnpackCandidate;
+use candidate_map::CandidateMap;
+use inode_number::TOP_INO;
+use inode_spaces::{InodeSpaces, InodeTarget};
+use open_handles::OpenHandles;
+use recently_used::RecentlyUsed;
+use shown_names::NameMeaning;
+use stored_file::failed;
 
 /// Its name at the root.
 const NAME: &[u8] = b"unpacked";
 /// Where its listing stands in the root's: behind everything else.
 const ROOT_OFFSET: u64 = 1 << 32;
-/// What is unpacked never changes.
+/// Lifetime of attributes that never change.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// Entries taken from the file system below at a time.
 const BATCH: usize = 256;
@@ -45,23 +52,16 @@ pub struct UnpackedFs {
     below: Arc<dyn FileSystem>,
     unpacker: Arc<Unpacker>,
     owners: Owners,
-    spaces: Spaces,
-    candidates: Candidates,
-    handles: Mutex<HashMap<u64, Arc<Open>>>,
-    next_handle: AtomicU64,
-    /// Open handles of files whose size or end is not known yet, by their numbers.
-    streaming: Mutex<HashMap<Ino, u32>>,
-    kept: Mutex<Kept>,
+    spaces: InodeSpaces,
+    candidates: CandidateMap,
+    handles: OpenHandles,
+    recently_used: RecentlyUsed,
 }
 
 impl std::fmt::Debug for UnpackedFs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UnpackedFs").field("spaces", &self.spaces).finish_non_exhaustive()
     }
-}
-
-fn not_at_hand() -> FsError {
-    FsError::WouldBlock
 }
 
 impl UnpackedFs {
@@ -72,17 +72,15 @@ impl UnpackedFs {
             below,
             unpacker,
             owners: Owners::new(owners),
-            spaces: Spaces::new(),
-            candidates: Candidates::default(),
-            handles: Mutex::default(),
-            next_handle: AtomicU64::new(1),
-            streaming: Mutex::default(),
-            kept: Mutex::default(),
+            spaces: InodeSpaces::new(),
+            candidates: CandidateMap::default(),
+            handles: OpenHandles::new(),
+            recently_used: RecentlyUsed::default(),
         }
     }
 
-    fn place(&self, ino: Ino) -> Result<Option<Place>, FsError> {
-        if !Spaces::is_ours(ino) {
+    fn place(&self, ino: Ino) -> Result<Option<InodeTarget>, FsError> {
+        if !InodeSpaces::is_ours(ino) {
             return Ok(None);
         }
         self.spaces.resolve(ino).map(Some).ok_or_else(FsError::not_found)
@@ -98,7 +96,7 @@ impl UnpackedFs {
         self.spaces.mirror(below).ok_or_else(full)
     }
 
-    fn known_candidate(&self, ino: Ino) -> Option<Arc<Candidate>> {
+    fn known_candidate(&self, ino: Ino) -> Option<Arc<UnpackCandidate>> {
         self.candidates.get(ino)
     }
 
@@ -129,22 +127,22 @@ impl UnpackedFs {
 
     /// A name in a directory of a snapshot.
     fn look_up_mirror(&self, dir: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
-        let met = Met::new(&*self.below, dir, context);
-        let found = names::resolve(name, &|n| met.has(n));
+        let met = StoredNames::new(&*self.below, dir, context);
+        let found = shown_names::resolve(name, &|n| met.has(n));
         met.check()?;
         let found = found.ok_or_else(FsError::not_found)?;
         let stored = match &found {
-            Found::Unpacked(stored) => stored.as_slice(),
-            Found::Itself | Found::Stored => name,
+            NameMeaning::Unpacked(stored) => stored.as_slice(),
+            NameMeaning::Itself | NameMeaning::StoredFile => name,
         };
         let stored_attr = self.below.lookup(dir, stored, context)?;
         let attr = self.mirrored(stored_attr)?;
-        let Some(shape) = shape_of(stored).filter(|_| attr.kind == NodeKind::File) else { return Ok(attr) };
-        let met = Candidate::of(shape.kind, name, None, attr);
+        let Some(shape) = suffix_hint(stored).filter(|_| attr.kind == NodeKind::File) else { return Ok(attr) };
+        let met = UnpackCandidate::of(shape.kind, name, None, attr);
         let candidate = self.candidates.meet(attr.ino, met, context)?;
         match (self.is_kept(attr.ino, &candidate, context)?, found) {
             // The same inode as in `snapshots/`: links in the backup lead to it by this name.
-            (true, Found::Stored) => Ok(stored_attr),
+            (true, NameMeaning::StoredFile) => Ok(stored_attr),
             (true, _) => self.unpacked_attr(attr.ino, &candidate, context),
             (false, _) => Ok(attr),
         }
@@ -167,9 +165,9 @@ impl UnpackedFs {
             let full = batch.len() >= BATCH;
             for (below, kind, next_offset, name) in batch {
                 let ino = self.mirror(below)?;
-                let met = Met::new(&*self.below, dir, context);
+                let met = StoredNames::new(&*self.below, dir, context);
                 let shown = |name: &[u8]| {
-                    shape_of(name).map_or_else(|| name.to_vec(), |shape| names::shown(&shape, &|n| met.has(n)))
+                    suffix_hint(name).map_or_else(|| name.to_vec(), |shape| shown_names::shown(&shape, &|n| met.has(n)))
                 };
                 let (kind, name) = self.listed((ino, None), kind, name, shown);
                 met.check()?;
@@ -231,20 +229,20 @@ impl UnpackedFs {
     }
 
     /// Attributes of a file that is shown unpacked: a directory, or a file whose size may not be known.
-    fn unpacked_attr(&self, ino: Ino, candidate: &Candidate, context: &RequestContext) -> Result<Attr, FsError> {
+    fn unpacked_attr(&self, ino: Ino, candidate: &UnpackCandidate, context: &RequestContext) -> Result<Attr, FsError> {
         let stored = candidate.attr;
         match candidate.kind {
-            Kind::Archive(container) => {
-                let gate = self.gate(ino, container, candidate)?;
-                match gate.live() {
+            UnpackKind::Archive(container) => {
+                let slot = self.slot(ino, container, candidate)?;
+                match slot.live() {
                     Some(entered) => Ok(Attr {
                         entry_ttl: stored.entry_ttl,
-                        ..self.member_attr(&gate, &entered, NodeKey::ROOT, context)?
+                        ..self.member_attr(&slot, &entered, NodeKey::ROOT, context)?
                     }),
                     None => Ok(self.closed_attr(ino, stored)),
                 }
             }
-            Kind::Compressed(_) => Ok(self.sized(ino, stored, candidate.known_size())),
+            UnpackKind::Compressed(_) => Ok(self.sized(ino, stored, candidate.known_size())),
         }
     }
 
@@ -261,17 +259,17 @@ impl UnpackedFs {
         Attr { ino, size, blocks: size.div_ceil(512), exact, attr_ttl, ..stored }
     }
 
-    fn get_attr(&self, ino: Ino, place: Place, context: &RequestContext) -> Result<Attr, FsError> {
+    fn get_attr(&self, ino: Ino, place: InodeTarget, context: &RequestContext) -> Result<Attr, FsError> {
         let unpacked = self.current_candidate(ino, &place, context)?.filter(|c| c.is_confirmed());
-        let streaming = lock(&self.streaming).contains_key(&ino);
+        let streaming = self.handles.is_streaming(ino);
         match (place, unpacked) {
-            (Place::Top, _) => self.top_attr(context),
-            (Place::Latest(below), _) => self.link_attr(self.below.getattr(below, context)?, context),
+            (InodeTarget::Top, _) => self.top_attr(context),
+            (InodeTarget::Latest(below), _) => self.link_attr(self.below.getattr(below, context)?, context),
             (_, Some(candidate)) if candidate.is_unpacked() && !streaming => self.exact_attr(ino, &candidate, context),
             (_, Some(candidate)) => self.unpacked_attr(ino, &candidate, context),
-            (Place::Mirror(below), None) => self.mirrored(self.below.getattr(below, context)?),
-            (Place::Member(gate, key) | Place::StoredMember(gate, key), None) => {
-                let entered = self.entered(&gate, context)?;
+            (InodeTarget::Mirror(below), None) => self.mirrored(self.below.getattr(below, context)?),
+            (InodeTarget::Member(slot, key) | InodeTarget::StoredMember(slot, key), None) => {
+                let entered = self.entered(&slot, context)?;
                 let is_dir = entered.archive.with_table(|table| table.is_dir(key));
                 if !is_dir && !streaming && !entered.is_settled() {
                     // A later member of the same name would have another size.
@@ -287,41 +285,43 @@ impl UnpackedFs {
                 } else if entered.archive.with_table(|table| table.node(key).is_none()) {
                     return Err(FsError::WouldBlock);
                 }
-                Ok(Attr { ino, ..self.member_attr(&gate, &entered, key, context)? })
+                Ok(Attr { ino, ..self.member_attr(&slot, &entered, key, context)? })
             }
         }
     }
 
     /// The number of the stored directory, or the archive's node, that a place is as a directory.
-    fn as_dir(&self, ino: Ino, place: Place, context: &RequestContext) -> Result<Dir, FsError> {
-        let archive = self.current_candidate(ino, &place, context)?.and_then(|c| Some((c.is_archive()?, c)));
+    fn as_dir(&self, ino: Ino, place: InodeTarget, context: &RequestContext) -> Result<DirTarget, FsError> {
+        let archive = self.current_candidate(ino, &place, context)?.and_then(|c| Some((c.archive_format()?, c)));
         Ok(match (place, archive) {
-            (Place::Top, _) => Dir::Top,
-            (Place::Latest(_), _) => return Err(FsError::NotDir),
-            (_, Some((container, candidate))) => Dir::Members(self.gate(ino, container, &candidate)?, NodeKey::ROOT),
-            (Place::Mirror(below), None) => Dir::Mirror(below),
-            (Place::Member(gate, key), None) => Dir::Members(gate, key),
-            (Place::StoredMember(..), None) => return Err(FsError::NotDir),
+            (InodeTarget::Top, _) => DirTarget::Top,
+            (InodeTarget::Latest(_), _) => return Err(FsError::NotDir),
+            (_, Some((container, candidate))) => {
+                DirTarget::Members(self.slot(ino, container, &candidate)?, NodeKey::ROOT)
+            }
+            (InodeTarget::Mirror(below), None) => DirTarget::Mirror(below),
+            (InodeTarget::Member(slot, key), None) => DirTarget::Members(slot, key),
+            (InodeTarget::StoredMember(..), None) => return Err(FsError::NotDir),
         })
     }
 }
 
 /// A directory below `unpacked/`.
-enum Dir {
+enum DirTarget {
     Top,
     Mirror(Ino),
-    Members(Arc<entered::Gate>, NodeKey),
+    Members(Arc<ArchiveSlot>, NodeKey),
 }
 
-/// What a directory below has, as [`names`] asks for it; a failure that is no answer is kept.
-struct Met<'a> {
+/// The stored names of a directory below, as [`shown_names`] asks for them. The first failure is stored for [`Self::check`].
+struct StoredNames<'a> {
     below: &'a dyn FileSystem,
     dir: Ino,
     context: &'a RequestContext,
     failure: RefCell<Option<FsError>>,
 }
 
-impl<'a> Met<'a> {
+impl<'a> StoredNames<'a> {
     fn new(below: &'a dyn FileSystem, dir: Ino, context: &'a RequestContext) -> Self {
         Self { below, dir, context, failure: RefCell::default() }
     }

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use super::archive_pass::{ArchivePass, PassInterest, PassProgress};
+use super::archive_table::member::{ArchiveEntry, EntryNumber, MemberData};
+use super::archive_table::{ArchiveTable, NodeKey};
+use super::byte_source::ByteSource;
+use super::decompressed_stream::DecompressedStream;
 use super::error::UnpackError;
 use super::links;
-use super::pass::{ArchivePass, PassInterest, Progress};
-use super::recognise::Container;
-use super::source::{Pieces, Source};
-use super::stream::{Codec, Stream, Unpacker};
-use super::table::{Data, Entry, NodeKey, Table};
-use super::{table, tar, zip};
+use super::member_source::{MemberPiece, MemberSource};
+use super::stream_codec::StreamCodec;
+use super::suffix_hint::ArchiveFormat;
+use super::unpacker::Unpacker;
+use super::{archive_table, tar, zip};
 use dupfs_base::{RequestContext, escape_bytes};
 use dupfs_format::{EntryKind, EntryMeta};
 
@@ -20,25 +24,25 @@ pub struct Archive {
     /// The archive's file, as members are named after it.
     name: Arc<str>,
     /// The tar stream, decompressed, or the zip file.
-    source: Arc<dyn Source>,
+    source: Arc<dyn ByteSource>,
     is_zip: bool,
     pass: Arc<ArchivePass>,
 }
 
 impl Archive {
     /// The archive in `file`, which is a `container`.
-    pub fn new(unpacker: &Arc<Unpacker>, file: Arc<dyn Source>, container: Container) -> Arc<Self> {
+    pub fn new(unpacker: &Arc<Unpacker>, file: Arc<dyn ByteSource>, container: ArchiveFormat) -> Arc<Self> {
         let name = file.name();
-        let source: Arc<dyn Source> = match container {
-            Container::Tar(Some(codec)) => Stream::new(unpacker, file, codec),
-            Container::Tar(None) | Container::Zip => file,
+        let source: Arc<dyn ByteSource> = match container {
+            ArchiveFormat::Tar(Some(codec)) => DecompressedStream::new(unpacker, file, codec),
+            ArchiveFormat::Tar(None) | ArchiveFormat::Zip => file,
         };
-        let is_zip = container == Container::Zip;
+        let is_zip = container == ArchiveFormat::Zip;
         let pass = ArchivePass::new(unpacker, Arc::clone(&name), Arc::clone(&source), is_zip);
         Arc::new(Self { unpacker: Arc::clone(unpacker), name, source, is_zip, pass })
     }
 
-    /// What people call it: its file.
+    /// The path of its file, for errors.
     pub fn name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }
@@ -53,7 +57,7 @@ impl Archive {
     }
 
     /// How far the pass has come.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> PassProgress {
         self.pass.look(|state| state.progress.clone())
     }
 
@@ -68,21 +72,20 @@ impl Archive {
         self.pass.join()
     }
 
-    /// What `ask` finds in the table, as soon as there is something to be found; `None` once it is known that there is
-    /// nothing.
+    /// Returns the answer of `ask` as soon as it has one; `None` once it is known that there is none.
     ///
     /// # Errors
     /// [`UnpackError`] if the pass ended early and nothing was found until then, or the request ended.
     pub fn find<T>(
         &self,
         context: &RequestContext,
-        ask: impl Fn(&Table) -> Option<T>,
+        ask: impl Fn(&ArchiveTable) -> Option<T>,
     ) -> Result<Option<T>, UnpackError> {
         self.pass.wait(context, |state| match (ask(&state.table), &state.progress) {
             (Some(found), _) => Some(Ok(Some(found))),
-            (None, Progress::Done) => Some(Ok(None)),
-            (None, Progress::Failed(error)) => Some(Err(error.clone())),
-            (None, Progress::Idle | Progress::Running) => None,
+            (None, PassProgress::Done) => Some(Ok(None)),
+            (None, PassProgress::Failed(error)) => Some(Err(error.clone())),
+            (None, PassProgress::Idle | PassProgress::Running) => None,
         })?
     }
 
@@ -90,34 +93,35 @@ impl Archive {
     ///
     /// # Errors
     /// [`UnpackError::Stopped`] if the request ends first.
-    pub fn settle(&self, context: &RequestContext) -> Result<Progress, UnpackError> {
+    pub fn settle(&self, context: &RequestContext) -> Result<PassProgress, UnpackError> {
         self.pass.wait(context, |state| match &state.progress {
-            Progress::Idle | Progress::Running => None,
+            PassProgress::Idle | PassProgress::Running => None,
             ended => Some(ended.clone()),
         })
     }
 
     /// Asks the table as far as it is known.
-    pub fn with_table<T>(&self, ask: impl FnOnce(&Table) -> T) -> T {
+    pub fn with_table<T>(&self, ask: impl FnOnce(&ArchiveTable) -> T) -> T {
         self.pass.look(|state| ask(&state.table))
     }
 
     /// Returns true if all members are known.
     pub fn is_settled(&self) -> bool {
-        self.pass.look(|state| matches!(state.progress, Progress::Done))
+        self.pass.look(|state| matches!(state.progress, PassProgress::Done))
     }
 
-    /// Number of the entry that `key` has by now; `None` for an implied directory, and what the pass has not met.
-    pub fn entry_number(&self, key: NodeKey) -> Option<u32> {
+    /// Number of the entry that `key` has by now; `None` for an implied directory, and for a member that the pass has not
+    /// reached.
+    pub fn entry_number(&self, key: NodeKey) -> Option<EntryNumber> {
         self.with_table(|table| table.node(key).and_then(|node| node.entry))
     }
 
-    /// What `key` is, with an owner: archives without owners have their file's, `own`.
+    /// The metadata of `key`. Members of archives without owners have the owner of the archive's file, `own`.
     pub fn meta(&self, key: NodeKey, own: &EntryMeta) -> Option<EntryMeta> {
         self.with_table(|table| Self::meta_in(table, key, own))
     }
 
-    fn meta_in(table: &Table, key: NodeKey, own: &EntryMeta) -> Option<EntryMeta> {
+    fn meta_in(table: &ArchiveTable, key: NodeKey, own: &EntryMeta) -> Option<EntryMeta> {
         table.node(key)?;
         let implied = EntryMeta { kind: EntryKind::Dir, mode: dir_mode(own.mode), ..own.clone() };
         // The root is described by its file, whether or not the archive says something of `.`: nothing is unpacked for that.
@@ -145,8 +149,8 @@ impl Archive {
         }
         self.settle(context)?;
         let target = self.with_table(|table| links::inside(table, key).map(std::borrow::Cow::into_owned));
-        if target.as_ref().is_some_and(|target| target.len() > table::TARGET) {
-            let reason = format!("a symbolic link with a target of more than {} bytes", table::TARGET);
+        if target.as_ref().is_some_and(|target| target.len() > archive_table::names::TARGET) {
+            let reason = format!("a symbolic link with a target of more than {} bytes", archive_table::names::TARGET);
             return Err(UnpackError::unsupported(&self.path(key), reason));
         }
         Ok(target)
@@ -167,23 +171,30 @@ impl Archive {
     ///
     /// # Errors
     /// [`UnpackError`] if it is of a form that cannot be read, or damaged.
-    pub fn open(&self, key: NodeKey, context: &RequestContext) -> Result<(Arc<dyn Source>, u32), UnpackError> {
+    pub fn open(
+        &self,
+        key: NodeKey,
+        context: &RequestContext,
+    ) -> Result<(Arc<dyn ByteSource>, EntryNumber), UnpackError> {
         let name = self.path(key);
         let found = self.with_table(|table| {
             let number = table.node(key).and_then(|node| node.entry);
-            table.entry(key).map(|Entry { data, .. }| data.clone()).zip(number)
+            table.entry(key).map(|ArchiveEntry { data, .. }| data.clone()).zip(number)
         });
         let Some((data, number)) = found else { return Err(UnpackError::unsupported(&name, "it is no regular file")) };
         let source = Arc::clone(&self.source);
-        let content: Arc<dyn Source> = match data {
-            Data::Nothing => return Err(UnpackError::unsupported(&name, "it is no regular file")),
-            Data::Refused(reason) => return Err(UnpackError::unsupported(&name, &*reason)),
-            Data::Pieces { size, pieces } => Arc::new(Pieces::new(name, source, Data::pieces(&pieces), size)),
-            Data::Packed { header, packed, size, crc, deflated } => {
+        let content: Arc<dyn ByteSource> = match data {
+            MemberData::Nothing => return Err(UnpackError::unsupported(&name, "it is no regular file")),
+            MemberData::Refused(reason) => return Err(UnpackError::unsupported(&name, &*reason)),
+            MemberData::Pieces { size, pieces } => {
+                Arc::new(MemberSource::new(name, source, member_pieces(&pieces), size))
+            }
+            MemberData::Packed { header, packed, size, crc, deflated } => {
                 let at = zip::data_at(&*source, header, context)?;
-                let body = Pieces::range(name, source, at, packed);
-                let codec = if deflated { Codec::Deflate { crc, size } } else { Codec::Stored { crc, size } };
-                let stream = Stream::new(&self.unpacker, Arc::new(body), codec);
+                let body = MemberSource::range(name, source, at, packed);
+                let codec =
+                    if deflated { StreamCodec::Deflate { crc, size } } else { StreamCodec::Stored { crc, size } };
+                let stream = DecompressedStream::new(&self.unpacker, Arc::new(body), codec);
                 // Nobody reads an empty file: that it is one has to be seen here.
                 if size == 0 && (packed > 0 || crc != 0) {
                     stream.read_at(0, 1, context)?;
@@ -194,24 +205,29 @@ impl Archive {
         Ok((content, number))
     }
 
-    /// Whether who has read `key` to its end, when its entry was `number`, may be told that this was all. Waits for the pass,
-    /// as a later member of the same name replaces an earlier one.
+    /// Checks that a reader that has read `key` to its end, when its entry was `number`, may be given the end. Waits for the
+    /// pass, as a later member of the same name replaces an earlier one.
     ///
     /// # Errors
     /// [`UnpackError`] if it was replaced, or if the archive's damage may have touched what was read.
-    pub fn confirm_end(&self, key: NodeKey, number: u32, context: &RequestContext) -> Result<(), UnpackError> {
+    pub fn confirm_end(&self, key: NodeKey, number: EntryNumber, context: &RequestContext) -> Result<(), UnpackError> {
         let progress = self.settle(context)?;
         if self.entry_number(key) != Some(number) {
             return Err(UnpackError::Replaced { object: self.path(key) });
         }
         match progress {
-            Progress::Failed(error) if !self.source.verified_early() && !self.is_zip => Err(error),
-            Progress::Failed(_) | Progress::Done | Progress::Idle | Progress::Running => Ok(()),
+            PassProgress::Failed(error) if !self.source.verified_early() && !self.is_zip => Err(error),
+            PassProgress::Failed(_) | PassProgress::Done | PassProgress::Idle | PassProgress::Running => Ok(()),
         }
     }
 }
 
-/// The mode of a directory for what a file of `mode` holds: who may read may enter.
+/// Pieces of a sparse member as its source needs them.
+fn member_pieces(pieces: &[(u64, u64, u64)]) -> Box<[MemberPiece]> {
+    pieces.iter().map(|&(start, len, at)| MemberPiece { start, len, at }).collect()
+}
+
+/// The mode of a directory that stands for a file of `mode`: whoever may read the file may search the directory.
 pub fn dir_mode(mode: u16) -> u16 {
     (mode & 0o777) | (mode & 0o444) >> 2
 }

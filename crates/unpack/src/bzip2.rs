@@ -10,25 +10,25 @@ use std::sync::Arc;
 
 use ::bzip2::{Decompress, Status};
 
-use super::bits::{BLOCK_MAGIC, BitWriter, END_MAGIC, MAGIC_BITS, Mark, Scanner, bits_at};
-use super::decoder::{Decoder, Fields, bad_point};
+use super::byte_source::ByteSource;
+use super::bzip2_bits::{BLOCK_MAGIC, BitWriter, BlockMark, END_MAGIC, MAGIC_BITS, MarkScanner, bits_at};
+use super::decode_workers::{DecodeTask, DecodeWorkers};
+use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
-use super::input::Input;
-use super::source::Source;
-use super::workers::{DecodeTask, DecodeWorkers};
+use super::stream_decoder::{ByteFields, StreamDecoder, bad_point};
 use dupfs_base::{CancelToken, RequestContext, Stopped};
 
 /// Most bytes a compressed block can take: 900,000 symbols of at most 20 bits, and its tables.
 const LONGEST: u64 = 2_400_000;
-/// How many guesses at one block's end are tried.
+/// Upper bound of the guesses at the end of one block.
 const GUESSES: usize = 64;
-/// What a usual block decodes to.
+/// Size of a usual block when it is decoded.
 const USUAL: usize = 920_000;
 /// A block that decodes to more is decoded in pieces.
 const LONG: usize = 4 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum SectionKind {
     /// The header of the first stream, or nothing, where decoding starts at a block.
     Start,
     Block,
@@ -37,16 +37,16 @@ enum Kind {
 }
 
 /// The input between two marks.
-struct Piece {
-    kind: Kind,
+struct InputSection {
+    kind: SectionKind,
     start: u64,
     end: u64,
     /// The bytes that hold bits `start` to `end`.
     bytes: Arc<[u8]>,
-    task: Option<Arc<DecodeTask<Decoded>>>,
+    task: Option<Arc<DecodeTask<DecodedBlock>>>,
 }
 
-enum Decoded {
+enum DecodedBlock {
     Block {
         bytes: Vec<u8>,
         crc: u32,
@@ -59,14 +59,14 @@ enum Decoded {
     Bad,
 }
 
-pub(super) struct Bunzip {
-    input: Input,
-    scanner: Scanner,
+pub(super) struct BzipDecoder {
+    input: DecoderInput,
+    scanner: MarkScanner,
     workers: Arc<DecodeWorkers>,
     /// Pieces whose end is known, in order.
-    queue: VecDeque<Piece>,
+    queue: VecDeque<InputSection>,
     /// The piece whose end is not known yet.
-    kind: Kind,
+    kind: SectionKind,
     start: u64,
     open: Vec<u8>,
     /// Marks before this bit do not count.
@@ -78,40 +78,40 @@ pub(super) struct Bunzip {
     /// Pieces that were taken: the first are not kept waiting by work for later ones.
     taken: usize,
     #[cfg(test)]
-    false_marks: Vec<Mark>,
+    false_marks: Vec<BlockMark>,
     /// Where the next piece begins, if the bytes given so far end there.
     boundary: Option<u64>,
     /// Cancelled when the decoder is dropped: nobody wants the blocks that were queued.
     wanted: CancelToken,
 }
 
-impl Bunzip {
-    pub(super) fn new(source: Arc<dyn Source>, workers: Arc<DecodeWorkers>) -> Self {
+impl BzipDecoder {
+    pub(super) fn new(source: Arc<dyn ByteSource>, workers: Arc<DecodeWorkers>) -> Self {
         Self::from_bit(source, workers, 0, 0)
     }
 
     /// A decoder from a seek point on.
     pub(super) fn at(
-        source: Arc<dyn Source>,
+        source: Arc<dyn ByteSource>,
         workers: Arc<DecodeWorkers>,
         input: u64,
         state: &[u8],
     ) -> Result<Self, UnpackError> {
         let bad = || bad_point(&source.name(), input);
-        let mut fields = Fields(state);
+        let mut fields = ByteFields(state);
         let bit = fields.u8().filter(|&bit| bit < 8).ok_or_else(bad)?;
         let combined = fields.u32().ok_or_else(bad)?;
         let bit = input.checked_mul(8).and_then(|bits| bits.checked_add(u64::from(bit))).ok_or_else(bad)?;
         Ok(Self::from_bit(Arc::clone(&source), workers, bit, combined))
     }
 
-    fn from_bit(source: Arc<dyn Source>, workers: Arc<DecodeWorkers>, bit: u64, combined: u32) -> Self {
+    fn from_bit(source: Arc<dyn ByteSource>, workers: Arc<DecodeWorkers>, bit: u64, combined: u32) -> Self {
         Self {
-            input: Input::new(source, bit / 8),
-            scanner: Scanner::new(bit / 8),
+            input: DecoderInput::new(source, bit / 8),
+            scanner: MarkScanner::new(bit / 8),
             workers,
             queue: VecDeque::new(),
-            kind: Kind::Start,
+            kind: SectionKind::Start,
             start: bit,
             open: Vec::new(),
             from: bit,
@@ -150,7 +150,7 @@ impl Bunzip {
                 }
             }
             if self.open.len() as u64 > LONGEST {
-                // No block is that long: what comes is damaged, and who reads it is told.
+                // No block is that long: the data is damaged, and its reader gets an error.
                 self.input_ended = true;
                 self.close(self.start / 8 * 8 + self.open.len() as u64 * 8, None);
             }
@@ -159,20 +159,21 @@ impl Bunzip {
     }
 
     /// Ends the open piece at bit `end`, where the next one begins as `mark` says.
-    fn close(&mut self, end: u64, mark: Option<Mark>) {
+    fn close(&mut self, end: u64, mark: Option<BlockMark>) {
         let base = self.start / 8;
         let within = |bit: u64| usize::try_from(bit.saturating_sub(base)).unwrap_or(usize::MAX);
         let bytes: Arc<[u8]> = self.open.get(..within(end.div_ceil(8)).min(self.open.len())).unwrap_or(&[]).into();
         let (start, kind) = (self.start, self.kind);
-        let task = (kind == Kind::Block).then(|| {
+        let task = (kind == SectionKind::Block).then(|| {
             let (bytes, wanted) = (Arc::clone(&bytes), self.wanted.clone());
-            self.workers
-                .submit(move || decode(&bytes, start, end, &RequestContext::new(None, wanted)).unwrap_or(Decoded::Bad))
+            self.workers.submit(move || {
+                decode(&bytes, start, end, &RequestContext::new(None, wanted)).unwrap_or(DecodedBlock::Bad)
+            })
         });
-        self.queue.push_back(Piece { kind, start, end, bytes, task });
+        self.queue.push_back(InputSection { kind, start, end, bytes, task });
         if let Some(mark) = mark {
             self.open.drain(..within(end / 8).min(self.open.len()));
-            self.kind = if mark.end { Kind::End } else { Kind::Block };
+            self.kind = if mark.end { SectionKind::End } else { SectionKind::Block };
             self.start = end;
         }
     }
@@ -182,14 +183,14 @@ impl Bunzip {
     }
 
     /// A block, or what it becomes together with what seemed to be behind it.
-    fn block(&mut self, piece: &Piece, context: &RequestContext) -> Result<Decoded, UnpackError> {
+    fn block(&mut self, piece: &InputSection, context: &RequestContext) -> Result<DecodedBlock, UnpackError> {
         let name = self.input.name();
         let stopped = |reason: Stopped| UnpackError::stopped(&name, reason);
         let first = match &piece.task {
-            Some(task) => task.finish(context).map_err(stopped)?.unwrap_or(Decoded::Bad),
-            None => Decoded::Bad,
+            Some(task) => task.finish(context).map_err(stopped)?.unwrap_or(DecodedBlock::Bad),
+            None => DecodedBlock::Bad,
         };
-        if !matches!(first, Decoded::Bad) {
+        if !matches!(first, DecodedBlock::Bad) {
             self.boundary = Some(piece.end);
             return Ok(first);
         }
@@ -205,7 +206,7 @@ impl Bunzip {
             }
             let decode = || decode(&bytes, start, end, context);
             let decoded = self.workers.run(context, decode).and_then(|decoded| decoded).map_err(stopped)?;
-            if !matches!(decoded, Decoded::Bad) {
+            if !matches!(decoded, DecodedBlock::Bad) {
                 self.queue.drain(..=used);
                 self.boundary = Some(end);
                 return Ok(decoded);
@@ -220,7 +221,7 @@ impl Bunzip {
     }
 
     /// The end of a stream; whether the input ends there too.
-    fn end_of_stream(&mut self, piece: &Piece) -> Result<bool, UnpackError> {
+    fn end_of_stream(&mut self, piece: &InputSection) -> Result<bool, UnpackError> {
         let offset = piece.start % 8;
         let crc = bits_at(&piece.bytes, offset + MAGIC_BITS, 32).filter(|_| piece.end - piece.start >= MAGIC_BITS + 32);
         let crc = crc.ok_or_else(|| self.fault(piece.start, "it ends within its checksum"))?;
@@ -279,7 +280,7 @@ impl Bunzip {
     }
 }
 
-impl Decoder for Bunzip {
+impl StreamDecoder for BzipDecoder {
     fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
         loop {
             if let Some(out) = self.long_piece()? {
@@ -295,27 +296,27 @@ impl Decoder for Bunzip {
                 return Err(self.fault(self.start, "it ends before its end"));
             };
             match piece.kind {
-                Kind::Start if piece.start == piece.end && !(self.queue.is_empty() && self.input_ended) => {}
-                Kind::Start if piece.start == 0 => self.header(&piece.bytes, piece.end)?,
-                Kind::Start => return Err(bad_point(&self.input.name(), piece.start / 8)),
-                Kind::End => self.ended = self.end_of_stream(&piece)?,
-                Kind::Block => match self.block(&piece, context) {
+                SectionKind::Start if piece.start == piece.end && !(self.queue.is_empty() && self.input_ended) => {}
+                SectionKind::Start if piece.start == 0 => self.header(&piece.bytes, piece.end)?,
+                SectionKind::Start => return Err(bad_point(&self.input.name(), piece.start / 8)),
+                SectionKind::End => self.ended = self.end_of_stream(&piece)?,
+                SectionKind::Block => match self.block(&piece, context) {
                     Err(error) => {
                         // Where it was: the next call goes on.
                         self.queue.push_front(piece);
                         return Err(error);
                     }
-                    Ok(Decoded::Block { bytes, crc }) => {
+                    Ok(DecodedBlock::Block { bytes, crc }) => {
                         self.add(crc);
                         if !bytes.is_empty() {
                             return Ok(Some(bytes));
                         }
                     }
-                    Ok(Decoded::Long { packed, crc }) => {
+                    Ok(DecodedBlock::Long { packed, crc }) => {
                         self.add(crc);
                         self.long = Some((Decompress::new(false), packed));
                     }
-                    Ok(Decoded::Bad) => {}
+                    Ok(DecodedBlock::Bad) => {}
                 },
             }
         }
@@ -334,30 +335,30 @@ impl Decoder for Bunzip {
 
     /// Blocks that were decoded ahead, or may be any moment.
     fn held(&mut self) -> u64 {
-        let ahead = |piece: &Piece| piece.bytes.len() + if piece.task.is_some() { USUAL } else { 0 };
+        let ahead = |piece: &InputSection| piece.bytes.len() + if piece.task.is_some() { USUAL } else { 0 };
         let long = self.long.as_ref().map_or(0, |(_, packed)| packed.len() + USUAL);
         (self.queue.iter().map(ahead).sum::<usize>() + self.open.capacity() + long) as u64 + self.input.held()
     }
 }
 
-impl Drop for Bunzip {
+impl Drop for BzipDecoder {
     fn drop(&mut self) {
         self.wanted.cancel();
     }
 }
 
 #[cfg(test)]
-impl Bunzip {
+impl BzipDecoder {
     /// Takes these bits for the start of blocks, as if a magic stood there.
     pub(super) fn split_at_false_marks(&mut self, bits: &[u64]) {
-        self.false_marks = bits.iter().map(|&bit| Mark { bit, end: bit % 2 == 1 }).collect();
+        self.false_marks = bits.iter().map(|&bit| BlockMark { bit, end: bit % 2 == 1 }).collect();
     }
 
-    fn add_false_marks(&mut self, marks: &mut Vec<Mark>) {
+    fn add_false_marks(&mut self, marks: &mut Vec<BlockMark>) {
         let reach = self.input.offset() * 8;
         let (now, later) = self.false_marks.iter().partition(|mark| mark.bit < reach);
         self.false_marks = later;
-        marks.extend::<Vec<Mark>>(now);
+        marks.extend::<Vec<BlockMark>>(now);
         marks.sort_by_key(|mark| mark.bit);
     }
 }
@@ -366,18 +367,18 @@ impl Bunzip {
 ///
 /// # Errors
 /// [`Stopped`] if the request ends meanwhile.
-fn decode(bytes: &[u8], start: u64, end: u64, context: &RequestContext) -> Result<Decoded, Stopped> {
+fn decode(bytes: &[u8], start: u64, end: u64, context: &RequestContext) -> Result<DecodedBlock, Stopped> {
     let offset = start % 8;
     let Some(crc) = bits_at(bytes, offset + MAGIC_BITS, 32).and_then(|crc| u32::try_from(crc).ok()) else {
-        return Ok(Decoded::Bad);
+        return Ok(DecodedBlock::Bad);
     };
     if bits_at(bytes, offset, MAGIC_BITS) != Some(BLOCK_MAGIC) {
-        return Ok(Decoded::Bad);
+        return Ok(DecodedBlock::Bad);
     }
     let mut packed = BitWriter::new(Vec::with_capacity(bytes.len() + 16));
     packed.bytes.extend_from_slice(b"BZh9");
     if packed.copy(bytes, offset, offset + (end - start)).is_none() {
-        return Ok(Decoded::Bad);
+        return Ok(DecodedBlock::Bad);
     }
     packed.push(END_MAGIC, 48);
     packed.push(u64::from(crc), 32);
@@ -392,7 +393,7 @@ fn decode(bytes: &[u8], start: u64, end: u64, context: &RequestContext) -> Resul
         match library.decompress_vec(packed.get(rest..).unwrap_or(&[]), &mut out) {
             Ok(Status::StreamEnd) if library.total_in() == packed.len() as u64 => break,
             Ok(Status::Ok) if library.total_out() > made || library.total_in() > before => {}
-            Ok(_) | Err(_) => return Ok(Decoded::Bad),
+            Ok(_) | Err(_) => return Ok(DecodedBlock::Bad),
         }
         if out.len() == out.capacity() {
             long |= out.len() >= LONG;
@@ -403,5 +404,5 @@ fn decode(bytes: &[u8], start: u64, end: u64, context: &RequestContext) -> Resul
             }
         }
     }
-    Ok(if long { Decoded::Long { packed, crc } } else { Decoded::Block { bytes: out, crc } })
+    Ok(if long { DecodedBlock::Long { packed, crc } } else { DecodedBlock::Block { bytes: out, crc } })
 }

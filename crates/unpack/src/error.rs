@@ -7,10 +7,10 @@ use dupfs_base::{ErrorKind, HasKind, Stopped};
 /// A failure to unpack something. Cheap to clone.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// What is to be unpacked could not be read.
+    /// The source could not be read.
     #[error("{reason}")]
     Source {
-        /// What it means.
+        /// Its kind.
         kind: ErrorKind,
         /// On which object and why, in one line.
         reason: Arc<str>,
@@ -20,9 +20,9 @@ pub enum UnpackError {
     Damaged {
         /// The file.
         object: Arc<str>,
-        /// Where in the file, in bytes.
+        /// Offset in the file, in bytes.
         at: u64,
-        /// What is wrong.
+        /// The fault.
         what: Arc<str>,
     },
     /// A form that is refused by name.
@@ -30,7 +30,7 @@ pub enum UnpackError {
     Unsupported {
         /// The file.
         object: Arc<str>,
-        /// What it is.
+        /// The form.
         what: Arc<str>,
     },
     /// A bound against archives that are made to exhaust their reader.
@@ -57,12 +57,12 @@ pub enum UnpackError {
         /// Why it ended.
         reason: Stopped,
     },
-    /// dupfs met a bug of its own.
+    /// A bug in dupfs.
     #[error("{object}: internal error (bug in dupfs): {what}")]
     Internal {
         /// The file.
         object: Arc<str>,
-        /// What went wrong.
+        /// The fault.
         what: Arc<str>,
     },
 }

@@ -1,29 +1,32 @@
-//! What the fuzz targets run, as plain functions: each takes any bytes and asserts what must hold for all of them.
+//! The code of the fuzz targets, as plain functions: each takes any bytes and asserts invariants that hold for all of them.
 
 use std::sync::Arc;
 
-use super::bzip2::Bunzip;
-use super::decoder::Decoder;
+use super::archive_table::ArchiveTable;
+use super::byte_source::ByteSource;
+use super::bzip2::BzipDecoder;
+use super::decode_workers::DecodeWorkers;
+use super::decompressed_stream::DecompressedStream;
+use super::memory_source::MemorySource;
 use super::point_store::MemoryPointStore;
-use super::points::Points;
-use super::source::{MemorySource, Source};
-use super::stream::{Codec, Stream, Unpacker};
-use super::table::Table;
-use super::workers::DecodeWorkers;
-use super::{Archive, Container, Limits, links, xz};
+use super::seek_points::SeekPoints;
+use super::stream_codec::StreamCodec;
+use super::stream_decoder::StreamDecoder;
+use super::unpacker::Unpacker;
+use super::{Archive, ArchiveFormat, UnpackLimits, links, xz};
 use dupfs_base::RequestContext;
 use dupfs_cache::CacheConfig;
 
 fn unpacker() -> Arc<Unpacker> {
     let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
-    let limits = Limits { members: 200, names: 4096, free: 1 << 20, ratio: 100, ..Limits::default() };
+    let limits = UnpackLimits { members: 200, names: 4096, free: 1 << 20, ratio: 100, ..UnpackLimits::default() };
     Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0)))
 }
 
 /// bzip2: what our decoder gives by blocks, the library gives in one piece.
 pub fn fuzz_bzip2(data: &[u8]) {
-    let source: Arc<dyn Source> = Arc::new(MemorySource::new("a", data));
-    let mut ours = Bunzip::new(source, Arc::new(DecodeWorkers::new()));
+    let source: Arc<dyn ByteSource> = Arc::new(MemorySource::new("a", data));
+    let mut ours = BzipDecoder::new(source, Arc::new(DecodeWorkers::new()));
     let mut out = Vec::new();
     let ended = loop {
         match ours.next(&RequestContext::unlimited()) {
@@ -44,8 +47,8 @@ pub fn fuzz_bzip2(data: &[u8]) {
 /// Gzip, xz and zstd: reads in order and a jump agree.
 pub fn fuzz_streams(data: &[u8]) {
     let unpacker = unpacker();
-    for codec in [Codec::Gzip, Codec::Xz, Codec::Zstd] {
-        let stream = Stream::new(&unpacker, Arc::new(MemorySource::new("a", data)), codec);
+    for codec in [StreamCodec::Gzip, StreamCodec::Xz, StreamCodec::Zstd] {
+        let stream = DecompressedStream::new(&unpacker, Arc::new(MemorySource::new("a", data)), codec);
         let Ok(len) = stream.len(&RequestContext::unlimited()) else { continue };
         let all = stream.read_at(0, 1 << 22, &RequestContext::unlimited());
         let middle = stream.read_at(len / 2, 100, &RequestContext::unlimited());
@@ -59,12 +62,12 @@ pub fn fuzz_streams(data: &[u8]) {
 
 /// Archives: the table is within its bounds, comes back from its encoding, and its links stay inside.
 pub fn fuzz_archive(data: &[u8]) {
-    for container in [Container::Tar(None), Container::Zip] {
+    for container in [ArchiveFormat::Tar(None), ArchiveFormat::Zip] {
         let archive = Archive::new(&unpacker(), Arc::new(MemorySource::new("a", data)), container);
         let settled = archive.settle(&RequestContext::unlimited());
         assert!(settled.is_ok(), "the pass does not end");
         archive.with_table(|table| {
-            let again = Table::decode(&table.encode(), 1 << 20, 1 << 20);
+            let again = ArchiveTable::decode(&table.encode(), 1 << 20, 1 << 20);
             assert!(again.is_some_and(|again| again.encode() == table.encode()), "a table changes when it is encoded");
             for key in (0..u32::try_from(table.len()).unwrap_or(0)).map(super::NodeKey) {
                 let depth = table.path(key).len().saturating_sub(1);
@@ -77,10 +80,10 @@ pub fn fuzz_archive(data: &[u8]) {
 
 /// Encoded seek points and tables: any bytes are decoded within bounds or refused.
 pub fn fuzz_encoded(data: &[u8]) {
-    if let Some((len, points)) = Points::decode(data) {
+    if let Some((len, points)) = SeekPoints::decode(data) {
         assert_eq!(points.encode(len), data, "points change when they are encoded");
     }
-    drop(Table::decode(data, 1000, 1 << 16));
+    drop(ArchiveTable::decode(data, 1000, 1 << 16));
     drop(xz::parse_index(data));
 }
 

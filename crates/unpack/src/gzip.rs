@@ -8,11 +8,11 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::{TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY};
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
 
-use super::decoder::{Decoder, Fields, bad_point};
+use super::byte_source::ByteSource;
+use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
-use super::input::Input;
-use super::limits::Padding;
-use super::source::Source;
+use super::limits::ZeroPadding;
+use super::stream_decoder::{ByteFields, StreamDecoder, bad_point};
 use dupfs_base::RequestContext;
 
 /// How far back a deflate stream copies from.
@@ -21,16 +21,16 @@ const WINDOW: usize = 32 << 10;
 const RING: usize = 256 << 10;
 /// Decompressed bytes between two seek points, at least.
 const SPACING: u64 = 1 << 20;
-/// Of a zip member: whoever reads as much as the directory says must not take that for all.
+/// The error for a zip member of which the directory states too little: a reader must not take that for all.
 const TOO_LONG: &str = "it is longer than its archive's directory says";
 /// Most bytes of a name or comment in a member's header.
 const FIELD: usize = 1 << 16;
 /// Most bytes of a member's header: what is fixed, an extra field, a name, a comment and a checksum.
 const LONGEST_HEADER: usize = 10 + 2 + 3 * FIELD + 2;
 
-/// What the end of a deflate stream is compared with.
+/// The values that the end of a deflate stream is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wrapper {
+pub(super) enum DeflateWrapper {
     /// Gzip: header and trailer around each member, any number of members.
     Gzip,
     /// A zip member: the archive's directory tells.
@@ -38,7 +38,7 @@ pub(super) enum Wrapper {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum InflatePhase {
     Header {
         first: bool,
     },
@@ -48,10 +48,10 @@ enum Phase {
     Ended,
 }
 
-pub(super) struct Inflater {
-    input: Input,
-    wrapper: Wrapper,
-    phase: Phase,
+pub(super) struct DeflateDecoder {
+    input: DecoderInput,
+    wrapper: DeflateWrapper,
+    phase: InflatePhase,
     state: Box<DecompressorOxide>,
     ring: Box<[u8]>,
     /// Bytes of the ring that were decoded.
@@ -63,14 +63,15 @@ pub(super) struct Inflater {
     len: u64,
     since_point: u64,
     boundary: bool,
-    padding: Padding,
+    padding: ZeroPadding,
 }
 
-impl Inflater {
-    pub(super) fn new(source: Arc<dyn Source>, wrapper: Wrapper) -> Self {
-        let phase = if wrapper == Wrapper::Gzip { Phase::Header { first: true } } else { Phase::Body };
+impl DeflateDecoder {
+    pub(super) fn new(source: Arc<dyn ByteSource>, wrapper: DeflateWrapper) -> Self {
+        let phase =
+            if wrapper == DeflateWrapper::Gzip { InflatePhase::Header { first: true } } else { InflatePhase::Body };
         Self {
-            input: Input::new(source, 0),
+            input: DecoderInput::new(source, 0),
             wrapper,
             phase,
             state: Box::default(),
@@ -81,21 +82,26 @@ impl Inflater {
             len: 0,
             since_point: 0,
             boundary: false,
-            padding: Padding::default(),
+            padding: ZeroPadding::default(),
         }
     }
 
     /// A decoder from a seek point on.
-    pub(super) fn at(source: Arc<dyn Source>, wrapper: Wrapper, input: u64, state: &[u8]) -> Result<Self, UnpackError> {
+    pub(super) fn at(
+        source: Arc<dyn ByteSource>,
+        wrapper: DeflateWrapper,
+        input: u64,
+        state: &[u8],
+    ) -> Result<Self, UnpackError> {
         let bad = || bad_point(&source.name(), input);
         let mut this = Self::new(Arc::clone(&source), wrapper);
-        this.input = Input::new(Arc::clone(&source), input);
-        let mut fields = Fields(state);
+        this.input = DecoderInput::new(Arc::clone(&source), input);
+        let mut fields = ByteFields(state);
         if fields.u8().ok_or_else(bad)? == 0 {
-            this.phase = Phase::Header { first: false };
+            this.phase = InflatePhase::Header { first: false };
             return Ok(this);
         }
-        this.phase = Phase::Body;
+        this.phase = InflatePhase::Body;
         let (bits, buffer) = (fields.u8().ok_or_else(bad)?, fields.u8().ok_or_else(bad)?);
         let (crc, len) = (fields.u32().ok_or_else(bad)?, fields.u64().ok_or_else(bad)?);
         if bits > 7 || fields.0.len() > WINDOW {
@@ -170,8 +176,8 @@ impl Inflater {
     fn finish(&mut self, context: &RequestContext) -> Result<(), UnpackError> {
         let crc = self.crc.clone().finalize();
         let (stored, same_size) = match self.wrapper {
-            Wrapper::Zip { crc, size } => (crc, size == self.len),
-            Wrapper::Gzip => {
+            DeflateWrapper::Zip { crc, size } => (crc, size == self.len),
+            DeflateWrapper::Gzip => {
                 let trailer = self.input.array::<8>(context)?;
                 let [a, b, c, d, sizes @ ..] =
                     trailer.ok_or_else(|| self.input.damaged("it ends before its checksum"))?;
@@ -185,7 +191,11 @@ impl Inflater {
         if !same_size {
             return Err(self.input.damaged("it has another length than it says"));
         }
-        self.phase = if self.wrapper == Wrapper::Gzip { Phase::Header { first: false } } else { Phase::Ended };
+        self.phase = if self.wrapper == DeflateWrapper::Gzip {
+            InflatePhase::Header { first: false }
+        } else {
+            InflatePhase::Ended
+        };
         Ok(())
     }
 
@@ -206,7 +216,7 @@ impl Inflater {
             match status {
                 TINFLStatus::Done => {
                     self.count()?;
-                    self.phase = Phase::Trailer;
+                    self.phase = InflatePhase::Trailer;
                     return Ok(Vec::new());
                 }
                 TINFLStatus::BlockBoundary => {
@@ -240,8 +250,8 @@ impl Inflater {
         self.len = self.len.saturating_add(out.len() as u64);
         self.since_point = self.since_point.saturating_add(out.len() as u64);
         match self.wrapper {
-            Wrapper::Zip { size, .. } if self.len > size => Err(self.input.damaged(TOO_LONG)),
-            Wrapper::Zip { .. } | Wrapper::Gzip => Ok(()),
+            DeflateWrapper::Zip { size, .. } if self.len > size => Err(self.input.damaged(TOO_LONG)),
+            DeflateWrapper::Zip { .. } | DeflateWrapper::Gzip => Ok(()),
         }
     }
 
@@ -265,7 +275,7 @@ impl Inflater {
     }
 }
 
-impl Decoder for Inflater {
+impl StreamDecoder for DeflateDecoder {
     fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
         if std::mem::take(&mut self.boundary) {
             self.since_point = 0;
@@ -274,22 +284,22 @@ impl Decoder for Inflater {
         }
         loop {
             match self.phase {
-                Phase::Ended => return Ok(None),
-                Phase::Header { first } => {
+                InflatePhase::Ended => return Ok(None),
+                InflatePhase::Header { first } => {
                     if !self.header(first, context)? {
-                        self.phase = Phase::Ended;
+                        self.phase = InflatePhase::Ended;
                         continue;
                     }
-                    self.phase = Phase::Body;
+                    self.phase = InflatePhase::Body;
                 }
-                Phase::Trailer => {
+                InflatePhase::Trailer => {
                     self.finish(context)?;
                     let out = self.give();
                     if !out.is_empty() {
                         return Ok(Some(out));
                     }
                 }
-                Phase::Body => {
+                InflatePhase::Body => {
                     let out = self.inflate(context)?;
                     if !out.is_empty() {
                         return Ok(Some(out));
@@ -301,8 +311,8 @@ impl Decoder for Inflater {
 
     fn resume(&self) -> Option<(u64, Vec<u8>)> {
         match self.phase {
-            Phase::Header { .. } => Some((self.input.offset(), vec![0])),
-            Phase::Body if self.boundary => {
+            InflatePhase::Header { .. } => Some((self.input.offset(), vec![0])),
+            InflatePhase::Body if self.boundary => {
                 let state = self.state.block_boundary_state()?;
                 let mut out = vec![1, state.num_bits, state.bit_buf];
                 out.extend_from_slice(&self.crc.clone().finalize().to_be_bytes());
@@ -310,7 +320,7 @@ impl Decoder for Inflater {
                 out.extend_from_slice(&self.window());
                 Some((self.input.offset(), out))
             }
-            Phase::Body | Phase::Trailer | Phase::Ended => None,
+            InflatePhase::Body | InflatePhase::Trailer | InflatePhase::Ended => None,
         }
     }
 
@@ -324,32 +334,32 @@ impl Decoder for Inflater {
 }
 
 /// Bytes that are stored as they are, and a checksum over all of them: a member of a zip archive.
-pub(super) struct Stored {
-    input: Input,
+pub(super) struct StoredDecoder {
+    input: DecoderInput,
     crc: Hasher,
     len: u64,
     expect: (u32, u64),
     since_point: u64,
 }
 
-impl Stored {
-    pub(super) fn new(source: Arc<dyn Source>, crc: u32, size: u64) -> Self {
-        Self { input: Input::new(source, 0), crc: Hasher::new(), len: 0, expect: (crc, size), since_point: 0 }
+impl StoredDecoder {
+    pub(super) fn new(source: Arc<dyn ByteSource>, crc: u32, size: u64) -> Self {
+        Self { input: DecoderInput::new(source, 0), crc: Hasher::new(), len: 0, expect: (crc, size), since_point: 0 }
     }
 
     pub(super) fn at(
-        source: Arc<dyn Source>,
+        source: Arc<dyn ByteSource>,
         expect: (u32, u64),
         input: u64,
         state: &[u8],
     ) -> Result<Self, UnpackError> {
-        let crc = Fields(state).u32().ok_or_else(|| bad_point(&source.name(), input))?;
+        let crc = ByteFields(state).u32().ok_or_else(|| bad_point(&source.name(), input))?;
         let crc = Hasher::new_with_initial_len(crc, input);
-        Ok(Self { input: Input::new(source, input), crc, len: input, expect, since_point: 0 })
+        Ok(Self { input: DecoderInput::new(source, input), crc, len: input, expect, since_point: 0 })
     }
 }
 
-impl Decoder for Stored {
+impl StreamDecoder for StoredDecoder {
     fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
         if self.since_point >= SPACING {
             self.since_point = 0;

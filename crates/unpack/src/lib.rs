@@ -1,6 +1,6 @@
 //! Rank 5: archives as trees and compressed files as plain bytes. Knows nothing of backups nor of file systems.
 //!
-//! Everything is a [`Source`], random access to bytes: what is to be unpacked, the [`Stream`] that decompressing it gives,
+//! Everything is a [`ByteSource`], random access to bytes: what is to be unpacked, the [`DecompressedStream`] that decompressing it gives,
 //! and a member of an [`Archive`]. So nesting is composition. A stream reads on where a reader stopped (a cursor), starts
 //! from seek points where somebody jumps, and keeps what it decoded in the shared block cache; an archive learns its table
 //! of members in one pass that readers need not wait for. Lengths and seek points go to a [`PointStore`], which may persist
@@ -9,40 +9,49 @@
 //! All of it may wait for the source and for decoding: call it from threads that may.
 
 mod archive;
-mod bits;
+mod archive_pass;
+mod archive_table;
+mod archive_table_store;
+mod byte_source;
 mod bzip2;
-mod cursor;
-mod decoder;
+mod bzip2_bits;
+mod content_check;
+mod decode_cursor;
+mod decode_workers;
+mod decoder_input;
+mod decompressed_stream;
 mod error;
-mod form;
 pub mod fuzz_entry;
 mod gzip;
-mod idle;
-mod input;
+mod idle_cursors;
 mod limits;
 mod links;
-mod pass;
+mod member_source;
+mod memory_source;
 mod point_store;
-mod points;
-mod recognise;
-mod source;
-mod stream;
-mod table;
-mod table_store;
+mod seek_points;
+mod stream_codec;
+mod stream_decoder;
+mod suffix_hint;
 mod tar;
 #[cfg(test)]
 mod test_support;
-mod workers;
+mod unpacker;
 mod xz;
 mod zip;
 mod zstd;
 
 pub use archive::{Archive, dir_mode};
+pub use archive_pass::{PassInterest, PassProgress};
+pub use archive_table::member::{ArchiveEntry, EntryNumber, MemberData};
+pub use archive_table::{ArchiveNode, ArchiveTable, NodeKey};
+pub use byte_source::ByteSource;
+pub use content_check::content_matches;
+pub use decompressed_stream::DecompressedStream;
 pub use error::UnpackError;
-pub use limits::Limits;
-pub use pass::{PassInterest, Progress};
+pub use limits::UnpackLimits;
+pub use memory_source::MemorySource;
 pub use point_store::{IndexPointStore, MemoryPointStore, PointStore};
-pub use recognise::{Container, Kind, SUFFIXES, Shape, confirm, shape_of};
-pub use source::{MemorySource, Source};
-pub use stream::{Codec, Stream, Unpacker};
-pub use table::{Data, Entry, Node, NodeKey, Table};
+pub use stream_codec::StreamCodec;
+pub use suffix_hint::{ArchiveFormat, SUFFIXES, SuffixHint, UnpackKind, suffix_hint};
+pub use unpacker::Unpacker;

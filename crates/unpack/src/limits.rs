@@ -10,7 +10,7 @@ pub(super) const PADDING: u64 = 64 << 20;
 
 /// Bounds on what is unpacked. Each gives an error that names it.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct UnpackLimits {
     /// Archives within archives.
     pub depth: u32,
     /// Members of one archive.
@@ -27,7 +27,7 @@ pub struct Limits {
     pub idle: u64,
 }
 
-impl Default for Limits {
+impl Default for UnpackLimits {
     fn default() -> Self {
         Self {
             depth: 4,
@@ -43,7 +43,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl UnpackLimits {
     /// Checks a stream that gave `out` bytes from `input`.
     pub(super) fn check_expansion(&self, object: &Arc<str>, input: u64, out: u64) -> Result<(), UnpackError> {
         if out <= self.free || out / self.ratio <= input {
@@ -57,9 +57,9 @@ impl Limits {
 
 /// Input of one decoder that gives nothing: zeros behind and between streams, frames to be skipped.
 #[derive(Debug, Default)]
-pub(super) struct Padding(u64);
+pub(super) struct ZeroPadding(u64);
 
-impl Padding {
+impl ZeroPadding {
     /// Counts `bytes` more of it, the last of the `taken` bytes that were read so far. Besides [`PADDING`] there may be as much
     /// of it as of everything else, so that no file is refused for having many short streams, and no hole is read to its end.
     ///

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use super::table::{NodeKey, Table};
+use super::archive_table::{ArchiveTable, NodeKey};
 use dupfs_format::EntryKind;
 
 /// Symbolic links followed to find where one leads.
 const FOLLOWED: usize = 40;
 
-/// Whether a target leads to somewhere below the link's own directory, or up as far as the archive's root, whatever is on
+/// Returns true if a target leads to somewhere below the link's own directory, or up as far as the archive's root, whatever is on
 /// the way: it is relative, and `..` stands only at its front, at most `depth` times.
 pub(super) fn is_plain(target: &[u8], depth: usize) -> bool {
     if target.first() == Some(&b'/') {
@@ -23,7 +23,7 @@ pub(super) fn is_plain(target: &[u8], depth: usize) -> bool {
 
 /// The target that the symbolic link `link` is shown with: its own if that stays in the archive; else, with the archive's
 /// root as the root of everything, a relative one that leads to the same place.
-pub(super) fn inside<'a>(table: &'a Table, link: NodeKey) -> Option<Cow<'a, [u8]>> {
+pub(super) fn inside<'a>(table: &'a ArchiveTable, link: NodeKey) -> Option<Cow<'a, [u8]>> {
     let EntryKind::Symlink(target) = &table.entry(link)?.meta.kind else { return None };
     let depth = table.path(link).len().saturating_sub(1);
     if is_plain(target, depth) {
@@ -36,7 +36,7 @@ pub(super) fn inside<'a>(table: &'a Table, link: NodeKey) -> Option<Cow<'a, [u8]
 }
 
 /// Names from the root to where `target` of `link` leads; the last of them is not followed.
-fn walk(table: &Table, link: NodeKey, target: &[u8]) -> Vec<Vec<u8>> {
+fn walk(table: &ArchiveTable, link: NodeKey, target: &[u8]) -> Vec<Vec<u8>> {
     let split = |target: &[u8]| -> Vec<Vec<u8>> { target.split(|&b| b == b'/').map(<[u8]>::to_vec).collect() };
     let above = |link: NodeKey| -> Vec<(Vec<u8>, Option<NodeKey>)> {
         let mut path = Vec::new();
@@ -79,20 +79,23 @@ fn walk(table: &Table, link: NodeKey, target: &[u8]) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{Data, Entry, Member};
+    use super::super::archive_table::member::{ArchiveEntry, ArchiveMember, MemberData};
     use super::*;
     use dupfs_format::EntryMeta;
 
-    fn entry(kind: EntryKind) -> Entry {
+    fn entry(kind: EntryKind) -> ArchiveEntry {
         let (uname, gname) = (Box::default(), Box::default());
-        Entry { meta: EntryMeta { kind, mode: 0o644, uid: 0, gid: 0, uname, gname, mtime: 0 }, data: Data::Nothing }
+        ArchiveEntry {
+            meta: EntryMeta { kind, mode: 0o644, uid: 0, gid: 0, uname, gname, mtime: 0 },
+            data: MemberData::Nothing,
+        }
     }
 
-    fn table(members: &[(&str, &str)]) -> Table {
-        let mut table = Table::new(1000, 100_000);
+    fn table(members: &[(&str, &str)]) -> ArchiveTable {
+        let mut table = ArchiveTable::new(1000, 100_000);
         for (path, target) in members {
             let kind = if target.is_empty() { EntryKind::File } else { EntryKind::Symlink(target.as_bytes().into()) };
-            table.insert(Member { path: path.as_bytes(), entry: entry(kind), hard_link: None }).unwrap();
+            table.insert(ArchiveMember { path: path.as_bytes(), entry: entry(kind), hard_link: None }).unwrap();
         }
         table
     }

@@ -1,11 +1,11 @@
-//! The members of a tar stream, by the project's own walker: unlike the libraries' it is bounded in memory and tells where
+//! The members of a tar stream, by the project's own parser: unlike the libraries' it is bounded in memory and tells where
 //! the pieces of sparse files stand.
 
 use std::sync::Arc;
 
+use super::archive_table::member::{ArchiveEntry, ArchiveMember, MemberData};
+use super::byte_source::ByteSource;
 use super::error::UnpackError;
-use super::source::Source;
-use super::table::{Data, Entry, Member};
 use dupfs_base::RequestContext;
 use dupfs_format::FormatError;
 use dupfs_format::tar::{SparseLayout, TarEntry, TarLimits, TarParser, TarSink};
@@ -21,7 +21,7 @@ const PIECES: usize = 1 << 16;
 const EXTENSION: u64 = 1 << 20;
 
 /// Takes the members of an archive, each as soon as its header was read.
-pub(super) type AddMember<'a> = &'a mut dyn FnMut(Member<'_>) -> Result<(), UnpackError>;
+pub(super) type AddMember<'a> = &'a mut dyn FnMut(ArchiveMember<'_>) -> Result<(), UnpackError>;
 
 /// A pass over a tar stream, which can be stopped between two reads and goes on where it was.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct TarScan {
     has_ended: bool,
 }
 
-struct MemberSink<'a> {
+struct TarMemberSink<'a> {
     name: Arc<str>,
     add: AddMember<'a>,
     fault: Option<UnpackError>,
@@ -71,14 +71,14 @@ impl TarScan {
     /// [`UnpackError`] of the source, of `add`, and for a stream that is no tar or ends within a member.
     pub(super) fn advance(
         &mut self,
-        source: &dyn Source,
+        source: &dyn ByteSource,
         add: AddMember<'_>,
         context: &RequestContext,
     ) -> Result<(), UnpackError> {
         while !self.has_ended {
             context.check().map_err(|reason| UnpackError::stopped(&source.name(), reason))?;
             let bytes = source.read_at(self.at, STEP, context)?;
-            let mut sink = MemberSink { name: source.name(), add, fault: None, mapped: &mut self.mapped };
+            let mut sink = TarMemberSink { name: source.name(), add, fault: None, mapped: &mut self.mapped };
             if let Err(error) = self.parser.feed(&bytes, &mut sink) {
                 let fault = sink.fault.take();
                 let damaged = || UnpackError::damaged(&source.name(), self.parser.offset(), plain(&error));
@@ -97,7 +97,7 @@ impl TarScan {
     }
 
     /// Jumps over the `left` bytes of a member's data that were not read.
-    fn skip_data(&mut self, source: &dyn Source, left: u64, context: &RequestContext) -> Result<(), UnpackError> {
+    fn skip_data(&mut self, source: &dyn ByteSource, left: u64, context: &RequestContext) -> Result<(), UnpackError> {
         let end = self.parser.offset().saturating_add(left);
         let last = end - 1;
         if source.read_at(last, 1, context)?.is_empty() {
@@ -112,7 +112,7 @@ impl TarScan {
     }
 }
 
-/// Whether `head`, the first bytes of a file, begins as a tar archive does.
+/// Returns true if `head`, the first bytes of a file, begins as a tar archive does.
 pub(super) fn begins(head: &[u8]) -> bool {
     struct Nothing;
     impl TarSink for Nothing {
@@ -130,7 +130,7 @@ pub(super) fn begins(head: &[u8]) -> bool {
     head.get(..512).is_some_and(|block| walker.feed(block, &mut Nothing).is_ok())
 }
 
-/// What is wrong, without the place.
+/// The fault, without its offset.
 fn plain(error: &FormatError) -> String {
     match error {
         FormatError::Tar { what, .. } => (*what).to_owned(),
@@ -138,14 +138,20 @@ fn plain(error: &FormatError) -> String {
     }
 }
 
-impl MemberSink<'_> {
+impl TarMemberSink<'_> {
     fn stop(&mut self, fault: UnpackError) -> FormatError {
         self.fault = Some(fault);
         FormatError::Tar { offset: 0, what: "stopped" }
     }
 
-    fn add(&mut self, path: &[u8], meta: EntryMeta, data: Data, hard_link: Option<&[u8]>) -> Result<(), FormatError> {
-        let added = (self.add)(Member { path, entry: Entry { meta, data }, hard_link });
+    fn add(
+        &mut self,
+        path: &[u8],
+        meta: EntryMeta,
+        data: MemberData,
+        hard_link: Option<&[u8]>,
+    ) -> Result<(), FormatError> {
+        let added = (self.add)(ArchiveMember { path, entry: ArchiveEntry { meta, data }, hard_link });
         added.map_err(|fault| self.stop(fault))
     }
 
@@ -170,18 +176,18 @@ impl MemberSink<'_> {
     }
 
     /// The data of a sparse member: its pieces stand from `at` on, `len` bytes in all.
-    fn pieces(&self, path: &[u8], size: u64, map: &[(u64, u64)], at: u64, len: u64) -> Data {
+    fn pieces(&self, path: &[u8], size: u64, map: &[(u64, u64)], at: u64, len: u64) -> MemberData {
         let mut pieces = Vec::new();
         let mut used = 0_u64;
         for &(start, len) in map.iter().filter(|(_, len)| *len > 0) {
             pieces.push((start, len, at.saturating_add(used)));
             used = used.saturating_add(len);
         }
-        match super::table::checked_pieces(pieces, size) {
-            Some(pieces) if used <= len => Data::Pieces { size, pieces },
+        match super::archive_table::member::checked_pieces(pieces, size) {
+            Some(pieces) if used <= len => MemberData::Pieces { size, pieces },
             _ => {
                 log::warn!("{}: the map of the sparse file {} is damaged", self.name, dupfs_base::escape_bytes(path));
-                Data::Refused("the map of this sparse file is damaged".into())
+                MemberData::Refused("the map of this sparse file is damaged".into())
             }
         }
     }
@@ -194,7 +200,7 @@ impl MemberSink<'_> {
     }
 }
 
-impl TarSink for MemberSink<'_> {
+impl TarSink for TarMemberSink<'_> {
     fn entry(&mut self, header: &TarEntry<'_>, at: u64) -> Result<(), FormatError> {
         let kind = match header.type_flag {
             b'2' => EntryKind::Symlink(header.link.into()),
@@ -221,11 +227,11 @@ impl TarSink for MemberSink<'_> {
             return self.sparse(header, meta, sparse, at);
         }
         let data = match (&meta.kind, header.type_flag) {
-            (_, b'M') => Data::Refused("it is continued from another volume of a multi-volume archive".into()),
-            (EntryKind::File, b'1') => Data::Nothing,
-            (EntryKind::File, _) if header.size == 0 => Data::Pieces { size: 0, pieces: Box::default() },
-            (EntryKind::File, _) => Data::Pieces { size: header.size, pieces: Box::new([(0, header.size, at)]) },
-            _ => Data::Nothing,
+            (_, b'M') => MemberData::Refused("it is continued from another volume of a multi-volume archive".into()),
+            (EntryKind::File, b'1') => MemberData::Nothing,
+            (EntryKind::File, _) if header.size == 0 => MemberData::Pieces { size: 0, pieces: Box::default() },
+            (EntryKind::File, _) => MemberData::Pieces { size: header.size, pieces: Box::new([(0, header.size, at)]) },
+            _ => MemberData::Nothing,
         };
         let hard_link = (header.type_flag == b'1').then_some(header.link);
         self.add(header.path, meta, data, hard_link)
@@ -237,7 +243,7 @@ impl TarSink for MemberSink<'_> {
         match SparseLayout::parse_map(&mapped.data, PIECES) {
             Ok(None) => Ok(()),
             Ok(Some((map, skip))) => self.finish_mapped(&map, skip),
-            // As a map that is damaged: the member is told, and cannot be read.
+            // As a map that is damaged: the member is shown, and cannot be read.
             Err(_) => self.finish_mapped(&[(u64::MAX, 1)], 0),
         }
     }

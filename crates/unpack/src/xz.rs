@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use liblzma::stream::{Action, CONCATENATED, Error, Status, Stream, TELL_UNSUPPORTED_CHECK};
 
-use super::decoder::{Decoder, Fields, bad_point};
+use super::byte_source::ByteSource;
+use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
-use super::input::Input;
-use super::limits::{Limits, PADDING, Padding};
-use super::source::{Pieces, Source};
+use super::limits::{PADDING, UnpackLimits, ZeroPadding};
+use super::member_source::MemberSource;
+use super::stream_decoder::{ByteFields, StreamDecoder, bad_point};
 use dupfs_base::RequestContext;
 
 /// Bytes decoded at a time.
@@ -29,7 +30,7 @@ const PIECE: u64 = 64 << 10;
 
 /// A block of an xz file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Block {
+pub(super) struct XzBlock {
     /// Where it begins in the file.
     pub(super) at: u64,
     /// Its length without padding.
@@ -42,7 +43,7 @@ pub(super) struct Block {
     flags: [u8; 2],
 }
 
-impl Block {
+impl XzBlock {
     /// Where its content ends.
     pub(super) fn end(&self) -> u64 {
         self.out.saturating_add(self.len)
@@ -54,40 +55,40 @@ impl Block {
     }
 }
 
-/// What is left of a file: it, its blocks, and the number of the next.
-type Rest = (Arc<dyn Source>, Arc<[Block]>, usize);
+/// The rest of a file: it, its blocks, and the number of the next.
+type RestOfBlocks = (Arc<dyn ByteSource>, Arc<[XzBlock]>, usize);
 
-pub(super) struct Unxz {
-    input: Input,
+pub(super) struct XzDecoder {
+    input: DecoderInput,
     /// Where that begins in the file: a block where it is decoded alone.
     base: u64,
     library: Stream,
     ended: bool,
     /// Behind the last byte of this decoder's input: the rest of the file, where it decodes a single block.
-    rest: Option<Rest>,
-    limits: Limits,
+    rest: Option<RestOfBlocks>,
+    limits: UnpackLimits,
     tail: Vec<u8>,
-    padding: Padding,
+    padding: ZeroPadding,
 }
 
-impl Unxz {
-    pub(super) fn new(source: Arc<dyn Source>, limits: Limits) -> Result<Self, UnpackError> {
+impl XzDecoder {
+    pub(super) fn new(source: Arc<dyn ByteSource>, limits: UnpackLimits) -> Result<Self, UnpackError> {
         let library = library(&source.name(), limits)?;
-        let (input, padding) = (Input::new(source, 0), Padding::default());
+        let (input, padding) = (DecoderInput::new(source, 0), ZeroPadding::default());
         Ok(Self { input, base: 0, library, ended: false, rest: None, limits, tail: Vec::new(), padding })
     }
 
     /// A decoder from block `index` of `blocks` on.
     pub(super) fn at(
-        source: Arc<dyn Source>,
-        blocks: Arc<[Block]>,
+        source: Arc<dyn ByteSource>,
+        blocks: Arc<[XzBlock]>,
         index: usize,
-        limits: Limits,
+        limits: UnpackLimits,
     ) -> Result<Self, UnpackError> {
         let name = source.name();
         let block = blocks.get(index).ok_or_else(|| bad_point(&name, 0))?;
         let padded = block.unpadded.next_multiple_of(4);
-        let body = Pieces::range(Arc::clone(&name), Arc::clone(&source), block.at, padded);
+        let body = MemberSource::range(Arc::clone(&name), Arc::clone(&source), block.at, padded);
         let mut library = library(&name, limits)?;
         let mut head = b"\xfd7zXZ\0".to_vec();
         head.extend_from_slice(&block.flags);
@@ -97,14 +98,14 @@ impl Unxz {
             .map_err(|e| UnpackError::damaged(&name, block.at, e.to_string()))?;
         let tail = footer(block);
         Ok(Self {
-            input: Input::new(Arc::new(body), 0),
+            input: DecoderInput::new(Arc::new(body), 0),
             base: block.at,
             library,
             ended: false,
             rest: Some((source, blocks, index)),
             limits,
             tail,
-            padding: Padding::default(),
+            padding: ZeroPadding::default(),
         })
     }
 
@@ -128,12 +129,12 @@ impl Unxz {
     }
 }
 
-fn library(name: &Arc<str>, limits: Limits) -> Result<Stream, UnpackError> {
+fn library(name: &Arc<str>, limits: UnpackLimits) -> Result<Stream, UnpackError> {
     Stream::new_stream_decoder(limits.memory, CONCATENATED | TELL_UNSUPPORTED_CHECK)
         .map_err(|e| UnpackError::unsupported(name, format!("xz: {e}")))
 }
 
-impl Decoder for Unxz {
+impl StreamDecoder for XzDecoder {
     fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
         let mut out = Vec::with_capacity(STEP);
         while out.is_empty() {
@@ -201,7 +202,7 @@ impl Decoder for Unxz {
 }
 
 /// Index and footer of a stream with nothing but `block`.
-fn footer(block: &Block) -> Vec<u8> {
+fn footer(block: &XzBlock) -> Vec<u8> {
     let mut out = vec![0, 1];
     put_number(&mut out, block.unpadded);
     put_number(&mut out, block.len);
@@ -221,20 +222,20 @@ fn footer(block: &Block) -> Vec<u8> {
 /// then it has to be decoded from the start, which finds what is wrong. `None` too where there are more blocks, streams or
 /// padding than any file needs.
 pub(super) fn blocks(
-    source: &dyn Source,
+    source: &dyn ByteSource,
     len: u64,
     context: &RequestContext,
-) -> Result<Option<Vec<Block>>, UnpackError> {
+) -> Result<Option<Vec<XzBlock>>, UnpackError> {
     blocks_within(source, len, BLOCKS, context)
 }
 
 /// The blocks of a file that has no more than `most`.
 fn blocks_within(
-    source: &dyn Source,
+    source: &dyn ByteSource,
     len: u64,
     most: usize,
     context: &RequestContext,
-) -> Result<Option<Vec<Block>>, UnpackError> {
+) -> Result<Option<Vec<XzBlock>>, UnpackError> {
     let mut streams = Vec::new();
     let (mut end, mut count, mut padding) = (len, 0_usize, PADDING);
     while end > 0 {
@@ -263,7 +264,7 @@ fn blocks_within(
 
 /// Where the zeros begin that stand before `end`, a multiple of four of them; no more than `left`, which is less by them then.
 fn before_padding(
-    source: &dyn Source,
+    source: &dyn ByteSource,
     end: u64,
     left: &mut u64,
     context: &RequestContext,
@@ -287,10 +288,10 @@ fn before_padding(
 
 /// Where the stream begins that ends at `end`, and its blocks.
 fn stream_before(
-    source: &dyn Source,
+    source: &dyn ByteSource,
     end: u64,
     context: &RequestContext,
-) -> Result<Option<(u64, Vec<Block>)>, UnpackError> {
+) -> Result<Option<(u64, Vec<XzBlock>)>, UnpackError> {
     let Some(at) = end.checked_sub(HEADER) else { return Ok(None) };
     let footer = source.read_at(at, 12, context)?;
     let [c0, c1, c2, c3, s0, s1, s2, s3, f0, f1, b'Y', b'Z'] = *footer else { return Ok(None) };
@@ -318,12 +319,12 @@ fn stream_before(
 }
 
 /// The records of an index, which place nothing yet.
-pub(super) fn parse_index(index: &[u8]) -> Option<Vec<Block>> {
+pub(super) fn parse_index(index: &[u8]) -> Option<Vec<XzBlock>> {
     let (body, crc) = index.split_last_chunk::<4>()?;
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
         return None;
     }
-    let mut fields = Fields(body);
+    let mut fields = ByteFields(body);
     if fields.u8()? != 0 {
         return None;
     }
@@ -338,13 +339,13 @@ pub(super) fn parse_index(index: &[u8]) -> Option<Vec<Block>> {
         if unpadded < 5 {
             return None;
         }
-        out.push(Block { at: 0, unpadded, out: 0, len, flags: [0; 2] });
+        out.push(XzBlock { at: 0, unpadded, out: 0, len, flags: [0; 2] });
     }
     (fields.0.len() < 4 && fields.0.iter().all(|&b| b == 0)).then_some(out)
 }
 
 /// A number of 7 bits a byte, the lowest first, at most 63 bits.
-fn number(fields: &mut Fields<'_>) -> Option<u64> {
+fn number(fields: &mut ByteFields<'_>) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..63).step_by(7) {
         let byte = fields.u8()?;

@@ -7,10 +7,11 @@ use jiff::tz::TimeZone;
 use rawzip::time::ZipDateTimeKind;
 use rawzip::{CompressionMethod, ReaderAt, ZipArchive, ZipFileHeaderRecord};
 
+use super::archive_table::member::{ArchiveEntry, ArchiveMember, MemberData};
+use super::archive_table::names::TARGET;
+use super::byte_source::ByteSource;
 use super::error::UnpackError;
-use super::limits::Limits;
-use super::source::Source;
-use super::table::{Data, Entry, Member, TARGET};
+use super::limits::UnpackLimits;
 use super::tar::AddMember;
 use dupfs_base::RequestContext;
 use dupfs_format::{EntryKind, EntryMeta};
@@ -24,7 +25,7 @@ const LOCAL: usize = 30;
 
 /// A source as the library reads it. Its own errors are stored in `fault`.
 struct ZipReader<'a> {
-    source: &'a dyn Source,
+    source: &'a dyn ByteSource,
     context: &'a RequestContext,
     fault: std::cell::RefCell<Option<UnpackError>>,
 }
@@ -67,8 +68,8 @@ impl ZipScan {
     /// [`UnpackError`] of the source, of `add`, and for a directory that is damaged or states too much.
     pub(super) fn advance(
         &mut self,
-        source: &dyn Source,
-        limits: &Limits,
+        source: &dyn ByteSource,
+        limits: &UnpackLimits,
         add: AddMember<'_>,
         context: &RequestContext,
     ) -> Result<(), UnpackError> {
@@ -107,7 +108,7 @@ impl ZipScan {
 }
 
 fn add_member(
-    source: &dyn Source,
+    source: &dyn ByteSource,
     record: &ZipFileHeaderRecord<'_>,
     add: AddMember<'_>,
     context: &RequestContext,
@@ -123,11 +124,11 @@ fn add_member(
     let is_link = mode & 0o170_000 == 0o120_000;
     let is_dir = record.is_dir() || mode & 0o170_000 == 0o040_000;
     let data = if is_dir {
-        Data::Nothing
+        MemberData::Nothing
     } else if record.flags().is_encrypted() {
-        Data::Refused("it is encrypted, which dupfs does not read".into())
+        MemberData::Refused("it is encrypted, which dupfs does not read".into())
     } else if method == CompressionMethod::STORE || method == CompressionMethod::DEFLATE {
-        Data::Packed {
+        MemberData::Packed {
             header: record.local_header_offset(),
             packed: record.compressed_size_hint(),
             size: record.uncompressed_size_hint(),
@@ -135,17 +136,17 @@ fn add_member(
             deflated: method == CompressionMethod::DEFLATE,
         }
     } else {
-        Data::Refused(format!("it is compressed by {method:?}, which dupfs does not read").into())
+        MemberData::Refused(format!("it is compressed by {method:?}, which dupfs does not read").into())
     };
     let (kind, data) = match data {
-        _ if is_dir => (EntryKind::Dir, Data::Nothing),
-        Data::Packed { packed, size, .. } if is_link && (size > TARGET as u64 || packed > 2 * TARGET as u64) => {
+        _ if is_dir => (EntryKind::Dir, MemberData::Nothing),
+        MemberData::Packed { packed, size, .. } if is_link && (size > TARGET as u64 || packed > 2 * TARGET as u64) => {
             let reason =
                 format!("a symbolic link with a target of {size} bytes in {packed}; no more than {TARGET} can be");
-            (EntryKind::File, Data::Refused(reason.into()))
+            (EntryKind::File, MemberData::Refused(reason.into()))
         }
-        Data::Packed { .. } if is_link => {
-            (EntryKind::Symlink(link_target(source, &data, context)?.into()), Data::Nothing)
+        MemberData::Packed { .. } if is_link => {
+            (EntryKind::Symlink(link_target(source, &data, context)?.into()), MemberData::Nothing)
         }
         // What is refused is shown as a file that cannot be read, also if it is a link.
         data => (EntryKind::File, data),
@@ -165,12 +166,12 @@ fn add_member(
         gname: Box::default(),
         mtime: mtime(record),
     };
-    add(Member { path: path.as_bytes(), entry: Entry { meta, data }, hard_link: None })
+    add(ArchiveMember { path: path.as_bytes(), entry: ArchiveEntry { meta, data }, hard_link: None })
 }
 
 /// The target of a symbolic link, which is its content.
-fn link_target(source: &dyn Source, data: &Data, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
-    let Data::Packed { header, packed, crc, deflated, .. } = data else { return Ok(Vec::new()) };
+fn link_target(source: &dyn ByteSource, data: &MemberData, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
+    let MemberData::Packed { header, packed, crc, deflated, .. } = data else { return Ok(Vec::new()) };
     let at = data_at(source, *header, context)?;
     let bytes = source.read_at(at, usize::try_from(*packed).unwrap_or(0), context)?;
     let inflated = || miniz_oxide::inflate::decompress_to_vec_with_limit(&bytes, TARGET).unwrap_or_default();
@@ -182,7 +183,7 @@ fn link_target(source: &dyn Source, data: &Data, context: &RequestContext) -> Re
 }
 
 /// Where the data of the member begins whose local header is at `header`.
-pub(super) fn data_at(source: &dyn Source, header: u64, context: &RequestContext) -> Result<u64, UnpackError> {
+pub(super) fn data_at(source: &dyn ByteSource, header: u64, context: &RequestContext) -> Result<u64, UnpackError> {
     let bytes = source.read_at(header, LOCAL, context)?;
     let field =
         |at: usize| bytes.get(at..at + 2).and_then(|b| b.first_chunk::<2>()).map(|b| u64::from(u16::from_le_bytes(*b)));
@@ -212,7 +213,7 @@ pub(super) fn has_owner(meta: &EntryMeta) -> bool {
     (meta.uid, meta.gid) != (u32::MAX, u32::MAX)
 }
 
-/// Whether `head`, the first bytes of a file, begins as a zip archive does.
+/// Returns true if `head`, the first bytes of a file, begins as a zip archive does.
 pub(super) fn begins(head: &[u8]) -> bool {
     matches!(head.get(..4), Some(b"PK\x03\x04" | b"PK\x05\x06"))
 }

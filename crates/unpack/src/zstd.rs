@@ -4,46 +4,46 @@ use std::sync::Arc;
 
 use ::zstd::zstd_safe::{DCtx, InBuffer, OutBuffer, get_error_name};
 
-use super::decoder::Decoder;
+use super::byte_source::ByteSource;
+use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
-use super::input::Input;
-use super::limits::Padding;
-use super::source::Source;
+use super::limits::ZeroPadding;
+use super::stream_decoder::StreamDecoder;
 use dupfs_base::RequestContext;
 
 /// Bytes decoded at a time.
 const STEP: usize = 256 << 10;
 
-pub(super) struct Unzstd {
-    input: Input,
+pub(super) struct ZstdDecoder {
+    input: DecoderInput,
     library: DCtx<'static>,
     /// Between frames.
     between: bool,
     first: bool,
-    padding: Padding,
+    padding: ZeroPadding,
     /// What was decoded and not given yet: the first `made` bytes.
     out: Vec<u8>,
     made: usize,
 }
 
-impl Unzstd {
-    pub(super) fn new(source: Arc<dyn Source>, input: u64) -> Result<Self, UnpackError> {
+impl ZstdDecoder {
+    pub(super) fn new(source: Arc<dyn ByteSource>, input: u64) -> Result<Self, UnpackError> {
         let name = source.name();
         let no_memory = || UnpackError::unsupported(&name, "zstd: no memory for its decoder");
         let library = DCtx::try_create().ok_or_else(no_memory)?;
         Ok(Self {
-            input: Input::new(source, input),
+            input: DecoderInput::new(source, input),
             library,
             between: true,
             first: input == 0,
-            padding: Padding::default(),
+            padding: ZeroPadding::default(),
             out: Vec::new(),
             made: 0,
         })
     }
 }
 
-impl Decoder for Unzstd {
+impl StreamDecoder for ZstdDecoder {
     fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
         self.out.resize(STEP, 0);
         while self.made < STEP {

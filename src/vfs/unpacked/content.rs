@@ -1,58 +1,24 @@
 //! Opening and reading below `unpacked/`.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::super::error::FsError;
 use super::super::ops::{Attr, Ino, NodeKind, Opened};
-use super::entered::{Candidate, Entered, Gate, Link, Stored, failed, live_stream, meta_of};
-use super::spaces::Place;
+use super::archive_slot::{ArchiveSlot, meta_of};
+use super::candidate::UnpackCandidate;
+use super::inode_spaces::InodeTarget;
+use super::open_archive::{MemberRef, OpenArchive};
+use super::open_handles::OpenHandles;
+use super::stored_file::{StoredFile, failed};
 use super::{FOREVER, UnpackedFs};
 use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, RequestContext};
-use dupfs_unpack::{Archive, Container, Kind, PassInterest, Source, Stream, UnpackError, confirm};
+use dupfs_unpack::{
+    Archive, ArchiveFormat, ByteSource, DecompressedStream, EntryNumber, UnpackError, UnpackKind, content_matches,
+};
 
-/// Archives and streams kept open for who comes back to them.
-const KEPT: usize = 32;
 /// A compressed file of at most so many bytes is decompressed when it is opened, so that its size is known.
-const SMALL: u64 = 1 << 20;
-/// Bit of the handles of this layer; others are those of the file system below.
-const OURS: u64 = 1 << 62;
-
-/// What was used last, so that it stays.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    archives: VecDeque<Arc<Entered>>,
-    streams: VecDeque<Arc<Stream>>,
-}
-
-/// An open file whose content is not that of a stored file as it is.
-#[derive(Debug)]
-pub(super) struct Open {
-    source: Arc<dyn Source>,
-    /// The member that it is or is in, where the archives around it were not known to their ends.
-    link: Option<Link>,
-    /// The end of the file waits for these passes.
-    _passes: Vec<PassInterest>,
-    /// Counted as streaming.
-    streaming: bool,
-}
-
-impl Candidate {
-    /// The exact size of the decompressed content, if it is known. Of a member it is that of its entry, which another may
-    /// replace.
-    pub(super) fn known_size(&self) -> Option<u64> {
-        if let Some(&size) = self.content.size.get() {
-            return Some(size);
-        }
-        let size = live_stream(self)?.known_len()?;
-        if self.entry.is_none() {
-            self.content.size.get_or_init(|| size);
-        }
-        Some(size)
-    }
-}
+const MAX_DECOMPRESSED_AT_OPEN: u64 = 1 << 20;
 
 impl UnpackedFs {
     /// The stored bytes of a file, and the member it is, if it is one.
@@ -60,16 +26,16 @@ impl UnpackedFs {
         &self,
         ino: Ino,
         context: &RequestContext,
-    ) -> Result<(Arc<dyn Source>, Option<Link>), FsError> {
+    ) -> Result<(Arc<dyn ByteSource>, Option<MemberRef>), FsError> {
         match self.spaces.resolve(ino).ok_or_else(FsError::not_found)? {
-            Place::Top | Place::Latest(_) => Err(FsError::IsDir),
-            Place::Mirror(below) => Ok((Arc::new(Stored::open(&self.below, below, context)?), None)),
-            Place::Member(gate, key) | Place::StoredMember(gate, key) => {
-                let entered = self.entered(&gate, context)?;
+            InodeTarget::Top | InodeTarget::Latest(_) => Err(FsError::IsDir),
+            InodeTarget::Mirror(below) => Ok((Arc::new(StoredFile::open(&self.below, below, context)?), None)),
+            InodeTarget::Member(slot, key) | InodeTarget::StoredMember(slot, key) => {
+                let entered = self.entered(&slot, context)?;
                 let known = entered.archive.find(context, |table| table.node(key).map(|_| ()));
                 known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
                 let (source, entry) = entered.archive.open(key, context).map_err(|e| failed(&e))?;
-                Ok((source, Some(Link { entered, key, entry, shown: None })))
+                Ok((source, Some(MemberRef { entered, key, entry, shown: None })))
             }
         }
     }
@@ -78,12 +44,12 @@ impl UnpackedFs {
     pub(super) fn stored_entry(
         &self,
         ino: Ino,
-        entry: Option<u32>,
+        entry: Option<EntryNumber>,
         context: &RequestContext,
-    ) -> Result<(Arc<dyn Source>, Option<Link>), FsError> {
+    ) -> Result<(Arc<dyn ByteSource>, Option<MemberRef>), FsError> {
         let found = self.stored(ino, context)?;
         let Some(link) = found.1.as_ref().filter(|link| Some(link.entry) != entry) else { return Ok(found) };
-        // A table that is learnt again meets the entries first that others replace.
+        // A pass that begins again meets the entries first that others replace.
         link.entered.settle(context).map_err(|e| failed(&e))?;
         let again = self.stored(ino, context)?;
         if again.1.as_ref().is_some_and(|link| Some(link.entry) == entry) {
@@ -92,16 +58,16 @@ impl UnpackedFs {
         Err(failed(&UnpackError::Replaced { object: link.entered.archive.path(link.key) }))
     }
 
-    /// What is known of the file of that number: asked anew if another entry has taken its name since.
+    /// The candidate of that number, looked at again if another entry has replaced it since.
     pub(super) fn current_candidate(
         &self,
         ino: Ino,
-        place: &Place,
+        place: &InodeTarget,
         context: &RequestContext,
-    ) -> Result<Option<Arc<Candidate>>, FsError> {
+    ) -> Result<Option<Arc<UnpackCandidate>>, FsError> {
         let Some(known) = self.known_candidate(ino) else { return Ok(None) };
-        let Place::Member(gate, key) = place else { return Ok(Some(known)) };
-        let Some(entered) = gate.live() else { return Ok(Some(known)) };
+        let InodeTarget::Member(slot, key) = place else { return Ok(Some(known)) };
+        let Some(entered) = slot.live() else { return Ok(Some(known)) };
         let entry = entered.archive.entry_number(*key);
         if entry.is_none() || entry == known.entry {
             return Ok(Some(known));
@@ -109,18 +75,23 @@ impl UnpackedFs {
         if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
-        let attr = self.member_attr(gate, &entered, *key, context)?;
+        let attr = self.member_attr(slot, &entered, *key, context)?;
         if attr.kind != NodeKind::File {
             return Ok(None);
         }
-        let met = Candidate::of(known.kind, &known.name, entry, attr);
+        let met = UnpackCandidate::of(known.kind, &known.name, entry, attr);
         let candidate = self.candidates.meet(ino, met, context)?;
         self.is_kept(ino, &candidate, context)?;
         Ok(Some(candidate))
     }
 
-    /// Whether the file keeps what its name promises. Costs its first bytes, once.
-    pub(super) fn is_kept(&self, ino: Ino, candidate: &Candidate, context: &RequestContext) -> Result<bool, FsError> {
+    /// Returns true if the content of the file is of the form that its suffix hints at. Costs its first bytes, once.
+    pub(super) fn is_kept(
+        &self,
+        ino: Ino,
+        candidate: &UnpackCandidate,
+        context: &RequestContext,
+    ) -> Result<bool, FsError> {
         if let Some(&known) = candidate.content.confirmed.get() {
             return Ok(known);
         }
@@ -128,21 +99,26 @@ impl UnpackedFs {
             return Err(FsError::WouldBlock);
         }
         let (source, outer) = self.stored_entry(ino, candidate.entry, context)?;
-        let mut confirmed = confirm(&*source, candidate.kind, context).map_err(|e| failed(&e))?;
-        if let (true, Kind::Archive(container)) = (confirmed, candidate.kind) {
-            let gate = self.gate(ino, container, candidate)?;
+        let mut confirmed = content_matches(&*source, candidate.kind, context).map_err(|e| failed(&e))?;
+        if let (true, UnpackKind::Archive(container)) = (confirmed, candidate.kind) {
+            let slot = self.slot(ino, container, candidate)?;
             let archive = Archive::new(&self.unpacker, source, container);
             confirmed = archive.begins(context).map_err(|e| failed(&e))?;
             // What it decompressed for that is what comes first now.
-            self.keep_archive(&gate.enter(Entered { archive, outer }));
+            self.recently_used.use_archive(&slot.enter(OpenArchive { archive, outer }));
         }
         Ok(*candidate.content.confirmed.get_or_init(|| confirmed))
     }
 
-    /// The gate of the archive in file `ino`.
-    pub(super) fn gate(&self, ino: Ino, container: Container, candidate: &Candidate) -> Result<Arc<Gate>, FsError> {
+    /// The slot of the archive in file `ino`.
+    pub(super) fn slot(
+        &self,
+        ino: Ino,
+        container: ArchiveFormat,
+        candidate: &UnpackCandidate,
+    ) -> Result<Arc<ArchiveSlot>, FsError> {
         let outer = match self.spaces.resolve(ino) {
-            Some(Place::Member(gate, _)) => gate.depth,
+            Some(InodeTarget::Member(slot, _)) => slot.depth,
             _ => 0,
         };
         let (depth, most) = (outer.saturating_add(1), self.unpacker.limits().depth);
@@ -153,39 +129,33 @@ impl UnpackedFs {
         }
         let own = meta_of(&candidate.attr);
         let (entry, archive, settled) = (candidate.entry, Default::default(), Default::default());
-        let make = |id| Gate { id, file: ino, entry, container, depth, own, archive, settled };
+        let make = |id| ArchiveSlot { id, file: ino, entry, container, depth, own, archive, settled };
         let full = || FsError::failed(ErrorKind::Unsupported, "too many snapshots and archives were looked into");
-        self.spaces.gate((ino, entry), make).ok_or_else(full)
-    }
-
-    pub(super) fn keep_archive(&self, entered: &Arc<Entered>) {
-        let dropped = keep(&mut lock(&self.kept).archives, entered);
-        drop(dropped);
+        self.spaces.slot((ino, entry), make).ok_or_else(full)
     }
 
     /// The decompressed content of a file.
     fn stream(
         &self,
         ino: Ino,
-        candidate: &Candidate,
+        candidate: &UnpackCandidate,
         context: &RequestContext,
-    ) -> Result<(Arc<Stream>, Option<Link>), FsError> {
-        let Kind::Compressed(codec) = candidate.kind else { return Err(FsError::IsDir) };
+    ) -> Result<(Arc<DecompressedStream>, Option<MemberRef>), FsError> {
+        let UnpackKind::Compressed(codec) = candidate.kind else { return Err(FsError::IsDir) };
         let (source, link) = self.stored_entry(ino, candidate.entry, context)?;
-        let link = link.map(|link| Link { shown: Some(candidate.name.clone()), ..link });
+        let link = link.map(|link| MemberRef { shown: Some(candidate.name.clone()), ..link });
         let stream = {
             let mut live = lock(&candidate.content.stream);
             match live.upgrade() {
                 Some(stream) => stream,
                 None => {
-                    let stream = Stream::new(&self.unpacker, source, codec);
+                    let stream = DecompressedStream::new(&self.unpacker, source, codec);
                     *live = Arc::downgrade(&stream);
                     stream
                 }
             }
         };
-        let dropped = keep(&mut lock(&self.kept).streams, &stream);
-        drop(dropped);
+        self.recently_used.use_stream(&stream);
         Ok((stream, link))
     }
 
@@ -193,7 +163,7 @@ impl UnpackedFs {
     pub(super) fn exact_attr(
         &self,
         ino: Ino,
-        candidate: &Candidate,
+        candidate: &UnpackCandidate,
         context: &RequestContext,
     ) -> Result<Attr, FsError> {
         if candidate.entry.is_none() {
@@ -209,19 +179,19 @@ impl UnpackedFs {
         let (stream, link) = self.stream(ino, candidate, context)?;
         let size = stream.len(context).map_err(|e| failed(&e))?;
         if let Some(link) = link {
-            link.confirm(context).map_err(|e| failed(&e))?;
+            link.content_matches(context).map_err(|e| failed(&e))?;
         }
         let size = *candidate.content.size.get_or_init(|| size);
         let stored = Attr { entry_ttl: FOREVER, ..candidate.attr };
         Ok(self.sized(ino, stored, Some(size)))
     }
 
-    pub(super) fn open_place(&self, ino: Ino, place: Place, context: &RequestContext) -> Result<Opened, FsError> {
+    pub(super) fn open_place(&self, ino: Ino, place: InodeTarget, context: &RequestContext) -> Result<Opened, FsError> {
         let met = self.current_candidate(ino, &place, context)?;
         let candidate = met.as_ref().filter(|c| c.is_confirmed());
         match (&place, candidate) {
-            (Place::Top | Place::Latest(_), _) => return Err(FsError::IsDir),
-            (Place::Mirror(below), None) => return self.below.open(*below, context),
+            (InodeTarget::Top | InodeTarget::Latest(_), _) => return Err(FsError::IsDir),
+            (InodeTarget::Mirror(below), None) => return self.below.open(*below, context),
             _ => {}
         }
         if !context.may_block() {
@@ -242,44 +212,35 @@ impl UnpackedFs {
                     None => small_size(&stream, context)?,
                     known => known,
                 };
-                (stream as Arc<dyn Source>, link, size)
+                (stream as Arc<dyn ByteSource>, link, size)
             }
         };
         let link = link.filter(|link| !link.is_settled());
         if let (Some(candidate), Some(size), None) = (candidate, size, &link) {
             candidate.content.size.get_or_init(|| size);
         }
-        let streaming = size.is_none() || link.is_some();
-        if streaming {
-            *lock(&self.streaming).entry(ino).or_insert(0) += 1;
-        }
-        let handle = OURS | self.next_handle.fetch_add(1, Ordering::Relaxed);
-        let passes = link.as_ref().map(Link::join_passes).unwrap_or_default();
-        lock(&self.handles).insert(handle, Arc::new(Open { source, link, _passes: passes, streaming }));
-        Ok(Opened { handle, keep_cache: !streaming, direct_io: streaming })
+        Ok(self.handles.open(ino, source, link, size))
     }
 
     pub(super) fn read_place(
         &self,
         ino: Ino,
-        place: Place,
+        place: InodeTarget,
         handle: u64,
         (offset, size): (u64, usize),
         context: &RequestContext,
     ) -> Result<Vec<u8>, FsError> {
-        let open = if handle & OURS == 0 { None } else { lock(&self.handles).get(&handle).map(Arc::clone) };
+        let open = if OpenHandles::is_own(handle) { self.handles.get(handle) } else { None };
         let open = match (open, place) {
             (Some(open), _) => open,
-            (None, Place::Mirror(below)) if handle & OURS == 0 => {
+            (None, InodeTarget::Mirror(below)) if !OpenHandles::is_own(handle) => {
                 return self.below.read(below, handle, offset, size, context);
             }
             (None, _) if !context.may_block() => return Err(FsError::WouldBlock),
             (None, place) => {
                 // A handle of nobody's, as row F of a kernel that opens nothing would use: for this one read.
                 let opened = self.open_place(ino, place, context)?.handle;
-                let open = lock(&self.handles).remove(&opened).ok_or_else(FsError::not_found)?;
-                self.stop_streaming(ino, &open);
-                open
+                self.handles.close(ino, opened).ok_or_else(FsError::not_found)?
             }
         };
         if !context.may_block() {
@@ -288,57 +249,32 @@ impl UnpackedFs {
         let bytes = open.source.read_at(offset, size, context).map_err(|e| failed(&e))?;
         let end = offset.saturating_add(bytes.len() as u64);
         let ended = bytes.len() < size || open.source.known_len().is_some_and(|len| end >= len);
-        if let Some(link) = open.link.as_ref().filter(|_| ended) {
-            // Nobody is told that this was all before it is known to be all of the right file.
-            link.confirm(context).map_err(|e| failed(&e))?;
+        if let Some(link) = open.member.as_ref().filter(|_| ended) {
+            // The end is given only once it is known to be the end of the right file.
+            link.content_matches(context).map_err(|e| failed(&e))?;
         }
         Ok(bytes)
     }
 
-    pub(super) fn release_place(&self, ino: Ino, place: Place, handle: u64) {
-        if handle & OURS == 0 {
-            if let Place::Mirror(below) = place {
+    pub(super) fn release_place(&self, ino: Ino, place: InodeTarget, handle: u64) {
+        if !OpenHandles::is_own(handle) {
+            if let InodeTarget::Mirror(below) = place {
                 self.below.release(below, handle);
             }
             return;
         }
-        let open = lock(&self.handles).remove(&handle);
-        if let Some(open) = open {
-            self.stop_streaming(ino, &open);
-        }
-    }
-
-    fn stop_streaming(&self, ino: Ino, open: &Open) {
-        if !open.streaming {
-            return;
-        }
-        let mut streaming = lock(&self.streaming);
-        if let Some(count) = streaming.get_mut(&ino) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                streaming.remove(&ino);
-            }
-        }
+        let open = self.handles.close(ino, handle);
+        drop(open);
     }
 }
 
 /// The size of a small file's content, found now. A failure is left to the read that meets it.
-fn small_size(stream: &Stream, context: &RequestContext) -> Result<Option<u64>, FsError> {
-    if stream.packed_len().is_none_or(|len| len > SMALL) {
+fn small_size(stream: &DecompressedStream, context: &RequestContext) -> Result<Option<u64>, FsError> {
+    if stream.packed_len().is_none_or(|len| len > MAX_DECOMPRESSED_AT_OPEN) {
         return Ok(None);
     }
     match stream.len(context) {
         Err(error @ UnpackError::Stopped { .. }) => Err(failed(&error)),
         found => Ok(found.ok()),
     }
-}
-
-/// Puts `item` in front and gives back what has to go.
-fn keep<T>(kept: &mut VecDeque<Arc<T>>, item: &Arc<T>) -> Option<Arc<T>> {
-    let known = kept.iter().position(|other| Arc::ptr_eq(other, item));
-    if let Some(at) = known {
-        kept.remove(at);
-    }
-    kept.push_front(Arc::clone(item));
-    if kept.len() > KEPT { kept.pop_back() } else { None }
 }

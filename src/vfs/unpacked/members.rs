@@ -8,47 +8,37 @@ use std::time::Duration;
 use super::super::attr::{IMMUTABLE_TTL, NodeSize, kind_of};
 use super::super::error::FsError;
 use super::super::ops::{Attr, DirEntry, Ino, NodeKind};
-use super::entered::{Candidate, Entered, Gate, failed};
-use super::names::{self, Found};
-use super::{UnpackedFs, not_at_hand};
+use super::UnpackedFs;
+use super::archive_slot::ArchiveSlot;
+use super::candidate::UnpackCandidate;
+use super::open_archive::OpenArchive;
+use super::shown_names::{self, NameMeaning, has, shown_in};
+use super::stored_file::failed;
 use dupfs_format::EntryKind;
-use dupfs_unpack::{Kind, NodeKey, Progress, Table, shape_of};
+use dupfs_unpack::{ArchiveTable, EntryNumber, NodeKey, PassProgress, UnpackKind, suffix_hint};
 
 /// Entries taken from a table at a time.
 const BATCH: usize = 256;
-
-/// The name that the stored member `name` of `dir` is shown under.
-pub(super) fn shown_in(table: &Table, dir: NodeKey, name: &[u8]) -> Vec<u8> {
-    match shape_of(name) {
-        Some(shape) if matches!(shape.kind, Kind::Compressed(_)) => names::shown(&shape, &|n| has(table, dir, n)),
-        _ => name.to_vec(),
-    }
-}
-
-fn has(table: &Table, dir: NodeKey, name: &[u8]) -> Option<bool> {
-    let key = table.child(dir, name)?;
-    Some(table.entry(key).is_some_and(|entry| entry.meta.kind == EntryKind::File))
-}
 
 impl UnpackedFs {
     /// The attributes of `name` in `dir` of an archive: as soon as the pass over it has met the name.
     pub(super) fn look_up_member(
         &self,
-        gate: &Arc<Gate>,
+        slot: &Arc<ArchiveSlot>,
         dir: NodeKey,
         name: &[u8],
         context: &RequestContext,
     ) -> Result<Attr, FsError> {
-        let entered = self.entered(gate, context)?;
+        let entered = self.entered(slot, context)?;
         let settled = entered.is_settled();
         if !context.may_block() && !settled {
             return Err(FsError::WouldBlock);
         }
-        if let Some(attr) = self.try_look_up(gate, &entered, (dir, name), context, settled)? {
+        if let Some(attr) = self.try_look_up(slot, &entered, (dir, name), context, settled)? {
             return Ok(attr);
         }
         entered.settle(context).map_err(|e| failed(&e))?;
-        let found = self.try_look_up(gate, &entered, (dir, name), context, true);
+        let found = self.try_look_up(slot, &entered, (dir, name), context, true);
         if !matches!(found, Ok(Some(_))) {
             // Damage around it may have touched its names.
             entered.confirm_outer(context).map_err(|e| failed(&e))?;
@@ -56,11 +46,11 @@ impl UnpackedFs {
         found?.ok_or_else(FsError::not_found)
     }
 
-    /// As [`Self::look_up_member`]; `None` for what only the end of the pass can tell, unless that has come (`last`).
+    /// As [`Self::look_up_member`]; `None` for answers that depend on the rest of the pass, unless the pass has ended (`last`).
     fn try_look_up(
         &self,
-        gate: &Arc<Gate>,
-        entered: &Arc<Entered>,
+        slot: &Arc<ArchiveSlot>,
+        entered: &Arc<OpenArchive>,
         (dir, name): (NodeKey, &[u8]),
         context: &RequestContext,
         last: bool,
@@ -68,11 +58,11 @@ impl UnpackedFs {
         let archive = &entered.archive;
         // Asked before the table: what is answered from it may be kept only if nothing could change it from here on.
         let settled = entered.is_settled();
-        let ask = |table: &Table| {
-            let found = names::resolve(name, &|n| has(table, dir, n))?;
+        let ask = |table: &ArchiveTable| {
+            let found = shown_names::resolve(name, &|n| has(table, dir, n))?;
             let stored = match &found {
-                Found::Unpacked(stored) => stored,
-                Found::Itself | Found::Stored => name,
+                NameMeaning::Unpacked(stored) => stored,
+                NameMeaning::Itself | NameMeaning::StoredFile => name,
             };
             let key = table.child(dir, stored)?;
             let kind = table.entry(key).map_or(NodeKind::Dir, |entry| kind_of(&entry.meta.kind));
@@ -86,7 +76,7 @@ impl UnpackedFs {
             // The kernel follows it at once, keeps its target, and cuts that to the size that it is told here.
             return Ok(None);
         }
-        let attr = self.member_attr(gate, entered, key, context)?;
+        let attr = self.member_attr(slot, entered, key, context)?;
         let ttl = if settled { attr.entry_ttl } else { Duration::ZERO };
         let attr = Attr { attr_ttl: ttl, entry_ttl: ttl, ..attr };
         let same = || archive.entry_number(key) == entry;
@@ -94,18 +84,18 @@ impl UnpackedFs {
             return Ok(None);
         }
         let stored = match &found {
-            Found::Unpacked(stored) => stored.as_slice(),
-            Found::Itself | Found::Stored => name,
+            NameMeaning::Unpacked(stored) => stored.as_slice(),
+            NameMeaning::Itself | NameMeaning::StoredFile => name,
         };
-        let Some(shape) = shape_of(stored).filter(|_| kind == NodeKind::File) else { return Ok(Some(attr)) };
-        let met = Candidate::of(shape.kind, &shown, entry, attr);
+        let Some(shape) = suffix_hint(stored).filter(|_| kind == NodeKind::File) else { return Ok(Some(attr)) };
+        let met = UnpackCandidate::of(shape.kind, &shown, entry, attr);
         let candidate = self.candidates.meet(attr.ino, met, context)?;
         let kept = self.is_kept(attr.ino, &candidate, context);
         match (kept, found) {
             // What it was asked of is not what has the name, or a later member may have the name that it is shown under.
             (Err(_), _) if !last && !same() => Ok(None),
-            (Ok(false), Found::Unpacked(_)) if !last => Ok(None),
-            (Ok(true), Found::Stored) => Ok(Some(Attr { ino: gate.stored_number(key), ..attr })),
+            (Ok(false), NameMeaning::Unpacked(_)) if !last => Ok(None),
+            (Ok(true), NameMeaning::StoredFile) => Ok(Some(Attr { ino: slot.stored_number(key), ..attr })),
             (Ok(true), _) => self.unpacked_attr(attr.ino, &candidate, context).map(Some),
             (Ok(false), _) => Ok(Some(attr)),
             (Err(error), _) => Err(error),
@@ -115,8 +105,8 @@ impl UnpackedFs {
     /// Attributes of a member as it is stored.
     pub(super) fn member_attr(
         &self,
-        gate: &Gate,
-        entered: &Entered,
+        slot: &ArchiveSlot,
+        entered: &OpenArchive,
         key: NodeKey,
         context: &RequestContext,
     ) -> Result<Attr, FsError> {
@@ -124,9 +114,9 @@ impl UnpackedFs {
         // Before anything is taken from the table, which the pass may change until then.
         let settled = entered.is_settled();
         if settled {
-            gate.settled.store(true, Ordering::Relaxed);
+            slot.settled.store(true, Ordering::Relaxed);
         }
-        let meta = archive.meta(key, &gate.own).ok_or_else(FsError::not_found)?;
+        let meta = archive.meta(key, &slot.own).ok_or_else(FsError::not_found)?;
         let size = match &meta.kind {
             EntryKind::Symlink(_) => match archive.link_target(key, context) {
                 Ok(target) => target.map_or(0, |target| target.len() as u64),
@@ -143,18 +133,18 @@ impl UnpackedFs {
         let owner = self.owners.ids(&meta, context).map_err(|_| FsError::WouldBlock)?;
         let perm = self.owners.mode(meta.mode);
         let ttl = if settled { IMMUTABLE_TTL } else { Duration::ZERO };
-        Ok(Attr::of(gate.number(key), &meta, (owner, perm), NodeSize::exact(size), nlink, ttl))
+        Ok(Attr::of(slot.number(key), &meta, (owner, perm), NodeSize::exact(size), nlink, ttl))
     }
 
     pub(super) fn list_members(
         &self,
-        gate: &Arc<Gate>,
+        slot: &Arc<ArchiveSlot>,
         dir: NodeKey,
         offset: u64,
         context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
-        let entered = self.entered(gate, context)?;
+        let entered = self.entered(slot, context)?;
         let archive = &entered.archive;
         if !context.may_block() && !entered.is_settled() {
             return Err(FsError::WouldBlock);
@@ -162,8 +152,8 @@ impl UnpackedFs {
         let progress = entered.settle(context).map_err(|e| failed(&e))?;
         if archive.with_table(|table| table.node(dir).is_none()) {
             return match progress {
-                Progress::Failed(error) => Err(failed(&error)),
-                Progress::Done | Progress::Idle | Progress::Running => Err(FsError::not_found()),
+                PassProgress::Failed(error) => Err(failed(&error)),
+                PassProgress::Done | PassProgress::Idle | PassProgress::Running => Err(FsError::not_found()),
             };
         }
         if !archive.with_table(|table| table.is_dir(dir)) {
@@ -177,19 +167,19 @@ impl UnpackedFs {
             }
             for (key, entry, name, kind) in batch {
                 last = Some(key);
-                let (kind, name) = self.listed((gate.number(key), entry), kind, name, |name| {
+                let (kind, name) = self.listed((slot.number(key), entry), kind, name, |name| {
                     archive.with_table(|table| shown_in(table, dir, name))
                 });
                 let next_offset = u64::from(key.0).saturating_add(1);
-                if !emit(DirEntry { ino: gate.number(key), kind, next_offset, name: &name }) {
+                if !emit(DirEntry { ino: slot.number(key), kind, next_offset, name: &name }) {
                     return Ok(());
                 }
             }
         }
         match progress {
             // The names that are known were listed; an error at the end keeps anybody from taking them for all.
-            Progress::Failed(error) => Err(failed(&error)),
-            Progress::Done | Progress::Idle | Progress::Running => {
+            PassProgress::Failed(error) => Err(failed(&error)),
+            PassProgress::Done | PassProgress::Idle | PassProgress::Running => {
                 entered.confirm_outer(context).map_err(|e| failed(&e))
             }
         }
@@ -199,64 +189,68 @@ impl UnpackedFs {
     /// its content was looked at.
     pub(super) fn listed(
         &self,
-        (ino, entry): (Ino, Option<u32>),
+        (ino, entry): (Ino, Option<EntryNumber>),
         kind: NodeKind,
         name: Vec<u8>,
         shown: impl FnOnce(&[u8]) -> Vec<u8>,
     ) -> (NodeKind, Vec<u8>) {
-        let Some(shape) = shape_of(&name).filter(|_| kind == NodeKind::File) else { return (kind, name) };
+        let Some(shape) = suffix_hint(&name).filter(|_| kind == NodeKind::File) else { return (kind, name) };
         let known = self.known_candidate(ino).filter(|candidate| candidate.entry == entry);
         let known = known.and_then(|candidate| candidate.content.confirmed.get().copied());
         match (shape.kind, known) {
             (_, Some(false)) => (kind, name),
-            (Kind::Archive(_), _) => (NodeKind::Dir, name),
-            (Kind::Compressed(_), _) => {
+            (UnpackKind::Archive(_), _) => (NodeKind::Dir, name),
+            (UnpackKind::Compressed(_), _) => {
                 let shown = shown(&name);
                 (kind, shown)
             }
         }
     }
 
-    /// The archive behind `gate`, opened again if it was dropped.
-    pub(super) fn entered(&self, gate: &Arc<Gate>, context: &RequestContext) -> Result<Arc<Entered>, FsError> {
-        let entered = match gate.live() {
+    /// The open archive of `slot`, opened again if it was dropped.
+    pub(super) fn entered(
+        &self,
+        slot: &Arc<ArchiveSlot>,
+        context: &RequestContext,
+    ) -> Result<Arc<OpenArchive>, FsError> {
+        let entered = match slot.live() {
             Some(entered) => entered,
-            None if !context.may_block() => return Err(not_at_hand()),
+            None if !context.may_block() => return Err(FsError::WouldBlock),
             None => {
-                let (file, outer) = self.stored_entry(gate.file, gate.entry, context)?;
-                let archive = dupfs_unpack::Archive::new(&self.unpacker, file, gate.container);
-                let entered = gate.enter(Entered { archive, outer });
-                self.keep_archive(&entered);
+                let (file, outer) = self.stored_entry(slot.file, slot.entry, context)?;
+                let archive = dupfs_unpack::Archive::new(&self.unpacker, file, slot.container);
+                let entered = slot.enter(OpenArchive { archive, outer });
+                self.recently_used.use_archive(&entered);
                 entered
             }
         };
-        if gate.settled.load(Ordering::Relaxed) && !entered.archive.is_settled() {
-            // The kernel keeps what it was told of the complete table: one that is learnt again meets the entries first that
+        if slot.settled.load(Ordering::Relaxed) && !entered.archive.is_settled() {
+            // The kernel caches answers from the complete table: a pass that begins again meets the entries first that
             // others replace.
             if !context.may_block() {
-                return Err(not_at_hand());
+                return Err(FsError::WouldBlock);
             }
-            if let Progress::Failed(error) = entered.archive.settle(context).map_err(|e| failed(&e))? {
+            if let PassProgress::Failed(error) = entered.archive.settle(context).map_err(|e| failed(&e))? {
                 return Err(failed(&error));
             }
         }
         Ok(entered)
     }
 
-    pub(super) fn member_parent(&self, gate: &Gate, key: NodeKey) -> Result<Ino, FsError> {
-        let parent = gate.live().map(|entered| {
+    pub(super) fn member_parent(&self, slot: &ArchiveSlot, key: NodeKey) -> Result<Ino, FsError> {
+        let parent = slot.live().map(|entered| {
             let parent = entered.archive.with_table(|table| table.node(key).map(|node| node.parent));
             parent.ok_or_else(FsError::not_found)
         });
         // Of an archive whose table was dropped the root stands for it: nobody but a listing of `..` asks.
-        Ok(gate.number(parent.transpose()?.unwrap_or(NodeKey::ROOT)))
+        Ok(slot.number(parent.transpose()?.unwrap_or(NodeKey::ROOT)))
     }
 }
 
 /// Nodes behind `last` in a directory: number, entry, name and kind.
-type Batch = Vec<(NodeKey, Option<u32>, Vec<u8>, NodeKind)>;
+type MemberBatch = Vec<(NodeKey, Option<EntryNumber>, Vec<u8>, NodeKind)>;
 
-fn next_batch(table: &Table, dir: NodeKey, last: Option<NodeKey>) -> Batch {
+fn next_batch(table: &ArchiveTable, dir: NodeKey, last: Option<NodeKey>) -> MemberBatch {
     let first = match last {
         None => table.first_child(dir),
         Some(key) => table.next_sibling(key),

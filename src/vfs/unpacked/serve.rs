@@ -2,15 +2,16 @@
 
 use super::super::error::FsError;
 use super::super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO};
-use super::entered::failed;
-use super::spaces::{Place, Spaces, TOP_INO};
-use super::{Dir, NAME, UnpackedFs};
+use super::inode_number::TOP_INO;
+use super::inode_spaces::{InodeSpaces, InodeTarget};
+use super::stored_file::failed;
+use super::{DirTarget, NAME, UnpackedFs};
 use dupfs_base::{ErrorKind, RequestContext};
-use dupfs_unpack::Progress;
+use dupfs_unpack::PassProgress;
 
 impl FileSystem for UnpackedFs {
     fn unpacks(&self, ino: Ino) -> bool {
-        Spaces::is_ours(ino)
+        InodeSpaces::is_ours(ino)
     }
 
     fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
@@ -21,15 +22,15 @@ impl FileSystem for UnpackedFs {
             };
         };
         match self.as_dir(parent, place, context)? {
-            Dir::Top if name == b"latest" => self.latest_attr(context),
-            Dir::Top => self.mirrored(self.below.lookup(self.snapshots(context)?, name, context)?),
-            Dir::Mirror(below) => self.look_up_mirror(below, name, context),
-            Dir::Members(gate, key) => self.look_up_member(&gate, key, name, context),
+            DirTarget::Top if name == b"latest" => self.latest_attr(context),
+            DirTarget::Top => self.mirrored(self.below.lookup(self.snapshots(context)?, name, context)?),
+            DirTarget::Mirror(below) => self.look_up_mirror(below, name, context),
+            DirTarget::Members(slot, key) => self.look_up_member(&slot, key, name, context),
         }
     }
 
     fn lookup_listed(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
-        if !Spaces::is_ours(parent) {
+        if !InodeSpaces::is_ours(parent) {
             return self.lookup(parent, name, &RequestContext::cached_only());
         }
         match self.lookup(parent, name, &RequestContext::cached_only()) {
@@ -53,19 +54,19 @@ impl FileSystem for UnpackedFs {
     fn readlink(&self, ino: Ino, context: &RequestContext) -> Result<Vec<u8>, FsError> {
         match self.place(ino)? {
             None => self.below.readlink(ino, context),
-            Some(Place::Latest(below)) => self.latest_target(below, context),
-            Some(Place::Mirror(below)) => self.below.readlink(below, context),
-            Some(Place::Top | Place::StoredMember(..)) => Err(not_link()),
-            Some(Place::Member(gate, key)) => {
-                let entered = self.entered(&gate, context)?;
+            Some(InodeTarget::Latest(below)) => self.latest_target(below, context),
+            Some(InodeTarget::Mirror(below)) => self.below.readlink(below, context),
+            Some(InodeTarget::Top | InodeTarget::StoredMember(..)) => Err(not_link()),
+            Some(InodeTarget::Member(slot, key)) => {
+                let entered = self.entered(&slot, context)?;
                 if !entered.is_settled() {
                     if !context.may_block() {
                         return Err(FsError::WouldBlock);
                     }
-                    // The kernel keeps targets: none is told that a later member of the name could replace.
+                    // The kernel caches targets: none is given that a later member of the name could replace.
                     match entered.settle(context).map_err(|e| failed(&e))? {
-                        Progress::Failed(error) if error.is_transient() => return Err(failed(&error)),
-                        Progress::Failed(_) | Progress::Done | Progress::Idle | Progress::Running => {}
+                        PassProgress::Failed(error) if error.is_transient() => return Err(failed(&error)),
+                        PassProgress::Failed(_) | PassProgress::Done | PassProgress::Idle | PassProgress::Running => {}
                     }
                 }
                 entered.archive.link_target(key, context).map_err(|e| failed(&e))?.ok_or_else(not_link)
@@ -80,10 +81,10 @@ impl FileSystem for UnpackedFs {
         };
         match self.place(ino)? {
             None => self.below.parent(ino),
-            Some(Place::Top) => Ok(ROOT_INO),
-            Some(Place::Latest(_) | Place::StoredMember(..)) => Err(FsError::NotDir),
-            Some(Place::Mirror(below)) => below_parent(below),
-            Some(Place::Member(gate, key)) => self.member_parent(&gate, key),
+            Some(InodeTarget::Top) => Ok(ROOT_INO),
+            Some(InodeTarget::Latest(_) | InodeTarget::StoredMember(..)) => Err(FsError::NotDir),
+            Some(InodeTarget::Mirror(below)) => below_parent(below),
+            Some(InodeTarget::Member(slot, key)) => self.member_parent(&slot, key),
         }
     }
 
@@ -98,9 +99,9 @@ impl FileSystem for UnpackedFs {
             None if ino == ROOT_INO => self.list_root(offset, context, emit),
             None => self.below.readdir(ino, offset, context, emit),
             Some(place) => match self.as_dir(ino, place, context)? {
-                Dir::Top => self.list_top(offset, context, emit),
-                Dir::Mirror(below) => self.list_mirror(below, offset, context, emit),
-                Dir::Members(gate, key) => self.list_members(&gate, key, offset, context, emit),
+                DirTarget::Top => self.list_top(offset, context, emit),
+                DirTarget::Mirror(below) => self.list_mirror(below, offset, context, emit),
+                DirTarget::Members(slot, key) => self.list_members(&slot, key, offset, context, emit),
             },
         }
     }
@@ -137,18 +138,20 @@ impl FileSystem for UnpackedFs {
     fn getxattr(&self, ino: Ino, name: &[u8], context: &RequestContext) -> Result<Option<Vec<u8>>, FsError> {
         match self.place(ino)? {
             None => self.below.getxattr(ino, name, context),
-            Some(Place::Mirror(below)) => self.below.getxattr(below, name, context),
-            Some(Place::Top | Place::Latest(_) | Place::Member(..) | Place::StoredMember(..)) => Ok(None),
+            Some(InodeTarget::Mirror(below)) => self.below.getxattr(below, name, context),
+            Some(
+                InodeTarget::Top | InodeTarget::Latest(_) | InodeTarget::Member(..) | InodeTarget::StoredMember(..),
+            ) => Ok(None),
         }
     }
 
     fn path(&self, ino: Ino) -> Option<String> {
         match self.place(ino).ok()? {
             None => self.below.path(ino),
-            Some(Place::Mirror(below)) => self.below.path(below),
-            Some(Place::Top | Place::Latest(_)) => None,
-            Some(Place::Member(gate, key) | Place::StoredMember(gate, key)) => {
-                Some(gate.live()?.archive.path(key).to_string())
+            Some(InodeTarget::Mirror(below)) => self.below.path(below),
+            Some(InodeTarget::Top | InodeTarget::Latest(_)) => None,
+            Some(InodeTarget::Member(slot, key) | InodeTarget::StoredMember(slot, key)) => {
+                Some(slot.live()?.archive.path(key).to_string())
             }
         }
     }

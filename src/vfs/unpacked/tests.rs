@@ -3,12 +3,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, PoisonError};
 use std::time::Instant;
 
+use std::sync::Mutex;
+
 use super::*;
 use crate::vfs::{FsStats, Opened};
+use dupfs_base::sync::lock;
 use dupfs_base::{CancelToken, HasKind, RequestContext};
 use dupfs_cache::CacheConfig;
 use dupfs_test_tar::{TestHeader, noise, put, put_entry};
-use dupfs_unpack::{Limits, MemoryPointStore};
+use dupfs_unpack::{MemoryPointStore, UnpackLimits};
 
 const SNAPSHOTS: Ino = 2;
 const SNAPSHOT: Ino = (1 << 40) | 1;
@@ -117,7 +120,7 @@ impl Mounted {
         let below =
             Arc::new(Below { files, held: Mutex::new(true), wake: Condvar::new(), waiting: AtomicUsize::new(0) });
         let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };
-        let unpacker = Unpacker::new(cache, Limits::default(), Arc::new(MemoryPointStore::new(1 << 20)));
+        let unpacker = Unpacker::new(cache, UnpackLimits::default(), Arc::new(MemoryPointStore::new(1 << 20)));
         let fs = UnpackedFs::new(Arc::clone(&below) as _, unpacker, OwnerOptions::default());
         Self { below, fs }
     }
@@ -300,7 +303,7 @@ fn what_was_shown_for_good_is_not_taken_back_while_a_table_is_learnt_again() {
     let dir = mounted.find("big.tar").unwrap().ino;
     mounted.fs.readdir(dir, 0, &RequestContext::unlimited(), &mut |_| true).unwrap();
     let inos = ["f", "f~gz"].map(|name| mounted.find(&format!("big.tar/{name}")).unwrap().ino);
-    *lock(&mounted.fs.kept) = Kept::default();
+    mounted.fs.recently_used.clear();
     *lock(&mounted.below.held) = true;
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -111,7 +111,9 @@ fn compressed_files_are_what_the_programs_decompress() {
         assert_eq!(fs::read(backup.at(name)).unwrap(), content, "{name}");
     }
     assert_eq!(pipe(&fs::read(backup.at("fake.tar.gz")).unwrap(), "gunzip", &["-c"]), b"no tar");
-    assert!(!backup.at("one-gz.sql.gz").exists());
+    // The stored name has the stored bytes, and is not listed.
+    assert!(fs::read(backup.at("one-gz.sql.gz")).unwrap() == fs::read(backup.source("one-gz.sql.gz")).unwrap());
+    assert!(!names(&backup.at("")).contains(&"one-gz.sql.gz".to_owned()));
     assert!(names(&backup.at("")).contains(&"fake.gz".to_owned()));
     backup.end(b"lorem ipsum dolor");
 }

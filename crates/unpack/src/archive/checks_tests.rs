@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::tests::{find, unpacker};
 use super::*;
 use crate::test_support::UNLIMITED;
-use crate::{Limits, MemorySource};
+use crate::{MemorySource, UnpackLimits};
 use dupfs_base::{ErrorKind, HasKind};
 use dupfs_test_tar::{noise, put_entry};
 
@@ -35,7 +35,7 @@ fn flip(packed: &mut [u8], content: &[u8]) {
 #[derive(Debug)]
 struct Counted(MemorySource, AtomicU64);
 
-impl Source for Counted {
+impl ByteSource for Counted {
     fn name(&self) -> Arc<str> {
         self.0.name()
     }
@@ -60,7 +60,11 @@ impl Source for Counted {
 
 fn tar_xz(packed: Vec<u8>) -> (Arc<Archive>, Arc<Counted>) {
     let source = Arc::new(Counted(MemorySource::new("a.tar.xz", packed), AtomicU64::new(0)));
-    let archive = Archive::new(&unpacker(Limits::default()), Arc::clone(&source) as _, Container::Tar(Some(Codec::Xz)));
+    let archive = Archive::new(
+        &unpacker(UnpackLimits::default()),
+        Arc::clone(&source) as _,
+        ArchiveFormat::Tar(Some(StreamCodec::Xz)),
+    );
     (archive, source)
 }
 
@@ -108,7 +112,7 @@ fn a_wrong_byte_in_a_block_that_the_pass_leaves_early_never_ends_well() {
     flip(&mut bad, &small);
     let (archive, _) = tar_xz(bad.clone());
     assert_eq!(read_all(&archive, "small").map(|bytes| bytes.len()).unwrap_err().kind(), ErrorKind::Corrupt);
-    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), Progress::Failed(_)));
+    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), PassProgress::Failed(_)));
 }
 
 #[test]
@@ -133,7 +137,7 @@ fn an_xz_file_of_one_block_is_decoded_once_however_large_its_members_are() {
     tar.resize(tar.len() + 1024, 0);
     let packed = xz(&tar, usize::MAX);
     let (archive, source) = tar_xz(packed.clone());
-    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), Progress::Done));
+    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), PassProgress::Done));
     let read = source.1.load(Ordering::Relaxed);
     assert!(read < packed.len() as u64 * 5 / 4, "{read} of {}", packed.len());
     assert_eq!(read_all(&archive, "small").unwrap(), small);
@@ -146,14 +150,17 @@ fn a_tar_in_a_zip_is_decoded_to_its_checksum() {
     let crc = crc32fast::hash(&tar);
     let size = tar.len() as u64;
     let deflated = miniz_oxide::deflate::compress_to_vec(&tar, 0);
-    for (codec, mut packed) in [(Codec::Deflate { crc, size }, deflated), (Codec::Stored { crc, size }, tar)] {
+    for (codec, mut packed) in
+        [(StreamCodec::Deflate { crc, size }, deflated), (StreamCodec::Stored { crc, size }, tar)]
+    {
         for sound in [true, false] {
             if !sound {
                 flip(&mut packed, &small);
             }
-            let unpacker = unpacker(Limits::default());
-            let member = Stream::new(&unpacker, Arc::new(MemorySource::new("a.zip/a.tar", packed.clone())), codec);
-            let archive = Archive::new(&unpacker, member, Container::Tar(None));
+            let unpacker = unpacker(UnpackLimits::default());
+            let member =
+                DecompressedStream::new(&unpacker, Arc::new(MemorySource::new("a.zip/a.tar", packed.clone())), codec);
+            let archive = Archive::new(&unpacker, member, ArchiveFormat::Tar(None));
             assert_eq!(read_all(&archive, "small").is_ok(), sound, "{codec:?}");
         }
     }
@@ -174,7 +181,7 @@ fn a_tar_in_a_tar_meets_the_checks_of_the_blocks_that_it_touches() {
         let (outer, _) = tar_xz(bad.clone());
         let key = find(&outer, "inner.tar").unwrap().unwrap();
         let (source, _) = outer.open(key, &UNLIMITED).unwrap();
-        let inner = Archive::new(&unpacker(Limits::default()), source, Container::Tar(None));
+        let inner = Archive::new(&unpacker(UnpackLimits::default()), source, ArchiveFormat::Tar(None));
         assert_eq!(read_all(&inner, "small").is_ok(), sound);
     }
 }

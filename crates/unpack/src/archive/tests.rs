@@ -2,18 +2,18 @@ use std::io::Write;
 
 use super::*;
 use crate::test_support::UNLIMITED;
-use crate::{Limits, MemoryPointStore, MemorySource};
+use crate::{MemoryPointStore, MemorySource, UnpackLimits};
 use dupfs_base::{ErrorKind, HasKind};
 use dupfs_cache::CacheConfig;
 use dupfs_test_tar::{TestHeader, put, put_entry, put_extension};
 
-pub(super) fn unpacker(limits: Limits) -> Arc<Unpacker> {
+pub(super) fn unpacker(limits: UnpackLimits) -> Arc<Unpacker> {
     let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };
     Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(1 << 20)))
 }
 
-fn archive(tar: &[u8], limits: Limits) -> Arc<Archive> {
-    Archive::new(&unpacker(limits), Arc::new(MemorySource::new("a.tar", tar)), Container::Tar(None))
+fn archive(tar: &[u8], limits: UnpackLimits) -> Arc<Archive> {
+    Archive::new(&unpacker(limits), Arc::new(MemorySource::new("a.tar", tar)), ArchiveFormat::Tar(None))
 }
 
 pub(super) fn find(archive: &Archive, path: &str) -> Result<Option<NodeKey>, UnpackError> {
@@ -56,7 +56,7 @@ fn members_are_where_extracting_puts_them_and_nothing_is_hidden() {
     put_entry(&mut tar, b"d", b'0', b"a file where a directory is");
     put(&mut tar, TestHeader::new(b"hard", b'1', 0).bytes(157, b"./d/a"), b"");
     put(&mut tar, TestHeader::new(b"lost", b'1', 0).bytes(157, b"nowhere"), b"");
-    let archive = archive(&tar, Limits::default());
+    let archive = archive(&tar, UnpackLimits::default());
     let names = paths(&archive);
     let wanted =
         ["abs", "abs/b", "d", "d/a", "d/through", "d~1", "hard", "link", "lost", "out", "out~1", "out~1/passwd", "up"];
@@ -78,11 +78,14 @@ fn a_member_that_was_replaced_while_it_was_read_does_not_end_well() {
     put_entry(&mut tar, b"a", b'0', b"old");
     put_entry(&mut tar, b"b", b'0', b"b");
     put_entry(&mut tar, b"a", b'0', b"new");
-    let archive = archive(&tar, Limits::default());
+    let archive = archive(&tar, UnpackLimits::default());
     archive.settle(&UNLIMITED).unwrap();
     let key = find(&archive, "a").unwrap().unwrap();
-    assert!(matches!(archive.confirm_end(key, 0, &UNLIMITED), Err(UnpackError::Replaced { .. })));
-    assert!(archive.confirm_end(key, 2, &UNLIMITED).is_ok());
+    assert!(matches!(
+        archive.confirm_end(key, EntryNumber::new(0).unwrap(), &UNLIMITED),
+        Err(UnpackError::Replaced { .. })
+    ));
+    assert!(archive.confirm_end(key, EntryNumber::new(2).unwrap(), &UNLIMITED).is_ok());
 }
 
 #[test]
@@ -91,16 +94,16 @@ fn what_is_behind_damage_is_an_error_and_what_is_before_it_is_there() {
     put_entry(&mut tar, b"good", b'0', b"good");
     put_extension(&mut tar, b'L', b"some long name\0");
     tar.extend_from_slice(&[0x55; 512]);
-    let archive = archive(&tar, Limits::default());
+    let archive = archive(&tar, UnpackLimits::default());
     assert!(find(&archive, "good").unwrap().is_some());
     assert_eq!(find(&archive, "other").unwrap_err().kind(), ErrorKind::Corrupt);
-    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), Progress::Failed(_)));
+    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), PassProgress::Failed(_)));
     assert_eq!(read(&archive, "good"), b"good");
     for cut in [100, 512, 1000] {
         let mut one = Vec::new();
         put_entry(&mut one, b"cut", b'0', &[1; 1500]);
-        let cut = self::archive(&one[..cut], Limits::default());
-        assert!(matches!(cut.settle(&UNLIMITED).unwrap(), Progress::Failed(_)));
+        let cut = self::archive(&one[..cut], UnpackLimits::default());
+        assert!(matches!(cut.settle(&UNLIMITED).unwrap(), PassProgress::Failed(_)));
     }
 }
 
@@ -114,11 +117,14 @@ fn a_compressed_archive_with_a_wrong_checksum_ends_no_member_well() {
     let crc = packed.len() - 8;
     packed[crc] ^= 1;
     let file = Arc::new(MemorySource::new("a.tgz", packed));
-    let archive = Archive::new(&unpacker(Limits::default()), file, Container::Tar(Some(Codec::Gzip)));
-    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), Progress::Failed(_)));
+    let archive = Archive::new(&unpacker(UnpackLimits::default()), file, ArchiveFormat::Tar(Some(StreamCodec::Gzip)));
+    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), PassProgress::Failed(_)));
     let lookup = find(&archive, "a");
     if let Ok(Some(key)) = lookup {
-        assert_eq!(archive.confirm_end(key, 0, &UNLIMITED).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(
+            archive.confirm_end(key, EntryNumber::new(0).unwrap(), &UNLIMITED).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
     }
 }
 
@@ -127,11 +133,11 @@ fn archives_meet_limits_that_the_error_names() {
     let mut tar = Vec::new();
     (0..100).for_each(|i| put_entry(&mut tar, format!("d{i}/e/f").as_bytes(), b'0', b""));
     for (limits, said) in [
-        (Limits { members: 50, ..Limits::default() }, "more than 50 members"),
-        (Limits { names: 200, ..Limits::default() }, "names and links of more than 200 bytes"),
+        (UnpackLimits { members: 50, ..UnpackLimits::default() }, "more than 50 members"),
+        (UnpackLimits { names: 200, ..UnpackLimits::default() }, "names and links of more than 200 bytes"),
     ] {
         let archive = archive(&tar, limits);
-        let Progress::Failed(error) = archive.settle(&UNLIMITED).unwrap() else { panic!("no limit was met") };
+        let PassProgress::Failed(error) = archive.settle(&UNLIMITED).unwrap() else { panic!("no limit was met") };
         assert!(error.to_string().contains(said), "{error}");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
@@ -143,22 +149,22 @@ fn encoded_tables_come_back_and_damaged_ones_do_not() {
     put_entry(&mut tar, b"d/e/f", b'0', b"text");
     put(&mut tar, TestHeader::new(b"link", b'2', 0).bytes(157, b"d/e"), b"");
     put_entry(&mut tar, b"d/", b'5', b"");
-    let archive = archive(&tar, Limits::default());
+    let archive = archive(&tar, UnpackLimits::default());
     archive.settle(&UNLIMITED).unwrap();
-    let encoded = archive.with_table(Table::encode);
-    let back = Table::decode(&encoded, 1000, 1000).unwrap();
+    let encoded = archive.with_table(ArchiveTable::encode);
+    let back = ArchiveTable::decode(&encoded, 1000, 1000).unwrap();
     assert_eq!(back.encode(), encoded);
     assert_eq!(back.child(NodeKey::ROOT, b"link"), find(&archive, "link").unwrap());
-    assert!(Table::decode(&encoded, 1, 1000).is_none());
-    assert!(Table::decode(&encoded, 1000, 3).is_none());
+    assert!(ArchiveTable::decode(&encoded, 1, 1000).is_none());
+    assert!(ArchiveTable::decode(&encoded, 1000, 3).is_none());
     for at in 0..encoded.len() {
         // Never a panic, whatever they say.
         for value in [0, 1, 0x2f, 0xff] {
             let mut wrong = encoded.clone();
             wrong[at] = value;
-            drop(Table::decode(&wrong, 1000, 1000));
+            drop(ArchiveTable::decode(&wrong, 1000, 1000));
         }
-        if let Some(table) = Table::decode(&encoded[..at], 1000, 1000) {
+        if let Some(table) = ArchiveTable::decode(&encoded[..at], 1000, 1000) {
             assert!(table.len() < back.len());
         }
     }
@@ -202,7 +208,7 @@ fn a_member_that_a_zip_directory_calls_empty_is_looked_at_when_it_is_opened() {
     ];
     for (case, (body, method, crc, size, wanted)) in cases.into_iter().enumerate() {
         let file = Arc::new(MemorySource::new("a.zip", zip_of(&body, method, crc, size)));
-        let archive = Archive::new(&unpacker(Limits::default()), file, Container::Zip);
+        let archive = Archive::new(&unpacker(UnpackLimits::default()), file, ArchiveFormat::Zip);
         let key = find(&archive, "a").unwrap().unwrap();
         let read = archive.open(key, &UNLIMITED).and_then(|(source, _)| {
             source.read_at(0, usize::try_from(source.known_len().unwrap()).unwrap(), &UNLIMITED)

@@ -4,16 +4,22 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::decompressed_stream::DecompressedStream;
+use crate::memory_source::MemorySource;
 use crate::point_store::MemoryPointStore;
-use crate::source::MemorySource;
-use crate::stream::{Codec, Stream, Unpacker};
+use crate::stream_codec::StreamCodec;
 use crate::test_support::UNLIMITED;
+use crate::unpacker::Unpacker;
 use dupfs_base::{ErrorKind, HasKind};
 use dupfs_cache::CacheConfig;
 
-fn stream(source: Arc<dyn Source>, codec: Codec, limits: Limits) -> Arc<super::super::Stream> {
+fn stream(
+    source: Arc<dyn ByteSource>,
+    codec: StreamCodec,
+    limits: UnpackLimits,
+) -> Arc<super::super::DecompressedStream> {
     let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
-    Stream::new(&Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0))), source, codec)
+    DecompressedStream::new(&Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0))), source, codec)
 }
 
 fn pack(bytes: &[u8]) -> Vec<u8> {
@@ -43,7 +49,7 @@ impl Sparse {
     }
 }
 
-impl Source for Sparse {
+impl ByteSource for Sparse {
     fn name(&self) -> Arc<str> {
         "sparse".into()
     }
@@ -78,9 +84,9 @@ fn what_was_read_of_a_file_is_counted_from_its_start_wherever_decoding_began() {
     let plain = text(25 << 20);
     let packed: Vec<u8> = plain.chunks(1 << 20).flat_map(pack).collect();
     // All of it is within the ratio, and no block alone is within that of all that stands before it.
-    let limits = Limits { free: 1 << 20, ratio: 20, ..Limits::default() };
+    let limits = UnpackLimits { free: 1 << 20, ratio: 20, ..UnpackLimits::default() };
     assert!(packed.len() * 20 > plain.len() * 2);
-    let stream = stream(Arc::new(MemorySource::new("a.xz", packed)), Codec::Xz, limits);
+    let stream = stream(Arc::new(MemorySource::new("a.xz", packed)), StreamCodec::Xz, limits);
     let at = plain.len() - 100_000;
     assert_eq!(stream.read_at(at as u64, 200_000, &UNLIMITED).unwrap(), &plain[at..]);
 }
@@ -91,7 +97,7 @@ fn damage_in_a_block_is_told_by_its_place_in_the_file() {
     let mut packed: Vec<u8> = plain.chunks(1 << 20).flat_map(pack).collect();
     let hit = packed.len() - packed.len() / 40;
     packed[hit] ^= 0x55;
-    let stream = stream(Arc::new(MemorySource::new("a.xz", packed)), Codec::Xz, Limits::default());
+    let stream = stream(Arc::new(MemorySource::new("a.xz", packed)), StreamCodec::Xz, UnpackLimits::default());
     let error = stream.read_at(plain.len() as u64 - 300_000, 300_000, &UNLIMITED).unwrap_err();
     let UnpackError::Damaged { at, .. } = error else { panic!("{error}") };
     assert!(at.abs_diff(hit as u64) < 1 << 20, "{at} is not near {hit}");
@@ -130,8 +136,10 @@ fn zeros_behind_a_compressed_file_come_to_an_end() {
     for _ in 0..3 {
         skipped.extend_from_slice(&[0x50, 0x2a, 0x4d, 0x18, 0xff, 0xff, 0xff, 0xff]);
     }
-    for (codec, packed) in [(Codec::Gzip, gzip(b"text")), (Codec::Xz, pack(b"text")), (Codec::Zstd, skipped)] {
-        let endless = stream(Sparse::of(packed, 1 << 62), codec, Limits::default());
+    for (codec, packed) in
+        [(StreamCodec::Gzip, gzip(b"text")), (StreamCodec::Xz, pack(b"text")), (StreamCodec::Zstd, skipped)]
+    {
+        let endless = stream(Sparse::of(packed, 1 << 62), codec, UnpackLimits::default());
         let error = endless.len(&UNLIMITED).unwrap_err();
         assert!(error.to_string().contains("MiB of zeros"), "{codec:?}: {error}");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
@@ -140,9 +148,9 @@ fn zeros_behind_a_compressed_file_come_to_an_end() {
 
 #[test]
 fn as_many_zeros_as_tapes_pad_with_are_fine() {
-    for (codec, packed) in [(Codec::Gzip, gzip(b"text")), (Codec::Xz, pack(b"text"))] {
+    for (codec, packed) in [(StreamCodec::Gzip, gzip(b"text")), (StreamCodec::Xz, pack(b"text"))] {
         let len = (packed.len() as u64 + (20 << 20)).next_multiple_of(512) + packed.len() as u64 % 4;
-        let padded = stream(Sparse::of(packed, len), codec, Limits::default());
+        let padded = stream(Sparse::of(packed, len), codec, UnpackLimits::default());
         assert_eq!(padded.read_at(0, 100, &UNLIMITED).unwrap(), b"text", "{codec:?}");
         assert_eq!(padded.len(&UNLIMITED).unwrap(), 4);
     }

@@ -50,17 +50,19 @@ fn links_that_cannot_be_are_files_that_say_so_and_hide_nothing_behind_them() {
     ]);
     let mut met = Vec::new();
     let source = super::super::MemorySource::new("a.zip", bytes);
-    let mut table = super::super::Table::new(100, 100_000);
-    let mut add = |member: Member<'_>| {
+    let mut table = super::super::ArchiveTable::new(100, 100_000);
+    let mut add = |member: ArchiveMember<'_>| {
         met.push(String::from_utf8_lossy(member.path).into_owned());
         table.insert(member).map_err(|_| UnpackError::limit(&source.name(), "full"))
     };
-    ZipScan::new().advance(&source, &Limits::default(), &mut add, &UNLIMITED).unwrap();
+    ZipScan::new().advance(&source, &UnpackLimits::default(), &mut add, &UNLIMITED).unwrap();
     assert_eq!(met, ["good", "long", "edge", "locked", "behind"]);
     let entry = |name: &str| table.entry(table.child(super::super::NodeKey::ROOT, name.as_bytes()).unwrap()).unwrap();
     assert_eq!(entry("good").meta.kind, EntryKind::Symlink(b"target".as_slice().into()));
     for (name, said) in [("long", "5000"), ("edge", "4096"), ("locked", "encrypted")] {
-        let Entry { meta, data: Data::Refused(reason) } = entry(name) else { panic!("{name} is not refused") };
+        let ArchiveEntry { meta, data: MemberData::Refused(reason) } = entry(name) else {
+            panic!("{name} is not refused")
+        };
         assert_eq!(meta.kind, EntryKind::File);
         assert!(reason.contains(said), "{name}: {reason}");
     }

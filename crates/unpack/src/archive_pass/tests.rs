@@ -1,0 +1,208 @@
+//! Passes that nobody needs any more, and passes that go on.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::test_support::UNLIMITED;
+use crate::{Archive, ArchiveFormat, MemoryPointStore, MemorySource, NodeKey, StreamCodec, UnpackLimits};
+use dupfs_base::{ErrorKind, HasKind, Stopped};
+use dupfs_cache::CacheConfig;
+use dupfs_test_tar::{noise, put_entry};
+
+/// A file of which each read takes some time, and ends early when the request does.
+#[derive(Debug)]
+struct SlowFile {
+    file: MemorySource,
+    pause: Duration,
+    read: AtomicU64,
+}
+
+impl SlowFile {
+    fn new(bytes: Vec<u8>, pause: Duration) -> Arc<Self> {
+        Arc::new(Self { file: MemorySource::new("a.tar", bytes), pause, read: AtomicU64::new(0) })
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::SeqCst)
+    }
+}
+
+impl ByteSource for SlowFile {
+    fn name(&self) -> Arc<str> {
+        self.file.name()
+    }
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
+        thread::sleep(self.pause);
+        context.check().map_err(|reason| UnpackError::stopped(&self.name(), reason))?;
+        let bytes = self.file.read_at(offset, len, context)?;
+        self.read.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        Ok(bytes)
+    }
+    fn known_len(&self) -> Option<u64> {
+        self.file.known_len()
+    }
+    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
+        self.file.len(context)
+    }
+    fn identity(&self) -> Option<Arc<[u8]>> {
+        None
+    }
+    fn verified_early(&self) -> bool {
+        true
+    }
+}
+
+fn unpacker() -> Arc<Unpacker> {
+    let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
+    Unpacker::new(cache, UnpackLimits::default(), Arc::new(MemoryPointStore::new(1 << 20)))
+}
+
+const MEMBER_BYTES: usize = 100 << 10;
+
+/// A tar stream of `members` members that do not compress.
+fn tar(members: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (n, data) in noise(members * MEMBER_BYTES).chunks(MEMBER_BYTES).enumerate() {
+        put_entry(&mut out, format!("m{n}").as_bytes(), b'0', data);
+    }
+    out.resize(out.len() + 1024, 0);
+    out
+}
+
+fn wait_until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < within, "not within {within:?}: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn cancellable() -> (CancelToken, RequestContext) {
+    let token = CancelToken::new();
+    (token.clone(), RequestContext::new(None, token))
+}
+
+#[test]
+fn a_cancelled_request_returns_at_once_and_the_pass_ends_within_a_second() {
+    let file = SlowFile::new(tar(200), Duration::from_millis(50));
+    let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
+    let (token, context) = cancellable();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| archive.settle(&context).map_err(|error| error.kind()));
+        wait_until("the pass reads", Duration::from_secs(10), || file.bytes_read() > 0);
+        let cancelled = Instant::now();
+        token.cancel();
+        assert_eq!(waiting.join().unwrap().map(drop), Err(ErrorKind::Cancelled));
+        assert!(
+            cancelled.elapsed() < Duration::from_millis(500),
+            "the request returned {:?} later",
+            cancelled.elapsed()
+        );
+        wait_until("the pass ends", Duration::from_secs(1), || matches!(archive.progress(), PassProgress::Idle));
+    });
+    let read = file.bytes_read();
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(file.bytes_read(), read, "a pass that nobody waits for reads on");
+    assert!(read < 10 << 20);
+}
+
+#[test]
+fn another_request_keeps_a_pass_going() {
+    let file = SlowFile::new(tar(40), Duration::from_millis(10));
+    let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
+    let (token, context) = cancellable();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| archive.settle(&context).map_err(|error| error.kind()));
+        wait_until("the pass reads", Duration::from_secs(10), || file.bytes_read() > 0);
+        let second = scope.spawn(|| archive.settle(&UNLIMITED));
+        wait_until("both wait", Duration::from_secs(10), || archive.pass().look(|state| state.interested) == 2);
+        token.cancel();
+        assert_eq!(first.join().unwrap().map(drop), Err(ErrorKind::Cancelled));
+        assert!(matches!(second.join().unwrap(), Ok(PassProgress::Done)));
+    });
+    assert_eq!(archive.with_table(ArchiveTable::len), 41);
+    let len = file.known_len().unwrap();
+    assert!(file.bytes_read() < len + (1 << 20), "{} of {len} bytes were read", file.bytes_read());
+}
+
+#[test]
+fn a_pass_that_was_stopped_goes_on_where_it_was() {
+    let tar = tar(60);
+    let mut encoder = ::flate2::write::GzEncoder::new(Vec::new(), ::flate2::Compression::fast());
+    encoder.write_all(&tar).unwrap();
+    let mut xz = ::liblzma::write::XzEncoder::new(Vec::new(), 0);
+    xz.write_all(&tar).unwrap();
+    let mut bzip2 = ::bzip2::write::BzEncoder::new(Vec::new(), ::bzip2::Compression::new(9));
+    bzip2.write_all(&tar).unwrap();
+    for (container, packed) in [
+        (ArchiveFormat::Tar(None), tar.clone()),
+        (ArchiveFormat::Tar(Some(StreamCodec::Gzip)), encoder.finish().unwrap()),
+        (ArchiveFormat::Tar(Some(StreamCodec::Bzip2)), bzip2.finish().unwrap()),
+        (ArchiveFormat::Tar(Some(StreamCodec::Xz)), xz.finish().unwrap()),
+        (ArchiveFormat::Tar(Some(StreamCodec::Zstd)), ::zstd::encode_all(&tar[..], 1).unwrap()),
+    ] {
+        let len = packed.len() as u64;
+        let file = SlowFile::new(packed, Duration::from_millis(3));
+        let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, container);
+        let mut stops = 0;
+        for at in 1..5 {
+            let (token, context) = cancellable();
+            let ended = thread::scope(|scope| {
+                let waiting = scope.spawn(|| archive.settle(&context).is_ok());
+                wait_until("the pass reads", Duration::from_secs(20), || file.bytes_read() >= len * at / 5);
+                token.cancel();
+                waiting.join().unwrap()
+            });
+            stops += u32::from(!ended);
+            wait_until("the pass stops", Duration::from_secs(20), || {
+                !matches!(archive.progress(), PassProgress::Running)
+            });
+        }
+        assert!(matches!(archive.settle(&UNLIMITED), Ok(PassProgress::Done)), "{container:?}");
+        assert!(stops >= 2, "{container:?}: {stops} stops");
+        assert_eq!(archive.with_table(ArchiveTable::len), 61, "{container:?}");
+        assert!(file.bytes_read() < len + len / 2, "{container:?}: {} of {len} bytes were read", file.bytes_read());
+        let key = archive.with_table(|table| table.child(NodeKey::ROOT, b"m59")).unwrap();
+        let (member, _) = archive.open(key, &UNLIMITED).unwrap();
+        let wanted = &noise(60 * MEMBER_BYTES)[59 * MEMBER_BYTES..];
+        assert!(member.read_at(0, 2 * MEMBER_BYTES, &UNLIMITED).unwrap() == wanted, "{container:?}");
+    }
+}
+
+#[test]
+fn an_open_file_keeps_the_pass_going_until_it_is_closed() {
+    let file = SlowFile::new(tar(200), Duration::from_millis(10));
+    let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
+    let open_file = archive.join_pass();
+    wait_until("the pass reads", Duration::from_secs(10), || file.bytes_read() > 1 << 20);
+    assert!(matches!(archive.progress(), PassProgress::Running));
+    drop(open_file);
+    wait_until("the pass ends", Duration::from_secs(1), || matches!(archive.progress(), PassProgress::Idle));
+    // What was met stays.
+    assert!(archive.find(&UNLIMITED, |table| table.child(NodeKey::ROOT, b"m3")).unwrap().is_some());
+    assert!(matches!(archive.progress(), PassProgress::Idle));
+}
+
+#[test]
+fn a_request_that_may_not_block_starts_no_pass() {
+    let file = SlowFile::new(tar(3), Duration::ZERO);
+    let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
+    let answer = archive.settle(&RequestContext::cached_only());
+    assert!(matches!(answer, Err(UnpackError::Stopped { reason: Stopped::WouldBlock, .. })));
+    assert_eq!((archive.with_table(ArchiveTable::len), file.bytes_read()), (1, 0));
+    archive.settle(&UNLIMITED).unwrap();
+    assert!(matches!(archive.settle(&RequestContext::cached_only()), Ok(PassProgress::Done)));
+}
+
+#[test]
+fn a_request_ends_at_its_deadline() {
+    let file = SlowFile::new(tar(200), Duration::from_millis(50));
+    let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
+    let started = Instant::now();
+    let error = archive.settle(&RequestContext::with_timeout(Duration::from_millis(120))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(error.to_string().starts_with("a.tar: "), "{error}");
+}

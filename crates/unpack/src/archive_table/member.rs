@@ -1,0 +1,101 @@
+//! The members of an archive, as its headers describe them.
+
+use std::sync::Arc;
+
+use dupfs_format::EntryMeta;
+
+/// Number of an entry of an archive, in the order of the archive. A later member of the same path has a greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryNumber(u32);
+
+impl EntryNumber {
+    /// The number of the entry at `index`; `None` if no archive may have so many. The greatest `u32` is left for "none" in the
+    /// encoded form.
+    pub(crate) fn new(index: usize) -> Option<Self> {
+        u32::try_from(index).ok().filter(|&number| number < u32::MAX).map(Self)
+    }
+
+    /// The place of the entry in the list of all.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The encoded form; see [`Self::decode`].
+    pub(crate) fn encode(number: Option<Self>) -> [u8; 4] {
+        number.map_or(u32::MAX, |number| number.0).to_be_bytes()
+    }
+
+    /// The number that `encoded` stands for; `None` for none.
+    pub(crate) fn decode(encoded: u32) -> Option<Self> {
+        Some(encoded).filter(|&number| number < u32::MAX).map(Self)
+    }
+}
+
+/// An object that an archive holds under one or more names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveEntry {
+    /// Type and attributes.
+    pub meta: EntryMeta,
+    /// Where a regular file's content is.
+    pub data: MemberData,
+}
+
+/// Where the content of a member is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberData {
+    /// It has none.
+    Nothing,
+    /// Pieces of the archive; holes between them are zeros.
+    Pieces {
+        /// Size of the file in bytes.
+        size: u64,
+        /// Offset in the file, length, offset in the archive.
+        pieces: Box<[(u64, u64, u64)]>,
+    },
+    /// A member of a zip archive.
+    Packed {
+        /// Offset of its local header.
+        header: u64,
+        /// Bytes it takes in the archive.
+        packed: u64,
+        /// Size of the file in bytes.
+        size: u64,
+        /// CRC-32 of its content.
+        crc: u32,
+        /// True if it is deflated, false if it is stored.
+        deflated: bool,
+    },
+    /// It cannot be read, and why.
+    Refused(Arc<str>),
+}
+
+impl MemberData {
+    /// Size of the content in bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Pieces { size, .. } | Self::Packed { size, .. } => *size,
+            Self::Nothing | Self::Refused(_) => 0,
+        }
+    }
+}
+
+/// A member as it stands in an archive.
+#[derive(Debug)]
+pub(crate) struct ArchiveMember<'a> {
+    pub(crate) path: &'a [u8],
+    pub(crate) entry: ArchiveEntry,
+    /// The earlier member that it is another name of.
+    pub(crate) hard_link: Option<&'a [u8]>,
+}
+
+/// Pieces that are in order, do not overlap and lie within a file of `size` bytes; `None` if they are not.
+pub(crate) fn checked_pieces(pieces: Vec<(u64, u64, u64)>, size: u64) -> Option<Box<[(u64, u64, u64)]>> {
+    let mut end = 0;
+    for &(start, len, at) in &pieces {
+        if start < end || at.checked_add(len).is_none() {
+            return None;
+        }
+        end = start.checked_add(len).filter(|&end| end <= size)?;
+    }
+    Some(pieces.into())
+}

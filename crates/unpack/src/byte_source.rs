@@ -1,0 +1,61 @@
+//! Random access to bytes: what is unpacked, and what unpacking gives.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::error::UnpackError;
+use dupfs_base::RequestContext;
+
+/// Random access to immutable bytes. May be used from many threads at once; no lock is held while it reads.
+pub trait ByteSource: Send + Sync + Debug {
+    /// Its path, for errors.
+    fn name(&self) -> Arc<str>;
+
+    /// Up to `len` bytes from `offset`; fewer only at the end.
+    ///
+    /// # Errors
+    /// [`UnpackError`] when one of them cannot be had.
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError>;
+
+    /// The number of bytes, if it is known without work.
+    fn known_len(&self) -> Option<u64>;
+
+    /// The number of bytes. May cost a pass over all of them.
+    ///
+    /// # Errors
+    /// [`UnpackError`] when it cannot be found.
+    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError>;
+
+    /// Returns true if there are no bytes. May cost decoding the first.
+    ///
+    /// # Errors
+    /// [`UnpackError`] when that cannot be found.
+    fn is_empty(&self, context: &RequestContext) -> Result<bool, UnpackError> {
+        Ok(self.read_at(0, 1, context)?.is_empty())
+    }
+
+    /// Meets the checks behind all parts of it that hold bytes from `from` to before `to`, where parts have checks of their own;
+    /// not those of a part that holds the byte at `next` too, where the caller goes on. Elsewhere the end of the source tells.
+    ///
+    /// # Errors
+    /// [`UnpackError`] when one of them is wrong or cannot be met.
+    fn check_range(&self, from: u64, to: u64, next: Option<u64>, context: &RequestContext) -> Result<(), UnpackError> {
+        let _ = (from, to, next, context);
+        Ok(())
+    }
+
+    /// Meets the checks at its end. May cost a pass over all of it.
+    ///
+    /// # Errors
+    /// [`UnpackError`] when one of them is wrong or cannot be met.
+    fn check_end(&self, context: &RequestContext) -> Result<(), UnpackError> {
+        self.len(context).map(drop)
+    }
+
+    /// Bytes that identify this content for good, also after a remount; `None` if nothing does. The identity of a stored file
+    /// begins with its group in the index, and the identities of all that is decoded from it begin with that.
+    fn identity(&self) -> Option<Arc<[u8]>>;
+
+    /// Returns true if every byte is verified before it is served; else only the end proves that all of them are right.
+    fn verified_early(&self) -> bool;
+}

@@ -1,0 +1,130 @@
+//! A live decoder that gives its stream in blocks.
+
+use std::sync::Arc;
+
+use super::error::UnpackError;
+use super::limits::UnpackLimits;
+use super::stream_decoder::{SeekPoint, StreamDecoder};
+use dupfs_base::RequestContext;
+use dupfs_cache::BLOCK_BYTES;
+
+/// The result of a step of a cursor.
+pub(super) enum DecodeStep {
+    /// The next block; full, and not the stream's last.
+    Block(Arc<[u8]>),
+    /// The last block, empty if the stream is; the decoder has found all checks right.
+    Last(Arc<[u8]>),
+}
+
+/// A decoder at some place in a stream.
+pub(super) struct DecodeCursor {
+    decoder: Box<dyn StreamDecoder>,
+    name: Arc<str>,
+    limits: UnpackLimits,
+    pending: Vec<u8>,
+    /// Bytes of `pending` that were given or passed over.
+    given: usize,
+    /// Offset of the first byte behind those.
+    out: u64,
+    /// Number of the block that is given next.
+    next: u64,
+}
+
+impl DecodeCursor {
+    /// A cursor over `decoder`, whose next byte is at `out` in the stream.
+    pub(super) fn new(decoder: Box<dyn StreamDecoder>, name: Arc<str>, limits: UnpackLimits, out: u64) -> Self {
+        let next = out.div_ceil(BLOCK_BYTES as u64);
+        Self { decoder, name, limits, pending: Vec::new(), given: 0, out, next }
+    }
+
+    /// Number of the block that is given next.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Length of the stream, once the last block was given.
+    pub(super) fn len(&self) -> u64 {
+        self.out
+    }
+
+    /// The next block, in a `buffer` if it is full. A full block is given only when more is known to follow, so that a reader
+    /// that gets the end has met the checks there. An error of the source leaves the cursor as it was.
+    ///
+    /// # Errors
+    /// [`UnpackError`]; `Stopped` between two calls of the decoder if the request ended.
+    pub(super) fn advance(
+        &mut self,
+        buffer: impl FnOnce() -> Arc<[u8]>,
+        mut learn: impl FnMut(SeekPoint),
+        context: &RequestContext,
+    ) -> Result<DecodeStep, UnpackError> {
+        let start = self.next.saturating_mul(BLOCK_BYTES as u64);
+        loop {
+            // A cursor that begins within a block passes over the rest of it.
+            if self.out < start {
+                self.pass(usize::try_from(start - self.out).unwrap_or(usize::MAX).min(self.rest().len()));
+            }
+            if self.out == start && self.rest().len() > BLOCK_BYTES {
+                let block = filled(buffer(), self.rest().get(..BLOCK_BYTES).unwrap_or(&[]));
+                self.pass(BLOCK_BYTES);
+                self.next += 1;
+                return Ok(DecodeStep::Block(block));
+            }
+            context.check().map_err(|reason| UnpackError::stopped(&self.name, reason))?;
+            let Some(bytes) = self.decoder.next(context)? else { break };
+            self.append(bytes);
+            let end = self.out.saturating_add(self.rest().len() as u64);
+            self.limits.check_expansion(&self.name, self.decoder.taken(), end)?;
+            if let Some((input, state)) = self.decoder.resume() {
+                learn(SeekPoint { out: end, input, state: state.into() });
+            }
+        }
+        let last: Arc<[u8]> = self.rest().into();
+        self.pass(last.len());
+        self.next = self.next.saturating_add(1);
+        Ok(DecodeStep::Last(last))
+    }
+
+    /// Bytes of memory that it holds.
+    pub(super) fn held(&mut self) -> u64 {
+        self.decoder.held().saturating_add(self.pending.capacity() as u64)
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.pending.get(self.given..).unwrap_or(&[])
+    }
+
+    fn pass(&mut self, len: usize) {
+        self.given = self.given.saturating_add(len);
+        self.out = self.out.saturating_add(len as u64);
+    }
+
+    fn append(&mut self, bytes: Vec<u8>) {
+        if self.rest().is_empty() {
+            self.pending = bytes;
+        } else {
+            self.pending.drain(..self.given);
+            // Less than a block is left: to grow by half as usual would keep twice what is needed.
+            self.pending.reserve_exact(bytes.len());
+            self.pending.extend_from_slice(&bytes);
+        }
+        self.given = 0;
+    }
+}
+
+/// `block` with `bytes` in it.
+fn filled(mut block: Arc<[u8]>, bytes: &[u8]) -> Arc<[u8]> {
+    match Arc::get_mut(&mut block) {
+        Some(to) if to.len() == bytes.len() => {
+            to.copy_from_slice(bytes);
+            block
+        }
+        _ => bytes.into(),
+    }
+}
+
+impl std::fmt::Debug for DecodeCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DecodeCursor").field("next", &self.next).finish_non_exhaustive()
+    }
+}

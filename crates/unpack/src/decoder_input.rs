@@ -1,0 +1,92 @@
+//! A source read in order, as decoders read it.
+
+use std::sync::Arc;
+
+use super::byte_source::ByteSource;
+use super::error::UnpackError;
+use dupfs_base::RequestContext;
+
+/// Bytes asked for at a time.
+const STEP: usize = 256 << 10;
+
+/// A source from some offset on. An error leaves it as it was: the next call goes on.
+#[derive(Debug)]
+pub(super) struct DecoderInput {
+    source: Arc<dyn ByteSource>,
+    /// Offset of the buffer's first byte.
+    base: u64,
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that were consumed.
+    taken: usize,
+    ended: bool,
+}
+
+impl DecoderInput {
+    pub(super) fn new(source: Arc<dyn ByteSource>, offset: u64) -> Self {
+        Self { source, base: offset, buffer: Vec::new(), taken: 0, ended: false }
+    }
+
+    /// Offset of the next byte.
+    pub(super) fn offset(&self) -> u64 {
+        self.base.saturating_add(self.taken as u64)
+    }
+
+    /// Bytes of memory that it holds.
+    pub(super) fn held(&self) -> u64 {
+        self.buffer.capacity() as u64
+    }
+
+    pub(super) fn name(&self) -> Arc<str> {
+        self.source.name()
+    }
+
+    /// The bytes at hand; empty only at the end.
+    pub(super) fn peek(&mut self, context: &RequestContext) -> Result<&[u8], UnpackError> {
+        self.fill(1, context)
+    }
+
+    /// At least `most` bytes; fewer only at the end.
+    pub(super) fn fill(&mut self, most: usize, context: &RequestContext) -> Result<&[u8], UnpackError> {
+        while self.buffer.len().saturating_sub(self.taken) < most && !self.ended {
+            let next = self.base.saturating_add(self.buffer.len() as u64);
+            // Up to a multiple of the step, so that blocks of the source below are asked for once.
+            let step = STEP.saturating_sub(usize::try_from(next % STEP as u64).unwrap_or(0));
+            context.check().map_err(|reason| UnpackError::stopped(&self.source.name(), reason))?;
+            let bytes = self.source.read_at(next, step, context)?;
+            self.ended = bytes.len() < step;
+            if self.taken == self.buffer.len() {
+                self.base = next;
+                self.taken = 0;
+                self.buffer = bytes;
+            } else {
+                self.base = self.offset();
+                self.buffer.drain(..self.taken);
+                self.taken = 0;
+                self.buffer.extend_from_slice(&bytes);
+            }
+        }
+        Ok(self.buffer.get(self.taken..).unwrap_or(&[]))
+    }
+
+    pub(super) fn consume(&mut self, len: usize) {
+        self.taken = self.taken.saturating_add(len).min(self.buffer.len());
+    }
+
+    /// The next `N` bytes; `None` if there are fewer.
+    pub(super) fn array<const N: usize>(&mut self, context: &RequestContext) -> Result<Option<[u8; N]>, UnpackError> {
+        let found = self.fill(N, context)?.first_chunk::<N>().copied();
+        if found.is_some() {
+            self.consume(N);
+        }
+        Ok(found)
+    }
+
+    /// Returns true if there is no byte left.
+    pub(super) fn at_end(&mut self, context: &RequestContext) -> Result<bool, UnpackError> {
+        Ok(self.peek(context)?.is_empty())
+    }
+
+    pub(super) fn damaged(&self, what: impl AsRef<str>) -> UnpackError {
+        UnpackError::damaged(&self.name(), self.offset(), what)
+    }
+}

@@ -1,0 +1,293 @@
+//! A decompressed stream as a source: cursors, seek points, and blocks in the shared cache.
+
+mod checks;
+mod cursor_pool;
+mod decoded_runs;
+
+use std::sync::{Arc, OnceLock};
+
+use cursor_pool::{BlockClaim, CursorPool, DecodeStart};
+
+use super::byte_source::ByteSource;
+use super::bzip2::BzipDecoder;
+use super::decode_cursor::{DecodeCursor, DecodeStep};
+use super::error::UnpackError;
+use super::gzip::{DeflateDecoder, DeflateWrapper, StoredDecoder};
+use super::seek_points::SeekPoints;
+use super::stream_codec::StreamCodec;
+use super::stream_decoder::{SeekPoint, StreamDecoder};
+use super::unpacker::Unpacker;
+use super::xz::{self, XzDecoder};
+use super::zstd::ZstdDecoder;
+use dupfs_base::RequestContext;
+use dupfs_cache::BLOCK_BYTES;
+
+/// The decompressed bytes of a source.
+#[derive(Debug)]
+pub struct DecompressedStream {
+    unpacker: Arc<Unpacker>,
+    source: Arc<dyn ByteSource>,
+    codec: StreamCodec,
+    pool: Arc<CursorPool>,
+    /// Blocks of an xz file, once somebody jumped.
+    blocks: OnceLock<Option<Arc<[xz::XzBlock]>>>,
+}
+
+impl DecompressedStream {
+    /// The stream that decompressing `source` gives.
+    pub fn new(unpacker: &Arc<Unpacker>, source: Arc<dyn ByteSource>, codec: StreamCodec) -> Arc<Self> {
+        let pool = CursorPool::new(unpacker, source.name());
+        let this = Self { unpacker: Arc::clone(unpacker), source, codec, pool, blocks: OnceLock::new() };
+        let stored = this.points_key().and_then(|key| this.unpacker.point_store.load(&key));
+        if let Some((len, points)) = stored.and_then(|bytes| SeekPoints::decode(&bytes)) {
+            this.pool.restore(len, points);
+        }
+        Arc::new(this)
+    }
+
+    /// Bytes of what it is decompressed from, if that is known without work.
+    pub fn packed_len(&self) -> Option<u64> {
+        self.source.known_len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn cursors(&self) -> usize {
+        self.pool.cursor_count()
+    }
+
+    fn points_key(&self) -> Option<Vec<u8>> {
+        Some([&self.identity()?, b"\0stream".as_slice()].concat())
+    }
+
+    /// The block of that number; `None` behind the end.
+    fn block(&self, index: u64, context: &RequestContext) -> Result<Option<Arc<[u8]>>, UnpackError> {
+        loop {
+            if let Some(block) = self.unpacker.cache.get(&(self.pool.id(), index)) {
+                return Ok(Some(block));
+            }
+            self.find_blocks(index, context)?;
+            match self.claim(index, None, context)? {
+                BlockClaim::Found(block) => return Ok(Some(block)),
+                BlockClaim::BeyondTheEnd => return Ok(None),
+                BlockClaim::Again => {}
+                BlockClaim::Run(slot, start) => return self.run(slot, start, index, context),
+            }
+        }
+    }
+
+    /// Reads the list of an xz file's blocks when somebody jumps, where that costs no decoding.
+    fn find_blocks(&self, index: u64, context: &RequestContext) -> Result<(), UnpackError> {
+        if self.codec != StreamCodec::Xz || self.blocks.get().is_some() {
+            return Ok(());
+        }
+        let Some(len) = self.source.known_len() else { return Ok(()) };
+        if !self.pool.is_near(index) {
+            self.load_blocks(len, context)?;
+        }
+        Ok(())
+    }
+
+    fn load_blocks(&self, len: u64, context: &RequestContext) -> Result<Option<Arc<[xz::XzBlock]>>, UnpackError> {
+        if let Some(known) = self.blocks.get() {
+            return Ok(known.clone());
+        }
+        let found = xz::blocks(&*self.source, len, context)?.map(Arc::from);
+        Ok(self.blocks.get_or_init(|| found).clone())
+    }
+
+    fn claim(&self, index: u64, through: Option<u64>, context: &RequestContext) -> Result<BlockClaim, UnpackError> {
+        self.pool.claim(index, through, self.blocks.get().and_then(|blocks| blocks.as_deref()), context)
+    }
+
+    /// Runs a cursor until it has given block `index`.
+    fn run(
+        &self,
+        slot: u64,
+        start: DecodeStart,
+        index: u64,
+        context: &RequestContext,
+    ) -> Result<Option<Arc<[u8]>>, UnpackError> {
+        // Takes the slot away if the decoder fails or panics, so that nobody waits for it.
+        let mut running = self.pool.run(slot);
+        let mut cursor = match start {
+            DecodeStart::Cursor(cursor) => cursor,
+            DecodeStart::Point(point) => {
+                let out = point.as_ref().map_or(0, |p| p.out);
+                let decoder = self.decoder(point)?;
+                Box::new(DecodeCursor::new(decoder, self.source.name(), self.unpacker.limits, out))
+            }
+        };
+        loop {
+            let number = cursor.next();
+            let buffer = || self.unpacker.cache.buffer();
+            let (block, ended) = match cursor.advance(buffer, |point| self.pool.add_point(point), context) {
+                Ok(DecodeStep::Block(block)) => (block, false),
+                Ok(DecodeStep::Last(block)) => (block, true),
+                Err(error) => {
+                    if error.is_of_source() {
+                        // For the next request: the cursor is as it was.
+                        running.cursor = Some(cursor);
+                    }
+                    return Err(error);
+                }
+            };
+            // Before anybody can get a byte of it: more is known to follow a block that is not the last.
+            let more = number.saturating_add(1).saturating_mul(BLOCK_BYTES as u64).saturating_add(1);
+            self.check_stated(slot, if ended { cursor.len() } else { more }, ended)?;
+            if !block.is_empty() {
+                self.unpacker.cache.insert((self.pool.id(), number), Arc::clone(&block));
+            }
+            if ended {
+                self.pool.set_last(number, &block);
+                self.learn_len(cursor.len())?;
+                return Ok(Some(block).filter(|block| number == index && !block.is_empty()));
+            }
+            self.pool.passed(slot, number, &block);
+            if number >= index {
+                running.cursor = Some(cursor);
+                return Ok(Some(block));
+            }
+        }
+    }
+
+    /// Notes that `slot` has decoded at least so many bytes, or exactly so many, and compares that with the length that was
+    /// stated, by an index or a directory.
+    fn check_stated(&self, slot: u64, decoded: u64, ended: bool) -> Result<(), UnpackError> {
+        self.pool.note_decoded(slot, decoded, ended, self.codec == StreamCodec::Xz);
+        match self.stated() {
+            Some(len) if len < decoded || (ended && len != decoded) => Err(self.mis_stated(len)),
+            _ => Ok(()),
+        }
+    }
+
+    fn mis_stated(&self, len: u64) -> UnpackError {
+        let packed = self.source.known_len().unwrap_or(0);
+        UnpackError::damaged(&self.name(), packed, format!("its content has not the {len} bytes that are stated of it"))
+    }
+
+    /// The length as far as it is stated or known.
+    fn stated(&self) -> Option<u64> {
+        match self.codec {
+            StreamCodec::Deflate { size, .. } | StreamCodec::Stored { size, .. } => Some(size),
+            StreamCodec::Gzip | StreamCodec::Bzip2 | StreamCodec::Xz | StreamCodec::Zstd => self.pool.len(),
+        }
+    }
+
+    fn learn_len(&self, len: u64) -> Result<(), UnpackError> {
+        match self.pool.set_len(len) {
+            None => return Err(self.mis_stated(len)),
+            Some(false) => return Ok(()),
+            Some(true) => {}
+        }
+        let encoded = match self.codec {
+            // The store may be on the disk in the clear, and these points hold decompressed bytes.
+            StreamCodec::Gzip | StreamCodec::Deflate { .. } => SeekPoints::default().encode(len),
+            // These hold offsets and a checksum of all that is before them.
+            StreamCodec::Bzip2 | StreamCodec::Xz | StreamCodec::Zstd | StreamCodec::Stored { .. } => {
+                self.pool.encode_points(len)
+            }
+        };
+        if let Some(key) = self.points_key() {
+            self.unpacker.point_store.store(&key, &encoded);
+        }
+        Ok(())
+    }
+
+    fn decoder(&self, point: Option<SeekPoint>) -> Result<Box<dyn StreamDecoder>, UnpackError> {
+        let source = Arc::clone(&self.source);
+        let workers = Arc::clone(&self.unpacker.workers);
+        let limits = self.unpacker.limits;
+        let wrapper = match self.codec {
+            StreamCodec::Deflate { crc, size } => DeflateWrapper::Zip { crc, size },
+            _ => DeflateWrapper::Gzip,
+        };
+        Ok(match (self.codec, point) {
+            (StreamCodec::Gzip | StreamCodec::Deflate { .. }, None) => Box::new(DeflateDecoder::new(source, wrapper)),
+            (StreamCodec::Gzip | StreamCodec::Deflate { .. }, Some(p)) => {
+                Box::new(DeflateDecoder::at(source, wrapper, p.input, &p.state)?)
+            }
+            (StreamCodec::Bzip2, None) => Box::new(BzipDecoder::new(source, workers)),
+            (StreamCodec::Bzip2, Some(p)) => Box::new(BzipDecoder::at(source, workers, p.input, &p.state)?),
+            (StreamCodec::Zstd, point) => Box::new(ZstdDecoder::new(source, point.map_or(0, |p| p.input))?),
+            (StreamCodec::Xz, point) => match (self.blocks.get(), point) {
+                (Some(Some(blocks)), Some(p)) => {
+                    let block = usize::try_from(p.input).unwrap_or(usize::MAX);
+                    Box::new(XzDecoder::at(source, Arc::clone(blocks), block, limits)?)
+                }
+                _ => Box::new(XzDecoder::new(source, limits)?),
+            },
+            (StreamCodec::Stored { crc, size }, None) => Box::new(StoredDecoder::new(source, crc, size)),
+            (StreamCodec::Stored { crc, size }, Some(p)) => {
+                Box::new(StoredDecoder::at(source, (crc, size), p.input, &p.state)?)
+            }
+        })
+    }
+}
+
+impl ByteSource for DecompressedStream {
+    fn name(&self) -> Arc<str> {
+        self.source.name()
+    }
+
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
+        let mut out = Vec::with_capacity(len.min(4 << 20));
+        while out.len() < len {
+            let at = offset.saturating_add(out.len() as u64);
+            let Some(block) = self.block(at / BLOCK_BYTES as u64, context)? else { break };
+            let skip = usize::try_from(at % BLOCK_BYTES as u64).unwrap_or(0);
+            let bytes = block.get(skip..).unwrap_or(&[]);
+            let bytes = bytes.get(..len - out.len()).unwrap_or(bytes);
+            out.extend_from_slice(bytes);
+            if block.len() < BLOCK_BYTES {
+                break;
+            }
+        }
+        Ok(out)
+    }
+
+    fn known_len(&self) -> Option<u64> {
+        self.stated()
+    }
+
+    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
+        if let Some(len) = self.known_len() {
+            return Ok(len);
+        }
+        if self.codec == StreamCodec::Xz
+            && let Some(packed) = self.source.known_len()
+            && let Some(blocks) = self.load_blocks(packed, context)?
+        {
+            let len = blocks.last().map_or(0, |last| last.end());
+            // Nobody reads an empty file: that it is one has to be seen here.
+            if len > 0 {
+                self.learn_len(len)?;
+                return Ok(len);
+            }
+        }
+        self.block(u64::MAX, context)?;
+        self.known_len().ok_or_else(|| UnpackError::internal(&self.name(), "its end was reached and has no place"))
+    }
+
+    fn check_range(&self, from: u64, to: u64, next: Option<u64>, context: &RequestContext) -> Result<(), UnpackError> {
+        self.check_parts(from, to, next, context)
+    }
+
+    fn check_end(&self, context: &RequestContext) -> Result<(), UnpackError> {
+        self.check_whole(context)
+    }
+
+    fn identity(&self) -> Option<Arc<[u8]>> {
+        Some([&self.source.identity()?[..], self.codec.tag()].concat().into())
+    }
+
+    fn verified_early(&self) -> bool {
+        self.codec == StreamCodec::Bzip2 && self.source.verified_early()
+    }
+}
+
+#[cfg(test)]
+#[path = "decompressed_stream/stated_tests.rs"]
+mod stated_tests;
+#[cfg(test)]
+#[path = "decompressed_stream/tests.rs"]
+mod tests;

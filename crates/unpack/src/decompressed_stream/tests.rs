@@ -1,0 +1,397 @@
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::bzip2_bits::{BLOCK_MAGIC, BitWriter};
+use crate::limits::UnpackLimits;
+use crate::memory_source::MemorySource;
+use crate::point_store::MemoryPointStore;
+use crate::test_support::UNLIMITED;
+use dupfs_base::{ErrorKind, HasKind};
+use dupfs_cache::CacheConfig;
+
+const LONE: [StreamCodec; 4] = [StreamCodec::Gzip, StreamCodec::Bzip2, StreamCodec::Xz, StreamCodec::Zstd];
+
+pub(super) fn unpacker(memory: u64) -> Arc<Unpacker> {
+    let cache = CacheConfig { memory_bytes: memory, spill: None };
+    Unpacker::new(cache, UnpackLimits::default(), Arc::new(MemoryPointStore::new(1 << 20)))
+}
+
+/// Text that compresses, differs everywhere, and is the same on every run.
+pub(super) fn text(seed: u64, len: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(len + 64);
+    let mut state = seed | 1;
+    while out.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(format!("INSERT INTO t VALUES ({state:x},{});\n", out.len()).as_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+pub(super) fn pack(codec: StreamCodec, bytes: &[u8]) -> Vec<u8> {
+    match codec {
+        StreamCodec::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        StreamCodec::Bzip2 => {
+            let mut encoder = ::bzip2::write::BzEncoder::new(Vec::new(), ::bzip2::Compression::new(1));
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        StreamCodec::Xz => {
+            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        StreamCodec::Zstd => {
+            let mut encoder = ::zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.include_checksum(true).unwrap();
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        StreamCodec::Deflate { .. } => {
+            let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        StreamCodec::Stored { .. } => bytes.to_vec(),
+    }
+}
+
+fn all_codecs(bytes: &[u8]) -> Vec<StreamCodec> {
+    let (crc, size) = (crc32fast::hash(bytes), bytes.len() as u64);
+    [LONE.as_slice(), &[StreamCodec::Deflate { crc, size }, StreamCodec::Stored { crc, size }]].concat()
+}
+
+pub(super) fn stream(unpacker: &Arc<Unpacker>, packed: Vec<u8>, codec: StreamCodec) -> Arc<DecompressedStream> {
+    DecompressedStream::new(unpacker, Arc::new(MemorySource::new("a/file", packed)), codec)
+}
+
+/// All bytes by reads of `step`, then the length.
+fn read_all(stream: &DecompressedStream, step: usize) -> Result<Vec<u8>, UnpackError> {
+    let mut out = Vec::new();
+    loop {
+        let bytes = stream.read_at(out.len() as u64, step, &UNLIMITED)?;
+        out.extend_from_slice(&bytes);
+        if bytes.len() < step {
+            return Ok(out);
+        }
+    }
+}
+
+#[test]
+fn every_form_reads_in_order_and_at_random_with_a_cache_of_any_size() {
+    let plain = text(1, 2_300_000);
+    for codec in all_codecs(&plain) {
+        let packed = pack(codec, &plain);
+        for memory in [0, 64 << 20] {
+            let unpacker = unpacker(memory);
+            let stream = stream(&unpacker, packed.clone(), codec);
+            assert_eq!(read_all(&stream, 100_000).unwrap(), plain, "{codec:?}");
+            assert_eq!(stream.len(&UNLIMITED).unwrap(), plain.len() as u64);
+            let mut state = 77_u64;
+            for _ in 0..12 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = usize::try_from(state >> 33).unwrap() % plain.len();
+                let end = (at + 70_000).min(plain.len());
+                assert_eq!(
+                    stream.read_at(at as u64, 70_000, &UNLIMITED).unwrap(),
+                    &plain[at..end],
+                    "{codec:?} at {at}"
+                );
+            }
+            assert!(stream.read_at(plain.len() as u64, 10, &UNLIMITED).unwrap().is_empty());
+            assert!(stream.read_at(u64::MAX - 5, 10, &UNLIMITED).unwrap().is_empty());
+        }
+    }
+}
+
+#[test]
+fn lengths_at_the_edges_of_blocks_are_right() {
+    for len in [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES] {
+        let plain = text(3, len);
+        for codec in all_codecs(&plain) {
+            let unpacker = unpacker(1 << 20);
+            let first = stream(&unpacker, pack(codec, &plain), codec);
+            assert_eq!(first.len(&UNLIMITED).unwrap(), len as u64, "{codec:?}");
+            assert_eq!(read_all(&first, 4096).unwrap(), plain);
+            let second = stream(&unpacker, pack(codec, &plain), codec);
+            assert_eq!(second.read_at(len as u64, 10, &UNLIMITED).unwrap(), b"", "{codec:?} {len}");
+            assert_eq!(
+                second.read_at(len.saturating_sub(3) as u64, 10, &UNLIMITED).unwrap(),
+                plain[len.saturating_sub(3)..]
+            );
+        }
+    }
+}
+
+#[test]
+fn streams_one_after_the_other_are_one() {
+    let parts = [text(4, 700_000), Vec::new(), text(5, 300_000), text(6, 1)];
+    for codec in LONE {
+        let mut packed: Vec<u8> = parts.iter().flat_map(|part| pack(codec, part)).collect();
+        let unpacker = unpacker(8 << 20);
+        let both = stream(&unpacker, packed.clone(), codec);
+        assert_eq!(read_all(&both, 65_536).unwrap(), parts.concat(), "{codec:?}");
+        let jump = stream(&unpacker, packed.clone(), codec);
+        assert_eq!(jump.read_at(700_000, 5, &UNLIMITED).unwrap(), parts[2][..5], "{codec:?}");
+        packed.extend_from_slice(b"garbage that is longer than a header");
+        let garbage = stream(&unpacker, packed, codec);
+        assert_eq!(read_all(&garbage, 65_536).unwrap_err().kind(), ErrorKind::Corrupt, "{codec:?}");
+    }
+}
+
+#[test]
+fn damage_never_ends_well_and_never_gives_a_wrong_end() {
+    let plain = text(7, 400_000);
+    for codec in all_codecs(&plain) {
+        let packed = pack(codec, &plain);
+        let step = packed.len() / 9 + 1;
+        for at in (0..packed.len()).step_by(step) {
+            let unpacker = unpacker(4 << 20);
+            if !matches!(codec, StreamCodec::Stored { .. }) {
+                let cut = stream(&unpacker, packed[..at].to_vec(), codec);
+                let error = read_all(&cut, 65_536).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{codec:?} cut at {at}: {error}");
+                assert!(error.to_string().starts_with("a/file: "), "{error}");
+                assert!(cut.len(&UNLIMITED).is_err() || matches!(codec, StreamCodec::Deflate { .. }));
+            }
+            let mut flipped = packed.clone();
+            flipped[at] ^= 0x10;
+            match read_all(&stream(&unpacker, flipped, codec), 65_536) {
+                // A name or time in a gzip header.
+                Ok(read) => assert!(codec == StreamCodec::Gzip && at < 10 && read == plain, "{codec:?} at {at}"),
+                Err(error) => assert_ne!(error.kind(), ErrorKind::NotFound),
+            }
+        }
+    }
+}
+
+#[test]
+fn bzip2_gives_only_blocks_that_are_right() {
+    let plain = text(8, 400_000);
+    let packed = pack(StreamCodec::Bzip2, &plain);
+    for at in (0..packed.len()).step_by(packed.len() / 12) {
+        let mut flipped = packed.clone();
+        flipped[at] ^= 1;
+        let unpacker = unpacker(4 << 20);
+        let stream = stream(&unpacker, flipped, StreamCodec::Bzip2);
+        for offset in (0..400_000_usize).step_by(10_000) {
+            if let Ok(bytes) = stream.read_at(offset as u64, 10_000, &UNLIMITED) {
+                assert!(plain[offset..].starts_with(&bytes), "flip at {at}, read at {offset}");
+            }
+        }
+    }
+}
+
+/// No text whose block holds a magic can be found by trying, so the decoder is told of marks that are none.
+#[test]
+fn a_magic_inside_a_block_is_seen_through() {
+    let plain = text(9, 400_000);
+    let packed = pack(StreamCodec::Bzip2, &plain);
+    let unpacker = unpacker(1 << 20);
+    let source: Arc<dyn ByteSource> = Arc::new(MemorySource::new("a", packed.clone()));
+    let mut decoder = BzipDecoder::new(source, Arc::clone(&unpacker.workers));
+    decoder.split_at_false_marks(&[packed.len() as u64 * 2, packed.len() as u64 * 3, packed.len() as u64 * 5 + 3]);
+    let mut out = Vec::new();
+    while let Some(bytes) = decoder.next(&UNLIMITED).unwrap() {
+        out.extend_from_slice(&bytes);
+    }
+    assert_eq!(out, plain);
+}
+
+/// bunzip2 ignores all behind anything that is not bzip2, four zeros or a hundred million. Who has that much behind them is
+/// answered the same; a stream behind fewer zeros is no end that anybody meant, and an error.
+#[test]
+fn zeros_behind_bzip2_end_it_and_hide_no_more_than_bunzip2_does() {
+    let (first, second) = (pack(StreamCodec::Bzip2, b"first"), pack(StreamCodec::Bzip2, b"second"));
+    for zeros in [4, 4096, 3_000_000, 20_000_000] {
+        let padded = [&first[..], &vec![0; zeros]].concat();
+        assert_eq!(read_all(&stream(&unpacker(0), padded, StreamCodec::Bzip2), 1000).unwrap(), b"first", "{zeros}");
+        let followed = [&first[..], &vec![0; zeros], &second].concat();
+        let got = read_all(&stream(&unpacker(0), followed, StreamCodec::Bzip2), 1000);
+        match got {
+            Ok(bytes) => assert!(zeros > 2_400_000 && bytes == b"first", "{zeros}"),
+            Err(error) => assert!(zeros < 2_400_000 && error.to_string().contains("garbage"), "{zeros}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_block_of_zeros_that_is_long_when_decoded_is_served() {
+    let plain = vec![0; 12_000_000];
+    let packed = pack(StreamCodec::Bzip2, &plain);
+    let stream = stream(&unpacker(1 << 20), packed, StreamCodec::Bzip2);
+    assert_eq!(read_all(&stream, 1 << 20).unwrap(), plain);
+    assert_eq!(stream.read_at(10_000_001, 7, &UNLIMITED).unwrap(), [0; 7]);
+}
+
+#[test]
+fn bombs_meet_the_limit_on_expansion() {
+    let plain = vec![0; 40_000_000];
+    for codec in [StreamCodec::Bzip2, StreamCodec::Zstd, StreamCodec::Xz] {
+        let limits = UnpackLimits { ratio: 100, free: 10 << 20, ..UnpackLimits::default() };
+        let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
+        let unpacker = Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0)));
+        let stream = stream(&unpacker, pack(codec, &plain), codec);
+        assert!(stream.read_at(1_000_000, 10, &UNLIMITED).is_ok());
+        let error = read_all(&stream, 1 << 20).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("expansion beyond 100 times"), "{error}");
+    }
+}
+
+/// Counts the bytes that are asked for.
+#[derive(Debug)]
+struct Counted {
+    below: MemorySource,
+    read: AtomicU64,
+}
+
+impl ByteSource for Counted {
+    fn name(&self) -> Arc<str> {
+        self.below.name()
+    }
+    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
+        let bytes = self.below.read_at(offset, len, context)?;
+        self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+    fn known_len(&self) -> Option<u64> {
+        self.below.known_len()
+    }
+    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
+        self.below.len(context)
+    }
+    fn identity(&self) -> Option<Arc<[u8]>> {
+        Some(b"counted".as_slice().into())
+    }
+    fn verified_early(&self) -> bool {
+        true
+    }
+}
+
+fn counted(packed: &[u8]) -> Arc<Counted> {
+    Arc::new(Counted { below: MemorySource::new("a", packed.to_vec()), read: AtomicU64::new(0) })
+}
+
+#[test]
+fn a_reader_in_order_never_starts_again_and_a_jump_costs_no_second_pass() {
+    let plain = text(10, 6_000_000);
+    for codec in [StreamCodec::Gzip, StreamCodec::Bzip2] {
+        let packed = pack(codec, &plain);
+        let source = counted(&packed);
+        let unpacker = unpacker(0);
+        let stream = DecompressedStream::new(&unpacker, Arc::clone(&source) as _, codec);
+        // As the kernel's read-ahead does it: two reads out of order.
+        for offset in (0..plain.len()).step_by(262_144) {
+            for half in [131_072, 0] {
+                let at = offset + half;
+                let wanted = plain.get(at..plain.len().min(at + 131_072)).unwrap_or(&[]);
+                assert_eq!(stream.read_at(at as u64, 131_072, &UNLIMITED).unwrap(), wanted);
+            }
+        }
+        let read = source.read.load(Ordering::Relaxed);
+        assert!(read <= packed.len() as u64, "{codec:?}: {read} bytes of {} were read", packed.len());
+        stream.read_at(4_500_000, 10, &UNLIMITED).unwrap();
+        let more = source.read.load(Ordering::Relaxed) - read;
+        assert!(more < packed.len() as u64 / 2, "{codec:?}: {more} of {} for a jump", packed.len());
+
+        // A later mount knows the stored length and seek points.
+        let source = counted(&packed);
+        let again = DecompressedStream::new(&unpacker, Arc::clone(&source) as _, codec);
+        assert_eq!(again.known_len(), Some(plain.len() as u64));
+        assert_eq!(again.read_at(5_500_000, 10, &UNLIMITED).unwrap(), &plain[5_500_000..5_500_010]);
+        let read = source.read.load(Ordering::Relaxed);
+        // Points of gzip hold content, and are not stored.
+        assert!(codec == StreamCodec::Gzip || read < packed.len() as u64 / 2, "{codec:?}: {read} of {}", packed.len());
+    }
+}
+
+#[test]
+fn blocks_of_an_xz_file_are_seek_points_and_tell_its_length() {
+    let plain = text(11, 25_000_000);
+    let mut packed: Vec<u8> = plain.chunks(1 << 20).flat_map(|part| pack(StreamCodec::Xz, part)).collect();
+    packed.extend_from_slice(&[0; 8]);
+    packed.extend_from_slice(&pack(StreamCodec::Xz, b"and a second stream"));
+    let plain = [&plain[..], b"and a second stream"].concat();
+    let source = counted(&packed);
+    let stream = DecompressedStream::new(&unpacker(1 << 20), Arc::clone(&source) as _, StreamCodec::Xz);
+    assert_eq!(stream.len(&UNLIMITED).unwrap(), plain.len() as u64);
+    let at = plain.len() - 2_000_000;
+    assert_eq!(stream.read_at(at as u64, 3_000_000, &UNLIMITED).unwrap(), &plain[at..]);
+    let read = source.read.load(Ordering::Relaxed);
+    assert!(read < packed.len() as u64 / 4, "{read} of {}", packed.len());
+    assert_eq!(read_all(&stream, 1 << 20).unwrap(), plain);
+}
+
+#[test]
+fn several_readers_at_once_share_and_do_not_disturb_each_other() {
+    let plain = Arc::new(text(12, 3_000_000));
+    for codec in LONE {
+        let unpacker = unpacker(2 << 20);
+        let stream = stream(&unpacker, pack(codec, &plain), codec);
+        std::thread::scope(|scope| {
+            for reader in 0..6_usize {
+                let (stream, plain) = (&stream, &plain);
+                scope.spawn(move || {
+                    let mut at = reader * 400_000;
+                    while at < plain.len() {
+                        let end = (at + 50_000).min(plain.len());
+                        assert_eq!(
+                            stream.read_at(at as u64, 50_000, &UNLIMITED).unwrap(),
+                            &plain[at..end],
+                            "{codec:?}"
+                        );
+                        at += if reader % 2 == 0 { 50_000 } else { 700_000 };
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn bits_behind_the_reach_of_a_block_are_refused() {
+    // Marks everywhere, and no block that is one.
+    let mut writer = BitWriter::new(b"BZh9".to_vec());
+    for _ in 0..2000 {
+        writer.push(BLOCK_MAGIC, 48);
+        writer.push(0x1234_5678_9abc, 47);
+    }
+    let error = read_all(&stream(&unpacker(0), writer.bytes, StreamCodec::Bzip2), 1000).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10, ..ProptestConfig::default() })]
+    #[test]
+    fn what_was_packed_comes_back(
+        parts in proptest::collection::vec((any::<u64>(), 0_usize..400_000, 1_usize..40_000), 1..4),
+        reads in proptest::collection::vec((0_u64..1_000_000, 1_usize..300_000), 1..8),
+    ) {
+        // Runs of text, noise and one byte over and over.
+        let plain: Vec<u8> = parts.iter().flat_map(|&(seed, len, run)| match seed % 3 {
+            0 => text(seed, len),
+            1 => (0..len).map(|i| (seed >> (i / run % 8)).to_le_bytes()[0]).collect(),
+            _ => text(seed, len).into_iter().map(|b| b.wrapping_mul(seed.to_le_bytes()[1] | 1)).collect(),
+        }).collect();
+        for codec in all_codecs(&plain) {
+            let unpacker = unpacker(1 << 20);
+            let stream = stream(&unpacker, pack(codec, &plain), codec);
+            for &(at, len) in &reads {
+                let start = usize::try_from(at).unwrap().min(plain.len());
+                let end = (start + len).min(plain.len());
+                prop_assert_eq!(&stream.read_at(at, len, &UNLIMITED).unwrap(), &plain[start..end]);
+            }
+            prop_assert_eq!(stream.len(&UNLIMITED).unwrap(), plain.len() as u64);
+        }
+    }
+}

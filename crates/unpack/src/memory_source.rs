@@ -1,0 +1,49 @@
+//! Bytes in memory as a source.
+
+use std::sync::Arc;
+
+use super::byte_source::ByteSource;
+use super::error::UnpackError;
+use dupfs_base::RequestContext;
+
+/// Bytes in memory.
+#[derive(Clone, Debug)]
+pub struct MemorySource {
+    name: Arc<str>,
+    bytes: Arc<[u8]>,
+}
+
+impl MemorySource {
+    /// `bytes` under a name.
+    pub fn new(name: &str, bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self { name: name.into(), bytes: bytes.into() }
+    }
+}
+
+impl ByteSource for MemorySource {
+    fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    fn read_at(&self, offset: u64, len: usize, _: &RequestContext) -> Result<Vec<u8>, UnpackError> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
+        let end = start.saturating_add(len).min(self.bytes.len());
+        Ok(self.bytes.get(start..end).unwrap_or(&[]).to_vec())
+    }
+
+    fn known_len(&self) -> Option<u64> {
+        Some(self.bytes.len() as u64)
+    }
+
+    fn len(&self, _: &RequestContext) -> Result<u64, UnpackError> {
+        Ok(self.bytes.len() as u64)
+    }
+
+    fn identity(&self) -> Option<Arc<[u8]>> {
+        None
+    }
+
+    fn verified_early(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,42 @@
+//! Forms of compression.
+
+/// The form of compression of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StreamCodec {
+    /// Gzip, any number of members.
+    Gzip,
+    /// bzip2, any number of streams.
+    Bzip2,
+    /// xz, any number of streams.
+    Xz,
+    /// zstd, any number of frames.
+    Zstd,
+    /// A zip member's deflate data, with its checksum and length.
+    Deflate {
+        /// CRC-32 of the content.
+        crc: u32,
+        /// Length of the content in bytes.
+        size: u64,
+    },
+    /// A zip member that is stored as it is, with its checksum and length.
+    Stored {
+        /// CRC-32 of the content.
+        crc: u32,
+        /// Length of the content in bytes.
+        size: u64,
+    },
+}
+
+impl StreamCodec {
+    /// Bytes that distinguish streams of this form from others of the same source.
+    pub(super) fn tag(self) -> &'static [u8] {
+        match self {
+            Self::Gzip => b"\0gzip",
+            Self::Bzip2 => b"\0bzip2",
+            Self::Xz => b"\0xz",
+            Self::Zstd => b"\0zstd",
+            Self::Deflate { .. } => b"\0deflate",
+            Self::Stored { .. } => b"\0stored",
+        }
+    }
+}

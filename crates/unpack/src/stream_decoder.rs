@@ -1,0 +1,65 @@
+//! The interface of the decoders of all forms.
+
+use std::sync::Arc;
+
+use super::error::UnpackError;
+use dupfs_base::RequestContext;
+
+/// A place in a decompressed stream from which decoding can start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SeekPoint {
+    /// Offset in the decompressed bytes.
+    pub(super) out: u64,
+    /// Offset in the compressed bytes.
+    pub(super) input: u64,
+    /// Other state that the decoder of the form needs.
+    pub(super) state: Arc<[u8]>,
+}
+
+/// A live decoder somewhere in a stream.
+pub(super) trait StreamDecoder: Send {
+    /// The next decompressed bytes, never empty; `None` at the end, once all checks of the form were right. A failure to read
+    /// the source, or the end of the request, leaves the decoder as it was: the next call goes on.
+    ///
+    /// # Errors
+    /// [`UnpackError`] of the source, or for damaged data.
+    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError>;
+
+    /// Input offset, state: where decoding can start for what follows the bytes given so far, if it can there.
+    fn resume(&self) -> Option<(u64, Vec<u8>)>;
+
+    /// Offset of the input read so far.
+    fn taken(&self) -> u64;
+
+    /// Bytes of memory that it holds, more or less.
+    fn held(&mut self) -> u64;
+}
+
+/// Reads the fields of a [`SeekPoint`]'s state.
+#[derive(Debug)]
+pub(super) struct ByteFields<'a>(pub(super) &'a [u8]);
+
+impl ByteFields<'_> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk::<N>()?;
+        self.0 = tail;
+        Some(*head)
+    }
+
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        self.array().map(|[b]| b)
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+}
+
+/// The error for a seek point that does not fit the stream.
+pub(super) fn bad_point(name: &Arc<str>, at: u64) -> UnpackError {
+    UnpackError::damaged(name, at, "a stored seek point does not fit it; clear the index")
+}

@@ -1,0 +1,55 @@
+//! The state that all streams and archives share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::archive_table::ArchiveTable;
+use super::archive_table_store::TableStore;
+use super::decode_workers::DecodeWorkers;
+use super::idle_cursors::IdleCursors;
+use super::limits::UnpackLimits;
+use super::point_store::PointStore;
+use dupfs_cache::index::Identity;
+use dupfs_cache::{BlockCache, CacheConfig};
+
+/// The cache, threads, bounds and stores that all streams and archives share.
+#[derive(Debug)]
+pub struct Unpacker {
+    pub(super) cache: BlockCache<(u64, u64)>,
+    pub(super) workers: Arc<DecodeWorkers>,
+    pub(super) limits: UnpackLimits,
+    pub(super) point_store: Arc<dyn PointStore>,
+    table_store: TableStore,
+    next_id: AtomicU64,
+    pub(super) idle: IdleCursors,
+}
+
+impl Unpacker {
+    /// An unpacker that keeps decoded blocks and tables of members as `cache` says, and seek points in `point_store`.
+    pub fn new(cache: CacheConfig, limits: UnpackLimits, point_store: Arc<dyn PointStore>) -> Arc<Self> {
+        let table_store = TableStore::new(&cache);
+        let (cache, workers) = (BlockCache::new(cache), Arc::new(DecodeWorkers::new()));
+        let (next_id, idle) = (AtomicU64::new(0), IdleCursors::new(limits.idle));
+        Arc::new(Self { cache, workers, limits, point_store, table_store, next_id, idle })
+    }
+
+    /// Returns the table that was stored under `key`, if all of it is still cached. May read the disk.
+    pub(super) fn load_table(&self, key: Identity) -> Option<ArchiveTable> {
+        self.table_store.load(&self.cache, key, &self.limits)
+    }
+
+    /// Stores the encoded table `bytes` under `key` as long as the cache has room. May write the disk, sealed.
+    pub(super) fn store_table(&self, key: Identity, bytes: &[u8]) {
+        self.table_store.store(&self.cache, &self.next_id, key, bytes);
+    }
+
+    /// The bounds it keeps to.
+    pub fn limits(&self) -> &UnpackLimits {
+        &self.limits
+    }
+
+    /// A number that no stream and no table has.
+    pub(super) fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,130 @@
+//! Files whose suffixes hint that they can be unpacked, as lookups found them.
+
+use dupfs_base::RequestContext;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use super::super::error::FsError;
+use super::super::ops::Ino;
+use super::candidate::UnpackCandidate;
+use dupfs_base::sync::lock;
+
+/// Upper bound of the candidates whose content nobody could look at.
+const UNCONFIRMED: usize = 1024;
+
+/// All candidates by their numbers. Those whose content was looked at stay for the life of the mount: a number must not
+/// change from a directory to a file.
+#[derive(Default)]
+pub(super) struct CandidateMap {
+    state: Mutex<CandidatesState>,
+}
+
+#[derive(Default)]
+struct CandidatesState {
+    met: HashMap<Ino, Arc<UnpackCandidate>>,
+    /// Those that were not confirmed when they were met, in that order.
+    unconfirmed: VecDeque<Ino>,
+}
+
+impl CandidateMap {
+    /// The candidate of that number, if a lookup found it before.
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<UnpackCandidate>> {
+        lock(&self.state).met.get(&ino).map(Arc::clone)
+    }
+
+    /// Takes a candidate as a lookup found it now. Facts about the content of the same entry stay, those of another are dropped.
+    ///
+    /// # Errors
+    /// [`FsError::WouldBlock`] where it is not known and nobody may wait: its content cannot be looked at then, so there is no
+    /// use in keeping it. A listing of a million files asks for each of them so.
+    pub(super) fn meet(
+        &self,
+        ino: Ino,
+        met: UnpackCandidate,
+        context: &RequestContext,
+    ) -> Result<Arc<UnpackCandidate>, FsError> {
+        let mut state = lock(&self.state);
+        let known = state.met.get(&ino).filter(|known| known.entry == met.entry).map(Arc::clone);
+        let content = match known {
+            Some(known) if known.name == met.name && known.attr == met.attr => return Ok(known),
+            Some(known) => Arc::clone(&known.content),
+            None if !context.may_block() => return Err(FsError::WouldBlock),
+            // The kernel may know the number from the entry before: it is not forgotten what it is.
+            None if state.met.contains_key(&ino) => {
+                state.unconfirmed.retain(|unconfirmed| *unconfirmed != ino);
+                Arc::default()
+            }
+            None => {
+                if state.unconfirmed.len() >= UNCONFIRMED {
+                    state.sweep();
+                }
+                state.unconfirmed.push_back(ino);
+                Arc::default()
+            }
+        };
+        let met = Arc::new(UnpackCandidate { content, ..met });
+        state.met.insert(ino, Arc::clone(&met));
+        Ok(met)
+    }
+}
+
+impl CandidatesState {
+    /// Drops those that nobody looks at just now and nobody could look at before: lookups find them again.
+    fn sweep(&mut self) {
+        let Self { met, unconfirmed } = self;
+        unconfirmed.retain(|ino| match met.get(ino) {
+            // Copies are made under the lock only, so one that is the only one stays so.
+            Some(candidate) if candidate.content.confirmed.get().is_none() => {
+                let used = Arc::strong_count(candidate) > 1 || Arc::strong_count(&candidate.content) > 1;
+                if !used {
+                    met.remove(ino);
+                }
+                used
+            }
+            Some(_) | None => false,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::ops::{Attr, NodeKind};
+    use super::*;
+    use dupfs_unpack::{ArchiveFormat, UnpackKind};
+
+    fn candidate() -> UnpackCandidate {
+        UnpackCandidate::of(UnpackKind::Archive(ArchiveFormat::Zip), b"a.zip", None, Attr::type_only(1, NodeKind::File))
+    }
+
+    fn count(candidates: &CandidateMap) -> usize {
+        lock(&candidates.state).met.len()
+    }
+
+    #[test]
+    fn nothing_is_kept_for_who_may_not_wait() {
+        let candidates = CandidateMap::default();
+        let asked = candidates.meet(7, candidate(), &RequestContext::cached_only());
+        assert!(matches!(asked, Err(FsError::WouldBlock)));
+        assert_eq!(count(&candidates), 0);
+        let made = candidates.meet(7, candidate(), &RequestContext::unlimited()).unwrap();
+        let again = candidates.meet(7, candidate(), &RequestContext::cached_only()).unwrap();
+        assert!(Arc::ptr_eq(&made, &again) && Arc::ptr_eq(&made, &candidates.get(7).unwrap()));
+    }
+
+    #[test]
+    fn those_that_nobody_could_look_at_are_bounded_and_the_others_stay() {
+        let candidates = CandidateMap::default();
+        let used = candidates.meet(0, candidate(), &RequestContext::unlimited()).unwrap();
+        for ino in 1..100_000 {
+            let met = candidates.meet(ino, candidate(), &RequestContext::unlimited()).unwrap();
+            if ino % 100 == 0 {
+                met.content.confirmed.set(ino % 200 == 0).unwrap();
+            }
+        }
+        assert!(count(&candidates) <= 999 + 2 * UNCONFIRMED, "{} are kept", count(&candidates));
+        assert!((100..100_000).step_by(100).all(|ino| candidates.get(ino).is_some()));
+        // Who holds one may be looking at it just now.
+        assert!(Arc::ptr_eq(&used, &candidates.get(0).unwrap()));
+        assert!(lock(&candidates.state).unconfirmed.len() <= UNCONFIRMED);
+    }
+}
