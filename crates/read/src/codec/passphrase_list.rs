@@ -109,7 +109,7 @@ mod tests {
             asked_tx.send(()).unwrap();
             lock(&answer_rx).recv().ok().map(|()| Secret::new("right"))
         });
-        let list = PassphraseList::new(Vec::new(), Some(prompt));
+        let list = &PassphraseList::new(Vec::new(), Some(prompt));
         let open = |from| list.find(from, |secret| (secret.expose() == b"right").then_some(()));
         let (done_tx, done_rx) = std::sync::mpsc::channel();
         std::thread::scope(|threads| {
