@@ -84,6 +84,11 @@ run_tests() {
     rm -f "$log"
     return "$status"
 }
+# Tests synchronisation and caches under random schedules of their threads. Their build replaces the locks of the standard library.
+test_schedules() {
+    step "Schedules of threads"
+    cargo test --release -p dupfs-base -p dupfs-cache --features shuttle --test schedules
+}
 
 # /dev/fuse, there and open to everybody as on any ordinary machine: fusermount3 mounts for users, but the device is opened by themselves.
 open_fuse() {

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::block::BLOCK_BYTES;
 use dupfs_base::escape_bytes;
 use dupfs_base::sync::prim::atomic::{AtomicU64, Ordering};
-use dupfs_base::sync::prim::{Mutex, MutexGuard};
+use dupfs_base::sync::prim::{Mutex, MutexGuard, switch_point};
 
 /// Bytes of a slot in the file. Authentication tags stay in memory, so that slots are aligned.
 const SLOT_BYTES: u64 = BLOCK_BYTES as u64;
@@ -198,11 +198,13 @@ impl<K: Hash + Eq + Clone> SpillFile<K> {
         for (to, from) in sealed.tag.iter_mut().zip(tag.as_ref()) {
             *to = *from;
         }
+        switch_point();
         self.file.write_all_at(&text, sealed.offset())
     }
 
     fn unseal(&self, sealed: &SealedBlock) -> Option<Arc<[u8]>> {
         let mut text = vec![0; usize::try_from(sealed.len).ok()?];
+        switch_point();
         self.file.read_exact_at(&mut text, sealed.offset()).ok()?;
         let (nonce, data) = (sealed.nonce(), sealed.additional_data());
         self.cipher.open_in_place_separate_tag(nonce, data, &sealed.tag, &mut text).ok()?;

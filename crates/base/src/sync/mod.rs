@@ -1,12 +1,12 @@
 //! How threads wait for each other. No lock of this module is held across I/O, decoding or a caller's work.
 //!
-//! Tests in `tests/model.rs` check these modules under random schedules: `cargo test -p dupfs-base --features model --test
-//! model`. With that feature nothing here works outside of such a test.
+//! `tests/schedules.rs` checks these modules under random schedules: `cargo test -p dupfs-base --features shuttle --test
+//! schedules`. With that feature nothing here works outside of such a test.
 
-#[cfg(feature = "model")]
-pub mod model;
 mod monitor;
 pub mod prim;
+#[cfg(feature = "shuttle")]
+pub mod schedules;
 mod semaphore;
 mod single_flight;
 mod thread_pool;

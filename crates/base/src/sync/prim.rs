@@ -1,14 +1,14 @@
 //! The primitives that concurrent code of the family is built of: locks without poisoning, condition variables, atomics
 //! and threads.
 //!
-//! They are those of the standard library. With the feature `model` they are those of `shuttle`, which runs a test under
-//! many schedules that it chooses itself; see `sync::model`. Code under test uses this module in place of `std`.
+//! They are those of the standard library. With the feature `shuttle` they are those of the crate `shuttle`, which runs a test
+//! under many schedules that it chooses itself; see `sync::schedules`. Code under test uses this module in place of `std`.
 //!
 //! A panic does not poison a lock: every critical section of the family leaves its data consistent.
 
-#[cfg(feature = "model")]
+#[cfg(feature = "shuttle")]
 use shuttle::{sync as imp, thread as imp_thread};
-#[cfg(not(feature = "model"))]
+#[cfg(not(feature = "shuttle"))]
 use std::{sync as imp, thread as imp_thread};
 
 use std::sync::PoisonError;
@@ -85,7 +85,7 @@ impl Condvar {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`Self::wait`], for at most `timeout`. The model never times out.
+    /// As [`Self::wait`], for at most `timeout`. With `shuttle` it never times out.
     pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
         self.0.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
     }
@@ -99,4 +99,12 @@ impl Condvar {
     pub fn notify_all(&self) {
         self.0.notify_all();
     }
+}
+
+/// Lets `shuttle` switch threads here, as it does at locks and atomics. For I/O whose effect other threads can observe. Does
+/// nothing without the feature `shuttle`.
+#[inline]
+pub fn switch_point() {
+    #[cfg(feature = "shuttle")]
+    imp::atomic::AtomicBool::new(false).load(atomic::Ordering::SeqCst);
 }

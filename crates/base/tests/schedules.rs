@@ -1,4 +1,4 @@
-//! The concurrent parts of this crate under random schedules: `cargo test -p dupfs-base --features model --test model`.
+//! The concurrent parts of this crate under random schedules: `cargo test -p dupfs-base --features shuttle --test schedules`.
 
 // Failing by panic is what a test does.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dupfs_base::sync::model::{check, thread};
+use dupfs_base::sync::schedules::{check, thread};
 use dupfs_base::sync::{Monitor, Semaphore, SingleFlight, SingleFlightError, ThreadPool};
 use dupfs_base::{CancelToken, RequestContext, Stopped};
 
@@ -235,7 +235,7 @@ fn a_request_after_an_error_does_not_get_the_old_error() {
             .map(|_| {
                 let (flight, executions) = (Arc::clone(&flight), Arc::clone(&executions));
                 thread::spawn(move || {
-                    let mut fail = || {
+                    let fail = || {
                         let executions = Arc::clone(&executions);
                         let work = move |_: &RequestContext| Err(Failed(executions.fetch_add(1, Ordering::SeqCst)));
                         flight.run(1, "work", &RequestContext::unlimited(), work)
