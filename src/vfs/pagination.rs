@@ -45,7 +45,7 @@ mod tests {
     fn a_listing_continues_where_it_stopped() {
         let next_batch = |last: Option<u32>| -> Vec<(u32, char)> {
             let start = last.map_or(0, |last| last + 1);
-            ('a'..='e').enumerate().map(|(n, c)| (n as u32, c)).filter(|(n, _)| *n >= start).take(2).collect()
+            (0u32..).zip('a'..='e').filter(|(n, _)| *n >= start).take(2).collect()
         };
         let mut listed = String::new();
         let mut offset = 0;
