@@ -56,7 +56,7 @@ pub(super) struct PassState {
 /// A reader of an archive's members that can be stopped and goes on where it was.
 #[derive(Debug)]
 enum MemberScan {
-    Tar(TarScan),
+    Tar(Box<TarScan>),
     Zip(ZipScan),
 }
 
@@ -252,8 +252,9 @@ impl RunningPass {
                 let mut state = pass.state.lock();
                 (state.running.clone().unwrap_or_default(), state.scan.take())
             };
-            let new_scan =
-                || if pass.is_zip { MemberScan::Zip(ZipScan::new()) } else { MemberScan::Tar(TarScan::new()) };
+            let new_scan = || {
+                if pass.is_zip { MemberScan::Zip(ZipScan::new()) } else { MemberScan::Tar(Box::new(TarScan::new())) }
+            };
             let mut scan = scan.unwrap_or_else(new_scan);
             let outcome = pass.advance(&mut scan, &RequestContext::new(None, token.clone()));
             if let (Err(error), false) = (&outcome, token.is_cancelled()) {
