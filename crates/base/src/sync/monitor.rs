@@ -43,7 +43,8 @@ impl<T: Send + 'static> Monitor<T> {
         context: &RequestContext,
         mut ready: impl FnMut(&mut T) -> Option<R>,
     ) -> Result<R, Stopped> {
-        if let Some(result) = ready(&mut self.value.lock()) {
+        let at_once = ready(&mut self.value.lock());
+        if let Some(result) = at_once {
             return Ok(result);
         }
         context.check_may_block()?;
