@@ -7,7 +7,7 @@ use super::identity::Identity;
 use super::record_store::decode_numbers;
 use super::segment::decode_table;
 
-/// Framed files: only bytes that [`encode_file`] writes are accepted.
+/// Framed files: only bytes that `encode_file` writes are accepted.
 pub fn fuzz_file(data: &[u8]) {
     let identity = Identity([7; 16]);
     let body = |input: &mut dyn std::io::Read, len: u64| {
