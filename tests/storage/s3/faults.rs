@@ -102,7 +102,7 @@ impl Held {
         let names = fs::read_dir(proc.join("task")).unwrap();
         let names = names.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
         let (workers, threads): (Vec<_>, Vec<_>) =
-            names.partition(|name| ["dupfs-names", "dupfs-sizes", "dupfs-data"].contains(&name.trim_end()));
+            names.partition(|name| ["dupfs-index", "dupfs-size", "dupfs-content"].contains(&name.trim_end()));
         Self { threads: threads.len(), workers: workers.len(), files: files.len(), sockets: sockets.len() }
     }
 
@@ -122,6 +122,7 @@ fn reads_through_storms_are_right_or_fail_clearly_and_nothing_is_left_behind() {
     let shown = mount.path().join("latest");
     assert_same("before the storms", &Tree::walk(&backup().source), &Tree::walk(&shown.join("")), &Rules::default());
     let before = Held::by(&mount);
+    assert!(before.workers > 0, "the threads of the daemon have other names");
     let (mut right, mut failed) = (0, 0);
     for seed in 0..4 {
         let faults = world.proxy.faults();
