@@ -94,5 +94,5 @@ fn a_full_disk_a_read_only_or_a_missing_home_cost_no_answer() {
     command.env("HOME", scratch.path());
     let output = exec::output(&mut command);
     assert!(output.status.success() && output.stdout == expected, "{output:?}");
-    assert_eq!(exec::tail(&output.stderr).matches("cannot be kept on disk").count(), 1, "{output:?}");
+    assert_eq!(exec::tail(&output.stderr).matches("the index cannot be written to disk").count(), 1, "{output:?}");
 }
