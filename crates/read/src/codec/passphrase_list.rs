@@ -98,6 +98,8 @@ impl PassphraseList {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -109,21 +111,24 @@ mod tests {
             asked_tx.send(()).unwrap();
             lock(&answer_rx).recv().ok().map(|()| Secret::new("right"))
         });
-        let list = &PassphraseList::new(Vec::new(), Some(prompt));
-        let open = |from| list.find(from, |secret| (secret.expose() == b"right").then_some(()));
-        let (done_tx, done_rx) = std::sync::mpsc::channel();
-        std::thread::scope(|threads| {
-            threads.spawn(|| list.ask("first: ", open).unwrap());
-            asked_rx.recv().unwrap();
-            let done_tx = &done_tx;
-            threads.spawn(move || done_tx.send(list.ask("second: ", open)).unwrap());
-            // Time for the second reader to wait for the first one's question; without it, it finds the answer given.
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            answer_tx.send(()).unwrap();
-            let second = done_rx.recv_timeout(std::time::Duration::from_secs(30));
-            drop(answer_tx);
-            assert_eq!(second, Ok(Some(())));
-        });
+        let list = Arc::new(PassphraseList::new(Vec::new(), Some(prompt)));
+        let (found_tx, found_rx) = std::sync::mpsc::channel();
+        let ask = || {
+            let (list, found_tx) = (Arc::clone(&list), found_tx.clone());
+            std::thread::spawn(move || {
+                let open = |from| list.find(from, |secret| (secret.expose() == b"right").then_some(()));
+                found_tx.send(list.ask("Passphrase: ", open)).unwrap();
+            });
+        };
+        ask();
+        asked_rx.recv().unwrap();
+        ask();
+        // Time for the second reader to wait for the question of the first one.
+        std::thread::sleep(Duration::from_millis(100));
+        answer_tx.send(()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(found_rx.recv_timeout(Duration::from_secs(30)), Ok(Some(())));
+        }
         assert!(asked_rx.try_recv().is_err(), "the second reader asks nothing");
     }
 
