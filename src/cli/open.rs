@@ -67,14 +67,14 @@ impl Default for OpenOptions {
 impl OpenOptions {
     /// Of the memory five eighths are for decoded blocks, and an eighth each for member tables, for extent maps, and for
     /// unpacked data including the tables of archives. Of the spill file three quarters are for decoded blocks.
-    fn repository_config(&self) -> RepositoryConfig {
+    fn repository_config(&self, timeout: RequestTimeout) -> RepositoryConfig {
         let spill = self.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4 * 3, ..spill });
         let cache = CacheConfig { memory_bytes: self.memory / 8 * 5, spill };
         // The index of copies from an archive directory, which nothing verifies, is separate.
         let copies = self.archive_dir.as_ref().map(|dir| dir.as_os_str().as_encoded_bytes().to_vec());
         let requirements = [self.decode.identity_bytes(), copies.unwrap_or_default()].concat();
         let index = self.index.clone().map(|base| IndexLocation { base, requirements });
-        RepositoryConfig { cache, member_table_bytes: self.memory / 8, index, archive_dir: None }
+        RepositoryConfig { cache, member_table_bytes: self.memory / 8, index, archive_dir: None, deadline: timeout.0 }
     }
 
     /// The cache of unpacked data: the share that [`Self::repository_config`] leaves.
@@ -104,7 +104,7 @@ pub fn open_repository(
     if collection.sets().iter().any(|set| set.is_complete() && set.signatures.is_none()) {
         collection = list()?;
     }
-    let mut config = options.repository_config();
+    let mut config = options.repository_config(timeout);
     let archive_dir = options.archive_dir.as_deref();
     config.archive_dir = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection, &timeout.start()));
     let decoder = Decoder::new(Keys::load(options.keys)?, options.decode);

@@ -16,7 +16,7 @@ pub enum Stopped {
     #[error("the answer is not cached")]
     WouldBlock,
     /// The deadline of the request has passed.
-    #[error("no result before the deadline; the store is slow or unreachable")]
+    #[error("no result before the deadline; the store is slow or unreachable, or decoding takes long (see --deadline)")]
     Deadline,
     /// The request was cancelled: no caller waits for the answer any more.
     #[error("the request was interrupted")]

@@ -3,7 +3,7 @@
 
 use super::{Home, decode, decode_partly, decoder, key, payload, sample, tolerant};
 use dupfs_base::ErrorKind;
-use dupfs_read::codec::{Decoder, error_kind};
+use dupfs_read::codec::{DecodeLimits, Decoder, error_kind};
 use dupfs_read::storage::StorageError;
 use std::io::{self, Read, Write};
 
@@ -161,10 +161,11 @@ fn a_failing_store_keeps_its_class_and_never_looks_like_an_end() {
     let stored = home.symmetric(PASSPHRASE, &FAST, &plain);
     let decoder = decoder(&[], &[PASSPHRASE]);
     for (at, kind) in [(0, ErrorKind::Denied), (30_000, ErrorKind::Timeout), (stored.len(), ErrorKind::Archived)] {
-        let error = match decoder.open("vol1.gpg", Box::new(Failing(stored[..at].to_vec(), kind))) {
-            Ok(mut reader) => reader.read_to_end(&mut Vec::new()).unwrap_err(),
-            Err(error) => error.into_io(),
-        };
+        let error =
+            match decoder.open("vol1.gpg", Box::new(Failing(stored[..at].to_vec(), kind)), &DecodeLimits::default()) {
+                Ok(mut reader) => reader.read_to_end(&mut Vec::new()).unwrap_err(),
+                Err(error) => error.into_io(),
+            };
         assert_eq!(error_kind(&error), kind);
         assert!(error.to_string().contains("the network is down"), "{error}");
     }

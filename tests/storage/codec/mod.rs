@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, KeyOptions, Keys, Secret};
+use dupfs_read::codec::{CodecError, DecodeLimits, DecodeOptions, Decoder, KeyOptions, Keys, Secret};
 
 pub const KEY_PASSPHRASE: &str = "key passphrase";
 
@@ -140,7 +140,8 @@ impl Read for Trickle<'_> {
 pub fn decode_partly(decoder: &Decoder, object: &str, bytes: &[u8], step: usize) -> (Vec<u8>, Result<(), CodecError>) {
     let (out, outcome) = decode_by_one(decoder, object, bytes, step);
     let mut by_two = Vec::new();
-    let opened = decoder.open_threaded(object, Box::new(std::io::Cursor::new(bytes.to_vec())));
+    let opened =
+        decoder.open_threaded(object, Box::new(std::io::Cursor::new(bytes.to_vec())), &DecodeLimits::default());
     let end = opened.map_err(CodecError::into_io).and_then(|mut plain| plain.read_to_end(&mut by_two));
     assert!(out == by_two, "{object}: two threads give other bytes than one");
     assert_eq!(outcome.is_ok(), end.is_ok(), "{object}: {outcome:?} by one thread, {end:?} by two");
@@ -150,10 +151,11 @@ pub fn decode_partly(decoder: &Decoder, object: &str, bytes: &[u8], step: usize)
 fn decode_by_one(decoder: &Decoder, object: &str, bytes: &[u8], step: usize) -> (Vec<u8>, Result<(), CodecError>) {
     let ended = Arc::new(AtomicUsize::new(0));
     let mut out = Vec::new();
-    let mut reader = match decoder.open(object, Box::new(Trickle { bytes, step, ended: ended.clone() })) {
-        Ok(reader) => reader,
-        Err(error) => return (out, Err(error)),
-    };
+    let mut reader =
+        match decoder.open(object, Box::new(Trickle { bytes, step, ended: ended.clone() }), &DecodeLimits::default()) {
+            Ok(reader) => reader,
+            Err(error) => return (out, Err(error)),
+        };
     match reader.read_to_end(&mut out) {
         Ok(_) => {
             assert!(ended.load(Ordering::Relaxed) > 0, "{object}: a clean end before the stored object's end");

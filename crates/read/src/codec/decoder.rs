@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::armor_reader::ArmorReader;
 use super::cfb_reader::CfbReader;
+use super::decode_limits::DecodeLimits;
 use super::error::CodecError;
 use super::gzip_reader::GzipReader;
 use super::keys::Keys;
@@ -60,7 +61,7 @@ impl Decoder {
     }
 
     /// Opens the plaintext of `object`, a file name, whose stored bytes are `input`. The suffix of the name is binding:
-    /// content of another form is [`CodecError::Damaged`].
+    /// content of another form is [`CodecError::Damaged`]. Decompression keeps to `limits`.
     ///
     /// The reader streams plaintext. It returns `Ok(0)` only after the integrity code, checksum and required signature
     /// were verified and `input` was read to its end. Until then its bytes are not verified, except those of packet 20,
@@ -74,8 +75,9 @@ impl Decoder {
         &self,
         object: &str,
         input: Box<dyn Read + Send + 'a>,
+        limits: &DecodeLimits,
     ) -> Result<Box<dyn Read + Send + 'a>, CodecError> {
-        self.open_wrapped(object, input, |plain| plain)
+        self.open_wrapped(object, input, limits, |plain| plain)
     }
 
     /// Opens an object as [`Self::open`] does, and reads and decrypts `input` in a separate thread, ahead of the returned
@@ -84,17 +86,23 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_threaded(&self, object: &str, input: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, CodecError> {
-        self.open_wrapped(object, input, threaded_layer::read_in_thread)
+    pub fn open_threaded(
+        &self,
+        object: &str,
+        input: Box<dyn Read + Send>,
+        limits: &DecodeLimits,
+    ) -> Result<Box<dyn Read + Send>, CodecError> {
+        self.open_wrapped(object, input, limits, threaded_layer::read_in_thread)
     }
 
     fn open_wrapped<'a>(
         &self,
         object: &str,
         input: Box<dyn Read + Send + 'a>,
+        limits: &DecodeLimits,
         wrap: WrapLayer<'a>,
     ) -> Result<Box<dyn Read + Send + 'a>, CodecError> {
-        let ctx = ObjectContext::new(object);
+        let ctx = ObjectContext::with_limits(object, limits);
         let inner = self.layers(&ctx, input, wrap).map_err(|e| CodecError::from_io(&ctx.object, &e))?;
         Ok(Box::new(LatchedReader::new(&ctx, inner)))
     }

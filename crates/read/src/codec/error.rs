@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::storage::StorageError;
-use dupfs_base::{ErrorKind, HasKind};
+use dupfs_base::{ErrorKind, HasKind, Stopped};
 
 /// A failure to decode an object or to load a key. Its text is one line with the object, the cause and the remedy.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -30,6 +30,42 @@ pub enum CodecError {
         read: u64,
         /// The damage.
         what: Cow<'static, str>,
+    },
+    /// More came out of the stored bytes than out of those of any backup.
+    #[error(
+        "{object}: over the limit: {stored} stored bytes decompress to more than {expanded}, and no backup is as dense \
+         (limit: {ratio} to 1); it is damaged or was made to keep readers busy; use another copy of this object if there is one"
+    )]
+    TooLarge {
+        /// The object's name.
+        object: Arc<str>,
+        /// Stored bytes that had been read, buffers (64 KiB) included.
+        stored: u64,
+        /// Decompressed bytes.
+        expanded: u64,
+        /// Decompressed bytes for each stored byte that the limit allows.
+        ratio: u64,
+    },
+    /// The decoding took longer than it may.
+    #[error(
+        "{object}: decoding it takes longer than {seconds} s ({expanded} bytes so far); give a longer --deadline, or use \
+         another copy of this object if there is one"
+    )]
+    TooSlow {
+        /// The object's name.
+        object: Arc<str>,
+        /// The limit.
+        seconds: u64,
+        /// Decompressed bytes.
+        expanded: u64,
+    },
+    /// The request ended before the object was decoded.
+    #[error("{object}: {stopped}")]
+    Stopped {
+        /// The object's name.
+        object: Arc<str>,
+        /// The reason.
+        stopped: Stopped,
     },
     /// The object is encrypted without an integrity code, which is refused unless the user accepts it. This is not
     /// [`ErrorKind::Corrupt`], because nothing indicates damage.
@@ -108,10 +144,11 @@ impl HasKind for CodecError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Read { kind, .. } | Self::KeyFile { kind, .. } => *kind,
-            Self::Damaged { .. } | Self::NotSigned { .. } => ErrorKind::Corrupt,
+            Self::Damaged { .. } | Self::TooLarge { .. } | Self::NotSigned { .. } => ErrorKind::Corrupt,
             Self::Unauthenticated { .. } | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::NoKey { .. } => ErrorKind::KeyMissing,
-            Self::GpgTimeout { .. } => ErrorKind::Timeout,
+            Self::GpgTimeout { .. } | Self::TooSlow { .. } => ErrorKind::Timeout,
+            Self::Stopped { stopped, .. } => stopped.kind(),
         }
     }
 }

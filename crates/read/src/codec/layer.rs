@@ -25,7 +25,7 @@ impl Read for CountedInput<'_> {
             match self.inner.read(buf) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(n) => {
-                    self.ctx.count_read(n);
+                    self.ctx.limits.count_stored(n);
                     return Ok(n);
                 }
                 Err(e) => return Err(e),

@@ -10,8 +10,9 @@ use super::packet_header::{PacketLength, read_header, tag};
 use super::signature_verifier::{MAX_SIGNATURE, SignatureVerifier};
 use super::stream_decompressor::StreamDecompressor;
 
-/// Upper bound of compressed packets within compressed packets; gpg writes one.
-const MAX_DEPTH: u32 = 4;
+/// Upper bound of the layers of compressed packets. gpg and other programs write one at most. A second layer would square the
+/// ratio at which data expand.
+const MAX_DEPTH: u32 = 1;
 
 /// Reads the literal data of a message. Ends only after the last packet, everything that encloses it, and the required
 /// signature were verified.
@@ -69,7 +70,7 @@ impl<'a> MessageReader<'a> {
     fn compressed(&mut self, mut body: PacketBody<LayerReader<'a>>) -> io::Result<MessageState<'a>> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(self.ctx.damaged("too many layers of compressed data"));
+            return Err(self.ctx.damaged("compressed data within compressed data, which no backup has"));
         }
         let mut algorithm = [0];
         body.exactly(&mut algorithm)?;

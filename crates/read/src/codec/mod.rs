@@ -9,6 +9,7 @@
 mod armor_reader;
 mod cfb_reader;
 mod compressed_packet;
+mod decode_limits;
 mod decoder;
 mod elgamal;
 mod error;
@@ -41,8 +42,11 @@ mod threaded_layer;
 mod user_gpg;
 
 #[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod tests;
 
+pub use decode_limits::{DecodeLimits, ExpansionLimit};
 pub use decoder::{DecodeOptions, Decoder};
 pub use dupfs_base::Secret;
 pub use error::{CodecError, error_kind};

@@ -3,32 +3,60 @@
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::decode_limits::{DecodeLimits, LimitReached};
 use super::error::CodecError;
 
-/// The object that is being decoded and the number of its bytes that were read, for errors.
+/// The object that is being decoded, for errors, and the limits of the decoding.
 #[derive(Clone, Debug)]
 pub(super) struct ObjectContext {
     pub(super) object: Arc<str>,
-    bytes_read: Arc<AtomicU64>,
+    pub(super) limits: DecodeLimits,
 }
 
 impl ObjectContext {
+    /// An object that is decoded within the default limits.
     pub(super) fn new(object: &str) -> Self {
-        Self { object: object.into(), bytes_read: Arc::default() }
+        Self::with_limits(object, &DecodeLimits::default())
     }
 
-    /// Counts stored bytes that were read.
-    pub(super) fn count_read(&self, bytes: usize) {
-        // usize has at most 64 bits on every platform.
-        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// An object that is decoded within `limits`.
+    pub(super) fn with_limits(object: &str, limits: &DecodeLimits) -> Self {
+        Self { object: object.into(), limits: limits.clone() }
+    }
+
+    /// Checks that the request has not ended. Steps that take long call it.
+    ///
+    /// # Errors
+    /// [`CodecError::Stopped`].
+    pub(super) fn check_request(&self) -> Result<(), CodecError> {
+        self.limits.check_request().map_err(|stopped| CodecError::Stopped { object: self.object.clone(), stopped })
+    }
+
+    /// Counts `bytes` that were decompressed and checks the limits.
+    ///
+    /// # Errors
+    /// [`CodecError::Stopped`], [`CodecError::TooLarge`] or [`CodecError::TooSlow`], for a `Read` implementation.
+    pub(super) fn count_expanded(&self, bytes: usize) -> io::Result<()> {
+        let object = || self.object.clone();
+        self.limits.count_expanded(bytes).map_err(|reached| {
+            let error = match reached {
+                LimitReached::Stopped(stopped) => CodecError::Stopped { object: object(), stopped },
+                LimitReached::Expansion { expanded } => {
+                    let (stored, ratio) = (self.limits.stored(), self.limits.ratio());
+                    CodecError::TooLarge { object: object(), stored, expanded, ratio }
+                }
+                LimitReached::Time { limit, expanded } => {
+                    CodecError::TooSlow { object: object(), seconds: limit.as_secs(), expanded }
+                }
+            };
+            error.into_io()
+        })
     }
 
     /// Returns the error that the object is damaged.
     pub(super) fn damage(&self, what: impl Into<Cow<'static, str>>) -> CodecError {
-        let read = self.bytes_read.load(Ordering::Relaxed);
-        CodecError::Damaged { object: self.object.clone(), read, what: what.into() }
+        CodecError::Damaged { object: self.object.clone(), read: self.limits.stored(), what: what.into() }
     }
 
     /// Returns [`Self::damage`] for a `Read` implementation.

@@ -16,6 +16,10 @@ use super::session_key_packet::{EncryptedSessionKey, MAX_SESSION_KEY_PACKET, Pas
 /// Upper bound of the session key packets of one object.
 const MAX_SESSION_KEY_PACKETS: usize = 256;
 
+/// Upper bound of those that a passphrase opens; gpg writes one. Each costs up to half a second for each passphrase that is
+/// tried.
+const MAX_PASSPHRASE_PACKETS: usize = 16;
+
 /// The type of the packet that holds the encrypted data.
 #[derive(Debug)]
 pub(super) enum EncryptedPacket {
@@ -108,12 +112,17 @@ pub(super) fn read_preamble<'a>(
     mut source: LayerReader<'a>,
 ) -> io::Result<(Preamble, PacketBody<LayerReader<'a>>)> {
     let mut session_keys = Vec::new();
+    let mut by_passphrase = 0;
     loop {
         let header = read_header(ctx, &mut source)?.ok_or_else(|| ctx.damaged("it ends before the encrypted data"))?;
         match header.tag {
             tag::PKESK | tag::SKESK if session_keys.len() < MAX_SESSION_KEY_PACKETS => {
                 let mut body = small_packet(ctx, source, header)?;
                 session_keys.push(EncryptedSessionKey::parse(header.tag, &body.all(MAX_SESSION_KEY_PACKET)?));
+                by_passphrase += usize::from(header.tag == tag::SKESK);
+                if by_passphrase > MAX_PASSPHRASE_PACKETS {
+                    return Err(ctx.damaged(format!("more than {MAX_PASSPHRASE_PACKETS} session keys for passphrases")));
+                }
                 source = body.into_source();
             }
             tag::MARKER => {

@@ -45,12 +45,13 @@ impl SessionKeySearch<'_> {
     /// Returns the session key.
     ///
     /// # Errors
-    /// The reason why there is none: no key, no passphrase, a failure of gpg, or damage.
+    /// The reason why there is none: no key, no passphrase, a failure of gpg, damage, or the end of the request.
     pub(super) fn run(&self) -> Result<SessionKey, CodecError> {
         let mut attempts = self.try_secret_keys();
         if let Some(key) = attempts.session_key.take().or_else(|| self.try_passphrases(0)) {
             return Ok(key);
         }
+        self.ctx.check_request()?;
         if let Some(id) = attempts.locked.first() {
             let prompt = format!("Passphrase of the secret key 0x{id}: ");
             if let Some(key) = self.passphrases.ask(&prompt, |_| self.try_secret_keys().session_key) {
@@ -71,6 +72,8 @@ impl SessionKeySearch<'_> {
                 return Ok(key);
             }
         }
+        // The search of a request that has ended is incomplete: it does not tell that no key fits.
+        self.ctx.check_request()?;
         match gpg_error {
             Some(error @ CodecError::GpgTimeout { .. }) => Err(error),
             gpg_error => Err(self.explain(&attempts, gpg_error)),
@@ -114,13 +117,15 @@ impl SessionKeySearch<'_> {
         attempts
     }
 
-    /// Tries the passphrases from number `from` on.
+    /// Tries the passphrases from number `from` on, and none once the request has ended: each costs a key derivation for each
+    /// session key packet.
     fn try_passphrases(&self, from: usize) -> Option<SessionKey> {
         self.passphrases.find(from, |passphrase| {
             if self.preamble.is_old_style() {
                 return old_style_keys(passphrase).find(|key| self.preamble.fits(key));
             }
-            let mut keys = self.preamble.passphrase_esks().filter_map(|esk| esk.open(passphrase.expose()));
+            let wanted = self.preamble.passphrase_esks().take_while(|_| self.ctx.check_request().is_ok());
+            let mut keys = wanted.filter_map(|esk| esk.open(passphrase.expose()));
             keys.find(|key| self.preamble.fits(key))
         })
     }

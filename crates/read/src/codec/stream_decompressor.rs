@@ -64,7 +64,8 @@ impl StreamDecompressor {
     /// and true if the stream has ended. Nothing after the last byte of the stream is consumed.
     ///
     /// # Errors
-    /// Damage when the stream is wrong or `source` ends before it, and the errors of `source`.
+    /// Damage when the stream is wrong or `source` ends before it, the errors of `source`, and those of the limits of the
+    /// decoding: they are checked at each step.
     pub(super) fn read(
         &mut self,
         ctx: &ObjectContext,
@@ -72,10 +73,11 @@ impl StreamDecompressor {
         out: &mut [u8],
     ) -> io::Result<(usize, bool)> {
         loop {
-            let input = source.fill_buf()?;
+            let input = ctx.limits.wait_for_input(|| source.fill_buf())?;
             let (len, starved) = (input.len(), input.is_empty());
             let step = self.step(input, out).map_err(|what| ctx.damaged(what))?;
             source.consume(step.consumed.min(len));
+            ctx.count_expanded(step.produced)?;
             if step.produced > 0 || step.ended {
                 return Ok((step.produced, step.ended));
             }

@@ -91,6 +91,14 @@ impl VolumeError {
         Self::Object { object: object.into(), kind, reason: reason.as_ref().into() }
     }
 
+    /// The error of a request that waited for `object`: a deadline that has passed names the object.
+    pub(super) fn while_waiting_for(self, object: &str) -> Self {
+        match self {
+            Self::Stopped(stopped @ Stopped::Deadline) => Self::object(object, stopped.kind(), stopped.to_string()),
+            other => other,
+        }
+    }
+
     pub(crate) fn from_io(object: &str, error: &std::io::Error) -> Self {
         let kind = codec::error_kind(error);
         Self::object(object, kind, strip_name(&error.to_string(), object))

@@ -47,7 +47,11 @@ impl ManifestStore {
             return Ok(manifest);
         }
         let this = Arc::clone(self);
-        self.loads.run(set, "dupfs-manifest", context, move |context| this.load(set, context))
+        let loaded = self.loads.run(set, "dupfs-manifest", context, move |context| this.load(set, context));
+        loaded.map_err(|error| match self.collection.set(set).ok().and_then(|set| set.manifest.clone()) {
+            Some(object) => error.while_waiting_for(&object.name),
+            None => error,
+        })
     }
 
     /// The object of volume `id` in the store and the hash of it in the manifest.

@@ -19,6 +19,7 @@ mod object_reader;
 mod plaintext;
 mod prefetcher;
 mod read_hint;
+mod refused_objects;
 mod repository;
 mod repository_index;
 mod request_index;

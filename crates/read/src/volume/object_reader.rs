@@ -3,12 +3,14 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use md5::Md5;
 use sha1::{Digest, Sha1};
 
 use super::error::VolumeError;
-use crate::codec::Decoder;
+use super::refused_objects::RefusedObjects;
+use crate::codec::{DecodeLimits, Decoder, ExpansionLimit};
 use crate::storage::{ObjectInfo, ObjectStore, StorageError};
 use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext};
 use dupfs_format::manifest::{HashKind, VolumeHash};
@@ -21,6 +23,8 @@ const MIN_THREADED_BYTES: u64 = 128 << 10;
 pub(super) struct ObjectReader {
     store: Arc<dyn ObjectStore>,
     decoder: Arc<Decoder>,
+    expansion: ExpansionLimit,
+    refused: Arc<RefusedObjects>,
 }
 
 /// The number of threads that decode an object.
@@ -33,14 +37,19 @@ pub(super) enum DecodeThreads {
 }
 
 impl ObjectReader {
-    /// A reader of the objects of `store`.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, decoder: Arc<Decoder>) -> Self {
-        Self { store, decoder }
+    /// A reader of the volumes and signature archives of `store`. Requests may take `deadline`.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, decoder: Arc<Decoder>, deadline: Duration) -> Self {
+        Self { store, decoder, expansion: ExpansionLimit::ARCHIVE, refused: Arc::new(RefusedObjects::new(deadline)) }
     }
 
-    /// A reader of the objects of another store, with the same decoder.
+    /// A reader of the objects of another store, with the same decoder and limits.
     pub(super) fn with_store(&self, store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, decoder: Arc::clone(&self.decoder) }
+        Self { store, ..self.clone() }
+    }
+
+    /// A reader of objects that may expand as `expansion` says.
+    pub(super) fn with_expansion(&self, expansion: ExpansionLimit) -> Self {
+        Self { expansion, ..self.clone() }
     }
 
     /// The store.
@@ -53,9 +62,29 @@ impl ObjectReader {
     ///
     /// # Errors
     /// [`VolumeError`]. If both the decoder and the hash report a failure, the failure of the hash is returned: it says
-    /// where the damage is.
+    /// where the damage is. An object that was over a limit before is refused at once.
     pub(super) fn stream(
         &self,
+        object: &ObjectInfo,
+        expected: Option<&VolumeHash>,
+        threads: DecodeThreads,
+        context: &RequestContext,
+        consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        self.refused.check(object)?;
+        let limits = self.limits(context);
+        let streamed = self.stream_within(&limits, object, expected, threads, context, consume);
+        streamed.inspect_err(|error| self.refused.note_failure(object, &limits, error))
+    }
+
+    /// The limits of one decoding for `context`. It may take as long as a request: no request would wait longer.
+    fn limits(&self, context: &RequestContext) -> DecodeLimits {
+        DecodeLimits::new(context, self.expansion, Some(self.refused.deadline()))
+    }
+
+    fn stream_within(
+        &self,
+        limits: &DecodeLimits,
         object: &ObjectInfo,
         expected: Option<&VolumeHash>,
         threads: DecodeThreads,
@@ -70,8 +99,10 @@ impl ObjectReader {
         let hashing = HashingReader { input, hasher, object: Arc::clone(&object.name), context: context.clone() };
         let input = Box::new(ReturningReader { reader: Some(hashing), tx });
         let opened = match threads {
-            DecodeThreads::TwoIfLarge if object.size >= MIN_THREADED_BYTES => self.decoder.open_threaded(name, input),
-            DecodeThreads::One | DecodeThreads::TwoIfLarge => self.decoder.open(name, input),
+            DecodeThreads::TwoIfLarge if object.size >= MIN_THREADED_BYTES => {
+                self.decoder.open_threaded(name, input, limits)
+            }
+            DecodeThreads::One | DecodeThreads::TwoIfLarge => self.decoder.open(name, input, limits),
         };
         let decoded = opened.map_err(|e| VolumeError::from_codec(name, &e)).and_then(|mut plain| {
             consume(&mut *plain)?;
@@ -101,11 +132,13 @@ impl ObjectReader {
         context: &RequestContext,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
+        self.refused.check(object)?;
+        let limits = self.limits(context);
         let head = ByteRange::at(0, object.size.min(len));
         let input = self.store.open(object, head, context).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
         let mut plain =
-            self.decoder.open(&object.name, input).map_err(|e| VolumeError::from_codec(&object.name, &e))?;
-        consume(&mut *plain)
+            self.decoder.open(&object.name, input, &limits).map_err(|e| VolumeError::from_codec(&object.name, &e))?;
+        consume(&mut *plain).inspect_err(|error| self.refused.note_failure(object, &limits, error))
     }
 }
 

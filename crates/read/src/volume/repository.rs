@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::archive_dir::ArchiveDir;
 use super::block_store::cache_bytes;
@@ -16,7 +17,7 @@ use super::read_hint::ReadHint;
 use super::repository_index::{IndexLocation, RepositoryIndex};
 use super::signature_archives::SignatureArchives;
 use super::volume_store::{VolumeSources, VolumeStore};
-use crate::codec::Decoder;
+use crate::codec::{Decoder, ExpansionLimit};
 use crate::storage::ObjectStore;
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_cache::CacheConfig;
@@ -35,6 +36,8 @@ pub struct RepositoryConfig {
     pub index: Option<IndexLocation>,
     /// duplicity's own cache of the repository.
     pub archive_dir: Option<ArchiveDir>,
+    /// The time that a request may take. Decoding one object may take as long.
+    pub deadline: Duration,
 }
 
 /// A duplicity repository: its listing, its manifests and signature archives, and its volumes as verified plaintext. Shared by
@@ -59,10 +62,11 @@ impl Repository {
         collection: Collection,
         config: RepositoryConfig,
     ) -> Arc<Self> {
-        let objects = ObjectReader::new(Arc::clone(&store), Arc::new(decoder));
+        let objects = ObjectReader::new(Arc::clone(&store), Arc::new(decoder), config.deadline);
         let collection = Arc::new(LiveCollection::new(Arc::clone(&store), collection));
         let archive_dir = config.archive_dir.map(Arc::new);
-        let manifests = ManifestStore::new(Arc::clone(&collection), objects.clone(), archive_dir.clone());
+        let of_manifests = objects.with_expansion(ExpansionLimit::MANIFEST);
+        let manifests = ManifestStore::new(Arc::clone(&collection), of_manifests, archive_dir.clone());
         let manifests = Arc::new(manifests);
         let signatures = SignatureArchives::new(Arc::clone(&collection), objects.clone(), archive_dir);
         let index = Arc::new(RepositoryIndex::open(config.index, store.url(), Arc::clone(&collection)));

@@ -1,4 +1,5 @@
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -8,7 +9,7 @@ use sha1::{Digest, Sha1};
 
 use super::*;
 use crate::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
-use crate::storage::{MemoryStore, ObjectInfo, ObjectStore, StorageError};
+use crate::storage::{CountingStore, MemoryStore, ObjectInfo, ObjectStore, StorageError};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, CancelToken, ErrorKind, HasKind, RequestContext, Stopped};
 use dupfs_cache::CacheConfig;
@@ -45,13 +46,14 @@ fn tar() -> Vec<u8> {
     out
 }
 
+/// A manifest without a hash of the volume.
+const MANIFEST: &str = "Hostname h\nLocaldir /d\nVolume 1:\n    StartingPath   .  \n    EndingPath     f  \n";
+
 /// A set of one unencrypted volume.
 fn backup() -> MemoryStore {
     let (store, volume) = (MemoryStore::new(), tar());
     let digest: String = Sha1::digest(&volume).iter().map(|byte| format!("{byte:02x}")).collect();
-    let manifest = format!(
-        "Hostname h\nLocaldir /d\nVolume 1:\n    StartingPath   .  \n    EndingPath     f  \n    Hash SHA1 {digest}\n"
-    );
+    let manifest = format!("{MANIFEST}    Hash SHA1 {digest}\n");
     store.put("duplicity-full.20200101T000000Z.manifest", manifest.into_bytes());
     store.put("duplicity-full-signatures.20200101T000000Z.sigtar", vec![0; 1024]);
     store.put(VOLUME, volume);
@@ -59,11 +61,15 @@ fn backup() -> MemoryStore {
 }
 
 fn repository(store: Arc<dyn ObjectStore>) -> Arc<Repository> {
+    repository_with_deadline(store, PLENTY)
+}
+
+fn repository_with_deadline(store: Arc<dyn ObjectStore>, deadline: Duration) -> Arc<Repository> {
     let objects = store.list(&RequestContext::unlimited()).unwrap();
     let collection = Collection::from_listing(&objects, &PrefixOptions::default()).unwrap();
     let decoder = Decoder::new(Keys::load(KeyOptions::default()).unwrap(), DecodeOptions::default());
     let cache = CacheConfig { memory_bytes: 1 << 22, spill: None };
-    let config = RepositoryConfig { cache, member_table_bytes: 1 << 20, index: None, archive_dir: None };
+    let config = RepositoryConfig { cache, member_table_bytes: 1 << 20, index: None, archive_dir: None, deadline };
     Repository::new(store, decoder, collection, config)
 }
 
@@ -206,4 +212,87 @@ fn a_request_that_leaves_does_not_disturb_the_others() {
         }
         assert_eq!(patient.join().unwrap().unwrap(), CONTENT);
     });
+}
+
+/// A store that counts the streams that are open.
+#[derive(Debug)]
+struct StreamCountingStore {
+    inner: MemoryStore,
+    open: Arc<AtomicUsize>,
+}
+
+struct CountedStream(Box<dyn Read + Send>, Arc<AtomicUsize>);
+
+impl Read for CountedStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Drop for CountedStream {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl ObjectStore for StreamCountingStore {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.list(context)
+    }
+
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
+        let inner = self.inner.open(object, range, context)?;
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(CountedStream(inner, Arc::clone(&self.open))))
+    }
+}
+
+/// Zeros behind the tar archive, compressed to a thousandth: some 100 GB.
+fn volume_that_takes_minutes() -> Vec<u8> {
+    let mut state = flate2::Compress::new(flate2::Compression::best(), false);
+    let mut deflate = |plain: &[u8]| {
+        let mut out = Vec::with_capacity(1 << 16);
+        state.compress_vec(plain, &mut out, flate2::FlushCompress::Full).unwrap();
+        out
+    };
+    let (start, zeros) = (deflate(&tar()), deflate(&vec![0; 1 << 20]));
+    [&b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..], &start, &zeros.repeat(100_000)].concat()
+}
+
+#[test]
+fn a_pass_over_its_deadline_stops_and_is_not_repeated_at_once() {
+    let (inner, open) = (MemoryStore::new(), Arc::new(AtomicUsize::new(0)));
+    inner.put("duplicity-full.20200101T000000Z.manifest", MANIFEST.as_bytes());
+    inner.put("duplicity-full-signatures.20200101T000000Z.sigtar.gz", b"x".as_slice());
+    let volume = "duplicity-full.20200101T000000Z.vol1.difftar.gz";
+    inner.put(volume, volume_that_takes_minutes());
+    let store = CountingStore::new(StreamCountingStore { inner, open: Arc::clone(&open) });
+    let deadline = Duration::from_millis(300);
+    let repository = repository_with_deadline(Arc::new(store), deadline);
+    repository.manifest(ID.set, &RequestContext::unlimited()).unwrap();
+    let timed_out = || {
+        let error = read(&repository, &RequestContext::with_timeout(deadline)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(error.to_string().starts_with(volume), "{error}");
+        error.to_string()
+    };
+    let first = timed_out();
+    let started = Instant::now();
+    while open.load(Ordering::SeqCst) > 0 {
+        assert!(started.elapsed() < PLENTY, "the pass goes on: {first}");
+        thread::yield_now();
+    }
+    // The pass takes note of the failure after it has closed the stream.
+    while !timed_out().contains("tried again in") {
+        assert!(started.elapsed() < PLENTY);
+    }
 }

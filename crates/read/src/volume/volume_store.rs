@@ -196,10 +196,11 @@ impl VolumeStore {
     ) -> Result<DecodedVolume, VolumeError> {
         let (this, id) = (Arc::clone(self), key.id);
         let is_prefetch = on_block.is_some();
-        self.passes.run(key, "dupfs-volume", context, move |context| {
+        let decoded = self.passes.run(key, "dupfs-volume", context, move |context| {
             let decoded = this.run_pass(id, wanted, on_block, context);
             decoded.map_err(|e| if is_prefetch { VolumeError::Prefetch(Arc::new(e)) } else { e })
-        })
+        });
+        decoded.map_err(|error| error.while_waiting_for(&self.sources.collection.volume_name(id)))
     }
 
     fn run_pass(
