@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs};
+use super::options::{CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs};
 
 /// Mount duplicity backups read-only: restore with cp, rsync, tar or mysql < file
 #[derive(Clone, Debug, Parser)]
@@ -90,9 +90,9 @@ pub struct MountArgs {
     #[arg(long, hide = true, value_enum, default_value_t)]
     pub sizes: SizeMode,
 
-    /// Answer requests that take longer with ETIMEDOUT
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
-    pub deadline: u64,
+    /// The time that a request may take.
+    #[command(flatten)]
+    pub deadline: DeadlineArgs,
 
     /// List the backup again this often, for new snapshots; 0: only on SIGHUP [default: 300; with --time or
     /// --path: 0]
@@ -143,6 +143,14 @@ pub struct SetsArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// Exit with code 6 if a problem of severity error is reported
+    #[arg(long)]
+    pub check: bool,
+
+    /// The time that reading a manifest may take.
+    #[command(flatten)]
+    pub deadline: DeadlineArgs,
+
     /// Keys.
     #[command(flatten)]
     pub keys: KeyArgs,
@@ -179,6 +187,10 @@ pub struct LsArgs {
     #[arg(long, conflicts_with = "json")]
     pub print0: bool,
 
+    /// The time that a step may take.
+    #[command(flatten)]
+    pub deadline: DeadlineArgs,
+
     /// The snapshot.
     #[command(flatten)]
     pub time: TimeArgs,
@@ -207,6 +219,10 @@ pub struct CatArgs {
     /// Paths of the snapshot
     #[arg(required = true)]
     pub paths: Vec<OsString>,
+
+    /// The time that a step may take.
+    #[command(flatten)]
+    pub deadline: DeadlineArgs,
 
     /// The snapshot.
     #[command(flatten)]
@@ -239,6 +255,26 @@ mod tests {
     }
 
     #[test]
+    fn every_command_that_reads_a_backup_takes_a_deadline() {
+        let of = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Mount(args) => args.deadline,
+            Command::Sets(args) => args.deadline,
+            Command::Ls(args) => args.deadline,
+            Command::Cat(args) => args.deadline,
+            Command::Umount(_) => panic!("no backup is read"),
+        };
+        for line in ["mount --deadline 2m u m", "sets --deadline 2m u", "ls --deadline 2m u", "cat --deadline 2m u p"] {
+            assert_eq!(of(&format!("dupfs {line}")).deadline.0.as_secs(), 120, "{line}");
+            assert_eq!(
+                of(&format!("dupfs {}", line.replace("--deadline 2m ", ""))).deadline.0.as_secs(),
+                600,
+                "{line}"
+            );
+        }
+        assert!(Cli::try_parse_from(["dupfs", "sets", "--deadline", "0", "u"]).is_err());
+    }
+
+    #[test]
     fn duplicitys_names_are_taken() {
         let line = "dupfs mount --restore-time 3D --encrypt-secret-keyring k --path-to-restore etc --numeric-owner u m";
         let Command::Mount(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
@@ -246,6 +282,6 @@ mod tests {
         assert_eq!(args.keys.secret_key, [PathBuf::from("k")]);
         assert_eq!(args.path, Some("etc".into()));
         assert!(args.owners.numeric_owner);
-        assert_eq!((args.repo.url.to_str(), args.deadline), (Some("u"), 600));
+        assert_eq!((args.repo.url.to_str(), args.deadline.deadline.0.as_secs()), (Some("u"), 600));
     }
 }

@@ -41,7 +41,7 @@ pub struct OpenRequest<'a> {
     pub size_bounds: bool,
     /// Passphrases, and the prompt until the mount is up.
     pub passphrases: Arc<Passphrases>,
-    /// How long each step may take.
+    /// How long opening it may take, and each request later.
     pub timeout: RequestTimeout,
 }
 

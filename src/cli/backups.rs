@@ -31,6 +31,7 @@ use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyleArg, Tim
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::secrets::Passphrases;
+use super::sets::SetsOptions;
 use super::{cat, ls, sets};
 
 /// Default of `--cache-size`: bytes of sealed blocks on disk.
@@ -91,13 +92,15 @@ impl Backend for Backups {
             archive_dir: archive_dir(&args.repo),
             ..OpenOptions::default()
         };
-        let timeout = RequestTimeout::default();
+        let timeout = RequestTimeout::from(&args.deadline);
         let repository = open_repository(store, options, timeout)?;
-        print(|printer| sets::run(&repository, timeout, args.json, printer))
+        let shown = SetsOptions { json: args.json, check: args.check };
+        print(|printer| sets::run(&repository, timeout, shown, printer))
     }
 
     fn ls(&self, args: &LsArgs) -> Result<(), CliError> {
-        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &args.owners)?;
+        let timeout = RequestTimeout::from(&args.deadline);
+        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &args.owners, timeout)?;
         let options = LsOptions {
             long: args.long,
             recursive: args.recursive,
@@ -105,14 +108,15 @@ impl Backend for Backups {
             json: args.json,
             numeric: args.owners.numeric_owner,
         };
-        let listed = print(|printer| ls::run(&*fs, args.path.as_deref(), &options, RequestTimeout::default(), printer));
+        let listed = print(|printer| ls::run(&*fs, args.path.as_deref(), &options, timeout, printer));
         fs.finish();
         listed
     }
 
     fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
-        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &OwnerArgs::default())?;
-        let written = print(|printer| cat::run(&*fs, &args.paths, RequestTimeout::default(), printer));
+        let timeout = RequestTimeout::from(&args.deadline);
+        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &OwnerArgs::default(), timeout)?;
+        let written = print(|printer| cat::run(&*fs, &args.paths, timeout, printer));
         fs.finish();
         written
     }
@@ -127,9 +131,10 @@ impl Backups {
         cache: &CacheArgs,
         time: &TimeArgs,
         owners: &OwnerArgs,
+        timeout: RequestTimeout,
     ) -> Result<Arc<dyn FileSystem>, CliError> {
         let passphrases = Arc::new(Passphrases::gather(keys)?);
-        let (path, timeout) = (Some(OsStr::new("")), RequestTimeout::default());
+        let path = Some(OsStr::new(""));
         self.open(OpenRequest { repo, keys, cache, time, owners, path, size_bounds: false, passphrases, timeout })
     }
 }

@@ -21,6 +21,7 @@ mod request_timeout;
 mod resolve;
 mod secrets;
 pub mod sets;
+mod start_up;
 mod umount;
 
 pub use app::App;
@@ -30,6 +31,8 @@ pub use backups::Backups;
 pub use error::CliError;
 pub use exit::CommandExit;
 pub use mount::Respawn;
-pub use options::{ByteSize, CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyleArg, SizeMode, TimeArgs};
+pub use options::{
+    ByteSize, CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyleArg, SizeMode, TimeArgs, TimeSpan,
+};
 pub use request_timeout::RequestTimeout;
 pub use secrets::{Passphrases, without_secrets};

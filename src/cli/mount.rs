@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
-use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
@@ -86,7 +85,7 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
     }
     check_device(args.allow_other)?;
     let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
-    let timeout = RequestTimeout(Duration::from_secs(args.deadline));
+    let timeout = RequestTimeout::from(&args.deadline);
     let fs = backend.open(OpenRequest {
         repo: &args.repo,
         keys: &args.keys,
@@ -109,10 +108,11 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
     Ok(PreparedMount { point, fs, settings, passphrases })
 }
 
-/// Reads the root before the kernel does, so that a failure is reported in words and not as an errno.
+/// Reads the root before the kernel does, so that a failure is reported in words and not as an errno. It may take `timeout`.
 fn probe(fs: &dyn FileSystem, timeout: RequestTimeout) -> Result<(), FsError> {
-    fs.getattr(ROOT_INO, &timeout.start())?;
-    fs.readdir(ROOT_INO, 0, &timeout.start(), &mut |_| false)
+    let context = timeout.start();
+    fs.getattr(ROOT_INO, &context)?;
+    fs.readdir(ROOT_INO, 0, &context, &mut |_| false)
 }
 
 /// Ends the mount on SIGINT and SIGTERM. SIGHUP triggers `refresh`; without one, in the foreground, it means that the terminal

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::vfs::{FileSystem, MountRoot, OwnerOptions, TreeFs, TreeOptions, UnpackedFs};
-use dupfs_base::{ErrorKind, HasKind};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_cache::{CacheConfig, SpillConfig};
 use dupfs_format::collection::{Collection, CollectionError, PrefixOptions, Problem};
 use dupfs_format::{ArchivePath, BackupTime, SetIndex};
@@ -15,6 +15,7 @@ use dupfs_unpack::{IndexPointStore, MemoryPointStore, PointStore, UnpackLimits, 
 
 use super::error::CliError;
 use super::request_timeout::RequestTimeout;
+use super::start_up::StartUp;
 
 /// Default of `--memory`: bytes of memory for decoded data and what belongs to it.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
@@ -85,17 +86,27 @@ impl OpenOptions {
 }
 
 /// Opens the repository in `store`: lists it, parses the names, reads duplicity's archive directory if one is given, and loads
-/// the keys. Each step may take `timeout`.
+/// the keys. All of it may take `timeout`, and so may each later request.
 ///
 /// # Errors
 /// [`CliError`].
 pub fn open_repository(
     store: Arc<dyn ObjectStore>,
-    options: OpenOptions,
+    mut options: OpenOptions,
     timeout: RequestTimeout,
 ) -> Result<Arc<Repository>, CliError> {
+    let start = StartUp::begin(timeout, &mut options.keys);
+    open_within(store, options, timeout, &start)
+}
+
+fn open_within(
+    store: Arc<dyn ObjectStore>,
+    options: OpenOptions,
+    timeout: RequestTimeout,
+    start: &StartUp,
+) -> Result<Arc<Repository>, CliError> {
     let list = || {
-        let objects = store.list(&timeout.start()).map_err(listing_error)?;
+        let objects = store.list(start.context()).map_err(listing_error)?;
         Collection::from_listing(&objects, &options.prefixes).map_err(|error| with_url(store.url(), &error))
     };
     let mut collection = list()?;
@@ -106,30 +117,31 @@ pub fn open_repository(
     }
     let mut config = options.repository_config(timeout);
     let archive_dir = options.archive_dir.as_deref();
-    config.archive_dir = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection, &timeout.start()));
+    config.archive_dir = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection, start.context()));
     let decoder = Decoder::new(Keys::load(options.keys)?, options.decode);
     Ok(Repository::new(store, decoder, collection, config))
 }
 
 /// Opens the repository in `store` as a file system without `unpacked/`. Every error that can be found before the first
 /// request is found here: in the listing, the names, the key or passphrase (tried on the newest manifest), the time and the
-/// path. Each step may take `timeout`.
+/// path. All of it may take `timeout`, apart from the time at a passphrase prompt, and so may each later request.
 ///
 /// # Errors
 /// [`CliError`].
 pub fn open_file_system(
     store: Arc<dyn ObjectStore>,
-    options: OpenOptions,
+    mut options: OpenOptions,
     timeout: RequestTimeout,
 ) -> Result<Arc<TreeFs>, CliError> {
     let url = store.url().to_owned();
     let (time, path, memory) = (options.time, options.path.clone(), options.memory);
     let (owners, size_bounds) = (options.owners, options.size_bounds);
-    let repository = open_repository(store, options, timeout)?;
+    let mut start = StartUp::begin(timeout, &mut options.keys);
+    let repository = open_within(store, options, timeout, &start)?;
     let collection = repository.collection();
     collection.problems().iter().for_each(Problem::log);
     let chosen = collection.select(time.unwrap_or(BackupTime(i64::MAX))).map_err(|error| with_url(&url, &error))?;
-    try_keys(&repository, chosen.set, timeout)?;
+    try_keys(&repository, chosen.set, &mut start)?;
     let root = match (time, path) {
         (None, None) => MountRoot::Overview,
         (_, path) => {
@@ -138,7 +150,7 @@ pub fn open_file_system(
         }
     };
     let options = TreeOptions { root, owners, size_bounds, plan_bytes: memory / 8 };
-    Ok(Arc::new(TreeFs::new(repository, options, &timeout.start())?))
+    Ok(Arc::new(start.run(|context| TreeFs::new(Arc::clone(&repository), options.clone(), context))?))
 }
 
 /// Opens the repository in `store` as [`open_file_system`] does, with `unpacked/` beside the snapshots if the root is the
@@ -167,15 +179,15 @@ pub fn open_mount(
 
 /// Decrypts the manifest of the set to be shown, so that a wrong key or passphrase is found now. If no key fits, the key
 /// may be that of other chains: one set of each is tried.
-fn try_keys(repository: &Arc<Repository>, chosen: SetIndex, timeout: RequestTimeout) -> Result<(), CliError> {
-    let refused = match try_key(repository, chosen, timeout) {
+fn try_keys(repository: &Arc<Repository>, chosen: SetIndex, start: &mut StartUp) -> Result<(), CliError> {
+    let refused = match start.run(|context| try_key(repository, chosen, context)) {
         Err(error) if error.kind() == ErrorKind::KeyMissing => error,
         tried => return Ok(tried?),
     };
     let collection = repository.collection();
     let others = collection.branches().iter().rev().filter_map(|branch| branch.last().copied());
     for set in others.filter(|&set| set != chosen) {
-        if repository.manifest(set, &timeout.start()).is_ok() {
+        if start.run(|context| repository.manifest(set, context)).is_ok() {
             log::warn!("{refused}; the key opens other sets, which can be read");
             return Ok(());
         }
@@ -184,8 +196,8 @@ fn try_keys(repository: &Arc<Repository>, chosen: SetIndex, timeout: RequestTime
 }
 
 /// Tries the key on one manifest. Damage in a manifest is no reason to refuse the other snapshots.
-fn try_key(repository: &Arc<Repository>, set: SetIndex, timeout: RequestTimeout) -> Result<(), VolumeError> {
-    match repository.manifest(set, &timeout.start()) {
+fn try_key(repository: &Arc<Repository>, set: SetIndex, context: &RequestContext) -> Result<(), VolumeError> {
+    match repository.manifest(set, context) {
         Ok(_) => Ok(()),
         Err(error) => match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::NotFound | ErrorKind::Archived => {

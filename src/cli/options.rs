@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -161,6 +162,39 @@ pub struct CacheArgs {
     pub memory: Option<ByteSize>,
 }
 
+/// The time that a step may take.
+#[derive(Args, Clone, Debug)]
+pub struct DeadlineArgs {
+    /// Give up a step that takes longer (mount: answer the request with ETIMEDOUT); also as 90s, 10m or 1h
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = parse_deadline)]
+    pub deadline: TimeSpan,
+}
+
+/// A time span: decimal digits, and nothing or `s` for seconds, `m` for minutes, `h` for hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeSpan(pub Duration);
+
+impl FromStr for TimeSpan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match text.get(digits.len()..).unwrap_or_default() {
+            "" | "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            unit => return Err(format!("unknown unit {unit:?}: give seconds, or a time as 90s, 10m or 1h")),
+        };
+        let number: u64 = digits.parse().map_err(|_| "give seconds, or a time as 90s, 10m or 1h".to_owned())?;
+        number.checked_mul(unit).map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(|| "too long".to_owned())
+    }
+}
+
+fn parse_deadline(text: &str) -> Result<TimeSpan, String> {
+    let span: TimeSpan = text.parse()?;
+    if span.0.is_zero() { Err("give at least one second".to_owned()) } else { Ok(span) }
+}
+
 /// The size that `stat` shows for a file whose exact size costs a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SizeMode {
@@ -214,6 +248,16 @@ mod tests {
         for wrong in ["", "M", "1.5G", "-1", "1X", "99999999T"] {
             assert!(wrong.parse::<ByteSize>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_time_span_is_seconds_or_has_a_unit() {
+        let seconds = |text: &str| text.parse::<TimeSpan>().map(|span| span.0.as_secs());
+        assert_eq!(["0", "90", "90s", "10m", "2h"].map(|text| seconds(text).unwrap()), [0, 90, 90, 600, 7200]);
+        for wrong in ["", "m", "-1", "1.5", "3D", "1M", "1hm", "99999999999999999999", "9999999999999999999h"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_deadline("0").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dupfs_base::RequestContext;
 
+use super::options::DeadlineArgs;
 use crate::fuse::DEFAULT_DEADLINE;
 
 /// How long one call of the file system or the repository may take, as one request of a mount: a store that does not answer
@@ -14,6 +15,12 @@ pub struct RequestTimeout(pub Duration);
 impl Default for RequestTimeout {
     fn default() -> Self {
         Self(DEFAULT_DEADLINE)
+    }
+}
+
+impl From<&DeadlineArgs> for RequestTimeout {
+    fn from(args: &DeadlineArgs) -> Self {
+        Self(args.deadline.0)
     }
 }
 

@@ -15,27 +15,39 @@ use super::exit::CommandExit;
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use dupfs_read::volume::Repository;
+use reported_problem::ReportedProblem;
+
+/// What `dupfs sets` prints, and its exit code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetsOptions {
+    /// One object of JSON in place of text.
+    pub json: bool,
+    /// A problem of severity error counts for the exit code.
+    pub check: bool,
+}
 
 /// Reports on `repository`, as text or as JSON (docs/CLI.md). Reads every manifest and nothing else; one that cannot be
 /// read is a problem in the report, so that the rest is reported without a key too. Manifests that could not be fetched or
 /// decrypted (no key, no access, no answer) make the report incomplete, and the exit code tells the reason; damage is part of
-/// a complete report. Reading a manifest may take `timeout`.
+/// a complete report, and counts for the exit code only with [`SetsOptions::check`]. Reading a manifest may take `timeout`.
 ///
 /// # Errors
 /// [`CliError`] when the output cannot be written.
 pub fn run(
     repository: &Arc<Repository>,
     timeout: RequestTimeout,
-    json: bool,
+    options: SetsOptions,
     printer: &mut Printer<'_>,
 ) -> Result<CommandExit, CliError> {
     let manifests = manifests::read_all(repository, timeout);
     let report = sets_report::SetsReport::of(repository.url(), &repository.collection(), &manifests);
-    if json {
+    if options.json {
         printer.json(&report, true)?;
         printer.text("\n")?;
     } else {
         text::print(&report, printer)?;
     }
-    Ok(printer.finish()?.max(manifests::completeness(&manifests)))
+    let has_error = report.problems.iter().any(ReportedProblem::is_error);
+    let checked = if options.check && has_error { CommandExit::Damage } else { CommandExit::Done };
+    Ok(printer.finish()?.max(manifests::completeness(&manifests)).max(checked))
 }

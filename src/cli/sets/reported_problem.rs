@@ -19,6 +19,11 @@ impl ReportedProblem {
         Self { severity: word(severity), kind, set: set.map(|set| set.index.0), object: None, message }
     }
 
+    /// Returns true if something of the backup is lost or cannot be read.
+    pub(super) fn is_error(&self) -> bool {
+        self.severity == word(Severity::Error)
+    }
+
     /// The order in the report: errors first.
     pub(super) fn rank(&self) -> usize {
         ["error", "warning", "note"].iter().position(|word| *word == self.severity).unwrap_or(usize::MAX)

@@ -34,7 +34,8 @@ fn repository(store: MemoryStore) -> Arc<Repository> {
 
 fn printed(repository: &Arc<Repository>, json: bool) -> String {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let end = run(repository, RequestTimeout::default(), json, &mut Printer::new(&mut out, &mut err, true));
+    let options = SetsOptions { json, check: false };
+    let end = run(repository, RequestTimeout::default(), options, &mut Printer::new(&mut out, &mut err, true));
     assert_eq!((end, err.len()), (Ok(CommandExit::Done), 0));
     String::from_utf8(out).unwrap()
 }
@@ -152,4 +153,26 @@ fn sets_outside_the_chains_are_told_with_their_reason() {
     assert!(text.contains("in no chain of duplicity's: 3 sets"), "{text}");
     assert!(text.contains(&format!("replaced by {T2}, shown\n")), "{text}");
     assert!(text.contains("orphaned, not shown\n") && text.contains("incomplete, not shown\n"), "{text}");
+}
+
+#[test]
+fn check_turns_errors_and_nothing_else_into_exit_code_6() {
+    let exit = |store: MemoryStore, check: bool, json: bool| {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let options = SetsOptions { json, check };
+        let printer = &mut Printer::new(&mut out, &mut err, true);
+        run(&repository(store), RequestTimeout::default(), options, printer).unwrap()
+    };
+    let with_volumes = |there: &[u32], host: &str| {
+        let store = MemoryStore::new();
+        set(&store, &format!("full.{T0}"), "db1", 2, there);
+        set(&store, &format!("inc.{T0}.to.{T1}"), host, 1, &[1]);
+        store
+    };
+    for json in [false, true] {
+        assert_eq!(exit(with_volumes(&[1], "db1"), true, json), CommandExit::Damage, "a volume is missing");
+        assert_eq!(exit(with_volumes(&[1], "db1"), false, json), CommandExit::Done);
+        // Notes: a volume is not listed, and the source changed.
+        assert_eq!(exit(with_volumes(&[1, 2, 3], "db2"), true, json), CommandExit::Done);
+    }
 }
