@@ -6,6 +6,7 @@ use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, GpgOptions, KeyOptio
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn asking(home: &Path, binary: &Path, passphrases: &[&str], deadline: Duration) -> Decoder {
@@ -101,6 +102,41 @@ fn gpgs_refusal_is_passed_on_with_the_key_ids() {
     let error = decode(&by_gpg(&home, &["wrong"]), "vol1.gpg", &to_locked).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::KeyMissing);
     assert!(error.to_string().contains("Bad passphrase"), "{error}");
+}
+
+/// gpg itself ends with "No secret key" in both cases, as if the key were lost.
+#[test]
+fn an_agent_that_does_not_start_and_a_passphrase_that_cannot_be_asked_for_are_no_missing_key() {
+    let (home, plain) = (Home::new(), payload(1_000));
+    home.import("cv25519.secret.asc");
+    let object = home.gpg(&["-r", "dupfs cv25519", "-e"], &plain);
+    let restart = || {
+        let kill = Command::new("gpgconf").arg("--homedir").arg(home.path()).args(["--kill", "all"]).status();
+        assert!(kill.unwrap().success());
+    };
+    std::fs::write(home.path().join("gpg-agent.conf"), "pinentry-program /nonexistent/pinentry\n").unwrap();
+    restart();
+    let error = decode(&by_gpg(&home, &[]), "vol1.gpg", &object).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyMissing);
+    let expected = "gpg has the key but could not ask for its passphrase (gpg: No pinentry): export GPG_TTY=$(tty), or set \
+                    PASSPHRASE";
+    assert!(error.to_string().contains(expected), "{error}");
+    // The remedy works.
+    std::fs::write(home.path().join("gpg-agent.conf"), "allow-loopback-pinentry\n").unwrap();
+    restart();
+    assert!(decode(&by_gpg(&home, &[KEY_PASSPHRASE]), "vol1.gpg", &object).unwrap() == plain);
+    restart();
+    std::fs::write(home.path().join("gpg.conf"), "agent-program /bin/false\n").unwrap();
+    for passphrases in [&[][..], &[KEY_PASSPHRASE]] {
+        let error = decode(&by_gpg(&home, passphrases), "vol1.gpg", &object).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::KeyMissing);
+        let message = error.to_string();
+        assert!(message.contains("failed to start agent '/bin/false'"), "{message}");
+        assert!(
+            message.contains("run gpg-agent --daemon to see why") && !message.contains("not available"),
+            "{message}"
+        );
+    }
 }
 
 #[test]

@@ -36,6 +36,32 @@ impl GpgOutput {
         format!("gpg: {}", failed.map_or_else(|| "no session key".into(), escape_bytes))
     }
 
+    /// Returns gpg's messages about its agent if it could not start or reach one.
+    pub(super) fn agent_failure(&self) -> Option<String> {
+        const BEGINNINGS: [&[u8]; 4] =
+            [b"gpg: error running ", b"gpg: failed to start ", b"gpg: can't connect to the ", b"gpg: no running "];
+        let lines = self.messages.split(|&b| b == b'\n').filter(|line| {
+            BEGINNINGS.iter().any(|beginning| line.starts_with(beginning)) && line.windows(5).any(|w| w == b"agent")
+        });
+        let texts: Vec<String> = lines.filter_map(|line| line.strip_prefix(b"gpg: ")).map(escape_bytes).collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
+    }
+
+    /// Returns true if gpg has the secret key, and there was no way to ask the user for its passphrase.
+    pub(super) fn could_not_ask(&self) -> bool {
+        const FROM_PINENTRY: u32 = 5;
+        const TIMEOUT: u32 = 62;
+        const NO_PIN_ENTRY: u32 = 85;
+        const PIN_ENTRY: u32 = 86;
+        const CANCELLED: u32 = 99;
+        const FULLY_CANCELLED: u32 = 198;
+        self.errors().any(|(source, code)| match code {
+            NO_PIN_ENTRY | PIN_ENTRY => true,
+            TIMEOUT | CANCELLED | FULLY_CANCELLED => false,
+            _ => source == FROM_PINENTRY,
+        })
+    }
+
     /// Returns the error codes of libgpg-error with which the attempt ended: the source of the error, and its code.
     fn errors(&self) -> impl Iterator<Item = (u32, u32)> {
         self.lines(b"ERROR").filter_map(|line| {
@@ -100,5 +126,36 @@ mod tests {
         assert_eq!(bad.reason(), "gpg: Bad passphrase");
         assert!(bad.wrong_passphrase() && !bad.asked_card());
         assert!(output("[GNUPG:] ERROR pkdecrypt_failed 100663383\n", "").asked_card());
+    }
+
+    #[test]
+    fn an_agent_that_does_not_start_is_told_from_a_missing_key() {
+        // By gpg 2.2.40, with a GNUPGHOME whose path is too long for a socket.
+        let messages = "gpg: error running '/usr/bin/gpg-agent': exit status 2\n\
+                        gpg: failed to start agent '/usr/bin/gpg-agent': General error\n\
+                        gpg: can't connect to the agent: General error\n\
+                        gpg: encrypted with 3072-bit RSA key, ID 3D0EFB63C3F7F9A7, created 2026-11-26\n      \"agent\"\n\
+                        gpg: decryption failed: No secret key\n";
+        let failed = output("[GNUPG:] NO_SECKEY 3D0EFB63C3F7F9A7\n", messages);
+        assert_eq!(
+            failed.agent_failure().as_deref(),
+            Some(
+                "error running '/usr/bin/gpg-agent': exit status 2, failed to start agent '/usr/bin/gpg-agent': General \
+                 error, can't connect to the agent: General error"
+            )
+        );
+        let without_key =
+            output("", "gpg: encrypted with RSA key\n      \"agent\"\ngpg: decryption failed: No secret key\n");
+        assert_eq!(without_key.agent_failure(), None);
+    }
+
+    #[test]
+    fn a_pinentry_that_cannot_ask_is_told_from_one_that_the_user_cancelled() {
+        let could_not_ask =
+            |code: u32| output(&format!("[GNUPG:] ERROR pkdecrypt_failed {code}\n"), "").could_not_ask();
+        // "Inappropriate ioctl for device" without GPG_TTY, a GPG_TTY that does not exist, "No pinentry": gpg 2.2.40.
+        assert!([83_918_950, 83_918_929, 67_108_949].into_iter().all(could_not_ask));
+        // "Bad passphrase", "Operation cancelled" from pinentry, "Timeout".
+        assert!(![67_108_875, 83_886_179, 83_886_142].into_iter().any(could_not_ask));
     }
 }

@@ -14,7 +14,7 @@ use super::secret_key::SecretKey;
 use super::session_key::SessionKey;
 use super::session_key_packet::PublicKeyEsk;
 use super::string_to_key::StringToKey;
-use super::user_gpg::UserGpg;
+use super::user_gpg::{GpgRefusal, UserGpg};
 use dupfs_base::Secret;
 
 /// The search for the session key of one object, in this order: the secret keys of files, the passphrases, the user's gpg,
@@ -58,12 +58,12 @@ impl SessionKeySearch<'_> {
                 return Ok(key);
             }
         }
-        let mut gpg_error = None;
+        let mut refusal = None;
         if let Some(gpg) = self.gpg.filter(|_| self.preamble.public_key_esks().next().is_some()) {
-            match gpg.session_key(self.ctx, self.head, &self.recipients(), &self.passphrases.all()) {
+            match gpg.session_key(self.head, &self.recipients(), &self.passphrases.all()) {
                 Ok(key) if self.preamble.fits(&key) => return Ok(key),
                 Ok(_) => return Err(self.ctx.damage("the session key that gpg gives does not open the data")),
-                Err(error) => gpg_error = Some(error),
+                Err(reason) => refusal = Some(reason),
             }
         }
         if self.opens_by_passphrase() {
@@ -74,9 +74,11 @@ impl SessionKeySearch<'_> {
         }
         // The search of a request that has ended is incomplete: it does not tell that no key fits.
         self.ctx.check_request()?;
-        match gpg_error {
-            Some(error @ CodecError::GpgTimeout { .. }) => Err(error),
-            gpg_error => Err(self.explain(&attempts, gpg_error)),
+        match refusal {
+            Some(GpgRefusal::Timeout(seconds)) => {
+                Err(CodecError::GpgTimeout { object: self.ctx.object.clone(), seconds })
+            }
+            refusal => Err(self.explain(&attempts, refusal)),
         }
     }
 
@@ -138,7 +140,7 @@ impl SessionKeySearch<'_> {
         self.preamble.public_key_esks().map(|esk| esk.recipient.clone()).collect()
     }
 
-    fn explain(&self, attempts: &KeyAttempts, gpg_error: Option<CodecError>) -> CodecError {
+    fn explain(&self, attempts: &KeyAttempts, refusal: Option<GpgRefusal>) -> CodecError {
         let no_key = |reason: String| CodecError::NoKey { object: self.ctx.object.clone(), reason: reason.into() };
         if let Some(id) = attempts.failed.first() {
             return self.ctx.damage(format!("the session key for 0x{id} cannot be opened with that secret key"));
@@ -164,10 +166,25 @@ impl SessionKeySearch<'_> {
         if self.recipients().iter().any(Option::is_none) {
             recipients.push("a hidden one".into());
         }
-        let gpg = gpg_error.map_or_else(String::new, |error| match error {
-            CodecError::NoKey { reason, .. } => format!(" ({reason})"),
-            other => format!(" ({other})"),
-        });
+        let gpg = match refusal {
+            Some(GpgRefusal::Agent(messages)) => {
+                return no_key(format!(
+                    "encrypted to {}, and gpg cannot use its agent ({messages}); run gpg-agent --daemon to see why, or give \
+                     the exported secret key with --secret-key",
+                    recipients.join(", ")
+                ));
+            }
+            Some(GpgRefusal::CannotAsk(message)) => {
+                return no_key(format!(
+                    "encrypted to {}; gpg has the key but could not ask for its passphrase ({message}): \
+                     export GPG_TTY=$(tty), or set PASSPHRASE",
+                    recipients.join(", ")
+                ));
+            }
+            Some(GpgRefusal::Reason(reason)) => format!(" ({reason})"),
+            // Reported by the caller.
+            Some(GpgRefusal::Timeout(_)) | None => String::new(),
+        };
         let tried = tried_passphrases(&passphrases);
         match (recipients.is_empty(), self.opens_by_passphrase()) {
             (false, by_passphrase) => {

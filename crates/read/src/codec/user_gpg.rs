@@ -17,9 +17,7 @@ use std::time::{Duration, Instant};
 use sequoia_openpgp::KeyID;
 use zeroize::Zeroizing;
 
-use super::error::CodecError;
 use super::gpg_output::GpgOutput;
-use super::object_context::ObjectContext;
 use super::session_key::SessionKey;
 use dupfs_base::Secret;
 
@@ -82,14 +80,30 @@ pub(super) struct UserGpg {
 
 /// The reason why gpg gave no session key.
 #[derive(Clone, Debug)]
-enum GpgRefusal {
-    Timeout,
+pub(super) enum GpgRefusal {
+    /// gpg did not answer within so many seconds.
+    Timeout(u64),
+    /// gpg could not start or reach its agent; its messages.
+    Agent(Arc<str>),
+    /// gpg has the key, and could not ask for its passphrase; its message.
+    CannotAsk(Arc<str>),
+    /// Another reason, in gpg's words.
     Reason(Arc<str>),
 }
 
 impl GpgRefusal {
     fn reason(text: impl AsRef<str>) -> Self {
         Self::Reason(text.as_ref().into())
+    }
+
+    fn of(output: &GpgOutput) -> Self {
+        if let Some(messages) = output.agent_failure() {
+            Self::Agent(messages.into())
+        } else if output.could_not_ask() {
+            Self::CannotAsk(output.reason().into())
+        } else {
+            Self::reason(output.reason())
+        }
     }
 }
 
@@ -101,43 +115,34 @@ impl UserGpg {
     /// Asks for the session key of the object that begins with `head` (OpenPGP without armour, 20 kB or all of it).
     ///
     /// # Errors
-    /// [`CodecError::NoKey`] with gpg's reason, [`CodecError::GpgTimeout`].
+    /// The reason why gpg gives none.
     pub(super) fn session_key(
         &self,
-        ctx: &ObjectContext,
         head: &[u8],
         recipients: &[Option<KeyID>],
         passphrases: &[Arc<Secret>],
-    ) -> Result<SessionKey, CodecError> {
+    ) -> Result<SessionKey, GpgRefusal> {
         let mut question = passphrases.len().to_string();
         for id in recipients {
             let _ = write!(question, " {id:?}");
         }
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = refused.get(&question).filter(|(at, _)| at.elapsed() < REFUSAL_LIFETIME).map(|(_, why)| why);
-        let refusal = match recent {
-            Some(refusal) => refusal.clone(),
-            None => match self.ask(head, passphrases) {
-                Ok(key) => return Ok(key),
-                Err(refusal) => {
-                    refused.insert(question, (Instant::now(), refusal.clone()));
-                    refusal
-                }
-            },
-        };
-        let object = ctx.object.clone();
-        Err(match refusal {
-            GpgRefusal::Timeout => CodecError::GpgTimeout { object, seconds: self.options.deadline.as_secs() },
-            GpgRefusal::Reason(reason) => CodecError::NoKey { object, reason },
-        })
+        if let Some(refusal) = recent {
+            return Err(refusal.clone());
+        }
+        let answer = self.ask(head, passphrases);
+        if let Err(refusal) = &answer {
+            refused.insert(question, (Instant::now(), refusal.clone()));
+        }
+        answer
     }
 
     fn ask(&self, head: &[u8], passphrases: &[Arc<Secret>]) -> Result<SessionKey, GpgRefusal> {
         let version = self.check_usable()?;
-        let refusal = |output: &GpgOutput| GpgRefusal::reason(output.reason());
         if passphrases.is_empty() {
             let output = self.run(head, None, version)?;
-            return output.session_key().ok_or_else(|| refusal(&output));
+            return output.session_key().ok_or_else(|| GpgRefusal::of(&output));
         }
         let mut last = GpgRefusal::reason("gpg: no passphrase");
         for passphrase in passphrases.iter().filter(|p| !p.expose().contains(&b'\n')) {
@@ -145,7 +150,7 @@ impl UserGpg {
             if let Some(key) = output.session_key() {
                 return Ok(key);
             }
-            last = refusal(&output);
+            last = GpgRefusal::of(&output);
             // A wrong PIN counts: a card locks itself after three, and the passphrases may be meant for something else.
             if !output.wrong_passphrase() || output.asked_card() {
                 break;
@@ -223,7 +228,7 @@ impl UserGpg {
         reap(child, until);
         match outputs {
             Some((status, messages)) => Ok(GpgOutput { status, messages }),
-            None => Err(GpgRefusal::Timeout),
+            None => Err(GpgRefusal::Timeout(self.options.deadline.as_secs())),
         }
     }
 }
