@@ -3,7 +3,9 @@
 
 use super::{Home, KEY_PASSPHRASE, decode, decode_partly, decoder, fixtures, key, options, payload, sample, tolerant};
 use dupfs_base::{ErrorKind, HasKind};
-use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, Keys, Secret, Signer};
+use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, GpgOptions, KeyOptions, Keys, Secret, Signer};
+use sequoia_openpgp::parse::Parse;
+use sequoia_openpgp::{Packet, PacketPile};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -163,40 +165,80 @@ fn key_files_that_are_none_are_refused_with_a_remedy() {
     assert_eq!(load(cut.path().into()).kind(), ErrorKind::Invalid);
 }
 
+/// Makes a key on `curve` without a passphrase; returns its exported secret part, binary.
+fn key_on_curve(home: &Home, curve: &str) -> Vec<u8> {
+    let unprotected = ["--pinentry-mode", "loopback", "--passphrase", ""];
+    let with = |args: &[&str]| home.gpg(&[&unprotected[..], args].concat(), b"");
+    with(&["--quick-gen-key", curve, curve, "cert", "never"]);
+    let listed = String::from_utf8(home.gpg(&["--with-colons", "-K", curve], b"")).unwrap();
+    let fingerprint = listed.lines().find_map(|line| line.strip_prefix("fpr:::::::::")).unwrap();
+    with(&["--quick-add-key", fingerprint.trim_end_matches(':'), curve, "encr", "never"]);
+    with(&["--export-secret-keys", curve])
+}
+
+fn keys_in(bytes: &[u8]) -> Result<Keys, CodecError> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    let mut keys = options(&[], &[]);
+    keys.secret_keys.push(file.path().into());
+    Keys::load(keys)
+}
+
+/// The library's backend lacks these curves, and gpg has them.
+#[test]
+fn keys_on_brainpool_curves_and_secp256k1_open_what_gpg_encrypts() {
+    let (home, plain) = (Home::new(), payload(1_000));
+    for curve in ["brainpoolP256r1", "brainpoolP384r1", "brainpoolP512r1", "secp256k1"] {
+        let secret = key_on_curve(&home, curve);
+        let decoder = Decoder::new(keys_in(&secret).unwrap(), DecodeOptions::default());
+        for round in 0..8 {
+            let extra = if round % 2 == 0 { "--no-throw-keyids" } else { "--throw-keyids" };
+            let stored = home.gpg(&["-r", curve, extra, "-e"], &plain);
+            assert!(decode(&decoder, "x.gpg", &stored).unwrap() == plain, "{curve} {extra}");
+        }
+        // The user's own gpg opens it too.
+        let gpg = GpgOptions { home: Some(home.path().into()), ..GpgOptions::default() };
+        let keys = Keys::load(KeyOptions { gpg: Some(gpg), ..options(&[], &[]) }).unwrap();
+        let stored = home.gpg(&["-r", curve, "-e"], &plain);
+        assert!(decode(&Decoder::new(keys, DecodeOptions::default()), "x.gpg", &stored).unwrap() == plain, "{curve}");
+        // Another key on the same curve does not.
+        let other = key_on_curve(&Home::new(), curve);
+        let error = decode(&Decoder::new(keys_in(&other).unwrap(), DecodeOptions::default()), "x.gpg", &stored);
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::KeyMissing, "{curve}");
+    }
+}
+
+/// A key of gpg's with the object identifier of a curve that neither the library nor dupfs has (secp224r1).
 #[test]
 fn keys_on_curves_that_are_not_supported_are_named_and_the_backup_is_not_called_damaged() {
+    const SECP256K1: &[u8] = &[5, 0x2b, 0x81, 0x04, 0x00, 0x0a];
     let (home, plain) = (Home::new(), payload(1_000));
-    let files = tempfile::tempdir().unwrap();
-    let rsa = std::fs::read(key("rsa.secret.asc")).unwrap();
-    for curve in ["brainpoolP256r1", "brainpoolP384r1", "brainpoolP512r1", "secp256k1"] {
-        let unprotected = ["--pinentry-mode", "loopback", "--passphrase", ""];
-        let with = |args: &[&str]| home.gpg(&[&unprotected[..], args].concat(), b"");
-        with(&["--quick-gen-key", curve, curve, "cert", "never"]);
-        let listed = String::from_utf8(home.gpg(&["--with-colons", "-K", curve], b"")).unwrap();
-        let fingerprint = listed.lines().find_map(|line| line.strip_prefix("fpr:::::::::")).unwrap();
-        with(&["--quick-add-key", fingerprint.trim_end_matches(':'), curve, "encr", "never"]);
-        let secret = with(&["--armor", "--export-secret-keys", curve]);
-        let stored = home.gpg(&["-r", curve, "-e"], &plain);
-
-        let load = |bytes: &[u8]| {
-            let file = files.path().join(curve);
-            std::fs::write(&file, bytes).unwrap();
-            let mut keys = options(&[], &[]);
-            keys.secret_keys.push(file);
-            Keys::load(keys)
-        };
-        let error = load(&secret).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::KeyMissing, "{error}");
-        assert!(error.to_string().contains(curve) && error.to_string().contains("leave --secret-key out"), "{error}");
-        // Beside other keys it is refused only when an object needs it.
-        let decoder = Decoder::new(load(&[&secret[..], &rsa].concat()).unwrap(), DecodeOptions::default());
-        let error = decode(&decoder, "x.gpg", &stored).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::KeyMissing, "{error}");
-        assert!(error.to_string().contains(curve) && error.to_string().contains("leave --secret-key out"), "{error}");
-        let file = key("rsa.public.asc").display().to_string();
-        let to_both = home.gpg(&["-r", curve, "--recipient-file", &file, "-e"], &plain);
-        assert!(decode(&decoder, "x.gpg", &to_both).unwrap() == plain);
-    }
+    let mut secret = key_on_curve(&home, "secp256k1");
+    let places: Vec<usize> = (0..secret.len()).filter(|&at| secret[at..].starts_with(SECP256K1)).collect();
+    assert_eq!(places.len(), 2, "a primary key and a subkey");
+    places.iter().for_each(|at| secret[at + 5] = 0x21);
+    let error = keys_in(&secret).unwrap_err();
+    let is_named = |error: &CodecError| {
+        let message = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::KeyMissing, "{message}");
+        assert!(message.contains("2b81040021") && message.contains("leave --secret-key out"), "{message}");
+    };
+    is_named(&error);
+    // Beside other keys it is refused only when an object needs it.
+    let rsa = home.gpg(&["--dearmor"], &std::fs::read(key("rsa.secret.asc")).unwrap());
+    let decoder = Decoder::new(keys_in(&[&secret[..], &rsa].concat()).unwrap(), DecodeOptions::default());
+    let file = key("rsa.public.asc").display().to_string();
+    let mut stored = home.gpg(&["-r", "secp256k1", "-e"], &plain);
+    let to_both = home.gpg(&["-r", "secp256k1", "--recipient-file", &file, "-e"], &plain);
+    assert!(decode(&decoder, "x.gpg", &to_both).unwrap() == plain);
+    let subkey = PacketPile::from_bytes(&secret).unwrap();
+    let ids = subkey.descendants().filter_map(|packet| match packet {
+        Packet::SecretSubkey(key) => Some(key.keyid()),
+        _ => None,
+    });
+    // The header of the packet has two bytes, its version one.
+    stored[3..11].copy_from_slice(ids.collect::<Vec<_>>()[0].as_bytes());
+    is_named(&decode(&decoder, "x.gpg", &stored).unwrap_err());
 }
 
 #[test]
@@ -256,7 +298,10 @@ fn objects_of_old_and_new_writers_are_read() {
     }
     let signer = Signer::load("AD1F72F3", &key("rsa.public.asc")).unwrap();
     let keys = Keys::load(options(&["rsa.secret.asc"], &[])).unwrap();
-    let strict = Decoder::new(keys, DecodeOptions { require_signer: Some(signer), allow_unauthenticated: true });
+    let strict = Decoder::new(
+        keys,
+        DecodeOptions { require_signer: Some(signer), allow_unauthenticated: true, ..DecodeOptions::default() },
+    );
     assert!(decode(&strict, "x.gpg", &sample("gpg1-v3-signature.gpg")).unwrap() == text.as_bytes());
     // Its signature has no one-pass packet ahead: not checked, hence refused.
     let error = decode(&strict, "x.gpg", &sample("gpg1-rfc1991-signed.gpg")).unwrap_err();

@@ -11,6 +11,7 @@ mod cfb_reader;
 mod compressed_packet;
 mod decode_limits;
 mod decoder;
+mod ecdh;
 mod elgamal;
 mod error;
 mod gpg_output;
@@ -40,6 +41,7 @@ mod stream_decompressor;
 mod string_to_key;
 mod threaded_layer;
 mod user_gpg;
+mod weierstrass;
 
 #[cfg(test)]
 mod limits_tests;

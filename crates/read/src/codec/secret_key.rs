@@ -13,12 +13,14 @@ use sequoia_openpgp::packet::key::{self, SecretParts, UnspecifiedRole};
 use sequoia_openpgp::types::Curve;
 use sequoia_openpgp::{KeyID, Packet};
 
+use super::ecdh::EcdhDecryptor;
 use super::elgamal::ElGamalDecryptor;
 use super::error::CodecError;
 use super::key_file::{key_file_error, read_packets};
 use super::rsa_key::RsaKey;
 use super::session_key::SessionKey;
 use super::session_key_packet::PublicKeyEsk;
+use super::weierstrass::WeierstrassCurve;
 use dupfs_base::{ErrorKind, Secret};
 
 /// Loads the secret keys for decryption from the file at `path`.
@@ -96,7 +98,9 @@ impl SecretKey {
         }
         let id = key.keyid();
         let unsupported_curve = match key.mpis() {
-            PublicKey::ECDH { curve, .. } if !curve.is_supported() => Some(curve_name(curve)),
+            PublicKey::ECDH { curve, .. } if !curve.is_supported() && WeierstrassCurve::of(curve).is_none() => {
+                Some(curve_name(curve))
+            }
             _ => None,
         };
         let state = match key.clone().into_keypair() {
@@ -131,10 +135,6 @@ impl SecretKey {
 /// Returns gpg's name of `curve`, or its object identifier.
 fn curve_name(curve: &Curve) -> Cow<'static, str> {
     match (curve, curve.oid()) {
-        (Curve::BrainpoolP256, _) => "brainpoolP256r1".into(),
-        (Curve::BrainpoolP384, _) => "brainpoolP384r1".into(),
-        (Curve::BrainpoolP512, _) => "brainpoolP512r1".into(),
-        (_, [0x2b, 0x81, 0x04, 0x00, 0x0a]) => "secp256k1".into(),
         (_, [0x2b, 0x65, 0x6f]) => "X448".into(),
         (_, oid) => {
             let digits: String = oid.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -148,21 +148,29 @@ pub(super) struct UnlockedKey {
     pair: KeyPair,
     /// Built once and used for every object. `None` if the key is no RSA key, or one that only the library accepts.
     rsa: Option<RsaKey>,
+    /// The curve of the key, if the library lacks it.
+    curve: Option<WeierstrassCurve>,
 }
 
 impl UnlockedKey {
     fn new(pair: KeyPair) -> Arc<Self> {
         let rsa = RsaKey::new(&pair);
-        Arc::new(Self { pair, rsa })
+        let curve = match pair.public().mpis() {
+            PublicKey::ECDH { curve, .. } => WeierstrassCurve::of(curve),
+            _ => None,
+        };
+        Arc::new(Self { pair, rsa, curve })
     }
 
     /// Returns the session key in `esk` if this key opens it.
     pub(super) fn open(&self, esk: &PublicKeyEsk) -> Option<SessionKey> {
         let elgamal = matches!(self.pair.public().mpis(), PublicKey::ElGamal { .. });
-        let (cipher, key) = match &self.rsa {
-            Some(rsa) => esk.packet.decrypt(&mut rsa.decryptor(self.pair.public()), None)?,
-            None if elgamal => esk.packet.decrypt(&mut ElGamalDecryptor(&self.pair), None)?,
-            None => esk.packet.decrypt(&mut self.pair.clone(), None)?,
+        let pair = &self.pair;
+        let (cipher, key) = match (&self.rsa, &self.curve) {
+            (Some(rsa), _) => esk.packet.decrypt(&mut rsa.decryptor(pair.public()), None)?,
+            (None, Some(curve)) => esk.packet.decrypt(&mut EcdhDecryptor { pair, curve }, None)?,
+            (None, None) if elgamal => esk.packet.decrypt(&mut ElGamalDecryptor(pair), None)?,
+            (None, None) => esk.packet.decrypt(&mut pair.clone(), None)?,
         };
         SessionKey::from_parts(cipher?.into(), &key)
     }
