@@ -19,6 +19,9 @@ use dupfs_read::content::{ContentError, ContentResolver, ExtentMap, FileRef};
 use dupfs_read::tree::NodeId;
 use dupfs_read::volume::{Repository, RequestVolumes, Volumes};
 
+/// Upper bound of the target of a symbolic link in bytes; the kernel answers EIO by itself to a longer one.
+const MAX_TARGET_BYTES: usize = 4095;
+
 /// An open regular file.
 #[derive(Debug)]
 pub(super) struct OpenFile {
@@ -208,7 +211,7 @@ impl SnapshotNodes {
     /// The target of a symbolic link.
     ///
     /// # Errors
-    /// Invalid if it is not a link.
+    /// Invalid if it is not a link; Unsupported if the target is longer than the kernel takes.
     pub(super) fn link_target(
         &self,
         snapshot: usize,
@@ -216,6 +219,15 @@ impl SnapshotNodes {
         context: &RequestContext,
     ) -> Result<Vec<u8>, FsError> {
         match self.state(snapshot, node, context)?.meta.kind {
+            EntryKind::Symlink(target) if target.len() > MAX_TARGET_BYTES => {
+                let path = self.tree(snapshot, context)?.path(node);
+                let len = target.len();
+                let message = format!(
+                    "{path}: the target of this symbolic link has {len} bytes, and Linux has none of more than \
+                     {MAX_TARGET_BYTES}: the signature archive is damaged or forged"
+                );
+                Err(FsError::failed(ErrorKind::Unsupported, message))
+            }
             EntryKind::Symlink(target) => Ok(target.into_vec()),
             EntryKind::File
             | EntryKind::Dir

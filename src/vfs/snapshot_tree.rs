@@ -66,7 +66,8 @@ impl SnapshotTree {
         let exact = table.exact_size(version);
         // Without a signature nothing bounds the size; the kernel asks again before it uses this one.
         let known = exact.or_else(|| table.bounds(version).map(|bounds| bounds.max));
-        let bound = known.unwrap_or(i64::MAX.unsigned_abs());
+        let max = i64::MAX.unsigned_abs();
+        let bound = known.unwrap_or(max).min(max);
         Ok(NodeState { version: Some(version), meta, exact, bound, is_bounded: known.is_some() })
     }
 

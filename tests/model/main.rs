@@ -19,4 +19,5 @@ mod duplicity;
 mod fetches;
 mod index;
 mod properties;
+mod reasons;
 mod regressions;

@@ -3,15 +3,19 @@
 //! A manifest is parsed line by line. Only its volumes are kept. The list of changed files, which may have millions of
 //! lines, is counted and dropped. A damaged entry costs its volume and not the set: the volume is left out of
 //! [`Manifest::volumes`], appears in [`Manifest::missing_volumes`], and [`Manifest::problems`] has the reason.
+//! [`Manifest::doubt`] returns the damage that concerns one path.
 
 mod parser;
+mod problem;
 #[cfg(test)]
 mod tests;
 
-use super::FormatError;
+use std::fmt;
+
 use crate::{ArchivePath, VolumeNumber};
 
 pub use parser::ManifestParser;
+pub use problem::{ManifestProblem, ManifestProblemKind};
 
 /// One volume as the manifest describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,15 @@ pub struct VolumeBoundary {
     /// The number of the part, which duplicity calls block. At the end of a volume, `None` means that the path ends in
     /// this volume.
     pub part: Option<u64>,
+}
+
+impl fmt::Display for VolumeBoundary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.part {
+            Some(part) => write!(f, "part {part} of {}", self.path),
+            None => write!(f, "{}", self.path),
+        }
+    }
 }
 
 /// The hash of a volume.
@@ -77,7 +90,7 @@ pub struct Manifest {
     /// The number of files in the list of changed files. `None` without a list.
     pub changed_files: Option<u64>,
     /// The damage, at most 32 items. Empty for an undamaged manifest.
-    pub problems: Vec<FormatError>,
+    pub problems: Vec<ManifestProblem>,
     /// The highest valid volume number, also if its entry is damaged.
     last_number: u32,
     /// For each volume, the index of the volume with the greatest end among the volumes up to it (inclusive).
@@ -134,6 +147,67 @@ impl Manifest {
             })
             .flatten()
             .map(VolumeNumber)
+    }
+
+    /// Returns the highest valid volume number.
+    pub fn last_number(&self) -> VolumeNumber {
+        VolumeNumber(self.last_number)
+    }
+
+    /// Returns the first damage by which entries of volumes are lost.
+    pub fn entry_damage(&self) -> Option<String> {
+        let loses_entry = |problem: &&ManifestProblem| match problem.kind {
+            ManifestProblemKind::Entry(_) | ManifestProblemKind::UnknownEntry => true,
+            ManifestProblemKind::Order(_) | ManifestProblemKind::FileList => false,
+        };
+        self.problems.iter().find(loses_entry).map(ToString::to_string)
+    }
+
+    /// Returns the damage because of which a part of `path` may be in another volume than [`Self::volumes_of`] returns:
+    /// an entry without which its volume is not known, or volumes whose ranges overlap. `None` if no damage concerns it.
+    pub fn doubt(&self, path: &ArchivePath) -> Option<String> {
+        let first = self.index_of(path, PartSelector::Number(1));
+        let last = self.index_of(path, PartSelector::Last);
+        let known_before = first.checked_sub(1).and_then(|index| self.volumes.get(index));
+        let after = known_before.map_or(0, |volume| volume.number.0);
+        let last_volume = self.volumes.get(last).map(|volume| volume.number.0);
+        let mut missing = self.missing_volumes().skip_while(|number| number.0 <= after);
+        if let Some(number) = missing.next().filter(|number| last_volume.is_none_or(|last| number.0 < last)) {
+            return Some(self.describe_missing(number));
+        }
+        if last_volume.is_none()
+            && let Some(problem) = self.problem(ManifestProblemKind::UnknownEntry)
+        {
+            return Some(problem.to_string());
+        }
+        let is_concerned = |problem: &&ManifestProblem| match problem.kind {
+            ManifestProblemKind::Order(number) => {
+                self.overlap_of(number).is_some_and(|(from, to)| first <= to && from <= last)
+            }
+            ManifestProblemKind::Entry(_) | ManifestProblemKind::UnknownEntry | ManifestProblemKind::FileList => false,
+        };
+        self.problems.iter().find(is_concerned).map(ToString::to_string)
+    }
+
+    fn problem(&self, kind: ManifestProblemKind) -> Option<&ManifestProblem> {
+        self.problems.iter().find(|problem| problem.kind == kind)
+    }
+
+    /// Returns the reason why volume `number` has no entry.
+    fn describe_missing(&self, number: VolumeNumber) -> String {
+        let unknown = || self.problem(ManifestProblemKind::UnknownEntry);
+        let problem = self.problem(ManifestProblemKind::Entry(number)).or_else(unknown);
+        problem.map_or_else(|| format!("volume {number} has no entry"), ToString::to_string)
+    }
+
+    /// Returns the indexes, both inclusive, of the volumes whose ranges are doubtful because volume `number` ends before an
+    /// earlier one.
+    fn overlap_of(&self, number: VolumeNumber) -> Option<(usize, usize)> {
+        let index = self.volumes.binary_search_by_key(&number, |volume| volume.number).ok()?;
+        let from = self.greatest_end.get(index).copied()?;
+        let rises = |&(at, greatest): &(usize, &usize)| at > index && *greatest == at;
+        let next = self.greatest_end.iter().enumerate().find(rises).map_or(self.volumes.len(), |(at, _)| at);
+        Some((from, next))
     }
 
     /// Returns the index of the first volume whose greatest end so far is not below the key, else the number of

@@ -10,7 +10,7 @@ use crate::cli::request_timeout::RequestTimeout;
 use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_format::VolumeNumber;
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, Severity, describe_volumes};
-use dupfs_format::manifest::Manifest;
+use dupfs_format::manifest::{Manifest, ManifestProblemKind};
 use dupfs_read::volume::{Repository, VolumeError};
 
 /// Manifests read at a time. Each costs a round trip to the store and, with a passphrase, a slow key derivation.
@@ -169,17 +169,30 @@ pub(super) fn unlisted(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber
     set.volumes.keys().copied().filter(unknown).collect()
 }
 
+/// The damage of a manifest: entries that are lost, ranges that overlap, a list of changed files that is cut.
 fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<ReportedProblem> {
+    let object = set.manifest.as_ref().map_or("its manifest", |object| &*object.name);
     let lost: Vec<VolumeNumber> = manifest.missing_volumes().take(MANY).collect();
-    let first = manifest.problems.first().map_or_else(String::new, |problem| format!(": {problem}"));
-    if lost.is_empty() && first.is_empty() {
-        return None;
+    let of_volumes = manifest.problems.iter().find(|problem| problem.kind != ManifestProblemKind::FileList);
+    if lost.is_empty() && of_volumes.is_none() {
+        let problem = manifest.problems.first()?;
+        let line = format!(
+            "{}: {object}: {problem}; this list is for people only, and every file of the set can be read",
+            set.label()
+        );
+        return Some(ReportedProblem::new(Severity::Note, "file-list", Some(set), line));
     }
-    let what = match lost.is_empty() {
-        true => "is damaged".to_owned(),
-        false => format!("is damaged: {} not described, so what they hold cannot be read", describe_volumes(lost)),
+    let effect = match (lost.is_empty(), of_volumes.map(|problem| problem.kind)) {
+        (true, Some(ManifestProblemKind::Order(_))) => ", so files in these volumes may not be found".to_owned(),
+        (true, _) => ", so files of the last volumes may not be found".to_owned(),
+        (false, _) => format!("; {} not described, so files stored there cannot be read", describe_volumes(lost)),
     };
-    let line = format!("{}: its manifest {what}{first}", set.label());
+    let first = of_volumes.map_or_else(String::new, |problem| format!(": {problem}"));
+    let line = format!(
+        "{}: {object} is damaged{first}{effect}: copy it back from another replica, or from the archive directory of the \
+         machine that was backed up",
+        set.label()
+    );
     Some(ReportedProblem::new(Severity::Error, "manifest-damaged", Some(set), line))
 }
 

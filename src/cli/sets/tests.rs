@@ -176,3 +176,37 @@ fn check_turns_errors_and_nothing_else_into_exit_code_6() {
         assert_eq!(exit(with_volumes(&[1, 2, 3], "db2"), true, json), CommandExit::Done);
     }
 }
+
+/// Overlapping ranges and a cut list of changed files: the former hides files, the latter nothing.
+#[test]
+fn damaged_manifests_are_told_with_what_is_lost() {
+    let report_of = |edit: &dyn Fn(String) -> String| {
+        let store = MemoryStore::new();
+        let name = format!("full.{T0}");
+        set(&store, &name, "db1", 3, &[1, 2, 3]);
+        let mut manifest = String::from("Hostname db1\nLocaldir /srv/site\n");
+        for n in 1..=3 {
+            manifest += &format!("Volume {n}:\n    StartingPath   .  \n    EndingPath     f{n}  \n");
+            manifest += "    Hash SHA1 da39a3ee5e6b4b0d3255bfef95601890afd80709\n";
+        }
+        store.put(&format!("duplicity-{name}.manifest"), edit(manifest + "Filelist 1\n    new      f1\n").into_bytes());
+        report(&repository(store))
+    };
+    assert_eq!(report_of(&|manifest| manifest)["problems"], json!([]));
+    let cut = report_of(&|manifest| manifest.replace("Filelist 1", "Filelist 99"));
+    assert_eq!((kinds(&cut), &cut["problems"][0]["severity"]), (vec!["file-list"], &json!("note")));
+    let message = cut["problems"][0]["message"].as_str().unwrap();
+    assert!(message.contains("99 changed files are announced but 1 are listed"), "{message}");
+    assert!(message.contains("every file of the set can be read") && !message.contains("cannot"), "{message}");
+    for (edit, reason) in [
+        (("EndingPath     f1 ", "EndingPath     f3 "), "volume 2 ends at f2, before volume 1, which ends at f3"),
+        (("Volume 2:", "Volume 0:"), "a volume's number is malformed"),
+        (("Volume 3:", "Volume x:"), "a volume's number is malformed"),
+        (("EndingPath     f2 ", "EndingPath     f2 0"), "volume 2: a block number is malformed"),
+    ] {
+        let report = report_of(&|manifest| manifest.replacen(edit.0, edit.1, 1));
+        let damage = &report["problems"][0];
+        assert_eq!((&damage["kind"], &damage["severity"]), (&json!("manifest-damaged"), &json!("error")), "{report:#}");
+        assert!(damage["message"].as_str().unwrap().contains(reason), "{damage}");
+    }
+}

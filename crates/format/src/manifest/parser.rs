@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use super::{HashKind, Manifest, ManifestVolume, VolumeBoundary, VolumeHash};
+use super::{
+    HashKind, Manifest, ManifestProblem, ManifestProblemKind, ManifestVolume, VolumeBoundary, VolumeHash, end_key,
+};
 use crate::FormatError;
 use crate::{ArchivePath, VolumeNumber};
 
@@ -15,6 +17,8 @@ const MAX_VOLUME_BYTES: usize = 512 << 20;
 const MAX_VOLUME_NUMBER: u32 = 10_000_000;
 /// Upper bound of the number of problems kept.
 const MAX_PROBLEMS: usize = 32;
+/// The keywords of the lines of a volume's entry.
+const VOLUME_KEYWORDS: [&[u8]; 3] = [b"startingpath", b"endingpath", b"hash"];
 
 /// A push parser of manifests: it takes decoded bytes in chunks of any size. [`ManifestParser::finish`] returns the
 /// manifest.
@@ -36,7 +40,7 @@ pub struct ManifestParser {
     changed_files: u64,
     /// Memory for the entries in `volumes`.
     volume_bytes: usize,
-    problems: Vec<FormatError>,
+    problems: Vec<ManifestProblem>,
 }
 
 /// The entry of a volume whose lines are being read.
@@ -99,23 +103,29 @@ impl ManifestParser {
         if let Some((count, offset)) = self.announced_files
             && count != self.changed_files
         {
-            self.problem(offset, format!("{count} changed files are announced but {} are listed", self.changed_files));
+            let listed = self.changed_files;
+            let what = format!("{count} changed files are announced but {listed} are listed");
+            self.problem(ManifestProblemKind::FileList, offset, what);
         }
         self.volumes.retain(|&number, _| number <= self.last_number);
         self.drop_unhashed();
         let volumes: Vec<_> = std::mem::take(&mut self.volumes).into_values().flatten().collect();
         if volumes.is_empty() {
             let first = self.problems.into_iter().next();
-            return Err(first.unwrap_or_else(|| fault(0, "there is no volume in it".to_owned())));
+            let (offset, what) = first.map_or((None, None), |problem| (problem.offset, Some(problem.what)));
+            let what = what.unwrap_or_else(|| "there is no volume in it".to_owned());
+            return Err(FormatError::Manifest { offset: offset.unwrap_or(0), what });
         }
-        Ok(Manifest {
+        let mut manifest = Manifest {
             hostname: self.hostname,
             localdir: self.localdir,
             changed_files: self.announced_files.map(|_| self.changed_files),
             problems: self.problems,
             last_number: self.last_number,
             ..Manifest::from_volumes(volumes)
-        })
+        };
+        manifest.check_order();
+        Ok(manifest)
     }
 
     /// Takes a last line without a line feed. duplicity always writes the line feed, so the file was cut short in this
@@ -127,7 +137,12 @@ impl ManifestParser {
         if self.current.is_some() && is_space(first) && keyword.eq_ignore_ascii_case(b"hash") {
             return self.take_line(&line);
         }
-        self.problem(self.line_start, "the file ends within a line".to_owned());
+        let kind = match &self.current {
+            Some(draft) if is_space(first) => draft.problem_kind(),
+            _ if self.announced_files.is_some() => ManifestProblemKind::FileList,
+            _ => ManifestProblemKind::UnknownEntry,
+        };
+        self.problem(kind, self.line_start, "the file ends within a line".to_owned());
         if !is_space(first) {
             self.end_volume()?;
         } else if let Some(draft) = &mut self.current {
@@ -143,9 +158,9 @@ impl ManifestParser {
         Ok(())
     }
 
-    fn problem(&mut self, offset: u64, what: String) {
+    fn problem(&mut self, kind: ManifestProblemKind, offset: u64, what: String) {
         if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(fault(offset, what));
+            self.problems.push(ManifestProblem { kind, offset: Some(offset), what });
         }
     }
 
@@ -167,14 +182,16 @@ impl ManifestParser {
             let number = tokens.next().and_then(|token| decimal(token.strip_suffix(b":")?));
             let number = number.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_VOLUME_NUMBER).contains(n));
             if number.is_none() {
-                self.problem(self.line_start, "a volume's number is malformed".to_owned());
+                let kind = ManifestProblemKind::UnknownEntry;
+                self.problem(kind, self.line_start, "a volume's number is malformed".to_owned());
             }
             self.current = Some(VolumeDraft::new(self.line_start, number));
         } else if is(b"filelist") {
             self.end_volume()?;
             let count = tokens.next().and_then(decimal);
             if count.is_none() {
-                self.problem(self.line_start, "the number of changed files is malformed".to_owned());
+                let kind = ManifestProblemKind::FileList;
+                self.problem(kind, self.line_start, "the number of changed files is malformed".to_owned());
             }
             self.announced_files = Some((count.unwrap_or(0), self.line_start));
         } else if is(b"hostname") {
@@ -197,11 +214,13 @@ impl ManifestParser {
     ) -> Result<(), FormatError> {
         let line_start = self.line_start;
         if self.current.is_none() {
-            if self.announced_files.is_some() {
+            let of_volume = |word: &&[u8]| keyword.eq_ignore_ascii_case(word);
+            if self.announced_files.is_some() && !VOLUME_KEYWORDS.iter().any(of_volume) {
                 // A damaged line of the list of files. It shows in the number of files.
                 return Ok(());
             }
-            self.problem(line_start, "a line belongs to no volume".to_owned());
+            let kind = ManifestProblemKind::UnknownEntry;
+            self.problem(kind, line_start, "a line belongs to no volume".to_owned());
             self.current = Some(VolumeDraft::new(line_start, None));
         }
         let Some(draft) = &mut self.current else { return Ok(()) };
@@ -223,7 +242,8 @@ impl ManifestParser {
             let known = draft.number.filter(|_| !draft.damaged);
             draft.damaged = true;
             if let Some(number) = known {
-                self.problem(line_start, format!("volume {number}: {what}"));
+                let kind = ManifestProblemKind::Entry(VolumeNumber(number));
+                self.problem(kind, line_start, format!("volume {number}: {what}"));
             }
         }
         Ok(())
@@ -241,7 +261,8 @@ impl ManifestParser {
             (Some(_), Some(_)) => None,
             (None, _) | (_, None) => {
                 if !draft.damaged {
-                    self.problem(draft.offset, format!("volume {number} has no starting or no ending path"));
+                    let kind = ManifestProblemKind::Entry(VolumeNumber(number));
+                    self.problem(kind, draft.offset, format!("volume {number} has no starting or no ending path"));
                 }
                 None
             }
@@ -273,12 +294,38 @@ impl ManifestParser {
             }
         }
         for number in lost {
-            self.problem(self.line_start, format!("volume {number} has no hash although others have"));
+            if self.problems.len() < MAX_PROBLEMS {
+                let kind = ManifestProblemKind::Entry(VolumeNumber(number));
+                let what = format!("volume {number} has no hash although others have");
+                self.problems.push(ManifestProblem { kind, offset: None, what });
+            }
         }
     }
 }
 
 impl Manifest {
+    /// Adds a problem for each volume that ends before an earlier one does. Paths are looked up by the ends alone, so what
+    /// such a volume holds is not found. A volume without entries is exempt: `.` is all that duplicity says of its range.
+    fn check_order(&mut self) {
+        let mut problems = Vec::new();
+        for (volume, &greatest) in self.volumes.iter().zip(&self.greatest_end) {
+            let Some(before) = self.volumes.get(greatest) else { continue };
+            let is_empty = volume.start.path.is_root() && volume.end.path.is_root();
+            if end_key(volume) >= end_key(before) || is_empty {
+                continue;
+            }
+            let what = format!(
+                "volume {} ends at {}, before volume {}, which ends at {}: their ranges overlap",
+                volume.number, volume.end, before.number, before.end
+            );
+            problems.push(ManifestProblem { kind: ManifestProblemKind::Order(volume.number), offset: None, what });
+            if self.problems.len().saturating_add(problems.len()) >= MAX_PROBLEMS {
+                break;
+            }
+        }
+        self.problems.append(&mut problems);
+    }
+
     /// Reads a manifest to its end.
     ///
     /// # Errors
@@ -302,10 +349,13 @@ impl VolumeDraft {
     fn new(offset: u64, number: Option<u32>) -> Self {
         Self { offset, number, start: None, end: None, hash: None, damaged: false }
     }
-}
 
-fn fault(offset: u64, what: String) -> FormatError {
-    FormatError::Manifest { offset, what }
+    fn problem_kind(&self) -> ManifestProblemKind {
+        match self.number {
+            Some(number) => ManifestProblemKind::Entry(VolumeNumber(number)),
+            None => ManifestProblemKind::UnknownEntry,
+        }
+    }
 }
 
 /// Returns true for the bytes at which Python's `bytes.split` splits.
@@ -325,7 +375,7 @@ fn boundary<'a>(tokens: &mut impl Iterator<Item = &'a [u8]>) -> Result<VolumeBou
     let path = unquote(tokens.next().ok_or("a path is missing")?).ok_or("a path has damaged quotes")?;
     let path = ArchivePath::parse(&path).map_err(|_| "a path leaves the tree")?;
     let part = match tokens.next() {
-        Some(token) => Some(decimal(token).ok_or("a block number is malformed")?),
+        Some(token) => Some(decimal(token).filter(|&number| number > 0).ok_or("a block number is malformed")?),
         None => None,
     };
     match tokens.next() {

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use std::io::Read;
 
 use super::*;
+use crate::FormatError;
 
 /// The example of docs/FORMAT.md section 2, completed.
 const EXAMPLE: &str = "Hostname vm
@@ -277,4 +278,58 @@ proptest! {
             prop_assert!(all.iter().any(|v| v.number == found));
         }
     }
+}
+
+#[test]
+fn a_cut_list_of_files_concerns_no_volume() {
+    let volumes = [entry(1, "a", 1), entry(2, "b", 2)].concat();
+    let whole = format!("{volumes}Filelist 3\n    new      x\n    changed  y\n    deleted  z\n");
+    let list_at = whole.find("Filelist").unwrap();
+    for (case, text) in [
+        ("announced", whole.replace("Filelist 3", "Filelist 99")),
+        ("malformed", whole.replace("Filelist 3", "Filelist x")),
+        ("cut after a line", whole[..list_at + 31].to_owned()),
+        ("cut within a line", whole[..list_at + 20].to_owned()),
+        ("damaged line", whole.replace("changed", "chnaged")),
+    ] {
+        let manifest = read(&text);
+        let kinds: Vec<_> = manifest.problems.iter().map(|problem| problem.kind).collect();
+        assert!(
+            !kinds.is_empty() && kinds.iter().all(|kind| *kind == ManifestProblemKind::FileList),
+            "{case}: {kinds:?}"
+        );
+        assert_eq!((manifest.entry_damage(), manifest.doubt(&path("b"))), (None, None), "{case}");
+    }
+    // A list before the volumes, of which one has lost the line with its number.
+    let first = format!("Filelist 1\n    new      x\n{}", volumes.replace("Volume 2:", "Wolume 2:"));
+    let kinds: Vec<_> = read(&first).problems.iter().map(|problem| problem.kind).collect();
+    assert_eq!(kinds, [ManifestProblemKind::UnknownEntry]);
+}
+
+#[test]
+fn damage_is_a_doubt_for_the_paths_that_it_may_concern_only() {
+    let doubt = |text: &str, name: &str| read(text).doubt(&path(name));
+    let sound = [entry(1, "b", 1), entry(2, "d", 2), entry(3, "f", 3)];
+    for name in ["a", "b", "c", "d", "e", "f", "g"] {
+        assert_eq!(doubt(&sound.concat(), name), None, "{name}");
+    }
+    let without = |n: usize| (0..3).filter(|i| *i != n).map(|i| sound[i].as_str()).collect::<String>();
+    // The second volume is gone: what sorts behind the first may have been in it, up to the end of the third.
+    for (name, doubtful) in
+        [("a", false), ("b", false), ("c", true), ("d", true), ("e", true), ("f", true), ("g", false)]
+    {
+        assert_eq!(doubt(&without(1), name).is_some(), doubtful, "{name}");
+    }
+    // Of the third there is no trace at all.
+    assert_eq!(doubt(&without(2), "e"), None);
+    let last_damaged = sound.concat().replace("Volume 3:", "Volume x:");
+    assert_eq!((doubt(&last_damaged, "d"), doubt(&last_damaged, "e").is_some()), (None, true));
+    // The second volume ends before the first: paths up to the end of the third are doubtful, those of the fourth not.
+    let overlapping = [&sound[0], &entry(2, "a", 2), &sound[2], &entry(4, "h", 4)].map(String::as_str).concat();
+    for (name, doubtful) in [("a", true), ("b", true), ("d", true), ("f", true), ("g", false), ("h", false)] {
+        assert_eq!(doubt(&overlapping, name).is_some(), doubtful, "{name}");
+    }
+    // A resumed backup's empty last volume has no range.
+    let empty = entry(4, ".", 4);
+    assert!(read(&[sound.concat(), empty].concat()).problems.is_empty());
 }

@@ -28,6 +28,20 @@ pub enum ContentError {
         /// The set, as people name it.
         set: Arc<str>,
     },
+    /// The manifest is damaged, and does not tell which volume holds the file.
+    #[error(
+        "{path}: cannot be found in the volumes of {set}, because {manifest} is damaged: {detail}; copy the manifest back from another replica, or from the archive directory of the machine that was backed up"
+    )]
+    ManifestDamaged {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+        /// The name of the manifest.
+        manifest: Arc<str>,
+        /// The damage.
+        detail: Arc<str>,
+    },
     /// Parts of the file are missing between those that are there.
     #[error(
         "{path}: {set} holds only some of its parts ({detail}): that backup was interrupted; try the snapshot before or after"
@@ -134,6 +148,14 @@ pub enum ContentError {
 }
 
 impl ContentError {
+    /// Returns true if the parts of the file are not where the manifest and the assumed sizes of parts say.
+    pub(super) fn is_misplaced(&self) -> bool {
+        matches!(
+            self,
+            Self::Incomplete { .. } | Self::NoData { .. } | Self::ManifestDamaged { .. } | Self::Mixed { .. }
+        )
+    }
+
     /// Returns true if the answer is not cached and must be asked for from a thread that may wait.
     pub fn would_block(&self) -> bool {
         matches!(self, Self::Volume { error: VolumeError::Stopped(Stopped::WouldBlock), .. })
@@ -145,6 +167,7 @@ impl HasKind for ContentError {
         match self {
             Self::Volume { error, .. } => error.kind(),
             Self::NoData { .. }
+            | Self::ManifestDamaged { .. }
             | Self::Incomplete { .. }
             | Self::Mixed { .. }
             | Self::Delta { .. }

@@ -12,6 +12,9 @@ use dupfs_format::delta::{self, DeltaCommand};
 /// hundredth page has changed has a tenth of them.
 pub(super) const MAX_EXTENTS: usize = 1 << 24;
 
+/// Upper bound of the size of a file: no system that was backed up has longer ones, and the kernel shows none.
+const MAX_FILE_BYTES: u64 = i64::MAX.unsigned_abs();
+
 /// One op of a delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeltaOp {
@@ -61,6 +64,11 @@ impl ParsedDelta {
                     push_copy(&mut ops, offset, len);
                 }
             }
+        }
+        if out_len > MAX_FILE_BYTES {
+            return Err(
+                window.damaged(&format!("it makes a file of {out_len} bytes or more, which no file system has"))
+            );
         }
         Ok(Self { ops: ops.into(), out_len })
     }

@@ -160,12 +160,37 @@ impl<'a> PartFinder<'a> {
         set_label(self.volumes, self.set)
     }
 
+    /// The error that no volume has the file: the manifest is to blame if it is damaged where it tells the volume.
     pub(super) fn no_data(&self) -> ContentError {
-        ContentError::NoData { path: self.file.path.clone(), set: self.label() }
+        let none = || ContentError::NoData { path: self.file.path.clone(), set: self.label() };
+        self.manifest_damage().unwrap_or_else(none)
     }
 
+    /// The error that the volumes have only some of the parts, or that the manifest does not tell which have the others.
     pub(super) fn incomplete(&self, detail: String) -> ContentError {
-        ContentError::Incomplete { path: self.file.path.clone(), set: self.label(), detail: detail.into() }
+        let part =
+            || ContentError::Incomplete { path: self.file.path.clone(), set: self.label(), detail: detail.into() };
+        self.manifest_damage().unwrap_or_else(part)
+    }
+
+    /// The error that the manifest is damaged where it tells the volumes of the file, if it is.
+    fn manifest_damage(&self) -> Option<ContentError> {
+        let detail = self.manifest.doubt(&self.file.path).or_else(|| self.lost_end())?;
+        let manifest = self.volumes.manifest_name(self.set);
+        let (path, set) = (self.file.path.clone(), self.label());
+        Some(ContentError::ManifestDamaged { path, set, manifest, detail: detail.into() })
+    }
+
+    /// Describes the loss of entries at the end of the manifest: the file sorts after the last volume, and the store has a
+    /// further one.
+    fn lost_end(&self) -> Option<String> {
+        if self.manifest.volume_of(&self.file.path, PartSelector::Last).is_some() {
+            return None;
+        }
+        let last = self.manifest.last_number();
+        let next = VolumeNumber(last.0.checked_add(1)?);
+        let is_stored = self.volumes.stored_len(VolumeId { set: self.set, number: next }) > 0;
+        is_stored.then(|| format!("its last entry is that of volume {last}, and the store also has volume {next}"))
     }
 
     pub(super) fn mixed(&self) -> ContentError {

@@ -174,9 +174,7 @@ impl StoredStream {
         if quick && self.settled.get().is_none() {
             let before = out.len();
             match self.read_parts(&finder, volumes, file, range, once, out) {
-                Err(ContentError::Incomplete { .. } | ContentError::NoData { .. } | ContentError::Mixed { .. }) => {
-                    out.truncate(before);
-                }
+                Err(error) if error.is_misplaced() => out.truncate(before),
                 read => return read,
             }
         }
@@ -188,9 +186,23 @@ impl StoredStream {
             }
         };
         if settled.kind != self.kind || range.end > settled.len {
-            return Err(finder.incomplete(format!("bytes up to {} are wanted of it", range.end)));
+            return Err(self.base_error(volumes, file, settled, range.end));
         }
         settled.read(volumes, file, range, once, out)
+    }
+
+    /// The error that this assumed base of a delta, which turned out to be `settled`, does not have the bytes up to `end`
+    /// that the delta copies.
+    fn base_error(&self, volumes: &dyn Volumes, file: &FileRef, settled: &Self, end: u64) -> ContentError {
+        let path = file.path.clone();
+        if settled.kind != self.kind {
+            return ContentError::NoBase { path, set: set_label(volumes, self.set) };
+        }
+        // The base is the oldest version, so it is the next one whose delta copies from it.
+        let newer = file.history.iter().rev().find(|version| version.position > self.position);
+        let set = newer.and_then(|version| file.branch.set_at(version.position)).unwrap_or(self.set);
+        let detail = format!("it copies bytes up to {end} of a file that has {}", settled.len);
+        ContentError::Delta { path, set: set_label(volumes, set), detail: detail.into() }
     }
 
     fn settle(&self, volumes: &dyn Volumes, file: &FileRef, finder: &PartFinder<'_>) -> Result<Self, ContentError> {

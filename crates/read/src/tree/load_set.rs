@@ -170,13 +170,21 @@ fn from_volumes(
     context: &RequestContext,
 ) -> Result<StagedSet, TreeError> {
     let manifest = repository.manifest(set, context)?;
+    let damage = manifest.entry_damage().map(|damage| {
+        let set = repository.label(set);
+        Arc::from(format!("{set} has no readable signature archive, and its manifest is damaged: {damage}"))
+    });
+    let unlisted = |after, last| {
+        let reason = damage.clone().unwrap_or_else(|| Arc::from("a volume has no entry in the manifest"));
+        MissingRange { position, after, last, reason, kind: ErrorKind::Corrupt }
+    };
     let mut staged = StagedSet::default();
     staged.rebuilt = true;
     let mut last_end: Option<ArchivePath> = None;
     let mut next = 1u32;
     for listed in &manifest.volumes {
         if listed.number.0 > next {
-            staged.missing.push(unlisted(position, last_end.clone(), Some(listed.end.path.clone())));
+            staged.missing.push(unlisted(last_end.clone(), Some(listed.end.path.clone())));
         }
         next = listed.number.0.saturating_add(1);
         match repository.members(VolumeId { set, number: listed.number }, context) {
@@ -203,16 +211,10 @@ fn from_volumes(
         last_end = last_end.max(Some(listed.end.path.clone()));
     }
     // The damaged part of a manifest may have been the entry of its last volume.
-    if !manifest.problems.is_empty() {
-        staged.missing.push(unlisted(position, last_end, None));
+    if damage.is_some() {
+        staged.missing.push(unlisted(last_end, None));
     }
     Ok(staged)
-}
-
-/// The range of volumes whose entries in the manifest are damaged.
-fn unlisted(position: u32, after: Option<ArchivePath>, last: Option<ArchivePath>) -> MissingRange {
-    let reason = "the manifest is damaged where it lists the volumes, and there is no readable signature archive";
-    MissingRange { position, after, last, reason: Arc::from(reason), kind: ErrorKind::Corrupt }
 }
 
 fn label(path: &Option<ArchivePath>) -> String {

@@ -42,6 +42,14 @@ pub enum VolumeError {
         /// The volume's number.
         number: VolumeNumber,
     },
+    /// The manifest does not name a volume.
+    #[error("volume {number} of {set} is not in the manifest")]
+    UnlistedVolume {
+        /// The name of the set.
+        set: Arc<str>,
+        /// The volume's number.
+        number: VolumeNumber,
+    },
     /// The set has no manifest in the store.
     #[error("{set} has no manifest: the backup was interrupted before its end")]
     NoManifest {
@@ -143,7 +151,10 @@ impl HasKind for VolumeError {
         match self {
             Self::Object { kind, .. } => *kind,
             Self::HashMismatch { .. } | Self::NoSet { .. } | Self::Range { .. } => ErrorKind::Corrupt,
-            Self::NoVolume { .. } | Self::NoManifest { .. } | Self::NoSignatures { .. } => ErrorKind::Missing,
+            Self::UnlistedVolume { .. }
+            | Self::NoVolume { .. }
+            | Self::NoManifest { .. }
+            | Self::NoSignatures { .. } => ErrorKind::Missing,
             Self::SingleFlight(error) => error.kind(),
             Self::Prefetch(error) => error.kind(),
             Self::Stopped(stopped) => stopped.kind(),

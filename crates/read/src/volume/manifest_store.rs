@@ -10,7 +10,7 @@ use super::object_reader::{DecodeThreads, ObjectReader};
 use crate::storage::ObjectInfo;
 use dupfs_base::sync::{SingleFlight, lock};
 use dupfs_base::{ErrorKind, RequestContext};
-use dupfs_format::manifest::{Manifest, VolumeHash};
+use dupfs_format::manifest::{Manifest, ManifestProblemKind, VolumeHash};
 use dupfs_format::{SetIndex, VolumeId};
 
 /// The manifests of a repository. Requests for one that is not loaded yet share the work.
@@ -64,10 +64,11 @@ impl ManifestStore {
         context: &RequestContext,
     ) -> Result<(ObjectInfo, Option<VolumeHash>), VolumeError> {
         let record = self.collection.set(id.set)?;
-        let missing = || VolumeError::NoVolume { set: record.label().into(), number: id.number };
-        let object = record.volumes.get(&id.number).cloned().ok_or_else(missing)?;
+        let (set, number) = (|| record.label().into(), id.number);
+        let object = record.volumes.get(&number).cloned();
+        let object = object.ok_or_else(|| VolumeError::NoVolume { set: set(), number })?;
         let manifest = self.get(id.set, context)?;
-        let listed = manifest.volume(id.number).ok_or_else(missing)?;
+        let listed = manifest.volume(number).ok_or_else(|| VolumeError::UnlistedVolume { set: set(), number })?;
         Ok((object, listed.hash.clone()))
     }
 
@@ -80,7 +81,17 @@ impl ManifestStore {
         let copy = self.archive_dir.as_ref().and_then(|dir| dir.manifest(&record, &self.objects, context));
         let manifest = Arc::new(copy.map_or_else(|| self.read(object, context), Ok)?);
         for problem in &manifest.problems {
-            log::error!("{}: {problem}; the content of that volume cannot be read", object.name);
+            match problem.kind {
+                ManifestProblemKind::Entry(_) | ManifestProblemKind::UnknownEntry => {
+                    log::error!("{}: damaged: {problem}; the content of that volume cannot be read", object.name);
+                }
+                ManifestProblemKind::Order(_) => {
+                    log::error!("{}: damaged: {problem}; files in these volumes may not be found", object.name);
+                }
+                ManifestProblemKind::FileList => {
+                    log::info!("{}: {problem}; nothing is read by this list, so everything is readable", object.name);
+                }
+            }
         }
         lock(&self.manifests).insert(set, Arc::clone(&manifest));
         Ok(manifest)

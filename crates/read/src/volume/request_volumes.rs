@@ -68,6 +68,12 @@ impl Volumes for RequestVolumes<'_> {
         self.repository.stream_stored_signatures(set, self.context, consume)
     }
 
+    fn manifest_name(&self, set: SetIndex) -> Arc<str> {
+        let set = self.repository.set(set).ok();
+        set.and_then(|set| set.manifest.as_ref().map(|object| Arc::clone(&object.name)))
+            .unwrap_or_else(|| "the manifest".into())
+    }
+
     fn label(&self, set: SetIndex) -> Arc<str> {
         self.repository.label(set)
     }

@@ -54,6 +54,9 @@ pub trait Volumes: Sync {
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError>;
 
+    /// The name of the manifest of `set` in messages.
+    fn manifest_name(&self, set: SetIndex) -> Arc<str>;
+
     /// The name of `set` in messages.
     fn label(&self, set: SetIndex) -> Arc<str>;
 

@@ -1,0 +1,260 @@
+//! A failure gives the reason that is true: damaged manifests, forged deltas, and entries that the kernel would refuse.
+
+use std::sync::Arc;
+
+use dupfs::cli::RequestTimeout;
+use dupfs::cli::open::{OpenOptions, open_file_system};
+use dupfs::vfs::{FileSystem, FsError, Ino, ROOT_INO};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
+use dupfs_read::storage::MemoryStore;
+use dupfs_test_tar::{TestHeader, put_entry, put_extension};
+
+const T0: &str = "20260101T000000Z";
+const T1: &str = "20260102T000000Z";
+const MANIFEST: &str = "duplicity-full.20260101T000000Z.manifest";
+
+/// The signature of a file of `size` bytes, whose sums nothing compares.
+fn signature(size: u64) -> Vec<u8> {
+    let block_len = (size / 64).clamp(512, u64::from(u32::MAX));
+    let sums = size.div_ceil(block_len) as usize;
+    [b"rs\x016", &(block_len as u32).to_be_bytes()[..], &8_u32.to_be_bytes(), &vec![0; 12 * sums]].concat()
+}
+
+/// A delta that copies each of `ranges`, given as offset and length.
+fn copies(ranges: &[(u64, u64)]) -> Vec<u8> {
+    let op = |(offset, len): &(u64, u64)| [&[0x54][..], &offset.to_be_bytes(), &len.to_be_bytes()].concat();
+    [b"rs\x026", &ranges.iter().flat_map(op).collect::<Vec<u8>>()[..], &[0]].concat()
+}
+
+/// A signature archive with the root and then `entries`: name, type and data of each.
+fn sigtar(entries: &[(&str, u8, Vec<u8>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_entry(&mut out, b"snapshot/", b'5', b"");
+    entries.iter().for_each(|(name, type_flag, data)| put_entry(&mut out, name.as_bytes(), *type_flag, data));
+    out.extend([0; 1024]);
+    out
+}
+
+fn volume(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    entries.iter().for_each(|(name, data)| put_entry(&mut out, name.as_bytes(), b'0', data));
+    out
+}
+
+fn hash(bytes: &[u8]) -> String {
+    <sha1::Sha1 as sha1::Digest>::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn entry(number: u64, start: &str, end: &str, bytes: &[u8]) -> String {
+    let hash = hash(bytes);
+    format!("Volume {number}:\n    StartingPath   {start}\n    EndingPath     {end}\n    Hash SHA1 {hash}\n")
+}
+
+/// Stores an unencrypted set of one volume with `entries`.
+fn put_set(
+    store: &MemoryStore,
+    start: Option<&str>,
+    time: &str,
+    signatures: Option<Vec<u8>>,
+    entries: &[(&str, Vec<u8>)],
+) {
+    let (set, archive) = match start {
+        None => (format!("full.{time}"), format!("full-signatures.{time}")),
+        Some(start) => (format!("inc.{start}.to.{time}"), format!("new-signatures.{start}.to.{time}")),
+    };
+    let bytes = volume(entries);
+    store.put(&format!("duplicity-{set}.manifest"), entry(1, ".", "zz", &bytes).into_bytes());
+    store.put(&format!("duplicity-{set}.vol1.difftar"), bytes);
+    if let Some(signatures) = signatures {
+        store.put(&format!("duplicity-{archive}.sigtar"), signatures);
+    }
+}
+
+fn open(store: MemoryStore) -> Arc<dyn FileSystem> {
+    let options = OpenOptions { memory: 16 << 20, ..OpenOptions::default() };
+    open_file_system(Arc::new(store), options, RequestTimeout::default()).unwrap()
+}
+
+fn find(fs: &dyn FileSystem, snapshot: &str, name: &str) -> Result<Ino, FsError> {
+    let mut ino = ROOT_INO;
+    for name in ["snapshots", snapshot].into_iter().chain(name.split('/')) {
+        ino = fs.lookup(ino, name.as_bytes(), &RequestContext::unlimited())?.ino;
+    }
+    Ok(ino)
+}
+
+fn read(fs: &dyn FileSystem, snapshot: &str, name: &str) -> Result<Vec<u8>, FsError> {
+    let (context, ino) = (RequestContext::unlimited(), find(fs, snapshot, name)?);
+    let size = usize::try_from(fs.getattr(ino, &context)?.size).unwrap();
+    let handle = fs.open(ino, &context)?.handle;
+    fs.read(ino, handle, 0, size, &context)
+}
+
+/// One full set of the files a, b and c in a volume each, with the manifest that `edit` makes of the right one.
+fn three_volumes(edit: impl Fn(String) -> String) -> Arc<dyn FileSystem> {
+    let store = MemoryStore::new();
+    let names = ["a", "b", "c"];
+    store.put(
+        &format!("duplicity-full-signatures.{T0}.sigtar"),
+        sigtar(&[
+            ("signature/a", b'0', signature(1)),
+            ("signature/b", b'0', signature(1)),
+            ("signature/c", b'0', signature(1)),
+        ]),
+    );
+    let mut manifest = String::new();
+    for (number, name) in (1..).zip(names) {
+        let bytes = volume(&[(&format!("snapshot/{name}"), name.as_bytes().to_vec())]);
+        manifest += &entry(number, name, name, &bytes);
+        store.put(&format!("duplicity-full.{T0}.vol{number}.difftar"), bytes);
+    }
+    store.put(MANIFEST, edit(manifest).into_bytes());
+    open(store)
+}
+
+/// The entry of a volume, up to the next one.
+fn cut_entry(manifest: &str, number: u64) -> String {
+    let start = manifest.find(&format!("Volume {number}:")).unwrap();
+    let end = manifest[start + 1..].find("Volume").map_or(manifest.len(), |at| start + 1 + at);
+    manifest[..start].to_owned() + &manifest[end..]
+}
+
+/// The manifest without line `n`, from 0, of those that begin with `beginning`.
+fn cut_line(manifest: &str, beginning: &str, n: usize) -> String {
+    let start = manifest.match_indices(beginning).nth(n).unwrap().0;
+    let end = start + manifest[start..].find('\n').unwrap() + 1;
+    manifest[..start].to_owned() + &manifest[end..]
+}
+
+#[test]
+fn a_file_that_a_damaged_manifest_does_not_find_names_the_manifest_and_the_damage() {
+    type Edit = fn(String) -> String;
+    let cases: [(&str, Edit, &str, &str); 10] = [
+        (
+            "kind of hash",
+            |m| m.replacen("SHA1", "SHA9", 2).replacen("SHA9", "SHA1", 1),
+            "b",
+            "volume 2: the kind of hash is unknown",
+        ),
+        ("no hash", |m| cut_line(&m, "    Hash", 1), "b", "volume 2 has no hash although others have"),
+        (
+            "block number",
+            |m| m.replace("EndingPath     b", "EndingPath     b 1x"),
+            "b",
+            "volume 2: a block number is malformed",
+        ),
+        (
+            "block number 0",
+            |m| m.replace("EndingPath     b", "EndingPath     b 0"),
+            "b",
+            "volume 2: a block number is malformed",
+        ),
+        ("number 0", |m| m.replace("Volume 2:", "Volume 0:"), "b", "a volume's number is malformed"),
+        ("entry gone", |m| cut_entry(&m, 2), "b", "volume 2 has no entry"),
+        (
+            "last entry gone",
+            |m| cut_entry(&m, 3),
+            "c",
+            "its last entry is that of volume 2, and the store also has volume 3",
+        ),
+        ("last number damaged", |m| m.replace("Volume 3:", "Volume x:"), "c", "a volume's number is malformed"),
+        (
+            "overlapping",
+            |m| m.replace("EndingPath     a", "EndingPath     c"),
+            "b",
+            "volume 2 ends at b, before volume 1, which ends at c",
+        ),
+        (
+            "descending",
+            |m| m.replace("EndingPath     b", "EndingPath     0"),
+            "b",
+            "volume 2 ends at 0, before volume 1, which ends at a",
+        ),
+    ];
+    for (case, edit, lost, reason) in cases {
+        let fs = three_volumes(edit);
+        let error = read(&*fs, T0, lost).unwrap_err();
+        let message = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{case}: {message}");
+        assert!(message.contains(MANIFEST) && message.contains(reason), "{case}: {message}");
+        for name in ["a", "b", "c"].into_iter().filter(|name| *name != lost) {
+            match read(&*fs, T0, name) {
+                Ok(content) => assert_eq!(content, name.as_bytes(), "{case}"),
+                // The ranges of both volumes are in doubt.
+                Err(error) => assert!(case == "overlapping" && error.to_string().contains(MANIFEST), "{case}: {error}"),
+            }
+        }
+    }
+}
+
+/// A sound manifest is not blamed for a file that a resumed backup has only in its signature archive.
+#[test]
+fn a_file_without_data_beside_a_sound_manifest_is_not_blamed_on_it() {
+    let store = MemoryStore::new();
+    let signatures = sigtar(&[("signature/a", b'0', signature(1)), ("signature/ghost", b'0', signature(1))]);
+    put_set(&store, None, T0, Some(signatures), &[("snapshot/a", b"a".to_vec())]);
+    let message = read(&*open(store), T0, "ghost").unwrap_err().to_string();
+    assert!(message.contains("lists it but holds no data for it") && !message.contains("manifest"), "{message}");
+}
+
+#[test]
+fn a_delta_that_copies_beyond_its_base_is_blamed_at_the_first_read() {
+    for (ranges, blamed) in [([(0, 5000), (0, 0)], T1), ([(0, 500), (900, 120)], T1)] {
+        let store = MemoryStore::new();
+        let size = ranges.iter().map(|(_, len)| len).sum();
+        let base = sigtar(&[("signature/f", b'0', signature(1000))]);
+        put_set(&store, None, T0, Some(base), &[("snapshot/f", vec![7; 1000])]);
+        let newer = sigtar(&[("signature/f", b'0', signature(size))]);
+        put_set(&store, Some(T0), T1, Some(newer), &[("diff/f", copies(&ranges))]);
+        let fs = open(store);
+        for attempt in ["first", "second"] {
+            let message = read(&*fs, T1, "f").unwrap_err().to_string();
+            assert!(message.contains(&format!("its delta in inc {T0} to {blamed}")), "{attempt} read: {message}");
+            assert!(message.contains("copies") && !message.contains("interrupted"), "{attempt} read: {message}");
+        }
+        assert_eq!(read(&*fs, T0, "f").unwrap(), [7; 1000]);
+    }
+}
+
+/// The kernel answers EIO to such a size by itself, without a word.
+#[test]
+fn a_file_longer_than_any_file_system_has_is_an_error_of_ours() {
+    let store = MemoryStore::new();
+    put_set(
+        &store,
+        None,
+        T0,
+        Some(sigtar(&[("signature/f", b'0', signature(1000))])),
+        &[("snapshot/f", vec![7; 1000])],
+    );
+    // Without a signature archive nothing else bounds the size.
+    put_set(&store, Some(T0), T1, None, &[("diff/f", copies(&[(0, 1 << 62), (1, 1 << 62)]))]);
+    let fs = open(store);
+    let error = fs.getattr(find(&*fs, T1, "f").unwrap(), &RequestContext::unlimited()).unwrap_err();
+    assert_eq!((error.kind(), error.errno()), (ErrorKind::Corrupt, libc::EIO));
+    assert!(
+        error.to_string().contains("f: its delta in inc") && error.to_string().contains("9223372036854775808"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_link_whose_target_the_kernel_refuses_is_an_error_of_ours() {
+    let store = MemoryStore::new();
+    let mut signatures = Vec::new();
+    put_entry(&mut signatures, b"snapshot/", b'5', b"");
+    for (name, len) in [("long", 4095), ("longer", 4096)] {
+        put_extension(&mut signatures, b'K', &[vec![b'x'; len], vec![0]].concat());
+        let mut header = TestHeader::new(format!("snapshot/{name}").as_bytes(), b'2', 0);
+        header.bytes(157, &[b'x'; 100]);
+        signatures.extend(header.finish());
+    }
+    signatures.extend([0; 1024]);
+    put_set(&store, None, T0, Some(signatures), &[]);
+    let fs = open(store);
+    let target = |name: &str| fs.readlink(find(&*fs, T0, name).unwrap(), &RequestContext::unlimited());
+    assert_eq!(target("long").unwrap().len(), 4095);
+    let error = target("longer").unwrap_err();
+    assert_eq!((error.kind(), error.errno()), (ErrorKind::Unsupported, libc::EOPNOTSUPP));
+    assert!(error.to_string().starts_with("longer: the target of this symbolic link has 4096 bytes"), "{error}");
+}
