@@ -202,7 +202,11 @@ fn decode(args: &KeyArgs) -> Result<DecodeOptions, CliError> {
         // The arguments require each other.
         _ => None,
     };
-    Ok(DecodeOptions { allow_unauthenticated: args.allow_unauthenticated, require_signer })
+    Ok(DecodeOptions {
+        allow_unauthenticated: args.allow_unauthenticated,
+        require_signer,
+        ignore_volume_hash: args.ignore_volume_hash,
+    })
 }
 
 fn owners(args: &OwnerArgs) -> OwnerOptions {

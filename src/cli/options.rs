@@ -110,6 +110,10 @@ pub struct KeyArgs {
     /// Serve volumes that were encrypted without an integrity code, by very old programs; nothing proves them unchanged
     #[arg(long)]
     pub allow_unauthenticated: bool,
+
+    /// Read volumes that are whole by their own integrity code though their hash is not the one in the manifest
+    #[arg(long)]
+    pub ignore_volume_hash: bool,
 }
 
 /// The snapshot to read.

@@ -9,6 +9,9 @@ use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_read::storage::MemoryStore;
 use dupfs_test_tar::{TestHeader, put_entry, put_extension};
 
+use crate::support::Scratch;
+use crate::support::exec::{self, Dupfs};
+
 const T0: &str = "20260101T000000Z";
 const T1: &str = "20260102T000000Z";
 const MANIFEST: &str = "duplicity-full.20260101T000000Z.manifest";
@@ -257,4 +260,49 @@ fn a_link_whose_target_the_kernel_refuses_is_an_error_of_ours() {
     let error = target("longer").unwrap_err();
     assert_eq!((error.kind(), error.errno()), (ErrorKind::Unsupported, libc::EOPNOTSUPP));
     assert!(error.to_string().starts_with("longer: the target of this symbolic link has 4096 bytes"), "{error}");
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A gzip volume compressed anew has another hash and the same content; a plain volume with another hash proves nothing.
+#[test]
+fn a_whole_volume_with_another_hash_is_read_on_request_with_one_warning() {
+    let scratch = Scratch::new();
+    let dupfs = Dupfs::new(scratch.path());
+    let plain = volume(&[("snapshot/a", b"first".to_vec()), ("snapshot/b", b"other".to_vec())]);
+    let signatures = sigtar(&[("signature/a", b'0', signature(5)), ("signature/b", b'0', signature(5))]);
+    let damaged = [&gzip(&plain)[..40], &[0xff; 9], &gzip(&plain)[49..]].concat();
+    for (suffix, stored, is_whole) in [(".gz", gzip(&plain), true), (".gz", damaged, false), ("", plain.clone(), false)]
+    {
+        let dir = scratch.dir(&format!("r{suffix}-{is_whole}"));
+        let put = |name: &str, bytes: &[u8]| std::fs::write(dir.join(name), bytes).unwrap();
+        put(&format!("duplicity-full-signatures.{T0}.sigtar"), &signatures);
+        put(MANIFEST, entry(1, ".", "b", b"another volume").as_bytes());
+        put(&format!("duplicity-full.{T0}.vol1.difftar{suffix}"), &stored);
+        let url = dir.to_str().unwrap();
+        let (code, error) = dupfs.fails("cat", &[url, "a"]);
+        assert_eq!(code, Some(6), "{error}");
+        assert!(error.contains("its SHA-1 hash is not the one in the manifest"), "{error}");
+        assert_eq!(error.contains("give --ignore-volume-hash to read it as it is"), is_whole, "{error}");
+        let ignoring = dupfs.clone().option("--ignore-volume-hash");
+        let output = exec::output(ignoring.command("cat").args([url, "a", "b"]));
+        let told = String::from_utf8_lossy(&output.stderr);
+        if is_whole {
+            assert!(output.status.success(), "{told}");
+            assert_eq!(output.stdout, b"firstother");
+            assert_eq!(told.matches("(--ignore-volume-hash)").count(), 1, "{told}");
+            assert!(
+                told.contains(&format!("duplicity-full.{T0}.vol1.difftar{suffix}: read although its hash")),
+                "{told}"
+            );
+        } else {
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(6), 0), "{told}");
+        }
+        // What was read so is not taken for verified later.
+        assert_eq!(dupfs.fails("cat", &[url, "a"]).0, Some(6));
+    }
 }

@@ -21,6 +21,7 @@ use super::signature_verifier::SignatureVerifier;
 use super::signer::Signer;
 use super::stored_form::{SNIFFED_BYTES, StoredForm};
 use super::threaded_layer;
+use dupfs_format::name::NameSuffix;
 
 /// Bytes of an OpenPGP object that are kept for gpg, which needs its first chunk (8 kB) complete.
 const HEAD_BYTES: usize = 20 << 10;
@@ -32,13 +33,17 @@ pub struct DecodeOptions {
     pub allow_unauthenticated: bool,
     /// Refuse every object without a good signature of this key.
     pub require_signer: Option<Signer>,
+    /// Accept volumes that are whole by their own integrity code and have another hash than the manifest's, with a warning
+    /// for each.
+    pub ignore_volume_hash: bool,
 }
 
 impl DecodeOptions {
     /// Encodes the options for an identity: an object that was accepted under other options may be refused under these.
     pub fn identity_bytes(&self) -> Vec<u8> {
         let signer = self.require_signer.as_ref().map(Signer::fingerprints);
-        [vec![u8::from(self.allow_unauthenticated), u8::from(signer.is_some())], signer.unwrap_or_default()].concat()
+        let flags = u8::from(self.allow_unauthenticated) | (u8::from(self.ignore_volume_hash) << 1);
+        [vec![flags, u8::from(signer.is_some())], signer.unwrap_or_default()].concat()
     }
 }
 
@@ -49,6 +54,8 @@ pub struct Decoder {
     options: DecodeOptions,
     /// Objects for which the warning about the missing integrity code was logged.
     warned: Mutex<HashSet<Arc<str>>>,
+    /// Objects for which the warning about another hash was logged.
+    warned_of_hash: Mutex<HashSet<Arc<str>>>,
 }
 
 /// Puts a further reader around a layer, or returns the layer as it is.
@@ -57,7 +64,7 @@ type WrapLayer<'a> = fn(LayerReader<'a>) -> LayerReader<'a>;
 impl Decoder {
     /// Creates a decoder with these keys.
     pub fn new(keys: Keys, options: DecodeOptions) -> Self {
-        Self { keys, options, warned: Mutex::default() }
+        Self { keys, options, warned: Mutex::default(), warned_of_hash: Mutex::default() }
     }
 
     /// Opens the plaintext of `object`, a file name, whose stored bytes are `input`. The suffix of the name is binding:
@@ -93,6 +100,32 @@ impl Decoder {
         limits: &DecodeLimits,
     ) -> Result<Box<dyn Read + Send>, CodecError> {
         self.open_wrapped(object, input, limits, threaded_layer::read_in_thread)
+    }
+
+    /// Returns true if `object`, which was decoded to its verified end, has proven its content by an integrity code of its
+    /// own: that of OpenPGP, or the checksum of gzip. The suffix of the name tells, because it is binding.
+    pub fn has_own_integrity(&self, object: &str) -> bool {
+        let is_unauthenticated = || self.warned.lock().unwrap_or_else(PoisonError::into_inner).contains(object);
+        match NameSuffix::of(object) {
+            NameSuffix::OpenPgp => !is_unauthenticated(),
+            NameSuffix::Gzip => true,
+            NameSuffix::Cms | NameSuffix::None => false,
+        }
+    }
+
+    /// Returns true if `object`, which was decoded to its verified end, is to be accepted although its stored bytes have
+    /// another hash than the manifest's. Logs a warning the first time.
+    pub fn accepts_other_hash(&self, object: &Arc<str>) -> bool {
+        if !self.options.ignore_volume_hash || !self.has_own_integrity(object) {
+            return false;
+        }
+        if self.warned_of_hash.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(object)) {
+            log::warn!(
+                "{object}: read although its hash is not the one in the manifest (--ignore-volume-hash): it is whole, but \
+                 may be another volume than the one that was backed up"
+            );
+        }
+        true
     }
 
     fn open_wrapped<'a>(

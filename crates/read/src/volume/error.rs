@@ -9,6 +9,10 @@ use dupfs_base::{ErrorKind, HasKind, Stopped};
 use dupfs_format::FormatError;
 use dupfs_format::VolumeNumber;
 
+const DAMAGED_OBJECT: &str = "is damaged or was replaced; copy it back from another replica of the backup";
+const OTHER_OBJECT: &str = "was replaced by another whole one, or the manifest is wrong; copy it back from another replica \
+                            of the backup, or give --ignore-volume-hash to read it as it is";
+
 /// A failure to read an object of the backup. Cheap to clone: all requests that share a pass get its error.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -24,13 +28,15 @@ pub enum VolumeError {
     },
     /// The stored bytes are not those that the manifest describes.
     #[error(
-        "{object}: its {kind} is not the one in the manifest: the stored file is damaged or was replaced; copy it back from another replica of the backup"
+        "{object}: its {kind} is not the one in the manifest: the stored file {}", if *is_whole { OTHER_OBJECT } else { DAMAGED_OBJECT }
     )]
     HashMismatch {
         /// The object's name in the store.
         object: Arc<str>,
         /// The name of the hash.
         kind: &'static str,
+        /// True if the object has an integrity code of its own and is whole by it.
+        is_whole: bool,
     },
     /// The manifest names a volume that the store does not have.
     #[error(

@@ -112,7 +112,14 @@ impl ObjectReader {
         let failed = |_| VolumeError::object(name, ErrorKind::Io, "the thread that reads it has failed");
         let hashing = rx.recv().map_err(failed)?;
         match decoded {
-            Ok(()) => hashing.finish(expected),
+            Ok(()) => match hashing.finish(expected) {
+                Err(VolumeError::HashMismatch { object, .. }) if self.decoder.accepts_other_hash(&object) => Ok(()),
+                Err(VolumeError::HashMismatch { object, kind, .. }) => {
+                    let is_whole = self.decoder.has_own_integrity(&object);
+                    Err(VolumeError::HashMismatch { object, kind, is_whole })
+                }
+                finished => finished,
+            },
             // Without a hash the rest of a damaged object adds no information.
             Err(error) if error.kind() == ErrorKind::Corrupt && expected.is_some() => {
                 Err(hashing.finish(expected).err().unwrap_or(error))
@@ -194,7 +201,7 @@ impl HashingReader {
         if digest == expected.digest {
             return Ok(());
         }
-        Err(VolumeError::HashMismatch { object, kind })
+        Err(VolumeError::HashMismatch { object, kind, is_whole: false })
     }
 }
 
