@@ -101,7 +101,8 @@ impl FuseAdapter {
     {
         let deferred = self.core.deadlines.register(call.op, call.ino, reply);
         let core = Arc::clone(&self.core);
-        let cost = if self.core.fs.unpacks(call.ino) { call.cost.unpacking() } else { call.cost };
+        let names = call.cost == RequestCost::Index;
+        let cost = if self.core.fs.unpacks(call.ino, names) { RequestCost::Unpack } else { call.cost };
         let job = move || {
             if deferred.expired() {
                 // Answered while the job was queued.

@@ -1,5 +1,5 @@
 //! Worker threads for deferred requests, in groups by cost: lookups do not queue behind sizes, nor sizes behind reads, nor
-//! any of them behind passes over archives.
+//! any of them behind what has to be unpacked.
 
 use dupfs_base::sync::{Job, ThreadPool};
 
@@ -12,19 +12,16 @@ pub(super) enum RequestCost {
     Size,
     /// Any number of volumes: read.
     Content,
-    /// Passes over archives: names and sizes in `unpacked/`.
-    Archive,
+    /// Passes over archives and decompression: names, sizes and content in `unpacked/`.
+    Unpack,
 }
 
-impl RequestCost {
-    /// The cost of the same request in `unpacked/`.
-    pub(super) fn unpacking(self) -> Self {
-        match self {
-            Self::Index | Self::Size | Self::Archive => Self::Archive,
-            Self::Content => Self::Content,
-        }
-    }
-}
+/// Upper bound of the threads for requests that have to unpack something. They spend their time waiting: for passes, and for
+/// their turn on a processor, of which each stored file gets the same share. So there are as many as programs may wait at once,
+/// and a request that needs little is not queued behind those that need much.
+const MAX_UNPACK_THREADS: usize = 256;
+/// Threads of these that are kept when they have nothing to do.
+const IDLE_UNPACK_THREADS: usize = 8;
 
 /// A bounded number of threads for each [`RequestCost`], started on demand. The kernel bounds how many jobs there are: one
 /// for each waiting thread, plus its readahead.
@@ -33,21 +30,21 @@ pub(super) struct WorkerPool {
     index: ThreadPool,
     size: ThreadPool,
     content: ThreadPool,
-    archive: ThreadPool,
+    unpack: ThreadPool,
 }
 
 impl WorkerPool {
-    /// A pool of at most 8, 8, 16 and 8 threads.
+    /// A pool of at most 8, 8, 16 and [`MAX_UNPACK_THREADS`] threads.
     pub(super) fn new() -> Self {
-        Self::with_threads(8, 8, 16, 8)
+        Self::with_threads(8, 8, 16, MAX_UNPACK_THREADS)
     }
 
-    fn with_threads(index: usize, size: usize, content: usize, archive: usize) -> Self {
+    fn with_threads(index: usize, size: usize, content: usize, unpack: usize) -> Self {
         Self {
             index: ThreadPool::new("dupfs-index", index),
             size: ThreadPool::new("dupfs-size", size),
             content: ThreadPool::new("dupfs-content", content),
-            archive: ThreadPool::new("dupfs-archive", archive),
+            unpack: ThreadPool::with_idle("dupfs-unpacked", unpack, IDLE_UNPACK_THREADS),
         }
     }
 
@@ -61,7 +58,7 @@ impl WorkerPool {
             RequestCost::Index => &self.index,
             RequestCost::Size => &self.size,
             RequestCost::Content => &self.content,
-            RequestCost::Archive => &self.archive,
+            RequestCost::Unpack => &self.unpack,
         };
         threads.submit(job)
     }
@@ -82,7 +79,7 @@ mod tests {
         let pool = WorkerPool::with_threads(1, 1, 2, 2);
         let (release, released) = channel::<()>();
         let released = Arc::new(Mutex::new(released));
-        for cost in [RequestCost::Content, RequestCost::Index.unpacking(), RequestCost::Size.unpacking()].repeat(8) {
+        for cost in [RequestCost::Content, RequestCost::Unpack].repeat(8) {
             let released = Arc::clone(&released);
             pool.submit(cost, Box::new(move || assert!(released.lock().unwrap().recv().is_err()))).unwrap();
         }

@@ -219,8 +219,9 @@ pub trait FileSystem: Send + Sync {
         None
     }
 
-    /// Returns true if a request for `ino` may need passes over archives, which take longer than all others.
-    fn unpacks(&self, _ino: Ino) -> bool {
+    /// Returns true if a request for `ino` may need to unpack something, which takes longer than all others: one for the `names`
+    /// in it, or for its size or content.
+    fn unpacks(&self, _ino: Ino, _names: bool) -> bool {
         false
     }
 

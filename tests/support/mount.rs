@@ -76,6 +76,16 @@ impl Mount {
         assert!(!is_mounted(&self.dir), "{} is still mounted", self.dir.display());
     }
 
+    /// Kills the daemon, which ends all requests that wait for it, and unmounts.
+    pub fn kill(self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(child);
+        release(&self.dir);
+        assert!(!self.log().contains("panicked"), "the daemon panicked\n{}", self.log());
+    }
+
     fn wait_until_ready(&self) {
         let start = Instant::now();
         while !is_mounted(&self.dir) {

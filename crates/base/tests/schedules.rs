@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dupfs_base::sync::schedules::{check, thread};
-use dupfs_base::sync::{Monitor, Semaphore, SingleFlight, SingleFlightError, ThreadPool};
+use dupfs_base::sync::{FairQueue, Monitor, Semaphore, SingleFlight, SingleFlightError, ThreadPool};
 use dupfs_base::{CancelToken, RequestContext, Stopped};
 
 fn cancellable() -> (RequestContext, CancelToken) {
@@ -56,6 +56,56 @@ fn a_cancelled_request_stops_waiting_for_a_monitor() {
         assert_eq!(cancelled.join().unwrap(), Err(Stopped::Cancelled));
         monitor.update(|done| *done = true);
         assert_eq!(other.join().unwrap(), Ok(()));
+    });
+}
+
+// FairQueue
+
+#[test]
+fn turns_are_bounded_and_every_flow_is_served() {
+    check(|| {
+        let (queue, in_use) = (FairQueue::new(2), Arc::new(AtomicUsize::new(0)));
+        let requests: Vec<_> = [1, 1, 2, 3]
+            .into_iter()
+            .map(|flow| {
+                let (queue, in_use) = (queue.clone(), Arc::clone(&in_use));
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        let turn = queue.acquire(flow, &RequestContext::unlimited()).unwrap();
+                        assert!(in_use.fetch_add(1, Ordering::SeqCst) < 2);
+                        thread::yield_now();
+                        in_use.fetch_sub(1, Ordering::SeqCst);
+                        drop(turn);
+                    }
+                })
+            })
+            .collect();
+        requests.into_iter().for_each(|request| request.join().unwrap());
+        assert_eq!(queue.waiting(), 0);
+    });
+}
+
+#[test]
+fn a_cancelled_request_for_a_turn_takes_no_slot_with_it() {
+    check(|| {
+        let queue = FairQueue::new(1);
+        let (context, token) = cancellable();
+        let turn = queue.acquire(1, &RequestContext::unlimited()).unwrap();
+        let cancelled = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.acquire(2, &context).map(drop))
+        };
+        let other = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.acquire(3, &RequestContext::unlimited()).map(drop))
+        };
+        token.cancel();
+        drop(turn);
+        // It may have got its turn first.
+        assert!(matches!(cancelled.join().unwrap(), Ok(()) | Err(Stopped::Cancelled)));
+        assert_eq!(other.join().unwrap(), Ok(()));
+        assert_eq!(queue.waiting(), 0);
+        assert!(queue.acquire(4, &RequestContext::cached_only()).is_ok());
     });
 }
 

@@ -6,6 +6,7 @@ use std::thread;
 use super::archive_table::member::ArchiveMember;
 use super::archive_table::{ArchiveTable, TableFull};
 use super::byte_source::ByteSource;
+use super::decode_context::DecodeContext;
 use super::error::UnpackError;
 use super::tar::TarScan;
 use super::unpacker::Unpacker;
@@ -186,10 +187,12 @@ impl ArchivePass {
                 }
             })
         };
+        let decoding = DecodeContext::new(&self.unpacker.workers, self.source.origin().flow, context);
         match scan {
-            MemberScan::Tar(scan) => scan.advance(&*self.source, &mut add, context)?,
-            MemberScan::Zip(scan) => scan.advance(&*self.source, limits, &mut add, context)?,
+            MemberScan::Tar(scan) => scan.advance(&*self.source, &mut add, &decoding)?,
+            MemberScan::Zip(scan) => scan.advance(&*self.source, limits, &mut add, &decoding)?,
         }
+        drop(decoding);
         // To the very end, where the stream's checks are, whether or not its length is known without that.
         self.source.check_end(context)?;
         let shortened = self.look(|state| state.table.shortened());

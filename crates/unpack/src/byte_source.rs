@@ -6,6 +6,15 @@ use std::sync::Arc;
 use super::error::UnpackError;
 use dupfs_base::RequestContext;
 
+/// The stored file that bytes come from, through however many archives and compressed files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredOrigin {
+    /// Number of the file. All decoding of what is in it shares one part of the processors' time.
+    pub flow: u64,
+    /// Its bytes in the backup: what is decoded from it, through all levels, is bounded by that.
+    pub len: u64,
+}
+
 /// Random access to immutable bytes. May be used from many threads at once; no lock is held while it reads.
 pub trait ByteSource: Send + Sync + Debug {
     /// Its path, for errors.
@@ -16,6 +25,9 @@ pub trait ByteSource: Send + Sync + Debug {
     /// # Errors
     /// [`UnpackError`] when one of them cannot be had.
     fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError>;
+
+    /// The stored file that it comes from: itself, unless it is decoded from another source or a part of one.
+    fn origin(&self) -> StoredOrigin;
 
     /// The number of bytes, if it is known without work.
     fn known_len(&self) -> Option<u64>;

@@ -12,6 +12,7 @@ use ::bzip2::{Decompress, Status};
 
 use super::byte_source::ByteSource;
 use super::bzip2_bits::{BLOCK_MAGIC, BitWriter, BlockMark, END_MAGIC, MAGIC_BITS, MarkScanner, bits_at};
+use super::decode_context::DecodeContext;
 use super::decode_workers::{DecodeTask, DecodeWorkers};
 use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
@@ -63,6 +64,8 @@ pub(super) struct BzipDecoder {
     input: DecoderInput,
     scanner: MarkScanner,
     workers: Arc<DecodeWorkers>,
+    /// The stored file, whose share of the processors its blocks take.
+    flow: u64,
     /// Pieces whose end is known, in order.
     queue: VecDeque<InputSection>,
     /// The piece whose end is not known yet.
@@ -106,10 +109,12 @@ impl BzipDecoder {
     }
 
     fn from_bit(source: Arc<dyn ByteSource>, workers: Arc<DecodeWorkers>, bit: u64, combined: u32) -> Self {
+        let flow = source.origin().flow;
         Self {
             input: DecoderInput::new(source, bit / 8),
             scanner: MarkScanner::new(bit / 8),
             workers,
+            flow,
             queue: VecDeque::new(),
             kind: SectionKind::Start,
             start: bit,
@@ -128,10 +133,12 @@ impl BzipDecoder {
     }
 
     /// Reads on until `most` pieces are in the queue.
-    fn pump(&mut self, most: usize, context: &RequestContext) -> Result<(), UnpackError> {
+    fn pump(&mut self, most: usize, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
         let mut marks = Vec::new();
         while self.queue.len() < most && !self.input_ended {
-            let chunk = self.input.peek(context)?;
+            self.input.peek(context)?;
+            self.input.work(context)?;
+            let chunk = self.input.buffered();
             if chunk.is_empty() {
                 self.input_ended = true;
                 let end = self.start / 8 * 8 + self.open.len() as u64 * 8;
@@ -166,7 +173,7 @@ impl BzipDecoder {
         let (start, kind) = (self.start, self.kind);
         let task = (kind == SectionKind::Block).then(|| {
             let (bytes, wanted) = (Arc::clone(&bytes), self.wanted.clone());
-            self.workers.submit(move || {
+            self.workers.submit(self.flow, move || {
                 decode(&bytes, start, end, &RequestContext::new(None, wanted)).unwrap_or(DecodedBlock::Bad)
             })
         });
@@ -183,11 +190,11 @@ impl BzipDecoder {
     }
 
     /// A block, or what it becomes together with what seemed to be behind it.
-    fn block(&mut self, piece: &InputSection, context: &RequestContext) -> Result<DecodedBlock, UnpackError> {
+    fn block(&mut self, piece: &InputSection, context: &DecodeContext<'_>) -> Result<DecodedBlock, UnpackError> {
         let name = self.input.name();
         let stopped = |reason: Stopped| UnpackError::stopped(&name, reason);
         let first = match &piece.task {
-            Some(task) => task.finish(context).map_err(stopped)?.unwrap_or(DecodedBlock::Bad),
+            Some(task) => task.finish(context.wait()).map_err(stopped)?.unwrap_or(DecodedBlock::Bad),
             None => DecodedBlock::Bad,
         };
         if !matches!(first, DecodedBlock::Bad) {
@@ -204,8 +211,8 @@ impl BzipDecoder {
             if end - start > LONGEST * 8 {
                 break;
             }
-            let decode = || decode(&bytes, start, end, context);
-            let decoded = self.workers.run(context, decode).and_then(|decoded| decoded).map_err(stopped)?;
+            self.input.work(context)?;
+            let decoded = decode(&bytes, start, end, context.request()).map_err(stopped)?;
             if !matches!(decoded, DecodedBlock::Bad) {
                 self.queue.drain(..=used);
                 self.boundary = Some(end);
@@ -281,8 +288,11 @@ impl BzipDecoder {
 }
 
 impl StreamDecoder for BzipDecoder {
-    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
+    fn next(&mut self, context: &DecodeContext<'_>) -> Result<Option<Vec<u8>>, UnpackError> {
         loop {
+            if self.long.is_some() {
+                self.input.work(context)?;
+            }
             if let Some(out) = self.long_piece()? {
                 return Ok(Some(out));
             }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::byte_source::ByteSource;
+use super::decode_context::DecodeContext;
 use super::error::UnpackError;
 use super::limits::UnpackLimits;
 use super::stream_decoder::{SeekPoint, StreamDecoder};
-use dupfs_base::RequestContext;
 use dupfs_cache::BLOCK_BYTES;
 
 /// The result of a step of a cursor.
@@ -20,6 +21,8 @@ pub(super) enum DecodeStep {
 pub(super) struct DecodeCursor {
     decoder: Box<dyn StreamDecoder>,
     name: Arc<str>,
+    /// Bytes of the stored file that all of it is decoded from.
+    stored: u64,
     limits: UnpackLimits,
     pending: Vec<u8>,
     /// Bytes of `pending` that were given or passed over.
@@ -31,10 +34,16 @@ pub(super) struct DecodeCursor {
 }
 
 impl DecodeCursor {
-    /// A cursor over `decoder`, whose next byte is at `out` in the stream.
-    pub(super) fn new(decoder: Box<dyn StreamDecoder>, name: Arc<str>, limits: UnpackLimits, out: u64) -> Self {
+    /// A cursor over `decoder`, which decodes `source`, and whose next byte is at `out` in the stream.
+    pub(super) fn new(
+        decoder: Box<dyn StreamDecoder>,
+        source: &dyn ByteSource,
+        limits: UnpackLimits,
+        out: u64,
+    ) -> Self {
+        let (name, stored) = (source.name(), source.origin().len);
         let next = out.div_ceil(BLOCK_BYTES as u64);
-        Self { decoder, name, limits, pending: Vec::new(), given: 0, out, next }
+        Self { decoder, name, stored, limits, pending: Vec::new(), given: 0, out, next }
     }
 
     /// Number of the block that is given next.
@@ -56,7 +65,7 @@ impl DecodeCursor {
         &mut self,
         buffer: impl FnOnce() -> Arc<[u8]>,
         mut learn: impl FnMut(SeekPoint),
-        context: &RequestContext,
+        context: &DecodeContext<'_>,
     ) -> Result<DecodeStep, UnpackError> {
         let start = self.next.saturating_mul(BLOCK_BYTES as u64);
         loop {
@@ -70,11 +79,11 @@ impl DecodeCursor {
                 self.next += 1;
                 return Ok(DecodeStep::Block(block));
             }
-            context.check().map_err(|reason| UnpackError::stopped(&self.name, reason))?;
+            context.request().check().map_err(|reason| UnpackError::stopped(&self.name, reason))?;
             let Some(bytes) = self.decoder.next(context)? else { break };
             self.append(bytes);
             let end = self.out.saturating_add(self.rest().len() as u64);
-            self.limits.check_expansion(&self.name, self.decoder.taken(), end)?;
+            self.limits.check_expansion(&self.name, (self.decoder.taken(), self.stored), end)?;
             if let Some((input, state)) = self.decoder.resume() {
                 learn(SeekPoint { out: end, input, state: state.into() });
             }

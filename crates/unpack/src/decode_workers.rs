@@ -2,15 +2,16 @@
 //!
 //! At most as much of it runs at once as there are processors, whichever thread runs it: decoding a bzip2 block accesses
 //! megabytes at random, and two that share one processor evict each other's data from its cache, which doubles the time of
-//! both.
+//! both. All decoding takes turns on the processors, and all that is decoded from one stored file is one flow: a file that is
+//! made to cost hours of decoding does not delay the others by more than its share.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
-use dupfs_base::sync::{Monitor, Permit, Semaphore, lock};
+use dupfs_base::sync::{FairQueue, Monitor, Turn, lock};
 use dupfs_base::{RequestContext, Stopped};
 
 type DecodeJob<T> = Box<dyn FnOnce() -> T + Send>;
@@ -25,17 +26,18 @@ enum JobState<T> {
 
 /// A piece of work that needs nothing but the processor. The thread that needs its result does it if nobody has begun.
 pub(super) struct DecodeTask<T> {
-    processors: Semaphore,
+    processors: FairQueue,
+    flow: u64,
     state: Arc<Monitor<JobState<T>>>,
 }
 
 trait RunTask: Send + Sync {
     /// Does the work, unless somebody else has begun.
-    fn run(&self, permit: &Permit);
+    fn run(&self, turn: &Turn);
 }
 
 impl<T: Send + 'static> RunTask for DecodeTask<T> {
-    fn run(&self, _permit: &Permit) {
+    fn run(&self, _turn: &Turn) {
         let job = {
             let mut state = self.state.lock();
             match std::mem::replace(&mut *state, JobState::Running) {
@@ -59,7 +61,7 @@ impl<T: Send + 'static> DecodeTask<T> {
     pub(super) fn finish(&self, context: &RequestContext) -> Result<Option<T>, Stopped> {
         let is_waiting = matches!(*self.state.lock(), JobState::Waiting(_));
         if is_waiting {
-            self.run(&self.processors.acquire(1, context)?);
+            self.run(&self.processors.acquire(self.flow, context)?);
         }
         self.state.wait_until(context, |state| match std::mem::replace(state, JobState::Taken) {
             JobState::Done(result) => Some(Some(result)),
@@ -79,16 +81,41 @@ pub(super) struct DecodeWorkers {
 }
 
 struct WorkerQueue {
-    processors: Semaphore,
+    processors: FairQueue,
     tasks: Mutex<QueuedTasks>,
     wake: Condvar,
 }
 
 #[derive(Default)]
 struct QueuedTasks {
-    tasks: VecDeque<Arc<dyn RunTask>>,
+    /// By flow; none is empty.
+    tasks: BTreeMap<u64, VecDeque<Arc<dyn RunTask>>>,
+    /// The flow that a thread has chosen last.
+    chosen: u64,
     threads: usize,
     is_closed: bool,
+}
+
+impl QueuedTasks {
+    fn push(&mut self, flow: u64, task: Arc<dyn RunTask>) {
+        self.tasks.entry(flow).or_default().push_back(task);
+    }
+
+    /// The next flow that has tasks, each in its turn.
+    fn choose(&mut self) -> Option<u64> {
+        let next = self.tasks.range(self.chosen.saturating_add(1)..).next().or_else(|| self.tasks.iter().next());
+        self.chosen = *next?.0;
+        Some(self.chosen)
+    }
+
+    fn pop(&mut self, flow: u64) -> Option<Arc<dyn RunTask>> {
+        let tasks = self.tasks.get_mut(&flow)?;
+        let task = tasks.pop_front();
+        if tasks.is_empty() {
+            self.tasks.remove(&flow);
+        }
+        task
+    }
 }
 
 impl DecodeWorkers {
@@ -97,20 +124,25 @@ impl DecodeWorkers {
     }
 
     fn with_threads(max_threads: usize) -> Self {
-        let processors = Semaphore::new(max_threads as u64);
+        let processors = FairQueue::new(max_threads);
         Self {
             shared: Arc::new(WorkerQueue { processors, tasks: Mutex::default(), wake: Condvar::new() }),
             max_threads,
         }
     }
 
-    /// Does `job` on the thread of the caller once a processor is free.
+    /// Waits for a processor for `flow`, which is the caller's until the result is dropped. The caller has none yet, and waits for
+    /// nothing while it has it.
     ///
     /// # Errors
     /// [`Stopped`] when the request ended first.
-    pub(super) fn run<T>(&self, context: &RequestContext, job: impl FnOnce() -> T) -> Result<T, Stopped> {
-        let _permit = self.shared.processors.acquire(1, context)?;
-        Ok(job())
+    pub(super) fn turn(&self, flow: u64, context: &RequestContext) -> Result<Turn, Stopped> {
+        self.shared.processors.acquire(flow, context)
+    }
+
+    /// Returns true if others wait for a processor.
+    pub(super) fn is_contended(&self) -> bool {
+        self.shared.processors.waiting() > 0
     }
 
     /// How many tasks can run at once.
@@ -118,15 +150,20 @@ impl DecodeWorkers {
         self.max_threads
     }
 
-    /// Queues `job`.
-    pub(super) fn submit<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Arc<DecodeTask<T>> {
+    /// Queues `job` of `flow`.
+    pub(super) fn submit<T: Send + 'static>(
+        &self,
+        flow: u64,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Arc<DecodeTask<T>> {
         let task = Arc::new(DecodeTask {
             processors: self.shared.processors.clone(),
+            flow,
             state: Monitor::new(JobState::Waiting(Box::new(job))),
         });
         let start = {
             let mut queue = lock(&self.shared.tasks);
-            queue.tasks.push_back(Arc::clone(&task) as Arc<dyn RunTask>);
+            queue.push(flow, Arc::clone(&task) as Arc<dyn RunTask>);
             let start = queue.threads < self.max_threads;
             queue.threads += usize::from(start);
             start
@@ -147,16 +184,16 @@ impl DecodeWorkers {
 fn run_tasks(shared: &WorkerQueue) {
     let mut queue = lock(&shared.tasks);
     while !queue.is_closed {
-        if queue.tasks.is_empty() {
+        let Some(flow) = queue.choose() else {
             queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
-        }
+        };
         drop(queue);
         // Nothing is begun before there is a processor for it, so that a thread that needs the result meanwhile can begin.
-        if let Ok(permit) = shared.processors.acquire(1, &RequestContext::unlimited()) {
-            let task = lock(&shared.tasks).tasks.pop_front();
+        if let Ok(turn) = shared.processors.acquire(flow, &RequestContext::unlimited()) {
+            let task = lock(&shared.tasks).pop(flow);
             if let Some(task) = task {
-                task.run(&permit);
+                task.run(&turn);
             }
         }
         queue = lock(&shared.tasks);
@@ -189,7 +226,7 @@ mod tests {
     #[test]
     fn results_arrive_whichever_thread_does_the_work() {
         let workers = DecodeWorkers::new();
-        let tasks: Vec<_> = (0..100_u32).map(|n| workers.submit(move || n * 2)).collect();
+        let tasks: Vec<_> = (0..100_u32).map(|n| workers.submit(0, move || n * 2)).collect();
         let results: Vec<_> =
             tasks.iter().rev().map(|task| task.finish(&RequestContext::unlimited()).unwrap()).collect();
         assert_eq!(results, (0..100).rev().map(|n| Some(n * 2)).collect::<Vec<_>>());
@@ -208,10 +245,13 @@ mod tests {
             }
         };
         thread::scope(|scope| {
-            for _ in 0..6 {
-                scope.spawn(|| {
-                    let tasks: Vec<_> = (0..6).map(|_| workers.submit(job())).collect();
-                    workers.run(&RequestContext::unlimited(), job()).unwrap();
+            for flow in 0..6 {
+                let (workers, job) = (&workers, &job);
+                scope.spawn(move || {
+                    let tasks: Vec<_> = (0..6).map(|_| workers.submit(flow, job())).collect();
+                    let turn = workers.turn(flow, &RequestContext::unlimited()).unwrap();
+                    job()();
+                    drop(turn);
                     assert!(tasks.iter().all(|task| task.finish(&RequestContext::unlimited()).unwrap().is_some()));
                 });
             }
@@ -222,22 +262,22 @@ mod tests {
     #[test]
     fn a_task_that_panics_leaves_nobody_waiting() {
         let workers = DecodeWorkers::new();
-        let task = workers.submit(|| panic!("on purpose"));
+        let task = workers.submit(0, || panic!("on purpose"));
         assert_eq!(task.finish(&RequestContext::unlimited()).unwrap(), None::<()>);
-        assert_eq!(workers.submit(|| 1).finish(&RequestContext::unlimited()).unwrap(), Some(1));
+        assert_eq!(workers.submit(0, || 1).finish(&RequestContext::unlimited()).unwrap(), Some(1));
     }
 
     #[test]
     fn a_request_that_ends_does_not_wait_for_a_task_and_the_task_is_there_for_the_next() {
         let workers = DecodeWorkers::with_threads(1);
         let (tx, rx) = std::sync::mpsc::channel();
-        let task = workers.submit(move || rx.recv().unwrap());
+        let task = workers.submit(0, move || rx.recv().unwrap());
         let soon = RequestContext::with_timeout(std::time::Duration::from_millis(20));
         while matches!(*task.state.lock(), JobState::Waiting(_)) {
             thread::yield_now();
         }
         assert_eq!(task.finish(&soon), Err(Stopped::Deadline));
-        assert_eq!(workers.run(&soon, || 1), Err(Stopped::Deadline));
+        assert_eq!(workers.turn(0, &soon).map(drop), Err(Stopped::Deadline));
         tx.send(5).unwrap();
         assert_eq!(task.finish(&RequestContext::unlimited()), Ok(Some(5)));
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::byte_source::ByteSource;
+use super::decode_context::DecodeContext;
 use super::error::UnpackError;
-use dupfs_base::RequestContext;
 
 /// Bytes asked for at a time.
 const STEP: usize = 256 << 10;
@@ -41,18 +41,19 @@ impl DecoderInput {
     }
 
     /// The bytes at hand; empty only at the end.
-    pub(super) fn peek(&mut self, context: &RequestContext) -> Result<&[u8], UnpackError> {
+    pub(super) fn peek(&mut self, context: &DecodeContext<'_>) -> Result<&[u8], UnpackError> {
         self.fill(1, context)
     }
 
-    /// At least `most` bytes; fewer only at the end.
-    pub(super) fn fill(&mut self, most: usize, context: &RequestContext) -> Result<&[u8], UnpackError> {
+    /// At least `most` bytes; fewer only at the end. Waits for the source without a processor.
+    pub(super) fn fill(&mut self, most: usize, context: &DecodeContext<'_>) -> Result<&[u8], UnpackError> {
         while self.buffer.len().saturating_sub(self.taken) < most && !self.ended {
             let next = self.base.saturating_add(self.buffer.len() as u64);
             // Up to a multiple of the step, so that blocks of the source below are asked for once.
             let step = STEP.saturating_sub(usize::try_from(next % STEP as u64).unwrap_or(0));
-            context.check().map_err(|reason| UnpackError::stopped(&self.source.name(), reason))?;
-            let bytes = self.source.read_at(next, step, context)?;
+            let request = context.wait();
+            request.check().map_err(|reason| UnpackError::stopped(&self.source.name(), reason))?;
+            let bytes = self.source.read_at(next, step, request)?;
             self.ended = bytes.len() < step;
             if self.taken == self.buffer.len() {
                 self.base = next;
@@ -65,7 +66,12 @@ impl DecoderInput {
                 self.buffer.extend_from_slice(&bytes);
             }
         }
-        Ok(self.buffer.get(self.taken..).unwrap_or(&[]))
+        Ok(self.buffered())
+    }
+
+    /// The bytes that [`Self::peek`] gave, without waiting for more.
+    pub(super) fn buffered(&self) -> &[u8] {
+        self.buffer.get(self.taken..).unwrap_or(&[])
     }
 
     pub(super) fn consume(&mut self, len: usize) {
@@ -73,7 +79,10 @@ impl DecoderInput {
     }
 
     /// The next `N` bytes; `None` if there are fewer.
-    pub(super) fn array<const N: usize>(&mut self, context: &RequestContext) -> Result<Option<[u8; N]>, UnpackError> {
+    pub(super) fn array<const N: usize>(
+        &mut self,
+        context: &DecodeContext<'_>,
+    ) -> Result<Option<[u8; N]>, UnpackError> {
         let found = self.fill(N, context)?.first_chunk::<N>().copied();
         if found.is_some() {
             self.consume(N);
@@ -82,8 +91,13 @@ impl DecoderInput {
     }
 
     /// Returns true if there is no byte left.
-    pub(super) fn at_end(&mut self, context: &RequestContext) -> Result<bool, UnpackError> {
+    pub(super) fn at_end(&mut self, context: &DecodeContext<'_>) -> Result<bool, UnpackError> {
         Ok(self.peek(context)?.is_empty())
+    }
+
+    /// Waits for a processor to decode what was read.
+    pub(super) fn work(&self, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
+        context.work(&self.source.name())
     }
 
     pub(super) fn damaged(&self, what: impl AsRef<str>) -> UnpackError {

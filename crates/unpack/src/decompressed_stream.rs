@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use cursor_pool::{BlockClaim, CursorPool, DecodeStart};
 
-use super::byte_source::ByteSource;
+use super::byte_source::{ByteSource, StoredOrigin};
 use super::bzip2::BzipDecoder;
+use super::decode_context::DecodeContext;
 use super::decode_cursor::{DecodeCursor, DecodeStep};
 use super::error::UnpackError;
 use super::gzip::{DeflateDecoder, DeflateWrapper, StoredDecoder};
@@ -114,9 +115,10 @@ impl DecompressedStream {
             DecodeStart::Point(point) => {
                 let out = point.as_ref().map_or(0, |p| p.out);
                 let decoder = self.decoder(point)?;
-                Box::new(DecodeCursor::new(decoder, self.source.name(), self.unpacker.limits, out))
+                Box::new(DecodeCursor::new(decoder, &*self.source, self.unpacker.limits, out))
             }
         };
+        let context = &DecodeContext::new(&self.unpacker.workers, self.source.origin().flow, context);
         loop {
             let number = cursor.next();
             let buffer = || self.unpacker.cache.buffer();
@@ -243,6 +245,10 @@ impl ByteSource for DecompressedStream {
             }
         }
         Ok(out)
+    }
+
+    fn origin(&self) -> StoredOrigin {
+        self.source.origin()
     }
 
     fn known_len(&self) -> Option<u64> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::archive_table::ArchiveTable;
 use super::byte_source::ByteSource;
 use super::bzip2::BzipDecoder;
+use super::decode_context::DecodeContext;
 use super::decode_workers::DecodeWorkers;
 use super::decompressed_stream::DecompressedStream;
 use super::memory_source::MemorySource;
@@ -26,10 +27,12 @@ fn unpacker() -> Arc<Unpacker> {
 /// bzip2: what our decoder gives by blocks, the library gives in one piece.
 pub fn fuzz_bzip2(data: &[u8]) {
     let source: Arc<dyn ByteSource> = Arc::new(MemorySource::new("a", data));
-    let mut ours = BzipDecoder::new(source, Arc::new(DecodeWorkers::new()));
+    let (workers, request) = (Arc::new(DecodeWorkers::new()), RequestContext::unlimited());
+    let context = DecodeContext::new(&workers, 0, &request);
+    let mut ours = BzipDecoder::new(source, Arc::clone(&workers));
     let mut out = Vec::new();
     let ended = loop {
-        match ours.next(&RequestContext::unlimited()) {
+        match ours.next(&context) {
             Ok(Some(bytes)) => out.extend_from_slice(&bytes),
             Ok(None) => break true,
             Err(_) => break false,

@@ -9,11 +9,11 @@ use miniz_oxide::inflate::core::inflate_flags::{TINFL_FLAG_HAS_MORE_INPUT, TINFL
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
 
 use super::byte_source::ByteSource;
+use super::decode_context::DecodeContext;
 use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
 use super::limits::ZeroPadding;
 use super::stream_decoder::{ByteFields, StreamDecoder, bad_point};
-use dupfs_base::RequestContext;
 
 /// How far back a deflate stream copies from.
 const WINDOW: usize = 32 << 10;
@@ -118,7 +118,7 @@ impl DeflateDecoder {
     }
 
     /// Reads a member's header; false if the stream ends instead.
-    fn header(&mut self, first: bool, context: &RequestContext) -> Result<bool, UnpackError> {
+    fn header(&mut self, first: bool, context: &DecodeContext<'_>) -> Result<bool, UnpackError> {
         if !first && self.rest_is_zeros(context)? {
             return Ok(false);
         }
@@ -159,7 +159,7 @@ impl DeflateDecoder {
     }
 
     /// Returns true if nothing but zeros follows, as tapes have; takes them.
-    fn rest_is_zeros(&mut self, context: &RequestContext) -> Result<bool, UnpackError> {
+    fn rest_is_zeros(&mut self, context: &DecodeContext<'_>) -> Result<bool, UnpackError> {
         loop {
             let bytes = self.input.peek(context)?;
             let zeros = bytes.iter().take_while(|&&b| b == 0).count();
@@ -173,7 +173,7 @@ impl DeflateDecoder {
     }
 
     /// Compares what was decoded with the trailer or the directory.
-    fn finish(&mut self, context: &RequestContext) -> Result<(), UnpackError> {
+    fn finish(&mut self, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
         let crc = self.crc.clone().finalize();
         let (stored, same_size) = match self.wrapper {
             DeflateWrapper::Zip { crc, size } => (crc, size == self.len),
@@ -200,11 +200,13 @@ impl DeflateDecoder {
     }
 
     /// Inflates until the ring's end, a block's end or the member's end.
-    fn inflate(&mut self, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
+    fn inflate(&mut self, context: &DecodeContext<'_>) -> Result<Vec<u8>, UnpackError> {
         loop {
             let name = self.input.name();
             let offset = self.input.offset();
-            let bytes = self.input.peek(context)?;
+            self.input.peek(context)?;
+            self.input.work(context)?;
+            let bytes = self.input.buffered();
             let empty = bytes.is_empty();
             let mut flags = TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY;
             if !empty {
@@ -276,7 +278,7 @@ impl DeflateDecoder {
 }
 
 impl StreamDecoder for DeflateDecoder {
-    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
+    fn next(&mut self, context: &DecodeContext<'_>) -> Result<Option<Vec<u8>>, UnpackError> {
         if std::mem::take(&mut self.boundary) {
             self.since_point = 0;
             self.at %= RING;
@@ -360,11 +362,13 @@ impl StoredDecoder {
 }
 
 impl StreamDecoder for StoredDecoder {
-    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
+    fn next(&mut self, context: &DecodeContext<'_>) -> Result<Option<Vec<u8>>, UnpackError> {
         if self.since_point >= SPACING {
             self.since_point = 0;
         }
-        let out = self.input.peek(context)?.to_vec();
+        self.input.peek(context)?;
+        self.input.work(context)?;
+        let out = self.input.buffered().to_vec();
         if out.is_empty() {
             if self.crc.clone().finalize() != self.expect.0 || self.len != self.expect.1 {
                 return Err(self

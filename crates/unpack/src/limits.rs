@@ -17,7 +17,8 @@ pub struct UnpackLimits {
     pub members: usize,
     /// Bytes of all strings in one archive: names, targets of links, owners, reasons why something cannot be read.
     pub names: usize,
-    /// A stream of more than `free` bytes may not be more than this many times as long as what it was unpacked from.
+    /// A stream of more than `free` bytes may not be more than this many times as long as what it was unpacked from, nor as the
+    /// stored file that it comes from through all levels.
     pub ratio: u64,
     /// Bytes that any stream may have.
     pub free: u64,
@@ -44,13 +45,26 @@ impl Default for UnpackLimits {
 }
 
 impl UnpackLimits {
-    /// Checks a stream that gave `out` bytes from `input`.
-    pub(super) fn check_expansion(&self, object: &Arc<str>, input: u64, out: u64) -> Result<(), UnpackError> {
-        if out <= self.free || out / self.ratio <= input {
+    /// Checks a stream that gave `out` bytes from `input`, which comes from a file of `stored` bytes.
+    pub(super) fn check_expansion(
+        &self,
+        object: &Arc<str>,
+        (input, stored): (u64, u64),
+        out: u64,
+    ) -> Result<(), UnpackError> {
+        let most = |len: u64| len.saturating_add(1).saturating_mul(self.ratio);
+        if out <= self.free || out < most(input.min(stored)) {
             return Ok(());
         }
         let (ratio, free) = (self.ratio, self.free);
-        let limit = format!("expansion beyond {ratio} times its size (and {free} bytes), as bombs have");
+        let limit = if out >= most(input) {
+            format!("expansion beyond {ratio} times its size (and {free} bytes), as bombs have")
+        } else {
+            format!(
+                "expansion beyond {ratio} times the {stored} bytes of the stored file around it (and {free} bytes), \
+                 as nested bombs have"
+            )
+        };
         Err(UnpackError::limit(object, limit))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::byte_source::ByteSource;
+use super::byte_source::{ByteSource, StoredOrigin};
 use super::error::UnpackError;
 use dupfs_base::RequestContext;
 
@@ -82,6 +82,10 @@ impl ByteSource for MemberSource {
             next += 1;
         }
         Ok(out)
+    }
+
+    fn origin(&self) -> StoredOrigin {
+        self.below.origin()
     }
 
     fn known_len(&self) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::byte_source::ByteSource;
+use super::byte_source::{ByteSource, StoredOrigin};
 use super::error::UnpackError;
 use dupfs_base::RequestContext;
 
@@ -29,6 +29,11 @@ impl ByteSource for MemorySource {
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
         let end = start.saturating_add(len).min(self.bytes.len());
         Ok(self.bytes.get(start..end).unwrap_or(&[]).to_vec())
+    }
+
+    fn origin(&self) -> StoredOrigin {
+        // As long as it lives, no other has bytes there.
+        StoredOrigin { flow: self.bytes.as_ptr() as usize as u64, len: self.bytes.len() as u64 }
     }
 
     fn known_len(&self) -> Option<u64> {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::decode_context::DecodeContext;
 use super::error::UnpackError;
-use dupfs_base::RequestContext;
 
 /// A place in a decompressed stream from which decoding can start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) trait StreamDecoder: Send {
     ///
     /// # Errors
     /// [`UnpackError`] of the source, or for damaged data.
-    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError>;
+    fn next(&mut self, context: &DecodeContext<'_>) -> Result<Option<Vec<u8>>, UnpackError>;
 
     /// Input offset, state: where decoding can start for what follows the bytes given so far, if it can there.
     fn resume(&self) -> Option<(u64, Vec<u8>)>;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::archive_table::member::{ArchiveEntry, ArchiveMember, MemberData};
 use super::byte_source::ByteSource;
+use super::decode_context::DecodeContext;
 use super::error::UnpackError;
 use dupfs_base::RequestContext;
 use dupfs_format::FormatError;
@@ -73,11 +74,11 @@ impl TarScan {
         &mut self,
         source: &dyn ByteSource,
         add: AddMember<'_>,
-        context: &RequestContext,
+        context: &DecodeContext<'_>,
     ) -> Result<(), UnpackError> {
         while !self.has_ended {
-            context.check().map_err(|reason| UnpackError::stopped(&source.name(), reason))?;
-            let bytes = source.read_at(self.at, STEP, context)?;
+            let bytes = source.read_at(self.at, STEP, context.wait())?;
+            context.work(&source.name())?;
             let mut sink = TarMemberSink { name: source.name(), add, fault: None, mapped: &mut self.mapped };
             if let Err(error) = self.parser.feed(&bytes, &mut sink) {
                 let fault = sink.fault.take();
@@ -88,12 +89,12 @@ impl TarScan {
             self.has_ended = bytes.len() < STEP || self.parser.is_ended();
             let left = self.parser.data_left();
             if !self.has_ended && left >= SKIP && self.mapped.is_none() {
-                self.skip_data(source, left, context)?;
+                self.skip_data(source, left, context.wait())?;
             }
         }
         let offset = self.parser.offset();
         self.parser.finish().map_err(|error| UnpackError::damaged(&source.name(), offset, plain(&error)))?;
-        source.check_range(self.run, self.at, None, context)
+        source.check_range(self.run, self.at, None, context.wait())
     }
 
     /// Jumps over the `left` bytes of a member's data that were not read.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use liblzma::stream::{Action, CONCATENATED, Error, Status, Stream, TELL_UNSUPPORTED_CHECK};
 
 use super::byte_source::ByteSource;
+use super::decode_context::DecodeContext;
 use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
 use super::limits::{PADDING, UnpackLimits, ZeroPadding};
@@ -135,7 +136,7 @@ fn library(name: &Arc<str>, limits: UnpackLimits) -> Result<Stream, UnpackError>
 }
 
 impl StreamDecoder for XzDecoder {
-    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
+    fn next(&mut self, context: &DecodeContext<'_>) -> Result<Option<Vec<u8>>, UnpackError> {
         let mut out = Vec::with_capacity(STEP);
         while out.is_empty() {
             if self.ended {
@@ -146,7 +147,8 @@ impl StreamDecoder for XzDecoder {
                 *self = Self::at(source, blocks, index + 1, self.limits)?;
             }
             let tail = self.input.at_end(context)? && !self.tail.is_empty();
-            let bytes = if tail { self.tail.as_slice() } else { self.input.peek(context)? };
+            self.input.work(context)?;
+            let bytes = if tail { self.tail.as_slice() } else { self.input.buffered() };
             let empty = bytes.is_empty();
             // The library is told of the end with no bytes left, so that it tells a cut file from a whole one.
             let action = if empty { Action::Finish } else { Action::Run };

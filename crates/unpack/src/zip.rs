@@ -10,6 +10,7 @@ use rawzip::{CompressionMethod, ReaderAt, ZipArchive, ZipFileHeaderRecord};
 use super::archive_table::member::{ArchiveEntry, ArchiveMember, MemberData};
 use super::archive_table::names::TARGET;
 use super::byte_source::ByteSource;
+use super::decode_context::DecodeContext;
 use super::error::UnpackError;
 use super::limits::UnpackLimits;
 use super::tar::AddMember;
@@ -26,13 +27,13 @@ const LOCAL: usize = 30;
 /// A source as the library reads it. Its own errors are stored in `fault`.
 struct ZipReader<'a> {
     source: &'a dyn ByteSource,
-    context: &'a RequestContext,
+    context: &'a DecodeContext<'a>,
     fault: std::cell::RefCell<Option<UnpackError>>,
 }
 
 impl ReaderAt for ZipReader<'_> {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let bytes = self.source.read_at(offset, buf.len(), self.context).map_err(|error| {
+        let bytes = self.source.read_at(offset, buf.len(), self.context.wait()).map_err(|error| {
             let message = io::Error::other(error.to_string());
             self.fault.replace(Some(error));
             message
@@ -71,9 +72,9 @@ impl ZipScan {
         source: &dyn ByteSource,
         limits: &UnpackLimits,
         add: AddMember<'_>,
-        context: &RequestContext,
+        context: &DecodeContext<'_>,
     ) -> Result<(), UnpackError> {
-        let len = source.len(context)?;
+        let len = source.len(context.wait())?;
         let reader = ZipReader { source, context, fault: std::cell::RefCell::default() };
         let mut buffer = vec![0; BUFFER];
         let refuse = |reader: &ZipReader<'_>, at: u64, error: rawzip::Error| {
@@ -91,9 +92,9 @@ impl ZipScan {
             let Some(record) = next else { break };
             count += 1;
             total = total.saturating_add(record.uncompressed_size_hint());
-            limits.check_expansion(&source.name(), len, total)?;
+            limits.check_expansion(&source.name(), (len, source.origin().len), total)?;
             if count > self.added {
-                context.check().map_err(|reason| UnpackError::stopped(&source.name(), reason))?;
+                context.work(&source.name())?;
                 add_member(source, &record, add, context)?;
                 self.added = count;
             }
@@ -103,7 +104,7 @@ impl ZipScan {
             let what = format!("its directory has {count} entries and says that it has {stated}");
             return Err(UnpackError::damaged(&source.name(), archive.directory_offset(), what));
         }
-        source.check_range(archive.directory_offset(), len, None, context)
+        source.check_range(archive.directory_offset(), len, None, context.wait())
     }
 }
 
@@ -111,7 +112,7 @@ fn add_member(
     source: &dyn ByteSource,
     record: &ZipFileHeaderRecord<'_>,
     add: AddMember<'_>,
-    context: &RequestContext,
+    context: &DecodeContext<'_>,
 ) -> Result<(), UnpackError> {
     const UNIX: u16 = 3;
     let path = record.file_path();
@@ -146,7 +147,7 @@ fn add_member(
             (EntryKind::File, MemberData::Refused(reason.into()))
         }
         MemberData::Packed { .. } if is_link => {
-            (EntryKind::Symlink(link_target(source, &data, context)?.into()), MemberData::Nothing)
+            (EntryKind::Symlink(link_target(source, &data, context.wait())?.into()), MemberData::Nothing)
         }
         // What is refused is shown as a file that cannot be read, also if it is a link.
         data => (EntryKind::File, data),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use ::zstd::zstd_safe::{DCtx, InBuffer, OutBuffer, get_error_name};
 
 use super::byte_source::ByteSource;
+use super::decode_context::DecodeContext;
 use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
 use super::limits::ZeroPadding;
 use super::stream_decoder::StreamDecoder;
-use dupfs_base::RequestContext;
 
 /// Bytes decoded at a time.
 const STEP: usize = 256 << 10;
@@ -44,11 +44,13 @@ impl ZstdDecoder {
 }
 
 impl StreamDecoder for ZstdDecoder {
-    fn next(&mut self, context: &RequestContext) -> Result<Option<Vec<u8>>, UnpackError> {
+    fn next(&mut self, context: &DecodeContext<'_>) -> Result<Option<Vec<u8>>, UnpackError> {
         self.out.resize(STEP, 0);
         while self.made < STEP {
             let (name, offset) = (self.input.name(), self.input.offset());
-            let bytes = self.input.peek(context)?;
+            self.input.peek(context)?;
+            self.input.work(context)?;
+            let bytes = self.input.buffered();
             if bytes.is_empty() && self.between {
                 if self.first {
                     return Err(UnpackError::damaged(&name, offset, "it is empty, and no zstd file"));

@@ -10,8 +10,13 @@ use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_unpack::PassProgress;
 
 impl FileSystem for UnpackedFs {
-    fn unpacks(&self, ino: Ino) -> bool {
-        InodeSpaces::is_ours(ino)
+    fn unpacks(&self, ino: Ino, names: bool) -> bool {
+        match self.place(ino) {
+            Ok(Some(InodeTarget::Member(..) | InodeTarget::StoredMember(..))) => true,
+            // A file without a suffix that hints at anything is served as it is stored.
+            Ok(Some(InodeTarget::Mirror(_))) => names || self.known_candidate(ino).is_some(),
+            Ok(Some(InodeTarget::Top | InodeTarget::Latest(_)) | None) | Err(_) => false,
+        }
     }
 
     fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {

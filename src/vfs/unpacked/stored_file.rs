@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::error::FsError;
 use super::super::ops::{FileSystem, Ino};
 use dupfs_base::{HasKind, RequestContext};
-use dupfs_unpack::{ByteSource, UnpackError};
+use dupfs_unpack::{ByteSource, StoredOrigin, UnpackError};
 
 /// A regular file of the file system below, open as long as this lives.
 pub(super) struct StoredFile {
@@ -49,6 +49,10 @@ impl ByteSource for StoredFile {
         self.below
             .read(self.ino, self.handle, offset, len, context)
             .map_err(|error| UnpackError::Source { kind: error.kind(), reason: error.to_string().into() })
+    }
+
+    fn origin(&self) -> StoredOrigin {
+        StoredOrigin { flow: self.ino, len: self.size }
     }
 
     fn known_len(&self) -> Option<u64> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Backup, names, pipe, run};
+use super::{Backup, names, pipe, run, starved};
 use crate::support::{dump, exec, noise};
 
 /// Writes `name` by Python's tarfile, which takes any path; `body` adds to `t`.
@@ -208,6 +208,7 @@ fn bombs_and_archives_within_archives_meet_limits_that_the_log_names() {
         // 3 GiB of zeros in 140 KB, in a zip that promises them and in a zstd file that does not.
         run(&work, "sh", &["-c", "head -c 3000000000 /dev/zero | zstd -q -c -19 --long=27 > zeros.zst"]);
         fs::copy(work.join("zeros.zst"), source.join("zeros.zst")).unwrap();
+        fs::write(source.join("nested.tar.gz"), starved::nested(&work, 4 << 10)).unwrap();
         fs::write(work.join("secret.txt"), dump(2, 20_000)).unwrap();
         run(&work, "zip", &["-q", "-P", "pw", source.join("locked.zip").to_str().unwrap(), "secret.txt"]);
         run(&work, "zip", &["-q", "-Z", "bzip2", source.join("other.zip").to_str().unwrap(), "secret.txt"]);
@@ -220,14 +221,22 @@ fn bombs_and_archives_within_archives_meet_limits_that_the_log_names() {
     assert_eq!(deep.raw_os_error(), Some(libc::EOPNOTSUPP));
     let bomb = fs::metadata(backup.at("zeros")).unwrap_err();
     assert_eq!(bomb.raw_os_error(), Some(libc::EOPNOTSUPP));
+    let nested = fs::read_dir(backup.at("nested.tar.gz/n2.tar.gz/n1.tar.gz/n0.tar.gz"));
+    let nested = nested.and_then(Iterator::collect::<Result<Vec<_>, _>>).unwrap_err();
+    assert_eq!(nested.raw_os_error(), Some(libc::EOPNOTSUPP));
     for name in ["locked.zip", "other.zip"] {
         assert_eq!(names(&backup.at(name)), ["secret.txt"]);
         let refused = fs::read(backup.at(name).join("secret.txt")).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::EOPNOTSUPP), "{name}");
     }
     let log = backup.log();
-    for said in ["archives within archives deeper than 4", "expansion beyond 2000 times", "encrypted", "compressed by"]
-    {
+    for said in [
+        "archives within archives deeper than 4",
+        "expansion beyond 2000 times its size",
+        "as nested bombs have",
+        "encrypted",
+        "compressed by",
+    ] {
         assert!(log.contains(said), "the log does not say: {said}\n{log}");
     }
     backup.end(b"secret-that-is-nowhere");

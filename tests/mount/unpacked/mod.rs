@@ -5,6 +5,7 @@
 mod hostile;
 mod programs;
 mod secrecy;
+mod starved;
 mod trees;
 
 use std::ffi::OsStr;

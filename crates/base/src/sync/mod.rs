@@ -3,6 +3,7 @@
 //! `tests/schedules.rs` checks these modules under random schedules: `cargo test -p dupfs-base --features shuttle --test
 //! schedules`. With that feature nothing here works outside of such a test.
 
+mod fair_queue;
 mod monitor;
 pub mod prim;
 #[cfg(feature = "shuttle")]
@@ -13,6 +14,7 @@ mod thread_pool;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use fair_queue::{FairQueue, Turn};
 pub use monitor::Monitor;
 pub use semaphore::{Permit, Semaphore};
 pub use single_flight::{SingleFlight, SingleFlightError};

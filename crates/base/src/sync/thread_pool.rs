@@ -11,8 +11,9 @@ use super::prim::{Condvar, Mutex, thread};
 /// Work for a [`ThreadPool`].
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that run jobs. A thread is started when a job is submitted and no thread is idle, up to a maximum; it is kept
-/// until the pool is dropped. The queue has no bound: the callers bound how many jobs there are.
+/// Threads that run jobs. A thread is started when a job is submitted and no thread is idle, up to a maximum. A thread without
+/// a job ends if enough others are idle; those are kept until the pool is dropped. The queue has no bound: the callers bound
+/// how many jobs there are.
 #[derive(Debug)]
 pub struct ThreadPool {
     shared: Arc<PoolShared>,
@@ -22,6 +23,7 @@ pub struct ThreadPool {
 struct PoolShared {
     name: &'static str,
     max_threads: usize,
+    max_idle: usize,
     state: Mutex<PoolState>,
     /// Notified when a job is queued and when the pool is closed.
     changed: Condvar,
@@ -45,8 +47,13 @@ impl fmt::Debug for PoolState {
 impl ThreadPool {
     /// A pool of at most `max_threads` threads called `name`; none is started yet.
     pub fn new(name: &'static str, max_threads: usize) -> Self {
+        Self::with_idle(name, max_threads, max_threads)
+    }
+
+    /// As [`Self::new`], with at most `max_idle` threads that are kept while they have nothing to do.
+    pub fn with_idle(name: &'static str, max_threads: usize, max_idle: usize) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Self { shared: Arc::new(PoolShared { name, max_threads, state, changed }) }
+        Self { shared: Arc::new(PoolShared { name, max_threads, max_idle, state, changed }) }
     }
 
     /// Runs `job` on a thread of the pool, after the jobs that were submitted before it have begun.
@@ -109,6 +116,10 @@ impl PoolShared {
                     let _ = catch_unwind(AssertUnwindSafe(job));
                     self.state.lock()
                 }
+                None if state.idle >= self.max_idle => {
+                    state.threads = state.threads.saturating_sub(1);
+                    return;
+                }
                 None => {
                     state.idle = state.idle.saturating_add(1);
                     let mut woken = self.changed.wait(state);
@@ -147,6 +158,29 @@ mod tests {
             rx.recv_timeout(SOON).unwrap();
         }
         assert_eq!(pool.threads(), 3);
+    }
+
+    #[test]
+    fn threads_that_have_nothing_to_do_end_down_to_those_that_are_kept() {
+        let pool = ThreadPool::with_idle("test", 8, 2);
+        for _ in 0..3 {
+            let together = Arc::new(Barrier::new(8));
+            let (tx, rx) = channel();
+            for _ in 0..8 {
+                let (together, tx) = (Arc::clone(&together), tx.clone());
+                pool.submit(Box::new(move || {
+                    together.wait();
+                    tx.send(()).unwrap();
+                }))
+                .unwrap();
+            }
+            (0..8).for_each(|_| rx.recv_timeout(SOON).unwrap());
+            let started = std::time::Instant::now();
+            while pool.threads() > 2 {
+                assert!(started.elapsed() < SOON, "{} threads are kept", pool.threads());
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::tests::{find, unpacker};
 use super::*;
+use crate::byte_source::StoredOrigin;
 use crate::test_support::UNLIMITED;
 use crate::{MemorySource, UnpackLimits};
 use dupfs_base::{ErrorKind, HasKind};
@@ -43,6 +44,9 @@ impl ByteSource for Counted {
         let bytes = self.0.read_at(offset, len, context)?;
         self.1.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes)
+    }
+    fn origin(&self) -> StoredOrigin {
+        self.0.origin()
     }
     fn known_len(&self) -> Option<u64> {
         self.0.known_len()

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::byte_source::StoredOrigin;
 use crate::test_support::UNLIMITED;
 use crate::{Archive, ArchiveFormat, MemoryPointStore, MemorySource, NodeKey, StreamCodec, UnpackLimits};
 use dupfs_base::{ErrorKind, HasKind, Stopped};
@@ -39,6 +40,9 @@ impl ByteSource for SlowFile {
         let bytes = self.file.read_at(offset, len, context)?;
         self.read.fetch_add(bytes.len() as u64, Ordering::SeqCst);
         Ok(bytes)
+    }
+    fn origin(&self) -> StoredOrigin {
+        self.file.origin()
     }
     fn known_len(&self) -> Option<u64> {
         self.file.known_len()

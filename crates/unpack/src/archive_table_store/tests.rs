@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::byte_source::StoredOrigin;
 use crate::test_support::UNLIMITED;
 use crate::{
     Archive, ArchiveFormat, ByteSource, MemoryPointStore, MemorySource, NodeKey, PassProgress, PointStore, StreamCodec,
@@ -42,6 +43,9 @@ impl ByteSource for Counted {
         let bytes = self.file.read_at(offset, len, context)?;
         self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes)
+    }
+    fn origin(&self) -> StoredOrigin {
+        self.file.origin()
     }
     fn known_len(&self) -> Option<u64> {
         self.file.known_len()

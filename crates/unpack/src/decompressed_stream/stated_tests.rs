@@ -91,6 +91,9 @@ fn a_length_that_was_noted_of_other_bytes_is_an_error() {
         fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
             self.0.read_at(offset, len, context)
         }
+        fn origin(&self) -> StoredOrigin {
+            self.0.origin()
+        }
         fn known_len(&self) -> Option<u64> {
             self.0.known_len()
         }

@@ -201,7 +201,8 @@ fn a_magic_inside_a_block_is_seen_through() {
     let mut decoder = BzipDecoder::new(source, Arc::clone(&unpacker.workers));
     decoder.split_at_false_marks(&[packed.len() as u64 * 2, packed.len() as u64 * 3, packed.len() as u64 * 5 + 3]);
     let mut out = Vec::new();
-    while let Some(bytes) = decoder.next(&UNLIMITED).unwrap() {
+    let context = DecodeContext::new(&unpacker.workers, 0, &UNLIMITED);
+    while let Some(bytes) = decoder.next(&context).unwrap() {
         out.extend_from_slice(&bytes);
     }
     assert_eq!(out, plain);
@@ -248,6 +249,30 @@ fn bombs_meet_the_limit_on_expansion() {
     }
 }
 
+#[test]
+fn levels_that_are_within_the_limit_one_by_one_are_bounded_by_the_stored_file() {
+    let limits = UnpackLimits { ratio: 2000, free: 4 << 20, ..UnpackLimits::default() };
+    let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
+    let unpacker = Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0)));
+    let twice = |packed: Vec<u8>| {
+        let once = stream(&unpacker, packed, StreamCodec::Gzip);
+        DecompressedStream::new(&unpacker, once, StreamCodec::Gzip)
+    };
+    let zeros = pack(StreamCodec::Gzip, &vec![0; 40_000_000]);
+    assert_eq!(stream(&unpacker, zeros.clone(), StreamCodec::Gzip).len(&UNLIMITED).unwrap(), 40_000_000);
+    let bomb = twice(pack(StreamCodec::Gzip, &zeros));
+    assert_eq!(bomb.origin().len, stream(&unpacker, pack(StreamCodec::Gzip, &zeros), StreamCodec::Gzip).origin().len);
+    assert!(bomb.read_at(0, 1000, &UNLIMITED).is_ok());
+    for error in [bomb.len(&UNLIMITED).unwrap_err(), read_all(&bomb, 1 << 20).unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("of the stored file around it"), "{error}");
+    }
+    // As much of nothing, and a little that does not compress: within the limit.
+    let text = text(20, 400_000);
+    let honest = twice(pack(StreamCodec::Gzip, &pack(StreamCodec::Gzip, &[&text[..], &vec![0; 40_000_000]].concat())));
+    assert_eq!(honest.len(&UNLIMITED).unwrap(), 40_400_000);
+}
+
 /// Counts the bytes that are asked for.
 #[derive(Debug)]
 struct Counted {
@@ -263,6 +288,9 @@ impl ByteSource for Counted {
         let bytes = self.below.read_at(offset, len, context)?;
         self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes)
+    }
+    fn origin(&self) -> StoredOrigin {
+        self.below.origin()
     }
     fn known_len(&self) -> Option<u64> {
         self.below.known_len()

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::byte_source::StoredOrigin;
 use crate::decompressed_stream::DecompressedStream;
 use crate::memory_source::MemorySource;
 use crate::point_store::MemoryPointStore;
@@ -64,6 +65,9 @@ impl ByteSource for Sparse {
         let held = &held[..held.len().min(out.len())];
         out[..held.len()].copy_from_slice(held);
         Ok(out)
+    }
+    fn origin(&self) -> StoredOrigin {
+        StoredOrigin { flow: 0, len: self.len }
     }
     fn known_len(&self) -> Option<u64> {
         Some(self.len)

@@ -1,6 +1,7 @@
 //! Zip archives field by field, as no program writes them.
 
 use super::*;
+use crate::decode_workers::DecodeWorkers;
 use crate::test_support::UNLIMITED;
 
 /// A zip archive of members that are stored: name, mode, flags, content.
@@ -55,7 +56,9 @@ fn links_that_cannot_be_are_files_that_say_so_and_hide_nothing_behind_them() {
         met.push(String::from_utf8_lossy(member.path).into_owned());
         table.insert(member).map_err(|_| UnpackError::limit(&source.name(), "full"))
     };
-    ZipScan::new().advance(&source, &UnpackLimits::default(), &mut add, &UNLIMITED).unwrap();
+    let workers = DecodeWorkers::new();
+    let context = DecodeContext::new(&workers, 0, &UNLIMITED);
+    ZipScan::new().advance(&source, &UnpackLimits::default(), &mut add, &context).unwrap();
     assert_eq!(met, ["good", "long", "edge", "locked", "behind"]);
     let entry = |name: &str| table.entry(table.child(super::super::NodeKey::ROOT, name.as_bytes()).unwrap()).unwrap();
     assert_eq!(entry("good").meta.kind, EntryKind::Symlink(b"target".as_slice().into()));
