@@ -76,6 +76,7 @@ impl Backend for Backups {
             spill: spill(request.cache),
             archive_dir: archive_dir(request.repo),
             index: index(request.cache),
+            rebuild: request.repo.rebuild,
         };
         open_mount(store, options, request.timeout)
     }
@@ -90,6 +91,7 @@ impl Backend for Backups {
             memory: memory(&args.cache),
             spill: spill(&args.cache),
             archive_dir: archive_dir(&args.repo),
+            rebuild: args.repo.rebuild,
             ..OpenOptions::default()
         };
         let timeout = RequestTimeout::from(&args.deadline);

@@ -45,6 +45,8 @@ pub struct OpenOptions {
     pub archive_dir: Option<PathBuf>,
     /// The directory of the index on disk; `None` for an index in memory only.
     pub index: Option<PathBuf>,
+    /// Show sets that have lost their manifests, as far as their signature archives prove their content.
+    pub rebuild: bool,
 }
 
 impl Default for OpenOptions {
@@ -61,6 +63,7 @@ impl Default for OpenOptions {
             spill: None,
             archive_dir: None,
             index: None,
+            rebuild: false,
         }
     }
 }
@@ -107,7 +110,11 @@ fn open_within(
 ) -> Result<Arc<Repository>, CliError> {
     let list = || {
         let objects = store.list(start.context()).map_err(listing_error)?;
-        Collection::from_listing(&objects, &options.prefixes).map_err(|error| with_url(store.url(), &error))
+        let collection = match options.rebuild {
+            true => Collection::with_rebuilt_sets(&objects, &options.prefixes),
+            false => Collection::from_listing(&objects, &options.prefixes),
+        };
+        collection.map_err(|error| with_url(store.url(), &error))
     };
     let mut collection = list()?;
     // A listing is not atomic: it may contain a manifest that was just written, and not the signature archive that was written
@@ -187,7 +194,7 @@ fn try_keys(repository: &Arc<Repository>, chosen: SetIndex, start: &mut StartUp)
     let collection = repository.collection();
     let others = collection.branches().iter().rev().filter_map(|branch| branch.last().copied());
     for set in others.filter(|&set| set != chosen) {
-        if start.run(|context| repository.manifest(set, context)).is_ok() {
+        if start.run(|context| open_one_object(repository, set, context)).is_ok() {
             log::warn!("{refused}; the key opens other sets, which can be read");
             return Ok(());
         }
@@ -197,8 +204,8 @@ fn try_keys(repository: &Arc<Repository>, chosen: SetIndex, start: &mut StartUp)
 
 /// Tries the key on one manifest. Damage in a manifest is no reason to refuse the other snapshots.
 fn try_key(repository: &Arc<Repository>, set: SetIndex, context: &RequestContext) -> Result<(), VolumeError> {
-    match repository.manifest(set, context) {
-        Ok(_) => Ok(()),
+    match open_one_object(repository, set, context) {
+        Ok(()) => Ok(()),
         Err(error) => match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::NotFound | ErrorKind::Archived => {
                 log::error!("{error}");
@@ -213,6 +220,15 @@ fn try_key(repository: &Arc<Repository>, set: SetIndex, context: &RequestContext
             | ErrorKind::Cancelled
             | ErrorKind::WouldBlock => Err(error),
         },
+    }
+}
+
+/// Opens the manifest of `set`, or the beginning of the signature archive of a set that has lost its manifest: to rebuild that
+/// would cost all its volumes.
+fn open_one_object(repository: &Arc<Repository>, set: SetIndex, context: &RequestContext) -> Result<(), VolumeError> {
+    match repository.set(set)?.is_rebuilt {
+        true => repository.peek_signatures(set, context, &mut |_, _| Ok(())),
+        false => repository.manifest(set, context).map(drop),
     }
 }
 

@@ -37,6 +37,10 @@ pub struct RepoArgs {
     #[arg(long, value_name = "NAME", requires = "archive_dir", help_heading = "Backup")]
     pub name: Option<OsString>,
 
+    /// Show sets that have lost their manifests, as far as their signature archives prove what their volumes hold
+    #[arg(long, help_heading = "Backup")]
+    pub rebuild: bool,
+
     /// S3 service to use instead of AWS
     #[arg(long, value_name = "URL", help_heading = "S3")]
     pub s3_endpoint_url: Option<String>,

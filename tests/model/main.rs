@@ -20,4 +20,5 @@ mod fetches;
 mod index;
 mod properties;
 mod reasons;
+mod rebuild;
 mod regressions;

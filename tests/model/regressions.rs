@@ -13,7 +13,7 @@ use crate::reference::store::{Fault, MemoryStore};
 use crate::reference::subject;
 
 /// One full backup of files of these sizes, named a, b, c ...
-fn files(sizes: &[usize]) -> History {
+pub(crate) fn files(sizes: &[usize]) -> History {
     let meta = Meta { mode: 0o644, uid: 0, gid: 0, owner: ("", ""), mtime: 1_000_000_000 };
     let add = |(name, size): (u8, &usize)| Addition {
         parent: 0,

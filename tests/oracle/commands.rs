@@ -109,6 +109,36 @@ fn cat_gives_every_file_of_every_snapshot() {
     assert!(code != Some(0), "cat of a directory is no success: {error}");
 }
 
+/// An encrypted chain whose manifests are gone, all of them: its volumes and signature archives give every file.
+#[test]
+fn a_chain_without_manifests_is_rebuilt_from_its_volumes() {
+    let scratch = Scratch::new();
+    let states = source::small(scratch.path());
+    let repo = Repository::new("3.2.1", |_| Mode::Symmetric("p".to_owned()), &scratch.dir("r"));
+    // A cheap key derivation.
+    let repo = repo.option("--gpg-options=--s2k-count 1024");
+    for (time, state) in TIMES.iter().zip(&states) {
+        repo.backup(*time == TIMES[0], state, *time);
+    }
+    for entry in fs::read_dir(repo.dir()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_str().unwrap().contains(".manifest") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let (code, error) = repo.reader().fails("cat", &[&repo.url(), "any"]);
+    assert!(code == Some(3) && error.contains("--rebuild"), "{error}");
+    let rebuilding = repo.reader().option("--rebuild");
+    for (time, state) in TIMES.iter().zip(&states) {
+        let tree = Tree::walk(state);
+        let files: Vec<_> = tree.entries.iter().filter(|(_, e)| e.kind == Kind::File).map(|(p, _)| p).collect();
+        let expected: Vec<u8> = files.iter().flat_map(|path| fs::read(tree.locate(path)).unwrap()).collect();
+        let mut cat = rebuilding.command("cat");
+        cat.args(["--time", &time.to_string(), &repo.url()]).args(files.iter().map(|path| OsStr::from_bytes(path)));
+        assert!(exec::run(&mut cat) == expected, "cat of all files of {time} is not what the source had");
+    }
+}
+
 /// Runs `dupfs mount` (in the background) and requires failure with `code` and one line; nothing may be left mounted.
 fn mount_fails(dupfs: &exec::Dupfs, url: &str, dir: &str, code: i32) -> String {
     let (got, error) = dupfs.fails("mount", &[url, dir]);

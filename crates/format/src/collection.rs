@@ -47,6 +47,8 @@ pub struct Collection {
     prefixes: NamePrefixes,
     others: Vec<OtherBackup>,
     foreign: usize,
+    /// True if sets that have lost their manifests are shown where they can be rebuilt.
+    rebuild: bool,
 }
 
 impl Collection {
@@ -60,15 +62,32 @@ impl Collection {
     /// and if all sets are encrypted with gpgsm. A backup without a complete set is not an error here:
     /// [`Self::snapshots`] is empty and [`Self::problems`] has the reasons.
     pub fn from_listing(objects: &[ObjectInfo], prefixes: &PrefixOptions) -> Result<Self, CollectionError> {
+        Self::build(objects, prefixes, false)
+    }
+
+    /// As [`Self::from_listing`], and sets that have lost their manifests are complete where they can be rebuilt: see
+    /// [`BackupSet::is_rebuildable`].
+    ///
+    /// # Errors
+    /// As [`Self::from_listing`].
+    pub fn with_rebuilt_sets(objects: &[ObjectInfo], prefixes: &PrefixOptions) -> Result<Self, CollectionError> {
+        Self::build(objects, prefixes, true)
+    }
+
+    fn build(objects: &[ObjectInfo], prefixes: &PrefixOptions, rebuild: bool) -> Result<Self, CollectionError> {
         let ChosenBackup { objects, prefixes, others, foreign } = choose::choose_backup(objects, prefixes)?;
-        let grouped = group::group(&objects);
+        let mut grouped = group::group(&objects);
+        for set in grouped.sets.iter_mut().filter(|set| rebuild && set.is_rebuildable()) {
+            set.is_rebuilt = true;
+        }
         let sets = SetList::new(grouped.sets);
         if sets.len() > 0 && sets.iter().all(|set| set.suffix == NameSuffix::Cms) {
             return Err(CollectionError::Cms { sets: sets.len() });
         }
         let (chains, bases) = chains::build_chains(&sets, &grouped.signatures);
         let snapshots = SnapshotList::new(&sets, &chains, &bases);
-        let mut collection = Self { sets, chains, snapshots, problems: Vec::new(), prefixes, others, foreign };
+        let problems = Vec::new();
+        let mut collection = Self { sets, chains, snapshots, problems, prefixes, others, foreign, rebuild };
         collection.problems = problems::find_problems(&CollectionFacts {
             sets: &collection.sets,
             chains: &collection.chains,
@@ -95,7 +114,7 @@ impl Collection {
     /// # Errors
     /// [`CollectionError`] as [`Self::from_listing`]: the backup no longer exists. This collection stays valid.
     pub fn refreshed(&self, objects: &[ObjectInfo]) -> Result<Self, CollectionError> {
-        let later = Self::from_listing(objects, &PrefixOptions::from(self.prefixes.clone()))?;
+        let later = Self::build(objects, &PrefixOptions::from(self.prefixes.clone()), self.rebuild)?;
         let mut next = Self { sets: self.sets.clone(), snapshots: self.snapshots.clone(), ..later };
         let indices = next.sets.merge(&later.sets);
         next.snapshots.merge(&later.snapshots, &indices, &next.sets);
@@ -200,14 +219,19 @@ impl Collection {
     /// [`CollectionError::NoSnapshot`] if there is no chain.
     pub fn select(&self, at: BackupTime) -> Result<&Snapshot, CollectionError> {
         let chain = self.chains.select(at).map_err(|error| match error {
-            ChainSelectionError::NoChain => CollectionError::NoSnapshot { sets: self.sets.len() },
+            ChainSelectionError::NoChain => self.no_snapshot(),
             ChainSelectionError::TwoChains(a, b) => {
                 CollectionError::TwoChains { at, first: a.span(), second: b.span() }
             }
         })?;
         let newest = chain.newest_at(&self.sets, at);
         // Every set of a chain is complete and linked to the chain's full set, so it has a snapshot.
-        newest.and_then(|set| self.snapshot_of(set)).ok_or(CollectionError::NoSnapshot { sets: self.sets.len() })
+        newest.and_then(|set| self.snapshot_of(set)).ok_or_else(|| self.no_snapshot())
+    }
+
+    fn no_snapshot(&self) -> CollectionError {
+        let rebuildable = self.sets.iter().filter(|set| !set.is_rebuilt && set.is_rebuildable()).count();
+        CollectionError::NoSnapshot { sets: self.sets.len(), rebuildable }
     }
 }
 

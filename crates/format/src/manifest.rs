@@ -93,6 +93,8 @@ pub struct Manifest {
     pub problems: Vec<ManifestProblem>,
     /// The highest valid volume number, also if its entry is damaged.
     last_number: u32,
+    /// True if it was rebuilt from the volumes, so that nothing proves them.
+    is_rebuilt: bool,
     /// For each volume, the index of the volume with the greatest end among the volumes up to it (inclusive).
     greatest_end: Vec<usize>,
 }
@@ -110,6 +112,23 @@ impl Manifest {
         }
         let last_number = volumes.last().map_or(0, |volume| volume.number.0);
         Self { volumes, greatest_end, last_number, ..Self::default() }
+    }
+
+    /// Creates a manifest that stands in for a lost one: `volumes` as for [`Self::from_volumes`], without hashes, of a set
+    /// whose highest volume number is `last`.
+    pub fn rebuilt(volumes: Vec<ManifestVolume>, problems: Vec<ManifestProblem>, last: VolumeNumber) -> Self {
+        let mut manifest = Self::from_volumes(volumes);
+        manifest.problems = problems;
+        manifest.last_number = last.0;
+        manifest.is_rebuilt = true;
+        manifest.check_order();
+        manifest
+    }
+
+    /// Returns true if the manifest stands in for a lost one. It tells where a file may be, and proves nothing: what is read
+    /// by it must be proved by its signature.
+    pub fn is_rebuilt(&self) -> bool {
+        self.is_rebuilt
     }
 
     /// Returns the volume with `part` of `path`, if the set has that part. Returns `None` if the path sorts after the

@@ -32,7 +32,8 @@ pub(super) fn read_all(repository: &Arc<Repository>, timeout: RequestTimeout) ->
             let place = next.fetch_add(1, Ordering::Relaxed);
             sets.get(place).map(|set| (place, set))
         } {
-            if set.is_complete() {
+            // A rebuilt manifest would cost all volumes, and tells no more than their names do.
+            if set.manifest.is_some() && !set.is_rebuilt {
                 let manifest = repository.manifest(set.index, &timeout.start());
                 found.lock().unwrap_or_else(PoisonError::into_inner).insert(place, manifest);
             }

@@ -45,6 +45,8 @@ pub(super) struct SetReport {
     pub(super) lineage: Vec<u32>,
     pub(super) encryption: &'static str,
     pub(super) manifest: Option<String>,
+    /// True if the set is shown without a manifest.
+    pub(super) rebuilt: bool,
     pub(super) signatures: Option<String>,
     /// Number of volumes in the store.
     pub(super) volumes: usize,
@@ -153,6 +155,7 @@ impl SetReport {
                 NameSuffix::Gzip | NameSuffix::None => "none",
             },
             manifest: set.manifest.as_ref().map(|object| object.name.to_string()),
+            rebuilt: set.is_rebuilt,
             signatures: set.signatures.as_ref().map(|object| object.name.to_string()),
             volumes: set.volumes.len(),
             listed_volumes: manifest.map(|manifest| manifest.volumes.len()),

@@ -210,3 +210,42 @@ fn damaged_manifests_are_told_with_what_is_lost() {
         assert!(damage["message"].as_str().unwrap().contains(reason), "{damage}");
     }
 }
+
+#[test]
+fn a_lost_manifest_is_told_with_the_option_that_does_without_it() {
+    let store = || {
+        let store = MemoryStore::new();
+        set(&store, &format!("full.{T0}"), "db1", 2, &[1, 2]);
+        set(&store, &format!("inc.{T0}.to.{T1}"), "db1", 1, &[1]);
+        store.remove(&format!("duplicity-inc.{T0}.to.{T1}.manifest"));
+        store
+    };
+    let without = report(&repository(store()));
+    assert_eq!((kinds(&without), &without["latest"]), (vec!["manifest-missing"], &json!(T0)));
+    assert!(without["problems"][0]["message"].as_str().unwrap().contains("give --rebuild"), "{without:#}");
+    assert_eq!((&without["sets"][1]["rebuilt"], &without["sets"][1]["snapshot"]), (&json!(false), &Value::Null));
+    let options = OpenOptions { memory: 1 << 20, rebuild: true, ..OpenOptions::default() };
+    let rebuilding = open_repository(Arc::new(store()), options, RequestTimeout::default()).unwrap();
+    let with = report(&rebuilding);
+    assert_eq!((kinds(&with), &with["latest"]), (vec!["manifest-rebuilt"], &json!(T1)));
+    assert_eq!((&with["sets"][1]["rebuilt"], &with["sets"][1]["snapshot"]), (&json!(true), &json!(T1)));
+    assert_eq!((&with["sets"][0]["rebuilt"], &with["sets"][1]["listed_volumes"]), (&json!(false), &Value::Null));
+    let text = printed(&rebuilding, false);
+    assert!(text.contains("not encrypted  rebuilt\n"), "{text}");
+    // Without a signature archive to prove anything the option is not offered.
+    let store = store();
+    store.remove(&format!("duplicity-new-signatures.{T0}.to.{T1}.sigtar.gz"));
+    let without = report(&repository(store));
+    assert!(!without["problems"][0]["message"].as_str().unwrap().contains("--rebuild"), "{without:#}");
+}
+
+/// A store of `multi://` is missing: volumes are gone with the signature archive, so names are gone too.
+#[test]
+fn a_missing_store_of_a_stripe_is_not_told_as_harmless() {
+    let store = MemoryStore::new();
+    set(&store, &format!("full.{T0}"), "db1", 4, &[1, 3]);
+    store.remove(&format!("duplicity-full-signatures.{T0}.sigtar.gz"));
+    let text = printed(&repository(store), false);
+    assert!(text.contains("volumes 2, 4 are in the manifest and not in the store"), "{text}");
+    assert!(text.contains("names in missing volumes are unknown") && !text.contains("nothing is lost"), "{text}");
+}

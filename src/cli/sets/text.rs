@@ -61,7 +61,7 @@ fn chain_lines(report: &SetsReport, chain: &ChainReport, lines: &mut Vec<String>
         bytes(chain.bytes)
     ));
     let sets = chain.sets.iter().filter_map(|index| report.set(*index));
-    lines.extend(sets.map(|set| set_line(set, "")));
+    lines.extend(sets.map(|set| set_line(set, if set.rebuilt { "rebuilt" } else { "" })));
 }
 
 /// The sets that duplicity counts to no chain.

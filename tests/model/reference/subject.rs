@@ -44,6 +44,15 @@ pub(crate) fn open_as(
     open_with(store, repository, OpenOptions { memory, time, ..numeric_owners(numeric) })
 }
 
+/// The same, with sets that have lost their manifests.
+pub(crate) fn open_rebuilding(
+    store: Arc<dyn ObjectStore>,
+    repository: &Repository,
+    memory: u64,
+) -> Result<Arc<dyn FileSystem>, String> {
+    open_with(store, repository, OpenOptions { memory, rebuild: true, ..numeric_owners(true) })
+}
+
 fn numeric_owners(numeric: bool) -> OpenOptions {
     OpenOptions { owners: OwnerOptions { numeric, ..OwnerOptions::default() }, ..OpenOptions::default() }
 }

@@ -39,11 +39,14 @@ pub enum CollectionError {
     /// No set is complete and linked to a full set.
     #[error(
         "no snapshot can be restored: none of the {sets} backup sets here is a full backup with a manifest, or an \
-         increment to one; 'dupfs sets' lists what is missing"
+         increment to one; 'dupfs sets' lists what is missing{}",
+        if *.rebuildable == 0 { "" } else { ", and --rebuild shows what can be proved of sets that have lost it" }
     )]
     NoSnapshot {
         /// Number of sets.
         sets: usize,
+        /// Number of sets that have lost their manifests and could be rebuilt.
+        rebuildable: usize,
     },
     /// Two chains cover the time. duplicity refuses it, too.
     #[error(

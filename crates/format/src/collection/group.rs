@@ -61,6 +61,7 @@ fn assemble(index: SetIndex, times: SetTimes, by_role: ObjectsByRole<'_>) -> Bac
         start: times.start,
         time: times.end,
         manifest: None,
+        is_rebuilt: false,
         signatures: None,
         volumes: BTreeMap::new(),
         duplicates: Vec::new(),

@@ -38,6 +38,8 @@ pub enum ProblemKind {
     EmptyObject,
     /// A set encrypted with gpgsm.
     Unsupported,
+    /// A set without a manifest that is shown as far as its signature archive proves it.
+    ManifestRebuilt,
     /// A set without its signature archive.
     SignatureMissing,
     /// A signature archive without its set.
@@ -68,6 +70,7 @@ impl ProblemKind {
             Self::MissingVolumes => "volume-gap",
             Self::EmptyObject => "empty-object",
             Self::Unsupported => "unsupported",
+            Self::ManifestRebuilt => "manifest-rebuilt",
             Self::SignatureMissing => "signature-missing",
             Self::StraySignature => "stray-signature",
             Self::Duplicate => "duplicate",
@@ -89,7 +92,8 @@ impl ProblemKind {
             | Self::MissingVolumes
             | Self::EmptyObject
             | Self::Unsupported => Severity::Error,
-            Self::SignatureMissing
+            Self::ManifestRebuilt
+            | Self::SignatureMissing
             | Self::Duplicate
             | Self::EqualTimes
             | Self::Backwards
@@ -192,19 +196,32 @@ impl ProblemFinder<'_> {
                 format!("{label}: encrypted with gpgsm (.p7m), which dupfs cannot read; restore it with duplicity 3");
             self.add(ProblemKind::Unsupported, index, None, message);
         }
-        if set.manifest.is_none() {
+        if set.is_rebuilt {
+            let message = format!(
+                "{label}: rebuilt without a manifest from the headers of its {}: a file is shown if its signature proves its \
+                 whole content, and whether volumes after the last one are missing cannot be known",
+                counted(set.volumes.len(), "volume")
+            );
+            self.add(ProblemKind::ManifestRebuilt, index, None, message);
+        } else if set.manifest.is_none() {
+            let remedy = match set.is_rebuildable() {
+                true => ", or give --rebuild to read what its signature archive proves of its volumes",
+                false => "",
+            };
             let message = format!(
                 "{label}: no manifest beside its {}, so the set is not shown: its upload was interrupted or is still \
                  running, or the manifest was deleted; if the machine that was backed up has one in \
-                 ~/.cache/duplicity, copy it here",
+                 ~/.cache/duplicity, copy it here{remedy}",
                 counted(set.volumes.len(), "volume")
             );
             self.add(ProblemKind::ManifestMissing, index, None, message);
         }
         if set.manifest.is_some() && set.signatures.is_none() {
+            let is_gapless = !set.volumes.is_empty() && missing_ranges(set.volumes.keys().copied()).is_empty();
+            let effect = if is_gapless { "" } else { ", and names in missing volumes are unknown" };
             let message = format!(
-                "{label}: no signature archive, so its tree is rebuilt from all its volumes, which is slow; nothing is \
-                 lost, but duplicity can neither list nor continue this set"
+                "{label}: no signature archive, so its tree is rebuilt from all its volumes, which is slow{effect}; \
+                 duplicity can neither list nor continue this set"
             );
             self.add(ProblemKind::SignatureMissing, index, None, message);
         }

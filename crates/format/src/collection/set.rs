@@ -15,8 +15,11 @@ pub struct BackupSet {
     pub start: Option<BackupTime>,
     /// The time of the set.
     pub time: BackupTime,
-    /// The manifest. Without one the set is incomplete.
+    /// The manifest. Without one the set is incomplete, unless it is rebuilt.
     pub manifest: Option<ObjectInfo>,
+    /// True if the set has lost its manifest and is shown all the same, as far as its signature archive proves the content
+    /// of its volumes (`--rebuild`).
+    pub is_rebuilt: bool,
     /// The signature archive. Without one the tree must be rebuilt from the volumes.
     pub signatures: Option<ObjectInfo>,
     /// The volumes that exist. Only the manifest states which ones should.
@@ -50,10 +53,21 @@ impl BackupSet {
         self.start.is_none()
     }
 
-    /// Returns true if the set has a manifest. duplicity writes it last, so a set without one does not count
-    /// (docs/FORMAT.md section 7).
+    /// Returns true if the set has a manifest, or is rebuilt without one. duplicity writes the manifest last, so a set
+    /// without one does not count (docs/FORMAT.md section 7).
     pub fn is_complete(&self) -> bool {
-        self.manifest.is_some()
+        self.manifest.is_some() || self.is_rebuilt
+    }
+
+    /// Returns true if the set has no manifest and could be rebuilt: it has volumes, and a signature archive to prove their
+    /// content. An archive that is not encrypted proves nothing of encrypted volumes, because anybody could have written it.
+    pub fn is_rebuildable(&self) -> bool {
+        let signed = self.signatures.as_ref().map(|object| NameSuffix::of(&object.name));
+        let is_encrypted = self.suffix.is_encrypted();
+        self.manifest.is_none()
+            && !self.volumes.is_empty()
+            && self.suffix != NameSuffix::Cms
+            && signed.is_some_and(|suffix| suffix != NameSuffix::Cms && suffix.is_encrypted() == is_encrypted)
     }
 
     /// Returns the times that identify the set.

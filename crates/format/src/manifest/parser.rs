@@ -306,7 +306,7 @@ impl ManifestParser {
 impl Manifest {
     /// Adds a problem for each volume that ends before an earlier one does. Paths are looked up by the ends alone, so what
     /// such a volume holds is not found. A volume without entries is exempt: `.` is all that duplicity says of its range.
-    fn check_order(&mut self) {
+    pub(super) fn check_order(&mut self) {
         let mut problems = Vec::new();
         for (volume, &greatest) in self.volumes.iter().zip(&self.greatest_end) {
             let Some(before) = self.volumes.get(greatest) else { continue };

@@ -42,6 +42,16 @@ pub enum ContentError {
         /// The damage.
         detail: Arc<str>,
     },
+    /// The set has no manifest, or stores several objects under the name, and the signature does not prove the content.
+    #[error("{path}: {set} {detail}")]
+    Unproven {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+        /// The reason, as a predicate of the set.
+        detail: Arc<str>,
+    },
     /// Parts of the file are missing between those that are there.
     #[error(
         "{path}: {set} holds only some of its parts ({detail}): that backup was interrupted; try the snapshot before or after"
@@ -152,7 +162,11 @@ impl ContentError {
     pub(super) fn is_misplaced(&self) -> bool {
         matches!(
             self,
-            Self::Incomplete { .. } | Self::NoData { .. } | Self::ManifestDamaged { .. } | Self::Mixed { .. }
+            Self::Incomplete { .. }
+                | Self::NoData { .. }
+                | Self::ManifestDamaged { .. }
+                | Self::Unproven { .. }
+                | Self::Mixed { .. }
         )
     }
 
@@ -168,6 +182,7 @@ impl HasKind for ContentError {
             Self::Volume { error, .. } => error.kind(),
             Self::NoData { .. }
             | Self::ManifestDamaged { .. }
+            | Self::Unproven { .. }
             | Self::Incomplete { .. }
             | Self::Mixed { .. }
             | Self::Delta { .. }

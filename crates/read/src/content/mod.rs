@@ -14,6 +14,7 @@ mod file_ref;
 mod parsed_delta;
 mod part_finder;
 mod part_layout;
+mod proof;
 mod signature_check;
 mod stored_stream;
 mod version_locator;

@@ -175,6 +175,18 @@ impl<'a> PartFinder<'a> {
 
     /// The error that the manifest is damaged where it tells the volumes of the file, if it is.
     fn manifest_damage(&self) -> Option<ContentError> {
+        if self.manifest.is_rebuilt() {
+            let doubt = self.manifest.doubt(&self.file.path).map_or_else(String::new, |doubt| format!(" ({doubt})"));
+            let detail = format!(
+                "has lost its manifest, and no volume that is here holds the whole file{doubt}: copy the manifest or missing \
+                 volumes back from another replica"
+            );
+            return Some(ContentError::Unproven {
+                path: self.file.path.clone(),
+                set: self.label(),
+                detail: detail.into(),
+            });
+        }
         let detail = self.manifest.doubt(&self.file.path).or_else(|| self.lost_end())?;
         let manifest = self.volumes.manifest_name(self.set);
         let (path, set) = (self.file.path.clone(), self.label());

@@ -8,7 +8,7 @@ use std::io::Read;
 
 use md4::{Digest, Md4};
 
-use crate::volume::{VolumeError, feed};
+use crate::volume::{VolumeError, feed, weak_sum};
 use dupfs_format::ArchivePath;
 use dupfs_format::FormatError;
 use dupfs_format::sigtar::{self, SIG_HEADER_LEN, SigChange, SigHeader};
@@ -113,16 +113,6 @@ impl TarSink for SignatureCheck<'_> {
         self.within = false;
         Ok(())
     }
-}
-
-/// librsync's rolling sum of a block (FORMAT.md 5).
-fn weak_sum(block: &[u8]) -> u32 {
-    let (mut low, mut high) = (0u32, 0u32);
-    for &byte in block {
-        low = low.wrapping_add(u32::from(byte).wrapping_add(31));
-        high = high.wrapping_add(low);
-    }
-    (high << 16) | (low & 0xffff)
 }
 
 #[cfg(test)]

@@ -25,6 +25,32 @@ pub(super) trait BlockSink {
     fn buffer(&mut self) -> Arc<[u8]>;
 }
 
+/// Decodes one volume for its member table alone.
+///
+/// # Errors
+/// As [`decode_volume`].
+pub(super) fn read_members(
+    objects: &ObjectReader,
+    object: &ObjectInfo,
+    context: &RequestContext,
+) -> Result<MemberTable, VolumeError> {
+    decode_volume(objects, object, None, DecodeThreads::TwoIfLarge, context, &mut NoBlocks::default())
+}
+
+/// A sink that keeps no block.
+#[derive(Default)]
+struct NoBlocks(Option<Arc<[u8]>>);
+
+impl BlockSink for NoBlocks {
+    fn block(&mut self, _index: BlockIndex, block: Arc<[u8]>) {
+        self.0 = Some(block).filter(|block| block.len() == BLOCK_BYTES);
+    }
+
+    fn buffer(&mut self) -> Arc<[u8]> {
+        self.0.take().unwrap_or_else(|| vec![0; BLOCK_BYTES].into())
+    }
+}
+
 /// Decodes one volume, passes its blocks to `sink` and returns its member table.
 ///
 /// # Errors

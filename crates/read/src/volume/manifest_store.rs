@@ -4,33 +4,46 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::archive_dir::ArchiveDir;
+use super::decode_volume::read_members;
 use super::error::VolumeError;
 use super::live_collection::LiveCollection;
+use super::manifest_rebuild::{KnownEnds, rebuild_manifest};
 use super::object_reader::{DecodeThreads, ObjectReader};
+use super::repository_index::RepositoryIndex;
 use crate::storage::ObjectInfo;
 use dupfs_base::sync::{SingleFlight, lock};
 use dupfs_base::{ErrorKind, RequestContext};
+use dupfs_format::collection::BackupSet;
 use dupfs_format::manifest::{Manifest, ManifestProblemKind, VolumeHash};
+use dupfs_format::name::NameSuffix;
 use dupfs_format::{SetIndex, VolumeId};
+
+/// The sources that manifests are read from.
+#[derive(Debug)]
+pub(super) struct ManifestReaders {
+    pub(super) manifests: ObjectReader,
+    /// Reads volumes, for manifests that are rebuilt.
+    pub(super) volumes: ObjectReader,
+    pub(super) archive_dir: Option<Arc<ArchiveDir>>,
+    pub(super) index: Arc<RepositoryIndex>,
+}
 
 /// The manifests of a repository. Requests for one that is not loaded yet share the work.
 #[derive(Debug)]
 pub(super) struct ManifestStore {
     collection: Arc<LiveCollection>,
-    objects: ObjectReader,
-    archive_dir: Option<Arc<ArchiveDir>>,
+    readers: ManifestReaders,
     manifests: Mutex<HashMap<SetIndex, Arc<Manifest>>>,
     loads: SingleFlight<SetIndex, Arc<Manifest>, VolumeError>,
+    /// What was read of volumes for manifests that are rebuilt, so that another attempt continues there.
+    rebuilding: Mutex<HashMap<SetIndex, KnownEnds>>,
 }
 
 impl ManifestStore {
     /// A store without loaded manifests.
-    pub(super) fn new(
-        collection: Arc<LiveCollection>,
-        objects: ObjectReader,
-        archive_dir: Option<Arc<ArchiveDir>>,
-    ) -> Self {
-        Self { collection, objects, archive_dir, manifests: Mutex::default(), loads: SingleFlight::new() }
+    pub(super) fn new(collection: Arc<LiveCollection>, readers: ManifestReaders) -> Self {
+        let (manifests, rebuilding) = Default::default();
+        Self { collection, readers, manifests, loads: SingleFlight::new(), rebuilding }
     }
 
     /// The manifest of `set`, if it is loaded.
@@ -77,8 +90,14 @@ impl ManifestStore {
             return Ok(manifest);
         }
         let record = self.collection.set(set)?;
+        if record.is_rebuilt {
+            let manifest = Arc::new(self.rebuild(&record, context)?);
+            lock(&self.manifests).insert(set, Arc::clone(&manifest));
+            return Ok(manifest);
+        }
         let object = record.manifest.as_ref().ok_or_else(|| VolumeError::NoManifest { set: record.label().into() })?;
-        let copy = self.archive_dir.as_ref().and_then(|dir| dir.manifest(&record, &self.objects, context));
+        let copy = self.readers.archive_dir.as_ref();
+        let copy = copy.and_then(|dir| dir.manifest(&record, &self.readers.manifests, context));
         let manifest = Arc::new(copy.map_or_else(|| self.read(object, context), Ok)?);
         for problem in &manifest.problems {
             match problem.kind {
@@ -97,9 +116,33 @@ impl ManifestStore {
         Ok(manifest)
     }
 
+    /// Rebuilds the manifest of a set that has lost it. No volume is read twice for it.
+    fn rebuild(&self, set: &BackupSet, context: &RequestContext) -> Result<Manifest, VolumeError> {
+        let mut known = lock(&self.rebuilding).remove(&set.index).unwrap_or_default();
+        let is_encrypted = set.suffix.is_encrypted();
+        let manifest = rebuild_manifest(set, &mut known, |number| {
+            let object = set.volumes.get(&number);
+            let missing = || VolumeError::NoVolume { set: set.label().into(), number };
+            let object = object.ok_or_else(missing)?;
+            if NameSuffix::of(&object.name).is_encrypted() != is_encrypted {
+                let what = "it is not encrypted as the rest of the set is, and no manifest lists it";
+                return Err(VolumeError::object(&object.name, ErrorKind::Corrupt, what));
+            }
+            context.check()?;
+            if let Some(table) = self.readers.index.load_members(object, None) {
+                return Ok(table);
+            }
+            let table = read_members(&self.readers.volumes, object, context)?;
+            self.readers.index.store_members(set.index, object, None, &table);
+            Ok(table)
+        });
+        lock(&self.rebuilding).insert(set.index, known);
+        manifest
+    }
+
     fn read(&self, object: &ObjectInfo, context: &RequestContext) -> Result<Manifest, VolumeError> {
         let mut manifest = None;
-        self.objects.stream(object, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
+        self.readers.manifests.stream(object, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
             manifest = Some(Manifest::read(plain).map_err(|e| VolumeError::from_format(&object.name, &e))?);
             Ok(())
         })?;

@@ -11,6 +11,7 @@ mod decode_volume;
 mod drop_behind;
 mod error;
 mod live_collection;
+mod manifest_rebuild;
 mod manifest_store;
 mod member_table;
 mod member_table_cache;
@@ -26,6 +27,7 @@ mod request_index;
 mod request_volumes;
 mod scan;
 mod signature_archives;
+mod signed_contents;
 mod verified_blocks;
 mod volume_store;
 mod volumes;
@@ -40,6 +42,8 @@ pub use repository::{Repository, RepositoryConfig};
 pub use repository_index::{IndexLocation, RepositoryIndex};
 pub use request_index::RequestIndex;
 pub use request_volumes::RequestVolumes;
+pub(crate) use signed_contents::weak_sum;
+pub use signed_contents::{ContentProof, SignedContent};
 pub use volumes::Volumes;
 
 /// Entry point of the fuzz target: decodes `data` as a member table and searches it.

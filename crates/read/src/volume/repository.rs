@@ -9,13 +9,14 @@ use super::block_store::cache_bytes;
 use super::drop_behind::{DropBehind, PassedBlocks};
 use super::error::VolumeError;
 use super::live_collection::{LiveCollection, RefreshError, Refreshed};
-use super::manifest_store::ManifestStore;
+use super::manifest_store::{ManifestReaders, ManifestStore};
 use super::member_table::MemberTable;
 use super::object_reader::ObjectReader;
 use super::prefetcher::{PrefetchSource, Prefetcher};
 use super::read_hint::ReadHint;
 use super::repository_index::{IndexLocation, RepositoryIndex};
 use super::signature_archives::SignatureArchives;
+use super::signed_contents::SignedContent;
 use super::volume_store::{VolumeSources, VolumeStore};
 use crate::codec::{Decoder, ExpansionLimit};
 use crate::storage::ObjectStore;
@@ -23,7 +24,7 @@ use dupfs_base::{ByteRange, RequestContext};
 use dupfs_cache::CacheConfig;
 use dupfs_format::collection::{BackupSet, Collection};
 use dupfs_format::manifest::Manifest;
-use dupfs_format::{SetIndex, VolumeId};
+use dupfs_format::{ArchivePath, SetIndex, VolumeId};
 
 /// The caches of a repository and its sources besides the store.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ pub struct Repository {
     store: Arc<dyn ObjectStore>,
     collection: Arc<LiveCollection>,
     manifests: Arc<ManifestStore>,
-    signatures: SignatureArchives,
+    signatures: Arc<SignatureArchives>,
     index: Arc<RepositoryIndex>,
     volumes: Arc<VolumeStore>,
     prefetcher: Arc<Prefetcher>,
@@ -64,12 +65,16 @@ impl Repository {
     ) -> Arc<Self> {
         let objects = ObjectReader::new(Arc::clone(&store), Arc::new(decoder), config.deadline);
         let collection = Arc::new(LiveCollection::new(Arc::clone(&store), collection));
-        let archive_dir = config.archive_dir.map(Arc::new);
-        let of_manifests = objects.with_expansion(ExpansionLimit::MANIFEST);
-        let manifests = ManifestStore::new(Arc::clone(&collection), of_manifests, archive_dir.clone());
-        let manifests = Arc::new(manifests);
-        let signatures = SignatureArchives::new(Arc::clone(&collection), objects.clone(), archive_dir);
         let index = Arc::new(RepositoryIndex::open(config.index, store.url(), Arc::clone(&collection)));
+        let archive_dir = config.archive_dir.map(Arc::new);
+        let readers = ManifestReaders {
+            manifests: objects.with_expansion(ExpansionLimit::MANIFEST),
+            volumes: objects.clone(),
+            archive_dir: archive_dir.clone(),
+            index: Arc::clone(&index),
+        };
+        let manifests = Arc::new(ManifestStore::new(Arc::clone(&collection), readers));
+        let signatures = Arc::new(SignatureArchives::new(Arc::clone(&collection), objects.clone(), archive_dir));
         let sources = VolumeSources {
             objects,
             collection: Arc::clone(&collection),
@@ -173,6 +178,19 @@ impl Repository {
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         self.signatures.stream_stored(set, context, consume)
+    }
+
+    /// The content of the file at `path` as `set` signed it, from the stored signature archive; `None` without a signature.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if the archive is missing, cannot be decrypted or is damaged.
+    pub fn signed_content(
+        &self,
+        set: SetIndex,
+        path: &ArchivePath,
+        context: &RequestContext,
+    ) -> Result<Option<SignedContent>, VolumeError> {
+        Ok(self.signatures.signed_contents(set, context)?.get(path))
     }
 
     /// Streams the beginning of the signature archive of `set` into `consume`; only a small part of it is fetched. Nothing is

@@ -61,9 +61,13 @@ impl RepositoryIndex {
         })
     }
 
-    /// The identity of all objects of `set`, as they were listed.
+    /// The identity of all objects of `set`, as they were listed; `None` for a set without a manifest.
     pub fn stored_identity(&self, set: SetIndex) -> Option<Identity> {
         self.identity(&self.stored_identities, set, |record| {
+            // What was proved without a manifest is not mixed with what was verified by one.
+            if record.is_rebuilt {
+                return None;
+            }
             let mut parts = IdentityParts::new(b"stored", record);
             record.objects().for_each(|object| parts.add(object));
             Some(parts)

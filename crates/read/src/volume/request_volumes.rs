@@ -8,10 +8,11 @@ use super::member_table::MemberTable;
 use super::read_hint::ReadHint;
 use super::repository::Repository;
 use super::request_index::RequestIndex;
+use super::signed_contents::SignedContent;
 use super::volumes::Volumes;
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_format::manifest::Manifest;
-use dupfs_format::{SetIndex, VolumeId};
+use dupfs_format::{ArchivePath, SetIndex, VolumeId};
 
 /// The volumes of a repository within the limits of one request.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,14 @@ impl Volumes for RequestVolumes<'_> {
     ) -> Result<(), VolumeError> {
         self.context.check_may_block()?;
         self.repository.stream_stored_signatures(set, self.context, consume)
+    }
+
+    fn signed_content(&self, set: SetIndex, path: &ArchivePath) -> Result<Option<SignedContent>, VolumeError> {
+        self.repository.signed_content(set, path, self.context)
+    }
+
+    fn is_rebuilt(&self, set: SetIndex) -> bool {
+        self.repository.set(set).is_ok_and(|set| set.is_rebuilt)
     }
 
     fn manifest_name(&self, set: SetIndex) -> Arc<str> {

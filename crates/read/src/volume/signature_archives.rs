@@ -1,18 +1,25 @@
 //! The signature archives of the sets as plaintext streams.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::archive_dir::ArchiveDir;
 use super::error::VolumeError;
 use super::live_collection::LiveCollection;
 use super::object_reader::{DecodeThreads, ObjectReader};
+use super::plaintext::feed;
+use super::signed_contents::{SignedContents, SignedContentsBuilder};
 use crate::storage::ObjectInfo;
 use dupfs_base::RequestContext;
+use dupfs_base::sync::{SingleFlight, lock};
 use dupfs_format::SetIndex;
+use dupfs_format::tar::{TarLimits, TarParser};
 
 /// Stored bytes of a signature archive that a peek fetches.
 const PEEK_BYTES: u64 = 256 << 10;
+
+/// Sets whose signed contents are in memory, some 60 bytes for each file of theirs.
+const MAX_SIGNED_SETS: usize = 3;
 
 /// Reads the plaintext of a signature archive. It is given the name of the archive too.
 pub(super) type ConsumeSignatures<'a> = &'a mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>;
@@ -23,6 +30,9 @@ pub(super) struct SignatureArchives {
     collection: Arc<LiveCollection>,
     objects: ObjectReader,
     archive_dir: Option<Arc<ArchiveDir>>,
+    /// Signed contents of the sets that were asked for last, the newest at the end.
+    signed: Mutex<Vec<(SetIndex, Arc<SignedContents>)>>,
+    reads: SingleFlight<SetIndex, Arc<SignedContents>, VolumeError>,
 }
 
 impl SignatureArchives {
@@ -32,7 +42,7 @@ impl SignatureArchives {
         objects: ObjectReader,
         archive_dir: Option<Arc<ArchiveDir>>,
     ) -> Self {
-        Self { collection, objects, archive_dir }
+        Self { collection, objects, archive_dir, signed: Mutex::default(), reads: SingleFlight::new() }
     }
 
     /// Streams the signature archive of `set` into `consume`, from duplicity's archive directory or from the store. The
@@ -85,6 +95,47 @@ impl SignatureArchives {
         }
         let object = self.object(set)?;
         self.objects.peek(&object, PEEK_BYTES, context, &mut |plain| consume(&object.name, plain))
+    }
+
+    /// The signed contents of the files of `set`, by its stored signature archive. One that is not encrypted proves
+    /// nothing of a set that is.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if the archive is missing, cannot be decrypted or is damaged.
+    pub(super) fn signed_contents(
+        self: &Arc<Self>,
+        set: SetIndex,
+        context: &RequestContext,
+    ) -> Result<Arc<SignedContents>, VolumeError> {
+        if let Some(known) = self.known_contents(set) {
+            return Ok(known);
+        }
+        let this = Arc::clone(self);
+        self.reads.run(set, "dupfs-signatures", context, move |context| {
+            if let Some(known) = this.known_contents(set) {
+                return Ok(known);
+            }
+            let mut builder = SignedContentsBuilder::default();
+            this.stream_stored(set, context, &mut |object, plain| {
+                let mut parser = TarParser::new(TarLimits::default());
+                feed(object, plain, &mut |chunk| parser.feed(chunk, &mut builder))?;
+                parser.finish().map_err(|e| VolumeError::from_format(object, &e))
+            })?;
+            let contents = Arc::new(builder.contents);
+            let mut signed = lock(&this.signed);
+            signed.retain(|(other, _)| *other != set);
+            let excess = signed.len().saturating_sub(MAX_SIGNED_SETS - 1);
+            let dropped: Vec<_> = signed.drain(..excess).collect();
+            signed.push((set, Arc::clone(&contents)));
+            drop(signed);
+            drop(dropped);
+            Ok(contents)
+        })
+    }
+
+    fn known_contents(&self, set: SetIndex) -> Option<Arc<SignedContents>> {
+        let signed = lock(&self.signed);
+        signed.iter().find(|(known, _)| *known == set).map(|(_, contents)| Arc::clone(contents))
     }
 
     fn object(&self, set: SetIndex) -> Result<ObjectInfo, VolumeError> {

@@ -7,9 +7,10 @@ use super::error::VolumeError;
 use super::member_table::MemberTable;
 use super::read_hint::ReadHint;
 use super::request_index::RequestIndex;
+use super::signed_contents::SignedContent;
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_format::manifest::Manifest;
-use dupfs_format::{SetIndex, VolumeId};
+use dupfs_format::{ArchivePath, SetIndex, VolumeId};
 
 /// Access to the volumes of a repository for one request.
 pub trait Volumes: Sync {
@@ -53,6 +54,15 @@ pub trait Volumes: Sync {
         set: SetIndex,
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError>;
+
+    /// The content of the file at `path` as `set` signed it; `None` without a signature.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    fn signed_content(&self, set: SetIndex, path: &ArchivePath) -> Result<Option<SignedContent>, VolumeError>;
+
+    /// Returns true if `set` has lost its manifest, so that its volumes prove nothing.
+    fn is_rebuilt(&self, set: SetIndex) -> bool;
 
     /// The name of the manifest of `set` in messages.
     fn manifest_name(&self, set: SetIndex) -> Arc<str>;

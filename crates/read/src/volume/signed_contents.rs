@@ -1,0 +1,236 @@
+//! The signatures of all files of one set, as digests that prove a content without another look at the signature archive.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use aws_lc_rs::digest::{Context as DigestContext, SHA256};
+use dupfs_format::sigtar::{self, SIG_HEADER_LEN, SigChange, SigHeader};
+use dupfs_format::tar::{TarEntry, TarSink};
+use dupfs_format::{ArchivePath, FormatError};
+use md4::{Digest, Md4};
+
+/// The beginning of a signature with MD4 sums, the only ones that duplicity writes (FORMAT.md 5).
+const MD4_SIGNATURE: &[u8] = b"rs\x016";
+/// Strong sums are the first bytes of MD4.
+const MD4_LEN: usize = 16;
+/// Larger blocks than duplicity makes of any file are not held in memory to be proved.
+const MAX_BLOCK: u32 = 64 << 20;
+
+/// A digest of 128 bits. The signature archive is what it comes from, so nobody gains by a collision.
+type ShortDigest = [u8; 16];
+
+/// The content of a file as its set signed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedContent {
+    /// Length of the blocks that the sums are of.
+    block_len: u32,
+    strong_len: u32,
+    digest: ShortDigest,
+}
+
+/// The signed contents of the files of one set.
+#[derive(Debug, Default)]
+pub(super) struct SignedContents {
+    by_path: HashMap<ShortDigest, SignedContent>,
+}
+
+/// Computes the signature of a content, to compare it with the signed one.
+#[derive(Debug)]
+pub struct ContentProof {
+    signed: SignedContent,
+    digest: SignatureDigest,
+}
+
+impl SignedContents {
+    /// The signed content of `path`, if the set has a signature of it.
+    pub(super) fn get(&self, path: &ArchivePath) -> Option<SignedContent> {
+        self.by_path.get(&short_digest(path.as_bytes())).copied()
+    }
+}
+
+impl SignedContent {
+    /// Bytes of a block.
+    pub fn block_len(&self) -> u64 {
+        self.block_len.into()
+    }
+
+    /// Begins the proof of a content.
+    pub fn begin_proof(self) -> ContentProof {
+        let mut digest = SignatureDigest::default();
+        digest.update(MD4_SIGNATURE);
+        digest.update(&self.block_len.to_be_bytes());
+        digest.update(&self.strong_len.to_be_bytes());
+        ContentProof { signed: self, digest }
+    }
+}
+
+impl ContentProof {
+    /// Takes the next bytes: whole blocks, and only the last one may be shorter.
+    pub fn take(&mut self, bytes: &[u8]) {
+        let strong_len = (self.signed.strong_len as usize).min(MD4_LEN);
+        for block in bytes.chunks((self.signed.block_len as usize).max(1)) {
+            self.digest.update(&weak_sum(block).to_be_bytes());
+            self.digest.update(Md4::digest(block).get(..strong_len).unwrap_or(&[]));
+        }
+    }
+
+    /// Returns true if the bytes taken are the content that was signed.
+    pub fn holds(self) -> bool {
+        self.digest.finish() == self.signed.digest
+    }
+}
+
+/// A SHA-256 of the bytes of a signature.
+struct SignatureDigest(DigestContext);
+
+impl fmt::Debug for SignatureDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignatureDigest").finish_non_exhaustive()
+    }
+}
+
+impl Default for SignatureDigest {
+    fn default() -> Self {
+        Self(DigestContext::new(&SHA256))
+    }
+}
+
+impl SignatureDigest {
+    fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(self) -> ShortDigest {
+        self.0.finish().as_ref().first_chunk().copied().unwrap_or_default()
+    }
+}
+
+fn short_digest(bytes: &[u8]) -> ShortDigest {
+    let mut digest = SignatureDigest::default();
+    digest.update(bytes);
+    digest.finish()
+}
+
+/// Collects the signed contents while the signature archive streams by. The result counts only once the archive was
+/// verified to its end.
+#[derive(Debug, Default)]
+pub(super) struct SignedContentsBuilder {
+    pub(super) contents: SignedContents,
+    current: Option<CurrentSignature>,
+}
+
+/// The signature that streams by.
+#[derive(Debug)]
+struct CurrentSignature {
+    path: ShortDigest,
+    head: Vec<u8>,
+    digest: SignatureDigest,
+}
+
+impl TarSink for SignedContentsBuilder {
+    fn entry(&mut self, entry: &TarEntry<'_>, _: u64) -> Result<(), FormatError> {
+        let (change, path) = sigtar::parse_entry_name(entry.path).map_err(|e| e.at(entry.header_offset))?;
+        self.current = (change == SigChange::Signature).then(|| CurrentSignature {
+            path: short_digest(path.as_bytes()),
+            head: Vec::with_capacity(SIG_HEADER_LEN),
+            digest: SignatureDigest::default(),
+        });
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+        if let Some(current) = &mut self.current {
+            let missing = SIG_HEADER_LEN.saturating_sub(current.head.len());
+            current.head.extend_from_slice(bytes.get(..missing.min(bytes.len())).unwrap_or(&[]));
+            current.digest.update(bytes);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), FormatError> {
+        let Some(current) = self.current.take() else { return Ok(()) };
+        let header = current.head.first_chunk::<SIG_HEADER_LEN>().and_then(SigHeader::parse);
+        let known = header.filter(|header| current.head.starts_with(MD4_SIGNATURE) && header.block_len <= MAX_BLOCK);
+        if let Some(SigHeader { block_len, strong_len, .. }) = known {
+            let digest = current.digest.finish();
+            self.contents.by_path.insert(current.path, SignedContent { block_len, strong_len, digest });
+        }
+        Ok(())
+    }
+}
+
+/// librsync's rolling sum of a block (FORMAT.md 5).
+pub(crate) fn weak_sum(block: &[u8]) -> u32 {
+    let (mut low, mut high) = (0u32, 0u32);
+    for &byte in block {
+        low = low.wrapping_add(u32::from(byte).wrapping_add(31));
+        high = high.wrapping_add(low);
+    }
+    (high << 16) | (low & 0xffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use dupfs_format::tar::{TarLimits, TarParser};
+
+    use super::*;
+
+    fn put_entry(archive: &mut Vec<u8>, name: &str, data: &[u8]) {
+        let mut header = [0u8; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[100..108].copy_from_slice(b"0000644\0");
+        header[124..136].copy_from_slice(format!("{:011o}\0", data.len()).as_bytes());
+        header[136..148].copy_from_slice(b"00000000000\0");
+        header[156] = b'0';
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&b| u32::from(b)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        archive.extend(header);
+        archive.extend(data);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    }
+
+    fn contents(entries: &[(&str, &[u8])]) -> SignedContents {
+        let mut archive = Vec::new();
+        entries.iter().for_each(|(name, data)| put_entry(&mut archive, name, data));
+        archive.extend([0; 1024]);
+        let mut builder = SignedContentsBuilder::default();
+        let mut parser = TarParser::new(TarLimits::default());
+        archive.chunks(7).for_each(|chunk| parser.feed(chunk, &mut builder).unwrap());
+        parser.finish().unwrap();
+        builder.contents
+    }
+
+    /// The signature of "hello\n" in FORMAT.md 5.
+    const HELLO: &[u8] = &[
+        0x72, 0x73, 0x01, 0x36, 0, 0, 2, 0, 0, 0, 0, 8, 0x0a, 0xd0, 0x02, 0xd8, 0x63, 0x48, 0x1c, 0x78, 0xae, 0x04,
+        0xc2, 0x01,
+    ];
+
+    #[test]
+    fn only_the_signed_content_is_proved() {
+        let unknown = [b"rs\x017", &HELLO[4..]].concat();
+        let empty = &HELLO[..12];
+        let contents = contents(&[
+            ("signature/a/b", HELLO),
+            ("signature/e", empty),
+            ("signature/other", &unknown),
+            ("snapshot/dir", b""),
+            ("signature/cut", &HELLO[..5]),
+        ]);
+        let holds = |path: &str, pieces: &[&[u8]]| {
+            let mut proof = contents.get(&ArchivePath::parse(path.as_bytes()).unwrap())?.begin_proof();
+            pieces.iter().for_each(|piece| proof.take(piece));
+            Some(proof.holds())
+        };
+        assert_eq!(holds("a/b", &[b"hello\n"]), Some(true));
+        for other in [&b"hello"[..], b"hellp\n", b"hello\n\0", b"", &[b'h'; 600]] {
+            assert_eq!(holds("a/b", &[other]), Some(false), "{other:?}");
+        }
+        assert_eq!((holds("e", &[]), holds("e", &[b"x"])), (Some(true), Some(false)));
+        for path in ["other", "dir", "cut", "none"] {
+            assert_eq!(holds(path, &[b"hello\n"]), None, "{path}");
+        }
+    }
+}
