@@ -306,3 +306,39 @@ fn a_whole_volume_with_another_hash_is_read_on_request_with_one_warning() {
         assert_eq!(dupfs.fails("cat", &[url, "a"]).0, Some(6));
     }
 }
+
+/// The signature of `content` in one block.
+fn signature_of(content: &[u8]) -> Vec<u8> {
+    let (mut low, mut high) = (0u32, 0u32);
+    for byte in content {
+        low = low.wrapping_add(u32::from(*byte) + 31);
+        high = high.wrapping_add(low);
+    }
+    let weak = (high << 16) | (low & 0xffff);
+    let strong = <md4::Md4 as md4::Digest>::digest(content);
+    [b"rs\x016", &512_u32.to_be_bytes()[..], &8_u32.to_be_bytes(), &weak.to_be_bytes(), &strong[..8]].concat()
+}
+
+/// The source had `\u{fc}` in UTF-8 and in Latin-1, and the increment was made in a Latin-1 locale: it names both files alike,
+/// and the one of the two that it deletes hid the other (FORMAT.md 4.3, last row).
+#[test]
+fn an_object_is_not_hidden_by_a_deletion_of_its_name_in_the_same_set() {
+    let literal = |content: &[u8]| [b"rs\x026", &[content.len() as u8][..], content, &[0]].concat();
+    for (case, stored) in [("right", "latin-1, state 1"), ("other", "another content!")] {
+        let store = MemoryStore::new();
+        let full = sigtar(&[("signature/\u{fc}", b'0', signature_of(b"utf-8, state 0"))]);
+        put_set(&store, None, T0, Some(full), &[("snapshot/\u{fc}", b"utf-8, state 0".to_vec())]);
+        let newer = [("signature/\u{fc}", b'0', signature_of(b"latin-1, state 1")), ("deleted/\u{fc}", b'0', vec![])];
+        let entries = [("diff/\u{fc}", literal(stored.as_bytes())), ("deleted/\u{fc}", vec![])];
+        put_set(&store, Some(T0), T1, Some(sigtar(&newer)), &entries);
+        let fs = open(store);
+        assert_eq!(read(&*fs, T0, "\u{fc}").unwrap(), b"utf-8, state 0");
+        let newest = read(&*fs, T1, "\u{fc}");
+        if case == "right" {
+            assert_eq!(newest.unwrap(), stored.as_bytes());
+        } else {
+            let message = newest.unwrap_err().to_string();
+            assert!(message.contains("stores several objects under this name"), "{message}");
+        }
+    }
+}

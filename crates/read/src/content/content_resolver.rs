@@ -7,7 +7,7 @@ use super::error::ContentError;
 use super::extent_map::ExtentMap;
 use super::file_ref::{FileKey, FileRef, set_label};
 use super::parsed_delta::{MAX_EXTENTS, ParsedDelta, too_many};
-use super::proof;
+use super::proof::{self, Doubt};
 use super::stored_stream::StoredStream;
 use super::version_locator::{LocatedVersion, VersionLocator};
 use crate::tree::VersionId;
@@ -53,7 +53,7 @@ impl ContentResolver {
             return Ok((extent_map.size(), None));
         }
         let newest = self.locator.locate(volumes, file, 0)?;
-        if proof::is_needed(volumes, &newest.stream) {
+        if Doubt::about(volumes, &newest.stream).is_some() {
             let size = self.extent_map(volumes, file)?.size();
             content_index::set_exact_size(volumes, file, version, size);
             return Ok((size, None));
@@ -117,9 +117,7 @@ impl ContentResolver {
                 located = self.locator.locate_ahead(volumes, file, index);
             }
             let LocatedVersion { stream, delta } = self.locator.locate_base(volumes, file, index)?;
-            if proof::is_needed(volumes, &stream) {
-                doubtful.get_or_insert(stream.set);
-            }
+            doubtful = doubtful.or_else(|| Some((stream.set, Doubt::about(volumes, &stream)?)));
             let size = delta.as_ref().map_or(stream.len, |d| d.out_len);
             if index > 0 {
                 stream.check_is_base(volumes, file, size)?;
@@ -154,8 +152,8 @@ impl ContentResolver {
             base = Some(Arc::new(composed.ok_or_else(|| too_many(volumes, file, set))?));
         }
         let extent_map = base.ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
-        if let Some(set) = doubtful {
-            proof::prove(volumes, file, version, &extent_map, set)?;
+        if let Some(doubtful) = doubtful {
+            proof::prove(volumes, file, version, &extent_map, doubtful)?;
         }
         if signed {
             self.cache_extent_map(file, version.id, &extent_map);

@@ -177,7 +177,8 @@ mod tests {
         let layout = PartLayout::Parts((0..parts).map(part).collect());
         let (uname, gname) = Default::default();
         let meta = EntryMeta { kind: EntryKind::File, mode: 0, uid: 0, gid: 0, uname, gname, mtime: 0 };
-        Arc::new(StoredStream { set: SetIndex(0), kind, len, meta, position: 0, layout, settled: OnceLock::new() })
+        let (is_ambiguous, settled) = (false, OnceLock::new());
+        Arc::new(StoredStream { set: SetIndex(0), kind, len, meta, position: 0, is_ambiguous, layout, settled })
     }
 
     #[test]

@@ -97,7 +97,9 @@ fn read_stream(file: &FileRef, decoder: &mut RecordDecoder<'_>) -> Option<Stored
         2 => PartLayout::Parts(read_parts(decoder, len)?),
         _ => return None,
     };
-    Some(StoredStream { set, kind, len, meta, position, layout, settled: OnceLock::new() })
+    // An extent map of ambiguous streams was proved before it was stored.
+    let is_ambiguous = false;
+    Some(StoredStream { set, kind, len, meta, position, is_ambiguous, layout, settled: OnceLock::new() })
 }
 
 fn read_parts(decoder: &mut RecordDecoder<'_>, len: u64) -> Option<Box<[PartLocation]>> {

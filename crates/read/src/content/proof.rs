@@ -1,7 +1,8 @@
 //! Proves the content of files by their signatures, where nothing else tells that it is the right one.
 //!
 //! The manifest of a set proves its volumes by their hashes. A set that has lost its manifest (`--rebuild`) has volumes that may
-//! be left over from another run, and one may be missing; then the sums in the signature archive prove each file as a whole.
+//! be left over from another run, and one may be missing. A set whose source had names in two encodings may store several
+//! objects under one name. In both cases the sums in the signature archive prove a file as a whole.
 
 use super::error::ContentError;
 use super::extent_map::ExtentMap;
@@ -15,12 +16,35 @@ use dupfs_format::SetIndex;
 /// Bytes that are read at a time, at least one block of the signature.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// Returns true if what `stream` holds must be proved.
-pub(super) fn is_needed(volumes: &dyn Volumes, stream: &StoredStream) -> bool {
-    volumes.is_rebuilt(stream.set)
+/// The reason why a content must be proved.
+#[derive(Clone, Copy)]
+pub(super) enum Doubt {
+    LostManifest,
+    RepeatedName,
 }
 
-/// Proves that `extent_map`, which rests on what the set `doubtful` stores, is the content that was signed for `version` of
+impl Doubt {
+    /// The doubt about what `stream` holds, if there is one.
+    pub(super) fn about(volumes: &dyn Volumes, stream: &StoredStream) -> Option<Self> {
+        let lost = || volumes.is_rebuilt(stream.set).then_some(Self::LostManifest);
+        stream.is_ambiguous.then_some(Self::RepeatedName).or_else(lost)
+    }
+
+    fn describe(self, finding: &str) -> String {
+        match self {
+            Self::LostManifest => format!(
+                "has lost its manifest, and {finding}: copy the manifest back from another replica, or from the archive \
+                 directory of the machine that was backed up"
+            ),
+            Self::RepeatedName => format!(
+                "stores several objects under this name, because its source had names in two encodings, and {finding}; try \
+                 another snapshot"
+            ),
+        }
+    }
+}
+
+/// Proves that `extent_map`, which rests on what a doubtful set stores, is the content that was signed for `version` of
 /// `file`. Reads all of it.
 ///
 /// # Errors
@@ -30,15 +54,12 @@ pub(super) fn prove(
     file: &FileRef,
     version: FileVersion,
     extent_map: &ExtentMap,
-    doubtful: SetIndex,
+    (doubtful, doubt): (SetIndex, Doubt),
 ) -> Result<(), ContentError> {
     let path = || file.path.clone();
-    let unproven = |what: &str| {
-        let detail = format!(
-            "has lost its manifest, and {what}: copy the manifest back from another replica, or from the archive directory of \
-             the machine that was backed up"
-        );
-        ContentError::Unproven { path: path(), set: set_label(volumes, doubtful), detail: detail.into() }
+    let unproven = |finding: &str| {
+        let detail = doubt.describe(finding).into();
+        ContentError::Unproven { path: path(), set: set_label(volumes, doubtful), detail }
     };
     let set = file.branch.set_at(version.position).ok_or_else(|| ContentError::NotFile { path: path() })?;
     let signed = volumes.signed_content(set, &file.path);

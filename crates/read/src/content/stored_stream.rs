@@ -26,6 +26,8 @@ pub(super) struct StoredStream {
     /// Metadata in the headers beside the data; the parts of one stream agree.
     pub meta: EntryMeta,
     pub(super) position: u32,
+    /// True if the set stores several objects under the name, so that the signature must prove which one this is.
+    pub(super) is_ambiguous: bool,
     pub(super) layout: PartLayout,
     /// The stream with every part looked up, once a volume has refuted the layout or it was not enough.
     pub(super) settled: OnceLock<Box<StoredStream>>,
@@ -56,21 +58,31 @@ impl StoredStream {
         let parts = table.parts(run);
         let last = parts.last().copied().ok_or_else(|| finder.no_data())?;
         let (set, kind, meta) = (finder.set, run.kind, run.meta.clone());
+        let is_ambiguous = volume != last_volume || table.runs_of(&file.path).count() > 1;
         if !run.multivol {
             let only = PartLocation { volume, start: 0, offset: last.offset, len: last.len };
             let reader = ReadHint { file: u64::from(file.node.0), last_volume: volume, read_once: false };
             volumes.record_lookup(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
             let layout = PartLayout::Parts(Box::new([only]));
-            return Ok(Self { set, kind, len: last.len, meta, position, layout, settled: OnceLock::new() });
+            return Ok(Self {
+                set,
+                kind,
+                len: last.len,
+                meta,
+                position,
+                is_ambiguous,
+                layout,
+                settled: OnceLock::new(),
+            });
         }
         if kind == DiffKind::Snapshot
             && let Some(len) = uniform_len(parts)
             && file.bounds_at(position).is_some_and(|b| b.contains(len) && tells_parts(&b, parts))
         {
             let layout = PartLayout::Uniform { last: last.number };
-            return Ok(Self { set, kind, len, meta, position, layout, settled: OnceLock::new() });
+            return Ok(Self { set, kind, len, meta, position, is_ambiguous, layout, settled: OnceLock::new() });
         }
-        Self::look_up(volumes, file, &finder, kind, meta)
+        Ok(Self { is_ambiguous, ..Self::look_up(volumes, file, &finder, kind, meta)? })
     }
 
     /// The stream with every part looked up. Parts of different times are the file only if its signature proves them.
@@ -85,7 +97,8 @@ impl StoredStream {
         let (parts, mixed) = finder.all_parts(kind)?;
         let len = parts.last().map_or(0, |p| p.start.saturating_add(p.len));
         let layout = PartLayout::Parts(parts.into());
-        let mut stream = Self { set, kind, len, meta, position, layout, settled: OnceLock::new() };
+        let is_ambiguous = false;
+        let mut stream = Self { set, kind, len, meta, position, is_ambiguous, layout, settled: OnceLock::new() };
         if mixed {
             if !stream.is_signed(volumes, file)? {
                 return Err(finder.mixed());
@@ -150,7 +163,8 @@ impl StoredStream {
         let version = file.version_at(position)?;
         let meta = file.branch.table().meta(version.id)?;
         let (kind, layout) = (DiffKind::Snapshot, PartLayout::Assumed { sure });
-        Some(Self { set, kind, len: bounds.max, meta, position, layout, settled: OnceLock::new() })
+        let is_ambiguous = false;
+        Some(Self { set, kind, len: bounds.max, meta, position, is_ambiguous, layout, settled: OnceLock::new() })
     }
 
     /// Appends the bytes `range` of the stream to `out`; `once` is true if a reader of the whole file reads them once.

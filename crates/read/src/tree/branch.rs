@@ -107,6 +107,7 @@ impl Branch {
             return Ok(());
         }
         let loaded = self.load_all(repository, start..depth, context);
+        self.report_repeated_paths(repository);
         self.write().finish_building();
         let end = self.table().depth();
         tree_index::load_exact_sizes(repository, &sets, &self.table, start..end);
@@ -193,6 +194,16 @@ impl Branch {
             queue.note_entered();
         }
         Ok(())
+    }
+
+    /// Logs that sets that were entered name paths more than once (FORMAT.md 4.3, last row).
+    fn report_repeated_paths(&self, repository: &Repository) {
+        let Some((count, position, path)) = self.write().take_repeated() else { return };
+        let set = self.set_at(position).map_or_else(|| "an unknown set".into(), |set| repository.label(set));
+        log::warn!(
+            "{set}: names {path} more than once (such names in this chain: {count}), because its source had names in two \
+             encodings; of several objects under one name only the last is shown"
+        );
     }
 
     /// Enters the next set into the table, a piece at a time, so that readers never wait long.

@@ -61,6 +61,16 @@ pub struct VersionTable {
     pub(super) published: u32,
     pub(super) attributes: AttributeTable,
     pub(super) lost: LostRecords,
+    /// Paths that a set names again.
+    repeated: RepeatedPaths,
+}
+
+/// Paths that one set names more than once.
+#[derive(Debug, Default)]
+struct RepeatedPaths {
+    count: u32,
+    /// The position of a set, and a node that it names again.
+    example: Option<(u32, NodeId)>,
 }
 
 impl VersionTable {
@@ -74,7 +84,8 @@ impl VersionTable {
         let published = checked_number(starts.len()).ok()?;
         let newest = vec![NONE; paths.len()];
         let versions = Vec::with_capacity(versions);
-        Some(Self { paths, versions, newest, starts, published, attributes, lost: LostRecords::default() })
+        let (lost, repeated) = Default::default();
+        Some(Self { paths, versions, newest, starts, published, attributes, lost, repeated })
     }
 
     /// Number of sets loaded.
@@ -179,14 +190,16 @@ impl VersionTable {
     }
 
     /// The versions of a regular file that its content at `depth` may rest on, newest first: from the version shown
-    /// back to where the path was not a regular file.
+    /// back to where the path was not a regular file. Of a set that names the path twice, the version that it shows.
     pub fn file_history(&self, node: NodeId, depth: u32) -> Vec<FileVersion> {
-        self.version_chain(node, depth)
-            .take_while(|(_, v)| v.kind == VersionKind::File)
+        let files = self.version_chain(node, depth).take_while(|(_, v)| v.kind == VersionKind::File);
+        let mut history: Vec<FileVersion> = files
             .filter_map(|(id, v)| {
                 Some(FileVersion { id, position: self.position(id)?, bounds: v.bounds(), mtime: v.mtime })
             })
-            .collect()
+            .collect();
+        history.dedup_by_key(|version| version.position);
+        history
     }
 
     /// The versions that the first `depth` sets have of `node`, newest first, deletions too.
@@ -328,11 +341,32 @@ impl VersionTable {
                 (owner, mode, mtime, kind, aux)
             }
         };
+        if let Some(position) = self.position_if_named(node) {
+            self.repeated.count = self.repeated.count.saturating_add(1);
+            self.repeated.example.get_or_insert((position, NodeId(node)));
+        }
         let (size, aux) = if kind == VersionKind::File { pack_bounds(bounds) } else { (UNKNOWN, aux) };
         self.add_version(VersionRecord { size: AtomicU64::new(size), mtime, older: NONE, node, owner, aux, mode, kind })
     }
 
-    /// Adds a version as the newest of its node.
+    /// The position of the set that was begun last, if it has a version of `node`.
+    fn position_if_named(&self, node: u32) -> Option<u32> {
+        let since = self.starts.last()?.version;
+        let newest = self.newest.get(list_index(node)).copied().filter(|&newest| newest != NONE);
+        newest.filter(|&newest| newest >= since)?;
+        u32::try_from(self.starts.len()).ok()?.checked_sub(1)
+    }
+
+    /// The number of paths that sets name again, one such set and one of its paths; `None` if there are none. They are
+    /// forgotten by this call. Sets that were rebuilt from their volumes do not count, whose names may be mangled.
+    pub(super) fn take_repeated(&mut self) -> Option<(u32, u32, ArchivePath)> {
+        let RepeatedPaths { count, example } = std::mem::take(&mut self.repeated);
+        let (position, node) = example.filter(|&(position, _)| !self.lost.is_rebuilt(position))?;
+        Some((count, position, self.path(node)))
+    }
+
+    /// Adds a version as the newest of its node. A deletion does not replace an object of its own set: such a set has names
+    /// in two encodings, and duplicity restores the object too.
     ///
     /// # Errors
     /// [`TreeError::TooLarge`] beyond 2^32 versions; [`TreeError::Internal`] if there is no such node.
@@ -344,6 +378,16 @@ impl VersionTable {
         }
         if node >= self.newest.len() {
             self.newest.resize(node.saturating_add(1), NONE);
+        }
+        let since = self.starts.partition_point(|start| start.version <= id);
+        let since = since.checked_sub(1).and_then(|set| self.starts.get(set)).map_or(NONE, |start| start.version);
+        let hides_own_object = version.kind == VersionKind::Deleted
+            && self.newest.get(node).is_some_and(|&newest| {
+                newest >= since && self.versions.get(list_index(newest)).is_some_and(VersionRecord::is_present)
+            });
+        if hides_own_object {
+            self.versions.push(version);
+            return Ok(());
         }
         if let Some(newest) = self.newest.get_mut(node) {
             version.older = std::mem::replace(newest, id);
