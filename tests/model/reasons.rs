@@ -66,7 +66,7 @@ fn put_set(
         Some(start) => (format!("inc.{start}.to.{time}"), format!("new-signatures.{start}.to.{time}")),
     };
     let bytes = volume(entries);
-    store.put(&format!("duplicity-{set}.manifest"), entry(1, ".", "zz", &bytes).into_bytes());
+    store.put(&format!("duplicity-{set}.manifest"), entry(1, ".", "\u{10ffff}", &bytes).into_bytes());
     store.put(&format!("duplicity-{set}.vol1.difftar"), bytes);
     if let Some(signatures) = signatures {
         store.put(&format!("duplicity-{archive}.sigtar"), signatures);
@@ -341,4 +341,59 @@ fn an_object_is_not_hidden_by_a_deletion_of_its_name_in_the_same_set() {
             assert!(message.contains("stores several objects under this name"), "{message}");
         }
     }
+}
+
+#[test]
+fn a_damaged_object_beside_a_second_copy_names_the_copy() {
+    let store = MemoryStore::new();
+    let signatures = sigtar(&[("signature/a", b'0', signature(1))]);
+    put_set(&store, None, T0, Some(signatures), &[("snapshot/a", b"a".to_vec())]);
+    store.put(&format!("{MANIFEST}.gz"), gzip(&store.bytes(MANIFEST).unwrap()));
+    store.put(MANIFEST, b"rubbish".as_slice());
+    let message = read(&*open(store), T0, "a").unwrap_err().to_string();
+    assert!(message.contains(&format!("{MANIFEST}: ")), "{message}");
+    assert!(
+        message.contains(&format!("the set also has {MANIFEST}.gz: move the damaged one away to use that")),
+        "{message}"
+    );
+}
+
+/// Each copy in duplicity's archive directory that is not used is refused for the reason that is true of it.
+#[test]
+fn a_copy_in_the_archive_directory_is_refused_for_its_own_fault() {
+    let scratch = Scratch::new();
+    let dupfs = Dupfs::new(scratch.path());
+    let plain = volume(&[("snapshot/a", b"a".to_vec())]);
+    let (stored, archive) = (scratch.dir("stored"), scratch.dir("archive/job"));
+    let signatures = sigtar(&[("signature/a", b'0', signature(1))]);
+    std::fs::write(stored.join(format!("duplicity-full-signatures.{T0}.sigtar.gz")), gzip(&signatures)).unwrap();
+    std::fs::write(stored.join(format!("duplicity-full.{T0}.vol1.difftar.gz")), gzip(&plain)).unwrap();
+    let manifest = entry(1, ".", "a", &gzip(&plain));
+    std::fs::write(stored.join(MANIFEST), &manifest).unwrap();
+    let url = stored.to_str().unwrap();
+    let with_copies = |name: &str, copy: &[u8]| {
+        std::fs::write(archive.join(name), copy).unwrap();
+        let dupfs = dupfs.clone().option("--archive-dir").option(archive.parent().unwrap().to_str().unwrap());
+        let output =
+            exec::output(dupfs.option("--name").option("job").option("--no-index").command("cat").args([url, "a"]));
+        std::fs::remove_file(archive.join(name)).unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"a"[..]), "{told}");
+        told
+    };
+    assert_eq!(with_copies(MANIFEST, manifest.as_bytes()), "");
+    for (copy, reason) in [
+        (manifest.replace("SHA1", "SHA9"), "the kind of hash is unknown"),
+        (manifest.replace("EndingPath     a", "EndingPath     a 0"), "a block number is malformed"),
+        (manifest.replace("Volume 1:", "Volume 2:"), "it does not list volume 1, which the backup has"),
+        (manifest.clone() + "Filelist 0\n", "and duplicity-full.20260101T000000Z.manifest has"),
+    ] {
+        let told = with_copies(MANIFEST, copy.as_bytes());
+        assert!(told.contains(&format!("{MANIFEST}: not used: ")) && told.contains(reason), "{reason}: {told}");
+        assert_eq!(told.matches("not used: duplicity").count(), 0, "{told}");
+    }
+    let name = format!("duplicity-full-signatures.{T0}.sigtar.gz");
+    std::fs::write(archive.join(MANIFEST), &manifest).unwrap();
+    let told = with_copies(&name, &gzip(b"another archive"));
+    assert!(told.contains(&format!("its checksum and length are not those of {name}")), "{told}");
 }

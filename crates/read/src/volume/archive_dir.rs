@@ -81,14 +81,12 @@ impl ArchiveDir {
             read = Some(Manifest::read(plain).map_err(|e| VolumeError::from_format(&copy.name, &e))?);
             Ok(())
         });
-        let same_size = NameSuffix::of(&original.name).is_encrypted() || original.size == copy.size;
-        let is_whole = |manifest: &Manifest| {
-            let listed = set.volumes.keys().all(|&number| manifest.volume(number).is_some());
-            listed && manifest.problems.is_empty() && manifest.volumes.iter().all(|volume| volume.hash.is_some())
-        };
         match (outcome, read) {
-            (Ok(()), Some(manifest)) if same_size && is_whole(&manifest) => return Some(manifest),
-            (Ok(()), _) => self.refuse(copy, "it is not the one in the backup", context),
+            (Ok(()), Some(manifest)) => match difference(&manifest, copy, original, set) {
+                None => return Some(manifest),
+                Some(reason) => self.refuse(copy, &reason, context),
+            },
+            (Ok(()), None) => self.refuse(copy, "it is empty", context),
             (Err(error), _) => self.refuse(copy, &error.to_string(), context),
         }
         None
@@ -108,7 +106,11 @@ impl ArchiveDir {
         if let Some(original) = &set.signatures
             && !self.may_be_equal(copy, original, objects, context)
         {
-            self.refuse(copy, "it is not the one in the backup", context);
+            let reason = format!(
+                "its checksum and length are not those of {}, so one of the two is damaged or of another run",
+                original.name
+            );
+            self.refuse(copy, &reason, context);
             return false;
         }
         let streamed = self.stream(copy, objects, context, &mut |plain| consume(&copy.name, plain));
@@ -177,9 +179,26 @@ impl ArchiveDir {
     /// Refuses the copy from now on, unless the request has ended: then the failure says nothing about the copy.
     fn refuse(&self, copy: &ObjectInfo, reason: &str, context: &RequestContext) {
         if context.check().is_ok() && lock(&self.refused).insert(Arc::clone(&copy.name)) {
+            // The error of a lower layer begins with the name.
+            let reason = reason.strip_prefix(&*copy.name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(reason);
             log::warn!("{}/{}: not used: {reason}; the backup's own is read", self.store.url(), copy.name);
         }
     }
+}
+
+/// The reason why `manifest`, which was read from `copy`, cannot stand for `original`, the manifest of `set`.
+fn difference(manifest: &Manifest, copy: &ObjectInfo, original: &ObjectInfo, set: &BackupSet) -> Option<String> {
+    if let Some(problem) = manifest.problems.first() {
+        return Some(format!("damaged: {problem}"));
+    }
+    if !NameSuffix::of(&original.name).is_encrypted() && original.size != copy.size {
+        return Some(format!("it has {} bytes and {} has {}", copy.size, original.name, original.size));
+    }
+    if let Some(number) = set.volumes.keys().find(|number| manifest.volume(**number).is_none()) {
+        return Some(format!("it does not list volume {number}, which the backup has"));
+    }
+    let unhashed = manifest.volumes.iter().find(|volume| volume.hash.is_none());
+    unhashed.map(|volume| format!("it has no hash of volume {}", volume.number))
 }
 
 fn is_gzip(name: &str) -> bool {

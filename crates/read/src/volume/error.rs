@@ -8,6 +8,8 @@ use dupfs_base::sync::SingleFlightError;
 use dupfs_base::{ErrorKind, HasKind, Stopped};
 use dupfs_format::FormatError;
 use dupfs_format::VolumeNumber;
+use dupfs_format::collection::BackupSet;
+use dupfs_format::name::FileRole;
 
 const DAMAGED_OBJECT: &str = "is damaged or was replaced; copy it back from another replica of the backup";
 const OTHER_OBJECT: &str = "was replaced by another whole one, or the manifest is wrong; copy it back from another replica \
@@ -110,6 +112,19 @@ impl VolumeError {
         match self {
             Self::Stopped(stopped @ Stopped::Deadline) => Self::object(object, stopped.kind(), stopped.to_string()),
             other => other,
+        }
+    }
+
+    /// For damage of the object of `set` with this `role`: the error with a remedy, if the store has another one with it.
+    pub(super) fn with_second_copy(self, set: &BackupSet, role: FileRole) -> Self {
+        let other = set.duplicates.iter().find(|duplicate| duplicate.role == role);
+        match (self, other) {
+            (Self::Object { object, kind: ErrorKind::Corrupt, reason }, Some(other)) => {
+                let name = &other.object.name;
+                let reason = format!("{reason}; the set also has {name}: move the damaged one away to use that");
+                Self::Object { object, kind: ErrorKind::Corrupt, reason: reason.into() }
+            }
+            (error, _) => error,
         }
     }
 

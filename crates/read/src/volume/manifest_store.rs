@@ -15,7 +15,7 @@ use dupfs_base::sync::{SingleFlight, lock};
 use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_format::collection::BackupSet;
 use dupfs_format::manifest::{Manifest, ManifestProblemKind, VolumeHash};
-use dupfs_format::name::NameSuffix;
+use dupfs_format::name::{FileRole, NameSuffix};
 use dupfs_format::{SetIndex, VolumeId};
 
 /// The sources that manifests are read from.
@@ -98,7 +98,8 @@ impl ManifestStore {
         let object = record.manifest.as_ref().ok_or_else(|| VolumeError::NoManifest { set: record.label().into() })?;
         let copy = self.readers.archive_dir.as_ref();
         let copy = copy.and_then(|dir| dir.manifest(&record, &self.readers.manifests, context));
-        let manifest = Arc::new(copy.map_or_else(|| self.read(object, context), Ok)?);
+        let read = copy.map_or_else(|| self.read(object, context), Ok);
+        let manifest = Arc::new(read.map_err(|error| error.with_second_copy(&record, FileRole::Manifest))?);
         for problem in &manifest.problems {
             match problem.kind {
                 ManifestProblemKind::Entry(_) | ManifestProblemKind::UnknownEntry => {

@@ -13,6 +13,7 @@ use crate::storage::ObjectInfo;
 use dupfs_base::RequestContext;
 use dupfs_base::sync::{SingleFlight, lock};
 use dupfs_format::SetIndex;
+use dupfs_format::name::FileRole;
 use dupfs_format::tar::{TarLimits, TarParser};
 
 /// Stored bytes of a signature archive that a peek fetches.
@@ -74,7 +75,11 @@ impl SignatureArchives {
     ) -> Result<(), VolumeError> {
         let object = self.object(set)?;
         let threads = DecodeThreads::TwoIfLarge;
-        self.objects.stream(&object, None, threads, context, &mut |plain| consume(&object.name, plain))
+        let read = self.objects.stream(&object, None, threads, context, &mut |plain| consume(&object.name, plain));
+        read.map_err(|error| match self.collection.set(set) {
+            Ok(record) => error.with_second_copy(&record, FileRole::Signature),
+            Err(_) => error,
+        })
     }
 
     /// Streams the beginning of the signature archive of `set` into `consume`; only a small part of it is fetched. Nothing is
