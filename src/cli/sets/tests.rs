@@ -13,7 +13,7 @@ fn set(store: &MemoryStore, name: &str, host: &str, listed: u32, there: &[u32]) 
     }
     let mut manifest = format!("Hostname {host}\nLocaldir /srv/site\n");
     for n in 1..=listed {
-        manifest += &format!("Volume {n}:\n    StartingPath   .  \n    EndingPath     f{n}  \n");
+        manifest += &format!("Volume {n}:\n    StartingPath   .  \n    EndingPath     f{n:02}  \n");
         manifest += "    Hash SHA1 da39a3ee5e6b4b0d3255bfef95601890afd80709\n";
     }
     manifest += "Filelist 1\n    new      f1\n";
