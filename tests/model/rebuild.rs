@@ -10,7 +10,7 @@ use crate::properties::encoded;
 use crate::reference::check::{Blame, Checker};
 use crate::reference::encode::Repository;
 use crate::reference::history::{Change, Edit, History, Step};
-use crate::reference::layout::{Footer, Wrap, usual};
+use crate::reference::layout::{Footer, Restart, SetLayout, Wrap, usual};
 use crate::reference::store::{Fault, MemoryStore};
 use crate::reference::subject;
 use crate::reference::tree::Dice;
@@ -78,6 +78,25 @@ fn sets_without_their_manifests_are_shown_as_they_were() {
             assert_eq!(snapshots(&*fs).len(), 3, "{volume_bytes} {lost:?}");
             check(&repository, &[]);
         }
+    }
+}
+
+/// What interrupted and resumed runs leave behind (FORMAT.md 2.3): volumes of higher numbers, ranges without entries, parts of a
+/// file that was gone when the run went on.
+#[test]
+fn resumed_backups_without_their_manifests_are_shown_as_they_were() {
+    type EditLayout = fn(&mut SetLayout);
+    let edits: [(&str, EditLayout); 4] = [
+        ("left over", |layout| layout.restart = Restart::Lost(2, 1)),
+        ("made again", |layout| layout.restart = Restart::Again(2)),
+        ("empty last volume", |layout| layout.empty_last_volume = true),
+        ("half uploaded", |layout| layout.half_uploaded = true),
+    ];
+    for (case, edit) in edits {
+        let mut layout = usual(40_000);
+        edit(&mut layout.sets[0]);
+        eprintln!("{case}");
+        check(&without(&encoded(&history(), &layout), &[0, 1, 2]), &[]);
     }
 }
 

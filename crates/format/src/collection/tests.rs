@@ -380,3 +380,54 @@ fn ten_thousand_prefixes_are_refused_within_seconds() {
     assert!(error.to_string().ends_with("9992 more"), "{error}");
     assert!(before.elapsed().as_secs() < 5);
 }
+
+fn rebuilding(names: &[Vec<String>]) -> Collection {
+    Collection::with_rebuilt_sets(&listing(names), &PrefixOptions::default()).unwrap()
+}
+
+/// Volumes and an archive that can prove them, both encrypted or neither.
+#[test]
+fn a_set_without_a_manifest_is_rebuilt_only_if_its_signature_archive_can_prove_it() {
+    let lost = |suffix: &str| without(set_names(None, 0, 2, suffix), ".manifest");
+    let other_archive = |suffix: &str, archive: &str| {
+        let names = lost(suffix).into_iter();
+        names.map(|name| if name.contains("sigtar") { name.replace(suffix, archive) } else { name }).collect()
+    };
+    let cases: [(&str, Vec<String>, bool); 8] = [
+        ("encrypted", lost(".gpg"), true),
+        ("gzip", lost(".gz"), true),
+        ("plain", lost(""), true),
+        ("an archive that anybody may have written", other_archive(".gpg", ".gz"), false),
+        ("an encrypted archive of plain volumes", other_archive(".gz", ".gpg"), false),
+        ("no archive", without(lost(".gpg"), "sigtar"), false),
+        ("no volume", without(lost(".gpg"), ".vol"), false),
+        ("with a manifest", full(0), false),
+    ];
+    for (case, names, expected) in cases {
+        let names = [names, full(5)];
+        let rebuilt = rebuilding(&names);
+        let is_rebuilt = rebuilt.sets()[0].is_rebuilt;
+        assert_eq!(is_rebuilt, expected, "{case}");
+        let shown = rebuilt.snapshots().len();
+        assert_eq!(shown, read(&names).snapshots().len() + usize::from(expected), "{case}");
+    }
+    // Increments on a rebuilt set are shown too.
+    let chain = [without(full(0), ".manifest"), inc(0, 1)];
+    assert_eq!((read(&chain).snapshots().len(), rebuilding(&chain).snapshots().len()), (0, 2));
+    assert!(matches!(
+        read(&chain).select(day(1)),
+        Err(error @ CollectionError::NoSnapshot { rebuildable: 1, .. }) if error.to_string().contains("--rebuild")
+    ));
+}
+
+#[test]
+fn a_refresh_does_not_mix_what_is_proved_with_what_is_verified() {
+    let (whole, lost) = ([full(0)], [without(full(0), ".manifest")]);
+    // The manifest returns: the mount goes on as it began.
+    let returned = rebuilding(&lost).refreshed(&listing(&whole)).unwrap();
+    assert!(returned.sets()[0].is_rebuilt && returned.sets()[0].manifest.is_some());
+    // The manifest disappears: its set is still read by it, or not at all.
+    let gone = rebuilding(&whole).refreshed(&listing(&lost)).unwrap();
+    assert!(!gone.sets()[0].is_rebuilt && gone.sets()[0].manifest.is_some());
+    assert_eq!(gone.snapshots().len(), 1);
+}
