@@ -132,7 +132,7 @@ fn cut_line(manifest: &str, beginning: &str, n: usize) -> String {
 #[test]
 fn a_file_that_a_damaged_manifest_does_not_find_names_the_manifest_and_the_damage() {
     type Edit = fn(String) -> String;
-    let cases: [(&str, Edit, &str, &str); 10] = [
+    let cases: [(&str, Edit, &str, &str); 11] = [
         (
             "kind of hash",
             |m| m.replacen("SHA1", "SHA9", 2).replacen("SHA9", "SHA1", 1),
@@ -155,10 +155,16 @@ fn a_file_that_a_damaged_manifest_does_not_find_names_the_manifest_and_the_damag
         ("number 0", |m| m.replace("Volume 2:", "Volume 0:"), "b", "a volume's number is malformed"),
         ("entry gone", |m| cut_entry(&m, 2), "b", "volume 2 has no entry"),
         (
+            "wrong end",
+            |m| m.replace("EndingPath     a", "EndingPath     b"),
+            "b",
+            "volume 1 ends at a, and its entry says b",
+        ),
+        (
             "last entry gone",
             |m| cut_entry(&m, 3),
             "c",
-            "its last entry is that of volume 2, and the store also has volume 3",
+            "has lost its end, because the store has volume 3, which it does not list",
         ),
         ("last number damaged", |m| m.replace("Volume 3:", "Volume x:"), "c", "a volume's number is malformed"),
         (
@@ -396,4 +402,40 @@ fn a_copy_in_the_archive_directory_is_refused_for_its_own_fault() {
     std::fs::write(archive.join(MANIFEST), &manifest).unwrap();
     let told = with_copies(&name, &gzip(b"another archive"));
     assert!(told.contains(&format!("its checksum and length are not those of {name}")), "{told}");
+}
+
+/// A wrong number of a part only makes the search longer. An end that leaves out a volume of the file is named.
+#[test]
+fn a_wrong_end_of_a_volume_is_not_an_interrupted_backup() {
+    let content: Vec<u8> = (0..4 * 65_536 + 10_u32).map(|i| (i / 7) as u8).collect();
+    let part = |number: usize| {
+        let start = (number - 1) * 65_536;
+        (format!("multivol_snapshot/f/{number}"), content[start..content.len().min(start + 65_536)].to_vec())
+    };
+    let volume_of = |parts: std::ops::RangeInclusive<usize>| {
+        let entries: Vec<(String, Vec<u8>)> = parts.map(part).collect();
+        volume(&entries.iter().map(|(name, data)| (name.as_str(), data.clone())).collect::<Vec<_>>())
+    };
+    let volumes = [volume_of(1..=2), volume_of(3..=5)];
+    let wrong = "volume 1 ends at part 2 of f, and its entry says g";
+    for (first, last, reason) in [("f 2", "f", ""), ("f 3", "f", ""), ("f 1", "f", ""), ("g", "z", wrong)] {
+        let store = MemoryStore::new();
+        let signatures = sigtar(&[("signature/f", b'0', signature(content.len() as u64))]);
+        store.put(&format!("duplicity-full-signatures.{T0}.sigtar"), signatures);
+        for (number, bytes) in (1..).zip(&volumes) {
+            store.put(&format!("duplicity-full.{T0}.vol{number}.difftar"), bytes.clone());
+        }
+        let manifest = entry(1, ".", first, &volumes[0]) + &entry(2, "f 3", last, &volumes[1]);
+        store.put(MANIFEST, manifest.into_bytes());
+        match read(&*open(store), T0, "f") {
+            Ok(found) => assert!(reason.is_empty() && found == content, "{first}"),
+            Err(error) => {
+                let message = error.to_string();
+                assert!(
+                    message.contains(MANIFEST) && message.contains(wrong) && !reason.is_empty(),
+                    "{first}: {message}"
+                );
+            }
+        }
+    }
 }

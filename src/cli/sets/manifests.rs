@@ -149,7 +149,8 @@ fn of_volumes(set: &BackupSet, manifest: &Manifest) -> Vec<ReportedProblem> {
     let unlisted = unlisted(set, manifest);
     if !unlisted.is_empty() {
         let line = format!(
-            "{label}: {} in the store and not in the manifest: left over from an interrupted run; ignored",
+            "{label}: {} in the store and not in the manifest: left over from an interrupted run, or the manifest has lost \
+             entries; ignored",
             describe_volumes(unlisted)
         );
         problems.push(ReportedProblem::new(Severity::Note, "volume-unlisted", Some(set), line));

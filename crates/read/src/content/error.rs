@@ -20,13 +20,15 @@ pub enum ContentError {
     /// The signature archive lists the file but no volume holds it (FORMAT.md 2.3: the backup was interrupted, resumed,
     /// and the source had changed).
     #[error(
-        "{path}: {set} lists it but holds no data for it: that backup was interrupted and resumed while the source changed; try the snapshot before or after"
+        "{path}: {set} lists it but holds no data for it: that backup was interrupted and resumed while the source changed{or_lost}; try the snapshot before or after"
     )]
     NoData {
         /// The file.
         path: ArchivePath,
         /// The set, as people name it.
         set: Arc<str>,
+        /// Another possible reason, or nothing.
+        or_lost: Arc<str>,
     },
     /// The manifest is damaged, and does not tell which volume holds the file.
     #[error(

@@ -7,7 +7,7 @@ use super::file_ref::{FileRef, set_label};
 use super::part_layout::{PART_BYTES, PartLocation};
 use crate::volume::{MemberPart, MemberTable, VolumeError, Volumes};
 use dupfs_format::difftar::{self, DiffKind};
-use dupfs_format::manifest::{Manifest, PartSelector};
+use dupfs_format::manifest::{Manifest, PartSelector, VolumeBoundary};
 use dupfs_format::{ArchivePath, SetIndex, VolumeId, VolumeNumber};
 
 /// Finds the parts of one path in the volumes of one set.
@@ -162,7 +162,10 @@ impl<'a> PartFinder<'a> {
 
     /// The error that no volume has the file: the manifest is to blame if it is damaged where it tells the volume.
     pub(super) fn no_data(&self) -> ContentError {
-        let none = || ContentError::NoData { path: self.file.path.clone(), set: self.label() };
+        let none = || {
+            let or_lost = self.lost_end().unwrap_or_default().into();
+            ContentError::NoData { path: self.file.path.clone(), set: self.label(), or_lost }
+        };
         self.manifest_damage().unwrap_or_else(none)
     }
 
@@ -187,22 +190,42 @@ impl<'a> PartFinder<'a> {
                 detail: detail.into(),
             });
         }
-        let detail = self.manifest.doubt(&self.file.path).or_else(|| self.lost_end())?;
+        let detail = self.manifest.doubt(&self.file.path).or_else(|| self.wrong_end())?;
         let manifest = self.volumes.manifest_name(self.set);
         let (path, set) = (self.file.path.clone(), self.label());
         Some(ContentError::ManifestDamaged { path, set, manifest, detail: detail.into() })
     }
 
-    /// Describes the loss of entries at the end of the manifest: the file sorts after the last volume, and the store has a
-    /// further one.
+    /// Describes the possible loss of entries at the end of the manifest: the file sorts after the last volume, and the store
+    /// has a further one, which may also be left over from an interrupted run.
     fn lost_end(&self) -> Option<String> {
         if self.manifest.volume_of(&self.file.path, PartSelector::Last).is_some() {
             return None;
         }
-        let last = self.manifest.last_number();
-        let next = VolumeNumber(last.0.checked_add(1)?);
+        let next = VolumeNumber(self.manifest.last_number().0.checked_add(1)?);
         let is_stored = self.volumes.stored_len(VolumeId { set: self.set, number: next }) > 0;
-        is_stored.then(|| format!("its last entry is that of volume {last}, and the store also has volume {next}"))
+        let manifest = self.volumes.manifest_name(self.set);
+        is_stored.then(|| {
+            format!(", or {manifest} has lost its end, because the store has volume {next}, which it does not list")
+        })
+    }
+
+    /// Describes an entry of the manifest that gives another end than its volume has, among those that tell where the file
+    /// is. Names that may be mangled are not compared.
+    fn wrong_end(&self) -> Option<String> {
+        let first = self.manifest.volume_of(&self.file.path, PartSelector::Number(1))?;
+        let last = self.manifest.volume_of(&self.file.path, PartSelector::Last).unwrap_or(first);
+        [Some(first), Some(last), first.0.checked_sub(1).map(VolumeNumber)].into_iter().flatten().find_map(|number| {
+            let listed = self.manifest.volume(number)?;
+            // Its hash was verified, so it is the volume that the entry means.
+            let table = self.volumes.members(VolumeId { set: self.set, number }).ok()?;
+            let run = table.runs().last()?;
+            let part = table.parts(run).last().map(|part| part.number).filter(|_| run.multivol);
+            let is_plain = run.path.as_bytes().is_ascii() && listed.end.path.as_bytes().is_ascii();
+            let differs = run.path != listed.end.path || (listed.end.part.is_some() && listed.end.part != part);
+            let found = VolumeBoundary { path: run.path.clone(), part };
+            (is_plain && differs).then(|| format!("volume {number} ends at {found}, and its entry says {}", listed.end))
+        })
     }
 
     pub(super) fn mixed(&self) -> ContentError {
