@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use dupfs_unpack::NameEncoding;
 
-use super::options::{CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs};
+use super::options::{CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs, parse_zip_names};
 
 /// Mount duplicity backups read-only: restore with cp, rsync, tar or mysql < file
 #[derive(Clone, Debug, Parser)]
@@ -58,14 +59,14 @@ pub struct MountArgs {
     #[arg(short, long)]
     pub foreground: bool,
 
-    /// Options as mount(8) takes them: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound, and any
-    /// long option as name=value. `argv` turns them into the options below before they are parsed.
+    /// Options as mount(8) takes them: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound,
+    /// zip-names=ENCODING, and any long option as name=value. `argv` turns them into the options below before they are parsed.
     #[arg(
         short,
         long,
         value_name = "LIST",
-        help = "mount(8) options: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound, and any long \
-                option as name=value",
+        help = "mount(8) options: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound, \
+                zip-names=ENCODING, and any long option as name=value",
         long_help = None
     )]
     pub options: Vec<String>,
@@ -89,6 +90,10 @@ pub struct MountArgs {
     /// The size that `stat` shows where the exact one costs a volume.
     #[arg(long, hide = true, value_enum, default_value_t)]
     pub sizes: SizeMode,
+
+    /// The encoding of names in zip archives that do not tell it.
+    #[arg(long, hide = true, value_name = "ENCODING", value_parser = parse_zip_names)]
+    pub zip_names: Option<NameEncoding>,
 
     /// The time that a request may take.
     #[command(flatten)]

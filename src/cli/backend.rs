@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::vfs::FileSystem;
+use dupfs_unpack::NameEncoding;
 
 use super::args::{CatArgs, LsArgs, SetsArgs};
 use super::error::CliError;
@@ -39,6 +40,8 @@ pub struct OpenRequest<'a> {
     pub path: Option<&'a OsStr>,
     /// Lets `stat` show a bound of sizes that cost a volume.
     pub size_bounds: bool,
+    /// The encoding of names in zip archives that do not tell it.
+    pub zip_names: Option<NameEncoding>,
     /// Passphrases, and the prompt until the mount is up.
     pub passphrases: Arc<Passphrases>,
     /// How long opening it may take, and each request later.

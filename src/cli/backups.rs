@@ -72,6 +72,7 @@ impl Backend for Backups {
             path: request.path.map(path).transpose()?,
             owners: owners(request.owners),
             size_bounds: request.size_bounds,
+            zip_names: request.zip_names,
             memory: memory(request.cache),
             spill: spill(request.cache),
             archive_dir: archive_dir(request.repo),
@@ -137,7 +138,10 @@ impl Backups {
     ) -> Result<Arc<dyn FileSystem>, CliError> {
         let passphrases = Arc::new(Passphrases::gather(keys)?);
         let path = Some(OsStr::new(""));
-        self.open(OpenRequest { repo, keys, cache, time, owners, path, size_bounds: false, passphrases, timeout })
+        let (size_bounds, zip_names) = (false, None);
+        let request =
+            OpenRequest { repo, keys, cache, time, owners, path, size_bounds, zip_names, passphrases, timeout };
+        self.open(request)
     }
 }
 

@@ -94,6 +94,7 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
         owners: &args.owners,
         path: args.path.as_deref(),
         size_bounds: args.sizes == SizeMode::Bound,
+        zip_names: args.zip_names,
         passphrases: Arc::clone(&passphrases),
         timeout,
     })?;

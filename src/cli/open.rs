@@ -11,7 +11,7 @@ use dupfs_format::{ArchivePath, BackupTime, SetIndex};
 use dupfs_read::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
 use dupfs_read::storage::{ObjectStore, StorageError};
 use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig, VolumeError};
-use dupfs_unpack::{IndexPointStore, MemoryPointStore, PointStore, UnpackLimits, Unpacker};
+use dupfs_unpack::{IndexPointStore, MemoryPointStore, NameEncoding, PointStore, UnpackLimits, Unpacker};
 
 use super::error::CliError;
 use super::request_timeout::RequestTimeout;
@@ -37,6 +37,8 @@ pub struct OpenOptions {
     pub owners: OwnerOptions,
     /// Show upper bounds as sizes of files that were not opened.
     pub size_bounds: bool,
+    /// The encoding of names in zip archives that do not tell it.
+    pub zip_names: Option<NameEncoding>,
     /// Bytes of memory for decoded data and what belongs to it.
     pub memory: u64,
     /// The spill file of sealed blocks; `None` for none.
@@ -59,6 +61,7 @@ impl Default for OpenOptions {
             path: None,
             owners: OwnerOptions::default(),
             size_bounds: false,
+            zip_names: None,
             memory: DEFAULT_MEMORY,
             spill: None,
             archive_dir: None,
@@ -172,6 +175,7 @@ pub fn open_mount(
 ) -> Result<Arc<dyn FileSystem>, CliError> {
     let is_overview = options.time.is_none() && options.path.is_none();
     let (cache, owners, memory) = (options.unpacked_cache(), options.owners, options.memory);
+    let zip_names = options.zip_names;
     let tree = open_file_system(store, options, timeout)?;
     if !is_overview {
         return Ok(tree);
@@ -181,7 +185,8 @@ pub fn open_mount(
         // Room for all points of the longest stream at the default of `--memory`.
         None => Arc::new(MemoryPointStore::new(memory / 32)),
     };
-    Ok(Arc::new(UnpackedFs::new(tree, Unpacker::new(cache, UnpackLimits::default(), point_store), owners)))
+    let unpacker = Unpacker::with_zip_names(cache, UnpackLimits::default(), point_store, zip_names);
+    Ok(Arc::new(UnpackedFs::new(tree, unpacker, owners)))
 }
 
 /// Decrypts the manifest of the set to be shown, so that a wrong key or passphrase is found now. If no key fits, the key

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use dupfs_unpack::NameEncoding;
 
 /// The location of the backup and the names of its files.
 #[derive(Args, Clone, Debug)]
@@ -234,6 +235,15 @@ impl FromStr for ByteSize {
         let number: u64 = digits.parse().map_err(|_| "give bytes as 512M or 4G".to_owned())?;
         number.checked_mul(1 << shift).map(Self).ok_or_else(|| "too many bytes".to_owned())
     }
+}
+
+/// Parses the name of an encoding of names in zip archives.
+pub(super) fn parse_zip_names(text: &str) -> Result<NameEncoding, String> {
+    NameEncoding::for_label(text).ok_or_else(|| {
+        "no such encoding; known are cp437, cp850, cp852, cp866, cp932 (shift_jis), gbk, big5, euc-kr, windows-1251 and \
+         the others of web browsers"
+            .to_owned()
+    })
 }
 
 fn parse_umask(text: &str) -> Result<u16, String> {

@@ -12,7 +12,8 @@ use dupfs_read::volume::{Repository, VolumeError};
 ///
 /// - `user.dupfs.set`: the set that last changed the object.
 /// - `user.dupfs.volumes`: the stored volumes that a read of the whole file would fetch, one a line.
-/// - `user.dupfs.at_hand`: `yes` if none of them would be fetched now.
+/// - `user.dupfs.at_hand`: `yes` if all of them were decoded since the mount started. Blocks of them may have been evicted since,
+///   and are then fetched again.
 /// - `user.dupfs.cost`, of any inode: the requests and bytes fetched so far.
 ///
 /// # Errors

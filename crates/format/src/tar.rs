@@ -14,4 +14,4 @@ mod tests;
 
 pub use header::TarEntry;
 pub use parser::{TarLimits, TarParser, TarSink};
-pub use sparse::{SparseLayout, SparseMap};
+pub use sparse::{SparseLayout, SparseMap, SparseMapFault};

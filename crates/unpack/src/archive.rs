@@ -53,7 +53,7 @@ impl Archive {
     /// [`UnpackError`] if they cannot be read or decompressed.
     pub fn begins(&self, context: &RequestContext) -> Result<bool, UnpackError> {
         let head = self.source.read_at(0, 512, context)?;
-        Ok(if self.is_zip { zip::begins(&head) } else { tar::begins(&head) })
+        if self.is_zip { zip::is_zip(&*self.source, &head, context) } else { Ok(tar::begins(&head)) }
     }
 
     /// How far the pass has come.
@@ -186,17 +186,17 @@ impl Archive {
         let content: Arc<dyn ByteSource> = match data {
             MemberData::Nothing => return Err(UnpackError::unsupported(&name, "it is no regular file")),
             MemberData::Refused(reason) => return Err(UnpackError::unsupported(&name, &*reason)),
+            MemberData::Damaged(what) => return Err(UnpackError::damaged(&name, 0, &*what)),
             MemberData::Pieces { size, pieces } => {
                 Arc::new(MemberSource::new(name, source, member_pieces(&pieces), size))
             }
-            MemberData::Packed { header, packed, size, crc, deflated } => {
+            MemberData::Packed { header, packed, method, stated } => {
                 let at = zip::data_at(&*source, header, context)?;
                 let body = MemberSource::range(name, source, at, packed);
-                let codec =
-                    if deflated { StreamCodec::Deflate { crc, size } } else { StreamCodec::Stored { crc, size } };
+                let codec = StreamCodec::Zip(method, stated);
                 let stream = DecompressedStream::new(&self.unpacker, Arc::new(body), codec);
                 // Nobody reads an empty file: that it is one has to be seen here.
-                if size == 0 && (packed > 0 || crc != 0) {
+                if stated.size == 0 && (packed > 0 || stated.crc != 0) {
                     stream.read_at(0, 1, context)?;
                 }
                 stream

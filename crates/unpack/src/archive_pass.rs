@@ -190,7 +190,9 @@ impl ArchivePass {
         let decoding = DecodeContext::new(&self.unpacker.workers, self.source.origin().flow, context);
         match scan {
             MemberScan::Tar(scan) => scan.advance(&*self.source, &mut add, &decoding)?,
-            MemberScan::Zip(scan) => scan.advance(&*self.source, limits, &mut add, &decoding)?,
+            MemberScan::Zip(scan) => {
+                scan.advance(&*self.source, (limits, self.unpacker.zip_names), &mut add, &decoding)?
+            }
         }
         drop(decoding);
         // To the very end, where the stream's checks are, whether or not its length is known without that.

@@ -20,7 +20,7 @@ pub fn content_matches(
     let head = source.read_at(0, 512, context)?;
     Ok(match kind {
         UnpackKind::Compressed(codec) | UnpackKind::Archive(ArchiveFormat::Tar(Some(codec))) => begins(codec, &head),
-        UnpackKind::Archive(ArchiveFormat::Zip) => zip::begins(&head),
+        UnpackKind::Archive(ArchiveFormat::Zip) => zip::is_zip(source, &head, context)?,
         UnpackKind::Archive(ArchiveFormat::Tar(None)) => tar::begins(&head),
     })
 }
@@ -38,6 +38,6 @@ fn begins(codec: StreamCodec, head: &[u8]) -> bool {
         StreamCodec::Zstd => {
             head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
         }
-        StreamCodec::Deflate { .. } | StreamCodec::Stored { .. } => true,
+        StreamCodec::Zip(..) => true,
     }
 }

@@ -17,14 +17,14 @@ const QUANTUM: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct DecodeContext<'a> {
     request: &'a RequestContext,
-    workers: &'a DecodeWorkers,
+    workers: &'a Arc<DecodeWorkers>,
     flow: u64,
     turn: RefCell<Option<Turn>>,
 }
 
 impl<'a> DecodeContext<'a> {
     /// The context of `request` for a decoder of the stored file `flow`.
-    pub(super) fn new(workers: &'a DecodeWorkers, flow: u64, request: &'a RequestContext) -> Self {
+    pub(super) fn new(workers: &'a Arc<DecodeWorkers>, flow: u64, request: &'a RequestContext) -> Self {
         Self { request, workers, flow, turn: RefCell::new(None) }
     }
 
@@ -44,6 +44,11 @@ impl<'a> DecodeContext<'a> {
             *turn = Some(self.workers.turn(self.flow, self.request).map_err(stopped)?);
         }
         Ok(())
+    }
+
+    /// The threads that decode.
+    pub(super) fn workers(&self) -> &'a Arc<DecodeWorkers> {
+        self.workers
     }
 
     /// The request, for work that looks whether it has ended.

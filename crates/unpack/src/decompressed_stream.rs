@@ -13,12 +13,13 @@ use super::bzip2::BzipDecoder;
 use super::decode_context::DecodeContext;
 use super::decode_cursor::{DecodeCursor, DecodeStep};
 use super::error::UnpackError;
-use super::gzip::{DeflateDecoder, DeflateWrapper, StoredDecoder};
+use super::gzip::{DeflateDecoder, DeflateWrapper};
 use super::seek_points::SeekPoints;
 use super::stream_codec::StreamCodec;
 use super::stream_decoder::{SeekPoint, StreamDecoder};
 use super::unpacker::Unpacker;
 use super::xz::{self, XzDecoder};
+use super::zip_method::{DecoderSetup, member_decoder};
 use super::zstd::ZstdDecoder;
 use dupfs_base::RequestContext;
 use dupfs_cache::BLOCK_BYTES;
@@ -110,15 +111,15 @@ impl DecompressedStream {
     ) -> Result<Option<Arc<[u8]>>, UnpackError> {
         // Takes the slot away if the decoder fails or panics, so that nobody waits for it.
         let mut running = self.pool.run(slot);
+        let context = &DecodeContext::new(&self.unpacker.workers, self.source.origin().flow, context);
         let mut cursor = match start {
             DecodeStart::Cursor(cursor) => cursor,
             DecodeStart::Point(point) => {
                 let out = point.as_ref().map_or(0, |p| p.out);
-                let decoder = self.decoder(point)?;
+                let decoder = self.decoder(point, context)?;
                 Box::new(DecodeCursor::new(decoder, &*self.source, self.unpacker.limits, out))
             }
         };
-        let context = &DecodeContext::new(&self.unpacker.workers, self.source.origin().flow, context);
         loop {
             let number = cursor.next();
             let buffer = || self.unpacker.cache.buffer();
@@ -170,7 +171,7 @@ impl DecompressedStream {
     /// The length as far as it is stated or known.
     fn stated(&self) -> Option<u64> {
         match self.codec {
-            StreamCodec::Deflate { size, .. } | StreamCodec::Stored { size, .. } => Some(size),
+            StreamCodec::Zip(_, stated) => Some(stated.size),
             StreamCodec::Gzip | StreamCodec::Bzip2 | StreamCodec::Xz | StreamCodec::Zstd => self.pool.len(),
         }
     }
@@ -182,12 +183,11 @@ impl DecompressedStream {
             Some(true) => {}
         }
         let encoded = match self.codec {
-            // The store may be on the disk in the clear, and these points hold decompressed bytes.
-            StreamCodec::Gzip | StreamCodec::Deflate { .. } => SeekPoints::default().encode(len),
             // These hold offsets and a checksum of all that is before them.
-            StreamCodec::Bzip2 | StreamCodec::Xz | StreamCodec::Zstd | StreamCodec::Stored { .. } => {
-                self.pool.encode_points(len)
-            }
+            StreamCodec::Bzip2 | StreamCodec::Xz | StreamCodec::Zstd => self.pool.encode_points(len),
+            StreamCodec::Zip(method, _) if method.has_plain_points() => self.pool.encode_points(len),
+            // The store may be on the disk in the clear, and these points hold decompressed bytes.
+            StreamCodec::Gzip | StreamCodec::Zip(..) => SeekPoints::default().encode(len),
         };
         if let Some(key) = self.points_key() {
             self.unpacker.point_store.store(&key, &encoded);
@@ -195,18 +195,18 @@ impl DecompressedStream {
         Ok(())
     }
 
-    fn decoder(&self, point: Option<SeekPoint>) -> Result<Box<dyn StreamDecoder>, UnpackError> {
+    fn decoder(
+        &self,
+        point: Option<SeekPoint>,
+        context: &DecodeContext<'_>,
+    ) -> Result<Box<dyn StreamDecoder>, UnpackError> {
         let source = Arc::clone(&self.source);
         let workers = Arc::clone(&self.unpacker.workers);
         let limits = self.unpacker.limits;
-        let wrapper = match self.codec {
-            StreamCodec::Deflate { crc, size } => DeflateWrapper::Zip { crc, size },
-            _ => DeflateWrapper::Gzip,
-        };
         Ok(match (self.codec, point) {
-            (StreamCodec::Gzip | StreamCodec::Deflate { .. }, None) => Box::new(DeflateDecoder::new(source, wrapper)),
-            (StreamCodec::Gzip | StreamCodec::Deflate { .. }, Some(p)) => {
-                Box::new(DeflateDecoder::at(source, wrapper, p.input, &p.state)?)
+            (StreamCodec::Gzip, None) => Box::new(DeflateDecoder::new(source, DeflateWrapper::Gzip)),
+            (StreamCodec::Gzip, Some(p)) => {
+                Box::new(DeflateDecoder::at(source, DeflateWrapper::Gzip, p.input, &p.state)?)
             }
             (StreamCodec::Bzip2, None) => Box::new(BzipDecoder::new(source, workers)),
             (StreamCodec::Bzip2, Some(p)) => Box::new(BzipDecoder::at(source, workers, p.input, &p.state)?),
@@ -218,9 +218,9 @@ impl DecompressedStream {
                 }
                 _ => Box::new(XzDecoder::new(source, limits)?),
             },
-            (StreamCodec::Stored { crc, size }, None) => Box::new(StoredDecoder::new(source, crc, size)),
-            (StreamCodec::Stored { crc, size }, Some(p)) => {
-                Box::new(StoredDecoder::at(source, (crc, size), p.input, &p.state)?)
+            (StreamCodec::Zip(method, stated), point) => {
+                let setup = DecoderSetup { workers: &workers, limits, request: context.wait() };
+                member_decoder(source, (method, stated), point.as_ref(), &setup)?
             }
         })
     }

@@ -22,7 +22,7 @@ const RING: usize = 256 << 10;
 /// Decompressed bytes between two seek points, at least.
 const SPACING: u64 = 1 << 20;
 /// The error for a zip member of which the directory states too little: a reader must not take that for all.
-const TOO_LONG: &str = "it is longer than its archive's directory says";
+pub(super) const TOO_LONG: &str = "it is longer than its archive's directory says";
 /// Most bytes of a name or comment in a member's header.
 const FIELD: usize = 1 << 16;
 /// Most bytes of a member's header: what is fixed, an extra field, a name, a comment and a checksum.

@@ -1,5 +1,7 @@
 //! Forms of compression.
 
+use super::zip_method::{StatedContent, ZipMethod};
+
 /// The form of compression of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamCodec {
@@ -11,20 +13,8 @@ pub enum StreamCodec {
     Xz,
     /// zstd, any number of frames.
     Zstd,
-    /// A zip member's deflate data, with its checksum and length.
-    Deflate {
-        /// CRC-32 of the content.
-        crc: u32,
-        /// Length of the content in bytes.
-        size: u64,
-    },
-    /// A zip member that is stored as it is, with its checksum and length.
-    Stored {
-        /// CRC-32 of the content.
-        crc: u32,
-        /// Length of the content in bytes.
-        size: u64,
-    },
+    /// A zip member.
+    Zip(ZipMethod, StatedContent),
 }
 
 impl StreamCodec {
@@ -35,8 +25,7 @@ impl StreamCodec {
             Self::Bzip2 => b"\0bzip2",
             Self::Xz => b"\0xz",
             Self::Zstd => b"\0zstd",
-            Self::Deflate { .. } => b"\0deflate",
-            Self::Stored { .. } => b"\0stored",
+            Self::Zip(method, _) => method.tag(),
         }
     }
 }

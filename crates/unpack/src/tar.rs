@@ -9,7 +9,7 @@ use super::decode_context::DecodeContext;
 use super::error::UnpackError;
 use dupfs_base::RequestContext;
 use dupfs_format::FormatError;
-use dupfs_format::tar::{SparseLayout, TarEntry, TarLimits, TarParser, TarSink};
+use dupfs_format::tar::{SparseLayout, SparseMapFault, TarEntry, TarLimits, TarParser, TarSink};
 use dupfs_format::{EntryKind, EntryMeta};
 
 /// Bytes read at a time.
@@ -187,8 +187,9 @@ impl TarMemberSink<'_> {
         match super::archive_table::member::checked_pieces(pieces, size) {
             Some(pieces) if used <= len => MemberData::Pieces { size, pieces },
             _ => {
-                log::warn!("{}: the map of the sparse file {} is damaged", self.name, dupfs_base::escape_bytes(path));
-                MemberData::Refused("the map of this sparse file is damaged".into())
+                let path = dupfs_base::escape_bytes(path);
+                log::error!("{}/{path}: damaged: the map of this sparse file", self.name);
+                MemberData::Damaged("the map of this sparse file".into())
             }
         }
     }
@@ -244,8 +245,13 @@ impl TarSink for TarMemberSink<'_> {
         match SparseLayout::parse_map(&mapped.data, PIECES) {
             Ok(None) => Ok(()),
             Ok(Some((map, skip))) => self.finish_mapped(&map, skip),
-            // As a map that is damaged: the member is shown, and cannot be read.
-            Err(_) => self.finish_mapped(&[(u64::MAX, 1)], 0),
+            // The member is shown, and cannot be read.
+            Err(SparseMapFault::Damaged) => self.finish_mapped(&[(u64::MAX, 1)], 0),
+            Err(SparseMapFault::TooManyPieces) => {
+                let Some(mapped) = self.mapped.take() else { return Ok(()) };
+                let reason = format!("it is a sparse file of more than {PIECES} pieces");
+                self.add(&mapped.path, mapped.meta, MemberData::Refused(reason.into()), None)
+            }
         }
     }
 

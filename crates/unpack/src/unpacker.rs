@@ -9,6 +9,7 @@ use super::decode_workers::DecodeWorkers;
 use super::idle_cursors::IdleCursors;
 use super::limits::UnpackLimits;
 use super::point_store::PointStore;
+use super::zip_names::NameEncoding;
 use dupfs_cache::index::Identity;
 use dupfs_cache::{BlockCache, CacheConfig};
 
@@ -22,15 +23,26 @@ pub struct Unpacker {
     table_store: TableStore,
     next_id: AtomicU64,
     pub(super) idle: IdleCursors,
+    pub(super) zip_names: Option<NameEncoding>,
 }
 
 impl Unpacker {
     /// An unpacker that keeps decoded blocks and tables of members as `cache` says, and seek points in `point_store`.
     pub fn new(cache: CacheConfig, limits: UnpackLimits, point_store: Arc<dyn PointStore>) -> Arc<Self> {
+        Self::with_zip_names(cache, limits, point_store, None)
+    }
+
+    /// As [`Self::new`]; names in zip archives that do not tell their encoding are in `zip_names`.
+    pub fn with_zip_names(
+        cache: CacheConfig,
+        limits: UnpackLimits,
+        point_store: Arc<dyn PointStore>,
+        zip_names: Option<NameEncoding>,
+    ) -> Arc<Self> {
         let table_store = TableStore::new(&cache);
         let (cache, workers) = (BlockCache::new(cache), Arc::new(DecodeWorkers::new()));
         let (next_id, idle) = (AtomicU64::new(0), IdleCursors::new(limits.idle));
-        Arc::new(Self { cache, workers, limits, point_store, table_store, next_id, idle })
+        Arc::new(Self { cache, workers, limits, point_store, table_store, next_id, idle, zip_names })
     }
 
     /// Returns the table that was stored under `key`, if all of it is still cached. May read the disk.

@@ -19,6 +19,8 @@ const STEP: usize = 256 << 10;
 /// Most bytes of an index.
 const INDEX: u64 = 8 << 20;
 const HEADER: u64 = 12;
+/// Bytes before the data of a zip member that is compressed by LZMA.
+const LZMA_HEADER: usize = 9;
 /// As exactly as it matters what a decoder holds.
 const LEAST: u64 = 64 << 10;
 /// Most blocks of a file that are seek points, which takes 5 MiB. xz makes them of 1 MiB at its fastest and of 24 MiB as it
@@ -68,6 +70,8 @@ pub(super) struct XzDecoder {
     /// Behind the last byte of this decoder's input: the rest of the file, where it decodes a single block.
     rest: Option<RestOfBlocks>,
     limits: UnpackLimits,
+    /// Bytes that the library gets before the input and behind it.
+    head: Vec<u8>,
     tail: Vec<u8>,
     padding: ZeroPadding,
 }
@@ -76,7 +80,31 @@ impl XzDecoder {
     pub(super) fn new(source: Arc<dyn ByteSource>, limits: UnpackLimits) -> Result<Self, UnpackError> {
         let library = library(&source.name(), limits)?;
         let (input, padding) = (DecoderInput::new(source, 0), ZeroPadding::default());
-        Ok(Self { input, base: 0, library, ended: false, rest: None, limits, tail: Vec::new(), padding })
+        let (head, tail) = (Vec::new(), Vec::new());
+        Ok(Self { input, base: 0, library, ended: false, rest: None, limits, head, tail, padding })
+    }
+
+    /// A decoder of a zip member that is compressed by LZMA: two bytes of version and two of length stand before the properties
+    /// of the coder, and its length, `size`, in the directory.
+    pub(super) fn lzma(
+        source: Arc<dyn ByteSource>,
+        size: u64,
+        limits: UnpackLimits,
+        request: &RequestContext,
+    ) -> Result<Self, UnpackError> {
+        let name = source.name();
+        let head = source.read_at(0, LZMA_HEADER, request)?;
+        let Some(&[_, _, 5, 0, coder, d0, d1, d2, d3]) = head.first_chunk::<LZMA_HEADER>() else {
+            return Err(UnpackError::damaged(&name, 0, "its LZMA header is not of any known form"));
+        };
+        let library = Stream::new_lzma_decoder(limits.memory)
+            .map_err(|e| UnpackError::unsupported(&name, format!("LZMA: {e}")))?;
+        // The header of a file of the older form, which the library reads once it has room for output.
+        let mut head = vec![coder, d0, d1, d2, d3];
+        head.extend_from_slice(&size.to_le_bytes());
+        let input = DecoderInput::new(source, LZMA_HEADER as u64);
+        let (tail, padding) = (Vec::new(), ZeroPadding::default());
+        Ok(Self { input, base: 0, library, ended: false, rest: None, limits, head, tail, padding })
     }
 
     /// A decoder from block `index` of `blocks` on.
@@ -105,6 +133,7 @@ impl XzDecoder {
             ended: false,
             rest: Some((source, blocks, index)),
             limits,
+            head: Vec::new(),
             tail,
             padding: ZeroPadding::default(),
         })
@@ -146,9 +175,14 @@ impl StreamDecoder for XzDecoder {
                 }
                 *self = Self::at(source, blocks, index + 1, self.limits)?;
             }
-            let tail = self.input.at_end(context)? && !self.tail.is_empty();
+            let head = !self.head.is_empty();
+            let tail = !head && self.input.at_end(context)? && !self.tail.is_empty();
             self.input.work(context)?;
-            let bytes = if tail { self.tail.as_slice() } else { self.input.buffered() };
+            let bytes = match (head, tail) {
+                (true, _) => self.head.as_slice(),
+                (false, true) => self.tail.as_slice(),
+                (false, false) => self.input.buffered(),
+            };
             let empty = bytes.is_empty();
             // The library is told of the end with no bytes left, so that it tells a cut file from a whole one.
             let action = if empty { Action::Finish } else { Action::Run };
@@ -156,7 +190,9 @@ impl StreamDecoder for XzDecoder {
             let status = self.library.process_vec(bytes, &mut out, action);
             let taken = usize::try_from(self.library.total_in().saturating_sub(before)).unwrap_or(usize::MAX);
             let zeros = out.is_empty() && bytes.get(..taken).is_some_and(|taken| taken.iter().all(|&b| b == 0));
-            if tail {
+            if head {
+                self.head.drain(..taken.min(self.head.len()));
+            } else if tail {
                 self.tail.drain(..taken.min(self.tail.len()));
             } else {
                 self.input.consume(taken);

@@ -211,7 +211,7 @@ fn bombs_and_archives_within_archives_meet_limits_that_the_log_names() {
         fs::write(source.join("nested.tar.gz"), starved::nested(&work, 4 << 10)).unwrap();
         fs::write(work.join("secret.txt"), dump(2, 20_000)).unwrap();
         run(&work, "zip", &["-q", "-P", "pw", source.join("locked.zip").to_str().unwrap(), "secret.txt"]);
-        run(&work, "zip", &["-q", "-Z", "bzip2", source.join("other.zip").to_str().unwrap(), "secret.txt"]);
+        run(&work, "7z", &["a", "-bd", "-mm=PPMd", source.join("other.zip").to_str().unwrap(), "secret.txt"]);
     });
     assert_eq!(
         fs::read(backup.at("d7.tar/d6.tar/d5.tar/d4.tar")).map(|_| ()).unwrap_err().raw_os_error(),

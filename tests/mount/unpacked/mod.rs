@@ -7,6 +7,7 @@ mod programs;
 mod secrecy;
 mod starved;
 mod trees;
+mod zips;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,11 +30,17 @@ struct Backup {
 impl Backup {
     /// Backs up what `make` puts into a directory, and mounts that.
     fn of(make: impl FnOnce(&Path)) -> Self {
+        Self::with_options(&[], make)
+    }
+
+    /// As [`Self::of`], with more options of `dupfs mount`.
+    fn with_options(options: &[&str], make: impl FnOnce(&Path)) -> Self {
         let scratch = Scratch::new();
         make(&scratch.dir("source"));
         let repo = Repository::new("3.2.1", |_| Mode::Symmetric("p".to_owned()), &scratch.dir("r"));
         repo.backup(true, &scratch.dir("source"), TIME);
-        let mount = Mount::new(&repo.reader(), &repo.url(), &scratch.path().join("mnt"));
+        let reader = options.iter().fold(repo.reader(), |reader, option| reader.option(option));
+        let mount = Mount::new(&reader, &repo.url(), &scratch.path().join("mnt"));
         Self { mount: Some(mount), scratch }
     }
 

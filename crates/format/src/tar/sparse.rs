@@ -121,19 +121,27 @@ fn add_pieces(fields: &[u8], map: &mut OwnedSparseMap) -> Result<(), &'static st
     Ok(())
 }
 
+/// The reason why the map at the front of a sparse member's data is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SparseMapFault {
+    /// It is no map.
+    Damaged,
+    /// It has more pieces than are allowed.
+    TooManyPieces,
+}
+
 impl SparseLayout<'_> {
     /// Parses the map at the front of `data` (PAX form 1.0: decimal numbers, one a line, padded to a block). Returns
     /// the map and the number of bytes that it takes, or `None` if `data` does not contain all of it yet.
     ///
     /// # Errors
-    /// A description of the damage. A map of more than `max_pieces` pieces is refused.
-    pub fn parse_map(data: &[u8], max_pieces: usize) -> Result<Option<(OwnedSparseMap, u64)>, &'static str> {
+    /// [`SparseMapFault`] for damage, and for a map of more than `max_pieces` pieces.
+    pub fn parse_map(data: &[u8], max_pieces: usize) -> Result<Option<(OwnedSparseMap, u64)>, SparseMapFault> {
+        let number_line = |data: &[u8], at: &mut usize| number_line(data, at).map_err(|_| SparseMapFault::Damaged);
         let mut at = 0;
         let Some(count) = number_line(data, &mut at)? else { return Ok(None) };
-        let count = usize::try_from(count)
-            .ok()
-            .filter(|&count| count <= max_pieces)
-            .ok_or("a sparse file has too many holes")?;
+        let count =
+            usize::try_from(count).ok().filter(|&count| count <= max_pieces).ok_or(SparseMapFault::TooManyPieces)?;
         let mut map = Vec::new();
         for _ in 0..count {
             let (Some(offset), Some(len)) = (number_line(data, &mut at)?, number_line(data, &mut at)?) else {

@@ -8,6 +8,7 @@ use super::tests::{find, unpacker};
 use super::*;
 use crate::byte_source::StoredOrigin;
 use crate::test_support::UNLIMITED;
+use crate::zip_method::{StatedContent, ZipMethod};
 use crate::{MemorySource, UnpackLimits};
 use dupfs_base::{ErrorKind, HasKind};
 use dupfs_test_tar::{noise, put_entry};
@@ -154,9 +155,8 @@ fn a_tar_in_a_zip_is_decoded_to_its_checksum() {
     let crc = crc32fast::hash(&tar);
     let size = tar.len() as u64;
     let deflated = miniz_oxide::deflate::compress_to_vec(&tar, 0);
-    for (codec, mut packed) in
-        [(StreamCodec::Deflate { crc, size }, deflated), (StreamCodec::Stored { crc, size }, tar)]
-    {
+    for (method, mut packed) in [(ZipMethod::Deflate, deflated), (ZipMethod::Stored, tar)] {
+        let codec = StreamCodec::Zip(method, StatedContent { crc, size });
         for sound in [true, false] {
             if !sound {
                 flip(&mut packed, &small);

@@ -128,6 +128,59 @@ fn a_compressed_archive_with_a_wrong_checksum_ends_no_member_well() {
     }
 }
 
+/// A sparse member in PAX form 1.0 whose data begins with `map`.
+fn put_sparse(tar: &mut Vec<u8>, name: &str, map: &[u8]) {
+    let record = |key: &str, value: &str| {
+        let rest = format!(" {key}={value}\n");
+        // The length counts its own two digits.
+        format!("{}{rest}", rest.len() + 2)
+    };
+    let header = [
+        record("GNU.sparse.major", "1"),
+        record("GNU.sparse.minor", "0"),
+        record("GNU.sparse.name", name),
+        record("GNU.sparse.realsize", "5000"),
+    ];
+    put_extension(tar, b'x', header.concat().as_bytes());
+    let mut data = map.to_vec();
+    data.resize(data.len().next_multiple_of(512), 0);
+    data.extend_from_slice(b"island");
+    put_entry(tar, b"GNUSparseFile.0/member", b'0', &data);
+}
+
+#[test]
+fn a_damaged_map_of_a_sparse_member_is_damage_and_hides_no_other_member() {
+    let mut tar = Vec::new();
+    put_sparse(&mut tar, "good", b"1\n1000\n6\n");
+    let damaged: [(&str, &[u8]); 5] = [
+        ("words", b"1\nten\n6\n"),
+        ("beyond", b"1\n6000\n6\n"),
+        ("crossed", b"2\n1000\n6\n500\n6\n"),
+        ("longer", b"1\n1000\n600\n"),
+        ("endless", b"11111111111111111111111111"),
+    ];
+    damaged.iter().for_each(|(name, map)| put_sparse(&mut tar, name, map));
+    put_sparse(&mut tar, "many", b"70000\n1\n1\n");
+    put_entry(&mut tar, b"behind", b'0', b"behind");
+    let archive = archive(&tar, UnpackLimits::default());
+    let good = read(&archive, "good");
+    assert_eq!((good.len(), &good[1000..1006], good[999], good[1006]), (5000, &b"island"[..], 0, 0));
+    let failure = |name: &str| {
+        let key = find(&archive, name).unwrap().unwrap();
+        archive.open(key, &UNLIMITED).map(|_| ()).unwrap_err()
+    };
+    for (name, _) in damaged {
+        let error = failure(name);
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}");
+        assert!(error.to_string().contains("damaged") && error.to_string().contains("sparse"), "{error}");
+    }
+    // Not damage: more than is read.
+    assert_eq!(failure("many").kind(), ErrorKind::Unsupported);
+    assert_eq!(read(&archive, "behind"), b"behind");
+    let encoded = archive.with_table(ArchiveTable::encode);
+    assert_eq!(ArchiveTable::decode(&encoded, 1000, 100_000).unwrap().encode(), encoded);
+}
+
 #[test]
 fn archives_meet_limits_that_the_error_names() {
     let mut tar = Vec::new();

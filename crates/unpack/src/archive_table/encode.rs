@@ -6,6 +6,7 @@ use super::member::{ArchiveEntry, EntryNumber, MemberData, checked_pieces};
 use super::names::{NAME, TARGET, string_bytes};
 use super::{ArchiveTable, NodeKey};
 use crate::stream_decoder::ByteFields;
+use crate::zip_method::{StatedContent, ZipMethod};
 use dupfs_format::{EntryKind, EntryMeta};
 
 /// Upper bound of an encoded table, in bytes.
@@ -116,16 +117,21 @@ fn put_entry(out: &mut Vec<u8>, entry: &ArchiveEntry) {
                 out.extend_from_slice(&number.to_be_bytes());
             }
         }
-        MemberData::Packed { header, packed, size, crc, deflated } => {
-            out.push(if *deflated { 3 } else { 2 });
-            for number in [header, packed, size] {
+        MemberData::Packed { header, packed, method, stated } => {
+            out.push(2);
+            out.push(method.number());
+            for number in [header, packed, &stated.size] {
                 out.extend_from_slice(&number.to_be_bytes());
             }
-            out.extend_from_slice(&crc.to_be_bytes());
+            out.extend_from_slice(&stated.crc.to_be_bytes());
         }
         MemberData::Refused(reason) => {
-            out.push(4);
+            out.push(3);
             put_bytes(out, reason.as_bytes());
+        }
+        MemberData::Damaged(what) => {
+            out.push(4);
+            put_bytes(out, what.as_bytes());
         }
     }
 }
@@ -154,11 +160,13 @@ fn take_entry(fields: &mut ByteFields<'_>) -> Option<ArchiveEntry> {
             }
             MemberData::Pieces { size, pieces: checked_pieces(pieces, size)? }
         }
-        tag @ (2 | 3) => {
+        2 => {
+            let method = ZipMethod::of_number(fields.u8()?)?;
             let (header, packed, size) = (fields.u64()?, fields.u64()?, fields.u64()?);
-            MemberData::Packed { header, packed, size, crc: fields.u32()?, deflated: tag == 3 }
+            MemberData::Packed { header, packed, method, stated: StatedContent { size, crc: fields.u32()? } }
         }
-        4 => MemberData::Refused(Arc::from(std::str::from_utf8(take_bytes(fields)?).ok()?)),
+        3 => MemberData::Refused(Arc::from(std::str::from_utf8(take_bytes(fields)?).ok()?)),
+        4 => MemberData::Damaged(Arc::from(std::str::from_utf8(take_bytes(fields)?).ok()?)),
         _ => return None,
     };
     Some(ArchiveEntry { meta: EntryMeta { kind, mode, uid, gid, uname, gname, mtime }, data })

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::zip_method::{StatedContent, ZipMethod};
 use dupfs_format::EntryMeta;
 
 /// Number of an entry of an archive, in the order of the archive. A later member of the same path has a greater one.
@@ -58,23 +59,24 @@ pub enum MemberData {
         header: u64,
         /// Bytes it takes in the archive.
         packed: u64,
-        /// Size of the file in bytes.
-        size: u64,
-        /// CRC-32 of its content.
-        crc: u32,
-        /// True if it is deflated, false if it is stored.
-        deflated: bool,
+        /// Its compression.
+        method: ZipMethod,
+        /// Its checksum and length.
+        stated: StatedContent,
     },
     /// It cannot be read, and why.
     Refused(Arc<str>),
+    /// It is damaged, and how.
+    Damaged(Arc<str>),
 }
 
 impl MemberData {
     /// Size of the content in bytes.
     pub fn size(&self) -> u64 {
         match self {
-            Self::Pieces { size, .. } | Self::Packed { size, .. } => *size,
-            Self::Nothing | Self::Refused(_) => 0,
+            Self::Pieces { size, .. } => *size,
+            Self::Packed { stated, .. } => stated.size,
+            Self::Nothing | Self::Refused(_) | Self::Damaged(_) => 0,
         }
     }
 }

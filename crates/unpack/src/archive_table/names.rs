@@ -70,7 +70,7 @@ pub(super) fn string_bytes(entry: &ArchiveEntry) -> usize {
         _ => 0,
     };
     let reason = match &entry.data {
-        MemberData::Refused(reason) => reason.len(),
+        MemberData::Refused(reason) | MemberData::Damaged(reason) => reason.len(),
         MemberData::Nothing | MemberData::Pieces { .. } | MemberData::Packed { .. } => 0,
     };
     [target, reason, entry.meta.uname.len(), entry.meta.gname.len()].into_iter().fold(0, usize::saturating_add)

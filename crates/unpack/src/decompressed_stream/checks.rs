@@ -61,10 +61,8 @@ impl DecompressedStream {
     pub(super) fn check_whole(&self, context: &RequestContext) -> Result<(), UnpackError> {
         match self.codec {
             // Their lengths are stated, and cost no decoding.
-            StreamCodec::Deflate { .. } | StreamCodec::Stored { .. } if self.pool.len().is_none() => {
-                self.block(u64::MAX, context).map(drop)
-            }
-            StreamCodec::Deflate { .. } | StreamCodec::Stored { .. } => Ok(()),
+            StreamCodec::Zip(..) if self.pool.len().is_none() => self.block(u64::MAX, context).map(drop),
+            StreamCodec::Zip(..) => Ok(()),
             StreamCodec::Gzip | StreamCodec::Bzip2 | StreamCodec::Xz | StreamCodec::Zstd => self.len(context).map(drop),
         }
     }

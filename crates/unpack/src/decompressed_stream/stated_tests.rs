@@ -5,6 +5,7 @@ use super::tests::{pack, stream, text, unpacker};
 use super::*;
 use crate::memory_source::MemorySource;
 use crate::test_support::UNLIMITED;
+use crate::zip_method::{StatedContent, ZipMethod};
 use dupfs_base::{ErrorKind, HasKind};
 
 /// All bytes as the kernel reads a file of known length: up to that, and never behind it.
@@ -32,7 +33,7 @@ fn a_zip_directory_that_states_too_little_makes_no_short_file() {
     for wrong in [1, 1000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES, plain.len() - 1] {
         let size = wrong as u64;
         for crc in [crc, crc32fast::hash(&plain[..wrong])] {
-            for codec in [StreamCodec::Deflate { crc, size }, StreamCodec::Stored { crc, size }] {
+            for codec in ZipMethod::ALL.map(|method| StreamCodec::Zip(method, StatedContent { crc, size })) {
                 let stated = stream(&unpacker(1 << 20), pack(codec, &plain), codec);
                 assert_eq!(refused(&stated), ErrorKind::Corrupt, "{codec:?} of {wrong}");
             }

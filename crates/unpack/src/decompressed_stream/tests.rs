@@ -9,6 +9,7 @@ use crate::limits::UnpackLimits;
 use crate::memory_source::MemorySource;
 use crate::point_store::MemoryPointStore;
 use crate::test_support::UNLIMITED;
+use crate::zip_method::{StatedContent, ZipMethod};
 use dupfs_base::{ErrorKind, HasKind};
 use dupfs_cache::CacheConfig;
 
@@ -56,18 +57,57 @@ pub(super) fn pack(codec: StreamCodec, bytes: &[u8]) -> Vec<u8> {
             encoder.write_all(bytes).unwrap();
             encoder.finish().unwrap()
         }
-        StreamCodec::Deflate { .. } => {
+        StreamCodec::Zip(method, _) => pack_member(method, bytes),
+    }
+}
+
+fn pack_member(method: ZipMethod, bytes: &[u8]) -> Vec<u8> {
+    match method {
+        ZipMethod::Stored => bytes.to_vec(),
+        ZipMethod::Deflate => {
             let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(bytes).unwrap();
             encoder.finish().unwrap()
         }
-        StreamCodec::Stored { .. } => bytes.to_vec(),
+        ZipMethod::Deflate64 => {
+            // Without matches both forms are the same.
+            let flags = miniz_oxide::deflate::core::create_comp_flags_from_zip_params(
+                6,
+                -15,
+                miniz_oxide::deflate::core::CompressionStrategy::HuffmanOnly as i32,
+            );
+            let mut library = miniz_oxide::deflate::core::CompressorOxide::new(flags);
+            let mut out = Vec::new();
+            let (status, _) = miniz_oxide::deflate::core::compress_to_output(
+                &mut library,
+                bytes,
+                miniz_oxide::deflate::core::TDEFLFlush::Finish,
+                |piece| {
+                    out.extend_from_slice(piece);
+                    true
+                },
+            );
+            assert_eq!(status, miniz_oxide::deflate::core::TDEFLStatus::Done);
+            out
+        }
+        ZipMethod::Bzip2 => pack(StreamCodec::Bzip2, bytes),
+        ZipMethod::Zstd => pack(StreamCodec::Zstd, bytes),
+        ZipMethod::Xz => pack(StreamCodec::Xz, bytes),
+        ZipMethod::Lzma => {
+            let options = liblzma::stream::LzmaOptions::new_preset(0).unwrap();
+            let library = liblzma::stream::Stream::new_lzma_encoder(&options).unwrap();
+            let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), library);
+            encoder.write_all(bytes).unwrap();
+            let alone = encoder.finish().unwrap();
+            [&[9, 4, 5, 0], &alone[..5], &alone[13..]].concat()
+        }
     }
 }
 
 fn all_codecs(bytes: &[u8]) -> Vec<StreamCodec> {
-    let (crc, size) = (crc32fast::hash(bytes), bytes.len() as u64);
-    [LONE.as_slice(), &[StreamCodec::Deflate { crc, size }, StreamCodec::Stored { crc, size }]].concat()
+    let stated = StatedContent { crc: crc32fast::hash(bytes), size: bytes.len() as u64 };
+    let members = ZipMethod::ALL.map(|method| StreamCodec::Zip(method, stated));
+    [LONE.as_slice(), &members].concat()
 }
 
 pub(super) fn stream(unpacker: &Arc<Unpacker>, packed: Vec<u8>, codec: StreamCodec) -> Arc<DecompressedStream> {
@@ -156,18 +196,25 @@ fn damage_never_ends_well_and_never_gives_a_wrong_end() {
         let step = packed.len() / 9 + 1;
         for at in (0..packed.len()).step_by(step) {
             let unpacker = unpacker(4 << 20);
-            if !matches!(codec, StreamCodec::Stored { .. }) {
+            if !matches!(codec, StreamCodec::Zip(ZipMethod::Stored, _)) {
                 let cut = stream(&unpacker, packed[..at].to_vec(), codec);
                 let error = read_all(&cut, 65_536).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "{codec:?} cut at {at}: {error}");
                 assert!(error.to_string().starts_with("a/file: "), "{error}");
-                assert!(cut.len(&UNLIMITED).is_err() || matches!(codec, StreamCodec::Deflate { .. }));
+                assert!(cut.len(&UNLIMITED).is_err() || matches!(codec, StreamCodec::Zip(..)));
             }
             let mut flipped = packed.clone();
             flipped[at] ^= 0x10;
             match read_all(&stream(&unpacker, flipped, codec), 65_536) {
-                // A name or time in a gzip header.
-                Ok(read) => assert!(codec == StreamCodec::Gzip && at < 10 && read == plain, "{codec:?} at {at}"),
+                Ok(read) => {
+                    // A name or time in a gzip header, the version in that of a zip member.
+                    let unused = match codec {
+                        StreamCodec::Gzip => 10,
+                        StreamCodec::Zip(ZipMethod::Lzma, _) => 2,
+                        _ => 0,
+                    };
+                    assert!(at < unused && read == plain, "{codec:?} at {at}");
+                }
                 Err(error) => assert_ne!(error.kind(), ErrorKind::NotFound),
             }
         }

@@ -56,9 +56,9 @@ fn links_that_cannot_be_are_files_that_say_so_and_hide_nothing_behind_them() {
         met.push(String::from_utf8_lossy(member.path).into_owned());
         table.insert(member).map_err(|_| UnpackError::limit(&source.name(), "full"))
     };
-    let workers = DecodeWorkers::new();
+    let workers = std::sync::Arc::new(DecodeWorkers::new());
     let context = DecodeContext::new(&workers, 0, &UNLIMITED);
-    ZipScan::new().advance(&source, &UnpackLimits::default(), &mut add, &context).unwrap();
+    ZipScan::new().advance(&source, (&UnpackLimits::default(), None), &mut add, &context).unwrap();
     assert_eq!(met, ["good", "long", "edge", "locked", "behind"]);
     let entry = |name: &str| table.entry(table.child(super::super::NodeKey::ROOT, name.as_bytes()).unwrap()).unwrap();
     assert_eq!(entry("good").meta.kind, EntryKind::Symlink(b"target".as_slice().into()));
