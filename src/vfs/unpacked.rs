@@ -127,9 +127,9 @@ impl UnpackedFs {
 
     /// A name in a directory of a snapshot.
     fn look_up_mirror(&self, dir: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
-        let met = StoredNames::new(&*self.below, dir, context);
-        let found = shown_names::resolve(name, &|n| met.has(n));
-        met.check()?;
+        let names = StoredNames::new(&*self.below, dir, context);
+        let found = shown_names::resolve(name, &|n| names.has(n));
+        names.check()?;
         let found = found.ok_or_else(FsError::not_found)?;
         let stored = match &found {
             NameMeaning::Unpacked(stored) => stored.as_slice(),
@@ -138,9 +138,9 @@ impl UnpackedFs {
         let stored_attr = self.below.lookup(dir, stored, context)?;
         let attr = self.mirrored(stored_attr)?;
         let Some(shape) = suffix_hint(stored).filter(|_| attr.kind == NodeKind::File) else { return Ok(attr) };
-        let met = UnpackCandidate::of(shape.kind, name, None, attr);
-        let candidate = self.candidates.meet(attr.ino, met, context)?;
-        match (self.is_kept(attr.ino, &candidate, context)?, found) {
+        let looked_up = UnpackCandidate::of(shape.kind, name, None, attr);
+        let candidate = self.candidates.update(attr.ino, looked_up, context)?;
+        match (self.matches_hint(attr.ino, &candidate, context)?, found) {
             // The same inode as in `snapshots/`: links in the backup lead to it by this name.
             (true, NameMeaning::StoredFile) => Ok(stored_attr),
             (true, _) => self.unpacked_attr(attr.ino, &candidate, context),
@@ -165,12 +165,13 @@ impl UnpackedFs {
             let full = batch.len() >= BATCH;
             for (below, kind, next_offset, name) in batch {
                 let ino = self.mirror(below)?;
-                let met = StoredNames::new(&*self.below, dir, context);
+                let names = StoredNames::new(&*self.below, dir, context);
                 let shown = |name: &[u8]| {
-                    suffix_hint(name).map_or_else(|| name.to_vec(), |shape| shown_names::shown(&shape, &|n| met.has(n)))
+                    suffix_hint(name)
+                        .map_or_else(|| name.to_vec(), |shape| shown_names::shown(&shape, &|n| names.has(n)))
                 };
                 let (kind, name) = self.listed((ino, None), kind, name, shown);
-                met.check()?;
+                names.check()?;
                 offset = next_offset;
                 if !emit(DirEntry { ino, kind, next_offset, name: &name }) {
                     return Ok(());
@@ -235,9 +236,9 @@ impl UnpackedFs {
             UnpackKind::Archive(container) => {
                 let slot = self.slot(ino, container, candidate)?;
                 match slot.live() {
-                    Some(entered) => Ok(Attr {
+                    Some(open) => Ok(Attr {
                         entry_ttl: stored.entry_ttl,
-                        ..self.member_attr(&slot, &entered, NodeKey::ROOT, context)?
+                        ..self.member_attr(&slot, &open, NodeKey::ROOT, context)?
                     }),
                     None => Ok(self.closed_attr(ino, stored)),
                 }
@@ -269,23 +270,23 @@ impl UnpackedFs {
             (_, Some(candidate)) => self.unpacked_attr(ino, &candidate, context),
             (InodeTarget::Mirror(below), None) => self.mirrored(self.below.getattr(below, context)?),
             (InodeTarget::Member(slot, key) | InodeTarget::StoredMember(slot, key), None) => {
-                let entered = self.entered(&slot, context)?;
-                let is_dir = entered.archive.with_table(|table| table.is_dir(key));
-                if !is_dir && !streaming && !entered.is_settled() {
+                let open = self.open_archive(&slot, context)?;
+                let is_dir = open.archive.with_table(|table| table.is_dir(key));
+                if !is_dir && !streaming && !open.is_complete() {
                     // A later member of the same name would have another size.
                     if !context.may_block() {
                         return Err(FsError::WouldBlock);
                     }
-                    entered.settle(context).map_err(|e| failed(&e))?;
+                    open.wait_for_passes(context).map_err(|e| failed(&e))?;
                 }
                 if context.may_block() {
                     // A table that was dropped is read again up to this node at least.
-                    let known = entered.archive.find(context, |table| table.node(key).map(|_| ()));
+                    let known = open.archive.find(context, |table| table.node(key).map(|_| ()));
                     known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
-                } else if entered.archive.with_table(|table| table.node(key).is_none()) {
+                } else if open.archive.with_table(|table| table.node(key).is_none()) {
                     return Err(FsError::WouldBlock);
                 }
-                Ok(Attr { ino, ..self.member_attr(&slot, &entered, key, context)? })
+                Ok(Attr { ino, ..self.member_attr(&slot, &open, key, context)? })
             }
         }
     }

@@ -93,7 +93,7 @@ impl Archive {
     ///
     /// # Errors
     /// [`UnpackError::Stopped`] if the request ends first.
-    pub fn settle(&self, context: &RequestContext) -> Result<PassProgress, UnpackError> {
+    pub fn wait_for_pass(&self, context: &RequestContext) -> Result<PassProgress, UnpackError> {
         self.pass.wait(context, |state| match &state.progress {
             PassProgress::Idle | PassProgress::Running => None,
             ended => Some(ended.clone()),
@@ -106,7 +106,7 @@ impl Archive {
     }
 
     /// Returns true if all members are known.
-    pub fn is_settled(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.pass.look(|state| matches!(state.progress, PassProgress::Done))
     }
 
@@ -147,7 +147,7 @@ impl Archive {
         if plain.is_some() {
             return Ok(plain);
         }
-        self.settle(context)?;
+        self.wait_for_pass(context)?;
         let target = self.with_table(|table| links::inside(table, key).map(std::borrow::Cow::into_owned));
         if target.as_ref().is_some_and(|target| target.len() > archive_table::names::TARGET) {
             let reason = format!("a symbolic link with a target of more than {} bytes", archive_table::names::TARGET);
@@ -211,7 +211,7 @@ impl Archive {
     /// # Errors
     /// [`UnpackError`] if it was replaced, or if the archive's damage may have touched what was read.
     pub fn confirm_end(&self, key: NodeKey, number: EntryNumber, context: &RequestContext) -> Result<(), UnpackError> {
-        let progress = self.settle(context)?;
+        let progress = self.wait_for_pass(context)?;
         if self.entry_number(key) != Some(number) {
             return Err(UnpackError::Replaced { object: self.path(key) });
         }

@@ -29,7 +29,7 @@ pub enum PassProgress {
 }
 
 /// The pass over one archive. A request that waits for it, and an open file whose end depends on it, hold a [`PassInterest`].
-/// When the last of these is dropped the pass stops; the members that it has met stay, and it goes on from there later.
+/// When the last of these is dropped the pass stops; the members that it has reached stay, and it goes on from there later.
 #[derive(Debug)]
 pub(super) struct ArchivePass {
     unpacker: Arc<Unpacker>,

@@ -53,8 +53,8 @@ pub struct ArchiveTable {
     entries: Vec<ArchiveEntry>,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    most_members: usize,
-    most_names: usize,
+    max_members: usize,
+    max_names: usize,
     /// Bytes of all strings: names, targets of links, owners, reasons.
     names: usize,
     extents: usize,
@@ -65,15 +65,15 @@ pub struct ArchiveTable {
 const FOLLOWED: usize = 40;
 
 impl ArchiveTable {
-    pub(super) fn new(most_members: usize, most_names: usize) -> Self {
+    pub(super) fn new(max_members: usize, max_names: usize) -> Self {
         let root = ArchiveNode::new(0, Box::default());
         Self {
             nodes: vec![root],
             entries: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            most_members,
-            most_names,
+            max_members,
+            max_names,
             names: 0,
             extents: 0,
             shortened: 0,
@@ -149,7 +149,7 @@ impl ArchiveTable {
 
     /// Adds a member; a later one of the same path replaces it.
     pub(super) fn insert(&mut self, member: ArchiveMember<'_>) -> Result<(), TableFull> {
-        if self.entries.len() >= self.most_members || self.extents >= self.most_members.saturating_mul(4) {
+        if self.entries.len() >= self.max_members || self.extents >= self.max_members.saturating_mul(4) {
             return Err(TableFull::Members);
         }
         let target = member.hard_link.and_then(|target| self.find(&components(target)));
@@ -196,7 +196,7 @@ impl ArchiveTable {
     /// Counts `bytes` of strings.
     fn charge(&mut self, bytes: usize) -> Result<(), TableFull> {
         self.names = self.names.saturating_add(bytes);
-        if self.names > self.most_names { Err(TableFull::Names) } else { Ok(()) }
+        if self.names > self.max_names { Err(TableFull::Names) } else { Ok(()) }
     }
 
     fn push_entry(&mut self, entry: ArchiveEntry) -> Result<EntryNumber, TableFull> {
@@ -228,7 +228,7 @@ impl ArchiveTable {
 
     /// The directory `name` in `dir` that a member's path goes through.
     fn descend(&mut self, dir: u32, name: &[u8], left: &mut usize) -> Result<u32, TableFull> {
-        let Some(NodeKey(found)) = self.met(dir, name) else { return self.add(dir, name) };
+        let Some(NodeKey(found)) = self.named(dir, name) else { return self.add(dir, name) };
         if self.is_dir(NodeKey(found)) {
             return Ok(found);
         }
@@ -240,7 +240,7 @@ impl ArchiveTable {
 
     /// The node for a member called `name` in `dir`.
     fn place(&mut self, dir: u32, name: &[u8], is_dir: bool) -> Result<u32, TableFull> {
-        let Some(NodeKey(found)) = self.met(dir, name) else { return self.add(dir, name) };
+        let Some(NodeKey(found)) = self.named(dir, name) else { return self.add(dir, name) };
         let filled = self.nodes.get(found as usize).is_some_and(|n| n.children > 0);
         if is_dir || !self.is_dir(NodeKey(found)) || !filled {
             return Ok(found);
@@ -252,7 +252,7 @@ impl ArchiveTable {
     fn beside(&mut self, dir: u32, name: &[u8], for_dir: bool) -> Result<u32, TableFull> {
         for n in 1..=self.nodes.len() {
             let other = [name, format!("~{n}").as_bytes()].concat();
-            match self.met(dir, &other) {
+            match self.named(dir, &other) {
                 None => return self.add(dir, &other),
                 Some(NodeKey(found)) if self.is_dir(NodeKey(found)) == for_dir => return Ok(found),
                 Some(_) => {}
@@ -268,7 +268,7 @@ impl ArchiveTable {
         *left = left.checked_sub(1).filter(|_| target.first() != Some(&b'/'))?;
         let mut at = self.nodes.get(link as usize)?.parent.0;
         for name in target.split(|&b| b == b'/').filter(|name| !matches!(*name, b"" | b".")) {
-            let next = self.met(at, name).filter(|_| name != b"..")?;
+            let next = self.named(at, name).filter(|_| name != b"..")?;
             at = if self.is_dir(next) { next.0 } else { self.follow(next.0, left)? };
         }
         Some(at)
@@ -279,14 +279,14 @@ impl ArchiveTable {
         let (leaf, dirs) = names.split_last()?;
         let (mut at, mut left) = (0, FOLLOWED);
         for name in dirs {
-            let next = self.met(at, name)?;
+            let next = self.named(at, name)?;
             at = if self.is_dir(next) { next.0 } else { self.follow(next.0, &mut left)? };
         }
-        self.met(at, leaf).map(|key| key.0)
+        self.named(at, leaf).map(|key| key.0)
     }
 
     /// The child of `dir` that the archive calls `name`.
-    fn met(&self, dir: u32, name: &[u8]) -> Option<NodeKey> {
+    fn named(&self, dir: u32, name: &[u8]) -> Option<NodeKey> {
         self.child(NodeKey(dir), &fitting(name))
     }
 
@@ -297,7 +297,7 @@ impl ArchiveTable {
         self.charge(name.len())?;
         // Implied directories count too: a member may have thousands.
         let number = u32::try_from(self.nodes.len()).ok().filter(|&n| n < u32::MAX).ok_or(TableFull::Members)?;
-        if self.nodes.len() > self.most_members.saturating_mul(2) {
+        if self.nodes.len() > self.max_members.saturating_mul(2) {
             return Err(TableFull::Members);
         }
         self.nodes.push(ArchiveNode::new(dir, name.into()));

@@ -46,20 +46,20 @@ pub trait ByteSource: Send + Sync + Debug {
         Ok(self.read_at(0, 1, context)?.is_empty())
     }
 
-    /// Meets the checks behind all parts of it that hold bytes from `from` to before `to`, where parts have checks of their own;
+    /// Verifies the checks behind all parts of it that hold bytes from `from` to before `to`, where parts have checks of their own;
     /// not those of a part that holds the byte at `next` too, where the caller goes on. Elsewhere the end of the source tells.
     ///
     /// # Errors
-    /// [`UnpackError`] when one of them is wrong or cannot be met.
+    /// [`UnpackError`] when one of them is wrong or cannot be reached.
     fn check_range(&self, from: u64, to: u64, next: Option<u64>, context: &RequestContext) -> Result<(), UnpackError> {
         let _ = (from, to, next, context);
         Ok(())
     }
 
-    /// Meets the checks at its end. May cost a pass over all of it.
+    /// Verifies the checks at its end. May cost a pass over all of it.
     ///
     /// # Errors
-    /// [`UnpackError`] when one of them is wrong or cannot be met.
+    /// [`UnpackError`] when one of them is wrong or cannot be reached.
     fn check_end(&self, context: &RequestContext) -> Result<(), UnpackError> {
         self.len(context).map(drop)
     }

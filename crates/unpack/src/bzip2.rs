@@ -78,7 +78,7 @@ pub(super) struct BzipDecoder {
     combined: u32,
     long: Option<(Decompress, Vec<u8>)>,
     ended: bool,
-    /// Pieces that were taken: the first are not kept waiting by work for later ones.
+    /// Pieces that were taken: the first do not wait for work on later ones.
     taken: usize,
     #[cfg(test)]
     false_marks: Vec<BlockMark>,
@@ -132,10 +132,10 @@ impl BzipDecoder {
         }
     }
 
-    /// Reads on until `most` pieces are in the queue.
-    fn pump(&mut self, most: usize, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
+    /// Reads on until `count` pieces are in the queue.
+    fn pump(&mut self, count: usize, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
         let mut marks = Vec::new();
-        while self.queue.len() < most && !self.input_ended {
+        while self.queue.len() < count && !self.input_ended {
             self.input.peek(context)?;
             self.input.work(context)?;
             let chunk = self.input.buffered();
@@ -167,9 +167,7 @@ impl BzipDecoder {
 
     /// Ends the open piece at bit `end`, where the next one begins as `mark` says.
     fn close(&mut self, end: u64, mark: Option<BlockMark>) {
-        let base = self.start / 8;
-        let within = |bit: u64| usize::try_from(bit.saturating_sub(base)).unwrap_or(usize::MAX);
-        let bytes: Arc<[u8]> = self.open.get(..within(end.div_ceil(8)).min(self.open.len())).unwrap_or(&[]).into();
+        let bytes: Arc<[u8]> = self.open.get(..self.open_before(end.div_ceil(8))).unwrap_or(&[]).into();
         let (start, kind) = (self.start, self.kind);
         let task = (kind == SectionKind::Block).then(|| {
             let (bytes, wanted) = (Arc::clone(&bytes), self.wanted.clone());
@@ -179,10 +177,16 @@ impl BzipDecoder {
         });
         self.queue.push_back(InputSection { kind, start, end, bytes, task });
         if let Some(mark) = mark {
-            self.open.drain(..within(end / 8).min(self.open.len()));
+            self.open.drain(..self.open_before(end / 8));
             self.kind = if mark.end { SectionKind::End } else { SectionKind::Block };
             self.start = end;
         }
+    }
+
+    /// Number of the open piece's bytes that stand before byte `end` of the input; all of them if that is not within the piece.
+    fn open_before(&self, end: u64) -> usize {
+        let len = end.checked_sub(self.start / 8).and_then(|len| usize::try_from(len).ok());
+        len.filter(|len| *len <= self.open.len()).unwrap_or(self.open.len())
     }
 
     fn fault(&self, bit: u64, what: &str) -> UnpackError {
@@ -273,8 +277,7 @@ impl BzipDecoder {
     fn long_piece(&mut self) -> Result<Option<Vec<u8>>, UnpackError> {
         let Some((library, packed)) = &mut self.long else { return Ok(None) };
         let mut out = Vec::with_capacity(1 << 20);
-        let rest = usize::try_from(library.total_in()).unwrap_or(usize::MAX);
-        let status = library.decompress_vec(packed.get(rest..).unwrap_or(&[]), &mut out);
+        let status = library.decompress_vec(unread(packed, library.total_in()), &mut out);
         let ended = matches!(status, Ok(Status::StreamEnd));
         if status.is_err() || (out.is_empty() && !ended) {
             let bit = self.boundary.unwrap_or(0);
@@ -344,10 +347,10 @@ impl StreamDecoder for BzipDecoder {
     }
 
     /// Blocks that were decoded ahead, or may be any moment.
-    fn held(&mut self) -> u64 {
+    fn memory_bytes(&mut self) -> u64 {
         let ahead = |piece: &InputSection| piece.bytes.len() + if piece.task.is_some() { USUAL } else { 0 };
         let long = self.long.as_ref().map_or(0, |(_, packed)| packed.len() + USUAL);
-        (self.queue.iter().map(ahead).sum::<usize>() + self.open.capacity() + long) as u64 + self.input.held()
+        (self.queue.iter().map(ahead).sum::<usize>() + self.open.capacity() + long) as u64 + self.input.memory_bytes()
     }
 }
 
@@ -371,6 +374,11 @@ impl BzipDecoder {
         marks.extend::<Vec<BlockMark>>(now);
         marks.sort_by_key(|mark| mark.bit);
     }
+}
+
+/// The part of `packed` behind the `read` bytes that the library has taken.
+fn unread(packed: &[u8], read: u64) -> &[u8] {
+    usize::try_from(read).ok().and_then(|read| packed.get(read..)).unwrap_or(&[])
 }
 
 /// Decodes the block in bits `start` to `end` of the input, of which `bytes` are those from the byte of `start` on.
@@ -399,8 +407,7 @@ fn decode(bytes: &[u8], start: u64, end: u64, context: &RequestContext) -> Resul
     loop {
         context.check()?;
         let (before, made) = (library.total_in(), library.total_out());
-        let rest = usize::try_from(before).unwrap_or(usize::MAX);
-        match library.decompress_vec(packed.get(rest..).unwrap_or(&[]), &mut out) {
+        match library.decompress_vec(unread(&packed, before), &mut out) {
             Ok(Status::StreamEnd) if library.total_in() == packed.len() as u64 => break,
             Ok(Status::Ok) if library.total_out() > made || library.total_in() > before => {}
             Ok(_) | Err(_) => return Ok(DecodedBlock::Bad),

@@ -32,7 +32,7 @@ pub(super) struct MarkScanner {
     /// Bytes of the input before the next.
     offset: u64,
     /// Bytes in the register, at most 8.
-    held: u64,
+    filled: u64,
 }
 
 impl MarkScanner {
@@ -57,7 +57,7 @@ impl MarkScanner {
                 }
             }
         }
-        Self { shifts, pairs, register: 0, offset, held: 0 }
+        Self { shifts, pairs, register: 0, offset, filled: 0 }
     }
 
     /// Scans the next bytes.
@@ -104,7 +104,7 @@ impl MarkScanner {
         let Some(last) = bytes.get(..=end).and_then(|seen| seen.last_chunk::<8>()) else { return false };
         self.register = u64::from_be_bytes(*last);
         self.offset = before + end as u64 + 1;
-        self.held = 8;
+        self.filled = 8;
         true
     }
 
@@ -112,14 +112,14 @@ impl MarkScanner {
         let [.., last] = self.register.to_be_bytes();
         self.register = (self.register << 8) | u64::from(byte);
         self.offset += 1;
-        self.held = (self.held + 1).min(8);
+        self.filled = (self.filled + 1).min(8);
         self.check(self.shifts.get(usize::from(last)).copied().unwrap_or(0), found);
     }
 
     fn check(&self, shifts: u8, found: &mut Vec<BlockMark>) {
         for shift in (0..8_u64).rev().filter(|shift| shifts >> shift & 1 == 1) {
             let value = (self.register >> shift) & MASK;
-            let complete = self.held * 8 >= MAGIC_BITS + shift;
+            let complete = self.filled * 8 >= MAGIC_BITS + shift;
             if complete && (value == BLOCK_MAGIC || value == END_MAGIC) {
                 let bit = self.offset.saturating_mul(8) - MAGIC_BITS - shift;
                 found.push(BlockMark { bit, end: value == END_MAGIC });

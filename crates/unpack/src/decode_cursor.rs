@@ -57,7 +57,7 @@ impl DecodeCursor {
     }
 
     /// The next block, in a `buffer` if it is full. A full block is given only when more is known to follow, so that a reader
-    /// that gets the end has met the checks there. An error of the source leaves the cursor as it was.
+    /// that gets the end knows that the checks there are right. An error of the source leaves the cursor as it was.
     ///
     /// # Errors
     /// [`UnpackError`]; `Stopped` between two calls of the decoder if the request ended.
@@ -95,8 +95,8 @@ impl DecodeCursor {
     }
 
     /// Bytes of memory that it holds.
-    pub(super) fn held(&mut self) -> u64 {
-        self.decoder.held().saturating_add(self.pending.capacity() as u64)
+    pub(super) fn memory_bytes(&mut self) -> u64 {
+        self.decoder.memory_bytes().saturating_add(self.pending.capacity() as u64)
     }
 
     fn rest(&self) -> &[u8] {

@@ -234,12 +234,12 @@ mod tests {
 
     #[test]
     fn no_more_tasks_run_at_once_than_there_are_processors() {
-        let (workers, running, most) =
+        let (workers, running, max) =
             (DecodeWorkers::with_threads(2), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let job = || {
-            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            let (running, max) = (Arc::clone(&running), Arc::clone(&max));
             move || {
-                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                max.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 thread::sleep(std::time::Duration::from_millis(2));
                 running.fetch_sub(1, Ordering::SeqCst);
             }
@@ -256,7 +256,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(most.load(Ordering::SeqCst), 2);
+        assert_eq!(max.load(Ordering::SeqCst), 2);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl DecoderInput {
     }
 
     /// Bytes of memory that it holds.
-    pub(super) fn held(&self) -> u64 {
+    pub(super) fn memory_bytes(&self) -> u64 {
         self.buffer.capacity() as u64
     }
 
@@ -45,9 +45,9 @@ impl DecoderInput {
         self.fill(1, context)
     }
 
-    /// At least `most` bytes; fewer only at the end. Waits for the source without a processor.
-    pub(super) fn fill(&mut self, most: usize, context: &DecodeContext<'_>) -> Result<&[u8], UnpackError> {
-        while self.buffer.len().saturating_sub(self.taken) < most && !self.ended {
+    /// At least `want` bytes; fewer only at the end. Waits for the source without a processor.
+    pub(super) fn fill(&mut self, want: usize, context: &DecodeContext<'_>) -> Result<&[u8], UnpackError> {
+        while self.buffer.len().saturating_sub(self.taken) < want && !self.ended {
             let next = self.base.saturating_add(self.buffer.len() as u64);
             // Up to a multiple of the step, so that blocks of the source below are asked for once.
             let step = STEP.saturating_sub(usize::try_from(next % STEP as u64).unwrap_or(0));

@@ -1,26 +1,25 @@
 //! A decompressed stream as a source: cursors, seek points, and blocks in the shared cache.
 
-mod checks;
+mod codec_decoder;
 mod cursor_pool;
 mod decoded_runs;
+mod xz_block_list;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use codec_decoder::codec_decoder;
 use cursor_pool::{BlockClaim, CursorPool, DecodeStart};
+use xz_block_list::XzBlockList;
 
 use super::byte_source::{ByteSource, StoredOrigin};
-use super::bzip2::BzipDecoder;
 use super::decode_context::DecodeContext;
 use super::decode_cursor::{DecodeCursor, DecodeStep};
 use super::error::UnpackError;
-use super::gzip::{DeflateDecoder, DeflateWrapper};
 use super::seek_points::SeekPoints;
 use super::stream_codec::StreamCodec;
-use super::stream_decoder::{SeekPoint, StreamDecoder};
 use super::unpacker::Unpacker;
-use super::xz::{self, XzDecoder};
-use super::zip_method::{DecoderSetup, member_decoder};
-use super::zstd::ZstdDecoder;
+use super::xz::XzBlock;
+use super::zip_method::DecoderSetup;
 use dupfs_base::RequestContext;
 use dupfs_cache::BLOCK_BYTES;
 
@@ -31,15 +30,15 @@ pub struct DecompressedStream {
     source: Arc<dyn ByteSource>,
     codec: StreamCodec,
     pool: Arc<CursorPool>,
-    /// Blocks of an xz file, once somebody jumped.
-    blocks: OnceLock<Option<Arc<[xz::XzBlock]>>>,
+    /// Blocks of an xz file, once a reader has jumped.
+    blocks: XzBlockList,
 }
 
 impl DecompressedStream {
     /// The stream that decompressing `source` gives.
     pub fn new(unpacker: &Arc<Unpacker>, source: Arc<dyn ByteSource>, codec: StreamCodec) -> Arc<Self> {
         let pool = CursorPool::new(unpacker, source.name());
-        let this = Self { unpacker: Arc::clone(unpacker), source, codec, pool, blocks: OnceLock::new() };
+        let this = Self { unpacker: Arc::clone(unpacker), source, codec, pool, blocks: XzBlockList::default() };
         let stored = this.points_key().and_then(|key| this.unpacker.point_store.load(&key));
         if let Some((len, points)) = stored.and_then(|bytes| SeekPoints::decode(&bytes)) {
             this.pool.restore(len, points);
@@ -79,26 +78,18 @@ impl DecompressedStream {
 
     /// Reads the list of an xz file's blocks when somebody jumps, where that costs no decoding.
     fn find_blocks(&self, index: u64, context: &RequestContext) -> Result<(), UnpackError> {
-        if self.codec != StreamCodec::Xz || self.blocks.get().is_some() {
+        if self.codec != StreamCodec::Xz || self.blocks.known().is_some() {
             return Ok(());
         }
         let Some(len) = self.source.known_len() else { return Ok(()) };
         if !self.pool.is_near(index) {
-            self.load_blocks(len, context)?;
+            self.blocks.load(&*self.source, len, context)?;
         }
         Ok(())
     }
 
-    fn load_blocks(&self, len: u64, context: &RequestContext) -> Result<Option<Arc<[xz::XzBlock]>>, UnpackError> {
-        if let Some(known) = self.blocks.get() {
-            return Ok(known.clone());
-        }
-        let found = xz::blocks(&*self.source, len, context)?.map(Arc::from);
-        Ok(self.blocks.get_or_init(|| found).clone())
-    }
-
     fn claim(&self, index: u64, through: Option<u64>, context: &RequestContext) -> Result<BlockClaim, UnpackError> {
-        self.pool.claim(index, through, self.blocks.get().and_then(|blocks| blocks.as_deref()), context)
+        self.pool.claim(index, through, self.blocks.known().flatten().as_deref(), context)
     }
 
     /// Runs a cursor until it has given block `index`.
@@ -116,7 +107,10 @@ impl DecompressedStream {
             DecodeStart::Cursor(cursor) => cursor,
             DecodeStart::Point(point) => {
                 let out = point.as_ref().map_or(0, |p| p.out);
-                let decoder = self.decoder(point, context)?;
+                let workers = &self.unpacker.workers;
+                let setup = DecoderSetup { workers, limits: self.unpacker.limits, request: context.wait() };
+                let source = Arc::clone(&self.source);
+                let decoder = codec_decoder(source, self.codec, point, self.blocks.known().flatten(), &setup)?;
                 Box::new(DecodeCursor::new(decoder, &*self.source, self.unpacker.limits, out))
             }
         };
@@ -195,34 +189,55 @@ impl DecompressedStream {
         Ok(())
     }
 
-    fn decoder(
-        &self,
-        point: Option<SeekPoint>,
-        context: &DecodeContext<'_>,
-    ) -> Result<Box<dyn StreamDecoder>, UnpackError> {
-        let source = Arc::clone(&self.source);
-        let workers = Arc::clone(&self.unpacker.workers);
-        let limits = self.unpacker.limits;
-        Ok(match (self.codec, point) {
-            (StreamCodec::Gzip, None) => Box::new(DeflateDecoder::new(source, DeflateWrapper::Gzip)),
-            (StreamCodec::Gzip, Some(p)) => {
-                Box::new(DeflateDecoder::at(source, DeflateWrapper::Gzip, p.input, &p.state)?)
-            }
-            (StreamCodec::Bzip2, None) => Box::new(BzipDecoder::new(source, workers)),
-            (StreamCodec::Bzip2, Some(p)) => Box::new(BzipDecoder::at(source, workers, p.input, &p.state)?),
-            (StreamCodec::Zstd, point) => Box::new(ZstdDecoder::new(source, point.map_or(0, |p| p.input))?),
-            (StreamCodec::Xz, point) => match (self.blocks.get(), point) {
-                (Some(Some(blocks)), Some(p)) => {
-                    let block = usize::try_from(p.input).unwrap_or(usize::MAX);
-                    Box::new(XzDecoder::at(source, Arc::clone(blocks), block, limits)?)
+    /// See [`ByteSource::check_range`]. Only xz has checks that can be reached one by one; a reader that jumps from block to
+    /// block leaves them behind.
+    fn check_parts(&self, from: u64, to: u64, next: Option<u64>, context: &RequestContext) -> Result<(), UnpackError> {
+        if self.codec != StreamCodec::Xz || from >= to {
+            return Ok(());
+        }
+        let blocks = match (self.blocks.known(), next, self.source.known_len()) {
+            (Some(known), ..) => known,
+            (None, None, Some(len)) => self.blocks.load(&*self.source, len, context)?,
+            // No reader has jumped yet, so all up to here was decoded in order.
+            (None, ..) => None,
+        };
+        // A file whose blocks cannot be told is decoded from its start always: its end tells.
+        let Some(blocks) = blocks else { return Ok(()) };
+        let goes_on_in = |block: &XzBlock| next.is_some_and(|next| block.out <= next && next < block.end());
+        let first = blocks.partition_point(|block| block.end() <= from);
+        let touched = blocks.iter().skip(first).take_while(|block| block.out < to);
+        for block in touched.filter(|block| block.out < block.end() && !goes_on_in(block)) {
+            self.check_part(block, context)?;
+            // One without a check of its own has that of what it is in.
+            self.source.check_range(block.at, block.packed_end(), None, context)?;
+        }
+        Ok(())
+    }
+
+    /// Decodes over the end of `block`, unless that was done.
+    fn check_part(&self, block: &XzBlock, context: &RequestContext) -> Result<(), UnpackError> {
+        let index = block.end() / BLOCK_BYTES as u64;
+        let mut decoded = false;
+        while !self.pool.has_decoded(block.out, block.end()) {
+            if let BlockClaim::Run(slot, start) = self.claim(index, Some(block.out), context)? {
+                if decoded {
+                    return Err(UnpackError::damaged(&self.name(), block.at, "its index is not that of its blocks"));
                 }
-                _ => Box::new(XzDecoder::new(source, limits)?),
-            },
-            (StreamCodec::Zip(method, stated), point) => {
-                let setup = DecoderSetup { workers: &workers, limits, request: context.wait() };
-                member_decoder(source, (method, stated), point.as_ref(), &setup)?
+                self.run(slot, start, index, context)?;
+                decoded = true;
             }
-        })
+        }
+        Ok(())
+    }
+
+    /// See [`ByteSource::check_end`].
+    fn check_whole(&self, context: &RequestContext) -> Result<(), UnpackError> {
+        match self.codec {
+            // Their lengths are stated, and cost no decoding.
+            StreamCodec::Zip(..) if self.pool.len().is_none() => self.block(u64::MAX, context).map(drop),
+            StreamCodec::Zip(..) => Ok(()),
+            StreamCodec::Gzip | StreamCodec::Bzip2 | StreamCodec::Xz | StreamCodec::Zstd => self.len(context).map(drop),
+        }
     }
 }
 
@@ -261,7 +276,7 @@ impl ByteSource for DecompressedStream {
         }
         if self.codec == StreamCodec::Xz
             && let Some(packed) = self.source.known_len()
-            && let Some(blocks) = self.load_blocks(packed, context)?
+            && let Some(blocks) = self.blocks.load(&*self.source, packed, context)?
         {
             let len = blocks.last().map_or(0, |last| last.end());
             // Nobody reads an empty file: that it is one has to be seen here.

@@ -59,7 +59,7 @@ impl StreamDecoder for Deflate64Decoder {
         self.input.offset()
     }
 
-    fn held(&mut self) -> u64 {
-        size_of::<InflaterManaged>() as u64 + self.input.held()
+    fn memory_bytes(&mut self) -> u64 {
+        size_of::<InflaterManaged>() as u64 + self.input.memory_bytes()
     }
 }

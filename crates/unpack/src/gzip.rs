@@ -330,8 +330,8 @@ impl StreamDecoder for DeflateDecoder {
         self.input.offset()
     }
 
-    fn held(&mut self) -> u64 {
-        (RING + size_of::<DecompressorOxide>()) as u64 + self.input.held()
+    fn memory_bytes(&mut self) -> u64 {
+        (RING + size_of::<DecompressorOxide>()) as u64 + self.input.memory_bytes()
     }
 }
 
@@ -395,7 +395,7 @@ impl StreamDecoder for StoredDecoder {
         self.input.offset()
     }
 
-    fn held(&mut self) -> u64 {
-        self.input.held()
+    fn memory_bytes(&mut self) -> u64 {
+        self.input.memory_bytes()
     }
 }

@@ -16,66 +16,69 @@ struct IdleCursor {
     stream: u64,
     slot: u64,
     bytes: u64,
-    keeper: Weak<dyn CursorOwner>,
+    owner: Weak<dyn CursorOwner>,
 }
 
 /// The idle cursors of all streams of an [`Unpacker`](super::Unpacker), the one that was used longest ago first. They are few:
 /// each stream has a handful.
 pub(super) struct IdleCursors {
-    most: u64,
-    held: Mutex<VecDeque<IdleCursor>>,
+    max_bytes: u64,
+    cursors: Mutex<VecDeque<IdleCursor>>,
 }
 
 impl IdleCursors {
-    /// Room for cursors that hold `most` bytes.
-    pub(super) fn new(most: u64) -> Self {
-        Self { most, held: Mutex::default() }
+    /// Room for cursors that take `max_bytes`.
+    pub(super) fn new(max_bytes: u64) -> Self {
+        Self { max_bytes, cursors: Mutex::default() }
     }
 
     /// The cursor of `slot` holds `bytes` and is idle from now on. Lets the oldest go until all fit; this one stays in any case,
-    /// as its reader would have to start again. Call it with no lock held.
-    pub(super) fn put(&self, stream: u64, slot: u64, bytes: u64, keeper: Weak<dyn CursorOwner>) {
-        let mut held = lock(&self.held);
-        held.retain(|h| (h.stream, h.slot) != (stream, slot));
-        held.push_back(IdleCursor { stream, slot, bytes, keeper });
-        let mut sum = sum(&held);
-        let mut gone = Vec::new();
-        while sum > self.most && held.len() > 1 {
-            let Some(oldest) = held.pop_front() else { break };
+    /// as its reader would have to start again. Call it with no lock cursors.
+    pub(super) fn put(&self, stream: u64, slot: u64, bytes: u64, owner: Weak<dyn CursorOwner>) {
+        let mut cursors = lock(&self.cursors);
+        cursors.retain(|cursor| (cursor.stream, cursor.slot) != (stream, slot));
+        cursors.push_back(IdleCursor { stream, slot, bytes, owner });
+        let mut sum = sum(&cursors);
+        let mut dropped = Vec::new();
+        while sum > self.max_bytes && cursors.len() > 1 {
+            let Some(oldest) = cursors.pop_front() else { break };
             sum = sum.saturating_sub(oldest.bytes);
-            gone.push(oldest);
+            dropped.push(oldest);
         }
-        drop(held);
-        for IdleCursor { slot, keeper, .. } in gone {
-            if let Some(keeper) = keeper.upgrade() {
-                keeper.drop_cursor(slot);
+        drop(cursors);
+        for IdleCursor { slot, owner, .. } in dropped {
+            if let Some(owner) = owner.upgrade() {
+                owner.drop_cursor(slot);
             }
         }
     }
 
     /// Removes the cursor of `slot`: a thread runs it, or it was dropped.
     pub(super) fn take(&self, stream: u64, slot: u64) {
-        lock(&self.held).retain(|h| (h.stream, h.slot) != (stream, slot));
+        lock(&self.cursors).retain(|cursor| (cursor.stream, cursor.slot) != (stream, slot));
     }
 
     /// Removes all cursors of a stream that was dropped.
     pub(super) fn forget(&self, stream: u64) {
-        lock(&self.held).retain(|h| h.stream != stream);
+        lock(&self.cursors).retain(|cursor| cursor.stream != stream);
     }
 
     /// Bytes that idle cursors hold; for tests and logs.
     pub(super) fn bytes(&self) -> u64 {
-        sum(&lock(&self.held))
+        sum(&lock(&self.cursors))
     }
 }
 
-fn sum(held: &VecDeque<IdleCursor>) -> u64 {
-    held.iter().map(|h| h.bytes).fold(0, u64::saturating_add)
+fn sum(cursors: &VecDeque<IdleCursor>) -> u64 {
+    cursors.iter().map(|cursor| cursor.bytes).fold(0, u64::saturating_add)
 }
 
 impl std::fmt::Debug for IdleCursors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IdleCursors").field("bytes", &self.bytes()).field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("IdleCursors")
+            .field("bytes", &self.bytes())
+            .field("max_bytes", &self.max_bytes)
+            .finish_non_exhaustive()
     }
 }
 

@@ -52,12 +52,12 @@ impl UnpackLimits {
         (input, stored): (u64, u64),
         out: u64,
     ) -> Result<(), UnpackError> {
-        let most = |len: u64| len.saturating_add(1).saturating_mul(self.ratio);
-        if out <= self.free || out < most(input.min(stored)) {
+        let bound = |len: u64| len.saturating_add(1).saturating_mul(self.ratio);
+        if out <= self.free || out < bound(input.min(stored)) {
             return Ok(());
         }
         let (ratio, free) = (self.ratio, self.free);
-        let limit = if out >= most(input) {
+        let limit = if out >= bound(input) {
             format!("expansion beyond {ratio} times its size (and {free} bytes), as bombs have")
         } else {
             format!(

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::stream_decoder::{ByteFields, SeekPoint};
 
-/// Most bytes of all points of a stream.
-const MOST: u64 = 8 << 20;
+/// Upper bound of the bytes of all points of a stream.
+const MAX_BYTES: u64 = 8 << 20;
 /// Bytes of a point besides its state.
 const EACH: u64 = 48;
 /// Version of the encoding.
@@ -36,7 +36,7 @@ impl SeekPoints {
         }
         self.bytes += EACH + point.state.len() as u64;
         self.points.push(point);
-        if self.bytes > MOST {
+        if self.bytes > MAX_BYTES {
             self.thin();
         }
     }
@@ -67,7 +67,7 @@ impl SeekPoints {
 
     /// Decodes the length and points in `bytes`; `None` unless they are well-formed.
     pub(super) fn decode(bytes: &[u8]) -> Option<(u64, Self)> {
-        if bytes.len() as u64 > 2 * MOST {
+        if bytes.len() as u64 > 2 * MAX_BYTES {
             return None;
         }
         let mut fields = ByteFields(bytes);
@@ -105,7 +105,7 @@ mod tests {
         for i in 1..10_000 {
             points.add(point(i << 20, 32 << 10));
         }
-        assert!(points.bytes <= MOST && points.points.len() > 100, "{}", points.points.len());
+        assert!(points.bytes <= MAX_BYTES && points.points.len() > 100, "{}", points.points.len());
         let gaps = points.points.windows(2).map(|w| w[1].out - w[0].out);
         assert!(gaps.max().unwrap() < 256 << 20);
         assert_eq!(points.before(0), None);

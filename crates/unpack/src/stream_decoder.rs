@@ -32,7 +32,7 @@ pub(super) trait StreamDecoder: Send {
     fn taken(&self) -> u64;
 
     /// Bytes of memory that it holds, more or less.
-    fn held(&mut self) -> u64;
+    fn memory_bytes(&mut self) -> u64;
 }
 
 /// Reads the fields of a [`SeekPoint`]'s state.

@@ -47,6 +47,13 @@ pub(super) struct XzBlock {
 }
 
 impl XzBlock {
+    /// The block of a record in an index, whose place is not known yet; `None` if no block has that length.
+    fn recorded(unpadded: u64, len: u64) -> Option<Self> {
+        // Padding must not overflow, here and in the sums over all blocks.
+        let is_possible = unpadded >= 5 && unpadded.checked_next_multiple_of(4).is_some();
+        is_possible.then_some(Self { at: 0, unpadded, out: 0, len, flags: [0; 2] })
+    }
+
     /// Where its content ends.
     pub(super) fn end(&self) -> u64 {
         self.out.saturating_add(self.len)
@@ -147,8 +154,8 @@ impl XzDecoder {
         let name = self.input.name();
         match error {
             Error::MemLimit | Error::Mem => {
-                let most = self.limits.memory;
-                UnpackError::limit(&name, format!("its decoder needs more than {most} bytes of memory"))
+                let limit = self.limits.memory;
+                UnpackError::limit(&name, format!("its decoder needs more than {limit} bytes of memory"))
             }
             Error::Options | Error::UnsupportedCheck => {
                 UnpackError::unsupported(&name, "a form of xz that the library does not know")
@@ -221,21 +228,21 @@ impl StreamDecoder for XzDecoder {
     }
 
     /// The library tells by the limits that it refuses: to a sixteenth.
-    fn held(&mut self) -> u64 {
-        let most = self.limits.memory;
-        let (mut less, mut held) = (0, most);
-        while held - less > held / 16 + LEAST {
-            let middle = less + (held - less) / 2;
+    fn memory_bytes(&mut self) -> u64 {
+        let limit = self.limits.memory;
+        let (mut too_little, mut enough) = (0, limit);
+        while enough - too_little > enough / 16 + LEAST {
+            let middle = too_little + (enough - too_little) / 2;
             if self.library.set_memlimit(middle).is_ok() {
-                held = middle;
+                enough = middle;
             } else {
-                less = middle;
+                too_little = middle;
             }
         }
-        if let Err(error) = self.library.set_memlimit(most) {
-            log::debug!("{}: its decoder keeps to {held} bytes of memory: {error}", self.input.name());
+        if let Err(error) = self.library.set_memlimit(limit) {
+            log::debug!("{}: its decoder is limited to {enough} bytes of memory: {error}", self.input.name());
         }
-        held.saturating_add(self.input.held())
+        enough.saturating_add(self.input.memory_bytes())
     }
 }
 
@@ -247,8 +254,9 @@ fn footer(block: &XzBlock) -> Vec<u8> {
     out.resize(out.len().next_multiple_of(4), 0);
     let crc = crc32fast::hash(&out);
     out.extend_from_slice(&crc.to_le_bytes());
-    let words = u32::try_from(out.len() / 4).unwrap_or(1).saturating_sub(1);
-    let mut tail = words.to_le_bytes().to_vec();
+    // The size of the index in words of four bytes, less one: it has two numbers of at most nine bytes, and a checksum.
+    let [w0, w1, w2, w3, ..] = ((out.len() / 4).saturating_sub(1) as u64).to_le_bytes();
+    let mut tail = vec![w0, w1, w2, w3];
     tail.extend_from_slice(&block.flags);
     out.extend_from_slice(&crc32fast::hash(&tail).to_le_bytes());
     out.extend_from_slice(&tail);
@@ -267,11 +275,11 @@ pub(super) fn blocks(
     blocks_within(source, len, BLOCKS, context)
 }
 
-/// The blocks of a file that has no more than `most`.
+/// The blocks of a file that has no more than `max_blocks`.
 fn blocks_within(
     source: &dyn ByteSource,
     len: u64,
-    most: usize,
+    max_blocks: usize,
     context: &RequestContext,
 ) -> Result<Option<Vec<XzBlock>>, UnpackError> {
     let mut streams = Vec::new();
@@ -282,7 +290,7 @@ fn blocks_within(
         count = count.saturating_add(blocks.len());
         streams.push(blocks);
         end = start;
-        if streams.len() > STREAMS || count > most {
+        if streams.len() > STREAMS || count > max_blocks {
             return Ok(None);
         }
     }
@@ -311,7 +319,7 @@ fn before_padding(
     let (mut at, mut step) = (end, 4);
     loop {
         let len = at.min(step);
-        let bytes = source.read_at(at - len, usize::try_from(len).unwrap_or(0), context)?;
+        let bytes = source.read_at(at - len, to_usize(source, len)?, context)?;
         if bytes.len() as u64 != len {
             return Ok(None);
         }
@@ -338,7 +346,7 @@ fn stream_before(
     }
     let size = (u64::from(u32::from_le_bytes([s0, s1, s2, s3])) + 1) * 4;
     let Some(index_at) = end.checked_sub(HEADER + size).filter(|_| size <= INDEX) else { return Ok(None) };
-    let index = source.read_at(index_at, usize::try_from(size).unwrap_or(0), context)?;
+    let index = source.read_at(index_at, to_usize(source, size)?, context)?;
     let Some(mut records) = parse_index(&index) else { return Ok(None) };
     let total = records.iter().try_fold(0_u64, |sum, r| sum.checked_add(r.unpadded.checked_next_multiple_of(4)?));
     let Some(first) = total.and_then(|total| index_at.checked_sub(total)) else { return Ok(None) };
@@ -354,6 +362,11 @@ fn stream_before(
         at = at.saturating_add(record.unpadded.next_multiple_of(4));
     }
     Ok(Some((start, records)))
+}
+
+/// A length that was found to be small, as the length of a buffer.
+fn to_usize(source: &dyn ByteSource, len: u64) -> Result<usize, UnpackError> {
+    usize::try_from(len).map_err(|_| UnpackError::internal(&source.name(), "a length does not fit into memory"))
 }
 
 /// The records of an index, which place nothing yet.
@@ -374,10 +387,7 @@ pub(super) fn parse_index(index: &[u8]) -> Option<Vec<XzBlock>> {
     let mut out = Vec::new();
     for _ in 0..count {
         let (unpadded, len) = (number(&mut fields)?, number(&mut fields)?);
-        if unpadded < 5 {
-            return None;
-        }
-        out.push(XzBlock { at: 0, unpadded, out: 0, len, flags: [0; 2] });
+        out.push(XzBlock::recorded(unpadded, len)?);
     }
     (fields.0.len() < 4 && fields.0.iter().all(|&b| b == 0)).then_some(out)
 }
@@ -397,10 +407,12 @@ fn number(fields: &mut ByteFields<'_>) -> Option<u64> {
 
 fn put_number(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push(u8::try_from(value & 0x7f).unwrap_or(0) | 0x80);
+        let [low, ..] = value.to_le_bytes();
+        out.push(low | 0x80);
         value >>= 7;
     }
-    out.push(u8::try_from(value).unwrap_or(0));
+    let [low, ..] = value.to_le_bytes();
+    out.push(low);
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use rawzip::time::ZipDateTimeKind;
+use rawzip::time::{LocalDateTime, ZipDateTimeKind};
 use rawzip::{ReaderAt, ZipArchive, ZipFileHeaderRecord};
 
 use super::archive_table::member::{ArchiveEntry, ArchiveMember, MemberData};
@@ -142,7 +142,10 @@ fn add_member(
     let path = member_path(record, zip.names);
     let attributes = record.external_attributes();
     let mode = match record.version_made_by().as_u16() >> 8 {
-        UNIX => u16::try_from(attributes >> 16).unwrap_or(0),
+        UNIX => {
+            let [_, _, high @ ..] = attributes.to_le_bytes();
+            u16::from_le_bytes(high)
+        }
         _ => 0,
     };
     let (method, stated) =
@@ -197,9 +200,9 @@ fn link_target(zip: &ZipInput<'_>, data: &MemberData, context: &DecodeContext<'_
     let MemberData::Packed { header, packed, method, stated } = data else { return Ok(Vec::new()) };
     let (name, request) = (zip.source.name(), context.wait());
     let at = data_at(zip.source, *header, request)?;
-    let bytes = zip.source.read_at(at, usize::try_from(*packed).unwrap_or(0), request)?;
     let wrong = || UnpackError::damaged(&name, *header, "the content of a symbolic link is not what its checksum says");
-    let body = Arc::new(MemorySource::new(&name, bytes));
+    let len = usize::try_from(*packed).map_err(|_| wrong())?;
+    let body = Arc::new(MemorySource::new(&name, zip.source.read_at(at, len, request)?));
     let setup = DecoderSetup { workers: context.workers(), limits: *zip.limits, request };
     let decoder = member_decoder(body, (*method, *stated), None, &setup);
     let mut decoder = decoder.map_err(|_| wrong())?;
@@ -231,14 +234,20 @@ fn mtime(record: &ZipFileHeaderRecord<'_>) -> i64 {
     match record.last_modified() {
         ZipDateTimeKind::Utc(time) => time.to_unix(),
         ZipDateTimeKind::Local(time) => {
-            let small = |value: u8| i8::try_from(value).unwrap_or(0);
-            let year = i16::try_from(time.year()).unwrap_or(1980);
-            let (month, day) = (small(time.month()), small(time.day()));
-            let (hour, minute, second) = (small(time.hour()), small(time.minute()), small(time.second()));
-            let civil = DateTime::new(year, month, day, hour, minute, second, 0);
-            civil.and_then(|t| t.to_zoned_datetime(TimeZone::system())).map_or(0, |t| t.timestamp().as_second())
+            // A time that no calendar has is shown as the beginning of 1970.
+            let civil = civil_time(time);
+            let zoned = civil.and_then(|time| time.to_zoned_datetime(TimeZone::system()).ok());
+            zoned.map_or(0, |time| time.timestamp().as_second())
         }
     }
+}
+
+/// The parts of `time` as a time of day in a calendar; `None` if there is none such.
+fn civil_time(time: LocalDateTime) -> Option<DateTime> {
+    let small = |value: u8| i8::try_from(value).ok();
+    let (month, day) = (small(time.month())?, small(time.day())?);
+    let (hour, minute, second) = (small(time.hour())?, small(time.minute())?, small(time.second())?);
+    DateTime::new(i16::try_from(time.year()).ok()?, month, day, hour, minute, second, 0).ok()
 }
 
 /// Owners are not in a zip archive: they are those of the archive's own file.

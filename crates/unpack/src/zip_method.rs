@@ -208,7 +208,7 @@ impl StreamDecoder for StatedDecoder {
         self.inner.taken()
     }
 
-    fn held(&mut self) -> u64 {
-        self.inner.held()
+    fn memory_bytes(&mut self) -> u64 {
+        self.inner.memory_bytes()
     }
 }

@@ -97,7 +97,7 @@ impl StreamDecoder for ZstdDecoder {
         self.input.offset()
     }
 
-    fn held(&mut self) -> u64 {
-        (self.library.sizeof() + self.out.capacity()) as u64 + self.input.held()
+    fn memory_bytes(&mut self) -> u64 {
+        (self.library.sizeof() + self.out.capacity()) as u64 + self.input.memory_bytes()
     }
 }

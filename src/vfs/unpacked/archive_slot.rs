@@ -27,7 +27,7 @@ pub(super) struct ArchiveSlot {
     pub(super) own: EntryMeta,
     pub(super) archive: Mutex<Weak<OpenArchive>>,
     /// True once an answer from the complete table was given: from then on no answer comes from an incomplete one.
-    pub(super) settled: AtomicBool,
+    pub(super) was_complete: AtomicBool,
 }
 
 impl ArchiveSlot {
@@ -47,14 +47,14 @@ impl ArchiveSlot {
     }
 
     /// Returns the open archive: the one that another request has opened meanwhile, or else `opened`.
-    pub(super) fn enter(&self, entered: OpenArchive) -> Arc<OpenArchive> {
+    pub(super) fn get_or_open(&self, opened: OpenArchive) -> Arc<OpenArchive> {
         let mut archive = lock(&self.archive);
         if let Some(live) = archive.upgrade() {
             return live;
         }
-        let entered = Arc::new(entered);
-        *archive = Arc::downgrade(&entered);
-        entered
+        let opened = Arc::new(opened);
+        *archive = Arc::downgrade(&opened);
+        opened
     }
 }
 

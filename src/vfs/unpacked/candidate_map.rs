@@ -21,15 +21,15 @@ pub(super) struct CandidateMap {
 
 #[derive(Default)]
 struct CandidatesState {
-    met: HashMap<Ino, Arc<UnpackCandidate>>,
-    /// Those that were not confirmed when they were met, in that order.
+    candidates: HashMap<Ino, Arc<UnpackCandidate>>,
+    /// Those that were not confirmed when a lookup found them, in that order.
     unconfirmed: VecDeque<Ino>,
 }
 
 impl CandidateMap {
     /// The candidate of that number, if a lookup found it before.
     pub(super) fn get(&self, ino: Ino) -> Option<Arc<UnpackCandidate>> {
-        lock(&self.state).met.get(&ino).map(Arc::clone)
+        lock(&self.state).candidates.get(&ino).map(Arc::clone)
     }
 
     /// Takes a candidate as a lookup found it now. Facts about the content of the same entry stay, those of another are dropped.
@@ -37,20 +37,20 @@ impl CandidateMap {
     /// # Errors
     /// [`FsError::WouldBlock`] where it is not known and nobody may wait: its content cannot be looked at then, so there is no
     /// use in keeping it. A listing of a million files asks for each of them so.
-    pub(super) fn meet(
+    pub(super) fn update(
         &self,
         ino: Ino,
-        met: UnpackCandidate,
+        looked_up: UnpackCandidate,
         context: &RequestContext,
     ) -> Result<Arc<UnpackCandidate>, FsError> {
         let mut state = lock(&self.state);
-        let known = state.met.get(&ino).filter(|known| known.entry == met.entry).map(Arc::clone);
+        let known = state.candidates.get(&ino).filter(|known| known.entry == looked_up.entry).map(Arc::clone);
         let content = match known {
-            Some(known) if known.name == met.name && known.attr == met.attr => return Ok(known),
+            Some(known) if known.name == looked_up.name && known.attr == looked_up.attr => return Ok(known),
             Some(known) => Arc::clone(&known.content),
             None if !context.may_block() => return Err(FsError::WouldBlock),
             // The kernel may know the number from the entry before: it is not forgotten what it is.
-            None if state.met.contains_key(&ino) => {
+            None if state.candidates.contains_key(&ino) => {
                 state.unconfirmed.retain(|unconfirmed| *unconfirmed != ino);
                 Arc::default()
             }
@@ -62,22 +62,22 @@ impl CandidateMap {
                 Arc::default()
             }
         };
-        let met = Arc::new(UnpackCandidate { content, ..met });
-        state.met.insert(ino, Arc::clone(&met));
-        Ok(met)
+        let candidate = Arc::new(UnpackCandidate { content, ..looked_up });
+        state.candidates.insert(ino, Arc::clone(&candidate));
+        Ok(candidate)
     }
 }
 
 impl CandidatesState {
     /// Drops those that nobody looks at just now and nobody could look at before: lookups find them again.
     fn sweep(&mut self) {
-        let Self { met, unconfirmed } = self;
-        unconfirmed.retain(|ino| match met.get(ino) {
+        let Self { candidates, unconfirmed } = self;
+        unconfirmed.retain(|ino| match candidates.get(ino) {
             // Copies are made under the lock only, so one that is the only one stays so.
             Some(candidate) if candidate.content.confirmed.get().is_none() => {
                 let used = Arc::strong_count(candidate) > 1 || Arc::strong_count(&candidate.content) > 1;
                 if !used {
-                    met.remove(ino);
+                    candidates.remove(ino);
                 }
                 used
             }
@@ -97,31 +97,31 @@ mod tests {
     }
 
     fn count(candidates: &CandidateMap) -> usize {
-        lock(&candidates.state).met.len()
+        lock(&candidates.state).candidates.len()
     }
 
     #[test]
-    fn nothing_is_kept_for_who_may_not_wait() {
+    fn nothing_is_retained_for_a_request_that_may_not_block() {
         let candidates = CandidateMap::default();
-        let asked = candidates.meet(7, candidate(), &RequestContext::cached_only());
+        let asked = candidates.update(7, candidate(), &RequestContext::cached_only());
         assert!(matches!(asked, Err(FsError::WouldBlock)));
         assert_eq!(count(&candidates), 0);
-        let made = candidates.meet(7, candidate(), &RequestContext::unlimited()).unwrap();
-        let again = candidates.meet(7, candidate(), &RequestContext::cached_only()).unwrap();
+        let made = candidates.update(7, candidate(), &RequestContext::unlimited()).unwrap();
+        let again = candidates.update(7, candidate(), &RequestContext::cached_only()).unwrap();
         assert!(Arc::ptr_eq(&made, &again) && Arc::ptr_eq(&made, &candidates.get(7).unwrap()));
     }
 
     #[test]
     fn those_that_nobody_could_look_at_are_bounded_and_the_others_stay() {
         let candidates = CandidateMap::default();
-        let used = candidates.meet(0, candidate(), &RequestContext::unlimited()).unwrap();
+        let used = candidates.update(0, candidate(), &RequestContext::unlimited()).unwrap();
         for ino in 1..100_000 {
-            let met = candidates.meet(ino, candidate(), &RequestContext::unlimited()).unwrap();
+            let candidate = candidates.update(ino, candidate(), &RequestContext::unlimited()).unwrap();
             if ino % 100 == 0 {
-                met.content.confirmed.set(ino % 200 == 0).unwrap();
+                candidate.content.confirmed.set(ino % 200 == 0).unwrap();
             }
         }
-        assert!(count(&candidates) <= 999 + 2 * UNCONFIRMED, "{} are kept", count(&candidates));
+        assert!(count(&candidates) <= 999 + 2 * UNCONFIRMED, "{} are retained", count(&candidates));
         assert!((100..100_000).step_by(100).all(|ino| candidates.get(ino).is_some()));
         // Who holds one may be looking at it just now.
         assert!(Arc::ptr_eq(&used, &candidates.get(0).unwrap()));

@@ -31,11 +31,11 @@ impl UnpackedFs {
             InodeTarget::Top | InodeTarget::Latest(_) => Err(FsError::IsDir),
             InodeTarget::Mirror(below) => Ok((Arc::new(StoredFile::open(&self.below, below, context)?), None)),
             InodeTarget::Member(slot, key) | InodeTarget::StoredMember(slot, key) => {
-                let entered = self.entered(&slot, context)?;
-                let known = entered.archive.find(context, |table| table.node(key).map(|_| ()));
+                let open = self.open_archive(&slot, context)?;
+                let known = open.archive.find(context, |table| table.node(key).map(|_| ()));
                 known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
-                let (source, entry) = entered.archive.open(key, context).map_err(|e| failed(&e))?;
-                Ok((source, Some(MemberRef { entered, key, entry, shown: None })))
+                let (source, entry) = open.archive.open(key, context).map_err(|e| failed(&e))?;
+                Ok((source, Some(MemberRef { parent: open, key, entry, shown: None })))
             }
         }
     }
@@ -50,12 +50,12 @@ impl UnpackedFs {
         let found = self.stored(ino, context)?;
         let Some(link) = found.1.as_ref().filter(|link| Some(link.entry) != entry) else { return Ok(found) };
         // A pass that begins again meets the entries first that others replace.
-        link.entered.settle(context).map_err(|e| failed(&e))?;
+        link.parent.wait_for_passes(context).map_err(|e| failed(&e))?;
         let again = self.stored(ino, context)?;
         if again.1.as_ref().is_some_and(|link| Some(link.entry) == entry) {
             return Ok(again);
         }
-        Err(failed(&UnpackError::Replaced { object: link.entered.archive.path(link.key) }))
+        Err(failed(&UnpackError::Replaced { object: link.parent.archive.path(link.key) }))
     }
 
     /// The candidate of that number, looked at again if another entry has replaced it since.
@@ -67,26 +67,26 @@ impl UnpackedFs {
     ) -> Result<Option<Arc<UnpackCandidate>>, FsError> {
         let Some(known) = self.known_candidate(ino) else { return Ok(None) };
         let InodeTarget::Member(slot, key) = place else { return Ok(Some(known)) };
-        let Some(entered) = slot.live() else { return Ok(Some(known)) };
-        let entry = entered.archive.entry_number(*key);
+        let Some(open) = slot.live() else { return Ok(Some(known)) };
+        let entry = open.archive.entry_number(*key);
         if entry.is_none() || entry == known.entry {
             return Ok(Some(known));
         }
         if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
-        let attr = self.member_attr(slot, &entered, *key, context)?;
+        let attr = self.member_attr(slot, &open, *key, context)?;
         if attr.kind != NodeKind::File {
             return Ok(None);
         }
-        let met = UnpackCandidate::of(known.kind, &known.name, entry, attr);
-        let candidate = self.candidates.meet(ino, met, context)?;
-        self.is_kept(ino, &candidate, context)?;
+        let looked_up = UnpackCandidate::of(known.kind, &known.name, entry, attr);
+        let candidate = self.candidates.update(ino, looked_up, context)?;
+        self.matches_hint(ino, &candidate, context)?;
         Ok(Some(candidate))
     }
 
     /// Returns true if the content of the file is of the form that its suffix hints at. Costs its first bytes, once.
-    pub(super) fn is_kept(
+    pub(super) fn matches_hint(
         &self,
         ino: Ino,
         candidate: &UnpackCandidate,
@@ -105,7 +105,7 @@ impl UnpackedFs {
             let archive = Archive::new(&self.unpacker, source, container);
             confirmed = archive.begins(context).map_err(|e| failed(&e))?;
             // What it decompressed for that is what comes first now.
-            self.recently_used.use_archive(&slot.enter(OpenArchive { archive, outer }));
+            self.recently_used.use_archive(&slot.get_or_open(OpenArchive { archive, outer }));
         }
         Ok(*candidate.content.confirmed.get_or_init(|| confirmed))
     }
@@ -121,15 +121,15 @@ impl UnpackedFs {
             Some(InodeTarget::Member(slot, _)) => slot.depth,
             _ => 0,
         };
-        let (depth, most) = (outer.saturating_add(1), self.unpacker.limits().depth);
-        if depth > most {
+        let (depth, max_depth) = (outer.saturating_add(1), self.unpacker.limits().depth);
+        if depth > max_depth {
             let name = dupfs_base::escape_bytes(&candidate.name);
-            let message = format!("{name}: not unpacked: archives within archives deeper than {most}");
+            let message = format!("{name}: not unpacked: archives within archives deeper than {max_depth}");
             return Err(FsError::failed(ErrorKind::Unsupported, message));
         }
         let own = meta_of(&candidate.attr);
-        let (entry, archive, settled) = (candidate.entry, Default::default(), Default::default());
-        let make = |id| ArchiveSlot { id, file: ino, entry, container, depth, own, archive, settled };
+        let (entry, archive, was_complete) = (candidate.entry, Default::default(), Default::default());
+        let make = |id| ArchiveSlot { id, file: ino, entry, container, depth, own, archive, was_complete };
         let full = || FsError::failed(ErrorKind::Unsupported, "too many snapshots and archives were looked into");
         self.spaces.slot((ino, entry), make).ok_or_else(full)
     }
@@ -187,8 +187,8 @@ impl UnpackedFs {
     }
 
     pub(super) fn open_place(&self, ino: Ino, place: InodeTarget, context: &RequestContext) -> Result<Opened, FsError> {
-        let met = self.current_candidate(ino, &place, context)?;
-        let candidate = met.as_ref().filter(|c| c.is_confirmed());
+        let known = self.current_candidate(ino, &place, context)?;
+        let candidate = known.as_ref().filter(|c| c.is_confirmed());
         match (&place, candidate) {
             (InodeTarget::Top | InodeTarget::Latest(_), _) => return Err(FsError::IsDir),
             (InodeTarget::Mirror(below), None) => return self.below.open(*below, context),
@@ -199,8 +199,8 @@ impl UnpackedFs {
         }
         let (source, link, size) = match candidate {
             None => {
-                let (source, link) = match &met {
-                    Some(met) => self.stored_entry(ino, met.entry, context)?,
+                let (source, link) = match &known {
+                    Some(candidate) => self.stored_entry(ino, candidate.entry, context)?,
                     None => self.stored(ino, context)?,
                 };
                 let size = source.known_len();
@@ -215,7 +215,7 @@ impl UnpackedFs {
                 (stream as Arc<dyn ByteSource>, link, size)
             }
         };
-        let link = link.filter(|link| !link.is_settled());
+        let link = link.filter(|link| !link.is_complete());
         if let (Some(candidate), Some(size), None) = (candidate, size, &link) {
             candidate.content.size.get_or_init(|| size);
         }
@@ -268,7 +268,7 @@ impl UnpackedFs {
     }
 }
 
-/// The size of a small file's content, found now. A failure is left to the read that meets it.
+/// The size of a small file's content, found now. A failure is left to the read that comes to it.
 fn small_size(stream: &DecompressedStream, context: &RequestContext) -> Result<Option<u64>, FsError> {
     if stream.packed_len().is_none_or(|len| len > MAX_DECOMPRESSED_AT_OPEN) {
         return Ok(None);

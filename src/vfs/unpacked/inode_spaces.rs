@@ -1,5 +1,5 @@
-//! Inode numbers below `unpacked/`: the upper half is a space, of a snapshot's tree or of an archive that was entered, the
-//! lower half a node in it. Spaces are numbered as they are met and kept for the life of the mount, so that a number never
+//! Inode numbers below `unpacked/`: the upper half is a space, of a snapshot's tree or of an archive that was opened, the
+//! lower half a node in it. Spaces are numbered as they are found and retained for the life of the mount, so that a number never
 //! changes its meaning and none has to be forgotten: memory grows with the archives that were looked into, not with what is
 //! in them.
 

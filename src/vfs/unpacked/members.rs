@@ -21,7 +21,7 @@ use dupfs_unpack::{ArchiveTable, EntryNumber, NodeKey, PassProgress, UnpackKind,
 const BATCH: usize = 256;
 
 impl UnpackedFs {
-    /// The attributes of `name` in `dir` of an archive: as soon as the pass over it has met the name.
+    /// The attributes of `name` in `dir` of an archive: as soon as the pass over it has reached the name.
     pub(super) fn look_up_member(
         &self,
         slot: &Arc<ArchiveSlot>,
@@ -29,19 +29,19 @@ impl UnpackedFs {
         name: &[u8],
         context: &RequestContext,
     ) -> Result<Attr, FsError> {
-        let entered = self.entered(slot, context)?;
-        let settled = entered.is_settled();
-        if !context.may_block() && !settled {
+        let open = self.open_archive(slot, context)?;
+        let complete = open.is_complete();
+        if !context.may_block() && !complete {
             return Err(FsError::WouldBlock);
         }
-        if let Some(attr) = self.try_look_up(slot, &entered, (dir, name), context, settled)? {
+        if let Some(attr) = self.try_look_up(slot, &open, (dir, name), context, complete)? {
             return Ok(attr);
         }
-        entered.settle(context).map_err(|e| failed(&e))?;
-        let found = self.try_look_up(slot, &entered, (dir, name), context, true);
+        open.wait_for_passes(context).map_err(|e| failed(&e))?;
+        let found = self.try_look_up(slot, &open, (dir, name), context, true);
         if !matches!(found, Ok(Some(_))) {
             // Damage around it may have touched its names.
-            entered.confirm_outer(context).map_err(|e| failed(&e))?;
+            open.confirm_outer(context).map_err(|e| failed(&e))?;
         }
         found?.ok_or_else(FsError::not_found)
     }
@@ -50,14 +50,14 @@ impl UnpackedFs {
     fn try_look_up(
         &self,
         slot: &Arc<ArchiveSlot>,
-        entered: &Arc<OpenArchive>,
+        open: &Arc<OpenArchive>,
         (dir, name): (NodeKey, &[u8]),
         context: &RequestContext,
         last: bool,
     ) -> Result<Option<Attr>, FsError> {
-        let archive = &entered.archive;
-        // Asked before the table: what is answered from it may be kept only if nothing could change it from here on.
-        let settled = entered.is_settled();
+        let archive = &open.archive;
+        // Asked before the table: what is answered from it may be cached only if nothing could change it from here on.
+        let complete = open.is_complete();
         let ask = |table: &ArchiveTable| {
             let found = shown_names::resolve(name, &|n| has(table, dir, n))?;
             let stored = match &found {
@@ -76,8 +76,8 @@ impl UnpackedFs {
             // The kernel follows it at once, keeps its target, and cuts that to the size that it is told here.
             return Ok(None);
         }
-        let attr = self.member_attr(slot, entered, key, context)?;
-        let ttl = if settled { attr.entry_ttl } else { Duration::ZERO };
+        let attr = self.member_attr(slot, open, key, context)?;
+        let ttl = if complete { attr.entry_ttl } else { Duration::ZERO };
         let attr = Attr { attr_ttl: ttl, entry_ttl: ttl, ..attr };
         let same = || archive.entry_number(key) == entry;
         if !last && !same() {
@@ -88,10 +88,10 @@ impl UnpackedFs {
             NameMeaning::Itself | NameMeaning::StoredFile => name,
         };
         let Some(shape) = suffix_hint(stored).filter(|_| kind == NodeKind::File) else { return Ok(Some(attr)) };
-        let met = UnpackCandidate::of(shape.kind, &shown, entry, attr);
-        let candidate = self.candidates.meet(attr.ino, met, context)?;
-        let kept = self.is_kept(attr.ino, &candidate, context);
-        match (kept, found) {
+        let looked_up = UnpackCandidate::of(shape.kind, &shown, entry, attr);
+        let candidate = self.candidates.update(attr.ino, looked_up, context)?;
+        let matches = self.matches_hint(attr.ino, &candidate, context);
+        match (matches, found) {
             // What it was asked of is not what has the name, or a later member may have the name that it is shown under.
             (Err(_), _) if !last && !same() => Ok(None),
             (Ok(false), NameMeaning::Unpacked(_)) if !last => Ok(None),
@@ -106,15 +106,15 @@ impl UnpackedFs {
     pub(super) fn member_attr(
         &self,
         slot: &ArchiveSlot,
-        entered: &OpenArchive,
+        open: &OpenArchive,
         key: NodeKey,
         context: &RequestContext,
     ) -> Result<Attr, FsError> {
-        let archive = &entered.archive;
+        let archive = &open.archive;
         // Before anything is taken from the table, which the pass may change until then.
-        let settled = entered.is_settled();
-        if settled {
-            slot.settled.store(true, Ordering::Relaxed);
+        let complete = open.is_complete();
+        if complete {
+            slot.was_complete.store(true, Ordering::Relaxed);
         }
         let meta = archive.meta(key, &slot.own).ok_or_else(FsError::not_found)?;
         let size = match &meta.kind {
@@ -127,12 +127,12 @@ impl UnpackedFs {
         let subdirs = archive.with_table(|table| table.node(key).map_or(0, |node| node.subdirs));
         let nlink = match &meta.kind {
             // File systems that do not count subdirectories, or not yet, return 1.
-            EntryKind::Dir if settled => subdirs.saturating_add(2),
+            EntryKind::Dir if complete => subdirs.saturating_add(2),
             _ => 1,
         };
         let owner = self.owners.ids(&meta, context).map_err(|_| FsError::WouldBlock)?;
         let perm = self.owners.mode(meta.mode);
-        let ttl = if settled { IMMUTABLE_TTL } else { Duration::ZERO };
+        let ttl = if complete { IMMUTABLE_TTL } else { Duration::ZERO };
         Ok(Attr::of(slot.number(key), &meta, (owner, perm), NodeSize::exact(size), nlink, ttl))
     }
 
@@ -144,12 +144,12 @@ impl UnpackedFs {
         context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
-        let entered = self.entered(slot, context)?;
-        let archive = &entered.archive;
-        if !context.may_block() && !entered.is_settled() {
+        let open = self.open_archive(slot, context)?;
+        let archive = &open.archive;
+        if !context.may_block() && !open.is_complete() {
             return Err(FsError::WouldBlock);
         }
-        let progress = entered.settle(context).map_err(|e| failed(&e))?;
+        let progress = open.wait_for_passes(context).map_err(|e| failed(&e))?;
         if archive.with_table(|table| table.node(dir).is_none()) {
             return match progress {
                 PassProgress::Failed(error) => Err(failed(&error)),
@@ -180,7 +180,7 @@ impl UnpackedFs {
             // The names that are known were listed; an error at the end keeps anybody from taking them for all.
             PassProgress::Failed(error) => Err(failed(&error)),
             PassProgress::Done | PassProgress::Idle | PassProgress::Running => {
-                entered.confirm_outer(context).map_err(|e| failed(&e))
+                open.confirm_outer(context).map_err(|e| failed(&e))
             }
         }
     }
@@ -208,38 +208,38 @@ impl UnpackedFs {
     }
 
     /// The open archive of `slot`, opened again if it was dropped.
-    pub(super) fn entered(
+    pub(super) fn open_archive(
         &self,
         slot: &Arc<ArchiveSlot>,
         context: &RequestContext,
     ) -> Result<Arc<OpenArchive>, FsError> {
-        let entered = match slot.live() {
-            Some(entered) => entered,
+        let open = match slot.live() {
+            Some(open) => open,
             None if !context.may_block() => return Err(FsError::WouldBlock),
             None => {
                 let (file, outer) = self.stored_entry(slot.file, slot.entry, context)?;
                 let archive = dupfs_unpack::Archive::new(&self.unpacker, file, slot.container);
-                let entered = slot.enter(OpenArchive { archive, outer });
-                self.recently_used.use_archive(&entered);
-                entered
+                let open = slot.get_or_open(OpenArchive { archive, outer });
+                self.recently_used.use_archive(&open);
+                open
             }
         };
-        if slot.settled.load(Ordering::Relaxed) && !entered.archive.is_settled() {
+        if slot.was_complete.load(Ordering::Relaxed) && !open.archive.is_complete() {
             // The kernel caches answers from the complete table: a pass that begins again meets the entries first that
             // others replace.
             if !context.may_block() {
                 return Err(FsError::WouldBlock);
             }
-            if let PassProgress::Failed(error) = entered.archive.settle(context).map_err(|e| failed(&e))? {
+            if let PassProgress::Failed(error) = open.archive.wait_for_pass(context).map_err(|e| failed(&e))? {
                 return Err(failed(&error));
             }
         }
-        Ok(entered)
+        Ok(open)
     }
 
     pub(super) fn member_parent(&self, slot: &ArchiveSlot, key: NodeKey) -> Result<Ino, FsError> {
-        let parent = slot.live().map(|entered| {
-            let parent = entered.archive.with_table(|table| table.node(key).map(|node| node.parent));
+        let parent = slot.live().map(|open| {
+            let parent = open.archive.with_table(|table| table.node(key).map(|node| node.parent));
             parent.ok_or_else(FsError::not_found)
         });
         // Of an archive whose table was dropped the root stands for it: nobody but a listing of `..` asks.

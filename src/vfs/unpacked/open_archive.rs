@@ -17,7 +17,8 @@ pub(super) struct OpenArchive {
 /// A member of an archive as it was found.
 #[derive(Clone, Debug)]
 pub(super) struct MemberRef {
-    pub(super) entered: Arc<OpenArchive>,
+    /// The archive that it is in.
+    pub(super) parent: Arc<OpenArchive>,
     pub(super) key: NodeKey,
     /// Number of the entry that it had then.
     pub(super) entry: EntryNumber,
@@ -27,20 +28,20 @@ pub(super) struct MemberRef {
 
 impl OpenArchive {
     /// Returns true if nothing can change in it any more, nor in the archives around it.
-    pub(super) fn is_settled(&self) -> bool {
-        self.archive.is_settled() && self.outer.as_ref().is_none_or(MemberRef::is_settled)
+    pub(super) fn is_complete(&self) -> bool {
+        self.archive.is_complete() && self.outer.as_ref().is_none_or(MemberRef::is_complete)
     }
 
     /// Waits until the passes over it and the archives around it have ended, successfully or not.
     ///
     /// # Errors
     /// [`UnpackError`] if something else has its name by then.
-    pub(super) fn settle(&self, context: &RequestContext) -> Result<PassProgress, UnpackError> {
-        let progress = self.archive.settle(context)?;
+    pub(super) fn wait_for_passes(&self, context: &RequestContext) -> Result<PassProgress, UnpackError> {
+        let progress = self.archive.wait_for_pass(context)?;
         if let Some(outer) = &self.outer {
-            outer.entered.settle(context)?;
+            outer.parent.wait_for_passes(context)?;
             if !outer.is_current() {
-                return Err(UnpackError::Replaced { object: outer.entered.archive.path(outer.key) });
+                return Err(UnpackError::Replaced { object: outer.parent.archive.path(outer.key) });
             }
         }
         Ok(progress)
@@ -58,19 +59,19 @@ impl OpenArchive {
 impl MemberRef {
     /// Keeps the passes over its archive and those around it running until the result is dropped.
     pub(super) fn join_passes(&self) -> Vec<PassInterest> {
-        let outer = self.entered.outer.as_ref().map(MemberRef::join_passes);
+        let outer = self.parent.outer.as_ref().map(MemberRef::join_passes);
         let mut all = outer.unwrap_or_default();
-        all.push(self.entered.archive.join_pass());
+        all.push(self.parent.archive.join_pass());
         all
     }
 
     fn is_current(&self) -> bool {
-        self.entered.archive.entry_number(self.key) == Some(self.entry)
+        self.parent.archive.entry_number(self.key) == Some(self.entry)
     }
 
     /// Returns true if its name belongs to it, and nothing can change that any more.
-    pub(super) fn is_settled(&self) -> bool {
-        self.entered.is_settled() && self.is_current()
+    pub(super) fn is_complete(&self) -> bool {
+        self.parent.is_complete() && self.is_current()
     }
 
     /// Waits until nothing can change it any more.
@@ -78,7 +79,7 @@ impl MemberRef {
     /// # Errors
     /// [`UnpackError`] if something else has its name by then, or damage may have touched it.
     pub(super) fn content_matches(&self, context: &RequestContext) -> Result<(), UnpackError> {
-        let archive = &self.entered.archive;
+        let archive = &self.parent.archive;
         archive.confirm_end(self.key, self.entry, context)?;
         let still_shown = archive.with_table(|table| match (&self.shown, table.node(self.key)) {
             (Some(shown), Some(node)) => shown_in(table, node.parent, &node.name) == *shown,
@@ -87,6 +88,6 @@ impl MemberRef {
         if !still_shown {
             return Err(UnpackError::Replaced { object: archive.path(self.key) });
         }
-        self.entered.confirm_outer(context)
+        self.parent.confirm_outer(context)
     }
 }

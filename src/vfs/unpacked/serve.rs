@@ -63,18 +63,18 @@ impl FileSystem for UnpackedFs {
             Some(InodeTarget::Mirror(below)) => self.below.readlink(below, context),
             Some(InodeTarget::Top | InodeTarget::StoredMember(..)) => Err(not_link()),
             Some(InodeTarget::Member(slot, key)) => {
-                let entered = self.entered(&slot, context)?;
-                if !entered.is_settled() {
+                let open = self.open_archive(&slot, context)?;
+                if !open.is_complete() {
                     if !context.may_block() {
                         return Err(FsError::WouldBlock);
                     }
                     // The kernel caches targets: none is given that a later member of the name could replace.
-                    match entered.settle(context).map_err(|e| failed(&e))? {
+                    match open.wait_for_passes(context).map_err(|e| failed(&e))? {
                         PassProgress::Failed(error) if error.is_transient() => return Err(failed(&error)),
                         PassProgress::Failed(_) | PassProgress::Done | PassProgress::Idle | PassProgress::Running => {}
                     }
                 }
-                entered.archive.link_target(key, context).map_err(|e| failed(&e))?.ok_or_else(not_link)
+                open.archive.link_target(key, context).map_err(|e| failed(&e))?.ok_or_else(not_link)
             }
         }
     }

@@ -16,21 +16,21 @@ use dupfs_unpack::{MemoryPointStore, UnpackLimits};
 const SNAPSHOTS: Ino = 2;
 const SNAPSHOT: Ino = (1 << 40) | 1;
 const FIRST: Ino = (1 << 40) | 10;
-/// Reads that reach here wait until the test lets them: a member before it is met, and the end of the archive is not.
-const HELD: u64 = 700_000;
+/// Reads that reach here wait until the test releases them: the pass has reached a member before it, and not the end of the archive.
+const BLOCKED_FROM: u64 = 700_000;
 
 /// A snapshot with a few files.
 struct Below {
     files: Vec<(&'static str, Vec<u8>)>,
-    held: Mutex<bool>,
+    blocked: Mutex<bool>,
     wake: Condvar,
     /// Reads that wait.
     waiting: AtomicUsize,
 }
 
 impl Below {
-    fn let_go(&self) {
-        *lock(&self.held) = false;
+    fn release(&self) {
+        *lock(&self.blocked) = false;
         self.wake.notify_all();
     }
 
@@ -86,12 +86,12 @@ impl FileSystem for Below {
         let bytes = self.file(ino)?;
         let start = usize::try_from(offset).unwrap().min(bytes.len());
         let end = (start + size).min(bytes.len());
-        let mut held = lock(&self.held);
+        let mut blocked = lock(&self.blocked);
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut stopped = context.check();
-        while *held && end as u64 > HELD && stopped.is_ok() {
+        while *blocked && end as u64 > BLOCKED_FROM && stopped.is_ok() {
             let step = Duration::from_millis(5);
-            held = self.wake.wait_timeout(held, step).unwrap_or_else(PoisonError::into_inner).0;
+            blocked = self.wake.wait_timeout(blocked, step).unwrap_or_else(PoisonError::into_inner).0;
             stopped = context.check();
         }
         self.waiting.fetch_sub(1, Ordering::SeqCst);
@@ -118,7 +118,7 @@ struct Mounted {
 impl Mounted {
     fn new(files: Vec<(&'static str, Vec<u8>)>) -> Self {
         let below =
-            Arc::new(Below { files, held: Mutex::new(true), wake: Condvar::new(), waiting: AtomicUsize::new(0) });
+            Arc::new(Below { files, blocked: Mutex::new(true), wake: Condvar::new(), waiting: AtomicUsize::new(0) });
         let cache = CacheConfig { memory_bytes: 4 << 20, spill: None };
         let unpacker = Unpacker::new(cache, UnpackLimits::default(), Arc::new(MemoryPointStore::new(1 << 20)));
         let fs = UnpackedFs::new(Arc::clone(&below) as _, unpacker, OwnerOptions::default());
@@ -182,7 +182,7 @@ fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     out
 }
 
-/// A tar file with `first`, which the pass meets while it is held, and `then`, which it meets once it is let go.
+/// A tar file with `first`, which the pass meets while it is blocked, and `then`, which it meets once it is let go.
 fn appended(first: &[(&str, &[u8])], then: &[(&str, &[u8])]) -> Mounted {
     let filler = vec![7; 1 << 20];
     Mounted::new(vec![("big.tar", tar(&[first, &[("filler", &filler)], then].concat()))])
@@ -198,7 +198,7 @@ fn a_compressed_member_that_was_replaced_while_it_was_read_is_the_new_one_when_i
     let (old, new) = (gz(b"old"), gz(b"the new one"));
     let mounted = appended(&[("dump.gz", &old)], &[("dump.gz", &new)]);
     let open = mounted.open("big.tar/dump").unwrap();
-    mounted.below.let_go();
+    mounted.below.release();
     assert_replaced(mounted.read(open));
     assert_eq!(mounted.cat("big.tar/dump").unwrap(), b"the new one");
     assert_eq!(mounted.size("big.tar/dump").unwrap(), 11);
@@ -211,7 +211,7 @@ fn the_size_of_a_compressed_member_that_was_replaced_is_never_shown_for_the_new_
     let ino = mounted.find("big.tar/dump").unwrap().ino;
     let handle = mounted.fs.open(ino, &RequestContext::unlimited()).unwrap().handle;
     mounted.fs.release(ino, handle);
-    mounted.below.let_go();
+    mounted.below.release();
     // Whoever asks meanwhile waits, and gets the new one's or an error.
     if let Ok(attr) = mounted.fs.getattr(ino, &RequestContext::unlimited()) {
         assert_eq!(attr.size, 11);
@@ -225,7 +225,7 @@ fn what_a_name_promises_is_asked_again_of_a_member_that_replaces_another() {
     let mounted = appended(&[("log.gz", b""), ("bad.gz", &log)], &[("log.gz", &log), ("bad.gz", b"no gzip")]);
     let empty = mounted.open("big.tar/log.gz").unwrap();
     let good = mounted.open("big.tar/bad").unwrap();
-    mounted.below.let_go();
+    mounted.below.release();
     assert_replaced(mounted.read(empty));
     assert_replaced(mounted.read(good));
     assert_eq!(mounted.cat("big.tar/log").unwrap(), b"lines of a log");
@@ -245,7 +245,7 @@ fn attributes_are_those_of_the_member_that_replaces_another() {
     put(&mut bytes, later.octal(100, 8, 0o600).octal(136, 12, 1_800_000_000), &packed);
     let mounted = Mounted::new(vec![("big.tar", bytes)]);
     assert_eq!(mounted.find("big.tar/dump").unwrap().attr_ttl, Duration::ZERO);
-    mounted.below.let_go();
+    mounted.below.release();
     let ino = mounted.find("big.tar").unwrap().ino;
     mounted.fs.readdir(ino, 0, &RequestContext::unlimited(), &mut |_| true).unwrap();
     let attr = mounted.find("big.tar/dump").unwrap();
@@ -259,7 +259,7 @@ fn an_archive_that_was_replaced_while_somebody_was_in_it_is_the_new_one_when_it_
     let mounted = appended(&[("inner.tar", &old)], &[("inner.tar", &new)]);
     let plain = mounted.open("big.tar/inner.tar/f").unwrap();
     let packed = mounted.open("big.tar/inner.tar/f~gz").unwrap();
-    mounted.below.let_go();
+    mounted.below.release();
     assert_replaced(mounted.fs.getattr(plain.0, &RequestContext::unlimited()).and_then(|_| mounted.read(plain)));
     assert_replaced(mounted.read(packed));
     assert_eq!(mounted.cat("big.tar/inner.tar/f").unwrap(), b"the new one");
@@ -275,7 +275,7 @@ fn a_member_without_its_suffix_gives_the_name_to_a_later_one_that_has_it() {
     let packed = gz(b"packed");
     let mounted = appended(&[("log.gz", &packed), ("fake.gz", b"no gzip")], &[("log", b"plain"), ("fake", b"other")]);
     let open = mounted.open("big.tar/log").unwrap();
-    mounted.below.let_go();
+    mounted.below.release();
     assert_replaced(mounted.read(open));
     assert_eq!(mounted.cat("big.tar/log").unwrap(), b"plain");
     assert_eq!(mounted.cat("big.tar/fake").unwrap(), b"other");
@@ -289,7 +289,7 @@ fn a_file_that_is_no_compressed_one_gives_its_short_name_to_a_later_one() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(300));
-            mounted.below.let_go();
+            mounted.below.release();
         });
         assert_eq!(mounted.cat("big.tar/fake").unwrap(), b"other");
     });
@@ -299,16 +299,16 @@ fn a_file_that_is_no_compressed_one_gives_its_short_name_to_a_later_one() {
 #[test]
 fn what_was_shown_for_good_is_not_taken_back_while_a_table_is_learnt_again() {
     let mounted = appended(&[("f", b"old"), ("f.gz", &gz(b"old"))], &[("f", b"new"), ("f.gz", &gz(b"packed"))]);
-    mounted.below.let_go();
+    mounted.below.release();
     let dir = mounted.find("big.tar").unwrap().ino;
     mounted.fs.readdir(dir, 0, &RequestContext::unlimited(), &mut |_| true).unwrap();
     let inos = ["f", "f~gz"].map(|name| mounted.find(&format!("big.tar/{name}")).unwrap().ino);
     mounted.fs.recently_used.clear();
-    *lock(&mounted.below.held) = true;
+    *lock(&mounted.below.blocked) = true;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(300));
-            mounted.below.let_go();
+            mounted.below.release();
         });
         // The kernel has the numbers still.
         for (ino, content) in inos.iter().zip([&b"new"[..], b"packed"]) {
@@ -322,7 +322,7 @@ fn what_was_shown_for_good_is_not_taken_back_while_a_table_is_learnt_again() {
 fn asking_for_the_stored_name_does_not_spoil_the_shown_one() {
     let packed = gz(b"packed");
     let mounted = appended(&[("log.gz", &packed)], &[]);
-    mounted.below.let_go();
+    mounted.below.release();
     assert_eq!(mounted.cat("big.tar/log.gz").unwrap(), packed);
     assert_eq!(mounted.size("big.tar/log").unwrap(), 6);
     assert_eq!(mounted.cat("big.tar/log").unwrap(), b"packed");
@@ -339,7 +339,7 @@ fn a_symbolic_link_is_answered_once_nothing_can_replace_it() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(300));
-            mounted.below.let_go();
+            mounted.below.release();
         });
         let found = mounted.find("big.tar/link").unwrap();
         assert_eq!(mounted.target("big.tar/link").unwrap(), b"the-new-one");
@@ -352,14 +352,14 @@ fn a_symbolic_link_is_answered_once_nothing_can_replace_it() {
 fn damage_around_an_archive_ends_its_listing_in_an_error_and_makes_no_name_missing() {
     let inner = tar(&[("a", b"one"), ("b", b"two")]);
     let sound = gz(&tar(&[("inner.tar", &inner), ("z", &noise(1_000_000))]));
-    assert!(sound.len() as u64 > HELD, "{} bytes", sound.len());
+    assert!(sound.len() as u64 > BLOCKED_FROM, "{} bytes", sound.len());
     let mut bad = sound.clone();
     let crc = bad.len() - 8;
     bad[crc] ^= 1;
     for (packed, is_sound) in [(sound, true), (bad, false)] {
         let mounted = Mounted::new(vec![("outer.tar.gz", packed)]);
         let dir = mounted.find("outer.tar.gz/inner.tar").unwrap().ino;
-        mounted.below.let_go();
+        mounted.below.release();
         let mut names = Vec::new();
         let end = mounted.fs.readdir(dir, 0, &RequestContext::unlimited(), &mut |entry| {
             names.push(entry.name.to_vec());
@@ -414,7 +414,7 @@ fn the_stored_name_of_a_member_that_is_replaced_gives_an_error_and_then_the_new_
     let (old, new) = (gz(b"old"), gz(b"the new one"));
     let mounted = appended(&[("dump.gz", &old)], &[("dump.gz", &new)]);
     let open = mounted.open("big.tar/dump.gz").unwrap();
-    mounted.below.let_go();
+    mounted.below.release();
     assert_replaced(mounted.read(open));
     assert_eq!(mounted.cat("big.tar/dump.gz").unwrap(), new);
     assert_eq!(mounted.size("big.tar/dump.gz").unwrap(), new.len() as u64);
@@ -461,6 +461,6 @@ fn a_request_that_is_cancelled_returns_at_once_and_its_pass_ends() {
             }
         });
     }
-    mounted.below.let_go();
+    mounted.below.release();
     assert_eq!(mounted.list("big.tar"), ["a", "filler", "b"]);
 }

@@ -31,7 +31,7 @@ fn read(archive: &Archive, path: &str) -> Vec<u8> {
 }
 
 fn paths(archive: &Archive) -> Vec<String> {
-    archive.settle(&UNLIMITED).unwrap();
+    archive.wait_for_pass(&UNLIMITED).unwrap();
     archive.with_table(|table| {
         let keys = (1..u32::try_from(table.len()).unwrap()).map(NodeKey);
         let mut all: Vec<String> =
@@ -79,7 +79,7 @@ fn a_member_that_was_replaced_while_it_was_read_does_not_end_well() {
     put_entry(&mut tar, b"b", b'0', b"b");
     put_entry(&mut tar, b"a", b'0', b"new");
     let archive = archive(&tar, UnpackLimits::default());
-    archive.settle(&UNLIMITED).unwrap();
+    archive.wait_for_pass(&UNLIMITED).unwrap();
     let key = find(&archive, "a").unwrap().unwrap();
     assert!(matches!(
         archive.confirm_end(key, EntryNumber::new(0).unwrap(), &UNLIMITED),
@@ -97,13 +97,13 @@ fn what_is_behind_damage_is_an_error_and_what_is_before_it_is_there() {
     let archive = archive(&tar, UnpackLimits::default());
     assert!(find(&archive, "good").unwrap().is_some());
     assert_eq!(find(&archive, "other").unwrap_err().kind(), ErrorKind::Corrupt);
-    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), PassProgress::Failed(_)));
+    assert!(matches!(archive.wait_for_pass(&UNLIMITED).unwrap(), PassProgress::Failed(_)));
     assert_eq!(read(&archive, "good"), b"good");
     for cut in [100, 512, 1000] {
         let mut one = Vec::new();
         put_entry(&mut one, b"cut", b'0', &[1; 1500]);
         let cut = self::archive(&one[..cut], UnpackLimits::default());
-        assert!(matches!(cut.settle(&UNLIMITED).unwrap(), PassProgress::Failed(_)));
+        assert!(matches!(cut.wait_for_pass(&UNLIMITED).unwrap(), PassProgress::Failed(_)));
     }
 }
 
@@ -118,7 +118,7 @@ fn a_compressed_archive_with_a_wrong_checksum_ends_no_member_well() {
     packed[crc] ^= 1;
     let file = Arc::new(MemorySource::new("a.tgz", packed));
     let archive = Archive::new(&unpacker(UnpackLimits::default()), file, ArchiveFormat::Tar(Some(StreamCodec::Gzip)));
-    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), PassProgress::Failed(_)));
+    assert!(matches!(archive.wait_for_pass(&UNLIMITED).unwrap(), PassProgress::Failed(_)));
     let lookup = find(&archive, "a");
     if let Ok(Some(key)) = lookup {
         assert_eq!(
@@ -190,7 +190,9 @@ fn archives_meet_limits_that_the_error_names() {
         (UnpackLimits { names: 200, ..UnpackLimits::default() }, "names and links of more than 200 bytes"),
     ] {
         let archive = archive(&tar, limits);
-        let PassProgress::Failed(error) = archive.settle(&UNLIMITED).unwrap() else { panic!("no limit was met") };
+        let PassProgress::Failed(error) = archive.wait_for_pass(&UNLIMITED).unwrap() else {
+            panic!("no limit was reached")
+        };
         assert!(error.to_string().contains(said), "{error}");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
@@ -203,7 +205,7 @@ fn encoded_tables_come_back_and_damaged_ones_do_not() {
     put(&mut tar, TestHeader::new(b"link", b'2', 0).bytes(157, b"d/e"), b"");
     put_entry(&mut tar, b"d/", b'5', b"");
     let archive = archive(&tar, UnpackLimits::default());
-    archive.settle(&UNLIMITED).unwrap();
+    archive.wait_for_pass(&UNLIMITED).unwrap();
     let encoded = archive.with_table(ArchiveTable::encode);
     let back = ArchiveTable::decode(&encoded, 1000, 1000).unwrap();
     assert_eq!(back.encode(), encoded);

@@ -94,7 +94,7 @@ fn a_cancelled_request_returns_at_once_and_the_pass_ends_within_a_second() {
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
     let (token, context) = cancellable();
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| archive.settle(&context).map_err(|error| error.kind()));
+        let waiting = scope.spawn(|| archive.wait_for_pass(&context).map_err(|error| error.kind()));
         wait_until("the pass reads", Duration::from_secs(10), || file.bytes_read() > 0);
         let cancelled = Instant::now();
         token.cancel();
@@ -118,9 +118,9 @@ fn another_request_keeps_a_pass_going() {
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
     let (token, context) = cancellable();
     thread::scope(|scope| {
-        let first = scope.spawn(|| archive.settle(&context).map_err(|error| error.kind()));
+        let first = scope.spawn(|| archive.wait_for_pass(&context).map_err(|error| error.kind()));
         wait_until("the pass reads", Duration::from_secs(10), || file.bytes_read() > 0);
-        let second = scope.spawn(|| archive.settle(&UNLIMITED));
+        let second = scope.spawn(|| archive.wait_for_pass(&UNLIMITED));
         wait_until("both wait", Duration::from_secs(10), || archive.pass().look(|state| state.interested) == 2);
         token.cancel();
         assert_eq!(first.join().unwrap().map(drop), Err(ErrorKind::Cancelled));
@@ -154,7 +154,7 @@ fn a_pass_that_was_stopped_goes_on_where_it_was() {
         for at in 1..5 {
             let (token, context) = cancellable();
             let ended = thread::scope(|scope| {
-                let waiting = scope.spawn(|| archive.settle(&context).is_ok());
+                let waiting = scope.spawn(|| archive.wait_for_pass(&context).is_ok());
                 wait_until("the pass reads", Duration::from_secs(20), || file.bytes_read() >= len * at / 5);
                 token.cancel();
                 waiting.join().unwrap()
@@ -164,7 +164,7 @@ fn a_pass_that_was_stopped_goes_on_where_it_was() {
                 !matches!(archive.progress(), PassProgress::Running)
             });
         }
-        assert!(matches!(archive.settle(&UNLIMITED), Ok(PassProgress::Done)), "{container:?}");
+        assert!(matches!(archive.wait_for_pass(&UNLIMITED), Ok(PassProgress::Done)), "{container:?}");
         assert!(stops >= 2, "{container:?}: {stops} stops");
         assert_eq!(archive.with_table(ArchiveTable::len), 61, "{container:?}");
         assert!(file.bytes_read() < len + len / 2, "{container:?}: {} of {len} bytes were read", file.bytes_read());
@@ -184,7 +184,7 @@ fn an_open_file_keeps_the_pass_going_until_it_is_closed() {
     assert!(matches!(archive.progress(), PassProgress::Running));
     drop(open_file);
     wait_until("the pass ends", Duration::from_secs(1), || matches!(archive.progress(), PassProgress::Idle));
-    // What was met stays.
+    // The members that the pass has reached stay.
     assert!(archive.find(&UNLIMITED, |table| table.child(NodeKey::ROOT, b"m3")).unwrap().is_some());
     assert!(matches!(archive.progress(), PassProgress::Idle));
 }
@@ -193,11 +193,11 @@ fn an_open_file_keeps_the_pass_going_until_it_is_closed() {
 fn a_request_that_may_not_block_starts_no_pass() {
     let file = SlowFile::new(tar(3), Duration::ZERO);
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
-    let answer = archive.settle(&RequestContext::cached_only());
+    let answer = archive.wait_for_pass(&RequestContext::cached_only());
     assert!(matches!(answer, Err(UnpackError::Stopped { reason: Stopped::WouldBlock, .. })));
     assert_eq!((archive.with_table(ArchiveTable::len), file.bytes_read()), (1, 0));
-    archive.settle(&UNLIMITED).unwrap();
-    assert!(matches!(archive.settle(&RequestContext::cached_only()), Ok(PassProgress::Done)));
+    archive.wait_for_pass(&UNLIMITED).unwrap();
+    assert!(matches!(archive.wait_for_pass(&RequestContext::cached_only()), Ok(PassProgress::Done)));
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn a_request_ends_at_its_deadline() {
     let file = SlowFile::new(tar(200), Duration::from_millis(50));
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
     let started = Instant::now();
-    let error = archive.settle(&RequestContext::with_timeout(Duration::from_millis(120))).unwrap_err();
+    let error = archive.wait_for_pass(&RequestContext::with_timeout(Duration::from_millis(120))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert!(error.to_string().starts_with("a.tar: "), "{error}");

@@ -29,13 +29,13 @@ impl ArchiveTable {
     }
 
     /// Decodes the table in `bytes`, with the same numbers; `None` unless they are well-formed and within the bounds.
-    pub(crate) fn decode(bytes: &[u8], most_members: usize, most_names: usize) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8], max_members: usize, max_names: usize) -> Option<Self> {
         if bytes.len() > MAX_ENCODED {
             return None;
         }
         let mut fields = ByteFields(bytes);
-        let mut this = Self::new(most_members, most_names);
-        let count = usize::try_from(fields.u32()?).ok().filter(|&count| count <= most_members)?;
+        let mut this = Self::new(max_members, max_names);
+        let count = usize::try_from(fields.u32()?).ok().filter(|&count| count <= max_members)?;
         for _ in 0..count {
             let entry = take_entry(&mut fields)?;
             this.charge(string_bytes(&entry)).ok()?;

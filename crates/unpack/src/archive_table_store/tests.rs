@@ -102,7 +102,7 @@ fn unpacker(memory_bytes: u64, spill: Option<&Path>) -> Arc<Unpacker> {
 /// The encoded table of the archive, once its pass has completed, and the number of one member.
 fn table(unpacker: &Arc<Unpacker>, file: &Arc<Counted>) -> (Vec<u8>, NodeKey) {
     let archive = Archive::new(unpacker, Arc::clone(file) as _, ArchiveFormat::Tar(Some(StreamCodec::Gzip)));
-    assert!(matches!(archive.settle(&UNLIMITED).unwrap(), PassProgress::Done));
+    assert!(matches!(archive.wait_for_pass(&UNLIMITED).unwrap(), PassProgress::Done));
     archive.with_table(|table| (table.encode(), table.child(NodeKey::ROOT, b"link").unwrap()))
 }
 

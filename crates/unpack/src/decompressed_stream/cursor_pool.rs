@@ -17,7 +17,7 @@ use dupfs_cache::BLOCK_BYTES;
 
 /// Upper bound of the live decoders of one stream.
 const MAX_CURSORS: usize = 4;
-/// Blocks that a cursor gave last, kept for readers whose reads come out of order.
+/// Blocks that a cursor gave last, for readers whose reads come out of order.
 const RECENT_BLOCKS: usize = 4;
 /// A cursor that has so many bytes to go is still preferred to a new one at a seek point.
 const RESTART_BYTES: u64 = 4 << 20;
@@ -57,7 +57,7 @@ struct CursorPoolState {
     slots: Vec<CursorSlot>,
     points: SeekPoints,
     len: Option<u64>,
-    /// The last block, kept for readers whose reads come out of order: its cursor is gone.
+    /// The last block, for readers whose reads come out of order: its cursor is gone.
     last: Option<(u64, Arc<[u8]>)>,
     /// More bytes than so many were never decoded.
     furthest: u64,
@@ -119,7 +119,7 @@ impl CursorPool {
 
     /// Returns true if one decoder after the other has gone through the part from `start` to before `end`, and over its end.
     pub(super) fn has_decoded(&self, start: u64, end: u64) -> bool {
-        self.state.lock().runs.hold(start, end)
+        self.state.lock().runs.contains(start, end)
     }
 
     /// Decides what to do for a block that is not in the cache: wait for a cursor that comes by, take one, or make one. With
@@ -259,9 +259,9 @@ pub(super) struct RunningCursor<'a> {
 
 impl Drop for RunningCursor<'_> {
     fn drop(&mut self) {
-        let cursor = self.cursor.take().map(|mut cursor| (cursor.held(), cursor));
+        let cursor = self.cursor.take().map(|mut cursor| (cursor.memory_bytes(), cursor));
         let (pool, slot) = (self.pool, self.slot);
-        let (gone, held) = pool.state.update(|state| {
+        let (removed, memory) = pool.state.update(|state| {
             state.changes += 1;
             let Some(at) = state.slots.iter().position(|s| s.id == slot) else { return (None, None) };
             match (cursor, state.slots.get_mut(at)) {
@@ -272,10 +272,10 @@ impl Drop for RunningCursor<'_> {
                 _ => (Some(state.slots.swap_remove(at)), None),
             }
         });
-        drop(gone);
-        match held {
-            Some(held) => {
-                pool.unpacker.idle.put(pool.id, slot, held, Weak::clone(&pool.this) as Weak<dyn CursorOwner>);
+        drop(removed);
+        match memory {
+            Some(bytes) => {
+                pool.unpacker.idle.put(pool.id, slot, bytes, Weak::clone(&pool.this) as Weak<dyn CursorOwner>);
             }
             None => pool.unpacker.idle.take(pool.id, slot),
         }

@@ -1,7 +1,7 @@
 //! The parts of a stream that were decoded without a break.
 
 /// Upper bound of the stored runs: more than the blocks of an xz file that are seek points.
-const MOST: usize = 1 << 18;
+const MAX_RUNS: usize = 1 << 18;
 
 /// Ranges that one decoder after the other has decoded, each from a place where decoding can start. The checks of a part that
 /// begins and ends within one, with at least a byte to follow, were verified: its decoder went over its end.
@@ -14,12 +14,12 @@ pub(super) struct DecodedRuns {
 impl DecodedRuns {
     /// A decoder that began at `from` has given everything before `end`.
     pub(super) fn add(&mut self, from: u64, end: u64) {
-        if self.runs.len() >= MOST {
+        if self.runs.len() >= MAX_RUNS {
             // What is forgotten is decoded once more.
             self.runs.clear();
         }
         let next = self.runs.partition_point(|run| run.0 <= from);
-        // Those that only touch stay apart: the check at the end of the first may not have been met.
+        // Those that only touch stay apart: the check at the end of the first may not have been verified.
         let continues = |run: &(u64, u64)| run.0 == from || run.1 > from;
         let at = next.checked_sub(1).filter(|&at| self.runs.get(at).is_some_and(continues));
         let at = at.unwrap_or_else(|| {
@@ -41,7 +41,7 @@ impl DecodedRuns {
     }
 
     /// Returns true if the part from `start` to before `end` was decoded, and its end passed.
-    pub(super) fn hold(&self, start: u64, end: u64) -> bool {
+    pub(super) fn contains(&self, start: u64, end: u64) -> bool {
         let last = self.runs.partition_point(|run| run.0 <= start).checked_sub(1);
         last.and_then(|at| self.runs.get(at)).is_some_and(|run| run.1 > end)
     }
@@ -54,21 +54,21 @@ mod tests {
     #[test]
     fn a_part_counts_once_a_decoder_went_over_its_end() {
         let mut runs = DecodedRuns::default();
-        assert!(!runs.hold(0, 10));
+        assert!(!runs.contains(0, 10));
         runs.add(0, 10);
-        assert!(!runs.hold(0, 10), "its last byte came, its check did not");
+        assert!(!runs.contains(0, 10), "its last byte came, its check did not");
         runs.add(10, 25);
-        assert!(!runs.hold(0, 10) && runs.hold(10, 20) && !runs.hold(10, 25));
+        assert!(!runs.contains(0, 10) && runs.contains(10, 20) && !runs.contains(10, 25));
         runs.add(0, 11);
-        assert!(runs.hold(0, 10) && runs.hold(0, 24) && runs.hold(10, 20));
+        assert!(runs.contains(0, 10) && runs.contains(0, 24) && runs.contains(10, 20));
         runs.add(50, 60);
         runs.add(40, 45);
         runs.add(30, 35);
-        assert!(!runs.hold(30, 40) && !runs.hold(26, 28));
+        assert!(!runs.contains(30, 40) && !runs.contains(26, 28));
         runs.add(30, 55);
-        assert!(runs.hold(30, 59) && !runs.hold(20, 40));
+        assert!(runs.contains(30, 59) && !runs.contains(20, 40));
         assert_eq!(runs.runs, [(0, 25), (30, 60)]);
-        (0..MOST as u64 + 5).for_each(|at| runs.add(100 + at * 2, 101 + at * 2));
-        assert!(runs.runs.len() <= MOST);
+        (0..MAX_RUNS as u64 + 5).for_each(|at| runs.add(100 + at * 2, 101 + at * 2));
+        assert!(runs.runs.len() <= MAX_RUNS);
     }
 }

@@ -61,9 +61,9 @@ impl ByteSource for Sparse {
         let end = offset.saturating_add(len as u64).min(self.len);
         let mut out = vec![0; usize::try_from(end.saturating_sub(offset)).unwrap()];
         let start = usize::try_from(offset).unwrap().min(self.head.len());
-        let held = self.head.get(start..).unwrap_or(&[]);
-        let held = &held[..held.len().min(out.len())];
-        out[..held.len()].copy_from_slice(held);
+        let head = self.head.get(start..).unwrap_or(&[]);
+        let head = &head[..head.len().min(out.len())];
+        out[..head.len()].copy_from_slice(head);
         Ok(out)
     }
     fn origin(&self) -> StoredOrigin {

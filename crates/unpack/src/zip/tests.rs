@@ -49,17 +49,17 @@ fn links_that_cannot_be_are_files_that_say_so_and_hide_nothing_behind_them() {
         ("locked", 0o120_777, 1, b"whatever"),
         ("behind", 0o100_644, 0, b"text"),
     ]);
-    let mut met = Vec::new();
+    let mut added = Vec::new();
     let source = super::super::MemorySource::new("a.zip", bytes);
     let mut table = super::super::ArchiveTable::new(100, 100_000);
     let mut add = |member: ArchiveMember<'_>| {
-        met.push(String::from_utf8_lossy(member.path).into_owned());
+        added.push(String::from_utf8_lossy(member.path).into_owned());
         table.insert(member).map_err(|_| UnpackError::limit(&source.name(), "full"))
     };
     let workers = std::sync::Arc::new(DecodeWorkers::new());
     let context = DecodeContext::new(&workers, 0, &UNLIMITED);
     ZipScan::new().advance(&source, (&UnpackLimits::default(), None), &mut add, &context).unwrap();
-    assert_eq!(met, ["good", "long", "edge", "locked", "behind"]);
+    assert_eq!(added, ["good", "long", "edge", "locked", "behind"]);
     let entry = |name: &str| table.entry(table.child(super::super::NodeKey::ROOT, name.as_bytes()).unwrap()).unwrap();
     assert_eq!(entry("good").meta.kind, EntryKind::Symlink(b"target".as_slice().into()));
     for (name, said) in [("long", "5000"), ("edge", "4096"), ("locked", "encrypted")] {
