@@ -212,6 +212,7 @@ fn decode(args: &KeyArgs) -> Result<DecodeOptions, CliError> {
         allow_unauthenticated: args.allow_unauthenticated,
         require_signer,
         ignore_volume_hash: args.ignore_volume_hash,
+        require_encryption: args.require_encryption,
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::vfs::{FileSystem, MountRoot, OwnerOptions, TreeFs, TreeOptions, UnpackedFs};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_cache::{CacheConfig, SpillConfig};
-use dupfs_format::collection::{Collection, CollectionError, PrefixOptions, Problem};
+use dupfs_format::collection::{Collection, CollectionError, CollectionOptions, PrefixOptions, Problem};
 use dupfs_format::{ArchivePath, BackupTime, SetIndex};
 use dupfs_read::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
 use dupfs_read::storage::{ObjectStore, StorageError};
@@ -111,13 +111,12 @@ fn open_within(
     timeout: RequestTimeout,
     start: &StartUp,
 ) -> Result<Arc<Repository>, CliError> {
+    let require_encryption = options.decode.require_encryption;
+    let prefixes = options.prefixes.clone();
+    let counted = CollectionOptions { prefixes, require_encryption, rebuild: options.rebuild };
     let list = || {
         let objects = store.list(start.context()).map_err(listing_error)?;
-        let collection = match options.rebuild {
-            true => Collection::with_rebuilt_sets(&objects, &options.prefixes),
-            false => Collection::from_listing(&objects, &options.prefixes),
-        };
-        collection.map_err(|error| with_url(store.url(), &error))
+        Collection::from_listing_with(&objects, &counted).map_err(|error| with_url(store.url(), &error))
     };
     let mut collection = list()?;
     // A listing is not atomic: it may contain a manifest that was just written, and not the signature archive that was written
@@ -150,7 +149,10 @@ pub fn open_file_system(
     let repository = open_within(store, options, timeout, &start)?;
     let collection = repository.collection();
     collection.problems().iter().for_each(Problem::log);
-    let chosen = collection.select(time.unwrap_or(BackupTime(i64::MAX))).map_err(|error| with_url(&url, &error))?;
+    let chosen = match (time, collection.latest()) {
+        (None, Some(latest)) => latest,
+        (time, _) => collection.select(time.unwrap_or(BackupTime(i64::MAX))).map_err(|error| with_url(&url, &error))?,
+    };
     try_keys(&repository, chosen.set, &mut start)?;
     let root = match (time, path) {
         (None, None) => MountRoot::Overview,

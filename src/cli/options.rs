@@ -112,6 +112,10 @@ pub struct KeyArgs {
     #[arg(long, value_name = "FILE", requires = "sign_key")]
     pub verify_key: Option<PathBuf>,
 
+    /// Refuse sets and objects that are not encrypted
+    #[arg(long, conflicts_with = "archive_dir")]
+    pub require_encryption: bool,
+
     /// Serve volumes that were encrypted without an integrity code, by very old programs; nothing proves them unchanged
     #[arg(long)]
     pub allow_unauthenticated: bool,

@@ -40,7 +40,7 @@ pub fn run(
     printer: &mut Printer<'_>,
 ) -> Result<CommandExit, CliError> {
     let manifests = manifests::read_all(repository, timeout);
-    let report = sets_report::SetsReport::of(repository.url(), &repository.collection(), &manifests);
+    let report = sets_report::SetsReport::of(repository, &manifests);
     if options.json {
         printer.json(&report, true)?;
         printer.text("\n")?;

@@ -233,6 +233,14 @@ fn answer(collection: &Collection, times: &[i64]) -> Answer {
     }
 }
 
+/// True if duplicity takes the unencrypted set `base` for the base of the encrypted set `set` although an encrypted set has the
+/// same time. dupfs prefers that one.
+fn is_displaced(collection: &Collection, base: SetIndex, set: SetIndex) -> bool {
+    let (base, set) = (collection.set(base).unwrap(), collection.set(set).unwrap());
+    let mut others = collection.sets().iter().filter(|other| other.time == base.time);
+    set.is_protected() && !base.is_protected() && others.any(|other| other.is_protected())
+}
+
 /// What holds for every collection, whatever duplicity makes of it.
 fn check_snapshots(collection: &Collection, seed: u64) {
     let mut names = std::collections::HashSet::new();
@@ -248,6 +256,9 @@ fn check_snapshots(collection: &Collection, seed: u64) {
     }
     for chain in &collection.chains().chains {
         for depth in 1..=chain.sets.len() {
+            if chain.sets[..depth].windows(2).any(|pair| is_displaced(collection, pair[0], pair[1])) {
+                break;
+            }
             let snapshot = collection.snapshot_of(chain.sets[depth - 1]).unwrap();
             assert_eq!(snapshot.lineage(), &chain.sets[..depth], "seed {seed}");
         }
@@ -266,7 +277,7 @@ fn chains_and_choices_are_duplicitys_own() {
     let cases: Vec<Case> = (0..SEEDS).map(case).collect();
     let verdicts = ask_duplicity(&cases);
     assert_eq!(verdicts.len(), cases.len());
-    let mut compared = 0;
+    let (mut compared, mut displaced) = (0, 0);
     let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
     for (seed, (case, verdict)) in (0..).zip(cases.iter().zip(verdicts)) {
         let mut objects = listing(&case.names);
@@ -281,6 +292,11 @@ fn chains_and_choices_are_duplicitys_own() {
         let turned = Collection::from_listing(&objects, &PrefixOptions::default()).unwrap();
         assert_eq!(answer(&turned, &case.times), ours, "seed {seed}: the order of the listing matters");
         assert_eq!(turned.problems(), collection.problems(), "seed {seed}");
+        let is_shown = |set: &SetIndex| collection.snapshot_of(*set).is_some();
+        if !collection.chains().chains.iter().flat_map(|chain| &chain.sets).all(is_shown) {
+            displaced += 1;
+            continue;
+        }
         if let Verdict::Answer(theirs) = verdict {
             assert_eq!(ours, theirs, "seed {seed}: {:#?}", case.names);
             compared += 1;
@@ -298,6 +314,7 @@ fn chains_and_choices_are_duplicitys_own() {
             }
         }
     }
+    assert!(displaced < SEEDS / 50, "{displaced} cases have sets that dupfs alone orphans");
     // A generator that stopped making the odd cases would prove nothing.
     assert!(compared > SEEDS * 3 / 4, "duplicity died on {} cases", SEEDS - compared);
     assert!(kinds.values().all(|n| *n > 50), "{kinds:?}");

@@ -21,6 +21,7 @@ mod keys;
 mod matrix;
 mod naming;
 mod people;
+mod planted;
 mod restarts;
 mod runbook;
 mod times;

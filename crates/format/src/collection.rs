@@ -13,24 +13,27 @@ mod choose;
 mod error;
 mod group;
 mod problems;
+mod protection;
 mod set;
 mod set_list;
 mod snapshots;
 mod volume_ranges;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use chains::{Chain, Chains, ReplacedSet, SignatureChain};
 pub use choose::{OtherBackup, PrefixOptions};
 pub use error::CollectionError;
 pub use problems::{Problem, ProblemKind, Severity};
-pub use set::{BackupSet, DuplicateObject};
+pub use set::{BackupSet, DuplicateObject, SetEncryption};
 pub use snapshots::Snapshot;
 pub use volume_ranges::describe_volumes;
 
 use chains::ChainSelectionError;
 use choose::ChosenBackup;
 use problems::CollectionFacts;
+use protection::ProtectionFindings;
 use set_list::SetList;
 use snapshots::SnapshotList;
 
@@ -43,12 +46,24 @@ pub struct Collection {
     sets: SetList,
     chains: Chains,
     snapshots: SnapshotList,
+    protection: ProtectionFindings,
     problems: Vec<Problem>,
     prefixes: NamePrefixes,
     others: Vec<OtherBackup>,
     foreign: usize,
-    /// True if sets that have lost their manifests are shown where they can be rebuilt.
-    rebuild: bool,
+    /// The choice of the sets that count, with the prefixes that were found.
+    options: CollectionOptions,
+}
+
+/// The choice of the sets of a place that count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CollectionOptions {
+    /// The prefixes of the names.
+    pub prefixes: PrefixOptions,
+    /// Leave out the sets whose manifests are not encrypted.
+    pub require_encryption: bool,
+    /// Show sets that have lost their manifests where they can be rebuilt: see [`BackupSet::is_rebuildable`].
+    pub rebuild: bool,
 }
 
 impl Collection {
@@ -62,41 +77,48 @@ impl Collection {
     /// and if all sets are encrypted with gpgsm. A backup without a complete set is not an error here:
     /// [`Self::snapshots`] is empty and [`Self::problems`] has the reasons.
     pub fn from_listing(objects: &[ObjectInfo], prefixes: &PrefixOptions) -> Result<Self, CollectionError> {
-        Self::build(objects, prefixes, false)
+        Self::from_listing_with(
+            objects,
+            &CollectionOptions { prefixes: prefixes.clone(), ..CollectionOptions::default() },
+        )
     }
 
-    /// As [`Self::from_listing`], and sets that have lost their manifests are complete where they can be rebuilt: see
-    /// [`BackupSet::is_rebuildable`].
+    /// Builds the collection of `objects` as [`Self::from_listing`] does, with all options.
     ///
     /// # Errors
-    /// As [`Self::from_listing`].
-    pub fn with_rebuilt_sets(objects: &[ObjectInfo], prefixes: &PrefixOptions) -> Result<Self, CollectionError> {
-        Self::build(objects, prefixes, true)
-    }
-
-    fn build(objects: &[ObjectInfo], prefixes: &PrefixOptions, rebuild: bool) -> Result<Self, CollectionError> {
-        let ChosenBackup { objects, prefixes, others, foreign } = choose::choose_backup(objects, prefixes)?;
+    /// As [`Self::from_listing`], and [`CollectionError::NotEncrypted`] if all sets are left out.
+    pub fn from_listing_with(objects: &[ObjectInfo], options: &CollectionOptions) -> Result<Self, CollectionError> {
+        let ChosenBackup { objects, prefixes, others, foreign } =
+            choose::choose_backup(objects, &options.prefixes, options.require_encryption)?;
         let mut grouped = group::group(&objects);
-        for set in grouped.sets.iter_mut().filter(|set| rebuild && set.is_rebuildable()) {
+        for set in grouped.sets.iter_mut().filter(|set| options.rebuild && set.is_rebuildable()) {
             set.is_rebuilt = true;
+        }
+        let refused = if options.require_encryption { grouped.refuse_unprotected() } else { BTreeSet::new() };
+        if grouped.sets.is_empty() && !refused.is_empty() {
+            return Err(CollectionError::NotEncrypted { sets: refused.len() });
         }
         let sets = SetList::new(grouped.sets);
         if sets.len() > 0 && sets.iter().all(|set| set.suffix == NameSuffix::Cms) {
             return Err(CollectionError::Cms { sets: sets.len() });
         }
-        let (chains, bases) = chains::build_chains(&sets, &grouped.signatures);
+        let (chains, mut bases) = chains::build_chains(&sets, &grouped.signatures);
+        // A set that was planted without a key must not become the base of one that is encrypted.
+        let (protected_chains, protected_bases) = chains::build_protected_chains(&sets);
+        bases.extend(protected_bases);
         let snapshots = SnapshotList::new(&sets, &chains, &bases);
-        let problems = Vec::new();
-        let mut collection = Self { sets, chains, snapshots, problems, prefixes, others, foreign, rebuild };
-        collection.problems = problems::find_problems(&CollectionFacts {
-            sets: &collection.sets,
-            chains: &collection.chains,
-            snapshots: &collection.snapshots,
-            latest: collection.latest().map(|latest| latest.time),
-            others: &collection.others,
+        let protection = ProtectionFindings::find(&sets, &chains, &protected_chains, &snapshots);
+        let problems = problems::find_problems(&CollectionFacts {
+            sets: &sets,
+            chains: &chains,
+            snapshots: &snapshots,
+            protection: &protection,
+            refused: &refused,
+            others: &others,
             stray_signatures: &grouped.stray_signatures,
         });
-        Ok(collection)
+        let options = options.clone();
+        Ok(Self { sets, chains, snapshots, protection, problems, prefixes, others, foreign, options })
     }
 
     /// Returns this collection after a later listing of the same place, with the same prefixes.
@@ -114,11 +136,13 @@ impl Collection {
     /// # Errors
     /// [`CollectionError`] as [`Self::from_listing`]: the backup no longer exists. This collection stays valid.
     pub fn refreshed(&self, objects: &[ObjectInfo]) -> Result<Self, CollectionError> {
-        let later = Self::build(objects, &PrefixOptions::from(self.prefixes.clone()), self.rebuild)?;
+        let prefixes = PrefixOptions::from(self.prefixes.clone());
+        let later = Self::from_listing_with(objects, &CollectionOptions { prefixes, ..self.options.clone() })?;
         let mut next = Self { sets: self.sets.clone(), snapshots: self.snapshots.clone(), ..later };
         let indices = next.sets.merge(&later.sets);
         next.snapshots.merge(&later.snapshots, &indices, &next.sets);
         next.chains.renumber(&indices);
+        next.protection.renumber(&indices);
         next.problems.iter_mut().for_each(|problem| problem.renumber(&indices));
         Ok(next)
     }
@@ -166,13 +190,22 @@ impl Collection {
         self.snapshots().iter().find(|snapshot| &*snapshot.name == name)
     }
 
-    /// Returns the newest snapshot that duplicity would restore, and `None` only if there is no snapshot.
+    /// Returns the newest snapshot that duplicity would restore and that is as protected as those before it. Returns
+    /// `None` only if there is no snapshot.
     ///
-    /// This is [`Self::select`] at the end of time, so a set with a future date from a wrong clock counts. If clients
-    /// raced, a snapshot of a branch that duplicity drops can be newer. It is in [`Self::snapshots`], and
+    /// This is [`Self::select`] at the end of time, so a set with a future date from a wrong clock counts. One exception:
+    /// if that snapshot contains a set that is not encrypted, and encrypted snapshots exist, the newest of these is
+    /// returned. Otherwise everybody who can write to the store could determine it without having a key.
+    ///
+    /// If clients raced, a snapshot of a branch that duplicity drops can be newer. It is in [`Self::snapshots`], and
     /// [`Self::problems`] names it.
     pub fn latest(&self) -> Option<&Snapshot> {
-        self.select(BackupTime(i64::MAX)).ok()
+        self.snapshot_of(self.protection.latest?)
+    }
+
+    /// Returns the sets that are not encrypted although an earlier one is, or one that builds on them.
+    pub fn doubtful_sets(&self) -> &[SetIndex] {
+        &self.protection.doubtful
     }
 
     /// Returns the branches: the longest linear lineages, full set first. See [`Snapshot::branch`].
@@ -224,9 +257,10 @@ impl Collection {
                 CollectionError::TwoChains { at, first: a.span(), second: b.span() }
             }
         })?;
-        let newest = chain.newest_at(&self.sets, at);
-        // Every set of a chain is complete and linked to the chain's full set, so it has a snapshot.
-        newest.and_then(|set| self.snapshot_of(set)).ok_or_else(|| self.no_snapshot())
+        // Every set of a chain is complete and linked to the chain's full set, so it has a snapshot, unless only a planted
+        // set links it.
+        let mut candidates = chain.sets_until(&self.sets, at).iter().rev();
+        candidates.find_map(|set| self.snapshot_of(*set)).ok_or_else(|| self.no_snapshot())
     }
 
     fn no_snapshot(&self) -> CollectionError {
@@ -235,6 +269,8 @@ impl Collection {
     }
 }
 
+#[cfg(test)]
+mod protection_tests;
 #[cfg(test)]
 mod refresh_tests;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_format::VolumeNumber;
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, Severity, describe_volumes};
 use dupfs_format::manifest::{Manifest, ManifestProblemKind};
+use dupfs_read::codec::BackdatedObject;
 use dupfs_read::volume::{Repository, VolumeError};
 
 /// Manifests read at a time. Each costs a round trip to the store and, with a passphrase, a slow key derivation.
@@ -71,7 +72,11 @@ pub(super) fn completeness(manifests: &Manifests) -> CommandExit {
 }
 
 /// The problems of names and manifests together, the gravest first.
-pub(super) fn problems(collection: &Collection, manifests: &Manifests) -> Vec<ReportedProblem> {
+pub(super) fn problems(
+    repository: &Repository,
+    collection: &Collection,
+    manifests: &Manifests,
+) -> Vec<ReportedProblem> {
     let mut problems: Vec<ReportedProblem> = Vec::new();
     for problem in collection.problems() {
         // What the numbers in the names only suggest, the manifest says.
@@ -90,6 +95,7 @@ pub(super) fn problems(collection: &Collection, manifests: &Manifests) -> Vec<Re
         }
     }
     problems.extend(moved_sources(collection, manifests));
+    problems.extend(backdated(repository, collection));
     problems.sort_by_key(|problem| (problem.rank(), problem.set.unwrap_or(u32::MAX)));
     problems
 }
@@ -221,6 +227,19 @@ fn moved_sources(collection: &Collection, manifests: &Manifests) -> Vec<Reported
         }
     }
     problems
+}
+
+/// Sets whose manifests were written before the times in their names.
+fn backdated(repository: &Repository, collection: &Collection) -> Vec<ReportedProblem> {
+    let found = repository.backdated_objects().into_iter();
+    let problem = |found: BackdatedObject| {
+        let mut sets = collection.sets().iter();
+        let set = sets.find(|set| set.objects().any(|object| object.name == found.object));
+        let message = format!("{}: {}; use it only if you know why", found.object, found.finding());
+        let problem = ReportedProblem::new(Severity::Warning, "backdated", set.map(|set| &**set), message);
+        ReportedProblem { object: Some(found.object.to_string()), ..problem }
+    };
+    found.map(problem).collect()
 }
 
 /// `host:directory` as far as the manifest tells.

@@ -7,16 +7,18 @@ use super::reported_problem::ReportedProblem;
 use crate::cli::ls::json_bytes;
 use dupfs_format::SetIndex;
 use dupfs_format::collection::{BackupSet, Chain, Collection, SignatureChain};
-use dupfs_format::name::NameSuffix;
+use dupfs_read::volume::Repository;
 
 /// The report of `dupfs sets`.
 #[derive(Serialize)]
 pub(super) struct SetsReport {
     pub(super) url: String,
-    /// Name of the newest snapshot that duplicity would restore.
+    /// Name of the newest snapshot that duplicity would restore and that is as protected as those before it.
     pub(super) latest: Option<String>,
     pub(super) sets: Vec<SetReport>,
     pub(super) chains: Vec<ChainReport>,
+    /// Sets that are not encrypted although an earlier one is, or one that builds on them.
+    pub(super) doubtful_sets: Vec<u32>,
     pub(super) orphaned_sets: Vec<u32>,
     pub(super) incomplete_sets: Vec<u32>,
     pub(super) replaced_sets: Vec<ReplacedReport>,
@@ -99,16 +101,18 @@ pub(super) struct OtherReport {
 }
 
 impl SetsReport {
-    pub(super) fn of(url: &str, collection: &Collection, manifests: &Manifests) -> Self {
+    pub(super) fn of(repository: &Repository, manifests: &Manifests) -> Self {
+        let collection = &*repository.collection();
         let chains = collection.chains();
         let chain = |(place, chain): (usize, &Chain)| ChainReport::of(collection, chain, chains.primary == Some(place));
         let sets = collection.sets().iter().zip(manifests);
         let others = collection.other_backups().iter();
         Self {
-            url: url.to_owned(),
+            url: repository.url().to_owned(),
             latest: collection.latest().map(|latest| latest.name.to_string()),
             sets: sets.map(|(set, manifest)| SetReport::of(collection, set, manifest.as_ref())).collect(),
             chains: chains.chains.iter().enumerate().map(chain).collect(),
+            doubtful_sets: indices(collection.doubtful_sets()),
             orphaned_sets: indices(&chains.orphaned),
             incomplete_sets: indices(&chains.incomplete),
             replaced_sets: chains.replaced.iter().map(|r| ReplacedReport { set: r.set.0, by: r.by.0 }).collect(),
@@ -117,7 +121,7 @@ impl SetsReport {
             orphaned_signatures: chains.orphaned_signatures.iter().map(ToString::to_string).collect(),
             other_backups: others.map(|o| OtherReport { options: o.options.clone(), objects: o.objects }).collect(),
             foreign_objects: collection.foreign_objects(),
-            problems: manifests::problems(collection, manifests),
+            problems: manifests::problems(repository, collection, manifests),
         }
     }
 
@@ -149,11 +153,7 @@ impl SetReport {
             start_epoch: set.start.map(|start| start.0),
             snapshot: snapshot.map(|snapshot| snapshot.name.to_string()),
             lineage: snapshot.map_or_else(Vec::new, |snapshot| indices(snapshot.lineage())),
-            encryption: match set.suffix {
-                NameSuffix::OpenPgp => "openpgp",
-                NameSuffix::Cms => "cms",
-                NameSuffix::Gzip | NameSuffix::None => "none",
-            },
+            encryption: set.encryption().code(),
             manifest: set.manifest.as_ref().map(|object| object.name.to_string()),
             rebuilt: set.is_rebuilt,
             signatures: set.signatures.as_ref().map(|object| object.name.to_string()),

@@ -113,6 +113,7 @@ fn set_line(set: &SetReport, remark: &str) -> String {
     let encryption = match set.encryption {
         "openpgp" => "encrypted",
         "cms" => "gpgsm",
+        "mixed" => "mixed",
         _ => "not encrypted",
     };
     let line = format!("  {:4} {}{from}  {volumes:>14}  {:>10}  {encryption:13}", set.kind, set.time, bytes(set.bytes));

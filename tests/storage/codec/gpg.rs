@@ -3,9 +3,13 @@
 
 use super::{Home, KEY_PASSPHRASE, decode, decode_partly, decoder, fixtures, key, options, payload, sample, tolerant};
 use dupfs_base::{ErrorKind, HasKind};
-use dupfs_read::codec::{CodecError, DecodeOptions, Decoder, GpgOptions, KeyOptions, Keys, Secret, Signer};
+use dupfs_read::codec::{
+    CodecError, DatedName, DecodeLimits, DecodeOptions, Decoder, GpgOptions, KeyOptions, Keys, Secret, Signer,
+    error_kind,
+};
 use sequoia_openpgp::parse::Parse;
 use sequoia_openpgp::{Packet, PacketPile};
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -278,6 +282,69 @@ fn signed_messages_are_read_and_a_required_signature_is_enforced() {
     }
     let error = decode(&require(&rsa), "x.manifest", b"Hostname vm\n").unwrap_err();
     assert!(error.to_string().contains("it is not signed"), "{error}");
+}
+
+#[test]
+fn messages_that_are_older_than_their_set_are_recorded_or_refused() {
+    let (home, plain) = (Home::new(), payload(70_000));
+    home.import("rsa.secret.asc");
+    let signer = Signer::load("AD1F72F3", &key("rsa.public.asc")).unwrap();
+    let set_time = dupfs_format::BackupTime(1_750_000_000);
+    let at = |date: &'static str, more: &[&str]| {
+        home.gpg(
+            &[
+                &[
+                    "--faked-system-time",
+                    date,
+                    "--ignore-time-conflict",
+                    "--ignore-valid-from",
+                    "-r",
+                    "dupfs rsa",
+                    "-e",
+                ],
+                more,
+            ]
+            .concat(),
+            &plain,
+        )
+    };
+    let sign = ["-s", "-u", "dupfs rsa"];
+    // 20250615T150640Z is the time of the set.
+    for (date, is_old) in [("20250614T140000", true), ("20250614T160000", false), ("20280101T000000", false)] {
+        for more in [&[][..], &["-z", "0"], &["--set-filename", "a name"], &["--textmode"]] {
+            let stored = at(date, more);
+            let decoder = decoder(&["rsa.secret.asc"], &[PASSPHRASE]);
+            for (object, time, found) in [("a.gpg", None, false), ("b.gpg", Some(set_time), is_old)] {
+                let name = DatedName { name: object, set_time: time };
+                let mut out = Vec::new();
+                decoder
+                    .open(name, Box::new(&*stored), &DecodeLimits::default())
+                    .unwrap()
+                    .read_to_end(&mut out)
+                    .unwrap();
+                assert!(!out.is_empty());
+                let names: Vec<_> = decoder.backdated_objects().iter().map(|found| found.object.to_string()).collect();
+                assert_eq!(names, if found { vec![object] } else { vec![] }, "{date} {more:?}");
+            }
+        }
+        let keys = Keys::load(options(&["rsa.secret.asc"], &[PASSPHRASE])).unwrap();
+        let options = DecodeOptions { require_signer: Some(signer.clone()), ..DecodeOptions::default() };
+        let strict = Decoder::new(keys, options);
+        let signed = at(date, &sign);
+        let name = DatedName { name: "x.gpg", set_time: Some(set_time) };
+        let read =
+            strict.open(name, Box::new(&*signed), &DecodeLimits::default()).unwrap().read_to_end(&mut Vec::new());
+        match read {
+            Ok(_) => assert!(!is_old, "{date}"),
+            Err(error) => {
+                assert!(
+                    is_old && error.to_string().contains("before the time 20250615T150640Z in its name"),
+                    "{error}"
+                );
+                assert_eq!(error_kind(&error), ErrorKind::Corrupt);
+            }
+        }
+    }
 }
 
 #[test]

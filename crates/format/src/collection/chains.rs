@@ -76,11 +76,11 @@ impl Chain {
         if self.start == self.end { self.start.to_string() } else { format!("{}-{}", self.start, self.end) }
     }
 
-    /// Returns the newest set that is not newer than `at`, else the full set.
-    pub(super) fn newest_at(&self, sets: &SetList, at: BackupTime) -> Option<SetIndex> {
+    /// Returns the sets up to the newest one that is not newer than `at`, at least the full set.
+    pub(super) fn sets_until(&self, sets: &SetList, at: BackupTime) -> &[SetIndex] {
         let is_newer = |index: &SetIndex| sets.get(*index).is_none_or(|set| set.time > at);
         let end = self.sets.iter().skip(1).position(is_newer).map_or(self.sets.len(), |i| i + 1);
-        self.sets.get(..end).and_then(<[_]>::last).copied()
+        self.sets.get(..end).unwrap_or_default()
     }
 }
 
@@ -118,9 +118,7 @@ pub(super) type BaseOfSet = HashMap<SetIndex, SetIndex>;
 /// Builds the chains of `sets` and `signatures`, both sorted by their times.
 pub(super) fn build_chains(sets: &SetList, signatures: &[NamedSignature]) -> (Chains, BaseOfSet) {
     let mut builder = ChainBuilder::default();
-    for set in sets.iter() {
-        builder.add(set);
-    }
+    sets.iter().for_each(|set| builder.add(set));
     let mut chains = Chains {
         chains: builder.chains,
         orphaned: builder.orphaned,
@@ -132,6 +130,15 @@ pub(super) fn build_chains(sets: &SetList, signatures: &[NamedSignature]) -> (Ch
     (chains.signature_chains, chains.orphaned_signatures) = signature_chains(signatures);
     match_signatures(sets, &mut chains);
     (chains, builder.bases)
+}
+
+/// Builds the chains of the [protected](BackupSet::is_protected) sets alone, as if there were no others. Sorted by end
+/// time.
+pub(super) fn build_protected_chains(sets: &SetList) -> (Vec<Chain>, BaseOfSet) {
+    let mut builder = ChainBuilder::default();
+    sets.iter().filter(|set| set.is_protected()).for_each(|set| builder.add(set));
+    builder.chains.sort_by_key(|chain| chain.end);
+    (builder.chains, builder.bases)
 }
 
 /// The chains in the order of their full sets, indexed by the times that an increment can attach to.

@@ -7,7 +7,7 @@ use dupfs_base::escape_bytes;
 use super::error::CollectionError;
 use super::group::NamedObject;
 use crate::ObjectInfo;
-use crate::name::{NameKind, NamePrefixes, SetTimes, parse_name};
+use crate::name::{FileRole, NameKind, NamePrefixes, SetTimes, parse_name};
 
 /// The prefixes that the user gives, by duplicity's options. If any option is given, the others count as empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct OtherBackup {
     pub options: Option<String>,
     /// The number of its objects.
     pub objects: usize,
+    /// True if any of its manifests is encrypted.
+    pub encrypted: bool,
 }
 
 /// The chosen backup.
@@ -77,10 +79,12 @@ fn option_of(kind: NameKind) -> &'static str {
     }
 }
 
-/// Chooses the backup among `objects` by `options`.
+/// Chooses the backup among `objects` by `options`. With `require_encryption`, one without encrypted manifests is chosen only
+/// if there is no other.
 pub(super) fn choose_backup<'a>(
     objects: &'a [ObjectInfo],
     options: &PrefixOptions,
+    require_encryption: bool,
 ) -> Result<ChosenBackup<'a>, CollectionError> {
     let named = |object: &'a ObjectInfo| parse_name(&object.name).map(|name| NamedObject { name, object });
     let named: Vec<NamedObject<'a>> = objects.iter().filter_map(named).collect();
@@ -88,7 +92,7 @@ pub(super) fn choose_backup<'a>(
     match options.prefixes() {
         Some(prefixes) => choose_by_prefixes(objects, prefixes, &backups),
         None if named.is_empty() => Err(CollectionError::NoBackup { objects: objects.len() }),
-        None => choose_only(named, objects.len(), backups),
+        None => choose_only(named, objects.len(), backups, require_encryption),
     }
 }
 
@@ -118,12 +122,15 @@ fn choose_only<'a>(
     named: Vec<NamedObject<'a>>,
     listed: usize,
     backups: Vec<PrefixedBackup<'a>>,
+    require_encryption: bool,
 ) -> Result<ChosenBackup<'a>, CollectionError> {
     let foreign = listed - named.len();
     // Leftover files without any manifest make a choice necessary only if there is nothing else.
-    let any_manifest = backups.iter().any(PrefixedBackup::has_manifest);
+    let counts =
+        |backup: &PrefixedBackup<'_>| backup.has_manifest() && (!require_encryption || backup.has_encrypted_manifest());
+    let any_counts = backups.iter().any(counts);
     let (below, here): (Vec<_>, Vec<_>) =
-        backups.into_iter().filter(|backup| !any_manifest || backup.has_manifest()).partition(PrefixedBackup::is_below);
+        backups.into_iter().filter(|backup| !any_counts || counts(backup)).partition(PrefixedBackup::is_below);
     let plain = here.iter().position(|backup| backup.groups.iter().any(|group| group.prefix.is_empty()));
     let chosen = match (plain, here.as_slice()) {
         (Some(position), _) => here.get(position),
@@ -147,6 +154,7 @@ struct PrefixGroup<'a> {
     prefix: &'a str,
     sets_by_kind: BTreeMap<NameKind, BTreeSet<SetTimes>>,
     objects: usize,
+    has_encrypted_manifest: bool,
 }
 
 /// The prefix groups that make up one backup: one, or several with different kinds of files of the same sets.
@@ -162,6 +170,10 @@ impl PrefixedBackup<'_> {
 
     fn has_manifest(&self) -> bool {
         self.has(NameKind::Manifest)
+    }
+
+    fn has_encrypted_manifest(&self) -> bool {
+        self.groups.iter().any(|group| group.has_encrypted_manifest)
     }
 
     /// Returns true if its names are in a directory below the one that was listed.
@@ -185,7 +197,8 @@ impl PrefixedBackup<'_> {
 
     fn as_other(&self) -> OtherBackup {
         let objects = self.groups.iter().map(|group| group.objects).sum();
-        OtherBackup { options: backup_options(&self.prefixes()), objects }
+        let encrypted = self.has_encrypted_manifest();
+        OtherBackup { options: backup_options(&self.prefixes()), objects, encrypted }
     }
 
     /// Returns the options that choose the backup, for a message.
@@ -234,6 +247,7 @@ fn find_backups<'a>(objects: &[NamedObject<'a>]) -> Vec<PrefixedBackup<'a>> {
         let group = groups.entry(name.prefix).or_default();
         group.prefix = name.prefix;
         group.objects += 1;
+        group.has_encrypted_manifest |= name.role == FileRole::Manifest && name.suffix.is_encrypted();
         group.sets_by_kind.entry(name.role.kind()).or_default().insert(name.set);
     }
     let mut backups: Vec<PrefixedBackup<'a>> =

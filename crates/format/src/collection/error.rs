@@ -36,6 +36,15 @@ pub enum CollectionError {
         /// Number of sets.
         sets: usize,
     },
+    /// All sets were left out because they are not encrypted.
+    #[error(
+        "none of the {sets} backup sets here is encrypted, and --require-encryption refuses such sets; without that option \
+         they can be read, but anyone who can write to this place could have made them"
+    )]
+    NotEncrypted {
+        /// Number of sets.
+        sets: usize,
+    },
     /// No set is complete and linked to a full set.
     #[error(
         "no snapshot can be restored: none of the {sets} backup sets here is a full backup with a manifest, or an \
@@ -77,6 +86,7 @@ impl HasKind for CollectionError {
             Self::NoBackup { .. } | Self::NoSuchPrefix { .. } | Self::NoSnapshot { .. } => ErrorKind::NotFound,
             Self::SeveralPrefixes { .. } | Self::TwoChains { .. } => ErrorKind::Invalid,
             Self::Cms { .. } => ErrorKind::Unsupported,
+            Self::NotEncrypted { .. } => ErrorKind::Corrupt,
         }
     }
 }

@@ -1,15 +1,16 @@
 //! The problems of a collection, as far as names, sizes and storage classes show them, with their remedies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::chains::{Chain, Chains};
 use super::choose::OtherBackup;
-use super::set::{self, BackupSet, NamedSignature};
+use super::protection::ProtectionFindings;
+use super::set::{self, BackupSet, NamedSignature, SetEncryption};
 use super::set_list::{SetList, SetRenumbering};
 use super::snapshots::SnapshotList;
 use super::volume_ranges::{describe_ranges, missing_ranges};
-use crate::name::{FileRole, NameSuffix};
+use crate::name::{FileRole, NameSuffix, SetTimes};
 use crate::{BackupTime, ObjectInfo, SetIndex};
 
 /// The severity of a problem, the most severe first.
@@ -40,6 +41,8 @@ pub enum ProblemKind {
     Unsupported,
     /// A set without a manifest that is shown as far as its signature archive proves it.
     ManifestRebuilt,
+    /// A set that is not encrypted, beside others that are.
+    NotEncrypted,
     /// A set without its signature archive.
     SignatureMissing,
     /// A signature archive without its set.
@@ -71,6 +74,7 @@ impl ProblemKind {
             Self::EmptyObject => "empty-object",
             Self::Unsupported => "unsupported",
             Self::ManifestRebuilt => "manifest-rebuilt",
+            Self::NotEncrypted => "not-encrypted",
             Self::SignatureMissing => "signature-missing",
             Self::StraySignature => "stray-signature",
             Self::Duplicate => "duplicate",
@@ -93,6 +97,7 @@ impl ProblemKind {
             | Self::EmptyObject
             | Self::Unsupported => Severity::Error,
             Self::ManifestRebuilt
+            | Self::NotEncrypted
             | Self::SignatureMissing
             | Self::Duplicate
             | Self::EqualTimes
@@ -141,8 +146,9 @@ pub(super) struct CollectionFacts<'a> {
     pub(super) sets: &'a SetList,
     pub(super) chains: &'a Chains,
     pub(super) snapshots: &'a SnapshotList,
-    /// The time of the newest snapshot that duplicity would restore.
-    pub(super) latest: Option<BackupTime>,
+    pub(super) protection: &'a ProtectionFindings,
+    /// The times of the sets that are left out because they are not encrypted.
+    pub(super) refused: &'a BTreeSet<SetTimes>,
     pub(super) others: &'a [OtherBackup],
     pub(super) stray_signatures: &'a [NamedSignature],
 }
@@ -156,7 +162,10 @@ pub(super) fn find_problems(facts: &CollectionFacts<'_>) -> Vec<Problem> {
         finder.check_objects(set);
         finder.check_duplicates(set);
         finder.check_lineage(set);
+        finder.check_volume_encryption(set);
     }
+    finder.check_doubtful();
+    finder.check_refused();
     finder.check_dropped();
     finder.check_overlaps();
     finder.check_archived_volumes();
@@ -307,6 +316,9 @@ impl ProblemFinder<'_> {
         }
         let base = self.sets_by_time.get(&start).into_iter().flatten().find(|base| base.index != set.index);
         let reason = match base {
+            None if self.facts.refused.iter().any(|times| times.end == start) => {
+                format!("a set of the time {start}, which is not encrypted (--require-encryption)")
+            }
             None => format!("a set of the time {start}, which is not here"),
             Some(base) if !base.is_complete() => format!("{}, which has no manifest", base.label()),
             Some(base) => format!("{}, which is orphaned itself", base.label()),
@@ -316,6 +328,78 @@ impl ProblemFinder<'_> {
             set.label()
         );
         self.add(ProblemKind::Orphaned, Some(set.index), None, message);
+    }
+
+    /// Reports volumes that are not encrypted in a set whose manifest is.
+    fn check_volume_encryption(&mut self, set: &BackupSet) {
+        let is_plain = |object: &&ObjectInfo| !NameSuffix::of(&object.name).is_encrypted();
+        let plain = set.volumes.values().filter(is_plain).count();
+        if plain > 0 && set.is_protected() {
+            let verb = if plain == 1 { "is" } else { "are" };
+            let message = format!(
+                "{}: {plain} of its {} {verb} not encrypted, though its manifest is: a run was resumed after encryption was turned \
+                 on, or somebody added them; those whose hashes are in the manifest are read",
+                set.label(),
+                counted(set.volumes.len(), "volume")
+            );
+            self.add(ProblemKind::NotEncrypted, Some(set.index), None, message);
+        }
+    }
+
+    /// Reports the doubtful sets in one line, or in two if some are part of encrypted snapshots only.
+    fn check_doubtful(&mut self) {
+        let protection = self.facts.protection;
+        let sets = protection.doubtful.iter().filter_map(|set| self.facts.sets.get(*set));
+        let encrypted =
+            self.facts.sets.iter().filter(|set| set.is_complete() && set.encryption() != SetEncryption::None);
+        let first = encrypted.map(|set| set.time).min();
+        let (later, bases): (Vec<_>, Vec<_>) =
+            sets.map(|set| &**set).partition(|set| first.is_some_and(|first| set.time >= first));
+        let name = |set: Option<SetIndex>| {
+            set.and_then(|set| self.facts.snapshots.of_set(set)).map_or("none", |snapshot| &*snapshot.name)
+        };
+        let effect = if protection.latest == protection.newest {
+            "use them only if you know who made them, or leave them out with --require-encryption".to_owned()
+        } else {
+            format!(
+                "'latest' stays at {}; if encryption was turned off on purpose, read them with --time now or in \
+                 snapshots/{}",
+                name(protection.latest),
+                name(protection.newest)
+            )
+        };
+        if let Some(label) = spanned(&later) {
+            let is_mixed = later.iter().any(|set| set.encryption() == SetEncryption::Mixed);
+            let what = match is_mixed {
+                true => "not entirely encrypted",
+                false => "not encrypted, although earlier sets here are",
+            };
+            let message =
+                format!("{label}: {what}, so anyone who can write to this place could have made them; {effect}");
+            self.add(ProblemKind::NotEncrypted, only(&later), None, message);
+        }
+        if let Some(label) = spanned(&bases) {
+            let message = format!(
+                "{label}: not encrypted, although encrypted sets build on it, so anyone who can write to this place could \
+                 have replaced it; the next full backup ends this; --require-encryption leaves out what builds on it"
+            );
+            self.add(ProblemKind::NotEncrypted, only(&bases), None, message);
+        }
+    }
+
+    fn check_refused(&mut self) {
+        let refused = self.facts.refused;
+        let (Some(first), Some(last)) = (refused.first(), refused.last()) else { return };
+        let label = match refused.len() {
+            1 => set::label(*first),
+            n => format!("{n} backup sets from {} to {}", first.end, last.end),
+        };
+        let message = format!("{label}: not encrypted, so not shown (--require-encryption)");
+        self.add(ProblemKind::NotEncrypted, None, None, message);
+    }
+
+    fn latest(&self) -> Option<&BackupSet> {
+        self.facts.sets.get(self.facts.protection.latest?).map(|set| &**set)
     }
 
     /// Reports sets that are shown although duplicity does not restore them.
@@ -332,7 +416,7 @@ impl ProblemFinder<'_> {
         dropped.extend(chains.discarded.map(|index| (index, "its signature archive is missing".to_owned())));
         for (index, reason) in dropped {
             let set = self.facts.sets.get(index);
-            let newer = set.is_some_and(|set| self.facts.latest.is_some_and(|latest| set.time > latest));
+            let newer = set.zip(self.latest()).is_some_and(|(set, latest)| set.time > latest.time);
             let newer = if newer { "; it is newer than 'latest'" } else { "" };
             let message =
                 format!("{}: duplicity does not restore this set ({reason}); it is shown here{newer}", label(index));
@@ -403,6 +487,16 @@ impl ProblemFinder<'_> {
                 format!("{} objects here belong to another backup, which is not shown{options}", other.objects);
             self.add(ProblemKind::OtherBackup, None, None, message);
         }
+        let is_plain = self.facts.sets.iter().all(|set| set.encryption() == SetEncryption::None);
+        if let Some(other) = self.facts.others.iter().find(|other| other.encrypted && is_plain) {
+            let options =
+                other.options.as_ref().map_or_else(String::new, |options| format!("; choose that one with {options}"));
+            let message = format!(
+                "this backup is not encrypted, but another one in this place is, so anyone who can write to this place \
+                 could have added this one{options}"
+            );
+            self.add(ProblemKind::NotEncrypted, None, None, message);
+        }
     }
 }
 
@@ -412,6 +506,20 @@ fn objects_with_roles(set: &BackupSet) -> impl Iterator<Item = (FileRole, &Objec
     let signatures = set.signatures.iter().map(|object| (FileRole::Signature, object));
     let volumes = set.volumes.iter().map(|(number, object)| (FileRole::Volume(*number), object));
     manifest.chain(signatures).chain(volumes)
+}
+
+/// Returns the name of the sets in a message, which are sorted by time. Returns `None` if there are none.
+fn spanned(sets: &[&BackupSet]) -> Option<String> {
+    let (first, last) = (sets.first()?, sets.last()?);
+    Some(match sets.len() {
+        1 => first.label(),
+        n => format!("{n} backup sets from {} to {}", first.time, last.time),
+    })
+}
+
+/// Returns the index of the set if there is only one.
+fn only(sets: &[&BackupSet]) -> Option<SetIndex> {
+    if let [set] = sets { Some(set.index) } else { None }
 }
 
 fn counted(n: usize, what: &str) -> String {

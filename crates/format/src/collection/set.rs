@@ -27,8 +27,33 @@ pub struct BackupSet {
     /// Objects with the role of one of the above. They are reported and otherwise unused.
     pub duplicates: Vec<DuplicateObject>,
     /// The most frequent suffix of the set's volumes. Without volumes, that of the manifest, then of the signature
-    /// archive.
+    /// archive. Volumes that are encrypted as the manifest is come first.
     pub suffix: NameSuffix,
+}
+
+/// The encryption of a set, by the names of its objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SetEncryption {
+    /// All objects are OpenPGP messages.
+    OpenPgp,
+    /// All objects are encrypted, some or all of them with gpgsm.
+    Cms,
+    /// Some objects are encrypted and some are not.
+    Mixed,
+    /// No object is encrypted.
+    None,
+}
+
+impl SetEncryption {
+    /// Returns the stable identifier in machine-readable output.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::OpenPgp => "openpgp",
+            Self::Cms => "cms",
+            Self::Mixed => "mixed",
+            Self::None => "none",
+        }
+    }
 }
 
 /// An object with the role of another one in its set, but with another suffix or name style.
@@ -68,6 +93,29 @@ impl BackupSet {
             && !self.volumes.is_empty()
             && self.suffix != NameSuffix::Cms
             && signed.is_some_and(|suffix| suffix != NameSuffix::Cms && suffix.is_encrypted() == is_encrypted)
+    }
+
+    /// Returns the encryption of the set's objects.
+    pub fn encryption(&self) -> SetEncryption {
+        let suffixes = || self.objects().map(|object| NameSuffix::of(&object.name));
+        let encrypted = suffixes().filter(|suffix| suffix.is_encrypted()).count();
+        match suffixes().count() {
+            _ if encrypted == 0 => SetEncryption::None,
+            all if encrypted < all => SetEncryption::Mixed,
+            _ if suffixes().any(|suffix| suffix == NameSuffix::Cms) => SetEncryption::Cms,
+            _ => SetEncryption::OpenPgp,
+        }
+    }
+
+    /// Returns true if nobody can change the set without a key: its manifest is encrypted, and so is its signature
+    /// archive if it has one. The encrypted manifest has the hashes of the volumes. In a rebuilt set all objects must be
+    /// encrypted.
+    pub fn is_protected(&self) -> bool {
+        let is_encrypted = |object: &ObjectInfo| NameSuffix::of(&object.name).is_encrypted();
+        match &self.manifest {
+            Some(manifest) => is_encrypted(manifest) && self.signatures.as_ref().is_none_or(is_encrypted),
+            None => self.is_rebuilt && self.objects().all(is_encrypted),
+        }
     }
 
     /// Returns the times that identify the set.

@@ -159,6 +159,8 @@ fn link(sets: &SetList, bases: &BaseOfSet) -> (Vec<LineageNode>, Vec<usize>) {
     let mut nodes = vec![LineageNode::default(); sets.len()];
     let mut waiting: HashMap<BackupTime, Vec<usize>> = HashMap::new();
     let mut queue = VecDeque::new();
+    let protected_times: HashSet<BackupTime> =
+        sets.iter().filter(|set| set.is_protected()).map(|set| set.time).collect();
     for (position, set) in sets.iter().enumerate().filter(|(_, set)| set.is_complete()) {
         match set.start {
             None => queue.push_back(position),
@@ -170,9 +172,13 @@ fn link(sets: &SetList, bases: &BaseOfSet) -> (Vec<LineageNode>, Vec<usize>) {
         let Some(set) = sets.all().get(position) else { continue };
         order.push(position);
         let Some(candidates) = waiting.get_mut(&set.time) else { continue };
+        // A protected increment builds on a protected set if one has the time: a set that was planted with that time
+        // must not become its base.
+        let is_doubtful = !set.is_protected() && protected_times.contains(&set.time);
         let fits = |candidate: &mut usize| {
-            let index = sets.all().get(*candidate).map(|set| set.index);
-            index.and_then(|index| bases.get(&index)).is_none_or(|base| *base == set.index)
+            let Some(candidate) = sets.all().get(*candidate) else { return false };
+            !(is_doubtful && candidate.is_protected())
+                && bases.get(&candidate.index).is_none_or(|base| *base == set.index)
         };
         let children: Vec<usize> = candidates.extract_if(.., fits).collect();
         for &child in &children {

@@ -15,7 +15,7 @@ fn object(name: &str) -> ObjectInfo {
 }
 
 /// The names of a set: `volumes` volumes, the manifest and the signature archive, with `suffix`.
-fn set_names(start: Option<i64>, time: i64, volumes: u32, suffix: &str) -> Vec<String> {
+pub(super) fn set_names(start: Option<i64>, time: i64, volumes: u32, suffix: &str) -> Vec<String> {
     let t = day(time);
     let (set, signatures) = match start.map(day) {
         None => (format!("duplicity-full.{t}"), format!("duplicity-full-signatures.{t}")),
@@ -382,7 +382,8 @@ fn ten_thousand_prefixes_are_refused_within_seconds() {
 }
 
 fn rebuilding(names: &[Vec<String>]) -> Collection {
-    Collection::with_rebuilt_sets(&listing(names), &PrefixOptions::default()).unwrap()
+    let options = CollectionOptions { rebuild: true, ..CollectionOptions::default() };
+    Collection::from_listing_with(&listing(names), &options).unwrap()
 }
 
 /// Volumes and an archive that can prove them, both encrypted or neither.

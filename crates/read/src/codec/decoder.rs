@@ -5,7 +5,9 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::armor_reader::ArmorReader;
+use super::backdated_object::BackdatedObject;
 use super::cfb_reader::CfbReader;
+use super::dated_name::DatedName;
 use super::decode_limits::DecodeLimits;
 use super::error::CodecError;
 use super::gzip_reader::GzipReader;
@@ -21,6 +23,7 @@ use super::signature_verifier::SignatureVerifier;
 use super::signer::Signer;
 use super::stored_form::{SNIFFED_BYTES, StoredForm};
 use super::threaded_layer;
+use super::written_time::{BackdatedObjects, WrittenTimeRule};
 use dupfs_format::name::NameSuffix;
 
 /// Bytes of an OpenPGP object that are kept for gpg, which needs its first chunk (8 kB) complete.
@@ -36,13 +39,17 @@ pub struct DecodeOptions {
     /// Accept volumes that are whole by their own integrity code and have another hash than the manifest's, with a warning
     /// for each.
     pub ignore_volume_hash: bool,
+    /// Refuse every object that is not encrypted.
+    pub require_encryption: bool,
 }
 
 impl DecodeOptions {
     /// Encodes the options for an identity: an object that was accepted under other options may be refused under these.
     pub fn identity_bytes(&self) -> Vec<u8> {
         let signer = self.require_signer.as_ref().map(Signer::fingerprints);
-        let flags = u8::from(self.allow_unauthenticated) | (u8::from(self.ignore_volume_hash) << 1);
+        let flags = u8::from(self.allow_unauthenticated)
+            | (u8::from(self.ignore_volume_hash) << 1)
+            | (u8::from(self.require_encryption) << 2);
         [vec![flags, u8::from(signer.is_some())], signer.unwrap_or_default()].concat()
     }
 }
@@ -56,6 +63,8 @@ pub struct Decoder {
     warned: Mutex<HashSet<Arc<str>>>,
     /// Objects for which the warning about another hash was logged.
     warned_of_hash: Mutex<HashSet<Arc<str>>>,
+    /// Objects that are older than their sets.
+    backdated: Arc<BackdatedObjects>,
 }
 
 /// Puts a further reader around a layer, or returns the layer as it is.
@@ -64,11 +73,17 @@ type WrapLayer<'a> = fn(LayerReader<'a>) -> LayerReader<'a>;
 impl Decoder {
     /// Creates a decoder with these keys.
     pub fn new(keys: Keys, options: DecodeOptions) -> Self {
-        Self { keys, options, warned: Mutex::default(), warned_of_hash: Mutex::default() }
+        let (warned, warned_of_hash, backdated) = (Mutex::default(), Mutex::default(), Arc::default());
+        Self { keys, options, warned, warned_of_hash, backdated }
     }
 
-    /// Opens the plaintext of `object`, a file name, whose stored bytes are `input`. The suffix of the name is binding:
-    /// content of another form is [`CodecError::Damaged`]. Decompression keeps to `limits`.
+    /// Returns the objects read so far that were written before the times of their sets, one for each set.
+    pub fn backdated_objects(&self) -> Vec<BackdatedObject> {
+        self.backdated.all()
+    }
+
+    /// Opens the plaintext of `object`, a file name and the time of its set, whose stored bytes are `input`. The suffix of the
+    /// name is binding: content of another form is [`CodecError::Damaged`]. Decompression keeps to `limits`.
     ///
     /// The reader streams plaintext. It returns `Ok(0)` only after the integrity code, checksum and required signature
     /// were verified and `input` was read to its end. Until then its bytes are not verified, except those of packet 20,
@@ -78,13 +93,13 @@ impl Decoder {
     /// # Errors
     /// At once: no key, a refused form, damage at the start, a failing input. While reading: [`io::Error`]s that hold a
     /// [`CodecError`] or the error of `input`; see [`super::error_kind`].
-    pub fn open<'a>(
+    pub fn open<'a, 'n>(
         &self,
-        object: &str,
+        object: impl Into<DatedName<'n>>,
         input: Box<dyn Read + Send + 'a>,
         limits: &DecodeLimits,
     ) -> Result<Box<dyn Read + Send + 'a>, CodecError> {
-        self.open_wrapped(object, input, limits, |plain| plain)
+        self.open_wrapped(object.into(), input, limits, |plain| plain)
     }
 
     /// Opens an object as [`Self::open`] does, and reads and decrypts `input` in a separate thread, ahead of the returned
@@ -93,13 +108,13 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_threaded(
+    pub fn open_threaded<'n>(
         &self,
-        object: &str,
+        object: impl Into<DatedName<'n>>,
         input: Box<dyn Read + Send>,
         limits: &DecodeLimits,
     ) -> Result<Box<dyn Read + Send>, CodecError> {
-        self.open_wrapped(object, input, limits, threaded_layer::read_in_thread)
+        self.open_wrapped(object.into(), input, limits, threaded_layer::read_in_thread)
     }
 
     /// Returns true if `object`, which was decoded to its verified end, has proven its content by an integrity code of its
@@ -130,7 +145,7 @@ impl Decoder {
 
     fn open_wrapped<'a>(
         &self,
-        object: &str,
+        object: DatedName<'_>,
         input: Box<dyn Read + Send + 'a>,
         limits: &DecodeLimits,
         wrap: WrapLayer<'a>,
@@ -152,6 +167,9 @@ impl Decoder {
         let source = layer::prefixed(start, source);
         if let (StoredForm::Plain | StoredForm::Gzip, Some(signer)) = (form, &self.options.require_signer) {
             return Err(signer.refuse(ctx, "it is not signed").into_io());
+        }
+        if matches!(form, StoredForm::Plain | StoredForm::Gzip) && self.options.require_encryption {
+            return Err(CodecError::NotEncrypted { object: ctx.object.clone() }.into_io());
         }
         match form {
             StoredForm::Plain => Ok(Box::new(source)),
@@ -183,7 +201,11 @@ impl Decoder {
             EncryptedPacket::Ocb(header) => Box::new(OcbReader::new(ctx, header, body, &key)?),
         };
         let verifier = self.options.require_signer.as_ref().map(SignatureVerifier::new);
-        Ok(Box::new(MessageReader::new(ctx, wrap(plain), verifier)))
+        let rule = match verifier {
+            Some(_) => WrittenTimeRule::Refuse,
+            None => WrittenTimeRule::Record(Arc::clone(&self.backdated)),
+        };
+        Ok(Box::new(MessageReader::new(ctx, wrap(plain), verifier, rule)))
     }
 
     /// Accepts data without an integrity code, or refuses them. Damage can make other packets look like such data, so the

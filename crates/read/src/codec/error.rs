@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::backdated_object::BackdatedObject;
 use crate::storage::StorageError;
 use dupfs_base::{ErrorKind, HasKind, Stopped};
 
@@ -113,6 +114,15 @@ pub enum CodecError {
         /// The required key, as the user named it.
         key: Arc<str>,
     },
+    /// A signature was required, and the object was written before the time that its name states.
+    #[error("{}: {} (--sign-key refuses it)", .0.object, .0.finding())]
+    Backdated(BackdatedObject),
+    /// Encryption was required and is missing.
+    #[error("{object}: not encrypted, so anyone who can write to the store could have made it (--require-encryption)")]
+    NotEncrypted {
+        /// The object's name.
+        object: Arc<str>,
+    },
     /// A key file cannot be used.
     #[error("key file {}: {reason}", path.display())]
     KeyFile {
@@ -144,7 +154,11 @@ impl HasKind for CodecError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Read { kind, .. } | Self::KeyFile { kind, .. } => *kind,
-            Self::Damaged { .. } | Self::TooLarge { .. } | Self::NotSigned { .. } => ErrorKind::Corrupt,
+            Self::Damaged { .. }
+            | Self::TooLarge { .. }
+            | Self::NotSigned { .. }
+            | Self::Backdated(_)
+            | Self::NotEncrypted { .. } => ErrorKind::Corrupt,
             Self::Unauthenticated { .. } | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::NoKey { .. } => ErrorKind::KeyMissing,
             Self::GpgTimeout { .. } | Self::TooSlow { .. } => ErrorKind::Timeout,

@@ -58,7 +58,7 @@ fn binary_blocks(path: &Path, bytes: &[u8]) -> Result<Vec<Zeroizing<Vec<u8>>>, C
     if bytes.first().is_some_and(|b| b & 0x80 != 0) {
         return Ok(vec![Zeroizing::new(bytes.to_vec())]);
     }
-    let ctx = ObjectContext::new(&path.display().to_string());
+    let ctx = ObjectContext::new(path.display().to_string().as_str());
     let mut out = Vec::new();
     let mut rest = bytes;
     while let Some(from) = find(rest, BEGIN) {

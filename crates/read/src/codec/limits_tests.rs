@@ -11,6 +11,7 @@ use flate2::{Compress, Compression, FlushCompress};
 use super::message_reader::MessageReader;
 use super::object_context::ObjectContext;
 use super::packet_header::tag;
+use super::written_time::WrittenTimeRule;
 use super::*;
 
 /// Far longer than any step takes.
@@ -54,9 +55,9 @@ fn bzip2(plain: impl Read) -> Vec<u8> {
 
 /// Reads `message` to its end, and counts the plaintext.
 fn drain(message: Vec<u8>, limits: &DecodeLimits) -> io::Result<u64> {
-    let ctx = ObjectContext::with_limits("x", limits);
+    let ctx = ObjectContext::with_limits("x".into(), limits);
     let source = layer::stored_bytes(&ctx, Box::new(Cursor::new(message)));
-    io::copy(&mut MessageReader::new(&ctx, source, None), &mut io::sink())
+    io::copy(&mut MessageReader::new(&ctx, source, None, WrittenTimeRule::Refuse), &mut io::sink())
 }
 
 fn small_limits() -> DecodeLimits {

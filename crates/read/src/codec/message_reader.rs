@@ -3,12 +3,14 @@
 use std::io::{self, BufRead, Read};
 
 use super::compressed_packet::{CompressedPacket, UncompressedPacket};
+use super::error::CodecError;
 use super::layer::LayerReader;
 use super::object_context::ObjectContext;
 use super::packet_body::PacketBody;
 use super::packet_header::{PacketLength, read_header, tag};
 use super::signature_verifier::{MAX_SIGNATURE, SignatureVerifier};
 use super::stream_decompressor::StreamDecompressor;
+use super::written_time::WrittenTimeRule;
 
 /// Upper bound of the layers of compressed packets. gpg and other programs write one at most. A second layer would square the
 /// ratio at which data expand.
@@ -20,6 +22,9 @@ pub(super) struct MessageReader<'a> {
     ctx: ObjectContext,
     state: MessageState<'a>,
     verifier: Option<SignatureVerifier>,
+    rule: WrittenTimeRule,
+    /// The date of the literal data.
+    date: u32,
     depth: u32,
 }
 
@@ -37,8 +42,13 @@ enum MessageState<'a> {
 
 impl<'a> MessageReader<'a> {
     /// Creates a reader of the message in the packets of `source`, with a `verifier` if it must be signed.
-    pub(super) fn new(ctx: &ObjectContext, source: LayerReader<'a>, verifier: Option<SignatureVerifier>) -> Self {
-        Self { ctx: ctx.clone(), state: MessageState::Before(source), verifier, depth: 0 }
+    pub(super) fn new(
+        ctx: &ObjectContext,
+        source: LayerReader<'a>,
+        verifier: Option<SignatureVerifier>,
+        rule: WrittenTimeRule,
+    ) -> Self {
+        Self { ctx: ctx.clone(), state: MessageState::Before(source), verifier, rule, date: 0, depth: 0 }
     }
 
     /// Reads one packet before the data.
@@ -48,7 +58,7 @@ impl<'a> MessageReader<'a> {
         let mut body = PacketBody::new(&self.ctx, source, header.length);
         match header.tag {
             tag::LITERAL => {
-                literal_header(&self.ctx, &mut body)?;
+                self.date = literal_header(&self.ctx, &mut body)?;
                 return Ok(MessageState::Data(body));
             }
             tag::COMPRESSED => return self.compressed(body),
@@ -90,6 +100,8 @@ impl<'a> MessageReader<'a> {
             if let Some(verifier) = &self.verifier {
                 verifier.finish(&self.ctx)?;
             }
+            // The date is under the integrity code, which is verified now.
+            self.rule.apply(&self.ctx, self.date).map_err(CodecError::into_io)?;
             return Ok(MessageState::Done);
         };
         if !matches!(header.tag, tag::SIGNATURE | tag::MARKER) {
@@ -111,16 +123,18 @@ impl<'a> MessageReader<'a> {
     }
 }
 
-/// Reads the fields before the data: format, file name, date.
-fn literal_header(ctx: &ObjectContext, body: &mut PacketBody<LayerReader<'_>>) -> io::Result<()> {
+/// Reads the fields before the data: format, file name, date. Returns the date.
+fn literal_header(ctx: &ObjectContext, body: &mut PacketBody<LayerReader<'_>>) -> io::Result<u32> {
     let mut fixed = [0; 2];
     body.exactly(&mut fixed)?;
     let [format, name_len] = fixed;
     if !b"btul1".contains(&format) {
         return Err(ctx.damaged("literal data of an unknown format"));
     }
-    let mut rest = vec![0; usize::from(name_len) + 4];
-    body.exactly(&mut rest)
+    body.exactly(&mut vec![0; usize::from(name_len)])?;
+    let mut date = [0; 4];
+    body.exactly(&mut date)?;
+    Ok(u32::from_be_bytes(date))
 }
 
 impl Read for MessageReader<'_> {

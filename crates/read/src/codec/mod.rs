@@ -7,8 +7,10 @@
 //! the plaintext therefore means that the object was read to its last byte and is intact.
 
 mod armor_reader;
+mod backdated_object;
 mod cfb_reader;
 mod compressed_packet;
+mod dated_name;
 mod decode_limits;
 mod decoder;
 mod ecdh;
@@ -42,12 +44,15 @@ mod string_to_key;
 mod threaded_layer;
 mod user_gpg;
 mod weierstrass;
+mod written_time;
 
 #[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
 mod tests;
 
+pub use backdated_object::BackdatedObject;
+pub use dated_name::DatedName;
 pub use decode_limits::{DecodeLimits, ExpansionLimit};
 pub use decoder::{DecodeOptions, Decoder};
 pub use dupfs_base::Secret;

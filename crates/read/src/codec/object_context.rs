@@ -4,25 +4,29 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
+use super::dated_name::DatedName;
 use super::decode_limits::{DecodeLimits, LimitReached};
 use super::error::CodecError;
+use dupfs_format::BackupTime;
 
 /// The object that is being decoded, for errors, and the limits of the decoding.
 #[derive(Clone, Debug)]
 pub(super) struct ObjectContext {
     pub(super) object: Arc<str>,
+    /// The time of its set, if it is known.
+    pub(super) set_time: Option<BackupTime>,
     pub(super) limits: DecodeLimits,
 }
 
 impl ObjectContext {
     /// An object that is decoded within the default limits.
-    pub(super) fn new(object: &str) -> Self {
-        Self::with_limits(object, &DecodeLimits::default())
+    pub(super) fn new<'n>(object: impl Into<DatedName<'n>>) -> Self {
+        Self::with_limits(object.into(), &DecodeLimits::default())
     }
 
     /// An object that is decoded within `limits`.
-    pub(super) fn with_limits(object: &str, limits: &DecodeLimits) -> Self {
-        Self { object: object.into(), limits: limits.clone() }
+    pub(super) fn with_limits(object: DatedName<'_>, limits: &DecodeLimits) -> Self {
+        Self { object: object.name.into(), set_time: object.set_time, limits: limits.clone() }
     }
 
     /// Checks that the request has not ended. Steps that take long call it.

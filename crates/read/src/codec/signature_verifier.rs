@@ -1,6 +1,7 @@
 //! The check of the signatures of one object.
 
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sequoia_openpgp::Packet;
 use sequoia_openpgp::crypto::hash::Context;
@@ -9,9 +10,12 @@ use sequoia_openpgp::packet::{Key, Signature};
 use sequoia_openpgp::parse::Parse;
 use sequoia_openpgp::types::{HashAlgorithm, SignatureType};
 
+use super::error::CodecError;
 use super::object_context::ObjectContext;
 use super::packet_header::tag;
 use super::signer::Signer;
+use super::written_time;
+use dupfs_format::BackupTime;
 
 /// Upper bound of the length of a signature packet; notations may make one long.
 pub(super) const MAX_SIGNATURE: usize = 64 << 10;
@@ -23,11 +27,13 @@ pub(super) struct SignatureVerifier {
     signer: Signer,
     contexts: Vec<(HashAlgorithm, Context)>,
     verified: bool,
+    /// The time of the newest good signature, if it states one.
+    signed_at: Option<SystemTime>,
 }
 
 impl SignatureVerifier {
     pub(super) fn new(signer: &Signer) -> Self {
-        Self { signer: signer.clone(), contexts: Vec::new(), verified: false }
+        Self { signer: signer.clone(), contexts: Vec::new(), verified: false, signed_at: None }
     }
 
     /// Processes a one-pass signature packet before the data, which names the hash. Signatures without one (PGP 2, gpg 1.4
@@ -63,16 +69,22 @@ impl SignatureVerifier {
         let issuers = signature.get_issuers();
         let named = |key: &&Key<_, _>| issuers.is_empty() || issuers.iter().any(|id| id.aliases(key.key_handle()));
         let good = |key: &Key<PublicParts, UnspecifiedRole>| signature.verify_hash(key, context.clone()).is_ok();
-        self.verified |= self.signer.keys.iter().filter(named).any(good);
+        if self.signer.keys.iter().filter(named).any(good) {
+            self.verified = true;
+            self.signed_at = self.signed_at.max(signature.signature_creation_time());
+        }
     }
 
-    /// Checks at the end of the message that a good signature was seen.
+    /// Checks at the end of the message that a good signature was seen, and that it is not older than the object's set.
     ///
     /// # Errors
-    /// [`CodecError::NotSigned`] unless a good signature of the required key was seen.
+    /// [`CodecError::NotSigned`] unless a good signature of the required key was seen; [`CodecError::Backdated`].
     pub(super) fn finish(&self, ctx: &ObjectContext) -> io::Result<()> {
         if self.verified {
-            return Ok(());
+            let signed_at = self.signed_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            let seconds = signed_at.and_then(|since| i64::try_from(since.as_secs()).ok());
+            return seconds
+                .map_or(Ok(()), |seconds| written_time::refuse(ctx, BackupTime(seconds)).map_err(CodecError::into_io));
         }
         let what =
             if self.contexts.is_empty() { "it is not signed" } else { "it has no good signature of the right key" };

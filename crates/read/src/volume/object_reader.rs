@@ -10,10 +10,11 @@ use sha1::{Digest, Sha1};
 
 use super::error::VolumeError;
 use super::refused_objects::RefusedObjects;
-use crate::codec::{DecodeLimits, Decoder, ExpansionLimit};
+use crate::codec::{BackdatedObject, DatedName, DecodeLimits, Decoder, ExpansionLimit};
 use crate::storage::{ObjectInfo, ObjectStore, StorageError};
 use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext};
 use dupfs_format::manifest::{HashKind, VolumeHash};
+use dupfs_format::name::NamePrefixes;
 
 /// Objects of at least this many stored bytes are decoded by two threads. For smaller ones it does not pay.
 const MIN_THREADED_BYTES: u64 = 128 << 10;
@@ -25,6 +26,7 @@ pub(super) struct ObjectReader {
     decoder: Arc<Decoder>,
     expansion: ExpansionLimit,
     refused: Arc<RefusedObjects>,
+    prefixes: NamePrefixes,
 }
 
 /// The number of threads that decode an object.
@@ -37,9 +39,25 @@ pub(super) enum DecodeThreads {
 }
 
 impl ObjectReader {
-    /// A reader of the volumes and signature archives of `store`. Requests may take `deadline`.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, decoder: Arc<Decoder>, deadline: Duration) -> Self {
-        Self { store, decoder, expansion: ExpansionLimit::ARCHIVE, refused: Arc::new(RefusedObjects::new(deadline)) }
+    /// A reader of the volumes and signature archives of `store`, whose names have `prefixes`. Requests may take `deadline`.
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        decoder: Arc<Decoder>,
+        prefixes: NamePrefixes,
+        deadline: Duration,
+    ) -> Self {
+        let refused = Arc::new(RefusedObjects::new(deadline));
+        Self { store, decoder, expansion: ExpansionLimit::ARCHIVE, refused, prefixes }
+    }
+
+    /// The objects read so far that were written before the times of their sets, one for each set.
+    pub(super) fn backdated_objects(&self) -> Vec<BackdatedObject> {
+        self.decoder.backdated_objects()
+    }
+
+    /// The name of `object` with the time that it states.
+    fn dated<'n>(&self, object: &'n ObjectInfo) -> DatedName<'n> {
+        DatedName { name: &object.name, set_time: self.prefixes.parse(&object.name).map(|name| name.set.end) }
     }
 
     /// A reader of the objects of another store, with the same decoder and limits.
@@ -100,9 +118,9 @@ impl ObjectReader {
         let input = Box::new(ReturningReader { reader: Some(hashing), tx });
         let opened = match threads {
             DecodeThreads::TwoIfLarge if object.size >= MIN_THREADED_BYTES => {
-                self.decoder.open_threaded(name, input, limits)
+                self.decoder.open_threaded(self.dated(object), input, limits)
             }
-            DecodeThreads::One | DecodeThreads::TwoIfLarge => self.decoder.open(name, input, limits),
+            DecodeThreads::One | DecodeThreads::TwoIfLarge => self.decoder.open(self.dated(object), input, limits),
         };
         let decoded = opened.map_err(|e| VolumeError::from_codec(name, &e)).and_then(|mut plain| {
             consume(&mut *plain)?;
@@ -143,8 +161,10 @@ impl ObjectReader {
         let limits = self.limits(context);
         let head = ByteRange::at(0, object.size.min(len));
         let input = self.store.open(object, head, context).map_err(|e| VolumeError::from_storage(&object.name, &e))?;
-        let mut plain =
-            self.decoder.open(&object.name, input, &limits).map_err(|e| VolumeError::from_codec(&object.name, &e))?;
+        let mut plain = self
+            .decoder
+            .open(self.dated(object), input, &limits)
+            .map_err(|e| VolumeError::from_codec(&object.name, &e))?;
         consume(&mut *plain).inspect_err(|error| self.refused.note_failure(object, &limits, error))
     }
 }

@@ -123,6 +123,7 @@ mod tests {
     use crate::codec::{DecodeOptions, Decoder, ExpansionLimit, KeyOptions, Keys};
     use crate::storage::{CountingStore, MemoryStore, ObjectStore};
     use dupfs_base::RequestContext;
+    use dupfs_format::name::NamePrefixes;
 
     fn object(version: &str) -> ObjectInfo {
         ObjectInfo { name: "vol1.gz".into(), size: 1, version: version.into(), archived: None }
@@ -185,7 +186,8 @@ mod tests {
         let context = RequestContext::unlimited();
         let listed = store.list(&context).unwrap().remove(0);
         let decoder = Decoder::new(Keys::load(KeyOptions::default()).unwrap(), DecodeOptions::default());
-        let reader = ObjectReader::new(Arc::clone(&store), Arc::new(decoder), Duration::from_secs(600));
+        let reader =
+            ObjectReader::new(Arc::clone(&store), Arc::new(decoder), NamePrefixes::default(), Duration::from_secs(600));
         let reader = reader.with_expansion(ExpansionLimit { base: 1 << 16, ratio: 1 });
         let read = |object: &ObjectInfo| {
             let drain = &mut |plain: &mut dyn Read| {

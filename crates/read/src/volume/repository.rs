@@ -18,7 +18,7 @@ use super::repository_index::{IndexLocation, RepositoryIndex};
 use super::signature_archives::SignatureArchives;
 use super::signed_contents::SignedContent;
 use super::volume_store::{VolumeSources, VolumeStore};
-use crate::codec::{Decoder, ExpansionLimit};
+use crate::codec::{BackdatedObject, Decoder, ExpansionLimit};
 use crate::storage::ObjectStore;
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_cache::CacheConfig;
@@ -49,6 +49,7 @@ pub struct Repository {
     collection: Arc<LiveCollection>,
     manifests: Arc<ManifestStore>,
     signatures: Arc<SignatureArchives>,
+    objects: ObjectReader,
     index: Arc<RepositoryIndex>,
     volumes: Arc<VolumeStore>,
     prefetcher: Arc<Prefetcher>,
@@ -63,7 +64,8 @@ impl Repository {
         collection: Collection,
         config: RepositoryConfig,
     ) -> Arc<Self> {
-        let objects = ObjectReader::new(Arc::clone(&store), Arc::new(decoder), config.deadline);
+        let prefixes = collection.prefixes().clone();
+        let objects = ObjectReader::new(Arc::clone(&store), Arc::new(decoder), prefixes, config.deadline);
         let collection = Arc::new(LiveCollection::new(Arc::clone(&store), collection));
         let index = Arc::new(RepositoryIndex::open(config.index, store.url(), Arc::clone(&collection)));
         let archive_dir = config.archive_dir.map(Arc::new);
@@ -76,7 +78,7 @@ impl Repository {
         let manifests = Arc::new(ManifestStore::new(Arc::clone(&collection), readers));
         let signatures = Arc::new(SignatureArchives::new(Arc::clone(&collection), objects.clone(), archive_dir));
         let sources = VolumeSources {
-            objects,
+            objects: objects.clone(),
             collection: Arc::clone(&collection),
             manifests: Arc::clone(&manifests),
             index: Arc::clone(&index),
@@ -86,7 +88,7 @@ impl Repository {
         let source: Arc<dyn PrefetchSource> = Arc::<VolumeStore>::clone(&volumes);
         let prefetcher = Arc::new(Prefetcher::new(source, cache_bytes));
         let drop_behind = DropBehind::default();
-        Arc::new(Self { store, collection, manifests, signatures, index, volumes, prefetcher, drop_behind })
+        Arc::new(Self { store, collection, manifests, signatures, objects, index, volumes, prefetcher, drop_behind })
     }
 
     /// The collection as the last listing shows it.
@@ -105,6 +107,11 @@ impl Repository {
     /// The store's URL without secrets.
     pub fn url(&self) -> &str {
         self.store.url()
+    }
+
+    /// The objects read so far that were written before the times of their sets, one for each set: they were renamed.
+    pub fn backdated_objects(&self) -> Vec<BackdatedObject> {
+        self.objects.backdated_objects()
     }
 
     /// The index of the repository.

@@ -1,0 +1,18 @@
+//! The name of an object, with the time that it states.
+
+use dupfs_format::BackupTime;
+
+/// An object and the time of the set that its name states.
+#[derive(Clone, Copy, Debug)]
+pub struct DatedName<'n> {
+    /// The object's name.
+    pub name: &'n str,
+    /// The time of its set; `None` if it is not known.
+    pub set_time: Option<BackupTime>,
+}
+
+impl<'n> From<&'n str> for DatedName<'n> {
+    fn from(name: &'n str) -> Self {
+        Self { name, set_time: None }
+    }
+}

@@ -1,0 +1,133 @@
+//! Sets that somebody with write access to the store has added: without a key, or old ones under the names of a new time.
+
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::support::Scratch;
+use crate::support::duplicity::{Mode, Repository, stamp};
+use crate::support::exec::{self, Dupfs};
+use crate::support::mount::Mount;
+use crate::support::source;
+
+const TIMES: [i64; 3] = [1_700_000_000, 1_700_003_600, 1_700_007_200];
+const PASSPHRASE: &str = "the owner's passphrase";
+
+fn report(dupfs: &Dupfs, url: &str) -> serde_json::Value {
+    serde_json::from_slice(&dupfs.run("sets", &["--json", url])).unwrap()
+}
+
+fn messages(report: &serde_json::Value, kind: &str) -> Vec<String> {
+    let problems = report["problems"].as_array().unwrap().iter().filter(|problem| problem["kind"] == kind);
+    problems.map(|problem| problem["message"].as_str().unwrap().to_owned()).collect()
+}
+
+fn link(mount: &Mount, name: &str) -> String {
+    fs::read_link(mount.path().join(name)).unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn encryption_that_ends_is_reported_and_latest_does_not_follow() {
+    let scratch = Scratch::new();
+    let states = source::small(scratch.path());
+    let mut repo = Repository::new("3.2.1", |_| Mode::Symmetric(PASSPHRASE.to_owned()), &scratch.dir("r"));
+    repo.backup(true, &states[0], TIMES[0]);
+    let dupfs = repo.reader().option("--no-index");
+    repo.set_mode(Mode::Gzip);
+    // duplicity still needs the passphrase, for the manifest of the set before.
+    exec::run(repo.backup_command(false, &states[1], TIMES[1]).env("PASSPHRASE", PASSPHRASE));
+    let (url, first, second) = (repo.url(), stamp(TIMES[0]), stamp(TIMES[1]));
+    let read = |dupfs: &Dupfs, more: &[&str]| dupfs.run("cat", &[more, &[&*url, "dir/edited"]].concat());
+    let (old, new) = (fs::read(states[0].join("dir/edited")).unwrap(), fs::read(states[1].join("dir/edited")).unwrap());
+    assert!(old != new);
+
+    let told = report(&dupfs, &url);
+    assert_eq!((&told["latest"], &told["doubtful_sets"]), (&first.clone().into(), &serde_json::json!([1])));
+    assert_eq!((&told["sets"][0]["encryption"], &told["sets"][1]["encryption"]), (&"openpgp".into(), &"none".into()));
+    let [line] = &messages(&told, "not-encrypted")[..] else { panic!("{told:#}") };
+    assert!(
+        line.contains(&second) && line.contains(&format!("stays at {first}")) && line.contains("--time now"),
+        "{line}"
+    );
+    assert_eq!(read(&dupfs, &[]), old);
+    assert_eq!(read(&dupfs, &["--time", "now"]), new);
+    assert_eq!(read(&dupfs, &["--time", &second]), new);
+
+    let mount = Mount::new(&dupfs, &url, &scratch.path().join("mnt"));
+    assert_eq!(link(&mount, "latest"), format!("snapshots/{first}"));
+    assert_eq!(link(&mount, "at/now"), format!("../snapshots/{second}"));
+    assert_eq!(fs::read(mount.path().join("snapshots").join(&second).join("dir/edited")).unwrap(), new);
+    assert!(mount.log().contains(line.as_str()), "{}", mount.log());
+    mount.unmount();
+
+    // Nothing of it is read or shown on request.
+    let strict = dupfs.option("--require-encryption");
+    let told = report(&strict, &url);
+    assert_eq!(told["sets"].as_array().unwrap().len(), 1, "{told:#}");
+    assert!(messages(&told, "not-encrypted")[0].contains("--require-encryption"), "{told:#}");
+    assert_eq!(read(&strict, &["--time", "now"]), old);
+    let mount = Mount::new(&strict, &url, &scratch.path().join("mnt"));
+    let names: Vec<_> = fs::read_dir(mount.path().join("snapshots")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, [&*first]);
+    mount.unmount();
+    let lone = scratch.dir("lone");
+    for name in names_of(repo.dir(), &second) {
+        fs::copy(repo.dir().join(&name), lone.join(name.replace(&format!("inc.{first}.to."), "full."))).unwrap();
+    }
+    let (code, error) = strict.fails("ls", &[&format!("file://{}", lone.display())]);
+    assert_eq!(code, Some(6), "{error}");
+    assert!(error.contains("--require-encryption refuses such sets"), "{error}");
+}
+
+/// The names in `dir` that contain `part`.
+fn names_of(dir: &Path, part: &str) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains(part)).collect()
+}
+
+#[test]
+fn an_old_set_under_a_new_time_is_reported_and_refused_with_a_signature() {
+    let scratch = Scratch::new();
+    let states = source::small(scratch.path());
+    let make =
+        |home: &crate::support::gpg::Home| Mode::Key(home.generate("owner", "future-default", "owner passphrase"));
+    let repo = Repository::new("0.8.22", make, &scratch.dir("r"));
+    let home = repo.gpg_home().path().to_owned();
+    let listing = exec::run(repo.gpg_home().gpg("").args(["--with-colons", "--list-secret-keys"]));
+    let listing = String::from_utf8(listing).unwrap();
+    let fingerprint = listing.lines().find(|line| line.starts_with("fpr:")).unwrap().split(':').nth(9).unwrap();
+    let repo = repo.option(&format!("--sign-key={fingerprint}"));
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    exec::run(repo.backup_command(true, &states[0], now).env("SIGN_PASSPHRASE", "owner passphrase"));
+    let (url, old, new) = (repo.url(), stamp(now), stamp(now + 3 * 86_400));
+    let public = home.join("owner.secret.asc");
+    let dupfs = repo.reader().option("--no-index");
+    let strict =
+        dupfs.clone().option("--sign-key").option(fingerprint).option("--verify-key").option(public.to_str().unwrap());
+    for dupfs in [&dupfs, &strict] {
+        assert_eq!(messages(&report(dupfs, &url), "backdated"), Vec::<String>::new());
+        let output = exec::output(dupfs.command("cat").args([&url, "a file"]));
+        assert_eq!((&*output.stdout, &*output.stderr), (&b"hello\n"[..], &b""[..]));
+    }
+
+    for name in names_of(repo.dir(), &old) {
+        fs::copy(repo.dir().join(&name), repo.dir().join(name.replace(&old, &new))).unwrap();
+    }
+    let told = report(&dupfs, &url);
+    let [line] = &messages(&told, "backdated")[..] else { panic!("{told:#}") };
+    assert!(line.contains(&new) && line.contains("the set was renamed"), "{line}");
+    let output = exec::output(dupfs.command("cat").args([&url, "a file"]));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.stdout, b"hello\n");
+    assert_eq!(stderr.matches("the set was renamed").count(), 1, "{stderr}");
+    let mount = Mount::new(&dupfs, &url, &scratch.path().join("mnt"));
+    assert!(mount.log().contains("the set was renamed"), "{}", mount.log());
+    mount.unmount();
+
+    let (code, error) = strict.fails("cat", &[&url, "a file"]);
+    assert_eq!(code, Some(6), "{error}");
+    assert!(error.contains("--sign-key refuses it"), "{error}");
+    assert_eq!(strict.run("cat", &["--time", &old, &url, "a file"]), b"hello\n");
+    let told = report(&strict, &url);
+    assert!(messages(&told, "manifest-unreadable")[0].contains("the set was renamed"), "{told:#}");
+}
