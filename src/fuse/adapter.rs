@@ -7,18 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, Interruption, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyStatfs, ReplyXattr, Request, RequestId,
 };
 
 use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
 use dupfs_base::{ErrorKind, RequestContext};
 
 use super::attributes::{attr_ttl, file_attr, file_type, plus_attr};
-use super::deadline::{DeadlineQueue, ErrorReply};
+use super::deadline::{DeadlineQueue, ErrorReply, RequestOrigin};
 use super::dir_batch::{BatchEntry, DirBatch, DirRequest};
 use super::failure_log::FailureLog;
+use super::waiter::WaiterId;
 use super::worker_pool::{RequestCost, WorkerPool};
 
 /// The extended attribute of a mount's root that names the serving process, so that `umount` can wait for its exit: its
@@ -57,12 +58,13 @@ impl std::fmt::Debug for AdapterCore {
 
 /// One request: the operation, its inode, and how it is computed and answered.
 struct FuseCall<Compute, Send> {
+    origin: RequestOrigin,
     op: &'static str,
     ino: Ino,
     cost: RequestCost,
     /// Computes the answer; called a second time, from a worker, if the answer is not cached.
     compute: Compute,
-    /// Sends the answer; without a reply (the deadline has passed) it releases what the answer holds.
+    /// Sends the answer; without a reply (the request has expired or was interrupted) it releases what the answer holds.
     send: Send,
 }
 
@@ -76,6 +78,11 @@ impl FuseAdapter {
         let process_attribute = format!("{} {}", std::process::id(), pid_namespace());
         let (pool, failures) = (WorkerPool::new(), FailureLog::default());
         Ok(Self { core: Arc::new(AdapterCore { fs, pool, deadlines, failures, process_attribute }) })
+    }
+
+    /// The progress of requests that wait, which changes with each answer and each fetch; `None` if no request waits.
+    pub(super) fn progress(&self) -> Option<(u64, Option<String>)> {
+        Some((self.core.deadlines.answered_while_pending()?, self.core.fs.cost()))
     }
 
     /// Answers from memory, or moves `reply` to a worker.
@@ -99,12 +106,12 @@ impl FuseAdapter {
         Compute: Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError> + std::marker::Send + 'static,
         Send: FnOnce(Option<R>, &dyn FileSystem, T) + std::marker::Send + 'static,
     {
-        let deferred = self.core.deadlines.register(call.op, call.ino, reply);
+        let deferred = self.core.deadlines.register(call.origin, call.op, call.ino, reply);
         let core = Arc::clone(&self.core);
         let names = call.cost == RequestCost::Index;
         let cost = if self.core.fs.unpacks(call.ino, names) { RequestCost::Unpack } else { call.cost };
         let job = move || {
-            if deferred.expired() {
+            if deferred.ended() {
                 // Answered while the job was queued.
                 return;
             }
@@ -124,6 +131,7 @@ impl FuseAdapter {
 
     fn list<R: ErrorReply>(
         &self,
+        origin: RequestOrigin,
         op: &'static str,
         listing: DirRequest,
         reply: R,
@@ -147,7 +155,7 @@ impl FuseAdapter {
             }
             done(reply);
         };
-        self.answer(reply, FuseCall { op, ino: listing.dir, cost: RequestCost::Index, compute, send });
+        self.answer(reply, FuseCall { origin, op, ino: listing.dir, cost: RequestCost::Index, compute, send });
     }
 }
 
@@ -217,7 +225,16 @@ impl Filesystem for FuseAdapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    /// Ends the work of requests that no process can receive the answers of any more.
+    fn destroy(&mut self) {
+        self.core.deadlines.interrupt_all();
+    }
+
+    fn interrupt(&self, _req: &Request, unique: RequestId) -> Interruption {
+        if self.core.deadlines.interrupt(unique.0) { Interruption::Accepted } else { Interruption::Unknown }
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (parent, name) = (parent.0, name.as_bytes().to_vec());
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.lookup(parent, &name, context);
         let send = |reply: Option<ReplyEntry>, _: &dyn FileSystem, attr: Attr| {
@@ -225,10 +242,13 @@ impl Filesystem for FuseAdapter {
                 reply.entry_with_ttls(&attr_ttl(&attr), &attr.entry_ttl, &file_attr(&attr), Generation(0));
             }
         };
-        self.answer(reply, FuseCall { op: "lookup", ino: parent, cost: RequestCost::Index, compute, send });
+        self.answer(
+            reply,
+            FuseCall { origin: origin(req), op: "lookup", ino: parent, cost: RequestCost::Index, compute, send },
+        );
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let ino = ino.0;
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
         let send = |reply: Option<ReplyAttr>, _: &dyn FileSystem, attr: Attr| {
@@ -236,16 +256,22 @@ impl Filesystem for FuseAdapter {
                 reply.attr(&attr_ttl(&attr), &file_attr(&attr));
             }
         };
-        self.answer(reply, FuseCall { op: "getattr", ino, cost: RequestCost::Size, compute, send });
+        self.answer(
+            reply,
+            FuseCall { origin: origin(req), op: "getattr", ino, cost: RequestCost::Size, compute, send },
+        );
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         let ino = ino.0;
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.readlink(ino, context);
-        self.answer(reply, FuseCall { op: "readlink", ino, cost: RequestCost::Index, compute, send: send_bytes });
+        self.answer(
+            reply,
+            FuseCall { origin: origin(req), op: "readlink", ino, cost: RequestCost::Index, compute, send: send_bytes },
+        );
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.open(ino, context);
         let send = move |reply: Option<ReplyOpen>, fs: &dyn FileSystem, opened: crate::vfs::Opened| {
@@ -255,12 +281,12 @@ impl Filesystem for FuseAdapter {
             flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
             reply.opened(FileHandle(opened.handle), flags);
         };
-        self.answer(reply, FuseCall { op: "open", ino, cost: RequestCost::Size, compute, send });
+        self.answer(reply, FuseCall { origin: origin(req), op: "open", ino, cost: RequestCost::Size, compute, send });
     }
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -276,7 +302,10 @@ impl Filesystem for FuseAdapter {
             bytes.truncate(size);
             Ok(bytes)
         };
-        self.answer(reply, FuseCall { op: "read", ino, cost: RequestCost::Content, compute, send: send_bytes });
+        self.answer(
+            reply,
+            FuseCall { origin: origin(req), op: "read", ino, cost: RequestCost::Content, compute, send: send_bytes },
+        );
     }
 
     fn release(
@@ -308,7 +337,7 @@ impl Filesystem for FuseAdapter {
         reply.ok();
     }
 
-    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
         let send = |reply: Option<ReplyOpen>, _: &dyn FileSystem, attr: Attr| {
@@ -317,24 +346,27 @@ impl Filesystem for FuseAdapter {
             let flags = if attr.attr_ttl >= IMMUTABLE_TTL { kept } else { FopenFlags::empty() };
             reply.opened(FileHandle(0), flags);
         };
-        self.answer(reply, FuseCall { op: "opendir", ino, cost: RequestCost::Index, compute, send });
+        self.answer(
+            reply,
+            FuseCall { origin: origin(req), op: "opendir", ino, cost: RequestCost::Index, compute, send },
+        );
     }
 
-    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+    fn readdir(&self, req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectory) {
         let listing = DirRequest { dir: ino.0, offset, plus: false };
         let add = |reply: &mut ReplyDirectory, entry: BatchEntry<'_>| {
             reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), OsStr::from_bytes(entry.name))
         };
-        self.list("readdir", listing, reply, add, ReplyDirectory::ok);
+        self.list(origin(req), "readdir", listing, reply, add, ReplyDirectory::ok);
     }
 
-    fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+    fn readdirplus(&self, req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
         let listing = DirRequest { dir: ino.0, offset, plus: true };
         let add = |reply: &mut ReplyDirectoryPlus, entry: BatchEntry<'_>| {
             let (attr, ttl) = plus_attr(&entry);
             reply.add(INodeNo(entry.ino), entry.next, OsStr::from_bytes(entry.name), &ttl, &attr, Generation(0))
         };
-        self.list("readdirplus", listing, reply, add, ReplyDirectoryPlus::ok);
+        self.list(origin(req), "readdirplus", listing, reply, add, ReplyDirectoryPlus::ok);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -343,7 +375,7 @@ impl Filesystem for FuseAdapter {
         reply.statfs(stats.total_bytes.div_ceil(BLOCK), 0, 0, stats.files, 0, unit, 255, unit);
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let ino = ino.0;
         if ino == ROOT_INO && name == PID_ATTRIBUTE {
             return send_xattr(reply, self.core.process_attribute.as_bytes(), size);
@@ -355,7 +387,10 @@ impl Filesystem for FuseAdapter {
             (Some(reply), None) => reply.error(Errno::ENODATA),
             (None, _) => {}
         };
-        self.answer(reply, FuseCall { op: "getxattr", ino, cost: RequestCost::Index, compute, send });
+        self.answer(
+            reply,
+            FuseCall { origin: origin(req), op: "getxattr", ino, cost: RequestCost::Index, compute, send },
+        );
     }
 
     /// Lists no attribute of any inode: `cp -a` and `rsync -X` would copy those of dupfs into the restored tree. After one
@@ -366,7 +401,7 @@ impl Filesystem for FuseAdapter {
 
     /// Called only without `default_permissions`: then everything is readable, and a file is executable if anybody may
     /// execute it. The kernel has refused writing, as the mount is read-only.
-    fn access(&self, _req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+    fn access(&self, req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         if !mask.contains(AccessFlags::X_OK) {
             return reply.ok();
         }
@@ -377,8 +412,13 @@ impl Filesystem for FuseAdapter {
             Some(reply) => reply.ok(),
             None => {}
         };
-        self.answer(reply, FuseCall { op: "access", ino, cost: RequestCost::Size, compute, send });
+        self.answer(reply, FuseCall { origin: origin(req), op: "access", ino, cost: RequestCost::Size, compute, send });
     }
+}
+
+/// The origin of a request, by which it is interrupted.
+fn origin(request: &Request) -> RequestOrigin {
+    RequestOrigin { id: request.unique().0, waiter: WaiterId::new(request.pid()) }
 }
 
 /// The namespace in which this process's id is valid, such as `pid:[4026531836]`.
@@ -440,7 +480,8 @@ mod tests {
                 reply.fail(0);
             }
         };
-        adapter.answer(TestReply(tx), FuseCall { op: "getattr", ino, cost: RequestCost::Size, compute, send });
+        let origin = RequestOrigin { id: 0, waiter: None };
+        adapter.answer(TestReply(tx), FuseCall { origin, op: "getattr", ino, cost: RequestCost::Size, compute, send });
         rx
     }
 

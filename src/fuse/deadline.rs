@@ -1,10 +1,13 @@
-//! Deadlines of deferred requests: the worker and the deadline thread race for the reply, and the first one answers.
+//! Ends of deferred requests: the worker, the deadline and an interrupt race for the reply, and the first one answers.
 //!
-//! The FUSE crate does not pass on interrupts, so a process that waits for an answer cannot be killed: every deferred
-//! request must be answered within bounded time, whatever the store does. When a request expires its context is cancelled,
-//! so that its work stops.
+//! The kernel does not let a process go before its request is answered. So each deferred request is answered within bounded
+//! time, whatever the store does: with `ETIMEDOUT` at its deadline, and with `EINTR` once a signal ends the wait of its
+//! process. Its context is cancelled then, so that its work stops.
+//!
+//! The kernel reports signals by interrupts, but not for reads in its own readahead, and not a second time for a request
+//! whose first signal did not end the wait. So the thread that watches the deadlines also looks at the waiting processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,13 +15,28 @@ use std::time::{Duration, Instant};
 use dupfs_base::sync::lock;
 use dupfs_base::{CancelToken, RequestContext};
 
+use super::waiter::{WaiterId, WaiterState};
+
+/// A request is looked at for the first time when it is this old, and how often from then on.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
 /// A pending reply to the kernel that can be an errno.
 pub(super) trait ErrorReply: Send + 'static {
     /// Answers with an errno.
     fn fail(self, errno: i32);
 }
 
-/// The deferred requests in the order of their deadlines. Answers `ETIMEDOUT` to those that are not claimed in time.
+/// The origin of a request in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RequestOrigin {
+    /// The number by which an interrupt names the request.
+    pub(super) id: u64,
+    /// The thread that caused it; `None` if it has no number in the namespace of this process.
+    pub(super) waiter: Option<WaiterId>,
+}
+
+/// The deferred requests in the order of their deadlines. Answers `ETIMEDOUT` to those that are not claimed in time, and
+/// `EINTR` to those whose process is to end.
 #[derive(Debug)]
 pub(super) struct DeadlineQueue {
     timeout: Duration,
@@ -42,9 +60,36 @@ struct DeadlineShared {
 /// Ids ascend with the deadlines, as the timeout is the same for all: the first entry is due first.
 #[derive(Default)]
 struct DeadlineState {
-    pending: BTreeMap<u64, (Instant, Arc<dyn Expire>)>,
+    pending: BTreeMap<u64, PendingRequest>,
+    /// The ids in `pending` by the kernel's number.
+    by_origin: HashMap<u64, u64>,
     next_id: u64,
     closed: bool,
+}
+
+struct PendingRequest {
+    since: Instant,
+    due: Instant,
+    origin: RequestOrigin,
+    slot: Arc<dyn EndEarly>,
+}
+
+impl DeadlineState {
+    fn remove(&mut self, id: u64) -> Option<PendingRequest> {
+        let request = self.pending.remove(&id)?;
+        // A number that the kernel has used again belongs to the later request.
+        if self.by_origin.get(&request.origin.id) == Some(&id) {
+            self.by_origin.remove(&request.origin.id);
+        }
+        Some(request)
+    }
+
+    /// The requests that have waited long enough to be looked at.
+    fn watched(&self, now: Instant) -> Vec<(u64, WaiterId)> {
+        let old = |request: &PendingRequest| now.saturating_duration_since(request.since) >= WATCH_INTERVAL;
+        let pending = self.pending.iter().filter(|(_, request)| old(request));
+        pending.filter_map(|(id, request)| Some((*id, request.origin.waiter?))).collect()
+    }
 }
 
 impl std::fmt::Debug for DeadlineState {
@@ -53,19 +98,22 @@ impl std::fmt::Debug for DeadlineState {
     }
 }
 
-trait Expire: Send + Sync {
+/// A request that can be answered before its work is done.
+trait EndEarly: Send + Sync {
     fn expire(&self, timeout: Duration);
+
+    fn interrupt(&self);
 }
 
 struct ReplySlot<R> {
     reply: Mutex<Option<R>>,
     op: &'static str,
     ino: u64,
-    /// Cancelled when the request expires: its work stops.
+    /// Cancelled when the request ends early: its work stops.
     cancel: CancelToken,
 }
 
-impl<R: ErrorReply> Expire for ReplySlot<R> {
+impl<R: ErrorReply> EndEarly for ReplySlot<R> {
     fn expire(&self, timeout: Duration) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
@@ -74,37 +122,91 @@ impl<R: ErrorReply> Expire for ReplySlot<R> {
         }
         self.cancel.cancel();
     }
+
+    fn interrupt(&self) {
+        let reply = lock(&self.reply).take();
+        if let Some(reply) = reply {
+            log::debug!("{} of inode {}: interrupted", self.op, self.ino);
+            reply.fail(libc::EINTR);
+        }
+        self.cancel.cancel();
+    }
 }
 
 impl DeadlineQueue {
-    /// Starts the thread that expires requests after `timeout`.
+    /// Starts the thread that ends requests: after `timeout`, or when their process is to end.
     ///
     /// # Errors
     /// When no thread can be started.
     pub(super) fn start(timeout: Duration) -> std::io::Result<Self> {
         let shared = Arc::new(DeadlineShared::default());
         let queue = Arc::clone(&shared);
-        thread::Builder::new().name("dupfs-deadline".into()).spawn(move || expire_overdue(&queue, timeout))?;
+        thread::Builder::new().name("dupfs-deadline".into()).spawn(move || end_early(&queue, timeout))?;
         Ok(Self { timeout, shared })
     }
 
     /// Puts `reply` under a deadline that starts now.
-    pub(super) fn register<R: ErrorReply>(&self, op: &'static str, ino: u64, reply: R) -> DeferredReply<R> {
+    pub(super) fn register<R: ErrorReply>(
+        &self,
+        origin: RequestOrigin,
+        op: &'static str,
+        ino: u64,
+        reply: R,
+    ) -> DeferredReply<R> {
         let cancel = CancelToken::new();
         let slot = Arc::new(ReplySlot { reply: Mutex::new(Some(reply)), op, ino, cancel: cancel.clone() });
-        let expire: Arc<dyn Expire> = Arc::clone(&slot) as _;
+        let end_early: Arc<dyn EndEarly> = Arc::clone(&slot) as _;
+        let since = Instant::now();
+        let due = since.checked_add(self.timeout).unwrap_or_else(far_away);
         let mut state = lock(&self.shared.state);
         let id = state.next_id;
         state.next_id = id.wrapping_add(1);
-        let due = Instant::now().checked_add(self.timeout).unwrap_or_else(far_away);
         let was_empty = state.pending.is_empty();
-        state.pending.insert(id, (due, expire));
+        state.pending.insert(id, PendingRequest { since, due, origin, slot: end_early });
+        state.by_origin.insert(origin.id, id);
         drop(state);
         if was_empty {
             self.shared.wake.notify_all();
         }
         let context = RequestContext::new(Some(due), cancel);
         DeferredReply { id, slot, queue: Arc::clone(&self.shared), context }
+    }
+
+    /// Handles the kernel's interrupt of the request with its number `origin`: ends the request, unless its process
+    /// continues to wait after the signal. Returns false if no such request is pending.
+    pub(super) fn interrupt(&self, origin: u64) -> bool {
+        let state = lock(&self.shared.state);
+        let Some(&id) = state.by_origin.get(&origin) else { return false };
+        let waiter = state.pending.get(&id).and_then(|request| request.origin.waiter);
+        drop(state);
+        if waiter.is_some_and(|waiter| waiter.state() == WaiterState::Waits) {
+            // The kernel sends one interrupt only. The process is watched for a later signal.
+            return true;
+        }
+        self.shared.interrupt(id);
+        true
+    }
+
+    /// Ends all pending requests with `EINTR`, as those of a mount that has ended.
+    pub(super) fn interrupt_all(&self) {
+        let ids: Vec<u64> = lock(&self.shared.state).pending.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.shared.interrupt(id));
+    }
+
+    /// The number of requests that were answered so far; `None` if none is pending.
+    pub(super) fn answered_while_pending(&self) -> Option<u64> {
+        let state = lock(&self.shared.state);
+        let pending = u64::try_from(state.pending.len()).unwrap_or(u64::MAX);
+        (pending > 0).then(|| state.next_id.saturating_sub(pending))
+    }
+}
+
+impl DeadlineShared {
+    fn interrupt(&self, id: u64) {
+        let request = lock(&self.state).remove(id);
+        if let Some(request) = request {
+            request.slot.interrupt();
+        }
     }
 }
 
@@ -116,14 +218,14 @@ impl Drop for DeadlineQueue {
 }
 
 impl<R: ErrorReply> DeferredReply<R> {
-    /// The reply, unless the deadline has passed and it was answered.
+    /// The reply, unless the request has expired or was interrupted, and so was answered.
     pub(super) fn claim(mut self) -> Option<R> {
         self.take()
     }
 
     fn take(&mut self) -> Option<R> {
-        let expire = lock(&self.queue.state).pending.remove(&self.id);
-        drop(expire);
+        let request = lock(&self.queue.state).remove(self.id);
+        drop(request);
         lock(&self.slot.reply).take()
     }
 
@@ -132,8 +234,8 @@ impl<R: ErrorReply> DeferredReply<R> {
         &self.context
     }
 
-    /// Returns true if the deadline has passed and the request was answered.
-    pub(super) fn expired(&self) -> bool {
+    /// Returns true if the request has expired or was interrupted, and so was answered.
+    pub(super) fn ended(&self) -> bool {
         lock(&self.slot.reply).is_none()
     }
 }
@@ -146,26 +248,39 @@ impl<R: ErrorReply> Drop for DeferredReply<R> {
     }
 }
 
-fn expire_overdue(shared: &DeadlineShared, timeout: Duration) {
+fn end_early(shared: &DeadlineShared, timeout: Duration) {
     let mut state = lock(&shared.state);
+    let mut next_look = Instant::now();
     loop {
         if state.closed {
             return;
         }
         let now = Instant::now();
-        let first = state.pending.first_key_value().map(|(_, (due, _))| *due);
+        let first = state.pending.first_key_value().map(|(id, request)| (*id, request.due));
         state = match first {
             None => shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(due) if due > now => {
-                shared.wake.wait_timeout(state, due.duration_since(now)).unwrap_or_else(PoisonError::into_inner).0
-            }
-            Some(_) => {
-                let overdue = state.pending.pop_first();
+            Some((id, due)) if due <= now => {
+                let overdue = state.remove(id);
                 drop(state);
-                if let Some((_, (_, slot))) = overdue {
-                    slot.expire(timeout);
+                if let Some(request) = overdue {
+                    request.slot.expire(timeout);
                 }
                 lock(&shared.state)
+            }
+            Some(_) if next_look <= now => {
+                let watched = state.watched(now);
+                drop(state);
+                for (id, waiter) in watched {
+                    if waiter.state() == WaiterState::Ends {
+                        shared.interrupt(id);
+                    }
+                }
+                next_look = now.checked_add(WATCH_INTERVAL).unwrap_or_else(far_away);
+                lock(&shared.state)
+            }
+            Some((_, due)) => {
+                let pause = due.min(next_look).saturating_duration_since(now);
+                shared.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0
             }
         };
     }
@@ -183,6 +298,8 @@ mod tests {
 
     use super::*;
 
+    const ORIGIN: RequestOrigin = RequestOrigin { id: 6, waiter: None };
+
     struct SentErrno(Sender<i32>);
 
     impl ErrorReply for SentErrno {
@@ -196,10 +313,10 @@ mod tests {
         let deadlines = DeadlineQueue::start(Duration::from_millis(50)).unwrap();
         let (tx, rx) = channel();
         let started = Instant::now();
-        let deferred = deadlines.register("read", 7, SentErrno(tx));
+        let deferred = deadlines.register(ORIGIN, "read", 7, SentErrno(tx));
         assert_eq!(rx.recv_timeout(Duration::from_secs(5)).unwrap(), libc::ETIMEDOUT);
         assert!(started.elapsed() >= Duration::from_millis(50));
-        assert!(deferred.expired());
+        assert!(deferred.ended());
         // The answer is sent first, then the work is cancelled.
         let cancelled = || deferred.context().cancel_token().is_cancelled();
         while !cancelled() && started.elapsed() < Duration::from_secs(5) {
@@ -213,7 +330,7 @@ mod tests {
     fn a_claimed_request_never_times_out() {
         let deadlines = DeadlineQueue::start(Duration::from_millis(30)).unwrap();
         let (tx, rx) = channel();
-        let reply = deadlines.register("read", 7, SentErrno(tx)).claim().unwrap();
+        let reply = deadlines.register(ORIGIN, "read", 7, SentErrno(tx)).claim().unwrap();
         thread::sleep(Duration::from_millis(90));
         assert!(rx.try_recv().is_err());
         reply.fail(0);
@@ -225,7 +342,37 @@ mod tests {
     fn a_dropped_reply_is_answered_at_once() {
         let deadlines = DeadlineQueue::start(Duration::from_secs(3600)).unwrap();
         let (tx, rx) = channel();
-        drop(deadlines.register("lookup", 1, SentErrno(tx)));
+        drop(deadlines.register(ORIGIN, "lookup", 1, SentErrno(tx)));
         assert_eq!(rx.try_recv().unwrap(), libc::EIO);
+    }
+
+    #[test]
+    fn an_interrupted_request_is_answered_and_cancelled() {
+        let deadlines = DeadlineQueue::start(Duration::from_secs(3600)).unwrap();
+        let (tx, rx) = channel();
+        let deferred = deadlines.register(ORIGIN, "read", 7, SentErrno(tx));
+        assert!(!deadlines.interrupt(8), "another request");
+        assert!(rx.try_recv().is_err());
+        assert!(deadlines.interrupt(ORIGIN.id));
+        assert_eq!(rx.try_recv().unwrap(), libc::EINTR);
+        assert!(deferred.ended() && deferred.context().cancel_token().is_cancelled());
+        assert!(deferred.claim().is_none(), "the late result has no reply to go to");
+        assert!(!deadlines.interrupt(ORIGIN.id), "answered");
+        assert!(lock(&deadlines.shared.state).by_origin.is_empty());
+    }
+
+    #[test]
+    fn a_process_that_waits_on_is_not_interrupted_and_one_that_is_gone_is_noticed() {
+        let deadlines = DeadlineQueue::start(Duration::from_secs(3600)).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let origin = RequestOrigin { waiter: WaiterId::new(child.id()), ..ORIGIN };
+        let (tx, rx) = channel();
+        let deferred = deadlines.register(origin, "read", 7, SentErrno(tx));
+        assert!(deadlines.interrupt(ORIGIN.id), "known");
+        assert!(rx.recv_timeout(2 * WATCH_INTERVAL).is_err(), "no signal is pending");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(rx.recv_timeout(Duration::from_secs(20)).unwrap(), libc::EINTR);
+        drop(deferred);
     }
 }

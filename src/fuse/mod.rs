@@ -16,6 +16,7 @@ mod mounted;
 mod mountinfo;
 mod mountpoint;
 mod unmount;
+mod waiter;
 mod worker_pool;
 
 pub use adapter::{PID_ATTRIBUTE, pid_namespace};

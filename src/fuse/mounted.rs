@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::thread::CapabilitySet;
@@ -23,6 +23,12 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 
 /// How long open files are still served after the mount was stopped.
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
+
+/// A stopped mount ends earlier if requests wait and nothing has come from the store for this long.
+const STALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often a stopped mount looks for progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The kernel's read-ahead for the mount in KiB: measured best for sequential reads (PERF.md C); only root may set it.
 const READ_AHEAD_KIB: &str = "2048";
@@ -65,6 +71,7 @@ pub struct Mounted {
     events: Receiver<MountEvent>,
     sender: Sender<MountEvent>,
     ended: bool,
+    adapter: FuseAdapter,
 }
 
 impl Mounted {
@@ -76,10 +83,10 @@ impl Mounted {
         let path = point.path();
         let failed = |error: io::Error| MountError::failed(path, error);
         let adapter = FuseAdapter::new(fs, settings.deadline).map_err(failed)?;
-        let session = Session::new(adapter, path, &config(settings))
+        let session = Session::new(adapter.clone(), path, &config(settings))
             .map_err(|error| MountError::of_mounting(path, &error, mount_method()))?;
         let (sender, events) = channel();
-        let mounted = Self { path: path.to_owned(), events, sender: sender.clone(), ended: false };
+        let mounted = Self { path: path.to_owned(), events, sender: sender.clone(), ended: false, adapter };
         let serve = move || {
             // Fails if the mount was dropped.
             let _ = sender.send(MountEvent::Served(session.run()));
@@ -105,7 +112,7 @@ impl Mounted {
     }
 
     /// Serves until the mount is unmounted from outside or stopped. A stop unmounts; if files are open, the mount is detached
-    /// from the tree, and they are served for a while longer, or until a second stop.
+    /// from the tree, and they are served for a while longer, or until a second stop, or until the store does not answer.
     ///
     /// # Errors
     /// [`MountError::Broken`] when serving failed.
@@ -129,15 +136,32 @@ impl Mounted {
                 }
             }
         }
-        match self.events.recv_timeout(GRACE_PERIOD) {
-            Ok(MountEvent::Served(result)) => {
-                self.ended = true;
-                self.outcome(result, MountEnd::Stopped)
+        self.serve_on()
+    }
+
+    /// Serves a stopped mount until its last file is closed, but not for longer than the grace period.
+    fn serve_on(&mut self) -> Result<MountEnd, MountError> {
+        let started = Instant::now();
+        let mut last = (started, None);
+        while started.elapsed() < GRACE_PERIOD {
+            match self.events.recv_timeout(PROGRESS_INTERVAL) {
+                Ok(MountEvent::Served(result)) => {
+                    self.ended = true;
+                    return self.outcome(result, MountEnd::Stopped);
+                }
+                Ok(MountEvent::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            Ok(MountEvent::Stop) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                Ok(MountEnd::Detached)
+            let progress = self.adapter.progress();
+            let (since, known) = &last;
+            if progress.is_none() || progress != *known {
+                last = (Instant::now(), progress);
+            } else if since.elapsed() >= STALL_TIMEOUT {
+                log::warn!("requests wait for a store that does not answer: they end with the mount");
+                break;
             }
         }
+        Ok(MountEnd::Detached)
     }
 
     /// The result of serving. A thread that reads a request at the moment of the unmount gets `ECONNABORTED` instead of the

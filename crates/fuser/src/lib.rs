@@ -32,6 +32,7 @@ use serde::Serialize;
 pub use crate::access_flags::AccessFlags;
 pub use crate::bsd_file_flags::BsdFileFlags;
 use crate::forget_one::ForgetOne;
+pub use crate::interruption::Interruption;
 pub use crate::ll::Errno;
 pub use crate::ll::Generation;
 pub use crate::ll::RequestId;
@@ -85,6 +86,7 @@ mod bsd_file_flags;
 mod channel;
 mod dev_fuse;
 mod forget_one;
+mod interruption;
 mod ll;
 mod mnt;
 mod notify;
@@ -405,6 +407,18 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Clean up filesystem.
     /// Called on filesystem exit.
     fn destroy(&mut self) {}
+
+    /// A process stopped waiting for the request `unique`, because it received a signal.
+    ///
+    /// Interrupts may be delivered to another thread than the request itself, and even before the
+    /// method for that request was called. A filesystem that can stop requests answers the original
+    /// one with [`Errno::EINTR`] and returns [`Interruption::Accepted`]. [`Interruption::Unknown`]
+    /// is the answer for a request that it does not know: the kernel repeats the interrupt if
+    /// that request is still unanswered, and drops it otherwise. After
+    /// [`Interruption::Unsupported`], the default, the kernel sends no further interrupts.
+    fn interrupt(&self, _req: &Request, _unique: RequestId) -> Interruption {
+        Interruption::Unsupported
+    }
 
     /// Look up a directory entry by name and get its attributes.
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

@@ -12,6 +12,7 @@ use log::debug;
 use log::error;
 
 use crate::Filesystem;
+use crate::Interruption;
 use crate::PollNotifier;
 use crate::RenameFlags;
 use crate::Request;
@@ -80,6 +81,7 @@ impl<'a> RequestWithSender<'a> {
                     // Only allow operations that the kernel may issue without a uid set
                     ll::Operation::Init(_)
                     | ll::Operation::Destroy(_)
+                    | ll::Operation::Interrupt(_)
                     | ll::Operation::Read(_)
                     | ll::Operation::ReadDir(_)
                     | ll::Operation::BatchForget(_)
@@ -114,9 +116,17 @@ impl<'a> RequestWithSender<'a> {
                 return Err(Errno::EIO);
             }
 
-            ll::Operation::Interrupt(_) => {
-                // TODO: handle FUSE_INTERRUPT
-                return Err(Errno::ENOSYS);
+            ll::Operation::Interrupt(x) => {
+                return match filesystem.interrupt(self.request_header(), x.unique()) {
+                    // An interrupt needs no reply of its own.
+                    Interruption::Accepted => Ok(None),
+                    Interruption::Unknown => {
+                        // The thread that has read the request needs a processor to dispatch it.
+                        std::thread::yield_now();
+                        Err(Errno::EAGAIN)
+                    }
+                    Interruption::Unsupported => Err(Errno::ENOSYS),
+                };
             }
 
             ll::Operation::Lookup(x) => {
