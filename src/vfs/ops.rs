@@ -214,6 +214,9 @@ pub trait FileSystem: Send + Sync {
         None
     }
 
+    /// Stops the work in the background that no request waits for: a reader was interrupted, and may not return.
+    fn stop_prefetch(&self) {}
+
     /// The requests and bytes fetched so far, in one line; `None` if that is not counted.
     fn cost(&self) -> Option<String> {
         None

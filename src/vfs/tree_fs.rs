@@ -297,6 +297,10 @@ impl FileSystem for TreeFs {
         Some(format!("{}/{path}", self.nodes.view().snapshot(snapshot).ok()?.name))
     }
 
+    fn stop_prefetch(&self) {
+        self.nodes.repository.stop_prefetch();
+    }
+
     fn cost(&self) -> Option<String> {
         Some(self.nodes.repository.cost())
     }

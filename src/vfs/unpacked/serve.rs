@@ -168,6 +168,10 @@ impl FileSystem for UnpackedFs {
         self.below.refresh(context)
     }
 
+    fn stop_prefetch(&self) {
+        self.below.stop_prefetch();
+    }
+
     fn cost(&self) -> Option<String> {
         self.below.cost()
     }

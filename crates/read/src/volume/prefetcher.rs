@@ -7,8 +7,8 @@ use super::block_store::OnBlock;
 use super::error::VolumeError;
 use super::read_hint::ReadHint;
 use super::scan::{ScanTracker, VolumeRange};
-use dupfs_base::ByteRange;
-use dupfs_base::sync::{Permit, Semaphore, lock};
+use dupfs_base::sync::{Semaphore, lock};
+use dupfs_base::{ByteRange, CancelToken, RequestContext};
 use dupfs_cache::BlockIndex;
 use dupfs_format::VolumeId;
 
@@ -25,7 +25,7 @@ pub(super) trait PrefetchSource: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`VolumeError`].
-    fn prefetch(self: Arc<Self>, id: VolumeId, on_block: OnBlock) -> Result<(), VolumeError>;
+    fn prefetch(self: Arc<Self>, id: VolumeId, on_block: OnBlock, context: &RequestContext) -> Result<(), VolumeError>;
 }
 
 /// Detects sequential scans and prefetches for them.
@@ -37,6 +37,8 @@ pub(super) struct Prefetcher {
     scans: ScanTracker,
     /// A permit for each volume that may be prefetched at the same time.
     slots: Semaphore,
+    /// Cancels what is prefetched now. Replaced when it is cancelled.
+    cancel: Mutex<CancelToken>,
 }
 
 /// Volumes to be prefetched one after the other.
@@ -51,7 +53,13 @@ impl Prefetcher {
     /// A prefetcher for a source with a cache of `cache_bytes`.
     pub(super) fn new(source: Arc<dyn PrefetchSource>, cache_bytes: u64) -> Self {
         let slots = thread::available_parallelism().map_or(2, usize::from).max(2);
-        Self { source, cache_bytes, scans: ScanTracker::default(), slots: Semaphore::new(slots as u64) }
+        Self {
+            source,
+            cache_bytes,
+            scans: ScanTracker::default(),
+            slots: Semaphore::new(slots as u64),
+            cancel: Mutex::default(),
+        }
     }
 
     /// Records a read of `range` of volume `id`, whose plaintext has `plain_len` bytes. Starts to prefetch if it is part of a
@@ -61,6 +69,12 @@ impl Prefetcher {
         if let Some(volumes) = self.scans.record(id, range, plain_len, hint, depth) {
             self.start(PrefetchJob { volumes, plain_len });
         }
+    }
+
+    /// Stops all that is prefetched now and that no request waits for. A scan that continues starts it again.
+    pub(super) fn stop(&self) {
+        let token = std::mem::take(&mut *lock(&self.cancel));
+        token.cancel();
     }
 
     /// Starts to decode the first volume of `job` in the background. Half way through it the next one is started. If all were
@@ -74,9 +88,17 @@ impl Prefetcher {
             }
             job = rest;
         };
+        let cancel = lock(&self.cancel).clone();
+        let volumes = job.volumes;
         let is_started = self.slots.try_acquire(1).is_some_and(|permit| {
             let this = Arc::clone(self);
-            let work = move || this.decode(id, rest, permit);
+            let work = move || {
+                this.decode(id, rest, &cancel);
+                if cancel.is_cancelled() {
+                    this.scans.retract(volumes);
+                }
+                drop(permit);
+            };
             thread::Builder::new().name("dupfs-prefetch".into()).spawn(work).is_ok()
         });
         if !is_started {
@@ -84,8 +106,8 @@ impl Prefetcher {
         }
     }
 
-    /// Decodes volume `id` and starts `rest` half way through it. Holds `permit` until it is done.
-    fn decode(self: &Arc<Self>, id: VolumeId, rest: PrefetchJob, permit: Permit) {
+    /// Decodes volume `id` and starts `rest` half way through it, until it is cancelled.
+    fn decode(self: &Arc<Self>, id: VolumeId, rest: PrefetchJob, cancel: &CancelToken) {
         let half = BlockIndex::containing(rest.plain_len / 2);
         let rest = Arc::new(Mutex::new(Some(rest)));
         let (this, rest_at_half) = (Arc::clone(self), Arc::clone(&rest));
@@ -97,15 +119,17 @@ impl Prefetcher {
             }
         };
         // A reader of the volume meets the same failure and reports it.
-        if let Err(error) = Arc::clone(&self.source).prefetch(id, Box::new(on_block)) {
+        let context = RequestContext::new(None, cancel.clone());
+        if let Err(error) = Arc::clone(&self.source).prefetch(id, Box::new(on_block), &context) {
             log::debug!("prefetch: {error}");
         }
         // The volume was shorter than expected, or the pass of another request.
         let rest = lock(&rest).take();
-        if let Some(rest) = rest {
+        if let Some(rest) = rest
+            && !cancel.is_cancelled()
+        {
             self.start(rest);
         }
-        drop(permit);
     }
 }
 
@@ -126,6 +150,8 @@ mod tests {
     use dupfs_format::{SetIndex, VolumeNumber};
 
     const MIB: u64 = 1 << 20;
+    /// The volume that a store does not deliver.
+    const STUCK: u32 = 12;
 
     #[test]
     fn no_more_is_prefetched_than_the_cache_holds() {
@@ -147,8 +173,19 @@ mod tests {
             id.number.0 != 3
         }
 
-        fn prefetch(self: Arc<Self>, id: VolumeId, mut on_block: OnBlock) -> Result<(), VolumeError> {
+        fn prefetch(
+            self: Arc<Self>,
+            id: VolumeId,
+            mut on_block: OnBlock,
+            context: &RequestContext,
+        ) -> Result<(), VolumeError> {
             self.started.send(id.number.0).unwrap();
+            if id.number.0 == STUCK {
+                while context.check().is_ok() {
+                    thread::yield_now();
+                }
+                return Ok(());
+            }
             let block = lock(&self.blocks).recv().unwrap();
             on_block(BlockIndex::new(block).unwrap());
             Ok(())
@@ -171,5 +208,24 @@ mod tests {
         assert_eq!(next(&volumes), Ok(4));
         decoded.send(0).unwrap();
         assert!(volumes.recv_timeout(Duration::from_millis(50)).is_err(), "more volumes than asked for are decoded");
+    }
+
+    #[test]
+    fn a_stopped_prefetch_ends_and_its_scan_can_start_it_again() {
+        let ((started, volumes), (_decoded, blocks)) = (channel(), channel());
+        let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
+        let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40));
+        let hint = ReadHint { file: 1, last_volume: VolumeNumber(12), read_once: true };
+        let id = VolumeId { set: SetIndex(0), number: VolumeNumber(11) };
+        for offset in [0, 8 * MIB] {
+            prefetcher.record_read(id, ByteRange::at(offset, 8 * MIB), 64 * MIB, hint);
+            assert_eq!(volumes.recv_timeout(Duration::from_secs(20)), Ok(STUCK));
+            prefetcher.stop();
+            // The thread has ended once it has retracted its volumes and returned its permit.
+            let all = thread::available_parallelism().map_or(2, usize::from).max(2) as u64;
+            while prefetcher.slots.try_acquire(all).is_none() {
+                thread::yield_now();
+            }
+        }
     }
 }

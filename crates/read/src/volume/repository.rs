@@ -119,6 +119,11 @@ impl Repository {
         &self.index
     }
 
+    /// Stops the prefetch of volumes that no request waits for.
+    pub fn stop_prefetch(&self) {
+        self.prefetcher.stop();
+    }
+
     /// A line with the requests and bytes so far, and the statistics of the block cache.
     pub fn cost(&self) -> String {
         let traffic = self.store.traffic();

@@ -246,12 +246,12 @@ impl PrefetchSource for VolumeStore {
         listed && readable && !self.is_cached(id)
     }
 
-    fn prefetch(self: Arc<Self>, id: VolumeId, on_block: OnBlock) -> Result<(), VolumeError> {
+    fn prefetch(self: Arc<Self>, id: VolumeId, on_block: OnBlock, context: &RequestContext) -> Result<(), VolumeError> {
         if self.is_cached(id) {
             return Ok(());
         }
         let key = PassKey { id, only: None };
-        self.decode(key, NO_BYTES, Some(on_block), &RequestContext::unlimited()).map(drop)
+        self.decode(key, NO_BYTES, Some(on_block), context).map(drop)
     }
 }
 
