@@ -117,11 +117,11 @@ impl FuseAdapter {
             }
             match core.compute(call.op, call.ino, &call.compute, deferred.context()) {
                 Ok(answer) => core.deliver(call.op, call.ino, || (call.send)(deferred.claim(), &*core.fs, answer)),
-                Err(error) => {
-                    if let Some(reply) = deferred.claim() {
-                        core.refuse(reply, call.op, call.ino, &error);
-                    }
-                }
+                Err(error) => match deferred.claim() {
+                    Some(reply) => core.refuse(reply, call.op, call.ino, &error),
+                    // The reader may not return for the volumes that are prefetched for it.
+                    None => core.fs.stop_prefetch(),
+                },
             }
         };
         if let Err(error) = self.core.pool.submit(cost, Box::new(job)) {

@@ -111,6 +111,11 @@ impl Mount {
         });
     }
 
+    /// The exit status of the daemon; `None` if it still runs after `limit`.
+    pub fn exits(&self, limit: Duration) -> Option<ExitStatus> {
+        self.wait(limit)
+    }
+
     fn wait(&self, limit: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         while start.elapsed() < limit {

@@ -71,6 +71,7 @@ struct Shared {
     pieces: Mutex<Vec<Piece>>,
     faults: AtomicU64,
     open: AtomicU64,
+    stalled: AtomicU64,
     ended: AtomicBool,
     latency: Mutex<Duration>,
     link: Mutex<Link>,
@@ -94,6 +95,7 @@ impl Proxy {
             pieces: Mutex::default(),
             faults: AtomicU64::new(0),
             open: AtomicU64::new(0),
+            stalled: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             latency: Mutex::new(Duration::ZERO),
             link: Mutex::new(Link { bytes_per_second: None, free_at: Instant::now() }),
@@ -145,6 +147,11 @@ impl Proxy {
     /// Number of faults so far.
     pub fn faults(&self) -> u64 {
         self.shared.faults.load(Ordering::SeqCst)
+    }
+
+    /// Number of connections that are open and silent.
+    pub fn stalled(&self) -> u64 {
+        self.shared.stalled.load(Ordering::SeqCst)
     }
 
     /// Number of connections that are open.
@@ -227,7 +234,14 @@ impl Shared {
     }
 
     /// Keeps the connection open and silent, until the other end goes or the proxy ends.
-    fn hold(&self, mut client: TcpStream) -> io::Result<()> {
+    fn hold(&self, client: TcpStream) -> io::Result<()> {
+        self.stalled.fetch_add(1, Ordering::SeqCst);
+        let held = self.hold_open(client);
+        self.stalled.fetch_sub(1, Ordering::SeqCst);
+        held
+    }
+
+    fn hold_open(&self, mut client: TcpStream) -> io::Result<()> {
         client.set_read_timeout(Some(Duration::from_millis(50)))?;
         let mut byte = [0];
         while !self.ended.load(Ordering::SeqCst) {

@@ -10,4 +10,5 @@ mod faults;
 mod refusals;
 mod requests;
 mod urls;
+mod waiting;
 mod world;

@@ -1,0 +1,328 @@
+//! Processes that wait for a store which does not answer: a signal ends them at once, and a mount ends although they wait.
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::world::{World, eventually, put};
+use crate::support::duplicity::{Mode, Repository};
+use crate::support::exec::Dupfs;
+use crate::support::mount::{Mount, is_mounted, release};
+use crate::support::proxy::{Fault, mix};
+use crate::support::{Scratch, dump, noise};
+
+/// Within a second or so, on a machine that is busy.
+const SOON: Duration = Duration::from_secs(5);
+/// How long a process may take to get where it waits.
+const STARTED: Duration = Duration::from_secs(30);
+const NOBODY: u32 = 65_534;
+
+/// A backup of files that do not compress, in volumes of 1 MB, and of a compressed one.
+fn backup() -> &'static Path {
+    static BACKUP: OnceLock<(Scratch, PathBuf)> = OnceLock::new();
+    let (_, dir) = BACKUP.get_or_init(|| {
+        let scratch = Scratch::new();
+        let source = scratch.dir("source");
+        for i in 0..8 {
+            fs::write(source.join(format!("noise-{i}")), noise(i, 1_500_000)).unwrap();
+        }
+        let mut packed = GzEncoder::new(File::create(source.join("dump.sql.gz")).unwrap(), Compression::fast());
+        std::io::Write::write_all(&mut packed, &[dump(1, 400_000), noise(9, 2_000_000)].concat()).unwrap();
+        packed.finish().unwrap();
+        let repo = Repository::new("0.8.22", |_| Mode::Gzip, &scratch.dir("r")).option("--volsize=1");
+        repo.backup(true, &source, 1_700_000_000);
+        let dir = repo.dir().to_owned();
+        (scratch, dir)
+    });
+    dir
+}
+
+/// A store that answers or does not, and the program whose own timeouts help nobody.
+fn world() -> (World, Dupfs) {
+    let world = World::new();
+    put(backup(), &world.disk("bucket/p"));
+    let dupfs = world.reader().option("--timeout=600").option("--memory=8M");
+    (world, dupfs)
+}
+
+fn silent(world: &World) {
+    world.proxy.set_plan(|_| Some(Fault::Stall(0)));
+}
+
+fn answers(world: &World) {
+    world.proxy.set_plan(|_| None);
+}
+
+/// Starts `command`, and returns once the store was asked for its sake and does not answer.
+fn waits(world: &World, command: &mut Command) -> Child {
+    let faults = world.proxy.faults();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually(&format!("{command:?} waits"), STARTED, || {
+        assert_eq!(child.try_wait().unwrap(), None, "{command:?} has ended by itself");
+        world.proxy.faults() > faults
+    });
+    child
+}
+
+fn ended(what: &str, child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    eventually(what, SOON, || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+fn send(process: u32, signal: Signal) {
+    kill_process(Pid::from_raw(process.try_into().unwrap()).unwrap(), signal).unwrap();
+}
+
+/// The program that `wrapper` has started as its only child.
+fn only_child(wrapper: u32) -> u32 {
+    let list = format!("/proc/{wrapper}/task/{wrapper}/children");
+    let mut found = None;
+    eventually("the wrapper has started its program", STARTED, || {
+        found = fs::read_to_string(&list).unwrap().split_whitespace().next().map(|pid| pid.parse().unwrap());
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// No connection to the store waits any more.
+fn nothing_waits(world: &World) {
+    // Idle connections are kept by the client for a while; a stalled one is not idle, and is closed.
+    eventually("no request waits for the store", SOON, || world.proxy.stalled() == 0);
+}
+
+/// Reads and forgets pages and blocks of all files but `noise-0`, so that this one must be fetched again.
+fn forget_first(shown: &Path) {
+    for i in 0..8 {
+        assert!(fs::read(shown.join(format!("noise-{i}"))).unwrap() == noise(i, 1_500_000));
+    }
+    let file = File::open(shown.join("noise-0")).unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+fn command(program: &str, operands: &[&Path]) -> Command {
+    let mut command = Command::new(program);
+    command.args(operands);
+    command
+}
+
+/// Ends `plain` in the surroundings that `wrapped` makes by `signal`, while it waits.
+fn ends(world: &World, what: &str, plain: Command, wrapped: &dyn Fn(Command) -> Command, signal: Signal) -> ExitStatus {
+    let program = plain.get_program().to_owned();
+    let mut command = wrapped(plain);
+    let mut child = waits(world, &mut command);
+    // setpriv becomes the program. unshare starts a shell, the first process of the namespace, and that the program.
+    let direct = command.get_program() != "unshare";
+    let process = if direct { child.id() } else { only_child(only_child(child.id())) };
+    let start = Instant::now();
+    send(process, signal);
+    let status = ended(&format!("{what} after {signal:?}"), &mut child);
+    println!("{what} ({program:?}) {signal:?}: {} ms", start.elapsed().as_millis());
+    nothing_waits(world);
+    assert!(!direct || status.code().is_some() || status.signal() == Some(signal.as_raw()), "{what}: {status:?}");
+    status
+}
+
+const SIGNALS: [Signal; 2] = [Signal::INT, Signal::KILL];
+
+/// Ends the operations that find names, sizes and content, each for the first time.
+fn finding_ends(world: &World, mount: &Path, wrapped: &dyn Fn(Command) -> Command) {
+    let shown = mount.join("latest");
+    silent(world);
+    for signal in SIGNALS {
+        assert!(!ends(world, "readdir", command("ls", &[&shown.join("")]), wrapped, signal).success());
+    }
+    answers(world);
+    assert!(wrapped(command("ls", &[&shown.join("")])).stdout(Stdio::null()).status().unwrap().success());
+    silent(world);
+    for signal in SIGNALS {
+        for (what, program, file) in [
+            ("stat", "stat", shown.join("noise-7")),
+            ("open", "cat", shown.join("noise-6")),
+            ("unpacked", "cat", mount.join("unpacked/latest/dump.sql")),
+        ] {
+            assert!(!ends(world, what, command(program, &[&file]), wrapped, signal).success());
+        }
+    }
+    answers(world);
+}
+
+/// Ends reads of a file that is open.
+fn reading_ends(world: &World, mount: &Path, wrapped: &dyn Fn(Command) -> Command) {
+    let shown = mount.join("latest");
+    let file = shown.join("noise-0");
+    forget_first(&shown);
+    silent(world);
+    for signal in SIGNALS {
+        assert!(!ends(world, "read", command("cat", &[&file]), wrapped, signal).success());
+        assert!(!ends(world, "cp", command("cp", &[&file, Path::new("/dev/null")]), wrapped, signal).success());
+        let map = format!(
+            "import mmap,signal\nsignal.signal(2,signal.SIG_DFL)\nf=open({file:?},'rb')\nm=mmap.mmap(f.fileno(),0,prot=1)\nm[0]"
+        );
+        let mut python = Command::new("python3");
+        python.args(["-c", &map]);
+        assert!(!ends(world, "mmap", python, wrapped, signal).success());
+    }
+    // A program that handles SIGINT: its wait ends, and so its handler runs.
+    let script = format!("import sys\ntry:\n  open({file:?},'rb').read()\nexcept KeyboardInterrupt:\n  sys.exit(9)");
+    let mut python = Command::new("python3");
+    python.args(["-c", &script]);
+    assert_eq!(ends(world, "handled", python, wrapped, Signal::INT).code(), Some(9));
+    answers(world);
+    assert!(fs::read(&file).unwrap() == noise(0, 1_500_000), "afterwards");
+}
+
+#[test]
+fn a_signal_ends_each_wait_for_a_silent_store() {
+    let (world, dupfs) = world();
+    let mount = world.mount(&dupfs, "bucket/p");
+    finding_ends(&world, mount.path(), &|plain| plain);
+    reading_ends(&world, mount.path(), &|plain| plain);
+    mount.unmount();
+}
+
+#[test]
+fn a_signal_ends_each_wait_on_the_mount_of_an_ordinary_user() {
+    let (world, dupfs) = world();
+    let home = world.scratch.dir("nobody");
+    let program = home.join("dupfs");
+    fs::copy(env!("CARGO_BIN_EXE_dupfs"), &program).unwrap();
+    for path in [home.as_path(), world.scratch.path()] {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    let id = NOBODY.to_string();
+    let dupfs = dupfs.with_user(NOBODY, &program).variable("HOME", home.to_str().unwrap());
+    let dir = world.scratch.dir("mnt");
+    let mount = Mount::new(&dupfs, "s3://bucket/p", &dir);
+    finding_ends(&world, mount.path(), &|plain| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]);
+        command.arg(plain.get_program()).args(plain.get_args());
+        command
+    });
+    mount.unmount();
+}
+
+#[test]
+fn a_signal_ends_each_wait_in_a_pid_namespace_below() {
+    let (world, dupfs) = world();
+    let mount = world.mount(&dupfs, "bucket/p");
+    let wrapped = |plain: Command| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--pid", "--fork", "sh", "-c", "\"$@\"; exit $?", "sh"])
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        command
+    };
+    finding_ends(&world, mount.path(), &wrapped);
+    reading_ends(&world, mount.path(), &wrapped);
+    mount.unmount();
+}
+
+#[test]
+fn a_signal_ends_a_wait_that_the_daemon_cannot_see() {
+    let (world, dupfs) = world();
+    let dir = world.scratch.dir("mnt");
+    let inner = dupfs.command("mount");
+    let mut outer = Command::new("unshare");
+    outer.args(["--pid", "--fork", "--kill-child"]).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+        outer.env(name, value);
+    }
+    let mut daemon = outer.arg("-f").arg("s3://bucket/p").arg(&dir).stdin(Stdio::null()).spawn().unwrap();
+    eventually("the mount is there", STARTED, || is_mounted(&dir));
+    finding_ends(&world, &dir, &|plain| plain);
+    // Reads by readahead cannot be interrupted here: the process ends, and the fetch ends with its timeout.
+    answers(&world);
+    forget_first(&dir.join("latest"));
+    silent(&world);
+    let mut reader = waits(&world, &mut command("cat", &[&dir.join("latest/noise-0")]));
+    send(reader.id(), Signal::INT);
+    assert_eq!(ended("the reader", &mut reader).signal(), Some(Signal::INT.as_raw()));
+    answers(&world);
+    release(&dir);
+    assert!(ended("the daemon", &mut daemon).success());
+}
+
+#[test]
+fn umount_and_sigterm_end_a_mount_whose_store_is_silent() {
+    let (world, dupfs) = world();
+    for by_signal in [true, false] {
+        let mount = world.mount(&dupfs, "bucket/p");
+        let shown = mount.path().join("latest");
+        silent(&world);
+        let mut reader = waits(&world, &mut command("ls", &[&shown.join("")]));
+        if !by_signal {
+            send(reader.id(), Signal::KILL);
+            ended("the reader", &mut reader);
+        }
+        let start = Instant::now();
+        if by_signal {
+            send(mount.pid(), Signal::TERM);
+        } else {
+            let mut umount = Command::new(env!("CARGO_BIN_EXE_dupfs"));
+            assert!(umount.arg("umount").arg(mount.path()).status().unwrap().success());
+        }
+        let status = mount.exits(Duration::from_secs(10));
+        println!("by signal: {by_signal}, after {:?}", start.elapsed());
+        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+        assert!(!is_mounted(mount.path()));
+        assert!(!ended("the reader", &mut reader).success());
+        answers(&world);
+    }
+}
+
+#[test]
+fn random_kills_leave_nothing_behind() {
+    let rounds = if std::env::var_os("DUPFS_TEST_ROUNDS").is_some() { 200 } else { 20 };
+    let (world, dupfs) = world();
+    // What is prefetched for a reader that is killed between two requests ends with the timeout of the store.
+    let mount = world.mount(&dupfs.option("--timeout=2"), "bucket/p");
+    let shown = mount.path().join("latest");
+    forget_first(&shown);
+    for round in 0..rounds {
+        let random = mix(round);
+        // Nothing, some or all of what is asked for comes, at any time.
+        world.proxy.set_plan(move |request| match mix(random ^ request.number) % 3 {
+            0 => None,
+            1 => Some(Fault::Stall(0)),
+            _ => Some(Fault::Stall(mix(request.number) % 900_000)),
+        });
+        let file = shown.join(format!("noise-{}", random % 8));
+        let mut child = match (random >> 8) % 4 {
+            0 => command("cat", &[&file]),
+            1 => command("stat", &[&file]),
+            2 => command("cat", &[&mount.path().join("unpacked/latest/dump.sql")]),
+            _ => command("ls", &[&shown.join("")]),
+        }
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+        std::thread::sleep(Duration::from_millis((random >> 16) % 60));
+        if child.try_wait().unwrap().is_none() {
+            send(child.id(), if random >> 32 & 1 == 0 { Signal::INT } else { Signal::KILL });
+        }
+        ended(&format!("round {round}"), &mut child);
+        if let Ok(file) = File::open(&file) {
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+    answers(&world);
+    eventually("no request waits for the store", STARTED, || world.proxy.stalled() == 0);
+    for i in 0..8 {
+        assert!(fs::read(shown.join(format!("noise-{i}"))).unwrap() == noise(i, 1_500_000), "noise-{i} afterwards");
+    }
+    mount.unmount();
+}
