@@ -398,6 +398,14 @@ fn a_copy_in_the_archive_directory_is_refused_for_its_own_fault() {
         assert!(told.contains(&format!("{MANIFEST}: not used: ")) && told.contains(reason), "{reason}: {told}");
         assert_eq!(told.matches("not used: duplicity").count(), 0, "{told}");
     }
+    // The copy of a manifest that the backup has lost is no copy of nothing.
+    std::fs::write(archive.join(MANIFEST), &manifest).unwrap();
+    std::fs::remove_file(stored.join(MANIFEST)).unwrap();
+    let (dir, url) = (archive.parent().unwrap().to_str().unwrap(), stored.to_str().unwrap());
+    let (code, told) = dupfs.fails("cat", &["--archive-dir", dir, "--name", "job", url, "a"]);
+    let expected = format!("{MANIFEST} is the manifest that the backup lacks of full {T0}: copy it into the backup");
+    assert!(code == Some(3) && told.contains(&expected) && !told.contains("has nothing of this backup"), "{told}");
+    std::fs::copy(archive.join(MANIFEST), stored.join(MANIFEST)).unwrap();
     let name = format!("duplicity-full-signatures.{T0}.sigtar.gz");
     std::fs::write(archive.join(MANIFEST), &manifest).unwrap();
     let told = with_copies(&name, &gzip(b"another archive"));

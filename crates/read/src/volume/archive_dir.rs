@@ -59,7 +59,18 @@ impl ArchiveDir {
         };
         let complete = collection.sets().iter().filter(|set| set.is_complete());
         let copies: HashMap<_, _> = complete.filter_map(copies_of).collect();
-        if copies.is_empty() {
+        let is_lost = |set: &&Arc<BackupSet>| set.manifest.is_none();
+        let manifest_of = |set| Some((set, by_time.get(&times(set))?.manifest.as_ref()?));
+        let lost: Vec<_> = collection.sets().iter().filter(is_lost).filter_map(manifest_of).collect();
+        for (set, manifest) in &lost {
+            log::warn!(
+                "--archive-dir: {shown}/{} is the manifest that the backup lacks of {}: copy it into the backup to show the \
+                 set",
+                manifest.name,
+                set.label()
+            );
+        }
+        if copies.is_empty() && lost.is_empty() {
             log::warn!("--archive-dir: {shown} has nothing of this backup; everything is read from the backup itself");
             return None;
         }
