@@ -132,7 +132,7 @@ fn cut_line(manifest: &str, beginning: &str, n: usize) -> String {
 #[test]
 fn a_file_that_a_damaged_manifest_does_not_find_names_the_manifest_and_the_damage() {
     type Edit = fn(String) -> String;
-    let cases: [(&str, Edit, &str, &str); 11] = [
+    let cases: [(&str, Edit, &str, &str); 12] = [
         (
             "kind of hash",
             |m| m.replacen("SHA1", "SHA9", 2).replacen("SHA9", "SHA1", 1),
@@ -154,6 +154,12 @@ fn a_file_that_a_damaged_manifest_does_not_find_names_the_manifest_and_the_damag
         ),
         ("number 0", |m| m.replace("Volume 2:", "Volume 0:"), "b", "a volume's number is malformed"),
         ("entry gone", |m| cut_entry(&m, 2), "b", "volume 2 has no entry"),
+        (
+            "out of order",
+            |m| cut_entry(&cut_entry(&m, 2), 3) + &m[m.find("Volume 3").unwrap()..] + &cut_entry(&cut_entry(&m, 1), 3),
+            "c",
+            "volume 3 is listed before lower numbers",
+        ),
         (
             "wrong end",
             |m| m.replace("EndingPath     a", "EndingPath     b"),

@@ -17,6 +17,9 @@ use crate::{ArchivePath, VolumeNumber};
 pub use parser::ManifestParser;
 pub use problem::{ManifestProblem, ManifestProblemKind};
 
+/// Upper bound of the damaged entries that the doubt about one path names.
+const MAX_DOUBTS: usize = 3;
+
 /// One volume as the manifest describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestVolume {
@@ -190,9 +193,12 @@ impl Manifest {
         let known_before = first.checked_sub(1).and_then(|index| self.volumes.get(index));
         let after = known_before.map_or(0, |volume| volume.number.0);
         let last_volume = self.volumes.get(last).map(|volume| volume.number.0);
-        let mut missing = self.missing_volumes().skip_while(|number| number.0 <= after);
-        if let Some(number) = missing.next().filter(|number| last_volume.is_none_or(|last| number.0 < last)) {
-            return Some(self.describe_missing(number));
+        let missing = self.missing_volumes().skip_while(|number| number.0 <= after);
+        let missing = missing.take_while(|number| last_volume.is_none_or(|last| number.0 < last));
+        let mut reasons: Vec<String> = missing.take(MAX_DOUBTS).map(|number| self.describe_missing(number)).collect();
+        reasons.dedup();
+        if !reasons.is_empty() {
+            return Some(reasons.join(", "));
         }
         if last_volume.is_none()
             && let Some(problem) = self.problem(ManifestProblemKind::UnknownEntry)

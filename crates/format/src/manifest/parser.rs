@@ -35,6 +35,10 @@ pub struct ManifestParser {
     /// Number of the last volume entry in the file.
     last_number: u32,
     current: Option<VolumeDraft>,
+    /// The highest number such that each up to it had an entry.
+    contiguous: u32,
+    /// The highest number of an entry that came before that of a lower number, and the offset of that entry.
+    ahead: Option<(u32, u64)>,
     /// The announced length of the list of changed files, and the offset of the announcement.
     announced_files: Option<(u64, u64)>,
     changed_files: u64,
@@ -106,6 +110,12 @@ impl ManifestParser {
             let listed = self.changed_files;
             let what = format!("{count} changed files are announced but {listed} are listed");
             self.problem(ManifestProblemKind::FileList, offset, what);
+        }
+        // After a restart lower numbers follow, but only such as had an entry before.
+        if let Some((number, offset)) = self.ahead.filter(|&(number, _)| number > self.last_number) {
+            let what =
+                format!("volume {number} is listed before lower numbers and the list ends with {}", self.last_number);
+            self.problem(ManifestProblemKind::UnknownEntry, offset, what);
         }
         self.volumes.retain(|&number, _| number <= self.last_number);
         self.drop_unhashed();
@@ -254,6 +264,11 @@ impl ManifestParser {
         let Some(draft) = self.current.take() else { return Ok(()) };
         let Some(number) = draft.number else { return Ok(()) };
         self.last_number = number;
+        if self.contiguous.checked_add(1) == Some(number) {
+            self.contiguous = number;
+        } else if number > self.contiguous {
+            self.ahead = self.ahead.max(Some((number, draft.offset)));
+        }
         let volume = match (draft.start, draft.end) {
             (Some(start), Some(end)) if !draft.damaged => {
                 Some(ManifestVolume { number: VolumeNumber(number), start, end, hash: draft.hash })

@@ -333,3 +333,18 @@ fn damage_is_a_doubt_for_the_paths_that_it_may_concern_only() {
     let empty = entry(4, ".", 4);
     assert!(read(&[sound.concat(), empty].concat()).problems.is_empty());
 }
+
+/// A restart goes back to a number that had an entry. Entries in another order are not one, and hide volumes.
+#[test]
+fn entries_that_come_before_lower_numbers_are_damage() {
+    let list = |numbers: &[u32]| -> String { numbers.iter().map(|n| entry(*n, &format!("f{n}"), 1)).collect() };
+    for order in [&[1, 2, 3][..], &[1, 2, 3, 3, 4], &[1, 2, 3, 4, 5, 2, 3], &[1, 2, 1]] {
+        assert_eq!(read(&list(order)).problems, [], "{order:?}");
+    }
+    for order in [&[3, 2, 1][..], &[1, 3, 2], &[2, 1]] {
+        let manifest = read(&list(order));
+        let kinds: Vec<_> = manifest.problems.iter().map(|problem| problem.kind).collect();
+        assert_eq!(kinds, [ManifestProblemKind::UnknownEntry], "{order:?}");
+        assert!(manifest.doubt(&path("f3")).is_some_and(|doubt| doubt.contains("before lower numbers")), "{order:?}");
+    }
+}
