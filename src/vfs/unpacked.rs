@@ -6,56 +6,50 @@
 mod archive_slot;
 mod candidate;
 mod candidate_map;
-mod content;
 mod inode_number;
 mod inode_spaces;
-mod members;
+mod member_dirs;
 mod open_archive;
 mod open_handles;
 mod recently_used;
 mod serve;
 mod shown_names;
+mod source_opener;
 mod stored_file;
+mod unpacked_attrs;
+mod unpacked_files;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::attr::DIR_SIZE;
 use super::error::FsError;
 use super::ops::{Attr, DirEntry, FileSystem, Ino, NodeKind, ROOT_INO};
-use super::owners::{OwnerOptions, Owners};
+use super::owners::OwnerOptions;
 use dupfs_base::{ErrorKind, RequestContext};
-use dupfs_unpack::{NodeKey, UnpackKind, Unpacker, suffix_hint};
+use dupfs_unpack::{NodeKey, Unpacker, suffix_hint};
 
 use archive_slot::ArchiveSlot;
 use candidate::UnpackCandidate;
-use candidate_map::CandidateMap;
 use inode_number::TOP_INO;
 use inode_spaces::{InodeSpaces, InodeTarget};
-use open_handles::OpenHandles;
-use recently_used::RecentlyUsed;
 use shown_names::NameMeaning;
+use source_opener::SourceOpener;
 use stored_file::failed;
+use unpacked_attrs::UnpackedAttrs;
+use unpacked_files::UnpackedFiles;
 
 /// Its name at the root.
 const NAME: &[u8] = b"unpacked";
 /// Where its listing stands in the root's: behind everything else.
 const ROOT_OFFSET: u64 = 1 << 32;
-/// Lifetime of attributes that never change.
-const FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// Entries taken from the file system below at a time.
 const BATCH: usize = 256;
 
 /// A file system with `unpacked/` at its root. See [`FileSystem`].
 pub struct UnpackedFs {
     below: Arc<dyn FileSystem>,
-    unpacker: Arc<Unpacker>,
-    owners: Owners,
-    spaces: InodeSpaces,
-    candidates: CandidateMap,
-    handles: OpenHandles,
-    recently_used: RecentlyUsed,
+    spaces: Arc<InodeSpaces>,
+    files: UnpackedFiles,
 }
 
 impl std::fmt::Debug for UnpackedFs {
@@ -68,15 +62,10 @@ impl UnpackedFs {
     /// `below`, whose root has `snapshots` and `latest`, with `unpacked` beside them. Owners of members are shown as
     /// `owners` says.
     pub fn new(below: Arc<dyn FileSystem>, unpacker: Arc<Unpacker>, owners: OwnerOptions) -> Self {
-        Self {
-            below,
-            unpacker,
-            owners: Owners::new(owners),
-            spaces: InodeSpaces::new(),
-            candidates: CandidateMap::default(),
-            handles: OpenHandles::new(),
-            recently_used: RecentlyUsed::default(),
-        }
+        let spaces = Arc::new(InodeSpaces::new());
+        let sources = SourceOpener::new(Arc::clone(&below), unpacker, Arc::clone(&spaces));
+        let files = UnpackedFiles::new(Arc::clone(&below), sources, UnpackedAttrs::new(owners));
+        Self { below, spaces, files }
     }
 
     fn place(&self, ino: Ino) -> Result<Option<InodeTarget>, FsError> {
@@ -94,10 +83,6 @@ impl UnpackedFs {
     fn mirror(&self, below: Ino) -> Result<Ino, FsError> {
         let full = || FsError::failed(ErrorKind::Unsupported, "too many snapshots and archives were looked into");
         self.spaces.mirror(below).ok_or_else(full)
-    }
-
-    fn known_candidate(&self, ino: Ino) -> Option<Arc<UnpackCandidate>> {
-        self.candidates.get(ino)
     }
 
     fn snapshots(&self, context: &RequestContext) -> Result<Ino, FsError> {
@@ -139,11 +124,11 @@ impl UnpackedFs {
         let attr = self.mirrored(stored_attr)?;
         let Some(shape) = suffix_hint(stored).filter(|_| attr.kind == NodeKind::File) else { return Ok(attr) };
         let looked_up = UnpackCandidate::of(shape.kind, name, None, attr);
-        let candidate = self.candidates.update(attr.ino, looked_up, context)?;
-        match (self.matches_hint(attr.ino, &candidate, context)?, found) {
+        let candidate = self.files.candidates.update(attr.ino, looked_up, context)?;
+        match (self.files.sources.matches_hint(attr.ino, &candidate, context)?, found) {
             // The same inode as in `snapshots/`: links in the backup lead to it by this name.
             (true, NameMeaning::StoredFile) => Ok(stored_attr),
-            (true, _) => self.unpacked_attr(attr.ino, &candidate, context),
+            (true, _) => self.files.unpacked_attr(attr.ino, &candidate, context),
             (false, _) => Ok(attr),
         }
     }
@@ -170,7 +155,7 @@ impl UnpackedFs {
                     suffix_hint(name)
                         .map_or_else(|| name.to_vec(), |shape| shown_names::shown(&shape, &|n| names.has(n)))
                 };
-                let (kind, name) = self.listed((ino, None), kind, name, shown);
+                let (kind, name) = self.files.listed((ino, None), kind, name, shown);
                 names.check()?;
                 offset = next_offset;
                 if !emit(DirEntry { ino, kind, next_offset, name: &name }) {
@@ -229,48 +214,19 @@ impl UnpackedFs {
         Ok(())
     }
 
-    /// Attributes of a file that is shown unpacked: a directory, or a file whose size may not be known.
-    fn unpacked_attr(&self, ino: Ino, candidate: &UnpackCandidate, context: &RequestContext) -> Result<Attr, FsError> {
-        let stored = candidate.attr;
-        match candidate.kind {
-            UnpackKind::Archive(container) => {
-                let slot = self.slot(ino, container, candidate)?;
-                match slot.live() {
-                    Some(open) => Ok(Attr {
-                        entry_ttl: stored.entry_ttl,
-                        ..self.member_attr(&slot, &open, NodeKey::ROOT, context)?
-                    }),
-                    None => Ok(self.closed_attr(ino, stored)),
-                }
-            }
-            UnpackKind::Compressed(_) => Ok(self.sized(ino, stored, candidate.known_size())),
-        }
-    }
-
-    /// Attributes of an archive's root that nobody looked into: as its file tells them.
-    fn closed_attr(&self, ino: Ino, stored: Attr) -> Attr {
-        let perm = self.owners.mode(dupfs_unpack::dir_mode(stored.perm));
-        let (size, blocks) = (DIR_SIZE, DIR_SIZE.div_ceil(512));
-        Attr { ino, kind: NodeKind::Dir, perm, nlink: 1, size, blocks, exact: true, attr_ttl: Duration::ZERO, ..stored }
-    }
-
-    fn sized(&self, ino: Ino, stored: Attr, size: Option<u64>) -> Attr {
-        let attr_ttl = if size.is_some() { stored.entry_ttl } else { Duration::ZERO };
-        let (exact, size) = (size.is_some(), size.unwrap_or(0));
-        Attr { ino, size, blocks: size.div_ceil(512), exact, attr_ttl, ..stored }
-    }
-
     fn get_attr(&self, ino: Ino, place: InodeTarget, context: &RequestContext) -> Result<Attr, FsError> {
-        let unpacked = self.current_candidate(ino, &place, context)?.filter(|c| c.is_confirmed());
-        let streaming = self.handles.is_streaming(ino);
+        let unpacked = self.files.current_candidate(ino, &place, context)?.filter(|c| c.is_confirmed());
+        let streaming = self.files.is_streaming(ino);
         match (place, unpacked) {
             (InodeTarget::Top, _) => self.top_attr(context),
             (InodeTarget::Latest(below), _) => self.link_attr(self.below.getattr(below, context)?, context),
-            (_, Some(candidate)) if candidate.is_unpacked() && !streaming => self.exact_attr(ino, &candidate, context),
-            (_, Some(candidate)) => self.unpacked_attr(ino, &candidate, context),
+            (_, Some(candidate)) if candidate.is_unpacked() && !streaming => {
+                self.files.exact_attr(ino, &candidate, context)
+            }
+            (_, Some(candidate)) => self.files.unpacked_attr(ino, &candidate, context),
             (InodeTarget::Mirror(below), None) => self.mirrored(self.below.getattr(below, context)?),
             (InodeTarget::Member(slot, key) | InodeTarget::StoredMember(slot, key), None) => {
-                let open = self.open_archive(&slot, context)?;
+                let open = self.files.sources.open_archive(&slot, context)?;
                 let is_dir = open.archive.with_table(|table| table.is_dir(key));
                 if !is_dir && !streaming && !open.is_complete() {
                     // A later member of the same name would have another size.
@@ -286,19 +242,19 @@ impl UnpackedFs {
                 } else if open.archive.with_table(|table| table.node(key).is_none()) {
                     return Err(FsError::WouldBlock);
                 }
-                Ok(Attr { ino, ..self.member_attr(&slot, &open, key, context)? })
+                Ok(Attr { ino, ..self.files.attrs.member(&slot, &open, key, context)? })
             }
         }
     }
 
     /// The number of the stored directory, or the archive's node, that a place is as a directory.
     fn as_dir(&self, ino: Ino, place: InodeTarget, context: &RequestContext) -> Result<DirTarget, FsError> {
-        let archive = self.current_candidate(ino, &place, context)?.and_then(|c| Some((c.archive_format()?, c)));
+        let archive = self.files.current_candidate(ino, &place, context)?.and_then(|c| Some((c.archive_format()?, c)));
         Ok(match (place, archive) {
             (InodeTarget::Top, _) => DirTarget::Top,
             (InodeTarget::Latest(_), _) => return Err(FsError::NotDir),
             (_, Some((container, candidate))) => {
-                DirTarget::Members(self.slot(ino, container, &candidate)?, NodeKey::ROOT)
+                DirTarget::Members(self.files.sources.slot(ino, container, &candidate)?, NodeKey::ROOT)
             }
             (InodeTarget::Mirror(below), None) => DirTarget::Mirror(below),
             (InodeTarget::Member(slot, key), None) => DirTarget::Members(slot, key),

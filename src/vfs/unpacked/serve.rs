@@ -4,6 +4,7 @@ use super::super::error::FsError;
 use super::super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO};
 use super::inode_number::TOP_INO;
 use super::inode_spaces::{InodeSpaces, InodeTarget};
+use super::member_dirs::{MemberDirs, member_parent};
 use super::stored_file::failed;
 use super::{DirTarget, NAME, UnpackedFs};
 use dupfs_base::{ErrorKind, RequestContext};
@@ -14,7 +15,7 @@ impl FileSystem for UnpackedFs {
         match self.place(ino) {
             Ok(Some(InodeTarget::Member(..) | InodeTarget::StoredMember(..))) => true,
             // A file without a suffix that hints at anything is served as it is stored.
-            Ok(Some(InodeTarget::Mirror(_))) => names || self.known_candidate(ino).is_some(),
+            Ok(Some(InodeTarget::Mirror(_))) => names || self.files.candidates.get(ino).is_some(),
             Ok(Some(InodeTarget::Top | InodeTarget::Latest(_)) | None) | Err(_) => false,
         }
     }
@@ -30,7 +31,7 @@ impl FileSystem for UnpackedFs {
             DirTarget::Top if name == b"latest" => self.latest_attr(context),
             DirTarget::Top => self.mirrored(self.below.lookup(self.snapshots(context)?, name, context)?),
             DirTarget::Mirror(below) => self.look_up_mirror(below, name, context),
-            DirTarget::Members(slot, key) => self.look_up_member(&slot, key, name, context),
+            DirTarget::Members(slot, key) => MemberDirs { files: &self.files }.look_up(&slot, key, name, context),
         }
     }
 
@@ -63,7 +64,7 @@ impl FileSystem for UnpackedFs {
             Some(InodeTarget::Mirror(below)) => self.below.readlink(below, context),
             Some(InodeTarget::Top | InodeTarget::StoredMember(..)) => Err(not_link()),
             Some(InodeTarget::Member(slot, key)) => {
-                let open = self.open_archive(&slot, context)?;
+                let open = self.files.sources.open_archive(&slot, context)?;
                 if !open.is_complete() {
                     if !context.may_block() {
                         return Err(FsError::WouldBlock);
@@ -89,7 +90,7 @@ impl FileSystem for UnpackedFs {
             Some(InodeTarget::Top) => Ok(ROOT_INO),
             Some(InodeTarget::Latest(_) | InodeTarget::StoredMember(..)) => Err(FsError::NotDir),
             Some(InodeTarget::Mirror(below)) => below_parent(below),
-            Some(InodeTarget::Member(slot, key)) => self.member_parent(&slot, key),
+            Some(InodeTarget::Member(slot, key)) => member_parent(&slot, key),
         }
     }
 
@@ -106,7 +107,9 @@ impl FileSystem for UnpackedFs {
             Some(place) => match self.as_dir(ino, place, context)? {
                 DirTarget::Top => self.list_top(offset, context, emit),
                 DirTarget::Mirror(below) => self.list_mirror(below, offset, context, emit),
-                DirTarget::Members(slot, key) => self.list_members(&slot, key, offset, context, emit),
+                DirTarget::Members(slot, key) => {
+                    MemberDirs { files: &self.files }.list(&slot, key, offset, context, emit)
+                }
             },
         }
     }
@@ -114,7 +117,7 @@ impl FileSystem for UnpackedFs {
     fn open(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {
         match self.place(ino)? {
             None => self.below.open(ino, context),
-            Some(place) => self.open_place(ino, place, context),
+            Some(place) => self.files.open(ino, place, context),
         }
     }
 
@@ -128,14 +131,14 @@ impl FileSystem for UnpackedFs {
     ) -> Result<Vec<u8>, FsError> {
         match self.place(ino)? {
             None => self.below.read(ino, handle, offset, size, context),
-            Some(place) => self.read_place(ino, place, handle, (offset, size), context),
+            Some(place) => self.files.read(ino, place, handle, (offset, size), context),
         }
     }
 
     fn release(&self, ino: Ino, handle: u64) {
         match self.place(ino) {
             Ok(None) => self.below.release(ino, handle),
-            Ok(Some(place)) => self.release_place(ino, place, handle),
+            Ok(Some(place)) => self.files.release(ino, place, handle),
             Err(error) => log::debug!("release of inode {ino}: {error}"),
         }
     }

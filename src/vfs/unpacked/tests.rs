@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use std::sync::Mutex;
 
@@ -13,6 +13,8 @@ use dupfs_cache::CacheConfig;
 use dupfs_test_tar::{TestHeader, noise, put, put_entry};
 use dupfs_unpack::{MemoryPointStore, UnpackLimits};
 
+/// Lifetime of attributes and names below.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
 const SNAPSHOTS: Ino = 2;
 const SNAPSHOT: Ino = (1 << 40) | 1;
 const FIRST: Ino = (1 << 40) | 10;
@@ -303,7 +305,7 @@ fn what_was_shown_for_good_is_not_taken_back_while_a_table_is_learnt_again() {
     let dir = mounted.find("big.tar").unwrap().ino;
     mounted.fs.readdir(dir, 0, &RequestContext::unlimited(), &mut |_| true).unwrap();
     let inos = ["f", "f~gz"].map(|name| mounted.find(&format!("big.tar/{name}")).unwrap().ino);
-    mounted.fs.recently_used.clear();
+    mounted.fs.files.sources.close_unused();
     *lock(&mounted.below.blocked) = true;
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -1,35 +1,38 @@
-//! Lookups, listings and attributes in archives.
+//! Directories in archives: lookups and listings.
 
-use dupfs_base::RequestContext;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::super::attr::{IMMUTABLE_TTL, NodeSize, kind_of};
+use super::super::attr::kind_of;
 use super::super::error::FsError;
 use super::super::ops::{Attr, DirEntry, Ino, NodeKind};
-use super::UnpackedFs;
 use super::archive_slot::ArchiveSlot;
 use super::candidate::UnpackCandidate;
 use super::open_archive::OpenArchive;
 use super::shown_names::{self, NameMeaning, has, shown_in};
 use super::stored_file::failed;
-use dupfs_format::EntryKind;
-use dupfs_unpack::{ArchiveTable, EntryNumber, NodeKey, PassProgress, UnpackKind, suffix_hint};
+use super::unpacked_files::UnpackedFiles;
+use dupfs_base::RequestContext;
+use dupfs_unpack::{ArchiveTable, EntryNumber, NodeKey, PassProgress, suffix_hint};
 
 /// Entries taken from a table at a time.
 const BATCH: usize = 256;
 
-impl UnpackedFs {
+/// The directories in archives; files in them are `files`.
+pub(super) struct MemberDirs<'a> {
+    pub(super) files: &'a UnpackedFiles,
+}
+
+impl MemberDirs<'_> {
     /// The attributes of `name` in `dir` of an archive: as soon as the pass over it has reached the name.
-    pub(super) fn look_up_member(
+    pub(super) fn look_up(
         &self,
         slot: &Arc<ArchiveSlot>,
         dir: NodeKey,
         name: &[u8],
         context: &RequestContext,
     ) -> Result<Attr, FsError> {
-        let open = self.open_archive(slot, context)?;
+        let open = self.files.sources.open_archive(slot, context)?;
         let complete = open.is_complete();
         if !context.may_block() && !complete {
             return Err(FsError::WouldBlock);
@@ -46,7 +49,7 @@ impl UnpackedFs {
         found?.ok_or_else(FsError::not_found)
     }
 
-    /// As [`Self::look_up_member`]; `None` for answers that depend on the rest of the pass, unless the pass has ended (`last`).
+    /// As [`Self::look_up`]; `None` for answers that depend on the rest of the pass, unless the pass has ended (`last`).
     fn try_look_up(
         &self,
         slot: &Arc<ArchiveSlot>,
@@ -76,7 +79,7 @@ impl UnpackedFs {
             // The kernel follows it at once, keeps its target, and cuts that to the size that it is told here.
             return Ok(None);
         }
-        let attr = self.member_attr(slot, open, key, context)?;
+        let attr = self.files.attrs.member(slot, open, key, context)?;
         let ttl = if complete { attr.entry_ttl } else { Duration::ZERO };
         let attr = Attr { attr_ttl: ttl, entry_ttl: ttl, ..attr };
         let same = || archive.entry_number(key) == entry;
@@ -89,54 +92,20 @@ impl UnpackedFs {
         };
         let Some(shape) = suffix_hint(stored).filter(|_| kind == NodeKind::File) else { return Ok(Some(attr)) };
         let looked_up = UnpackCandidate::of(shape.kind, &shown, entry, attr);
-        let candidate = self.candidates.update(attr.ino, looked_up, context)?;
-        let matches = self.matches_hint(attr.ino, &candidate, context);
+        let candidate = self.files.candidates.update(attr.ino, looked_up, context)?;
+        let matches = self.files.sources.matches_hint(attr.ino, &candidate, context);
         match (matches, found) {
             // What it was asked of is not what has the name, or a later member may have the name that it is shown under.
             (Err(_), _) if !last && !same() => Ok(None),
             (Ok(false), NameMeaning::Unpacked(_)) if !last => Ok(None),
             (Ok(true), NameMeaning::StoredFile) => Ok(Some(Attr { ino: slot.stored_number(key), ..attr })),
-            (Ok(true), _) => self.unpacked_attr(attr.ino, &candidate, context).map(Some),
+            (Ok(true), _) => self.files.unpacked_attr(attr.ino, &candidate, context).map(Some),
             (Ok(false), _) => Ok(Some(attr)),
             (Err(error), _) => Err(error),
         }
     }
 
-    /// Attributes of a member as it is stored.
-    pub(super) fn member_attr(
-        &self,
-        slot: &ArchiveSlot,
-        open: &OpenArchive,
-        key: NodeKey,
-        context: &RequestContext,
-    ) -> Result<Attr, FsError> {
-        let archive = &open.archive;
-        // Before anything is taken from the table, which the pass may change until then.
-        let complete = open.is_complete();
-        if complete {
-            slot.was_complete.store(true, Ordering::Relaxed);
-        }
-        let meta = archive.meta(key, &slot.own).ok_or_else(FsError::not_found)?;
-        let size = match &meta.kind {
-            EntryKind::Symlink(_) => match archive.link_target(key, context) {
-                Ok(target) => target.map_or(0, |target| target.len() as u64),
-                Err(error) => return Err(failed(&error)),
-            },
-            _ => archive.size(key).unwrap_or(0),
-        };
-        let subdirs = archive.with_table(|table| table.node(key).map_or(0, |node| node.subdirs));
-        let nlink = match &meta.kind {
-            // File systems that do not count subdirectories, or not yet, return 1.
-            EntryKind::Dir if complete => subdirs.saturating_add(2),
-            _ => 1,
-        };
-        let owner = self.owners.ids(&meta, context).map_err(|_| FsError::WouldBlock)?;
-        let perm = self.owners.mode(meta.mode);
-        let ttl = if complete { IMMUTABLE_TTL } else { Duration::ZERO };
-        Ok(Attr::of(slot.number(key), &meta, (owner, perm), NodeSize::exact(size), nlink, ttl))
-    }
-
-    pub(super) fn list_members(
+    pub(super) fn list(
         &self,
         slot: &Arc<ArchiveSlot>,
         dir: NodeKey,
@@ -144,7 +113,7 @@ impl UnpackedFs {
         context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
-        let open = self.open_archive(slot, context)?;
+        let open = self.files.sources.open_archive(slot, context)?;
         let archive = &open.archive;
         if !context.may_block() && !open.is_complete() {
             return Err(FsError::WouldBlock);
@@ -167,7 +136,7 @@ impl UnpackedFs {
             }
             for (key, entry, name, kind) in batch {
                 last = Some(key);
-                let (kind, name) = self.listed((slot.number(key), entry), kind, name, |name| {
+                let (kind, name) = self.files.listed((slot.number(key), entry), kind, name, |name| {
                     archive.with_table(|table| shown_in(table, dir, name))
                 });
                 let next_offset = u64::from(key.0).saturating_add(1);
@@ -184,67 +153,19 @@ impl UnpackedFs {
             }
         }
     }
+}
 
-    /// The kind and name that a stored object, its number and that of its entry, is listed with: as its name promises until
-    /// its content was looked at.
-    pub(super) fn listed(
-        &self,
-        (ino, entry): (Ino, Option<EntryNumber>),
-        kind: NodeKind,
-        name: Vec<u8>,
-        shown: impl FnOnce(&[u8]) -> Vec<u8>,
-    ) -> (NodeKind, Vec<u8>) {
-        let Some(shape) = suffix_hint(&name).filter(|_| kind == NodeKind::File) else { return (kind, name) };
-        let known = self.known_candidate(ino).filter(|candidate| candidate.entry == entry);
-        let known = known.and_then(|candidate| candidate.content.confirmed.get().copied());
-        match (shape.kind, known) {
-            (_, Some(false)) => (kind, name),
-            (UnpackKind::Archive(_), _) => (NodeKind::Dir, name),
-            (UnpackKind::Compressed(_), _) => {
-                let shown = shown(&name);
-                (kind, shown)
-            }
-        }
-    }
-
-    /// The open archive of `slot`, opened again if it was dropped.
-    pub(super) fn open_archive(
-        &self,
-        slot: &Arc<ArchiveSlot>,
-        context: &RequestContext,
-    ) -> Result<Arc<OpenArchive>, FsError> {
-        let open = match slot.live() {
-            Some(open) => open,
-            None if !context.may_block() => return Err(FsError::WouldBlock),
-            None => {
-                let (file, outer) = self.stored_entry(slot.file, slot.entry, context)?;
-                let archive = dupfs_unpack::Archive::new(&self.unpacker, file, slot.container);
-                let open = slot.get_or_open(OpenArchive { archive, outer });
-                self.recently_used.use_archive(&open);
-                open
-            }
-        };
-        if slot.was_complete.load(Ordering::Relaxed) && !open.archive.is_complete() {
-            // The kernel caches answers from the complete table: a pass that begins again meets the entries first that
-            // others replace.
-            if !context.may_block() {
-                return Err(FsError::WouldBlock);
-            }
-            if let PassProgress::Failed(error) = open.archive.wait_for_pass(context).map_err(|e| failed(&e))? {
-                return Err(failed(&error));
-            }
-        }
-        Ok(open)
-    }
-
-    pub(super) fn member_parent(&self, slot: &ArchiveSlot, key: NodeKey) -> Result<Ino, FsError> {
-        let parent = slot.live().map(|open| {
-            let parent = open.archive.with_table(|table| table.node(key).map(|node| node.parent));
-            parent.ok_or_else(FsError::not_found)
-        });
-        // Of an archive whose table was dropped the root stands for it: nobody but a listing of `..` asks.
-        Ok(slot.number(parent.transpose()?.unwrap_or(NodeKey::ROOT)))
-    }
+/// The number of the directory that `key` is in.
+///
+/// # Errors
+/// [`FsError`] if the archive has no such node.
+pub(super) fn member_parent(slot: &ArchiveSlot, key: NodeKey) -> Result<Ino, FsError> {
+    let parent = slot.live().map(|open| {
+        let parent = open.archive.with_table(|table| table.node(key).map(|node| node.parent));
+        parent.ok_or_else(FsError::not_found)
+    });
+    // Of an archive whose table was dropped the root stands for it: nobody but a listing of `..` asks.
+    Ok(slot.number(parent.transpose()?.unwrap_or(NodeKey::ROOT)))
 }
 
 /// Nodes behind `last` in a directory: number, entry, name and kind.
