@@ -92,7 +92,7 @@ impl FileSystem for Bare {
         Err(FsError::not_found())
     }
 
-    fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+    fn parent(&self, ino: Ino, _: &RequestContext) -> Result<Ino, FsError> {
         Ok(if Self::is_dir(ino) { ROOT_INO } else { ino >> 32 })
     }
 

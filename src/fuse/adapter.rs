@@ -213,6 +213,8 @@ impl Filesystem for FuseAdapter {
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
+            // Handles of inodes that the kernel has forgotten, for NFS servers: it looks up "." and ".." of their numbers.
+            InitFlags::FUSE_EXPORT_SUPPORT,
             // The kernel then refreshes attributes with a zero time to live (a size that is a bound) before a read. Otherwise
             // it could show zeros after the end, as it does not truncate the size after concurrent short reads.
             InitFlags::FUSE_AUTO_INVAL_DATA,
@@ -236,7 +238,12 @@ impl Filesystem for FuseAdapter {
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (parent, name) = (parent.0, name.as_bytes().to_vec());
-        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.lookup(parent, &name, context);
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| match name.as_slice() {
+            // Numbers stay valid when the kernel forgets them, so a handle of one leads to its inode.
+            b"." => fs.getattr(parent, context),
+            b".." => fs.getattr(fs.parent(parent, context)?, context),
+            name => fs.lookup(parent, name, context),
+        };
         let send = |reply: Option<ReplyEntry>, _: &dyn FileSystem, attr: Attr| {
             if let Some(reply) = reply {
                 reply.entry_with_ttls(&attr_ttl(&attr), &attr.entry_ttl, &file_attr(&attr), Generation(0));

@@ -83,7 +83,7 @@ impl DirBatch {
             batch.push(listing.dir, NodeKind::Dir, 1, b".");
         }
         if listing.offset < 2 {
-            batch.push(fs.parent(listing.dir)?, NodeKind::Dir, 2, b"..");
+            batch.push(fs.parent(listing.dir, context)?, NodeKind::Dir, 2, b"..");
         }
         let dots = batch.rows.len();
         let mut too_long = None;

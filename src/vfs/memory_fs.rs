@@ -129,7 +129,7 @@ impl FileSystem for MemoryFs {
         }
     }
 
-    fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+    fn parent(&self, ino: Ino, _: &RequestContext) -> Result<Ino, FsError> {
         Ok(self.nodes[at(ino)].parent)
     }
 

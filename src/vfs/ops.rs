@@ -139,7 +139,7 @@ pub trait FileSystem: Send + Sync {
     ///
     /// # Errors
     /// [`FsError`]; Invalid if it is no directory.
-    fn parent(&self, ino: Ino) -> Result<Ino, FsError>;
+    fn parent(&self, ino: Ino, context: &RequestContext) -> Result<Ino, FsError>;
 
     /// Emits the entries of directory `ino` after `offset` (0 for the start; `.` and `..` are the caller's), until
     /// `emit` returns false.

@@ -193,17 +193,17 @@ impl FileSystem for TreeFs {
         }
     }
 
-    fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+    fn parent(&self, ino: Ino, context: &RequestContext) -> Result<Ino, FsError> {
         let view = self.nodes.view();
         let inode = view.resolve(ino)?;
         let parent = match inode {
             Inode::Root | Inode::Snapshots | Inode::At | Inode::Versions => Inode::Root,
-            Inode::VersionsOf(branch, node) => self.versions.parent(&self.nodes, branch, node)?,
+            Inode::VersionsOf(branch, node) => self.versions.parent(&self.nodes, branch, node, context)?,
             Inode::Latest(_) | Inode::AtLink(_) => return Err(FsError::NotDir),
             Inode::Node(..) if view.number(inode) == ROOT_INO => return Ok(ROOT_INO),
             Inode::Node(_, NodeId::ROOT) => Inode::Snapshots,
             Inode::Node(snapshot, node) => {
-                let tree = self.nodes.tree(snapshot, &RequestContext::cached_only())?;
+                let tree = self.nodes.tree(snapshot, context)?;
                 Inode::Node(snapshot, tree.parent(node)?)
             }
         };

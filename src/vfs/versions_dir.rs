@@ -112,7 +112,14 @@ impl VersionsDir {
     ///
     /// # Errors
     /// NotFound.
-    pub(super) fn parent(&self, nodes: &SnapshotNodes, number: usize, node: NodeId) -> Result<Inode, FsError> {
+    pub(super) fn parent(
+        &self,
+        nodes: &SnapshotNodes,
+        number: usize,
+        node: NodeId,
+        context: &RequestContext,
+    ) -> Result<Inode, FsError> {
+        self.load(nodes, context)?;
         let branch = nodes.trees.branch(&nodes.view(), number)?;
         let parent = branch.table().parent(node).ok_or_else(FsError::not_found)?;
         Ok(if parent == NodeId::ROOT { Inode::Versions } else { Inode::VersionsOf(number, parent) })

@@ -13,5 +13,6 @@ mod memory;
 
 mod areas;
 mod cli;
+mod export;
 mod kernel;
 mod unpacked;

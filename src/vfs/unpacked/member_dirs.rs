@@ -49,6 +49,27 @@ impl MemberDirs<'_> {
         found?.ok_or_else(FsError::not_found)
     }
 
+    /// The number of the directory that node `key` of an archive is in.
+    ///
+    /// # Errors
+    /// [`FsError`] if the archive has no such node, or cannot be read again.
+    pub(super) fn parent(
+        &self,
+        slot: &Arc<ArchiveSlot>,
+        key: NodeKey,
+        context: &RequestContext,
+    ) -> Result<Ino, FsError> {
+        let open = self.files.sources.open_archive(slot, context)?;
+        let known = |table: &ArchiveTable| table.node(key).map(|node| node.parent);
+        // A table that was dropped is read again up to this node.
+        let parent = match open.archive.with_table(known) {
+            None if !context.may_block() => return Err(FsError::WouldBlock),
+            None => open.archive.find(context, known).map_err(|e| failed(&e))?,
+            found => found,
+        };
+        Ok(slot.number(parent.ok_or_else(FsError::not_found)?))
+    }
+
     /// As [`Self::look_up`]; `None` for answers that depend on the rest of the pass, unless the pass has ended (`last`).
     fn try_look_up(
         &self,
@@ -153,19 +174,6 @@ impl MemberDirs<'_> {
             }
         }
     }
-}
-
-/// The number of the directory that `key` is in.
-///
-/// # Errors
-/// [`FsError`] if the archive has no such node.
-pub(super) fn member_parent(slot: &ArchiveSlot, key: NodeKey) -> Result<Ino, FsError> {
-    let parent = slot.live().map(|open| {
-        let parent = open.archive.with_table(|table| table.node(key).map(|node| node.parent));
-        parent.ok_or_else(FsError::not_found)
-    });
-    // Of an archive whose table was dropped the root stands for it: nobody but a listing of `..` asks.
-    Ok(slot.number(parent.transpose()?.unwrap_or(NodeKey::ROOT)))
 }
 
 /// Nodes behind `last` in a directory: number, entry, name and kind.

@@ -4,7 +4,7 @@ use super::super::error::FsError;
 use super::super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO};
 use super::inode_number::TOP_INO;
 use super::inode_spaces::{InodeSpaces, InodeTarget};
-use super::member_dirs::{MemberDirs, member_parent};
+use super::member_dirs::MemberDirs;
 use super::stored_file::failed;
 use super::{DirTarget, NAME, UnpackedFs};
 use dupfs_base::{ErrorKind, RequestContext};
@@ -80,17 +80,17 @@ impl FileSystem for UnpackedFs {
         }
     }
 
-    fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+    fn parent(&self, ino: Ino, context: &RequestContext) -> Result<Ino, FsError> {
         let below_parent = |below: Ino| -> Result<Ino, FsError> {
-            let parent = self.below.parent(below)?;
-            if parent == self.snapshots(&RequestContext::cached_only())? { Ok(TOP_INO) } else { self.mirror(parent) }
+            let parent = self.below.parent(below, context)?;
+            if parent == self.snapshots(context)? { Ok(TOP_INO) } else { self.mirror(parent) }
         };
         match self.place(ino)? {
-            None => self.below.parent(ino),
+            None => self.below.parent(ino, context),
             Some(InodeTarget::Top) => Ok(ROOT_INO),
             Some(InodeTarget::Latest(_) | InodeTarget::StoredMember(..)) => Err(FsError::NotDir),
             Some(InodeTarget::Mirror(below)) => below_parent(below),
-            Some(InodeTarget::Member(slot, key)) => member_parent(&slot, key),
+            Some(InodeTarget::Member(slot, key)) => MemberDirs { files: &self.files }.parent(&slot, key, context),
         }
     }
 

@@ -66,7 +66,7 @@ impl FileSystem for Below {
         Err(FsError::not_found())
     }
 
-    fn parent(&self, _: Ino) -> Result<Ino, FsError> {
+    fn parent(&self, _: Ino, _: &RequestContext) -> Result<Ino, FsError> {
         Ok(SNAPSHOTS)
     }
 

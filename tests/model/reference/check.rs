@@ -102,7 +102,7 @@ impl Checker<'_> {
 
     /// A file system whose root is the tree of one snapshot.
     pub(crate) fn rooted(&mut self, set: usize) {
-        assert_eq!(self.fs.parent(ROOT_INO).unwrap(), ROOT_INO, "the root's parent");
+        assert_eq!(self.fs.parent(ROOT_INO, &RequestContext::unlimited()).unwrap(), ROOT_INO, "the root's parent");
         self.subtree(set, &Path::new(), ROOT_INO, &mut BTreeMap::new());
     }
 
@@ -201,7 +201,12 @@ impl Checker<'_> {
                 assert_eq!(attr.ino, *child, "{what}: inode of '{}'", name.escape_ascii());
             }
             if *kind == NodeKind::Dir {
-                assert_eq!(self.fs.parent(*child).unwrap(), ino, "parent of {}", shown(&below));
+                assert_eq!(
+                    self.fs.parent(*child, &RequestContext::unlimited()).unwrap(),
+                    ino,
+                    "parent of {}",
+                    shown(&below)
+                );
             }
             self.subtree(set, &below, *child, seen);
         }

@@ -197,7 +197,7 @@ impl FileSystem for Mirror<'_> {
         }
     }
 
-    fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+    fn parent(&self, ino: Ino, _: &RequestContext) -> Result<Ino, FsError> {
         Ok(match self.place(ino) {
             Place::Object(_, path) if path.is_empty() => self.ino(Place::Snapshots),
             Place::Object(set, path) => self.ino(Place::Object(set, path[..path.len() - 1].to_vec())),
