@@ -83,8 +83,10 @@ impl Mounted {
         let path = point.path();
         let failed = |error: io::Error| MountError::failed(path, error);
         let adapter = FuseAdapter::new(fs, settings.deadline).map_err(failed)?;
+        let claim = point.claim()?;
         let session = Session::new(adapter.clone(), path, &config(settings))
             .map_err(|error| MountError::of_mounting(path, &error, mount_method()))?;
+        drop(claim);
         let (sender, events) = channel();
         let mounted = Self { path: path.to_owned(), events, sender: sender.clone(), ended: false, adapter };
         let serve = move || {

@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::fs::Access;
+use rustix::fs::{Access, FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::mount_error::MountError;
@@ -18,12 +18,17 @@ const DEVICE: &str = "/dev/fuse";
 /// How long the daemon of a mount may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long another process may take to mount on a directory.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
+
 const FUSE_CONF: &str = "/etc/fuse.conf";
 
 /// A directory that can be mounted on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPoint {
     path: PathBuf,
+    /// True if autofs waits there for the mount.
+    autofs: bool,
 }
 
 impl MountPoint {
@@ -51,12 +56,42 @@ impl MountPoint {
         if !nonempty && !autofs {
             check_empty(&path)?;
         }
-        Ok(Self { path })
+        Ok(Self { path, autofs })
     }
 
     /// The directory: absolute and without links.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Checks once more that nothing is mounted there, and keeps other processes of dupfs from mounting there until the
+    /// result is dropped. [`Self::check`] may have been long ago: there was a backup to open, or a passphrase to enter.
+    ///
+    /// # Errors
+    /// [`MountError::InUse`] if another process has mounted there meanwhile.
+    pub(super) fn claim(&self) -> Result<Option<MountClaim>, MountError> {
+        if self.autofs {
+            // To open the directory would wait for the mount. autofs starts one process for it.
+            return Ok(None);
+        }
+        // A directory that may not be read or locked is used without a lock.
+        let dir = fs::File::open(&self.path).ok();
+        let started = Instant::now();
+        while let Some(Err(Errno::WOULDBLOCK)) =
+            dir.as_ref().map(|dir| flock(dir, FlockOperation::NonBlockingLockExclusive))
+        {
+            if started.elapsed() >= CLAIM_TIMEOUT {
+                return Err(MountError::refused(
+                    &self.path,
+                    "another process has it locked (flock), as to mount on it",
+                ));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        match mounted_on(&self.path)? {
+            Some(mount) => Err(in_use(&self.path, &mount)),
+            None => Ok(dir.map(|dir| MountClaim { _dir: dir })),
+        }
     }
 
     /// Checks that neither `dir` (described in the error by `what`, such as "the backup") nor the mount point contains the
@@ -71,6 +106,12 @@ impl MountPoint {
         }
         Ok(())
     }
+}
+
+/// The right to mount on a directory, as long as it lives: a lock on it.
+#[derive(Debug)]
+pub(super) struct MountClaim {
+    _dir: fs::File,
 }
 
 /// Checks that this user can use FUSE on this machine.
