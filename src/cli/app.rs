@@ -33,6 +33,7 @@ impl<'a> App<'a> {
 
     /// Runs the command `typed` (with the program's name first), reports a failure to the user, and returns the exit code.
     pub fn run(&self, typed: Vec<OsString>) -> u8 {
+        let inherited = daemon::InheritedFiles::record();
         let arguments = match argv::normalise(typed) {
             Ok(arguments) => arguments,
             Err(error) => return error.report(),
@@ -49,13 +50,19 @@ impl<'a> App<'a> {
             return 0;
         }
         let own = arguments.args.get(1..).unwrap_or_default();
-        match self.dispatch(&cli, own, &arguments.dropped) {
+        match self.dispatch(&cli, own, &arguments.dropped, inherited) {
             Ok(()) => 0,
             Err(error) => error.report(),
         }
     }
 
-    fn dispatch(&self, cli: &Cli, own: &[OsString], dropped: &[String]) -> Result<(), CliError> {
+    fn dispatch(
+        &self,
+        cli: &Cli,
+        own: &[OsString],
+        dropped: &[String],
+        inherited: daemon::InheritedFiles,
+    ) -> Result<(), CliError> {
         if let Err(error) = logging::start(cli.verbose, cli.log_file.as_deref()) {
             let file = cli.log_file.clone().unwrap_or_default();
             return Err(CliError::Usage(format!("--log-file {}: {error}", file.display())));
@@ -65,7 +72,7 @@ impl<'a> App<'a> {
             log::warn!("without effect on reading, ignored: {}", dropped.join(" "));
         }
         match &cli.command {
-            Command::Mount(args) => mount::run(self.backend, self.respawn, cli, args, own),
+            Command::Mount(args) => mount::run(self.backend, self.respawn, cli, args, own, inherited),
             Command::Umount(args) => umount::run(args),
             Command::Sets(args) => self.backend.sets(args),
             Command::Ls(args) => self.backend.ls(args),

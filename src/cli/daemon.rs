@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::RawFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -113,11 +114,41 @@ pub(super) fn arguments(own: &[OsString]) -> Vec<OsString> {
     std::iter::once(OsString::from(REPORT_FLAG)).chain(own.iter().cloned()).collect()
 }
 
-/// Reports that the mount answers, and detaches from terminal, session and working directory.
+/// The descriptors above 2 that were open when the program started: those of its parent.
+#[derive(Debug, Default)]
+pub(super) struct InheritedFiles(Vec<RawFd>);
+
+impl InheritedFiles {
+    /// Records them; to be called before the program opens anything itself.
+    pub(super) fn record() -> Self {
+        let Ok(listing) = std::fs::read_dir("/proc/self/fd") else { return Self::default() };
+        let own = format!("/proc/{}/fd", std::process::id());
+        let inherited = listing.filter_map(|entry| {
+            let entry = entry.ok()?;
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            // Not the listing itself.
+            (number > 2 && std::fs::read_link(entry.path()).ok()?.as_os_str() != own.as_str()).then_some(number)
+        });
+        Self(inherited.collect())
+    }
+
+    /// Closes them. A lock that the parent holds by one of them, or a pipe, would last as long as the mount.
+    fn close(self) {
+        for number in self.0 {
+            if let Err(error) = nix::unistd::close(number) {
+                log::debug!("descriptor {number} of the parent: {error}");
+            }
+        }
+    }
+}
+
+/// Reports that the mount answers, and detaches from terminal, session, working directory and the files of the parent.
 ///
 /// # Errors
 /// When the process that waits for the report has exited.
-pub(super) fn detach() -> io::Result<()> {
+pub(super) fn detach(inherited: InheritedFiles) -> io::Result<()> {
+    // Not before: secrets may come from one of them, as from `--passphrase-file <(...)`.
+    inherited.close();
     // Fails only for the leader of a process group, which is detached already.
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/")?;

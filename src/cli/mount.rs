@@ -25,13 +25,14 @@ use super::secrets::Passphrases;
 pub type Respawn<'a> = dyn Fn(&[OsString]) -> std::process::Command + 'a;
 
 /// Mounts, in this process (`-f`, or as the daemon that was started for it) or in a daemon. `own` are the arguments of
-/// this process, without the program's name.
+/// this process, without the program's name, and `inherited` the files that it was started with.
 pub(super) fn run(
     backend: &dyn Backend,
     respawn: &Respawn<'_>,
     cli: &Cli,
     args: &MountArgs,
     own: &[OsString],
+    inherited: daemon::InheritedFiles,
 ) -> Result<(), CliError> {
     if !args.foreground && !cli.report_ready {
         return daemon::launch(respawn(&daemon::arguments(own)));
@@ -49,7 +50,7 @@ pub(super) fn run(
     ready.passphrases.stop_asking();
     log::info!("mounted on {}", mounted.path().display());
     if !args.foreground {
-        daemon::detach().map_err(|error| {
+        daemon::detach(inherited).map_err(|error| {
             CliError::failed(ErrorKind::Io, format!("the mount is up but cannot be reported: {error}"))
         })?;
     }

@@ -208,6 +208,48 @@ fn mount_returns_once_the_mount_answers_and_umount_once_the_daemon_is_gone() {
 }
 
 #[test]
+fn the_daemon_keeps_no_file_of_its_parent() {
+    let place = Spot::new();
+    let lock = place.dir.path().join("lock");
+    let script = format!("exec 9>{}; flock -n 9 && \"$@\"", lock.display());
+    let output =
+        wrapped(&["bash", "-c", &script, "bash"], &place.dupfs(&["mount", "memory:", "MNT"])).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(Command::new("flock").arg("-n").arg(&lock).arg("true").status().unwrap().success(), "still locked");
+    assert!(place.run(&["umount", "MNT"]).status.success());
+
+    // A secret from a descriptor is read before it is closed, and the pipe that is another one ends with the script.
+    let script = "exec 3>&1 4<<<right; \"$@\" >/dev/null 2>&1";
+    let args = ["mount", "memory:locked", "MNT", "--passphrase-file", "/dev/fd/4"];
+    let mut script = wrapped(&["bash", "-c", script, "bash"], &place.dupfs(&args));
+    let mut script = script.stdout(Stdio::piped()).spawn().unwrap();
+    let mut pipe = script.stdout.take().unwrap();
+    let (tx, rx) = std::sync::mpsc::channel();
+    thread::spawn(move || tx.send(std::io::copy(&mut pipe, &mut std::io::sink())));
+    assert!(script.wait().unwrap().success());
+    assert!(place.is_mounted());
+    rx.recv_timeout(Duration::from_secs(20)).expect("the pipe has ended").unwrap();
+    assert_eq!(fs::read(place.mnt().join("hello.txt")).unwrap(), b"hello, world\n");
+}
+
+#[test]
+fn of_several_mounts_that_start_on_one_directory_one_succeeds() {
+    let place = Spot::new();
+    for _ in 0..3 {
+        let starts: Vec<Child> =
+            (0..4).map(|_| place.dupfs(&["mount", "memory:", "MNT"]).stderr(Stdio::piped()).spawn().unwrap()).collect();
+        let outputs: Vec<Output> = starts.into_iter().map(|start| start.wait_with_output().unwrap()).collect();
+        let (mounted, refused): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.status.success());
+        assert_eq!((mounted.len(), refused.len()), (1, 3), "{outputs:?}");
+        for output in refused {
+            assert!(stderr(output).contains("is in use: dupfs:memory:"), "{output:?}");
+        }
+        assert!(place.run(&["umount", "MNT"]).status.success());
+        assert!(!place.is_mounted(), "another mount was below");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_told_in_one_line_with_its_exit_code_and_nothing_is_mounted() {
     let place = Spot::new();
     fs::write(place.dir.path().join("secret"), "wrong\n").unwrap();
