@@ -281,9 +281,12 @@ impl Filesystem for FuseAdapter {
     fn open(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.open(ino, context);
+        // A read in the kernel's readahead is not interrupted. Where its process is not visible, closing the file tells.
+        let visible = WaiterId::new(req.pid()).is_some();
         let send = move |reply: Option<ReplyOpen>, fs: &dyn FileSystem, opened: crate::vfs::Opened| {
             let Some(reply) = reply else { return fs.release(ino, opened.handle) };
-            let mut flags = FopenFlags::FOPEN_NOFLUSH;
+            let mut flags = FopenFlags::empty();
+            flags.set(FopenFlags::FOPEN_NOFLUSH, visible || opened.direct_io);
             flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache && !opened.direct_io);
             flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
             reply.opened(FileHandle(opened.handle), flags);
@@ -309,10 +312,9 @@ impl Filesystem for FuseAdapter {
             bytes.truncate(size);
             Ok(bytes)
         };
-        self.answer(
-            reply,
-            FuseCall { origin: origin(req), op: "read", ino, cost: RequestCost::Content, compute, send: send_bytes },
-        );
+        let origin = origin(req);
+        let origin = RequestOrigin { file: origin.waiter.is_none().then_some((ino, handle)), ..origin };
+        self.answer(reply, FuseCall { origin, op: "read", ino, cost: RequestCost::Content, compute, send: send_bytes });
     }
 
     fn release(
@@ -332,7 +334,10 @@ impl Filesystem for FuseAdapter {
         reply.ok();
     }
 
-    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, req: &Request, ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        if WaiterId::new(req.pid()).is_none() {
+            self.core.deadlines.interrupt_file(ino.0, fh.0);
+        }
         reply.ok();
     }
 
@@ -425,7 +430,7 @@ impl Filesystem for FuseAdapter {
 
 /// The origin of a request, by which it is interrupted.
 fn origin(request: &Request) -> RequestOrigin {
-    RequestOrigin { id: request.unique().0, waiter: WaiterId::new(request.pid()) }
+    RequestOrigin { id: request.unique().0, waiter: WaiterId::new(request.pid()), file: None }
 }
 
 /// The namespace in which this process's id is valid, such as `pid:[4026531836]`.
@@ -487,7 +492,7 @@ mod tests {
                 reply.fail(0);
             }
         };
-        let origin = RequestOrigin { id: 0, waiter: None };
+        let origin = RequestOrigin { id: 0, waiter: None, file: None };
         adapter.answer(TestReply(tx), FuseCall { origin, op: "getattr", ino, cost: RequestCost::Size, compute, send });
         rx
     }

@@ -33,6 +33,8 @@ pub(super) struct RequestOrigin {
     pub(super) id: u64,
     /// The thread that caused it; `None` if it has no number in the namespace of this process.
     pub(super) waiter: Option<WaiterId>,
+    /// Inode and handle of the file that is read, if the thread is not visible: closing the file then ends the request.
+    pub(super) file: Option<(u64, u64)>,
 }
 
 /// The deferred requests in the order of their deadlines. Answers `ETIMEDOUT` to those that are not claimed in time, and
@@ -187,6 +189,15 @@ impl DeadlineQueue {
         true
     }
 
+    /// Ends the reads of the handle `handle` of `ino` by processes that are not visible: one of them has closed it.
+    pub(super) fn interrupt_file(&self, ino: u64, handle: u64) {
+        let of_file = |request: &PendingRequest| request.origin.file == Some((ino, handle));
+        let state = lock(&self.shared.state);
+        let ids: Vec<u64> = state.pending.iter().filter(|(_, request)| of_file(request)).map(|(id, _)| *id).collect();
+        drop(state);
+        ids.into_iter().for_each(|id| self.shared.interrupt(id));
+    }
+
     /// Ends all pending requests with `EINTR`, as those of a mount that has ended.
     pub(super) fn interrupt_all(&self) {
         let ids: Vec<u64> = lock(&self.shared.state).pending.keys().copied().collect();
@@ -298,7 +309,7 @@ mod tests {
 
     use super::*;
 
-    const ORIGIN: RequestOrigin = RequestOrigin { id: 6, waiter: None };
+    const ORIGIN: RequestOrigin = RequestOrigin { id: 6, waiter: None, file: None };
 
     struct SentErrno(Sender<i32>);
 

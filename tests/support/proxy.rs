@@ -73,6 +73,8 @@ struct Shared {
     open: AtomicU64,
     stalled: AtomicU64,
     ended: AtomicBool,
+    /// How often stalled connections were ended.
+    let_go: AtomicU64,
     latency: Mutex<Duration>,
     link: Mutex<Link>,
 }
@@ -97,6 +99,7 @@ impl Proxy {
             open: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            let_go: AtomicU64::new(0),
             latency: Mutex::new(Duration::ZERO),
             link: Mutex::new(Link { bytes_per_second: None, free_at: Instant::now() }),
         });
@@ -120,6 +123,11 @@ impl Proxy {
     /// From now on does what `plan` says.
     pub fn set_plan(&self, plan: impl Fn(&Request) -> Option<Fault> + Send + 'static) {
         *self.shared.plan.lock().unwrap() = Box::new(plan);
+    }
+
+    /// Ends all connections that are stalled.
+    pub fn let_go(&self) {
+        self.shared.let_go.fetch_add(1, Ordering::SeqCst);
     }
 
     /// From now on every answer begins so late, and all together come at so many bytes a second.
@@ -244,7 +252,8 @@ impl Shared {
     fn hold_open(&self, mut client: TcpStream) -> io::Result<()> {
         client.set_read_timeout(Some(Duration::from_millis(50)))?;
         let mut byte = [0];
-        while !self.ended.load(Ordering::SeqCst) {
+        let let_go = self.let_go.load(Ordering::SeqCst);
+        while !self.ended.load(Ordering::SeqCst) && self.let_go.load(Ordering::SeqCst) == let_go {
             match client.read(&mut byte) {
                 Ok(0) => return Ok(()),
                 Err(e) if !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Err(e),

@@ -243,13 +243,23 @@ fn a_signal_ends_a_wait_that_the_daemon_cannot_see() {
     let mut daemon = outer.arg("-f").arg("s3://bucket/p").arg(&dir).stdin(Stdio::null()).spawn().unwrap();
     eventually("the mount is there", STARTED, || is_mounted(&dir));
     finding_ends(&world, &dir, &|plain| plain);
-    // Reads by readahead cannot be interrupted here: the process ends, and the fetch ends with its timeout.
-    answers(&world);
+    // No interrupt tells of a read in the readahead; the end of the process closes the file.
     forget_first(&dir.join("latest"));
     silent(&world);
     let mut reader = waits(&world, &mut command("cat", &[&dir.join("latest/noise-0")]));
     send(reader.id(), Signal::INT);
     assert_eq!(ended("the reader", &mut reader).signal(), Some(Signal::INT.as_raw()));
+    nothing_waits(&world);
+    // A process that shares the open file is not disturbed when another closes it.
+    let script = "exec 3<\"$1\"; cat <&3 >\"$2\" & exec 3<&-; wait $!";
+    let copy = world.scratch.path().join("copy");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh"]).arg(dir.join("latest/noise-0")).arg(&copy);
+    let mut sharing = waits(&world, &mut shell);
+    answers(&world);
+    world.proxy.let_go();
+    assert!(ended("the copy", &mut sharing).success());
+    assert!(fs::read(&copy).unwrap() == noise(0, 1_500_000));
     answers(&world);
     release(&dir);
     assert!(ended("the daemon", &mut daemon).success());
