@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 
 use clap::Parser;
+use dupfs_base::ErrorKind;
 
 use super::args::{Cli, Command};
 use super::backend::Backend;
+use super::environment_secrets;
 use super::error::CliError;
 use super::mount::Respawn;
 use super::{argv, daemon, logging, mount, umount};
@@ -61,8 +63,13 @@ impl<'a> App<'a> {
         cli: &Cli,
         own: &[OsString],
         dropped: &[String],
-        inherited: daemon::InheritedFiles,
+        mut inherited: daemon::InheritedFiles,
     ) -> Result<(), CliError> {
+        if let Some(fd) = cli.secrets_fd {
+            let failed = |error| CliError::failed(ErrorKind::Io, format!("the secrets cannot be taken over: {error}"));
+            environment_secrets::take_over(fd).map_err(failed)?;
+            inherited.forget(fd);
+        }
         if let Err(error) = logging::start(cli.verbose, cli.log_file.as_deref()) {
             let file = cli.log_file.clone().unwrap_or_default();
             return Err(CliError::Usage(format!("--log-file {}: {error}", file.display())));
@@ -70,6 +77,15 @@ impl<'a> App<'a> {
         daemon::protect_memory();
         if !dropped.is_empty() {
             log::warn!("without effect on reading, ignored: {}", dropped.join(" "));
+        }
+        // A mount in the background hands its secrets over to the daemon.
+        let reads = match &cli.command {
+            Command::Mount(args) => args.foreground || cli.report_ready,
+            Command::Umount(_) => false,
+            Command::Sets(_) | Command::Ls(_) | Command::Cat(_) => true,
+        };
+        if reads && cli.secrets_fd.is_none() {
+            daemon::leave_secrets(|more| (self.respawn)(&[more, own.to_vec()].concat()));
         }
         match &cli.command {
             Command::Mount(args) => mount::run(self.backend, self.respawn, cli, args, own, inherited),

@@ -27,6 +27,10 @@ pub struct Cli {
     /// Set by dupfs itself for the process that becomes the daemon.
     #[arg(long, hide = true, global = true)]
     pub report_ready: bool,
+
+    /// Set by dupfs itself: the descriptor of a file with the secrets of the environment.
+    #[arg(long, hide = true, global = true, value_name = "FD")]
+    pub secrets_fd: Option<i32>,
 }
 
 /// A command.

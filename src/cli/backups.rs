@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use md5::{Digest, Md5};
+use zeroize::Zeroizing;
 
 use crate::vfs::{FileSystem, OwnerOptions};
 use dupfs_base::escape_bytes;
@@ -17,11 +18,12 @@ use dupfs_format::timespec;
 use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
 use dupfs_read::storage::{
-    self, Location, ObjectStore, S3Addressing, S3UrlStyle, StoreOptions, UrlOptions, parse_url_with,
+    self, Location, ObjectStore, S3Addressing, S3Credentials, S3UrlStyle, StoreOptions, UrlOptions, parse_url_with,
 };
 
 use super::args::{CatArgs, LsArgs, SetsArgs};
 use super::backend::{Backend, BackupLocation, OpenRequest};
+use super::environment_secrets;
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::gpg_args::gpg_to_ask;
@@ -168,11 +170,27 @@ fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
         s3_endpoint_url: repo.s3_endpoint_url.clone(),
         s3_region: repo.s3_region_name.clone(),
         s3_unencrypted: repo.s3_unencrypted_connection,
+        s3_credentials: s3_credentials(),
         s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
         timeout: Duration::from_secs(repo.timeout),
         ..StoreOptions::default()
     };
     Ok(storage::open(&location(repo)?, &options)?)
+}
+
+/// The access key of the environment, which AWS's chain tries first; without one, the chain.
+fn s3_credentials() -> S3Credentials {
+    let secret = |name: &str| {
+        let value = environment_secrets::get(name)?;
+        let text = std::str::from_utf8(value.expose()).ok()?;
+        (!text.trim().is_empty()).then(|| Zeroizing::new(text.to_owned()))
+    };
+    let id = std::env::var("AWS_ACCESS_KEY_ID").ok().filter(|id| !id.trim().is_empty());
+    let key = secret("AWS_SECRET_ACCESS_KEY").or_else(|| secret("SECRET_ACCESS_KEY"));
+    match id.zip(key) {
+        Some((id, key)) => S3Credentials::Static { id, secret: key, token: secret("AWS_SESSION_TOKEN") },
+        None => S3Credentials::Chain,
+    }
 }
 
 fn prefixes(repo: &RepoArgs) -> PrefixOptions {

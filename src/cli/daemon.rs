@@ -19,6 +19,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use dupfs_base::ErrorKind;
 
+use super::environment_secrets::{self, SecretsFile};
 use super::error::CliError;
 
 /// The option that makes the process report success, in front of all other arguments.
@@ -63,16 +64,41 @@ pub(super) fn become_bounded(mut command: Command) {
     }
 }
 
-/// Starts `command` and waits until it reports that the mount answers.
+/// Replaces this process by one without secrets in its environment, if there are any: the program that `respawn` starts with
+/// additional arguments. Returns if there are none, or if that fails.
+pub(super) fn leave_secrets(respawn: impl FnOnce(Vec<OsString>) -> Command) {
+    if !environment_secrets::in_environment() {
+        return;
+    }
+    let error = match SecretsFile::from_environment() {
+        Ok(secrets) => {
+            let mut command = respawn(vec![secrets.argument()]);
+            environment_secrets::remove_from(&mut command);
+            bound_memory(&mut command);
+            command.exec()
+        }
+        Err(error) => error,
+    };
+    log::info!("the secrets stay in the environment of this process: {error}");
+}
+
+/// Starts the command that `respawn` makes of the given arguments, and waits until it reports that the mount answers. The
+/// secrets of the environment are handed over to it.
 ///
 /// # Errors
-/// [`CliError::Told`] with its exit code when it ends first; it has said why.
-pub(super) fn launch(mut command: Command) -> Result<(), CliError> {
+/// [`CliError::Reported`] with its exit code when it ends first; it has said why.
+pub(super) fn launch(own: &[OsString], respawn: &dyn Fn(&[OsString]) -> Command) -> Result<(), CliError> {
     let failed = |what: &str, error: io::Error| {
         CliError::failed(ErrorKind::Io, format!("the daemon cannot be {what}: {error} (dupfs mount -f needs none)"))
     };
+    let secrets = environment_secrets::in_environment().then(SecretsFile::from_environment).transpose();
+    let secrets = secrets.map_err(|error| failed("given its secrets", error))?;
+    let more: Vec<OsString> = secrets.iter().map(SecretsFile::argument).collect();
+    let mut command = respawn(&[more, arguments(own)].concat());
+    environment_secrets::remove_from(&mut command);
     bound_memory(&mut command);
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| failed("started", error))?;
+    drop(secrets);
     let Some(output) = child.stdout.take() else { return Ok(()) };
     let (tx, rx) = channel();
     let listen = move || {
@@ -110,7 +136,7 @@ fn wait(child: &mut Child) -> io::Result<ExitStatus> {
 }
 
 /// The arguments of the process that becomes the daemon, from those of this one (without the program's name).
-pub(super) fn arguments(own: &[OsString]) -> Vec<OsString> {
+fn arguments(own: &[OsString]) -> Vec<OsString> {
     std::iter::once(OsString::from(REPORT_FLAG)).chain(own.iter().cloned()).collect()
 }
 
@@ -130,6 +156,11 @@ impl InheritedFiles {
             (number > 2 && std::fs::read_link(entry.path()).ok()?.as_os_str() != own.as_str()).then_some(number)
         });
         Self(inherited.collect())
+    }
+
+    /// Removes the file `number`, which was closed: another file may have its number now.
+    pub(super) fn forget(&mut self, number: RawFd) {
+        self.0.retain(|own| *own != number);
     }
 
     /// Closes them. A lock that the parent holds by one of them, or a pipe, would last as long as the mount.

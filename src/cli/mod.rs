@@ -7,6 +7,7 @@ mod backend;
 mod backups;
 pub mod cat;
 mod daemon;
+mod environment_secrets;
 mod error;
 mod exit;
 mod gpg_args;
@@ -35,4 +36,4 @@ pub use options::{
     ByteSize, CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyleArg, SizeMode, TimeArgs, TimeSpan,
 };
 pub use request_timeout::RequestTimeout;
-pub use secrets::{Passphrases, without_secrets};
+pub use secrets::Passphrases;

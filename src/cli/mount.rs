@@ -35,7 +35,7 @@ pub(super) fn run(
     inherited: daemon::InheritedFiles,
 ) -> Result<(), CliError> {
     if !args.foreground && !cli.report_ready {
-        return daemon::launch(respawn(&daemon::arguments(own)));
+        return daemon::launch(own, respawn);
     }
     // Before anything is read that cannot be read again, such as a passphrase.
     daemon::become_bounded(respawn(own));

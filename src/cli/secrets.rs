@@ -2,22 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use dupfs_base::{ErrorKind, Secret};
 
+use super::environment_secrets;
 use super::error::CliError;
 use super::options::KeyArgs;
-
-/// The variables of the environment that may hold a passphrase. The commands that dupfs runs do not receive them.
-const VARIABLES: [&str; 2] = ["PASSPHRASE", "SIGN_PASSPHRASE"];
 
 /// Upper bound of the bytes of one file or of the output of one command.
 const MAX_BYTES: usize = 64 * 1024;
@@ -42,9 +39,7 @@ impl Passphrases {
     pub fn gather(keys: &KeyArgs) -> Result<Self, CliError> {
         let mut given = Vec::new();
         // SIGN_PASSPHRASE opens signing keys, which a reader does not need.
-        if let Some(value) = std::env::var_os("PASSPHRASE") {
-            given.extend(first_line(value.into_vec()));
-        }
+        given.extend(environment_secrets::get("PASSPHRASE").and_then(|value| first_line(&value)));
         for path in &keys.passphrase_file {
             let bytes = read_file(path).map_err(|error| unreadable(path, &error))?;
             add_lines(&bytes, &mut given);
@@ -79,14 +74,6 @@ impl Passphrases {
     }
 }
 
-/// Removes the variables that hold passphrases from the environment of `command`.
-pub fn without_secrets(command: &mut Command) -> &mut Command {
-    for name in VARIABLES {
-        command.env_remove(name);
-    }
-    command
-}
-
 fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
@@ -110,7 +97,9 @@ fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, CliError> {
     let failed = |reason: String| CliError::failed(ErrorKind::KeyMissing, format!("--passphrase-command {reason}"));
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = without_secrets(&mut shell).spawn().map_err(|error| failed(format!("cannot be run: {error}")))?;
+    // The command may fetch the passphrase by the account of the store.
+    let shell = environment_secrets::add_account(environment_secrets::remove_from(&mut shell));
+    let mut child = shell.spawn().map_err(|error| failed(format!("cannot be run: {error}")))?;
     let output = child.stdout.take().ok_or_else(|| failed("has no output".to_owned()))?;
     let bytes = read_all(output).map_err(|error| failed(format!("cannot be read: {error}")))?;
     let status = child.wait().map_err(|error| failed(format!("cannot be waited for: {error}")))?;
@@ -125,12 +114,10 @@ fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, CliError> {
 
 /// Returns the passphrase in the value of a variable: its first line, because gpg reads no more of what duplicity writes to
 /// it.
-fn first_line(mut value: Vec<u8>) -> Option<Secret> {
-    if let Some(end) = value.iter().position(|&b| b == b'\n') {
-        value.get_mut(end..).unwrap_or_default().zeroize();
-        value.truncate(end);
-    }
-    Some(Secret::new(value)).filter(|secret| !secret.is_empty())
+fn first_line(value: &Secret) -> Option<Secret> {
+    let line = value.expose().split(|&b| b == b'\n').next().unwrap_or_default();
+    let whole = line.len() == value.expose().len();
+    Some(if whole { value.clone() } else { Secret::new(line) }).filter(|secret| !secret.is_empty())
 }
 
 /// Adds one passphrase for each line that is not empty, without the line feed. A byte order mark at the start and a carriage
@@ -184,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_passphrase_of_a_variable_ends_at_the_first_line_feed() {
-        let passphrase = |value: &str| first_line(value.into()).map(|secret| secret.expose().to_vec());
+        let passphrase = |value: &str| first_line(&Secret::new(value)).map(|secret| secret.expose().to_vec());
         assert_eq!(passphrase("first\nsecond\n"), Some(b"first".to_vec()));
         assert_eq!(passphrase("first\n"), Some(b"first".to_vec()));
         assert_eq!(passphrase(" with blanks \r"), Some(b" with blanks \r".to_vec()));

@@ -24,4 +24,5 @@ mod people;
 mod planted;
 mod restarts;
 mod runbook;
+mod secrecy;
 mod times;

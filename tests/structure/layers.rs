@@ -24,6 +24,9 @@ const FENCED: &[(&str, &str)] = &[
     ("aws-", "crates/read/src/storage/"),
 ];
 
+/// The only files with unsafe code, with the reason in each.
+const UNSAFE: &[&str] = &["crates/base/src/locked_bytes.rs"];
+
 /// First names below `crate` in a path that starts at `rest` (behind `crate`): `::a::b`, `::{a, b::{c}}`.
 fn heads(rest: &str) -> Vec<String> {
     let Some(path) = rest.trim_start().strip_prefix("::") else { return vec![] };
@@ -106,7 +109,9 @@ fn faults(file: &str, source: &str) -> Vec<String> {
             }
         }
     }
-    out.extend(words(&code, "unsafe").map(|at| format!("{file}:{}: unsafe", line_of(&code, at))));
+    if !UNSAFE.contains(&file) {
+        out.extend(words(&code, "unsafe").map(|at| format!("{file}:{}: unsafe", line_of(&code, at))));
+    }
     let Some((below, ranks)) = in_ranked_crate(file) else { return out };
     // the crate's roots may name every module; test files may reach for whatever they need
     if matches!(below, "lib.rs" | "main.rs") || below.ends_with("/tests.rs") || below.contains("/tests/") {
@@ -199,4 +204,5 @@ fn fenced_crates_and_unsafe_code_are_found() {
         ""
     );
     assert!(found("crates/base/src/a.rs", "let c = '\"'; unsafe {}").contains("unsafe"));
+    assert_eq!(found("crates/base/src/locked_bytes.rs", "fn f() { unsafe { g() } }"), "");
 }

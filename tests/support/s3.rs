@@ -87,7 +87,7 @@ impl S3Server {
 }
 
 pub fn credentials(secret: &str) -> S3Credentials {
-    S3Credentials::Static { id: KEY_ID.to_owned(), secret: Zeroizing::new(secret.to_owned()) }
+    S3Credentials::Static { id: KEY_ID.to_owned(), secret: Zeroizing::new(secret.to_owned()), token: None }
 }
 
 impl Drop for S3Server {

@@ -8,6 +8,7 @@
 
 mod error_kind;
 mod escape;
+mod locked_bytes;
 mod range;
 mod request;
 mod secret;

@@ -69,6 +69,8 @@ pub enum S3Credentials {
         id: String,
         /// The secret access key.
         secret: Zeroizing<String>,
+        /// The session token of temporary credentials.
+        token: Option<Zeroizing<String>>,
     },
 }
 

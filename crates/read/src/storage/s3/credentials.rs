@@ -29,13 +29,15 @@ pub(super) async fn provider(
 ) -> Result<Option<SharedCredentialsProvider>, StorageError> {
     match wanted {
         S3Credentials::Anonymous => Ok(None),
-        S3Credentials::Static { id, secret } => Ok(Some(fixed(id, secret))),
+        S3Credentials::Static { id, secret, token } => {
+            Ok(Some(fixed(id, secret, token.as_deref().map(String::as_str))))
+        }
         S3Credentials::Chain => search(http, region, url).await,
     }
 }
 
-fn fixed(id: &str, secret: &str) -> SharedCredentialsProvider {
-    SharedCredentialsProvider::new(Credentials::new(id, secret, None, None, "static"))
+fn fixed(id: &str, secret: &str, token: Option<&str>) -> SharedCredentialsProvider {
+    SharedCredentialsProvider::new(Credentials::new(id, secret, token.map(str::to_owned), None, "static"))
 }
 
 /// Tries the environment, profiles (with assumed roles, SSO, processes), web identity and boto's files. The last are providers that
@@ -55,7 +57,7 @@ async fn search(
             .or_else("web identity", web);
     if let Some((key, file)) = boto::find() {
         log::debug!("{}: boto's credentials are the fallback", file.display());
-        providers = providers.or_else("boto", fixed(&key.id, &key.secret));
+        providers = providers.or_else("boto", fixed(&key.id, &key.secret, None));
     } else {
         let ecs = aws_config::ecs::EcsCredentialsProvider::builder().configure(&config).build();
         let client = imds::Client::builder().configure(&config).max_attempts(2).build();
