@@ -72,21 +72,21 @@ limit_tests() {
     export "CARGO_TARGET_${host}_RUNNER=scripts/test-runner"
 }
 
-# Runs cargo test with the arguments given, and prints the results of all test programs together. Returns the status of cargo test.
+# Runs cargo test with the arguments from the second on, and prints the results of all test programs together. Returns the status of
+# cargo test. Its output goes to the file $1 as well.
 run_tests() {
-    local log status=0
-    log=$(mktemp)
+    local log=$1 status=0
+    shift
     cargo test "$@" 2>&1 | tee "$log" || status=$?
     step "Results"
     grep -E '^ +(Running|Doc-tests)|^test result:|^test .* FAILED' "$log" | sed 's/^ *//' || true
     awk '/^test result:/ { passed += $4; failed += $6; programs++ }
          END { printf "test result: %s. %d passed; %d failed; in %d test programs\n", failed ? "FAILED" : "ok", passed, failed, programs }' "$log"
-    rm -f "$log"
     return "$status"
 }
+
 # Tests synchronisation and caches under random schedules of their threads. Their build replaces the locks of the standard library.
 test_schedules() {
-    step "Schedules of threads"
     cargo test --release -p dupfs-base -p dupfs-cache --features shuttle --test schedules
 }
 
