@@ -1,4 +1,4 @@
-//! Rank 8: commands: arguments, output, exit codes, and the composition of the layers below (`open`).
+//! Commands: arguments, output, exit codes, and the composition of the layers below (`open`).
 
 mod app;
 mod args;

@@ -1,4 +1,4 @@
-//! Rank 7: serving a [`crate::vfs::FileSystem`] through the kernel.
+//! Serving a [`crate::vfs::FileSystem`] through the kernel.
 //!
 //! `adapter`, `attributes` and `mounted` are the only files that know the FUSE crate. A request is answered on the FUSE
 //! thread if the answer is in memory; otherwise its reply moves to a worker (`worker_pool`), under a deadline (`deadline`),

@@ -30,7 +30,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a stopped mount looks for progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The kernel's read-ahead for the mount in KiB: measured best for sequential reads (PERF.md C); only root may set it.
+/// The kernel's read-ahead for the mount in KiB: measured best for sequential reads (docs/BENCHMARKS.md); only root may set it.
 const READ_AHEAD_KIB: &str = "2048";
 
 /// The settings of a mount.

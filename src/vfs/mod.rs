@@ -1,4 +1,4 @@
-//! Rank 6: the operations of a file system: lookup, getattr, readdir, open, read. No FUSE types.
+//! The operations of a file system: lookup, getattr, readdir, open, read. No FUSE types.
 
 mod at_dir;
 mod attr;

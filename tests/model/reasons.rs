@@ -401,8 +401,8 @@ fn a_copy_in_the_archive_directory_is_refused_for_its_own_fault() {
         (manifest.clone() + "Filelist 0\n", "and duplicity-full.20260101T000000Z.manifest has"),
     ] {
         let told = with_copies(MANIFEST, copy.as_bytes());
-        assert!(told.contains(&format!("{MANIFEST}: not used: ")) && told.contains(reason), "{reason}: {told}");
-        assert_eq!(told.matches("not used: duplicity").count(), 0, "{told}");
+        assert!(told.contains(&format!("{MANIFEST}: ignored: ")) && told.contains(reason), "{reason}: {told}");
+        assert_eq!(told.matches("ignored: duplicity").count(), 0, "{told}");
     }
     // The copy of a manifest that the backup has lost is no copy of nothing.
     std::fs::write(archive.join(MANIFEST), &manifest).unwrap();
@@ -410,7 +410,7 @@ fn a_copy_in_the_archive_directory_is_refused_for_its_own_fault() {
     let (dir, url) = (archive.parent().unwrap().to_str().unwrap(), stored.to_str().unwrap());
     let (code, told) = dupfs.fails("cat", &["--archive-dir", dir, "--name", "job", url, "a"]);
     let expected = format!("{MANIFEST} is the manifest that the backup lacks of full {T0}: copy it into the backup");
-    assert!(code == Some(3) && told.contains(&expected) && !told.contains("has nothing of this backup"), "{told}");
+    assert!(code == Some(3) && told.contains(&expected) && !told.contains("has no file of this backup"), "{told}");
     std::fs::copy(archive.join(MANIFEST), stored.join(MANIFEST)).unwrap();
     let name = format!("duplicity-full-signatures.{T0}.sigtar.gz");
     std::fs::write(archive.join(MANIFEST), &manifest).unwrap();

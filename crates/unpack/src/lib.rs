@@ -1,4 +1,4 @@
-//! Rank 5: archives as trees and compressed files as plain bytes. Knows nothing of backups nor of file systems.
+//! Archives as trees and compressed files as plain bytes. Knows nothing of backups nor of file systems.
 //!
 //! Everything is a [`ByteSource`], random access to bytes: what is to be unpacked, the [`DecompressedStream`] that decompressing it gives,
 //! and a member of an [`Archive`]. So nesting is composition. A stream reads on where a reader stopped (a cursor), starts

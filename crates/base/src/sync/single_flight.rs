@@ -20,7 +20,7 @@ pub enum SingleFlightError {
     #[error("no thread can be started; retry when the system is less busy")]
     NoThread,
     /// The work asks for its own result.
-    #[error("the work would deadlock: it needs its own result")]
+    #[error("internal error (bug in dupfs): the work would wait for its own result")]
     Reentrant,
     /// The request ended first.
     #[error(transparent)]

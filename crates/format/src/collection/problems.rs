@@ -319,7 +319,7 @@ impl ProblemFinder<'_> {
             None if self.facts.refused.iter().any(|times| times.end == start) => {
                 format!("a set of the time {start}, which is not encrypted (--require-encryption)")
             }
-            None => format!("a set of the time {start}, which is not here"),
+            None => format!("a set of the time {start}, which is missing from the store"),
             Some(base) if !base.is_complete() => format!("{}, which has no manifest", base.label()),
             Some(base) => format!("{}, which is orphaned itself", base.label()),
         };
@@ -470,7 +470,7 @@ impl ProblemFinder<'_> {
     fn check_stray_signatures(&mut self) {
         for signature in self.facts.stray_signatures {
             let message = format!(
-                "{}: signature archive of a set that is not here ({}); it is not used: its upload was interrupted, \
+                "{}: signature archive of a set that is missing from the store ({}); it is not used: its upload was interrupted, \
                  or its volumes and manifest were deleted",
                 signature.name,
                 set::label(signature.times)

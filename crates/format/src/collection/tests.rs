@@ -148,7 +148,10 @@ fn an_increment_without_its_base_is_orphaned_and_the_message_names_the_base() {
     assert_eq!(shown(&collection), days(&[0]));
     let messages: Vec<&str> = collection.problems().iter().map(|p| p.message.as_str()).collect();
     assert_eq!(kinds(&collection), [ProblemKind::Orphaned, ProblemKind::Orphaned]);
-    assert!(messages[0].contains(&format!("a set of the time {}, which is not here", day(1))), "{messages:?}");
+    assert!(
+        messages[0].contains(&format!("a set of the time {}, which is missing from the store", day(1))),
+        "{messages:?}"
+    );
     assert!(messages[1].contains(&format!("inc {} to {}, which is orphaned itself", day(1), day(2))), "{messages:?}");
 }
 

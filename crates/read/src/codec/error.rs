@@ -34,8 +34,8 @@ pub enum CodecError {
     },
     /// More came out of the stored bytes than out of those of any backup.
     #[error(
-        "{object}: over the limit: {stored} stored bytes decompress to more than {expanded}, and no backup is as dense \
-         (limit: {ratio} to 1); it is damaged or was made to keep readers busy; use another copy of this object if there is one"
+        "{object}: over the limit: {stored} stored bytes decompress to more than {expanded} \
+         (limit: {ratio} to 1); it is damaged or a decompression bomb; use another copy of this object if there is one"
     )]
     TooLarge {
         /// The object's name.

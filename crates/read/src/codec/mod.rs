@@ -1,4 +1,4 @@
-//! Rank 1: decodes stored objects into plaintext.
+//! Decodes stored objects into plaintext.
 //!
 //! gzip and OpenPGP are readers over readers. The suffix of the object's name decides its form, and the content must have
 //! that form.

@@ -48,7 +48,7 @@ impl OcbHeader {
         let [version, cipher_id, mode, chunk_octet] = fixed;
         let has_large_blocks = OpenPgpCipher::from_id(cipher_id).is_some_and(|cipher| cipher.block_len() == 16);
         if version != 1 || !has_large_blocks || chunk_octet > MAX_VALID_CHUNK_OCTET {
-            return Err(ctx.damaged("the header of the encrypted data (packet 20) makes no sense"));
+            return Err(ctx.damaged("the header of the encrypted data (packet 20) is malformed"));
         }
         match mode {
             OCB_MODE if chunk_octet <= MAX_CHUNK_OCTET => {}

@@ -57,7 +57,7 @@ impl<S: BufRead> PacketBody<S> {
     pub(super) fn all(&mut self, limit: usize) -> io::Result<Vec<u8>> {
         let out = read_up_to(self, limit + 1)?;
         if out.len() > limit {
-            return Err(self.ctx.damaged("a packet is longer than a packet of its type can be"));
+            return Err(self.ctx.damaged("a packet exceeds the maximum length of its type"));
         }
         Ok(out)
     }

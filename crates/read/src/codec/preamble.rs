@@ -190,7 +190,7 @@ fn refuse_seipd_v2(ctx: &ObjectContext, body: &mut PacketBody<LayerReader<'_>>) 
     body.exactly(&mut fields)?;
     let [cipher, mode, chunk_octet] = fields;
     if OpenPgpCipher::from_id(cipher).is_none() || !(1..=3).contains(&mode) || chunk_octet > 16 {
-        return Ok(ctx.damaged("the header of the encrypted data (packet 18) makes no sense"));
+        return Ok(ctx.damaged("the header of the encrypted data (packet 18) is malformed"));
     }
     let remedy = "; decrypt the files with a program that supports it and mount the result";
     Ok(ctx.unsupported("encrypted data (packet 18) of version 2", remedy).into_io())

@@ -37,7 +37,7 @@ enum UnusableEsk {
     Damaged(&'static str),
 }
 
-const DAMAGED: UnusableEsk = UnusableEsk::Damaged("a packet with its session key makes no sense");
+const DAMAGED: UnusableEsk = UnusableEsk::Damaged("a packet with its session key is malformed");
 
 impl EncryptedSessionKey {
     /// Parses the body of a session key packet with `packet_tag`.

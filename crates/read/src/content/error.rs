@@ -97,7 +97,7 @@ pub enum ContentError {
     /// A delta is to be applied to a state that is not the one it was made from (FORMAT.md 2.3: the signature, from which deltas
     /// are made, describes a later state than the stored data).
     #[error(
-        "{path}: {set} holds an earlier state of it than the one that the next backup's delta was made from: that backup was interrupted and resumed while the file changed; try an earlier snapshot, or one of a later full backup"
+        "{path}: {set} stores an earlier state of it than the one that the next delta applies to: that backup was interrupted and resumed while the file changed; try an earlier snapshot, or one of a later full backup"
     )]
     OtherBase {
         /// The file.
@@ -119,7 +119,7 @@ pub enum ContentError {
     },
     /// Several files are stored under one name, and which is which cannot be told (FORMAT.md 4.3).
     #[error(
-        "{path}: {set} stores more than one file under the name that its writer made of this one, and which is which cannot be told; try another snapshot"
+        "{path}: {set} stores several files under the same mangled name, so they cannot be distinguished; try another snapshot"
     )]
     Ambiguous {
         /// The file.
@@ -141,7 +141,7 @@ pub enum ContentError {
     },
     /// The stored data has another size than the signature allows.
     #[error(
-        "{path}: {set} holds {size} bytes of it, which its signature rules out: the stored data is not the file that was signed"
+        "{path}: {set} stores {size} bytes of it, which contradicts its signature: the stored data is not the file that was signed"
     )]
     Size {
         /// The file.

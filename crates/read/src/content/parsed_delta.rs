@@ -49,7 +49,7 @@ impl ParsedDelta {
             }
             let head = window.head(at)?;
             match delta::parse_command(head).map_err(|e| damaged(volumes, file, stream, &e.at(at).to_string()))? {
-                None => return Err(window.damaged("it ends before its end mark")),
+                None => return Err(window.damaged("truncated: it has no end mark")),
                 Some(DeltaCommand::End) => break,
                 Some(DeltaCommand::Literal { header_len, len }) => {
                     let start = at.saturating_add(header_len as u64);

@@ -1,4 +1,4 @@
-//! Rank 1: stores of the objects of a backup. They know nothing of duplicity.
+//! Stores of the objects of a backup. They know nothing of duplicity.
 
 mod counting;
 mod faulty;

@@ -1,4 +1,4 @@
-//! The URLs of backups, in every form that duplicity 0.6 to 3.x accepts (docs/CLI.md, "URLs").
+//! The URLs of backups, in every form that duplicity 0.6 to 3.x accepts (docs/S3.md, "URLs").
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

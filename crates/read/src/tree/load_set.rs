@@ -195,7 +195,7 @@ fn from_volumes(
             }
             Err(error) => {
                 log::error!(
-                    "{error}; what lies between {} and {} in this set is not known",
+                    "{error}; the entries from {} to {} of this set are unknown",
                     label(&last_end),
                     listed.end.path
                 );

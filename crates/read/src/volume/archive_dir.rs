@@ -71,7 +71,7 @@ impl ArchiveDir {
             );
         }
         if copies.is_empty() && lost.is_empty() {
-            log::warn!("--archive-dir: {shown} has nothing of this backup; everything is read from the backup itself");
+            log::warn!("--archive-dir: {shown} has no file of this backup; reading everything from the backup itself");
             return None;
         }
         Some(Self { store: Arc::new(store), copies, refused: Mutex::default() })
@@ -192,7 +192,7 @@ impl ArchiveDir {
         if context.check().is_ok() && lock(&self.refused).insert(Arc::clone(&copy.name)) {
             // The error of a lower layer begins with the name.
             let reason = reason.strip_prefix(&*copy.name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(reason);
-            log::warn!("{}/{}: not used: {reason}; the backup's own is read", self.store.url(), copy.name);
+            log::warn!("{}/{}: ignored: {reason}; reading the backup's own copy instead", self.store.url(), copy.name);
         }
     }
 }

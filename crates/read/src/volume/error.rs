@@ -12,7 +12,7 @@ use dupfs_format::collection::BackupSet;
 use dupfs_format::name::FileRole;
 
 const DAMAGED_OBJECT: &str = "is damaged or was replaced; copy it back from another replica of the backup";
-const OTHER_OBJECT: &str = "was replaced by another whole one, or the manifest is wrong; copy it back from another replica \
+const OTHER_OBJECT: &str = "was replaced by a different, intact object, or the manifest is wrong; copy it back from another replica \
                             of the backup, or give --ignore-volume-hash to read it as it is";
 
 /// A failure to read an object of the backup. Cheap to clone: all requests that share a pass get its error.
@@ -59,7 +59,7 @@ pub enum VolumeError {
         number: VolumeNumber,
     },
     /// The set has no manifest in the store.
-    #[error("{set} has no manifest: the backup was interrupted before its end")]
+    #[error("{set} has no manifest: the backup was interrupted")]
     NoManifest {
         /// The name of the set.
         set: Arc<str>,

@@ -1,4 +1,4 @@
-//! Rank 3: volumes as verified random-access plaintext, and their member tables.
+//! Volumes as verified random-access plaintext, and their member tables.
 //!
 //! The unit of work is the volume, because neither gzip nor OpenPGP can seek. A pass fetches, hashes, decrypts, decompresses
 //! and indexes one volume. Its blocks are served only after the manifest's hash, the integrity code and the tar structure have
