@@ -81,7 +81,15 @@ impl OpenOptions {
         let copies = self.archive_dir.as_ref().map(|dir| dir.as_os_str().as_encoded_bytes().to_vec());
         let requirements = [self.decode.identity_bytes(), copies.unwrap_or_default()].concat();
         let index = self.index.clone().map(|base| IndexLocation { base, requirements });
-        RepositoryConfig { cache, member_table_bytes: self.memory / 8, index, archive_dir: None, deadline: timeout.0 }
+        RepositoryConfig {
+            cache,
+            member_table_bytes: self.memory / 8,
+            manifest_bytes: self.memory / 16,
+            table_bytes: self.memory / 8,
+            index,
+            archive_dir: None,
+            deadline: timeout.0,
+        }
     }
 
     /// The cache of unpacked data: the share that [`Self::repository_config`] leaves.

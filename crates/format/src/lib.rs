@@ -60,7 +60,7 @@ pub use entry::{EntryKind, EntryMeta};
 pub use error::FormatError;
 pub use ids::{SetIndex, VolumeId, VolumeNumber};
 pub use object::ObjectInfo;
-pub use path::{ArchivePath, PathError};
+pub use path::{ArchivePath, MAX_PATH_LEN, PathError};
 
 /// Compiles and runs the example in the README.
 #[cfg(doctest)]

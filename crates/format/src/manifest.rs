@@ -158,6 +158,13 @@ impl Manifest {
         self.volumes.get(index)
     }
 
+    /// Returns the approximate size of the manifest in memory, in bytes.
+    pub fn weight(&self) -> u64 {
+        let entry = size_of::<ManifestVolume>() + size_of::<usize>() + 64;
+        let paths = self.volumes.iter().map(|v| v.start.path.as_bytes().len() + v.end.path.as_bytes().len() + entry);
+        (paths.sum::<usize>() + size_of::<Self>()) as u64
+    }
+
     /// Returns the numbers, up to the last valid one, without a readable entry. An undamaged manifest has none.
     pub fn missing_volumes(&self) -> impl Iterator<Item = VolumeNumber> + '_ {
         let known = self.volumes.iter().map(|volume| volume.number.0).chain([self.last_number.saturating_add(1)]);

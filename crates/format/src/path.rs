@@ -5,6 +5,10 @@ use std::fmt;
 
 use dupfs_base::escape_bytes;
 
+/// Upper bound of the bytes of a path in a backup. Linux takes no path of more bytes (PATH_MAX counts the final NUL too),
+/// and duplicity reaches every object by its whole path.
+pub const MAX_PATH_LEN: usize = 4095;
+
 /// A path inside a backup, relative to the backup's root: components of raw bytes joined by `/`; empty for the root.
 ///
 /// The order is duplicity's (docs/FORMAT.md section 2.1): component by component. `/` thus sorts below every other
@@ -75,6 +79,16 @@ impl ArchivePath {
         }
         let end = self.0.iter().rposition(|&b| b == b'/').unwrap_or(0);
         self.0.get(..end).map(|head| Self(head.into()))
+    }
+
+    /// Returns the deepest directory of the path, or the path itself, that has at most [`MAX_PATH_LEN`] bytes, and the
+    /// component below it. Returns `None` for a path that is short enough.
+    pub fn overlong(&self) -> Option<(Self, &[u8])> {
+        let over = self.0.get(..=MAX_PATH_LEN)?;
+        let end = over.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        let dir = self.0.get(..end)?;
+        let rest = self.0.get(if end == 0 { 0 } else { end + 1 }..)?;
+        Some((Self(dir.into()), rest.split(|&b| b == b'/').next().unwrap_or(rest)))
     }
 
     /// Returns the path of `name` below this path. Returns `None` unless `name` is a single component.
@@ -154,6 +168,19 @@ mod tests {
         assert!(path(".").is_root());
         assert_eq!(ArchivePath::parse(b"a/../b"), Err(PathError::Parent));
         assert_eq!(ArchivePath::parse(b"a\0"), Err(PathError::Nul));
+    }
+
+    #[test]
+    fn an_overlong_path_is_known_by_its_deepest_directory() {
+        let deep = |len: usize| ArchivePath::parse(&b"d/".repeat(len)[..len]).unwrap();
+        assert_eq!(deep(MAX_PATH_LEN).overlong(), None);
+        let long = path(&format!("{}/name/below", "d/".repeat(2047).trim_end_matches('/')));
+        let (dir, name) = long.overlong().unwrap();
+        assert_eq!((dir.as_bytes().len(), name), (4093, &b"name"[..]));
+        let (dir, name) = deep(100_001).overlong().map(|(dir, name)| (dir, name.to_vec())).unwrap();
+        assert_eq!((dir.as_bytes().len(), name), (MAX_PATH_LEN, b"d".to_vec()));
+        let flat = path(&"n".repeat(5000));
+        assert_eq!(flat.overlong(), Some((ArchivePath::root(), flat.as_bytes())));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_format::VolumeNumber;
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, Severity, describe_volumes};
 use dupfs_format::manifest::{Manifest, ManifestProblemKind};
+use dupfs_format::name::NameSuffix;
 use dupfs_read::codec::BackdatedObject;
 use dupfs_read::volume::{Repository, VolumeError};
 
@@ -20,7 +21,41 @@ const READERS: usize = 8;
 const MANY: usize = 10_000;
 
 /// By set: its manifest, or why there is none to be read; `None` for incomplete sets.
-pub(super) type Manifests = Vec<Option<Result<Arc<Manifest>, VolumeError>>>;
+pub(super) type Manifests = Vec<Option<Result<ManifestSummary, VolumeError>>>;
+
+/// The part of a manifest that is reported. There is not memory for all manifests at the same time.
+pub(super) struct ManifestSummary {
+    /// Number of volumes in it.
+    pub(super) volumes: usize,
+    /// The volumes that should be in the store and are not.
+    pub(super) absent: Vec<VolumeNumber>,
+    /// The volumes that are in the store and should not be.
+    pub(super) unlisted: Vec<VolumeNumber>,
+    /// The problems of its volumes, and its damage.
+    problems: Vec<ReportedProblem>,
+    /// The machine that was backed up.
+    pub(super) hostname: Option<Box<[u8]>>,
+    /// The directory that was backed up.
+    pub(super) localdir: Option<Box<[u8]>>,
+    /// Number of changed files.
+    pub(super) changed_files: Option<u64>,
+}
+
+impl ManifestSummary {
+    fn of(set: &BackupSet, manifest: &Manifest) -> Self {
+        let mut problems = of_volumes(set, manifest);
+        problems.extend(damaged(set, manifest));
+        Self {
+            volumes: manifest.volumes.len(),
+            absent: absent(set, manifest),
+            unlisted: unlisted(set, manifest),
+            problems,
+            hostname: manifest.hostname.clone(),
+            localdir: manifest.localdir.clone(),
+            changed_files: manifest.changed_files,
+        }
+    }
+}
 
 /// Reads the manifests of all complete sets, several at a time.
 pub(super) fn read_all(repository: &Arc<Repository>, timeout: RequestTimeout) -> Manifests {
@@ -36,6 +71,7 @@ pub(super) fn read_all(repository: &Arc<Repository>, timeout: RequestTimeout) ->
             // A rebuilt manifest would cost all volumes, and tells no more than their names do.
             if set.manifest.is_some() && !set.is_rebuilt {
                 let manifest = repository.manifest(set.index, &timeout.start());
+                let manifest = manifest.map(|manifest| ManifestSummary::of(set, &manifest));
                 found.lock().unwrap_or_else(PoisonError::into_inner).insert(place, manifest);
             }
         }
@@ -88,11 +124,8 @@ pub(super) fn problems(
         }
     }
     problems.extend(unreadable(collection, manifests));
-    for (set, manifest) in collection.sets().iter().zip(manifests) {
-        if let Some(Ok(manifest)) = manifest {
-            problems.extend(of_volumes(set, manifest));
-            problems.extend(damaged(set, manifest));
-        }
+    for manifest in manifests.iter().flatten().flatten() {
+        problems.extend(manifest.problems.iter().cloned());
     }
     problems.extend(moved_sources(collection, manifests));
     problems.extend(backdated(repository, collection));
@@ -112,7 +145,12 @@ fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<ReportedPro
                 problems.push(ReportedProblem::new(Severity::Error, "manifest-unreadable", Some(set), line));
             }
             // The names have told of it.
-            ErrorKind::Archived | ErrorKind::Unsupported => {}
+            ErrorKind::Archived => {}
+            ErrorKind::Unsupported if set.suffix == NameSuffix::Cms => {}
+            ErrorKind::Unsupported => {
+                let line = format!("{}: the manifest cannot be read: {error}", set.label());
+                problems.push(ReportedProblem::new(Severity::Error, "manifest-unreadable", Some(set), line));
+            }
             kind @ (ErrorKind::Denied
             | ErrorKind::KeyMissing
             | ErrorKind::Timeout
@@ -165,13 +203,13 @@ fn of_volumes(set: &BackupSet, manifest: &Manifest) -> Vec<ReportedProblem> {
 }
 
 /// The volumes that should be in the store and are not.
-pub(super) fn absent(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber> {
+fn absent(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber> {
     let listed = manifest.volumes.iter().map(|volume| volume.number);
     listed.filter(|number| !set.volumes.contains_key(number)).collect()
 }
 
 /// The volumes that are in the store and should not be.
-pub(super) fn unlisted(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber> {
+fn unlisted(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber> {
     let damaged: Vec<VolumeNumber> = manifest.missing_volumes().take(MANY).collect();
     let unknown = |number: &VolumeNumber| manifest.volume(*number).is_none() && damaged.binary_search(number).is_err();
     set.volumes.keys().copied().filter(unknown).collect()
@@ -243,7 +281,7 @@ fn backdated(repository: &Repository, collection: &Collection) -> Vec<ReportedPr
 }
 
 /// `host:directory` as far as the manifest tells.
-pub(super) fn source(manifest: &Manifest) -> Option<String> {
+pub(super) fn source(manifest: &ManifestSummary) -> Option<String> {
     let text = |bytes: &Option<Box<[u8]>>| bytes.as_ref().map(|bytes| escape_bytes(bytes));
     match (text(&manifest.hostname), text(&manifest.localdir)) {
         (None, None) => None,

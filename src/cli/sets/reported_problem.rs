@@ -5,7 +5,7 @@ use serde::Serialize;
 use dupfs_format::collection::{BackupSet, Problem, Severity};
 
 /// A problem in the report.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(super) struct ReportedProblem {
     pub(super) severity: &'static str,
     pub(super) kind: &'static str,

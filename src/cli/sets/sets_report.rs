@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::manifests::{self, Manifests};
+use super::manifests::{self, ManifestSummary, Manifests};
 use super::reported_problem::ReportedProblem;
 use crate::cli::ls::json_bytes;
 use dupfs_format::SetIndex;
@@ -138,12 +138,12 @@ impl SetReport {
     fn of(
         collection: &Collection,
         set: &BackupSet,
-        manifest: Option<&Result<std::sync::Arc<dupfs_format::manifest::Manifest>, dupfs_read::volume::VolumeError>>,
+        manifest: Option<&Result<ManifestSummary, dupfs_read::volume::VolumeError>>,
     ) -> Self {
         let snapshot = collection.snapshot_of(set.index);
         let manifest = manifest.and_then(|manifest| manifest.as_ref().ok());
         let text = |bytes: &Option<Box<[u8]>>| bytes.as_deref().map(|bytes| json_bytes(bytes).0);
-        let numbers = |numbers: Vec<dupfs_format::VolumeNumber>| numbers.into_iter().map(|number| number.0).collect();
+        let numbers = |numbers: &Vec<dupfs_format::VolumeNumber>| numbers.iter().map(|number| number.0).collect();
         Self {
             index: set.index.0,
             kind: if set.is_full() { "full" } else { "inc" },
@@ -158,9 +158,9 @@ impl SetReport {
             rebuilt: set.is_rebuilt,
             signatures: set.signatures.as_ref().map(|object| object.name.to_string()),
             volumes: set.volumes.len(),
-            listed_volumes: manifest.map(|manifest| manifest.volumes.len()),
-            missing_volumes: manifest.map_or_else(Vec::new, |manifest| numbers(manifests::absent(set, manifest))),
-            unlisted_volumes: manifest.map_or_else(Vec::new, |manifest| numbers(manifests::unlisted(set, manifest))),
+            listed_volumes: manifest.map(|manifest| manifest.volumes),
+            missing_volumes: manifest.map_or_else(Vec::new, |manifest| numbers(&manifest.absent)),
+            unlisted_volumes: manifest.map_or_else(Vec::new, |manifest| numbers(&manifest.unlisted)),
             cold_objects: set.objects().filter(|object| object.archived.is_some()).count(),
             bytes: set.stored_bytes(),
             volume_bytes: set.volumes.values().map(|object| object.size).fold(0, u64::saturating_add),

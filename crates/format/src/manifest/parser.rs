@@ -7,12 +7,12 @@ use super::{
     HashKind, Manifest, ManifestProblem, ManifestProblemKind, ManifestVolume, VolumeBoundary, VolumeHash, end_key,
 };
 use crate::FormatError;
-use crate::{ArchivePath, VolumeNumber};
+use crate::{ArchivePath, MAX_PATH_LEN, VolumeNumber};
 
-/// Upper bound of a line in bytes: two orders of magnitude above a fully escaped path of PATH_MAX.
-const MAX_LINE_LEN: usize = 1 << 20;
-/// Upper bound of the memory for volume entries in bytes: ten million volumes with short paths.
-const MAX_VOLUME_BYTES: usize = 512 << 20;
+/// Upper bound of a line in bytes: four times a fully escaped path of [`MAX_PATH_LEN`] bytes.
+const MAX_LINE_LEN: usize = 64 << 10;
+/// Memory for a volume entry besides its paths, in bytes: the entry, first in a map and then in a list, and its hash.
+const ENTRY_BYTES: u64 = 320;
 /// The highest number that counts as a volume number.
 const MAX_VOLUME_NUMBER: u32 = 10_000_000;
 /// Upper bound of the number of problems kept.
@@ -43,7 +43,7 @@ pub struct ManifestParser {
     announced_files: Option<(u64, u64)>,
     changed_files: u64,
     /// Memory for the entries in `volumes`.
-    volume_bytes: usize,
+    volume_bytes: u64,
     problems: Vec<ManifestProblem>,
 }
 
@@ -70,22 +70,26 @@ impl ManifestParser {
         self.line_start.saturating_add(self.line.len() as u64)
     }
 
+    /// Returns an upper bound of the bytes of memory that the volume entries take, for callers that bound it.
+    pub fn table_bytes(&self) -> u64 {
+        self.volume_bytes
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`FormatError::TooLarge`] for lines over 1 MiB and for more than 512 MiB of volume entries. Nothing may be fed
-    /// after an error.
+    /// [`FormatError::TooLarge`] for lines over 64 KiB. Nothing may be fed after an error.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), FormatError> {
         while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
             let (head, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
             self.check_length(head.len())?;
             let length = self.line.len() + head.len() + 1;
             if self.line.is_empty() {
-                self.take_line(head)?;
+                self.take_line(head);
             } else {
                 let mut line = std::mem::take(&mut self.line);
                 line.extend_from_slice(head);
-                self.take_line(&line)?;
+                self.take_line(&line);
                 line.clear();
                 self.line = line;
             }
@@ -100,10 +104,10 @@ impl ManifestParser {
     /// Ends the manifest.
     ///
     /// # Errors
-    /// [`FormatError::Manifest`] if it has no volume, [`FormatError::TooLarge`] as in [`ManifestParser::feed`].
+    /// [`FormatError::Manifest`] if it has no volume.
     pub fn finish(mut self) -> Result<Manifest, FormatError> {
-        self.end_line()?;
-        self.end_volume()?;
+        self.end_line();
+        self.end_volume();
         if let Some((count, offset)) = self.announced_files
             && count != self.changed_files
         {
@@ -140,12 +144,13 @@ impl ManifestParser {
 
     /// Takes a last line without a line feed. duplicity always writes the line feed, so the file was cut short in this
     /// line, and the entry of this line is incomplete. Only a hash shows by its length that it is whole.
-    fn end_line(&mut self) -> Result<(), FormatError> {
+    fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        let Some(&first) = line.first() else { return Ok(()) };
+        let Some(&first) = line.first() else { return };
         let keyword = line.split(|&b| is_space(b)).find(|token| !token.is_empty()).unwrap_or(&[]);
         if self.current.is_some() && is_space(first) && keyword.eq_ignore_ascii_case(b"hash") {
-            return self.take_line(&line);
+            self.take_line(&line);
+            return;
         }
         let kind = match &self.current {
             Some(draft) if is_space(first) => draft.problem_kind(),
@@ -154,11 +159,10 @@ impl ManifestParser {
         };
         self.problem(kind, self.line_start, "the file ends within a line".to_owned());
         if !is_space(first) {
-            self.end_volume()?;
+            self.end_volume();
         } else if let Some(draft) = &mut self.current {
             draft.damaged = true;
         }
-        Ok(())
     }
 
     fn check_length(&self, more: usize) -> Result<(), FormatError> {
@@ -175,20 +179,21 @@ impl ManifestParser {
     }
 
     /// Takes a complete line, without its line feed. duplicity matches keywords in either case.
-    fn take_line(&mut self, line: &[u8]) -> Result<(), FormatError> {
+    fn take_line(&mut self, line: &[u8]) {
         let mut tokens = line.split(|&b| is_space(b)).filter(|token| !token.is_empty());
-        let Some(keyword) = tokens.next() else { return Ok(()) };
+        let Some(keyword) = tokens.next() else { return };
         let indented = line.first().is_some_and(|&b| is_space(b));
         let is = |word: &[u8]| keyword.eq_ignore_ascii_case(word);
         if indented && (is(b"new") || is(b"changed") || is(b"deleted")) {
             self.changed_files += 1;
-            return Ok(());
+            return;
         }
         if indented {
-            return self.take_volume_line(keyword, tokens);
+            self.take_volume_line(keyword, tokens);
+            return;
         }
         if is(b"volume") {
-            self.end_volume()?;
+            self.end_volume();
             let number = tokens.next().and_then(|token| decimal(token.strip_suffix(b":")?));
             let number = number.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=MAX_VOLUME_NUMBER).contains(n));
             if number.is_none() {
@@ -197,7 +202,7 @@ impl ManifestParser {
             }
             self.current = Some(VolumeDraft::new(self.line_start, number));
         } else if is(b"filelist") {
-            self.end_volume()?;
+            self.end_volume();
             let count = tokens.next().and_then(decimal);
             if count.is_none() {
                 let kind = ManifestProblemKind::FileList;
@@ -211,29 +216,24 @@ impl ManifestParser {
         } else {
             // A top-level keyword of another version has no effect on volumes. After a damaged keyword, the next lines
             // belong to no volume, which is reported there.
-            self.end_volume()?;
+            self.end_volume();
         }
-        Ok(())
     }
 
     /// Takes a line of a volume's entry.
-    fn take_volume_line<'a>(
-        &mut self,
-        keyword: &[u8],
-        mut tokens: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<(), FormatError> {
+    fn take_volume_line<'a>(&mut self, keyword: &[u8], mut tokens: impl Iterator<Item = &'a [u8]>) {
         let line_start = self.line_start;
         if self.current.is_none() {
             let of_volume = |word: &&[u8]| keyword.eq_ignore_ascii_case(word);
             if self.announced_files.is_some() && !VOLUME_KEYWORDS.iter().any(of_volume) {
                 // A damaged line of the list of files. It shows in the number of files.
-                return Ok(());
+                return;
             }
             let kind = ManifestProblemKind::UnknownEntry;
             self.problem(kind, line_start, "a line belongs to no volume".to_owned());
             self.current = Some(VolumeDraft::new(line_start, None));
         }
-        let Some(draft) = &mut self.current else { return Ok(()) };
+        let Some(draft) = &mut self.current else { return };
         let parsed = if keyword.eq_ignore_ascii_case(b"startingpath") {
             boundary(&mut tokens).map(|found| draft.start = Some(found))
         } else if keyword.eq_ignore_ascii_case(b"endingpath") {
@@ -256,13 +256,12 @@ impl ManifestParser {
                 self.problem(kind, line_start, format!("volume {number}: {what}"));
             }
         }
-        Ok(())
     }
 
     /// Stores the volume whose lines were read.
-    fn end_volume(&mut self) -> Result<(), FormatError> {
-        let Some(draft) = self.current.take() else { return Ok(()) };
-        let Some(number) = draft.number else { return Ok(()) };
+    fn end_volume(&mut self) {
+        let Some(draft) = self.current.take() else { return };
+        let Some(number) = draft.number else { return };
         self.last_number = number;
         if self.contiguous.checked_add(1) == Some(number) {
             self.contiguous = number;
@@ -283,16 +282,8 @@ impl ManifestParser {
             }
         };
         let paths = volume.as_ref().map_or(0, |v| v.start.path.as_bytes().len() + v.end.path.as_bytes().len());
-        self.volume_bytes = self.volume_bytes.saturating_add(size_of::<ManifestVolume>() + paths);
-        if self.volume_bytes > MAX_VOLUME_BYTES {
-            return Err(FormatError::TooLarge {
-                offset: self.line_start,
-                what: "the list of volumes",
-                limit: MAX_VOLUME_BYTES as u64,
-            });
-        }
+        self.volume_bytes = self.volume_bytes.saturating_add(ENTRY_BYTES + paths as u64);
         self.volumes.insert(number, volume);
-        Ok(())
     }
 
     /// Leaves out volumes without a hash if others have one: their line was lost, and they could not be verified.
@@ -389,6 +380,9 @@ fn decimal(token: &[u8]) -> Option<u64> {
 fn boundary<'a>(tokens: &mut impl Iterator<Item = &'a [u8]>) -> Result<VolumeBoundary, &'static str> {
     let path = unquote(tokens.next().ok_or("a path is missing")?).ok_or("a path has damaged quotes")?;
     let path = ArchivePath::parse(&path).map_err(|_| "a path leaves the tree")?;
+    if path.as_bytes().len() > MAX_PATH_LEN {
+        return Err("a path is longer than any that duplicity writes");
+    }
     let part = match tokens.next() {
         Some(token) => Some(decimal(token).filter(|&number| number > 0).ok_or("a block number is malformed")?),
         None => None,

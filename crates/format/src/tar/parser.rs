@@ -8,6 +8,10 @@ use crate::FormatError;
 
 const FAILED_BEFORE: &str = "an earlier error ended the parsing";
 
+/// Upper bound of an extension header that duplicity writes: two names of [`MAX_PATH_LEN`](crate::MAX_PATH_LEN) bytes,
+/// which mangling may triple (docs/FORMAT.md section 4.3), and the names of two owners, with room for as much again.
+const MAX_EXTENSION_LEN: u64 = 64 << 10;
+
 /// The limits of a [`TarParser`].
 #[derive(Clone, Copy, Debug)]
 pub struct TarLimits {
@@ -19,7 +23,7 @@ pub struct TarLimits {
 
 impl Default for TarLimits {
     fn default() -> Self {
-        Self { max_extension_len: 1 << 20, allow_sparse: false }
+        Self { max_extension_len: MAX_EXTENSION_LEN, allow_sparse: false }
     }
 }
 

@@ -1,39 +1,49 @@
 //! Resolves a file at a snapshot to its size and its extent map.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::content_index;
+use super::delta_memory::DeltaMemory;
 use super::error::ContentError;
 use super::extent_map::ExtentMap;
 use super::file_ref::{FileKey, FileRef, set_label};
-use super::parsed_delta::{MAX_EXTENTS, ParsedDelta, too_many};
+use super::parsed_delta::{ParsedDelta, too_many};
 use super::proof::{self, Doubt};
 use super::stored_stream::StoredStream;
 use super::version_locator::{LocatedVersion, VersionLocator};
 use crate::tree::VersionId;
 use crate::volume::Volumes;
-use dupfs_base::sync::lock;
-use dupfs_cache::ByteLru;
+use dupfs_base::Stopped;
+use dupfs_base::sync::Permit;
+use dupfs_cache::SharedLru;
 use dupfs_format::EntryMeta;
+
+/// A delta that is composed once its base is known.
+#[derive(Debug)]
+struct PendingDelta {
+    /// Its index in the file's history.
+    index: usize,
+    /// The delta, if there was memory to hold it. Otherwise it is located again.
+    held: Option<(LocatedVersion, Permit)>,
+}
 
 /// Resolves files to sizes and extent maps. It caches located streams, parsed deltas and composed extent maps, bounded in
 /// bytes.
 #[derive(Debug)]
 pub struct ContentResolver {
     locator: VersionLocator,
-    extent_maps: Mutex<ByteLru<FileKey, Arc<ExtentMap>>>,
-    /// The most bytes that one extent map counts for. A larger one is cached all the same: computing it again for each
-    /// request could take hours.
-    max_weight: u64,
+    extent_maps: SharedLru<FileKey, Arc<ExtentMap>>,
+    memory: Arc<DeltaMemory>,
 }
 
 impl ContentResolver {
-    /// A resolver that caches up to `bytes`.
+    /// A resolver that caches up to `bytes`. While it makes deltas and extent maps they take as much again, and the one large
+    /// map that is made at a time up to four times that.
     pub fn new(bytes: u64) -> Self {
         let half = bytes / 2;
-        let max_weight = half / 4;
-        let extent_maps = Mutex::new(ByteLru::new(half));
-        Self { locator: VersionLocator::new(half, max_weight), extent_maps, max_weight }
+        let memory = Arc::new(DeltaMemory::new(bytes));
+        let locator = VersionLocator::new(half, Arc::clone(&memory));
+        Self { locator, extent_maps: SharedLru::new(half), memory }
     }
 
     /// The exact size of `file` in bytes, and the metadata stored with its data where that differs from the
@@ -78,12 +88,7 @@ impl ContentResolver {
     }
 
     fn cache_extent_map(&self, file: &FileRef, version: VersionId, extent_map: &Arc<ExtentMap>) {
-        let evicted = lock(&self.extent_maps).insert(
-            file.key(version),
-            Arc::clone(extent_map),
-            extent_map.weight().min(self.max_weight),
-        );
-        drop(evicted);
+        self.extent_maps.insert(&file.key(version), extent_map, extent_map.weight());
     }
 
     /// The extent map of `file`.
@@ -97,7 +102,8 @@ impl ContentResolver {
         {
             return Ok(extent_map);
         }
-        let mut pending: Vec<(Arc<StoredStream>, Arc<ParsedDelta>)> = Vec::new();
+        let mut pending: Vec<PendingDelta> = Vec::new();
+        let mut goes_on = false;
         let mut base: Option<Arc<ExtentMap>> = None;
         // True if the newest version is stored in the state that was signed: others are no base, so their extent maps are not
         // cached.
@@ -116,8 +122,9 @@ impl ContentResolver {
             if index == located {
                 located = self.locator.locate_ahead(volumes, file, index);
             }
-            let LocatedVersion { stream, delta } = self.locator.locate_base(volumes, file, index)?;
-            doubtful = doubtful.or_else(|| Some((stream.set, Doubt::about(volumes, &stream)?)));
+            let located_version = self.locator.locate_base(volumes, file, index)?;
+            let LocatedVersion { stream, delta } = &located_version;
+            doubtful = doubtful.or_else(|| Some((stream.set, Doubt::about(volumes, stream)?)));
             let size = delta.as_ref().map_or(stream.len, |d| d.out_len);
             if index > 0 {
                 stream.check_is_base(volumes, file, size)?;
@@ -126,12 +133,12 @@ impl ContentResolver {
             }
             match delta {
                 None => {
-                    base = Some(Arc::new(ExtentMap::of_stream(stream)));
+                    base = Some(Arc::new(ExtentMap::of_stream(Arc::clone(stream))));
                     break;
                 }
                 Some(delta) => {
-                    let goes_on = delta.has_copies();
-                    pending.push((stream, delta));
+                    goes_on = delta.has_copies();
+                    pending.push(self.hold(index, located_version));
                     if !goes_on {
                         break;
                     }
@@ -139,17 +146,20 @@ impl ContentResolver {
             }
         }
         if base.is_none()
-            && let Some((stream, delta)) = pending.last()
-            && delta.has_copies()
+            && goes_on
+            && let Some(position) = pending.last().and_then(|last| file.history.get(last.index)).map(|v| v.position)
         {
-            let set = set_label(volumes, stream.set);
+            let set = file.branch.set_at(position).map_or_else(|| "an unknown set".into(), |s| set_label(volumes, s));
             return Err(ContentError::NoBase { path: file.path.clone(), set });
         }
         let composed = !pending.is_empty();
-        for (stream, delta) in pending.into_iter().rev() {
-            let set = stream.set;
-            let composed = ExtentMap::compose(base.as_deref(), &delta, stream, MAX_EXTENTS);
-            base = Some(Arc::new(composed.ok_or_else(|| too_many(volumes, file, set))?));
+        for PendingDelta { index, held } in pending.into_iter().rev() {
+            let LocatedVersion { stream, delta } = match &held {
+                Some((located, _)) => located.clone(),
+                None => self.locator.locate_base(volumes, file, index)?,
+            };
+            let delta = delta.ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
+            base = Some(Arc::new(self.compose(volumes, file, base.as_deref(), &delta, stream)?));
         }
         let extent_map = base.ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
         if let Some(doubtful) = doubtful {
@@ -164,7 +174,36 @@ impl ContentResolver {
         Ok(extent_map)
     }
 
+    /// Holds a delta until its base is known, if there is memory for it.
+    fn hold(&self, index: usize, located: LocatedVersion) -> PendingDelta {
+        let bytes = located.weight();
+        let permit = self.memory.held.try_acquire(bytes).filter(|permit| permit.count() >= bytes);
+        PendingDelta { index, held: permit.map(|permit| (located, permit)) }
+    }
+
+    /// The extent map of the version that `delta`, stored as `stream`, makes of `base`. A large one waits for its permit.
+    fn compose(
+        &self,
+        volumes: &dyn Volumes,
+        file: &FileRef,
+        base: Option<&ExtentMap>,
+        delta: &ParsedDelta,
+        stream: Arc<StoredStream>,
+    ) -> Result<ExtentMap, ContentError> {
+        let memory = &self.memory;
+        if let Some(small) =
+            ExtentMap::compose(base, delta, Arc::clone(&stream), memory.max_small.min(memory.max_extents))
+        {
+            return Ok(small);
+        }
+        let wrap = |stopped: Stopped| ContentError::Volume { path: file.path.clone(), error: stopped.into() };
+        let _permit = memory.large.acquire(1, volumes.context()).map_err(wrap)?;
+        let set = stream.set;
+        let large = ExtentMap::compose(base, delta, stream, memory.max_extents);
+        large.ok_or_else(|| too_many(volumes, file, set, memory.max_extents))
+    }
+
     fn cached_extent_map(&self, file: &FileRef, version: VersionId) -> Option<Arc<ExtentMap>> {
-        lock(&self.extent_maps).get(&file.key(version)).cloned()
+        self.extent_maps.get(&file.key(version))
     }
 }

@@ -129,7 +129,7 @@ pub enum ContentError {
     },
     /// A version in more pieces than dupfs supports.
     #[error(
-        "{path}: with {set} it is made of more than {limit} pieces, which is more than dupfs supports; restore this file with duplicity"
+        "{path}: with {set} it is made of more than {limit} pieces, which is more than --memory has room for; raise --memory, or restore this file with duplicity"
     )]
     Pieces {
         /// The file.

@@ -6,6 +6,7 @@
 
 mod content_index;
 mod content_resolver;
+mod delta_memory;
 mod error;
 mod extent;
 mod extent_map;

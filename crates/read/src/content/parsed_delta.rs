@@ -1,5 +1,6 @@
 //! A parsed delta: where the bytes of one version come from, in terms of the version before it.
 
+use super::delta_memory::{DeltaMemory, OP_BYTES};
 use super::error::ContentError;
 use super::file_ref::{FileRef, set_label};
 use super::stored_stream::StoredStream;
@@ -8,9 +9,11 @@ use dupfs_base::ByteRange;
 use dupfs_format::SetIndex;
 use dupfs_format::delta::{self, DeltaCommand};
 
-/// The most ops of a delta and extents of a version: hundreds of megabytes of memory. A file of a terabyte of which every
-/// hundredth page has changed has a tenth of them.
-pub(super) const MAX_EXTENTS: usize = 1 << 24;
+/// Bytes of content that a delta has for each of its ops, at least and on average, beyond [`FREE_OPS`]. librsync copies whole
+/// blocks of the signature, which have 512 bytes or more, and merges neighbours; between two copies is one literal.
+const MIN_BYTES_PER_OP: u64 = 64;
+/// Ops that any delta may have.
+const FREE_OPS: u64 = 1024;
 
 /// Upper bound of the size of a file: no system that was backed up has longer ones, and the kernel shows none.
 const MAX_FILE_BYTES: u64 = i64::MAX.unsigned_abs();
@@ -24,6 +27,26 @@ pub(super) enum DeltaOp {
     Copy { offset: u64, len: u64 },
 }
 
+const _: () = assert!(size_of::<DeltaOp>() <= OP_BYTES, "the memory of ops is underestimated");
+
+/// The size that a delta may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum DeltaSize<'a> {
+    /// Small: several are read at the same time.
+    Small(&'a DeltaMemory),
+    /// Any that memory has room for.
+    Any(&'a DeltaMemory),
+}
+
+impl DeltaSize<'_> {
+    fn max_ops(self) -> usize {
+        match self {
+            Self::Small(memory) => memory.max_small,
+            Self::Any(memory) => memory.max_ops,
+        }
+    }
+}
+
 /// A delta's ops, in order of the output.
 #[derive(Debug)]
 pub(super) struct ParsedDelta {
@@ -33,19 +56,42 @@ pub(super) struct ParsedDelta {
 }
 
 impl ParsedDelta {
-    /// Reads the ops of `stream`, skipping over its literals.
+    /// Reads the ops of `stream`, skipping over its literals. A large delta waits for its permit.
     ///
     /// # Errors
-    /// [`ContentError`] when the delta cannot be read or is not one.
-    pub(super) fn read(volumes: &dyn Volumes, file: &FileRef, stream: &StoredStream) -> Result<Self, ContentError> {
+    /// [`ContentError`] when the delta cannot be read or is not one, or has more ops than memory has room for.
+    pub(super) fn read(
+        volumes: &dyn Volumes,
+        file: &FileRef,
+        stream: &StoredStream,
+        size: DeltaSize<'_>,
+    ) -> Result<Self, ContentError> {
         let mut window = DeltaWindow { volumes, file, stream, window: Vec::new(), window_at: 0 };
         let mut at = delta::MAGIC.len() as u64;
         delta::check_magic(window.head(0)?).map_err(|e| damaged(volumes, file, stream, &e.to_string()))?;
         let mut ops = Vec::new();
         let mut out_len = 0u64;
+        let mut permit = None;
         loop {
-            if ops.len() > MAX_EXTENTS {
-                return Err(too_many(volumes, file, stream.set));
+            let count = ops.len();
+            if count as u64 > FREE_OPS.saturating_add(out_len / MIN_BYTES_PER_OP) {
+                let detail =
+                    format!("it makes {out_len} bytes of {count} pieces, where librsync makes no such small ones");
+                return Err(window.damaged(&detail));
+            }
+            permit =
+                match (permit, size) {
+                    (None, DeltaSize::Any(memory)) if count > memory.max_small => {
+                        let acquired = memory.large.acquire(1, volumes.context());
+                        Some(acquired.map_err(|stopped| ContentError::Volume {
+                            path: file.path.clone(),
+                            error: stopped.into(),
+                        })?)
+                    }
+                    (permit, _) => permit,
+                };
+            if count > size.max_ops() {
+                return Err(too_many(volumes, file, stream.set, size.max_ops()));
             }
             let head = window.head(at)?;
             match delta::parse_command(head).map_err(|e| damaged(volumes, file, stream, &e.at(at).to_string()))? {
@@ -73,6 +119,11 @@ impl ParsedDelta {
         Ok(Self { ops: ops.into(), out_len })
     }
 
+    /// Bytes of memory it takes.
+    pub(super) fn weight(&self) -> u64 {
+        (size_of_val(&*self.ops) + size_of::<Self>()) as u64
+    }
+
     /// Returns true if any byte comes from the base.
     pub(super) fn has_copies(&self) -> bool {
         self.ops.iter().any(|op| matches!(op, DeltaOp::Copy { len, .. } if *len > 0))
@@ -80,8 +131,8 @@ impl ParsedDelta {
 }
 
 /// The error that the version that `set` makes of `file` has too many pieces.
-pub(super) fn too_many(volumes: &dyn Volumes, file: &FileRef, set: SetIndex) -> ContentError {
-    ContentError::Pieces { path: file.path.clone(), set: set_label(volumes, set), limit: MAX_EXTENTS }
+pub(super) fn too_many(volumes: &dyn Volumes, file: &FileRef, set: SetIndex, limit: usize) -> ContentError {
+    ContentError::Pieces { path: file.path.clone(), set: set_label(volumes, set), limit }
 }
 
 fn push_copy(ops: &mut Vec<DeltaOp>, offset: u64, len: u64) {

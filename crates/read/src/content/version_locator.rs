@@ -3,15 +3,15 @@
 //! Each delta of a chain is found by what its own set says, so several sets are asked concurrently. One after the other, a
 //! file thirty increments deep would cost sixty times the store's latency.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use super::delta_memory::DeltaMemory;
 use super::error::ContentError;
 use super::file_ref::{FileKey, FileRef};
-use super::parsed_delta::{DeltaOp, ParsedDelta};
+use super::parsed_delta::{DeltaSize, ParsedDelta};
 use super::stored_stream::StoredStream;
 use crate::volume::Volumes;
-use dupfs_base::sync::lock;
-use dupfs_cache::ByteLru;
+use dupfs_cache::SharedLru;
 use dupfs_format::VolumeId;
 use dupfs_format::difftar::DiffKind;
 
@@ -28,18 +28,24 @@ pub(super) struct LocatedVersion {
     pub(super) delta: Option<Arc<ParsedDelta>>,
 }
 
+impl LocatedVersion {
+    /// Bytes of memory it takes, roughly.
+    pub(super) fn weight(&self) -> u64 {
+        self.stream.weight().saturating_add(self.delta.as_ref().map_or(0, |delta| delta.weight()))
+    }
+}
+
 /// Locates versions and caches what it finds, bounded in bytes.
 #[derive(Debug)]
 pub(super) struct VersionLocator {
-    located: Mutex<ByteLru<FileKey, LocatedVersion>>,
-    /// The most bytes that one version counts for. A larger one is cached all the same.
-    max_weight: u64,
+    located: SharedLru<FileKey, LocatedVersion>,
+    memory: Arc<DeltaMemory>,
 }
 
 impl VersionLocator {
-    /// A locator that caches up to `bytes`; one version counts for at most `max_weight` of them.
-    pub(super) fn new(bytes: u64, max_weight: u64) -> Self {
-        Self { located: Mutex::new(ByteLru::new(bytes)), max_weight }
+    /// A locator that caches up to `bytes`, and makes deltas within the limits of `memory`.
+    pub(super) fn new(bytes: u64, memory: Arc<DeltaMemory>) -> Self {
+        Self { located: SharedLru::new(bytes), memory }
     }
 
     /// As [`Self::locate`], but the oldest version that a delta may apply to is located only as far as it is read.
@@ -49,15 +55,25 @@ impl VersionLocator {
         file: &FileRef,
         index: usize,
     ) -> Result<LocatedVersion, ContentError> {
+        self.locate_base_of(volumes, file, index, DeltaSize::Any(&self.memory))
+    }
+
+    fn locate_base_of(
+        &self,
+        volumes: &dyn Volumes,
+        file: &FileRef,
+        index: usize,
+        size: DeltaSize<'_>,
+    ) -> Result<LocatedVersion, ContentError> {
         let oldest = index > 0 && index.saturating_add(1) == file.history.len();
         let version = file.history.get(index).filter(|_| oldest);
-        let known = version.and_then(|version| lock(&self.located).get(&file.key(version.id)).cloned());
+        let known = version.and_then(|version| self.located.get(&file.key(version.id)));
         if let Some(located) = known {
             return Ok(located);
         }
         match version.and_then(|version| StoredStream::assume_base(file, version.position)) {
             Some(stream) => Ok(LocatedVersion { stream: Arc::new(stream), delta: None }),
-            None => self.locate(volumes, file, index),
+            None => self.locate_of(volumes, file, index, size),
         }
     }
 
@@ -68,23 +84,29 @@ impl VersionLocator {
         file: &FileRef,
         index: usize,
     ) -> Result<LocatedVersion, ContentError> {
+        self.locate_of(volumes, file, index, DeltaSize::Any(&self.memory))
+    }
+
+    fn locate_of(
+        &self,
+        volumes: &dyn Volumes,
+        file: &FileRef,
+        index: usize,
+        size: DeltaSize<'_>,
+    ) -> Result<LocatedVersion, ContentError> {
         let not_file = || ContentError::NotFile { path: file.path.clone() };
         let version = file.history.get(index).ok_or_else(not_file)?;
         let key = file.key(version.id);
-        let known = lock(&self.located).get(&key).cloned();
-        if let Some(located) = known {
+        if let Some(located) = self.located.get(&key) {
             return Ok(located);
         }
         let stream = Arc::new(StoredStream::locate(volumes, file, version.position)?);
         let delta = match stream.kind {
-            DiffKind::Diff => Some(Arc::new(ParsedDelta::read(volumes, file, &stream)?)),
+            DiffKind::Diff => Some(Arc::new(ParsedDelta::read(volumes, file, &stream, size)?)),
             DiffKind::Snapshot | DiffKind::Deleted => None,
         };
-        let ops = delta.as_ref().map_or(0, |d| d.ops.len() * size_of::<DeltaOp>());
-        let weight = stream.weight().saturating_add((ops + size_of::<ParsedDelta>()) as u64);
         let located = LocatedVersion { stream, delta };
-        let evicted = lock(&self.located).insert(key, located.clone(), weight.min(self.max_weight));
-        drop(evicted);
+        self.located.insert(&key, &located, located.weight());
         Ok(located)
     }
 
@@ -98,8 +120,12 @@ impl VersionLocator {
         std::thread::scope(|scope| {
             for at in index..end {
                 let work = move || {
-                    if at == index || self.is_small(volumes, file, at) {
-                        let _ = self.locate_base(volumes, file, at);
+                    // A delta that may not be needed, or that is large, is located when its turn comes.
+                    let small = DeltaSize::Small(&self.memory);
+                    let is_needed = at == index;
+                    if is_needed || self.is_small(volumes, file, at) {
+                        let size = if is_needed { DeltaSize::Any(&self.memory) } else { small };
+                        let _ = self.locate_base_of(volumes, file, at, size);
                     }
                 };
                 // Without a thread it is located when its turn comes.

@@ -227,6 +227,9 @@ impl Branch {
                 for range in std::mem::take(&mut staged.missing) {
                     table.push_missing_range(range);
                 }
+                if let Some(allowance) = staged.allowance.take() {
+                    table.keep_allowance(allowance);
+                }
                 table.publish_set();
                 return Ok(());
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::error::TreeError;
 use super::missing_range::MissingRange;
+use super::set_limits::SetLimits;
 use super::staged_set::StagedSet;
 use super::tree_index;
 use super::version_table::{Change, VersionTable};
@@ -21,7 +22,7 @@ pub(super) enum LoadedSet {
     /// The first set: the table of it.
     First(Box<VersionTable>),
     /// A set that enters the table of those before it.
-    Next(StagedSet),
+    Next(Box<StagedSet>),
 }
 
 /// Reads the records of the set at `position` of a branch.
@@ -42,7 +43,8 @@ pub(super) fn load_set(
     match error.kind() {
         ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported | ErrorKind::NotFound => {
             log::warn!("{error}; the tree of this set is rebuilt from the headers in its volumes");
-            let rebuilt = from_volumes(repository, set, position, context).map(LoadedSet::Next);
+            let rebuilt =
+                from_volumes(repository, set, position, context).map(|staged| LoadedSet::Next(Box::new(staged)));
             // A rebuild that was interrupted tells nothing of the set.
             rebuilt.map_err(|other| if other.kind() == ErrorKind::Cancelled { other } else { error.into() })
         }
@@ -110,42 +112,68 @@ fn from_signatures(
     position: u32,
     context: &RequestContext,
 ) -> Result<LoadedSet, TreeError> {
+    let limits = |object: &str| {
+        let stored = repository.signatures_len(set);
+        SetLimits::new(position, object, repository.table_memory().allowance(&object.into(), stored))
+    };
     if position > 0 {
         let mut staged = StagedSet::default();
         repository.stream_signatures(set, context, &mut |object, plain| {
             staged = StagedSet::default();
-            read_sigtar(object, plain, &mut |path, change| staged.push(path, change))
+            let mut limits = limits(object);
+            read_sigtar(object, plain, &mut |path, change| {
+                if limits.admit(path, &change, staged.bytes())? {
+                    staged.push(path, change);
+                }
+                Ok(())
+            })?;
+            staged.close(limits);
+            Ok(())
         })?;
-        return Ok(LoadedSet::Next(staged));
+        return Ok(LoadedSet::Next(Box::new(staged)));
     }
     let mut begun = Ok(VersionTable::default());
-    repository.stream_signatures(set, context, &mut |object, plain| {
+    let streamed = repository.stream_signatures(set, context, &mut |object, plain| {
         let mut table = VersionTable::default();
         let mut grown = table.begin_set();
-        read_sigtar(object, plain, &mut |path, change| {
-            if grown.is_ok() {
+        let mut limits = limits(object);
+        let read = read_sigtar(object, plain, &mut |path, change| {
+            if grown.is_ok() && limits.admit(path, &change, 0)? {
                 grown = table.push(path, change);
             }
-        })?;
+            Ok(())
+        });
+        let (allowance, missing) = limits.finish();
+        missing.into_iter().for_each(|range| table.push_missing_range(range));
+        table.keep_allowance(allowance);
         begun = grown.map(|()| table);
-        Ok(())
-    })?;
+        read
+    });
+    streamed?;
     let mut table = begun?;
     table.publish_set();
     Ok(LoadedSet::First(Box::new(table)))
 }
 
-fn read_sigtar(
-    object: &str,
-    plain: &mut dyn Read,
-    push: &mut dyn FnMut(&ArchivePath, Change),
-) -> Result<(), VolumeError> {
+/// Takes an entry.
+type PushEntry<'a> = &'a mut dyn FnMut(&ArchivePath, Change) -> Result<(), VolumeError>;
+
+fn read_sigtar(object: &str, plain: &mut dyn Read, push: PushEntry<'_>) -> Result<(), VolumeError> {
     let mut reader = SigtarParser::default();
-    feed(object, plain, &mut |chunk| reader.feed(chunk, &mut Entries(push)))?;
+    let mut entries = Entries { push, refused: None };
+    let read = feed(object, plain, &mut |chunk| reader.feed(chunk, &mut entries));
+    match entries.refused {
+        Some(refused) => return Err(refused),
+        None => read?,
+    }
     reader.finish().map_err(|e| VolumeError::from_format(object, &e))
 }
 
-struct Entries<'a>(&'a mut dyn FnMut(&ArchivePath, Change));
+struct Entries<'a> {
+    push: PushEntry<'a>,
+    /// The reason why an entry was not taken.
+    refused: Option<VolumeError>,
+}
 
 impl SigtarSink for Entries<'_> {
     fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
@@ -153,8 +181,10 @@ impl SigtarSink for Entries<'_> {
             SigChange::Deleted => Change::Deleted,
             SigChange::Signature | SigChange::Snapshot => Change::Present(entry.meta, entry.bounds),
         };
-        (self.0)(&entry.path, change);
-        Ok(())
+        (self.push)(&entry.path, change).map_err(|error| {
+            self.refused = Some(error);
+            FormatError::Tar { offset: 0, what: "an entry was refused" }
+        })
     }
 
     /// An archive with an entry that cannot be understood is not trusted for the others either.
@@ -176,10 +206,14 @@ fn from_volumes(
     });
     let unlisted = |after, last| {
         let reason = damage.clone().unwrap_or_else(|| Arc::from("a volume has no entry in the manifest"));
-        MissingRange { position, after, last, reason, kind: ErrorKind::Corrupt }
+        MissingRange { is_single: false, position, after, last, reason, kind: ErrorKind::Corrupt }
     };
     let mut staged = StagedSet::default();
     staged.rebuilt = true;
+    let record = repository.set(set)?;
+    let stored = record.volumes.values().map(|object| object.size).fold(0, u64::saturating_add);
+    let name: Arc<str> = record.label().into();
+    let mut limits = SetLimits::new(position, &name, repository.table_memory().allowance(&name, stored));
     let mut last_end: Option<ArchivePath> = None;
     let mut next = 1u32;
     for listed in &manifest.volumes {
@@ -188,7 +222,7 @@ fn from_volumes(
         }
         next = listed.number.0.saturating_add(1);
         match repository.members(VolumeId { set, number: listed.number }, context) {
-            Ok(members) => stage_members(&members, &mut staged),
+            Ok(members) => stage_members(&members, &mut staged, &mut limits)?,
             // Nothing is known to be lost: access may be granted later.
             Err(error) if error.kind().is_transient() || error.kind() == ErrorKind::Denied => {
                 return Err(error.into());
@@ -200,6 +234,7 @@ fn from_volumes(
                     listed.end.path
                 );
                 staged.missing.push(MissingRange {
+                    is_single: false,
                     position,
                     after: last_end.clone(),
                     last: Some(listed.end.path.clone()),
@@ -214,6 +249,7 @@ fn from_volumes(
     if damage.is_some() {
         staged.missing.push(unlisted(last_end, None));
     }
+    staged.close(limits);
     Ok(staged)
 }
 
@@ -221,7 +257,7 @@ fn label(path: &Option<ArchivePath>) -> String {
     path.as_ref().map_or_else(|| "the start".to_owned(), ToString::to_string)
 }
 
-fn stage_members(members: &MemberTable, staged: &mut StagedSet) {
+fn stage_members(members: &MemberTable, staged: &mut StagedSet, limits: &mut SetLimits) -> Result<(), VolumeError> {
     for run in members.runs() {
         let parts = members.parts(run);
         let continued = parts.first().is_some_and(|p| p.number > 1) && staged.last_path() == Some(run.path.as_bytes());
@@ -232,8 +268,11 @@ fn stage_members(members: &MemberTable, staged: &mut StagedSet) {
             DiffKind::Deleted => Change::Deleted,
             DiffKind::Snapshot | DiffKind::Diff => Change::Present(run.meta.clone(), bounds_of(members, run)),
         };
-        staged.push(&run.path, change);
+        if limits.admit(&run.path, &change, staged.bytes())? {
+            staged.push(&run.path, change);
+        }
     }
+    Ok(())
 }
 
 /// A whole small file tells its exact size; of others the size is found when it is asked for.

@@ -9,6 +9,8 @@ use dupfs_format::difftar::mangled_forms;
 /// Part of the tree that could not be read: keys after `after` up to and including `last` in the set at `position`.
 #[derive(Clone, Debug)]
 pub struct MissingRange {
+    /// True if nothing but `last` is missing, with everything below it, and `after` is its directory.
+    pub is_single: bool,
     /// Position in the branch of the set whose records are lost.
     pub position: u32,
     /// Last path known before the missing range; `None` if it begins at the root.
@@ -34,8 +36,17 @@ const MANGLED: &str = "a set without a readable signature archive may hold a new
                        mangled: look for one with '?' in it, or put the signature archive back";
 
 impl MissingRange {
+    /// The range of the one name `name` in the directory `dir`, with everything below it.
+    pub(super) fn single(position: u32, dir: ArchivePath, name: &[u8], reason: &Arc<str>, kind: ErrorKind) -> Self {
+        let (last, reason) = (dir.join(name), Arc::clone(reason));
+        Self { is_single: true, position, after: Some(dir), last, reason, kind }
+    }
+
     /// Returns true if an object at `path` (or, with `below`, anything below it) may be among the lost records.
     fn touches(&self, path: &ArchivePath, below: bool) -> bool {
+        if self.is_single {
+            return if below { self.after.as_ref() == Some(path) } else { self.last.as_ref() == Some(path) };
+        }
         let ends_before = self.last.as_ref().is_some_and(|last| last < path);
         let starts_after = self
             .after

@@ -4,14 +4,16 @@ use std::collections::{HashMap, VecDeque};
 
 use super::error::TreeError;
 use super::missing_range::MissingRange;
+use super::set_limits::SetLimits;
 use super::version_table::Change;
 use crate::meta_encoding::{OwnerFields, decode_attributes, decode_path, encode_attributes};
+use crate::volume::TableAllowance;
 use dupfs_cache::index::encoding::{RecordDecoder, RecordEncoder};
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{ArchivePath, EntryMeta};
 
 /// Bytes of a piece; pieces are given back one by one as the entries are taken.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 16 << 10;
 
 /// The entries of one set, in order, and its missing ranges.
 #[derive(Debug, Default)]
@@ -22,6 +24,10 @@ pub(super) struct StagedSet {
     owners: HashMap<OwnerFields, u64>,
     by_number: Vec<OwnerFields>,
     pub(super) missing: Vec<MissingRange>,
+    /// Its share of memory.
+    pub(super) allowance: Option<TableAllowance>,
+    /// Bytes of complete pieces.
+    piece_bytes: u64,
     /// True if the entries are from the volumes, not from a signature archive.
     pub(super) rebuilt: bool,
 }
@@ -47,8 +53,22 @@ impl StagedSet {
             }
         }
         if self.encoder.out.len() >= PIECE {
-            self.pieces.push_back(std::mem::take(&mut self.encoder.out));
+            let piece = std::mem::take(&mut self.encoder.out);
+            self.piece_bytes = self.piece_bytes.saturating_add(piece.capacity() as u64);
+            self.pieces.push_back(piece);
         }
+    }
+
+    /// Ends the set, whose entries were admitted by `limits`.
+    pub(super) fn close(&mut self, limits: SetLimits) {
+        let (allowance, missing) = limits.finish();
+        self.allowance = Some(allowance);
+        self.missing.extend(missing);
+    }
+
+    /// Bytes of memory of the entries that were added.
+    pub(super) fn bytes(&self) -> u64 {
+        self.piece_bytes.saturating_add(self.encoder.out.capacity() as u64)
     }
 
     /// The path of the entry that was added last.

@@ -15,6 +15,7 @@ use super::ids::{NONE, NodeId, VersionId, checked_number, list_index};
 use super::missing_range::{LostRecords, MissingRange, Uncertainty};
 use super::path_tree::PathTree;
 use super::version_record::{UNKNOWN, VersionRecord, pack_bounds};
+use crate::volume::TableAllowance;
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{ArchivePath, EntryMeta};
 
@@ -63,6 +64,8 @@ pub struct VersionTable {
     pub(super) lost: LostRecords,
     /// Paths that a set names again.
     repeated: RepeatedPaths,
+    /// The shares of memory that the sets have, for as long as the table lives.
+    allowances: Vec<TableAllowance>,
 }
 
 /// Paths that one set names more than once.
@@ -84,8 +87,8 @@ impl VersionTable {
         let published = checked_number(starts.len()).ok()?;
         let newest = vec![NONE; paths.len()];
         let versions = Vec::with_capacity(versions);
-        let (lost, repeated) = Default::default();
-        Some(Self { paths, versions, newest, starts, published, attributes, lost, repeated })
+        let (lost, repeated, allowances) = Default::default();
+        Some(Self { paths, versions, newest, starts, published, attributes, lost, repeated, allowances })
     }
 
     /// Number of sets loaded.
@@ -311,6 +314,11 @@ impl VersionTable {
     /// Frees the memory that only building needs; a set that is begun later allocates it again.
     pub fn finish_building(&mut self) {
         self.paths.finish_inserting();
+    }
+
+    /// Keeps the share of memory of a set for as long as the table lives.
+    pub(super) fn keep_allowance(&mut self, allowance: TableAllowance) {
+        self.allowances.push(allowance);
     }
 
     /// Records that part of the set that was begun could not be read.

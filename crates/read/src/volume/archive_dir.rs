@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::error::VolumeError;
+use super::loaded_manifest::LoadedManifest;
 use super::object_reader::{DecodeThreads, ObjectReader};
+use super::table_allowance::TableMemory;
 use crate::storage::{LocalStore, ObjectInfo, ObjectStore};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, RequestContext, escape_bytes};
@@ -83,18 +85,19 @@ impl ArchiveDir {
         &self,
         set: &BackupSet,
         objects: &ObjectReader,
+        memory: &TableMemory,
         context: &RequestContext,
-    ) -> Option<Manifest> {
+    ) -> Option<LoadedManifest> {
         let copy = self.copies.get(&set.index)?.manifest.as_ref().filter(|copy| self.may_use(copy))?;
         let original = set.manifest.as_ref()?;
         let mut read = None;
         let outcome = self.stream(copy, objects, context, &mut |plain| {
-            read = Some(Manifest::read(plain).map_err(|e| VolumeError::from_format(&copy.name, &e))?);
+            read = Some(LoadedManifest::read(set, copy, memory, plain)?);
             Ok(())
         });
         match (outcome, read) {
-            (Ok(()), Some(manifest)) => match difference(&manifest, copy, original, set) {
-                None => return Some(manifest),
+            (Ok(()), Some(loaded)) => match difference(&loaded.manifest, copy, original, set) {
+                None => return Some(loaded),
                 Some(reason) => self.refuse(copy, &reason, context),
             },
             (Ok(()), None) => self.refuse(copy, "it is empty", context),
@@ -146,6 +149,12 @@ impl ArchiveDir {
         }
         let copies = objects.with_store(Arc::clone(&self.store));
         copies.peek(copy, copy.size, context, &mut |plain| consume(&copy.name, plain)).is_ok()
+    }
+
+    /// Bytes of duplicity's copy of the signature archive of `set`; 0 without one.
+    pub(super) fn signatures_len(&self, set: SetIndex) -> u64 {
+        let copies = self.copies.get(&set);
+        copies.and_then(|copies| copies.signatures.as_ref()).map_or(0, |copy| copy.size)
     }
 
     /// duplicity's copy of the signature archive of `set`, unless it was refused.

@@ -7,7 +7,9 @@ use super::error::VolumeError;
 use super::member_table::{MemberTable, MemberTableBuilder};
 use super::object_reader::{DecodeThreads, ObjectReader};
 use super::plaintext::fill;
+use super::table_allowance::TableMemory;
 use crate::storage::ObjectInfo;
+use dupfs_base::sync::Semaphore;
 use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_cache::{BLOCK_BYTES, BlockIndex};
 use dupfs_format::FormatError;
@@ -32,9 +34,9 @@ pub(super) trait BlockSink {
 pub(super) fn read_members(
     objects: &ObjectReader,
     object: &ObjectInfo,
-    context: &RequestContext,
+    limits: (&TableLimits, &RequestContext),
 ) -> Result<MemberTable, VolumeError> {
-    decode_volume(objects, object, None, DecodeThreads::TwoIfLarge, context, &mut NoBlocks::default())
+    decode_volume(objects, object, None, DecodeThreads::TwoIfLarge, limits, &mut NoBlocks::default())
 }
 
 /// A sink that keeps no block.
@@ -51,6 +53,17 @@ impl BlockSink for NoBlocks {
     }
 }
 
+/// The limits of the memory of member tables while they are built.
+#[derive(Clone, Debug)]
+pub(super) struct TableLimits {
+    /// The memory of all tables.
+    pub(super) tables: TableMemory,
+    /// Bytes that each table may take while others are built.
+    pub(super) max_concurrent_bytes: u64,
+    /// One permit, for the pass that builds a larger table. It waits for nothing else while it has the permit.
+    pub(super) large: Semaphore,
+}
+
 /// Decodes one volume, passes its blocks to `sink` and returns its member table.
 ///
 /// # Errors
@@ -60,18 +73,26 @@ pub(super) fn decode_volume(
     object: &ObjectInfo,
     expected: Option<&VolumeHash>,
     threads: DecodeThreads,
-    context: &RequestContext,
+    (memory, context): (&TableLimits, &RequestContext),
     sink: &mut dyn BlockSink,
 ) -> Result<MemberTable, VolumeError> {
     let mut table = None;
     objects.stream(object, expected, threads, context, &mut |plain| {
-        table = Some(index_plaintext(&object.name, plain, sink)?);
+        table = Some(index_plaintext(object, plain, (memory, context), sink)?);
         Ok(())
     })?;
     table.ok_or_else(|| VolumeError::object(&object.name, ErrorKind::Corrupt, "it has no content"))
 }
 
-fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink) -> Result<MemberTable, VolumeError> {
+fn index_plaintext(
+    object: &ObjectInfo,
+    plain: &mut dyn Read,
+    (memory, context): (&TableLimits, &RequestContext),
+    sink: &mut dyn BlockSink,
+) -> Result<MemberTable, VolumeError> {
+    let mut allowance = memory.tables.allowance(&object.name, object.size);
+    let mut large = None;
+    let object: &str = &object.name;
     let mut parser = TarParser::new(TarLimits::default());
     let mut members = MemberTableSink::default();
     let mut plain_len = 0u64;
@@ -83,6 +104,10 @@ fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink)
         let block = if is_full { block } else { block.get(..filled).unwrap_or(&[]).into() };
         parser.feed(&block, &mut members).map_err(|e| VolumeError::from_format(object, &e))?;
         plain_len = plain_len.saturating_add(filled as u64);
+        allowance.check(members.builder.bytes())?;
+        if large.is_none() && members.builder.bytes() > memory.max_concurrent_bytes {
+            large = Some(memory.large.acquire(1, context)?);
+        }
         if filled > 0 {
             sink.block(index, block);
         }
@@ -92,6 +117,7 @@ fn index_plaintext(object: &str, plain: &mut dyn Read, sink: &mut dyn BlockSink)
         index = index.next();
     }
     parser.finish().map_err(|e| VolumeError::from_format(object, &e))?;
+    members.builder.keep_allowance(allowance);
     Ok(members.builder.finish(plain_len))
 }
 

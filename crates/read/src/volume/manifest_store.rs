@@ -1,18 +1,20 @@
-//! The manifests of the sets, each read once.
+//! The manifests of the sets, as many as there is memory for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::archive_dir::ArchiveDir;
-use super::decode_volume::read_members;
+use super::decode_volume::{TableLimits, read_members};
 use super::error::VolumeError;
 use super::live_collection::LiveCollection;
+use super::loaded_manifest::LoadedManifest;
 use super::manifest_rebuild::{KnownEnds, rebuild_manifest};
 use super::object_reader::{DecodeThreads, ObjectReader};
 use super::repository_index::RepositoryIndex;
 use crate::storage::ObjectInfo;
 use dupfs_base::sync::{SingleFlight, lock};
 use dupfs_base::{ErrorKind, RequestContext};
+use dupfs_cache::SharedLru;
 use dupfs_format::collection::BackupSet;
 use dupfs_format::manifest::{Manifest, ManifestProblemKind, VolumeHash};
 use dupfs_format::name::{FileRole, NameSuffix};
@@ -26,29 +28,32 @@ pub(super) struct ManifestReaders {
     pub(super) volumes: ObjectReader,
     pub(super) archive_dir: Option<Arc<ArchiveDir>>,
     pub(super) index: Arc<RepositoryIndex>,
+    /// The limits of the tables of manifests, and of the volumes that are read for them.
+    pub(super) limits: TableLimits,
 }
 
-/// The manifests of a repository. Requests for one that is not loaded yet share the work.
+/// The manifests of a repository. Requests for one that is not loaded share the work. Those that were used longest ago are
+/// dropped beyond a bound of memory, and read again when they are needed.
 #[derive(Debug)]
 pub(super) struct ManifestStore {
     collection: Arc<LiveCollection>,
     readers: ManifestReaders,
-    manifests: Mutex<HashMap<SetIndex, Arc<Manifest>>>,
+    manifests: SharedLru<SetIndex, Arc<LoadedManifest>>,
     loads: SingleFlight<SetIndex, Arc<Manifest>, VolumeError>,
     /// What was read of volumes for manifests that are rebuilt, so that another attempt continues there.
     rebuilding: Mutex<HashMap<SetIndex, KnownEnds>>,
 }
 
 impl ManifestStore {
-    /// A store without loaded manifests.
-    pub(super) fn new(collection: Arc<LiveCollection>, readers: ManifestReaders) -> Self {
-        let (manifests, rebuilding) = Default::default();
+    /// A store without loaded manifests. It keeps up to `bytes` of them.
+    pub(super) fn new(collection: Arc<LiveCollection>, readers: ManifestReaders, bytes: u64) -> Self {
+        let (manifests, rebuilding) = (SharedLru::new(bytes), Mutex::default());
         Self { collection, readers, manifests, loads: SingleFlight::new(), rebuilding }
     }
 
     /// The manifest of `set`, if it is loaded.
     pub(super) fn cached(&self, set: SetIndex) -> Option<Arc<Manifest>> {
-        lock(&self.manifests).get(&set).cloned()
+        self.manifests.get(&set).map(|loaded| Arc::clone(&loaded.manifest))
     }
 
     /// The manifest of `set`.
@@ -91,15 +96,18 @@ impl ManifestStore {
         }
         let record = self.collection.set(set)?;
         if record.is_rebuilt {
-            let manifest = Arc::new(self.rebuild(&record, context)?);
-            lock(&self.manifests).insert(set, Arc::clone(&manifest));
+            let loaded = self.rebuild(&record, context)?;
+            let manifest = Arc::clone(&loaded.manifest);
+            self.manifests.insert(&set, &Arc::new(loaded), manifest.weight());
             return Ok(manifest);
         }
         let object = record.manifest.as_ref().ok_or_else(|| VolumeError::NoManifest { set: record.label().into() })?;
         let copy = self.readers.archive_dir.as_ref();
-        let copy = copy.and_then(|dir| dir.manifest(&record, &self.readers.manifests, context));
-        let read = copy.map_or_else(|| self.read(object, context), Ok);
-        let manifest = Arc::new(read.map_err(|error| error.with_second_copy(&record, FileRole::Manifest))?);
+        let copy =
+            copy.and_then(|dir| dir.manifest(&record, &self.readers.manifests, &self.readers.limits.tables, context));
+        let read = copy.map_or_else(|| self.read(&record, object, context), Ok);
+        let loaded = read.map_err(|error| error.with_second_copy(&record, FileRole::Manifest))?;
+        let manifest = Arc::clone(&loaded.manifest);
         for problem in &manifest.problems {
             match problem.kind {
                 ManifestProblemKind::Entry(_) | ManifestProblemKind::UnknownEntry => {
@@ -113,12 +121,12 @@ impl ManifestStore {
                 }
             }
         }
-        lock(&self.manifests).insert(set, Arc::clone(&manifest));
+        self.manifests.insert(&set, &Arc::new(loaded), manifest.weight());
         Ok(manifest)
     }
 
     /// Rebuilds the manifest of a set that has lost it. No volume is read twice for it.
-    fn rebuild(&self, set: &BackupSet, context: &RequestContext) -> Result<Manifest, VolumeError> {
+    fn rebuild(&self, set: &BackupSet, context: &RequestContext) -> Result<LoadedManifest, VolumeError> {
         let mut known = lock(&self.rebuilding).remove(&set.index).unwrap_or_default();
         let is_encrypted = set.suffix.is_encrypted();
         let manifest = rebuild_manifest(set, &mut known, |number| {
@@ -133,20 +141,25 @@ impl ManifestStore {
             if let Some(table) = self.readers.index.load_members(object, None) {
                 return Ok(table);
             }
-            let table = read_members(&self.readers.volumes, object, context)?;
+            let table = read_members(&self.readers.volumes, object, (&self.readers.limits, context))?;
             self.readers.index.store_members(set.index, object, None, &table);
             Ok(table)
         });
         lock(&self.rebuilding).insert(set.index, known);
-        manifest
+        LoadedManifest::rebuilt(set, &self.readers.limits.tables, manifest?)
     }
 
-    fn read(&self, object: &ObjectInfo, context: &RequestContext) -> Result<Manifest, VolumeError> {
-        let mut manifest = None;
+    fn read(
+        &self,
+        set: &BackupSet,
+        object: &ObjectInfo,
+        context: &RequestContext,
+    ) -> Result<LoadedManifest, VolumeError> {
+        let mut loaded = None;
         self.readers.manifests.stream(object, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
-            manifest = Some(Manifest::read(plain).map_err(|e| VolumeError::from_format(&object.name, &e))?);
+            loaded = Some(LoadedManifest::read(set, object, &self.readers.limits.tables, plain)?);
             Ok(())
         })?;
-        manifest.ok_or_else(|| VolumeError::object(&object.name, ErrorKind::Corrupt, "it is empty"))
+        loaded.ok_or_else(|| VolumeError::object(&object.name, ErrorKind::Corrupt, "it is empty"))
     }
 }

@@ -1,7 +1,8 @@
 //! The member table of a volume: the location of each part of each path in its plaintext.
 
+use super::table_allowance::TableAllowance;
 use dupfs_format::difftar::{self, DiffKind};
-use dupfs_format::{ArchivePath, EntryMeta};
+use dupfs_format::{ArchivePath, EntryKind, EntryMeta};
 
 /// One stored part: a whole object, or one of the parts that a file was split into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,10 @@ pub struct MemberPart {
     /// Modification time in its header. The parts of one file have the same, unless an interrupted backup was resumed.
     pub mtime: i64,
 }
+
+/// Bytes of memory of a run besides its parts and the bytes of its strings: the run, its place by path, and the overhead of
+/// the three or four allocations.
+const RUN_BYTES: u64 = size_of::<MemberRun>() as u64 + 4 + 64;
 
 /// Consecutive parts of one path, of one kind, with ascending numbers.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub struct MemberTable {
     /// Indexes of `runs`, by path and then stored order.
     by_path: Vec<u32>,
     plain_len: u64,
+    /// Its share of the memory for tables, for as long as it lives.
+    allowance: Option<TableAllowance>,
 }
 
 impl MemberTable {
@@ -72,11 +79,13 @@ impl MemberTable {
 
     /// Approximate size of the table in memory, in bytes.
     pub fn weight(&self) -> u64 {
-        let paths: usize = self.runs.iter().map(|r| r.path.as_bytes().len().saturating_add(48)).sum();
-        let fixed = size_of::<MemberRun>() * self.runs.len()
-            + size_of::<MemberPart>() * self.parts.len()
-            + 4 * self.by_path.len();
-        (paths.saturating_add(fixed)) as u64
+        let strings = |r: &MemberRun| {
+            let meta = &r.meta;
+            r.path.as_bytes().len() + meta.uname.len() + meta.gname.len() + target_len(meta)
+        };
+        let strings: usize = self.runs.iter().map(strings).sum();
+        let parts = size_of::<MemberPart>() * self.parts.len();
+        (self.runs.len() as u64).saturating_mul(RUN_BYTES).saturating_add((strings + parts) as u64)
     }
 
     fn run_path(&self, index: u32) -> Option<&ArchivePath> {
@@ -84,10 +93,18 @@ impl MemberTable {
     }
 }
 
+fn target_len(meta: &EntryMeta) -> usize {
+    match &meta.kind {
+        EntryKind::Symlink(target) => target.len(),
+        _ => 0,
+    }
+}
+
 /// Builds a [`MemberTable`] from the headers of a volume in stored order.
 #[derive(Debug, Default)]
 pub(super) struct MemberTableBuilder {
     table: MemberTable,
+    bytes: u64,
 }
 
 impl MemberTableBuilder {
@@ -95,6 +112,7 @@ impl MemberTableBuilder {
     pub(super) fn push(&mut self, member: difftar::DiffEntryName, meta: EntryMeta, offset: u64, len: u64) {
         let number = member.part.unwrap_or(1);
         let first = self.table.parts.len();
+        self.bytes = self.bytes.saturating_add(size_of::<MemberPart>() as u64);
         self.table.parts.push(MemberPart { number, offset, len, mtime: meta.mtime });
         let last_number = first.checked_sub(1).and_then(|i| self.table.parts.get(i)).map(|p| p.number);
         if let Some(run) = self.table.runs.last_mut() {
@@ -109,7 +127,19 @@ impl MemberTableBuilder {
             }
         }
         let multivol = member.part.is_some();
+        let lens = [member.path.as_bytes().len(), meta.uname.len(), meta.gname.len(), target_len(&meta)];
+        self.bytes = self.bytes.saturating_add(RUN_BYTES + lens.iter().sum::<usize>() as u64);
         self.table.runs.push(MemberRun { path: member.path, kind: member.kind, multivol, meta, first, count: 1 });
+    }
+
+    /// An upper bound of the bytes of memory of the table so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The share of memory of the table.
+    pub(super) fn keep_allowance(&mut self, allowance: TableAllowance) {
+        self.table.allowance = Some(allowance);
     }
 
     /// The table of a volume whose plaintext has `plain_len` bytes.

@@ -11,10 +11,10 @@ mod decode_volume;
 mod drop_behind;
 mod error;
 mod live_collection;
+mod loaded_manifest;
 mod manifest_rebuild;
 mod manifest_store;
 mod member_table;
-mod member_table_cache;
 mod member_table_encoding;
 mod object_reader;
 mod plaintext;
@@ -28,6 +28,7 @@ mod request_volumes;
 mod scan;
 mod signature_archives;
 mod signed_contents;
+mod table_allowance;
 mod verified_blocks;
 mod volume_store;
 mod volumes;
@@ -44,6 +45,7 @@ pub use request_index::RequestIndex;
 pub use request_volumes::RequestVolumes;
 pub(crate) use signed_contents::weak_sum;
 pub use signed_contents::{ContentProof, SignedContent};
+pub use table_allowance::{TableAllowance, TableMemory};
 pub use volumes::Volumes;
 
 /// Entry point of the fuzz target: decodes `data` as a member table and searches it.

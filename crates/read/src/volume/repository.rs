@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::archive_dir::ArchiveDir;
 use super::block_store::cache_bytes;
+use super::decode_volume::TableLimits;
 use super::drop_behind::{DropBehind, PassedBlocks};
 use super::error::VolumeError;
 use super::live_collection::{LiveCollection, RefreshError, Refreshed};
@@ -17,9 +18,11 @@ use super::read_hint::ReadHint;
 use super::repository_index::{IndexLocation, RepositoryIndex};
 use super::signature_archives::SignatureArchives;
 use super::signed_contents::SignedContent;
+use super::table_allowance::TableMemory;
 use super::volume_store::{VolumeSources, VolumeStore};
 use crate::codec::{BackdatedObject, Decoder, ExpansionLimit};
 use crate::storage::ObjectStore;
+use dupfs_base::sync::Semaphore;
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_cache::CacheConfig;
 use dupfs_format::collection::{BackupSet, Collection};
@@ -33,6 +36,10 @@ pub struct RepositoryConfig {
     pub cache: CacheConfig,
     /// Upper bound of the member tables in memory, in bytes.
     pub member_table_bytes: u64,
+    /// Upper bound of the manifests in memory, in bytes.
+    pub manifest_bytes: u64,
+    /// Upper bound of the tables in memory that are larger than the stored bytes of their objects explain, in bytes.
+    pub table_bytes: u64,
     /// The location of the index, if there is to be one.
     pub index: Option<IndexLocation>,
     /// duplicity's own cache of the repository.
@@ -52,6 +59,7 @@ pub struct Repository {
     objects: ObjectReader,
     index: Arc<RepositoryIndex>,
     volumes: Arc<VolumeStore>,
+    table_memory: TableMemory,
     prefetcher: Arc<Prefetcher>,
     drop_behind: DropBehind,
 }
@@ -69,26 +77,45 @@ impl Repository {
         let collection = Arc::new(LiveCollection::new(Arc::clone(&store), collection));
         let index = Arc::new(RepositoryIndex::open(config.index, store.url(), Arc::clone(&collection)));
         let archive_dir = config.archive_dir.map(Arc::new);
+        let table_memory = TableMemory::new(config.table_bytes);
+        let table_limits = TableLimits {
+            tables: table_memory.clone(),
+            max_concurrent_bytes: config.member_table_bytes / 8,
+            large: Semaphore::new(1),
+        };
         let readers = ManifestReaders {
+            limits: table_limits.clone(),
             manifests: objects.with_expansion(ExpansionLimit::MANIFEST),
             volumes: objects.clone(),
             archive_dir: archive_dir.clone(),
             index: Arc::clone(&index),
         };
-        let manifests = Arc::new(ManifestStore::new(Arc::clone(&collection), readers));
+        let manifests = Arc::new(ManifestStore::new(Arc::clone(&collection), readers, config.manifest_bytes));
         let signatures = Arc::new(SignatureArchives::new(Arc::clone(&collection), objects.clone(), archive_dir));
         let sources = VolumeSources {
             objects: objects.clone(),
             collection: Arc::clone(&collection),
             manifests: Arc::clone(&manifests),
             index: Arc::clone(&index),
+            table_limits,
         };
         let cache_bytes = cache_bytes(&config.cache);
         let volumes = Arc::new(VolumeStore::new(sources, config.cache, config.member_table_bytes));
         let source: Arc<dyn PrefetchSource> = Arc::<VolumeStore>::clone(&volumes);
         let prefetcher = Arc::new(Prefetcher::new(source, cache_bytes));
         let drop_behind = DropBehind::default();
-        Arc::new(Self { store, collection, manifests, signatures, objects, index, volumes, prefetcher, drop_behind })
+        Arc::new(Self {
+            store,
+            collection,
+            manifests,
+            signatures,
+            objects,
+            index,
+            volumes,
+            table_memory,
+            prefetcher,
+            drop_behind,
+        })
     }
 
     /// The collection as the last listing shows it.
@@ -151,6 +178,11 @@ impl Repository {
         self.collection.set(set)
     }
 
+    /// The common share of memory for tables that are larger than the stored bytes of their objects explain.
+    pub fn table_memory(&self) -> &TableMemory {
+        &self.table_memory
+    }
+
     /// The name of `set` in messages.
     pub fn label(&self, set: SetIndex) -> Arc<str> {
         self.set(set).map_or_else(|_| Arc::from("an unknown set"), |set| set.label().into())
@@ -162,6 +194,11 @@ impl Repository {
     /// [`VolumeError`] if it is missing, cannot be decrypted, or is damaged.
     pub fn manifest(&self, set: SetIndex, context: &RequestContext) -> Result<Arc<Manifest>, VolumeError> {
         self.manifests.get(set, context)
+    }
+
+    /// Stored bytes of the signature archive of `set`, or of duplicity's copy of it if that is longer; 0 without either.
+    pub fn signatures_len(&self, set: SetIndex) -> u64 {
+        self.signatures.stored_len(set)
     }
 
     /// Streams the plaintext of the signature archive of `set` into `consume`, from duplicity's archive directory or from the

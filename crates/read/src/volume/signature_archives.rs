@@ -143,6 +143,12 @@ impl SignatureArchives {
         signed.iter().find(|(known, _)| *known == set).map(|(_, contents)| Arc::clone(contents))
     }
 
+    /// Stored bytes of the signature archive of `set`, or of duplicity's copy of it if that is longer; 0 without either.
+    pub(super) fn stored_len(&self, set: SetIndex) -> u64 {
+        let copied = self.archive_dir.as_ref().map_or(0, |dir| dir.signatures_len(set));
+        self.object(set).map_or(0, |object| object.size).max(copied)
+    }
+
     fn object(&self, set: SetIndex) -> Result<ObjectInfo, VolumeError> {
         let record = self.collection.set(set)?;
         record.signatures.clone().ok_or_else(|| VolumeError::NoSignatures { set: record.label().into() })

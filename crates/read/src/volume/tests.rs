@@ -69,7 +69,15 @@ fn repository_with_deadline(store: Arc<dyn ObjectStore>, deadline: Duration) -> 
     let collection = Collection::from_listing(&objects, &PrefixOptions::default()).unwrap();
     let decoder = Decoder::new(Keys::load(KeyOptions::default()).unwrap(), DecodeOptions::default());
     let cache = CacheConfig { memory_bytes: 1 << 22, spill: None };
-    let config = RepositoryConfig { cache, member_table_bytes: 1 << 20, index: None, archive_dir: None, deadline };
+    let config = RepositoryConfig {
+        cache,
+        member_table_bytes: 1 << 20,
+        manifest_bytes: 1 << 20,
+        table_bytes: 1 << 20,
+        index: None,
+        archive_dir: None,
+        deadline,
+    };
     Repository::new(store, decoder, collection, config)
 }
 

@@ -6,18 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::block_span::BlockSpan;
 use super::block_store::{BlockStore, OnBlock};
-use super::decode_volume::decode_volume;
+use super::decode_volume::{TableLimits, decode_volume};
 use super::error::VolumeError;
 use super::live_collection::LiveCollection;
 use super::manifest_store::ManifestStore;
 use super::member_table::MemberTable;
-use super::member_table_cache::MemberTableCache;
 use super::object_reader::{DecodeThreads, ObjectReader};
 use super::prefetcher::PrefetchSource;
 use super::repository_index::RepositoryIndex;
 use dupfs_base::sync::SingleFlight;
 use dupfs_base::{ByteRange, RequestContext};
-use dupfs_cache::{BlockIndex, CacheConfig, CacheStats};
+use dupfs_cache::{BlockIndex, CacheConfig, CacheStats, SharedLru};
 use dupfs_format::VolumeId;
 
 /// How often a request joins a pass of another request before it starts one for its own range.
@@ -33,6 +32,7 @@ pub(super) struct VolumeSources {
     pub(super) collection: Arc<LiveCollection>,
     pub(super) manifests: Arc<ManifestStore>,
     pub(super) index: Arc<RepositoryIndex>,
+    pub(super) table_limits: TableLimits,
 }
 
 /// The volumes of a repository.
@@ -40,7 +40,8 @@ pub(super) struct VolumeSources {
 pub(super) struct VolumeStore {
     sources: VolumeSources,
     blocks: BlockStore,
-    tables: MemberTableCache,
+    tables: SharedLru<VolumeId, Arc<MemberTable>>,
+    table_limits: TableLimits,
     passes: SingleFlight<PassKey, DecodedVolume, VolumeError>,
     running_passes: AtomicUsize,
 }
@@ -64,10 +65,12 @@ struct DecodedVolume {
 impl VolumeStore {
     /// The volumes of `sources`, with empty caches.
     pub(super) fn new(sources: VolumeSources, cache: CacheConfig, member_table_bytes: u64) -> Self {
+        let table_limits = sources.table_limits.clone();
         Self {
+            table_limits,
             sources,
             blocks: BlockStore::new(cache),
-            tables: MemberTableCache::new(member_table_bytes),
+            tables: SharedLru::new(member_table_bytes),
             passes: SingleFlight::new(),
             running_passes: AtomicUsize::new(0),
         }
@@ -89,7 +92,7 @@ impl VolumeStore {
         let (object, expected) = self.sources.manifests.volume_object(id, context)?;
         if let Some(table) = self.sources.index.load_members(&object, expected.as_ref()) {
             let table = Arc::new(table);
-            self.tables.insert(id, &table);
+            self.tables.insert(&id, &table, table.weight());
             return Ok(table);
         }
         self.decode_for_reader(id, NO_BYTES, context).map(|decoded| decoded.table)
@@ -97,7 +100,7 @@ impl VolumeStore {
 
     /// The member table of volume `id`, if it is in memory.
     pub(super) fn cached_members(&self, id: VolumeId) -> Option<Arc<MemberTable>> {
-        self.tables.get(id)
+        self.tables.get(&id)
     }
 
     /// Returns true if the member table of any volume is in memory.
@@ -219,13 +222,14 @@ impl VolumeStore {
         let is_alone = on_block.is_none() && running.others == 0;
         let threads = if is_alone { DecodeThreads::TwoIfLarge } else { DecodeThreads::One };
         let mut blocks = self.blocks.begin_pass(id, wanted, on_block);
-        let decoded = decode_volume(objects, &object, expected.as_ref(), threads, context, &mut blocks);
+        let decoded =
+            decode_volume(objects, &object, expected.as_ref(), threads, (&self.table_limits, context), &mut blocks);
         drop(running);
         match decoded {
             Ok(table) => {
                 let table = Arc::new(table);
                 let wanted = blocks.publish();
-                self.tables.insert(id, &table);
+                self.tables.insert(&id, &table, table.weight());
                 index.store_members(id.set, &object, expected.as_ref(), &table);
                 Ok(DecodedVolume { table, wanted })
             }

@@ -1,0 +1,43 @@
+//! The memory of deltas and extent maps while they are made.
+
+use super::extent::Extent;
+use dupfs_base::sync::Semaphore;
+
+/// The most ops and extents whatever memory there is: a file of a terabyte of which every hundredth page has changed has a
+/// tenth of them.
+const MAX_EXTENTS: usize = 1 << 24;
+
+/// Bytes of an op of a delta.
+pub(super) const OP_BYTES: usize = 24;
+
+/// The limits of deltas and extent maps, and the permits of those that are large.
+#[derive(Debug)]
+pub(super) struct DeltaMemory {
+    /// The most ops of a delta.
+    pub(super) max_ops: usize,
+    /// The most extents of a version.
+    pub(super) max_extents: usize,
+    /// Ops of a delta, and extents of a version, that need no permit.
+    pub(super) max_small: usize,
+    /// One permit, for the request that parses or composes what is larger. It waits for no other request of this layer while it
+    /// has the permit.
+    pub(super) large: Semaphore,
+    /// Bytes of parsed deltas that requests may hold until they are composed. Others are parsed again.
+    pub(super) held: Semaphore,
+}
+
+impl DeltaMemory {
+    /// The limits where caches of deltas and extent maps have `bytes` together.
+    pub(super) fn new(bytes: u64) -> Self {
+        let items =
+            |bytes: u64, size: usize| usize::try_from(bytes / size as u64).unwrap_or(MAX_EXTENTS).min(MAX_EXTENTS);
+        let doubled = bytes.saturating_mul(2);
+        Self {
+            max_ops: items(doubled, OP_BYTES),
+            max_extents: items(doubled, size_of::<Extent>()),
+            max_small: items(bytes / 16, size_of::<Extent>()),
+            large: Semaphore::new(1),
+            held: Semaphore::new(bytes),
+        }
+    }
+}
