@@ -453,3 +453,50 @@ fn a_wrong_end_of_a_volume_is_not_an_interrupted_backup() {
         }
     }
 }
+
+/// librsync copies whole blocks, of 512 bytes or more: a delta of a few stored bytes is no reason to list millions of pieces.
+#[test]
+fn a_delta_of_pieces_smaller_than_any_block_is_refused() {
+    for (len, honest) in [(1, false), (512, true)] {
+        let store = MemoryStore::new();
+        let ranges: Vec<(u64, u64)> = (0..3000).map(|i| (i % 2 * 1024, len)).collect();
+        let base = sigtar(&[("signature/f", b'0', signature(2048))]);
+        put_set(&store, None, T0, Some(base), &[("snapshot/f", vec![7; 2048])]);
+        let newer = sigtar(&[("signature/f", b'0', signature(3000 * len))]);
+        put_set(&store, Some(T0), T1, Some(newer), &[("diff/f", copies(&ranges))]);
+        let fs = open(store);
+        match read(&*fs, T1, "f") {
+            Ok(content) => assert!(honest && content == vec![7; 3000 * 512], "pieces of {len} bytes"),
+            Err(error) => {
+                assert!(!honest && error.kind() == ErrorKind::Corrupt, "pieces of {len} bytes: {error}");
+                assert!(error.to_string().contains("where librsync makes no such small ones"), "{error}");
+            }
+        }
+        assert_eq!(read(&*fs, T0, "f").unwrap(), [7; 2048]);
+    }
+}
+
+#[test]
+fn a_path_longer_than_any_is_left_out_with_an_error_and_hides_no_other() {
+    let store = MemoryStore::new();
+    let mut signatures = Vec::new();
+    put_entry(&mut signatures, b"snapshot/", b'5', b"");
+    put_extension(&mut signatures, b'L', &[&b"signature/"[..], &[b'n'; 5000], &[0]].concat());
+    put_entry(&mut signatures, b"signature/n", b'0', &signature(1));
+    put_entry(&mut signatures, b"signature/zz", b'0', &signature(1));
+    signatures.extend([0; 1024]);
+    put_set(&store, None, T0, Some(signatures), &[("snapshot/zz", b"z".to_vec())]);
+    let fs = open(store);
+    assert_eq!(read(&*fs, T0, "zz").unwrap(), b"z");
+    let context = RequestContext::unlimited();
+    let root = fs.parent(find(&*fs, T0, "zz").unwrap(), &context).unwrap();
+    let mut names = Vec::new();
+    let listed = fs.readdir(root, 0, &context, &mut |entry| {
+        names.push(entry.name.to_vec());
+        true
+    });
+    assert!(names.contains(&b"zz".to_vec()) && names.iter().all(|name| name.len() < 5000));
+    let error = listed.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("a path of more than 4095 bytes"), "{error}");
+}
