@@ -12,6 +12,7 @@ mod support;
 mod memory;
 
 mod areas;
+mod bombs;
 mod cli;
 mod export;
 mod kernel;
