@@ -4,6 +4,13 @@ use std::process::ExitCode;
 
 use dupfs::cli::{App, Backups};
 
+// Functions in this section are called by the loader, in order, before `main`. The attribute is safe for a function that
+// needs nothing of the runtime; it is the only use of `unsafe` in the program.
+#[allow(unsafe_code)]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static NOTE_CLOSED_OUTPUT: extern "C" fn() = dupfs::cli::note_closed_output;
+
 fn main() -> ExitCode {
     App::new(&Backups).run(std::env::args_os().collect()).into()
 }

@@ -2,16 +2,21 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::sync::Arc;
 
 use clap::Parser;
-use dupfs_base::ErrorKind;
+use signal_hook::consts::SIGXFSZ;
+
+use dupfs_base::{ErrorKind, io_reason};
 
 use super::args::{Cli, Command};
+use super::argv::Arguments;
 use super::backend::Backend;
 use super::environment_secrets;
 use super::error::CliError;
+use super::exit::CommandExit;
 use super::mount::Respawn;
-use super::{argv, daemon, logging, mount, umount};
+use super::{argv, daemon, logging, mount, standard_output, umount, usage_hints};
 
 /// The program with its dependencies.
 pub struct App<'a> {
@@ -36,23 +41,20 @@ impl<'a> App<'a> {
     /// Runs the command `typed` (with the program's name first), reports a failure to the user, and returns the exit code.
     pub fn run(&self, typed: Vec<OsString>) -> u8 {
         let inherited = daemon::InheritedFiles::record();
+        survive_file_size_limit();
         let arguments = match argv::normalise(typed) {
             Ok(arguments) => arguments,
             Err(error) => return error.report(),
         };
         let cli = match Cli::try_parse_from(&arguments.args) {
             Ok(cli) => cli,
-            Err(error) => {
-                // Help goes to standard output and is no error; the rest goes to standard error.
-                let _ = error.print();
-                return if error.use_stderr() { 2 } else { 0 };
-            }
+            Err(error) => return explain(&error, &arguments.args),
         };
         if arguments.fake {
             return 0;
         }
         let own = arguments.args.get(1..).unwrap_or_default();
-        match self.dispatch(&cli, own, &arguments.dropped, inherited) {
+        match self.dispatch(&cli, own, &arguments, inherited) {
             Ok(()) => 0,
             Err(error) => error.report(),
         }
@@ -62,21 +64,33 @@ impl<'a> App<'a> {
         &self,
         cli: &Cli,
         own: &[OsString],
-        dropped: &[String],
+        arguments: &Arguments,
         mut inherited: daemon::InheritedFiles,
     ) -> Result<(), CliError> {
         if let Some(fd) = cli.secrets_fd {
-            let failed = |error| CliError::failed(ErrorKind::Io, format!("the secrets cannot be taken over: {error}"));
+            let failed = |error: std::io::Error| {
+                CliError::failed(ErrorKind::Io, format!("the secrets cannot be taken over: {}", io_reason(&error)))
+            };
             environment_secrets::take_over(fd).map_err(failed)?;
             inherited.forget(fd);
         }
         if let Err(error) = logging::start(cli.verbose, cli.log_file.as_deref()) {
             let file = cli.log_file.clone().unwrap_or_default();
-            return Err(CliError::Usage(format!("--log-file {}: {error}", file.display())));
+            let reason = io_reason(&error);
+            return Err(CliError::Usage(format!(
+                "the log file {} cannot be opened: {reason}; give a file in an existing directory that this user may write",
+                file.display()
+            )));
         }
         daemon::protect_memory();
-        if !dropped.is_empty() {
-            log::warn!("without effect on reading, ignored: {}", dropped.join(" "));
+        if !arguments.dropped.is_empty() {
+            log::warn!("without effect on reading, ignored: {}", arguments.dropped.join(" "));
+        }
+        for note in &arguments.notes {
+            log::warn!("{note}");
+        }
+        if let Some(right) = swapped(&cli.command) {
+            return Err(CliError::Usage(right));
         }
         // A mount in the background hands its secrets over to the daemon.
         let reads = match &cli.command {
@@ -90,10 +104,48 @@ impl<'a> App<'a> {
         match &cli.command {
             Command::Mount(args) => mount::run(self.backend, self.respawn, cli, args, own, inherited),
             Command::Umount(args) => umount::run(args),
-            Command::Sets(args) => self.backend.sets(args),
-            Command::Ls(args) => self.backend.ls(args),
-            Command::Cat(args) => self.backend.cat(args),
+            Command::Sets(args) => check_output().and_then(|()| self.backend.sets(args)),
+            Command::Ls(args) => check_output().and_then(|()| self.backend.ls(args)),
+            Command::Cat(args) => check_output().and_then(|()| self.backend.cat(args)),
         }
+    }
+}
+
+/// Fails before anything is fetched if nothing can be printed.
+fn check_output() -> Result<(), CliError> {
+    standard_output::check().map_err(|error| CliError::output(&error))
+}
+
+/// Makes a write beyond the limit on the size of files (`ulimit -f`) fail, where the signal would end the program: a file of the
+/// cache is not worth that. The signal is handled and not ignored, so that the programs that dupfs runs do not inherit this.
+fn survive_file_size_limit() {
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
+        log::debug!("SIGXFSZ cannot be handled: {error}");
+    }
+}
+
+/// Reports that the arguments cannot be parsed, or prints the help that they ask for; returns the exit code.
+fn explain(error: &clap::Error, typed: &[OsString]) -> u8 {
+    if let Some(answer) = usage_hints::answer(error, typed) {
+        return CliError::Usage(answer).report();
+    }
+    // Help goes to standard output and is no error; the rest goes to standard error.
+    let is_failure = error.use_stderr();
+    let printed = if is_failure { Ok(()) } else { standard_output::check() };
+    match (printed.and_then(|()| error.print()), is_failure) {
+        (_, true) => CommandExit::Usage.code(),
+        (Ok(()), false) => CommandExit::Done.code(),
+        (Err(failure), false) => CliError::output(&failure).report(),
+    }
+}
+
+/// The right order of the arguments, if the backup and the operand after it are the wrong way round.
+fn swapped(command: &Command) -> Option<String> {
+    match command {
+        Command::Mount(args) => usage_hints::swapped("mount", &args.repo.url, args.mountpoint.as_os_str()),
+        Command::Ls(args) => usage_hints::swapped("ls", &args.repo.url, args.path.as_deref()?),
+        Command::Cat(args) => usage_hints::swapped("cat", &args.repo.url, args.paths.first()?),
+        Command::Umount(_) | Command::Sets(_) => None,
     }
 }
 

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use dupfs_unpack::NameEncoding;
 
-use super::options::{CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs, parse_zip_names};
+use super::options::{
+    CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs, TimeSpan, parse_zip_names,
+};
 
 /// Mount duplicity backups read-only: restore with cp, rsync, tar or mysql < file
 #[derive(Clone, Debug, Parser)]
@@ -103,10 +105,10 @@ pub struct MountArgs {
     #[command(flatten)]
     pub deadline: DeadlineArgs,
 
-    /// List the backup again this often, for new snapshots; 0: only on SIGHUP [default: 300; with --time or
-    /// --path: 0]
+    /// List the backup again this often, for new snapshots; also as 90s, 10m or 1h; 0: only on SIGHUP [default: 300; with
+    /// --time or --path: 0]
     #[arg(long, value_name = "SECONDS")]
-    pub refresh: Option<u64>,
+    pub refresh: Option<TimeSpan>,
 
     /// The snapshot at the root.
     #[command(flatten)]

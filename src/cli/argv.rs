@@ -8,6 +8,7 @@ use clap::CommandFactory;
 
 use super::args::Cli;
 use super::error::CliError;
+use super::similar::most_similar;
 
 /// Arguments in the form that [`Cli`] parses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(super) struct Arguments {
     pub(super) args: Vec<OsString>,
     /// Options that were dropped, as they were written.
     pub(super) dropped: Vec<String>,
+    /// Remarks about options for the user, one line each.
+    pub(super) notes: Vec<String>,
     /// True if the arguments are only checked (`-f` of mount(8)).
     pub(super) fake: bool,
 }
@@ -144,11 +147,13 @@ pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
     let mut out = Arguments::default();
     let mut sloppy = false;
     let name = typed.first().map(|program| Path::new(program).file_name().unwrap_or_default().to_owned());
-    let typed = match name {
-        Some(name) if is_mount_helper(&name) => from_mount(typed, &mut out.fake, &mut sloppy)?,
-        _ => typed,
-    };
-    let typed = expand_lists(join_gpg_options(typed), sloppy)?;
+    let is_helper = name.is_some_and(|name| is_mount_helper(&name));
+    let typed = if is_helper { from_mount(typed, &mut out.fake, &mut sloppy)? } else { typed };
+    let typed = expand_lists(join_gpg_options(typed), sloppy, &mut out.notes)?;
+    if is_helper {
+        // mount(8) passes `rw` without being asked.
+        out.notes.clear();
+    }
     drop_without_effect(typed, &mut out);
     Ok(out)
 }
@@ -218,7 +223,7 @@ fn from_mount(typed: Vec<OsString>, fake: &mut bool, sloppy: &mut bool) -> Resul
 }
 
 /// Turns the items of `-o LIST` of `dupfs mount` into long options.
-fn expand_lists(typed: Vec<OsString>, sloppy: bool) -> Result<Vec<OsString>, CliError> {
+fn expand_lists(typed: Vec<OsString>, sloppy: bool, notes: &mut Vec<String>) -> Result<Vec<OsString>, CliError> {
     if !typed.iter().skip(1).any(|arg| arg == "mount") {
         return Ok(typed);
     }
@@ -251,6 +256,9 @@ fn expand_lists(typed: Vec<OsString>, sloppy: bool) -> Result<Vec<OsString>, Cli
             return Err(CliError::Usage("the list after -o is not valid UTF-8".to_owned()));
         };
         for item in split_list(list) {
+            if item == "rw" {
+                notes.push("-o rw: a dupfs mount is always read-only".to_owned());
+            }
             out.extend(expand_item(&item, sloppy)?.map(OsString::from));
         }
     }
@@ -296,8 +304,25 @@ fn expand_item(item: &str, sloppy: bool) -> Result<Option<String>, CliError> {
         (Some(true), None) => Err(CliError::Usage(format!("mount option {name} needs a value: {name}=..."))),
         (Some(false), Some(_)) => Err(CliError::Usage(format!("mount option {name} takes no value"))),
         (None, _) if sloppy => Ok(None),
-        (None, _) => Err(CliError::Usage(format!("unknown mount option {name}"))),
+        (None, _) => Err(CliError::Usage(match similar_option(&long) {
+            Some(meant) => format!("unknown mount option {name}: did you mean {meant}?"),
+            None => format!("unknown mount option {name}"),
+        })),
     }
+}
+
+/// The mount option that `long` may be a slip for, as it is written in a list.
+fn similar_option(long: &str) -> Option<String> {
+    let cli = Cli::command();
+    let mount = cli.find_subcommand("mount")?;
+    let own = mount.get_arguments().chain(cli.get_arguments()).filter(|arg| arg.get_id() != "options");
+    let own = own.flat_map(|arg| arg.get_long_and_visible_aliases().unwrap_or_default());
+    let known: Vec<String> = own
+        .filter(|long| *long != "report-ready")
+        .chain(OF_MOUNT.iter().copied())
+        .map(|name| name.replace('-', "_"))
+        .collect();
+    most_similar(long.as_bytes(), known)
 }
 
 /// Returns true if the long option of `dupfs mount` takes a value, and `None` if there is no such option.

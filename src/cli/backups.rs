@@ -3,15 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use md5::{Digest, Md5};
 use zeroize::Zeroizing;
 
 use crate::vfs::{FileSystem, OwnerOptions};
-use dupfs_base::escape_bytes;
+use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_cache::SpillConfig;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_format::timespec;
@@ -34,7 +33,7 @@ use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::secrets::Passphrases;
 use super::sets::SetsOptions;
-use super::{cat, ls, sets};
+use super::{cat, ls, nearby, sets, typed_path};
 
 /// Default of `--cache-size`: bytes of sealed blocks on disk.
 const DEFAULT_CACHE_SIZE: u64 = 2 << 30;
@@ -78,6 +77,7 @@ impl Backend for Backups {
             memory: memory(request.cache),
             spill: spill(request.cache),
             archive_dir: archive_dir(request.repo),
+            local: local(request.repo)?,
             index: index(request.cache),
             rebuild: request.repo.rebuild,
         };
@@ -94,6 +94,7 @@ impl Backend for Backups {
             memory: memory(&args.cache),
             spill: spill(&args.cache),
             archive_dir: archive_dir(&args.repo),
+            local: local(&args.repo)?,
             rebuild: args.repo.rebuild,
             ..OpenOptions::default()
         };
@@ -105,7 +106,8 @@ impl Backend for Backups {
 
     fn ls(&self, args: &LsArgs) -> Result<(), CliError> {
         let timeout = RequestTimeout::from(&args.deadline);
-        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &args.owners, timeout)?;
+        let paths = args.path.as_slice();
+        let fs = self.view(&args.repo, &args.keys, &args.cache, (&args.time, paths), &args.owners, timeout)?;
         let options = LsOptions {
             long: args.long,
             recursive: args.recursive,
@@ -120,7 +122,8 @@ impl Backend for Backups {
 
     fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
         let timeout = RequestTimeout::from(&args.deadline);
-        let fs = self.snapshot(&args.repo, &args.keys, &args.cache, &args.time, &OwnerArgs::default(), timeout)?;
+        let (owners, chosen) = (OwnerArgs::default(), (&args.time, args.paths.as_slice()));
+        let fs = self.view(&args.repo, &args.keys, &args.cache, chosen, &owners, timeout)?;
         let written = print(|printer| cat::run(&*fs, &args.paths, timeout, printer));
         fs.finish();
         written
@@ -128,18 +131,20 @@ impl Backend for Backups {
 }
 
 impl Backups {
-    /// The file system with one snapshot's tree at its root: that of `time`, or the newest.
-    fn snapshot(
+    /// The file system with one snapshot's tree at its root: that of the time, or the newest. Without a time, and if one of the
+    /// paths is as the mount has it, the file system with all snapshots.
+    fn view(
         &self,
         repo: &RepoArgs,
         keys: &KeyArgs,
         cache: &CacheArgs,
-        time: &TimeArgs,
+        (time, paths): (&TimeArgs, &[OsString]),
         owners: &OwnerArgs,
         timeout: RequestTimeout,
     ) -> Result<Arc<dyn FileSystem>, CliError> {
         let passphrases = Arc::new(Passphrases::gather(keys)?);
-        let path = Some(OsStr::new(""));
+        let shows_snapshots = time.time.is_none() && paths.iter().any(|path| typed_path::is_of_mount(path));
+        let path = (!shows_snapshots).then_some(OsStr::new(""));
         let (size_bounds, zip_names) = (false, None);
         let request =
             OpenRequest { repo, keys, cache, time, owners, path, size_bounds, zip_names, passphrases, timeout };
@@ -172,10 +177,30 @@ fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
         s3_unencrypted: repo.s3_unencrypted_connection,
         s3_credentials: s3_credentials(),
         s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
-        timeout: Duration::from_secs(repo.timeout),
+        timeout: repo.timeout.0,
         ..StoreOptions::default()
     };
-    Ok(storage::open(&location(repo)?, &options)?)
+    let location = location(repo)?;
+    storage::open(&location, &options).map_err(|error| {
+        let remark = match (&location, repo.url.to_str()) {
+            (Location::Local(dir), Some(typed)) if error.kind() == ErrorKind::NotFound => {
+                nearby::remark_on_missing(typed, dir)
+            }
+            _ => None,
+        };
+        match remark {
+            Some(remark) => CliError::failed(error.kind(), format!("{error}; {remark}")),
+            None => error.into(),
+        }
+    })
+}
+
+/// The directory of the backup, if it is one of this machine.
+fn local(repo: &RepoArgs) -> Result<Option<PathBuf>, CliError> {
+    match location(repo)? {
+        Location::Local(dir) => Ok(Some(dir)),
+        Location::S3(_) => Ok(None),
+    }
 }
 
 /// The access key of the environment, which AWS's chain tries first; without one, the chain.
@@ -206,8 +231,32 @@ fn prefixes(repo: &RepoArgs) -> PrefixOptions {
 fn archive_dir(repo: &RepoArgs) -> Option<PathBuf> {
     let hashed = || Md5::digest(repo.url.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let name = repo.name.clone().unwrap_or_else(|| hashed().into());
-    let dir = repo.archive_dir.as_ref()?.join(name);
+    let given = repo.archive_dir.as_ref()?;
+    let dir = given.join(name);
+    if let Some(remedy) = misplaced_archive_dir(given, &dir) {
+        let given = escape_bytes(given.as_os_str().as_bytes());
+        log::warn!("--archive-dir {given}: {remedy}; everything is read from the backup itself");
+        return None;
+    }
     Some(std::path::absolute(&dir).unwrap_or(dir))
+}
+
+/// The right options, if the archive directory of the backup is not at `dir` below `given`.
+fn misplaced_archive_dir(given: &Path, dir: &Path) -> Option<String> {
+    if dir.exists() {
+        return None;
+    }
+    let given = std::path::absolute(given).ok()?;
+    let shown = |path: &OsStr| escape_bytes(path.as_bytes());
+    if let (Some(parent), Some(name), true) = (given.parent(), given.file_name(), nearby::has_backup_files(&given)) {
+        let (parent, name) = (shown(parent.as_os_str()), shown(name));
+        return Some(format!("that directory holds manifests itself; give --archive-dir {parent} --name {name}"));
+    }
+    let below = nearby::directories_with_backup_files(&given);
+    (!below.is_empty()).then(|| {
+        let asked = dir.file_name().map(shown).unwrap_or_default();
+        format!("it has no {asked}; choose with --name one of: {}", below.join(", "))
+    })
 }
 
 fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> Result<KeyOptions, CliError> {
@@ -272,9 +321,10 @@ fn index(cache: &CacheArgs) -> Option<PathBuf> {
 
 /// `--cache-dir`, else `$XDG_CACHE_HOME/dupfs`, else `~/.cache/dupfs`.
 fn cache_base(cache: &CacheArgs) -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|v: &OsString| !v.is_empty()).map(PathBuf::from);
+    // A relative path would make a cache in whatever the working directory is.
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || variable("HOME").map(|home| home.join(".cache"));
-    let default = || variable("XDG_CACHE_HOME").filter(|p| p.is_absolute()).or_else(home).map(|p| p.join("dupfs"));
+    let default = || variable("XDG_CACHE_HOME").or_else(home).map(|path| path.join("dupfs"));
     let dir = cache.cache_dir.clone().or_else(default)?;
     // A daemon changes its working directory.
     Some(std::path::absolute(&dir).unwrap_or(dir))

@@ -7,6 +7,7 @@ use super::exit::CommandExit;
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
+use super::typed_path;
 use crate::vfs::{Attr, FileSystem, NodeKind};
 use dupfs_format::ArchivePath;
 
@@ -39,9 +40,7 @@ fn write_file(
     timeout: RequestTimeout,
     printer: &mut Printer<'_>,
 ) -> Result<Result<(), CliError>, CliError> {
-    let found =
-        resolve::parse(typed).and_then(|path| Ok((resolve::resolve(fs, &path, LastLink::Follow, timeout)?, path)));
-    let (attr, path) = match found {
+    let (attr, path) = match typed_path::find(fs, typed, LastLink::Follow, timeout) {
         Ok(found) => found,
         Err(failure) => return Ok(Err(failure)),
     };

@@ -5,22 +5,27 @@
 //! line. Until then the parent waits; if the child exits first, the parent exits with the same code.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::RawFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 
+use signal_hook::consts::SIGINT;
+
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
-use dupfs_base::ErrorKind;
+use dupfs_base::{ErrorKind, io_reason};
 
 use super::environment_secrets::{self, SecretsFile};
 use super::error::CliError;
+use super::exit::CommandExit;
 
 /// The option that makes the process report success, in front of all other arguments.
 pub(super) const REPORT_FLAG: &str = "--report-ready";
@@ -86,10 +91,13 @@ pub(super) fn leave_secrets(respawn: impl FnOnce(Vec<OsString>) -> Command) {
 /// secrets of the environment are handed over to it.
 ///
 /// # Errors
-/// [`CliError::Reported`] with its exit code when it ends first; it has said why.
+/// [`CliError::Reported`] with its exit code when it ends first; it has reported why.
 pub(super) fn launch(own: &[OsString], respawn: &dyn Fn(&[OsString]) -> Command) -> Result<(), CliError> {
     let failed = |what: &str, error: io::Error| {
-        CliError::failed(ErrorKind::Io, format!("the daemon cannot be {what}: {error} (dupfs mount -f needs none)"))
+        CliError::failed(
+            ErrorKind::Io,
+            format!("the daemon cannot be {what}: {} (dupfs mount -f needs none)", io_reason(&error)),
+        )
     };
     let secrets = environment_secrets::in_environment().then(SecretsFile::from_environment).transpose();
     let secrets = secrets.map_err(|error| failed("given its secrets", error))?;
@@ -97,6 +105,11 @@ pub(super) fn launch(own: &[OsString], respawn: &dyn Fn(&[OsString]) -> Command)
     let mut command = respawn(&[more, arguments(own)].concat());
     environment_secrets::remove_from(&mut command);
     bound_memory(&mut command);
+    // Ctrl-C reaches both processes. This one waits until the other has ended, which may have to restore the terminal.
+    let interrupted = Arc::new(AtomicBool::new(false));
+    if let Err(error) = signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)) {
+        log::debug!("SIGINT cannot be handled: {error}");
+    }
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| failed("started", error))?;
     drop(secrets);
     let Some(output) = child.stdout.take() else { return Ok(()) };
@@ -121,9 +134,10 @@ pub(super) fn launch(own: &[OsString], respawn: &dyn Fn(&[OsString]) -> Command)
     };
     let status = status.map_err(|error| failed("waited for", error))?;
     match (status.code(), status.signal()) {
+        _ if interrupted.load(Ordering::Relaxed) => Err(CliError::Reported(CommandExit::Interrupted.code())),
         (Some(0), _) => Err(CliError::failed(ErrorKind::Io, "the daemon exited before the mount answered")),
         (Some(code), _) => Err(CliError::Reported(u8::try_from(code).unwrap_or(1))),
-        (None, Some(libc::SIGINT)) => Err(CliError::Reported(130)),
+        (None, Some(SIGINT)) => Err(CliError::Reported(CommandExit::Interrupted.code())),
         (None, signal) => {
             let message = format!("the daemon was killed by signal {} before the mount answered", signal.unwrap_or(0));
             Err(CliError::failed(ErrorKind::Io, message))
@@ -173,24 +187,45 @@ impl InheritedFiles {
     }
 }
 
-/// Reports that the mount answers, and detaches from terminal, session, working directory and the files of the parent.
+/// Opens what takes the place of the terminal in a daemon.
+///
+/// # Errors
+/// [`CliError`] naming `/dev/null` and the remedy.
+pub(super) fn open_null() -> Result<File, CliError> {
+    OpenOptions::new().read(true).write(true).open("/dev/null").map_err(|error| {
+        let exit = match error.kind() {
+            io::ErrorKind::PermissionDenied => CommandExit::Denied,
+            _ => CommandExit::Failed,
+        };
+        let reason = io_reason(&error);
+        CliError::new(
+            exit,
+            format!(
+                "/dev/null cannot be opened for reading and writing: {reason}; have root give it its usual mode \
+                 (chmod 666 /dev/null), or mount with -f"
+            ),
+        )
+    })
+}
+
+/// Reports that the mount answers, and detaches from terminal, session, working directory and the files of the parent, to `null`
+/// instead of the terminal.
 ///
 /// # Errors
 /// When the process that waits for the report has exited.
-pub(super) fn detach(inherited: InheritedFiles) -> io::Result<()> {
+pub(super) fn detach(null: &File, inherited: InheritedFiles) -> io::Result<()> {
     // Not before: secrets may come from one of them, as from `--passphrase-file <(...)`.
     inherited.close();
     // Fails only for the leader of a process group, which is detached already.
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/")?;
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let mut out = io::stdout().lock();
     writeln!(out, "{READY}")?;
     out.flush()?;
     drop(out);
     super::logging::leave_terminal();
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
+    rustix::stdio::dup2_stdin(null)?;
+    rustix::stdio::dup2_stdout(null)?;
+    rustix::stdio::dup2_stderr(null)?;
     Ok(())
 }

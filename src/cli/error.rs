@@ -2,7 +2,7 @@
 
 use std::io;
 
-use dupfs_base::{ErrorKind, HasKind};
+use dupfs_base::{ErrorKind, HasKind, io_reason};
 
 use super::exit::CommandExit;
 
@@ -53,7 +53,7 @@ impl CliError {
     pub fn output(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::OutputClosed,
-            _ => Self::new(CommandExit::Failed, format!("cannot write the output: {error}")),
+            _ => Self::new(CommandExit::Failed, format!("cannot write the output: {}", io_reason(error))),
         }
     }
 

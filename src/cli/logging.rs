@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use dupfs_base::sync::lock;
+use dupfs_base::without_errno;
+
+use super::default_log_file::DefaultLogFile;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// The socket of the system log.
@@ -16,8 +19,9 @@ const SYSTEM_LOG: &str = "/dev/log";
 #[derive(Debug)]
 enum LogTarget {
     Terminal,
-    File(File),
-    System(SystemLog),
+    File(File, PathBuf),
+    /// Of a daemon: the system log, and a file for messages that it does not take.
+    Daemon(SystemLog, Option<DefaultLogFile>),
     /// Before the log is started.
     None,
 }
@@ -78,7 +82,7 @@ static LOG: OnceLock<ProgramLog> = OnceLock::new();
 /// When the file cannot be opened.
 pub(super) fn start(verbose: u8, file: Option<&Path>) -> io::Result<()> {
     let target = match file {
-        Some(path) => LogTarget::File(OpenOptions::new().create(true).append(true).open(path)?),
+        Some(path) => LogTarget::File(OpenOptions::new().create(true).append(true).open(path)?, path.to_owned()),
         None => LogTarget::Terminal,
     };
     let level = match verbose {
@@ -100,12 +104,36 @@ pub(super) fn start(verbose: u8, file: Option<&Path>) -> io::Result<()> {
     Ok(())
 }
 
-/// Redirects the log from standard error to the system log.
+/// Redirects the log from standard error to the system log, or to a file where there is none.
 pub(super) fn leave_terminal() {
     let Some(logger) = LOG.get() else { return };
     let mut target = lock(&logger.target);
     if matches!(*target, LogTarget::Terminal) {
-        *target = LogTarget::System(SystemLog::connect(SYSTEM_LOG));
+        *target = LogTarget::of_daemon();
+    }
+}
+
+/// Where the messages of a daemon of this process go, as one line for the user.
+pub(super) fn destination_of_daemon() -> String {
+    let journal = || Path::new("/run/systemd/journal").exists();
+    let of_daemon = LogTarget::of_daemon();
+    let current = LOG.get().map(|logger| lock(&logger.target));
+    let target = match current.as_deref() {
+        Some(file @ LogTarget::File(..)) => file,
+        _ => &of_daemon,
+    };
+    match target {
+        LogTarget::File(_, path) => format!("errors go to {}", path.display()),
+        LogTarget::Daemon(system, _) if system.socket.is_some() && journal() => {
+            "errors go to the system log: journalctl -t dupfs".to_owned()
+        }
+        LogTarget::Daemon(system, _) if system.socket.is_some() => {
+            "errors go to the system log, with the name dupfs".to_owned()
+        }
+        LogTarget::Daemon(_, Some(file)) => format!("errors go to {}", file.path().display()),
+        LogTarget::Daemon(_, None) | LogTarget::Terminal | LogTarget::None => {
+            "errors go nowhere: this machine has no system log; mount with --log-file FILE".to_owned()
+        }
     }
 }
 
@@ -123,6 +151,10 @@ pub(super) fn report(message: &str) {
 }
 
 impl LogTarget {
+    fn of_daemon() -> Self {
+        Self::Daemon(SystemLog::connect(SYSTEM_LOG), DefaultLogFile::of_this_user())
+    }
+
     /// Writes a message. One that cannot be written is lost: the mount continues.
     fn write(&mut self, level: Level, line: &str) {
         let level_name = match level {
@@ -133,12 +165,9 @@ impl LogTarget {
         };
         let _ = match self {
             Self::Terminal => writeln!(io::stderr(), "dupfs: {level_name}: {line}"),
-            Self::File(file) => {
-                let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
-                // One write, so that lines of several processes do not mix.
-                file.write_all(format!("{now} dupfs: {level_name}: {line}\n").as_bytes())
-            }
-            Self::System(log) => {
+            // One write, so that lines of several processes do not mix.
+            Self::File(file, _) => file.write_all(line_of_file(level_name, line).as_bytes()),
+            Self::Daemon(log, file) => {
                 // RFC 3164: facility daemon (3), then the severity.
                 let severity = match level {
                     Level::Error => 3,
@@ -147,7 +176,13 @@ impl LogTarget {
                     Level::Debug | Level::Trace => 7,
                 };
                 let message = format!("<{}>dupfs[{}]: {level_name}: {line}", 3 * 8 + severity, std::process::id());
-                log.send(message.as_bytes())
+                match (log.send(message.as_bytes()), file) {
+                    // A daemon of the log that is slow loses messages.
+                    (Err(error), Some(file)) if error.kind() != io::ErrorKind::WouldBlock => {
+                        file.append(&line_of_file(level_name, line))
+                    }
+                    (sent, _) => sent,
+                }
             }
             Self::None => Ok(()),
         };
@@ -160,18 +195,33 @@ impl Log for ProgramLog {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let line = one_line(&record.args().to_string());
-            lock(&self.target).write(record.level(), &line);
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let line = one_line(&record.args().to_string());
+        let target = record.target();
+        if target.starts_with("dupfs") {
+            return lock(&self.target).write(record.level(), &line);
+        }
+        // A library does not know what a message means here: the FUSE crate warns of each mount that was unmounted from
+        // outside.
+        if !(target.starts_with("fuser") && line.starts_with("Failed to umount filesystem")) {
+            lock(&self.target).write(Level::Debug, &format!("{target}: {line}"));
         }
     }
 
     fn flush(&self) {}
 }
 
-/// `message` without control characters: no line breaks, no sequences for the terminal.
-fn one_line(message: &str) -> String {
-    message.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// A line of a log file.
+fn line_of_file(level: &str, line: &str) -> String {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    format!("{now} dupfs: {level}: {line}\n")
+}
+
+/// `message` without control characters (no line breaks, no sequences for the terminal) and without the numbers of errors.
+pub(super) fn one_line(message: &str) -> String {
+    without_errno(message).trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -181,6 +231,8 @@ mod tests {
     #[test]
     fn a_message_is_one_line_without_control_characters() {
         assert_eq!(one_line("a\nb\x1b[31mc\n"), "a b [31mc");
+        let error = io::Error::from_raw_os_error(2);
+        assert_eq!(one_line(&format!("f: {error}; try g")), "f: No such file or directory; try g");
     }
 
     #[test]
@@ -193,7 +245,7 @@ mod tests {
             let len = daemon.recv(&mut buffer).unwrap();
             String::from_utf8_lossy(&buffer[..len]).into_owned()
         };
-        let mut target = LogTarget::System(SystemLog::connect(&path));
+        let mut target = LogTarget::Daemon(SystemLog::connect(&path), None);
         target.write(Level::Warn, "nothing listens yet");
         let daemon = UnixDatagram::bind(&path).unwrap();
         target.write(Level::Warn, "first");
@@ -210,7 +262,7 @@ mod tests {
     fn a_file_gets_time_level_and_message() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("log");
-        LogTarget::File(File::create(&path).unwrap()).write(Level::Warn, "something");
+        LogTarget::File(File::create(&path).unwrap(), path.clone()).write(Level::Warn, "something");
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.ends_with("Z dupfs: warning: something\n"), "{text}");
     }

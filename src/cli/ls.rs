@@ -12,6 +12,7 @@ use super::exit::CommandExit;
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
+use super::typed_path;
 use crate::vfs::{Attr, FileSystem, Ino, NodeKind};
 use dupfs_base::escape_bytes;
 use dupfs_format::{ArchivePath, BackupTime};
@@ -61,8 +62,7 @@ pub fn run(
     timeout: RequestTimeout,
     printer: &mut Printer<'_>,
 ) -> Result<CommandExit, CliError> {
-    let path = path.map_or(Ok(ArchivePath::root()), resolve::parse)?;
-    let attr = resolve::resolve(fs, &path, LastLink::Keep, timeout)?;
+    let (attr, path) = typed_path::find(fs, path.unwrap_or_default(), LastLink::Keep, timeout)?;
     let mut lister = SnapshotLister { fs, options, timeout, printer, printed: 0, names: OwnerNames::default() };
     if options.json {
         lister.printer.text("[")?;

@@ -1,21 +1,23 @@
 //! `dupfs mount`: checks everything, the checks that cost the user least first, and then mounts.
 
 use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::fuse::{MountEnd, MountPoint, MountSettings, Mounted, check_device};
 use crate::vfs::{FileSystem, FsError, ROOT_INO};
-use dupfs_base::ErrorKind;
+use dupfs_base::{ErrorKind, escape_bytes, io_reason};
 
 use super::args::{Cli, MountArgs};
 use super::backend::{Backend, OpenRequest};
 use super::daemon;
 use super::error::CliError;
+use super::logging;
 use super::options::SizeMode;
 use super::refresh;
 use super::request_timeout::RequestTimeout;
@@ -39,19 +41,22 @@ pub(super) fn run(
     }
     // Before anything is read that cannot be read again, such as a passphrase.
     daemon::become_bounded(respawn(own));
+    // Found before the user is asked for a passphrase.
+    let null = if args.foreground { None } else { Some(daemon::open_null()?) };
     let ready = prepare(backend, args)?;
-    // From here on a signal is handled, or it would leave a stale mount; before, it ends the program. With SIGXFSZ handled, a
-    // cache file beyond a limit on sizes (`ulimit -f`) is an error of the write only.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXFSZ]).map_err(unwatched)?;
+    // From here on a signal is handled, or it would leave a stale mount; before, it ends the program.
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(unwatched)?;
     let mounted = Mounted::mount(Arc::clone(&ready.fs), &ready.point, &ready.settings)?;
     let timeout = RequestTimeout(ready.settings.deadline);
     let refresh = refresh::start(Arc::clone(&ready.fs), refresh::interval(args), timeout).map_err(unwatched)?;
     let watch = watch(signals, &mounted, Arc::clone(&ready.fs), (!args.foreground).then_some(refresh.clone()))?;
     ready.passphrases.stop_asking();
     log::info!("mounted on {}", mounted.path().display());
-    if !args.foreground {
-        daemon::detach(inherited).map_err(|error| {
-            CliError::failed(ErrorKind::Io, format!("the mount is up but cannot be reported: {error}"))
+    announce(&*ready.fs, args);
+    if let Some(null) = null {
+        daemon::detach(&null, inherited).map_err(|error| {
+            let reason = io_reason(&error);
+            CliError::failed(ErrorKind::Io, format!("the mount was up but could not be reported: {reason}; try again"))
         })?;
     }
     let end = mounted.wait()?;
@@ -110,6 +115,24 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
     Ok(PreparedMount { point, fs, settings, passphrases })
 }
 
+/// Tells the user on a terminal what is mounted and where its errors go.
+fn announce(fs: &dyn FileSystem, args: &MountArgs) {
+    let mut terminal = std::io::stderr();
+    if !terminal.is_terminal() {
+        return;
+    }
+    let mountpoint = escape_bytes(args.mountpoint.as_os_str().as_encoded_bytes());
+    let is_overview = args.time.time.is_none() && args.path.is_none();
+    let work = if is_overview { format!("{}/latest", mountpoint.trim_end_matches('/')) } else { mountpoint };
+    // A terminal that is gone is no reason to unmount.
+    if let Some(summary) = fs.summary() {
+        let _ = writeln!(terminal, "{summary}; ls {work}");
+    }
+    if !args.foreground {
+        let _ = writeln!(terminal, "{}", logging::destination_of_daemon());
+    }
+}
+
 /// Reads the root before the kernel does, so that a failure is reported in words and not as an errno. It may take `timeout`.
 fn probe(fs: &dyn FileSystem, timeout: RequestTimeout) -> Result<(), FsError> {
     let context = timeout.start();
@@ -136,7 +159,6 @@ fn watch(
                     // The receiver lives as long as the mount.
                     let _ = refresh.as_ref().map(|refresh| refresh.send(()));
                 }
-                SIGXFSZ => log::debug!("a cache file has reached the limit on file sizes"),
                 _ => stop(),
             }
         }

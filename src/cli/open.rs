@@ -14,6 +14,7 @@ use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig
 use dupfs_unpack::{IndexPointStore, MemoryPointStore, NameEncoding, PointStore, UnpackLimits, Unpacker};
 
 use super::error::CliError;
+use super::nearby;
 use super::request_timeout::RequestTimeout;
 use super::start_up::StartUp;
 
@@ -47,6 +48,8 @@ pub struct OpenOptions {
     pub archive_dir: Option<PathBuf>,
     /// The directory of the index on disk; `None` for an index in memory only.
     pub index: Option<PathBuf>,
+    /// The directory of the backup, if it is one of this machine.
+    pub local: Option<PathBuf>,
     /// Show sets that have lost their manifests, as far as their signature archives prove their content.
     pub rebuild: bool,
 }
@@ -66,6 +69,7 @@ impl Default for OpenOptions {
             spill: None,
             archive_dir: None,
             index: None,
+            local: None,
             rebuild: false,
         }
     }
@@ -124,9 +128,16 @@ fn open_within(
     let counted = CollectionOptions { prefixes, require_encryption, rebuild: options.rebuild };
     let list = || {
         let objects = store.list(start.context()).map_err(listing_error)?;
-        Collection::from_listing_with(&objects, &counted).map_err(|error| with_url(store.url(), &error))
+        Collection::from_listing_with(&objects, &counted).map_err(|error| not_here(&*store, &error))
     };
     let mut collection = list()?;
+    if let Some(given) = options.local.as_deref().and_then(|dir| nearby::as_archive_dir(dir, &collection)) {
+        let line = format!(
+            "{}: this looks like duplicity's archive directory, not the backup; give the backup's URL with {given}",
+            store.url()
+        );
+        return Err(CliError::failed(ErrorKind::NotFound, line));
+    }
     // A listing is not atomic: it may contain a manifest that was just written, and not the signature archive that was written
     // before it. Without that archive the tree would be built from all the set's volumes.
     if collection.sets().iter().any(|set| set.is_complete() && set.signatures.is_none()) {
@@ -161,6 +172,9 @@ pub fn open_file_system(
         (None, Some(latest)) => latest,
         (time, _) => collection.select(time.unwrap_or(BackupTime(i64::MAX))).map_err(|error| with_url(&url, &error))?,
     };
+    if let Some(time) = time.filter(|time| *time < chosen.time) {
+        log::warn!("there is no backup before {time}: showing the oldest one, of {}", chosen.time);
+    }
     try_keys(&repository, chosen.set, &mut start)?;
     let root = match (time, path) {
         (None, None) => MountRoot::Overview,
@@ -244,6 +258,21 @@ fn open_one_object(repository: &Arc<Repository>, set: SetIndex, context: &Reques
     match repository.set(set)?.is_rebuilt {
         true => repository.peek_signatures(set, context, &mut |_, _| Ok(())),
         false => repository.manifest(set, context).map(drop),
+    }
+}
+
+/// The failure to find a backup in `store`, with the backups below it.
+fn not_here(store: &dyn ObjectStore, error: &CollectionError) -> CliError {
+    let below = match error {
+        CollectionError::NoBackup { .. } => nearby::backups_below(store),
+        _ => None,
+    };
+    match below {
+        Some(below) => CliError::failed(
+            error.kind(),
+            format!("{}: no duplicity backup directly here; below it: {below}", store.url()),
+        ),
+        None => with_url(store.url(), error),
     }
 }
 

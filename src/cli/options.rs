@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use dupfs_unpack::NameEncoding;
+use nix::unistd::{Group, User};
 
 /// The location of the backup and the names of its files.
 #[derive(Args, Clone, Debug)]
@@ -62,10 +63,9 @@ pub struct RepoArgs {
     #[arg(long, help_heading = "S3")]
     pub s3_use_new_style: bool,
 
-    /// Give up a request that makes no progress for this long, retries included
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600),
-          help_heading = "S3")]
-    pub timeout: u64,
+    /// Give up a request that makes no progress for this long, retries included; also as 90s or 5m, at most 1h
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_timeout, help_heading = "S3")]
+    pub timeout: TimeSpan,
 }
 
 /// The meaning of `s3://a/b`.
@@ -141,12 +141,12 @@ pub struct OwnerArgs {
     #[arg(long)]
     pub numeric_owner: bool,
 
-    /// Show this owner for everything
-    #[arg(long, value_name = "ID")]
+    /// Show this user as the owner of everything, by name or number
+    #[arg(long, value_name = "USER", value_parser = parse_user)]
     pub uid: Option<u32>,
 
-    /// Show this group for everything
-    #[arg(long, value_name = "ID")]
+    /// Show this group for everything, by name or number
+    #[arg(long, value_name = "GROUP", value_parser = parse_group)]
     pub gid: Option<u32>,
 
     /// Mode bits to remove from everything, octal
@@ -162,15 +162,15 @@ pub struct CacheArgs {
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 
-    /// ByteSize of decoded data to keep on disk, sealed; 0 for none [default: 2G]
+    /// Upper bound of decoded data on disk, sealed; 0: none [default: 2G]
     #[arg(long, value_name = "BYTES")]
     pub cache_size: Option<ByteSize>,
 
-    /// Neither read nor write the index (names, sizes and positions in volumes, kept on disk for the next time)
+    /// Neither read nor write the index on disk: names, sizes and positions in volumes, which make the next mount faster
     #[arg(long)]
     pub no_index: bool,
 
-    /// ByteSize of memory for decoded data and what belongs to it [default: 256M]
+    /// Upper bound of decoded data in memory and of the tables for it [default: 256M]
     #[arg(long, value_name = "BYTES")]
     pub memory: Option<ByteSize>,
 }
@@ -183,7 +183,7 @@ pub struct DeadlineArgs {
     pub deadline: TimeSpan,
 }
 
-/// A time span: decimal digits, and nothing or `s` for seconds, `m` for minutes, `h` for hours.
+/// A time span: decimal digits, and nothing or `s` for seconds, `m` for minutes, `h` for hours, `d` for days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeSpan(pub Duration);
 
@@ -196,6 +196,7 @@ impl FromStr for TimeSpan {
             "" | "s" => 1,
             "m" => 60,
             "h" => 3600,
+            "d" => 86_400,
             unit => return Err(format!("unknown unit {unit:?}: give seconds, or a time as 90s, 10m or 1h")),
         };
         let number: u64 = digits.parse().map_err(|_| "give seconds, or a time as 90s, 10m or 1h".to_owned())?;
@@ -206,6 +207,11 @@ impl FromStr for TimeSpan {
 fn parse_deadline(text: &str) -> Result<TimeSpan, String> {
     let span: TimeSpan = text.parse()?;
     if span.0.is_zero() { Err("give at least one second".to_owned()) } else { Ok(span) }
+}
+
+fn parse_timeout(text: &str) -> Result<TimeSpan, String> {
+    let span = parse_deadline(text)?;
+    if span.0 > Duration::from_secs(3600) { Err("give at most one hour".to_owned()) } else { Ok(span) }
 }
 
 /// The size that `stat` shows for a file whose exact size costs a volume.
@@ -250,6 +256,27 @@ pub(super) fn parse_zip_names(text: &str) -> Result<NameEncoding, String> {
     })
 }
 
+/// Parses a number, or the name of a user of this machine.
+fn parse_user(text: &str) -> Result<u32, String> {
+    let by_name = || User::from_name(text).ok().flatten().map(|user| user.uid.as_raw());
+    owner(text)
+        .or_else(by_name)
+        .ok_or_else(|| "this machine has no user of that name: give one, or a number".to_owned())
+}
+
+/// Parses a number, or the name of a group of this machine.
+fn parse_group(text: &str) -> Result<u32, String> {
+    let by_name = || Group::from_name(text).ok().flatten().map(|group| group.gid.as_raw());
+    owner(text)
+        .or_else(by_name)
+        .ok_or_else(|| "this machine has no group of that name: give one, or a number".to_owned())
+}
+
+/// The number of an owner; the greatest one stands for none.
+fn owner(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
+}
+
 fn parse_umask(text: &str) -> Result<u16, String> {
     u16::from_str_radix(text.trim_start_matches("0o"), 8)
         .ok()
@@ -280,6 +307,17 @@ mod tests {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
         assert!(parse_deadline("0").is_err());
+        assert_eq!("2d".parse::<TimeSpan>().unwrap().0.as_secs(), 172_800);
+        assert!(parse_timeout("0s").is_err() && parse_timeout("2h").is_err() && parse_timeout("5m").is_ok());
+    }
+
+    #[test]
+    fn owners_are_names_or_numbers() {
+        assert_eq!((parse_user("root"), parse_group("root"), parse_user("4711")), (Ok(0), Ok(0), Ok(4711)));
+        for wrong in ["no-such-user", "", "-1", "4294967295"] {
+            assert!(parse_user(wrong).unwrap_err().contains("no user"), "{wrong}");
+            assert!(parse_group(wrong).unwrap_err().contains("no group"), "{wrong}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::error::CliError;
 use super::exit::CommandExit;
+use super::logging::one_line;
 use dupfs_base::escape_bytes;
 
 /// The output of a command.
@@ -68,7 +69,7 @@ impl<'a> Printer<'a> {
     /// Reports a failure that does not end the command; its code counts in [`Self::finish`].
     pub fn report(&mut self, failure: &CliError) {
         // If standard error is closed nothing can be reported.
-        let _ = writeln!(self.err, "dupfs: {failure}");
+        let _ = writeln!(self.err, "dupfs: {}", one_line(&failure.to_string()));
         self.exit = self.exit.max(failure.exit());
     }
 

@@ -13,14 +13,14 @@ use crate::vfs::FileSystem;
 use super::args::MountArgs;
 use super::request_timeout::RequestTimeout;
 
-/// Seconds between listings, unless the user says otherwise.
-const DEFAULT_SECONDS: u64 = 300;
+/// The interval between listings, unless the user sets one.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The interval between listings; `None` for a mount of one snapshot, which cannot change, unless the user sets one.
 pub(super) fn interval(args: &MountArgs) -> Option<Duration> {
     let one_snapshot = args.time.time.is_some() || args.path.is_some();
-    let seconds = args.refresh.unwrap_or(if one_snapshot { 0 } else { DEFAULT_SECONDS });
-    (seconds > 0).then(|| Duration::from_secs(seconds))
+    let default = if one_snapshot { Duration::ZERO } else { DEFAULT_INTERVAL };
+    Some(args.refresh.map_or(default, |span| span.0)).filter(|interval| !interval.is_zero())
 }
 
 /// Starts a thread that lists the backup of `fs` every `interval` and on every message; it ends when all senders are
@@ -94,6 +94,7 @@ mod tests {
     fn a_mount_of_one_snapshot_is_listed_again_only_if_the_user_sets_an_interval() {
         assert_eq!(interval_of("dupfs mount u m"), Some(Duration::from_secs(300)));
         assert_eq!(interval_of("dupfs mount --refresh 7 u m"), Some(Duration::from_secs(7)));
+        assert_eq!(interval_of("dupfs mount --refresh 5m u m"), Some(Duration::from_secs(300)));
         assert_eq!(interval_of("dupfs mount --refresh 0 u m"), None);
         assert_eq!(interval_of("dupfs mount --time now u m"), None);
         assert_eq!(interval_of("dupfs mount --path etc u m"), None);

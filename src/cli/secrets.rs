@@ -10,11 +10,13 @@ use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
-use dupfs_base::{ErrorKind, Secret};
+use dupfs_base::{ErrorKind, Secret, io_reason};
 
 use super::environment_secrets;
 use super::error::CliError;
+use super::exit::CommandExit;
 use super::options::KeyArgs;
+use super::terminal_prompt::{self, PromptAnswer};
 
 /// Upper bound of the bytes of one file or of the output of one command.
 const MAX_BYTES: usize = 64 * 1024;
@@ -63,9 +65,14 @@ impl Passphrases {
         if self.silent.load(Ordering::Acquire) {
             return None;
         }
-        let typed = rpassword::prompt_password(prompt);
+        let answer = terminal_prompt::ask(prompt);
         drop(one_at_a_time);
-        typed.ok().map(Secret::from).filter(|secret| !secret.is_empty())
+        match answer {
+            Ok(PromptAnswer::Line(line)) => Some(Secret::new(line.as_slice())).filter(|secret| !secret.is_empty()),
+            // Nothing has begun that would have to end first: a mount asks before it mounts.
+            Ok(PromptAnswer::Interrupted) => std::process::exit(CommandExit::Interrupted.code().into()),
+            Err(_) => None,
+        }
     }
 
     /// Makes every later question go unanswered.
@@ -99,10 +106,10 @@ fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, CliError> {
     shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped());
     // The command may fetch the passphrase by the account of the store.
     let shell = environment_secrets::add_account(environment_secrets::remove_from(&mut shell));
-    let mut child = shell.spawn().map_err(|error| failed(format!("cannot be run: {error}")))?;
+    let mut child = shell.spawn().map_err(|error| failed(format!("cannot be run: {}", io_reason(&error))))?;
     let output = child.stdout.take().ok_or_else(|| failed("has no output".to_owned()))?;
-    let bytes = read_all(output).map_err(|error| failed(format!("cannot be read: {error}")))?;
-    let status = child.wait().map_err(|error| failed(format!("cannot be waited for: {error}")))?;
+    let bytes = read_all(output).map_err(|error| failed(format!("cannot be read: {}", io_reason(&error))))?;
+    let status = child.wait().map_err(|error| failed(format!("cannot be waited for: {}", io_reason(&error))))?;
     if !status.success() {
         return Err(failed(format!("failed ({status})")));
     }
@@ -138,11 +145,17 @@ fn add_lines(bytes: &[u8], into: &mut Vec<Secret>) {
 
 fn unreadable(path: &Path, error: &io::Error) -> CliError {
     let kind = match error.kind() {
-        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        // Of the option, not of the backup.
+        io::ErrorKind::NotFound => ErrorKind::Invalid,
         io::ErrorKind::PermissionDenied => ErrorKind::Denied,
         _ => ErrorKind::Io,
     };
-    CliError::failed(kind, format!("--passphrase-file {}: {error}", path.display()))
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "; give the path of a file with the passphrase, or leave the option out to be asked",
+        io::ErrorKind::PermissionDenied => "; run as a user who may read it",
+        _ => "",
+    };
+    CliError::failed(kind, format!("passphrase file {}: {}{remedy}", path.display(), io_reason(error)))
 }
 
 #[cfg(test)]
@@ -190,7 +203,7 @@ mod tests {
     #[test]
     fn missing_files_and_failing_commands_are_errors_with_their_exit_codes() {
         let missing = KeyArgs { passphrase_file: vec!["/no/such/file".into()], ..KeyArgs::default() };
-        assert_eq!(Passphrases::gather(&missing).unwrap_err().code(), 3);
+        assert_eq!(Passphrases::gather(&missing).unwrap_err().code(), 2);
         for command in ["exit 3", "true", "echo"] {
             let failing = KeyArgs { passphrase_command: Some(command.to_owned()), ..KeyArgs::default() };
             assert_eq!(Passphrases::gather(&failing).unwrap_err().code(), 5, "{command}");

@@ -26,6 +26,10 @@ use super::worker_pool::{RequestCost, WorkerPool};
 /// process id in decimal, a space, and its [`pid_namespace`]. Not listed.
 pub const PID_ATTRIBUTE: &str = "user.dupfs.pid";
 
+/// The extended attribute of a mount's root that has the last failed requests, one line each, the newest one last. For the
+/// user who mounted and root only, as the lines name files. Not listed.
+pub const ERRORS_ATTRIBUTE: &str = "user.dupfs.errors";
+
 /// Attributes that may be cached at least this long belong to a directory that never changes, whose listing may be cached.
 const IMMUTABLE_TTL: Duration = Duration::from_secs(600);
 
@@ -106,7 +110,14 @@ impl FuseAdapter {
         Compute: Fn(&dyn FileSystem, &RequestContext) -> Result<T, FsError> + std::marker::Send + 'static,
         Send: FnOnce(Option<R>, &dyn FileSystem, T) + std::marker::Send + 'static,
     {
-        let deferred = self.core.deadlines.register(call.origin, call.op, call.ino, reply);
+        let (op, ino, reported) = (call.op, call.ino, Arc::downgrade(&self.core));
+        let report = move |timeout: Duration| {
+            if let Some(core) = reported.upgrade() {
+                let message = format!("no answer within {} s (--deadline)", timeout.as_secs());
+                core.failures.note(op, &core.shown(ino), &FsError::failed(ErrorKind::Timeout, message));
+            }
+        };
+        let deferred = self.core.deadlines.register(call.origin, Box::new(report), reply);
         let core = Arc::clone(&self.core);
         let names = call.cost == RequestCost::Index;
         let cost = if self.core.fs.unpacks(call.ino, names) { RequestCost::Unpack } else { call.cost };
@@ -175,7 +186,7 @@ impl AdapterCore {
             )),
             Ok(answer) => answer,
             Err(_) => {
-                let message = format!("internal error (bug in dupfs) while serving {op} of inode {ino}");
+                let message = format!("internal error (bug in dupfs) while serving {op} of {}", self.shown(ino));
                 Err(FsError::failed(ErrorKind::Io, message))
             }
         }
@@ -184,13 +195,19 @@ impl AdapterCore {
     /// Sends a reply; one that a panic drops answers `EIO`.
     fn deliver(&self, op: &str, ino: Ino, send: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(send)).is_err() {
-            log::error!("{op} of inode {ino}: internal error (bug in dupfs)");
+            log::error!("{op} of {}: internal error (bug in dupfs)", self.shown(ino));
         }
     }
 
     fn refuse<R: ErrorReply>(&self, reply: R, op: &'static str, ino: Ino, error: &FsError) {
-        self.failures.note(op, ino, error);
+        self.failures.note(op, &self.shown(ino), error);
         reply.fail(error.errno());
+    }
+
+    /// The path of `ino` for messages.
+    fn shown(&self, ino: Ino) -> String {
+        let path = catch_unwind(AssertUnwindSafe(|| self.fs.path(ino))).ok().flatten();
+        path.unwrap_or_else(|| if ino == ROOT_INO { "the mount".to_owned() } else { format!("inode {ino}") })
     }
 }
 
@@ -329,7 +346,7 @@ impl Filesystem for FuseAdapter {
     ) {
         let released = catch_unwind(AssertUnwindSafe(|| self.core.fs.release(ino.0, fh.0)));
         if released.is_err() {
-            log::error!("release of inode {}: internal error (bug in dupfs)", ino.0);
+            log::error!("release of {}: internal error (bug in dupfs)", self.core.shown(ino.0));
         }
         reply.ok();
     }
@@ -391,6 +408,13 @@ impl Filesystem for FuseAdapter {
         let ino = ino.0;
         if ino == ROOT_INO && name == PID_ATTRIBUTE {
             return send_xattr(reply, self.core.process_attribute.as_bytes(), size);
+        }
+        if ino == ROOT_INO && name == ERRORS_ATTRIBUTE {
+            let own = rustix::process::geteuid().as_raw();
+            if req.uid() != 0 && req.uid() != own {
+                return reply.error(Errno::EACCES);
+            }
+            return send_xattr(reply, self.core.failures.recent().as_bytes(), size);
         }
         let name: OsString = name.to_owned();
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getxattr(ino, name.as_bytes(), context);

@@ -17,6 +17,9 @@ use dupfs_base::{CancelToken, RequestContext};
 
 use super::waiter::{WaiterId, WaiterState};
 
+/// Reports that a request had no answer within this timeout.
+pub(super) type ReportExpiry = Box<dyn Fn(Duration) + Send + Sync>;
+
 /// A request is looked at for the first time when it is this old, and how often from then on.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -109,8 +112,7 @@ trait EndEarly: Send + Sync {
 
 struct ReplySlot<R> {
     reply: Mutex<Option<R>>,
-    op: &'static str,
-    ino: u64,
+    report: ReportExpiry,
     /// Cancelled when the request ends early: its work stops.
     cancel: CancelToken,
 }
@@ -119,7 +121,7 @@ impl<R: ErrorReply> EndEarly for ReplySlot<R> {
     fn expire(&self, timeout: Duration) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
-            log::error!("{} of inode {}: no answer within {} s (ETIMEDOUT)", self.op, self.ino, timeout.as_secs());
+            (self.report)(timeout);
             reply.fail(libc::ETIMEDOUT);
         }
         self.cancel.cancel();
@@ -128,7 +130,6 @@ impl<R: ErrorReply> EndEarly for ReplySlot<R> {
     fn interrupt(&self) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
-            log::debug!("{} of inode {}: interrupted", self.op, self.ino);
             reply.fail(libc::EINTR);
         }
         self.cancel.cancel();
@@ -147,16 +148,15 @@ impl DeadlineQueue {
         Ok(Self { timeout, shared })
     }
 
-    /// Puts `reply` under a deadline that starts now.
+    /// Puts `reply` under a deadline that starts now. `report` is called if it passes.
     pub(super) fn register<R: ErrorReply>(
         &self,
         origin: RequestOrigin,
-        op: &'static str,
-        ino: u64,
+        report: ReportExpiry,
         reply: R,
     ) -> DeferredReply<R> {
         let cancel = CancelToken::new();
-        let slot = Arc::new(ReplySlot { reply: Mutex::new(Some(reply)), op, ino, cancel: cancel.clone() });
+        let slot = Arc::new(ReplySlot { reply: Mutex::new(Some(reply)), report, cancel: cancel.clone() });
         let end_early: Arc<dyn EndEarly> = Arc::clone(&slot) as _;
         let since = Instant::now();
         let due = since.checked_add(self.timeout).unwrap_or_else(far_away);
@@ -324,7 +324,7 @@ mod tests {
         let deadlines = DeadlineQueue::start(Duration::from_millis(50)).unwrap();
         let (tx, rx) = channel();
         let started = Instant::now();
-        let deferred = deadlines.register(ORIGIN, "read", 7, SentErrno(tx));
+        let deferred = deadlines.register(ORIGIN, Box::new(|_| {}), SentErrno(tx));
         assert_eq!(rx.recv_timeout(Duration::from_secs(5)).unwrap(), libc::ETIMEDOUT);
         assert!(started.elapsed() >= Duration::from_millis(50));
         assert!(deferred.ended());
@@ -341,7 +341,7 @@ mod tests {
     fn a_claimed_request_never_times_out() {
         let deadlines = DeadlineQueue::start(Duration::from_millis(30)).unwrap();
         let (tx, rx) = channel();
-        let reply = deadlines.register(ORIGIN, "read", 7, SentErrno(tx)).claim().unwrap();
+        let reply = deadlines.register(ORIGIN, Box::new(|_| {}), SentErrno(tx)).claim().unwrap();
         thread::sleep(Duration::from_millis(90));
         assert!(rx.try_recv().is_err());
         reply.fail(0);
@@ -353,7 +353,7 @@ mod tests {
     fn a_dropped_reply_is_answered_at_once() {
         let deadlines = DeadlineQueue::start(Duration::from_secs(3600)).unwrap();
         let (tx, rx) = channel();
-        drop(deadlines.register(ORIGIN, "lookup", 1, SentErrno(tx)));
+        drop(deadlines.register(ORIGIN, Box::new(|_| {}), SentErrno(tx)));
         assert_eq!(rx.try_recv().unwrap(), libc::EIO);
     }
 
@@ -361,7 +361,7 @@ mod tests {
     fn an_interrupted_request_is_answered_and_cancelled() {
         let deadlines = DeadlineQueue::start(Duration::from_secs(3600)).unwrap();
         let (tx, rx) = channel();
-        let deferred = deadlines.register(ORIGIN, "read", 7, SentErrno(tx));
+        let deferred = deadlines.register(ORIGIN, Box::new(|_| {}), SentErrno(tx));
         assert!(!deadlines.interrupt(8), "another request");
         assert!(rx.try_recv().is_err());
         assert!(deadlines.interrupt(ORIGIN.id));
@@ -378,7 +378,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let origin = RequestOrigin { waiter: WaiterId::new(child.id()), ..ORIGIN };
         let (tx, rx) = channel();
-        let deferred = deadlines.register(origin, "read", 7, SentErrno(tx));
+        let deferred = deadlines.register(origin, Box::new(|_| {}), SentErrno(tx));
         assert!(deadlines.interrupt(ORIGIN.id), "known");
         assert!(rx.recv_timeout(2 * WATCH_INTERVAL).is_err(), "no signal is pending");
         child.kill().unwrap();

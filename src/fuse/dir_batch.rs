@@ -144,7 +144,9 @@ impl DirBatch {
                     keep = i;
                     break;
                 }
-                Err(error) => log::debug!("readdirplus of inode {dir}: {error}"),
+                Err(error) => {
+                    log::debug!("attributes for the listing of {}: {error}", fs.path(dir).unwrap_or_default())
+                }
             }
         }
         self.rows.truncate(keep);

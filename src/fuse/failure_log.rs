@@ -5,9 +5,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::vfs::FsError;
-use dupfs_base::ErrorKind;
-
 use dupfs_base::sync::lock;
+use dupfs_base::{ErrorKind, without_errno};
+
+use super::recent_errors::RecentErrors;
 
 /// A message that was logged is not logged again for this long.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
@@ -19,6 +20,7 @@ const MAX_MESSAGES: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct FailureLog {
     messages: Mutex<HashMap<String, LoggedMessage>>,
+    recent: RecentErrors,
 }
 
 #[derive(Debug)]
@@ -28,18 +30,27 @@ struct LoggedMessage {
 }
 
 impl FailureLog {
-    /// Logs that `op` on `ino` failed with `error`, unless it is a regular answer (a name that does not exist), the request
-    /// was cancelled, or the same message was logged within the last minute.
-    pub(super) fn note(&self, op: &str, ino: u64, error: &FsError) {
+    /// Logs that `op` on `path` (with the snapshot in front) failed with `error`, unless it is a regular answer (a name that
+    /// does not exist), the request was cancelled, or the same message was logged within the last minute.
+    pub(super) fn note(&self, op: &str, path: &str, error: &FsError) {
+        let line = describe(op, path, error);
         if !is_failure(error) {
-            log::debug!("{op} of inode {ino}: {error}");
+            log::debug!("{line}");
             return;
         }
-        match self.admit(&error.to_string(), Instant::now()) {
-            Some(0) => log::error!("{op} of inode {ino}: {error}"),
-            Some(n) => log::error!("{op} of inode {ino}: {error} ({n} more of these since the last line)"),
-            None => {}
+        let Some(suppressed) = self.admit(&error.to_string(), Instant::now()) else { return };
+        match suppressed {
+            0 => log::error!("{line}"),
+            n => log::error!("{line} ({n} more of these since the last line)"),
         }
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        let errno = errno_name(error.errno());
+        self.recent.add(format!("{now} {errno} {}", without_control_characters(&line)));
+    }
+
+    /// The last failed requests, one line each, the newest one last.
+    pub(super) fn recent(&self) -> String {
+        self.recent.text()
     }
 
     /// Returns how many copies of `message` were suppressed since the last one was logged, or `None` to suppress this one.
@@ -58,6 +69,32 @@ impl FailureLog {
         }
         messages.insert(message.to_owned(), LoggedMessage { logged: now, suppressed: 0 });
         Some(0)
+    }
+}
+
+/// The failure in one line. Many errors begin with the path in the snapshot, which is not repeated.
+fn describe(op: &str, path: &str, error: &FsError) -> String {
+    let error = error.to_string();
+    let in_snapshot = path.split_once('/').map_or(path, |(_, path)| path);
+    let own = error.strip_prefix(in_snapshot).and_then(|rest| rest.strip_prefix(": "));
+    format!("{op} of {path}: {}", own.unwrap_or(&error))
+}
+
+fn without_control_characters(line: &str) -> String {
+    without_errno(line).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The name of an errno that [`FsError::errno`] gives.
+fn errno_name(errno: i32) -> String {
+    match errno {
+        libc::EIO => "EIO".to_owned(),
+        libc::EACCES => "EACCES".to_owned(),
+        libc::ENOKEY => "ENOKEY".to_owned(),
+        libc::ETIMEDOUT => "ETIMEDOUT".to_owned(),
+        libc::EREMOTE => "EREMOTE".to_owned(),
+        libc::EOPNOTSUPP => "EOPNOTSUPP".to_owned(),
+        libc::EAGAIN => "EAGAIN".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -87,6 +124,23 @@ mod tests {
         assert_eq!(failures.admit("vol1 is damaged", start + Duration::from_secs(59)), None);
         assert_eq!(failures.admit("vol1 is damaged", start + Duration::from_secs(60)), Some(2));
         assert_eq!(failures.admit("vol1 is damaged", start + Duration::from_secs(121)), Some(0));
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_path_once_and_can_be_asked_for() {
+        let failures = FailureLog::default();
+        let damaged = |text: &str| FsError::failed(ErrorKind::Corrupt, text);
+        failures.note("read", "20260121T021500Z/srv/x", &damaged("srv/x: vol1 is damaged"));
+        failures.note("read", "20260121T021500Z/srv/x", &damaged("srv/x: vol1 is damaged"));
+        failures.note("readdir", "20260121T021500Z/srv", &damaged("vol2 is\nlost"));
+        failures.note("lookup", "20260121T021500Z/srv", &FsError::not_found());
+        let lines = failures.recent();
+        let lines: Vec<&str> = lines.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+        let expected = [
+            "EIO read of 20260121T021500Z/srv/x: vol1 is damaged",
+            "EIO readdir of 20260121T021500Z/srv: vol2 is lost",
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]

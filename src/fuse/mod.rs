@@ -15,11 +15,12 @@ mod mount_error;
 mod mounted;
 mod mountinfo;
 mod mountpoint;
+mod recent_errors;
 mod unmount;
 mod waiter;
 mod worker_pool;
 
-pub use adapter::{PID_ATTRIBUTE, pid_namespace};
+pub use adapter::{ERRORS_ATTRIBUTE, PID_ATTRIBUTE, pid_namespace};
 pub use mount_error::MountError;
 pub use mounted::{DEFAULT_DEADLINE, MountEnd, MountSettings, Mounted};
 pub use mountinfo::{MountEntry, mount_at};

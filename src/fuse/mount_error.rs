@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dupfs_base::{ErrorKind, HasKind};
+use dupfs_base::{ErrorKind, HasKind, without_errno};
 
 /// A mount that cannot be made or served.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -100,9 +100,34 @@ impl MountError {
                 "-o allow_other is for root only on this machine: add a line user_allow_other to /etc/fuse.conf".into(),
             ),
             (None, std::io::ErrorKind::Other, MountMethod::Helper) => {
-                Self::NotPermitted { path: path.to_owned(), reason: one_line(&error.to_string()).into() }
+                Self::of_helper(path, &one_line(&error.to_string()))
             }
             _ => Self::failed(path, error),
+        }
+    }
+
+    /// The meaning of a message of fusermount3. It ends with the text of an errno, or is one of those of the program itself,
+    /// which begin with fixed words. Paths in it, which are in the middle, decide nothing.
+    fn of_helper(path: &Path, said: &str) -> Self {
+        let reason: Arc<str> = said.into();
+        let path = path.to_owned();
+        let text = said.split_once(": ").map_or(said, |(_, text)| text);
+        let ends_with = |errno| {
+            let error = std::io::Error::from_raw_os_error(errno).to_string();
+            said.ends_with(&format!(": {}", without_errno(&error)))
+        };
+        if text.starts_with("user has no write access") || [libc::EPERM, libc::EACCES].into_iter().any(ends_with) {
+            Self::NotPermitted { path, reason }
+        } else if text.starts_with("mounting over filesystem type") {
+            Self::Refused { path, reason: format!("{said}: choose a directory on another file system").into() }
+        } else if text.starts_with("too many FUSE filesystems mounted") {
+            Self::Forbidden(format!("{said}: unmount one, or raise mount_max in /etc/fuse.conf").into())
+        } else if text.contains("/dev/fuse") && [libc::ENOENT, libc::ENODEV, libc::ENXIO].into_iter().any(ends_with) {
+            Self::NoDevice(format!("FUSE is not available: {said}; load it with modprobe fuse").into())
+        } else if ends_with(libc::ENOENT) {
+            Self::Absent(path)
+        } else {
+            Self::Failed { path, reason }
         }
     }
 
@@ -158,6 +183,21 @@ mod tests {
         }
         let refused = io::Error::other("fusermount3: mount failed: Operation not permitted\n");
         assert!(matches!(of(&refused, MountMethod::Helper), MountError::NotPermitted { .. }));
+        for (said, kind) in [
+            ("fusermount3: user has no write access to mountpoint /a: Operation not permitted/b", ErrorKind::Denied),
+            ("fusermount3: mounting over filesystem type 0x01021994 is forbidden", ErrorKind::Denied),
+            (
+                "fusermount3: too many FUSE filesystems mounted; mount_max=1000 can be set in /etc/fuse.conf",
+                ErrorKind::Denied,
+            ),
+            ("fusermount3: failed to open /dev/fuse: No such device", ErrorKind::Unsupported),
+            ("fusermount3: failed to access mountpoint /a: Permission denied", ErrorKind::Denied),
+            ("fusermount3: failed to access mountpoint /a: No such file or directory", ErrorKind::NotFound),
+            ("fusermount3: failed to chdir to /Permission denied: Input/output error", ErrorKind::Io),
+            ("fusermount3: mount failed: No space left on device", ErrorKind::Io),
+        ] {
+            assert_eq!(of(&io::Error::other(said), MountMethod::Helper).kind(), kind, "{said}");
+        }
         let by_conf = io::Error::new(io::ErrorKind::PermissionDenied, "any words");
         assert!(matches!(of(&by_conf, MountMethod::Helper), MountError::Forbidden(_)));
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-use dupfs_base::{ErrorKind, HasKind};
+use dupfs_base::{ErrorKind, HasKind, without_errno};
 
 use super::mount_error::one_line;
 use super::mountinfo::{mount_at, spellings};
@@ -109,9 +109,8 @@ fn through_helper(path: &Path, target: &Path, lazy: bool) -> Result<(), UnmountE
             Ok(output) => {
                 let said = one_line(&String::from_utf8_lossy(&output.stderr));
                 // The helper reports the errno by its text alone, at the end of the line.
-                let busy = io::Error::from_raw_os_error(libc::EBUSY).to_string();
-                let busy = busy.split(" (os error").next().unwrap_or_default();
-                return Err(if said.ends_with(busy) { UnmountError::Busy(path.to_owned()) } else { failed(said) });
+                let busy = without_errno(&io::Error::from_raw_os_error(libc::EBUSY).to_string());
+                return Err(if said.ends_with(&busy) { UnmountError::Busy(path.to_owned()) } else { failed(said) });
             }
             Err(error) => missing = Some(format!("{program}: {error}")),
         }

@@ -39,6 +39,8 @@ pub(crate) struct MemoryFs {
     pub(crate) hanging: Vec<Ino>,
     /// The reasons why blocked operations stopped.
     pub(crate) stopped: Mutex<Vec<Stopped>>,
+    /// The directory that was backed up.
+    pub(crate) source: Option<Vec<u8>>,
 }
 
 fn at(ino: Ino) -> usize {
@@ -48,7 +50,7 @@ fn at(ino: Ino) -> usize {
 impl MemoryFs {
     pub(crate) fn new() -> Self {
         let root = MemoryNode { parent: ROOT_INO, name: Vec::new(), content: MemoryNodeKind::Dir };
-        Self { nodes: vec![root], gaps: Vec::new(), hanging: Vec::new(), stopped: Mutex::default() }
+        Self { nodes: vec![root], gaps: Vec::new(), hanging: Vec::new(), stopped: Mutex::default(), source: None }
     }
 
     pub(crate) fn add(&mut self, parent: Ino, name: &[u8], content: MemoryNodeKind) -> Ino {
@@ -173,6 +175,10 @@ impl FileSystem for MemoryFs {
         }
         let range = usize::try_from(offset).unwrap()..usize::try_from(end).unwrap();
         Ok(bytes.get(range).unwrap_or_default().to_vec())
+    }
+
+    fn source_directory(&self, _context: &RequestContext) -> Option<Vec<u8>> {
+        self.source.clone()
     }
 
     fn release(&self, _: Ino, _: u64) {}

@@ -217,6 +217,23 @@ pub trait FileSystem: Send + Sync {
     /// Stops the work in the background that no request waits for: a reader was interrupted, and may not return.
     fn stop_prefetch(&self) {}
 
+    /// The snapshots that are shown, in one line for the user; `None` if there are none.
+    fn summary(&self) -> Option<String> {
+        None
+    }
+
+    /// Returns true if the root has `latest`, `snapshots` and so on, and not the tree of one snapshot.
+    fn shows_snapshots(&self) -> bool {
+        false
+    }
+
+    /// The directory that was backed up, as it was typed then; `None` if the tree of no single snapshot is at the root, or
+    /// the backup does not name it.
+    fn source_directory(&self, context: &RequestContext) -> Option<Vec<u8>> {
+        let _ = context;
+        None
+    }
+
     /// The requests and bytes fetched so far, in one line; `None` if that is not counted.
     fn cost(&self) -> Option<String> {
         None

@@ -13,8 +13,8 @@ use super::snapshot_view::RootInode;
 use super::versions_dir::VersionsDir;
 use super::{at_dir, node_xattrs, overview};
 use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext};
-use dupfs_format::ArchivePath;
 use dupfs_format::collection::Problem;
+use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::tree::NodeId;
 use dupfs_read::volume::{Refreshed, Repository, RequestVolumes};
 
@@ -85,12 +85,15 @@ impl TreeFs {
 
     /// The name of a backup whose root is a single file: the last component of the path that was backed up.
     fn source_name(&self, snapshot: usize, context: &RequestContext) -> Vec<u8> {
-        let view = self.nodes.view();
-        let set = view.snapshot(snapshot).ok().and_then(|s| s.lineage().last().copied());
-        let manifest = set.and_then(|set| self.nodes.repository.manifest(set, context).ok());
-        let source = manifest.and_then(|m| m.localdir.clone()).unwrap_or_default();
+        let source = self.source_of(snapshot, context).unwrap_or_default();
         let name = source.rsplit(|&b| b == b'/').find(|name| !matches!(*name, b"" | b"." | b".."));
         name.map_or_else(|| b"file".to_vec(), <[u8]>::to_vec)
+    }
+
+    /// The directory that was backed up in a snapshot, if its manifest names it.
+    fn source_of(&self, snapshot: usize, context: &RequestContext) -> Option<Vec<u8>> {
+        let set = self.nodes.view().snapshot(snapshot).ok()?.lineage().last().copied()?;
+        Some(self.nodes.repository.manifest(set, context).ok()?.localdir.clone()?.into_vec())
     }
 
     fn resolve(&self, ino: Ino) -> Result<Inode, FsError> {
@@ -292,9 +295,46 @@ impl FileSystem for TreeFs {
     }
 
     fn path(&self, ino: Ino) -> Option<String> {
-        let Inode::Node(snapshot, node) = self.resolve(ino).ok()? else { return None };
-        let path = self.nodes.tree(snapshot, &RequestContext::cached_only()).ok()?.path(node);
-        Some(format!("{}/{path}", self.nodes.view().snapshot(snapshot).ok()?.name))
+        let (snapshot, node) = match self.resolve(ino).ok()? {
+            Inode::Root => return None,
+            Inode::Snapshots => return Some("snapshots".to_owned()),
+            Inode::Latest(_) => return Some("latest".to_owned()),
+            Inode::At | Inode::AtLink(_) => return Some("at".to_owned()),
+            Inode::Versions | Inode::VersionsOf(..) => return Some("versions".to_owned()),
+            Inode::Node(snapshot, node) => (snapshot, node),
+        };
+        let name = Arc::clone(&self.nodes.view().snapshot(snapshot).ok()?.name);
+        // The root of a snapshot, also of one whose tree cannot be loaded, has its name alone.
+        match self.nodes.tree(snapshot, &RequestContext::cached_only()) {
+            Ok(tree) if node != NodeId::ROOT => Some(format!("{name}/{}", tree.path(node))),
+            Ok(_) | Err(_) => Some(name.to_string()),
+        }
+    }
+
+    fn summary(&self) -> Option<String> {
+        let view = self.nodes.view();
+        match &view.root {
+            RootInode::Overview => {
+                let count = view.listed().count();
+                let latest = minute_in_utc(view.snapshot(view.latest()?).ok()?.time);
+                let word = if count == 1 { "snapshot" } else { "snapshots" };
+                Some(format!("{count} {word}, newest {latest}"))
+            }
+            RootInode::Dir(snapshot, _) | RootInode::Single(snapshot, ..) => {
+                Some(format!("snapshot of {}", minute_in_utc(view.snapshot(*snapshot).ok()?.time)))
+            }
+        }
+    }
+
+    fn shows_snapshots(&self) -> bool {
+        matches!(self.nodes.view().root, RootInode::Overview)
+    }
+
+    fn source_directory(&self, context: &RequestContext) -> Option<Vec<u8>> {
+        match &self.nodes.view().root {
+            RootInode::Overview => None,
+            RootInode::Dir(snapshot, _) | RootInode::Single(snapshot, ..) => self.source_of(*snapshot, context),
+        }
     }
 
     fn stop_prefetch(&self) {
@@ -318,6 +358,14 @@ impl FileSystem for TreeFs {
         let objects = sets.flat_map(|s| s.volumes.values().chain(&s.manifest).chain(&s.signatures));
         let total_bytes = objects.map(|object| object.size).fold(0, u64::saturating_add);
         FsStats { total_bytes, files: self.nodes.trees.path_count() }
+    }
+}
+
+/// `time` as people write it.
+fn minute_in_utc(time: BackupTime) -> String {
+    match jiff::Timestamp::from_second(time.0) {
+        Ok(utc) => utc.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => time.to_string(),
     }
 }
 

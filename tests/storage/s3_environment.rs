@@ -2,7 +2,8 @@
 //! environment of its own.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -123,6 +124,36 @@ fn credentials_come_from_the_environment_profiles_processes_and_botos_files() {
     // With the feature, the SDK looks for the token of `aws sso login`.
     let hint = if cfg!(feature = "sso") { "token" } else { "set credential_process in the profile" };
     assert!(refused.contains(hint), "{refused}");
+}
+
+/// A metadata service that refuses everything, as on a machine without a role.
+fn refusing_metadata_service() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let _ = connection.read(&mut [0; 4096]);
+            let _ = connection.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_machine_whose_role_gives_no_credentials_is_told_what_to_set() {
+    let home = tempfile::tempdir().unwrap();
+    let service = refusing_metadata_service();
+    let variables = [
+        ("TEST_URL", "s3://127.0.0.1:1/bucket"),
+        ("AWS_EC2_METADATA_DISABLED", "false"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &*service),
+    ];
+    let told = run_in(home.path(), OPENS, &variables);
+    assert!(told.contains("failed: Denied"), "{told}");
+    let expected =
+        "no credentials: AWS_ACCESS_KEY_ID is not set, ~/.aws has no profile, and this machine's role gives none (403";
+    assert!(told.contains(expected) && told.contains("; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"), "{told}");
 }
 
 #[test]

@@ -454,6 +454,40 @@ fn both_readings_of_a_url_are_tried() {
 }
 
 #[test]
+fn an_encoded_slash_is_read_as_duplicity_reads_it_where_nothing_is_under_the_other_reading() {
+    let server = S3Server::start();
+    fs::create_dir(server.bucket().join("p")).unwrap();
+    fs::write(server.bucket().join("p/o"), "x").unwrap();
+    let names = |path: &str| -> Vec<String> {
+        let store = open(&server.location(&server.address, path), &server.options()).unwrap();
+        store.list(&RequestContext::unlimited()).unwrap().iter().map(|object| object.name.to_string()).collect()
+    };
+    assert_eq!(names("bucket/%2Fp"), ["o"]);
+    assert_eq!(names("bucket/p"), ["o"]);
+}
+
+#[test]
+fn a_directory_of_a_bucket_is_listed_with_the_directories_in_it() {
+    let server = S3Server::start();
+    for dir in ["shop/daily", "other"] {
+        fs::create_dir_all(server.bucket().join(dir)).unwrap();
+    }
+    for file in ["top", "shop/manifest", "shop/daily/volume", "other/x"] {
+        fs::write(server.bucket().join(file), "x").unwrap();
+    }
+    let store = open(&server.location(&server.address, "bucket"), &server.options()).unwrap();
+    let listed = |dir: &str| {
+        let mut listing = store.list_directory(dir, &RequestContext::unlimited()).unwrap();
+        listing.directories.sort();
+        let names: Vec<_> = listing.objects.iter().map(|object| object.name.to_string()).collect();
+        (names, listing.directories)
+    };
+    let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(listed(""), (texts(&["top"]), texts(&["other", "shop"])));
+    assert_eq!(listed("shop/"), (texts(&["manifest"]), texts(&["daily"])));
+}
+
+#[test]
 fn a_link_with_latency_is_kept_busy() {
     // Without hashes, which the server would make of the whole object for every range.
     let server = S3Server::start_with(&["--etag-hash", ""], "http");

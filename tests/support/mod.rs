@@ -16,6 +16,7 @@ pub mod mount;
 pub mod proxy;
 pub mod s3;
 pub mod source;
+pub mod terminal;
 pub mod tree;
 
 use std::path::{Path, PathBuf};

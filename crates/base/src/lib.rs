@@ -8,6 +8,7 @@
 
 mod error_kind;
 mod escape;
+mod io_reason;
 mod locked_bytes;
 mod range;
 mod request;
@@ -16,6 +17,7 @@ pub mod sync;
 
 pub use error_kind::{ErrorKind, HasKind};
 pub use escape::escape_bytes;
+pub use io_reason::{io_reason, without_errno};
 pub use range::ByteRange;
 pub use request::{CancelToken, RequestContext, Stopped};
 pub use secret::Secret;

@@ -64,6 +64,21 @@ fn wrong_items_are_named() {
 }
 
 #[test]
+fn a_slip_in_a_mount_option_gets_a_suggestion() {
+    assert_eq!(refused("dupfs mount u m -o secretkey=/k"), "unknown mount option secretkey: did you mean secret_key?");
+    assert_eq!(refused("dupfs mount u m -o alow_other"), "unknown mount option alow_other: did you mean allow_other?");
+    assert_eq!(refused("dupfs mount u m -o _netdevv"), "unknown mount option _netdevv: did you mean _netdev?");
+}
+
+#[test]
+fn a_writable_mount_is_answered_unless_mount_8_asks_for_it() {
+    let notes = |line| normalise(words(line)).unwrap().notes;
+    assert_eq!(notes("dupfs mount u m -o rw,uid=7"), ["-o rw: a dupfs mount is always read-only"]);
+    assert_eq!(notes("dupfs mount u m -o ro"), [""; 0]);
+    assert_eq!(notes("mount.dupfs u m -o rw"), [""; 0]);
+}
+
+#[test]
 fn options_that_matter_when_writing_are_dropped_and_named() {
     let line = "dupfs mount --s3-european-buckets --volsize 25 --full-if-older-than=1M -v5 --encrypt-key ABCD u m -v 4 \
                 --asynchronous-upload --s3-multipart-chunk-size=10 -o volsize=200,s3_use_ia --verbosity info";

@@ -139,7 +139,7 @@ impl FileSystem for UnpackedFs {
         match self.place(ino) {
             Ok(None) => self.below.release(ino, handle),
             Ok(Some(place)) => self.files.release(ino, place, handle),
-            Err(error) => log::debug!("release of inode {ino}: {error}"),
+            Err(error) => log::debug!("release of {}: {error}", self.path(ino).unwrap_or_default()),
         }
     }
 
@@ -170,6 +170,14 @@ impl FileSystem for UnpackedFs {
 
     fn stop_prefetch(&self) {
         self.below.stop_prefetch();
+    }
+
+    fn shows_snapshots(&self) -> bool {
+        self.below.shows_snapshots()
+    }
+
+    fn summary(&self) -> Option<String> {
+        self.below.summary()
     }
 
     fn cost(&self) -> Option<String> {

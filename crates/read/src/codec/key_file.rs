@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::armor_reader::ArmorReader;
 use super::error::CodecError;
 use super::object_context::ObjectContext;
-use dupfs_base::ErrorKind;
+use dupfs_base::{ErrorKind, io_reason};
 
 /// Upper bound of the length of a key file, in bytes.
 const MAX_KEY_FILE: u64 = 16 << 20;
@@ -32,7 +32,14 @@ pub(super) fn read_packets(path: &Path) -> Result<Vec<Packet>, CodecError> {
             std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
             _ => ErrorKind::Io,
         };
-        key_file_error(path, kind, e.to_string())
+        let remedy = match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                "; give the path of an exported key (gpg --armor --export-secret-keys KEYID)"
+            }
+            std::io::ErrorKind::PermissionDenied => "; run as a user who may read it",
+            _ => "",
+        };
+        key_file_error(path, kind, format!("{}{remedy}", io_reason(&e)))
     })?;
     parse_packets(path, &bytes)
 }

@@ -77,7 +77,7 @@ impl PassphraseList {
             if *gave_up {
                 return None;
             }
-            let again = format!("Wrong passphrase, try again ({number} of {MAX_QUESTIONS}). {prompt}");
+            let again = format!("wrong passphrase, try again ({number} of {MAX_QUESTIONS})\n{prompt}");
             let Some(answer) = ask(if number == 1 { prompt } else { &again }) else {
                 *gave_up = true;
                 return None;
@@ -144,6 +144,6 @@ mod tests {
         let list = PassphraseList::new(vec![Secret::new("given")], Some(prompt));
         let open = |from| list.find(from, |secret| (secret.expose() == b"answer 2").then_some(from));
         assert_eq!(list.ask("Passphrase: ", open), Some(2));
-        assert_eq!(*lock(&prompts), ["Passphrase: ", "Wrong passphrase, try again (2 of 3). Passphrase: "]);
+        assert_eq!(*lock(&prompts), ["Passphrase: ", "wrong passphrase, try again (2 of 3)\nPassphrase: "]);
     }
 }

@@ -21,21 +21,32 @@ use super::rsa_key::RsaKey;
 use super::session_key::SessionKey;
 use super::session_key_packet::PublicKeyEsk;
 use super::weierstrass::WeierstrassCurve;
-use dupfs_base::{ErrorKind, Secret};
+use dupfs_base::{ErrorKind, Secret, escape_bytes};
 
 /// Loads the secret keys for decryption from the file at `path`.
 ///
 /// # Errors
 /// [`CodecError::KeyFile`] when there are none.
 pub(super) fn load(path: &Path) -> Result<Vec<SecretKey>, CodecError> {
+    let file: Arc<str> = escape_bytes(path.as_os_str().as_encoded_bytes()).into();
     let mut out: Vec<SecretKey> = Vec::new();
     let (mut public, mut stub) = (false, false);
+    // The keys since `first` belong to one certificate; its first user ID names them all.
+    let (mut first, mut user) = (0, None);
     for packet in read_packets(path)? {
         let key = match packet {
-            Packet::SecretKey(key) => key.role_into_unspecified(),
+            Packet::SecretKey(key) => {
+                (first, user) = (out.len(), None);
+                key.role_into_unspecified()
+            }
             Packet::SecretSubkey(key) => key.role_into_unspecified(),
             Packet::PublicKey(_) | Packet::PublicSubkey(_) => {
                 public = true;
+                continue;
+            }
+            Packet::UserID(id) if user.is_none() => {
+                user = Some(shown_user(id.value()));
+                out.iter_mut().skip(first).for_each(|key| key.user.clone_from(&user));
                 continue;
             }
             _ => continue,
@@ -44,7 +55,7 @@ pub(super) fn load(path: &Path) -> Result<Vec<SecretKey>, CodecError> {
             continue;
         }
         match SecretKey::new(key) {
-            Some(key) => out.push(key),
+            Some(key) => out.push(SecretKey { user: user.clone(), file: Arc::clone(&file), ..key }),
             None => stub = true,
         }
     }
@@ -68,9 +79,21 @@ pub(super) fn load(path: &Path) -> Result<Vec<SecretKey>, CodecError> {
     Err(key_file_error(path, ErrorKind::KeyMissing, reason))
 }
 
+/// Upper bound of the characters of a user ID that are shown.
+const MAX_USER: usize = 100;
+
+/// A user ID as a prompt shows it.
+fn shown_user(id: &[u8]) -> Arc<str> {
+    escape_bytes(id).chars().take(MAX_USER).collect::<String>().into()
+}
+
 /// A secret key for decryption, unlocked when it is first needed.
 pub(super) struct SecretKey {
     pub(super) id: KeyID,
+    /// The first user ID of the certificate, such as `Backup <backup@example.org>`.
+    pub(super) user: Option<Arc<str>>,
+    /// The path of the file that it is from.
+    pub(super) file: Arc<str>,
     /// The name of the curve, if the key is on one that the library does not support.
     pub(super) unsupported_curve: Option<Cow<'static, str>>,
     state: Mutex<SecretKeyState>,
@@ -107,7 +130,15 @@ impl SecretKey {
             Ok(pair) => SecretKeyState::Unlocked(UnlockedKey::new(pair)),
             Err(_) => SecretKeyState::Locked(Box::new(key), 0),
         };
-        Some(Self { id, unsupported_curve, state: Mutex::new(state) })
+        Some(Self { id, user: None, file: "".into(), unsupported_curve, state: Mutex::new(state) })
+    }
+
+    /// The key for a prompt: its number, and its user ID if there is one.
+    pub(super) fn describe(&self) -> String {
+        match &self.user {
+            Some(user) => format!("0x{} ({user})", self.id),
+            None => format!("0x{}", self.id),
+        }
     }
 
     /// Returns the key ready for use, unlocked with one of `passphrases` if it is protected, or `None` if none of them

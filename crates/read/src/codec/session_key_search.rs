@@ -17,6 +17,9 @@ use super::string_to_key::StringToKey;
 use super::user_gpg::{GpgRefusal, UserGpg};
 use dupfs_base::Secret;
 
+/// Upper bound of the keys of a file that a message names.
+const MAX_NAMED_KEYS: usize = 8;
+
 /// The search for the session key of one object, in this order: the secret keys of files, the passphrases, the user's gpg,
 /// a prompt.
 pub(super) struct SessionKeySearch<'s> {
@@ -53,7 +56,9 @@ impl SessionKeySearch<'_> {
         }
         self.ctx.check_request()?;
         if let Some(id) = attempts.locked.first() {
-            let prompt = format!("Passphrase of the secret key 0x{id}: ");
+            let key = self.secret_keys.iter().find(|key| key.id == *id);
+            let key = key.map_or_else(|| format!("0x{id}"), SecretKey::describe);
+            let prompt = format!("Passphrase of secret key {key}: ");
             if let Some(key) = self.passphrases.ask(&prompt, |_| self.try_secret_keys().session_key) {
                 return Ok(key);
             }
@@ -140,6 +145,25 @@ impl SessionKeySearch<'_> {
         self.preamble.public_key_esks().map(|esk| esk.recipient.clone()).collect()
     }
 
+    /// The keys in the given files, for a message: `wrong.asc holds 0x0123456789ABCDEF`.
+    fn held_keys(&self) -> String {
+        let mut files: Vec<(&str, Vec<String>)> = Vec::new();
+        for key in self.secret_keys {
+            let id = format!("0x{}", key.id);
+            match files.iter_mut().find(|(file, _)| **file == *key.file) {
+                Some((_, ids)) => ids.push(id),
+                None => files.push((&key.file, vec![id])),
+            }
+        }
+        let files = files.into_iter().map(|(file, ids)| {
+            let more = ids.len().saturating_sub(MAX_NAMED_KEYS);
+            let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let ids = ids.into_iter().take(MAX_NAMED_KEYS).collect::<Vec<_>>().join(", ");
+            format!("{file} holds {ids}{and_more}")
+        });
+        files.collect::<Vec<_>>().join("; ")
+    }
+
     fn explain(&self, attempts: &KeyAttempts, refusal: Option<GpgRefusal>) -> CodecError {
         let no_key = |reason: String| CodecError::NoKey { object: self.ctx.object.clone(), reason: reason.into() };
         if let Some(id) = attempts.failed.first() {
@@ -194,10 +218,19 @@ impl SessionKeySearch<'_> {
                 };
                 let also =
                     if by_passphrase { format!("; a passphrase opens it too, but {tried}") } else { String::new() };
+                let recipients = recipients.join(", ");
+                let held = self.held_keys();
+                if held.is_empty() {
+                    return no_key(format!(
+                        "encrypted to {keys} {recipients}, {missing}{gpg}; give the exported secret key with \
+                         --secret-key{also}"
+                    ));
+                }
+                let named = self.recipients().into_iter().flatten().next();
+                let wanted = named.map_or_else(|| "KEYID".to_owned(), |id| format!("0x{id}"));
                 no_key(format!(
-                    "encrypted to {keys} {}, {missing}{gpg}; give the exported secret key with \
-                     --secret-key{also}",
-                    recipients.join(", ")
+                    "encrypted to {keys} {recipients}; {held}; export the right one: gpg --armor --export-secret-keys \
+                     {wanted}{also}"
                 ))
             }
             // `Preamble::check` has found a session key of one of the two kinds.

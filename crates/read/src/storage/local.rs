@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::file_prefix::listed_dirs;
 use super::traffic::TrafficCounters;
-use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
+use super::{DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::{ByteRange, ErrorKind, RequestContext, escape_bytes};
 
 /// The version of a file that cannot be examined. It matches no file.
@@ -108,6 +108,24 @@ impl ObjectStore for LocalStore {
             self.list_dir(prefix, &mut out)?;
         }
         Ok(out)
+    }
+
+    fn list_directory(&self, dir: &str, context: &RequestContext) -> Result<DirectoryListing, StorageError> {
+        context.check().map_err(|stopped| StorageError::stopped(&self.url, stopped))?;
+        let mut listing = DirectoryListing::default();
+        self.list_dir(dir, &mut listing.objects)?;
+        for object in &mut listing.objects {
+            object.name = object.name.strip_prefix(dir).unwrap_or(&object.name).into();
+        }
+        let fail = |e: io::Error| StorageError::from_io(&self.url, "list the directory", &e);
+        for entry in fs::read_dir(self.dir.join(dir)).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            // A link to a directory above would be followed for ever.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                listing.directories.extend(entry.file_name().into_string());
+            }
+        }
+        Ok(listing)
     }
 
     fn open(

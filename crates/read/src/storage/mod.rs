@@ -21,7 +21,7 @@ pub use counting::{CountingStore, ReadCount};
 pub use faulty::{Effect, Fault, FaultyStore, Nth, Target};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
-pub use object_store::ObjectStore;
+pub use object_store::{DirectoryListing, ObjectStore};
 pub use open::open;
 pub use options::{S3Addressing, S3Credentials, StoreOptions};
 #[cfg(feature = "s3")]

@@ -8,6 +8,15 @@ use super::traffic::Traffic;
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_format::ObjectInfo;
 
+/// The content of one directory of a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DirectoryListing {
+    /// The objects in it.
+    pub objects: Vec<ObjectInfo>,
+    /// The names of the directories in it.
+    pub directories: Vec<String>,
+}
+
 /// A store of the objects of a backup. Implementations are shared by many threads.
 pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// The store's URL without secrets, for log lines and the mount table.
@@ -19,6 +28,16 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// [`StorageError`] if the store cannot be listed completely: the list is never partial. The kind is Timeout or Cancelled if
     /// the request ends first.
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError>;
+
+    /// The objects and directories directly in `dir`, which is empty or ends with a slash. The names of the objects do not
+    /// have `dir` in front. Used to find a backup that is not where it was expected.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    fn list_directory(&self, dir: &str, context: &RequestContext) -> Result<DirectoryListing, StorageError> {
+        let objects = if dir.is_empty() { self.list(context)? } else { Vec::new() };
+        Ok(DirectoryListing { objects, directories: Vec::new() })
+    }
 
     /// The bytes `range` of `object` as a stream. The range is cut at the end of the object.
     ///
@@ -49,6 +68,10 @@ impl<T: ObjectStore + ?Sized> ObjectStore for Arc<T> {
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         (**self).list(context)
+    }
+
+    fn list_directory(&self, dir: &str, context: &RequestContext) -> Result<DirectoryListing, StorageError> {
+        (**self).list_directory(dir, context)
     }
 
     fn open(

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use dupfs_base::{ErrorKind, HasKind, Stopped, escape_bytes};
+use dupfs_base::{ErrorKind, HasKind, Stopped, escape_bytes, without_errno};
 use dupfs_format::ObjectInfo;
 
 /// A failure of a store: the object, the cause, and the remedy.
@@ -87,12 +87,7 @@ impl StorageError {
 
 /// The message of `error` on one line, without the number of the error.
 fn one_line(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = match text.rfind(" (os error ") {
-        Some(end) => text.get(..end).unwrap_or(&text),
-        None => &text,
-    };
-    escape_bytes(text.to_lowercase().as_bytes())
+    escape_bytes(without_errno(&error.to_string()).to_lowercase().as_bytes())
 }
 
 #[cfg(test)]

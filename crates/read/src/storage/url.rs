@@ -24,6 +24,9 @@ pub struct S3Location {
     pub bucket: String,
     /// The common prefix of the keys: empty, or with a trailing slash.
     pub prefix: String,
+    /// The prefix as duplicity reads the URL, if that differs: a `%2F` in it separates directories, and empty ones are left
+    /// out. It is used if nothing is at the prefix.
+    pub duplicity_prefix: Option<String>,
     /// The service as `host[:port]`, if the URL names it (the form of duplicity up to 0.8.22).
     pub host: Option<String>,
     /// The other reading of `s3://a.b/c`, which may be host and bucket or bucket and prefix. It is tried if this one fails.
@@ -193,8 +196,17 @@ fn either(first: Option<S3Location>, other: Option<S3Location>) -> Option<S3Loca
 
 fn reading(host: Option<String>, parts: &[String], notes: &[String]) -> Option<S3Location> {
     let (bucket, rest) = parts.split_first()?;
-    let prefix = rest.iter().map(|part| format!("{part}/")).collect();
-    Some(S3Location { bucket: bucket.clone(), prefix, host, alternative: None, notes: notes.to_vec() })
+    let prefix: String = rest.iter().map(|part| format!("{part}/")).collect();
+    let names = prefix.split('/').filter(|name| !name.is_empty());
+    let duplicity_prefix = Some(names.map(|name| format!("{name}/")).collect()).filter(|other| *other != prefix);
+    Some(S3Location {
+        bucket: bucket.clone(),
+        prefix,
+        duplicity_prefix,
+        host,
+        alternative: None,
+        notes: notes.to_vec(),
+    })
 }
 
 /// The readings of an S3 URL, in the order in which they are tried.

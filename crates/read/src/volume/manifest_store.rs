@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::archive_dir::ArchiveDir;
 use super::decode_volume::{TableLimits, read_members};
 use super::error::VolumeError;
+use super::fetch_log;
 use super::live_collection::LiveCollection;
 use super::loaded_manifest::LoadedManifest;
 use super::manifest_rebuild::{KnownEnds, rebuild_manifest};
@@ -156,6 +157,7 @@ impl ManifestStore {
         context: &RequestContext,
     ) -> Result<LoadedManifest, VolumeError> {
         let mut loaded = None;
+        fetch_log::note(object, "for the list of volumes");
         self.readers.manifests.stream(object, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
             loaded = Some(LoadedManifest::read(set, object, &self.readers.limits.tables, plain)?);
             Ok(())

@@ -10,6 +10,7 @@ mod block_store;
 mod decode_volume;
 mod drop_behind;
 mod error;
+mod fetch_log;
 mod live_collection;
 mod loaded_manifest;
 mod manifest_rebuild;

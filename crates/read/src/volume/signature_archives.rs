@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::archive_dir::ArchiveDir;
 use super::error::VolumeError;
+use super::fetch_log;
 use super::live_collection::LiveCollection;
 use super::object_reader::{DecodeThreads, ObjectReader};
 use super::plaintext::feed;
@@ -75,6 +76,7 @@ impl SignatureArchives {
     ) -> Result<(), VolumeError> {
         let object = self.object(set)?;
         let threads = DecodeThreads::TwoIfLarge;
+        fetch_log::note(&object, "for the names of files");
         let read = self.objects.stream(&object, None, threads, context, &mut |plain| consume(&object.name, plain));
         read.map_err(|error| match self.collection.set(set) {
             Ok(record) => error.with_second_copy(&record, FileRole::Signature),

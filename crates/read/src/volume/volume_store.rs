@@ -8,6 +8,7 @@ use super::block_span::BlockSpan;
 use super::block_store::{BlockStore, OnBlock};
 use super::decode_volume::{TableLimits, decode_volume};
 use super::error::VolumeError;
+use super::fetch_log;
 use super::live_collection::LiveCollection;
 use super::manifest_store::ManifestStore;
 use super::member_table::MemberTable;
@@ -215,7 +216,8 @@ impl VolumeStore {
     ) -> Result<DecodedVolume, VolumeError> {
         let VolumeSources { objects, manifests, index, .. } = &self.sources;
         let (object, expected) = manifests.volume_object(id, context)?;
-        log::debug!("{}: fetching and decoding {} bytes", object.name, object.size);
+        let why = if on_block.is_some() { "before a sequential reader needs it" } else { "to read or measure a file" };
+        fetch_log::note(&object, why);
         // Several passes at once, or a pass beside a busy reader, use all cores. A single pass that a reader waits for gets
         // two threads.
         let running = RunningDecode::begin(&self.running_passes);

@@ -77,7 +77,15 @@ async fn search(
             Ok(None)
         }
         Ok(Err(e)) => {
-            let (_, root) = chain(&e);
+            let (all, root) = chain(&e);
+            // Asked last, and only where nothing else is configured.
+            if all.contains("imds") {
+                let status = if all.contains("forbidden") { "403: " } else { "" };
+                return Err(denied(format!(
+                    "no credentials: AWS_ACCESS_KEY_ID is not set, ~/.aws has no profile, and this machine's role gives none \
+                     ({status}{root}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+                )));
+            }
             // The AWS SDK names the cargo feature that it was built without.
             let hint = if !cfg!(feature = "sso") && root.contains("feature(s) enabled: sso") {
                 "this build of dupfs has no SSO: set credential_process in the profile (docs/S3.md), or build with --features sso"

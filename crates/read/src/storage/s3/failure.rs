@@ -6,7 +6,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use crate::storage::{ObjectInfo, StorageError};
-use dupfs_base::{ErrorKind, escape_bytes};
+use dupfs_base::{ErrorKind, escape_bytes, without_errno};
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -126,10 +126,14 @@ impl ErrorResponse {
                 denied("the clock of this machine is wrong; set it (timedatectl set-ntp true)".to_owned())
             }
             (_, "InvalidAccessKeyId") => {
-                denied("the service does not know the access key ID; check the credentials and the endpoint".to_owned())
+                let says = self.says();
+                denied(format!(
+                    "the service does not know the access key ID{says}; check the credentials and the endpoint"
+                ))
             }
             (_, "SignatureDoesNotMatch") => {
-                denied("the secret access key is wrong (SignatureDoesNotMatch); check the credentials".to_owned())
+                let says = self.says();
+                denied(format!("the secret access key is wrong (SignatureDoesNotMatch){says}; check the credentials"))
             }
             (_, "NoSuchBucket") => {
                 let reason = "no such bucket; check the bucket's name, the endpoint and --s3-url-style";
@@ -153,8 +157,9 @@ impl ErrorResponse {
                 denied(format!("the account has no access: {}", self.text()))
             }
             (401 | 403, _) => denied(format!(
-                "access denied{}; check the credentials, and that they may {operation} (permission {action})",
+                "access denied{}{}; check the credentials, and that they may {operation} (permission {action})",
                 if code.is_empty() || code == "AccessDenied" { String::new() } else { format!(" ({code})") },
+                self.says(),
             )),
             (408 | 429 | 500 | 502..=504 | 506..=599, _)
             | (_, "SlowDown" | "InternalError" | "RequestTimeout" | "Throttling") => {
@@ -173,6 +178,15 @@ impl ErrorResponse {
             }
             _ => StorageError::new(ErrorKind::Io, object, format!("the service refused the request: {text}")),
         })
+    }
+
+    /// The service's own words, if they say more than the code.
+    fn says(&self) -> String {
+        let message = escape_bytes(self.message.as_bytes());
+        let words = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        let says_more = !words.is_empty() && !words.trim_end_matches('.').eq_ignore_ascii_case("access denied");
+        let words: String = words.trim_end_matches('.').chars().take(200).collect();
+        if says_more { format!(", the service says: {words}") } else { String::new() }
     }
 
     fn text(&self) -> String {
@@ -224,6 +238,33 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> (String, String) {
         all.push_str(&format!("\n{last}").to_lowercase());
     }
     let root = escape_bytes(last.to_string().as_bytes());
-    let root = root.split(" (os error").next().unwrap_or_default().chars().take(300).collect();
+    let root = without_errno(&root).chars().take(300).collect();
     (all, root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(status: u16, code: &str, message: &str) -> String {
+        let answer = ErrorResponse { status, code: code.to_owned(), message: message.to_owned(), region: None };
+        answer.common("s3://b", "list", "s3:ListBucket").unwrap().error.reason.to_string()
+    }
+
+    #[test]
+    fn a_wrong_secret_and_an_unknown_key_id_are_told_apart_by_the_words_of_the_service() {
+        let unknown = "The AWS Access Key Id you provided does not exist in our records.";
+        let wrong = "The request signature we calculated does not match the signature you provided.";
+        assert!(
+            reason(403, "InvalidAccessKeyId", unknown)
+                .contains("does not know the access key ID, the service says: The")
+        );
+        assert!(reason(403, "SignatureDoesNotMatch", wrong).contains("the secret access key is wrong"));
+        // Services that have one code for both.
+        assert!(
+            reason(403, "AccessDenied", unknown).contains("access denied, the service says: The AWS Access Key Id you")
+        );
+        assert!(reason(403, "AccessDenied", wrong).contains("the service says: The request signature"));
+        assert!(reason(403, "AccessDenied", "Access Denied.").starts_with("access denied; check"));
+    }
 }

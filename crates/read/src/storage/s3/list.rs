@@ -10,7 +10,7 @@ use super::client_config::S3Client;
 use super::failure::S3Failure;
 use super::object_version::version_of;
 use super::retry_timer::RetryTimer;
-use crate::storage::{ObjectInfo, StorageError};
+use crate::storage::{DirectoryListing, ObjectInfo, StorageError};
 use dupfs_base::escape_bytes;
 
 /// The page after `token` of at most `max_keys` objects directly in `dir`. Objects in deeper directories are not listed.
@@ -44,11 +44,11 @@ pub(super) async fn page(
     }
 }
 
-/// Appends all objects directly in `dir`, which is empty or ends with a slash, to `out`.
+/// Appends all objects and directories directly in `dir`, which is empty or ends with a slash, to `out`.
 ///
 /// # Errors
 /// [`StorageError`]; then `out` is incomplete.
-pub(super) async fn all(bucket: &S3Bucket, dir: &str, out: &mut Vec<ObjectInfo>) -> Result<(), StorageError> {
+pub(super) async fn all(bucket: &S3Bucket, dir: &str, out: &mut DirectoryListing) -> Result<(), StorageError> {
     let mut token: Option<String> = None;
     loop {
         let mut timer = RetryTimer::new(bucket.timeout);
@@ -60,7 +60,10 @@ pub(super) async fn all(bucket: &S3Bucket, dir: &str, out: &mut Vec<ObjectInfo>)
             }
         };
         let encoded = page.encoding_type() == Some(&EncodingType::Url);
-        out.extend(page.contents().iter().filter_map(|object| info(bucket.config.prefix(), object, encoded)));
+        out.objects.extend(page.contents().iter().filter_map(|object| info(bucket.config.prefix(), object, encoded)));
+        let below = format!("{}{dir}", bucket.config.prefix());
+        let dirs = page.common_prefixes().iter().filter_map(|common| directory(&below, common.prefix()?, encoded));
+        out.directories.extend(dirs);
         if page.is_truncated() != Some(true) {
             return Ok(());
         }
@@ -71,6 +74,13 @@ pub(super) async fn all(bucket: &S3Bucket, dir: &str, out: &mut Vec<ObjectInfo>)
         }
         token = next;
     }
+}
+
+/// The name of a directory below the key prefix `below`; `None` for one that no URL can name.
+fn directory(below: &str, common: &str, encoded: bool) -> Option<String> {
+    let common = if encoded { decode(common)? } else { common.to_owned() };
+    let name = common.strip_prefix(below)?.strip_suffix('/')?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// The object of a listing entry; `None` for the marker of a directory and for foreign keys.
@@ -116,6 +126,13 @@ mod tests {
         assert_eq!((name("p/"), name("p/sub/"), name("q/x"), name("p/%ff")), (None, None, None, None));
         let plain = info("", &object("a+b").build(), false).unwrap();
         assert_eq!((&*plain.name, plain.size, &*plain.version), ("a+b", 5, "x"));
+    }
+
+    #[test]
+    fn directories_are_names_below_the_listed_one() {
+        assert_eq!(directory("p/", "p/my+shop%2B/", true).as_deref(), Some("my shop+"));
+        assert_eq!(directory("", "shop/", false).as_deref(), Some("shop"));
+        assert_eq!((directory("p/", "p//", true), directory("p/", "q/", true)), (None, None));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use super::list;
 use super::probe::probe;
 use super::s3_stream::S3Stream;
 use crate::storage::{
-    ObjectInfo, ObjectStore, S3Location, StorageError, StoreOptions, Traffic, file_prefix::listed_dirs,
+    DirectoryListing, ObjectInfo, ObjectStore, S3Location, StorageError, StoreOptions, Traffic,
+    file_prefix::listed_dirs,
 };
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 
@@ -60,7 +61,20 @@ impl S3Store {
         }
     }
 
+    /// Opens one reading of the URL: at its prefix, or where that is empty at the one that duplicity reads.
     fn open_reading(location: &S3Location, options: &StoreOptions) -> Result<Self, StorageError> {
+        let store = Self::open_prefix(location, options)?;
+        let Some(prefix) = &location.duplicity_prefix else { return Ok(store) };
+        let listing = store.list_directory("", &RequestContext::with_timeout(options.timeout))?;
+        if listing != DirectoryListing::default() {
+            return Ok(store);
+        }
+        let other = S3Location { prefix: prefix.clone(), duplicity_prefix: None, ..location.clone() };
+        log::info!("{}: nothing is there; reading it as duplicity does: {}", location.display(), other.display());
+        Self::open_prefix(&other, options)
+    }
+
+    fn open_prefix(location: &S3Location, options: &StoreOptions) -> Result<Self, StorageError> {
         let config = S3ClientConfig::new(location, options);
         let listed = listed_dirs(&options.file_prefixes)?;
         let no_threads = |e| StorageError::from_io(config.url(), "start the threads for the network", &e);
@@ -99,9 +113,22 @@ impl ObjectStore for S3Store {
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         let (bucket, listed) = (Arc::clone(&self.bucket), self.listed.clone());
         let listing = async move {
-            let mut out = Vec::new();
+            let mut out = DirectoryListing::default();
             for dir in &listed {
                 list::all(&bucket, dir, &mut out).await?;
+            }
+            Ok(out.objects)
+        };
+        wait_for(self.runtime()?, self.url(), context, listing)
+    }
+
+    fn list_directory(&self, dir: &str, context: &RequestContext) -> Result<DirectoryListing, StorageError> {
+        let (bucket, dir) = (Arc::clone(&self.bucket), dir.to_owned());
+        let listing = async move {
+            let mut out = DirectoryListing::default();
+            list::all(&bucket, &dir, &mut out).await?;
+            for object in &mut out.objects {
+                object.name = object.name.strip_prefix(&*dir).unwrap_or(&object.name).into();
             }
             Ok(out)
         };

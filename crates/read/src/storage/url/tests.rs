@@ -41,6 +41,19 @@ fn file_urls_are_read_as_duplicity_reads_them() {
 }
 
 #[test]
+fn an_encoded_slash_gives_the_prefix_of_duplicity_too() {
+    let prefixes = |text: &str| {
+        let s3 = s3_with(text, &UrlOptions::default());
+        (s3.prefix, s3.duplicity_prefix)
+    };
+    assert_eq!(prefixes("s3:///bucket/%2Fp"), ("/p/".to_owned(), Some("p/".to_owned())));
+    assert_eq!(prefixes("s3:///bucket/p%2F%2Fq"), ("p//q/".to_owned(), Some("p/q/".to_owned())));
+    for plain in ["s3:///bucket/p%2Fq", "s3:///bucket//p//q", "s3://bucket"] {
+        assert_eq!(prefixes(plain).1, None, "{plain}");
+    }
+}
+
+#[test]
 fn bare_paths_are_taken_to_the_letter() {
     for path in ["/a%20b#c", "rel", "./s3:x", "a:b/c", "12:30", "~/x"] {
         assert_eq!(local(path), path);

@@ -1,0 +1,205 @@
+//! A path as the user types it for `ls` and `cat`: a path of the snapshot, one that the mount would have (`latest/etc`), an
+//! absolute path of the source, or a name as `ls` shows it on a terminal (`caf\xe9`).
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::error::CliError;
+use super::exit::CommandExit;
+use super::request_timeout::RequestTimeout;
+use super::resolve::{LastLink, parse, resolve};
+use super::similar::most_similar;
+use crate::vfs::{Attr, FileSystem, NodeKind};
+use dupfs_base::escape_bytes;
+use dupfs_format::ArchivePath;
+
+/// The names at the root of a mount.
+const MOUNT_NAMES: [&[u8]; 5] = [b"latest", b"snapshots", b"at", b"versions", b"unpacked"];
+
+/// Returns true for a path as a mount of all snapshots has it.
+pub(super) fn is_of_mount(typed: &OsStr) -> bool {
+    let first = typed.as_bytes().split(|&b| b == b'/').find(|name| !matches!(*name, b"" | b"."));
+    first.is_some_and(|first| MOUNT_NAMES.contains(&first))
+}
+
+/// Finds what the user means by `typed`: the path itself if it exists, else the first of the other readings that does. Returns
+/// the attributes, whose size may not be exact, and the path that was found.
+///
+/// # Errors
+/// [`CliError`]; one that says that the path does not exist names a similar one if there is one.
+pub(super) fn find(
+    fs: &dyn FileSystem,
+    typed: &OsStr,
+    last: LastLink,
+    timeout: RequestTimeout,
+) -> Result<(Attr, ArchivePath), CliError> {
+    let path = parse(typed)?;
+    let shown = fs.shows_snapshots();
+    let found = |path: &ArchivePath| match shown {
+        // The snapshot has precedence over the names of the mount.
+        true => resolve(fs, &below(b"latest", path), last, timeout).or_else(|missing| {
+            let link = if is_link_of_mount(path) { LastLink::Follow } else { last };
+            if is_missing(&missing) { resolve(fs, path, link, timeout) } else { Err(missing) }
+        }),
+        false => resolve(fs, path, last, timeout),
+    };
+    let missing = match found(&path) {
+        Err(error) if is_missing(&error) => error,
+        result => return Ok((result?, path)),
+    };
+    for other in other_readings(fs, typed.as_bytes(), timeout) {
+        match found(&other) {
+            Err(error) if is_missing(&error) => {}
+            result => return Ok((result?, other)),
+        }
+    }
+    Err(match similar(fs, &path, timeout) {
+        Some(meant) => CliError::new(missing.exit(), format!("{missing}; did you mean {meant}?")),
+        None => missing,
+    })
+}
+
+fn is_missing(error: &CliError) -> bool {
+    error.exit() == CommandExit::NotFound
+}
+
+/// Returns true for the links at the top of a mount, which a listing follows as `ls DIR/` does.
+fn is_link_of_mount(path: &ArchivePath) -> bool {
+    let names: Vec<&[u8]> = path.components().collect();
+    matches!(names.as_slice(), [b"latest"] | [b"at", _] | [b"unpacked", b"latest"])
+}
+
+fn below(dir: &[u8], path: &ArchivePath) -> ArchivePath {
+    // Both parts are valid paths.
+    ArchivePath::parse(&[dir, b"/", path.as_bytes()].concat()).unwrap_or_default()
+}
+
+/// The other readings of a path that does not exist, the most likely first.
+fn other_readings(fs: &dyn FileSystem, typed: &[u8], timeout: RequestTimeout) -> Vec<ArchivePath> {
+    let mut readings = Vec::new();
+    let unescaped = unescape(typed);
+    readings.extend(unescaped.clone());
+    if typed.starts_with(b"/")
+        && let Some(source) = fs.source_directory(&timeout.start())
+    {
+        let forms = [Some(typed.to_vec()), unescaped];
+        readings.extend(forms.into_iter().flatten().filter_map(|path| Some(strip_directory(&path, &source)?.to_vec())));
+    }
+    readings.iter().filter_map(|bytes| ArchivePath::parse(bytes).ok()).collect()
+}
+
+/// The part of `path` below the directory `dir`.
+fn strip_directory<'p>(path: &'p [u8], dir: &[u8]) -> Option<&'p [u8]> {
+    let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+    let rest = path.strip_prefix(dir).filter(|_| !dir.is_empty())?;
+    (rest.is_empty() || rest.starts_with(b"/")).then_some(rest)
+}
+
+/// `typed` with each `\xHH` as the byte that it stands for in the output of `ls`; `None` without one.
+fn unescape(typed: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(typed.len());
+    let mut rest = typed;
+    let mut found = false;
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = rest.strip_prefix(b"\\x").and_then(|hex| hex.get(..2)).and_then(|hex| std::str::from_utf8(hex).ok());
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(code) => {
+                found = true;
+                out.push(code);
+                rest = rest.get(4..).unwrap_or_default();
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    found.then_some(out)
+}
+
+/// The path that `path` may be a slip for: the first name that does not exist is replaced by the most similar one beside it.
+fn similar(fs: &dyn FileSystem, path: &ArchivePath, timeout: RequestTimeout) -> Option<String> {
+    let names: Vec<&[u8]> = path.components().collect();
+    let mut parent = ArchivePath::root();
+    for (depth, name) in names.iter().enumerate() {
+        let child = if parent.is_root() {
+            ArchivePath::parse(name).ok()?
+        } else {
+            below(parent.as_bytes(), &ArchivePath::parse(name).ok()?)
+        };
+        if resolve(fs, &child, LastLink::Follow, timeout).is_ok() {
+            parent = child;
+            continue;
+        }
+        let dir = resolve(fs, &parent, LastLink::Follow, timeout).ok().filter(|attr| attr.kind == NodeKind::Dir)?;
+        let mut known = Vec::new();
+        let listing = &mut |entry: crate::vfs::DirEntry<'_>| {
+            known.push(entry.name.to_vec());
+            true
+        };
+        fs.readdir(dir.ino, 0, &timeout.start(), listing).ok()?;
+        let meant = most_similar(name, known)?;
+        let rest = names.get(depth + 1..).unwrap_or_default();
+        let parts = parent.components().chain([meant.as_slice()]).chain(rest.iter().copied());
+        return Some(escape_bytes(&parts.collect::<Vec<_>>().join(&b'/')));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::ROOT_INO;
+    use crate::vfs::memory_fs::{MemoryFs, MemoryNodeKind};
+
+    fn found(fs: &MemoryFs, typed: &[u8]) -> Result<String, String> {
+        let found = find(fs, OsStr::from_bytes(typed), LastLink::Keep, RequestTimeout::default());
+        found.map(|(_, path)| path.to_string()).map_err(|error| error.to_string())
+    }
+
+    fn tree() -> MemoryFs {
+        let mut fs = MemoryFs::new();
+        let etc = fs.add(ROOT_INO, b"etc", MemoryNodeKind::Dir);
+        fs.file(etc, b"hosts", b"x".as_slice());
+        fs.file(etc, b"caf\xe9", b"x".as_slice());
+        fs.file(etc, b"a\\x41", b"x".as_slice());
+        fs.source = Some(b"/src/".to_vec());
+        fs
+    }
+
+    #[test]
+    fn names_are_found_as_ls_shows_them() {
+        let fs = tree();
+        assert_eq!(found(&fs, b"etc/caf\\xe9").unwrap(), "etc/caf\\xe9");
+        assert_eq!(found(&fs, b"etc/a\\x5cx41").unwrap(), "etc/a\\x5cx41");
+        // A name that exists as it is typed is not read in another way.
+        assert_eq!(found(&fs, b"etc/a\\x41").unwrap(), "etc/a\\x5cx41");
+        assert!(found(&fs, b"etc/\\xzz").is_err());
+    }
+
+    #[test]
+    fn paths_of_the_source_are_found_below_it() {
+        let fs = tree();
+        for typed in [&b"etc/hosts"[..], b"/etc/hosts", b"/src/etc/hosts", b"./etc//hosts"] {
+            assert_eq!(found(&fs, typed).unwrap(), "etc/hosts");
+        }
+        assert_eq!(found(&fs, b"/src").unwrap(), ArchivePath::root().to_string());
+        assert!(found(&fs, b"/srcetc/hosts").is_err());
+    }
+
+    #[test]
+    fn a_slip_gets_a_suggestion() {
+        let fs = tree();
+        assert!(found(&fs, b"etc/hsots").unwrap_err().ends_with("did you mean etc/hosts?"));
+        assert!(found(&fs, b"ect/hosts").unwrap_err().ends_with("did you mean etc/hosts?"));
+        assert!(!found(&fs, b"var/lib").unwrap_err().contains("did you mean"));
+    }
+
+    #[test]
+    fn paths_of_a_mount_are_recognized() {
+        for (typed, expected) in [("latest/etc", true), ("./at/3D", true), ("/snapshots", true), ("etc/latest", false)]
+        {
+            assert_eq!(is_of_mount(OsStr::new(typed)), expected, "{typed}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Answers to words that users of duplicity type, and to arguments in the wrong place: one line with the command to use.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::similar::most_similar;
+
+/// Commands of duplicity and words that are near, and the answer.
+const COMMANDS: &[(&[&str], &str)] = &[
+    (
+        &["restore", "copy", "extract", "get"],
+        "mount the backup and copy with cp, rsync or tar: dupfs mount URL MOUNTPOINT, then cp -a MOUNTPOINT/latest/PATH \
+         DEST; or write one file out without a mount: dupfs cat URL PATH > FILE",
+    ),
+    (&["list-current-files", "list", "dir"], "list a snapshot with: dupfs ls URL [PATH] (-R: everything below)"),
+    (&["collection-status", "status", "info", "snapshots"], "show the backups and their problems with: dupfs sets URL"),
+    (
+        &["verify", "check", "compare"],
+        "dupfs sets URL reports what is missing or damaged as far as names and manifests tell; every byte is verified when \
+         it is read: mount, and run find MOUNTPOINT/latest/ -type f -exec cat {} + > /dev/null",
+    ),
+    (&["unmount", "fusermount", "fusermount3"], "unmount with: dupfs umount MOUNTPOINT"),
+    (
+        &[
+            "backup",
+            "full",
+            "inc",
+            "incr",
+            "incremental",
+            "cleanup",
+            "remove-older-than",
+            "remove-all-but-n-full",
+            "remove-all-inc-of-but-n-full",
+            "replicate",
+        ],
+        "dupfs only reads backups; make and remove them with duplicity",
+    ),
+    (&["diff", "find", "history"], "mount the backup and use diff, find and ls: dupfs mount URL MOUNTPOINT"),
+];
+
+/// Options for a path of the snapshot.
+const PATH_OPTIONS: &[&str] = &["--file-to-restore", "--path-to-restore", "--path", "-r"];
+
+/// Options for the time of a snapshot.
+const TIME_OPTIONS: &[&str] = &["--time", "--restore-time", "-t"];
+
+/// Options that select files of a backup run.
+const SELECTION_OPTIONS: &[&str] = &[
+    "--include",
+    "--exclude",
+    "--include-filelist",
+    "--exclude-filelist",
+    "--include-regexp",
+    "--exclude-regexp",
+    "--exclude-if-present",
+    "--exclude-older-than",
+    "--exclude-globbing-filelist",
+    "--include-globbing-filelist",
+];
+
+/// Returns the answer to an error of the argument parser, if this one knows better what was meant. `typed` are the
+/// arguments with the program's name first.
+pub(super) fn answer(error: &clap::Error, typed: &[OsString]) -> Option<String> {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => unknown_command(context(ContextKind::InvalidSubcommand)?),
+        ErrorKind::UnknownArgument => {
+            unknown_option(context(ContextKind::InvalidArg)?, command_of(typed).unwrap_or_default())
+        }
+        _ => None,
+    }
+}
+
+/// The name of the command in `typed`.
+fn command_of(typed: &[OsString]) -> Option<&str> {
+    typed
+        .iter()
+        .skip(1)
+        .filter_map(|arg| arg.to_str())
+        .find(|arg| ["mount", "umount", "sets", "ls", "cat"].contains(arg))
+}
+
+fn unknown_command(word: &str) -> Option<String> {
+    if is_url(word) || word.contains('/') {
+        return Some(format!("the command comes first: dupfs mount {word} MOUNTPOINT, or dupfs sets {word}"));
+    }
+    let known = |word: &str| COMMANDS.iter().find(|(words, _)| words.contains(&word));
+    let meant = || most_similar(word.as_bytes(), COMMANDS.iter().flat_map(|(words, _)| words.iter().copied()));
+    match known(word) {
+        Some((_, answer)) => Some(format!("there is no command {word}: {answer}")),
+        // Short words are similar to the commands of dupfs too, which the parser suggests.
+        None if word.len() >= 7 => known(meant()?).map(|(_, answer)| format!("there is no command {word}: {answer}")),
+        None => None,
+    }
+}
+
+fn unknown_option(option: &str, command: &str) -> Option<String> {
+    let name = option.split(['=', ' ']).next().unwrap_or(option);
+    if PATH_OPTIONS.contains(&name) {
+        return match command {
+            "cat" => Some(format!("{name}: the path is an argument: dupfs cat URL PATH")),
+            "ls" => Some(format!("{name}: the path is an argument: dupfs ls URL PATH")),
+            "sets" => Some(format!("{name}: sets reports on the whole backup; list a path with: dupfs ls URL PATH")),
+            _ => None,
+        };
+    }
+    if TIME_OPTIONS.contains(&name) && command == "sets" {
+        return Some(format!("{name}: sets shows all times; {name} is an option of mount, ls and cat"));
+    }
+    if SELECTION_OPTIONS.contains(&name) {
+        return Some(format!("{name}: dupfs shows the whole backup; choose by paths, or with options of rsync or tar"));
+    }
+    match name {
+        "--force" => Some("--force: dupfs overwrites nothing; leave it out".to_owned()),
+        "-o" | "--options" if command != "mount" => {
+            Some("-o is an option of mount; here give the long option itself, such as --secret-key FILE".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Returns true for text that begins with the scheme of a URL.
+pub(super) fn is_url(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    })
+}
+
+/// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is none.
+pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<String> {
+    let backup = backup.to_str()?;
+    let operand = operand.to_str()?;
+    let is_swapped = is_url(operand) && !is_url(backup) && !Path::new(operand).exists();
+    let usage = match command {
+        "mount" => "dupfs mount URL MOUNTPOINT",
+        "ls" => "dupfs ls URL PATH",
+        _ => "dupfs cat URL PATH",
+    };
+    is_swapped
+        .then(|| format!("the arguments are the wrong way round: {usage}, that is: dupfs {command} {operand} {backup}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::args::Cli;
+    use super::*;
+
+    fn answer_to(line: &str) -> Option<String> {
+        let typed: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        answer(&Cli::try_parse_from(&typed).unwrap_err(), &typed)
+    }
+
+    #[test]
+    fn commands_of_duplicity_are_answered_with_the_one_to_use() {
+        for (line, part) in [
+            ("dupfs restore file:///b /to", "cp -a MOUNTPOINT/latest/PATH"),
+            ("dupfs list-current-files file:///b", "dupfs ls URL"),
+            ("dupfs list-curent-files file:///b", "dupfs ls URL"),
+            ("dupfs collection-status file:///b", "dupfs sets URL"),
+            ("dupfs verify file:///b /src", "verified when it is read"),
+            ("dupfs unmount /mnt", "dupfs umount MOUNTPOINT"),
+            ("dupfs remove-older-than 3M file:///b", "only reads"),
+            ("dupfs file:///b /mnt", "dupfs mount file:///b MOUNTPOINT"),
+        ] {
+            let answer = answer_to(line).unwrap_or_default();
+            assert!(answer.contains(part), "{line}: {answer}");
+        }
+        assert_eq!(answer_to("dupfs mont u m"), None);
+    }
+
+    #[test]
+    fn options_of_duplicity_are_answered_with_the_argument_to_use() {
+        for (line, part) in [
+            ("dupfs sets --time 1D u", "sets shows all times"),
+            ("dupfs sets -t 1D u", "sets shows all times"),
+            ("dupfs cat --file-to-restore etc/hosts u", "dupfs cat URL PATH"),
+            ("dupfs cat --path-to-restore=etc/hosts u", "dupfs cat URL PATH"),
+            ("dupfs ls --path etc u", "dupfs ls URL PATH"),
+            ("dupfs sets --file-to-restore etc u", "dupfs ls URL PATH"),
+            ("dupfs mount --exclude x u m", "options of rsync"),
+            ("dupfs cat --force u x", "leave it out"),
+            ("dupfs ls -o secret_key=k u", "--secret-key FILE"),
+        ] {
+            let answer = answer_to(line).unwrap_or_default();
+            assert!(answer.contains(part), "{line}: {answer}");
+        }
+        assert_eq!(answer_to("dupfs mount --nonsense u m"), None);
+    }
+
+    #[test]
+    fn swapped_arguments_are_recognized() {
+        let swapped = |a: &str, b: &str| swapped("mount", OsStr::new(a), OsStr::new(b));
+        assert!(swapped("/mnt", "file:///b").unwrap().ends_with("dupfs mount file:///b /mnt"));
+        assert!(swapped("/mnt", "s3://b/p").is_some());
+        for (a, b) in [("file:///b", "/mnt"), ("/b", "/mnt"), ("s3://b", "s3://c"), ("b", "a:b")] {
+            assert_eq!(swapped(a, b), None);
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! What the program says to somebody who uses it for the first time, on the bundled sample and on a terminal.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::support::duplicity::{Mode, Repository};
+use crate::support::exec::{Dupfs, output};
+use crate::support::mount::{self, require_fuse};
+use crate::support::s3::{KEY_ID, S3Server, SECRET};
+use crate::support::terminal::on_terminal;
+use crate::support::{Scratch, fixtures};
+
+const PASSPHRASE: &str = "tests/../samples/demo-passphrase";
+
+fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(name)
+}
+
+/// The URL of the sample.
+fn url() -> String {
+    format!("file://{}", sample("backup").display())
+}
+
+fn passphrase() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(PASSPHRASE)).unwrap().trim_end().to_owned()
+}
+
+/// dupfs with the key of the sample.
+fn with_key(scratch: &Scratch) -> Dupfs {
+    Dupfs::new(scratch.path()).secret_key(&sample("demo-key.secret.asc"))
+}
+
+/// dupfs with the key of the sample and its passphrase.
+fn opened(scratch: &Scratch) -> Dupfs {
+    with_key(scratch).passphrase(&passphrase())
+}
+
+/// Runs `line` without a key; the exit code and the one line on standard error.
+fn refusal(scratch: &Scratch, line: &[&str]) -> (i32, String) {
+    let output = output(Dupfs::new(scratch.path()).command(line[0]).current_dir(scratch.path()).args(&line[1..]));
+    one_line(&output)
+}
+
+fn one_line(output: &Output) -> (i32, String) {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(!said.contains("os error"), "{said}");
+    (output.status.code().unwrap(), said)
+}
+
+#[test]
+fn the_prompt_names_the_key_and_its_owner_and_counts_wrong_answers() {
+    let scratch = Scratch::new();
+    let command = with_key(&scratch).command("sets");
+    let mut command = command;
+    command.arg(url());
+    let run = on_terminal(
+        &command,
+        &[("): ", "wrong\n"), ("try again (2 of 3)\n", ""), ("): ", &format!("{}x\x7f\n", passphrase()))],
+    );
+    assert_eq!(run.code, 0, "{}", run.output);
+    assert!(run.restored);
+    let first = run.output.lines().next().unwrap();
+    assert!(first.starts_with("Passphrase of secret key 0x") && first.contains(" ("), "{first}");
+    assert!(first.trim_end().ends_with("): "), "{first}");
+    assert_eq!(run.output.matches("Passphrase of").count(), 2, "{}", run.output);
+    assert!(run.output.contains("wrong passphrase, try again (2 of 3)\nPassphrase of secret key 0x"), "{}", run.output);
+    assert!(!run.output.contains(&passphrase()), "the answer is shown: {}", run.output);
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_leaves_the_terminal_as_it_was() {
+    require_fuse();
+    let scratch = Scratch::new();
+    let mnt = scratch.dir("mnt");
+    let mut mounting = with_key(&scratch).command("mount");
+    mounting.arg(url()).arg(&mnt);
+    let mut foreground = with_key(&scratch).command("mount");
+    foreground.arg("-f").arg(url()).arg(&mnt);
+    let mut listing = with_key(&scratch).command("ls");
+    listing.arg(url());
+    for command in [mounting, foreground, listing] {
+        let run = on_terminal(&command, &[("): ", "abc\x03")]);
+        assert_eq!(run.code, 130, "{}", run.output);
+        assert!(run.restored, "{command:?}");
+        assert!(!mount::is_mounted(&mnt));
+    }
+}
+
+#[test]
+fn a_passphrase_file_may_have_a_byte_order_mark_and_carriage_returns() {
+    let scratch = Scratch::new();
+    let file = scratch.path().join("passphrase");
+    fs::write(&file, format!("\u{feff}{}\r\n", passphrase())).unwrap();
+    with_key(&scratch).option("--passphrase-file").option(file.to_str().unwrap()).run("sets", &[&url()]);
+}
+
+#[test]
+fn missing_files_of_options_have_one_exit_code_and_a_remedy() {
+    let scratch = Scratch::new();
+    for option in ["--secret-key", "--passphrase-file"] {
+        let (code, said) = refusal(&scratch, &["ls", option, "/no/such/file", &url()]);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("/no/such/file: no such file or directory; give the path"), "{said}");
+    }
+    let (code, said) = refusal(&scratch, &["ls", "--log-file", "/no/such/dir/log", &url()]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("/no/such/dir/log cannot be opened: no such file or directory; give"), "{said}");
+}
+
+#[test]
+fn a_wrong_key_is_told_with_the_command_to_export_the_right_one() {
+    let scratch = Scratch::new();
+    let wrong = fixtures::path("old-key.secret.asc");
+    let wrong = wrong.to_str().unwrap();
+    let (code, said) = refusal(&scratch, &["ls", "--secret-key", wrong, &url()]);
+    assert_eq!(code, 5, "{said}");
+    assert!(said.contains(&format!("; {wrong} holds 0x")), "{said}");
+    let (_, wanted) = said.split_once("encrypted to key 0x").unwrap();
+    let wanted = &wanted[..16];
+    assert!(said.contains(&format!("export the right one: gpg --armor --export-secret-keys 0x{wanted}")), "{said}");
+}
+
+#[test]
+fn arguments_in_the_wrong_order_and_words_of_duplicity_are_answered() {
+    let scratch = Scratch::new();
+    for (line, said) in [
+        (["mount", "mnt", "file:///b"], "the arguments are the wrong way round: dupfs mount URL MOUNTPOINT"),
+        (["cat", "etc/hosts", "file:///b"], "the arguments are the wrong way round: dupfs cat URL PATH"),
+        (["restore", "file:///b", "dest"], "cp -a MOUNTPOINT/latest/PATH DEST"),
+        (["sets", "--time=1D", "file:///b"], "sets shows all times"),
+        (["cat", "--file-to-restore=x", "file:///b"], "the path is an argument: dupfs cat URL PATH"),
+    ] {
+        let (code, told) = refusal(&scratch, &line);
+        assert_eq!(code, 2, "{told}");
+        assert!(told.contains(said), "{told}");
+    }
+}
+
+#[test]
+fn a_closed_standard_output_is_an_error_and_dev_null_is_none() {
+    let scratch = Scratch::new();
+    let shell = |redirect: &str, command: &str, operands: &[&str]| {
+        let dupfs = opened(&scratch).command(command);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec \"$@\" {redirect}"), "sh"]).arg(dupfs.get_program()).args(dupfs.get_args());
+        for (name, value) in dupfs.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        output(shell.args(operands))
+    };
+    let url = url();
+    for (command, operands) in
+        [("sets", vec![&*url]), ("ls", vec![&*url]), ("cat", vec![&*url, "etc/hostname"]), ("ls", vec!["--help"])]
+    {
+        let (code, said) = one_line(&shell(">&-", command, &operands));
+        assert_eq!((code, &*said), (1, "dupfs: cannot write the output: bad file descriptor\n"), "{command}");
+    }
+    let full = shell(">/dev/full", "ls", &["--help"]);
+    assert_eq!(full.status.code(), Some(1), "{full:?}");
+    // As Python's subprocess.DEVNULL and most daemons open it.
+    for redirect in [">/dev/null", "1<>/dev/null"] {
+        let kept = shell(redirect, "sets", &[&url]);
+        assert!(kept.status.success(), "{redirect}: {kept:?}");
+    }
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_costs_the_index_and_nothing_else() {
+    let scratch = Scratch::new();
+    let dupfs = opened(&scratch).command("cat");
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "ulimit -f 0; \"$@\" | cat; exit ${PIPESTATUS[0]}", "bash"]);
+    shell.arg(dupfs.get_program()).args(dupfs.get_args()).args([&*url(), "srv/www/shop/assets/shop.css"]);
+    for (name, value) in dupfs.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let limited = output(&mut shell);
+    assert_eq!(limited.status.code(), Some(0), "{limited:?}");
+    assert!(!limited.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&limited.stderr).lines().count() <= 1, "{limited:?}");
+}
+
+#[test]
+fn a_relative_home_makes_no_cache_in_the_working_directory() {
+    let scratch = Scratch::new();
+    let here = scratch.dir("here");
+    let mut command = opened(&scratch).command("ls");
+    command.arg(url()).env("HOME", "home").env("XDG_CACHE_HOME", "cache").current_dir(&here);
+    let listed = output(&mut command);
+    assert!(listed.status.success(), "{listed:?}");
+    assert_eq!(fs::read_dir(&here).unwrap().count(), 0);
+}
+
+/// Copies of the sample's files whose names `keep` accepts, into `dir`.
+fn copy_sample(dir: &Path, keep: impl Fn(&str) -> bool) {
+    fs::create_dir_all(dir).unwrap();
+    for entry in fs::read_dir(sample("backup")).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if keep(&name) {
+            fs::copy(entry.path(), dir.join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_backup_that_is_elsewhere_is_told_where() {
+    let scratch = Scratch::new();
+    copy_sample(&scratch.path().join("backups/shop"), |_| true);
+    copy_sample(&scratch.path().join("backups/deep/er"), |name| name.starts_with("duplicity-full"));
+    let base = scratch.path().join("backups").display().to_string();
+    let (code, said) = refusal(&scratch, &["ls", &format!("file://{base}")]);
+    let expected = format!(
+        "dupfs: file://{base}: no duplicity backup directly here; below it: file://{base}/deep/er (1 set), \
+         file://{base}/shop (4 sets)\n"
+    );
+    assert_eq!((code, said), (3, expected));
+    let (code, said) = refusal(&scratch, &["ls", &format!("file://{base}/shpo")]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.ends_with(&format!("no such directory; did you mean file://{base}/shop?\n")), "{said}");
+    let (_, said) = refusal(&scratch, &["ls", "file://tmp/no-such-backup"]);
+    assert!(said.ends_with("write three slashes: file:///tmp/no-such-backup\n"), "{said}");
+}
+
+#[test]
+fn an_archive_directory_in_the_wrong_place_is_told_with_the_options() {
+    let scratch = Scratch::new();
+    let source = scratch.dir("source");
+    fs::write(source.join("f"), "content").unwrap();
+    let repo = Repository::new("3.2.1", |_| Mode::Gzip, &scratch.dir("r"));
+    repo.backup(true, &source, 1_700_000_000);
+    let archive = scratch.dir("arch/shop");
+    for entry in fs::read_dir(repo.dir()).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if !name.contains("difftar") {
+            fs::copy(entry.path(), archive.join(name)).unwrap();
+        }
+    }
+    let base = scratch.path().join("arch").display().to_string();
+    let (code, said) = refusal(&scratch, &["sets", &format!("file://{base}/shop")]);
+    assert_eq!(code, 3, "{said}");
+    let options = format!("--archive-dir {base} --name shop");
+    assert!(said.contains("looks like duplicity's archive directory") && said.contains(&options), "{said}");
+    let listed = |options: &[&str]| output(repo.reader().command("ls").args(options).arg(repo.url()));
+    let misplaced = listed(&["--archive-dir", &format!("{base}/shop")]);
+    assert!(misplaced.status.success(), "{misplaced:?}");
+    let (_, said) = one_line(&misplaced);
+    assert!(said.contains(&format!("that directory holds manifests itself; give {options};")), "{said}");
+    let (_, said) = one_line(&listed(&["--archive-dir", &base]));
+    assert!(said.contains("choose with --name one of: shop"), "{said}");
+    assert_eq!(listed(&["--archive-dir", &base, "--name", "shop"]).stderr, b"");
+}
+
+#[test]
+fn paths_of_the_mount_and_of_the_source_are_found() {
+    let scratch = Scratch::new();
+    let dupfs = opened(&scratch);
+    let lines = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let expected = lines(dupfs.run("ls", &[&url(), "srv/www/shop/assets"]));
+    assert_eq!(expected, "shop.css\n");
+    for path in ["latest/srv/www/shop/assets", "/srv/www/shop/assets", "snapshots/20260121T021500Z/srv/www/shop/assets"]
+    {
+        assert_eq!(lines(dupfs.run("ls", &[&url(), path])), expected, "{path}");
+    }
+    let before = lines(dupfs.run("ls", &[&url(), "at/2026-01-20T12:00:00/srv/www/shop/assets"]));
+    assert_eq!(before, "img\nshop.css\n");
+    assert_eq!(lines(dupfs.run("ls", &[&url(), "latest"])), lines(dupfs.run("ls", &[&url()])));
+    let content = dupfs.run("cat", &[&url(), "srv/www/shop/assets/shop.css"]);
+    assert_eq!(dupfs.run("cat", &[&url(), "latest/srv/www/shop/assets/shop.css"]), content);
+    let (code, said) = dupfs.fails("cat", &[&url(), "srv/www/shop/assets/shop.ccs"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("did you mean srv/www/shop/assets/shop.css?"), "{said}");
+}
+
+/// A mount point that is released when the test ends, however it ends.
+struct Released(PathBuf);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        mount::release(&self.0);
+    }
+}
+
+#[test]
+fn a_mount_on_a_terminal_says_what_is_mounted_and_where_errors_go() {
+    require_fuse();
+    let scratch = Scratch::new();
+    let mnt = Released(scratch.dir("mnt"));
+    let mut command = opened(&scratch).command("mount");
+    command.arg(url()).arg(&mnt.0);
+    let run = on_terminal(&command, &[]);
+    assert_eq!(run.code, 0, "{}", run.output);
+    let lines: Vec<&str> = run.output.lines().collect();
+    let shown = mnt.0.display();
+    assert_eq!(lines[0], format!("4 snapshots, newest 2026-01-21 02:15 UTC; ls {shown}/latest"));
+    assert!(lines.len() == 2 && lines[1].starts_with("errors go to "), "{}", run.output);
+    opened(&scratch).run("umount", &[mnt.0.to_str().unwrap()]);
+
+    let mut command = opened(&scratch).command("mount");
+    command.args(["--time", "2020-01-01"]).arg(url()).arg(&mnt.0);
+    let early = output(&mut command);
+    assert!(early.status.success(), "{early:?}");
+    let (_, said) = one_line(&early);
+    assert!(said.contains("there is no backup before 2020") && said.contains("20260118T021500Z"), "{said}");
+}
+
+#[test]
+fn the_last_errors_of_a_mount_can_be_asked_for() {
+    require_fuse();
+    let scratch = Scratch::new();
+    let store = scratch.path().join("store");
+    copy_sample(&store, |_| true);
+    let damaged = store.join("duplicity-inc.20260119T021500Z.to.20260120T021500Z.vol1.difftar.gpg");
+    let mut bytes = fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let mnt = Released(scratch.dir("mnt"));
+    let log = scratch.path().join("log");
+    let url = format!("file://{}", store.display());
+    let dupfs = opened(&scratch).option("--log-file").option(log.to_str().unwrap());
+    dupfs.run("mount", &[&url, mnt.0.to_str().unwrap()]);
+    let errors = || {
+        let mut value = vec![0; 65_536];
+        let len = rustix::fs::getxattr(&mnt.0, "user.dupfs.errors", &mut value[..]).unwrap();
+        String::from_utf8(value[..len].to_vec()).unwrap()
+    };
+    assert_eq!(errors(), "");
+    let path = "20260120T021500Z/var/backups/mysql/shop.sql";
+    assert!(fs::read(mnt.0.join("snapshots").join(path)).is_err());
+    let told = errors();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    let (time, rest) = told.split_once(' ').unwrap();
+    assert!(time.len() == 20 && time.ends_with('Z'), "{told}");
+    assert!(rest.starts_with("EIO ") && rest.contains(&format!(" of {path}: ")) && rest.contains("vol1"), "{told}");
+    assert!(!rest.contains("inode"), "{told}");
+    let logged = fs::read_to_string(&log).unwrap();
+    assert!(logged.contains(&format!(" of {path}: ")) && !logged.contains("inode"), "{logged}");
+    let python = "import os, sys; sys.stdout.write(os.getxattr(sys.argv[1], 'user.dupfs.errors').decode())";
+    let asked = output(Command::new("python3").args(["-c", python]).arg(&mnt.0));
+    assert_eq!(String::from_utf8_lossy(&asked.stdout), told);
+}
+
+#[test]
+fn a_normal_unmount_says_nothing_alarming_at_any_verbosity() {
+    require_fuse();
+    let scratch = Scratch::new();
+    let mnt = Released(scratch.dir("mnt"));
+    let log = scratch.path().join("log");
+    let dupfs = opened(&scratch).option("-vv").option("--log-file").option(log.to_str().unwrap());
+    dupfs.run("mount", &[&url(), mnt.0.to_str().unwrap()]);
+    fs::read(mnt.0.join("latest/srv/www/shop/assets/shop.css")).unwrap();
+    dupfs.run("umount", &[mnt.0.to_str().unwrap()]);
+    let logged = fs::read_to_string(&log).unwrap();
+    assert!(logged.contains("info: unmounted") || logged.contains(" unmounted"), "{logged}");
+    for word in [" warning: ", " error: ", "Invalid argument", "os error"] {
+        assert!(!logged.contains(word), "{word}: {logged}");
+    }
+    assert!(logged.contains(": fetching "), "{logged}");
+}
+
+#[test]
+fn a_bucket_whose_directories_have_backups_is_told_apart_from_an_empty_one() {
+    let scratch = Scratch::new();
+    let server = S3Server::start();
+    copy_sample(&server.bucket().join("backups/shop"), |_| true);
+    fs::create_dir(server.bucket().join("empty")).unwrap();
+    let dupfs = Dupfs::new(scratch.path())
+        .option("--s3-unencrypted-connection")
+        .variable("AWS_ACCESS_KEY_ID", KEY_ID)
+        .variable("AWS_SECRET_ACCESS_KEY", SECRET);
+    let (code, said) = one_line(&output(dupfs.command("ls").arg(format!("s3://{}/bucket", server.address))));
+    assert_eq!(code, 3, "{said}");
+    let expected = format!("below it: s3://{}/bucket/backups/shop (4 sets)\n", server.address);
+    assert!(said.ends_with(&expected), "{said}");
+    let (code, said) = one_line(&output(dupfs.command("ls").arg(format!("s3://{}/bucket/empty", server.address))));
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("the location is empty; check the URL"), "{said}");
+}

@@ -1,0 +1,54 @@
+//! Programs on a terminal: what they show there, and how they leave it.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+/// What a program did on a terminal.
+#[derive(Debug)]
+pub struct TerminalRun {
+    /// Everything that the terminal showed, with line feeds only.
+    pub output: String,
+    /// The exit code, as a shell shows it.
+    pub code: i64,
+    /// True if the terminal echoes and sends signals, as before.
+    pub restored: bool,
+}
+
+/// Runs `command` on a terminal of its own. For each step, waits for the first text and types the second.
+pub fn on_terminal(command: &Command, steps: &[(&str, &str)]) -> TerminalRun {
+    let text = |value: &std::ffi::OsStr| value.to_str().unwrap().to_owned();
+    let mut unset: Vec<String> = Vec::new();
+    let mut set: Vec<String> = Vec::new();
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => set.push(format!("{}={}", text(name), text(value))),
+            None => unset.push(format!("--unset={}", text(name))),
+        }
+    }
+    let mut argv = vec!["env".to_owned()];
+    argv.extend(unset);
+    argv.extend(set);
+    argv.push(text(command.get_program()));
+    argv.extend(command.get_args().map(text));
+    let cwd = command.get_current_dir().map(Path::to_owned);
+    let task = json!({ "argv": argv, "cwd": cwd, "steps": steps });
+    let mut script = Command::new("python3")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/terminal.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("python3, which scripts/test installs");
+    script.stdin.take().unwrap().write_all(task.to_string().as_bytes()).unwrap();
+    let output = script.wait_with_output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    TerminalRun {
+        output: told["output"].as_str().unwrap().replace("\r\n", "\n"),
+        code: told["code"].as_i64().unwrap(),
+        restored: told["echo"] == true && told["signals"] == true,
+    }
+}
