@@ -223,7 +223,7 @@ fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<ReportedProblem> {
     if lost.is_empty() && of_volumes.is_none() {
         let problem = manifest.problems.first()?;
         let line = format!(
-            "{}: {object}: {problem}; the list is informational only; all files of the set can be read",
+            "{}: {object}: {problem}; the list is informational only, and every file of the set can be read",
             set.label()
         );
         return Some(ReportedProblem::new(Severity::Note, "file-list", Some(set), line));

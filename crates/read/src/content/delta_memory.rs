@@ -7,6 +7,9 @@ use dupfs_base::sync::Semaphore;
 /// tenth of them.
 const MAX_EXTENTS: usize = 1 << 24;
 
+/// Bytes for deltas and extent maps however small `--memory` is: honest backups stay readable with the smallest cache.
+const MIN_BYTES: u64 = 4 << 20;
+
 /// Bytes of an op of a delta.
 pub(super) const OP_BYTES: usize = 24;
 
@@ -27,8 +30,9 @@ pub(super) struct DeltaMemory {
 }
 
 impl DeltaMemory {
-    /// The limits where caches of deltas and extent maps have `bytes` together.
+    /// The limits where caches of deltas and extent maps have `bytes` together, at least [`MIN_BYTES`].
     pub(super) fn new(bytes: u64) -> Self {
+        let bytes = bytes.max(MIN_BYTES);
         let items =
             |bytes: u64, size: usize| usize::try_from(bytes / size as u64).unwrap_or(MAX_EXTENTS).min(MAX_EXTENTS);
         let doubled = bytes.saturating_mul(2);
