@@ -26,6 +26,7 @@ use dupfs_base::{ErrorKind, io_reason};
 use super::environment_secrets::{self, SecretsFile};
 use super::error::CliError;
 use super::exit::CommandExit;
+use super::standard_output;
 
 /// The option that makes the process report success, in front of all other arguments.
 pub(super) const REPORT_FLAG: &str = "--report-ready";
@@ -64,6 +65,7 @@ fn bound_memory(command: &mut Command) -> bool {
 /// Replaces this process by `command`, the same program with its memory bounded; returns if it is bounded, or cannot be.
 pub(super) fn become_bounded(mut command: Command) {
     if bound_memory(&mut command) {
+        standard_output::close_again();
         let error = command.exec();
         log::info!("cannot start again with bounded memory: {error}");
     }
@@ -80,6 +82,7 @@ pub(super) fn leave_secrets(respawn: impl FnOnce(Vec<OsString>) -> Command) {
             let mut command = respawn(vec![secrets.argument()]);
             environment_secrets::remove_from(&mut command);
             bound_memory(&mut command);
+            standard_output::close_again();
             command.exec()
         }
         Err(error) => error,

@@ -1,6 +1,7 @@
 //! `dupfs mount`: checks everything, the checks that cost the user least first, and then mounts.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -41,8 +42,6 @@ pub(super) fn run(
     }
     // Before anything is read that cannot be read again, such as a passphrase.
     daemon::become_bounded(respawn(own));
-    // Found before the user is asked for a passphrase.
-    let null = if args.foreground { None } else { Some(daemon::open_null()?) };
     let ready = prepare(backend, args)?;
     // From here on a signal is handled, or it would leave a stale mount; before, it ends the program.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(unwatched)?;
@@ -53,8 +52,8 @@ pub(super) fn run(
     ready.passphrases.stop_asking();
     log::info!("mounted on {}", mounted.path().display());
     announce(&*ready.fs, args);
-    if let Some(null) = null {
-        daemon::detach(&null, inherited).map_err(|error| {
+    if let Some(null) = &ready.null {
+        daemon::detach(null, inherited).map_err(|error| {
             let reason = io_reason(&error);
             CliError::failed(ErrorKind::Io, format!("the mount was up but could not be reported: {reason}; try again"))
         })?;
@@ -79,6 +78,8 @@ struct PreparedMount {
     fs: Arc<dyn FileSystem>,
     settings: MountSettings,
     passphrases: Arc<Passphrases>,
+    /// What takes the place of the terminal in a daemon.
+    null: Option<File>,
 }
 
 /// Checks everything. The checks that need no secret come first: the user is not asked for a passphrase if the mount point is
@@ -90,6 +91,7 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
         point.check_overlap(what, dir)?;
     }
     check_device(args.allow_other)?;
+    let null = if args.foreground { None } else { Some(daemon::open_null()?) };
     let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
     let timeout = RequestTimeout::from(&args.deadline);
     let fs = backend.open(OpenRequest {
@@ -112,7 +114,7 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
         noexec: args.noexec,
         deadline: timeout.0,
     };
-    Ok(PreparedMount { point, fs, settings, passphrases })
+    Ok(PreparedMount { point, fs, settings, passphrases, null })
 }
 
 /// Tells the user on a terminal what is mounted and where its errors go.

@@ -91,8 +91,10 @@ fn similar_directory(dir: &Path) -> Option<PathBuf> {
     let names = fs::read_dir(existing).ok()?.take(MAX_NAMES).filter_map(Result::ok);
     let dirs = names.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().into_encoded_bytes());
     let meant = most_similar(wrong.as_os_str().as_encoded_bytes(), dirs)?;
-    let meant =
-        existing.join(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(meant)).join(rest.as_path());
+    // Component by component, as an empty rest would add a slash.
+    let mut path = existing.join(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(meant));
+    path.extend(rest);
+    let meant = path;
     meant.is_dir().then_some(meant)
 }
 

@@ -18,6 +18,15 @@ pub extern "C" fn note_closed_output() {
     }
 }
 
+/// Closes standard output again if it was closed: the program that replaces this process is to find it as this one did.
+pub(super) fn close_again() {
+    if CLOSED.load(Ordering::Relaxed)
+        && let Err(error) = nix::unistd::close(1)
+    {
+        log::debug!("standard output: {error}");
+    }
+}
+
 /// Checks that there is a standard output.
 ///
 /// # Errors

@@ -46,12 +46,13 @@ fn session() -> Vec<(String, String)> {
 fn the_session_in_the_readme_works_as_it_is_shown() {
     let session = session();
     assert!(session.len() >= 7, "{session:?}");
-    let mut script = "set -e\nexec 2>&1\n".to_owned();
+    // As on a terminal.
+    let mut script = "set -e\nexec 2>&1\nls() { command ls -C -w 80 \"$@\"; }\n".to_owned();
     for (number, (command, _)) in session.iter().enumerate() {
         script.push_str(&format!("echo '--- {number}'\n{command}\n"));
     }
     script.push_str(
-        "echo '--- end'\nls srv* /srv/www/shop/assets 2>&1 || true\nwc -c < /tmp/mysql-shop\nls -A /var/log /mnt\n",
+        "echo '--- end'\ncommand ls srv* /srv/www/shop/assets 2>&1 || true\nwc -c < /tmp/mysql-shop\ncommand ls -A /var/log /mnt\n",
     );
     let told = in_bare_root(&script);
     for (number, (command, shown)) in session.iter().enumerate() {

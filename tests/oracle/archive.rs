@@ -109,7 +109,7 @@ fn copies_that_are_damaged_or_of_another_backup_are_not_used() {
                 let output = ask(&reader, part);
                 assert!(output.status.success(), "{}: {output:?}", file.display());
                 assert!(expected.contains(&(part, output.stdout.clone())), "{}: {output:?}", file.display());
-                assert!(exec::tail(&output.stderr).contains("not used"), "{}: {output:?}", file.display());
+                assert!(exec::tail(&output.stderr).contains("ignored: "), "{}: {output:?}", file.display());
                 fs::write(&file, sound).unwrap();
             }
         }

@@ -23,6 +23,8 @@ for file in passwd group nsswitch.conf ld.so.cache; do
     if [ -e "/etc/$file" ]; then cp "/etc/$file" etc; fi
 done
 mount --rbind /proc proc
+# fusermount3 reads it.
+ln -s /proc/self/mounts etc/mtab
 for device in null zero full tty fuse urandom; do
     : >"dev/$device"
     mount --bind "/dev/$device" "dev/$device"

@@ -403,10 +403,14 @@ fn what_cannot_be_opened_says_which_key_or_passphrase_is_missing() {
     let to_two = encrypt(&home, &[], &["rsa", "elgamal"], &plain);
     let error = decode(&decoder(&["nistp384.secret.asc"], &["x"]), "vol1.gpg", &to_two).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::KeyMissing);
+    let file = key("nistp384.secret.asc");
     assert_eq!(
         error.to_string(),
-        "vol1.gpg: encrypted to keys 0xB54B6D31383DE26B, 0xFE53DB66EF484C5F, none of which is available; \
-         give the exported secret key with --secret-key"
+        format!(
+            "vol1.gpg: encrypted to keys 0xB54B6D31383DE26B, 0xFE53DB66EF484C5F; {} holds 0x976732FA1578FF2D; \
+             export the right one: gpg --armor --export-secret-keys 0xB54B6D31383DE26B",
+            file.display()
+        )
     );
     let to_locked = encrypt(&home, &[], &["cv25519"], &plain);
     let error = decode(&decoder(&["cv25519.secret.asc"], &["x"]), "vol1.gpg", &to_locked).unwrap_err();
@@ -503,7 +507,7 @@ fn other_forms_are_refused_by_name() {
     refused("x.sigtar.gz", b"", ErrorKind::Corrupt, "empty");
     refused("x.gpg", b"Hostname vm\n", ErrorKind::Corrupt, "does not begin as an encrypted file");
     refused("x.gz", b"Hostname vm\n", ErrorKind::Corrupt, "does not begin as a gzip file");
-    refused("x.manifest", b"\x01\x02", ErrorKind::Corrupt, "like nothing");
+    refused("x.manifest", b"\x01\x02", ErrorKind::Corrupt, "of no form that duplicity writes");
     refused("x.gpg", b"\x30\x82\x06\x09", ErrorKind::Corrupt, "does not begin as an encrypted file");
     refused("x.gpg", b"\xd2\x05\x02\x09\x02\x10\x00", ErrorKind::Unsupported, "version 2");
     let home = Home::new();
