@@ -5,7 +5,7 @@ mod cursor_pool;
 mod decoded_runs;
 mod xz_block_list;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use codec_decoder::codec_decoder;
 use cursor_pool::{BlockClaim, CursorPool, DecodeStart};
@@ -32,13 +32,22 @@ pub struct DecompressedStream {
     pool: Arc<CursorPool>,
     /// Blocks of an xz file, once a reader has jumped.
     blocks: XzBlockList,
+    /// The limit that a pass over all of it has reached: another pass would cost as much and reach the same.
+    refused: OnceLock<UnpackError>,
 }
 
 impl DecompressedStream {
     /// The stream that decompressing `source` gives.
     pub fn new(unpacker: &Arc<Unpacker>, source: Arc<dyn ByteSource>, codec: StreamCodec) -> Arc<Self> {
         let pool = CursorPool::new(unpacker, source.name());
-        let this = Self { unpacker: Arc::clone(unpacker), source, codec, pool, blocks: XzBlockList::default() };
+        let this = Self {
+            unpacker: Arc::clone(unpacker),
+            source,
+            codec,
+            pool,
+            blocks: XzBlockList::default(),
+            refused: OnceLock::new(),
+        };
         let stored = this.points_key().and_then(|key| this.unpacker.point_store.load(&key));
         if let Some((len, points)) = stored.and_then(|bytes| SeekPoints::decode(&bytes)) {
             this.pool.restore(len, points);
@@ -285,7 +294,15 @@ impl ByteSource for DecompressedStream {
                 return Ok(len);
             }
         }
-        self.block(u64::MAX, context)?;
+        if let Some(error) = self.refused.get() {
+            return Err(error.clone());
+        }
+        if let Err(error) = self.block(u64::MAX, context) {
+            if matches!(error, UnpackError::Limit { .. }) {
+                self.refused.get_or_init(|| error.clone());
+            }
+            return Err(error);
+        }
         self.known_len().ok_or_else(|| UnpackError::internal(&self.name(), "its end was reached and has no place"))
     }
 

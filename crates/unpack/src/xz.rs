@@ -160,7 +160,7 @@ impl XzDecoder {
             Error::Options | Error::UnsupportedCheck => {
                 UnpackError::unsupported(&name, "a form of xz that the library does not know")
             }
-            Error::Format => self.damaged("it is no xz file, or garbage follows its end"),
+            Error::Format => self.damaged("it has no xz or LZMA data, or garbage follows its end"),
             _ => self.damaged("its xz data or a checksum in it is wrong"),
         }
     }

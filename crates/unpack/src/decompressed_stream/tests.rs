@@ -393,6 +393,21 @@ fn a_reader_in_order_never_starts_again_and_a_jump_costs_no_second_pass() {
 }
 
 #[test]
+fn a_stream_that_is_beyond_the_limit_is_decoded_once_to_find_that_out() {
+    let limits = UnpackLimits { ratio: 100, free: 10 << 20, ..UnpackLimits::default() };
+    let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
+    let unpacker = Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0)));
+    let source = counted(&pack(StreamCodec::Gzip, &vec![0; 40_000_000]));
+    let stream = DecompressedStream::new(&unpacker, Arc::clone(&source) as _, StreamCodec::Gzip);
+    assert_eq!(stream.len(&UNLIMITED).unwrap_err().kind(), ErrorKind::Unsupported);
+    let read = source.read.load(Ordering::Relaxed);
+    assert_eq!(stream.len(&UNLIMITED).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(source.read.load(Ordering::Relaxed), read);
+    // The part within the limit is there all the same.
+    assert_eq!(stream.read_at(1_000_000, 10, &UNLIMITED).unwrap(), [0; 10]);
+}
+
+#[test]
 fn blocks_of_an_xz_file_are_seek_points_and_tell_its_length() {
     let plain = text(11, 25_000_000);
     let mut packed: Vec<u8> = plain.chunks(1 << 20).flat_map(|part| pack(StreamCodec::Xz, part)).collect();
