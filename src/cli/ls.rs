@@ -91,7 +91,7 @@ struct SnapshotLister<'a, 'b> {
     names: OwnerNames,
 }
 
-/// OwnerNames of owners on this machine, each looked up once.
+/// Names of owners on this machine, each looked up once.
 #[derive(Default)]
 struct OwnerNames {
     users: HashMap<u32, String>,

@@ -180,7 +180,14 @@ pub fn open_file_system(
         (None, None) => MountRoot::Overview,
         (_, path) => {
             let index = collection.snapshot_position(chosen.set);
-            MountRoot::Path(index.unwrap_or(0), path.unwrap_or_default())
+            let unlisted = || {
+                let line = format!(
+                    "{url}: the snapshot of {} is not among those listed: internal error (bug in dupfs)",
+                    chosen.time
+                );
+                CliError::failed(ErrorKind::Io, line)
+            };
+            MountRoot::Path(index.ok_or_else(unlisted)?, path.unwrap_or_default())
         }
     };
     let options = TreeOptions { root, owners, size_bounds, plan_bytes: memory / 8 };
