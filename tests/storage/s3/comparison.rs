@@ -85,7 +85,7 @@ fn duplicity_on_s3(world: &World, repo: &Repository, what: &str) -> std::process
 #[test]
 fn what_duplicity_writes_to_s3_is_mounted_as_it_restores_it() {
     const TIMES: [i64; 3] = [1_700_000_000, 1_700_003_600, 1_700_007_200];
-    let world = World::new();
+    let world = World::written_by_clients();
     let url = "boto3+s3://bucket/host/daily";
     let key = |home: &crate::support::gpg::Home| Mode::Key(home.generate("backup", "rsa2048", "key passphrase"));
     let repo = Repository::new("3.2.1", key, &world.scratch.dir("r"));

@@ -24,7 +24,16 @@ pub struct World {
 impl World {
     /// A server with the empty bucket `bucket`.
     pub fn new() -> Self {
-        let server = S3Server::start();
+        Self::on(S3Server::start())
+    }
+
+    /// The same, for what is written through the server alone: it then remembers listings for a moment. Without that, rclone
+    /// keeps a processor busy after an upload, and may not answer.
+    pub fn written_by_clients() -> Self {
+        Self::on(S3Server::start_with(&["--dir-cache-time", "10ms"], "http"))
+    }
+
+    fn on(server: S3Server) -> Self {
         Self { proxy: Proxy::start(&server.address), server, scratch: Scratch::new() }
     }
 
