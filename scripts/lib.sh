@@ -72,17 +72,23 @@ limit_tests() {
     export "CARGO_TARGET_${host}_RUNNER=scripts/test-runner"
 }
 
-# Runs cargo test with the arguments from the second on, and prints the results of all test programs together. Returns the status of
-# cargo test. Its output goes to the file $1 as well.
+# Runs cargo test with the arguments from the second on. Its output goes to the file $1 as well, for test_results. Returns its status.
 run_tests() {
-    local log=$1 status=0
+    local log=$1
     shift
-    cargo test "$@" 2>&1 | tee "$log" || status=$?
+    cargo test "$@" 2>&1 | tee "$log"
+}
+
+# Prints what the tests that failed have said, and the results of all test programs together, from the file that run_tests wrote.
+test_results() {
+    local log=$1
+    step "What failed tests have said"
+    # Each program repeats it between "failures:" and its result; of what one test says, the first 80 lines.
+    awk '/^failures:$/ { shown = 1 } /^test result:/ { shown = 0 } /^---- .* ----$/ { lines = 0 } shown && lines++ < 80' "$log"
     step "Results"
-    grep -E '^ +(Running|Doc-tests)|^test result:|^test .* FAILED' "$log" | sed 's/^ *//' || true
+    grep -E '^ +(Running|Doc-tests)|^test result:|^test .* FAILED|^error: ' "$log" | sed 's/^ *//' || true
     awk '/^test result:/ { passed += $4; failed += $6; programs++ }
          END { printf "test result: %s. %d passed; %d failed; in %d test programs\n", failed ? "FAILED" : "ok", passed, failed, programs }' "$log"
-    return "$status"
 }
 
 # Tests synchronisation and caches under random schedules of their threads. Their build replaces the locks of the standard library.
