@@ -97,7 +97,7 @@ pub struct MountArgs {
     #[arg(long, hide = true, value_enum, default_value_t)]
     pub sizes: SizeMode,
 
-    /// The encoding of names in zip archives that do not tell it.
+    /// The encoding of names in zip archives that do not state it.
     #[arg(long, hide = true, value_name = "ENCODING", value_parser = parse_zip_names)]
     pub zip_names: Option<NameEncoding>,
 

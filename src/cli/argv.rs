@@ -191,7 +191,7 @@ fn from_mount(typed: Vec<OsString>, fake: &mut bool, sloppy: &mut bool) -> Resul
     let mut typed = typed.into_iter();
     let mut out: Vec<OsString> = typed.next().into_iter().collect();
     out.push("mount".into());
-    let mut places = Vec::new();
+    let mut positional = Vec::new();
     while let Some(arg) = typed.next() {
         match arg.to_str() {
             Some("-o") => out.extend([Some("-o".into()), typed.next()].into_iter().flatten()),
@@ -208,17 +208,17 @@ fn from_mount(typed: Vec<OsString>, fake: &mut bool, sloppy: &mut bool) -> Resul
                     }
                 }
             }
-            _ => places.push(arg),
+            _ => positional.push(arg),
         }
     }
     // An fstab may write the source as mount.fuse does: PROGRAM#SOURCE.
-    if let Some(first) = places.first_mut()
+    if let Some(first) = positional.first_mut()
         && let Some(url) = first.to_str().and_then(|text| text.strip_prefix("dupfs#"))
     {
         *first = url.into();
     }
     out.push("--".into());
-    out.extend(places);
+    out.extend(positional);
     Ok(out)
 }
 

@@ -40,11 +40,11 @@ pub struct OpenRequest<'a> {
     pub path: Option<&'a OsStr>,
     /// Lets `stat` show a bound of sizes that cost a volume.
     pub size_bounds: bool,
-    /// The encoding of names in zip archives that do not tell it.
+    /// The encoding of names in zip archives that do not state it.
     pub zip_names: Option<NameEncoding>,
     /// Passphrases, and the prompt until the mount is up.
     pub passphrases: Arc<Passphrases>,
-    /// How long opening it may take, and each request later.
+    /// Upper bound of the time that opening it takes, and each request later.
     pub timeout: RequestTimeout,
 }
 

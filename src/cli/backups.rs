@@ -254,17 +254,17 @@ fn misplaced_archive_dir(given: &Path, dir: &Path) -> Option<String> {
     }
     let below = nearby::directories_with_backup_files(&given);
     (!below.is_empty()).then(|| {
-        let asked = dir.file_name().map(shown).unwrap_or_default();
-        format!("it has no {asked}; choose with --name one of: {}", below.join(", "))
+        let requested = dir.file_name().map(shown).unwrap_or_default();
+        format!("it has no {requested}; choose with --name one of: {}", below.join(", "))
     })
 }
 
 fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> Result<KeyOptions, CliError> {
-    let asked = Arc::clone(passphrases);
+    let prompts = Arc::clone(passphrases);
     Ok(KeyOptions {
         secret_keys: args.secret_key.clone(),
         passphrases: passphrases.given().to_vec(),
-        ask: Some(Box::new(move |prompt| asked.ask(prompt))),
+        ask: Some(Box::new(move |prompt| prompts.ask(prompt))),
         gpg: gpg_to_ask(args)?,
     })
 }

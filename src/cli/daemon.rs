@@ -190,7 +190,7 @@ impl InheritedFiles {
     }
 }
 
-/// Opens what takes the place of the terminal in a daemon.
+/// Opens the replacement of the terminal in a daemon.
 ///
 /// # Errors
 /// [`CliError`] naming `/dev/null` and the remedy.

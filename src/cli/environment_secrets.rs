@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use dupfs_base::Secret;
 
 /// The variables that are handed over.
-const KEPT: [&str; 4] = ["PASSPHRASE", "AWS_SECRET_ACCESS_KEY", "SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+const SECRET_VARIABLES: [&str; 4] = ["PASSPHRASE", "AWS_SECRET_ACCESS_KEY", "SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// Variables with secrets that duplicity uses and dupfs does not.
 const DROPPED: [&str; 2] = ["SIGN_PASSPHRASE", "FTP_PASSWORD"];
@@ -30,7 +30,7 @@ static HANDED_OVER: OnceLock<Vec<(&'static str, Secret)>> = OnceLock::new();
 
 /// Returns true if the environment of this process contains a secret.
 pub(super) fn in_environment() -> bool {
-    KEPT.iter().chain(&DROPPED).any(|name| std::env::var_os(name).is_some())
+    SECRET_VARIABLES.iter().chain(&DROPPED).any(|name| std::env::var_os(name).is_some())
 }
 
 /// Returns the secret `name`: handed over, or from the environment.
@@ -43,12 +43,12 @@ pub(super) fn get(name: &str) -> Option<Secret> {
 
 /// Removes the secrets from the environment of `command`, which this process starts.
 pub(super) fn remove_from(command: &mut Command) -> &mut Command {
-    KEPT.iter().chain(&DROPPED).fold(command, |command, name| command.env_remove(name))
+    SECRET_VARIABLES.iter().chain(&DROPPED).fold(command, |command, name| command.env_remove(name))
 }
 
 /// Adds the secrets of the store to the environment of `command`, which may use the same account.
 pub(super) fn add_account(command: &mut Command) -> &mut Command {
-    KEPT.iter().filter(|name| **name != "PASSPHRASE").fold(command, |command, name| match get(name) {
+    SECRET_VARIABLES.iter().filter(|name| **name != "PASSPHRASE").fold(command, |command, name| match get(name) {
         Some(secret) => command.env(name, std::ffi::OsStr::from_bytes(secret.expose())),
         None => command,
     })
@@ -66,7 +66,7 @@ impl SecretsFile {
     pub(super) fn from_environment() -> io::Result<Self> {
         // Not closed on exec.
         let mut file = File::from(memfd_create("dupfs-secrets", MemfdFlags::empty())?);
-        for name in KEPT {
+        for name in SECRET_VARIABLES {
             let Some(value) = get(name) else { continue };
             file.write_all(name.as_bytes())?;
             file.write_all(b"=")?;
@@ -99,7 +99,7 @@ pub(super) fn take_over(fd: i32) -> io::Result<()> {
     for entry in bytes.split(|&b| b == 0) {
         let Some(at) = entry.iter().position(|&b| b == b'=') else { continue };
         let (name, value) = (entry.get(..at).unwrap_or_default(), entry.get(at + 1..).unwrap_or_default());
-        let known = KEPT.into_iter().find(|known| known.as_bytes() == name);
+        let known = SECRET_VARIABLES.into_iter().find(|known| known.as_bytes() == name);
         secrets.extend(known.map(|name| (name, Secret::new(value))));
     }
     // Set once, at the start of the program.

@@ -76,8 +76,8 @@ impl CliError {
         }
     }
 
-    /// Reports it to the user, and returns the exit code. If the reader of the output is gone (`dupfs cat ... | head`), ends
-    /// the program by SIGPIPE, as other programs.
+    /// Reports it to the user, and returns the exit code. If the reader of the output has exited (`dupfs cat ... |
+    /// head`), ends the program by SIGPIPE, as other programs.
     pub(super) fn report(&self) -> u8 {
         match self {
             Self::Reported(_) => {}

@@ -10,7 +10,7 @@ use super::error::CliError;
 use super::options::KeyArgs;
 
 /// Options of gpg that decide where it finds secret keys, and true if a value follows.
-const KEPT: &[(&str, bool)] = &[
+const PASSED_OPTIONS: &[(&str, bool)] = &[
     ("agent-program", true),
     ("homedir", true),
     ("keyring", true),
@@ -64,13 +64,14 @@ impl GpgArguments {
         let mut words = texts.iter().flat_map(|text| text.split_whitespace()).peekable();
         while let Some(word) = words.next() {
             let (name, mut value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
-            let kept = name.strip_prefix("--").and_then(|long| KEPT.iter().find(|(known, _)| *known == long));
+            let option =
+                name.strip_prefix("--").and_then(|long| PASSED_OPTIONS.iter().find(|(known, _)| *known == long));
             // A word that is no option is the value of the option before it.
-            let takes_value = kept.is_none_or(|(_, takes_value)| *takes_value);
+            let takes_value = option.is_none_or(|(_, takes_value)| *takes_value);
             if value.is_none() && takes_value {
                 value = words.next_if(|next| !next.starts_with('-'));
             }
-            match (kept, value) {
+            match (option, value) {
                 (None, _) => out.ignored.push(name.to_owned()),
                 (Some((_, true)), None) => {
                     return Err(CliError::Usage(format!("--gpg-options: {name} needs a value: {name}=...")));

@@ -96,10 +96,10 @@ pub(super) fn start(verbose: u8, file: Option<&Path>) -> io::Result<()> {
     let _ = log::set_logger(logger);
     log::set_max_level(level);
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let payload = panic.payload();
         let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-        log::error!("internal error (bug in dupfs) at {place}: {}", text.unwrap_or("panic"));
+        log::error!("internal error (bug in dupfs) at {location}: {}", text.unwrap_or("panic"));
     }));
     Ok(())
 }
@@ -113,7 +113,7 @@ pub(super) fn leave_terminal() {
     }
 }
 
-/// Where the messages of a daemon of this process go, as one line for the user.
+/// Returns the destination of the messages of a daemon of this process, as one line for the user.
 pub(super) fn destination_of_daemon() -> String {
     let journal = || Path::new("/run/systemd/journal").exists();
     let of_daemon = LogTarget::of_daemon();

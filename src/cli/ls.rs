@@ -17,7 +17,7 @@ use crate::vfs::{Attr, FileSystem, Ino, NodeKind};
 use dupfs_base::escape_bytes;
 use dupfs_format::{ArchivePath, BackupTime};
 
-/// How `dupfs ls` lists.
+/// The options of a listing by `dupfs ls`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LsOptions {
     /// Mode, links, owner, group, exact size, time and link target. Sizes may cost volumes.

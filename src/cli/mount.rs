@@ -78,7 +78,7 @@ struct PreparedMount {
     fs: Arc<dyn FileSystem>,
     settings: MountSettings,
     passphrases: Arc<Passphrases>,
-    /// What takes the place of the terminal in a daemon.
+    /// The replacement of the terminal in a daemon.
     null: Option<File>,
 }
 

@@ -1,4 +1,4 @@
-//! Where a backup may be that is not at the given place: in a directory below it, or at a place whose name is similar.
+//! Looks for a backup that is not at the given location: in directories below it, and at locations with a similar name.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -12,13 +12,13 @@ use dupfs_read::storage::{Location, ObjectStore};
 
 use super::similar::most_similar;
 
-/// How long the search below a place may take.
+/// Upper bound of the time of a search below a location.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Upper bound of the directories that are listed.
 const MAX_DIRECTORIES: usize = 100;
 
-/// Upper bound of the levels below the place.
+/// Upper bound of the levels below the location.
 const MAX_DEPTH: usize = 3;
 
 /// Upper bound of the backups that a message names.
@@ -27,8 +27,8 @@ const MAX_NAMED: usize = 8;
 /// Upper bound of the names of a local directory that are looked at.
 const MAX_NAMES: usize = 10_000;
 
-/// Searches for backups in the directories below the place of `store`, and returns their URLs with the number of sets, for
-/// a message. Returns `None` if there are none, or the search fails.
+/// Searches for backups in the directories below the location of `store`, and returns their URLs with the number of
+/// sets, for a message. Returns `None` if there are none, or the search fails.
 pub(super) fn backups_below(store: &dyn ObjectStore) -> Option<String> {
     let context = RequestContext::with_timeout(SEARCH_TIMEOUT);
     let mut found = Vec::new();
@@ -67,7 +67,8 @@ pub(super) fn backups_below(store: &dyn ObjectStore) -> Option<String> {
     (!named.is_empty()).then(|| named.join(", "))
 }
 
-/// Returns the place that `typed`, a URL or path of the missing directory `dir`, may be meant to be, as a remark for the user.
+/// Returns the location that `typed`, a URL or path of the missing directory `dir`, may be meant to be, as a remark for
+/// the user.
 pub(super) fn remark_on_missing(typed: &str, dir: &Path) -> Option<String> {
     let scheme = typed.strip_prefix("par2+").unwrap_or(typed);
     if let Some(rest) = scheme.strip_prefix("file://").filter(|rest| !rest.starts_with('/')) {
@@ -113,8 +114,8 @@ pub(super) fn directories_with_backup_files(dir: &Path) -> Vec<String> {
     found
 }
 
-/// Returns the options that use the local place of `collection` as duplicity's archive directory, if it looks like one: it has
-/// manifests and signature archives, none of them encrypted, and no volume.
+/// Returns the options that use the local directory of `collection` as duplicity's archive directory, if it looks like
+/// one: it has manifests and signature archives, none of them encrypted, and no volume.
 pub(super) fn as_archive_dir(dir: &Path, collection: &Collection) -> Option<String> {
     let mut sets = collection.sets().iter().peekable();
     sets.peek()?;

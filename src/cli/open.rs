@@ -21,7 +21,7 @@ use super::start_up::StartUp;
 /// Default of `--memory`: bytes of memory for decoded data and what belongs to it.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
 
-/// How a backup is opened and shown.
+/// The options by which a backup is opened and shown.
 #[derive(Debug)]
 pub struct OpenOptions {
     /// Prefixes of the names.
@@ -38,7 +38,7 @@ pub struct OpenOptions {
     pub owners: OwnerOptions,
     /// Show upper bounds as sizes of files that were not opened.
     pub size_bounds: bool,
-    /// The encoding of names in zip archives that do not tell it.
+    /// The encoding of names in zip archives that do not state it.
     pub zip_names: Option<NameEncoding>,
     /// Bytes of memory for decoded data and what belongs to it.
     pub memory: u64,
@@ -190,7 +190,7 @@ pub fn open_file_system(
             MountRoot::Path(index.ok_or_else(unlisted)?, path.unwrap_or_default())
         }
     };
-    let options = TreeOptions { root, owners, size_bounds, plan_bytes: memory / 8 };
+    let options = TreeOptions { root, owners, size_bounds, extent_map_bytes: memory / 8 };
     Ok(Arc::new(start.run(|context| TreeFs::new(Arc::clone(&repository), options.clone(), context))?))
 }
 

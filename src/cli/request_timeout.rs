@@ -7,8 +7,8 @@ use dupfs_base::RequestContext;
 use super::options::DeadlineArgs;
 use crate::fuse::DEFAULT_DEADLINE;
 
-/// How long one call of the file system or the repository may take, as one request of a mount: a store that does not answer
-/// must not block a command forever.
+/// Upper bound of the time of one call of the file system or the repository, as of one request of a mount: a store that
+/// does not answer must not block a command forever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestTimeout(pub Duration);
 

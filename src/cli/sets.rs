@@ -17,10 +17,10 @@ use super::request_timeout::RequestTimeout;
 use dupfs_read::volume::Repository;
 use reported_problem::ReportedProblem;
 
-/// What `dupfs sets` prints, and its exit code.
+/// The output of `dupfs sets`, and its exit code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetsOptions {
-    /// One object of JSON in place of text.
+    /// One JSON object instead of text.
     pub json: bool,
     /// A problem of severity error counts for the exit code.
     pub check: bool,

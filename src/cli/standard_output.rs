@@ -1,7 +1,8 @@
 //! A standard output that was closed when the program was started.
 //!
-//! The runtime of Rust opens `/dev/null` in its place before `main`, so that writing to it succeeds and nothing is written.
-//! Afterwards nothing tells it from a `/dev/null` that was given on purpose, which may be open for reading and writing too.
+//! The runtime of Rust opens `/dev/null` in its place before `main`, so that writing to it succeeds and nothing is
+//! written. Afterwards nothing distinguishes it from a `/dev/null` that was given on purpose, which may be open for
+//! reading and writing too.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

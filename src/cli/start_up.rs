@@ -24,7 +24,7 @@ struct QuestionLog {
 
 #[derive(Default)]
 struct QuestionState {
-    asked: u64,
+    count: u64,
     pending: u64,
 }
 
@@ -54,7 +54,7 @@ impl StartUp {
     /// Those of the step.
     pub(super) fn run<T, E: HasKind>(&mut self, mut step: impl FnMut(&RequestContext) -> Result<T, E>) -> Result<T, E> {
         loop {
-            let before = self.questions.asked();
+            let before = self.questions.count();
             match step(&self.context) {
                 Err(error) if error.kind() == ErrorKind::Timeout && self.questions.wait_until_idle() != before => {
                     self.context = self.timeout.start();
@@ -66,14 +66,14 @@ impl StartUp {
 }
 
 impl QuestionLog {
-    fn asked(&self) -> u64 {
-        lock(&self.state).asked
+    fn count(&self) -> u64 {
+        lock(&self.state).count
     }
 
     /// Waits until no question is pending. Returns the number of questions so far.
     fn wait_until_idle(&self) -> u64 {
         let state = lock(&self.state);
-        self.idle.wait_while(state, |state| state.pending > 0).unwrap_or_else(PoisonError::into_inner).asked
+        self.idle.wait_while(state, |state| state.pending > 0).unwrap_or_else(PoisonError::into_inner).count
     }
 }
 
@@ -83,7 +83,7 @@ struct PendingQuestion<'a>(&'a QuestionLog);
 impl<'a> PendingQuestion<'a> {
     fn begin(log: &'a QuestionLog) -> Self {
         let mut state = lock(&log.state);
-        state.asked = state.asked.saturating_add(1);
+        state.count = state.count.saturating_add(1);
         state.pending = state.pending.saturating_add(1);
         Self(log)
     }
@@ -145,7 +145,7 @@ mod tests {
     fn a_deadline_that_passes_during_a_question_starts_again_after_the_answer() {
         let (answer, answered) = channel::<()>();
         let answered = Mutex::new(answered);
-        let (asked_tx, asked) = channel();
+        let (asked_tx, asked_rx) = channel();
         let mut keys = keys_that_ask(move || {
             asked_tx.send(()).unwrap();
             lock(&answered).recv().unwrap();
@@ -161,7 +161,7 @@ mod tests {
             }
             let ask = Arc::clone(&ask);
             questioners.push(std::thread::spawn(move || ask("Passphrase: ")));
-            asked.recv().unwrap();
+            asked_rx.recv().unwrap();
             let stopped = time_out(context);
             // The answer comes after the deadline.
             answer.send(()).unwrap();

@@ -14,10 +14,10 @@ use crate::fuse::{PID_ATTRIBUTE, pid_namespace, unmount};
 use super::args::UmountArgs;
 use super::error::CliError;
 
-/// How long the daemon may take to report its process id; a stopped one never does.
+/// Upper bound of the time that the daemon takes to report its process id. A stopped daemon never does.
 const PID_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the command waits for the daemon to exit.
+/// Upper bound of the wait for the daemon to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Unmounts.

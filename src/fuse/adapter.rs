@@ -371,8 +371,8 @@ impl Filesystem for FuseAdapter {
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
         let send = |reply: Option<ReplyOpen>, _: &dyn FileSystem, attr: Attr| {
             let Some(reply) = reply else { return };
-            let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-            let flags = if attr.attr_ttl >= IMMUTABLE_TTL { kept } else { FopenFlags::empty() };
+            let cached = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+            let flags = if attr.attr_ttl >= IMMUTABLE_TTL { cached } else { FopenFlags::empty() };
             reply.opened(FileHandle(0), flags);
         };
         self.answer(

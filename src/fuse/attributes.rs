@@ -8,7 +8,7 @@ use crate::vfs::{Attr, Ino, NodeKind};
 
 use super::dir_batch::{BatchAttr, BatchEntry};
 
-/// How long the kernel may cache the attributes: not at all while the size is a bound.
+/// The time for which the kernel may cache the attributes: zero while the size is a bound.
 pub(super) fn attr_ttl(attr: &Attr) -> Duration {
     if attr.exact { attr.attr_ttl } else { Duration::ZERO }
 }

@@ -136,7 +136,7 @@ impl MountError {
     }
 }
 
-/// How a mount was attempted, for the meaning of its failure.
+/// The way a mount was attempted, which gives its failure a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MountMethod {
     /// By mount(2): the process has the capability.

@@ -18,16 +18,16 @@ use super::mountinfo::mount_at;
 use super::mountpoint::{MountPoint, is_root};
 use super::unmount::{UnmountError, unmount};
 
-/// How long a request may wait, unless the user sets another deadline.
+/// Upper bound of the time that a request waits, unless the user sets another deadline.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 
-/// How long open files are still served after the mount was stopped.
+/// The time that open files are still served after the mount was stopped.
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
 /// A stopped mount ends earlier if requests wait and nothing has come from the store for this long.
 const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often a stopped mount looks for progress.
+/// The interval in which a stopped mount looks for progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The kernel's read-ahead for the mount in KiB: measured best for sequential reads (docs/BENCHMARKS.md); only root may set it.
@@ -44,11 +44,11 @@ pub struct MountSettings {
     pub default_permissions: bool,
     /// Forbids running programs of the mount.
     pub noexec: bool,
-    /// How long a request may take.
+    /// Upper bound of the time that a request takes.
     pub deadline: Duration,
 }
 
-/// How a mount ended.
+/// The end of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MountEnd {
     /// It was unmounted from outside.

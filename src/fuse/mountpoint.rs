@@ -15,10 +15,10 @@ use super::mount_error::MountError;
 use super::mountinfo::{MountEntry, mount_at, spellings};
 
 const DEVICE: &str = "/dev/fuse";
-/// How long the daemon of a mount may take to answer.
+/// Upper bound of the time that the daemon of a mount takes to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long another process may take to mount on a directory.
+/// Upper bound of the time that another process takes to mount on a directory.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
 
 const FUSE_CONF: &str = "/etc/fuse.conf";

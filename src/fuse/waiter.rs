@@ -1,4 +1,4 @@
-//! The thread whose request waits: whether a signal ends its wait, as `/proc` and kill(2) tell.
+//! The thread whose request waits. `/proc` and kill(2) show if a signal ends its wait.
 //!
 //! The kernel interrupts a request for every signal. Most of those that a program handles (a child has ended, a timer, the
 //! size of the terminal) are not meant to make its calls fail: a file system on a disk does not fail them either.

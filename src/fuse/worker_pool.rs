@@ -1,5 +1,5 @@
 //! Worker threads for deferred requests, in groups by cost: lookups do not queue behind sizes, nor sizes behind reads, nor
-//! any of them behind what has to be unpacked.
+//! any of them behind requests that need unpacking.
 
 use dupfs_base::sync::{Job, ThreadPool};
 
@@ -20,7 +20,7 @@ pub(super) enum RequestCost {
 /// their turn on a processor, of which each stored file gets the same share. So there are as many as programs may wait at once,
 /// and a request that needs little is not queued behind those that need much.
 const MAX_UNPACK_THREADS: usize = 256;
-/// Threads of these that are kept when they have nothing to do.
+/// Upper bound of the idle threads of these.
 const IDLE_UNPACK_THREADS: usize = 8;
 
 /// A bounded number of threads for each [`RequestCost`], started on demand. The kernel bounds how many jobs there are: one

@@ -112,7 +112,7 @@ impl FileSystem for MemoryFs {
     fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
         self.hang(parent, context)?;
         let found = self.nodes.iter().skip(1).position(|node| node.parent == parent && node.name == name);
-        found.map(|place| self.attr(place as u64 + 2, false)).ok_or_else(FsError::not_found)
+        found.map(|index| self.attr(index as u64 + 2, false)).ok_or_else(FsError::not_found)
     }
 
     fn getattr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
@@ -143,8 +143,8 @@ impl FileSystem for MemoryFs {
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         self.hang(ino, context)?;
-        for (place, node) in self.nodes.iter().enumerate().skip(1).rev().filter(|(_, node)| node.parent == ino) {
-            let child = place as u64 + 1;
+        for (index, node) in self.nodes.iter().enumerate().skip(1).rev().filter(|(_, node)| node.parent == ino) {
+            let child = index as u64 + 1;
             let kind = self.attr(child, true).kind;
             emit(DirEntry { ino: child, kind, next_offset: child, name: &node.name });
         }

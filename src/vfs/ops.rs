@@ -54,9 +54,9 @@ pub struct Attr {
     /// True if `size` is the exact size. `lookup` and `readdir` may answer before it is known; `getattr` returns exact sizes
     /// only (or the bound under `-o sizes=bound`, and then `attr_ttl` is zero).
     pub exact: bool,
-    /// How long these attributes may be cached. Zero when `exact` is false.
+    /// The time for which these attributes may be cached. Zero when `exact` is false.
     pub attr_ttl: Duration,
-    /// How long the name that led here may be cached.
+    /// The time for which the name that led here may be cached.
     pub entry_ttl: Duration,
 }
 

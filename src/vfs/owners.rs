@@ -14,12 +14,12 @@ use dupfs_base::sync::{Monitor, lock};
 use dupfs_base::{RequestContext, Stopped};
 use dupfs_format::EntryMeta;
 
-/// How long a request waits for the user database, which may be on the network.
+/// Upper bound of the time that a request waits for the user database, which may be on the network.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 /// A name whose lookup failed is looked up again after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// How archived owners and modes are shown.
+/// The options by which archived owners and modes are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnerOptions {
     /// Show archived numbers, not this machine's numbers of the archived names.

@@ -42,14 +42,19 @@ pub(super) struct SnapshotNodes {
 }
 
 impl SnapshotNodes {
-    /// The objects of `repository`, with `plan_bytes` of memory for extent maps. With `size_bounds` an upper bound is shown as
-    /// the size of files whose exact size costs a volume.
-    pub(super) fn new(repository: Arc<Repository>, owners: OwnerOptions, size_bounds: bool, plan_bytes: u64) -> Self {
+    /// The objects of `repository`, with `extent_map_bytes` of memory for extent maps. With `size_bounds` an upper
+    /// bound is shown as the size of files whose exact size costs a volume.
+    pub(super) fn new(
+        repository: Arc<Repository>,
+        owners: OwnerOptions,
+        size_bounds: bool,
+        extent_map_bytes: u64,
+    ) -> Self {
         Self {
             trees: SnapshotTrees::new(Arc::clone(&repository)),
             owners: Owners::new(owners),
             current: CurrentView::new(repository.collection()),
-            content: ContentResolver::new(plan_bytes),
+            content: ContentResolver::new(extent_map_bytes),
             link_counts: LinkCounts::default(),
             size_bounds,
             repository,

@@ -18,7 +18,7 @@ use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::tree::NodeId;
 use dupfs_read::volume::{Refreshed, Repository, RequestVolumes};
 
-/// What a mount shows at its root.
+/// The content of the root of a mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum MountRoot {
     /// `latest`, `snapshots/`, `at/` and `versions/`.
@@ -28,7 +28,7 @@ pub enum MountRoot {
     Path(usize, ArchivePath),
 }
 
-/// How the tree is shown.
+/// The options by which the tree is shown.
 #[derive(Clone, Debug, Default)]
 pub struct TreeOptions {
     /// The root.
@@ -38,7 +38,7 @@ pub struct TreeOptions {
     /// Shows the signature's upper bound as the size of files that were not opened (`-o sizes=bound`).
     pub size_bounds: bool,
     /// Bytes for extent maps and parsed deltas.
-    pub plan_bytes: u64,
+    pub extent_map_bytes: u64,
 }
 
 /// A repository as a file system. See [`FileSystem`].
@@ -56,7 +56,7 @@ impl TreeFs {
     /// # Errors
     /// [`FsError`]: NotFound if the root's path does not exist in its snapshot.
     pub fn new(repository: Arc<Repository>, options: TreeOptions, context: &RequestContext) -> Result<Self, FsError> {
-        let nodes = SnapshotNodes::new(repository, options.owners, options.size_bounds, options.plan_bytes);
+        let nodes = SnapshotNodes::new(repository, options.owners, options.size_bounds, options.extent_map_bytes);
         let fs = Self { nodes, versions: VersionsDir::default(), handles: HandleTable::default() };
         if let MountRoot::Path(snapshot, path) = options.root {
             let root = fs.find_root(snapshot, &path, context)?;
@@ -372,7 +372,7 @@ fn minute_in_utc(time: BackupTime) -> String {
 /// The changes of a listing in one line; `None` if there are none.
 fn summary(outcome: &Refreshed) -> Option<String> {
     let part = |what: &str, names: &[Arc<str>]| (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")));
-    let parts = [part("new snapshots", &outcome.new), part("no longer in the store", &outcome.gone)];
+    let parts = [part("new snapshots", &outcome.new), part("no longer in the store", &outcome.removed)];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }

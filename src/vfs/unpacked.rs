@@ -40,7 +40,7 @@ use unpacked_files::UnpackedFiles;
 
 /// Its name at the root.
 const NAME: &[u8] = b"unpacked";
-/// Where its listing stands in the root's: behind everything else.
+/// Its position in the listing of the root: after everything else.
 const ROOT_OFFSET: u64 = 1 << 32;
 /// Entries taken from the file system below at a time.
 const BATCH: usize = 256;
@@ -68,7 +68,7 @@ impl UnpackedFs {
         Self { below, spaces, files }
     }
 
-    fn place(&self, ino: Ino) -> Result<Option<InodeTarget>, FsError> {
+    fn target_of(&self, ino: Ino) -> Result<Option<InodeTarget>, FsError> {
         if !InodeSpaces::is_ours(ino) {
             return Ok(None);
         }
@@ -95,7 +95,7 @@ impl UnpackedFs {
         Ok(Attr { ino: TOP_INO, ..attr })
     }
 
-    /// Where `unpacked/latest` leads while it mirrors the link `below`.
+    /// The target of `unpacked/latest` while it mirrors the link `below`.
     fn latest_target(&self, below: Ino, context: &RequestContext) -> Result<Vec<u8>, FsError> {
         let target = self.below.readlink(below, context)?;
         Ok(target.strip_prefix(b"snapshots/").map_or_else(|| target.clone(), <[u8]>::to_vec))
@@ -214,10 +214,10 @@ impl UnpackedFs {
         Ok(())
     }
 
-    fn get_attr(&self, ino: Ino, place: InodeTarget, context: &RequestContext) -> Result<Attr, FsError> {
-        let unpacked = self.files.current_candidate(ino, &place, context)?.filter(|c| c.is_confirmed());
+    fn get_attr(&self, ino: Ino, target: InodeTarget, context: &RequestContext) -> Result<Attr, FsError> {
+        let unpacked = self.files.current_candidate(ino, &target, context)?.filter(|c| c.is_confirmed());
         let streaming = self.files.is_streaming(ino);
-        match (place, unpacked) {
+        match (target, unpacked) {
             (InodeTarget::Top, _) => self.top_attr(context),
             (InodeTarget::Latest(below), _) => self.link_attr(self.below.getattr(below, context)?, context),
             (_, Some(candidate)) if candidate.is_unpacked() && !streaming => {
@@ -247,10 +247,10 @@ impl UnpackedFs {
         }
     }
 
-    /// The number of the stored directory, or the archive's node, that a place is as a directory.
-    fn as_dir(&self, ino: Ino, place: InodeTarget, context: &RequestContext) -> Result<DirTarget, FsError> {
-        let archive = self.files.current_candidate(ino, &place, context)?.and_then(|c| Some((c.archive_format()?, c)));
-        Ok(match (place, archive) {
+    /// The directory that a target is: a stored directory, or a node of an archive.
+    fn as_dir(&self, ino: Ino, target: InodeTarget, context: &RequestContext) -> Result<DirTarget, FsError> {
+        let archive = self.files.current_candidate(ino, &target, context)?.and_then(|c| Some((c.archive_format()?, c)));
+        Ok(match (target, archive) {
             (InodeTarget::Top, _) => DirTarget::Top,
             (InodeTarget::Latest(_), _) => return Err(FsError::NotDir),
             (_, Some((container, candidate))) => {

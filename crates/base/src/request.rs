@@ -33,8 +33,8 @@ impl HasKind for Stopped {
     }
 }
 
-/// The limits of one request. It is passed down the whole read path: the request has one deadline in place of one for each
-/// step, and its work stops once no caller waits for the answer.
+/// The limits of one request. It is passed down the whole read path: the request has one deadline instead of one for
+/// each step, and its work stops once no caller waits for the answer.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
     may_block: bool,
@@ -138,7 +138,8 @@ impl CancelToken {
         Self { state: None }
     }
 
-    /// Cancels the token for good and wakes all subscribers. The caller holds no lock that a subscriber needs to wake up.
+    /// Cancels the token permanently and wakes all subscribers. The caller holds no lock that a subscriber needs to
+    /// wake up.
     pub fn cancel(&self) {
         let Some(state) = &self.state else { return };
         state.cancelled.store(true, Ordering::SeqCst);

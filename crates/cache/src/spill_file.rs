@@ -133,7 +133,7 @@ impl<K: Hash + Eq + Clone> SpillFile<K> {
         let opened = self.unseal(&sealed);
         if opened.is_none() {
             let mut slots = self.slots.lock();
-            // If the slot was rewritten meanwhile, the entry is gone or another one.
+            // If the slot was rewritten meanwhile, the entry was removed or replaced.
             if slots.sealed.peek(key) == Some(&sealed) {
                 slots.sealed.pop(key);
                 slots.free.push(sealed.slot);

@@ -55,7 +55,7 @@ pub struct Collection {
     options: CollectionOptions,
 }
 
-/// The choice of the sets of a place that count.
+/// The selection of the sets of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CollectionOptions {
     /// The prefixes of the names.
@@ -121,7 +121,7 @@ impl Collection {
         Ok(Self { sets, chains, snapshots, protection, problems, prefixes, others, foreign, options })
     }
 
-    /// Returns this collection after a later listing of the same place, with the same prefixes.
+    /// Returns this collection after a later listing of the same store, with the same prefixes.
     ///
     /// Everything keeps its number, and a snapshot that was shown does not change: callers store trees, sizes and inode
     /// numbers by these numbers.
@@ -228,7 +228,7 @@ impl Collection {
         &self.prefixes
     }
 
-    /// Returns the other backups in the same place, which have other prefixes.
+    /// Returns the other backups in the same store, which have other prefixes.
     pub fn other_backups(&self) -> &[OtherBackup] {
         &self.others
     }

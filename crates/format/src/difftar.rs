@@ -114,7 +114,7 @@ pub fn mangled_forms(path: &ArchivePath) -> Vec<Box<[u8]>> {
     forms
 }
 
-/// Returns `raw` with `mark` in place of each byte that is not UTF-8, or of each broken sequence.
+/// Returns `raw` with `mark` instead of each byte that is not UTF-8, or of each broken sequence.
 fn replace_invalid(raw: &[u8], mark: &[u8], each_byte: bool) -> Box<[u8]> {
     let mut out = Vec::with_capacity(raw.len());
     for chunk in raw.utf8_chunks() {

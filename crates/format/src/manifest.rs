@@ -1,7 +1,7 @@
 //! Manifests: the volumes of a set and the paths in them (docs/FORMAT.md section 2).
 //!
-//! A manifest is parsed line by line. Only its volumes are kept. The list of changed files, which may have millions of
-//! lines, is counted and dropped. A damaged entry costs its volume and not the set: the volume is left out of
+//! A manifest is parsed line by line. Only its volumes are stored. The list of changed files, which may have millions
+//! of lines, is counted and dropped. A damaged entry costs its volume and not the set: the volume is left out of
 //! [`Manifest::volumes`], appears in [`Manifest::missing_volumes`], and [`Manifest::problems`] has the reason.
 //! [`Manifest::doubt`] returns the damage that concerns one path.
 
@@ -128,8 +128,8 @@ impl Manifest {
         manifest
     }
 
-    /// Returns true if the manifest stands in for a lost one. It tells where a file may be, and proves nothing: what is read
-    /// by it must be proved by its signature.
+    /// Returns true if the manifest stands in for a lost one. It states where a file may be, and proves nothing: what
+    /// is read by it must be proved by its signature.
     pub fn is_rebuilt(&self) -> bool {
         self.is_rebuilt
     }

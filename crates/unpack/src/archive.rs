@@ -56,7 +56,7 @@ impl Archive {
         if self.is_zip { zip::is_zip(&*self.source, &head, context) } else { Ok(tar::begins(&head)) }
     }
 
-    /// How far the pass has come.
+    /// The progress of the pass.
     pub fn progress(&self) -> PassProgress {
         self.pass.look(|state| state.progress.clone())
     }
@@ -195,7 +195,7 @@ impl Archive {
                 let body = MemberSource::range(name, source, at, packed);
                 let codec = StreamCodec::Zip(method, stated);
                 let stream = DecompressedStream::new(&self.unpacker, Arc::new(body), codec);
-                // Nobody reads an empty file: that it is one has to be seen here.
+                // No read of an empty file follows, so its emptiness is verified here.
                 if stated.size == 0 && (packed > 0 || stated.crc != 0) {
                     stream.read_at(0, 1, context)?;
                 }
@@ -227,7 +227,7 @@ fn member_pieces(pieces: &[(u64, u64, u64)]) -> Box<[MemberPiece]> {
     pieces.iter().map(|&(start, len, at)| MemberPiece { start, len, at }).collect()
 }
 
-/// The mode of a directory that stands for a file of `mode`: whoever may read the file may search the directory.
+/// The mode of a directory that stands for a file of `mode`: users who may read the file may search the directory.
 pub fn dir_mode(mode: u16) -> u16 {
     (mode & 0o777) | (mode & 0o444) >> 2
 }

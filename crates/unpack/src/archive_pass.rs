@@ -15,10 +15,10 @@ use dupfs_base::sync::Monitor;
 use dupfs_base::{CancelToken, RequestContext};
 use dupfs_cache::index::Identity;
 
-/// How far the pass over an archive has come.
+/// The progress of the pass over an archive.
 #[derive(Clone, Debug)]
 pub enum PassProgress {
-    /// It has not begun, or was stopped as nobody needed it: it goes on when somebody asks.
+    /// It has not begun, or was stopped because no request needed it. The next request continues it.
     Idle,
     /// It is under way: members may follow.
     Running,
@@ -48,9 +48,9 @@ pub(super) struct PassState {
     pub(super) progress: PassProgress,
     /// Requests and open files that need the result.
     interested: usize,
-    /// Cancelled when nobody needs the result any more; `None` while no thread runs.
+    /// Cancelled when no request needs the result any more; `None` while no thread runs.
     running: Option<CancelToken>,
-    /// Where a pass that was stopped goes on.
+    /// The position at which a stopped pass continues.
     scan: Option<MemberScan>,
 }
 

@@ -39,7 +39,7 @@ pub struct ArchiveNode {
     next_sibling: Option<u32>,
 }
 
-/// Which bound a table would exceed.
+/// The bound that a table would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TableFull {
     Members,
@@ -106,7 +106,7 @@ impl ArchiveTable {
         self.node(dir)?.first_child.map(NodeKey)
     }
 
-    /// The child of the same directory behind `key`.
+    /// The child of the same directory after `key`.
     pub fn next_sibling(&self, key: NodeKey) -> Option<NodeKey> {
         self.node(key)?.next_sibling.map(NodeKey)
     }
@@ -175,7 +175,7 @@ impl ArchiveTable {
         for name in dirs {
             dir = self.descend(dir, name, &mut left)?;
         }
-        let node = self.place(dir, leaf, is_dir)?;
+        let node = self.node_at(dir, leaf, is_dir)?;
         if target == Some(node) {
             return Ok(());
         }
@@ -239,7 +239,7 @@ impl ArchiveTable {
     }
 
     /// The node for a member called `name` in `dir`.
-    fn place(&mut self, dir: u32, name: &[u8], is_dir: bool) -> Result<u32, TableFull> {
+    fn node_at(&mut self, dir: u32, name: &[u8], is_dir: bool) -> Result<u32, TableFull> {
         let Some(NodeKey(found)) = self.named(dir, name) else { return self.add(dir, name) };
         let filled = self.nodes.get(found as usize).is_some_and(|n| n.children > 0);
         if is_dir || !self.is_dir(NodeKey(found)) || !filled {

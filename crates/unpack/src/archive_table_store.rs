@@ -23,7 +23,7 @@ pub(super) struct TableStore {
     max_table: u64,
 }
 
-/// The place of the blocks of an encoded table.
+/// The location of the blocks of an encoded table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct EncodedTable {
     /// The first part of its blocks' keys, which no stream and no other table has.
@@ -46,7 +46,8 @@ impl TableStore {
         Self { tables: Mutex::new(ByteLru::new(MAX_DIRECTORY)), max_table }
     }
 
-    /// Returns the table of `key` with the numbers it was stored with; `None` if any block of it is gone. May read the disk.
+    /// Returns the table of `key` with the numbers it was stored with; `None` if any block of it was evicted. May read
+    /// the disk.
     pub(super) fn load(
         &self,
         cache: &BlockCache<(u64, u64)>,
@@ -69,7 +70,7 @@ impl TableStore {
     }
 
     fn read(cache: &BlockCache<(u64, u64)>, encoded: EncodedTable) -> Option<Vec<u8>> {
-        // Before anything is allocated: of a table that is mostly gone nothing is read.
+        // Before anything is allocated: nothing is read of a table that is mostly evicted.
         if !encoded.keys().all(|key| cache.contains(&key)) {
             return None;
         }

@@ -46,8 +46,9 @@ pub trait ByteSource: Send + Sync + Debug {
         Ok(self.read_at(0, 1, context)?.is_empty())
     }
 
-    /// Verifies the checks behind all parts of it that hold bytes from `from` to before `to`, where parts have checks of their own;
-    /// not those of a part that holds the byte at `next` too, where the caller goes on. Elsewhere the end of the source tells.
+    /// Verifies the checks after all parts of it that hold bytes from `from` to before `to`, where parts have checks of
+    /// their own; not those of a part that holds the byte at `next` too, where the caller continues. Other sources are
+    /// verified at their end.
     ///
     /// # Errors
     /// [`UnpackError`] when one of them is wrong or cannot be reached.
@@ -64,8 +65,9 @@ pub trait ByteSource: Send + Sync + Debug {
         self.len(context).map(drop)
     }
 
-    /// Bytes that identify this content for good, also after a remount; `None` if nothing does. The identity of a stored file
-    /// begins with its group in the index, and the identities of all that is decoded from it begin with that.
+    /// Bytes that identify this content permanently, also after a remount; `None` if nothing does. The identity of a
+    /// stored file begins with its group in the index, and the identities of all that is decoded from it begin with
+    /// that.
     fn identity(&self) -> Option<Arc<[u8]>>;
 
     /// Returns true if every byte is verified before it is served; else only the end proves that all of them are right.

@@ -1,9 +1,9 @@
 //! bzip2 streams one after the other. Blocks are found by the magic they begin with and decoded apart, each as a stream of
 //! its own made for the library, ahead of the reader on all processors.
 //!
-//! Where blocks begin is only a guess, as a magic may stand inside a block by chance or on purpose. A block counts if the
-//! library decodes it to its very last bit and its checksum is right; a guess that is wrong makes that fail, and the block
-//! is tried again up to later guesses. The checksum over all blocks is compared at the stream's end.
+//! The start of a block is only a guess, as a magic may occur inside a block by chance or on purpose. A block counts if
+//! the library decodes it to its very last bit and its checksum is right; a guess that is wrong makes that fail, and
+//! the block is tried again up to later guesses. The checksum over all blocks is compared at the stream's end.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -82,9 +82,9 @@ pub(super) struct BzipDecoder {
     taken: usize,
     #[cfg(test)]
     false_marks: Vec<BlockMark>,
-    /// Where the next piece begins, if the bytes given so far end there.
+    /// The start of the next piece, if the bytes given so far end there.
     boundary: Option<u64>,
-    /// Cancelled when the decoder is dropped: nobody wants the blocks that were queued.
+    /// Cancelled when the decoder is dropped: the queued blocks are no longer needed.
     wanted: CancelToken,
 }
 
@@ -346,7 +346,7 @@ impl StreamDecoder for BzipDecoder {
         self.input.offset()
     }
 
-    /// Blocks that were decoded ahead, or may be any moment.
+    /// The number of blocks that are decoded ahead of the reader, or are being decoded.
     fn memory_bytes(&mut self) -> u64 {
         let ahead = |piece: &InputSection| piece.bytes.len() + if piece.task.is_some() { USUAL } else { 0 };
         let long = self.long.as_ref().map_or(0, |(_, packed)| packed.len() + USUAL);
@@ -376,7 +376,7 @@ impl BzipDecoder {
     }
 }
 
-/// The part of `packed` behind the `read` bytes that the library has taken.
+/// The part of `packed` after the `read` bytes that the library has consumed.
 fn unread(packed: &[u8], read: u64) -> &[u8] {
     usize::try_from(read).ok().and_then(|read| packed.get(read..)).unwrap_or(&[])
 }

@@ -12,7 +12,7 @@ const HEAD: usize = 8;
 
 const MASK: u64 = (1 << MAGIC_BITS) - 1;
 
-/// A place where a block or a stream's end seems to begin.
+/// A position where a block or the end of a stream seems to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BlockMark {
     /// Its first bit, counted from the start of the input.
@@ -51,7 +51,7 @@ impl MarkScanner {
         for magic in [BLOCK_MAGIC, END_MAGIC] {
             for behind in 0..=MAGIC_BITS - 16 {
                 let [.., high, low] = (magic >> behind).to_be_bytes();
-                let (slot, bit) = place_of(high, low);
+                let (slot, bit) = slot_of(high, low);
                 if let Some(slot) = pairs.get_mut(slot) {
                     *slot |= bit;
                 }
@@ -87,7 +87,7 @@ impl MarkScanner {
     }
 
     fn may_be_within(&self, high: u8, low: u8) -> bool {
-        let (slot, bit) = place_of(high, low);
+        let (slot, bit) = slot_of(high, low);
         self.pairs.get(slot).is_some_and(|bits| bits & bit != 0)
     }
 
@@ -128,8 +128,8 @@ impl MarkScanner {
     }
 }
 
-/// Where the bit of a pair of bytes is in a table of all: the byte, and the bit in it.
-fn place_of(high: u8, low: u8) -> (usize, u8) {
+/// The location of the bit of a pair of bytes in a table of all pairs: the byte, and the bit in it.
+fn slot_of(high: u8, low: u8) -> (usize, u8) {
     (usize::from(high) << 5 | usize::from(low >> 3), 1 << (low & 7))
 }
 

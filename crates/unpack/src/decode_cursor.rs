@@ -17,7 +17,7 @@ pub(super) enum DecodeStep {
     Last(Arc<[u8]>),
 }
 
-/// A decoder at some place in a stream.
+/// A decoder at some position in a stream.
 pub(super) struct DecodeCursor {
     decoder: Box<dyn StreamDecoder>,
     name: Arc<str>,
@@ -27,7 +27,7 @@ pub(super) struct DecodeCursor {
     pending: Vec<u8>,
     /// Bytes of `pending` that were given or passed over.
     given: usize,
-    /// Offset of the first byte behind those.
+    /// Offset of the first byte after those.
     out: u64,
     /// Number of the block that is given next.
     next: u64,

@@ -24,7 +24,8 @@ enum JobState<T> {
     Taken,
 }
 
-/// A piece of work that needs nothing but the processor. The thread that needs its result does it if nobody has begun.
+/// A piece of work that needs nothing but the processor. The thread that needs its result does it if no worker has
+/// begun.
 pub(super) struct DecodeTask<T> {
     processors: FairQueue,
     flow: u64,
@@ -145,7 +146,7 @@ impl DecodeWorkers {
         self.shared.processors.waiting() > 0
     }
 
-    /// How many tasks can run at once.
+    /// The number of tasks that can run at once.
     pub(super) fn width(&self) -> usize {
         self.max_threads
     }

@@ -40,7 +40,7 @@ impl DecoderInput {
         self.source.name()
     }
 
-    /// The bytes at hand; empty only at the end.
+    /// The buffered bytes; empty only at the end.
     pub(super) fn peek(&mut self, context: &DecodeContext<'_>) -> Result<&[u8], UnpackError> {
         self.fill(1, context)
     }

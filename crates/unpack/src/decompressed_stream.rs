@@ -69,7 +69,7 @@ impl DecompressedStream {
         Some([&self.identity()?, b"\0stream".as_slice()].concat())
     }
 
-    /// The block of that number; `None` behind the end.
+    /// The block of that number; `None` after the end.
     fn block(&self, index: u64, context: &RequestContext) -> Result<Option<Arc<[u8]>>, UnpackError> {
         loop {
             if let Some(block) = self.unpacker.cache.get(&(self.pool.id(), index)) {
@@ -210,7 +210,7 @@ impl DecompressedStream {
             // No reader has jumped yet, so all up to here was decoded in order.
             (None, ..) => None,
         };
-        // A file whose blocks cannot be told is decoded from its start always: its end tells.
+        // A file whose blocks cannot be determined is always decoded from its start, and verified at its end.
         let Some(blocks) = blocks else { return Ok(()) };
         let goes_on_in = |block: &XzBlock| next.is_some_and(|next| block.out <= next && next < block.end());
         let first = blocks.partition_point(|block| block.end() <= from);
@@ -288,7 +288,7 @@ impl ByteSource for DecompressedStream {
             && let Some(blocks) = self.blocks.load(&*self.source, packed, context)?
         {
             let len = blocks.last().map_or(0, |last| last.end());
-            // Nobody reads an empty file: that it is one has to be seen here.
+            // No read of an empty file follows, so its emptiness is verified here.
             if len > 0 {
                 self.learn_len(len)?;
                 return Ok(len);

@@ -38,7 +38,7 @@ pub enum UnpackError {
     Limit {
         /// The file.
         object: Arc<str>,
-        /// Which limit, and what it is.
+        /// The limit and its value.
         limit: Arc<str>,
     },
     /// A member of that name came later in the archive: what was read so far belongs to one that it replaces.
@@ -54,7 +54,7 @@ pub enum UnpackError {
     Stopped {
         /// The file.
         object: Arc<str>,
-        /// Why it ended.
+        /// The reason of its end.
         reason: Stopped,
     },
     /// A bug in dupfs.

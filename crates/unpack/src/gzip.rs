@@ -15,7 +15,7 @@ use super::error::UnpackError;
 use super::limits::ZeroPadding;
 use super::stream_decoder::{ByteFields, StreamDecoder, bad_point};
 
-/// How far back a deflate stream copies from.
+/// The greatest distance from which a deflate stream copies.
 const WINDOW: usize = 32 << 10;
 /// The ring that is decoded into; a power of two.
 const RING: usize = 256 << 10;
@@ -33,7 +33,7 @@ const LONGEST_HEADER: usize = 10 + 2 + 3 * FIELD + 2;
 pub(super) enum DeflateWrapper {
     /// Gzip: header and trailer around each member, any number of members.
     Gzip,
-    /// A zip member: the archive's directory tells.
+    /// A zip member: the archive's directory has both.
     Zip { crc: u32, size: u64 },
 }
 

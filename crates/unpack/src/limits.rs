@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::error::UnpackError;
 
-/// Zeros that may stand behind a compressed file. Tapes and sectors pad with less than a few MiB; files that were made at
-/// their full length and never filled, and holes of sparse members, go on for longer than anybody waits.
+/// Upper bound of the zeros after a compressed file. Tapes and sectors pad with less than a few MiB; files that were
+/// made at their full length and never filled, and holes of sparse members, go on for longer than anybody waits.
 pub(super) const PADDING: u64 = 64 << 20;
 
 /// Bounds on what is unpacked. Each gives an error that names it.
@@ -24,7 +24,7 @@ pub struct UnpackLimits {
     pub free: u64,
     /// Bytes of memory that one decoder may ask for.
     pub memory: u64,
-    /// Bytes that all decoders may hold together while nobody reads from them.
+    /// Upper bound of the bytes that all idle decoders hold together.
     pub idle: u64,
 }
 
@@ -69,7 +69,7 @@ impl UnpackLimits {
     }
 }
 
-/// Input of one decoder that gives nothing: zeros behind and between streams, frames to be skipped.
+/// Input of one decoder that gives no output: zeros after and between streams, skippable frames.
 #[derive(Debug, Default)]
 pub(super) struct ZeroPadding(u64);
 

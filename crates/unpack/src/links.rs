@@ -22,7 +22,7 @@ pub(super) fn is_plain(target: &[u8], depth: usize) -> bool {
 }
 
 /// The target that the symbolic link `link` is shown with: its own if that stays in the archive; else, with the archive's
-/// root as the root of everything, a relative one that leads to the same place.
+/// root as the root of everything, a relative one that leads to the same target.
 pub(super) fn inside<'a>(table: &'a ArchiveTable, link: NodeKey) -> Option<Cow<'a, [u8]>> {
     let EntryKind::Symlink(target) = &table.entry(link)?.meta.kind else { return None };
     let depth = table.path(link).len().saturating_sub(1);

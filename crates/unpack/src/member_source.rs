@@ -98,13 +98,13 @@ impl ByteSource for MemberSource {
 
     fn check_range(&self, from: u64, to: u64, next: Option<u64>, context: &RequestContext) -> Result<(), UnpackError> {
         let end = |piece: &MemberPiece| piece.start.saturating_add(piece.len);
-        let place = |piece: &MemberPiece, at: u64| piece.at.saturating_add(at.saturating_sub(piece.start));
+        let offset_of = |piece: &MemberPiece, at: u64| piece.at.saturating_add(at.saturating_sub(piece.start));
         let holds = |piece: &&MemberPiece, at: u64| piece.start <= at && at < end(piece);
-        let next = next.and_then(|at| Some(place(self.pieces.iter().find(|piece| holds(piece, at))?, at)));
+        let next = next.and_then(|at| Some(offset_of(self.pieces.iter().find(|piece| holds(piece, at))?, at)));
         let first = self.pieces.partition_point(|piece| end(piece) <= from);
         for piece in self.pieces.iter().skip(first).take_while(|piece| piece.start < to) {
             let (from, to) = (from.max(piece.start), to.min(end(piece)));
-            self.below.check_range(place(piece, from), place(piece, to), next, context)?;
+            self.below.check_range(offset_of(piece, from), offset_of(piece, to), next, context)?;
         }
         Ok(())
     }

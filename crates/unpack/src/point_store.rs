@@ -7,7 +7,7 @@ use dupfs_base::sync::lock;
 use dupfs_cache::ByteLru;
 use dupfs_cache::index::{Identity, Index};
 
-/// Stores lengths and seek points of streams by key; a key has one value for good.
+/// Stores lengths and seek points of streams by key; the value of a key never changes.
 ///
 /// A value may be written to the disk in the clear. It holds numbers only: lengths, offsets and checksums, never content, and
 /// no name of anything inside an archive. A loaded value is untrusted: it is decoded within bounds, and one that does not

@@ -28,7 +28,7 @@ impl SeekPoints {
         next.checked_sub(1).and_then(|i| self.points.get(i))
     }
 
-    /// Keeps a point, if it is far enough behind the last one.
+    /// Adds a point, if it is far enough after the last one.
     pub(super) fn add(&mut self, point: SeekPoint) {
         let last = self.points.last().map_or(0, |p| p.out);
         if point.out <= last || point.out - last < self.spacing {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::decode_context::DecodeContext;
 use super::error::UnpackError;
 
-/// A place in a decompressed stream from which decoding can start.
+/// A position in a decompressed stream where decoding can start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SeekPoint {
     /// Offset in the decompressed bytes.

@@ -11,7 +11,7 @@ pub enum ArchiveFormat {
     Zip,
 }
 
-/// How a file is shown.
+/// The way a file is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UnpackKind {
     /// A directory of its members.
@@ -23,7 +23,7 @@ pub enum UnpackKind {
 /// The hint in the suffix of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuffixHint<'a> {
-    /// How the file would be shown.
+    /// The way the file would be shown.
     pub kind: UnpackKind,
     /// A compressed file's name without the suffix; an archive's own.
     pub name: &'a [u8],
@@ -84,7 +84,7 @@ mod tests {
         for plain in [".gz", "gz", "a.gzip", "", ".", "a.7z", "a.tar.lz"] {
             assert_eq!(kind(plain), None, "{plain}");
         }
-        // What is left of a hidden archive's suffix is a compressed file.
+        // The rest of a hidden archive's suffix is that of a compressed file.
         assert_eq!(suffix_hint(b".tar.gz").unwrap().name, b".tar");
     }
 }

@@ -1,5 +1,5 @@
-//! The members of a tar stream, by the project's own parser: unlike the libraries' it is bounded in memory and tells where
-//! the pieces of sparse files stand.
+//! The members of a tar stream, by the project's own parser: unlike the libraries' it is bounded in memory and reports
+//! where the pieces of sparse files stand.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(super) struct TarScan {
     mapped: Option<MappedMember>,
     /// Offset of the next byte to be read.
     at: u64,
-    /// Where the bytes begin that were read one after the other since the last jump.
+    /// The start of the bytes that were read in sequence since the last jump.
     run: u64,
     has_ended: bool,
 }

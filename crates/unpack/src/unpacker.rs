@@ -32,7 +32,7 @@ impl Unpacker {
         Self::with_zip_names(cache, limits, point_store, None)
     }
 
-    /// As [`Self::new`]; names in zip archives that do not tell their encoding are in `zip_names`.
+    /// As [`Self::new`]; names in zip archives that do not state their encoding are in `zip_names`.
     pub fn with_zip_names(
         cache: CacheConfig,
         limits: UnpackLimits,

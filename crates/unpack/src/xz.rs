@@ -34,11 +34,11 @@ const PIECE: u64 = 64 << 10;
 /// A block of an xz file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct XzBlock {
-    /// Where it begins in the file.
+    /// Its offset in the file.
     pub(super) at: u64,
     /// Its length without padding.
     unpadded: u64,
-    /// Where its content begins.
+    /// Offset of its content.
     pub(super) out: u64,
     /// Length of its content.
     len: u64,
@@ -47,19 +47,19 @@ pub(super) struct XzBlock {
 }
 
 impl XzBlock {
-    /// The block of a record in an index, whose place is not known yet; `None` if no block has that length.
+    /// The block of a record in an index, whose offset is not known yet; `None` if no block has that length.
     fn recorded(unpadded: u64, len: u64) -> Option<Self> {
         // Padding must not overflow, here and in the sums over all blocks.
         let is_possible = unpadded >= 5 && unpadded.checked_next_multiple_of(4).is_some();
         is_possible.then_some(Self { at: 0, unpadded, out: 0, len, flags: [0; 2] })
     }
 
-    /// Where its content ends.
+    /// End of its content (exclusive).
     pub(super) fn end(&self) -> u64 {
         self.out.saturating_add(self.len)
     }
 
-    /// Where it ends in the file.
+    /// Its end in the file (exclusive).
     pub(super) fn packed_end(&self) -> u64 {
         self.at.saturating_add(self.unpadded)
     }
@@ -70,14 +70,14 @@ type RestOfBlocks = (Arc<dyn ByteSource>, Arc<[XzBlock]>, usize);
 
 pub(super) struct XzDecoder {
     input: DecoderInput,
-    /// Where that begins in the file: a block where it is decoded alone.
+    /// The offset of that in the file: a block if it is decoded alone.
     base: u64,
     library: Stream,
     ended: bool,
     /// Behind the last byte of this decoder's input: the rest of the file, where it decodes a single block.
     rest: Option<RestOfBlocks>,
     limits: UnpackLimits,
-    /// Bytes that the library gets before the input and behind it.
+    /// Bytes that the library gets before and after the input.
     head: Vec<u8>,
     tail: Vec<u8>,
     padding: ZeroPadding,
@@ -191,7 +191,8 @@ impl StreamDecoder for XzDecoder {
                 (false, false) => self.input.buffered(),
             };
             let empty = bytes.is_empty();
-            // The library is told of the end with no bytes left, so that it tells a cut file from a whole one.
+            // The library gets the end without further bytes, so that it distinguishes a truncated file from a complete
+            // one.
             let action = if empty { Action::Finish } else { Action::Run };
             let before = self.library.total_in();
             let status = self.library.process_vec(bytes, &mut out, action);
@@ -227,7 +228,7 @@ impl StreamDecoder for XzDecoder {
         self.base.saturating_add(self.input.offset())
     }
 
-    /// The library tells by the limits that it refuses: to a sixteenth.
+    /// Found by the limits that the library refuses, to within a sixteenth.
     fn memory_bytes(&mut self) -> u64 {
         let limit = self.limits.memory;
         let (mut too_little, mut enough) = (0, limit);
@@ -308,7 +309,7 @@ fn blocks_within(
     Ok(Some(out))
 }
 
-/// Where the zeros begin that stand before `end`, a multiple of four of them; no more than `left`, which is less by them then.
+/// The start of the zeros before `end`, a multiple of four of them; no more than `left`, which is less by them then.
 fn before_padding(
     source: &dyn ByteSource,
     end: u64,
@@ -332,7 +333,7 @@ fn before_padding(
     }
 }
 
-/// Where the stream begins that ends at `end`, and its blocks.
+/// The start of the stream that ends at `end`, and its blocks.
 fn stream_before(
     source: &dyn ByteSource,
     end: u64,
@@ -369,7 +370,7 @@ fn to_usize(source: &dyn ByteSource, len: u64) -> Result<usize, UnpackError> {
     usize::try_from(len).map_err(|_| UnpackError::internal(&source.name(), "a length does not fit into memory"))
 }
 
-/// The records of an index, which place nothing yet.
+/// The records of an index, without offsets.
 pub(super) fn parse_index(index: &[u8]) -> Option<Vec<XzBlock>> {
     let (body, crc) = index.split_last_chunk::<4>()?;
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {

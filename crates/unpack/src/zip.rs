@@ -24,7 +24,7 @@ use dupfs_format::{EntryKind, EntryMeta};
 
 /// Bytes of a directory's record at most, and read at a time.
 const BUFFER: usize = 256 << 10;
-/// How far from the end the directory's end may be: its comment has at most 64 KiB.
+/// The greatest distance of the directory's end from the end of the file: its comment has at most 64 KiB.
 const SEARCH: u64 = 128 << 10;
 /// Bytes of a member's local header without its names.
 const LOCAL: usize = 30;
@@ -174,7 +174,7 @@ fn add_member(
         MemberData::Packed { .. } if is_link => {
             (EntryKind::Symlink(link_target(zip, &data, context)?.into()), MemberData::Nothing)
         }
-        // What is refused is shown as a file that cannot be read, also if it is a link.
+        // A refused member is shown as a file that cannot be read, also if it is a link.
         data => (EntryKind::File, data),
     };
     let permissions = match (mode & 0o7777, is_dir) {
@@ -218,7 +218,7 @@ fn link_target(zip: &ZipInput<'_>, data: &MemberData, context: &DecodeContext<'_
     }
 }
 
-/// Where the data of the member begins whose local header is at `header`.
+/// The offset of the data of the member whose local header is at `header`.
 pub(super) fn data_at(source: &dyn ByteSource, header: u64, context: &RequestContext) -> Result<u64, UnpackError> {
     let bytes = source.read_at(header, LOCAL, context)?;
     let field =
@@ -229,7 +229,8 @@ pub(super) fn data_at(source: &dyn ByteSource, header: u64, context: &RequestCon
     }
 }
 
-/// Times without a zone are the local time of whoever packed it, taken as this machine's as unzip does.
+/// Times without a zone are the local time of the machine that packed it. They are taken as this machine's, as unzip
+/// does.
 fn mtime(record: &ZipFileHeaderRecord<'_>) -> i64 {
     match record.last_modified() {
         ZipDateTimeKind::Utc(time) => time.to_unix(),
@@ -318,7 +319,7 @@ impl ZipEnd {
     }
 }
 
-/// Where the end of the directory is in the large form.
+/// The location of the end of the directory in the large form.
 struct LargeEnd {
     at: u64,
     disks: u32,
@@ -332,7 +333,7 @@ impl LargeEnd {
         Some(Self { at, disks })
     }
 
-    /// Bytes by which it is behind its stated place; it stands right before its locator, at `locator_at`.
+    /// Bytes by which it is after its stated offset; it is directly before its locator, at `locator_at`.
     fn stub(&self, source: &dyn ByteSource, locator_at: u64, context: &RequestContext) -> Result<u64, UnpackError> {
         let magic = b"PK\x06\x06";
         if source.read_at(self.at, magic.len(), context)? == magic {

@@ -21,7 +21,7 @@ pub(super) struct ZstdDecoder {
     between: bool,
     first: bool,
     padding: ZeroPadding,
-    /// What was decoded and not given yet: the first `made` bytes.
+    /// Decoded bytes that were not delivered yet: the first `made` ones.
     out: Vec<u8>,
     made: usize,
 }

@@ -64,15 +64,15 @@ pub(super) fn read_all(repository: &Arc<Repository>, timeout: RequestTimeout) ->
     let next = AtomicUsize::new(0);
     let found = Mutex::new(BTreeMap::new());
     let work = || {
-        while let Some((place, set)) = {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            sets.get(place).map(|set| (place, set))
+        while let Some((index, set)) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            sets.get(index).map(|set| (index, set))
         } {
             // A rebuilt manifest would cost all volumes, and tells no more than their names do.
             if set.manifest.is_some() && !set.is_rebuilt {
                 let manifest = repository.manifest(set.index, &timeout.start());
                 let manifest = manifest.map(|manifest| ManifestSummary::of(set, &manifest));
-                found.lock().unwrap_or_else(PoisonError::into_inner).insert(place, manifest);
+                found.lock().unwrap_or_else(PoisonError::into_inner).insert(index, manifest);
             }
         }
     };
@@ -84,7 +84,7 @@ pub(super) fn read_all(repository: &Arc<Repository>, timeout: RequestTimeout) ->
         work();
     });
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    (0..sets.len()).map(|place| found.remove(&place)).collect()
+    (0..sets.len()).map(|index| found.remove(&index)).collect()
 }
 
 /// Done if every manifest was read or found damaged, else why one could not be asked.
@@ -115,10 +115,10 @@ pub(super) fn problems(
 ) -> Vec<ReportedProblem> {
     let mut problems: Vec<ReportedProblem> = Vec::new();
     for problem in collection.problems() {
-        // What the numbers in the names only suggest, the manifest says.
+        // The manifest states what the numbers in the names only suggest.
         let of_volumes = matches!(problem.kind, ProblemKind::MissingVolumes | ProblemKind::NoVolumes);
-        let place = problem.set.and_then(|set| usize::try_from(set.0).ok());
-        let read = place.and_then(|place| manifests.get(place)).is_some_and(|m| matches!(m, Some(Ok(_))));
+        let index = problem.set.and_then(|set| usize::try_from(set.0).ok());
+        let read = index.and_then(|index| manifests.get(index)).is_some_and(|m| matches!(m, Some(Ok(_))));
         if !(of_volumes && read) {
             problems.push(ReportedProblem::from(problem));
         }
@@ -133,7 +133,8 @@ pub(super) fn problems(
     problems
 }
 
-/// Manifests that could not be read. What is not the manifest's own fault, such as a missing key, is told once.
+/// Manifests that could not be read. A reason that is not the manifest's own fault, such as a missing key, is reported
+/// once.
 fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<ReportedProblem> {
     let mut problems = Vec::new();
     let mut shared: Vec<(ErrorKind, usize, String)> = Vec::new();
@@ -144,7 +145,7 @@ fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<ReportedPro
                 let line = format!("{}: the manifest cannot be read: {error}", set.label());
                 problems.push(ReportedProblem::new(Severity::Error, "manifest-unreadable", Some(set), line));
             }
-            // The names have told of it.
+            // The names have reported it.
             ErrorKind::Archived => {}
             ErrorKind::Unsupported if set.suffix == NameSuffix::Cms => {}
             ErrorKind::Unsupported => {
@@ -245,14 +246,14 @@ fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<ReportedProblem> {
 /// Chains whose increments were made from another machine or directory than their full set.
 fn moved_sources(collection: &Collection, manifests: &Manifests) -> Vec<ReportedProblem> {
     let manifest = |index: &dupfs_format::SetIndex| {
-        let place = usize::try_from(index.0).ok()?;
-        let manifest = manifests.get(place)?.as_ref()?.as_ref().ok()?;
+        let position = usize::try_from(index.0).ok()?;
+        let manifest = manifests.get(position)?.as_ref()?.as_ref().ok()?;
         Some((collection.set(*index)?, source(manifest)?))
     };
     let mut problems = Vec::new();
     for chain in &collection.chains().chains {
-        let told: Vec<_> = chain.sets.iter().filter_map(manifest).collect();
-        for (before, after) in told.iter().zip(told.iter().skip(1)) {
+        let loaded: Vec<_> = chain.sets.iter().filter_map(manifest).collect();
+        for (before, after) in loaded.iter().zip(loaded.iter().skip(1)) {
             if before.1 != after.1 {
                 let line = format!(
                     "{}: made from {} where the set before it was made from {}",

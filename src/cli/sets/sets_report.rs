@@ -93,7 +93,7 @@ pub(super) struct SignatureReport {
     pub(super) objects: Vec<String>,
 }
 
-/// Another backup in the same place.
+/// Another backup in the same store.
 #[derive(Serialize)]
 pub(super) struct OtherReport {
     pub(super) options: Option<String>,
@@ -104,7 +104,7 @@ impl SetsReport {
     pub(super) fn of(repository: &Repository, manifests: &Manifests) -> Self {
         let collection = &*repository.collection();
         let chains = collection.chains();
-        let chain = |(place, chain): (usize, &Chain)| ChainReport::of(collection, chain, chains.primary == Some(place));
+        let chain = |(index, chain): (usize, &Chain)| ChainReport::of(collection, chain, chains.primary == Some(index));
         let sets = collection.sets().iter().zip(manifests);
         let others = collection.other_backups().iter();
         Self {

@@ -9,7 +9,7 @@ use super::super::ops::Ino;
 use super::candidate::UnpackCandidate;
 use dupfs_base::sync::lock;
 
-/// Upper bound of the candidates whose content nobody could look at.
+/// Upper bound of the candidates whose content could not be read.
 const UNCONFIRMED: usize = 1024;
 
 /// All candidates by their numbers. Those whose content was looked at stay for the life of the mount: a number must not
@@ -35,8 +35,8 @@ impl CandidateMap {
     /// Takes a candidate as a lookup found it now. Facts about the content of the same entry stay, those of another are dropped.
     ///
     /// # Errors
-    /// [`FsError::WouldBlock`] where it is not known and nobody may wait: its content cannot be looked at then, so there is no
-    /// use in keeping it. A listing of a million files asks for each of them so.
+    /// [`FsError::WouldBlock`] where it is not known and the request may not block: its content cannot be looked at
+    /// then, so there is no use in keeping it. A listing of a million files asks for each of them so.
     pub(super) fn update(
         &self,
         ino: Ino,
@@ -69,7 +69,7 @@ impl CandidateMap {
 }
 
 impl CandidatesState {
-    /// Drops those that nobody looks at just now and nobody could look at before: lookups find them again.
+    /// Drops the unconfirmed ones that no request uses: lookups find them again.
     fn sweep(&mut self) {
         let Self { candidates, unconfirmed } = self;
         unconfirmed.retain(|ino| match candidates.get(ino) {
@@ -123,7 +123,7 @@ mod tests {
         }
         assert!(count(&candidates) <= 999 + 2 * UNCONFIRMED, "{} are retained", count(&candidates));
         assert!((100..100_000).step_by(100).all(|ino| candidates.get(ino).is_some()));
-        // Who holds one may be looking at it just now.
+        // A request that holds one may be reading its content.
         assert!(Arc::ptr_eq(&used, &candidates.get(0).unwrap()));
         assert!(lock(&candidates.state).unconfirmed.len() <= UNCONFIRMED);
     }

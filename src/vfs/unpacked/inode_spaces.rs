@@ -109,8 +109,8 @@ impl InodeSpaces {
         Some(number(id, below & u64::from(u32::MAX)))
     }
 
-    /// The slot of the archive in `file`, a file and its entry, made by `make` if nobody looked into it before; `None` if there are
-    /// too many.
+    /// The slot of the archive in `file`, a file and its entry, made by `make` if it was not visited before; `None` if
+    /// there are too many.
     pub(super) fn slot(
         &self,
         file: (Ino, Option<EntryNumber>),

@@ -97,7 +97,7 @@ impl MemberDirs<'_> {
             return if last { Err(FsError::not_found()) } else { Ok(None) };
         };
         if kind == NodeKind::Symlink && !last {
-            // The kernel follows it at once, keeps its target, and cuts that to the size that it is told here.
+            // The kernel follows it at once, caches its target, and cuts the target to the size that is reported here.
             return Ok(None);
         }
         let attr = self.files.attrs.member(slot, open, key, context)?;
@@ -116,7 +116,8 @@ impl MemberDirs<'_> {
         let candidate = self.files.candidates.update(attr.ino, looked_up, context)?;
         let matches = self.files.sources.matches_hint(attr.ino, &candidate, context);
         match (matches, found) {
-            // What it was asked of is not what has the name, or a later member may have the name that it is shown under.
+            // The entry that was examined does not have the name, or a later member may have the name that it is shown
+            // under.
             (Err(_), _) if !last && !same() => Ok(None),
             (Ok(false), NameMeaning::Unpacked(_)) if !last => Ok(None),
             (Ok(true), NameMeaning::StoredFile) => Ok(Some(Attr { ino: slot.stored_number(key), ..attr })),
@@ -176,7 +177,7 @@ impl MemberDirs<'_> {
     }
 }
 
-/// Nodes behind `last` in a directory: number, entry, name and kind.
+/// Nodes after `last` in a directory: number, entry, name and kind.
 type MemberBatch = Vec<(NodeKey, Option<EntryNumber>, Vec<u8>, NodeKind)>;
 
 fn next_batch(table: &ArchiveTable, dir: NodeKey, last: Option<NodeKey>) -> MemberBatch {

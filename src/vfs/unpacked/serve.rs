@@ -12,7 +12,7 @@ use dupfs_unpack::PassProgress;
 
 impl FileSystem for UnpackedFs {
     fn unpacks(&self, ino: Ino, names: bool) -> bool {
-        match self.place(ino) {
+        match self.target_of(ino) {
             Ok(Some(InodeTarget::Member(..) | InodeTarget::StoredMember(..))) => true,
             // A file without a suffix that hints at anything is served as it is stored.
             Ok(Some(InodeTarget::Mirror(_))) => names || self.files.candidates.get(ino).is_some(),
@@ -21,13 +21,13 @@ impl FileSystem for UnpackedFs {
     }
 
     fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
-        let Some(place) = self.place(parent)? else {
+        let Some(target) = self.target_of(parent)? else {
             return match (parent, name) {
                 (ROOT_INO, NAME) => self.top_attr(context),
                 _ => self.below.lookup(parent, name, context),
             };
         };
-        match self.as_dir(parent, place, context)? {
+        match self.as_dir(parent, target, context)? {
             DirTarget::Top if name == b"latest" => self.latest_attr(context),
             DirTarget::Top => self.mirrored(self.below.lookup(self.snapshots(context)?, name, context)?),
             DirTarget::Mirror(below) => self.look_up_mirror(below, name, context),
@@ -47,18 +47,18 @@ impl FileSystem for UnpackedFs {
     }
 
     fn getattr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
-        match self.place(ino)? {
+        match self.target_of(ino)? {
             None if ino == ROOT_INO => {
                 let attr = self.below.getattr(ino, context)?;
                 Ok(Attr { nlink: attr.nlink.saturating_add(1), ..attr })
             }
             None => self.below.getattr(ino, context),
-            Some(place) => self.get_attr(ino, place, context),
+            Some(target) => self.get_attr(ino, target, context),
         }
     }
 
     fn readlink(&self, ino: Ino, context: &RequestContext) -> Result<Vec<u8>, FsError> {
-        match self.place(ino)? {
+        match self.target_of(ino)? {
             None => self.below.readlink(ino, context),
             Some(InodeTarget::Latest(below)) => self.latest_target(below, context),
             Some(InodeTarget::Mirror(below)) => self.below.readlink(below, context),
@@ -85,7 +85,7 @@ impl FileSystem for UnpackedFs {
             let parent = self.below.parent(below, context)?;
             if parent == self.snapshots(context)? { Ok(TOP_INO) } else { self.mirror(parent) }
         };
-        match self.place(ino)? {
+        match self.target_of(ino)? {
             None => self.below.parent(ino, context),
             Some(InodeTarget::Top) => Ok(ROOT_INO),
             Some(InodeTarget::Latest(_) | InodeTarget::StoredMember(..)) => Err(FsError::NotDir),
@@ -101,10 +101,10 @@ impl FileSystem for UnpackedFs {
         context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
-        match self.place(ino)? {
+        match self.target_of(ino)? {
             None if ino == ROOT_INO => self.list_root(offset, context, emit),
             None => self.below.readdir(ino, offset, context, emit),
-            Some(place) => match self.as_dir(ino, place, context)? {
+            Some(target) => match self.as_dir(ino, target, context)? {
                 DirTarget::Top => self.list_top(offset, context, emit),
                 DirTarget::Mirror(below) => self.list_mirror(below, offset, context, emit),
                 DirTarget::Members(slot, key) => {
@@ -115,9 +115,9 @@ impl FileSystem for UnpackedFs {
     }
 
     fn open(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {
-        match self.place(ino)? {
+        match self.target_of(ino)? {
             None => self.below.open(ino, context),
-            Some(place) => self.files.open(ino, place, context),
+            Some(target) => self.files.open(ino, target, context),
         }
     }
 
@@ -129,22 +129,22 @@ impl FileSystem for UnpackedFs {
         size: usize,
         context: &RequestContext,
     ) -> Result<Vec<u8>, FsError> {
-        match self.place(ino)? {
+        match self.target_of(ino)? {
             None => self.below.read(ino, handle, offset, size, context),
-            Some(place) => self.files.read(ino, place, handle, (offset, size), context),
+            Some(target) => self.files.read(ino, target, handle, (offset, size), context),
         }
     }
 
     fn release(&self, ino: Ino, handle: u64) {
-        match self.place(ino) {
+        match self.target_of(ino) {
             Ok(None) => self.below.release(ino, handle),
-            Ok(Some(place)) => self.files.release(ino, place, handle),
+            Ok(Some(target)) => self.files.release(ino, target, handle),
             Err(error) => log::debug!("release of {}: {error}", self.path(ino).unwrap_or_default()),
         }
     }
 
     fn getxattr(&self, ino: Ino, name: &[u8], context: &RequestContext) -> Result<Option<Vec<u8>>, FsError> {
-        match self.place(ino)? {
+        match self.target_of(ino)? {
             None => self.below.getxattr(ino, name, context),
             Some(InodeTarget::Mirror(below)) => self.below.getxattr(below, name, context),
             Some(
@@ -154,7 +154,7 @@ impl FileSystem for UnpackedFs {
     }
 
     fn path(&self, ino: Ino) -> Option<String> {
-        match self.place(ino).ok()? {
+        match self.target_of(ino).ok()? {
             None => self.below.path(ino),
             Some(InodeTarget::Mirror(below)) => self.below.path(below),
             Some(InodeTarget::Top | InodeTarget::Latest(_)) => None,

@@ -94,7 +94,7 @@ impl SourceOpener {
             let slot = self.slot(ino, container, candidate)?;
             let archive = Archive::new(&self.unpacker, source, container);
             confirmed = archive.begins(context).map_err(|e| failed(&e))?;
-            // What it decompressed for that is what comes first now.
+            // The blocks that were decompressed for that are read first now.
             self.recently_used.use_archive(&slot.get_or_open(OpenArchive { archive, outer }));
         }
         Ok(*candidate.content.confirmed.get_or_init(|| confirmed))

@@ -214,7 +214,7 @@ fn the_size_of_a_compressed_member_that_was_replaced_is_never_shown_for_the_new_
     let handle = mounted.fs.open(ino, &RequestContext::unlimited()).unwrap().handle;
     mounted.fs.release(ino, handle);
     mounted.below.release();
-    // Whoever asks meanwhile waits, and gets the new one's or an error.
+    // A request in the meantime waits, and gets the new member's or an error.
     if let Ok(attr) = mounted.fs.getattr(ino, &RequestContext::unlimited()) {
         assert_eq!(attr.size, 11);
     }
@@ -268,7 +268,7 @@ fn an_archive_that_was_replaced_while_somebody_was_in_it_is_the_new_one_when_it_
     assert_eq!(mounted.size("big.tar/inner.tar/f").unwrap(), 11);
     assert_eq!(mounted.cat("big.tar/inner.tar/f~gz").unwrap(), b"packed new");
     assert_eq!(mounted.find("big.tar/inner.tar/a").unwrap_err().errno(), libc::ENOENT);
-    // Numbers of what is gone never mean something else.
+    // Numbers of removed objects are never reused.
     assert_ne!(mounted.find("big.tar/inner.tar/f").unwrap().ino, plain.0);
 }
 
@@ -345,7 +345,7 @@ fn a_symbolic_link_is_answered_once_nothing_can_replace_it() {
         });
         let found = mounted.find("big.tar/link").unwrap();
         assert_eq!(mounted.target("big.tar/link").unwrap(), b"the-new-one");
-        // The kernel cuts the target that it keeps to the size that it was told.
+        // The kernel cuts the target that it caches to the size that was reported.
         assert_eq!(found.size, 11);
     });
 }

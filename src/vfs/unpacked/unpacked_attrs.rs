@@ -59,7 +59,7 @@ impl UnpackedAttrs {
         Ok(Attr::of(slot.number(key), &meta, (owner, perm), NodeSize::exact(size), nlink, ttl))
     }
 
-    /// Attributes of an archive's root that nobody looked into: as its file tells them.
+    /// Attributes of the root of an archive that was not opened yet, from the attributes of its file.
     pub(super) fn closed(&self, ino: Ino, stored: Attr) -> Attr {
         let perm = self.owners.mode(dupfs_unpack::dir_mode(stored.perm));
         let (size, blocks) = (DIR_SIZE, DIR_SIZE.div_ceil(512));

@@ -44,11 +44,11 @@ impl UnpackedFiles {
     pub(super) fn current_candidate(
         &self,
         ino: Ino,
-        place: &InodeTarget,
+        target: &InodeTarget,
         context: &RequestContext,
     ) -> Result<Option<Arc<UnpackCandidate>>, FsError> {
         let Some(known) = self.candidates.get(ino) else { return Ok(None) };
-        let InodeTarget::Member(slot, key) = place else { return Ok(Some(known)) };
+        let InodeTarget::Member(slot, key) = target else { return Ok(Some(known)) };
         let Some(open) = slot.live() else { return Ok(Some(known)) };
         let entry = open.archive.entry_number(*key);
         if entry.is_none() || entry == known.entry {
@@ -94,10 +94,10 @@ impl UnpackedFiles {
         Ok(sized(ino, stored, Some(size)))
     }
 
-    pub(super) fn open(&self, ino: Ino, place: InodeTarget, context: &RequestContext) -> Result<Opened, FsError> {
-        let known = self.current_candidate(ino, &place, context)?;
+    pub(super) fn open(&self, ino: Ino, target: InodeTarget, context: &RequestContext) -> Result<Opened, FsError> {
+        let known = self.current_candidate(ino, &target, context)?;
         let candidate = known.as_ref().filter(|c| c.is_confirmed());
-        match (&place, candidate) {
+        match (&target, candidate) {
             (InodeTarget::Top | InodeTarget::Latest(_), _) => return Err(FsError::IsDir),
             (InodeTarget::Mirror(below), None) => return self.below.open(*below, context),
             _ => {}
@@ -133,21 +133,21 @@ impl UnpackedFiles {
     pub(super) fn read(
         &self,
         ino: Ino,
-        place: InodeTarget,
+        target: InodeTarget,
         handle: u64,
         (offset, size): (u64, usize),
         context: &RequestContext,
     ) -> Result<Vec<u8>, FsError> {
         let open = if OpenHandles::is_own(handle) { self.handles.get(handle) } else { None };
-        let open = match (open, place) {
+        let open = match (open, target) {
             (Some(open), _) => open,
             (None, InodeTarget::Mirror(below)) if !OpenHandles::is_own(handle) => {
                 return self.below.read(below, handle, offset, size, context);
             }
             (None, _) if !context.may_block() => return Err(FsError::WouldBlock),
-            (None, place) => {
+            (None, target) => {
                 // A handle of nobody's, as row F of a kernel that opens nothing would use: for this one read.
-                let opened = self.open(ino, place, context)?.handle;
+                let opened = self.open(ino, target, context)?.handle;
                 self.handles.close(ino, opened).ok_or_else(FsError::not_found)?
             }
         };
@@ -164,9 +164,9 @@ impl UnpackedFiles {
         Ok(bytes)
     }
 
-    pub(super) fn release(&self, ino: Ino, place: InodeTarget, handle: u64) {
+    pub(super) fn release(&self, ino: Ino, target: InodeTarget, handle: u64) {
         if !OpenHandles::is_own(handle) {
-            if let InodeTarget::Mirror(below) = place {
+            if let InodeTarget::Mirror(below) = target {
                 self.below.release(below, handle);
             }
             return;

@@ -90,7 +90,8 @@ impl FairState {
         (ticket, granted)
     }
 
-    /// Ends a turn of flow `id` that took `cost` nanoseconds, and begins the next ones. Returns the requests to be told.
+    /// Ends a turn of flow `id` that took `cost` nanoseconds, and begins the next ones. Returns the requests to be
+    /// notified.
     fn end(&mut self, id: u64, cost: u64) -> Vec<Arc<Monitor<bool>>> {
         self.virtual_time = self.virtual_time.saturating_add(cost / self.active.max(1));
         if let Some(flow) = self.flows.get_mut(&id) {
@@ -151,7 +152,7 @@ impl FairQueue {
     pub fn acquire(&self, flow: u64, context: &RequestContext) -> Result<Turn, Stopped> {
         let mut state = self.state.lock();
         if state.free > 0 {
-            // Nobody waits while a slot is free.
+            // No request waits while a slot is free.
             state.begin(flow);
             drop(state);
             return Ok(Turn::new(self, flow));

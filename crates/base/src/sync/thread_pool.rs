@@ -11,9 +11,9 @@ use super::prim::{Condvar, Mutex, thread};
 /// Work for a [`ThreadPool`].
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that run jobs. A thread is started when a job is submitted and no thread is idle, up to a maximum. A thread without
-/// a job ends if enough others are idle; those are kept until the pool is dropped. The queue has no bound: the callers bound
-/// how many jobs there are.
+/// Threads that run jobs. A thread is started when a job is submitted and no thread is idle, up to a maximum. A thread
+/// without a job ends if enough others are idle; those stay until the pool is dropped. The queue has no bound: the
+/// callers bound how many jobs there are.
 #[derive(Debug)]
 pub struct ThreadPool {
     shared: Arc<PoolShared>,
@@ -50,7 +50,7 @@ impl ThreadPool {
         Self::with_idle(name, max_threads, max_threads)
     }
 
-    /// As [`Self::new`], with at most `max_idle` threads that are kept while they have nothing to do.
+    /// As [`Self::new`], with at most `max_idle` idle threads.
     pub fn with_idle(name: &'static str, max_threads: usize, max_idle: usize) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::new());
         Self { shared: Arc::new(PoolShared { name, max_threads, max_idle, state, changed }) }

@@ -27,7 +27,8 @@ use dupfs_base::sync::prim::{Mutex, thread};
 use framed_file::{decode_file, encode_file};
 use record_store::RecordStore;
 
-/// Age below which a file without a known use is kept: another process may know of backup sets that this one does not know.
+/// Age below which a file without a known use is not removed: another process may know of backup sets that this one
+/// does not know.
 const MIN_REMOVAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The index of one repository. Shared by all threads. Only [`Self::load_record`], [`Self::load_numbers`],
@@ -66,8 +67,8 @@ impl IndexFileKind {
 }
 
 impl Index {
-    /// Opens the index in `base` of the repository `identity`. Records of the groups in `live` are kept. `None`, after a
-    /// warning in the log, if the index cannot be opened.
+    /// Opens the index in `base` of the repository `identity`. Records of the groups in `live` are retained. `None`,
+    /// after a warning in the log, if the index cannot be opened.
     pub fn open(base: &Path, identity: Identity, live: HashSet<u64>) -> Option<Arc<Self>> {
         let directory = match IndexDirectory::open(base, &identity.hex()) {
             Ok(directory) => Arc::new(directory),

@@ -34,7 +34,7 @@ const CHUNK: u32 = 4096;
 pub(super) struct RecordStore {
     directory: Arc<IndexDirectory>,
     identity: Identity,
-    /// Groups whose records are kept by a merge.
+    /// Groups whose records are retained by a merge.
     live: Mutex<HashSet<u64>>,
     segments: RwLock<OpenSegments>,
     pending: Mutex<PendingRecords>,

@@ -19,7 +19,7 @@ const TRAILER: usize = 8 + 4 + 8;
 /// Upper bound of the length of a record.
 pub(super) const MAX_RECORD: usize = 64 << 20;
 
-/// An entry of the table: the place of a record.
+/// An entry of the table: the location of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentEntry {
     pub(super) key: Identity,

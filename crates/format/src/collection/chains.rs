@@ -35,7 +35,7 @@ pub struct SignatureChain {
 pub struct ReplacedSet {
     /// The increment that is dropped.
     pub set: SetIndex,
-    /// The increment that is kept.
+    /// The increment that stays in the chain.
     pub by: SetIndex,
 }
 

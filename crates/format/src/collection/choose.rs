@@ -1,4 +1,4 @@
-//! Chooses one of several backups in one place, by the prefixes of their names (`--file-prefix` and its variants).
+//! Chooses one of several backups in one store, by the prefixes of their names (`--file-prefix` and its variants).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -22,7 +22,7 @@ pub struct PrefixOptions {
     pub signature: Option<String>,
 }
 
-/// Another backup in the same place.
+/// Another backup in the same store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherBackup {
     /// The options that choose it. `None` if its names have no prefix.

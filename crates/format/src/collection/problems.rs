@@ -59,7 +59,7 @@ pub enum ProblemKind {
     Dropped,
     /// Objects in cold storage.
     Archived,
-    /// Another backup in the same place.
+    /// Another backup in the same store.
     OtherBackup,
 }
 

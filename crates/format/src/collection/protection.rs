@@ -8,7 +8,7 @@ use super::set_list::{SetList, SetRenumbering};
 use super::snapshots::{Snapshot, SnapshotList};
 use crate::SetIndex;
 
-/// The unprotected sets of a place that has [protected](super::BackupSet::is_protected) ones too, and their effect on
+/// The unprotected sets of a store that has [protected](super::BackupSet::is_protected) ones too, and their effect on
 /// `latest`.
 ///
 /// A history from plain to encrypted sets is ordinary. It becomes doubtful where a set is less protected than one before

@@ -72,7 +72,7 @@ impl SetList {
             return;
         };
         if known.is_complete() {
-            // What was proved in one way is not mixed with what is verified in the other.
+            // Data proved by signatures and data verified by a manifest are not mixed.
             set.is_rebuilt = known.is_rebuilt;
             set.manifest = set.manifest.or_else(|| known.manifest.clone());
             set.signatures = set.signatures.or_else(|| known.signatures.clone());

@@ -15,7 +15,7 @@ const MAX_LINE_LEN: usize = 64 << 10;
 const ENTRY_BYTES: u64 = 320;
 /// The highest number that counts as a volume number.
 const MAX_VOLUME_NUMBER: u32 = 10_000_000;
-/// Upper bound of the number of problems kept.
+/// Upper bound of the number of recorded problems.
 const MAX_PROBLEMS: usize = 32;
 /// The keywords of the lines of a volume's entry.
 const VOLUME_KEYWORDS: [&[u8]; 3] = [b"startingpath", b"endingpath", b"hash"];

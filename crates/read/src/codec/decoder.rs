@@ -26,7 +26,7 @@ use super::threaded_layer;
 use super::written_time::{BackdatedObjects, WrittenTimeRule};
 use dupfs_format::name::NameSuffix;
 
-/// Bytes of an OpenPGP object that are kept for gpg, which needs its first chunk (8 kB) complete.
+/// Bytes of the start of an OpenPGP object that are buffered for gpg, which needs its first chunk (8 kB) complete.
 const HEAD_BYTES: usize = 20 << 10;
 
 /// The requirements that objects must meet.

@@ -27,8 +27,8 @@ impl Decryptor for ElGamalDecryptor<'_> {
     }
 }
 
-/// Returns c / e^x mod p without its PKCS#1 padding. Timing does not matter, because nobody can request decryptions at
-/// will.
+/// Returns c / e^x mod p without its PKCS#1 padding. Timing does not matter, because no attacker can request
+/// decryptions at will.
 fn decrypt(p: &[u8], x: &[u8], e: &[u8], c: &[u8]) -> Option<LibrarySessionKey> {
     let [p, mut x, e, c] = [p, x, e, c].map(BigUint::from_bytes_be);
     let one = BigUint::from(1_u8);

@@ -77,7 +77,7 @@ impl GpgOutput {
     }
 
     /// Returns true if gpg asked a smartcard.
-    pub(super) fn asked_card(&self) -> bool {
+    pub(super) fn needed_card(&self) -> bool {
         const FROM_CARD: u32 = 6;
         self.errors().any(|(source, _)| source == FROM_CARD) || self.lines(b"CARDCTRL").next().is_some()
     }
@@ -124,8 +124,8 @@ mod tests {
         let messages = "gpg: session key: '7:0011'\ngpg: public key decryption failed: Bad passphrase\n";
         let bad = output("[GNUPG:] ERROR pkdecrypt_failed 67108875\n", messages);
         assert_eq!(bad.reason(), "gpg: Bad passphrase");
-        assert!(bad.wrong_passphrase() && !bad.asked_card());
-        assert!(output("[GNUPG:] ERROR pkdecrypt_failed 100663383\n", "").asked_card());
+        assert!(bad.wrong_passphrase() && !bad.needed_card());
+        assert!(output("[GNUPG:] ERROR pkdecrypt_failed 100663383\n", "").needed_card());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dupfs_base::Secret;
 
-/// Asks the user for a passphrase with the given prompt. Returns `None` if there is nobody to ask or the user gave up.
+/// Asks the user for a passphrase with the given prompt. Returns `None` if there is no terminal or the user gave up.
 pub type PassphrasePrompt = Box<dyn Fn(&str) -> Option<Secret> + Send + Sync>;
 
 /// Upper bound of the questions for one key or object.

@@ -41,8 +41,8 @@ pub(super) struct Preamble {
 }
 
 impl Preamble {
-    /// Returns true if `key` decrypts the data, as far as their first bytes tell. The tags of packet 20 tell only while it
-    /// is read.
+    /// Returns true if `key` decrypts the data, as far as their first bytes show. The tags of packet 20 show it only
+    /// while it is read.
     pub(super) fn fits(&self, key: &SessionKey) -> bool {
         match &self.packet {
             EncryptedPacket::WithMdc => cfb_reader::fits(key, false, &self.sample),

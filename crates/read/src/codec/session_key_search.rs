@@ -146,7 +146,7 @@ impl SessionKeySearch<'_> {
     }
 
     /// The keys in the given files, for a message: `wrong.asc holds 0x0123456789ABCDEF`.
-    fn held_keys(&self) -> String {
+    fn loaded_keys(&self) -> String {
         let mut files: Vec<(&str, Vec<String>)> = Vec::new();
         for key in self.secret_keys {
             let id = format!("0x{}", key.id);
@@ -219,8 +219,8 @@ impl SessionKeySearch<'_> {
                 let also =
                     if by_passphrase { format!("; a passphrase opens it too, but {tried}") } else { String::new() };
                 let recipients = recipients.join(", ");
-                let held = self.held_keys();
-                if held.is_empty() {
+                let loaded = self.loaded_keys();
+                if loaded.is_empty() {
                     return no_key(format!(
                         "encrypted to {keys} {recipients}, {missing}{gpg}; give the exported secret key with \
                          --secret-key{also}"
@@ -229,7 +229,7 @@ impl SessionKeySearch<'_> {
                 let named = self.recipients().into_iter().flatten().next();
                 let wanted = named.map_or_else(|| "KEYID".to_owned(), |id| format!("0x{id}"));
                 no_key(format!(
-                    "encrypted to {keys} {recipients}; {held}; export the right one: gpg --armor --export-secret-keys \
+                    "encrypted to {keys} {recipients}; {loaded}; export the right one: gpg --armor --export-secret-keys \
                      {wanted}{also}"
                 ))
             }

@@ -152,7 +152,7 @@ impl UserGpg {
             }
             last = GpgRefusal::of(&output);
             // A wrong PIN counts: a card locks itself after three, and the passphrases may be meant for something else.
-            if !output.wrong_passphrase() || output.asked_card() {
+            if !output.wrong_passphrase() || output.needed_card() {
                 break;
             }
         }

@@ -1,5 +1,5 @@
 //! The curves of gpg that the OpenPGP library's backend lacks: brainpool and secp256k1, as far as the key agreement of
-//! RFC 6637 needs them. Timing does not matter, because nobody can request decryptions at will.
+//! RFC 6637 needs them. Timing does not matter, because no attacker can request decryptions at will.
 
 use num_bigint_dig::BigUint;
 use sequoia_openpgp::types::Curve;
@@ -70,7 +70,7 @@ impl WeierstrassCurve {
     }
 
     /// Returns the x coordinate of the product of `scalar` and the encoded `point`, with leading zeros. Returns `None` if
-    /// `point` is not on the curve: then the product would tell something of the secret.
+    /// `point` is not on the curve: then the product would leak a part of the secret.
     pub(super) fn shared_secret(&self, point: &[u8], scalar: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (x, y) = point.strip_prefix(&[4])?.split_at_checked(self.len)?;
         if y.len() != self.len {

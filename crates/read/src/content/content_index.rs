@@ -7,17 +7,17 @@ use super::file_ref::FileRef;
 use crate::tree::FileVersion;
 use crate::volume::Volumes;
 
-/// The most bytes of an extent map that is stored.
+/// Upper bound of the bytes of an extent map that is stored.
 const MAX_RECORD_BYTES: usize = 4 << 20;
 
 /// Records the exact size of a version of `file`, in the tree and in the index.
 pub(super) fn set_exact_size(volumes: &dyn Volumes, file: &FileRef, version: FileVersion, size: u64) {
-    let (fresh, place) = {
+    let (fresh, location) = {
         let table = file.branch.table();
         (table.set_exact_size(version.id, size), table.index_in_set(version.id))
     };
     if fresh
-        && let Some((position, at)) = place
+        && let Some((position, at)) = location
         && let Some(set) = file.branch.set_at(position)
     {
         volumes.index().store_size(set, at, size);

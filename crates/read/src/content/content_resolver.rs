@@ -24,7 +24,7 @@ struct PendingDelta {
     /// Its index in the file's history.
     index: usize,
     /// The delta, if there was memory to hold it. Otherwise it is located again.
-    held: Option<(LocatedVersion, Permit)>,
+    located: Option<(LocatedVersion, Permit)>,
 }
 
 /// Resolves files to sizes and extent maps. It caches located streams, parsed deltas and composed extent maps, bounded in
@@ -153,8 +153,8 @@ impl ContentResolver {
             return Err(ContentError::NoBase { path: file.path.clone(), set });
         }
         let composed = !pending.is_empty();
-        for PendingDelta { index, held } in pending.into_iter().rev() {
-            let LocatedVersion { stream, delta } = match &held {
+        for PendingDelta { index, located } in pending.into_iter().rev() {
+            let LocatedVersion { stream, delta } = match &located {
                 Some((located, _)) => located.clone(),
                 None => self.locator.locate_base(volumes, file, index)?,
             };
@@ -177,8 +177,8 @@ impl ContentResolver {
     /// Holds a delta until its base is known, if there is memory for it.
     fn hold(&self, index: usize, located: LocatedVersion) -> PendingDelta {
         let bytes = located.weight();
-        let permit = self.memory.held.try_acquire(bytes).filter(|permit| permit.count() >= bytes);
-        PendingDelta { index, held: permit.map(|permit| (located, permit)) }
+        let permit = self.memory.pending.try_acquire(bytes).filter(|permit| permit.count() >= bytes);
+        PendingDelta { index, located: permit.map(|permit| (located, permit)) }
     }
 
     /// The extent map of the version that `delta`, stored as `stream`, makes of `base`. A large one waits for its permit.

@@ -3,8 +3,8 @@
 use super::extent::Extent;
 use dupfs_base::sync::Semaphore;
 
-/// The most ops and extents whatever memory there is: a file of a terabyte of which every hundredth page has changed has a
-/// tenth of them.
+/// Upper bound of the ops and extents with any amount of memory: a file of a terabyte of which every hundredth page has
+/// changed has a tenth of them.
 const MAX_EXTENTS: usize = 1 << 24;
 
 /// Bytes for deltas and extent maps however small `--memory` is: honest backups stay readable with the smallest cache.
@@ -16,9 +16,9 @@ pub(super) const OP_BYTES: usize = 24;
 /// The limits of deltas and extent maps, and the permits of those that are large.
 #[derive(Debug)]
 pub(super) struct DeltaMemory {
-    /// The most ops of a delta.
+    /// Upper bound of the ops of a delta.
     pub(super) max_ops: usize,
-    /// The most extents of a version.
+    /// Upper bound of the extents of a version.
     pub(super) max_extents: usize,
     /// Ops of a delta, and extents of a version, that need no permit.
     pub(super) max_small: usize,
@@ -26,7 +26,7 @@ pub(super) struct DeltaMemory {
     /// has the permit.
     pub(super) large: Semaphore,
     /// Bytes of parsed deltas that requests may hold until they are composed. Others are parsed again.
-    pub(super) held: Semaphore,
+    pub(super) pending: Semaphore,
 }
 
 impl DeltaMemory {
@@ -41,7 +41,7 @@ impl DeltaMemory {
             max_extents: items(doubled, size_of::<Extent>()),
             max_small: items(bytes / 16, size_of::<Extent>()),
             large: Semaphore::new(1),
-            held: Semaphore::new(bytes),
+            pending: Semaphore::new(bytes),
         }
     }
 }

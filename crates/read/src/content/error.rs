@@ -117,7 +117,7 @@ pub enum ContentError {
         /// The kind of the failure.
         kind: ErrorKind,
     },
-    /// Several files are stored under one name, and which is which cannot be told (FORMAT.md 4.3).
+    /// Several files are stored under one name, and which is which is unknown (FORMAT.md 4.3).
     #[error(
         "{path}: {set} stores several files under the same mangled name, so they cannot be distinguished; try another snapshot"
     )]
@@ -136,7 +136,7 @@ pub enum ContentError {
         path: ArchivePath,
         /// The set, as people name it.
         set: Arc<str>,
-        /// The most that are supported.
+        /// The largest number that is supported.
         limit: usize,
     },
     /// The stored data has another size than the signature allows.

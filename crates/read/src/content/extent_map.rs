@@ -147,10 +147,10 @@ impl ExtentMap {
         if used.iter().all(|&is_used| is_used) {
             return;
         }
-        let mut kept = 0;
+        let mut next_index = 0;
         let mut renumber = |is_used: &bool| {
-            let index = is_used.then(|| StreamIndex::new(kept)).flatten();
-            kept += usize::from(*is_used);
+            let index = is_used.then(|| StreamIndex::new(next_index)).flatten();
+            next_index += usize::from(*is_used);
             index
         };
         let renumbered: Vec<Option<StreamIndex>> = used.iter().map(&mut renumber).collect();
@@ -177,8 +177,8 @@ mod tests {
         let layout = PartLayout::Parts((0..parts).map(part).collect());
         let (uname, gname) = Default::default();
         let meta = EntryMeta { kind: EntryKind::File, mode: 0, uid: 0, gid: 0, uname, gname, mtime: 0 };
-        let (is_ambiguous, settled) = (false, OnceLock::new());
-        Arc::new(StoredStream { set: SetIndex(0), kind, len, meta, position: 0, is_ambiguous, layout, settled })
+        let (is_ambiguous, resolved) = (false, OnceLock::new());
+        Arc::new(StoredStream { set: SetIndex(0), kind, len, meta, position: 0, is_ambiguous, layout, resolved })
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn read_stream(file: &FileRef, decoder: &mut RecordDecoder<'_>) -> Option<Stored
     };
     // An extent map of ambiguous streams was proved before it was stored.
     let is_ambiguous = false;
-    Some(StoredStream { set, kind, len, meta, position, is_ambiguous, layout, settled: OnceLock::new() })
+    Some(StoredStream { set, kind, len, meta, position, is_ambiguous, layout, resolved: OnceLock::new() })
 }
 
 fn read_parts(decoder: &mut RecordDecoder<'_>, len: u64) -> Option<Box<[PartLocation]>> {

@@ -73,7 +73,7 @@ impl FileRef {
     /// The identity of the file's versions, and of all that their sets store. `None` where something of the tree is
     /// uncertain.
     pub(super) fn versions_identity(&self, volumes: &dyn Volumes) -> Option<Identity> {
-        let places: Vec<(u32, u32)> = {
+        let locations: Vec<(u32, u32)> = {
             let table = self.branch.table();
             if table.has_uncertainty() {
                 return None;
@@ -81,9 +81,9 @@ impl FileRef {
             self.history.iter().map(|version| table.index_in_set(version.id)).collect::<Option<_>>()?
         };
         let mut identity = Identity::of(&[b"plan"]);
-        for (position, place) in places {
+        for (position, location) in locations {
             let set = volumes.index().identity(self.branch.set_at(position)?)?;
-            identity = identity.with(&[&set.0, &position.to_le_bytes(), &place.to_le_bytes()]);
+            identity = identity.with(&[&set.0, &position.to_le_bytes(), &location.to_le_bytes()]);
         }
         Some(identity)
     }

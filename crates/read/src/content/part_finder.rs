@@ -160,7 +160,7 @@ impl<'a> PartFinder<'a> {
         set_label(self.volumes, self.set)
     }
 
-    /// The error that no volume has the file: the manifest is to blame if it is damaged where it tells the volume.
+    /// The error that no volume has the file: the manifest is the cause if it is damaged where it names the volume.
     pub(super) fn no_data(&self) -> ContentError {
         let none = || {
             let or_lost = self.lost_end().unwrap_or_default().into();
@@ -169,14 +169,15 @@ impl<'a> PartFinder<'a> {
         self.manifest_damage().unwrap_or_else(none)
     }
 
-    /// The error that the volumes have only some of the parts, or that the manifest does not tell which have the others.
+    /// The error that the volumes have only some of the parts, or that the manifest does not name the volumes of the
+    /// others.
     pub(super) fn incomplete(&self, detail: String) -> ContentError {
         let part =
             || ContentError::Incomplete { path: self.file.path.clone(), set: self.label(), detail: detail.into() };
         self.manifest_damage().unwrap_or_else(part)
     }
 
-    /// The error that the manifest is damaged where it tells the volumes of the file, if it is.
+    /// The error that the manifest is damaged where it names the volumes of the file, if it is.
     fn manifest_damage(&self) -> Option<ContentError> {
         if self.manifest.is_rebuilt() {
             let doubt = self.manifest.doubt(&self.file.path).map_or_else(String::new, |doubt| format!(" ({doubt})"));
@@ -210,8 +211,8 @@ impl<'a> PartFinder<'a> {
         })
     }
 
-    /// Describes an entry of the manifest that gives another end than its volume has, among those that tell where the file
-    /// is. Names that may be mangled are not compared.
+    /// Describes an entry of the manifest that gives another end than its volume has, among those that determine where
+    /// the file is. Names that may be mangled are not compared.
     fn wrong_end(&self) -> Option<String> {
         let first = self.manifest.volume_of(&self.file.path, PartSelector::Number(1))?;
         let last = self.manifest.volume_of(&self.file.path, PartSelector::Last).unwrap_or(first);

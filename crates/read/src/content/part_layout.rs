@@ -1,11 +1,11 @@
-//! Where the parts of a stored stream are.
+//! The layout of the parts of a stored stream.
 
 use dupfs_format::VolumeNumber;
 
 /// Length of every part but the last since duplicity 0.6.21 (FORMAT.md 4).
 pub(super) const PART_BYTES: u64 = 65_536;
 
-/// The place of one part of a stream in a volume.
+/// The location of one part of a stream in a volume.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PartLocation {
     pub(super) volume: VolumeNumber,
@@ -16,7 +16,7 @@ pub(super) struct PartLocation {
     pub(super) len: u64,
 }
 
-/// Where the parts of a stream are.
+/// The layout of the parts of a stream.
 #[derive(Debug)]
 pub(super) enum PartLayout {
     /// Parts `1..=last` of 65536 bytes each but the last; a part's volume follows from the manifest alone.

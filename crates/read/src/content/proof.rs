@@ -1,4 +1,4 @@
-//! Proves the content of files by their signatures, where nothing else tells that it is the right one.
+//! Proves the content of files by their signatures, where nothing else proves it.
 //!
 //! The manifest of a set proves its volumes by their hashes. A set that has lost its manifest (`--rebuild`) has volumes that may
 //! be left over from another run, and one may be missing. A set whose source had names in two encodings may store several

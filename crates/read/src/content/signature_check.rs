@@ -16,7 +16,7 @@ use dupfs_format::tar::{TarEntry, TarLimits, TarParser, TarSink};
 
 /// Strong sums are the first bytes of MD4; duplicity writes eight of them (FORMAT.md 5).
 const MD4_LEN: usize = 16;
-/// Larger blocks than duplicity makes of any file are not held in memory to be proved.
+/// Upper bound of the length of a block, larger than duplicity makes of any file.
 const MAX_BLOCK: u32 = 64 << 20;
 
 /// Returns the next bytes of the content: as many as asked for, fewer at its end; `None` if they cannot be read.

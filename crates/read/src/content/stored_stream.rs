@@ -30,7 +30,7 @@ pub(super) struct StoredStream {
     pub(super) is_ambiguous: bool,
     pub(super) layout: PartLayout,
     /// The stream with every part looked up, once a volume has refuted the layout or it was not enough.
-    pub(super) settled: OnceLock<Box<StoredStream>>,
+    pub(super) resolved: OnceLock<Box<StoredStream>>,
 }
 
 impl StoredStream {
@@ -72,15 +72,15 @@ impl StoredStream {
                 position,
                 is_ambiguous,
                 layout,
-                settled: OnceLock::new(),
+                resolved: OnceLock::new(),
             });
         }
         if kind == DiffKind::Snapshot
             && let Some(len) = uniform_len(parts)
-            && file.bounds_at(position).is_some_and(|b| b.contains(len) && tells_parts(&b, parts))
+            && file.bounds_at(position).is_some_and(|b| b.contains(len) && has_full_parts(&b, parts))
         {
             let layout = PartLayout::Uniform { last: last.number };
-            return Ok(Self { set, kind, len, meta, position, is_ambiguous, layout, settled: OnceLock::new() });
+            return Ok(Self { set, kind, len, meta, position, is_ambiguous, layout, resolved: OnceLock::new() });
         }
         Ok(Self { is_ambiguous, ..Self::look_up(volumes, file, &finder, kind, meta)? })
     }
@@ -98,7 +98,7 @@ impl StoredStream {
         let len = parts.last().map_or(0, |p| p.start.saturating_add(p.len));
         let layout = PartLayout::Parts(parts.into());
         let is_ambiguous = false;
-        let mut stream = Self { set, kind, len, meta, position, is_ambiguous, layout, settled: OnceLock::new() };
+        let mut stream = Self { set, kind, len, meta, position, is_ambiguous, layout, resolved: OnceLock::new() };
         if mixed {
             if !stream.is_signed(volumes, file)? {
                 return Err(finder.mixed());
@@ -164,7 +164,7 @@ impl StoredStream {
         let meta = file.branch.table().meta(version.id)?;
         let (kind, layout) = (DiffKind::Snapshot, PartLayout::Assumed { sure });
         let is_ambiguous = false;
-        Some(Self { set, kind, len: bounds.max, meta, position, is_ambiguous, layout, settled: OnceLock::new() })
+        Some(Self { set, kind, len: bounds.max, meta, position, is_ambiguous, layout, resolved: OnceLock::new() })
     }
 
     /// Appends the bytes `range` of the stream to `out`; `once` is true if a reader of the whole file reads them once.
@@ -185,41 +185,41 @@ impl StoredStream {
             PartLayout::Uniform { .. } => true,
             PartLayout::Assumed { sure } => range.end <= sure.saturating_mul(PART_BYTES),
         };
-        if quick && self.settled.get().is_none() {
+        if quick && self.resolved.get().is_none() {
             let before = out.len();
             match self.read_parts(&finder, volumes, file, range, once, out) {
                 Err(error) if error.is_misplaced() => out.truncate(before),
                 read => return read,
             }
         }
-        let settled = match self.settled.get() {
-            Some(settled) => settled,
+        let resolved = match self.resolved.get() {
+            Some(resolved) => resolved,
             None => {
-                let settled = self.settle(volumes, file, &finder)?;
-                self.settled.get_or_init(|| Box::new(settled))
+                let resolved = self.resolve(volumes, file, &finder)?;
+                self.resolved.get_or_init(|| Box::new(resolved))
             }
         };
-        if settled.kind != self.kind || range.end > settled.len {
-            return Err(self.base_error(volumes, file, settled, range.end));
+        if resolved.kind != self.kind || range.end > resolved.len {
+            return Err(self.base_error(volumes, file, resolved, range.end));
         }
-        settled.read(volumes, file, range, once, out)
+        resolved.read(volumes, file, range, once, out)
     }
 
-    /// The error that this assumed base of a delta, which turned out to be `settled`, does not have the bytes up to `end`
-    /// that the delta copies.
-    fn base_error(&self, volumes: &dyn Volumes, file: &FileRef, settled: &Self, end: u64) -> ContentError {
+    /// The error that this assumed base of a delta, which turned out to be `resolved`, does not have the bytes up to
+    /// `end` that the delta copies.
+    fn base_error(&self, volumes: &dyn Volumes, file: &FileRef, resolved: &Self, end: u64) -> ContentError {
         let path = file.path.clone();
-        if settled.kind != self.kind {
+        if resolved.kind != self.kind {
             return ContentError::NoBase { path, set: set_label(volumes, self.set) };
         }
         // The base is the oldest version, so it is the next one whose delta copies from it.
         let newer = file.history.iter().rev().find(|version| version.position > self.position);
         let set = newer.and_then(|version| file.branch.set_at(version.position)).unwrap_or(self.set);
-        let detail = format!("it copies bytes up to {end} of a file that has {}", settled.len);
+        let detail = format!("it copies bytes up to {end} of a file that has {}", resolved.len);
         ContentError::Delta { path, set: set_label(volumes, set), detail: detail.into() }
     }
 
-    fn settle(&self, volumes: &dyn Volumes, file: &FileRef, finder: &PartFinder<'_>) -> Result<Self, ContentError> {
+    fn resolve(&self, volumes: &dyn Volumes, file: &FileRef, finder: &PartFinder<'_>) -> Result<Self, ContentError> {
         if let PartLayout::Uniform { .. } = self.layout {
             return Self::look_up(volumes, file, finder, self.kind, self.meta.clone());
         }
@@ -293,10 +293,10 @@ fn uniform_len(parts: &[MemberPart]) -> Option<u64> {
     before.checked_add(last.len).filter(|_| consecutive && agree && last.len < PART_BYTES)
 }
 
-/// Returns true if `bounds` rule out that the parts in volumes not seen are shorter than 65536 bytes, as duplicity wrote them
-/// before 0.6.21: then each but the last lacks 512 bytes or more (FORMAT.md 4). A part of full length among `parts` tells
-/// it too.
-fn tells_parts(bounds: &SizeBounds, parts: &[MemberPart]) -> bool {
+/// Returns true if `bounds` rule out that the parts in volumes not seen are shorter than 65536 bytes, as duplicity
+/// wrote them before 0.6.21: then each but the last lacks 512 bytes or more (FORMAT.md 4). A part of full length among
+/// `parts` rules it out too.
+fn has_full_parts(bounds: &SizeBounds, parts: &[MemberPart]) -> bool {
     let lacking = parts.last().map_or(0, |last| last.number.saturating_sub(1).saturating_mul(512));
     parts.len() > 1 || bounds.max.saturating_sub(bounds.min) < lacking
 }

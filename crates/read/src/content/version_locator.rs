@@ -17,8 +17,8 @@ use dupfs_format::difftar::DiffKind;
 
 /// Versions located concurrently.
 const WIDTH: usize = 8;
-/// A version that may not be needed, as a newer delta may copy nothing of it, is located ahead if its volumes have at most so many
-/// bytes in the store.
+/// A version that may not be needed, as a newer delta may copy nothing of it, is located early if its volumes have at
+/// most so many bytes in the store.
 const MAX_SPECULATIVE_BYTES: u64 = 8 << 20;
 
 /// The stored stream of one version, and its ops if it is a delta.
@@ -110,7 +110,7 @@ impl VersionLocator {
         Ok(located)
     }
 
-    /// Locates the version at `index` of the file's history and those behind it concurrently. Returns the index of the first
+    /// Locates the version at `index` of the file's history and older ones concurrently. Returns the index of the first
     /// that was not tried. An error is reported again when the version is needed.
     pub(super) fn locate_ahead(&self, volumes: &dyn Volumes, file: &FileRef, index: usize) -> usize {
         let end = index.saturating_add(WIDTH).min(file.history.len());

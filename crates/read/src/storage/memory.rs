@@ -29,7 +29,7 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Stores `bytes` as `name`, in place of an earlier object.
+    /// Stores `bytes` as `name`; replaces an earlier object.
     pub fn put(&self, name: &str, bytes: impl Into<Arc<[u8]>>) {
         self.store(name, bytes.into(), None);
     }

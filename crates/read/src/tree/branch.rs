@@ -22,7 +22,7 @@ pub struct Branch {
     sets: RwLock<Arc<[SetIndex]>>,
     table: Arc<RwLock<VersionTable>>,
     loads: SingleFlight<(), (), TreeError>,
-    /// One permit, for the load that changes the table: one that nobody waits for any more may still run when the next begins.
+    /// One permit, for the load that changes the table: an abandoned one may still run when the next begins.
     table_access: Semaphore,
     /// The position of a set that cannot be loaded, and the error, where a retry cannot help.
     failed: Mutex<Option<(u32, TreeError)>>,
@@ -191,12 +191,12 @@ impl Branch {
                 early.insert(at, loaded);
             };
             loaded.and_then(|loaded| self.enter(loaded)).inspect_err(|error| self.note_failure(position, error))?;
-            queue.note_entered();
+            queue.advance();
         }
         Ok(())
     }
 
-    /// Logs that sets that were entered name paths more than once (FORMAT.md 4.3, last row).
+    /// Logs that sets in the table name paths more than once (FORMAT.md 4.3, last row).
     fn report_repeated_paths(&self, repository: &Repository) {
         let Some((count, position, path)) = self.write().take_repeated() else { return };
         let set = self.set_at(position).map_or_else(|| "an unknown set".into(), |set| repository.label(set));
@@ -239,7 +239,8 @@ impl Branch {
         }
     }
 
-    /// The most bytes that the set at `position` takes while it is staged: its archive holds more than its entries.
+    /// Upper bound of the bytes that the set at `position` takes while it is staged: its archive holds more than its
+    /// entries.
     fn staged_weight(&self, repository: &Repository, position: u32) -> u64 {
         let set = self.set_at(position).and_then(|set| repository.set(set).ok());
         let weight = set.map_or(0, |set| set.signatures.as_ref().map_or(MAX_STAGED_BYTES, |object| object.size));

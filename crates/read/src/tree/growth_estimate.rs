@@ -7,8 +7,8 @@ use dupfs_format::{ArchivePath, EntryKind, EntryMeta};
 
 /// Bytes of a version, with the room that a growing list keeps free.
 const VERSION: u64 = 48;
-/// Bytes of a node besides its name: the node, the place of its newest version, its slots in the maps by name and of last
-/// children.
+/// Bytes of a node besides its name: the node, the index of its newest version, its slots in the maps by name and of
+/// last children.
 const NODE: u64 = 64;
 /// Bytes of an owner besides the names.
 const OWNER: u64 = 128;

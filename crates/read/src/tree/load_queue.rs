@@ -6,7 +6,8 @@ use std::sync::Arc;
 use dupfs_base::RequestContext;
 use dupfs_base::sync::Monitor;
 
-/// The most stored bytes of the signature archives that are staged at a time, beside the one that enters the table next.
+/// Upper bound of the stored bytes of the signature archives that are staged at a time, beside the one that enters the
+/// table next.
 pub(super) const MAX_STAGED_BYTES: u64 = 64 << 20;
 
 /// The positions of the sets that are to be loaded. Workers take them in order, not more at a time than memory has room for.
@@ -17,11 +18,12 @@ pub(super) struct LoadQueue {
 
 #[derive(Debug)]
 struct LoadQueueState {
-    /// The next position to be taken, the next to be entered, and the end.
+    /// The next position to be taken.
     next: u32,
-    entered: u32,
+    /// The next position that enters the table.
+    next_to_enter: u32,
     end: u32,
-    /// The weights of the positions that were taken and not entered, and their sum.
+    /// The weights of the positions that were taken and are not in the table yet, and their sum.
     weights: VecDeque<u64>,
     staged: u64,
 }
@@ -30,11 +32,11 @@ impl LoadQueue {
     /// A queue of the positions from `start` to before `end`.
     pub(super) fn new(start: u32, end: u32) -> Self {
         let weights = VecDeque::new();
-        Self { state: Monitor::new(LoadQueueState { next: start, entered: start, end, weights, staged: 0 }) }
+        Self { state: Monitor::new(LoadQueueState { next: start, next_to_enter: start, end, weights, staged: 0 }) }
     }
 
-    /// Takes the next position once there is room for what `weigh` says that it takes, in bytes. There always is for the one
-    /// that is entered next. `None` when all are taken, or when the request has ended.
+    /// Takes the next position once there is room for what `weigh` says that it takes, in bytes. The one that
+    /// enters the table next always has room. `None` when all are taken, or when the request has ended.
     pub(super) fn take(&self, context: &RequestContext, weigh: impl Fn(u32) -> u64) -> Option<u32> {
         let taken = self.state.wait_until(context, |state| {
             let position = state.next;
@@ -42,7 +44,7 @@ impl LoadQueue {
                 return Some(None);
             }
             let weight = weigh(position);
-            if position != state.entered && state.staged.saturating_add(weight) > MAX_STAGED_BYTES {
+            if position != state.next_to_enter && state.staged.saturating_add(weight) > MAX_STAGED_BYTES {
                 return None;
             }
             state.next = position.saturating_add(1);
@@ -53,12 +55,12 @@ impl LoadQueue {
         taken.ok().flatten()
     }
 
-    /// Takes note that the position after the one entered last was entered: its memory is free.
-    pub(super) fn note_entered(&self) {
+    /// Records that the next position entered the table: its memory is free.
+    pub(super) fn advance(&self) {
         self.state.update(|state| {
             let weight = state.weights.pop_front().unwrap_or(0);
             state.staged = state.staged.saturating_sub(weight);
-            state.entered = state.entered.saturating_add(1);
+            state.next_to_enter = state.next_to_enter.saturating_add(1);
         });
     }
 
@@ -76,7 +78,7 @@ mod tests {
     use dupfs_base::CancelToken;
 
     #[test]
-    fn positions_wait_for_room_except_for_the_one_that_is_entered_next() {
+    fn positions_wait_for_room_except_for_the_one_that_enters_the_table_next() {
         let (queue, context) = (LoadQueue::new(3, 6), RequestContext::unlimited());
         let weigh = |_| MAX_STAGED_BYTES;
         assert_eq!(queue.take(&context, weigh), Some(3));
@@ -84,7 +86,7 @@ mod tests {
             let second = scope.spawn(|| queue.take(&context, weigh));
             thread::sleep(std::time::Duration::from_millis(50));
             assert!(!second.is_finished(), "taken without room");
-            queue.note_entered();
+            queue.advance();
             assert_eq!(second.join().unwrap(), Some(4));
         });
         assert_eq!(queue.take(&context, |_| 0), Some(5));

@@ -104,8 +104,8 @@ impl SigtarSink for FirstEntry {
     }
 }
 
-/// The first set goes straight into a table that nobody sees before the archive's end was found right; the others are
-/// packed small until then.
+/// The first set goes straight into a table that no reader sees before the archive was verified to its end; the others
+/// are packed small until then.
 fn from_signatures(
     repository: &Repository,
     set: SetIndex,

@@ -96,7 +96,7 @@ impl LostRecords {
     }
 
     /// The reason why it is not known whether a set between those at `after` and `until` (neither included) changed `path`.
-    /// `is_named` tells whether the set at a position names a path.
+    /// `is_named` returns true if the set at a position names a path.
     pub(super) fn uncertainty(
         &self,
         path: &ArchivePath,

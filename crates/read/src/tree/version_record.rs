@@ -12,7 +12,7 @@ pub(super) const UNKNOWN: u64 = EXACT - 1;
 /// `aux` of a file without bounds; others have the difference of theirs.
 const UNBOUNDED: u32 = u32::MAX;
 
-/// A version. Its set is told by its number.
+/// A version. Its number determines its set.
 #[derive(Debug)]
 pub(super) struct VersionRecord {
     pub(super) size: AtomicU64,

@@ -1,4 +1,5 @@
-//! duplicity's own cache of manifests and signature archives (`--archive-dir`), read in place of the store's, without a key.
+//! duplicity's own cache of manifests and signature archives (`--archive-dir`), read instead of the store's, without a
+//! key.
 //!
 //! Its files are not authenticated. A copy is used only for a set of the store, which is identified by the times in the name,
 //! and only if nothing distinguishes it from the store's object: see [`ArchiveDir::manifest`] and [`ArchiveDir::signatures`].

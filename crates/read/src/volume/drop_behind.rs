@@ -193,8 +193,8 @@ impl DropBehind {
 /// The parts of `blocks` between those in `reread`.
 fn without(blocks: Range<BlockIndex>, reread: &BTreeSet<BlockIndex>) -> impl Iterator<Item = Range<BlockIndex>> {
     let mut start = blocks.start;
-    let kept = reread.range(blocks.clone()).copied().chain([blocks.end]);
-    let parts = kept.map(move |block| std::mem::replace(&mut start, block.next())..block);
+    let boundaries = reread.range(blocks.clone()).copied().chain([blocks.end]);
+    let parts = boundaries.map(move |block| std::mem::replace(&mut start, block.next())..block);
     parts.filter(|part| part.start < part.end)
 }
 

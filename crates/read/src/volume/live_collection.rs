@@ -58,7 +58,7 @@ pub struct Refreshed {
     /// Names of new snapshots.
     pub new: Vec<Arc<str>>,
     /// Names of snapshots whose own sets were removed.
-    pub gone: Vec<Arc<str>>,
+    pub removed: Vec<Arc<str>>,
     /// New problems.
     pub problems: Vec<Problem>,
 }
@@ -137,12 +137,12 @@ impl LiveCollection {
 
 fn difference(before: &Collection, after: &Collection) -> Refreshed {
     let old_count = before.snapshots().len();
-    let is_gone = |set: SetIndex| after.is_removed(set) && !before.is_removed(set);
-    let gone = before.snapshots().iter().filter(|snapshot| is_gone(snapshot.set));
+    let is_removed = |set: SetIndex| after.is_removed(set) && !before.is_removed(set);
+    let removed = before.snapshots().iter().filter(|snapshot| is_removed(snapshot.set));
     let is_new = |problem: &&Problem| !before.problems().iter().any(|old| old.message == problem.message);
     Refreshed {
         new: after.snapshots().iter().skip(old_count).map(|snapshot| Arc::clone(&snapshot.name)).collect(),
-        gone: gone.map(|snapshot| Arc::clone(&snapshot.name)).collect(),
+        removed: removed.map(|snapshot| Arc::clone(&snapshot.name)).collect(),
         problems: after.problems().iter().filter(is_new).cloned().collect(),
     }
 }

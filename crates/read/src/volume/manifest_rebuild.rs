@@ -1,7 +1,8 @@
 //! Rebuilds the manifest of a set that has lost it from the headers in its volumes (`--rebuild`).
 //!
-//! The result tells where files may be, and proves nothing: the volumes have no hash, one may be missing at the end, and one
-//! may be left over from an interrupted run. [`Manifest::is_rebuilt`] tells readers to prove what they serve.
+//! The result states where files may be, and proves nothing: the volumes have no hash, one may be missing at the end,
+//! and one may be left over from an interrupted run. Readers prove the content that they serve if
+//! [`Manifest::is_rebuilt`] is true.
 
 use std::collections::BTreeMap;
 
@@ -96,7 +97,7 @@ pub(super) fn rebuild_manifest(
     Ok(Manifest::rebuilt(volumes, problems, last_number.unwrap_or(VolumeNumber(0))))
 }
 
-/// Returns true if another attempt is in vain.
+/// Returns true if another attempt cannot succeed.
 fn is_lost(kind: ErrorKind) -> bool {
     match kind {
         ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::NotFound | ErrorKind::Unsupported | ErrorKind::Invalid => {

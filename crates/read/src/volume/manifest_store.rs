@@ -41,7 +41,7 @@ pub(super) struct ManifestStore {
     readers: ManifestReaders,
     manifests: SharedLru<SetIndex, Arc<LoadedManifest>>,
     loads: SingleFlight<SetIndex, Arc<Manifest>, VolumeError>,
-    /// What was read of volumes for manifests that are rebuilt, so that another attempt continues there.
+    /// Member tables that were read for manifests that are rebuilt, so that another attempt continues there.
     rebuilding: Mutex<HashMap<SetIndex, KnownEnds>>,
 }
 

@@ -17,8 +17,8 @@ pub struct MemberPart {
     pub mtime: i64,
 }
 
-/// Bytes of memory of a run besides its parts and the bytes of its strings: the run, its place by path, and the overhead of
-/// the three or four allocations.
+/// Bytes of memory of a run besides its parts and the bytes of its strings: the run, its index entry by path, and the
+/// overhead of the three or four allocations.
 const RUN_BYTES: u64 = size_of::<MemberRun>() as u64 + 4 + 64;
 
 /// Consecutive parts of one path, of one kind, with ascending numbers.

@@ -85,7 +85,7 @@ impl RefusedObjects {
         VolumeError::object(&object.name, ErrorKind::Timeout, reason)
     }
 
-    /// Takes note that decoding `object` within `limits` failed with `error`, if that tells that another attempt would be in
+    /// Takes note that decoding `object` within `limits` failed with `error`, if another attempt would be in
     /// vain: the object is over a limit, or it was decoded for more than half of the deadline.
     pub(super) fn note_failure(&self, object: &ObjectInfo, limits: &DecodeLimits, error: &VolumeError) {
         let used = limits.time_used();
@@ -99,7 +99,7 @@ impl RefusedObjects {
         let reason = if limits.is_exceeded() {
             RefusalReason::OverLimit(error.clone())
         } else {
-            let (attempts, longest, most) = match before.map(|known| &known.reason) {
+            let (attempts, longest, max_expanded) = match before.map(|known| &known.reason) {
                 Some(RefusalReason::Slow { attempts, used, expanded, .. }) => (*attempts, *used, *expanded),
                 _ => (0, Duration::ZERO, 0),
             };
@@ -107,7 +107,7 @@ impl RefusedObjects {
                 attempts: attempts.saturating_add(1),
                 stopped: Instant::now(),
                 used: longest.max(used),
-                expanded: most.max(limits.expanded()),
+                expanded: max_expanded.max(limits.expanded()),
             }
         };
         refused.insert(Arc::clone(&object.name), RefusedObject { version: Arc::clone(&object.version), reason });

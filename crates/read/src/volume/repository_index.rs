@@ -64,7 +64,7 @@ impl RepositoryIndex {
     /// The identity of all objects of `set`, as they were listed; `None` for a set without a manifest.
     pub fn stored_identity(&self, set: SetIndex) -> Option<Identity> {
         self.identity(&self.stored_identities, set, |record| {
-            // What was proved without a manifest is not mixed with what was verified by one.
+            // Data proved without a manifest and data verified by one are not mixed.
             if record.is_rebuilt {
                 return None;
             }

@@ -13,10 +13,10 @@ use md4::{Digest, Md4};
 const MD4_SIGNATURE: &[u8] = b"rs\x016";
 /// Strong sums are the first bytes of MD4.
 const MD4_LEN: usize = 16;
-/// Larger blocks than duplicity makes of any file are not held in memory to be proved.
+/// Upper bound of the length of a block, larger than duplicity makes of any file.
 const MAX_BLOCK: u32 = 64 << 20;
 
-/// A digest of 128 bits. The signature archive is what it comes from, so nobody gains by a collision.
+/// A digest of 128 bits. It comes from the signature archive itself, so a collision gives an attacker nothing.
 type ShortDigest = [u8; 16];
 
 /// The content of a file as its set signed it.

@@ -20,7 +20,7 @@ use dupfs_base::{ByteRange, RequestContext};
 use dupfs_cache::{BlockIndex, CacheConfig, CacheStats, SharedLru};
 use dupfs_format::VolumeId;
 
-/// How often a request joins a pass of another request before it starts one for its own range.
+/// Number of passes of other requests that a request joins before it starts one for its own range.
 const MAX_JOINS: usize = 2;
 
 /// Bytes that are not wanted: a pass for the member table alone, or a prefetch.

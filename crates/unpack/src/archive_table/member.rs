@@ -16,7 +16,7 @@ impl EntryNumber {
         u32::try_from(index).ok().filter(|&number| number < u32::MAX).map(Self)
     }
 
-    /// The place of the entry in the list of all.
+    /// The index of the entry in the list of all.
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
@@ -37,11 +37,11 @@ impl EntryNumber {
 pub struct ArchiveEntry {
     /// Type and attributes.
     pub meta: EntryMeta,
-    /// Where a regular file's content is.
+    /// The location of a regular file's content.
     pub data: MemberData,
 }
 
-/// Where the content of a member is.
+/// The location of the content of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemberData {
     /// It has none.

@@ -12,8 +12,8 @@ use dupfs_format::{EntryKind, EntryMeta};
 pub(super) const NAME: usize = 255;
 /// Longest target of a symbolic link: with its end it fills a page.
 pub(crate) const TARGET: usize = 4095;
-/// So much of a path is told in a reason.
-const TOLD: usize = 255;
+/// Upper bound of the bytes of a path in a reason.
+const MAX_PATH_IN_REASON: usize = 255;
 
 /// The names in a member's path as GNU tar extracts it: what stands before the last `..` goes, as do empty names and `.`.
 pub(crate) fn components(path: &[u8]) -> Vec<&[u8]> {
@@ -24,8 +24,8 @@ pub(crate) fn components(path: &[u8]) -> Vec<&[u8]> {
     names
 }
 
-/// `name` as it is shown. One that no file system takes is cut; a hash of all of it tells it from others that begin alike, and
-/// a suffix that tells what it is stays.
+/// `name` as it is shown. One that no file system takes is cut; a hash of all of it distinguishes it from others that
+/// begin alike, and a suffix that tells what it is stays.
 pub(super) fn fitting(name: &[u8]) -> Cow<'_, [u8]> {
     if name.len() <= NAME {
         return Cow::Borrowed(name);
@@ -55,10 +55,10 @@ pub(super) fn with_fitting_target(entry: ArchiveEntry) -> ArchiveEntry {
     }
 }
 
-/// The entry in place of a hard link to `target` that leads nowhere.
+/// The entry instead of a hard link to `target` that leads nowhere.
 pub(super) fn lost_link(entry: ArchiveEntry, target: &[u8]) -> ArchiveEntry {
-    let more = if target.len() > TOLD { "..." } else { "" };
-    let name = escape_bytes(target.get(..TOLD).unwrap_or(target));
+    let more = if target.len() > MAX_PATH_IN_REASON { "..." } else { "" };
+    let name = escape_bytes(target.get(..MAX_PATH_IN_REASON).unwrap_or(target));
     let reason = format!("a hard link to {name}{more}, which is no earlier member of the archive");
     ArchiveEntry { data: MemberData::Refused(reason.into()), ..entry }
 }

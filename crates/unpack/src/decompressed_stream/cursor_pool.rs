@@ -34,9 +34,9 @@ pub(super) enum BlockClaim {
     Run(u64, DecodeStart),
 }
 
-/// Where decoding starts.
+/// The start of decoding.
 pub(super) enum DecodeStart {
-    /// Where this cursor is.
+    /// At this cursor.
     Cursor(Box<DecodeCursor>),
     /// At this seek point, or at the start of the stream.
     Point(Option<SeekPoint>),
@@ -57,7 +57,7 @@ struct CursorPoolState {
     slots: Vec<CursorSlot>,
     points: SeekPoints,
     len: Option<u64>,
-    /// The last block, for readers whose reads come out of order: its cursor is gone.
+    /// The last block, for readers whose reads arrive out of order: its cursor was dropped.
     last: Option<(u64, Arc<[u8]>)>,
     /// More bytes than so many were never decoded.
     furthest: u64,
@@ -70,7 +70,7 @@ struct CursorPoolState {
 #[derive(Debug)]
 struct CursorSlot {
     id: u64,
-    /// Where its cursor began.
+    /// The start of its cursor.
     from: u64,
     /// The block that its cursor gives next.
     next: u64,
@@ -122,9 +122,9 @@ impl CursorPool {
         self.state.lock().runs.contains(start, end)
     }
 
-    /// Decides what to do for a block that is not in the cache: wait for a cursor that comes by, take one, or make one. With
-    /// `through`, a place where decoding can start, everything from there on is decoded. `blocks` are those of an xz file, if
-    /// they are known.
+    /// Decides what to do for a block that is not in the cache: wait for a cursor that comes by, take one, or make one.
+    /// With `through`, a position where decoding can start, everything from there on is decoded. `blocks` are those of
+    /// an xz file, if they are known.
     ///
     /// # Errors
     /// [`UnpackError::Stopped`] if the request may not block or ends.
@@ -196,7 +196,7 @@ impl CursorPool {
         RunningCursor { pool: self, slot, cursor: None }
     }
 
-    /// Adds a place where decoding can start.
+    /// Adds a position where decoding can start.
     pub(super) fn add_point(&self, point: SeekPoint) {
         self.state.lock().points.add(point);
     }
@@ -286,9 +286,9 @@ impl CursorOwner for CursorPool {
     fn drop_cursor(&self, slot: u64) {
         let mut state = self.state.lock();
         let idle = state.slots.iter().position(|s| s.id == slot && s.cursor.is_some());
-        let gone = idle.map(|at| state.slots.swap_remove(at));
+        let evicted = idle.map(|at| state.slots.swap_remove(at));
         drop(state);
-        drop(gone);
+        drop(evicted);
     }
 }
 

@@ -3,8 +3,8 @@
 /// Upper bound of the stored runs: more than the blocks of an xz file that are seek points.
 const MAX_RUNS: usize = 1 << 18;
 
-/// Ranges that one decoder after the other has decoded, each from a place where decoding can start. The checks of a part that
-/// begins and ends within one, with at least a byte to follow, were verified: its decoder went over its end.
+/// Ranges that one decoder after the other has decoded, each from a position where decoding can start. The checks of a
+/// part that begins and ends within one, with at least a byte to follow, were verified: its decoder went over its end.
 #[derive(Debug, Default)]
 pub(super) struct DecodedRuns {
     /// Beginning and end, in order, none overlapping another.
@@ -15,7 +15,7 @@ impl DecodedRuns {
     /// A decoder that began at `from` has given everything before `end`.
     pub(super) fn add(&mut self, from: u64, end: u64) {
         if self.runs.len() >= MAX_RUNS {
-            // What is forgotten is decoded once more.
+            // A run that was dropped is decoded once more.
             self.runs.clear();
         }
         let next = self.runs.partition_point(|run| run.0 <= from);

@@ -21,7 +21,7 @@ fn read_stated(stream: &DecompressedStream) -> Result<Vec<u8>, UnpackError> {
     Ok(out)
 }
 
-/// How reading to the stated length fails.
+/// Returns the error of reading to the stated length.
 fn refused(stream: &DecompressedStream) -> ErrorKind {
     read_stated(stream).map(|bytes| bytes.len()).unwrap_err().kind()
 }

@@ -14,7 +14,7 @@ pub(super) struct XzBlockList {
 }
 
 impl XzBlockList {
-    /// The blocks if they were looked for; `Some(None)` for a file whose blocks cannot be told.
+    /// The blocks if they were searched for; `Some(None)` for a file whose blocks cannot be determined.
     pub(super) fn known(&self) -> Option<Option<Arc<[XzBlock]>>> {
         self.found.get().cloned()
     }

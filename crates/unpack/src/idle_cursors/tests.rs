@@ -62,7 +62,7 @@ fn streams_that_were_left_hold_no_more_than_the_bound_together() {
         let (first, last) =
             (streams.iter().take(6).filter(live).count(), streams.iter().rev().take(2).filter(live).count());
         assert_eq!((first, last), (0, 2), "the oldest go first");
-        // Who comes back gets the same bytes.
+        // A reader that continues gets the same bytes.
         for stream in &streams {
             assert_eq!(stream.read_at(2_000_000, 100, &UNLIMITED).unwrap(), &plain[2_000_000..2_000_100], "{codec:?}");
         }
