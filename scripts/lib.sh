@@ -73,11 +73,21 @@ limit_tests() {
 }
 
 # Runs cargo test with the arguments from the second on. Its output goes to the file $1 as well, for test_results. Returns its status.
-run_tests() {
-    local log=$1
+# A daemon that a failed test has left may hold the output open for ever, so that a pipe into tee would not end.
+run_tests() (
+    log=$1 status=0
     shift
-    cargo test "$@" 2>&1 | tee "$log"
-}
+    : >"$log"
+    sleep infinity &
+    cargo_runs=$!
+    trap 'kill "$cargo_runs" 2>/dev/null || true' EXIT
+    tail -n +1 -s 0.2 --follow --pid="$cargo_runs" "$log" &
+    shown=$!
+    cargo test "$@" >>"$log" 2>&1 || status=$?
+    kill "$cargo_runs"
+    wait "$shown" || true
+    exit "$status"
+)
 
 # Prints what the tests that failed have said, and the results of all test programs together, from the file that run_tests wrote.
 test_results() {

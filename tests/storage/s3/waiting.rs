@@ -84,6 +84,22 @@ fn send(process: u32, signal: Signal) {
     kill_process(Pid::from_raw(process.try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
+/// A mount in the foreground of `process`. Dropped, it ends: also when its test fails.
+struct ForegroundMount {
+    process: Child,
+    dir: PathBuf,
+}
+
+impl Drop for ForegroundMount {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+        release(&self.dir);
+    }
+}
+
 /// The program that `wrapper` has started as its only child.
 fn only_child(wrapper: u32) -> u32 {
     let list = format!("/proc/{wrapper}/task/{wrapper}/children");
@@ -240,7 +256,8 @@ fn a_signal_ends_a_wait_that_the_daemon_cannot_see() {
     for (name, value) in inner.get_envs().filter_map(|(name, value)| Some((name, value?))) {
         outer.env(name, value);
     }
-    let mut daemon = outer.arg("-f").arg("s3://bucket/p").arg(&dir).stdin(Stdio::null()).spawn().unwrap();
+    let daemon = outer.arg("-f").arg("s3://bucket/p").arg(&dir).stdin(Stdio::null()).spawn().unwrap();
+    let mut daemon = ForegroundMount { process: daemon, dir: dir.clone() };
     eventually("the mount is there", STARTED, || is_mounted(&dir));
     finding_ends(&world, &dir, &|plain| plain);
     // No interrupt tells of a read in the readahead; the end of the process closes the file.
@@ -262,7 +279,7 @@ fn a_signal_ends_a_wait_that_the_daemon_cannot_see() {
     assert!(fs::read(&copy).unwrap() == noise(0, 1_500_000));
     answers(&world);
     release(&dir);
-    assert!(ended("the daemon", &mut daemon).success());
+    assert!(ended("the daemon", &mut daemon.process).success());
 }
 
 #[test]
