@@ -228,7 +228,7 @@ impl SnapshotNodes {
                 let path = self.tree(snapshot, context)?.path(node);
                 let len = target.len();
                 let message = format!(
-                    "{path}: the target of this symbolic link has {len} bytes, and Linux has none of more than \
+                    "{path}: the target of this symbolic link has {len} bytes, but Linux supports at most \
                      {MAX_TARGET_BYTES}: the signature archive is damaged or forged"
                 );
                 Err(FsError::failed(ErrorKind::Unsupported, message))

@@ -47,7 +47,7 @@ pub fn parse_entry_name(name: &[u8]) -> Result<DiffEntryName, FormatError> {
         b"deleted" => (DiffKind::Deleted, false),
         b"multivol_snapshot" => (DiffKind::Snapshot, true),
         b"multivol_diff" => (DiffKind::Diff, true),
-        _ => return Err(refuse("its first component is no kind of change")),
+        _ => return Err(refuse("its first component is not a known kind of change")),
     };
     let (path, part) = if multivol {
         let slash = rest.iter().rposition(|&b| b == b'/').ok_or_else(|| refuse("the part's number is missing"))?;

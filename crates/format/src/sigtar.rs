@@ -113,7 +113,7 @@ pub fn parse_entry_name(name: &[u8]) -> Result<(SigChange, ArchivePath), FormatE
         b"signature" => SigChange::Signature,
         b"snapshot" => SigChange::Snapshot,
         b"deleted" => SigChange::Deleted,
-        _ => return Err(refuse("its first component is no kind of change")),
+        _ => return Err(refuse("its first component is not a known kind of change")),
     };
     let path = ArchivePath::parse(rest).map_err(|error| refuse(path_fault(error)))?;
     Ok((change, path))
@@ -173,10 +173,7 @@ impl SigtarParser {
     pub fn finish(&mut self) -> Result<(), FormatError> {
         self.tar.finish()?;
         if !self.tar.is_ended() {
-            return Err(FormatError::Tar {
-                offset: self.tar.offset(),
-                what: "it ends without its closing zero blocks",
-            });
+            return Err(FormatError::Tar { offset: self.tar.offset(), what: "the closing zero blocks are missing" });
         }
         Ok(())
     }

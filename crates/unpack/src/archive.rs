@@ -181,10 +181,10 @@ impl Archive {
             let number = table.node(key).and_then(|node| node.entry);
             table.entry(key).map(|ArchiveEntry { data, .. }| data.clone()).zip(number)
         });
-        let Some((data, number)) = found else { return Err(UnpackError::unsupported(&name, "it is no regular file")) };
+        let Some((data, number)) = found else { return Err(UnpackError::unsupported(&name, "not a regular file")) };
         let source = Arc::clone(&self.source);
         let content: Arc<dyn ByteSource> = match data {
-            MemberData::Nothing => return Err(UnpackError::unsupported(&name, "it is no regular file")),
+            MemberData::Nothing => return Err(UnpackError::unsupported(&name, "not a regular file")),
             MemberData::Refused(reason) => return Err(UnpackError::unsupported(&name, &*reason)),
             MemberData::Damaged(what) => return Err(UnpackError::damaged(&name, 0, &*what)),
             MemberData::Pieces { size, pieces } => {

@@ -151,7 +151,10 @@ impl ArchivePass {
         if needs_thread {
             let run = RunningPass { pass: Arc::clone(self), has_ended: false };
             if let Err(error) = thread::Builder::new().name("dupfs-members".into()).spawn(move || run.run()) {
-                self.fail(UnpackError::internal(&self.name, format!("no thread to read its members: {error}")));
+                self.fail(UnpackError::internal(
+                    &self.name,
+                    format!("cannot start a thread to read the members: {error}"),
+                ));
             }
         }
         interest
@@ -263,7 +266,7 @@ impl RunningPass {
             let mut scan = scan.unwrap_or_else(new_scan);
             let outcome = pass.advance(&mut scan, &RequestContext::new(None, token.clone()));
             if let (Err(error), false) = (&outcome, token.is_cancelled()) {
-                log::error!("the members of an archive are not all known: {error}");
+                log::error!("the list of the members of an archive is incomplete: {error}");
             }
             if !pass.state.update(|state| state.end(scan, outcome)) {
                 break;
@@ -276,7 +279,7 @@ impl RunningPass {
 impl Drop for RunningPass {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.pass.fail(UnpackError::internal(&self.pass.name, "a panic while its members were read"));
+            self.pass.fail(UnpackError::internal(&self.pass.name, "panic while reading the members"));
         }
     }
 }

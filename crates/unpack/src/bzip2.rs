@@ -223,11 +223,8 @@ impl BzipDecoder {
                 return Ok(decoded);
             }
         }
-        let what = if self.input_ended && end - start <= LONGEST * 8 {
-            "a block is damaged or cut off"
-        } else {
-            "a block is damaged"
-        };
+        let what =
+            if self.input_ended && end - start <= LONGEST * 8 { "damaged or truncated block" } else { "damaged block" };
         Err(self.fault(start, what))
     }
 
@@ -235,11 +232,12 @@ impl BzipDecoder {
     fn end_of_stream(&mut self, piece: &InputSection) -> Result<bool, UnpackError> {
         let offset = piece.start % 8;
         let crc = bits_at(&piece.bytes, offset + MAGIC_BITS, 32).filter(|_| piece.end - piece.start >= MAGIC_BITS + 32);
-        let crc = crc.ok_or_else(|| self.fault(piece.start, "it ends within its checksum"))?;
+        let crc = crc.ok_or_else(|| self.fault(piece.start, "truncated within the checksum"))?;
         if crc != u64::from(self.combined) {
-            return Err(
-                self.fault(piece.start, "the checksum over all blocks is wrong: a block is missing or not its own")
-            );
+            return Err(self.fault(
+                piece.start,
+                "checksum mismatch of the stream: a block is missing or belongs to another stream",
+            ));
         }
         self.combined = 0;
         let after = (offset + MAGIC_BITS + 32).div_ceil(8);
@@ -249,7 +247,7 @@ impl BzipDecoder {
         if last && rest.iter().all(|&b| b == 0) {
             if rest.len() as u64 > LONGEST {
                 // As bunzip2, which ignores all that is not bzip2 and what is behind it.
-                log::warn!("{}: zeros follow its end, and nothing behind them is looked for", self.input.name());
+                log::warn!("{}: zeros follow the bzip2 data; bytes after them are ignored", self.input.name());
             }
             return Ok(true);
         }
@@ -264,8 +262,8 @@ impl BzipDecoder {
             {
                 Ok(())
             }
-            [b'B', b'Z', b'h', ..] => Err(self.fault(end, "no block begins behind its header")),
-            _ => Err(self.fault(end, "garbage where a bzip2 header should be")),
+            [b'B', b'Z', b'h', ..] => Err(self.fault(end, "no block after the stream header")),
+            _ => Err(self.fault(end, "garbage instead of a bzip2 header")),
         }
     }
 
@@ -281,7 +279,7 @@ impl BzipDecoder {
         let ended = matches!(status, Ok(Status::StreamEnd));
         if status.is_err() || (out.is_empty() && !ended) {
             let bit = self.boundary.unwrap_or(0);
-            return Err(self.fault(bit, "a block is damaged"));
+            return Err(self.fault(bit, "damaged block"));
         }
         if ended {
             self.long = None;
@@ -306,7 +304,7 @@ impl StreamDecoder for BzipDecoder {
             self.taken = self.taken.saturating_add(1);
             self.pump(self.taken.min(self.workers.width() + 2), context)?;
             let Some(piece) = self.queue.pop_front() else {
-                return Err(self.fault(self.start, "it ends before its end"));
+                return Err(self.fault(self.start, "truncated bzip2 data"));
             };
             match piece.kind {
                 SectionKind::Start if piece.start == piece.end && !(self.queue.is_empty() && self.input_ended) => {}

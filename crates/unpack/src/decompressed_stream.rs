@@ -168,7 +168,11 @@ impl DecompressedStream {
 
     fn mis_stated(&self, len: u64) -> UnpackError {
         let packed = self.source.known_len().unwrap_or(0);
-        UnpackError::damaged(&self.name(), packed, format!("its content has not the {len} bytes that are stated of it"))
+        UnpackError::damaged(
+            &self.name(),
+            packed,
+            format!("length mismatch: the content does not have the stated {len} bytes"),
+        )
     }
 
     /// The length as far as it is stated or known.
@@ -230,7 +234,7 @@ impl DecompressedStream {
         while !self.pool.has_decoded(block.out, block.end()) {
             if let BlockClaim::Run(slot, start) = self.claim(index, Some(block.out), context)? {
                 if decoded {
-                    return Err(UnpackError::damaged(&self.name(), block.at, "its index is not that of its blocks"));
+                    return Err(UnpackError::damaged(&self.name(), block.at, "the index does not match the blocks"));
                 }
                 self.run(slot, start, index, context)?;
                 decoded = true;
@@ -303,7 +307,8 @@ impl ByteSource for DecompressedStream {
             }
             return Err(error);
         }
-        self.known_len().ok_or_else(|| UnpackError::internal(&self.name(), "its end was reached and has no place"))
+        self.known_len()
+            .ok_or_else(|| UnpackError::internal(&self.name(), "the end was reached without a known length"))
     }
 
     fn check_range(&self, from: u64, to: u64, next: Option<u64>, context: &RequestContext) -> Result<(), UnpackError> {

@@ -39,14 +39,14 @@ impl StreamDecoder for Deflate64Decoder {
             let result = self.library.inflate(bytes, &mut out);
             self.input.consume(result.bytes_consumed);
             if result.data_error {
-                return Err(self.input.damaged("its Deflate64 data is invalid"));
+                return Err(self.input.damaged("invalid Deflate64 data"));
             }
             if result.bytes_written > 0 {
                 out.truncate(result.bytes_written);
                 return Ok(Some(out));
             }
             if is_empty && !self.library.finished() {
-                return Err(self.input.damaged("it ends before its end"));
+                return Err(self.input.damaged("truncated Deflate64 data"));
             }
         }
     }

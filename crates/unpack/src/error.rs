@@ -16,7 +16,7 @@ pub enum UnpackError {
         reason: Arc<str>,
     },
     /// The data is not what its form demands: a checksum or the structure is wrong.
-    #[error("{object}: damaged near byte {at} of it: {what}; the file itself is below snapshots/")]
+    #[error("{object}: damaged near byte {at}: {what}; the file itself is below snapshots/")]
     Damaged {
         /// The file.
         object: Arc<str>,

@@ -13,7 +13,7 @@ use super::decode_context::DecodeContext;
 use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
 use super::limits::ZeroPadding;
-use super::stream_decoder::{ByteFields, StreamDecoder, bad_point};
+use super::stream_decoder::{ByteFields, CHECKSUM_MISMATCH, LENGTH_MISMATCH, StreamDecoder, bad_point};
 
 /// The greatest distance from which a deflate stream copies.
 const WINDOW: usize = 32 << 10;
@@ -22,10 +22,10 @@ const RING: usize = 256 << 10;
 /// Decompressed bytes between two seek points, at least.
 const SPACING: u64 = 1 << 20;
 /// The error for a zip member of which the directory states too little: a reader must not take that for all.
-pub(super) const TOO_LONG: &str = "it is longer than its archive's directory says";
-/// Most bytes of a name or comment in a member's header.
+pub(super) const TOO_LONG: &str = "longer than the directory of the archive states";
+/// Upper bound of the bytes of a name or comment in a member's header.
 const FIELD: usize = 1 << 16;
-/// Most bytes of a member's header: what is fixed, an extra field, a name, a comment and a checksum.
+/// Upper bound of the bytes of a member's header: what is fixed, an extra field, a name, a comment and a checksum.
 const LONGEST_HEADER: usize = 10 + 2 + 3 * FIELD + 2;
 
 /// The values that the end of a deflate stream is compared with.
@@ -122,17 +122,21 @@ impl DeflateDecoder {
         if !first && self.rest_is_zeros(context)? {
             return Ok(false);
         }
-        let short = "it ends within a gzip header";
+        let short = "truncated within a gzip header";
         // All of it at once, so that an error of the source leaves nothing half read.
         self.input.fill(LONGEST_HEADER, context)?;
         let Some([magic, magic2, method, flags, ..]) = self.input.array::<10>(context)? else {
-            return Err(self.input.damaged(if first { short } else { "garbage follows its end" }));
+            return Err(self.input.damaged(if first { short } else { "trailing garbage after the gzip data" }));
         };
         if (magic, magic2) != (0x1f, 0x8b) {
-            return Err(self.input.damaged(if first { "it is no gzip file" } else { "garbage follows its end" }));
+            return Err(self.input.damaged(if first {
+                "not a gzip file"
+            } else {
+                "trailing garbage after the gzip data"
+            }));
         }
         if method != 8 || flags & 0xe0 != 0 {
-            return Err(UnpackError::unsupported(&self.input.name(), "an unknown form of gzip"));
+            return Err(UnpackError::unsupported(&self.input.name(), "unknown gzip method or flags"));
         }
         if flags & 4 != 0 {
             let len = self.input.array::<2>(context)?.ok_or_else(|| self.input.damaged(short))?;
@@ -145,7 +149,7 @@ impl DeflateDecoder {
         for flag in [8, 16] {
             if flags & flag != 0 {
                 let end = self.input.fill(FIELD, context)?.iter().take(FIELD).position(|&b| b == 0);
-                let end = end.ok_or_else(|| self.input.damaged("a name in a gzip header has no end"))?;
+                let end = end.ok_or_else(|| self.input.damaged("unterminated name in a gzip header"))?;
                 self.input.consume(end + 1);
             }
         }
@@ -180,16 +184,16 @@ impl DeflateDecoder {
             DeflateWrapper::Gzip => {
                 let trailer = self.input.array::<8>(context)?;
                 let [a, b, c, d, sizes @ ..] =
-                    trailer.ok_or_else(|| self.input.damaged("it ends before its checksum"))?;
+                    trailer.ok_or_else(|| self.input.damaged("truncated before the checksum"))?;
                 let size = u64::from(u32::from_le_bytes(sizes));
                 (u32::from_le_bytes([a, b, c, d]), self.len & u64::from(u32::MAX) == size)
             }
         };
         if stored != crc {
-            return Err(self.input.damaged("its checksum is wrong: bytes before it are not those that were packed"));
+            return Err(self.input.damaged(CHECKSUM_MISMATCH));
         }
         if !same_size {
-            return Err(self.input.damaged("it has another length than it says"));
+            return Err(self.input.damaged(LENGTH_MISMATCH));
         }
         self.phase = if self.wrapper == DeflateWrapper::Gzip {
             InflatePhase::Header { first: false }
@@ -235,12 +239,12 @@ impl DeflateDecoder {
                 }
                 TINFLStatus::NeedsMoreInput if !empty => {}
                 TINFLStatus::NeedsMoreInput | TINFLStatus::FailedCannotMakeProgress => {
-                    return Err(UnpackError::damaged(&name, offset, "it ends before its end"));
+                    return Err(UnpackError::damaged(&name, offset, "truncated deflate data"));
                 }
                 TINFLStatus::BadParam | TINFLStatus::Adler32Mismatch | TINFLStatus::Failed => {
-                    return Err(UnpackError::damaged(&name, offset, "its deflate data is invalid"));
+                    return Err(UnpackError::damaged(&name, offset, "invalid deflate data"));
                 }
-                _ => return Err(UnpackError::damaged(&name, offset, "its deflate data is invalid")),
+                _ => return Err(UnpackError::damaged(&name, offset, "invalid deflate data")),
             }
         }
     }
@@ -371,9 +375,7 @@ impl StreamDecoder for StoredDecoder {
         let out = self.input.buffered().to_vec();
         if out.is_empty() {
             if self.crc.clone().finalize() != self.expect.0 || self.len != self.expect.1 {
-                return Err(self
-                    .input
-                    .damaged("its checksum is wrong: bytes before it are not those that were packed"));
+                return Err(self.input.damaged(CHECKSUM_MISMATCH));
             }
             return Ok(None);
         }

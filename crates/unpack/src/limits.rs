@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::UnpackError;
 
 /// Upper bound of the zeros after a compressed file. Tapes and sectors pad with less than a few MiB; files that were
-/// made at their full length and never filled, and holes of sparse members, go on for longer than anybody waits.
+/// preallocated, and holes of sparse members, may have terabytes of them.
 pub(super) const PADDING: u64 = 64 << 20;
 
 /// Bounds on what is unpacked. Each gives an error that names it.
@@ -58,11 +58,13 @@ impl UnpackLimits {
         }
         let (ratio, free) = (self.ratio, self.free);
         let limit = if out >= bound(input) {
-            format!("expansion beyond {ratio} times its size (and {free} bytes), as bombs have")
+            format!(
+                "expands to more than {ratio} times its size (and to more than {free} bytes), like a decompression bomb"
+            )
         } else {
             format!(
-                "expansion beyond {ratio} times the {stored} bytes of the stored file around it (and {free} bytes), \
-                 as nested bombs have"
+                "expands to more than {ratio} times the {stored} bytes of the stored file around it (and to more than \
+                 {free} bytes), like a nested decompression bomb"
             )
         };
         Err(UnpackError::limit(object, limit))
@@ -84,7 +86,7 @@ impl ZeroPadding {
         if self.0 <= PADDING.saturating_add(taken.saturating_sub(self.0)) {
             return Ok(());
         }
-        let limit = format!("more than {} MiB of zeros or skipped frames behind what is compressed", self.0 >> 20);
+        let limit = format!("more than {} MiB of zeros or skippable frames after the compressed data", self.0 >> 20);
         Err(UnpackError::limit(object, limit))
     }
 }

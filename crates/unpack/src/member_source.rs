@@ -46,7 +46,7 @@ impl MemberSource {
         let bytes = self.below.read_at(at, want, context)?;
         if bytes.len() < want {
             let end = at.saturating_add(bytes.len() as u64);
-            return Err(UnpackError::damaged(&self.below.name(), end, "it ends within a member"));
+            return Err(UnpackError::damaged(&self.below.name(), end, "truncated within a member"));
         }
         if out.is_empty() {
             *out = bytes;

@@ -5,6 +5,11 @@ use std::sync::Arc;
 use super::decode_context::DecodeContext;
 use super::error::UnpackError;
 
+/// The fault of data whose checksum does not match, near the byte after the data.
+pub(super) const CHECKSUM_MISMATCH: &str = "checksum mismatch: the data before this byte is damaged";
+/// The fault of data of another length than its trailer or directory states.
+pub(super) const LENGTH_MISMATCH: &str = "length mismatch: the decompressed data does not have the stated length";
+
 /// A position in a decompressed stream where decoding can start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SeekPoint {
@@ -59,7 +64,7 @@ impl ByteFields<'_> {
     }
 }
 
-/// The error for a seek point that does not fit the stream.
+/// The error for a seek point that does not match the stream.
 pub(super) fn bad_point(name: &Arc<str>, at: u64) -> UnpackError {
-    UnpackError::damaged(name, at, "a stored seek point does not fit it; clear the index")
+    UnpackError::damaged(name, at, "a stored seek point does not match the data; delete the index")
 }

@@ -16,7 +16,7 @@ use dupfs_format::{EntryKind, EntryMeta};
 const STEP: usize = 256 << 10;
 /// Data of members that is so long is passed over.
 const SKIP: u64 = 512 << 10;
-/// Most pieces of a sparse file.
+/// Upper bound of the pieces of a sparse file.
 const PIECES: usize = 1 << 16;
 /// Most bytes of extension headers of one member.
 const EXTENSION: u64 = 1 << 20;
@@ -102,7 +102,7 @@ impl TarScan {
         let end = self.parser.offset().saturating_add(left);
         let last = end - 1;
         if source.read_at(last, 1, context)?.is_empty() {
-            return Err(UnpackError::damaged(&source.name(), self.at, "it ends within a member"));
+            return Err(UnpackError::damaged(&source.name(), self.at, "truncated within a member"));
         }
         // Headers and members that end before the jump were served from parts that may have been left half decoded.
         source.check_range(self.run, self.at, Some(last), context)?;
@@ -188,7 +188,7 @@ impl TarMemberSink<'_> {
             Some(pieces) if used <= len => MemberData::Pieces { size, pieces },
             _ => {
                 let path = dupfs_base::escape_bytes(path);
-                log::error!("{}/{path}: damaged: the map of this sparse file", self.name);
+                log::error!("{}/{path}: damaged map of a sparse file", self.name);
                 MemberData::Damaged("the map of this sparse file".into())
             }
         }
@@ -229,7 +229,7 @@ impl TarSink for TarMemberSink<'_> {
             return self.sparse(header, meta, sparse, at);
         }
         let data = match (&meta.kind, header.type_flag) {
-            (_, b'M') => MemberData::Refused("it is continued from another volume of a multi-volume archive".into()),
+            (_, b'M') => MemberData::Refused("continued from another volume of a multi-volume archive".into()),
             (EntryKind::File, b'1') => MemberData::Nothing,
             (EntryKind::File, _) if header.size == 0 => MemberData::Pieces { size: 0, pieces: Box::default() },
             (EntryKind::File, _) => MemberData::Pieces { size: header.size, pieces: Box::new([(0, header.size, at)]) },
@@ -249,7 +249,7 @@ impl TarSink for TarMemberSink<'_> {
             Err(SparseMapFault::Damaged) => self.finish_mapped(&[(u64::MAX, 1)], 0),
             Err(SparseMapFault::TooManyPieces) => {
                 let Some(mapped) = self.mapped.take() else { return Ok(()) };
-                let reason = format!("it is a sparse file of more than {PIECES} pieces");
+                let reason = format!("a sparse file of more than {PIECES} pieces");
                 self.add(&mapped.path, mapped.meta, MemberData::Refused(reason.into()), None)
             }
         }

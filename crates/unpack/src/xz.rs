@@ -102,7 +102,7 @@ impl XzDecoder {
         let name = source.name();
         let head = source.read_at(0, LZMA_HEADER, request)?;
         let Some(&[_, _, 5, 0, coder, d0, d1, d2, d3]) = head.first_chunk::<LZMA_HEADER>() else {
-            return Err(UnpackError::damaged(&name, 0, "its LZMA header is not of any known form"));
+            return Err(UnpackError::damaged(&name, 0, "unknown LZMA header"));
         };
         let library = Stream::new_lzma_decoder(limits.memory)
             .map_err(|e| UnpackError::unsupported(&name, format!("LZMA: {e}")))?;
@@ -155,13 +155,13 @@ impl XzDecoder {
         match error {
             Error::MemLimit | Error::Mem => {
                 let limit = self.limits.memory;
-                UnpackError::limit(&name, format!("its decoder needs more than {limit} bytes of memory"))
+                UnpackError::limit(&name, format!("decoding needs more than {limit} bytes of memory"))
             }
             Error::Options | Error::UnsupportedCheck => {
-                UnpackError::unsupported(&name, "a form of xz that the library does not know")
+                UnpackError::unsupported(&name, "an xz variant that liblzma does not support")
             }
-            Error::Format => self.damaged("it has no xz or LZMA data, or garbage follows its end"),
-            _ => self.damaged("its xz data or a checksum in it is wrong"),
+            Error::Format => self.damaged("not xz or LZMA data, or trailing garbage"),
+            _ => self.damaged("invalid xz data or checksum mismatch"),
         }
     }
 }
@@ -211,7 +211,7 @@ impl StreamDecoder for XzDecoder {
             match status {
                 Ok(Status::StreamEnd) => self.ended = true,
                 Ok(Status::Ok | Status::GetCheck) => {}
-                Ok(Status::MemNeeded) if empty => return Err(self.damaged("it ends before its end")),
+                Ok(Status::MemNeeded) if empty => return Err(self.damaged("truncated xz or LZMA data")),
                 Ok(Status::MemNeeded) => {}
                 Err(error) => return Err(self.refuse(&error)),
             }
@@ -241,7 +241,7 @@ impl StreamDecoder for XzDecoder {
             }
         }
         if let Err(error) = self.library.set_memlimit(limit) {
-            log::debug!("{}: its decoder is limited to {enough} bytes of memory: {error}", self.input.name());
+            log::debug!("{}: the memory of the decoder is limited to {enough} bytes: {error}", self.input.name());
         }
         enough.saturating_add(self.input.memory_bytes())
     }

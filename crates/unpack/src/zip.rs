@@ -100,7 +100,7 @@ impl ZipScan {
         let reader = ZipReader { source, stub, context, fault: std::cell::RefCell::default() };
         let mut buffer = vec![0; BUFFER];
         let refuse = |reader: &ZipReader<'_>, at: u64, error: rawzip::Error| {
-            let damaged = || UnpackError::damaged(&source.name(), at, format!("its directory: {error}"));
+            let damaged = || UnpackError::damaged(&source.name(), at, format!("invalid zip directory: {error}"));
             reader.fault.take().unwrap_or_else(damaged)
         };
         let found =
@@ -125,7 +125,7 @@ impl ZipScan {
         }
         // Old programs count modulo 65536.
         if (count ^ stated) & 0xffff != 0 {
-            let what = format!("its directory has {count} entries and says that it has {stated}");
+            let what = format!("the zip directory has {count} entries and states {stated}");
             return Err(UnpackError::damaged(&source.name(), archive.directory_offset().saturating_add(stub), what));
         }
         source.check_range(archive.directory_offset().saturating_add(stub), len, None, context.wait())
@@ -155,20 +155,20 @@ fn add_member(
     let data = if is_dir {
         MemberData::Nothing
     } else if record.flags().is_encrypted() {
-        MemberData::Refused("it is encrypted, which dupfs does not read".into())
+        MemberData::Refused("encrypted, which dupfs does not support".into())
     } else if let Some(method) = ZipMethod::of(method) {
         let header = record.local_header_offset().saturating_add(zip.stub);
         MemberData::Packed { header, packed: record.compressed_size_hint(), method, stated }
     } else {
         let (name, number) = (method.name().unwrap_or("an unknown method"), method.as_u16());
-        MemberData::Refused(format!("it is compressed by {name} (method {number}), which dupfs does not read").into())
+        MemberData::Refused(format!("compressed by {name} (method {number}), which dupfs does not support").into())
     };
     let (kind, data) = match data {
         _ if is_dir => (EntryKind::Dir, MemberData::Nothing),
         MemberData::Packed { packed, .. } if is_link && (stated.size > TARGET as u64 || packed > 2 * TARGET as u64) => {
             let size = stated.size;
             let reason =
-                format!("a symbolic link with a target of {size} bytes in {packed}; no more than {TARGET} can be");
+                format!("a symbolic link with a target of {size} bytes in {packed}; at most {TARGET} are supported");
             (EntryKind::File, MemberData::Refused(reason.into()))
         }
         MemberData::Packed { .. } if is_link => {
@@ -200,7 +200,7 @@ fn link_target(zip: &ZipInput<'_>, data: &MemberData, context: &DecodeContext<'_
     let MemberData::Packed { header, packed, method, stated } = data else { return Ok(Vec::new()) };
     let (name, request) = (zip.source.name(), context.wait());
     let at = data_at(zip.source, *header, request)?;
-    let wrong = || UnpackError::damaged(&name, *header, "the content of a symbolic link is not what its checksum says");
+    let wrong = || UnpackError::damaged(&name, *header, "checksum mismatch of the target of a symbolic link");
     let len = usize::try_from(*packed).map_err(|_| wrong())?;
     let body = Arc::new(MemorySource::new(&name, zip.source.read_at(at, len, request)?));
     let setup = DecoderSetup { workers: context.workers(), limits: *zip.limits, request };
@@ -225,7 +225,7 @@ pub(super) fn data_at(source: &dyn ByteSource, header: u64, context: &RequestCon
         |at: usize| bytes.get(at..at + 2).and_then(|b| b.first_chunk::<2>()).map(|b| u64::from(u16::from_le_bytes(*b)));
     match (bytes.get(..4), field(26), field(28)) {
         (Some(b"PK\x03\x04"), Some(name), Some(extra)) => Ok(header.saturating_add(LOCAL as u64 + name + extra)),
-        _ => Err(UnpackError::damaged(&source.name(), header, "a member is not where the directory says")),
+        _ => Err(UnpackError::damaged(&source.name(), header, "no member at the offset that the zip directory states")),
     }
 }
 
@@ -269,7 +269,7 @@ pub(super) fn is_zip(source: &dyn ByteSource, head: &[u8], context: &RequestCont
 }
 
 /// The reason why an archive in several files is not read.
-const SPLIT: &str = "it is the last part of an archive that was split into several files; join them by `zip -s 0`";
+const SPLIT: &str = "the last part of a split archive; join the parts with `zip -s 0`";
 /// Bytes of the record at the end of an archive, without its comment.
 const END: usize = 22;
 /// Bytes of the record before it that leads to the end of the directory in the large form (zip64).

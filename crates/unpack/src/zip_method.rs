@@ -13,7 +13,7 @@ use super::deflate64::Deflate64Decoder;
 use super::error::UnpackError;
 use super::gzip::{DeflateDecoder, DeflateWrapper, StoredDecoder, TOO_LONG};
 use super::limits::UnpackLimits;
-use super::stream_decoder::{ByteFields, SeekPoint, StreamDecoder, bad_point};
+use super::stream_decoder::{ByteFields, CHECKSUM_MISMATCH, LENGTH_MISMATCH, SeekPoint, StreamDecoder, bad_point};
 use super::xz::XzDecoder;
 use super::zstd::ZstdDecoder;
 use dupfs_base::RequestContext;
@@ -181,10 +181,10 @@ impl StreamDecoder for StatedDecoder {
     fn next(&mut self, context: &DecodeContext<'_>) -> Result<Option<Vec<u8>>, UnpackError> {
         let Some(out) = self.inner.next(context)? else {
             if self.crc.clone().finalize() != self.stated.crc {
-                return Err(self.damaged("its checksum is wrong: bytes before it are not those that were packed"));
+                return Err(self.damaged(CHECKSUM_MISMATCH));
             }
             if self.len != self.stated.size {
-                return Err(self.damaged("it has another length than it says"));
+                return Err(self.damaged(LENGTH_MISMATCH));
             }
             return Ok(None);
         };

@@ -29,7 +29,7 @@ pub(super) struct ZstdDecoder {
 impl ZstdDecoder {
     pub(super) fn new(source: Arc<dyn ByteSource>, input: u64) -> Result<Self, UnpackError> {
         let name = source.name();
-        let no_memory = || UnpackError::unsupported(&name, "zstd: no memory for its decoder");
+        let no_memory = || UnpackError::unsupported(&name, "zstd: no memory for the decoder");
         let library = DCtx::try_create().ok_or_else(no_memory)?;
         Ok(Self {
             input: DecoderInput::new(source, input),
@@ -53,7 +53,7 @@ impl StreamDecoder for ZstdDecoder {
             let bytes = self.input.buffered();
             if bytes.is_empty() && self.between {
                 if self.first {
-                    return Err(UnpackError::damaged(&name, offset, "it is empty, and no zstd file"));
+                    return Err(UnpackError::damaged(&name, offset, "an empty file, not a zstd file"));
                 }
                 break;
             }
@@ -81,7 +81,7 @@ impl StreamDecoder for ZstdDecoder {
                 break;
             }
             if empty && given == 0 && !self.between {
-                return Err(UnpackError::damaged(&name, offset, "it ends before its end"));
+                return Err(UnpackError::damaged(&name, offset, "truncated zstd data"));
             }
         }
         let mut out = std::mem::take(&mut self.out);

@@ -67,7 +67,7 @@ fn names_and_links_that_no_file_system_takes_break_no_listing() {
     let link = fs::read(top.join("link")).unwrap_err();
     assert_eq!(link.raw_os_error(), Some(libc::EOPNOTSUPP));
     let log = backup.log();
-    assert!(log.contains("4 names of more than 255 bytes") && log.contains("no more than 4095"), "{log}");
+    assert!(log.contains("4 names of more than 255 bytes") && log.contains("at most 4095"), "{log}");
     backup.end(b"third");
 }
 
@@ -232,8 +232,8 @@ fn bombs_and_archives_within_archives_meet_limits_that_the_log_names() {
     let log = backup.log();
     for said in [
         "archives within archives deeper than 4",
-        "expansion beyond 2000 times its size",
-        "as nested bombs have",
+        "expands to more than 2000 times its size",
+        "like a nested decompression bomb",
         "encrypted",
         "compressed by",
     ] {

@@ -507,7 +507,7 @@ fn other_forms_are_refused_by_name() {
     refused("x.sigtar.gz", b"", ErrorKind::Corrupt, "empty");
     refused("x.gpg", b"Hostname vm\n", ErrorKind::Corrupt, "does not begin as an encrypted file");
     refused("x.gz", b"Hostname vm\n", ErrorKind::Corrupt, "does not begin as a gzip file");
-    refused("x.manifest", b"\x01\x02", ErrorKind::Corrupt, "of no form that duplicity writes");
+    refused("x.manifest", b"\x01\x02", ErrorKind::Corrupt, "not in a form that duplicity writes");
     refused("x.gpg", b"\x30\x82\x06\x09", ErrorKind::Corrupt, "does not begin as an encrypted file");
     refused("x.gpg", b"\xd2\x05\x02\x09\x02\x10\x00", ErrorKind::Unsupported, "version 2");
     let home = Home::new();

@@ -147,13 +147,15 @@ impl TarParser {
     pub fn finish(&mut self) -> Result<(), FormatError> {
         let fault = |what| Err(FormatError::Tar { offset: self.offset, what });
         match self.state {
-            TarState::Header if self.filled > 0 => fault("it ends within a header"),
+            TarState::Header if self.filled > 0 => fault("truncated within a header"),
             TarState::Header if self.entry_start.is_some() => {
-                fault("it ends between an extension header and its entry")
+                fault("truncated between an extension header and its entry")
             }
             TarState::Header | TarState::Ended => Ok(()),
-            TarState::Extension { .. } => fault("it ends within an extension header"),
-            TarState::Data { .. } | TarState::Padding { .. } | TarState::SparseMap => fault("it ends within an entry"),
+            TarState::Extension { .. } => fault("truncated within an extension header"),
+            TarState::Data { .. } | TarState::Padding { .. } | TarState::SparseMap => {
+                fault("truncated within an entry")
+            }
             TarState::Failed => fault(FAILED_BEFORE),
         }
     }

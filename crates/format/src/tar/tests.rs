@@ -126,7 +126,7 @@ fn a_stream_that_ends_within_an_entry_or_header_is_an_error() {
         let sound = [0, 1024, tar.len()].contains(&cut);
         assert_eq!(parse(&tar[..cut]).is_ok(), sound, "cut at {cut}");
     }
-    assert_eq!(fault(&tar[..1000]), "the tar stream is damaged at byte 1000: it ends within an entry");
+    assert_eq!(fault(&tar[..1000]), "the tar stream is damaged at byte 1000: truncated within an entry");
     assert!(fault(&tar[..2048]).contains("between an extension header and its entry"));
     assert!(fault(&[&tar[..2048], &[0; 512]].concat()).contains("has no entry"));
 }

@@ -55,7 +55,7 @@ impl<'a> ArmorReader<'a> {
     }
 
     fn required_line(&mut self) -> io::Result<Vec<u8>> {
-        self.line()?.ok_or_else(|| self.ctx.damaged("the armour is cut short"))
+        self.line()?.ok_or_else(|| self.ctx.damaged("truncated armour"))
     }
 
     fn begin(&mut self) -> io::Result<()> {

@@ -133,7 +133,7 @@ impl<'a> CfbReader<'a> {
             return if last { self.finish() } else { Ok(()) };
         };
         let Some(end) = self.len.checked_sub(MDC).filter(|&end| end >= self.skip) else {
-            return Err(self.ctx.damaged("the encrypted data are cut short"));
+            return Err(self.ctx.damaged("truncated encrypted data"));
         };
         self.end = end;
         self.start = std::mem::take(&mut self.skip);

@@ -34,7 +34,7 @@ impl<'a> GzipReader<'a> {
     fn exactly<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         if super::layer::fill(&mut self.source, &mut bytes)? < N {
-            return Err(self.ctx.damaged("gzip data are cut short"));
+            return Err(self.ctx.damaged("truncated gzip data"));
         }
         Ok(bytes)
     }

@@ -183,7 +183,7 @@ impl<'a> OcbReader<'a> {
                 self.open_chunk(len)?;
             }
             None if self.buf.len() == TAG => {}
-            None => return Err(self.ctx.damaged("the encrypted data are cut short")),
+            None => return Err(self.ctx.damaged("truncated encrypted data")),
         }
         self.open_total()?;
         self.body.expect_end()?;

@@ -104,7 +104,7 @@ impl<S: BufRead> BufRead for PacketBody<S> {
         }
         let bytes = self.source.fill_buf()?;
         if bytes.is_empty() {
-            return Err(self.ctx.damaged("it is cut short within a packet"));
+            return Err(self.ctx.damaged("truncated within a packet"));
         }
         // A chunk that does not fit into usize is longer than any buffer.
         let end = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));

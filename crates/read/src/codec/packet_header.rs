@@ -94,7 +94,7 @@ pub(super) fn read_header(ctx: &ObjectContext, source: &mut dyn BufRead) -> io::
             Ok(None) => match next_byte(source)? {
                 Some(b) => bytes.push(b),
                 None if bytes.is_empty() => return Ok(None),
-                None => return Err(ctx.damaged("it ends within a packet header")),
+                None => return Err(ctx.damaged("truncated within a packet header")),
             },
         }
     }
@@ -109,7 +109,7 @@ pub(super) fn read_chunk_length(ctx: &ObjectContext, source: &mut dyn BufRead) -
     loop {
         match next_byte(source)? {
             Some(b) => bytes.push(b),
-            None => return Err(ctx.damaged("it is cut short between the chunks of a packet")),
+            None => return Err(ctx.damaged("truncated between the chunks of a packet")),
         }
         if let Some((length, _)) = parse_length(&bytes) {
             return Ok(length);

@@ -114,7 +114,8 @@ pub(super) fn read_preamble<'a>(
     let mut session_keys = Vec::new();
     let mut by_passphrase = 0;
     loop {
-        let header = read_header(ctx, &mut source)?.ok_or_else(|| ctx.damaged("it ends before the encrypted data"))?;
+        let header =
+            read_header(ctx, &mut source)?.ok_or_else(|| ctx.damaged("truncated before the encrypted data"))?;
         match header.tag {
             tag::PKESK | tag::SKESK if session_keys.len() < MAX_SESSION_KEY_PACKETS => {
                 let mut body = small_packet(ctx, source, header)?;

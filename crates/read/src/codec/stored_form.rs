@@ -45,7 +45,7 @@ impl StoredForm {
                 Err(ctx.damaged("it is named as compressed, but it does not begin as a gzip file does"))
             }
             (NameSuffix::None, Some(form)) => Ok(form),
-            (NameSuffix::None, None) => Err(ctx.damaged("its content is of no form that duplicity writes")),
+            (NameSuffix::None, None) => Err(ctx.damaged("its content is not in a form that duplicity writes")),
         }
     }
 

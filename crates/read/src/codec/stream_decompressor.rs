@@ -82,7 +82,7 @@ impl StreamDecompressor {
                 return Ok((step.produced, step.ended));
             }
             if starved {
-                return Err(ctx.damaged("the compressed data are cut short"));
+                return Err(ctx.damaged("truncated compressed data"));
             }
             if step.consumed == 0 {
                 return Err(ctx.damaged("the compressed data make no progress"));

@@ -113,7 +113,7 @@ impl ParsedDelta {
         }
         if out_len > MAX_FILE_BYTES {
             return Err(
-                window.damaged(&format!("it makes a file of {out_len} bytes or more, which no file system has"))
+                window.damaged(&format!("it makes a file of {out_len} bytes or more, which no file system supports"))
             );
         }
         Ok(Self { ops: ops.into(), out_len })

@@ -47,7 +47,7 @@ pub(super) fn with_fitting_target(entry: ArchiveEntry) -> ArchiveEntry {
     match &entry.meta.kind {
         EntryKind::Symlink(target) if target.len() > TARGET => {
             let reason =
-                format!("a symbolic link with a target of {} bytes; no more than {TARGET} can be", target.len());
+                format!("a symbolic link with a target of {} bytes; at most {TARGET} are supported", target.len());
             let meta = EntryMeta { kind: EntryKind::File, ..entry.meta };
             ArchiveEntry { meta, data: MemberData::Refused(reason.into()) }
         }
@@ -59,7 +59,7 @@ pub(super) fn with_fitting_target(entry: ArchiveEntry) -> ArchiveEntry {
 pub(super) fn lost_link(entry: ArchiveEntry, target: &[u8]) -> ArchiveEntry {
     let more = if target.len() > MAX_PATH_IN_REASON { "..." } else { "" };
     let name = escape_bytes(target.get(..MAX_PATH_IN_REASON).unwrap_or(target));
-    let reason = format!("a hard link to {name}{more}, which is no earlier member of the archive");
+    let reason = format!("a hard link to {name}{more}, which is not an earlier member of the archive");
     ArchiveEntry { data: MemberData::Refused(reason.into()), ..entry }
 }
 

@@ -83,7 +83,7 @@ fn the_reason_of_a_lost_hard_link_is_no_longer_than_a_reason() {
     let entry = table.entry(NodeKey(1)).unwrap();
     let MemberData::Refused(reason) = &entry.data else { panic!("not refused") };
     assert!(reason.len() < 2000, "{} bytes", reason.len());
-    assert!(reason.contains("a hard link to") && reason.contains("no earlier member"), "{reason}");
+    assert!(reason.contains("a hard link to") && reason.contains("not an earlier member"), "{reason}");
 }
 
 #[test]

@@ -191,6 +191,57 @@ fn streams_one_after_the_other_are_one() {
 }
 
 #[test]
+fn errors_name_the_fault() {
+    let plain = text(3, 200_000);
+    let fault = |codec, packed: Vec<u8>| {
+        let error = read_all(&stream(&unpacker(8 << 20), packed, codec), 65_536).unwrap_err();
+        assert!(error.to_string().contains(": damaged near byte "), "{codec:?}: {error}");
+        error.to_string()
+    };
+    for (codec, truncated, mismatch, garbage) in [
+        (
+            StreamCodec::Gzip,
+            "truncated deflate data;",
+            "checksum mismatch: the data before this byte is damaged;",
+            "trailing garbage after the gzip data;",
+        ),
+        (
+            StreamCodec::Bzip2,
+            "damaged or truncated block;",
+            "checksum mismatch of the stream: a block is missing or belongs to another stream;",
+            "garbage instead of a bzip2 header;",
+        ),
+        (
+            StreamCodec::Xz,
+            "truncated xz or LZMA data;",
+            "invalid xz data or checksum mismatch;",
+            "invalid xz data or checksum mismatch;",
+        ),
+        (
+            StreamCodec::Zstd,
+            "truncated zstd data;",
+            "zstd: Restored data doesn't match checksum;",
+            "zstd: Unknown frame descriptor;",
+        ),
+    ] {
+        let packed = pack(codec, &plain);
+        let error = fault(codec, packed[..packed.len() / 2].to_vec());
+        assert!(error.contains(truncated), "{codec:?}: {error}");
+        let mut flipped = packed.clone();
+        let at = packed.len() - if codec == StreamCodec::Gzip { 5 } else { 2 };
+        flipped[at] ^= 0x10;
+        let error = fault(codec, flipped);
+        assert!(error.contains(mismatch), "{codec:?}: {error}");
+        let error = fault(codec, [&packed[..], b"garbage that is longer than a header"].concat());
+        assert!(error.contains(garbage), "{codec:?}: {error}");
+    }
+    let mut longer = pack(StreamCodec::Gzip, &plain);
+    *longer.last_mut().unwrap() ^= 1;
+    let error = fault(StreamCodec::Gzip, longer);
+    assert!(error.contains("length mismatch: the decompressed data does not have the stated length;"), "{error}");
+}
+
+#[test]
 fn damage_never_ends_well_and_never_gives_a_wrong_end() {
     let plain = text(7, 400_000);
     for codec in all_codecs(&plain) {
@@ -294,7 +345,7 @@ fn bombs_meet_the_limit_on_expansion() {
         assert!(stream.read_at(1_000_000, 10, &UNLIMITED).is_ok());
         let error = read_all(&stream, 1 << 20).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.to_string().contains("expansion beyond 100 times"), "{error}");
+        assert!(error.to_string().contains("expands to more than 100 times"), "{error}");
     }
 }
 

@@ -158,7 +158,7 @@ impl PartTask {
                     return Err(S3Failure::silent(&name, format!("the body broke off at byte {}: {root}", self.at)));
                 }
                 Ok(None) => {
-                    return Err(S3Failure::broken(&name, format!("the body was cut short at byte {}", self.at)));
+                    return Err(S3Failure::broken(&name, format!("the body was truncated at byte {}", self.at)));
                 }
                 Err(_) => return Err(S3Failure::silent(&name, format!("the body stalled at byte {}", self.at))),
             };
