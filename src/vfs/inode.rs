@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
+use super::error::FsError;
 use super::ops::{Ino, ROOT_INO};
+use dupfs_base::ErrorKind;
 use dupfs_format::collection::Snapshot;
 use dupfs_read::tree::NodeId;
 
@@ -72,25 +74,37 @@ impl InodeTags {
     }
 
     /// The inode number of `inode`.
-    pub(super) fn number(&self, inode: Inode) -> Ino {
-        match inode {
+    ///
+    /// # Errors
+    /// An internal error if these are not the tags of its snapshot.
+    pub(super) fn number(&self, inode: Inode) -> Result<Ino, FsError> {
+        Ok(match inode {
             Inode::Root => ROOT_INO,
             Inode::Snapshots => SNAPSHOTS_INO,
             Inode::At => AT_INO,
             Inode::Versions => VERSIONS_INO,
-            Inode::VersionsOf(branch, node) => {
-                let tag = (branch as u64).saturating_add(1);
-                (tag << 32) | u64::from(node.0)
-            }
-            Inode::Latest(snapshot) => self.tagged(snapshot, LATEST_LINK),
-            Inode::AtLink(snapshot) => self.tagged(snapshot, AT_LINK),
-            Inode::Node(snapshot, node) => self.tagged(snapshot, node.0),
-        }
+            Inode::VersionsOf(branch, node) => versions_number(branch, node),
+            Inode::Latest(snapshot) => tagged(self.tag(snapshot)?, LATEST_LINK),
+            Inode::AtLink(snapshot) => tagged(self.tag(snapshot)?, AT_LINK),
+            Inode::Node(snapshot, node) => tagged(self.tag(snapshot)?, node.0),
+        })
     }
 
-    fn tagged(&self, snapshot: usize, low: u32) -> Ino {
-        let tag = self.tags.get(snapshot).copied().unwrap_or(0);
-        (u64::from(tag) << 32) | u64::from(low)
+    /// Returns a function that gives the inode numbers of the nodes of `snapshot`.
+    ///
+    /// # Errors
+    /// As [`Self::number`].
+    pub(super) fn numbers_in(&self, snapshot: usize) -> Result<impl Fn(NodeId) -> Ino + use<>, FsError> {
+        let tag = self.tag(snapshot)?;
+        Ok(move |node: NodeId| tagged(tag, node.0))
+    }
+
+    fn tag(&self, snapshot: usize) -> Result<u32, FsError> {
+        let internal = || {
+            let message = format!("internal error (bug in dupfs): snapshot {snapshot} has no inode numbers");
+            FsError::failed(ErrorKind::Io, message)
+        };
+        self.tags.get(snapshot).copied().ok_or_else(internal)
     }
 
     /// The inode with number `ino`; `None` if there is none.
@@ -109,5 +123,34 @@ impl InodeTags {
                 node => Inode::Node(snapshot, NodeId(node)),
             }),
         }
+    }
+}
+
+/// The inode number of the directory in `versions/` of `node` of the branch at `branch`.
+pub(super) fn versions_number(branch: usize, node: NodeId) -> Ino {
+    tagged(u32::try_from(branch).map_or(BRANCH_TAGS, |branch| branch.saturating_add(1)), node.0)
+}
+
+fn tagged(tag: u32, low: u32) -> Ino {
+    (u64::from(tag) << 32) | u64::from(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_without_a_tag_has_no_numbers() {
+        let tags = InodeTags { tags: vec![SNAPSHOT_TAGS], by_tag: HashMap::from([(SNAPSHOT_TAGS, 0)]) };
+        let inode = Inode::Node(0, NodeId(7));
+        assert_eq!(tags.resolve(tags.number(inode).unwrap()), Some(inode));
+        assert_eq!(tags.numbers_in(0).unwrap()(NodeId(7)), tags.number(inode).unwrap());
+        // Without a tag, node 2 would have the number of `snapshots/`.
+        for inode in [Inode::Node(1, NodeId(2)), Inode::Latest(1), Inode::AtLink(1)] {
+            let error = tags.number(inode).unwrap_err();
+            assert!(error.to_string().starts_with("internal error (bug in dupfs): snapshot 1"), "{error}");
+        }
+        assert!(tags.numbers_in(1).is_err());
+        assert_eq!(tags.resolve(versions_number(3, NodeId(4))), Some(Inode::VersionsOf(3, NodeId(4))));
     }
 }

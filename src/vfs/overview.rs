@@ -16,7 +16,10 @@ const DIRS: [(Inode, &[u8]); 3] =
     [(Inode::Snapshots, b"snapshots"), (Inode::At, b"at"), (Inode::Versions, b"versions")];
 
 /// The attributes of a directory or link of the overview. It belongs to the user who mounted.
-pub(super) fn attr(view: &SnapshotView, owners: &Owners, inode: Inode) -> Attr {
+///
+/// # Errors
+/// An internal error if it is of no snapshot of this view.
+pub(super) fn attr(view: &SnapshotView, owners: &Owners, inode: Inode) -> Result<Attr, FsError> {
     let mtime = view.collection.latest().map_or(0, |snapshot| snapshot.time.0);
     let dir = implied_dir(mtime);
     let owner = owners.numbers(&dir);
@@ -36,7 +39,7 @@ pub(super) fn attr(view: &SnapshotView, owners: &Owners, inode: Inode) -> Attr {
         EntryKind::Dir => u32::try_from(subdirs).unwrap_or(u32::MAX).saturating_add(2),
         _ => 1,
     };
-    Attr::of(view.number(inode), &meta, (owner, owners.mode(meta.mode)), size, nlink, MUTABLE_TTL)
+    Ok(Attr::of(view.number(inode)?, &meta, (owner, owners.mode(meta.mode)), size, nlink, MUTABLE_TTL))
 }
 
 /// The target of `latest` or of a link in `at/`.
@@ -62,15 +65,23 @@ pub(super) fn child(view: &SnapshotView, name: &[u8]) -> Result<Inode, FsError> 
 }
 
 /// Emits the entries of the root of the overview after `offset`.
-pub(super) fn list(view: &SnapshotView, offset: u64, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) {
+///
+/// # Errors
+/// An internal error.
+pub(super) fn list(
+    view: &SnapshotView,
+    offset: u64,
+    emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+) -> Result<(), FsError> {
     let latest = view.latest().map(|latest| (Inode::Latest(latest), NodeKind::Symlink, &b"latest"[..]));
     let dirs = DIRS.into_iter().map(|(inode, name)| (inode, NodeKind::Dir, name));
     for (next_offset, (inode, kind, name)) in (1u64..).zip(latest.into_iter().chain(dirs)) {
         let is_wanted = next_offset > offset;
-        if is_wanted && !emit(DirEntry { ino: view.number(inode), kind, next_offset, name }) {
+        if is_wanted && !emit(DirEntry { ino: view.number(inode)?, kind, next_offset, name }) {
             break;
         }
     }
+    Ok(())
 }
 
 /// The attributes of a name that the kernel may not cache.

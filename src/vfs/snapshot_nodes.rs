@@ -167,7 +167,7 @@ impl SnapshotNodes {
         };
         let owner = self.owners.ids(&state.meta, context).map_err(|_| FsError::WouldBlock)?;
         let perm = self.owners.mode(state.meta.mode);
-        let ino = self.view().number(Inode::Node(snapshot, node));
+        let ino = self.view().number(Inode::Node(snapshot, node))?;
         let attr = Attr::of(ino, &state.meta, (owner, perm), size, nlink, IMMUTABLE_TTL);
         let is_final = node != NodeId::ROOT || loaded.is_some();
         Ok(if is_final { attr } else { Attr { attr_ttl: Duration::ZERO, ..attr } })
@@ -201,9 +201,9 @@ impl SnapshotNodes {
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         let (tree, view) = (self.tree(snapshot, context)?, self.view());
+        let number = view.numbers_in(snapshot)?;
         tree.list(dir, last_before(offset).map(NodeId), |node, kind, name| {
-            let ino = view.number(Inode::Node(snapshot, node));
-            emit(DirEntry { ino, kind, next_offset: offset_after(node.0), name })
+            emit(DirEntry { ino: number(node), kind, next_offset: offset_after(node.0), name })
         })
     }
 

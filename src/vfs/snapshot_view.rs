@@ -62,13 +62,25 @@ impl SnapshotView {
     }
 
     /// The inode number of `inode`; the root's where it is the mount's root.
-    pub(super) fn number(&self, inode: Inode) -> Ino {
+    ///
+    /// # Errors
+    /// An internal error if it is of no snapshot of this view.
+    pub(super) fn number(&self, inode: Inode) -> Result<Ino, FsError> {
         match (&self.root, inode) {
             (RootInode::Dir(snapshot, node), Inode::Node(s, n)) if *snapshot == s && *node == n => {
                 self.tags.number(Inode::Root)
             }
             _ => self.tags.number(inode),
         }
+    }
+
+    /// Returns a function that gives the inode numbers of the entries of directories in `snapshot`. None of them is the mount's
+    /// root.
+    ///
+    /// # Errors
+    /// As [`Self::number`].
+    pub(super) fn numbers_in(&self, snapshot: usize) -> Result<impl Fn(NodeId) -> Ino + use<>, FsError> {
+        self.tags.numbers_in(snapshot)
     }
 
     /// The inode with number `ino`.

@@ -104,7 +104,7 @@ impl TreeFs {
         match inode {
             Inode::Node(snapshot, node) => self.nodes.exact_attr(snapshot, node, context),
             Inode::Versions | Inode::VersionsOf(..) => self.versions.attr(&self.nodes, inode, context),
-            _ => Ok(overview::attr(&self.nodes.view(), &self.nodes.owners, inode)),
+            _ => overview::attr(&self.nodes.view(), &self.nodes.owners, inode),
         }
     }
 
@@ -138,26 +138,27 @@ impl TreeFs {
         match &view.root {
             RootInode::Single(snapshot, node, name) if offset == 0 => {
                 let kind = kind_of(&self.nodes.state(*snapshot, *node, context)?.meta.kind);
-                let ino = view.number(Inode::Node(*snapshot, *node));
+                let ino = view.number(Inode::Node(*snapshot, *node))?;
                 emit(DirEntry { ino, kind, next_offset: 1, name });
             }
             RootInode::Single(..) => {}
-            RootInode::Overview | RootInode::Dir(..) => overview::list(&view, offset, emit),
+            RootInode::Overview | RootInode::Dir(..) => overview::list(&view, offset, emit)?,
         }
         Ok(())
     }
 
-    fn list_snapshots(&self, offset: u64, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) {
+    fn list_snapshots(&self, offset: u64, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
         let view = self.nodes.view();
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         for (index, snapshot) in view.listed().filter(|(index, _)| *index >= start) {
-            let ino = view.number(Inode::Node(index, NodeId::ROOT));
+            let ino = view.number(Inode::Node(index, NodeId::ROOT))?;
             let next_offset = (index as u64).saturating_add(1);
             let kind = self.nodes.cached_root_kind(index);
             if !emit(DirEntry { ino, kind, next_offset, name: snapshot.name.as_bytes() }) {
                 break;
             }
         }
+        Ok(())
     }
 
     fn node_of(&self, ino: Ino) -> Result<(usize, NodeId), FsError> {
@@ -176,7 +177,7 @@ impl FileSystem for TreeFs {
             Inode::At => {
                 let view = self.nodes.view();
                 let link = Inode::AtLink(at_dir::snapshot_at(&view, name)?);
-                Ok(overview::uncached_name(overview::attr(&view, &self.nodes.owners, link)))
+                Ok(overview::uncached_name(overview::attr(&view, &self.nodes.owners, link)?))
             }
             dir @ (Inode::Versions | Inode::VersionsOf(..)) => self.versions.look_up(&self.nodes, dir, name, context),
             Inode::Root => self.look_up_in_root(name, context),
@@ -203,14 +204,14 @@ impl FileSystem for TreeFs {
             Inode::Root | Inode::Snapshots | Inode::At | Inode::Versions => Inode::Root,
             Inode::VersionsOf(branch, node) => self.versions.parent(&self.nodes, branch, node, context)?,
             Inode::Latest(_) | Inode::AtLink(_) => return Err(FsError::NotDir),
-            Inode::Node(..) if view.number(inode) == ROOT_INO => return Ok(ROOT_INO),
+            Inode::Node(..) if view.number(inode)? == ROOT_INO => return Ok(ROOT_INO),
             Inode::Node(_, NodeId::ROOT) => Inode::Snapshots,
             Inode::Node(snapshot, node) => {
                 let tree = self.nodes.tree(snapshot, context)?;
                 Inode::Node(snapshot, tree.parent(node)?)
             }
         };
-        Ok(view.number(parent))
+        view.number(parent)
     }
 
     fn readdir(
@@ -229,7 +230,7 @@ impl FileSystem for TreeFs {
             }
             Inode::Root => self.list_root(offset, context, emit),
             Inode::Snapshots => {
-                self.list_snapshots(offset, emit);
+                self.list_snapshots(offset, emit)?;
                 Ok(())
             }
             Inode::Node(snapshot, dir) => self.nodes.list(snapshot, dir, offset, context, emit),
@@ -291,7 +292,7 @@ impl FileSystem for TreeFs {
         let file = self.nodes.file(snapshot, node, context).ok()?;
         let repository = &self.nodes.repository;
         let (identity, set) = file.identity(&RequestVolumes::new(repository, context))?;
-        Some([&repository.index().group(set).to_le_bytes()[..], &identity.0].concat())
+        Some([&repository.index().group(set)?.to_le_bytes()[..], &identity.0].concat())
     }
 
     fn path(&self, ino: Ino) -> Option<String> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::attr::{MUTABLE_TTL, kind_of};
 use super::error::FsError;
-use super::inode::{Inode, MAX_BRANCHES};
+use super::inode::{Inode, MAX_BRANCHES, versions_number};
 use super::ops::{Attr, DirEntry, NodeKind};
 use super::overview;
 use super::pagination::{MAX_BATCH, emit_batches, last_before, offset_after};
@@ -176,7 +176,7 @@ impl VersionsDir {
             let mut versions = branches.versions(&path);
             versions.sort_by_key(|version| version.snapshot);
             for version in versions.iter().skip_while(|version| (version.snapshot as u64) < low) {
-                let ino = view.number(Inode::Node(version.snapshot, version.node));
+                let ino = view.number(Inode::Node(version.snapshot, version.node))?;
                 let next_offset = (version.snapshot as u64).saturating_add(1);
                 if !emit(DirEntry { ino, kind: version.kind, next_offset, name: &version.name }) {
                     return Ok(());
@@ -196,7 +196,7 @@ impl VersionsDir {
                     if branches.child_before(index, &path, &name) {
                         return true;
                     }
-                    let ino = view.number(Inode::VersionsOf(branch.number, node));
+                    let ino = versions_number(branch.number, node);
                     let next_offset = (own << 32) | offset_after(node.0);
                     emit(DirEntry { ino, kind: NodeKind::Dir, next_offset, name: &name })
                 },
@@ -219,7 +219,7 @@ impl VersionsDir {
     /// [`FsError`].
     pub(super) fn attr(&self, nodes: &SnapshotNodes, dir: Inode, context: &RequestContext) -> Result<Attr, FsError> {
         if dir == Inode::Versions {
-            return Ok(closed(overview::attr(&nodes.view(), &nodes.owners, dir)));
+            return Ok(closed(overview::attr(&nodes.view(), &nodes.owners, dir)?));
         }
         dir_attr(nodes, dir, &self.load(nodes, context)?, context)
     }
@@ -253,7 +253,7 @@ fn dir_attr(
     branches: &LoadedBranches,
     context: &RequestContext,
 ) -> Result<Attr, FsError> {
-    let plain = overview::attr(&branches.view, &nodes.owners, dir);
+    let plain = overview::attr(&branches.view, &nodes.owners, dir)?;
     let path = path_of(nodes, dir, branches)?;
     let mut attr = Attr { nlink: 1, mtime: 0, ..plain };
     let mut is_first = true;
