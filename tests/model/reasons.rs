@@ -319,6 +319,33 @@ fn a_whole_volume_with_another_hash_is_read_on_request_with_one_warning() {
     }
 }
 
+/// With `--ignore-volume-hash` the index has the member table of an object that is not the manifest's. It must not be used
+/// for the right object of the same name and length.
+#[test]
+fn an_index_made_from_another_volume_is_not_used_for_the_right_one() {
+    let scratch = Scratch::new();
+    let dir = scratch.dir("r");
+    let dupfs = Dupfs::new(scratch.path()).option("--ignore-volume-hash");
+    let stored = |a: usize, b: usize| {
+        let plain = volume(&[("snapshot/a", vec![b'a'; a]), ("snapshot/b", vec![b'b'; b])]);
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        std::io::Write::write_all(&mut encoder, &plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    let (right, other) = (stored(5, 500), stored(500, 5));
+    assert_eq!(right.len(), other.len());
+    let signatures = sigtar(&[("signature/a", b'0', signature(5)), ("signature/b", b'0', signature(5))]);
+    std::fs::write(dir.join(format!("duplicity-full-signatures.{T0}.sigtar")), &signatures).unwrap();
+    std::fs::write(dir.join(MANIFEST), entry(1, ".", "b", &right)).unwrap();
+    for (stored, a) in [(&other, 500), (&right, 5), (&other, 500)] {
+        std::fs::write(dir.join(format!("duplicity-full.{T0}.vol1.difftar.gz")), stored).unwrap();
+        let output = exec::output(dupfs.command("cat").args([dir.to_str().unwrap(), "a"]));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout), (Some(0), vec![b'a'; a]), "{stderr}");
+        assert_eq!(stderr.contains("(--ignore-volume-hash)"), a == 500, "{stderr}");
+    }
+}
+
 /// The signature of `content` in one block.
 fn signature_of(content: &[u8]) -> Vec<u8> {
     let (mut low, mut high) = (0u32, 0u32);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::armor_reader::ArmorReader;
 use super::backdated_object::BackdatedObject;
@@ -24,6 +24,7 @@ use super::signer::Signer;
 use super::stored_form::{SNIFFED_BYTES, StoredForm};
 use super::threaded_layer;
 use super::written_time::{BackdatedObjects, WrittenTimeRule};
+use dupfs_base::sync::lock;
 use dupfs_format::name::NameSuffix;
 
 /// Bytes of the start of an OpenPGP object that are buffered for gpg, which needs its first chunk (8 kB) complete.
@@ -59,6 +60,8 @@ impl DecodeOptions {
 pub struct Decoder {
     keys: Keys,
     options: DecodeOptions,
+    /// Objects that had no integrity code when they were opened last.
+    unauthenticated: Mutex<HashSet<Arc<str>>>,
     /// Objects for which the warning about the missing integrity code was logged.
     warned: Mutex<HashSet<Arc<str>>>,
     /// Objects for which the warning about another hash was logged.
@@ -73,8 +76,8 @@ type WrapLayer<'a> = fn(LayerReader<'a>) -> LayerReader<'a>;
 impl Decoder {
     /// Creates a decoder with these keys.
     pub fn new(keys: Keys, options: DecodeOptions) -> Self {
-        let (warned, warned_of_hash, backdated) = (Mutex::default(), Mutex::default(), Arc::default());
-        Self { keys, options, warned, warned_of_hash, backdated }
+        let (unauthenticated, warned, warned_of_hash) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { keys, options, unauthenticated, warned, warned_of_hash, backdated: Arc::default() }
     }
 
     /// Returns the objects read so far that were written before the times of their sets, one for each set.
@@ -118,23 +121,28 @@ impl Decoder {
     }
 
     /// Returns true if `object`, which was decoded to its verified end, has proven its content by an integrity code of its
-    /// own: that of OpenPGP, or the checksum of gzip. The suffix of the name tells, because it is binding.
+    /// own: that of OpenPGP, or the checksum of gzip. The suffix of the name decides, because it is binding; of OpenPGP, the
+    /// packet that was found when the object was opened last.
     pub fn has_own_integrity(&self, object: &str) -> bool {
-        let is_unauthenticated = || self.warned.lock().unwrap_or_else(PoisonError::into_inner).contains(object);
         match NameSuffix::of(object) {
-            NameSuffix::OpenPgp => !is_unauthenticated(),
+            NameSuffix::OpenPgp => !lock(&self.unauthenticated).contains(object),
             NameSuffix::Gzip => true,
             NameSuffix::Cms | NameSuffix::None => false,
         }
     }
 
+    /// Returns true if a volume with another hash than the manifest's is never accepted.
+    pub fn requires_volume_hash(&self) -> bool {
+        !self.options.ignore_volume_hash
+    }
+
     /// Returns true if `object`, which was decoded to its verified end, is to be accepted although its stored bytes have
     /// another hash than the manifest's. Logs a warning the first time.
     pub fn accepts_other_hash(&self, object: &Arc<str>) -> bool {
-        if !self.options.ignore_volume_hash || !self.has_own_integrity(object) {
+        if self.requires_volume_hash() || !self.has_own_integrity(object) {
             return false;
         }
-        if self.warned_of_hash.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(object)) {
+        if lock(&self.warned_of_hash).insert(Arc::clone(object)) {
             log::warn!(
                 "{object}: read although its hash is not the one in the manifest (--ignore-volume-hash): it is whole, but \
                  may be another volume than the one that was backed up"
@@ -191,8 +199,11 @@ impl Decoder {
         let head = layer::read_up_to(&mut source, HEAD_BYTES)?;
         let (preamble, mut body) = read_preamble(ctx, layer::prefixed(head.clone(), source))?;
         preamble.check(ctx).map_err(CodecError::into_io)?;
-        if matches!(preamble.packet, EncryptedPacket::WithoutMdc) {
-            self.accept_unauthenticated(ctx, &mut body)?;
+        match preamble.packet {
+            EncryptedPacket::WithoutMdc => self.accept_unauthenticated(ctx, &mut body)?,
+            EncryptedPacket::WithMdc | EncryptedPacket::Ocb(_) => {
+                lock(&self.unauthenticated).remove(&ctx.object);
+            }
         }
         let key = self.keys.session_key(ctx, &preamble, &head).map_err(CodecError::into_io)?;
         let plain: LayerReader<'a> = match preamble.packet {
@@ -217,8 +228,8 @@ impl Decoder {
             }
             return Err(CodecError::Unauthenticated { object: ctx.object.clone() }.into_io());
         }
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.insert(ctx.object.clone()) {
+        lock(&self.unauthenticated).insert(ctx.object.clone());
+        if lock(&self.warned).insert(ctx.object.clone()) {
             log::warn!(
                 "{}: read without an integrity code: damage and manipulation cannot be detected in it",
                 ctx.object

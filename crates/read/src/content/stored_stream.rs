@@ -12,7 +12,7 @@ use dupfs_base::ByteRange;
 use dupfs_format::difftar::DiffKind;
 use dupfs_format::manifest::PartSelector;
 use dupfs_format::sigtar::SizeBounds;
-use dupfs_format::{EntryMeta, SetIndex, VolumeId, VolumeNumber};
+use dupfs_format::{EntryMeta, SetIndex, VolumeId};
 
 /// The bytes one set holds for one path.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl StoredStream {
         let is_ambiguous = volume != last_volume || table.runs_of(&file.path).count() > 1;
         if !run.multivol {
             let only = PartLocation { volume, start: 0, offset: last.offset, len: last.len };
-            let reader = ReadHint { file: u64::from(file.node.0), last_volume: volume, read_once: false };
+            let reader = ReadHint { file: u64::from(file.node.0), last_volume: Some(volume), read_once: false };
             volumes.record_lookup(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
             let layout = PartLayout::Parts(Box::new([only]));
             return Ok(Self {
@@ -238,8 +238,8 @@ impl StoredStream {
         out: &mut Vec<u8>,
     ) -> Result<(), ContentError> {
         let mut at = range.start;
-        let last = finder.manifest.volume_of(&file.path, PartSelector::Last).unwrap_or(VolumeNumber(0));
-        let reader = ReadHint { file: u64::from(file.node.0), last_volume: last, read_once: once };
+        let last_volume = finder.manifest.volume_of(&file.path, PartSelector::Last);
+        let reader = ReadHint { file: u64::from(file.node.0), last_volume, read_once: once };
         while at < range.end {
             let part = self.part_at(finder, at)?;
             let within = at.saturating_sub(part.start);

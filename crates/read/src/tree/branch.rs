@@ -230,8 +230,7 @@ impl Branch {
                 if let Some(allowance) = staged.allowance.take() {
                     table.keep_allowance(allowance);
                 }
-                table.publish_set();
-                return Ok(());
+                return table.publish_set();
             }
             for (path, change) in entries {
                 table.push(&path, change)?;

@@ -11,7 +11,7 @@ pub enum TreeError {
     #[error(transparent)]
     Volume(#[from] VolumeError),
     /// The branch has no set at this position.
-    #[error("the snapshot names a set (number {position} of its chain) that the collection does not have")]
+    #[error("internal error (bug in dupfs): the branch has no set at the position {position}")]
     NoSet {
         /// Position in the branch.
         position: u32,
@@ -37,10 +37,9 @@ impl HasKind for TreeError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Volume(error) => error.kind(),
-            Self::NoSet { .. } => ErrorKind::Corrupt,
             Self::TooLarge => ErrorKind::Unsupported,
             Self::SingleFlight(error) => error.kind(),
-            Self::Internal => ErrorKind::Io,
+            Self::NoSet { .. } | Self::Internal => ErrorKind::Io,
         }
     }
 }

@@ -151,7 +151,7 @@ fn from_signatures(
     });
     streamed?;
     let mut table = begun?;
-    table.publish_set();
+    table.publish_set()?;
     Ok(LoadedSet::First(Box::new(table)))
 }
 

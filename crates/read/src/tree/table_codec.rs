@@ -282,7 +282,7 @@ mod tests {
         for table in [&mut back, &mut grown] {
             table.begin_set().unwrap();
             table.push(&path, super::super::version_table::Change::Deleted).unwrap();
-            table.publish_set();
+            table.publish_set().unwrap();
         }
         assert_eq!(bytes(back), bytes(grown));
     }

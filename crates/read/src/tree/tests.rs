@@ -42,7 +42,7 @@ pub(super) fn table() -> VersionTable {
     for set in sets() {
         table.begin_set().unwrap();
         set.into_iter().for_each(|(path, change)| table.push(&path, change).unwrap());
-        table.publish_set();
+        table.publish_set().unwrap();
     }
     table
 }
@@ -112,7 +112,7 @@ fn a_set_is_seen_once_it_is_published() {
         assert_eq!(table.version(table.find(&new).unwrap(), depth), None);
     }
     assert_eq!(table.depth(), 2);
-    table.publish_set();
+    table.publish_set().unwrap();
     assert_eq!(table.version(table.find(&b).unwrap(), 3), None);
     assert!(table.version(table.find(&new).unwrap(), 3).is_some());
 }
@@ -176,7 +176,7 @@ fn random_table(numbers: &mut Numbers) -> VersionTable {
             table.push(&path(&names.join("/")), change).unwrap();
         }
         if set + 1 < sets || numbers.below(3) > 0 {
-            table.publish_set();
+            table.publish_set().unwrap();
         }
     }
     table
@@ -212,12 +212,12 @@ fn a_directory_of_later_sets_only_is_told_without_a_look_below_it() {
     let mut table = VersionTable::default();
     table.begin_set().unwrap();
     table.push(&path(""), present(EntryKind::Dir, None)).unwrap();
-    table.publish_set();
+    table.publish_set().unwrap();
     table.begin_set().unwrap();
     for n in 0..300_000 {
         table.push(&path(&format!("later/{n}")), present(EntryKind::File, None)).unwrap();
     }
-    table.publish_set();
+    table.publish_set().unwrap();
     let later = table.find(&path("later")).unwrap();
     let start = std::time::Instant::now();
     for _ in 0..10_000 {

@@ -100,7 +100,7 @@ impl TreeSaver {
             depth,
             chain: chain_of(repository, sets).into(),
             roots: sets.iter().map_while(own).map(root_key).collect(),
-            groups: sets.iter().map(|&set| repository.index().group(set)).collect(),
+            groups: sets.iter().map_while(|&set| repository.index().group(set)).collect(),
             live: Arc::new(live),
         };
         if list_index(depth) == sets.len() {

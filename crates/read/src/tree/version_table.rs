@@ -307,8 +307,12 @@ impl VersionTable {
     }
 
     /// Shows the set that was begun to readers.
-    pub fn publish_set(&mut self) {
-        self.published = u32::try_from(self.starts.len()).unwrap_or(self.published);
+    ///
+    /// # Errors
+    /// [`TreeError::TooLarge`] beyond 2^32 sets.
+    pub fn publish_set(&mut self) -> Result<(), TreeError> {
+        self.published = checked_number(self.starts.len())?;
+        Ok(())
     }
 
     /// Frees the memory that only building needs; a set that is begun later allocates it again.

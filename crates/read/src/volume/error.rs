@@ -171,7 +171,8 @@ impl HasKind for VolumeError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Object { kind, .. } => *kind,
-            Self::HashMismatch { .. } | Self::NoSet { .. } | Self::Range { .. } => ErrorKind::Corrupt,
+            Self::HashMismatch { .. } | Self::Range { .. } => ErrorKind::Corrupt,
+            Self::NoSet { .. } => ErrorKind::Io,
             Self::UnlistedVolume { .. }
             | Self::NoVolume { .. }
             | Self::NoManifest { .. }

@@ -198,7 +198,7 @@ mod tests {
         let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
         let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40));
         let (set, next) = (SetIndex(0), |volumes: &Receiver<u32>| volumes.recv_timeout(Duration::from_secs(20)));
-        let hint = ReadHint { file: 1, last_volume: VolumeNumber(9), read_once: true };
+        let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(9)), read_once: true };
         let id = VolumeId { set, number: VolumeNumber(1) };
         prefetcher.record_read(id, ByteRange::at(0, 8 * MIB), 64 * MIB, hint);
         assert_eq!(next(&volumes), Ok(2));
@@ -215,7 +215,7 @@ mod tests {
         let ((started, volumes), (_decoded, blocks)) = (channel(), channel());
         let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
         let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40));
-        let hint = ReadHint { file: 1, last_volume: VolumeNumber(12), read_once: true };
+        let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(12)), read_once: true };
         let id = VolumeId { set: SetIndex(0), number: VolumeNumber(11) };
         for offset in [0, 8 * MIB] {
             prefetcher.record_read(id, ByteRange::at(offset, 8 * MIB), 64 * MIB, hint);

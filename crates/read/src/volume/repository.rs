@@ -73,9 +73,11 @@ impl Repository {
         config: RepositoryConfig,
     ) -> Arc<Self> {
         let prefixes = collection.prefixes().clone();
+        let hash_identifies = decoder.requires_volume_hash();
         let objects = ObjectReader::new(Arc::clone(&store), Arc::new(decoder), prefixes, config.deadline);
         let collection = Arc::new(LiveCollection::new(Arc::clone(&store), collection));
-        let index = Arc::new(RepositoryIndex::open(config.index, store.url(), Arc::clone(&collection)));
+        let index = RepositoryIndex::open(config.index, store.url(), Arc::clone(&collection), hash_identifies);
+        let index = Arc::new(index);
         let archive_dir = config.archive_dir.map(Arc::new);
         let table_memory = TableMemory::new(config.table_bytes);
         let table_limits = TableLimits {

@@ -27,6 +27,8 @@ pub struct IndexLocation {
 pub struct RepositoryIndex {
     index: Option<Arc<Index>>,
     collection: Arc<LiveCollection>,
+    /// True if a volume is accepted only with the hash in the manifest, so that the hash identifies its content.
+    hash_identifies: bool,
     /// Identities as of the first time they were asked for. A record that is made later is about the objects that the set had
     /// then, or it is not found again.
     tree_identities: Mutex<HashMap<SetIndex, Identity>>,
@@ -35,7 +37,13 @@ pub struct RepositoryIndex {
 
 impl RepositoryIndex {
     /// Opens the index at `location`. Without one, or if it cannot be opened, nothing is loaded and nothing is stored.
-    pub(super) fn open(location: Option<IndexLocation>, url: &str, collection: Arc<LiveCollection>) -> Self {
+    /// `hash_identifies` is true if a volume is accepted only with the hash in the manifest.
+    pub(super) fn open(
+        location: Option<IndexLocation>,
+        url: &str,
+        collection: Arc<LiveCollection>,
+        hash_identifies: bool,
+    ) -> Self {
         let index = location.and_then(|IndexLocation { base, requirements }| {
             let current = collection.current();
             let names = current.prefixes();
@@ -44,7 +52,13 @@ impl RepositoryIndex {
             let live: HashSet<u64> = current.sets().iter().map(|set| group_of(set)).collect();
             Index::open(&base, identity, live)
         });
-        Self { index, collection, tree_identities: Mutex::default(), stored_identities: Mutex::default() }
+        Self {
+            index,
+            collection,
+            hash_identifies,
+            tree_identities: Mutex::default(),
+            stored_identities: Mutex::default(),
+        }
     }
 
     /// The index on disk.
@@ -79,18 +93,18 @@ impl RepositoryIndex {
         Some(self.stored_identity(set)?.with(&[b"sizes"]))
     }
 
-    /// The group of the records of `set`; they are removed together.
-    pub fn group(&self, set: SetIndex) -> u64 {
-        self.collection.set(set).map_or(0, |record| group_of(&record))
+    /// The group of the records of `set`; they are removed together. `None` if the collection has no such set.
+    pub fn group(&self, set: SetIndex) -> Option<u64> {
+        self.collection.set(set).ok().map(|record| group_of(&record))
     }
 
-    /// Loads the member table of the volume `object` that has the hash `expected`. It was verified when it was stored. May read
-    /// the disk.
+    /// Loads the member table of the volume `object`, for which the manifest has the hash `expected`. It was verified when it
+    /// was stored. May read the disk.
     pub(super) fn load_members(&self, object: &ObjectInfo, expected: Option<&VolumeHash>) -> Option<MemberTable> {
-        MemberTable::decode(&self.index.as_ref()?.load_record(members_key(object, expected))?)
+        MemberTable::decode(&self.index.as_ref()?.load_record(self.members_key(object, expected))?)
     }
 
-    /// Stores the member table of the volume `object` of `set`, which was verified against the hash `expected`.
+    /// Stores the member table of the volume `object` of `set`, which was accepted with the hash `expected` in the manifest.
     pub(super) fn store_members(
         &self,
         set: SetIndex,
@@ -98,8 +112,17 @@ impl RepositoryIndex {
         expected: Option<&VolumeHash>,
         table: &MemberTable,
     ) {
-        if let Some(index) = &self.index {
-            index.store_record(members_key(object, expected), self.group(set), table.encode());
+        if let (Some(index), Some(group)) = (&self.index, self.group(set)) {
+            index.store_record(self.members_key(object, expected), group, table.encode());
+        }
+    }
+
+    fn members_key(&self, object: &ObjectInfo, expected: Option<&VolumeHash>) -> Identity {
+        let (name, size) = (object.name.as_bytes(), object.size.to_le_bytes());
+        match expected.filter(|_| self.hash_identifies) {
+            Some(hash) => Identity::of(&[b"members", name, &size, b"hash", &hash.digest]),
+            // Only the listing distinguishes this state of the object from others.
+            None => Identity::of(&[b"members", name, &size, object.version.as_bytes()]),
         }
     }
 
@@ -116,15 +139,6 @@ impl RepositoryIndex {
         let record = self.collection.set(set).ok()?;
         let identity = parts(&record)?.identity();
         Some(*lock(identities).entry(set).or_insert(identity))
-    }
-}
-
-fn members_key(object: &ObjectInfo, expected: Option<&VolumeHash>) -> Identity {
-    let (name, size) = (object.name.as_bytes(), object.size.to_le_bytes());
-    match expected {
-        Some(hash) => Identity::of(&[b"members", name, &size, b"hash", &hash.digest]),
-        // Only the listing distinguishes this state of the object from others.
-        None => Identity::of(&[b"members", name, &size, object.version.as_bytes()]),
     }
 }
 

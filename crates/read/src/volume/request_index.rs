@@ -39,8 +39,8 @@ impl<'a> RequestIndex<'a> {
 
     /// Stores a record that is valid as long as `set` exists.
     pub fn store(&self, key: Identity, set: SetIndex, record: Vec<u8>) {
-        if let Some(index) = self.index.on_disk() {
-            index.store_record(key, self.index.group(set), record);
+        if let (Some(index), Some(group)) = (self.index.on_disk(), self.index.group(set)) {
+            index.store_record(key, group, record);
         }
     }
 
@@ -48,8 +48,9 @@ impl<'a> RequestIndex<'a> {
     pub fn store_size(&self, set: SetIndex, position: u32, size: u64) {
         if let Some(index) = self.index.on_disk()
             && let Some(key) = self.index.sizes_key(set)
+            && let Some(group) = self.index.group(set)
         {
-            index.store_number(key, self.index.group(set), position, size);
+            index.store_number(key, group, position, size);
         }
     }
 }

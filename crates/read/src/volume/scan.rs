@@ -134,7 +134,9 @@ impl ScanTracker {
         scan.advance(range, plain_len, hint.file);
         let furthest = id.number.0.saturating_add(depth);
         let is_beyond_file = scan.files >= SCANNED_FILES;
-        let last = VolumeNumber(if is_beyond_file { furthest } else { furthest.min(hint.last_volume.0) });
+        // Of a file whose end is unknown, nothing beyond the volume that is read.
+        let end_of_file = hint.last_volume.unwrap_or(id.number);
+        let last = VolumeNumber(if is_beyond_file { furthest } else { furthest.min(end_of_file.0) });
         let before =
             (scan.is_sequential && scan.prefetched < last).then(|| std::mem::replace(&mut scan.prefetched, last));
         scans.push(scan);
@@ -162,7 +164,7 @@ mod tests {
     }
 
     fn hint(file: u64, last_volume: u32) -> ReadHint {
-        ReadHint { file, last_volume: VolumeNumber(last_volume), read_once: true }
+        ReadHint { file, last_volume: Some(VolumeNumber(last_volume)), read_once: true }
     }
 
     /// The first and the last volume to prefetch after a read of file 1, which ends in volume 6.
@@ -173,6 +175,17 @@ mod tests {
     fn read_for(scans: &ScanTracker, number: u32, start: u64, len: u64, hint: ReadHint) -> Option<(u32, u32)> {
         let volumes = scans.record(id(number), ByteRange::at(start, len), LEN, hint, DEPTH);
         volumes.map(|volumes| (volumes.first.0, volumes.last.0))
+    }
+
+    #[test]
+    fn nothing_is_prefetched_for_a_file_whose_end_is_unknown() {
+        for (last_volume, expected) in [(None, 0), (Some(VolumeNumber(9)), 1)] {
+            let scans = ScanTracker::default();
+            let hint = ReadHint { file: 1, last_volume, read_once: true };
+            let steps = (0..LEN >> 20).map(|i| ByteRange::at(i << 20, 1 << 20));
+            let prefetched = steps.filter_map(|range| scans.record(id(2), range, LEN, hint, DEPTH)).count();
+            assert_eq!(prefetched, expected, "{last_volume:?}");
+        }
     }
 
     #[test]

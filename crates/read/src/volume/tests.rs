@@ -23,7 +23,7 @@ const PROMPT: Duration = Duration::from_secs(1);
 
 const VOLUME: &str = "duplicity-full.20200101T000000Z.vol1.difftar";
 const ID: VolumeId = VolumeId { set: SetIndex(0), number: VolumeNumber(1) };
-const HINT: ReadHint = ReadHint { file: 1, last_volume: VolumeNumber(1), read_once: true };
+const HINT: ReadHint = ReadHint { file: 1, last_volume: Some(VolumeNumber(1)), read_once: true };
 const CONTENT: [u8; 700] = [7; 700];
 
 /// A tar file with one file, `snapshot/f`, of [`CONTENT`].
@@ -79,6 +79,20 @@ fn repository_with_deadline(store: Arc<dyn ObjectStore>, deadline: Duration) -> 
         deadline,
     };
     Repository::new(store, decoder, collection, config)
+}
+
+/// A set that the collection does not have is a bug, not damage: neither the errno nor the exit code may blame the backup.
+#[test]
+fn an_unknown_set_is_an_internal_error_and_has_no_group_in_the_index() {
+    let repository = repository(Arc::new(backup()));
+    assert!(repository.index().group(SetIndex(0)).is_some());
+    assert_eq!(repository.index().group(SetIndex(9)), None);
+    let id = VolumeId { set: SetIndex(9), number: VolumeNumber(1) };
+    let read = repository.read_volume(id, ByteRange::at(0, 1), HINT, &mut Vec::new(), &RequestContext::unlimited());
+    let error = read.unwrap_err();
+    assert!(matches!(error, VolumeError::NoSet { index: 9 }), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().starts_with("internal error (bug in dupfs): "), "{error}");
 }
 
 fn read(repository: &Repository, context: &RequestContext) -> Result<Vec<u8>, VolumeError> {
