@@ -17,13 +17,13 @@ use dupfs_cache::index::encoding::{RecordDecoder, RecordEncoder};
 /// Items taken from the table at a time, so that its lock is not held while they are written.
 const BATCH: usize = 8192;
 /// Bytes of a version.
-const VERSION: usize = 8 + 8 + 4 + 4 + 4 + 2 + 1;
+const VERSION_BYTES: usize = 8 + 8 + 4 + 4 + 4 + 2 + 1;
 /// Bytes of a node: parent, start of the name.
-const NODE: usize = 8;
+const NODE_BYTES: usize = 8;
 /// Bytes of a set: its first version, its first new node.
-const SET: usize = 8;
+const SET_BYTES: usize = 8;
 /// Sets, nodes, versions, bytes of names, bytes of owners, links and devices.
-const COUNTS: usize = 5 * 8;
+const COUNTS_BYTES: usize = 5 * 8;
 
 /// The part of a table that belongs to its first sets: numbers of items, and the encoded attributes.
 struct TablePart {
@@ -56,7 +56,7 @@ pub(super) fn encode(table: &RwLock<VersionTable>, depth: u32, out: &mut dyn Wri
         out.write_all(&(count as u64).to_le_bytes())?;
     }
     out.write_all(&part.attributes)?;
-    let mut bytes = Vec::with_capacity(BATCH * VERSION);
+    let mut bytes = Vec::with_capacity(BATCH * VERSION_BYTES);
     for start in read().starts.iter().take(part.sets) {
         bytes.extend_from_slice(&start.version.to_le_bytes());
         bytes.extend_from_slice(&start.node.to_le_bytes());
@@ -70,7 +70,7 @@ pub(super) fn encode(table: &RwLock<VersionTable>, depth: u32, out: &mut dyn Wri
         }
         out.write_all(&bytes)?;
     }
-    for range in batches(part.names, BATCH * VERSION) {
+    for range in batches(part.names, BATCH * VERSION_BYTES) {
         bytes.clear();
         bytes.extend_from_slice(read().paths.raw_names(range));
         out.write_all(&bytes)?;
@@ -120,12 +120,19 @@ fn batches(count: usize, batch: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// Decodes a table of `len` bytes.
 pub(super) fn decode(input: &mut dyn Read, len: u64) -> Option<VersionTable> {
-    let mut counts = [0; COUNTS];
+    let mut counts = [0; COUNTS_BYTES];
     input.read_exact(&mut counts).ok()?;
     let mut fields = counts.as_chunks::<8>().0.iter().map(|field| usize::try_from(u64::from_le_bytes(*field)).ok());
     let mut next = || fields.next().flatten();
     let (sets, nodes, versions, names, attributes) = (next()?, next()?, next()?, next()?, next()?);
-    let sizes = [(sets, SET), (nodes, NODE), (versions, VERSION), (names, 1), (attributes, 1), (COUNTS, 1)];
+    let sizes = [
+        (sets, SET_BYTES),
+        (nodes, NODE_BYTES),
+        (versions, VERSION_BYTES),
+        (names, 1),
+        (attributes, 1),
+        (COUNTS_BYTES, 1),
+    ];
     let whole = sizes.iter().try_fold(0usize, |sum, (count, size)| sum.checked_add(count.checked_mul(*size)?))?;
     // Nothing is allocated that the file does not hold.
     if whole as u64 != len
@@ -190,7 +197,7 @@ fn decode_attributes(bytes: &[u8]) -> Option<AttributeTable> {
 fn decode_starts(input: &mut dyn Read, sets: usize, (nodes, versions): (usize, usize)) -> Option<Vec<SetStart>> {
     let mut starts: Vec<SetStart> = Vec::new();
     let mut last = SetStart { version: 0, node: 1 };
-    read_items::<SET>(input, sets, &mut |bytes| {
+    read_items::<SET_BYTES>(input, sets, &mut |bytes| {
         let mut bytes = &bytes[..];
         let (version, node) = (u32::from_le_bytes(field(&mut bytes)?), u32::from_le_bytes(field(&mut bytes)?));
         let start = SetStart { version, node };
@@ -207,7 +214,7 @@ fn decode_starts(input: &mut dyn Read, sets: usize, (nodes, versions): (usize, u
 
 fn decode_paths(input: &mut dyn Read, (nodes, names): (usize, usize)) -> Option<PathTree> {
     let mut builder = PathTreeBuilder::new(nodes, names);
-    read_items::<NODE>(input, nodes, &mut |bytes| {
+    read_items::<NODE_BYTES>(input, nodes, &mut |bytes| {
         let mut bytes = &bytes[..];
         builder.push(u32::from_le_bytes(field(&mut bytes)?), u32::from_le_bytes(field(&mut bytes)?))
     })?;
@@ -217,7 +224,7 @@ fn decode_paths(input: &mut dyn Read, (nodes, names): (usize, usize)) -> Option<
 fn decode_versions(table: &mut VersionTable, input: &mut dyn Read, count: usize) -> Option<()> {
     // The end of the set that a version is of, in versions and in nodes.
     let (mut next_set, mut versions_end, mut nodes_end) = (0usize, 0usize, 0usize);
-    read_items::<VERSION>(input, count, &mut |bytes| {
+    read_items::<VERSION_BYTES>(input, count, &mut |bytes| {
         while table.versions.len() >= versions_end {
             next_set = next_set.checked_add(1).filter(|&next| next <= table.starts.len())?;
             let next = table.starts.get(next_set);
@@ -231,7 +238,7 @@ fn decode_versions(table: &mut VersionTable, input: &mut dyn Read, count: usize)
     })
 }
 
-fn decode_version(bytes: &[u8; VERSION]) -> Option<VersionRecord> {
+fn decode_version(bytes: &[u8; VERSION_BYTES]) -> Option<VersionRecord> {
     let mut bytes = &bytes[..];
     let size = AtomicU64::new(u64::from_le_bytes(field(&mut bytes)?));
     let mtime = i64::from_le_bytes(field(&mut bytes)?);
