@@ -112,6 +112,20 @@ mod tests {
         assert!(points.before(u64::MAX).unwrap().out > 9_000 << 20);
     }
 
+    /// The index holds these bytes: another encoding needs another version.
+    #[test]
+    fn the_bytes_of_seek_points_are_stable() {
+        let mut points = SeekPoints::default();
+        points.add(point(0x0102, 2));
+        points.add(point(0x0304_0506, 0));
+        let expected: &[&[u8]] = &[
+            &[1, 0, 0, 0, 0, 7, 8, 9, 10],
+            &[0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0x81, 0, 0, 0, 2, 7, 7],
+            &[0, 0, 0, 0, 3, 4, 5, 6, 0, 0, 0, 0, 1, 0x82, 2, 0x83, 0, 0, 0, 0],
+        ];
+        assert_eq!(points.encode(0x0708_090a), expected.concat());
+    }
+
     #[test]
     fn encoded_points_come_back_and_damaged_ones_do_not() {
         let mut points = SeekPoints::default();
