@@ -10,7 +10,7 @@ use dupfs_format::collection::{Collection, CollectionError, CollectionOptions, P
 use dupfs_format::{ArchivePath, BackupTime, SetIndex};
 use dupfs_read::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
 use dupfs_read::storage::{ObjectStore, StorageError};
-use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig, VolumeError};
+use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig, SignedSets, VolumeError};
 use dupfs_unpack::{IndexPointStore, MemoryPointStore, NameEncoding, PointStore, UnpackLimits, Unpacker};
 
 use super::error::CliError;
@@ -92,6 +92,7 @@ impl OpenOptions {
             table_bytes: self.memory / 8,
             index,
             archive_dir: None,
+            signed: None,
             deadline: timeout.0,
         }
     }
@@ -113,24 +114,27 @@ pub fn open_repository(
     mut options: OpenOptions,
     timeout: RequestTimeout,
 ) -> Result<Arc<Repository>, CliError> {
-    let start = StartUp::begin(timeout, &mut options.keys);
-    open_within(store, options, timeout, &start)
+    let mut start = StartUp::begin(timeout, &mut options.keys);
+    open_within(store, options, timeout, &mut start)
 }
 
 fn open_within(
     store: Arc<dyn ObjectStore>,
     options: OpenOptions,
     timeout: RequestTimeout,
-    start: &StartUp,
+    start: &mut StartUp,
 ) -> Result<Arc<Repository>, CliError> {
     let require_encryption = options.decode.require_encryption;
     let prefixes = options.prefixes.clone();
-    let counted = CollectionOptions { prefixes, require_encryption, rebuild: options.rebuild };
-    let list = || {
+    let counted =
+        CollectionOptions { prefixes, require_encryption, rebuild: options.rebuild, ..CollectionOptions::default() };
+    let list = |start: &StartUp| {
         let objects = store.list(start.context()).map_err(listing_error)?;
-        Collection::from_listing_with(&objects, &counted).map_err(|error| not_here(&*store, &error))
+        let collection =
+            Collection::from_listing_with(&objects, &counted).map_err(|error| not_here(&*store, &error))?;
+        Ok::<_, CliError>((objects, collection))
     };
-    let mut collection = list()?;
+    let (mut objects, mut collection) = list(start)?;
     if let Some(given) = options.local.as_deref().and_then(|dir| nearby::as_archive_dir(dir, &collection)) {
         let line = format!(
             "{}: this looks like duplicity's archive directory, not the backup; give the backup's URL with {given}",
@@ -141,12 +145,23 @@ fn open_within(
     // A listing is not atomic: it may contain a manifest that was just written, and not the signature archive that was written
     // before it. Without that archive the tree would be built from all the set's volumes.
     if collection.sets().iter().any(|set| set.is_complete() && set.signatures.is_none()) {
-        collection = list()?;
+        (objects, collection) = list(start)?;
     }
     let mut config = options.repository_config(timeout);
     let archive_dir = options.archive_dir.as_deref();
     config.archive_dir = archive_dir.and_then(|dir| ArchiveDir::open(dir, &collection, start.context()));
-    let decoder = Decoder::new(Keys::load(options.keys)?, options.decode);
+    let decoder = Arc::new(Decoder::new(Keys::load(options.keys)?, options.decode));
+    if decoder.requires_signer() {
+        let prefixes = collection.prefixes().clone();
+        let signed = SignedSets::new(Arc::clone(&store), Arc::clone(&decoder), prefixes, timeout.0);
+        collection = start.run(|context| {
+            signed.check_latest(store.url(), context, |refused| {
+                let counted = CollectionOptions { refused: refused.clone(), ..counted.clone() };
+                Collection::from_listing_with(&objects, &counted)
+            })
+        })?;
+        config.signed = Some(signed);
+    }
     Ok(Repository::new(store, decoder, collection, config))
 }
 
@@ -164,8 +179,12 @@ pub fn open_file_system(
     let url = store.url().to_owned();
     let (time, path, memory) = (options.time, options.path.clone(), options.memory);
     let (owners, size_bounds) = (options.owners, options.size_bounds);
+    let damage = match options.decode.require_signer {
+        Some(_) => ManifestDamage::Refused,
+        None => ManifestDamage::Logged,
+    };
     let mut start = StartUp::begin(timeout, &mut options.keys);
-    let repository = open_within(store, options, timeout, &start)?;
+    let repository = open_within(store, options, timeout, &mut start)?;
     let collection = repository.collection();
     collection.problems().iter().for_each(Problem::log);
     let chosen = match (time, collection.latest()) {
@@ -175,7 +194,7 @@ pub fn open_file_system(
     if let Some(time) = time.filter(|time| *time < chosen.time) {
         log::warn!("there is no backup before {time}: showing the oldest one, of {}", chosen.time);
     }
-    try_keys(&repository, chosen.set, &mut start)?;
+    try_keys(&repository, chosen.set, damage, &mut start)?;
     let root = match (time, path) {
         (None, None) => MountRoot::Overview,
         (_, path) => {
@@ -222,8 +241,13 @@ pub fn open_mount(
 
 /// Decrypts the manifest of the set to be shown, so that a wrong key or passphrase is found now. If no key fits, the key
 /// may be that of other chains: one set of each is tried.
-fn try_keys(repository: &Arc<Repository>, chosen: SetIndex, start: &mut StartUp) -> Result<(), CliError> {
-    let refused = match start.run(|context| try_key(repository, chosen, context)) {
+fn try_keys(
+    repository: &Arc<Repository>,
+    chosen: SetIndex,
+    damage: ManifestDamage,
+    start: &mut StartUp,
+) -> Result<(), CliError> {
+    let refused = match start.run(|context| try_key(repository, chosen, damage, context)) {
         Err(error) if error.kind() == ErrorKind::KeyMissing => error,
         tried => return Ok(tried?),
     };
@@ -238,11 +262,26 @@ fn try_keys(repository: &Arc<Repository>, chosen: SetIndex, start: &mut StartUp)
     Err(refused.into())
 }
 
-/// Tries the key on one manifest. Damage in a manifest is no reason to refuse the other snapshots.
-fn try_key(repository: &Arc<Repository>, set: SetIndex, context: &RequestContext) -> Result<(), VolumeError> {
+/// The effect of a damaged manifest of the set to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ManifestDamage {
+    /// It is logged, because it is no reason to refuse the other snapshots.
+    Logged,
+    /// It is an error: the manifest is not proven to be signed as it must be.
+    Refused,
+}
+
+/// Tries the key on one manifest.
+fn try_key(
+    repository: &Arc<Repository>,
+    set: SetIndex,
+    damage: ManifestDamage,
+    context: &RequestContext,
+) -> Result<(), VolumeError> {
     match open_one_object(repository, set, context) {
         Ok(()) => Ok(()),
         Err(error) => match error.kind() {
+            ErrorKind::Corrupt if damage == ManifestDamage::Refused => Err(error),
             ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::NotFound | ErrorKind::Archived => {
                 log::error!("{error}");
                 Ok(())

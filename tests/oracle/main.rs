@@ -26,3 +26,4 @@ mod restarts;
 mod runbook;
 mod secrecy;
 mod times;
+mod unsigned;

@@ -14,6 +14,7 @@ mod error;
 mod group;
 mod problems;
 mod protection;
+mod refused_manifests;
 mod set;
 mod set_list;
 mod snapshots;
@@ -26,6 +27,7 @@ pub use chains::{Chain, Chains, ReplacedSet, SignatureChain};
 pub use choose::{OtherBackup, PrefixOptions};
 pub use error::CollectionError;
 pub use problems::{Problem, ProblemKind, Severity};
+pub use refused_manifests::RefusedManifests;
 pub use set::{BackupSet, DuplicateObject, SetEncryption};
 pub use snapshots::Snapshot;
 pub use volume_ranges::describe_volumes;
@@ -64,6 +66,8 @@ pub struct CollectionOptions {
     pub require_encryption: bool,
     /// Show sets that have lost their manifests where they can be rebuilt: see [`BackupSet::is_rebuildable`].
     pub rebuild: bool,
+    /// The manifests that the caller has refused. Their sets are shown, and count as not protected.
+    pub refused: RefusedManifests,
 }
 
 impl Collection {
@@ -93,6 +97,9 @@ impl Collection {
         let mut grouped = group::group(&objects);
         for set in grouped.sets.iter_mut().filter(|set| options.rebuild && set.is_rebuildable()) {
             set.is_rebuilt = true;
+        }
+        for set in &mut grouped.sets {
+            set.refusal = options.refused.reason(set);
         }
         let refused = if options.require_encryption { grouped.refuse_unprotected() } else { BTreeSet::new() };
         if grouped.sets.is_empty() && !refused.is_empty() {
@@ -136,8 +143,17 @@ impl Collection {
     /// # Errors
     /// [`CollectionError`] as [`Self::from_listing`]: the backup no longer exists. This collection stays valid.
     pub fn refreshed(&self, objects: &[ObjectInfo]) -> Result<Self, CollectionError> {
+        self.refreshed_with(objects, &self.options.refused)
+    }
+
+    /// Returns this collection after a later listing as [`Self::refreshed`] does, with the manifests that are `refused` now.
+    ///
+    /// # Errors
+    /// As [`Self::refreshed`].
+    pub fn refreshed_with(&self, objects: &[ObjectInfo], refused: &RefusedManifests) -> Result<Self, CollectionError> {
         let prefixes = PrefixOptions::from(self.prefixes.clone());
-        let later = Self::from_listing_with(objects, &CollectionOptions { prefixes, ..self.options.clone() })?;
+        let options = CollectionOptions { prefixes, refused: refused.clone(), ..self.options.clone() };
+        let later = Self::from_listing_with(objects, &options)?;
         let mut next = Self { sets: self.sets.clone(), snapshots: self.snapshots.clone(), ..later };
         let indices = next.sets.merge(&later.sets);
         next.snapshots.merge(&later.snapshots, &indices, &next.sets);
@@ -194,8 +210,9 @@ impl Collection {
     /// `None` only if there is no snapshot.
     ///
     /// This is [`Self::select`] at the end of time, so a set with a future date from a wrong clock counts. One exception:
-    /// if that snapshot contains a set that is not encrypted, and encrypted snapshots exist, the newest of these is
-    /// returned. Otherwise everybody who can write to the store could determine it without having a key.
+    /// if that snapshot contains a set that is not [protected](BackupSet::is_protected), and snapshots of protected sets
+    /// exist, the newest of these is returned. Otherwise everybody who can write to the store could determine it without
+    /// having a key.
     ///
     /// If clients raced, a snapshot of a branch that duplicity drops can be newer. It is in [`Self::snapshots`], and
     /// [`Self::problems`] names it.
@@ -203,7 +220,7 @@ impl Collection {
         self.snapshot_of(self.protection.latest?)
     }
 
-    /// Returns the sets that are not encrypted although an earlier one is, or one that builds on them.
+    /// Returns the sets that are not protected although an earlier one is encrypted, or one that builds on them is protected.
     pub fn doubtful_sets(&self) -> &[SetIndex] {
         &self.protection.doubtful
     }

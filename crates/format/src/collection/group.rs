@@ -83,6 +83,7 @@ fn assemble(index: SetIndex, times: SetTimes, by_role: ObjectsByRole<'_>) -> Bac
         time: times.end,
         manifest: None,
         is_rebuilt: false,
+        refusal: None,
         signatures: None,
         volumes: BTreeMap::new(),
         duplicates: Vec::new(),

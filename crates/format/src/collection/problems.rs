@@ -43,6 +43,8 @@ pub enum ProblemKind {
     ManifestRebuilt,
     /// A set that is not encrypted, beside others that are.
     NotEncrypted,
+    /// A set whose manifest has not the signature that is required.
+    NotSigned,
     /// A set without its signature archive.
     SignatureMissing,
     /// A signature archive without its set.
@@ -75,6 +77,7 @@ impl ProblemKind {
             Self::Unsupported => "unsupported",
             Self::ManifestRebuilt => "manifest-rebuilt",
             Self::NotEncrypted => "not-encrypted",
+            Self::NotSigned => "not-signed",
             Self::SignatureMissing => "signature-missing",
             Self::StraySignature => "stray-signature",
             Self::Duplicate => "duplicate",
@@ -98,6 +101,7 @@ impl ProblemKind {
             | Self::Unsupported => Severity::Error,
             Self::ManifestRebuilt
             | Self::NotEncrypted
+            | Self::NotSigned
             | Self::SignatureMissing
             | Self::Duplicate
             | Self::EqualTimes
@@ -165,6 +169,7 @@ pub(super) fn find_problems(facts: &CollectionFacts<'_>) -> Vec<Problem> {
         finder.check_volume_encryption(set);
     }
     finder.check_doubtful();
+    finder.check_signers();
     finder.check_refused();
     finder.check_dropped();
     finder.check_overlaps();
@@ -350,22 +355,19 @@ impl ProblemFinder<'_> {
     fn check_doubtful(&mut self) {
         let protection = self.facts.protection;
         let sets = protection.doubtful.iter().filter_map(|set| self.facts.sets.get(*set));
+        let sets = sets.filter(|set| set.refusal.is_none());
         let encrypted =
             self.facts.sets.iter().filter(|set| set.is_complete() && set.encryption() != SetEncryption::None);
         let first = encrypted.map(|set| set.time).min();
         let (later, bases): (Vec<_>, Vec<_>) =
             sets.map(|set| &**set).partition(|set| first.is_some_and(|first| set.time >= first));
-        let name = |set: Option<SetIndex>| {
-            set.and_then(|set| self.facts.snapshots.of_set(set)).map_or("none", |snapshot| &*snapshot.name)
-        };
+        let (latest, newest) = (self.snapshot_name(protection.latest), self.snapshot_name(protection.newest));
         let effect = if protection.latest == protection.newest {
             "use them only if you know who made them, or leave them out with --require-encryption".to_owned()
         } else {
             format!(
-                "'latest' stays at {}; if encryption was turned off on purpose, read them with --time now or in \
-                 snapshots/{}",
-                name(protection.latest),
-                name(protection.newest)
+                "'latest' stays at {latest}; if encryption was turned off on purpose, read them with --time now or in \
+                 snapshots/{newest}"
             )
         };
         if let Some(label) = spanned(&later) {
@@ -385,6 +387,32 @@ impl ProblemFinder<'_> {
             );
             self.add(ProblemKind::NotEncrypted, only(&bases), None, message);
         }
+    }
+
+    /// Reports the sets whose manifests were refused, in one line with the reason for the newest.
+    fn check_signers(&mut self) {
+        let protection = self.facts.protection;
+        let is_refused = |set: &&Arc<BackupSet>| set.refusal.is_some() && set.is_complete();
+        let refused: Vec<&BackupSet> = self.facts.sets.iter().filter(is_refused).map(|set| &**set).collect();
+        let (Some(label), Some(reason)) = (spanned(&refused), refused.last().and_then(|set| set.refusal.as_ref()))
+        else {
+            return;
+        };
+        let effect = if protection.latest == protection.newest {
+            String::new()
+        } else {
+            let (latest, newest) = (self.snapshot_name(protection.latest), self.snapshot_name(protection.newest));
+            format!("'latest' stays at {latest}, although snapshots/{newest} is newer; ")
+        };
+        let message = format!(
+            "{label}: not proven to be made by the required signer, so anyone who can write to this place could have made \
+             them; {effect}{reason}"
+        );
+        self.add(ProblemKind::NotSigned, only(&refused), None, message);
+    }
+
+    fn snapshot_name(&self, set: Option<SetIndex>) -> &str {
+        set.and_then(|set| self.facts.snapshots.of_set(set)).map_or("none", |snapshot| &*snapshot.name)
     }
 
     fn check_refused(&mut self) {

@@ -1,4 +1,4 @@
-//! The sets that anyone who can write to the store could have made without a key, beside sets that are encrypted.
+//! The sets that anyone who can write to the store could have made without a key, beside sets that are protected.
 
 use std::collections::HashSet;
 

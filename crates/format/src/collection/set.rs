@@ -20,6 +20,8 @@ pub struct BackupSet {
     /// True if the set has lost its manifest and is shown all the same, as far as its signature archive proves the content
     /// of its volumes (`--rebuild`).
     pub is_rebuilt: bool,
+    /// The reason for which the caller refused the set's [proof](Self::proof), if it did.
+    pub refusal: Option<Arc<str>>,
     /// The signature archive. Without one the tree must be rebuilt from the volumes.
     pub signatures: Option<ObjectInfo>,
     /// The volumes that exist. Only the manifest states which ones should.
@@ -107,12 +109,18 @@ impl BackupSet {
         }
     }
 
-    /// Returns true if nobody can change the set without a key: its manifest is encrypted, and so is its signature
-    /// archive if it has one. The encrypted manifest has the hashes of the volumes. In a rebuilt set all objects must be
-    /// encrypted.
+    /// Returns the object that proves who made the set: its manifest, or the signature archive of a set that has lost it.
+    pub fn proof(&self) -> Option<&ObjectInfo> {
+        self.manifest.as_ref().or(self.signatures.as_ref())
+    }
+
+    /// Returns true if nobody can change the set without a key: its manifest is encrypted and not refused, and its signature
+    /// archive is encrypted if it has one. The encrypted manifest has the hashes of the volumes. In a rebuilt set all objects
+    /// must be encrypted.
     pub fn is_protected(&self) -> bool {
         let is_encrypted = |object: &ObjectInfo| NameSuffix::of(&object.name).is_encrypted();
         match &self.manifest {
+            _ if self.refusal.is_some() => false,
             Some(manifest) => is_encrypted(manifest) && self.signatures.as_ref().is_none_or(is_encrypted),
             None => self.is_rebuilt && self.objects().all(is_encrypted),
         }

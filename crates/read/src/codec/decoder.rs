@@ -85,6 +85,11 @@ impl Decoder {
         self.backdated.all()
     }
 
+    /// Returns true if every object must be signed.
+    pub fn requires_signer(&self) -> bool {
+        self.options.require_signer.is_some()
+    }
+
     /// Opens the plaintext of `object`, a file name and the time of its set, whose stored bytes are `input`. The suffix of the
     /// name is binding: content of another form is [`CodecError::Damaged`]. Decompression keeps to `limits`.
     ///

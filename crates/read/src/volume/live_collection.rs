@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::VolumeError;
+use super::signed_sets::SignedSets;
 use crate::storage::{ObjectStore, StorageError};
 use dupfs_base::sync::{SingleFlight, SingleFlightError, read, write};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
@@ -30,6 +31,9 @@ pub enum RefreshError {
         /// The contradiction.
         error: CollectionError,
     },
+    /// The signature of a new set could not be checked.
+    #[error(transparent)]
+    Signature(#[from] VolumeError),
     /// Each listing showed different objects of a new set.
     #[error("{url}: a backup is being written; it will appear when complete")]
     Unsettled {
@@ -46,6 +50,7 @@ impl HasKind for RefreshError {
         match self {
             Self::Storage(error) => error.kind(),
             Self::Collection { error, .. } => error.kind(),
+            Self::Signature(error) => error.kind(),
             Self::Unsettled { .. } => ErrorKind::Io,
             Self::SingleFlight(error) => error.kind(),
         }
@@ -69,13 +74,15 @@ pub(super) struct LiveCollection {
     store: Arc<dyn ObjectStore>,
     /// Locked only to copy or replace the reference.
     current: RwLock<Arc<Collection>>,
+    /// The check of signatures, if they are required.
+    signed: Option<SignedSets>,
     refreshes: SingleFlight<(), Refreshed, RefreshError>,
 }
 
 impl LiveCollection {
-    /// The collection that a listing of `store` gave.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, collection: Collection) -> Self {
-        Self { store, current: RwLock::new(Arc::new(collection)), refreshes: SingleFlight::new() }
+    /// The collection that a listing of `store` gave. `signed` checks the new sets of later listings.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, collection: Collection, signed: Option<SignedSets>) -> Self {
+        Self { store, current: RwLock::new(Arc::new(collection)), signed, refreshes: SingleFlight::new() }
     }
 
     /// The collection of the last listing.
@@ -127,7 +134,9 @@ impl LiveCollection {
             let wrap = |error| RefreshError::Collection { url: Arc::clone(&url), error };
             let next = before.refreshed(&objects).map_err(wrap)?;
             if next.is_confirmed(before, previous.as_ref()) {
-                return Ok(next);
+                let Some(signed) = &self.signed else { return Ok(next) };
+                let refreshed = |refused: &_| before.refreshed_with(&objects, refused);
+                return Ok(signed.check_latest(&url, context, refreshed)?);
             }
             previous = Some(next);
         }

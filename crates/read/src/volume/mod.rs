@@ -29,6 +29,7 @@ mod request_volumes;
 mod scan;
 mod signature_archives;
 mod signed_contents;
+mod signed_sets;
 mod table_allowance;
 mod verified_blocks;
 mod volume_store;
@@ -46,6 +47,7 @@ pub use request_index::RequestIndex;
 pub use request_volumes::RequestVolumes;
 pub(crate) use signed_contents::weak_sum;
 pub use signed_contents::{ContentProof, SignedContent};
+pub use signed_sets::SignedSets;
 pub use table_allowance::{TableAllowance, TableMemory};
 pub use volumes::Volumes;
 

@@ -18,6 +18,7 @@ use super::read_hint::ReadHint;
 use super::repository_index::{IndexLocation, RepositoryIndex};
 use super::signature_archives::SignatureArchives;
 use super::signed_contents::SignedContent;
+use super::signed_sets::SignedSets;
 use super::table_allowance::TableMemory;
 use super::volume_store::{VolumeSources, VolumeStore};
 use crate::codec::{BackdatedObject, Decoder, ExpansionLimit};
@@ -44,6 +45,8 @@ pub struct RepositoryConfig {
     pub index: Option<IndexLocation>,
     /// duplicity's own cache of the repository.
     pub archive_dir: Option<ArchiveDir>,
+    /// The check of the signatures of sets that a later listing shows, if they are required.
+    pub signed: Option<SignedSets>,
     /// The time that a request may take. Decoding one object may take as long.
     pub deadline: Duration,
 }
@@ -68,14 +71,15 @@ impl Repository {
     /// A repository over `store`, whose listing gave `collection`.
     pub fn new(
         store: Arc<dyn ObjectStore>,
-        decoder: Decoder,
+        decoder: impl Into<Arc<Decoder>>,
         collection: Collection,
         config: RepositoryConfig,
     ) -> Arc<Self> {
         let prefixes = collection.prefixes().clone();
+        let decoder = decoder.into();
         let hash_identifies = decoder.requires_volume_hash();
-        let objects = ObjectReader::new(Arc::clone(&store), Arc::new(decoder), prefixes, config.deadline);
-        let collection = Arc::new(LiveCollection::new(Arc::clone(&store), collection));
+        let objects = ObjectReader::new(Arc::clone(&store), decoder, prefixes, config.deadline);
+        let collection = Arc::new(LiveCollection::new(Arc::clone(&store), collection, config.signed));
         let index = RepositoryIndex::open(config.index, store.url(), Arc::clone(&collection), hash_identifies);
         let index = Arc::new(index);
         let archive_dir = config.archive_dir.map(Arc::new);

@@ -76,6 +76,7 @@ fn repository_with_deadline(store: Arc<dyn ObjectStore>, deadline: Duration) -> 
         table_bytes: 1 << 20,
         index: None,
         archive_dir: None,
+        signed: None,
         deadline,
     };
     Repository::new(store, decoder, collection, config)
