@@ -3,9 +3,13 @@
 use std::process::ExitCode;
 
 use dupfs::cli::{App, Backups};
+use dupfs_base::WipingAllocator;
+
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WipingAllocator;
 
 // Functions in this section are called by the loader, in order, before `main`. The attribute is safe for a function that
-// needs nothing of the runtime; it is the only use of `unsafe` in the program.
+// needs nothing of the runtime.
 #[allow(unsafe_code)]
 #[used]
 #[unsafe(link_section = ".init_array")]

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use md5::{Digest, Md5};
-use zeroize::Zeroizing;
 
 use crate::vfs::{FileSystem, OwnerOptions};
 use dupfs_base::{ErrorKind, HasKind, escape_bytes};
@@ -208,7 +207,7 @@ fn s3_credentials() -> S3Credentials {
     let secret = |name: &str| {
         let value = environment_secrets::get(name)?;
         let text = std::str::from_utf8(value.expose()).ok()?;
-        (!text.trim().is_empty()).then(|| Zeroizing::new(text.to_owned()))
+        (!text.trim().is_empty()).then_some(value)
     };
     let id = std::env::var("AWS_ACCESS_KEY_ID").ok().filter(|id| !id.trim().is_empty());
     let key = secret("AWS_SECRET_ACCESS_KEY").or_else(|| secret("SECRET_ACCESS_KEY"));

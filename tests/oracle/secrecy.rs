@@ -1,67 +1,26 @@
-//! Secrets in a process that reads a backup: not in its environment, and passphrases once in its memory, in locked pages.
+//! Secrets in a process that reads a backup: not in its environment, and once in its memory, in locked pages.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+
+use sequoia_openpgp::Packet;
+use sequoia_openpgp::PacketPile;
+use sequoia_openpgp::crypto::mpi::SecretKeyMaterial;
+use sequoia_openpgp::packet::Key;
+use sequoia_openpgp::packet::key::SecretKeyMaterial as StoredSecret;
+use sequoia_openpgp::parse::Parse;
 
 use crate::support::duplicity::{Mode, Repository};
 use crate::support::exec;
+use crate::support::gpg::Home;
+use crate::support::memory::{once_and_locked, wait_for};
 use crate::support::mount::{Mount, release};
 use crate::support::{Scratch, noise};
 
 const TIME: i64 = 1_700_000_000;
 const PASSPHRASE: &str = "zebra-quilt-4711-horse";
-/// How long anything may take that is waited for.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// A secret in the memory of a process: its address, and true if its page is locked.
-type Finding = (usize, bool);
-
-/// The addresses of `secret` in the memory of the process `pid`.
-fn find(pid: u32, secret: &[u8]) -> Vec<Finding> {
-    let memory = File::open(format!("/proc/{pid}/mem")).expect("the oracle's tests run as root");
-    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
-    let mut found = Vec::new();
-    let mut range: Option<Range<usize>> = None;
-    for line in smaps.lines() {
-        let hexadecimal = |text: &str| usize::from_str_radix(text, 16).ok();
-        let ends = line.split(' ').next().and_then(|ends| ends.split_once('-'));
-        if let Some((start, end)) = ends.and_then(|(start, end)| Some((hexadecimal(start)?, hexadecimal(end)?))) {
-            range = Some(start..end);
-        } else if let Some(flags) = line.strip_prefix("VmFlags:") {
-            let range = range.take().unwrap();
-            let mut bytes = vec![0; range.len()];
-            if memory.read_exact_at(&mut bytes, range.start as u64).is_ok() {
-                let locked = flags.split(' ').any(|flag| flag == "lo");
-                let hits = bytes.windows(secret.len()).enumerate().filter(|(_, window)| *window == secret);
-                found.extend(hits.map(|(at, _)| (range.start + at, locked)));
-            }
-        }
-    }
-    found
-}
-
-/// Waits until `secret` is in the memory of the process as `fits` says: derivations that still run have copies.
-fn wait_for(what: &str, pid: u32, secret: &[u8], fits: impl Fn(&[Finding]) -> bool) {
-    let start = Instant::now();
-    loop {
-        let found = find(pid, secret);
-        if fits(&found) {
-            return;
-        }
-        assert!(start.elapsed() < LIMIT, "{what}: {found:x?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn once_and_locked(found: &[Finding]) -> bool {
-    matches!(found, [(_, true)])
-}
-
 /// The environment and the arguments of a process.
 fn start_of(pid: u32) -> String {
     let text = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap();
@@ -94,9 +53,8 @@ fn assert_clean(what: &str, pid: u32) {
     for secret in ENVIRONMENT.iter().map(|(_, value)| *value).chain([PASSPHRASE]) {
         assert!(!start.contains(secret), "{what}: {secret} in {start}");
     }
-    for (_, unused) in &ENVIRONMENT[2..] {
-        wait_for(what, pid, unused.as_bytes(), <[Finding]>::is_empty);
-    }
+    let unused: Vec<_> = ENVIRONMENT[2..].iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    wait_for(what, pid, &unused, |_, found| found.is_empty());
 }
 
 #[test]
@@ -110,7 +68,7 @@ fn secrets_leave_the_environment_and_are_once_in_memory() {
     let mount = Mount::new(&dupfs, &url, &mnt);
     read_all(mount.path());
     assert_clean("mount -f", mount.pid());
-    wait_for("mount -f", mount.pid(), PASSPHRASE.as_bytes(), once_and_locked);
+    wait_for("mount -f", mount.pid(), &[("passphrase", PASSPHRASE.as_bytes())], |_, found| once_and_locked(found));
     mount.unmount();
 
     exec::run(dupfs.command("mount").args([&*url, mnt.to_str().unwrap()]));
@@ -120,7 +78,7 @@ fn secrets_leave_the_environment_and_are_once_in_memory() {
     let pid: u32 = std::str::from_utf8(&told[..len]).unwrap().split(' ').next().unwrap().parse().unwrap();
     let checked = std::panic::catch_unwind(|| {
         assert_clean("mount", pid);
-        wait_for("mount", pid, PASSPHRASE.as_bytes(), once_and_locked);
+        wait_for("mount", pid, &[("passphrase", PASSPHRASE.as_bytes())], |_, found| once_and_locked(found));
     });
     release(&mnt);
     checked.unwrap();
@@ -131,7 +89,7 @@ fn secrets_leave_the_environment_and_are_once_in_memory() {
     output.read_exact(&mut [0]).unwrap();
     let checked = std::panic::catch_unwind(|| {
         assert_clean("cat", cat.id());
-        wait_for("cat", cat.id(), PASSPHRASE.as_bytes(), once_and_locked);
+        wait_for("cat", cat.id(), &[("passphrase", PASSPHRASE.as_bytes())], |_, found| once_and_locked(found));
     });
     drop(output);
     cat.wait().unwrap();
@@ -147,7 +105,88 @@ fn the_passphrase_of_a_secret_key_is_once_in_memory() {
         repo.backup(true, &tree(&scratch), TIME);
         let mount = Mount::new(&repo.reader(), &repo.url(), &scratch.dir("mnt"));
         read_all(mount.path());
-        wait_for(algorithm, mount.pid(), PASSPHRASE.as_bytes(), once_and_locked);
+        wait_for(algorithm, mount.pid(), &[("passphrase", PASSPHRASE.as_bytes())], |_, found| once_and_locked(found));
+        mount.unmount();
+    }
+}
+
+/// The numbers of the secret key for decryption in an export without a passphrase.
+fn secret_numbers(exported: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let packets = PacketPile::from_bytes(exported).unwrap();
+    let mut numbers = Vec::new();
+    for packet in packets.descendants() {
+        let Packet::SecretSubkey(Key::V4(key)) = packet else { continue };
+        let StoredSecret::Unencrypted(secret) = key.secret() else { panic!("an export with a passphrase") };
+        secret.map(|secret| match secret {
+            SecretKeyMaterial::RSA { d, p, q, u } => {
+                let all = [("d", d), ("p", p), ("q", q), ("u", u)];
+                numbers.extend(all.map(|(name, number)| (name, number.value().to_vec())));
+            }
+            SecretKeyMaterial::ECDH { scalar } => numbers.push(("scalar", scalar.value().to_vec())),
+            other => panic!("{other:?}"),
+        });
+    }
+    numbers
+}
+
+/// The session keys of the volumes, as gpg shows them.
+fn session_keys(repo: &Repository, passphrase: &str) -> Vec<Vec<u8>> {
+    let objects = fs::read_dir(repo.dir()).unwrap().map(|entry| entry.unwrap().path());
+    let volumes = objects.filter(|path| path.to_string_lossy().contains(".difftar."));
+    let key = |path: PathBuf| {
+        let mut gpg = repo.gpg_home().gpg(passphrase);
+        gpg.args(["--status-fd=1", "--show-session-key", "--output=/dev/null", "--decrypt"]).arg(path);
+        let status = String::from_utf8_lossy(&exec::run(&mut gpg)).into_owned();
+        let hex = status.split("SESSION_KEY 9:").nth(1).unwrap()[..64].to_owned();
+        (0..64).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    };
+    volumes.map(key).collect()
+}
+
+#[test]
+fn secret_numbers_are_wiped_and_session_keys_are_locked() {
+    // The library of RSA keys has these numbers twice, the lowest digits first.
+    const OF_LIBRARY: [&str; 4] = ["reversed d", "reversed p", "reversed q", "reversed u"];
+    for (algorithm, passphrase) in [
+        ("rsa2048", PASSPHRASE),
+        ("rsa2048", ""),
+        ("future-default", ""),
+        ("nistp256", PASSPHRASE),
+        ("brainpoolP256r1", ""),
+    ] {
+        let scratch = Scratch::new();
+        let mut exported = Vec::new();
+        let make = |home: &Home| {
+            let mut key = home.generate("owner", algorithm, "");
+            exported = exec::run(home.gpg("").args(["--export-secret-keys", "owner"]));
+            if !passphrase.is_empty() {
+                exec::run(home.gpg(passphrase).args(["--passwd", "owner"]));
+                key.secret = scratch.path().join("protected.asc");
+                let mut export = home.gpg(passphrase);
+                export.args(["--armor", "--export-secret-keys", "owner"]);
+                fs::write(&key.secret, exec::run(&mut export)).unwrap();
+                key.passphrase = passphrase.to_owned();
+            }
+            Mode::Key(key)
+        };
+        let repo = Repository::new("0.8.22", make, &scratch.dir("r"));
+        repo.backup(true, &tree(&scratch), TIME);
+        let mount = Mount::new(&repo.reader(), &repo.url(), &scratch.dir("mnt"));
+        read_all(mount.path());
+        let mut secrets: Vec<(String, Vec<u8>)> = Vec::new();
+        for (name, number) in secret_numbers(&exported) {
+            let reversed = number.iter().rev().copied().collect();
+            secrets.extend([(name.to_owned(), number), (format!("reversed {name}"), reversed)]);
+        }
+        let session_keys = session_keys(&repo, passphrase);
+        assert!(secrets.len() >= 2 && session_keys.len() >= 5, "{algorithm}");
+        secrets.extend(session_keys.into_iter().map(|key| ("session key".to_owned(), key)));
+        let secrets: Vec<(&str, &[u8])> = secrets.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
+        wait_for(algorithm, mount.pid(), &secrets, |name, found| match name {
+            "session key" => once_and_locked(found),
+            _ if OF_LIBRARY.contains(&name) => found.len() <= 2,
+            _ => found.is_empty(),
+        });
         mount.unmount();
     }
 }

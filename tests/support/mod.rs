@@ -12,6 +12,7 @@ pub mod exec;
 pub mod fixtures;
 pub mod gpg;
 pub mod maker;
+pub mod memory;
 pub mod mount;
 pub mod proxy;
 pub mod s3;

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use dupfs_base::Secret;
 use dupfs_read::storage::{Location, S3Credentials, StoreOptions, UrlOptions, parse_url_with};
-use zeroize::Zeroizing;
 
 pub const KEY_ID: &str = "AKIDEXAMPLE";
 pub const SECRET: &str = "wJalrXUtnFEMI";
@@ -87,7 +87,7 @@ impl S3Server {
 }
 
 pub fn credentials(secret: &str) -> S3Credentials {
-    S3Credentials::Static { id: KEY_ID.to_owned(), secret: Zeroizing::new(secret.to_owned()), token: None }
+    S3Credentials::Static { id: KEY_ID.to_owned(), secret: Secret::new(secret), token: None }
 }
 
 impl Drop for S3Server {

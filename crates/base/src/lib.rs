@@ -13,7 +13,9 @@ mod locked_bytes;
 mod range;
 mod request;
 mod secret;
+mod secret_slots;
 pub mod sync;
+mod wiping_allocator;
 
 pub use error_kind::{ErrorKind, HasKind};
 pub use escape::escape_bytes;
@@ -21,3 +23,5 @@ pub use io_reason::{io_reason, without_errno};
 pub use range::ByteRange;
 pub use request::{CancelToken, RequestContext, Stopped};
 pub use secret::Secret;
+pub use secret_slots::{SecretSlot, SecretSlots};
+pub use wiping_allocator::WipingAllocator;

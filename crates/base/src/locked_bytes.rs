@@ -1,6 +1,6 @@
 //! Bytes in memory pages of their own that are not written to the swap space.
 //!
-//! This is the only file with unsafe code (tests/structure allows it here): the calls that lock and unlock pages.
+//! This file has unsafe code (tests/structure allows it here): the calls that lock and unlock pages.
 #![allow(unsafe_code)]
 
 use zeroize::Zeroize;
@@ -40,6 +40,11 @@ impl LockedBytes {
     /// Returns the bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.storage.get(self.start..self.start + self.len).unwrap_or_default()
+    }
+
+    /// Returns the bytes, to be changed in place.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.storage.get_mut(self.start..self.start + self.len).unwrap_or_default()
     }
 }
 

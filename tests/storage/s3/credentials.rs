@@ -4,9 +4,12 @@ use std::fs;
 
 use super::world::{PASSPHRASE, World};
 use crate::support::exec::Dupfs;
+use crate::support::memory::{once_and_locked, wait_for};
 use crate::support::mount::Mount;
 use crate::support::s3::{KEY_ID, SECRET};
 use crate::support::tree::Tree;
+
+const TOKEN: &str = "a-session-token-that-is-long-enough";
 
 fn section(name: &str, id: &str, secret: &str) -> String {
     format!("[{name}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
@@ -46,4 +49,20 @@ fn a_mount_finds_them_in_profiles_and_in_botos_files() {
         assert!(!told.contains(SECRET) && !told.contains(PASSPHRASE), "{what}: a secret is told\n{told}");
         mount.unmount();
     }
+}
+
+#[test]
+fn the_secret_of_the_environment_is_once_in_memory_in_a_locked_page() {
+    let world = World::new();
+    world.put_fixture("gpg1-aes128-sym", "bucket/p");
+    let dupfs = world.reader().passphrase(PASSPHRASE).variable("AWS_SESSION_TOKEN", TOKEN);
+    let mount = world.mount(&dupfs, "bucket/p");
+    assert_eq!(Tree::walk(&mount.path().join("latest/")).entries.len(), 3);
+    let secrets = [("secret", SECRET.as_bytes()), ("token", TOKEN.as_bytes())];
+    wait_for("mount", mount.pid(), &secrets, |name, found| match name {
+        // A connection keeps the headers of its last request.
+        "token" => found.iter().filter(|(_, is_locked)| *is_locked).count() == 1 && found.len() <= 2,
+        _ => once_and_locked(found),
+    });
+    mount.unmount();
 }

@@ -26,9 +26,14 @@ use super::threaded_layer;
 use super::written_time::{BackdatedObjects, WrittenTimeRule};
 use dupfs_base::sync::lock;
 use dupfs_format::name::NameSuffix;
+use zeroize::zeroize_stack;
 
 /// Bytes of the start of an OpenPGP object that are buffered for gpg, which needs its first chunk (8 kB) complete.
 const HEAD_BYTES: usize = 20 << 10;
+
+/// Bytes of the stack that are overwritten after the search for a session key and the start of a cipher, which leave copies of
+/// keys there.
+const USED_STACK: usize = 32 << 10;
 
 /// The requirements that objects must meet.
 #[derive(Clone, Debug, Default)]
@@ -164,10 +169,13 @@ impl Decoder {
         wrap: WrapLayer<'a>,
     ) -> Result<Box<dyn Read + Send + 'a>, CodecError> {
         let ctx = ObjectContext::with_limits(object, limits);
-        let inner = self.layers(&ctx, input, wrap).map_err(|e| CodecError::from_io(&ctx.object, &e))?;
+        let inner = self.layers(&ctx, input, wrap);
+        zeroize_stack::<USED_STACK>();
+        let inner = inner.map_err(|e| CodecError::from_io(&ctx.object, &e))?;
         Ok(Box::new(LatchedReader::new(&ctx, inner)))
     }
 
+    #[inline(never)] // for a stack frame of its own, which is overwritten
     fn layers<'a>(
         &self,
         ctx: &ObjectContext,

@@ -92,7 +92,7 @@ impl Keys {
             head,
         };
         let key = search.run()?;
-        self.session_keys.insert(head, key.clone());
+        self.session_keys.insert(head, &key);
         Ok(key)
     }
 }

@@ -2,6 +2,7 @@
 
 use cfb_mode::cipher::inout::InOutBuf;
 use cfb_mode::cipher::{AsyncStreamCipher, BlockCipher, BlockDecryptMut, BlockEncryptMut, KeyInit, KeyIvInit};
+use zeroize::zeroize_stack;
 
 /// A block cipher of OpenPGP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,22 @@ where
         let (blocks, tail) = InOutBuf::from(bytes).into_chunks();
         self.0.decrypt_blocks_inout_mut(blocks);
         if !tail.is_empty() {
-            self.0.clone().decrypt(tail.into_out());
+            self.decrypt_tail(tail.into_out());
+            // The copy of the state had the key.
+            zeroize_stack::<USED_STACK>();
         }
+    }
+}
+
+/// Bytes of the stack that the end of a decryption uses: a copy of the state of the largest cipher, and what moves it.
+const USED_STACK: usize = 16 << 10;
+
+impl<C> CfbStream<C>
+where
+    C: BlockEncryptMut + BlockCipher + Clone,
+{
+    #[inline(never)] // for a stack frame of its own, which is overwritten
+    fn decrypt_tail(&self, tail: &mut [u8]) {
+        self.0.clone().decrypt(tail);
     }
 }

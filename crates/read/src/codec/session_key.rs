@@ -26,6 +26,9 @@ impl SessionKey {
         Self::new(OpenPgpCipher::from_id(id)?, Zeroizing::new(bytes.to_vec()))
     }
 
+    /// Upper bound of the length of a session key in bytes.
+    pub(super) const MAX_LEN: usize = 32;
+
     pub(super) fn cipher(&self) -> OpenPgpCipher {
         self.cipher
     }

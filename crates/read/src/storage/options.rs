@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zeroize::Zeroizing;
+use dupfs_base::Secret;
 
 /// The options of a store. The defaults are those of the program.
 #[derive(Clone, Debug)]
@@ -68,9 +68,9 @@ pub enum S3Credentials {
         /// The ID of the access key.
         id: String,
         /// The secret access key.
-        secret: Zeroizing<String>,
+        secret: Secret,
         /// The session token of temporary credentials.
-        token: Option<Zeroizing<String>>,
+        token: Option<Secret>,
     },
 }
 

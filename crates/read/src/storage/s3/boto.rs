@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+use dupfs_base::Secret;
+
 /// An access key.
 pub(super) struct BotoKey {
     pub(super) id: String,
-    pub(super) secret: Zeroizing<String>,
+    pub(super) secret: Secret,
 }
 
 /// Finds the key in boto's files, and the file that contains it.
@@ -38,7 +40,7 @@ fn parse(text: &str) -> Option<BotoKey> {
             let value = value.trim();
             match name.trim().to_ascii_lowercase().as_str() {
                 "aws_access_key_id" => id = Some(value.to_owned()),
-                "aws_secret_access_key" => secret = Some(Zeroizing::new(value.to_owned())),
+                "aws_secret_access_key" => secret = Some(Secret::new(value)),
                 _ => {}
             }
         }
@@ -55,7 +57,7 @@ mod tests {
         let text =
             "[s3]\naws_access_key_id = no\n# x\n[ Credentials ]\nAWS_ACCESS_KEY_ID=AK\naws_secret_access_key : a=b:c\n";
         let key = parse(text).unwrap();
-        assert_eq!((&*key.id, &**key.secret), ("AK", "a=b:c"));
+        assert_eq!((&*key.id, key.secret.expose()), ("AK", &b"a=b:c"[..]));
         assert!(parse("[Credentials]\naws_access_key_id = AK\n").is_none());
         assert!(parse("aws_access_key_id = AK\naws_secret_access_key = b\n").is_none());
     }

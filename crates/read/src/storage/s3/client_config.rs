@@ -6,7 +6,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
     StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -143,6 +143,10 @@ impl S3ClientConfig {
             config = config.endpoint_url(endpoint);
         }
         let signed = provider.is_some();
+        if matches!(self.credentials, S3Credentials::Static { .. }) {
+            // It needs no renewal, and the cache would have a copy of the secret.
+            config = config.identity_cache(IdentityCache::no_cache());
+        }
         config = match provider {
             Some(provider) => config.credentials_provider(provider),
             None => config.allow_no_auth(),

@@ -1,5 +1,6 @@
 //! The providers of credentials: AWS's chain with boto's files, a fixed key, or none.
 
+use std::fmt;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -7,12 +8,13 @@ use aws_config::imds;
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::future;
 use aws_sdk_s3::config::{Credentials, ProvideCredentials, Region, SharedCredentialsProvider, SharedHttpClient};
 
 use super::boto;
 use super::failure::chain;
 use crate::storage::{S3Credentials, StorageError};
-use dupfs_base::ErrorKind;
+use dupfs_base::{ErrorKind, Secret};
 
 /// Upper bound of the time to find credentials.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -30,14 +32,39 @@ pub(super) async fn provider(
     match wanted {
         S3Credentials::Anonymous => Ok(None),
         S3Credentials::Static { id, secret, token } => {
-            Ok(Some(fixed(id, secret, token.as_deref().map(String::as_str))))
+            let key = FixedKey { id: id.clone(), secret: secret.clone(), token: token.clone() };
+            Ok(Some(SharedCredentialsProvider::new(key)))
         }
         S3Credentials::Chain => search(http, region, url).await,
     }
 }
 
-fn fixed(id: &str, secret: &str, token: Option<&str>) -> SharedCredentialsProvider {
-    SharedCredentialsProvider::new(Credentials::new(id, secret, token.map(str::to_owned), None, "static"))
+/// An access key that does not change. The SDK gets a copy for each request, so that the only one that stays in memory is that
+/// of the [`Secret`]s.
+struct FixedKey {
+    id: String,
+    secret: Secret,
+    token: Option<Secret>,
+}
+
+impl fmt::Debug for FixedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FixedKey({})", self.id)
+    }
+}
+
+impl ProvideCredentials for FixedKey {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let text = |secret: &Secret| std::str::from_utf8(secret.expose()).map(str::to_owned);
+        let key = text(&self.secret).and_then(|secret| Ok((secret, self.token.as_ref().map(text).transpose()?)));
+        future::ProvideCredentials::ready(match key {
+            Ok((secret, token)) => Ok(Credentials::new(&*self.id, secret, token, None, "static")),
+            Err(error) => Err(CredentialsError::invalid_configuration(error)),
+        })
+    }
 }
 
 /// Tries the environment, profiles (with assumed roles, SSO, processes), web identity and boto's files. The last are providers that
@@ -57,7 +84,7 @@ async fn search(
             .or_else("web identity", web);
     if let Some((key, file)) = boto::find() {
         log::debug!("{}: boto's credentials are the fallback", file.display());
-        providers = providers.or_else("boto", fixed(&key.id, &key.secret, None));
+        providers = providers.or_else("boto", FixedKey { id: key.id, secret: key.secret, token: None });
     } else {
         let ecs = aws_config::ecs::EcsCredentialsProvider::builder().configure(&config).build();
         let client = imds::Client::builder().configure(&config).max_attempts(2).build();
