@@ -12,6 +12,7 @@ mod environment_secrets;
 mod error;
 mod exit;
 mod gpg_args;
+mod key_trial;
 mod logging;
 pub mod ls;
 mod mount;

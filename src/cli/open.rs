@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::vfs::{FileSystem, MountRoot, OwnerOptions, TreeFs, TreeOptions, UnpackedFs};
-use dupfs_base::{ErrorKind, HasKind, RequestContext};
+use dupfs_base::{ErrorKind, HasKind};
 use dupfs_cache::{CacheConfig, SpillConfig};
 use dupfs_format::collection::{Collection, CollectionError, CollectionOptions, PrefixOptions, Problem};
-use dupfs_format::{ArchivePath, BackupTime, SetIndex};
+use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
 use dupfs_read::storage::{ObjectStore, StorageError};
-use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig, SignedSets, VolumeError};
+use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig, SignedSets};
 use dupfs_unpack::{IndexPointStore, MemoryPointStore, NameEncoding, PointStore, UnpackLimits, Unpacker};
 
 use super::error::CliError;
+use super::key_trial::{self, ManifestDamage, ShownSnapshots};
 use super::nearby;
 use super::request_timeout::RequestTimeout;
 use super::start_up::StartUp;
@@ -194,7 +195,8 @@ pub fn open_file_system(
     if let Some(time) = time.filter(|time| *time < chosen.time) {
         log::warn!("there is no backup before {time}: showing the oldest one, of {}", chosen.time);
     }
-    try_keys(&repository, chosen.set, damage, &mut start)?;
+    let shown = if time.is_none() && path.is_none() { ShownSnapshots::All } else { ShownSnapshots::One };
+    key_trial::try_keys(&repository, chosen.set, (shown, damage), &mut start)?;
     let root = match (time, path) {
         (None, None) => MountRoot::Overview,
         (_, path) => {
@@ -237,74 +239,6 @@ pub fn open_mount(
     };
     let unpacker = Unpacker::with_zip_names(cache, UnpackLimits::default(), point_store, zip_names);
     Ok(Arc::new(UnpackedFs::new(tree, unpacker, owners)))
-}
-
-/// Decrypts the manifest of the set to be shown, so that a wrong key or passphrase is found now. If no key fits, the key
-/// may be that of other chains: one set of each is tried.
-fn try_keys(
-    repository: &Arc<Repository>,
-    chosen: SetIndex,
-    damage: ManifestDamage,
-    start: &mut StartUp,
-) -> Result<(), CliError> {
-    let refused = match start.run(|context| try_key(repository, chosen, damage, context)) {
-        Err(error) if error.kind() == ErrorKind::KeyMissing => error,
-        tried => return Ok(tried?),
-    };
-    let collection = repository.collection();
-    let others = collection.branches().iter().rev().filter_map(|branch| branch.last().copied());
-    for set in others.filter(|&set| set != chosen) {
-        if start.run(|context| open_one_object(repository, set, context)).is_ok() {
-            log::warn!("{refused}; the key opens other sets, which can be read");
-            return Ok(());
-        }
-    }
-    Err(refused.into())
-}
-
-/// The effect of a damaged manifest of the set to be shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ManifestDamage {
-    /// It is logged, because it is no reason to refuse the other snapshots.
-    Logged,
-    /// It is an error: the manifest is not proven to be signed as it must be.
-    Refused,
-}
-
-/// Tries the key on one manifest.
-fn try_key(
-    repository: &Arc<Repository>,
-    set: SetIndex,
-    damage: ManifestDamage,
-    context: &RequestContext,
-) -> Result<(), VolumeError> {
-    match open_one_object(repository, set, context) {
-        Ok(()) => Ok(()),
-        Err(error) => match error.kind() {
-            ErrorKind::Corrupt if damage == ManifestDamage::Refused => Err(error),
-            ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::NotFound | ErrorKind::Archived => {
-                log::error!("{error}");
-                Ok(())
-            }
-            ErrorKind::Denied
-            | ErrorKind::KeyMissing
-            | ErrorKind::Timeout
-            | ErrorKind::Unsupported
-            | ErrorKind::Invalid
-            | ErrorKind::Io
-            | ErrorKind::Cancelled
-            | ErrorKind::WouldBlock => Err(error),
-        },
-    }
-}
-
-/// Opens the manifest of `set`, or the beginning of the signature archive of a set that has lost its manifest: to rebuild that
-/// would cost all its volumes.
-fn open_one_object(repository: &Arc<Repository>, set: SetIndex, context: &RequestContext) -> Result<(), VolumeError> {
-    match repository.set(set)?.is_rebuilt {
-        true => repository.peek_signatures(set, context, &mut |_, _| Ok(())),
-        false => repository.manifest(set, context).map(drop),
-    }
 }
 
 /// The failure to find a backup in `store`, with the backups below it.

@@ -26,6 +26,8 @@ struct QuestionLog {
 struct QuestionState {
     count: u64,
     pending: u64,
+    /// No further question is asked.
+    is_over: bool,
 }
 
 impl StartUp {
@@ -35,7 +37,7 @@ impl StartUp {
         let log = Arc::clone(&questions);
         keys.ask = keys.ask.take().map(|ask| -> PassphrasePrompt {
             Box::new(move |prompt| {
-                let _pending = PendingQuestion::begin(&log);
+                let _pending = PendingQuestion::begin(&log)?;
                 ask(prompt)
             })
         });
@@ -45,6 +47,11 @@ impl StartUp {
     /// The limits of the next step.
     pub(super) fn context(&self) -> &RequestContext {
         &self.context
+    }
+
+    /// Makes every later question go unanswered.
+    pub(super) fn stop_asking(&self) {
+        lock(&self.questions.state).is_over = true;
     }
 
     /// Runs a step that may ask for a passphrase. If the deadline passes because of the question, the step starts again once
@@ -81,11 +88,14 @@ impl QuestionLog {
 struct PendingQuestion<'a>(&'a QuestionLog);
 
 impl<'a> PendingQuestion<'a> {
-    fn begin(log: &'a QuestionLog) -> Self {
+    fn begin(log: &'a QuestionLog) -> Option<Self> {
         let mut state = lock(&log.state);
+        if state.is_over {
+            return None;
+        }
         state.count = state.count.saturating_add(1);
         state.pending = state.pending.saturating_add(1);
-        Self(log)
+        Some(Self(log))
     }
 }
 

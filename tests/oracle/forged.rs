@@ -111,3 +111,27 @@ fn forged_parts_of_a_genuine_backup_are_not_used() {
     let (code, told) = dupfs.fails("cat", &[&repo.url(), "dir/edited"]);
     assert_eq!(code, Some(6), "{told}");
 }
+
+/// No key fits it: that is no reason to show no tree.
+#[test]
+fn a_signature_archive_with_another_passphrase_is_replaced_by_the_volumes() {
+    let scratch = Scratch::new();
+    let states = source::small(&scratch.dir("owner"));
+    let repo = Repository::new("3.2.1", |_| Mode::Symmetric(PASSPHRASE.to_owned()), &scratch.dir("r"));
+    repo.backup(true, &states[0], TIME);
+    let dupfs = repo.reader().option("--no-index");
+    let genuine = dupfs.run("ls", &["-R", &repo.url()]);
+    let [signatures] = &objects(repo.dir(), "sigtar")[..] else { panic!("one signature archive") };
+    let (plain, planted) = (scratch.path().join("plain"), scratch.path().join("planted"));
+    fs::write(&plain, b"").unwrap();
+    let mut gpg = repo.gpg_home().gpg("another passphrase");
+    exec::run(gpg.arg("--output").arg(&planted).arg("--symmetric").arg(&plain));
+    fs::copy(&planted, signatures).unwrap();
+    let output = exec::output(dupfs.command("ls").args(["-R", &repo.url()]));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.stdout == genuine, "{told}");
+    assert!(
+        told.contains("the passphrase that was given is wrong") && told.contains("rebuilt from the headers"),
+        "{told}"
+    );
+}

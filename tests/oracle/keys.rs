@@ -1,12 +1,14 @@
 //! What gpg can do to a volume: compressions, ciphers, several and hidden recipients, signatures, and a rotated key.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use crate::check;
 use crate::support::Scratch;
-use crate::support::duplicity::{Mode, Repository};
+use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec;
 use crate::support::gpg::Key;
+use crate::support::mount::Mount;
 use crate::support::source;
 
 const TIMES: [i64; 3] = [1_700_000_000, 1_700_003_600, 1_700_007_200];
@@ -137,4 +139,100 @@ fn wrong_passphrase_is_one_line_and_exit_code_5() {
     let dupfs = exec::Dupfs::new(&scratch.dir("home")).option("--passphrase-file").option(file.to_str().unwrap());
     assert_eq!(exec::run(dupfs.command("cat").args([&repo.url(), "a file"])), b"hello\n");
     assert_eq!(states.len(), 3);
+}
+
+/// A full set with a passphrase; a chain to one key whose last set is to another; a full set with another passphrase.
+#[test]
+fn each_set_needs_its_own_key_or_passphrase() {
+    let scratch = Scratch::new();
+    let mut repo = Repository::new("3.2.1", |_| Mode::Symmetric("first".to_owned()), &scratch.dir("r"));
+    let source = scratch.dir("source");
+    let keys = ["old", "new"].map(|name| repo.gpg_home().generate(name, "future-default", "first"));
+    let [old, new] = keys.each_ref().map(|key| key.secret.clone());
+    let [old_key, new_key] = keys;
+    let times: Vec<i64> = (0..5).map(|i| TIMES[0] + i * 3600).collect();
+    let state = |i: usize| format!("state {i}").into_bytes();
+    let backup = |repo: &Repository, i: usize, full: bool| {
+        let file = source.join("file");
+        std::fs::write(&file, state(i)).unwrap();
+        let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_400_000_000 + i as u64);
+        std::fs::File::options().write(true).open(&file).unwrap().set_modified(written).unwrap();
+        repo.backup(full, &source, times[i]);
+    };
+    backup(&repo, 0, true);
+    repo.set_mode(Mode::Key(old_key));
+    backup(&repo, 1, true);
+    backup(&repo, 2, false);
+    repo.set_mode(Mode::Key(new_key));
+    backup(&repo, 3, false);
+    repo.set_mode(Mode::Symmetric("second".to_owned()));
+    backup(&repo, 4, true);
+
+    let url = repo.url();
+    let dupfs = exec::Dupfs::new(&scratch.dir("home")).option("--no-index");
+    let first = dupfs.clone().passphrase("first");
+    // The reader, and for each snapshot the content or a part of the reason.
+    let wrong = "the passphrase that was given is wrong";
+    let to_key = "encrypted to key 0x";
+    type Expected<'a> = [Result<(), &'a str>; 5];
+    let cases: [(&str, exec::Dupfs, Expected<'_>); 5] = [
+        ("the first passphrase", first.clone(), [Ok(()), Err(to_key), Err(to_key), Err(to_key), Err(wrong)]),
+        ("the old key", first.clone().secret_key(&old), [Ok(()), Ok(()), Ok(()), Err(to_key), Err(wrong)]),
+        ("the new key", first.clone().secret_key(&new), [Ok(()), Err(to_key), Err(to_key), Err(to_key), Err(wrong)]),
+        ("both keys", first.secret_key(&old).secret_key(&new), [Ok(()), Ok(()), Ok(()), Ok(()), Err(wrong)]),
+        (
+            "the second passphrase",
+            dupfs.clone().passphrase("second"),
+            [Err(wrong), Err(to_key), Err(to_key), Err(to_key), Ok(())],
+        ),
+    ];
+    for (what, dupfs, expected) in cases {
+        let mount = Mount::new(&dupfs, &url, &scratch.path().join("mnt"));
+        for (i, expected) in expected.iter().enumerate() {
+            let name = stamp(times[i]);
+            let read = std::fs::read(mount.path().join("snapshots").join(&name).join("file"));
+            let output = exec::output(dupfs.command("cat").args(["--time", &name, &url, "file"]));
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            match expected {
+                Ok(()) => {
+                    assert_eq!(read.unwrap(), state(i), "{what}, {name}");
+                    assert_eq!((output.stdout, told), (state(i), String::new()), "{what}, {name}");
+                }
+                Err(reason) => {
+                    assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::ENOKEY), "{what}, {name}");
+                    assert_eq!(output.status.code(), Some(5), "{what}, {name}: {told}");
+                    assert!(told.contains(reason) && told.contains("duplicity-"), "{what}, {name}: {told}");
+                }
+            }
+        }
+        let latest_opens = expected[4].is_ok();
+        let log = mount.log();
+        assert_eq!(log.contains("other snapshots can be read, such as snapshots/"), !latest_opens, "{what}: {log}");
+        mount.unmount();
+        // One line for each reason.
+        let told = exec::output(dupfs.command("sets").arg(&url));
+        let text = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert_eq!(told.status.code(), Some(5), "{what}: {text}");
+        for reason in expected.iter().filter_map(|expected| expected.err()) {
+            assert!(text.contains(reason), "{what}: {reason}: {text}");
+        }
+    }
+
+    // The last set of the only chain does not open with the old key, and nothing but that set opens with the new one.
+    let lone = scratch.dir("lone");
+    for entry in std::fs::read_dir(repo.dir()).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if times[1..4].iter().any(|time| name.contains(&stamp(*time))) {
+            std::fs::copy(entry.path(), lone.join(name)).unwrap();
+        }
+    }
+    let lone = format!("file://{}", lone.display());
+    let mount = Mount::new(&dupfs.clone().passphrase("first").secret_key(&old), &lone, &scratch.path().join("mnt"));
+    let newest = mount.path().join("snapshots").join(stamp(times[2]));
+    assert_eq!(std::fs::read(newest.join("file")).unwrap(), state(2));
+    mount.unmount();
+    let (code, told) = dupfs.passphrase("first").secret_key(&new).fails("cat", &[&lone, "file"]);
+    let of_base = format!("duplicity-full-signatures.{}.sigtar.gpg: encrypted to key 0x", stamp(times[1]));
+    assert!(code == Some(5) && told.contains(&of_base), "{code:?} {told}");
 }

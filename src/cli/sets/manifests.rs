@@ -134,10 +134,10 @@ pub(super) fn problems(
 }
 
 /// Manifests that could not be read. A reason that is not the manifest's own fault, such as a missing key, is reported
-/// once.
+/// once for all manifests that have it.
 fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<ReportedProblem> {
     let mut problems = Vec::new();
-    let mut shared: Vec<(ErrorKind, usize, String)> = Vec::new();
+    let mut shared: Vec<SharedFailure> = Vec::new();
     for (set, manifest) in collection.sets().iter().zip(manifests) {
         let Some(Err(error)) = manifest else { continue };
         match error.kind() {
@@ -157,18 +157,43 @@ fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<ReportedPro
             | ErrorKind::Timeout
             | ErrorKind::Io
             | ErrorKind::Cancelled
-            | ErrorKind::WouldBlock) => match shared.iter_mut().find(|(known, ..)| *known == kind) {
-                Some((_, count, _)) => *count += 1,
-                None => shared.push((kind, 1, error.to_string())),
-            },
+            | ErrorKind::WouldBlock) => {
+                let reason = reason_of(error);
+                let is_full = shared.len() >= MAX_SHARED_FAILURES;
+                let is_known = |known: &&mut SharedFailure| known.reason == reason || (is_full && known.kind == kind);
+                match shared.iter_mut().find(is_known) {
+                    Some(known) => known.count += 1,
+                    None => shared.push(SharedFailure { kind, reason, count: 1, first: error.to_string() }),
+                }
+            }
         }
     }
-    problems.extend(shared.into_iter().map(|(_, count, first)| {
+    problems.extend(shared.into_iter().map(|SharedFailure { count, first, .. }| {
         let many = if count == 1 { "1 manifest".to_owned() } else { format!("{count} manifests") };
         let line = format!("{many} could not be read, so nothing is known of their volumes; the first: {first}");
         ReportedProblem::new(Severity::Warning, "manifest-unreadable", None, line)
     }));
     problems
+}
+
+/// Upper bound of the reasons that are reported apart: there may be as many as manifests.
+const MAX_SHARED_FAILURES: usize = 16;
+
+/// A reason for which several manifests could not be read.
+struct SharedFailure {
+    kind: ErrorKind,
+    reason: String,
+    count: usize,
+    /// The error of the first of them.
+    first: String,
+}
+
+/// The reason of `error` without the name of the manifest.
+fn reason_of(error: &VolumeError) -> String {
+    match error {
+        VolumeError::Object { reason, .. } => reason.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// Volumes that the manifest lists and the store lacks, and the other way round.

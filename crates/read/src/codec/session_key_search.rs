@@ -239,11 +239,18 @@ impl SessionKeySearch<'_> {
     }
 }
 
+/// The remedy where a passphrase is missing. A backup whose passphrase was changed needs the old and the new one.
+const GIVE_PASSPHRASE: &str = "give the right one in PASSPHRASE or with --passphrase-file, which takes several";
+
 fn tried_passphrases(passphrases: &[Arc<Secret>]) -> String {
     match passphrases.len() {
         0 => "no passphrase was given; give it in PASSPHRASE or with --passphrase-file".to_owned(),
-        1 => "the passphrase that was given is wrong (or the object's first bytes are damaged)".to_owned(),
-        n => format!("none of the {n} passphrases that were given is right (or the object's first bytes are damaged)"),
+        1 => format!(
+            "the passphrase that was given is wrong (or the object's first bytes are damaged); {GIVE_PASSPHRASE}"
+        ),
+        n => format!(
+            "none of the {n} passphrases that were given is right (or the object's first bytes are damaged); {GIVE_PASSPHRASE}"
+        ),
     }
 }
 

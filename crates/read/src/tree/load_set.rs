@@ -40,23 +40,25 @@ pub(super) fn load_set(
         Err(TreeError::Volume(error)) => error,
         Err(error) => return Err(error),
     };
-    match error.kind() {
-        ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported | ErrorKind::NotFound => {
-            log::warn!("{error}; the tree of this set is rebuilt from the headers in its volumes");
-            let rebuilt =
-                from_volumes(repository, set, position, context).map(|staged| LoadedSet::Next(Box::new(staged)));
-            // A rebuild that was interrupted tells nothing of the set.
-            rebuilt.map_err(|other| if other.kind() == ErrorKind::Cancelled { other } else { error.into() })
-        }
+    let is_lost = match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Unsupported | ErrorKind::NotFound => true,
+        // The key that opens the manifest of the set opens its volumes, so this archive is of another set.
+        ErrorKind::KeyMissing => repository.manifest(set, context).is_ok(),
         ErrorKind::Denied
-        | ErrorKind::KeyMissing
         | ErrorKind::Timeout
         | ErrorKind::Archived
         | ErrorKind::Invalid
         | ErrorKind::Cancelled
         | ErrorKind::WouldBlock
-        | ErrorKind::Io => Err(error.into()),
+        | ErrorKind::Io => false,
+    };
+    if !is_lost {
+        return Err(error.into());
     }
+    log::warn!("{error}; the tree of this set is rebuilt from the headers in its volumes");
+    let rebuilt = from_volumes(repository, set, position, context).map(|staged| LoadedSet::Next(Box::new(staged)));
+    // A rebuild that was interrupted tells nothing of the set.
+    rebuilt.map_err(|other| if other.kind() == ErrorKind::Cancelled { other } else { error.into() })
 }
 
 /// The root's metadata as the beginning of the set's signature archive has it; `None` if the set does not name the root.
