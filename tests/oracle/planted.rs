@@ -124,7 +124,7 @@ fn an_old_set_under_a_new_time_is_reported_and_refused_with_a_signature() {
     assert!(mount.log().contains("the set was renamed"), "{}", mount.log());
     mount.unmount();
 
-    let (code, error) = strict.fails("cat", &[&url, "a file"]);
+    let (code, error) = strict.fails("cat", &["--time", &new, &url, "a file"]);
     assert_eq!(code, Some(6), "{error}");
     assert!(error.contains("--sign-key refuses it"), "{error}");
     assert_eq!(strict.run("cat", &["--time", &old, &url, "a file"]), b"hello\n");
