@@ -138,6 +138,10 @@ fn similar(fs: &dyn FileSystem, path: &ArchivePath, timeout: RequestTimeout) -> 
             true
         };
         fs.readdir(dir.ino, 0, &timeout.start(), listing).ok()?;
+        if known.iter().any(|known| known == name) {
+            // The name is right, and leads nowhere.
+            return None;
+        }
         let meant = most_similar(name, known)?;
         let rest = names.get(depth + 1..).unwrap_or_default();
         let parts = parent.components().chain([meant.as_slice()]).chain(rest.iter().copied());
@@ -193,6 +197,11 @@ mod tests {
         assert!(found(&fs, b"etc/hsots").unwrap_err().ends_with("did you mean etc/hosts?"));
         assert!(found(&fs, b"ect/hosts").unwrap_err().ends_with("did you mean etc/hosts?"));
         assert!(!found(&fs, b"var/lib").unwrap_err().contains("did you mean"));
+        // A link that leads out of the backup is no slip.
+        let mut fs = tree();
+        fs.add(ROOT_INO, b"link", MemoryNodeKind::Link(b"/etc/passwd".to_vec()));
+        let error = find(&fs, OsStr::new("link"), LastLink::Follow, RequestTimeout::default()).unwrap_err().to_string();
+        assert!(error.ends_with("name the target's own path"), "{error}");
     }
 
     #[test]
