@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dupfs_base::{RequestContext, escape_bytes};
-use dupfs_format::collection::{Collection, PrefixOptions};
-use dupfs_format::name::parse_name;
-use dupfs_read::storage::{Location, ObjectStore};
+use dupfs_format::collection::{BackupSet, Collection, PrefixOptions};
+use dupfs_format::name::{NameSuffix, parse_name};
+use dupfs_read::storage::{Location, ObjectInfo, ObjectStore};
 
 use super::similar::most_similar;
 
@@ -40,25 +40,28 @@ pub(super) fn backups_below(store: &dyn ObjectStore) -> Option<String> {
         }
         listed += 1;
         let Ok(listing) = store.list_directory(&dir, &context) else { continue };
-        let sets =
-            |objects| Collection::from_listing(objects, &PrefixOptions::default()).map(|found| found.sets().len());
-        match sets(&listing.objects) {
-            Ok(sets) if !dir.is_empty() => found.push((dir, sets)),
+        match Collection::from_listing(&listing.objects, &PrefixOptions::default()) {
+            Ok(collection) if !dir.is_empty() => {
+                found.push((dir, collection.sets().len(), is_archive_dir(&collection)));
+            }
             Ok(_) | Err(_) if depth < MAX_DEPTH => {
                 pending.extend(listing.directories.into_iter().map(|name| (format!("{dir}{name}/"), depth + 1)));
             }
             Ok(_) | Err(_) => {}
         }
     }
-    found.sort();
+    // Backups first.
+    found.sort_by(|(a, _, a_is_archive), (b, _, b_is_archive)| (a_is_archive, a).cmp(&(b_is_archive, b)));
     let more = found.len().saturating_sub(MAX_NAMED);
     let base = store.url().trim_end_matches('/');
     let mut named: Vec<String> = found
         .iter()
         .take(MAX_NAMED)
-        .map(|(dir, sets)| {
+        .map(|(dir, sets, is_archive)| {
             let dir = escape_bytes(dir.trim_end_matches('/').as_bytes());
-            format!("{base}/{dir} ({sets} {})", if *sets == 1 { "set" } else { "sets" })
+            let word = if *sets == 1 { "set" } else { "sets" };
+            let remark = if *is_archive { ", but it looks like duplicity's archive directory" } else { "" };
+            format!("{base}/{dir} ({sets} {word}{remark})")
         })
         .collect();
     if more > 0 {
@@ -117,20 +120,25 @@ pub(super) fn directories_with_backup_files(dir: &Path) -> Vec<String> {
 /// Returns the options that use the local directory of `collection` as duplicity's archive directory, if it looks like
 /// one: it has manifests and signature archives, none of them encrypted, and no volume.
 pub(super) fn as_archive_dir(dir: &Path, collection: &Collection) -> Option<String> {
-    let mut sets = collection.sets().iter().peekable();
-    sets.peek()?;
-    let is_of_cache = sets.all(|set| {
-        let plain =
-            |object: &dupfs_read::storage::ObjectInfo| !dupfs_format::name::NameSuffix::of(&object.name).is_encrypted();
-        set.volumes.is_empty() && set.manifest.as_ref().is_none_or(plain) && set.signatures.as_ref().is_none_or(plain)
-    });
-    let has = |found: fn(&dupfs_format::collection::BackupSet) -> bool| collection.sets().iter().any(|set| found(set));
-    if !is_of_cache || !has(|set| set.manifest.is_some()) || !has(|set| set.signatures.is_some()) {
+    if !is_archive_dir(collection) {
         return None;
     }
     let absolute = std::path::absolute(dir).ok()?;
     let shown = |bytes: &std::ffi::OsStr| escape_bytes(bytes.as_encoded_bytes());
     Some(format!("--archive-dir {} --name {}", shown(absolute.parent()?.as_os_str()), shown(absolute.file_name()?)))
+}
+
+/// Returns true if `collection` looks like duplicity's archive directory: it has manifests and signature archives, none of them
+/// encrypted, and no volume.
+fn is_archive_dir(collection: &Collection) -> bool {
+    let is_plain = |object: &ObjectInfo| !NameSuffix::of(&object.name).is_encrypted();
+    let is_of_cache = |set: &BackupSet| {
+        set.volumes.is_empty()
+            && set.manifest.as_ref().is_none_or(is_plain)
+            && set.signatures.as_ref().is_none_or(is_plain)
+    };
+    let sets = || collection.sets().iter().map(|set| &**set);
+    sets().all(is_of_cache) && sets().any(|set| set.manifest.is_some()) && sets().any(|set| set.signatures.is_some())
 }
 
 #[cfg(test)]

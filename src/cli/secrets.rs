@@ -146,12 +146,14 @@ fn add_lines(bytes: &[u8], into: &mut Vec<Secret>) {
 fn unreadable(path: &Path, error: &io::Error) -> CliError {
     let kind = match error.kind() {
         // Of the option, not of the backup.
-        io::ErrorKind::NotFound => ErrorKind::Invalid,
+        io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => ErrorKind::Invalid,
         io::ErrorKind::PermissionDenied => ErrorKind::Denied,
         _ => ErrorKind::Io,
     };
     let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "; give the path of a file with the passphrase, or leave the option out to be asked",
+        io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => {
+            "; give the path of a file with the passphrase, or leave the option out to be asked"
+        }
         io::ErrorKind::PermissionDenied => "; run as a user who may read it",
         _ => "",
     };

@@ -103,6 +103,9 @@ fn missing_files_of_options_have_one_exit_code_and_a_remedy() {
         let (code, said) = refusal(&scratch, &["ls", option, "/no/such/file", &url()]);
         assert_eq!(code, 2, "{said}");
         assert!(said.contains("/no/such/file: no such file or directory; give the path"), "{said}");
+        let (code, said) = refusal(&scratch, &["ls", option, "/usr", &url()]);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("/usr: is a directory; give the path"), "{said}");
     }
     let (code, said) = refusal(&scratch, &["ls", "--log-file", "/no/such/dir/log", &url()]);
     assert_eq!(code, 2, "{said}");
@@ -250,6 +253,9 @@ fn an_archive_directory_in_the_wrong_place_is_told_with_the_options() {
     assert_eq!(code, 3, "{said}");
     let options = format!("--archive-dir {base} --name shop");
     assert!(said.contains("looks like duplicity's archive directory") && said.contains(&options), "{said}");
+    // The directory of all archive directories.
+    let (code, said) = refusal(&scratch, &["sets", &format!("file://{base}")]);
+    assert!(code == 3 && said.contains("shop (1 set, but it looks like duplicity's archive directory)"), "{said}");
     let listed = |options: &[&str]| output(repo.reader().command("ls").args(options).arg(repo.url()));
     let misplaced = listed(&["--archive-dir", &format!("{base}/shop")]);
     assert!(misplaced.status.success(), "{misplaced:?}");

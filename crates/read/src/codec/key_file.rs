@@ -28,12 +28,12 @@ pub(super) fn read_packets(path: &Path) -> Result<Vec<Packet>, CodecError> {
     let mut bytes = Zeroizing::new(Vec::new());
     std::fs::File::open(path).and_then(|file| file.take(MAX_KEY_FILE).read_to_end(&mut bytes)).map_err(|e| {
         let kind = match e.kind() {
-            std::io::ErrorKind::NotFound => ErrorKind::Invalid,
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory => ErrorKind::Invalid,
             std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
             _ => ErrorKind::Io,
         };
         let remedy = match e.kind() {
-            std::io::ErrorKind::NotFound => {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory => {
                 "; give the path of an exported key (gpg --armor --export-secret-keys KEYID)"
             }
             std::io::ErrorKind::PermissionDenied => "; run as a user who may read it",
