@@ -137,17 +137,17 @@ impl History {
     }
 
     /// Tells of every path that the state changed, in duplicity's order.
-    pub(crate) fn each_change(&self, picked: &[(usize, Fate)], mut tell: impl FnMut(Change)) {
+    pub(crate) fn each_change(&self, picked: &[(usize, Fate)], mut on_change: impl FnMut(Change)) {
         let mtime = time(self.state);
         if self.state == 0 {
-            tell(Change { path: String::new(), mtime, what: What::Dir });
+            on_change(Change { path: String::new(), mtime, what: What::Dir });
         }
         let mut rest = picked;
         for dir in 0..self.dirs.len() {
             let name = self.dir_name(dir);
             let slots = self.slots_of(dir);
             if self.dirs[dir] == self.state {
-                tell(Change { path: name.clone(), mtime, what: What::Dir });
+                on_change(Change { path: name.clone(), mtime, what: What::Dir });
             }
             while let Some(((slot, fate), more)) = rest.split_first().filter(|((slot, _), _)| slots.contains(slot)) {
                 rest = more;
@@ -157,7 +157,7 @@ impl History {
                     Fate::Changes => What::Changed(bytes, stays),
                     Fate::Goes => What::Deleted,
                 };
-                tell(Change { path: format!("{name}/f{:06}", slot - slots.start), mtime, what });
+                on_change(Change { path: format!("{name}/f{:06}", slot - slots.start), mtime, what });
             }
         }
     }

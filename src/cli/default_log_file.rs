@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_its_place_is_not_followed() {
+    fn a_symbolic_link_as_log_file_is_not_followed() {
         let tmp = tempfile::tempdir().unwrap();
         let log = DefaultLogFile { path: tmp.path().join("dupfs.log") };
         let other = tmp.path().join("other");

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_output_is_told_apart_from_one_that_fails() {
+    fn a_closed_output_is_distinguished_from_one_that_fails() {
         assert_eq!(CliError::output(&io::ErrorKind::BrokenPipe.into()), CliError::OutputClosed);
         assert_eq!(CliError::output(&io::ErrorKind::StorageFull.into()).code(), 1);
     }

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn gpg_is_not_asked_beside_secret_keys_from_files() {
+    fn gpg_is_not_used_with_secret_keys_from_files() {
         let args =
             KeyArgs { secret_key: vec!["key.asc".into()], gpg_binary: Some("gpg2".into()), ..KeyArgs::default() };
         assert!(gpg_to_ask(&args).unwrap().is_none());

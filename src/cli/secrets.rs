@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_once_the_mount_is_up() {
+    fn no_prompt_appears_once_the_mount_is_running() {
         let passphrases = Passphrases::gather(&KeyArgs::default()).unwrap();
         passphrases.stop_asking();
         assert_eq!(passphrases.ask("key 0x1234"), None);

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_fingers_is_recognized() {
+    fn a_typing_error_is_recognized() {
         let known = ["store", "stone", "samples", "secret-key"];
         for (typed, meant) in
             [("stroe", "store"), ("stor", "store"), ("Samples", "samples"), ("secretkey", "secret-key")]

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_gets_a_suggestion() {
+    fn a_mistyped_path_gets_a_suggestion() {
         let fs = tree();
         assert!(found(&fs, b"etc/hsots").unwrap_err().ends_with("did you mean etc/hosts?"));
         assert!(found(&fs, b"ect/hosts").unwrap_err().ends_with("did you mean etc/hosts?"));

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_of_duplicity_are_answered_with_the_one_to_use() {
+    fn commands_of_duplicity_get_the_equivalent_as_a_hint() {
         for (line, part) in [
             ("dupfs restore file:///b /to", "cp -a MOUNTPOINT/latest/PATH"),
             ("dupfs list-current-files file:///b", "dupfs ls URL"),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_duplicity_are_answered_with_the_argument_to_use() {
+    fn options_of_duplicity_get_the_equivalent_as_a_hint() {
         for (line, part) in [
             ("dupfs sets --time 1D u", "sets shows all times"),
             ("dupfs sets -t 1D u", "sets shows all times"),

@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_waits_on_is_not_interrupted_and_one_that_is_gone_is_noticed() {
+    fn a_process_that_still_waits_is_not_interrupted_and_an_exited_one_is_detected() {
         let deadlines = DeadlineQueue::start(Duration::from_secs(3600)).unwrap();
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let origin = RequestOrigin { waiter: WaiterId::new(child.id()), ..ORIGIN };

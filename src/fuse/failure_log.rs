@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_with_its_path_once_and_can_be_asked_for() {
+    fn a_failure_is_logged_once_with_its_path_and_can_be_queried() {
         let failures = FailureLog::default();
         let damaged = |text: &str| FsError::failed(ErrorKind::Corrupt, text);
         failures.note("read", "20260121T021500Z/srv/x", &damaged("srv/x: vol1 is damaged"));

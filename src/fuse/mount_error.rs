@@ -108,22 +108,22 @@ impl MountError {
 
     /// The meaning of a message of fusermount3. It ends with the text of an errno, or is one of those of the program itself,
     /// which begin with fixed words. Paths in it, which are in the middle, decide nothing.
-    fn of_helper(path: &Path, said: &str) -> Self {
-        let reason: Arc<str> = said.into();
+    fn of_helper(path: &Path, message: &str) -> Self {
+        let reason: Arc<str> = message.into();
         let path = path.to_owned();
-        let text = said.split_once(": ").map_or(said, |(_, text)| text);
+        let text = message.split_once(": ").map_or(message, |(_, text)| text);
         let ends_with = |errno| {
             let error = std::io::Error::from_raw_os_error(errno).to_string();
-            said.ends_with(&format!(": {}", without_errno(&error)))
+            message.ends_with(&format!(": {}", without_errno(&error)))
         };
         if text.starts_with("user has no write access") || [libc::EPERM, libc::EACCES].into_iter().any(ends_with) {
             Self::NotPermitted { path, reason }
         } else if text.starts_with("mounting over filesystem type") {
-            Self::Refused { path, reason: format!("{said}: choose a directory on another file system").into() }
+            Self::Refused { path, reason: format!("{message}: choose a directory on another file system").into() }
         } else if text.starts_with("too many FUSE filesystems mounted") {
-            Self::Forbidden(format!("{said}: unmount one, or raise mount_max in /etc/fuse.conf").into())
+            Self::Forbidden(format!("{message}: unmount one, or raise mount_max in /etc/fuse.conf").into())
         } else if text.contains("/dev/fuse") && [libc::ENOENT, libc::ENODEV, libc::ENXIO].into_iter().any(ends_with) {
-            Self::NoDevice(format!("FUSE is not available: {said}; load it with modprobe fuse").into())
+            Self::NoDevice(format!("FUSE is not available: {message}; load it with modprobe fuse").into())
         } else if ends_with(libc::ENOENT) {
             Self::Absent(path)
         } else {
@@ -183,7 +183,7 @@ mod tests {
         }
         let refused = io::Error::other("fusermount3: mount failed: Operation not permitted\n");
         assert!(matches!(of(&refused, MountMethod::Helper), MountError::NotPermitted { .. }));
-        for (said, kind) in [
+        for (message, kind) in [
             ("fusermount3: user has no write access to mountpoint /a: Operation not permitted/b", ErrorKind::Denied),
             ("fusermount3: mounting over filesystem type 0x01021994 is forbidden", ErrorKind::Denied),
             (
@@ -196,7 +196,7 @@ mod tests {
             ("fusermount3: failed to chdir to /Permission denied: Input/output error", ErrorKind::Io),
             ("fusermount3: mount failed: No space left on device", ErrorKind::Io),
         ] {
-            assert_eq!(of(&io::Error::other(said), MountMethod::Helper).kind(), kind, "{said}");
+            assert_eq!(of(&io::Error::other(message), MountMethod::Helper).kind(), kind, "{message}");
         }
         let by_conf = io::Error::new(io::ErrorKind::PermissionDenied, "any words");
         assert!(matches!(of(&by_conf, MountMethod::Helper), MountError::Forbidden(_)));

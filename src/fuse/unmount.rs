@@ -107,10 +107,14 @@ fn through_helper(path: &Path, target: &Path, lazy: bool) -> Result<(), UnmountE
         match command.output() {
             Ok(output) if output.status.success() => return Ok(()),
             Ok(output) => {
-                let said = one_line(&String::from_utf8_lossy(&output.stderr));
+                let message = one_line(&String::from_utf8_lossy(&output.stderr));
                 // The helper reports the errno by its text alone, at the end of the line.
                 let busy = without_errno(&io::Error::from_raw_os_error(libc::EBUSY).to_string());
-                return Err(if said.ends_with(&busy) { UnmountError::Busy(path.to_owned()) } else { failed(said) });
+                return Err(if message.ends_with(&busy) {
+                    UnmountError::Busy(path.to_owned())
+                } else {
+                    failed(message)
+                });
             }
             Err(error) => missing = Some(format!("{program}: {error}")),
         }

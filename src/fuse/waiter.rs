@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_that_end_a_wait_are_told_from_those_that_do_not() {
+    fn signals_that_end_a_wait_are_distinguished_from_others() {
         let int = bits(&[libc::SIGINT]);
         for (own, shared, blocked, caught, state) in [
             (0, 0, 0, 0, WaiterState::Waits),

@@ -40,7 +40,7 @@ fn passes(repository: &Repository, lie: Lie) -> bool {
 }
 
 #[test]
-fn the_truth_passes_and_every_lie_is_found() {
+fn a_correct_file_system_passes_and_every_fault_is_found() {
     let repository = repository();
     assert!(passes(&repository, Lie::None), "the truth does not pass");
     let lies = [

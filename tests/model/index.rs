@@ -124,8 +124,8 @@ fn stat_all(fs: &dyn FileSystem) -> BTreeMap<Vec<u8>, String> {
             let ino = fs.lookup(dir, &name, &RequestContext::unlimited()).unwrap().ino;
             let path = [&path[..], b"/", &name].concat();
             let a = fs.getattr(ino, &RequestContext::unlimited()).unwrap();
-            let told = (a.ino, a.kind, a.perm, a.uid, a.gid, a.size, a.mtime, a.rdev);
-            shown.insert(path.clone(), format!("{told:?}"));
+            let attributes = (a.ino, a.kind, a.perm, a.uid, a.gid, a.size, a.mtime, a.rdev);
+            shown.insert(path.clone(), format!("{attributes:?}"));
             if kind == NodeKind::Dir {
                 pending.push((ino, path));
             }
@@ -182,7 +182,7 @@ fn a_second_mount_needs_the_newest_manifest_and_the_volumes_with_the_bytes() {
 }
 
 #[test]
-fn the_files_of_an_index_are_the_users_alone() {
+fn the_files_of_an_index_are_accessible_to_their_owner_only() {
     let indexed = Indexed::new(repository(20_000, 2));
     indexed.visit();
     let mode = |path: &FilePath| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -242,7 +242,7 @@ fn no_damage_to_an_index_changes_an_answer() {
 }
 
 #[test]
-fn objects_replaced_under_their_names_are_read_anew() {
+fn objects_replaced_under_their_names_are_read_again() {
     let mut indexed = Indexed::new(repository(30_000, 4));
     indexed.visit();
     // the same names, other trees and content
@@ -335,7 +335,7 @@ fn two_processes_share_an_index() {
 }
 
 #[test]
-fn many_short_visits_leave_few_files() {
+fn many_short_mounts_leave_few_files() {
     let indexed = Indexed::new(repository(30_000, 4));
     for set in [0, 1, 2, 3].into_iter().cycle().take(24) {
         let fs = indexed.open();
@@ -350,7 +350,7 @@ fn many_short_visits_leave_few_files() {
 }
 
 #[test]
-fn a_tree_with_something_missing_is_not_kept() {
+fn an_incomplete_tree_is_not_stored() {
     let indexed = Indexed::new(repository(30_000, 3));
     let lost = indexed.repository.sets[1].sigtar.clone();
     indexed.store.set_faults(&BTreeMap::from([(lost.clone(), Fault::Flip { at: 40, bit: 1 })]));
@@ -363,7 +363,7 @@ fn a_tree_with_something_missing_is_not_kept() {
 }
 
 #[test]
-fn without_a_place_for_an_index_everything_works() {
+fn everything_works_without_a_directory_for_the_index() {
     let mut indexed = Indexed::new(repository(30_000, 3));
     let scratch = indexed.base.parent().unwrap().to_owned();
     let file = scratch.join("file");

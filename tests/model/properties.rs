@@ -233,7 +233,7 @@ proptest! {
     }
 
     #[test]
-    fn a_path_alone_is_found_without_walking_to_it(
+    fn a_path_is_found_without_listing_its_parents(
         history in histories(),
         layout in layouts(Oddities::All),
         picks in vec(any::<(u8, u16)>(), 1..5),
@@ -251,7 +251,7 @@ proptest! {
     }
 
     #[test]
-    fn without_signature_archives_the_volumes_tell_the_same_trees(
+    fn without_signature_archives_the_volumes_give_the_same_trees(
         history in histories(),
         layout in layouts(Oddities::None),
         gone in any::<u8>(),
@@ -274,7 +274,7 @@ proptest! {
 }
 
 #[test]
-fn a_case_that_hangs_or_panics_fails() {
+fn a_property_case_that_hangs_or_panics_fails() {
     let panicked = watched(|| panic!("a message {}", 1));
     assert!(panicked.unwrap_err().to_string().contains("a message 1"));
     assert!(watched(|| ()).is_ok());

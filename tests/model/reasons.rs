@@ -130,7 +130,7 @@ fn cut_line(manifest: &str, beginning: &str, n: usize) -> String {
 }
 
 #[test]
-fn a_file_that_a_damaged_manifest_does_not_find_names_the_manifest_and_the_damage() {
+fn the_error_for_a_file_lost_by_a_damaged_manifest_names_the_manifest_and_the_damage() {
     type Edit = fn(String) -> String;
     let cases: [(&str, Edit, &str, &str); 12] = [
         (
@@ -204,7 +204,7 @@ fn a_file_that_a_damaged_manifest_does_not_find_names_the_manifest_and_the_damag
 
 /// A sound manifest is not blamed for a file that a resumed backup has only in its signature archive.
 #[test]
-fn a_file_without_data_beside_a_sound_manifest_is_not_blamed_on_it() {
+fn the_error_for_a_file_without_data_does_not_blame_an_intact_manifest() {
     let store = MemoryStore::new();
     let signatures = sigtar(&[("signature/a", b'0', signature(1)), ("signature/ghost", b'0', signature(1))]);
     put_set(&store, None, T0, Some(signatures), &[("snapshot/a", b"a".to_vec())]);
@@ -213,7 +213,7 @@ fn a_file_without_data_beside_a_sound_manifest_is_not_blamed_on_it() {
 }
 
 #[test]
-fn a_delta_that_copies_beyond_its_base_is_blamed_at_the_first_read() {
+fn a_delta_that_copies_beyond_its_base_is_an_error_at_the_first_read() {
     for (ranges, blamed) in [([(0, 5000), (0, 0)], T1), ([(0, 500), (900, 120)], T1)] {
         let store = MemoryStore::new();
         let size = ranges.iter().map(|(_, len)| len).sum();
@@ -233,7 +233,7 @@ fn a_delta_that_copies_beyond_its_base_is_blamed_at_the_first_read() {
 
 /// The kernel answers EIO to such a size by itself, without a word.
 #[test]
-fn a_file_longer_than_any_file_system_has_is_an_error_of_ours() {
+fn a_file_longer_than_any_file_system_allows_is_an_error() {
     let store = MemoryStore::new();
     put_set(
         &store,
@@ -254,7 +254,7 @@ fn a_file_longer_than_any_file_system_has_is_an_error_of_ours() {
 }
 
 #[test]
-fn a_link_whose_target_the_kernel_refuses_is_an_error_of_ours() {
+fn a_link_whose_target_the_kernel_refuses_is_an_error() {
     let store = MemoryStore::new();
     let mut signatures = Vec::new();
     put_entry(&mut signatures, b"snapshot/", b'5', b"");
@@ -282,7 +282,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// A gzip volume compressed anew has another hash and the same content; a plain volume with another hash proves nothing.
 #[test]
-fn a_whole_volume_with_another_hash_is_read_on_request_with_one_warning() {
+fn an_intact_volume_with_another_hash_is_read_on_request_with_one_warning() {
     let scratch = Scratch::new();
     let dupfs = Dupfs::new(scratch.path());
     let plain = volume(&[("snapshot/a", b"first".to_vec()), ("snapshot/b", b"other".to_vec())]);
@@ -302,17 +302,17 @@ fn a_whole_volume_with_another_hash_is_read_on_request_with_one_warning() {
         assert_eq!(error.contains("give --ignore-volume-hash to read it as it is"), is_whole, "{error}");
         let ignoring = dupfs.clone().option("--ignore-volume-hash");
         let output = exec::output(ignoring.command("cat").args([url, "a", "b"]));
-        let told = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         if is_whole {
-            assert!(output.status.success(), "{told}");
+            assert!(output.status.success(), "{stderr}");
             assert_eq!(output.stdout, b"firstother");
-            assert_eq!(told.matches("(--ignore-volume-hash)").count(), 1, "{told}");
+            assert_eq!(stderr.matches("(--ignore-volume-hash)").count(), 1, "{stderr}");
             assert!(
-                told.contains(&format!("duplicity-full.{T0}.vol1.difftar{suffix}: read although its hash")),
-                "{told}"
+                stderr.contains(&format!("duplicity-full.{T0}.vol1.difftar{suffix}: read although its hash")),
+                "{stderr}"
             );
         } else {
-            assert_eq!((output.status.code(), output.stdout.len()), (Some(6), 0), "{told}");
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(6), 0), "{stderr}");
         }
         // What was read so is not taken for verified later.
         assert_eq!(dupfs.fails("cat", &[url, "a"]).0, Some(6));
@@ -361,7 +361,7 @@ fn signature_of(content: &[u8]) -> Vec<u8> {
 /// The source had `\u{fc}` in UTF-8 and in Latin-1, and the increment was made in a Latin-1 locale: it names both files alike,
 /// and the one of the two that it deletes hid the other (FORMAT.md 4.3, last row).
 #[test]
-fn an_object_is_not_hidden_by_a_deletion_of_its_name_in_the_same_set() {
+fn a_deletion_in_the_same_set_does_not_hide_an_object_of_that_name() {
     let literal = |content: &[u8]| [b"rs\x026", &[content.len() as u8][..], content, &[0]].concat();
     for (case, stored) in [("right", "latin-1, state 1"), ("other", "another content!")] {
         let store = MemoryStore::new();
@@ -383,7 +383,7 @@ fn an_object_is_not_hidden_by_a_deletion_of_its_name_in_the_same_set() {
 }
 
 #[test]
-fn a_damaged_object_beside_a_second_copy_names_the_copy() {
+fn the_error_for_a_damaged_object_names_a_second_copy() {
     let store = MemoryStore::new();
     let signatures = sigtar(&[("signature/a", b'0', signature(1))]);
     put_set(&store, None, T0, Some(signatures), &[("snapshot/a", b"a".to_vec())]);
@@ -399,7 +399,7 @@ fn a_damaged_object_beside_a_second_copy_names_the_copy() {
 
 /// Each copy in duplicity's archive directory that is not used is refused for the reason that is true of it.
 #[test]
-fn a_copy_in_the_archive_directory_is_refused_for_its_own_fault() {
+fn the_refusal_of_a_copy_in_the_archive_directory_gives_its_own_fault() {
     let scratch = Scratch::new();
     let dupfs = Dupfs::new(scratch.path());
     let plain = volume(&[("snapshot/a", b"a".to_vec())]);
@@ -416,9 +416,9 @@ fn a_copy_in_the_archive_directory_is_refused_for_its_own_fault() {
         let output =
             exec::output(dupfs.option("--name").option("job").option("--no-index").command("cat").args([url, "a"]));
         std::fs::remove_file(archive.join(name)).unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"a"[..]), "{told}");
-        told
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"a"[..]), "{stderr}");
+        stderr
     };
     assert_eq!(with_copies(MANIFEST, manifest.as_bytes()), "");
     for (copy, reason) in [
@@ -427,22 +427,25 @@ fn a_copy_in_the_archive_directory_is_refused_for_its_own_fault() {
         (manifest.replace("Volume 1:", "Volume 2:"), "it does not list volume 1, which the backup has"),
         (manifest.clone() + "Filelist 0\n", "and duplicity-full.20260101T000000Z.manifest has"),
     ] {
-        let told = with_copies(MANIFEST, copy.as_bytes());
-        assert!(told.contains(&format!("{MANIFEST}: ignored: ")) && told.contains(reason), "{reason}: {told}");
-        assert_eq!(told.matches("ignored: duplicity").count(), 0, "{told}");
+        let stderr = with_copies(MANIFEST, copy.as_bytes());
+        assert!(stderr.contains(&format!("{MANIFEST}: ignored: ")) && stderr.contains(reason), "{reason}: {stderr}");
+        assert_eq!(stderr.matches("ignored: duplicity").count(), 0, "{stderr}");
     }
     // The copy of a manifest that the backup has lost is no copy of nothing.
     std::fs::write(archive.join(MANIFEST), &manifest).unwrap();
     std::fs::remove_file(stored.join(MANIFEST)).unwrap();
     let (dir, url) = (archive.parent().unwrap().to_str().unwrap(), stored.to_str().unwrap());
-    let (code, told) = dupfs.fails("cat", &["--archive-dir", dir, "--name", "job", url, "a"]);
+    let (code, stderr) = dupfs.fails("cat", &["--archive-dir", dir, "--name", "job", url, "a"]);
     let expected = format!("{MANIFEST} is the manifest that the backup lacks of full {T0}: copy it into the backup");
-    assert!(code == Some(3) && told.contains(&expected) && !told.contains("has no file of this backup"), "{told}");
+    assert!(
+        code == Some(3) && stderr.contains(&expected) && !stderr.contains("has no file of this backup"),
+        "{stderr}"
+    );
     std::fs::copy(archive.join(MANIFEST), stored.join(MANIFEST)).unwrap();
     let name = format!("duplicity-full-signatures.{T0}.sigtar.gz");
     std::fs::write(archive.join(MANIFEST), &manifest).unwrap();
-    let told = with_copies(&name, &gzip(b"another archive"));
-    assert!(told.contains(&format!("its checksum and length are not those of {name}")), "{told}");
+    let stderr = with_copies(&name, &gzip(b"another archive"));
+    assert!(stderr.contains(&format!("its checksum and length are not those of {name}")), "{stderr}");
 }
 
 /// A wrong number of a part only makes the search longer. An end that leaves out a volume of the file is named.
@@ -504,7 +507,7 @@ fn a_delta_of_pieces_smaller_than_any_block_is_refused() {
 }
 
 #[test]
-fn a_path_longer_than_any_is_left_out_with_an_error_and_hides_no_other() {
+fn an_overlong_path_is_left_out_with_an_error_and_hides_no_other() {
     let store = MemoryStore::new();
     let mut signatures = Vec::new();
     put_entry(&mut signatures, b"snapshot/", b'5', b"");

@@ -56,7 +56,7 @@ fn snapshots(fs: &dyn FileSystem) -> Vec<String> {
 }
 
 #[test]
-fn sets_without_their_manifests_are_shown_as_they_were() {
+fn sets_without_their_manifests_show_the_same_trees() {
     for (volume_bytes, wrap, footer) in [
         (1, Wrap::Gzip, Footer::None),
         (40_000, Wrap::Plain, Footer::Padded),
@@ -84,7 +84,7 @@ fn sets_without_their_manifests_are_shown_as_they_were() {
 /// What interrupted and resumed runs leave behind (FORMAT.md 2.3): volumes of higher numbers, ranges without entries, parts of a
 /// file that was gone when the run went on.
 #[test]
-fn resumed_backups_without_their_manifests_are_shown_as_they_were() {
+fn resumed_backups_without_their_manifests_show_the_same_trees() {
     type EditLayout = fn(&mut SetLayout);
     let edits: [(&str, EditLayout); 4] = [
         ("left over", |layout| layout.restart = Restart::Lost(2, 1)),
@@ -102,7 +102,7 @@ fn resumed_backups_without_their_manifests_are_shown_as_they_were() {
 
 /// Volumes under each other's names, of another backup, missing or left over: right bytes or an error, never other bytes.
 #[test]
-fn what_no_signature_proves_is_an_error() {
+fn content_that_no_signature_proves_is_an_error() {
     let whole = encoded(&history(), &usual(40_000));
     let other = {
         let mut other = history();

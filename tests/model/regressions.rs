@@ -136,7 +136,7 @@ fn a_state_that_may_have_changed_in_a_lost_volume_is_not_shown_as_the_newest() {
 
 /// Python 3.7 wrote the bytes of `a\xe9` under the name `a?`: a file that is really called so was given the other's content.
 #[test]
-fn a_name_that_another_was_mangled_to_keeps_its_own_content() {
+fn a_name_equal_to_a_mangled_one_has_its_own_content() {
     let meta = Meta { mode: 0o644, uid: 0, gid: 0, owner: ("", ""), mtime: 1_000_000_000 };
     let add = |(seed, name): (usize, &&[u8])| Addition {
         parent: 0,

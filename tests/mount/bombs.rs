@@ -132,7 +132,7 @@ fn encrypted_backup(scratch: &Scratch, bomb: &str) -> (exec::Dupfs, String) {
 }
 
 /// Runs a command; its exit code, standard output and standard error.
-fn told(dupfs: &exec::Dupfs, command: &str, operands: &[&str]) -> (Option<i32>, String, String) {
+fn outcome(dupfs: &exec::Dupfs, command: &str, operands: &[&str]) -> (Option<i32>, String, String) {
     let output = exec::output(dupfs.command(command).args(operands));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
@@ -145,14 +145,14 @@ fn a_manifest_that_is_a_bomb_is_damaged_for_every_command() {
     let scratch = Scratch::new();
     let (dupfs, url) = encrypted_backup(&scratch, "manifest");
     let reason = format!("duplicity-full.{TIME}.manifest.gpg: {REASON}");
-    let (code, out, err) = told(&dupfs, "sets", &[&url]);
+    let (code, out, err) = outcome(&dupfs, "sets", &[&url]);
     assert!(code == Some(0) && out.contains(&reason), "{code:?} {out} {err}");
-    let (code, out, err) = told(&dupfs, "sets", &["--check", &url]);
+    let (code, out, err) = outcome(&dupfs, "sets", &["--check", &url]);
     assert!(code == Some(6) && out.contains(&reason), "{code:?} {out} {err}");
-    let (code, out, err) = told(&dupfs, "ls", &[&url]);
+    let (code, out, err) = outcome(&dupfs, "ls", &[&url]);
     assert!(code == Some(0) && out == "f\ng\n" && err.contains(&reason), "{code:?} {out} {err}");
     for (command, operands) in [("ls", vec!["-l", &url]), ("cat", vec![&url, "f"])] {
-        let (code, out, err) = told(&dupfs, command, &operands);
+        let (code, out, err) = outcome(&dupfs, command, &operands);
         assert!(code == Some(6) && err.contains(&reason), "{command}: {code:?} {out} {err}");
     }
     let mount = Mount::new(&dupfs, &url, &scratch.path().join("mnt"));
@@ -166,26 +166,26 @@ fn a_manifest_that_is_a_bomb_is_damaged_for_every_command() {
 fn a_signature_archive_that_is_a_bomb_is_replaced_by_the_volumes() {
     let scratch = Scratch::new();
     let (dupfs, url) = encrypted_backup(&scratch, "sigtar");
-    let (code, out, err) = told(&dupfs, "ls", &[&url]);
+    let (code, out, err) = outcome(&dupfs, "ls", &[&url]);
     let reason = format!("duplicity-full-signatures.{TIME}.sigtar.gpg: {REASON}");
     assert!(code == Some(0) && out == "f\ng\n" && err.contains(&reason), "{code:?} {out} {err}");
-    assert_eq!(told(&dupfs, "cat", &[&url, "f"]).1, "hello\n");
-    assert_eq!(told(&dupfs, "sets", &["--check", &url]).0, Some(0), "sets reads no signature archive");
+    assert_eq!(outcome(&dupfs, "cat", &[&url, "f"]).1, "hello\n");
+    assert_eq!(outcome(&dupfs, "sets", &["--check", &url]).0, Some(0), "sets reads no signature archive");
     let mount = Mount::new(&dupfs, &url, &scratch.path().join("mnt"));
     assert_eq!(fs::read(mount.path().join("latest/g")).unwrap(), b"hello\n");
     mount.unmount();
 }
 
 #[test]
-fn a_volume_that_is_a_bomb_costs_only_its_files() {
+fn a_volume_that_is_a_bomb_affects_only_its_files() {
     let scratch = Scratch::new();
     let (dupfs, url) = encrypted_backup(&scratch, "vol1");
     let reason = format!("duplicity-full.{TIME}.vol1.difftar.gpg: {REASON}");
-    let (code, out, err) = told(&dupfs, "cat", &[&url, "f", "g"]);
+    let (code, out, err) = outcome(&dupfs, "cat", &[&url, "f", "g"]);
     assert!(code == Some(6) && out == "hello\n" && err.contains(&reason), "{code:?} {out} {err}");
-    let (code, out, err) = told(&dupfs, "ls", &["-l", &url]);
+    let (code, out, err) = outcome(&dupfs, "ls", &["-l", &url]);
     assert!(code == Some(6) && out.lines().count() == 2 && err.contains(&reason), "{code:?} {out} {err}");
-    assert_eq!(told(&dupfs, "sets", &["--check", &url]).0, Some(0), "sets reads no volume");
+    assert_eq!(outcome(&dupfs, "sets", &["--check", &url]).0, Some(0), "sets reads no volume");
     let mount = Mount::new(&dupfs, &url, &scratch.path().join("mnt"));
     for _ in 0..2 {
         let error = fs::read(mount.path().join("latest/f")).unwrap_err();
@@ -240,7 +240,7 @@ fn a_volume_that_takes_longer_than_the_deadline_stops_and_is_not_decoded_at_each
     let dupfs = exec::Dupfs::new(&scratch.dir("home")).option("--no-index").option("--deadline=2");
     let volume = format!("duplicity-full.{TIME}.vol1.difftar.gz: ");
     for (command, operands) in [("cat", vec![&*url, "f"]), ("ls", vec!["-l", &url])] {
-        let (code, out, err) = told(&dupfs, command, &operands);
+        let (code, out, err) = outcome(&dupfs, command, &operands);
         assert!(
             code == Some(6) && err.contains(&volume) && err.contains("deadline"),
             "{command}: {code:?} {out} {err}"

@@ -250,12 +250,12 @@ fn of_several_mounts_that_start_on_one_directory_one_succeeds() {
 }
 
 #[test]
-fn what_is_wrong_is_told_in_one_line_with_its_exit_code_and_nothing_is_mounted() {
+fn errors_are_one_line_with_an_exit_code_and_nothing_is_mounted() {
     let place = Spot::new();
     fs::write(place.dir.path().join("secret"), "wrong\n").unwrap();
     let secret = place.dir.path().join("secret");
     let secret = secret.to_str().unwrap();
-    for (args, code, said) in [
+    for (args, code, expected) in [
         (vec!["mount", "memory:no-backup", "MNT"], 3, "dupfs: memory: no backup there\n"),
         (vec!["mount", "memory:locked", "MNT", "--passphrase-file", secret], 5, "dupfs: memory: no passphrase fits\n"),
         (vec!["mount", "memory:no-backup", "MNT", "-f"], 3, "dupfs: memory: no backup there\n"),
@@ -264,8 +264,8 @@ fn what_is_wrong_is_told_in_one_line_with_its_exit_code_and_nothing_is_mounted()
     ] {
         let output = place.run(&args);
         assert_eq!(output.status.code(), Some(code), "{output:?}");
-        let told = stderr(&output);
-        assert!(told.ends_with(said), "{told}");
+        let message = stderr(&output);
+        assert!(message.ends_with(expected), "{message}");
         assert!(!place.is_mounted());
     }
     let output = place.run(&["mount", "memory:dies", "MNT"]);
@@ -292,7 +292,7 @@ fn passphrases_come_from_the_environment_a_file_or_a_command() {
 }
 
 #[test]
-fn overlap_with_the_backup_and_a_mount_point_in_use_are_found_before_a_secret_is_asked_for() {
+fn an_overlap_and_a_mount_point_in_use_are_reported_before_a_prompt() {
     let place = Spot::new();
     let asked = place.dir.path().join("asked");
     let ask = format!("touch {}; echo right", asked.display());
@@ -328,8 +328,8 @@ fn foreground(place: &Spot, args: &[&str]) -> Child {
     let mut all = vec!["mount", "memory:", "MNT", "-f", "-v"];
     all.extend(args);
     let mut child = place.dupfs(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(told.any(|line| line.unwrap().contains("mounted on")));
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("mounted on")));
     child
 }
 
@@ -384,7 +384,7 @@ fn a_stale_mount_is_recognised_and_umount_clears_it() {
 }
 
 #[test]
-fn a_mount_whose_daemon_hangs_holds_nobody_up() {
+fn a_mount_whose_daemon_hangs_blocks_no_command() {
     let place = Spot::new();
     let daemon = place.mount(&["mount", "memory:", "MNT"]);
     kill_process(daemon, Signal::STOP).unwrap();
@@ -404,7 +404,7 @@ fn a_mount_whose_daemon_hangs_holds_nobody_up() {
 }
 
 #[test]
-fn umount_says_why_it_cannot_and_lazily_it_can() {
+fn umount_reports_why_it_fails_and_succeeds_with_lazy() {
     let place = Spot::new();
     let output = place.run(&["umount", "MNT"]);
     assert_eq!(output.status.code(), Some(3));
@@ -424,7 +424,7 @@ fn umount_says_why_it_cannot_and_lazily_it_can() {
 }
 
 #[test]
-fn failures_go_to_the_log_file_once_and_nothing_else_does() {
+fn the_log_file_has_each_failure_once_and_nothing_else() {
     let place = Spot::new();
     let log = place.dir.path().join("log");
     place.mount(&["mount", "memory:", "MNT", "--log-file", log.to_str().unwrap()]);
@@ -440,7 +440,7 @@ fn failures_go_to_the_log_file_once_and_nothing_else_does() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_program_quietly() {
+fn a_closed_pipe_ends_the_program_silently() {
     let place = Spot::new();
     let mut child = place.dupfs(&["ls", "memory:"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     thread::sleep(Duration::from_millis(100));
@@ -485,7 +485,7 @@ fn another_user_mounts_through_fusermount_and_reads_everything() {
 }
 
 #[test]
-fn the_mount_of_root_is_not_for_others_to_unmount() {
+fn a_mount_of_root_cannot_be_unmounted_by_others() {
     let place = Spot::new();
     place.mount(&["mount", "memory:", "MNT"]);
     let output = wrapped(&AS_NOBODY, &place.dupfs(&["umount", "MNT"])).output().unwrap();
@@ -511,7 +511,7 @@ fn a_stale_mount_of_another_user_is_cleared_by_them() {
 }
 
 #[test]
-fn allow_other_lets_others_look_as_far_as_modes_let_them() {
+fn allow_other_gives_others_access_within_the_modes() {
     let place = Spot::new();
     place.mount(&["mount", "memory:", "MNT", "-o", "allow_other"]);
     let try_read = |name: &str| {
@@ -536,7 +536,7 @@ fn programs_run_unless_noexec_forbids_it() {
 }
 
 #[test]
-fn a_machine_that_cannot_mount_is_told_apart() {
+fn errors_of_a_machine_without_fuse_differ_by_cause() {
     open_device();
     let place = Spot::new();
     std::os::unix::fs::chown(place.mnt(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -547,7 +547,7 @@ fn a_machine_that_cannot_mount_is_told_apart() {
     let nobody = AS_NOBODY.join(" ");
     let mount = place.dupfs(&["mount", "memory:", "MNT"]);
     let mount_for_others = place.dupfs(&["mount", "memory:", "MNT", "-o", "allow_other"]);
-    for (script, command, code, said) in [
+    for (script, command, code, message) in [
         ("mount -t tmpfs none /dev; exec \"$@\"".to_owned(), &mount, 1, "modprobe fuse"),
         (format!("mount --bind {file} /dev/fuse; exec {nobody} \"$@\""), &mount, 4, "chmod 666 /dev/fuse"),
         (
@@ -560,8 +560,8 @@ fn a_machine_that_cannot_mount_is_told_apart() {
         // A new mount namespace holds the mounts of other tests as well, and would keep them alive after their unmounting.
         let script = format!("umount -alt fuse.dupfs; {script}");
         let output = wrapped(&["unshare", "-m", "sh", "-c", &script, "sh"], command).output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{said}: {output:?}");
-        assert!(stderr(&output).contains(said), "{output:?}");
+        assert_eq!(output.status.code(), Some(code), "{message}: {output:?}");
+        assert!(stderr(&output).contains(message), "{output:?}");
         assert_eq!(stderr(&output).lines().count(), 1, "{output:?}");
     }
     let output = wrapped(&AS_NOBODY, &mount).env("FUSERMOUNT_PATH", "/no/such/helper").output().unwrap();

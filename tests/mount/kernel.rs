@@ -167,7 +167,7 @@ fn a_copy_by_cp_is_the_same() {
 }
 
 #[test]
-fn the_mount_is_read_only_and_says_what_it_is() {
+fn the_mount_is_read_only_and_identifies_itself() {
     let served = Served::new();
     assert_eq!(errno(File::create(served.path("new"))), libc::EROFS);
     assert_eq!(errno(fs::remove_file(served.path("hello.txt"))), libc::EROFS);
@@ -224,7 +224,7 @@ fn a_listing_resolves_no_size_and_stat_shows_the_exact_one() {
 }
 
 #[test]
-fn each_failure_has_its_errno_and_costs_nothing_else() {
+fn each_failure_has_its_errno_and_affects_nothing_else() {
     let served = Served::new();
     assert_eq!(errno(fs::read(served.path("odd/damaged"))), libc::EIO);
     assert_eq!(errno(fs::read(served.path("odd/no-key"))), libc::ENOKEY);
@@ -263,7 +263,7 @@ fn a_stop_unmounts() {
 }
 
 #[test]
-fn a_stop_while_a_file_is_open_takes_the_mount_out_of_the_tree_and_serves_the_file_to_its_end() {
+fn a_stop_while_a_file_is_open_detaches_the_mount_and_serves_the_file_to_its_end() {
     let mut served = Served::new();
     let mut file = File::open(served.path("sub/deep.bin")).unwrap();
     (served.stop)();
@@ -280,7 +280,7 @@ fn a_stop_while_a_file_is_open_takes_the_mount_out_of_the_tree_and_serves_the_fi
 }
 
 #[test]
-fn a_second_stop_ends_it_although_a_file_is_open() {
+fn a_second_stop_ends_the_mount_although_a_file_is_open() {
     let mut served = Served::new();
     let file = File::open(served.path("sub/deep.bin")).unwrap();
     (served.stop)();
@@ -301,7 +301,7 @@ fn a_mount_point_in_use_is_refused() {
 /// A shell's `program < file` asks for no attributes between lookup and read, so the kernel still had the bound as the size:
 /// zeros were read behind the file's end, as read-ahead behind it was answered before what is in front of it.
 #[test]
-fn a_file_that_nobody_asked_the_size_of_is_read_to_its_end_and_no_further() {
+fn a_file_of_unknown_size_is_read_to_its_end_and_no_further() {
     let served = Served::new();
     let mut file = File::open(served.path("odd/late")).unwrap();
     let (mut found, mut piece) = (Vec::new(), vec![0; 1_000_000]);

@@ -43,10 +43,10 @@ fn refusal(scratch: &Scratch, line: &[&str]) -> (i32, String) {
 }
 
 fn one_line(output: &Output) -> (i32, String) {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(!said.contains("os error"), "{said}");
-    (output.status.code().unwrap(), said)
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(!message.contains("os error"), "{message}");
+    (output.status.code().unwrap(), message)
 }
 
 #[test]
@@ -100,49 +100,52 @@ fn a_passphrase_file_may_have_a_byte_order_mark_and_carriage_returns() {
 fn missing_files_of_options_have_one_exit_code_and_a_remedy() {
     let scratch = Scratch::new();
     for option in ["--secret-key", "--passphrase-file"] {
-        let (code, said) = refusal(&scratch, &["ls", option, "/no/such/file", &url()]);
-        assert_eq!(code, 2, "{said}");
-        assert!(said.contains("/no/such/file: no such file or directory; give the path"), "{said}");
-        let (code, said) = refusal(&scratch, &["ls", option, "/usr", &url()]);
-        assert_eq!(code, 2, "{said}");
-        assert!(said.contains("/usr: is a directory; give the path"), "{said}");
+        let (code, message) = refusal(&scratch, &["ls", option, "/no/such/file", &url()]);
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains("/no/such/file: no such file or directory; give the path"), "{message}");
+        let (code, message) = refusal(&scratch, &["ls", option, "/usr", &url()]);
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains("/usr: is a directory; give the path"), "{message}");
     }
-    let (code, said) = refusal(&scratch, &["ls", "--log-file", "/no/such/dir/log", &url()]);
-    assert_eq!(code, 2, "{said}");
-    assert!(said.contains("/no/such/dir/log cannot be opened: no such file or directory; give"), "{said}");
+    let (code, message) = refusal(&scratch, &["ls", "--log-file", "/no/such/dir/log", &url()]);
+    assert_eq!(code, 2, "{message}");
+    assert!(message.contains("/no/such/dir/log cannot be opened: no such file or directory; give"), "{message}");
 }
 
 #[test]
-fn a_wrong_key_is_told_with_the_command_to_export_the_right_one() {
+fn a_wrong_key_is_reported_with_the_command_to_export_the_right_one() {
     let scratch = Scratch::new();
     let wrong = fixtures::path("old-key.secret.asc");
     let wrong = wrong.to_str().unwrap();
-    let (code, said) = refusal(&scratch, &["ls", "--secret-key", wrong, &url()]);
-    assert_eq!(code, 5, "{said}");
-    assert!(said.contains(&format!("; {wrong} holds 0x")), "{said}");
-    let (_, wanted) = said.split_once("encrypted to key 0x").unwrap();
+    let (code, message) = refusal(&scratch, &["ls", "--secret-key", wrong, &url()]);
+    assert_eq!(code, 5, "{message}");
+    assert!(message.contains(&format!("; {wrong} holds 0x")), "{message}");
+    let (_, wanted) = message.split_once("encrypted to key 0x").unwrap();
     let wanted = &wanted[..16];
-    assert!(said.contains(&format!("export the right one: gpg --armor --export-secret-keys 0x{wanted}")), "{said}");
+    assert!(
+        message.contains(&format!("export the right one: gpg --armor --export-secret-keys 0x{wanted}")),
+        "{message}"
+    );
 }
 
 #[test]
-fn arguments_in_the_wrong_order_and_words_of_duplicity_are_answered() {
+fn arguments_in_the_wrong_order_and_options_of_duplicity_get_a_hint() {
     let scratch = Scratch::new();
-    for (line, said) in [
+    for (line, expected) in [
         (["mount", "mnt", "file:///b"], "the arguments are the wrong way round: dupfs mount URL MOUNTPOINT"),
         (["cat", "etc/hosts", "file:///b"], "the arguments are the wrong way round: dupfs cat URL PATH"),
         (["restore", "file:///b", "dest"], "cp -a MOUNTPOINT/latest/PATH DEST"),
         (["sets", "--time=1D", "file:///b"], "sets shows all times"),
         (["cat", "--file-to-restore=x", "file:///b"], "the path is an argument: dupfs cat URL PATH"),
     ] {
-        let (code, told) = refusal(&scratch, &line);
-        assert_eq!(code, 2, "{told}");
-        assert!(told.contains(said), "{told}");
+        let (code, message) = refusal(&scratch, &line);
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains(expected), "{message}");
     }
 }
 
 #[test]
-fn a_closed_standard_output_is_an_error_and_dev_null_is_none() {
+fn a_closed_standard_output_is_an_error_and_dev_null_is_not() {
     let scratch = Scratch::new();
     let shell = |redirect: &str, command: &str, operands: &[&str]| {
         let dupfs = opened(&scratch).command(command);
@@ -160,8 +163,8 @@ fn a_closed_standard_output_is_an_error_and_dev_null_is_none() {
     for (command, operands) in
         [("sets", vec![&*url]), ("ls", vec![&*url]), ("cat", vec![&*url, "etc/hostname"]), ("ls", vec!["--help"])]
     {
-        let (code, said) = one_line(&shell(">&-", command, &operands));
-        assert_eq!((code, &*said), (1, "dupfs: cannot write the output: bad file descriptor\n"), "{command}");
+        let (code, message) = one_line(&shell(">&-", command, &operands));
+        assert_eq!((code, &*message), (1, "dupfs: cannot write the output: bad file descriptor\n"), "{command}");
     }
     let full = shell(">/dev/full", "ls", &["--help"]);
     assert_eq!(full.status.code(), Some(1), "{full:?}");
@@ -173,7 +176,7 @@ fn a_closed_standard_output_is_an_error_and_dev_null_is_none() {
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_costs_the_index_and_nothing_else() {
+fn a_limit_on_the_size_of_files_disables_the_index_and_nothing_else() {
     let scratch = Scratch::new();
     let dupfs = opened(&scratch).command("cat");
     let mut shell = Command::new("bash");
@@ -215,26 +218,26 @@ fn copy_sample(dir: &Path, keep: impl Fn(&str) -> bool) {
 }
 
 #[test]
-fn a_backup_that_is_elsewhere_is_told_where() {
+fn the_error_for_a_wrong_directory_names_nearby_backups() {
     let scratch = Scratch::new();
     copy_sample(&scratch.path().join("backups/shop"), |_| true);
     copy_sample(&scratch.path().join("backups/deep/er"), |name| name.starts_with("duplicity-full"));
     let base = scratch.path().join("backups").display().to_string();
-    let (code, said) = refusal(&scratch, &["ls", &format!("file://{base}")]);
+    let (code, message) = refusal(&scratch, &["ls", &format!("file://{base}")]);
     let expected = format!(
         "dupfs: file://{base}: no duplicity backup directly here; below it: file://{base}/deep/er (1 set), \
          file://{base}/shop (4 sets)\n"
     );
-    assert_eq!((code, said), (3, expected));
-    let (code, said) = refusal(&scratch, &["ls", &format!("file://{base}/shpo")]);
-    assert_eq!(code, 3, "{said}");
-    assert!(said.ends_with(&format!("no such directory; did you mean file://{base}/shop?\n")), "{said}");
-    let (_, said) = refusal(&scratch, &["ls", "file://tmp/no-such-backup"]);
-    assert!(said.ends_with("write three slashes: file:///tmp/no-such-backup\n"), "{said}");
+    assert_eq!((code, message), (3, expected));
+    let (code, message) = refusal(&scratch, &["ls", &format!("file://{base}/shpo")]);
+    assert_eq!(code, 3, "{message}");
+    assert!(message.ends_with(&format!("no such directory; did you mean file://{base}/shop?\n")), "{message}");
+    let (_, message) = refusal(&scratch, &["ls", "file://tmp/no-such-backup"]);
+    assert!(message.ends_with("write three slashes: file:///tmp/no-such-backup\n"), "{message}");
 }
 
 #[test]
-fn an_archive_directory_in_the_wrong_place_is_told_with_the_options() {
+fn a_misplaced_archive_directory_is_reported_with_the_options() {
     let scratch = Scratch::new();
     let source = scratch.dir("source");
     fs::write(source.join("f"), "content").unwrap();
@@ -249,20 +252,23 @@ fn an_archive_directory_in_the_wrong_place_is_told_with_the_options() {
         }
     }
     let base = scratch.path().join("arch").display().to_string();
-    let (code, said) = refusal(&scratch, &["sets", &format!("file://{base}/shop")]);
-    assert_eq!(code, 3, "{said}");
+    let (code, message) = refusal(&scratch, &["sets", &format!("file://{base}/shop")]);
+    assert_eq!(code, 3, "{message}");
     let options = format!("--archive-dir {base} --name shop");
-    assert!(said.contains("looks like duplicity's archive directory") && said.contains(&options), "{said}");
+    assert!(message.contains("looks like duplicity's archive directory") && message.contains(&options), "{message}");
     // The directory of all archive directories.
-    let (code, said) = refusal(&scratch, &["sets", &format!("file://{base}")]);
-    assert!(code == 3 && said.contains("shop (1 set, but it looks like duplicity's archive directory)"), "{said}");
+    let (code, message) = refusal(&scratch, &["sets", &format!("file://{base}")]);
+    assert!(
+        code == 3 && message.contains("shop (1 set, but it looks like duplicity's archive directory)"),
+        "{message}"
+    );
     let listed = |options: &[&str]| output(repo.reader().command("ls").args(options).arg(repo.url()));
     let misplaced = listed(&["--archive-dir", &format!("{base}/shop")]);
     assert!(misplaced.status.success(), "{misplaced:?}");
-    let (_, said) = one_line(&misplaced);
-    assert!(said.contains(&format!("that directory holds manifests itself; give {options};")), "{said}");
-    let (_, said) = one_line(&listed(&["--archive-dir", &base]));
-    assert!(said.contains("choose with --name one of: shop"), "{said}");
+    let (_, message) = one_line(&misplaced);
+    assert!(message.contains(&format!("that directory holds manifests itself; give {options};")), "{message}");
+    let (_, message) = one_line(&listed(&["--archive-dir", &base]));
+    assert!(message.contains("choose with --name one of: shop"), "{message}");
     assert_eq!(listed(&["--archive-dir", &base, "--name", "shop"]).stderr, b"");
 }
 
@@ -282,9 +288,9 @@ fn paths_of_the_mount_and_of_the_source_are_found() {
     assert_eq!(lines(dupfs.run("ls", &[&url(), "latest"])), lines(dupfs.run("ls", &[&url()])));
     let content = dupfs.run("cat", &[&url(), "srv/www/shop/assets/shop.css"]);
     assert_eq!(dupfs.run("cat", &[&url(), "latest/srv/www/shop/assets/shop.css"]), content);
-    let (code, said) = dupfs.fails("cat", &[&url(), "srv/www/shop/assets/shop.ccs"]);
-    assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("did you mean srv/www/shop/assets/shop.css?"), "{said}");
+    let (code, message) = dupfs.fails("cat", &[&url(), "srv/www/shop/assets/shop.ccs"]);
+    assert_eq!(code, Some(3), "{message}");
+    assert!(message.contains("did you mean srv/www/shop/assets/shop.css?"), "{message}");
 }
 
 /// A mount point that is released when the test ends, however it ends.
@@ -297,7 +303,7 @@ impl Drop for Released {
 }
 
 #[test]
-fn a_mount_on_a_terminal_says_what_is_mounted_and_where_errors_go() {
+fn a_mount_on_a_terminal_reports_the_backup_and_the_error_log() {
     require_fuse();
     let scratch = Scratch::new();
     let mnt = Released(scratch.dir("mnt"));
@@ -315,12 +321,12 @@ fn a_mount_on_a_terminal_says_what_is_mounted_and_where_errors_go() {
     command.args(["--time", "2020-01-01"]).arg(url()).arg(&mnt.0);
     let early = output(&mut command);
     assert!(early.status.success(), "{early:?}");
-    let (_, said) = one_line(&early);
-    assert!(said.contains("there is no backup before 2020") && said.contains("20260118T021500Z"), "{said}");
+    let (_, message) = one_line(&early);
+    assert!(message.contains("there is no backup before 2020") && message.contains("20260118T021500Z"), "{message}");
 }
 
 #[test]
-fn the_last_errors_of_a_mount_can_be_asked_for() {
+fn the_last_errors_of_a_mount_can_be_queried() {
     require_fuse();
     let scratch = Scratch::new();
     let store = scratch.path().join("store");
@@ -343,21 +349,21 @@ fn the_last_errors_of_a_mount_can_be_asked_for() {
     assert_eq!(errors(), "");
     let path = "20260120T021500Z/var/backups/mysql/shop.sql";
     assert!(fs::read(mnt.0.join("snapshots").join(path)).is_err());
-    let told = errors();
-    assert_eq!(told.lines().count(), 1, "{told}");
-    let (time, rest) = told.split_once(' ').unwrap();
-    assert!(time.len() == 20 && time.ends_with('Z'), "{told}");
-    assert!(rest.starts_with("EIO ") && rest.contains(&format!(" of {path}: ")) && rest.contains("vol1"), "{told}");
-    assert!(!rest.contains("inode"), "{told}");
+    let message = errors();
+    assert_eq!(message.lines().count(), 1, "{message}");
+    let (time, rest) = message.split_once(' ').unwrap();
+    assert!(time.len() == 20 && time.ends_with('Z'), "{message}");
+    assert!(rest.starts_with("EIO ") && rest.contains(&format!(" of {path}: ")) && rest.contains("vol1"), "{message}");
+    assert!(!rest.contains("inode"), "{message}");
     let logged = fs::read_to_string(&log).unwrap();
     assert!(logged.contains(&format!(" of {path}: ")) && !logged.contains("inode"), "{logged}");
     let python = "import os, sys; sys.stdout.write(os.getxattr(sys.argv[1], 'user.dupfs.errors').decode())";
     let asked = output(Command::new("python3").args(["-c", python]).arg(&mnt.0));
-    assert_eq!(String::from_utf8_lossy(&asked.stdout), told);
+    assert_eq!(String::from_utf8_lossy(&asked.stdout), message);
 }
 
 #[test]
-fn a_normal_unmount_says_nothing_alarming_at_any_verbosity() {
+fn a_normal_unmount_logs_no_warning_at_any_verbosity() {
     require_fuse();
     let scratch = Scratch::new();
     let mnt = Released(scratch.dir("mnt"));
@@ -376,7 +382,7 @@ fn a_normal_unmount_says_nothing_alarming_at_any_verbosity() {
 }
 
 #[test]
-fn a_bucket_whose_directories_have_backups_is_told_apart_from_an_empty_one() {
+fn a_bucket_whose_directories_have_backups_is_distinguished_from_an_empty_one() {
     let scratch = Scratch::new();
     let server = S3Server::start();
     copy_sample(&server.bucket().join("backups/shop"), |_| true);
@@ -385,11 +391,11 @@ fn a_bucket_whose_directories_have_backups_is_told_apart_from_an_empty_one() {
         .option("--s3-unencrypted-connection")
         .variable("AWS_ACCESS_KEY_ID", KEY_ID)
         .variable("AWS_SECRET_ACCESS_KEY", SECRET);
-    let (code, said) = one_line(&output(dupfs.command("ls").arg(format!("s3://{}/bucket", server.address))));
-    assert_eq!(code, 3, "{said}");
+    let (code, message) = one_line(&output(dupfs.command("ls").arg(format!("s3://{}/bucket", server.address))));
+    assert_eq!(code, 3, "{message}");
     let expected = format!("below it: s3://{}/bucket/backups/shop (4 sets)\n", server.address);
-    assert!(said.ends_with(&expected), "{said}");
-    let (code, said) = one_line(&output(dupfs.command("ls").arg(format!("s3://{}/bucket/empty", server.address))));
-    assert_eq!(code, 3, "{said}");
-    assert!(said.contains("the location is empty; check the URL"), "{said}");
+    assert!(message.ends_with(&expected), "{message}");
+    let (code, message) = one_line(&output(dupfs.command("ls").arg(format!("s3://{}/bucket/empty", server.address))));
+    assert_eq!(code, 3, "{message}");
+    assert!(message.contains("the location is empty; check the URL"), "{message}");
 }

@@ -54,9 +54,9 @@ fn the_session_in_the_readme_works_as_it_is_shown() {
     script.push_str(
         "echo '--- end'\ncommand ls srv* /srv/www/shop/assets 2>&1 || true\nwc -c < /tmp/mysql-shop\ncommand ls -A /var/log /mnt\n",
     );
-    let told = in_bare_root(&script);
+    let output = in_bare_root(&script);
     for (number, (command, shown)) in session.iter().enumerate() {
-        let (_, after) = told.split_once(&format!("--- {number}\n")).unwrap_or_else(|| panic!("{command}: {told}"));
+        let (_, after) = output.split_once(&format!("--- {number}\n")).unwrap_or_else(|| panic!("{command}: {output}"));
         let output = after.split("--- ").next().unwrap();
         if command.starts_with("ls -l") {
             // The form of a date depends on today's.
@@ -70,7 +70,7 @@ fn the_session_in_the_readme_works_as_it_is_shown() {
             assert_eq!(output, shown, "{command}");
         }
     }
-    let (_, end) = told.split_once("--- end\n").unwrap();
+    let (_, end) = output.split_once("--- end\n").unwrap();
     assert!(end.contains("img") && end.contains("2308269\n"), "{end}");
     // Nothing went wrong, so there is no log; and nothing is mounted any more.
     assert!(end.ends_with("/mnt:\n\n/var/log:\n"), "{end}");
@@ -78,7 +78,7 @@ fn the_session_in_the_readme_works_as_it_is_shown() {
 
 #[test]
 fn without_a_system_log_errors_go_to_a_private_file_that_mount_names() {
-    let told = in_bare_root(
+    let output = in_bare_root(
         "exec 2>&1\n\
          mkdir store; cp /backups/shop/* store; rm store/*to.20260120T021500Z.vol1*\n\
          dupfs mount --secret-key key.asc --passphrase-file passphrase store /mnt\n\
@@ -95,8 +95,11 @@ fn without_a_system_log_errors_go_to_a_private_file_that_mount_names() {
          cut -d' ' -f3 .local/state/dupfs/dupfs.log\n\
          $as dupfs umount mnt\n",
     );
-    assert!(told.contains("600 /var/log/dupfs.log\n"), "{told}");
-    assert!(told.contains("dupfs: error: ") && told.contains("20260120T021500Z/var/backups/mysql/shop.sql"), "{told}");
-    assert!(told.contains("700 .local/state/dupfs\n600 .local/state/dupfs/dupfs.log\nerror:"), "{told}");
-    assert!(!told.contains("read\n"), "{told}");
+    assert!(output.contains("600 /var/log/dupfs.log\n"), "{output}");
+    assert!(
+        output.contains("dupfs: error: ") && output.contains("20260120T021500Z/var/backups/mysql/shop.sql"),
+        "{output}"
+    );
+    assert!(output.contains("700 .local/state/dupfs\n600 .local/state/dupfs/dupfs.log\nerror:"), "{output}");
+    assert!(!output.contains("read\n"), "{output}");
 }

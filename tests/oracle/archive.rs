@@ -113,8 +113,8 @@ fn copies_that_are_damaged_or_of_another_backup_are_not_used() {
                 fs::write(&file, sound).unwrap();
             }
         }
-        for (part, told) in &expected {
-            assert!(ask(&reader, part).stdout == *told && !told.is_empty(), "{part}");
+        for (part, content) in &expected {
+            assert!(ask(&reader, part).stdout == *content && !content.is_empty(), "{part}");
         }
     }
 }

@@ -266,8 +266,8 @@ fn check_snapshots(collection: &Collection, seed: u64) {
     let shown = collection.sets().iter().filter(|set| collection.snapshot_of(set.index).is_some()).count();
     assert_eq!(shown, collection.snapshots().len(), "seed {seed}");
     for set in collection.sets().iter().filter(|set| collection.snapshot_of(set.index).is_none()) {
-        let told = collection.problems().iter().any(|problem| problem.set == Some(set.index));
-        assert!(told, "seed {seed}: {} is missing without a word", set.label());
+        let is_reported = collection.problems().iter().any(|problem| problem.set == Some(set.index));
+        assert!(is_reported, "seed {seed}: {} is missing without a word", set.label());
     }
 }
 

@@ -34,12 +34,12 @@ fn ls_lists_what_list_current_files_lists() {
         let (repo, _) = two_chains(&scratch, version, Mode::Symmetric("p".to_owned()));
         for time in TIMES {
             let time = time.to_string();
-            let told = repo.ask("list-current-files", &["--time", &time]);
+            let output = repo.ask("list-current-files", &["--time", &time]);
             // A line is a date of 24 characters and the path; the root is a dot.
             let dated = |line: &&str| line.len() > 25 && line.as_bytes()[13] == b':' && line.as_bytes()[16] == b':';
             let expected: BTreeSet<_> =
-                told.lines().filter(dated).map(|l| l[25..].to_owned()).filter(|p| p != ".").collect();
-            assert!(expected.len() > 8, "{told}");
+                output.lines().filter(dated).map(|l| l[25..].to_owned()).filter(|p| p != ".").collect();
+            assert!(expected.len() > 8, "{output}");
             let listed = repo.reader().run("ls", &["-R", "--print0", "--time", &time, &repo.url()]);
             let listed = String::from_utf8(listed).unwrap();
             let listed: BTreeSet<_> = listed.split_terminator('\0').map(str::to_owned).collect();
@@ -49,14 +49,14 @@ fn ls_lists_what_list_current_files_lists() {
 }
 
 #[test]
-fn sets_tells_what_collection_status_tells() {
+fn sets_reports_the_same_as_collection_status() {
     for version in ["0.8.22", "2.2.4"] {
         let scratch = Scratch::new();
         let (repo, _) = two_chains(&scratch, version, Mode::Gzip);
-        let told = repo.ask("collection-status", &[]);
-        let mut expected: Vec<_> = told.lines().filter_map(status_line).collect();
+        let output = repo.ask("collection-status", &[]);
+        let mut expected: Vec<_> = output.lines().filter_map(status_line).collect();
         expected.sort();
-        assert_eq!(expected.len(), 4, "{told}");
+        assert_eq!(expected.len(), 4, "{output}");
         let sets: serde_json::Value =
             serde_json::from_slice(&repo.reader().run("sets", &["--json", &repo.url()])).unwrap();
         let of = |set: &serde_json::Value| {
@@ -152,7 +152,7 @@ fn mount_fails(dupfs: &exec::Dupfs, url: &str, dir: &str, code: i32) -> String {
 }
 
 #[test]
-fn mount_says_in_one_line_why_it_cannot() {
+fn mount_reports_its_failure_in_one_line() {
     let scratch = Scratch::new();
     let (repo, _) = two_chains(&scratch, "0.8.22", Mode::Gzip);
     let dupfs = repo.reader();
@@ -177,7 +177,7 @@ fn mount_says_in_one_line_why_it_cannot() {
 }
 
 #[test]
-fn without_dev_fuse_mount_says_so() {
+fn mount_reports_a_missing_dev_fuse() {
     let scratch = Scratch::new();
     let (repo, _) = two_chains(&scratch, "0.8.22", Mode::Gzip);
     let mnt = scratch.dir("mnt");
@@ -195,7 +195,7 @@ fn without_dev_fuse_mount_says_so() {
 }
 
 #[test]
-fn a_damaged_volume_costs_only_its_files() {
+fn a_damaged_volume_affects_only_its_files() {
     let scratch = Scratch::new();
     let (repo, states) = two_chains(&scratch, "0.8.22", Mode::Symmetric("damage".to_owned()));
     let volume = format!("duplicity-inc.{}.to.{}.vol1.difftar.gpg", stamp(TIMES[0]), stamp(TIMES[1]));

@@ -57,9 +57,9 @@ fn plaintext_under_encrypted_names_is_damage() {
         let url = format!("file://{}", forged.display());
         let dupfs = exec::Dupfs::new(&scratch.dir("home")).passphrase(PASSPHRASE).option("--no-index");
         for (command, operands) in [("cat", vec![&*url, "dir/edited"]), ("ls", vec![&*url])] {
-            let (code, told) = dupfs.fails(command, &operands);
-            assert_eq!(code, Some(6), "{command}, {suffix}: {told}");
-            assert!(told.contains("named as encrypted"), "{command}, {suffix}: {told}");
+            let (code, stderr) = dupfs.fails(command, &operands);
+            assert_eq!(code, Some(6), "{command}, {suffix}: {stderr}");
+            assert!(stderr.contains("named as encrypted"), "{command}, {suffix}: {stderr}");
         }
         let mount = Mount::new(&dupfs, &url, &scratch.path().join("mnt"));
         let error = fs::read_dir(mount.path().join("latest")).map(drop).unwrap_err();
@@ -108,8 +108,8 @@ fn forged_parts_of_a_genuine_backup_are_not_used() {
         let Ok(planted) = fs::read(forged.join(volume.file_name().unwrap())) else { continue };
         fs::write(&volume, planted).unwrap();
     }
-    let (code, told) = dupfs.fails("cat", &[&repo.url(), "dir/edited"]);
-    assert_eq!(code, Some(6), "{told}");
+    let (code, stderr) = dupfs.fails("cat", &[&repo.url(), "dir/edited"]);
+    assert_eq!(code, Some(6), "{stderr}");
 }
 
 /// No key fits it: that is no reason to show no tree.
@@ -128,10 +128,10 @@ fn a_signature_archive_with_another_passphrase_is_replaced_by_the_volumes() {
     exec::run(gpg.arg("--output").arg(&planted).arg("--symmetric").arg(&plain));
     fs::copy(&planted, signatures).unwrap();
     let output = exec::output(dupfs.command("ls").args(["-R", &repo.url()]));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.stdout == genuine, "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.stdout == genuine, "{stderr}");
     assert!(
-        told.contains("the passphrase that was given is wrong") && told.contains("rebuilt from the headers"),
-        "{told}"
+        stderr.contains("the passphrase that was given is wrong") && stderr.contains("rebuilt from the headers"),
+        "{stderr}"
     );
 }

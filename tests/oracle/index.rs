@@ -69,7 +69,7 @@ fn without_index_and_cache_nothing_is_left_on_the_disk() {
 }
 
 #[test]
-fn a_full_disk_a_read_only_or_a_missing_home_cost_no_answer() {
+fn a_full_disk_and_a_read_only_or_missing_home_cause_no_error() {
     let scratch = Scratch::new();
     let states = source::small(scratch.path());
     let repo = Repository::new("0.8.22", |_| Mode::Gzip, &scratch.dir("r"));

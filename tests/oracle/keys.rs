@@ -192,16 +192,16 @@ fn each_set_needs_its_own_key_or_passphrase() {
             let name = stamp(times[i]);
             let read = std::fs::read(mount.path().join("snapshots").join(&name).join("file"));
             let output = exec::output(dupfs.command("cat").args(["--time", &name, &url, "file"]));
-            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             match expected {
                 Ok(()) => {
                     assert_eq!(read.unwrap(), state(i), "{what}, {name}");
-                    assert_eq!((output.stdout, told), (state(i), String::new()), "{what}, {name}");
+                    assert_eq!((output.stdout, stderr), (state(i), String::new()), "{what}, {name}");
                 }
                 Err(reason) => {
                     assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::ENOKEY), "{what}, {name}");
-                    assert_eq!(output.status.code(), Some(5), "{what}, {name}: {told}");
-                    assert!(told.contains(reason) && told.contains("duplicity-"), "{what}, {name}: {told}");
+                    assert_eq!(output.status.code(), Some(5), "{what}, {name}: {stderr}");
+                    assert!(stderr.contains(reason) && stderr.contains("duplicity-"), "{what}, {name}: {stderr}");
                 }
             }
         }
@@ -210,9 +210,9 @@ fn each_set_needs_its_own_key_or_passphrase() {
         assert_eq!(log.contains("other snapshots can be read, such as snapshots/"), !latest_opens, "{what}: {log}");
         mount.unmount();
         // One line for each reason.
-        let told = exec::output(dupfs.command("sets").arg(&url));
-        let text = String::from_utf8_lossy(&told.stdout).into_owned();
-        assert_eq!(told.status.code(), Some(5), "{what}: {text}");
+        let output = exec::output(dupfs.command("sets").arg(&url));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(5), "{what}: {text}");
         for reason in expected.iter().filter_map(|expected| expected.err()) {
             assert!(text.contains(reason), "{what}: {reason}: {text}");
         }
@@ -232,7 +232,7 @@ fn each_set_needs_its_own_key_or_passphrase() {
     let newest = mount.path().join("snapshots").join(stamp(times[2]));
     assert_eq!(std::fs::read(newest.join("file")).unwrap(), state(2));
     mount.unmount();
-    let (code, told) = dupfs.passphrase("first").secret_key(&new).fails("cat", &[&lone, "file"]);
+    let (code, stderr) = dupfs.passphrase("first").secret_key(&new).fails("cat", &[&lone, "file"]);
     let of_base = format!("duplicity-full-signatures.{}.sigtar.gpg: encrypted to key 0x", stamp(times[1]));
-    assert!(code == Some(5) && told.contains(&of_base), "{code:?} {told}");
+    assert!(code == Some(5) && stderr.contains(&of_base), "{code:?} {stderr}");
 }

@@ -70,7 +70,7 @@ fn prefixes_of_their_own_for_each_kind_of_file() {
 }
 
 #[test]
-fn two_repositories_in_one_directory_told_apart_by_prefix() {
+fn two_repositories_in_one_directory_distinguished_by_prefix() {
     let scratch = Scratch::new();
     let states = source::small(scratch.path());
     let one = Repository::new("0.8.22", |_| Mode::Gzip, &scratch.dir("1")).option("--file-prefix=one-");

@@ -105,8 +105,8 @@ fn seen_by(user: Option<u32>, dir: &Path) -> Vec<String> {
             command
         }
     };
-    let told = exec::run(command.args(["-c", script, "sh"]).arg(dir).env("LC_ALL", "C"));
-    let mut lines: Vec<String> = String::from_utf8_lossy(&told).lines().map(str::to_owned).collect();
+    let output = exec::run(command.args(["-c", script, "sh"]).arg(dir).env("LC_ALL", "C"));
+    let mut lines: Vec<String> = String::from_utf8_lossy(&output).lines().map(str::to_owned).collect();
     lines.sort();
     // Restore does not set the times of links.
     for line in lines.iter_mut().filter(|l| l.contains("|l|")) {

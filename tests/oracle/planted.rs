@@ -41,10 +41,16 @@ fn encryption_that_ends_is_reported_and_latest_does_not_follow() {
     let (old, new) = (fs::read(states[0].join("dir/edited")).unwrap(), fs::read(states[1].join("dir/edited")).unwrap());
     assert!(old != new);
 
-    let told = report(&dupfs, &url);
-    assert_eq!((&told["latest"], &told["doubtful_sets"]), (&first.clone().into(), &serde_json::json!([1])));
-    assert_eq!((&told["sets"][0]["encryption"], &told["sets"][1]["encryption"]), (&"openpgp".into(), &"none".into()));
-    let [line] = &messages(&told, "not-encrypted")[..] else { panic!("{told:#}") };
+    let sets_report = report(&dupfs, &url);
+    assert_eq!(
+        (&sets_report["latest"], &sets_report["doubtful_sets"]),
+        (&first.clone().into(), &serde_json::json!([1]))
+    );
+    assert_eq!(
+        (&sets_report["sets"][0]["encryption"], &sets_report["sets"][1]["encryption"]),
+        (&"openpgp".into(), &"none".into())
+    );
+    let [line] = &messages(&sets_report, "not-encrypted")[..] else { panic!("{sets_report:#}") };
     assert!(
         line.contains(&second) && line.contains(&format!("stays at {first}")) && line.contains("--time now"),
         "{line}"
@@ -62,9 +68,9 @@ fn encryption_that_ends_is_reported_and_latest_does_not_follow() {
 
     // Nothing of it is read or shown on request.
     let strict = dupfs.option("--require-encryption");
-    let told = report(&strict, &url);
-    assert_eq!(told["sets"].as_array().unwrap().len(), 1, "{told:#}");
-    assert!(messages(&told, "not-encrypted")[0].contains("--require-encryption"), "{told:#}");
+    let sets_report = report(&strict, &url);
+    assert_eq!(sets_report["sets"].as_array().unwrap().len(), 1, "{sets_report:#}");
+    assert!(messages(&sets_report, "not-encrypted")[0].contains("--require-encryption"), "{sets_report:#}");
     assert_eq!(read(&strict, &["--time", "now"]), old);
     let mount = Mount::new(&strict, &url, &scratch.path().join("mnt"));
     let names: Vec<_> = fs::read_dir(mount.path().join("snapshots")).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -113,8 +119,8 @@ fn an_old_set_under_a_new_time_is_reported_and_refused_with_a_signature() {
     for name in names_of(repo.dir(), &old) {
         fs::copy(repo.dir().join(&name), repo.dir().join(name.replace(&old, &new))).unwrap();
     }
-    let told = report(&dupfs, &url);
-    let [line] = &messages(&told, "backdated")[..] else { panic!("{told:#}") };
+    let sets_report = report(&dupfs, &url);
+    let [line] = &messages(&sets_report, "backdated")[..] else { panic!("{sets_report:#}") };
     assert!(line.contains(&new) && line.contains("the set was renamed"), "{line}");
     let output = exec::output(dupfs.command("cat").args([&url, "a file"]));
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -128,6 +134,6 @@ fn an_old_set_under_a_new_time_is_reported_and_refused_with_a_signature() {
     assert_eq!(code, Some(6), "{error}");
     assert!(error.contains("--sign-key refuses it"), "{error}");
     assert_eq!(strict.run("cat", &["--time", &old, &url, "a file"]), b"hello\n");
-    let told = report(&strict, &url);
-    assert!(messages(&told, "manifest-unreadable")[0].contains("the set was renamed"), "{told:#}");
+    let sets_report = report(&strict, &url);
+    assert!(messages(&sets_report, "manifest-unreadable")[0].contains("the set was renamed"), "{sets_report:#}");
 }

@@ -52,9 +52,9 @@ fn killed_after(repo: &Repository, full: bool, source: &Path, time: i64, volume:
 
 /// Starts the backup again as at a later time; duplicity goes on with the set it finds unfinished.
 fn restarted(repo: &Repository, full: bool, source: &Path, time: i64) {
-    let told = exec::run(&mut repo.backup_command(full, source, time + 60));
-    let told = String::from_utf8_lossy(&told).into_owned();
-    assert!(told.contains("Restarting after volume"), "duplicity did not restart the set:\n{told}");
+    let output = exec::run(&mut repo.backup_command(full, source, time + 60));
+    let output = String::from_utf8_lossy(&output).into_owned();
+    assert!(output.contains("Restarting after volume"), "duplicity did not restart the set:\n{output}");
 }
 
 fn unchanged_source(version: &str, mode: Mode) {
@@ -183,7 +183,7 @@ fn a_set_killed_and_never_finished_does_not_hide_the_others() {
         std::fs::copy(entry.path(), fresh.dir().join(entry.file_name())).unwrap();
     }
     check::every_snapshot("an unfinished increment", &fresh, &[FULL], &[before.root()], scratch.path());
-    let told = fresh.reader().run("sets", &[&fresh.url()]);
-    let told = String::from_utf8_lossy(&told).into_owned();
-    assert!(told.contains(&stamp(INC)), "sets does not tell of the unfinished increment {}:\n{told}", stamp(INC));
+    let output = fresh.reader().run("sets", &[&fresh.url()]);
+    let output = String::from_utf8_lossy(&output).into_owned();
+    assert!(output.contains(&stamp(INC)), "sets does not tell of the unfinished increment {}:\n{output}", stamp(INC));
 }

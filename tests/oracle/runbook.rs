@@ -68,7 +68,7 @@ impl Stage {
             .args(["--program", env!("CARGO_BIN_EXE_dupfs")])
             .env("DUPFS_TEST_DIR", crate::support::duplicity::environments());
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).process_group(0);
-        let done = ends_well(&mut command.spawn().unwrap());
+        let done = succeeds_in_time(&mut command.spawn().unwrap());
         (String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned(), done)
     }
 }
@@ -85,7 +85,7 @@ impl Drop for Stage {
 }
 
 /// Whether it ends with exit code 0 within the limit; otherwise its group is asked to end, and then made to.
-fn ends_well(child: &mut Child) -> bool {
+fn succeeds_in_time(child: &mut Child) -> bool {
     let start = Instant::now();
     let group = Pid::from_child(child);
     let mut asked = false;
@@ -106,13 +106,13 @@ fn ends_well(child: &mut Child) -> bool {
 }
 
 /// The commands after a prompt in the document's indented blocks.
-fn told_to_type(document: &str) -> Vec<String> {
+fn commands_to_type(document: &str) -> Vec<String> {
     let blocks = document.lines().filter_map(|line| line.strip_prefix("    "));
     blocks.filter(|line| line.starts_with("$ ") || line.starts_with("# ")).map(str::to_owned).collect()
 }
 
 #[test]
-fn both_runbooks_restore_everything_and_leave_nothing() {
+fn both_runbooks_restore_everything_and_leave_nothing_on_the_machine() {
     let stage = Stage::new();
     let work = stage.work();
     let (output, done) = stage.run("runbook", &["--work", work.to_str().unwrap()]);
@@ -123,10 +123,10 @@ fn both_runbooks_restore_everything_and_leave_nothing() {
     assert_eq!(stage.processes(), Vec::<i32>::new(), "processes left by scripts/runbook");
 
     let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/RUNBOOK.md")).unwrap();
-    let told = told_to_type(&document);
-    assert!(told.len() >= 20, "docs/RUNBOOK.md has {} commands only: {told:?}", told.len());
+    let commands = commands_to_type(&document);
+    assert!(commands.len() >= 20, "docs/RUNBOOK.md has {} commands only: {commands:?}", commands.len());
     let typed: Vec<&str> = output.lines().collect();
-    for line in told {
+    for line in commands {
         assert!(
             typed.contains(&line.as_str()),
             "docs/RUNBOOK.md has a command that scripts/runbook does not play: {line}"
@@ -165,7 +165,7 @@ fn provisioning_again_changes_nothing_and_down_ends_it() {
 }
 
 #[test]
-fn what_cannot_be_is_one_line() {
+fn impossible_requests_are_errors_of_one_line() {
     let stage = Stage::new();
     fs::create_dir(stage.work()).unwrap();
     fs::write(stage.work().join("something"), "").unwrap();

@@ -58,7 +58,7 @@ fn assert_clean(what: &str, pid: u32) {
 }
 
 #[test]
-fn secrets_leave_the_environment_and_are_once_in_memory() {
+fn secrets_are_removed_from_the_environment_and_are_once_in_memory() {
     let scratch = Scratch::new();
     let repo = Repository::new("3.2.1", |_| Mode::Symmetric(PASSPHRASE.to_owned()), &scratch.dir("r"));
     repo.backup(true, &tree(&scratch), TIME);
@@ -73,9 +73,9 @@ fn secrets_leave_the_environment_and_are_once_in_memory() {
 
     exec::run(dupfs.command("mount").args([&*url, mnt.to_str().unwrap()]));
     read_all(&mnt);
-    let mut told = [0; 64];
-    let len = rustix::fs::getxattr(&mnt, "user.dupfs.pid", &mut told).unwrap();
-    let pid: u32 = std::str::from_utf8(&told[..len]).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let mut value = [0; 64];
+    let len = rustix::fs::getxattr(&mnt, "user.dupfs.pid", &mut value).unwrap();
+    let pid: u32 = std::str::from_utf8(&value[..len]).unwrap().split(' ').next().unwrap().parse().unwrap();
     let checked = std::panic::catch_unwind(|| {
         assert_clean("mount", pid);
         wait_for("mount", pid, &[("passphrase", PASSPHRASE.as_bytes())], |_, found| once_and_locked(found));

@@ -33,14 +33,14 @@ fn same_choice(version: &str, repo: &Repository, scratch: &Scratch, zone: &str, 
         let mut cat = repo.reader().command("cat");
         let by_dupfs = exec::output(cat.args(["--time", time, &repo.url(), "which"]).env("TZ", zone));
         let code = by_dupfs.status.code();
-        let told = String::from_utf8_lossy(&by_dupfs.stdout).into_owned();
+        let content = String::from_utf8_lossy(&by_dupfs.stdout).into_owned();
         let right = match &by_duplicity {
-            Some(which) => code == Some(0) && *which == told,
+            Some(which) => code == Some(0) && *which == content,
             None => code == Some(2),
         };
         if !right {
             let error = String::from_utf8_lossy(&by_dupfs.stderr).into_owned();
-            wrong.push(format!("{time:?}: {told:?} (exit {code:?}, {error:?}), duplicity takes {by_duplicity:?}"));
+            wrong.push(format!("{time:?}: {content:?} (exit {code:?}, {error:?}), duplicity takes {by_duplicity:?}"));
         }
     }
     assert!(wrong.is_empty(), "{version} in {zone}:\n  {}", wrong.join("\n  "));

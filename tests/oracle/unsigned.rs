@@ -121,13 +121,13 @@ fn link(mount: &Mount, name: &str) -> String {
 fn stays(world: &World, what: &str, dir: &Path, newest: &str, reason: &str) {
     let (dupfs, url) = (&world.strict, format!("file://{}", dir.display()));
     let signed = stamp(TIMES[1]);
-    let told = report(dupfs, &url);
-    assert_eq!(told["latest"], *signed, "{what}: {told:#}");
-    let [line] = &messages(&told, "not-signed")[..] else { panic!("{what}: {told:#}") };
+    let sets_report = report(dupfs, &url);
+    assert_eq!(sets_report["latest"], *signed, "{what}: {sets_report:#}");
+    let [line] = &messages(&sets_report, "not-signed")[..] else { panic!("{what}: {sets_report:#}") };
     for part in [newest, reason, &format!("'latest' stays at {signed}"), &format!("snapshots/{newest}")] {
         assert!(line.contains(part), "{what}: {part}: {line}");
     }
-    assert_eq!(messages(&told, "not-encrypted"), Vec::<String>::new(), "{what}: {told:#}");
+    assert_eq!(messages(&sets_report, "not-encrypted"), Vec::<String>::new(), "{what}: {sets_report:#}");
     let output = exec::output(dupfs.command("cat").args([&url, PATH]));
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && output.stdout == world.genuine, "{what}: {stderr}");
@@ -229,16 +229,16 @@ fn an_increment_builds_on_the_signed_set_of_two_with_one_time() {
     }
     let dir = world.with("store", &[&planted]);
     let url = format!("file://{}", dir.display());
-    let told = report(&world.strict, &url);
-    let newest = told["sets"].as_array().unwrap().iter().find(|set| set["time"] == stamp(TIMES[1])).unwrap();
+    let sets_report = report(&world.strict, &url);
+    let newest = sets_report["sets"].as_array().unwrap().iter().find(|set| set["time"] == stamp(TIMES[1])).unwrap();
     let lineage: Vec<String> = newest["lineage"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|index| &told["sets"][usize::try_from(index.as_u64().unwrap()).unwrap()])
+        .map(|index| &sets_report["sets"][usize::try_from(index.as_u64().unwrap()).unwrap()])
         .map(|set| format!("{} {}", set["type"].as_str().unwrap(), set["time"].as_str().unwrap()))
         .collect();
-    assert_eq!(lineage, [format!("full {}", stamp(TIMES[0])), format!("inc {}", stamp(TIMES[1]))], "{told:#}");
+    assert_eq!(lineage, [format!("full {}", stamp(TIMES[0])), format!("inc {}", stamp(TIMES[1]))], "{sets_report:#}");
     assert_eq!(world.strict.run("cat", &[&url, PATH]), world.genuine);
     assert_eq!(world.strict.run("cat", &["--time", &stamp(TIMES[1]), &url, PATH]), world.genuine);
 }
@@ -252,10 +252,10 @@ fn a_backup_without_any_signed_set_is_refused() {
     let dir = world.scratch.dir("mnt");
     let mut mount: Command = world.strict.command("mount");
     let output = exec::output(mount.arg(&url).arg(&dir));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(6), "{told}");
-    assert!(told.contains("it has no good signature of the right key"), "{told}");
-    let told = report(&world.strict, &url);
-    let [line] = &messages(&told, "not-signed")[..] else { panic!("{told:#}") };
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(6), "{stderr}");
+    assert!(stderr.contains("it has no good signature of the right key"), "{stderr}");
+    let sets_report = report(&world.strict, &url);
+    let [line] = &messages(&sets_report, "not-signed")[..] else { panic!("{sets_report:#}") };
     assert!(!line.contains("'latest' stays"), "{line}");
 }

@@ -28,7 +28,7 @@ fn read(store: &dyn ObjectStore, name: &str, range: ByteRange) -> Result<Vec<u8>
 }
 
 #[test]
-fn faults_hit_what_and_when_the_plan_says() {
+fn faults_apply_to_the_objects_and_times_of_the_plan() {
     let store = FaultyStore::new(
         memory(),
         vec![
@@ -68,7 +68,7 @@ fn silent_damage_is_at_the_offset_of_the_object_whatever_range_is_read() {
 }
 
 #[test]
-fn what_was_read_is_counted_by_object_and_by_kind() {
+fn bytes_read_are_counted_by_object_and_by_kind() {
     let store = CountingStore::new(memory());
     assert_eq!(read(&store, "vol1", ByteRange::at(10, 20)).unwrap().len(), 20);
     assert_eq!(read(&store, "vol1", ByteRange::at(990, 20)).unwrap().len(), 10);

@@ -80,7 +80,7 @@ fn a_prefix_with_slashes_names_the_directory_to_list_too() {
 }
 
 #[test]
-fn a_fifo_in_a_files_place_is_an_error_and_not_a_hang() {
+fn a_fifo_instead_of_a_file_is_an_error_and_not_a_hang() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("o"), "x").unwrap();
     let store = LocalStore::open(dir.path()).unwrap();
@@ -122,7 +122,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
 }
 
 #[test]
-fn what_is_wrong_with_the_directory_is_said_at_once() {
+fn faults_of_the_directory_are_reported_when_it_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let kind = |path: &Path| LocalStore::open(path).unwrap_err().kind;
     assert_eq!(kind(&dir.path().join("gone")), ErrorKind::NotFound);
@@ -175,7 +175,7 @@ fn permissions_are_denied_with_a_remedy() {
 }
 
 #[test]
-fn what_is_read_is_counted_as_far_as_it_was_read() {
+fn only_bytes_that_were_read_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), vec![7; 1000]).unwrap();
     let store = LocalStore::open(dir.path()).unwrap();

@@ -47,7 +47,7 @@ fn is_child() -> bool {
 /// What children of two tests do: tell what comes of opening `TEST_URL`.
 const OPENS: &str = "credentials_come_from_the_environment_profiles_processes_and_botos_files";
 
-fn open_what_the_environment_says() {
+fn open_the_store_of_the_environment() {
     let location = parse_url(&std::env::var("TEST_URL").unwrap()).unwrap();
     match open(&location, &options()) {
         Ok(store) => println!("opened: {}", store.list(&RequestContext::unlimited()).unwrap().len()),
@@ -80,7 +80,7 @@ fn profile(name: &str, id: &str) -> String {
 #[test]
 fn credentials_come_from_the_environment_profiles_processes_and_botos_files() {
     if is_child() {
-        return open_what_the_environment_says();
+        return open_the_store_of_the_environment();
     }
     let server = S3Server::start();
     fs::write(server.bucket().join("o"), "x").unwrap();
@@ -91,8 +91,8 @@ fn credentials_come_from_the_environment_profiles_processes_and_botos_files() {
         run_in(home.path(), OPENS, &variables)
     };
     let is_open = |variables: &[(&str, &str)]| {
-        let told = opens(variables);
-        assert!(told.contains("opened: 1"), "{variables:?}: {told}");
+        let output = opens(variables);
+        assert!(output.contains("opened: 1"), "{variables:?}: {output}");
     };
     let none = opens(&[]);
     assert!(none.contains("failed: Denied") && none.contains("AWS_ACCESS_KEY_ID"), "{none}");
@@ -141,7 +141,7 @@ fn refusing_metadata_service() -> String {
 }
 
 #[test]
-fn a_machine_whose_role_gives_no_credentials_is_told_what_to_set() {
+fn the_error_for_a_role_without_credentials_names_the_variables() {
     let home = tempfile::tempdir().unwrap();
     let service = refusing_metadata_service();
     let variables = [
@@ -149,30 +149,33 @@ fn a_machine_whose_role_gives_no_credentials_is_told_what_to_set() {
         ("AWS_EC2_METADATA_DISABLED", "false"),
         ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &*service),
     ];
-    let told = run_in(home.path(), OPENS, &variables);
-    assert!(told.contains("failed: Denied"), "{told}");
+    let output = run_in(home.path(), OPENS, &variables);
+    assert!(output.contains("failed: Denied"), "{output}");
     let expected =
         "no credentials: AWS_ACCESS_KEY_ID is not set, ~/.aws has no profile, and this machine's role gives none (403";
-    assert!(told.contains(expected) && told.contains("; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"), "{told}");
+    assert!(
+        output.contains(expected) && output.contains("; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        "{output}"
+    );
 }
 
 #[test]
-fn an_expired_session_is_renewed_from_the_profile_as_it_is_by_then() {
+fn an_expired_session_is_renewed_from_the_current_profile() {
     if is_child() {
         return renew_from_the_changed_file();
     }
     let home = tempfile::tempdir().unwrap();
     let test_dir = crate::support::s3::rclone().parent().unwrap().parent().unwrap().parent().unwrap().to_owned();
-    let told = run_in(
+    let output = run_in(
         home.path(),
-        "an_expired_session_is_renewed_from_the_profile_as_it_is_by_then",
+        "an_expired_session_is_renewed_from_the_current_profile",
         &[("DUPFS_TEST_DIR", test_dir.to_str().unwrap())],
     );
-    assert!(told.contains("read: hello with NEWKEY"), "{told}");
+    assert!(output.contains("read: hello with NEWKEY"), "{output}");
 }
 
 #[test]
-fn a_certificate_is_refused_unless_somebody_vouches_for_it() {
+fn a_certificate_is_refused_unless_it_is_trusted() {
     let home = tempfile::tempdir().unwrap();
     let (key, cert) = (home.path().join("key"), home.path().join("cert"));
     let made = Command::new("openssl")

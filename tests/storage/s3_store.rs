@@ -95,7 +95,7 @@ fn first_fetches(of: u64, fault: Fault) -> impl Fn(&Request) -> Option<Fault> + 
 }
 
 #[test]
-fn a_volume_comes_in_parts_and_only_what_was_asked_for_is_fetched() {
+fn a_volume_is_fetched_in_parts_and_only_as_far_as_requested() {
     let world = World::new();
     let all = bytes(1, 20 * MIB + 12345);
     world.put("vol", &all);
@@ -119,7 +119,7 @@ fn a_volume_comes_in_parts_and_only_what_was_asked_for_is_fetched() {
 }
 
 #[test]
-fn every_kind_of_fault_is_survived_and_streams_resume_where_they_broke() {
+fn every_kind_of_fault_is_retried_and_streams_resume_where_they_stopped() {
     let world = World::new();
     let all = bytes(2, 9 * MIB);
     world.put("vol", &all);
@@ -153,7 +153,7 @@ fn every_kind_of_fault_is_survived_and_streams_resume_where_they_broke() {
 }
 
 #[test]
-fn seeded_storms_give_the_right_bytes_or_an_error() {
+fn many_seeded_faults_give_the_right_bytes_or_an_error() {
     let world = World::new();
     let all = bytes(3, 10 * MIB);
     world.put("vol", &all);
@@ -184,7 +184,7 @@ fn seeded_storms_give_the_right_bytes_or_an_error() {
 }
 
 #[test]
-fn a_dead_network_is_a_timeout_and_the_store_lives_on() {
+fn a_lost_network_is_a_timeout_and_the_store_recovers() {
     let world = World::new();
     let all = bytes(4, 3 * MIB);
     world.put("vol", &all);
@@ -210,7 +210,7 @@ fn a_dead_network_is_a_timeout_and_the_store_lives_on() {
 }
 
 #[test]
-fn a_replaced_object_is_noticed_between_the_parts() {
+fn a_replaced_object_is_detected_between_the_parts() {
     let world = World::new();
     world.put("vol", &bytes(5, 40 * MIB));
     let store = world.open_with(|o| (o.connections, o.read_ahead_bytes) = (1, 0)).unwrap();
@@ -225,7 +225,7 @@ fn a_replaced_object_is_noticed_between_the_parts() {
 }
 
 #[test]
-fn memory_ahead_of_readers_is_bounded_and_idle_readers_hold_up_nobody() {
+fn memory_for_unread_parts_is_bounded_and_idle_readers_block_no_others() {
     let world = World::new();
     world.put("vol", &bytes(7, 40 * MIB));
     let store = world.open_with(|o| (o.connections, o.read_ahead_bytes) = (2, 16 * MIB)).unwrap();
@@ -315,7 +315,7 @@ fn a_cancelled_request_to_a_hanging_server_returns_at_once_and_frees_its_connect
 }
 
 #[test]
-fn listings_of_many_pages_are_whole_and_foreign_directories_are_not_walked() {
+fn listings_of_many_pages_are_complete_and_foreign_directories_are_not_listed() {
     let world = World::new();
     fs::create_dir_all(world.server.bucket().join("foreign/deep")).unwrap();
     for i in 0..2500 {
@@ -337,7 +337,7 @@ fn listings_of_many_pages_are_whole_and_foreign_directories_are_not_walked() {
 }
 
 #[test]
-fn what_is_wrong_is_said_when_the_store_is_opened() {
+fn faults_of_a_bucket_are_reported_when_the_store_is_opened() {
     let world = World::new();
     let error = world.fail_to_open(|o| o.s3_credentials = crate::support::s3::credentials("wrong"));
     assert_eq!(error.kind, ErrorKind::Denied, "{error}");
@@ -380,7 +380,7 @@ fn what_is_wrong_is_said_when_the_store_is_opened() {
 }
 
 #[test]
-fn the_region_is_found_by_itself() {
+fn the_region_is_found_automatically() {
     let world = World::new();
     world.put("o", b"x");
     for fault in [
@@ -395,7 +395,7 @@ fn the_region_is_found_by_itself() {
 }
 
 #[test]
-fn cold_objects_are_known_from_the_listing_and_reading_one_is_its_own_error() {
+fn archived_objects_are_recognized_in_the_listing_and_reading_one_has_its_own_error() {
     let world = World::new();
     world.put("vol", b"x");
     world.proxy.set_plan(|request| {
@@ -454,7 +454,7 @@ fn both_readings_of_a_url_are_tried() {
 }
 
 #[test]
-fn an_encoded_slash_is_read_as_duplicity_reads_it_where_nothing_is_under_the_other_reading() {
+fn an_encoded_slash_is_read_as_by_duplicity_if_the_other_reading_finds_nothing() {
     let server = S3Server::start();
     fs::create_dir(server.bucket().join("p")).unwrap();
     fs::write(server.bucket().join("p/o"), "x").unwrap();

@@ -24,9 +24,9 @@ pub fn program(version: &str) -> PathBuf {
         _ => environments().join(format!("duplicity-{version}/bin/duplicity")),
     };
     assert!(path.exists(), "{} is missing: run scripts/test, which installs it", path.display());
-    let told = exec::run(Command::new(&path).arg("--version").env("LC_ALL", "C.UTF-8"));
-    let told = String::from_utf8_lossy(&told).into_owned();
-    assert!(told.contains(&format!("duplicity {version}")), "{} is {told:?}, not {version}", path.display());
+    let output = exec::run(Command::new(&path).arg("--version").env("LC_ALL", "C.UTF-8"));
+    let output = String::from_utf8_lossy(&output).into_owned();
+    assert!(output.contains(&format!("duplicity {version}")), "{} is {output:?}, not {version}", path.display());
     path
 }
 

@@ -45,10 +45,10 @@ pub fn on_terminal(command: &Command, steps: &[(&str, &str)]) -> TerminalRun {
     script.stdin.take().unwrap().write_all(task.to_string().as_bytes()).unwrap();
     let output = script.wait_with_output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     TerminalRun {
-        output: told["output"].as_str().unwrap().replace("\r\n", "\n"),
-        code: told["code"].as_i64().unwrap(),
-        restored: told["echo"] == true && told["signals"] == true,
+        output: report["output"].as_str().unwrap().replace("\r\n", "\n"),
+        code: report["code"].as_i64().unwrap(),
+        restored: report["echo"] == true && report["signals"] == true,
     }
 }

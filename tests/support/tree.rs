@@ -246,7 +246,7 @@ pub fn show(path: &[u8]) -> String {
 
 /// The comparison itself sees what it is there to see.
 #[test]
-fn differences_are_seen() {
+fn differences_are_reported() {
     let scratch = super::Scratch::new();
     let (a, b) = (scratch.dir("a"), scratch.dir("b"));
     for dir in [&a, &b] {

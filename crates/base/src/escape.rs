@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escaping_keeps_text_and_replaces_all_else() {
+    fn escaping_preserves_text_and_replaces_all_other_bytes() {
         assert_eq!(escape_bytes("ü\n\\".as_bytes()), "ü\\x0a\\x5c");
         assert_eq!(escape_bytes(b"lat-\xe9"), "lat-\\xe9");
     }

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlong_path_is_known_by_its_deepest_directory() {
+    fn an_overlong_path_is_represented_by_its_deepest_directory() {
         let deep = |len: usize| ArchivePath::parse(&b"d/".repeat(len)[..len]).unwrap();
         assert_eq!(deep(MAX_PATH_LEN).overlong(), None);
         let long = path(&format!("{}/name/below", "d/".repeat(2047).trim_end_matches('/')));

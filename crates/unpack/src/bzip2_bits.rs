@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_is_looked_at() {
+    fn every_position_is_searched() {
         for lead in 0..40_u8 {
             for bit in 0..8 {
                 let mut writer = BitWriter::new((0..lead).map(|i| i.wrapping_mul(89)).collect());

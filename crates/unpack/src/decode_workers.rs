@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_panics_leaves_nobody_waiting() {
+    fn a_task_that_panics_wakes_its_waiters() {
         let workers = DecodeWorkers::new();
         let task = workers.submit(0, || panic!("on purpose"));
         assert_eq!(task.finish(&RequestContext::unlimited()).unwrap(), None::<()>);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_ends_does_not_wait_for_a_task_and_the_task_is_there_for_the_next() {
+    fn a_cancelled_request_does_not_wait_for_its_task_and_the_next_request_uses_it() {
         let workers = DecodeWorkers::with_threads(1);
         let (tx, rx) = std::sync::mpsc::channel();
         let task = workers.submit(0, move || rx.recv().unwrap());

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_stay_inside_are_as_they_were() {
+    fn targets_within_the_archive_are_unchanged() {
         for target in ["x", "../x", "./a/b", "../../b/../c".split("/..").next().unwrap(), "a/b/"] {
             assert_eq!(shown(&[("d/e/link", target)]), target);
         }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn links_to_the_directory_itself_do_not_help_to_climb_out() {
+    fn links_to_the_directory_itself_do_not_lead_out_of_the_archive() {
         let climb = "l/l/l/l/../../../../etc/passwd";
         assert_eq!(shown(&[("l", "."), ("evil", climb)]), "etc/passwd");
         // Round and round.

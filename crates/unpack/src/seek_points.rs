@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn points_are_bounded_and_still_spread_over_the_stream() {
+    fn the_number_of_points_is_bounded_and_they_cover_the_stream() {
         let mut points = SeekPoints::default();
         for i in 1..10_000 {
             points.add(point(i << 20, 32 << 10));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn encoded_points_come_back_and_damaged_ones_do_not() {
+    fn encoded_points_are_decoded_and_damaged_ones_refused() {
         let mut points = SeekPoints::default();
         (1..5).for_each(|i| points.add(point(i * 100, 3)));
         let encoded = points.encode(1000);

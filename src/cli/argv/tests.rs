@@ -64,14 +64,14 @@ fn wrong_items_are_named() {
 }
 
 #[test]
-fn a_slip_in_a_mount_option_gets_a_suggestion() {
+fn a_mistyped_mount_option_gets_a_suggestion() {
     assert_eq!(refused("dupfs mount u m -o secretkey=/k"), "unknown mount option secretkey: did you mean secret_key?");
     assert_eq!(refused("dupfs mount u m -o alow_other"), "unknown mount option alow_other: did you mean allow_other?");
     assert_eq!(refused("dupfs mount u m -o _netdevv"), "unknown mount option _netdevv: did you mean _netdev?");
 }
 
 #[test]
-fn a_writable_mount_is_answered_unless_mount_8_asks_for_it() {
+fn a_writable_mount_is_refused_unless_mount_8_requests_it() {
     let notes = |line| normalise(words(line)).unwrap().notes;
     assert_eq!(notes("dupfs mount u m -o rw,uid=7"), ["-o rw: a dupfs mount is always read-only"]);
     assert_eq!(notes("dupfs mount u m -o ro"), [""; 0]);
@@ -102,7 +102,7 @@ fn options_for_gpg_are_taken_with_values_that_look_like_options() {
 }
 
 #[test]
-fn nothing_is_touched_after_two_dashes_or_in_other_commands() {
+fn nothing_is_changed_after_two_dashes_or_in_other_commands() {
     let line = "dupfs cat file:///b -- -o --volsize 25";
     assert_eq!(normalise(words(line)).unwrap().args, words(line));
     let line = "dupfs ls -o ro";
@@ -112,7 +112,7 @@ fn nothing_is_touched_after_two_dashes_or_in_other_commands() {
 }
 
 #[test]
-fn no_option_of_ours_is_dropped() {
+fn no_option_of_dupfs_is_dropped() {
     for (name, _) in WITHOUT_EFFECT {
         // Without --archive-dir it has no effect and is dropped.
         let known = (*name == "name").then_some(true);

@@ -27,7 +27,7 @@ fn cat(paths: &[&str]) -> (Vec<u8>, String, Result<CommandExit, CliError>) {
 }
 
 #[test]
-fn files_are_written_whole_one_after_the_other() {
+fn files_are_written_completely_and_in_order() {
     let (out, err, end) = cat(&["/db/big", "db/monday.sql", "db/chunk"]);
     let mut expected: Vec<u8> = (0..3_000_000u32).flat_map(u32::to_le_bytes).collect();
     expected.extend(b"select 1;\n");
@@ -47,7 +47,7 @@ fn links_are_followed_as_far_as_they_stay_in_the_backup() {
 }
 
 #[test]
-fn a_byte_that_cannot_be_served_is_damage_and_the_next_file_is_written_all_the_same() {
+fn a_damaged_file_is_an_error_and_the_next_file_is_still_written() {
     let (out, err, end) = cat(&["torn", "db/monday.sql"]);
     assert_eq!(end, Ok(CommandExit::Damage));
     assert_eq!(out.len(), 2 * CHUNK + 10);
@@ -55,7 +55,7 @@ fn a_byte_that_cannot_be_served_is_damage_and_the_next_file_is_written_all_the_s
 }
 
 #[test]
-fn what_is_no_file_is_told_apart_from_what_is_not_there() {
+fn a_path_that_is_no_file_is_distinguished_from_a_missing_one() {
     let (out, err, end) = cat(&["nope", "db", "pipe", "db/monday.sql"]);
     assert_eq!(out, b"select 1;\n");
     assert_eq!(end, Ok(CommandExit::NotFound));
@@ -65,7 +65,7 @@ fn what_is_no_file_is_told_apart_from_what_is_not_there() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_at_once_without_a_word() {
+fn a_closed_pipe_ends_cat_at_once_and_silently() {
     let (mut out, mut err) = (ClosingPipe(5), Vec::new());
     let end = run(
         &tree(),

@@ -61,7 +61,7 @@ fn long_shows_exact_sizes_and_link_targets() {
 }
 
 #[test]
-fn a_size_that_cannot_be_found_is_not_made_up() {
+fn a_size_that_cannot_be_determined_is_not_invented() {
     let mut fs = tree();
     fs.add(ROOT_INO, b"broken", MemoryNodeKind::File { bytes: vec![0; 9], damaged_from: Some(0) });
     let long = LsOptions { long: true, ..plain() };
@@ -119,7 +119,7 @@ fn a_path_that_is_not_there_is_not_found() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_complaint() {
+fn a_closed_pipe_ends_ls_silently() {
     let (mut out, mut err) = (ClosingPipe(3), Vec::new());
     let failure = run(&tree(), None, &plain(), RequestTimeout::default(), &mut Printer::new(&mut out, &mut err, false))
         .unwrap_err();

@@ -49,7 +49,7 @@ fn kinds(report: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_sound_chain_is_told_as_collection_status_tells_it() {
+fn an_intact_chain_is_reported_as_by_collection_status() {
     let store = MemoryStore::new();
     set(&store, &format!("full.{T0}"), "db1", 12, &(1..=12).collect::<Vec<_>>());
     set(&store, &format!("inc.{T0}.to.{T1}"), "db1", 1, &[1]);
@@ -138,7 +138,7 @@ fn manifests_that_cannot_be_read_do_not_hide_the_rest() {
 }
 
 #[test]
-fn sets_outside_the_chains_are_told_with_their_reason() {
+fn sets_outside_the_chains_are_reported_with_the_reason() {
     let store = MemoryStore::new();
     set(&store, &format!("full.{T0}"), "db1", 1, &[1]);
     set(&store, &format!("inc.{T0}.to.{T1}"), "db1", 1, &[1]);
@@ -179,7 +179,7 @@ fn check_turns_errors_and_nothing_else_into_exit_code_6() {
 
 /// Overlapping ranges and a cut list of changed files: the former hides files, the latter nothing.
 #[test]
-fn damaged_manifests_are_told_with_what_is_lost() {
+fn damaged_manifests_are_reported_with_their_consequence() {
     let report_of = |edit: &dyn Fn(String) -> String| {
         let store = MemoryStore::new();
         let name = format!("full.{T0}");
@@ -212,7 +212,7 @@ fn damaged_manifests_are_told_with_what_is_lost() {
 }
 
 #[test]
-fn a_lost_manifest_is_told_with_the_option_that_does_without_it() {
+fn a_lost_manifest_is_reported_with_the_option_that_rebuilds_it() {
     let store = || {
         let store = MemoryStore::new();
         set(&store, &format!("full.{T0}"), "db1", 2, &[1, 2]);
@@ -241,7 +241,7 @@ fn a_lost_manifest_is_told_with_the_option_that_does_without_it() {
 
 /// A store of `multi://` is missing: volumes are gone with the signature archive, so names are gone too.
 #[test]
-fn a_missing_store_of_a_stripe_is_not_told_as_harmless() {
+fn a_missing_store_of_a_stripe_is_not_reported_as_harmless() {
     let store = MemoryStore::new();
     set(&store, &format!("full.{T0}"), "db1", 4, &[1, 3]);
     store.remove(&format!("duplicity-full-signatures.{T0}.sigtar.gz"));

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_nobody_could_look_at_are_bounded_and_the_others_stay() {
+    fn unreadable_candidates_are_bounded_and_the_others_stay() {
         let candidates = CandidateMap::default();
         let used = candidates.update(0, candidate(), &RequestContext::unlimited()).unwrap();
         for ino in 1..100_000 {

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn suffixes_go_where_that_hides_nothing() {
+    fn a_suffix_stays_after_a_tilde_where_the_short_name_is_taken() {
         let shown = |stored: &[&str]| shown_names(stored).into_iter().map(|(_, shown)| shown).collect::<Vec<_>>();
         assert_eq!(shown(&["foo.sql.gz", "a.tbz2", "b.zip"]), ["foo.sql", "a.tbz2", "b.zip"]);
         assert_eq!(shown(&["foo", "foo.gz"]), ["foo", "foo~gz"]);
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_stored_file_has_one_name_of_its_own_and_is_found_by_it(
+        fn every_stored_file_has_one_unique_name_and_is_found_by_it(
             stored in proptest::collection::btree_set("[a~.]{1,2}(\\.gz|\\.bz2|~gz|~){0,3}", 1..12),
         ) {
             let stored: BTreeSet<String> = stored.into_iter().filter(|name| name != "." && name != "..").collect();

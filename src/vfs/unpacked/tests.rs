@@ -196,7 +196,7 @@ fn assert_replaced<T: std::fmt::Debug>(read: Result<T, FsError>) {
 }
 
 #[test]
-fn a_compressed_member_that_was_replaced_while_it_was_read_is_the_new_one_when_it_is_opened_again() {
+fn a_compressed_member_replaced_while_it_was_read_is_the_new_one_when_reopened() {
     let (old, new) = (gz(b"old"), gz(b"the new one"));
     let mounted = appended(&[("dump.gz", &old)], &[("dump.gz", &new)]);
     let open = mounted.open("big.tar/dump").unwrap();
@@ -222,7 +222,7 @@ fn the_size_of_a_compressed_member_that_was_replaced_is_never_shown_for_the_new_
 }
 
 #[test]
-fn what_a_name_promises_is_asked_again_of_a_member_that_replaces_another() {
+fn the_suffix_hint_is_checked_again_for_a_member_that_replaces_another() {
     let log = gz(b"lines of a log");
     let mounted = appended(&[("log.gz", b""), ("bad.gz", &log)], &[("log.gz", &log), ("bad.gz", b"no gzip")]);
     let empty = mounted.open("big.tar/log.gz").unwrap();
@@ -255,7 +255,7 @@ fn attributes_are_those_of_the_member_that_replaces_another() {
 }
 
 #[test]
-fn an_archive_that_was_replaced_while_somebody_was_in_it_is_the_new_one_when_it_is_entered_again() {
+fn an_archive_replaced_while_it_was_in_use_is_the_new_one_when_entered_again() {
     let old = tar(&[("a", b"old a"), ("f", b"old"), ("f.gz", &gz(b"packed old"))]);
     let new = tar(&[("f", b"the new one"), ("f.gz", &gz(b"packed new"))]);
     let mounted = appended(&[("inner.tar", &old)], &[("inner.tar", &new)]);
@@ -273,7 +273,7 @@ fn an_archive_that_was_replaced_while_somebody_was_in_it_is_the_new_one_when_it_
 }
 
 #[test]
-fn a_member_without_its_suffix_gives_the_name_to_a_later_one_that_has_it() {
+fn a_later_member_takes_over_the_short_name_that_is_its_own() {
     let packed = gz(b"packed");
     let mounted = appended(&[("log.gz", &packed), ("fake.gz", b"no gzip")], &[("log", b"plain"), ("fake", b"other")]);
     let open = mounted.open("big.tar/log").unwrap();
@@ -286,7 +286,7 @@ fn a_member_without_its_suffix_gives_the_name_to_a_later_one_that_has_it() {
 }
 
 #[test]
-fn a_file_that_is_no_compressed_one_gives_its_short_name_to_a_later_one() {
+fn a_file_that_is_not_compressed_cedes_its_short_name_to_a_later_one() {
     let mounted = appended(&[("fake.gz", b"no gzip")], &[("fake", b"other")]);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -299,7 +299,7 @@ fn a_file_that_is_no_compressed_one_gives_its_short_name_to_a_later_one() {
 }
 
 #[test]
-fn what_was_shown_for_good_is_not_taken_back_while_a_table_is_learnt_again() {
+fn names_shown_as_final_stay_while_a_table_is_read_again() {
     let mounted = appended(&[("f", b"old"), ("f.gz", &gz(b"old"))], &[("f", b"new"), ("f.gz", &gz(b"packed"))]);
     mounted.below.release();
     let dir = mounted.find("big.tar").unwrap().ino;
@@ -321,7 +321,7 @@ fn what_was_shown_for_good_is_not_taken_back_while_a_table_is_learnt_again() {
 }
 
 #[test]
-fn asking_for_the_stored_name_does_not_spoil_the_shown_one() {
+fn a_lookup_of_the_stored_name_does_not_change_the_shown_one() {
     let packed = gz(b"packed");
     let mounted = appended(&[("log.gz", &packed)], &[]);
     mounted.below.release();
@@ -331,7 +331,7 @@ fn asking_for_the_stored_name_does_not_spoil_the_shown_one() {
 }
 
 #[test]
-fn a_symbolic_link_is_answered_once_nothing_can_replace_it() {
+fn a_symbolic_link_is_served_once_nothing_can_replace_it() {
     let filler = vec![7; 1 << 20];
     let mut bytes = Vec::new();
     put(&mut bytes, TestHeader::new(b"link", b'2', 0).bytes(157, b"old"), b"");

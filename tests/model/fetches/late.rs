@@ -63,7 +63,7 @@ impl ObjectStore for Late {
 }
 
 #[test]
-fn what_failed_while_it_was_read_ahead_is_tried_again_by_the_reader_who_waits_for_it() {
+fn a_failed_prefetch_is_retried_by_the_reader_that_waits_for_it() {
     let base = vec![add(b"dump", 100), add(b"z", 100)];
     let history = History { lone_file: None, root_meta: meta(), base, steps: vec![] };
     let mut trees = history.trees();
@@ -87,7 +87,7 @@ fn what_failed_while_it_was_read_ahead_is_tried_again_by_the_reader_who_waits_fo
 }
 
 #[test]
-fn a_signature_archive_that_the_first_listing_lacks_is_looked_for_once_more() {
+fn a_signature_archive_that_the_first_listing_lacks_is_looked_up_again() {
     let counted = Counted::new(super::repository());
     let store = Late::new(&counted.store, "", ".sigtar");
     let fs = subject::open(store.clone(), &counted.repository, MEMORY).unwrap();
@@ -153,7 +153,7 @@ impl ObjectStore for Trickle {
 }
 
 #[test]
-fn a_tree_that_nobody_waits_for_is_not_loaded_on_and_a_later_request_goes_on_from_there() {
+fn loading_of_a_tree_without_waiters_stops_and_a_later_request_resumes_it() {
     let overwrite = |at| Step { full: false, edits: vec![Edit::Content(0, vec![Change::Overwrite { at, len: 9 }])] };
     let base = vec![add(b"dump", 2_000_000), add(b"z", 100)];
     let history = History { lone_file: None, root_meta: meta(), base, steps: vec![overwrite(5), overwrite(500)] };

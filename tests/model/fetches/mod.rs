@@ -158,7 +158,7 @@ fn a_damaged_object_without_a_hash_is_not_fetched_to_its_end() {
 }
 
 #[test]
-fn opening_fetches_manifests_at_most() {
+fn opening_fetches_nothing_but_manifests() {
     let counted = Counted::new(repository());
     let fs = counted.open();
     let manifests: BTreeSet<String> = counted.repository.sets.iter().map(|set| set.manifest.clone()).collect();
@@ -176,7 +176,7 @@ fn opening_fetches_manifests_at_most() {
 }
 
 #[test]
-fn versions_cost_the_signature_archives_of_all_chains_and_share_what_the_snapshots_learn() {
+fn versions_fetch_the_signature_archives_of_all_chains_and_share_the_tables_of_the_snapshots() {
     let counted = Counted::new(repository());
     let fs = counted.open();
     counted.store.take_counts();
@@ -228,7 +228,7 @@ fn a_listing_fetches_signature_archives_of_its_chain_and_no_volume() {
 }
 
 #[test]
-fn a_size_costs_the_last_volume_of_the_file_or_of_its_last_delta() {
+fn a_size_fetches_the_last_volume_of_the_file_or_of_its_last_delta() {
     let counted = Counted::new(repository());
     let dump = path(b"dump");
     for set in 0..counted.repository.sets.len() {
@@ -254,7 +254,7 @@ fn the_tail_of_a_file_over_many_volumes_fetches_one_volume() {
 }
 
 #[test]
-fn reads_of_a_file_changed_in_each_increment_fetch_only_what_holds_their_bytes() {
+fn reads_of_a_file_changed_in_each_increment_fetch_only_the_volumes_with_their_bytes() {
     let counted = Counted::new(repository());
     let dump = path(b"dump");
     for set in 0..counted.repository.sets.len() {
@@ -266,7 +266,7 @@ fn reads_of_a_file_changed_in_each_increment_fetch_only_what_holds_their_bytes()
 }
 
 #[test]
-fn the_deltas_of_a_chain_are_fetched_side_by_side_and_once() {
+fn the_deltas_of_a_chain_are_fetched_concurrently_and_once() {
     let changes = (0..12).map(|i| Change::Overwrite { at: i * 100_000, len: 1000 });
     let steps = changes.map(|change| Step { full: false, edits: vec![Edit::Content(0, vec![change])] });
     let history =
@@ -289,7 +289,7 @@ fn the_deltas_of_a_chain_are_fetched_side_by_side_and_once() {
 }
 
 #[test]
-fn what_was_read_once_is_not_fetched_again() {
+fn volumes_that_were_read_are_not_fetched_again() {
     let counted = Counted::new(repository());
     let dump = path(b"dump");
     let fs = counted.open();
@@ -379,7 +379,7 @@ proptest! {
 
 /// The table of such a volume was not kept, so that each file's size cost a decode of the volume.
 #[test]
-fn a_volume_whose_table_outweighs_the_memory_is_decoded_once_for_all_its_sizes() {
+fn a_volume_whose_table_exceeds_the_memory_is_decoded_once_for_all_its_sizes() {
     let names: Vec<Vec<u8>> = (0..200).map(|n| format!("file-{n:03}").into_bytes()).collect();
     let base = names.iter().map(|name| add(name, 100)).collect();
     let history = History { lone_file: None, root_meta: meta(), base, steps: vec![] };

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_makes_the_new_content_of_the_old() {
+    fn a_delta_turns_the_old_content_into_the_new() {
         for seed in 0..60u64 {
             let mut dice = Dice::new(seed);
             let size = dice.below(5000);

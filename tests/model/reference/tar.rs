@@ -213,13 +213,13 @@ mod tests {
         assert_eq!(record("path", b"snapshot/names/latin1-\xe9\xff"), b"33 path=snapshot/names/latin1-\xe9\xff\n");
         for len in 85..105 {
             let made = record("path", &vec![b'x'; len]);
-            let says: usize = std::str::from_utf8(&made).unwrap().split(' ').next().unwrap().parse().unwrap();
-            assert_eq!(says, made.len());
+            let length: usize = std::str::from_utf8(&made).unwrap().split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(length, made.len());
         }
     }
 
     #[test]
-    fn a_user_that_octal_cannot_hold_is_base_256() {
+    fn a_user_id_that_does_not_fit_octal_is_base_256() {
         let mut block = vec![0; 8];
         numeric(&mut block, 0, 8, 4_294_967_294);
         assert_eq!(block, [0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe]);

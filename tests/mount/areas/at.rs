@@ -43,9 +43,9 @@ fn same_choice(version: &str, repo: &Repository, scratch: &Scratch, zone: &str, 
         let link = std::fs::read_link(at.join(time));
         let right = match &wanted {
             Some(which) => {
-                let told = std::fs::read_to_string(at.join(time).join("which"));
+                let content = std::fs::read_to_string(at.join(time).join("which"));
                 link.as_ref().is_ok_and(|l| *l == Path::new("../snapshots").join(which))
-                    && told.is_ok_and(|told| told == *which)
+                    && content.is_ok_and(|content| content == *which)
             }
             None => link.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENOENT)),
         };
@@ -149,7 +149,7 @@ fn a_time_that_two_chains_cover_is_an_error_and_not_a_missing_name() {
 }
 
 #[test]
-fn one_snapshot_as_the_root_has_nothing_beside_it() {
+fn a_mount_of_one_snapshot_has_no_special_directories() {
     let scratch = Scratch::new();
     let repo = sets("3.2.1", &scratch, &[(true, 1_700_000_000)]);
     let mount = Mount::new(&repo.reader().option("--time").option("now"), &repo.url(), &scratch.dir("mnt"));

@@ -25,10 +25,10 @@ impl Daemon {
         std::fs::create_dir_all(dir).unwrap();
         let log = dir.with_extension("log");
         exec::run(dupfs.command("mount").args(["-vv", "--log-file"]).arg(&log).arg(url).arg(dir));
-        let mut told = [0u8; 64];
-        let len = rustix::fs::getxattr(dir, "user.dupfs.pid", &mut told).unwrap();
-        let told = std::str::from_utf8(&told[..len]).unwrap();
-        let pid = told.split(' ').next().unwrap().parse().unwrap();
+        let mut value = [0u8; 64];
+        let len = rustix::fs::getxattr(dir, "user.dupfs.pid", &mut value).unwrap();
+        let value = std::str::from_utf8(&value[..len]).unwrap();
+        let pid = value.split(' ').next().unwrap().parse().unwrap();
         Self { dir: dir.to_owned(), log, pid: Pid::from_raw(pid).unwrap() }
     }
 

@@ -127,7 +127,7 @@ fn the_timer_lists_too() {
 }
 
 #[test]
-fn a_store_that_fails_changes_nothing_and_is_told_once() {
+fn a_failing_store_changes_nothing_and_is_reported_once() {
     let scratch = Scratch::new();
     let repo = Repository::new("3.2.1", |_| Mode::Gzip, &scratch.dir("r"));
     let mut maker = source(&scratch);
@@ -208,7 +208,7 @@ fn a_backup_under_way_is_shown_when_it_is_complete() {
 }
 
 #[test]
-fn what_duplicity_removes_leaves_the_list_and_no_reader_is_told_that_it_never_was() {
+fn snapshots_removed_by_duplicity_leave_the_listing_and_reads_of_them_are_errors() {
     let scratch = Scratch::new();
     let repo = Repository::new("3.2.1", |_| Mode::Plain, &scratch.dir("r"));
     let mut maker = source(&scratch);
@@ -224,8 +224,8 @@ fn what_duplicity_removes_leaves_the_list_and_no_reader_is_told_that_it_never_wa
     let dir = File::open(old.join("dir")).unwrap();
     let read = std::fs::read(old.join("new-1")).unwrap();
     let open = File::open(old.join("new-1")).unwrap();
-    let told = repo.ask("remove-all-but-n-full", &["1", "--force"]);
-    assert!(told.contains("Deleting"), "{told}");
+    let output = repo.ask("remove-all-but-n-full", &["1", "--force"]);
+    assert!(output.contains("Deleting"), "{output}");
     // Known names stay, and what needs data that is gone is an error.
     assert_eq!(inodes(&old), before);
     let lost = std::fs::read(old.join("big")).unwrap_err();

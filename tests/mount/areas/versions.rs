@@ -223,7 +223,7 @@ fn a_new_backup_adds_its_versions() {
 }
 
 #[test]
-fn what_is_lost_is_an_error_and_the_rest_is_there() {
+fn lost_versions_are_errors_and_the_others_are_served() {
     let scratch = Scratch::new();
     let (repo, trees) = backups("0.8.22", Mode::Gzip, &scratch);
     for entry in std::fs::read_dir(repo.dir()).unwrap() {

@@ -47,7 +47,7 @@ fn nothing_escapes_from_an_archive() {
 }
 
 #[test]
-fn names_and_links_that_no_file_system_takes_break_no_listing() {
+fn names_and_links_that_no_file_system_accepts_break_no_listing() {
     let backup = Backup::of(|source| {
         let body = "add('d/' + 'n' * 256, b'first')\nadd('d/' + 'n' * 257, b'second')\nadd('d/' + 'm' * 5000, b'third')\n\
                     add('d/short', b'short')\nadd('o' * 1500 + '/inner', b'inner')\n\
@@ -130,7 +130,7 @@ fn damaged_and_cut_archives_show_what_is_before_the_damage_and_end_in_an_error()
 }
 
 #[test]
-fn what_a_later_member_replaces_is_never_taken_for_it() {
+fn a_replaced_member_is_never_served_as_the_later_one() {
     let (old, new) = (dump(3, 20_000), dump(4, 30_000));
     let backup = Backup::of(|source| {
         let work = source.parent().unwrap().join("work");
@@ -193,7 +193,7 @@ fn lengths_that_a_zip_directory_states_wrongly_make_no_short_files() {
 }
 
 #[test]
-fn bombs_and_archives_within_archives_meet_limits_that_the_log_names() {
+fn bombs_and_nested_archives_exceed_limits_that_the_log_names() {
     let backup = Backup::of(|source| {
         // Archives within archives, deeper than anybody packs.
         let work = source.parent().unwrap().join("work");
@@ -230,14 +230,14 @@ fn bombs_and_archives_within_archives_meet_limits_that_the_log_names() {
         assert_eq!(refused.raw_os_error(), Some(libc::EOPNOTSUPP), "{name}");
     }
     let log = backup.log();
-    for said in [
+    for expected in [
         "archives within archives deeper than 4",
         "expands to more than 2000 times its size",
         "like a nested decompression bomb",
         "encrypted",
         "compressed by",
     ] {
-        assert!(log.contains(said), "the log does not say: {said}\n{log}");
+        assert!(log.contains(expected), "the log does not say: {expected}\n{log}");
     }
     backup.end(b"secret-that-is-nowhere");
 }

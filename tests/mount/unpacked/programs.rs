@@ -52,7 +52,7 @@ fn every_program_gets_the_whole_file_and_no_more() {
 }
 
 #[test]
-fn the_first_bytes_come_before_the_pass_has_ended_and_a_streaming_file_can_be_asked_for_its_size() {
+fn the_first_bytes_arrive_before_the_pass_ends_and_a_streaming_file_has_a_size() {
     let (backup, plain) = backup(&["head", "fstat"]);
     let file = backup.at("head.tbz2/db.sql");
     let script = "import os, sys\nfd = os.open(sys.argv[1], os.O_RDONLY)\nassert os.fstat(fd).st_size in (0, 6000000)\n\

@@ -103,7 +103,7 @@ fn put_honest(source: &Path, honest: &[u8]) {
 }
 
 #[test]
-fn a_reader_is_served_while_nested_bombs_are_looked_into() {
+fn a_reader_is_served_while_nested_bombs_are_opened() {
     let honest = noise(1, 3 << 20);
     let backup = Backup::of(|source| {
         let work = source.parent().unwrap().join("work");

@@ -102,7 +102,7 @@ fn members_of_every_method_are_what_other_programs_extract() {
 }
 
 #[test]
-fn archives_in_parts_behind_programs_and_in_large_form() {
+fn split_self_extracting_and_zip64_archives_are_read() {
     let plain = dump(2, 300_000);
     let backup = Backup::of(|source| {
         let work = work_beside(source);
@@ -154,8 +154,8 @@ fn archives_in_parts_behind_programs_and_in_large_form() {
     let split = fs::read_dir(backup.at("split.zip")).and_then(Iterator::collect::<Result<Vec<_>, _>>).unwrap_err();
     assert_eq!(split.raw_os_error(), Some(libc::EOPNOTSUPP));
     let log = backup.log();
-    for said in ["aes.zip/f: encrypted", "split.zip: not unpacked: the last part of a split archive"] {
-        assert!(log.contains(said), "the log does not say: {said}\n{log}");
+    for expected in ["aes.zip/f: encrypted", "split.zip: not unpacked: the last part of a split archive"] {
+        assert!(log.contains(expected), "the log does not say: {expected}\n{log}");
     }
     backup.end(b"lorem ipsum dolor");
 }
@@ -190,7 +190,7 @@ fn python_names(archive: &Path, encoding: &str) -> Vec<String> {
 }
 
 #[test]
-fn names_are_text_where_the_archive_tells_their_encoding() {
+fn names_are_text_where_the_archive_gives_their_encoding() {
     let backup = Backup::of(put_names);
     assert_eq!(names(&backup.at("dos.zip")), ["back", "Übergröße"]);
     assert_eq!(names(&backup.at("dos.zip/back")), ["slash"]);
@@ -214,7 +214,7 @@ fn names_are_text_where_the_archive_tells_their_encoding() {
 }
 
 #[test]
-fn an_option_tells_the_encoding_of_names_that_do_not() {
+fn an_option_sets_the_encoding_of_other_names() {
     let backup = Backup::with_options(&["-o", "zip-names=cp866"], put_names);
     let wanted = ["plain.txt", "Отчёт.txt"];
     assert_eq!(names(&backup.at("russian.zip")), wanted);

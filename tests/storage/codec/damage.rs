@@ -144,7 +144,7 @@ fn gzip_members_follow_one_another_and_may_be_padded_with_zeros() {
 }
 
 #[test]
-fn a_failing_store_keeps_its_class_and_never_looks_like_an_end() {
+fn an_error_of_the_store_has_its_error_kind_and_never_looks_like_the_end() {
     struct Failing(Vec<u8>, ErrorKind);
     impl Read for Failing {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {

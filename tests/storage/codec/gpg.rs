@@ -57,7 +57,7 @@ fn every_cipher_and_compression_with_a_passphrase() {
 }
 
 #[test]
-fn sizes_around_the_buffers_and_chunks_come_out_whole() {
+fn sizes_around_the_buffers_and_chunks_are_decoded_completely() {
     let home = Home::new();
     let decoder = decoder(&[], &[PASSPHRASE]);
     for len in [0, 1, 511, 512, 8_150, 8_192, 16_384, 65_500, 65_506, 65_514, 65_515, 65_536, 65_537, 131_072, 196_608]
@@ -128,7 +128,7 @@ fn a_message_to_keys_and_a_passphrase_opens_with_either() {
 }
 
 #[test]
-fn a_subkey_export_an_expired_revoked_key_and_a_file_of_several_keys_open_what_is_theirs() {
+fn subkey_exports_expired_revoked_and_several_keys_open_their_messages() {
     let (home, plain) = (Home::new(), payload(10_000));
     let stored = encrypt(&home, &[], &["rsa"], &plain);
     assert!(decode(&decoder(&["rsa.subkeys.asc"], &[]), "x.gpg", &stored).unwrap() == plain);
@@ -153,7 +153,7 @@ fn a_subkey_export_an_expired_revoked_key_and_a_file_of_several_keys_open_what_i
 }
 
 #[test]
-fn key_files_that_are_none_are_refused_with_a_remedy() {
+fn files_without_keys_are_refused_with_a_remedy() {
     let load = |file: std::path::PathBuf| {
         let mut keys = options(&[], &[]);
         keys.secret_keys.push(file);
@@ -376,7 +376,7 @@ fn objects_of_old_and_new_writers_are_read() {
 }
 
 #[test]
-fn without_an_integrity_code_only_on_request() {
+fn data_without_an_integrity_code_is_read_only_on_request() {
     let text: String = (1..=6000).map(|n| format!("{n}\n")).collect();
     for name in [
         "gpg1-cast5-no-mdc.gpg",
@@ -398,7 +398,7 @@ fn without_an_integrity_code_only_on_request() {
 }
 
 #[test]
-fn what_cannot_be_opened_says_which_key_or_passphrase_is_missing() {
+fn the_error_names_the_missing_key_or_passphrase() {
     let (home, plain) = (Home::new(), payload(1_000));
     let to_two = encrypt(&home, &[], &["rsa", "elgamal"], &plain);
     let error = decode(&decoder(&["nistp384.secret.asc"], &["x"]), "vol1.gpg", &to_two).unwrap_err();

@@ -90,7 +90,7 @@ fn options_name_a_keyring_elsewhere() {
 }
 
 #[test]
-fn gpgs_refusal_is_passed_on_with_the_key_ids() {
+fn the_refusal_of_gpg_is_reported_with_the_key_ids() {
     let (home, plain) = (Home::new(), payload(1_000));
     home.import("cv25519.secret.asc").import("rsa.public.asc");
     let to_rsa = home.gpg(&["-r", "dupfs rsa", "-e"], &plain);
@@ -106,7 +106,7 @@ fn gpgs_refusal_is_passed_on_with_the_key_ids() {
 
 /// gpg itself ends with "No secret key" in both cases, as if the key were lost.
 #[test]
-fn an_agent_that_does_not_start_and_a_passphrase_that_cannot_be_asked_for_are_no_missing_key() {
+fn a_failing_agent_and_a_failing_prompt_are_not_reported_as_a_missing_key() {
     let (home, plain) = (Home::new(), payload(1_000));
     home.import("cv25519.secret.asc");
     let object = home.gpg(&["-r", "dupfs cv25519", "-e"], &plain);
@@ -140,7 +140,7 @@ fn an_agent_that_does_not_start_and_a_passphrase_that_cannot_be_asked_for_are_no
 }
 
 #[test]
-fn without_a_keyring_or_a_gpg_nothing_is_created_and_the_error_says_so() {
+fn without_a_keyring_or_gpg_nothing_is_created_and_the_error_names_the_cause() {
     let (home, plain) = (Home::new(), payload(1_000));
     let file = super::key("rsa.public.asc");
     let object = home.gpg(&["--recipient-file", file.to_str().unwrap(), "-e"], &plain);
@@ -160,7 +160,7 @@ fn without_a_keyring_or_a_gpg_nothing_is_created_and_the_error_says_so() {
 }
 
 #[test]
-fn a_gpg_that_does_not_answer_is_given_up_at_the_deadline() {
+fn a_gpg_that_does_not_answer_is_abandoned_at_the_deadline() {
     use std::os::unix::fs::PermissionsExt;
     let (home, plain) = (Home::new(), payload(1_000));
     let object = home.import("rsa.public.asc").gpg(&["-r", "dupfs rsa", "-e"], &plain);

@@ -48,9 +48,9 @@ fn a_volume_in_glacier_is_eremote_with_the_remedy_in_the_log_and_all_else_is_ser
         }
     }
     assert!(!cold.is_empty() && served > 2, "{} in cold storage, {served} served", cold.len());
-    let told = mount.log();
+    let log = mount.log();
     for wanted in [COLD, "GLACIER", "aws s3api restore-object"] {
-        assert!(told.contains(wanted), "{wanted} is not in the log\n{told}");
+        assert!(log.contains(wanted), "{wanted} is not in the log\n{log}");
     }
 
     // With bounds for sizes, all of it can be looked at, as `ls -l` does, and no size is too small.

@@ -83,7 +83,7 @@ fn duplicity_on_s3(world: &World, repo: &Repository, what: &str) -> std::process
 }
 
 #[test]
-fn what_duplicity_writes_to_s3_is_mounted_as_it_restores_it() {
+fn a_backup_written_to_s3_by_duplicity_is_mounted_as_duplicity_restores_it() {
     const TIMES: [i64; 3] = [1_700_000_000, 1_700_003_600, 1_700_007_200];
     let world = World::written_by_clients();
     let url = "boto3+s3://bucket/host/daily";

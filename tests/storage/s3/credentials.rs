@@ -26,7 +26,7 @@ fn at_home(world: &World, home: &str, file: &str, text: &str) -> Dupfs {
 }
 
 #[test]
-fn a_mount_finds_them_in_profiles_and_in_botos_files() {
+fn a_mount_finds_credentials_in_profiles_and_in_botos_files() {
     let world = World::new();
     world.put_fixture("gpg1-aes128-sym", "bucket/p");
     let boto = world.scratch.path().join("boto.cfg");
@@ -45,8 +45,8 @@ fn a_mount_finds_them_in_profiles_and_in_botos_files() {
         assert_eq!(tree.entries.len(), 3, "{what}");
         let log = world.proxy.log();
         assert!(log.len() > 3 && log.iter().all(|r| r.key.as_deref() == Some(KEY_ID)), "{what}: {log:?}");
-        let told = mount.log();
-        assert!(!told.contains(SECRET) && !told.contains(PASSPHRASE), "{what}: a secret is told\n{told}");
+        let log = mount.log();
+        assert!(!log.contains(SECRET) && !log.contains(PASSPHRASE), "{what}: a secret is told\n{log}");
         mount.unmount();
     }
 }

@@ -116,7 +116,7 @@ impl Held {
 }
 
 #[test]
-fn reads_through_storms_are_right_or_fail_clearly_and_nothing_is_left_behind() {
+fn reads_under_many_faults_are_right_or_fail_clearly_and_nothing_is_leaked() {
     let world = World::new();
     let mount = mounted(&world, TIMEOUT);
     let shown = mount.path().join("latest");
@@ -160,7 +160,7 @@ fn reads_through_storms_are_right_or_fail_clearly_and_nothing_is_left_behind() {
 }
 
 #[test]
-fn cp_a_under_faults_copies_rightly_or_says_what_it_could_not() {
+fn cp_a_under_faults_copies_correctly_or_reports_each_failure() {
     let world = World::new();
     let mount = mounted(&world, "--timeout=1");
     let shown = mount.path().join("latest/");
@@ -177,19 +177,20 @@ fn cp_a_under_faults_copies_rightly_or_says_what_it_could_not() {
         if calm {
             world.proxy.set_plan(|request| request.target.contains(".vol2.").then_some(Fault::Status(503, "SlowDown")));
         }
-        let (dest, done, told) = copy(if calm { "without-a-volume" } else { "in-a-storm" });
+        let (dest, done, stderr) = copy(if calm { "without-a-volume" } else { "in-a-storm" });
         let clear = |line: &str| line.ends_with("Input/output error") || line.ends_with("Connection timed out");
-        assert!(done == told.is_empty() && told.lines().all(clear), "{told}");
+        assert!(done == stderr.is_empty() && stderr.lines().all(clear), "{stderr}");
         assert!(!(calm && done), "the volume was not needed");
-        for (path, _) in source.entries.iter().filter(|(path, e)| e.kind == Kind::File && !told.contains(&show(path))) {
+        for (path, _) in source.entries.iter().filter(|(path, e)| e.kind == Kind::File && !stderr.contains(&show(path)))
+        {
             let name = dest.join(show(path));
             assert!(fs::read(name).unwrap() == fs::read(source.locate(path)).unwrap(), "{} is wrong", show(path));
         }
     }
     // What was missed is there for the next one, without a remount.
     world.is_healed();
-    let (dest, done, told) = copy("afterwards");
-    assert!(done, "{told}");
+    let (dest, done, stderr) = copy("afterwards");
+    assert!(done, "{stderr}");
     assert_same("cp -a afterwards", &source, &Tree::walk(&dest), &Rules::default());
     mount.unmount();
 }
@@ -204,25 +205,25 @@ fn cat_under_faults_gives_all_bytes_or_fails() {
         world.storms(seed, if seed == 22 { 100 } else { 40 });
         let start = Instant::now();
         let output = exec::output(dupfs.command("cat").args(["s3://bucket/p", "noise-05"]));
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(start.elapsed() < LONGEST_READ * 2, "seed {seed} took {:?}", start.elapsed());
         let whole = output.stdout == noise(5, 1_500_000);
         assert_eq!(
             output.status.success(),
             whole,
-            "seed {seed}: {} bytes, {:?} {told}",
+            "seed {seed}: {} bytes, {:?} {stderr}",
             output.stdout.len(),
             output.status
         );
         assert!(noise(5, 1_500_000).starts_with(&output.stdout), "seed {seed}: wrong bytes");
-        assert!(whole || told.trim_end().lines().count() == 1, "seed {seed}: one line was promised\n{told}");
+        assert!(whole || stderr.trim_end().lines().count() == 1, "seed {seed}: one line was promised\n{stderr}");
         right += usize::from(whole);
     }
     assert!(right >= 2, "only {right} of 4 came through");
 }
 
 #[test]
-fn a_dead_network_times_out_while_what_is_known_is_still_served() {
+fn without_a_network_requests_time_out_and_cached_data_is_still_served() {
     let world = World::new();
     let mount = mounted(&world, TIMEOUT);
     let shown = mount.path().join("latest");

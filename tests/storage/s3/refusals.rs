@@ -11,17 +11,17 @@ use crate::support::s3::SECRET;
 /// Mounts what cannot be mounted: the exit code, and the one line.
 fn refused(world: &World, dupfs: &Dupfs, url: &str) -> (Option<i32>, String) {
     let mnt = world.scratch.dir("mnt");
-    let (code, told) = dupfs.fails("mount", &[url, mnt.to_str().unwrap()]);
+    let (code, stderr) = dupfs.fails("mount", &[url, mnt.to_str().unwrap()]);
     let mounted = is_mounted(&mnt);
     release(&mnt);
     assert!(!mounted, "{url} is mounted all the same");
-    assert_eq!(told.trim_end().lines().count(), 1, "{url}: one line was promised\n{told}");
-    assert!(!told.contains(SECRET) && !told.contains("wrong-secret"), "{url}: a secret is told\n{told}");
-    (code, told)
+    assert_eq!(stderr.trim_end().lines().count(), 1, "{url}: one line was promised\n{stderr}");
+    assert!(!stderr.contains(SECRET) && !stderr.contains("wrong-secret"), "{url}: a secret is told\n{stderr}");
+    (code, stderr)
 }
 
 #[test]
-fn each_reason_not_to_mount_has_a_line_and_an_exit_code_of_its_own() {
+fn each_reason_not_to_mount_has_its_own_message_and_exit_code() {
     let world = World::new();
     world.put_fixture("gpg1-aes128-sym", "bucket/p");
     world.disk("bucket/empty");
@@ -45,16 +45,16 @@ fn each_reason_not_to_mount_has_a_line_and_an_exit_code_of_its_own() {
     ];
     let mut lines = std::collections::BTreeSet::new();
     for (what, dupfs, url, code, text) in &cases {
-        let (got, told) = refused(&world, dupfs, url);
-        assert_eq!(got, Some(*code), "{what}: {told}");
-        assert!(told.contains(text), "{what}: {told}");
-        lines.insert(told);
+        let (got, stderr) = refused(&world, dupfs, url);
+        assert_eq!(got, Some(*code), "{what}: {stderr}");
+        assert!(stderr.contains(text), "{what}: {stderr}");
+        lines.insert(stderr);
     }
     assert_eq!(lines.len(), cases.len(), "two reasons have the same line: {lines:#?}");
 }
 
 #[test]
-fn what_the_service_answers_while_mounting_is_told() {
+fn answers_of_the_service_during_the_mount_are_reported() {
     let world = World::new();
     world.put_fixture("gpg1-aes128-sym", "bucket/p");
     let dupfs = world.reader().passphrase(PASSPHRASE);
@@ -67,13 +67,13 @@ fn what_the_service_answers_while_mounting_is_told() {
         (503, "SlowDown", 1, "503 SlowDown"),
     ] {
         world.proxy.set_plan(move |_| Some(Fault::Status(status, answer)));
-        let (got, told) = refused(&world, &dupfs, "s3://bucket/p");
-        assert_eq!(got, Some(code), "{answer}: {told}");
-        assert!(told.contains(text), "{answer}: {told}");
+        let (got, stderr) = refused(&world, &dupfs, "s3://bucket/p");
+        assert_eq!(got, Some(code), "{answer}: {stderr}");
+        assert!(stderr.contains(text), "{answer}: {stderr}");
     }
     world.proxy.set_plan(|_| Some(Fault::Stall(0)));
     let start = std::time::Instant::now();
-    let (got, told) = refused(&world, &dupfs, "s3://bucket/p");
-    assert!(got == Some(1) && told.contains("check the network"), "{got:?} {told}");
+    let (got, stderr) = refused(&world, &dupfs, "s3://bucket/p");
+    assert!(got == Some(1) && stderr.contains("check the network"), "{got:?} {stderr}");
     assert!(start.elapsed().as_secs() < 15, "a service that is silent was waited for {:?}", start.elapsed());
 }

@@ -18,8 +18,8 @@ fn xattr(path: &Path, name: &str) -> String {
 }
 
 /// The number in front of `what`.
-fn number(told: &str, what: &str) -> u64 {
-    let (before, _) = told.split_once(what).unwrap_or_else(|| panic!("{what} is not in {told}"));
+fn number(text: &str, what: &str) -> u64 {
+    let (before, _) = text.split_once(what).unwrap_or_else(|| panic!("{what} is not in {text}"));
     before.trim_end().rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
@@ -103,24 +103,24 @@ fn asked(log: &[Request]) -> Asked {
 }
 
 #[test]
-fn what_it_cost_is_told_by_an_attribute_a_signal_and_at_unmount() {
+fn the_cost_is_reported_by_an_attribute_a_signal_and_at_unmount() {
     let world = World::new();
     world.put_fixture("duplicity-0.7.13-gz", "bucket/p");
     let mount = world.mount(&world.reader().option("-v"), "bucket/p");
     let tree = Tree::walk(&mount.path().join("latest/"));
     let largest = tree.entries.iter().filter(|(_, e)| e.kind == Kind::File).max_by_key(|(_, e)| e.size).unwrap();
     fs::read(tree.locate(largest.0)).unwrap();
-    let told = || xattr(mount.path(), "user.dupfs.cost");
+    let cost = || xattr(mount.path(), "user.dupfs.cost");
     // Volumes may still be on their way that are fetched ahead. Of a signature archive the head is looked at, and then all is
     // fetched: how much of the rest comes before the first stream is dropped is the network's affair.
     eventually("all that was asked for has come", Duration::from_secs(10), || {
-        number(&told(), " bytes fetched") >= asked(&world.proxy.log()).once
+        number(&cost(), " bytes fetched") >= asked(&world.proxy.log()).once
     });
-    let (asked, told) = (asked(&world.proxy.log()), told());
-    let (gets, bytes) = (asked.gets, number(&told, " bytes fetched"));
-    assert_eq!(number(&told, " list requests"), asked.lists, "{told}");
-    assert_eq!(number(&told, " get requests"), gets, "{told}");
-    assert!(asked.once <= bytes && bytes <= asked.bytes, "{told}, and {asked:?}");
+    let (asked, cost) = (asked(&world.proxy.log()), cost());
+    let (gets, bytes) = (asked.gets, number(&cost, " bytes fetched"));
+    assert_eq!(number(&cost, " list requests"), asked.lists, "{cost}");
+    assert_eq!(number(&cost, " get requests"), gets, "{cost}");
+    assert!(asked.once <= bytes && bytes <= asked.bytes, "{cost}, and {asked:?}");
     assert!(asked.once > 1_000_000 && asked.bytes - asked.once < 150_000, "{asked:?}");
 
     let wanted = format!("{gets} get requests");
@@ -130,6 +130,6 @@ fn what_it_cost_is_told_by_an_attribute_a_signal_and_at_unmount() {
     let mut file = mount.path().as_os_str().to_owned();
     file.push(".log");
     mount.unmount();
-    let told = fs::read_to_string(file).unwrap();
-    assert_eq!(told.matches(&wanted).count(), 2, "once by the signal, once at the unmount\n{told}");
+    let log = fs::read_to_string(file).unwrap();
+    assert_eq!(log.matches(&wanted).count(), 2, "once by the signal, once at the unmount\n{log}");
 }

@@ -63,8 +63,8 @@ fn both_readings_of_a_url_are_mounted_and_the_one_chosen_is_logged() {
         assert_eq!(fs::read(mount.path().join("latest/hello.txt")).unwrap(), b"hello\n", "{url}");
         let line = mount_line(mount.path()).unwrap();
         assert!(line.contains("bucket/p") && !line.contains(SECRET), "{line}");
-        let told = mount.log();
-        assert!(told.contains(reading), "{url}: the reading is not told\n{told}");
+        let log = mount.log();
+        assert!(log.contains(reading), "{url}: the reading is not told\n{log}");
         mount.unmount();
     }
 }

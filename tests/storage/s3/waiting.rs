@@ -311,7 +311,7 @@ fn umount_and_sigterm_end_a_mount_whose_store_is_silent() {
 }
 
 #[test]
-fn random_kills_leave_nothing_behind() {
+fn random_kills_leak_nothing() {
     let rounds = if std::env::var_os("DUPFS_TEST_ROUNDS").is_some() { 200 } else { 20 };
     let (world, dupfs) = world();
     // What is prefetched for a reader that is killed between two requests ends with the timeout of the store.

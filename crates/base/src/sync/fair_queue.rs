@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_without_end_do_not_starve_a_flow_that_has_used_much() {
+    fn an_endless_sequence_of_new_flows_does_not_starve_an_old_one() {
         let mut queue = Driven::new();
         (0..100).for_each(|_| queue.request(0));
         for _ in 0..50 {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_turns_at_once_than_slots_and_all_requests_are_served() {
+    fn turns_are_limited_to_the_slots_and_all_requests_are_served() {
         let queue = FairQueue::new(2);
         let (running, max) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {

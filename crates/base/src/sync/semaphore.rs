@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_request_does_not_block_the_ones_behind_it() {
+    fn a_cancelled_request_does_not_block_those_queued_after_it() {
         let semaphore = Semaphore::new(2);
         let held = semaphore.try_acquire(1).unwrap();
         thread::scope(|scope| {

@@ -142,7 +142,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(5);
 
     #[test]
-    fn as_many_jobs_run_at_once_as_there_may_be_threads_and_the_others_are_queued() {
+    fn jobs_beyond_the_maximum_of_threads_are_queued() {
         let pool = ThreadPool::new("test", 3);
         let together = Arc::new(Barrier::new(3));
         let (tx, rx) = channel();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_have_nothing_to_do_end_down_to_those_that_are_kept() {
+    fn idle_threads_end_except_for_the_minimum() {
         let pool = ThreadPool::with_idle("test", 8, 2);
         for _ in 0..3 {
             let together = Arc::new(Barrier::new(8));

@@ -202,7 +202,7 @@ fn missing_volumes_are_reported_as_ranges() {
 }
 
 #[test]
-fn of_duplicates_the_one_with_the_suffix_of_the_set_is_chosen() {
+fn the_duplicate_with_the_suffix_of_the_set_is_chosen() {
     let mut names = set_names(None, 0, 3, ".gpg");
     names.push(format!("duplicity-full.{}.vol2.difftar.gz", day(0)));
     names.push(format!("duplicity-full.{}.manifest", day(0)));

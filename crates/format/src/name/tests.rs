@@ -117,7 +117,7 @@ fn prefixes_are_split_off_and_may_contain_slashes() {
 }
 
 #[test]
-fn short_names_behind_an_unknown_prefix_need_a_boundary_and_plausible_times() {
+fn short_names_after_an_unknown_prefix_need_a_boundary_and_plausible_times() {
     assert_eq!(parse_name("site/df.towm5d.m").unwrap().prefix, "site/");
     assert_eq!(parse_name("all_man_df.towm5d.m").unwrap().prefix, "all_man_");
     for foreign in ["my.pdf.reader.m", "pdf.towm5d.m", "x/df.1.m", "all-df.zzzzzzz.m", "x.df.towm5d.0.dt"] {

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_does_not_start_is_told_from_a_missing_key() {
+    fn an_agent_that_does_not_start_is_distinguished_from_a_missing_key() {
         // By gpg 2.2.40, with a GNUPGHOME whose path is too long for a socket.
         let messages = "gpg: error running '/usr/bin/gpg-agent': exit status 2\n\
                         gpg: failed to start agent '/usr/bin/gpg-agent': General error\n\
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pinentry_that_cannot_ask_is_told_from_one_that_the_user_cancelled() {
+    fn a_pinentry_that_cannot_ask_is_distinguished_from_a_cancelled_one() {
         let could_not_ask =
             |code: u32| output(&format!("[GNUPG:] ERROR pkdecrypt_failed {code}\n"), "").could_not_ask();
         // "Inappropriate ioctl for device" without GPG_TTY, a GPG_TTY that does not exist, "No pinentry": gpg 2.2.40.

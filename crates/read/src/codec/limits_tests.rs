@@ -77,7 +77,7 @@ fn nested_bombs_end_at_the_second_layer() {
 }
 
 #[test]
-fn more_bytes_than_the_stored_ones_can_mean_are_over_the_limit() {
+fn output_beyond_the_greatest_possible_expansion_exceeds_the_limit() {
     let plain = io::repeat(0).take(30 << 20);
     let message = compressed(3, &bzip2(Cursor::new(literal(b"")).chain(plain)));
     let limits = small_limits();
@@ -93,7 +93,7 @@ fn more_bytes_than_the_stored_ones_can_mean_are_over_the_limit() {
 }
 
 #[test]
-fn packets_without_plaintext_count_too() {
+fn packets_without_plaintext_count_against_the_limit() {
     let marker = [0xc0 | tag::MARKER, 3, b'P', b'G', b'P'];
     let markers = io::repeat(0).take(0).chain(Cursor::new(marker.repeat(2_000_000)));
     let error = drain(compressed(3, &bzip2(markers)), &small_limits()).unwrap_err();
@@ -101,7 +101,7 @@ fn packets_without_plaintext_count_too() {
 }
 
 #[test]
-fn gzip_of_any_number_of_members_keeps_to_the_limit() {
+fn gzip_with_any_number_of_members_is_limited() {
     let decoder = Decoder::new(Keys::load(KeyOptions::default()).unwrap(), DecodeOptions::default());
     let read = |bytes: Vec<u8>, limits: &DecodeLimits| {
         let opened = decoder.open("x.gz", Box::new(Cursor::new(bytes)), limits);

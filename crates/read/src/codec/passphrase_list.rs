@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_after_a_wrong_answer_tells_that_it_was_wrong() {
+    fn a_prompt_after_a_wrong_passphrase_reports_it() {
         let prompts = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&prompts);
         let prompt: PassphrasePrompt = Box::new(move |text| {

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn session_keys_open_as_by_the_library() {
+    fn session_keys_are_decrypted_as_by_the_library() {
         let (own, other) = (pair(2048), pair(2048));
         let (rsa, stranger) = (RsaKey::new(&own).unwrap(), RsaKey::new(&other).unwrap());
         for _ in 0..20 {

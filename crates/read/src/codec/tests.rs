@@ -148,7 +148,7 @@ mod needs_gpg {
 }
 
 #[test]
-fn ocb_messages_of_every_length_come_out_whole() {
+fn ocb_messages_of_every_length_are_decoded_completely() {
     let decoder = decoder(&["no", PASSPHRASE]);
     // The literal packet's own 12 bytes count: chunks end exactly, one byte before, and one byte behind.
     for len in (0..4).chain(50..56).chain(114..118).chain(178..182) {

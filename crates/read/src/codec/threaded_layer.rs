@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn all_bytes_come_in_order_and_then_the_end_for_good() {
+    fn all_bytes_arrive_in_order_and_the_end_is_permanent() {
         let bytes: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
         let mut source = threaded(io::BufReader::with_capacity(1000, Cursor::new(bytes.clone())));
         let mut read = Vec::new();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_or_a_panic_of_the_source_is_an_error_and_no_end() {
+    fn a_failure_or_a_panic_of_the_source_is_an_error_and_not_the_end() {
         for fails in [true, false] {
             let mut read = Vec::new();
             let error = threaded(io::BufReader::with_capacity(5, Breaks(3, fails))).read_to_end(&mut read).unwrap_err();

@@ -188,7 +188,7 @@ mod tests {
 
     /// The order brings each generator back to itself, which no wrong parameter or formula does.
     #[test]
-    fn the_group_has_its_order() {
+    fn the_order_of_the_group_is_that_of_the_standard() {
         for (curve, generator, order) in curves() {
             let (weierstrass, generator) = (WeierstrassCurve::of(&curve).unwrap(), bytes(generator));
             let x = &generator[1..=weierstrass.len];

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_stand_in_the_file_twice_are_found() {
+    fn ranges_that_the_file_contains_twice_are_found() {
         assert_eq!(repeated(&[]), []);
         assert_eq!(repeated(&[(0, 500, 100), (1, 0, 50), (0, 0, 500), (1, 50, 1), (LOST, 0, 9), (LOST, 0, 9)]), []);
         assert_eq!(repeated(&[(0, 0, 100), (1, 0, 50), (0, 99, 10), (1, 20, 10)]), [(0, 99, 100), (1, 20, 30)]);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_touches_what_it_overlaps() {
+    fn a_read_touches_the_extents_that_it_overlaps() {
         let repeated = RepeatedRanges(vec![(StreamIndex(0), 10, 20), (StreamIndex(0), 30, 40), (StreamIndex(2), 0, 5)]);
         let touched = |stream| {
             (0..50).filter(|&at| repeated.overlap(StreamIndex(stream), ByteRange::at(at, 2))).collect::<Vec<_>>()

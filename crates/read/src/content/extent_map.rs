@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_weighs_what_its_streams_do() {
+    fn the_weight_of_an_extent_map_includes_its_streams() {
         let weight = |parts| ExtentMap::of_stream(stream(DiffKind::Snapshot, 1 << 20, parts)).weight();
         assert_eq!(weight(1000) - weight(1), 999 * size_of::<PartLocation>() as u64);
     }

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_comes_back_as_it_was() {
+    fn an_encoded_table_is_decoded_unchanged() {
         let first = bytes(table());
         let back = parsed(&first).unwrap();
         assert_eq!(bytes(back), first);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_is_refused() {
+    fn bytes_that_encode_no_version_table_are_refused() {
         let whole = bytes(table());
         for len in 0..whole.len() {
             assert!(parsed(&whole[..len]).is_none(), "cut to {len} bytes");

@@ -48,7 +48,7 @@ pub(super) fn table() -> VersionTable {
 }
 
 #[test]
-fn staged_entries_come_back_as_they_were() {
+fn staged_entries_are_read_back_unchanged() {
     for mut entries in sets() {
         for n in 0..3000 {
             entries.push((path(&format!("z/{n}")), present(EntryKind::File, Some((n, n + 1)))));
@@ -183,7 +183,7 @@ fn random_table(numbers: &mut Numbers) -> VersionTable {
 }
 
 #[test]
-fn implied_directories_follow_the_plain_rule() {
+fn implied_directories_agree_with_a_full_search() {
     let mut numbers = Numbers(1);
     let (mut implied, mut existed) = (0, 0);
     for _ in 0..5000 {
@@ -208,7 +208,7 @@ fn implied_directories_follow_the_plain_rule() {
 }
 
 #[test]
-fn a_directory_of_later_sets_only_is_told_without_a_look_below_it() {
+fn a_directory_of_later_sets_only_is_recognized_without_searching_below_it() {
     let mut table = VersionTable::default();
     table.begin_set().unwrap();
     table.push(&path(""), present(EntryKind::Dir, None)).unwrap();

@@ -154,7 +154,7 @@ mod tests {
     const STUCK: u32 = 12;
 
     #[test]
-    fn no_more_is_prefetched_than_the_cache_holds() {
+    fn prefetching_is_limited_to_the_size_of_the_cache() {
         let cache = 192 * MIB;
         let depths = [1, 25, 64, 65, 96, 97, 193, 5000].map(|mib: u64| depth(cache, mib * MIB));
         assert_eq!(depths, [3, 3, 2, 1, 1, 0, 0, 0]);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_prefetch_ends_and_its_scan_can_start_it_again() {
+    fn a_stopped_prefetch_ends_and_its_scan_can_restart_it() {
         let ((started, volumes), (_decoded, blocks)) = (channel(), channel());
         let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
         let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40));

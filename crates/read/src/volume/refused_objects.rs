@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_was_stopped_late_is_tried_again_after_pauses_that_double() {
+    fn an_object_that_was_stopped_late_is_retried_after_doubling_delays() {
         let deadline = Duration::from_millis(100);
         let refused = RefusedObjects::new(deadline);
         let mut pauses = Vec::new();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_ended_early_or_a_slow_store_refuse_nothing() {
+    fn a_request_that_ended_early_or_a_slow_store_does_not_refuse_an_object() {
         let refused = RefusedObjects::new(Duration::from_secs(10));
         refused.note_failure(&object("a"), &used(Duration::from_secs(4)), &stopped());
         refused.note_failure(&object("a"), &limits(), &VolumeError::object("vol1.gz", ErrorKind::Timeout, "slow"));

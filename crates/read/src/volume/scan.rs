@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn many_files_one_after_the_other_are_a_scan_beyond_each() {
+    fn reading_many_files_in_sequence_is_one_scan() {
         let scans = ScanTracker::default();
         let asked: Vec<_> =
             (0..LEN / (1 << 20)).filter_map(|i| read_for(&scans, 2, i << 20, 1 << 20, hint(i, 2))).collect();

@@ -222,7 +222,7 @@ fn a_cancelled_request_returns_at_once_and_its_pass_stops_at_the_next_read() {
 }
 
 #[test]
-fn a_request_that_leaves_does_not_disturb_the_others() {
+fn a_cancelled_request_does_not_disturb_the_others() {
     let GatedRepository { repository, reads, permit, .. } = gated_repository();
     thread::scope(|scope| {
         let patient = scope.spawn(|| read(&repository, &RequestContext::unlimited()));

@@ -102,7 +102,7 @@ fn members(large: usize) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn a_wrong_byte_in_a_block_that_the_pass_leaves_early_never_ends_well() {
+fn a_wrong_byte_in_a_block_that_the_pass_leaves_early_is_always_an_error() {
     let (tar, small) = members(20 * MIB);
     let sound = xz(&tar, MIB);
     let (archive, source) = tar_xz(sound.clone());
@@ -121,7 +121,7 @@ fn a_wrong_byte_in_a_block_that_the_pass_leaves_early_never_ends_well() {
 }
 
 #[test]
-fn a_wrong_byte_before_zeros_that_nobody_reads_never_ends_well() {
+fn a_wrong_byte_before_unread_zeros_is_always_an_error() {
     let (mut tar, small) = members(MIB);
     tar.resize(tar.len() + 3 * MIB, 0);
     let mut bad = xz(&tar, usize::MAX);
@@ -171,7 +171,7 @@ fn a_tar_in_a_zip_is_decoded_to_its_checksum() {
 }
 
 #[test]
-fn a_tar_in_a_tar_meets_the_checks_of_the_blocks_that_it_touches() {
+fn a_tar_in_a_tar_is_checked_by_the_blocks_that_it_overlaps() {
     let (inner, small) = members(20 * MIB);
     let mut tar = Vec::new();
     put_entry(&mut tar, b"inner.tar", b'0', &inner);

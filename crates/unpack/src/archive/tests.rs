@@ -42,7 +42,7 @@ fn paths(archive: &Archive) -> Vec<String> {
 }
 
 #[test]
-fn members_are_where_extracting_puts_them_and_nothing_is_hidden() {
+fn members_have_the_paths_of_an_extraction_and_none_is_hidden() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"./d/", b'5', b"");
     put_entry(&mut tar, b"d/a", b'0', b"first");
@@ -73,7 +73,7 @@ fn members_are_where_extracting_puts_them_and_nothing_is_hidden() {
 }
 
 #[test]
-fn a_member_that_was_replaced_while_it_was_read_does_not_end_well() {
+fn reading_a_member_that_is_replaced_meanwhile_is_an_error() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"a", b'0', b"old");
     put_entry(&mut tar, b"b", b'0', b"b");
@@ -89,7 +89,7 @@ fn a_member_that_was_replaced_while_it_was_read_does_not_end_well() {
 }
 
 #[test]
-fn what_is_behind_damage_is_an_error_and_what_is_before_it_is_there() {
+fn members_before_the_damage_are_served_and_later_ones_are_errors() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"good", b'0', b"good");
     put_extension(&mut tar, b'L', b"some long name\0");
@@ -108,7 +108,7 @@ fn what_is_behind_damage_is_an_error_and_what_is_before_it_is_there() {
 }
 
 #[test]
-fn a_compressed_archive_with_a_wrong_checksum_ends_no_member_well() {
+fn a_wrong_checksum_of_a_compressed_archive_fails_every_member() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"a", b'0', b"text");
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -182,10 +182,10 @@ fn a_damaged_map_of_a_sparse_member_is_damage_and_hides_no_other_member() {
 }
 
 #[test]
-fn archives_meet_limits_that_the_error_names() {
+fn exceeded_limits_of_an_archive_are_named_in_the_error() {
     let mut tar = Vec::new();
     (0..100).for_each(|i| put_entry(&mut tar, format!("d{i}/e/f").as_bytes(), b'0', b""));
-    for (limits, said) in [
+    for (limits, expected) in [
         (UnpackLimits { members: 50, ..UnpackLimits::default() }, "more than 50 members"),
         (UnpackLimits { names: 200, ..UnpackLimits::default() }, "names and links of more than 200 bytes"),
     ] {
@@ -193,13 +193,13 @@ fn archives_meet_limits_that_the_error_names() {
         let PassProgress::Failed(error) = archive.wait_for_pass(&UNLIMITED).unwrap() else {
             panic!("no limit was reached")
         };
-        assert!(error.to_string().contains(said), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 }
 
 #[test]
-fn encoded_tables_come_back_and_damaged_ones_do_not() {
+fn encoded_tables_are_decoded_and_damaged_ones_refused() {
     let mut tar = Vec::new();
     put_entry(&mut tar, b"d/e/f", b'0', b"text");
     put(&mut tar, TestHeader::new(b"link", b'2', 0).bytes(157, b"d/e"), b"");
@@ -247,7 +247,7 @@ fn zip_of(body: &[u8], method: u8, crc: u32, size: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_member_that_a_zip_directory_calls_empty_is_looked_at_when_it_is_opened() {
+fn a_member_that_a_zip_directory_calls_empty_is_checked_when_it_is_opened() {
     let deflated = |bytes: &[u8]| miniz_oxide::deflate::compress_to_vec(bytes, 6);
     let crc = crc32fast::hash(b"text");
     let cases = [

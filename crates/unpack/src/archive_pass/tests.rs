@@ -113,7 +113,7 @@ fn a_cancelled_request_returns_at_once_and_the_pass_ends_within_a_second() {
 }
 
 #[test]
-fn another_request_keeps_a_pass_going() {
+fn a_pass_continues_while_another_request_needs_it() {
     let file = SlowFile::new(tar(40), Duration::from_millis(10));
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
     let (token, context) = cancellable();
@@ -132,7 +132,7 @@ fn another_request_keeps_a_pass_going() {
 }
 
 #[test]
-fn a_pass_that_was_stopped_goes_on_where_it_was() {
+fn a_stopped_pass_resumes_where_it_stopped() {
     let tar = tar(60);
     let mut encoder = ::flate2::write::GzEncoder::new(Vec::new(), ::flate2::Compression::fast());
     encoder.write_all(&tar).unwrap();
@@ -176,7 +176,7 @@ fn a_pass_that_was_stopped_goes_on_where_it_was() {
 }
 
 #[test]
-fn an_open_file_keeps_the_pass_going_until_it_is_closed() {
+fn a_pass_continues_while_a_file_is_open() {
     let file = SlowFile::new(tar(200), Duration::from_millis(10));
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
     let open_file = archive.join_pass();

@@ -59,7 +59,7 @@ fn strings_count_in_encoded_tables_too() {
 }
 
 #[test]
-fn a_link_that_is_too_long_for_any_file_system_is_there_and_says_so() {
+fn a_link_that_is_too_long_for_any_file_system_is_listed_with_an_error() {
     let mut table = ArchiveTable::new(1000, 100_000);
     table.insert(link(b"d/good", vec![b'x'; 4095])).unwrap();
     table.insert(link(b"d/bad", vec![b'x'; 4096])).unwrap();
@@ -87,7 +87,7 @@ fn the_reason_of_a_lost_hard_link_is_no_longer_than_a_reason() {
 }
 
 #[test]
-fn names_that_no_file_system_takes_are_shown_shortened_and_apart() {
+fn names_that_no_file_system_accepts_are_shortened_and_distinct() {
     let mut table = ArchiveTable::new(1000, 1_000_000);
     let long = |end: &str| format!("{}{end}", "ä".repeat(150)).into_bytes();
     let at = |dir: &str, name: &[u8]| [dir.as_bytes(), b"/", name].concat();
@@ -136,7 +136,7 @@ fn a_suffix_makes_no_name_too_long() {
 }
 
 #[test]
-fn encoded_tables_with_names_that_no_file_system_takes_are_refused() {
+fn encoded_tables_with_names_that_no_file_system_accepts_are_refused() {
     let mut table = ArchiveTable::new(1000, 100_000);
     table.insert(file(b"name")).unwrap();
     let encoded = table.encode();

@@ -82,7 +82,7 @@ fn an_xz_index_that_states_too_little_makes_no_short_file() {
 }
 
 #[test]
-fn a_length_that_was_noted_of_other_bytes_is_an_error() {
+fn a_recorded_length_of_other_bytes_is_an_error() {
     #[derive(Debug)]
     struct Named(MemorySource);
     impl ByteSource for Named {

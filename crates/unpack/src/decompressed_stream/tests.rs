@@ -129,7 +129,7 @@ fn read_all(stream: &DecompressedStream, step: usize) -> Result<Vec<u8>, UnpackE
 }
 
 #[test]
-fn every_form_reads_in_order_and_at_random_with_a_cache_of_any_size() {
+fn every_format_is_read_sequentially_and_randomly_with_a_cache_of_any_size() {
     let plain = text(1, 2_300_000);
     for codec in all_codecs(&plain) {
         let packed = pack(codec, &plain);
@@ -175,7 +175,7 @@ fn lengths_at_the_edges_of_blocks_are_right() {
 }
 
 #[test]
-fn streams_one_after_the_other_are_one() {
+fn concatenated_streams_are_one_stream() {
     let parts = [text(4, 700_000), Vec::new(), text(5, 300_000), text(6, 1)];
     for codec in LONE {
         let mut packed: Vec<u8> = parts.iter().flat_map(|part| pack(codec, part)).collect();
@@ -242,7 +242,7 @@ fn errors_name_the_fault() {
 }
 
 #[test]
-fn damage_never_ends_well_and_never_gives_a_wrong_end() {
+fn damage_is_always_an_error_and_never_a_wrong_end() {
     let plain = text(7, 400_000);
     for codec in all_codecs(&plain) {
         let packed = pack(codec, &plain);
@@ -275,7 +275,7 @@ fn damage_never_ends_well_and_never_gives_a_wrong_end() {
 }
 
 #[test]
-fn bzip2_gives_only_blocks_that_are_right() {
+fn bzip2_returns_only_blocks_with_the_right_checksum() {
     let plain = text(8, 400_000);
     let packed = pack(StreamCodec::Bzip2, &plain);
     for at in (0..packed.len()).step_by(packed.len() / 12) {
@@ -293,7 +293,7 @@ fn bzip2_gives_only_blocks_that_are_right() {
 
 /// No text whose block holds a magic can be found by trying, so the decoder is told of marks that are none.
 #[test]
-fn a_magic_inside_a_block_is_seen_through() {
+fn a_block_magic_within_compressed_data_is_not_taken_for_a_block() {
     let plain = text(9, 400_000);
     let packed = pack(StreamCodec::Bzip2, &plain);
     let unpacker = unpacker(1 << 20);
@@ -311,7 +311,7 @@ fn a_magic_inside_a_block_is_seen_through() {
 /// bunzip2 ignores all behind anything that is not bzip2, four zeros or a hundred million. Who has that much behind them is
 /// answered the same; a stream behind fewer zeros is no end that anybody meant, and an error.
 #[test]
-fn zeros_behind_bzip2_end_it_and_hide_no_more_than_bunzip2_does() {
+fn zeros_after_bzip2_data_end_it_as_for_bunzip2() {
     let (first, second) = (pack(StreamCodec::Bzip2, b"first"), pack(StreamCodec::Bzip2, b"second"));
     for zeros in [4, 4096, 3_000_000, 20_000_000] {
         let padded = [&first[..], &vec![0; zeros]].concat();
@@ -335,7 +335,7 @@ fn a_block_of_zeros_that_is_long_when_decoded_is_served() {
 }
 
 #[test]
-fn bombs_meet_the_limit_on_expansion() {
+fn bombs_exceed_the_limit_on_expansion() {
     let plain = vec![0; 40_000_000];
     for codec in [StreamCodec::Bzip2, StreamCodec::Zstd, StreamCodec::Xz] {
         let limits = UnpackLimits { ratio: 100, free: 10 << 20, ..UnpackLimits::default() };
@@ -350,7 +350,7 @@ fn bombs_meet_the_limit_on_expansion() {
 }
 
 #[test]
-fn levels_that_are_within_the_limit_one_by_one_are_bounded_by_the_stored_file() {
+fn nested_levels_are_limited_together_by_the_stored_file() {
     let limits = UnpackLimits { ratio: 2000, free: 4 << 20, ..UnpackLimits::default() };
     let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
     let unpacker = Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0)));
@@ -411,7 +411,7 @@ fn counted(packed: &[u8]) -> Arc<Counted> {
 }
 
 #[test]
-fn a_reader_in_order_never_starts_again_and_a_jump_costs_no_second_pass() {
+fn a_sequential_reader_never_restarts_and_a_jump_needs_no_second_pass() {
     let plain = text(10, 6_000_000);
     for codec in [StreamCodec::Gzip, StreamCodec::Bzip2] {
         let packed = pack(codec, &plain);
@@ -444,7 +444,7 @@ fn a_reader_in_order_never_starts_again_and_a_jump_costs_no_second_pass() {
 }
 
 #[test]
-fn a_stream_that_is_beyond_the_limit_is_decoded_once_to_find_that_out() {
+fn a_stream_that_exceeds_the_limit_is_decoded_only_once() {
     let limits = UnpackLimits { ratio: 100, free: 10 << 20, ..UnpackLimits::default() };
     let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
     let unpacker = Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0)));
@@ -459,7 +459,7 @@ fn a_stream_that_is_beyond_the_limit_is_decoded_once_to_find_that_out() {
 }
 
 #[test]
-fn blocks_of_an_xz_file_are_seek_points_and_tell_its_length() {
+fn blocks_of_an_xz_file_are_seek_points_and_give_its_length() {
     let plain = text(11, 25_000_000);
     let mut packed: Vec<u8> = plain.chunks(1 << 20).flat_map(|part| pack(StreamCodec::Xz, part)).collect();
     packed.extend_from_slice(&[0; 8]);
@@ -502,7 +502,7 @@ fn several_readers_at_once_share_and_do_not_disturb_each_other() {
 }
 
 #[test]
-fn bits_behind_the_reach_of_a_block_are_refused() {
+fn bits_beyond_the_end_of_a_block_are_refused() {
     // Marks everywhere, and no block that is one.
     let mut writer = BitWriter::new(b"BZh9".to_vec());
     for _ in 0..2000 {
@@ -516,7 +516,7 @@ fn bits_behind_the_reach_of_a_block_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10, ..ProptestConfig::default() })]
     #[test]
-    fn what_was_packed_comes_back(
+    fn compressed_data_is_decompressed_unchanged(
         parts in proptest::collection::vec((any::<u64>(), 0_usize..400_000, 1_usize..40_000), 1..4),
         reads in proptest::collection::vec((0_u64..1_000_000, 1_usize..300_000), 1..8),
     ) {

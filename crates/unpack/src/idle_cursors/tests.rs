@@ -48,7 +48,7 @@ fn stream(unpacker: &Arc<Unpacker>, packed: &[u8], codec: StreamCodec) -> Arc<De
 }
 
 #[test]
-fn streams_that_were_left_hold_no_more_than_the_bound_together() {
+fn idle_streams_together_stay_within_the_memory_bound() {
     let plain = text(3_000_000);
     for (codec, packed) in [(StreamCodec::Xz, xz(&plain)), (StreamCodec::Zstd, zstd(&plain))] {
         let unpacker = unpacker(40 * MIB);
@@ -72,7 +72,7 @@ fn streams_that_were_left_hold_no_more_than_the_bound_together() {
 }
 
 #[test]
-fn a_reader_in_order_keeps_its_decoder_however_much_it_holds() {
+fn a_sequential_reader_retains_its_decoder_whatever_its_size() {
     let plain = text(3_000_000);
     let unpacker = unpacker(1);
     let stream = stream(&unpacker, &xz(&plain), StreamCodec::Xz);
@@ -86,7 +86,7 @@ fn a_reader_in_order_keeps_its_decoder_however_much_it_holds() {
 }
 
 #[test]
-fn decoders_tell_what_they_hold() -> Result<(), UnpackError> {
+fn decoders_report_their_memory() -> Result<(), UnpackError> {
     let plain = text(3_000_000);
     let memory = |codec, packed: &[u8]| -> Result<u64, UnpackError> {
         let unpacker = unpacker(u64::MAX);
@@ -106,7 +106,7 @@ fn decoders_tell_what_they_hold() -> Result<(), UnpackError> {
 }
 
 #[test]
-fn many_readers_at_once_get_their_bytes_while_decoders_go() {
+fn many_concurrent_readers_get_their_bytes_while_decoders_are_evicted() {
     let plain = text(3_000_000);
     let unpacker = unpacker(10 * MIB);
     let packed = zstd(&plain);

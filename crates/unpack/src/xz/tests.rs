@@ -84,7 +84,7 @@ impl ByteSource for Sparse {
 }
 
 #[test]
-fn what_was_read_of_a_file_is_counted_from_its_start_wherever_decoding_began() {
+fn the_bytes_read_are_counted_from_the_start_of_the_file_wherever_decoding_began() {
     let plain = text(25 << 20);
     let packed: Vec<u8> = plain.chunks(1 << 20).flat_map(pack).collect();
     // All of it is within the ratio, and no block alone is within that of all that stands before it.
@@ -96,7 +96,7 @@ fn what_was_read_of_a_file_is_counted_from_its_start_wherever_decoding_began() {
 }
 
 #[test]
-fn damage_in_a_block_is_told_by_its_place_in_the_file() {
+fn damage_in_a_block_is_reported_with_its_offset_in_the_file() {
     let plain = text(20 << 20);
     let mut packed: Vec<u8> = plain.chunks(1 << 20).flat_map(pack).collect();
     let hit = packed.len() - packed.len() / 40;
@@ -108,7 +108,7 @@ fn damage_in_a_block_is_told_by_its_place_in_the_file() {
 }
 
 #[test]
-fn padding_is_looked_at_in_large_pieces_and_not_for_ever() {
+fn padding_is_read_in_large_pieces_up_to_a_limit() {
     let packed = pack(b"text");
     let whole = blocks(&MemorySource::new("a", packed.clone()), packed.len() as u64, &UNLIMITED).unwrap().unwrap();
     for zeros in [4, 60, 1 << 16, 5_000_004] {
@@ -134,7 +134,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn zeros_behind_a_compressed_file_come_to_an_end() {
+fn zeros_after_a_compressed_file_are_limited() {
     // A frame of zstd to be skipped, of zeros.
     let mut skipped = ::zstd::encode_all(&b"text"[..], 1).unwrap();
     for _ in 0..3 {
@@ -151,7 +151,7 @@ fn zeros_behind_a_compressed_file_come_to_an_end() {
 }
 
 #[test]
-fn as_many_zeros_as_tapes_pad_with_are_fine() {
+fn padding_as_on_tapes_is_accepted() {
     for (codec, packed) in [(StreamCodec::Gzip, gzip(b"text")), (StreamCodec::Xz, pack(b"text"))] {
         let len = (packed.len() as u64 + (20 << 20)).next_multiple_of(512) + packed.len() as u64 % 4;
         let padded = stream(Sparse::of(packed, len), codec, UnpackLimits::default());
@@ -172,7 +172,7 @@ fn index(count: u64) -> Vec<u8> {
 }
 
 #[test]
-fn more_blocks_than_any_file_needs_are_no_index() {
+fn an_index_with_too_many_blocks_is_refused() {
     assert_eq!(parse_index(&index(1000)).unwrap().len(), 1000);
     assert!(parse_index(&index(3 << 20)).is_none());
     // All of a file's streams together.

@@ -40,7 +40,7 @@ fn zip(members: &[(&str, u32, u16, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn links_that_cannot_be_are_files_that_say_so_and_hide_nothing_behind_them() {
+fn impossible_links_are_files_that_report_it_and_hide_no_later_member() {
     let long = vec![b'x'; 5000];
     let bytes = zip(&[
         ("good", 0o120_777, 0, b"target"),
@@ -62,12 +62,12 @@ fn links_that_cannot_be_are_files_that_say_so_and_hide_nothing_behind_them() {
     assert_eq!(added, ["good", "long", "edge", "locked", "behind"]);
     let entry = |name: &str| table.entry(table.child(super::super::NodeKey::ROOT, name.as_bytes()).unwrap()).unwrap();
     assert_eq!(entry("good").meta.kind, EntryKind::Symlink(b"target".as_slice().into()));
-    for (name, said) in [("long", "5000"), ("edge", "4096"), ("locked", "encrypted")] {
+    for (name, expected) in [("long", "5000"), ("edge", "4096"), ("locked", "encrypted")] {
         let ArchiveEntry { meta, data: MemberData::Refused(reason) } = entry(name) else {
             panic!("{name} is not refused")
         };
         assert_eq!(meta.kind, EntryKind::File);
-        assert!(reason.contains(said), "{name}: {reason}");
+        assert!(reason.contains(expected), "{name}: {reason}");
     }
     assert_eq!(entry("behind").data.size(), 4);
 }

@@ -31,7 +31,7 @@ fn the_extra_field_is_first_if_it_belongs_to_the_name() {
 }
 
 #[test]
-fn code_pages_count_where_nothing_else_tells() {
+fn code_pages_apply_where_nothing_else_gives_the_encoding() {
     let latin = b"\x84\x94\x81.txt";
     assert_eq!(decoded(latin, DOS, false, b"", None).unwrap(), "äöü.txt");
     for made_by in [6 << 8 | 20, 11 << 8 | 50] {

@@ -126,14 +126,16 @@ impl ErrorResponse {
                 denied("the clock of this machine is wrong; set it (timedatectl set-ntp true)".to_owned())
             }
             (_, "InvalidAccessKeyId") => {
-                let says = self.says();
+                let service_message = self.service_message();
                 denied(format!(
-                    "the service does not know the access key ID{says}; check the credentials and the endpoint"
+                    "the service does not know the access key ID{service_message}; check the credentials and the endpoint"
                 ))
             }
             (_, "SignatureDoesNotMatch") => {
-                let says = self.says();
-                denied(format!("the secret access key is wrong (SignatureDoesNotMatch){says}; check the credentials"))
+                let service_message = self.service_message();
+                denied(format!(
+                    "the secret access key is wrong (SignatureDoesNotMatch){service_message}; check the credentials"
+                ))
             }
             (_, "NoSuchBucket") => {
                 let reason = "no such bucket; check the bucket's name, the endpoint and --s3-url-style";
@@ -159,7 +161,7 @@ impl ErrorResponse {
             (401 | 403, _) => denied(format!(
                 "access denied{}{}; check the credentials, and that they may {operation} (permission {action})",
                 if code.is_empty() || code == "AccessDenied" { String::new() } else { format!(" ({code})") },
-                self.says(),
+                self.service_message(),
             )),
             (408 | 429 | 500 | 502..=504 | 506..=599, _)
             | (_, "SlowDown" | "InternalError" | "RequestTimeout" | "Throttling") => {
@@ -181,7 +183,7 @@ impl ErrorResponse {
     }
 
     /// The service's own words, if they say more than the code.
-    fn says(&self) -> String {
+    fn service_message(&self) -> String {
         let message = escape_bytes(self.message.as_bytes());
         let words = message.split_whitespace().collect::<Vec<_>>().join(" ");
         let says_more = !words.is_empty() && !words.trim_end_matches('.').eq_ignore_ascii_case("access denied");
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_secret_and_an_unknown_key_id_are_told_apart_by_the_words_of_the_service() {
+    fn a_wrong_secret_and_an_unknown_key_id_are_distinguished_by_the_message_of_the_service() {
         let unknown = "The AWS Access Key Id you provided does not exist in our records.";
         let wrong = "The request signature we calculated does not match the signature you provided.";
         assert!(

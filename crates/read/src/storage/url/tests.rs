@@ -54,14 +54,14 @@ fn an_encoded_slash_gives_the_prefix_of_duplicity_too() {
 }
 
 #[test]
-fn bare_paths_are_taken_to_the_letter() {
+fn bare_paths_are_taken_literally() {
     for path in ["/a%20b#c", "rel", "./s3:x", "a:b/c", "12:30", "~/x"] {
         assert_eq!(local(path), path);
     }
 }
 
 #[test]
-fn what_names_no_place_is_refused() {
+fn urls_without_a_location_are_refused() {
     for text in ["", "file:rel", "file://", "s3://", "s3:///", "s3:bucket", "s3://#x", "boto+s3:///"] {
         assert_eq!(parse_url(text).unwrap_err().kind(), ErrorKind::Invalid, "{text:?}");
     }
