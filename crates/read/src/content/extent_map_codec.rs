@@ -112,3 +112,63 @@ fn read_parts(decoder: &mut RecordDecoder<'_>, len: u64) -> Option<Box<[PartLoca
     }
     (start == len).then(|| parts.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dupfs_format::{EntryKind, EntryMeta, SetIndex};
+
+    /// The index holds these bytes: for another encoding, raise VERSION in crates/cache/src/index/framed_file.rs.
+    #[test]
+    fn the_bytes_of_an_extent_map_are_stable() {
+        let meta = EntryMeta {
+            kind: EntryKind::File,
+            mode: 0o640,
+            uid: 1000,
+            gid: 100,
+            uname: (*b"u").into(),
+            gname: (*b"gr").into(),
+            mtime: -7,
+        };
+        let stream = |position, kind, len, layout| {
+            let (set, meta) = (SetIndex(9), meta.clone());
+            Arc::new(StoredStream {
+                set,
+                kind,
+                len,
+                meta,
+                position,
+                is_ambiguous: false,
+                layout,
+                resolved: OnceLock::new(),
+            })
+        };
+        let part = |volume, start, offset, len| PartLocation { volume: VolumeNumber(volume), start, offset, len };
+        let parts = PartLayout::Parts([part(1, 0, 512, 5), part(300, 5, 1024, 2)].into());
+        let streams = vec![
+            stream(0, DiffKind::Snapshot, 65_537, PartLayout::Uniform { last: 2 }),
+            stream(1, DiffKind::Snapshot, 200, PartLayout::Assumed { sure: 0 }),
+            stream(130, DiffKind::Diff, 7, parts),
+        ];
+        let extent = |start, len, stream: Option<usize>, offset| Extent {
+            start,
+            len,
+            stream: stream.map(|index| StreamIndex::new(index).unwrap()),
+            offset,
+        };
+        let extents = vec![extent(0, 300, Some(0), 65_000), extent(300, 7, Some(2), 0), extent(307, 1, None, 5)];
+        let map = ExtentMap { size: 308, extents, streams, set: SetIndex(9), repeated: OnceLock::new() };
+        let attributes = b"\xe8\x07\x64\x01u\x02gr\xa0\x03\x0d\x00";
+        let expected: &[&[u8]] = &[
+            b"\x03",
+            &[b"\x00\x00\x81\x80\x04", &attributes[..], b"\x00\x02"].concat(),
+            &[b"\x01\x00\xc8\x01", &attributes[..], b"\x01\x00"].concat(),
+            &[b"\x82\x01\x01\x07", &attributes[..], b"\x02\x02", b"\x01\x80\x04\x05", b"\xac\x02\x80\x08\x02"].concat(),
+            b"\x03",
+            b"\xac\x02\x01\xe8\xfb\x03",
+            b"\x07\x03\x00",
+            b"\x01\x00\x05",
+        ];
+        assert_eq!(encode(&map), expected.concat());
+    }
+}

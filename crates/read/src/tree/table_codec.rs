@@ -294,6 +294,56 @@ mod tests {
         assert_eq!(bytes(back), bytes(grown));
     }
 
+    /// The index holds these bytes: for another encoding, raise VERSION in crates/cache/src/index/framed_file.rs.
+    #[test]
+    fn the_bytes_of_a_table_are_stable() {
+        use super::super::tests::{path, present};
+        use super::super::version_table::Change;
+        use dupfs_format::EntryKind;
+        let mut table = VersionTable::default();
+        let first = [
+            (path(""), present(EntryKind::Dir, None)),
+            (path("ab"), present(EntryKind::File, Some((1, 2048)))),
+            (path("d"), present(EntryKind::BlockDevice(8, 300), None)),
+            (path("d/l"), present(EntryKind::Symlink((*b"to").into()), None)),
+        ];
+        let second = [(path("ab"), Change::Deleted), (path("f"), present(EntryKind::File, None))];
+        for set in [&first[..], &second] {
+            table.begin_set().unwrap();
+            set.iter().for_each(|(path, change)| table.push(path, change.clone()).unwrap());
+            table.publish_set().unwrap();
+        }
+        assert!(table.set_exact_size(table.version(table.find(&path("ab")).unwrap(), 1).unwrap(), 0x0102));
+        let count = |n: u8| [n, 0, 0, 0, 0, 0, 0, 0];
+        let none = [0xff; 4];
+        let unknown = b"\xff\xff\xff\xff\xff\xff\xff\x7f";
+        let mtime = b"\xf9\xff\xff\xff\xff\xff\xff\xff";
+        let expected: &[&[u8]] = &[
+            &[count(2), count(5), count(6), count(5), count(23)].concat(),
+            b"\x01\xe8\x07\x64\x04user\x05group",
+            b"\x01\x02to",
+            b"\x01\x08\xac\x02",
+            // Sets: the first version, the first new node.
+            &[0, 0, 0, 0, 1, 0, 0, 0],
+            &[4, 0, 0, 0, 4, 0, 0, 0],
+            // Nodes: the parent, the start of the name.
+            &[&none[..], &[0, 0, 0, 0]].concat(),
+            &[0, 0, 0, 0, 0, 0, 0, 0],
+            &[0, 0, 0, 0, 2, 0, 0, 0],
+            &[2, 0, 0, 0, 3, 0, 0, 0],
+            &[0, 0, 0, 0, 4, 0, 0, 0],
+            b"abdlf",
+            // Versions: size, time, node, owner, aux, mode, kind.
+            &[&unknown[..], mtime, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xa0, 1, 2]].concat(),
+            &[b"\x02\x01\0\0\0\0\0\x80", &mtime[..], &[1, 0, 0, 0, 0, 0, 0, 0, 0xff, 7, 0, 0, 0xa0, 1, 1]].concat(),
+            &[&unknown[..], mtime, &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xa0, 1, 6]].concat(),
+            &[&unknown[..], mtime, &[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xa0, 1, 3]].concat(),
+            &[&unknown[..], &count(0), &[1, 0, 0, 0], &none, &[0, 0, 0, 0, 0, 0, 0]].concat(),
+            &[&unknown[..], mtime, &[4, 0, 0, 0, 0, 0, 0, 0], &none, &[0xa0, 1, 1]].concat(),
+        ];
+        assert_eq!(bytes(table), expected.concat());
+    }
+
     #[test]
     fn a_set_that_is_not_complete_is_not_written() {
         let mut growing = table();

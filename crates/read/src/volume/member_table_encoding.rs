@@ -138,6 +138,22 @@ mod tests {
         assert_eq!(format!("{:?}", MemberTable::decode(&table.encode()).unwrap()), format!("{table:?}"));
     }
 
+    /// The index holds these bytes: for another encoding, raise VERSION in crates/cache/src/index/framed_file.rs.
+    #[test]
+    fn the_bytes_of_a_table_are_stable() {
+        let part = b"\x01\x80\x04\x80\x80\x04\x00";
+        let expected: &[&[u8]] = &[
+            b"\x80\x80\x40\x05",
+            b"\x00\x00\x00\x00\x00\x05\x01u\x00\x80\x03\x01\x00\x01\x01\x80\x04\x00\x00",
+            b"\x00\x03a/b\x02\x00\x80\x03\x0e\x00\x01\x01\x80\x04\x64\x00",
+            b"\x03\x02ig\x01\x01\x01\x05\x01u\x00\x80\x03\x10\x00\x05",
+            &[b"\x03\x9c\x07\x80\x80\x04\x00", &part[..], part, part, b"\x01\x80\x04\x0a\x02"].concat(),
+            b"\x02\x04gone\x04\x00\x80\x03\x00\x00\x01\x01\xf6\x07\x00\x00",
+            b"\x02\x01b\x00\x00\x80\x03\x0e\x00\x01\x01\x80\x04\x03\x00",
+        ];
+        assert_eq!(sample().encode(), expected.concat());
+    }
+
     #[test]
     fn bytes_that_encode_no_table_are_refused() {
         let whole = sample().encode();
