@@ -142,8 +142,8 @@ pub(super) fn launch(own: &[OsString], respawn: &dyn Fn(&[OsString]) -> Command)
         (Some(code), _) => Err(CliError::Reported(u8::try_from(code).unwrap_or(1))),
         (None, Some(SIGINT)) => Err(CliError::Reported(CommandExit::Interrupted.code())),
         (None, signal) => {
-            let message = format!("the daemon was killed by signal {} before the mount answered", signal.unwrap_or(0));
-            Err(CliError::failed(ErrorKind::Io, message))
+            let by = signal.map_or_else(|| "a signal".to_owned(), |signal| format!("signal {signal}"));
+            Err(CliError::failed(ErrorKind::Io, format!("the daemon was killed by {by} before the mount answered")))
         }
     }
 }

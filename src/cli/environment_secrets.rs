@@ -89,7 +89,7 @@ impl SecretsFile {
 /// When it cannot be read.
 pub(super) fn take_over(fd: i32) -> io::Result<()> {
     let mut file = File::options().read(true).write(true).open(format!("/proc/self/fd/{fd}"))?;
-    let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
     // Room for all of it: a vector that grows leaves copies in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(len + 1));
     file.read_to_end(&mut bytes)?;

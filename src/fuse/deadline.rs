@@ -207,7 +207,7 @@ impl DeadlineQueue {
     /// The number of requests that were answered so far; `None` if none is pending.
     pub(super) fn answered_while_pending(&self) -> Option<u64> {
         let state = lock(&self.shared.state);
-        let pending = u64::try_from(state.pending.len()).unwrap_or(u64::MAX);
+        let pending = state.pending.len() as u64;
         (pending > 0).then(|| state.next_id.saturating_sub(pending))
     }
 }

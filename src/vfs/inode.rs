@@ -63,6 +63,7 @@ impl InodeTags {
         let Self { mut tags, mut by_tag } = self.clone();
         for (index, snapshot) in snapshots.iter().enumerate().skip(tags.len()) {
             let low = snapshot.time.0.rem_euclid(i64::from(u32::MAX));
+            // The remainder always fits.
             let mut tag = u32::try_from(low).unwrap_or(SNAPSHOT_TAGS).max(SNAPSHOT_TAGS);
             while by_tag.contains_key(&tag) {
                 tag = tag.checked_add(1).unwrap_or(SNAPSHOT_TAGS);
@@ -83,7 +84,7 @@ impl InodeTags {
             Inode::Snapshots => SNAPSHOTS_INO,
             Inode::At => AT_INO,
             Inode::Versions => VERSIONS_INO,
-            Inode::VersionsOf(branch, node) => versions_number(branch, node),
+            Inode::VersionsOf(branch, node) => versions_number(branch, node)?,
             Inode::Latest(snapshot) => tagged(self.tag(snapshot)?, LATEST_LINK),
             Inode::AtLink(snapshot) => tagged(self.tag(snapshot)?, AT_LINK),
             Inode::Node(snapshot, node) => tagged(self.tag(snapshot)?, node.0),
@@ -127,8 +128,16 @@ impl InodeTags {
 }
 
 /// The inode number of the directory in `versions/` of `node` of the branch at `branch`.
-pub(super) fn versions_number(branch: usize, node: NodeId) -> Ino {
-    tagged(u32::try_from(branch).map_or(BRANCH_TAGS, |branch| branch.saturating_add(1)), node.0)
+///
+/// # Errors
+/// An internal error for more than [`MAX_BRANCHES`] branches, which `versions/` does not show.
+pub(super) fn versions_number(branch: usize, node: NodeId) -> Result<Ino, FsError> {
+    let internal = || {
+        let message = format!("internal error (bug in dupfs): branch {branch} has no inode numbers");
+        FsError::failed(ErrorKind::Io, message)
+    };
+    let tag = u32::try_from(branch).ok().and_then(|branch| branch.checked_add(1)).filter(|&tag| tag < BRANCH_TAGS);
+    Ok(tagged(tag.ok_or_else(internal)?, node.0))
 }
 
 fn tagged(tag: u32, low: u32) -> Ino {
@@ -151,6 +160,11 @@ mod tests {
             assert!(error.to_string().starts_with("internal error (bug in dupfs): snapshot 1"), "{error}");
         }
         assert!(tags.numbers_in(1).is_err());
-        assert_eq!(tags.resolve(versions_number(3, NodeId(4))), Some(Inode::VersionsOf(3, NodeId(4))));
+        for branch in [0, 3, MAX_BRANCHES - 1] {
+            let number = versions_number(branch, NodeId(4)).unwrap();
+            assert_eq!(tags.resolve(number), Some(Inode::VersionsOf(branch, NodeId(4))));
+        }
+        // Their tags would be those of `unpacked/`.
+        assert!([MAX_BRANCHES, u32::MAX as usize, usize::MAX].iter().all(|b| versions_number(*b, NodeId(4)).is_err()));
     }
 }

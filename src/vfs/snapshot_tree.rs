@@ -139,6 +139,7 @@ impl SnapshotTree {
             Some(version) => table.is_dir(version),
             None => table.is_implied_dir(*node, self.depth),
         };
+        // Nodes are numbered by u32, so the count of some of them fits.
         u32::try_from(children.filter(is_dir).count()).unwrap_or(u32::MAX)
     }
 

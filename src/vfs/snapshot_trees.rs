@@ -7,10 +7,18 @@ use super::error::FsError;
 use super::snapshot_tree::SnapshotTree;
 use super::snapshot_view::SnapshotView;
 use dupfs_base::sync::lock;
-use dupfs_base::{HasKind, RequestContext};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::{EntryKind, EntryMeta, SetIndex};
 use dupfs_read::tree::{Branch, Branches, peek_root};
 use dupfs_read::volume::Repository;
+
+/// A number of sets of a branch, as its tree counts them.
+///
+/// # Errors
+/// Unsupported beyond 2^32.
+pub(super) fn branch_depth(sets: usize) -> Result<u32, FsError> {
+    u32::try_from(sets).map_err(|_| FsError::failed(ErrorKind::Unsupported, "a chain of more than 2^32 backup sets"))
+}
 
 /// The trees of a repository's snapshots, loaded on demand.
 #[derive(Debug)]
@@ -38,7 +46,7 @@ impl SnapshotTrees {
     ) -> Result<SnapshotTree, FsError> {
         let snapshot = view.snapshot(snapshot)?;
         let branch = self.branch(view, snapshot.branch)?;
-        let depth = u32::try_from(snapshot.depth).unwrap_or(u32::MAX);
+        let depth = branch_depth(snapshot.depth)?;
         self.ensure(&branch, depth, &snapshot.name, context)?;
         Ok(SnapshotTree::new(branch, depth, snapshot.time, Arc::clone(&snapshot.name)))
     }

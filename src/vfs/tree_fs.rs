@@ -12,7 +12,7 @@ use super::snapshot_nodes::{OpenFile, SnapshotNodes};
 use super::snapshot_view::RootInode;
 use super::versions_dir::VersionsDir;
 use super::{at_dir, node_xattrs, overview};
-use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext};
+use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext, clamp_len};
 use dupfs_format::collection::Problem;
 use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::tree::NodeId;
@@ -149,7 +149,8 @@ impl TreeFs {
 
     fn list_snapshots(&self, offset: u64, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
         let view = self.nodes.view();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        // No list is longer than memory.
+        let Ok(start) = usize::try_from(offset) else { return Ok(()) };
         for (index, snapshot) in view.listed().filter(|(index, _)| *index >= start) {
             let ino = view.number(Inode::Node(index, NodeId::ROOT))?;
             let next_offset = (index as u64).saturating_add(1);
@@ -259,10 +260,10 @@ impl FileSystem for TreeFs {
             }
         };
         let left = open.extents.size().saturating_sub(offset);
-        let len = u64::try_from(size).unwrap_or(u64::MAX).min(left);
-        let range = ByteRange::at(offset, len);
+        let len = clamp_len(left, size);
+        let range = ByteRange::at(offset, len as u64);
         self.nodes.ask(context, |volumes| {
-            let mut out = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+            let mut out = Vec::with_capacity(len);
             open.extents.read(volumes, &open.file, range, &mut out)?;
             Ok(out)
         })

@@ -15,6 +15,7 @@ use super::ops::{Attr, DirEntry, NodeKind};
 use super::overview;
 use super::pagination::{MAX_BATCH, emit_batches, last_before, offset_after};
 use super::snapshot_nodes::SnapshotNodes;
+use super::snapshot_trees::branch_depth;
 use super::snapshot_view::SnapshotView;
 use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
@@ -83,7 +84,7 @@ impl VersionsDir {
         for &number in view.branches() {
             let Some(sets) = view.collection.branches().get(number) else { continue };
             let branch = nodes.trees.branch(&view, number)?;
-            let depth = u32::try_from(sets.len()).unwrap_or(u32::MAX);
+            let depth = branch_depth(sets.len())?;
             let mut failed = None;
             if number >= MAX_BRANCHES {
                 failed = Some(FsError::failed(ErrorKind::Unsupported, "more chains than versions/ can show"));
@@ -196,7 +197,8 @@ impl VersionsDir {
                     if branches.child_before(index, &path, &name) {
                         return true;
                     }
-                    let ino = versions_number(branch.number, node);
+                    // A branch without numbers counts as failed, which ends the listing.
+                    let Ok(ino) = versions_number(branch.number, node) else { return true };
                     let next_offset = (own << 32) | offset_after(node.0);
                     emit(DirEntry { ino, kind: NodeKind::Dir, next_offset, name: &name })
                 },

@@ -6,6 +6,7 @@
 //! | [`RequestContext`] | the limits of a request: may it block, until when, is it cancelled |
 //! | [`ErrorKind`] | the meaning of an error, which decides the errno and the exit code |
 
+mod convert;
 mod error_kind;
 mod escape;
 mod io_reason;
@@ -17,6 +18,7 @@ mod secret_slots;
 pub mod sync;
 mod wiping_allocator;
 
+pub use convert::{clamp_len, whole_nanos};
 pub use error_kind::{ErrorKind, HasKind};
 pub use escape::escape_bytes;
 pub use io_reason::{io_reason, without_errno};

@@ -234,7 +234,7 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
 
     /// Inserts the block into memory, unless a removal may have begun since `read_at`, and spills the evicted blocks.
     fn insert_unless_stale(&self, key: K, block: Arc<[u8]>, read_at: Option<u64>) {
-        let weight = u64::try_from(block.len()).unwrap_or(u64::MAX);
+        let weight = block.len() as u64;
         let (evicted, epoch) = {
             let mut memory = self.memory.lock();
             let epoch = self.epoch();

@@ -101,6 +101,7 @@ impl<K: Hash + Eq + Clone> SpillFile<K> {
         }
         let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_slice()).ok()?);
         let slots = SpillSlots { sealed: LruCache::unbounded(), free: Vec::new(), next: 0, is_off: false };
+        // Slots are numbered by u32: of a file of more than a petabyte, the rest is not used.
         let max_slots = u32::try_from(bytes / SLOT_BYTES).unwrap_or(u32::MAX);
         Some(Self { file, cipher, nonces: AtomicU64::new(0), max_slots, slots: Mutex::new(slots) })
     }
@@ -170,7 +171,7 @@ impl<K: Hash + Eq + Clone> SpillFile<K> {
     /// Bytes of the slots in use.
     pub(super) fn used(&self) -> u64 {
         let slots = self.slots.lock().sealed.len();
-        u64::try_from(slots).unwrap_or(u64::MAX).saturating_mul(SLOT_BYTES)
+        (slots as u64).saturating_mul(SLOT_BYTES)
     }
 
     /// Takes a slot for the caller to write, until it is indexed or freed. `None` if the block need not be written.

@@ -14,6 +14,7 @@ impl BackupTime {
     /// Returns the current time of the system clock.
     pub fn now() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        // A clock beyond the range of times shows the last of them.
         Self(i64::try_from(now).unwrap_or(i64::MAX))
     }
 }

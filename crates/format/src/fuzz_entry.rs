@@ -10,6 +10,7 @@ use super::sigtar::{SigEntry, SigtarParser, SigtarSink};
 use super::tar::{TarEntry, TarLimits, TarParser, TarSink};
 use super::timespec;
 use crate::{ArchivePath, BackupTime};
+use dupfs_base::clamp_len;
 
 /// Names: the name begins with the prefix that was found, and parsing with that prefix gives the same result.
 pub fn fuzz_name(data: &[u8]) {
@@ -97,8 +98,7 @@ pub fn fuzz_delta(data: &[u8]) {
         assert_eq!(delta::parse_command(head).ok(), Some(parsed), "bytes after a command change it");
         let cut = head.split_last().map_or(head, |(_, cut)| cut);
         assert_eq!(delta::parse_command(cut).ok(), Some(None), "a truncated command is accepted");
-        let skip = usize::try_from(literal).unwrap_or(usize::MAX);
-        rest = tail.get(skip..).unwrap_or(&[]);
+        rest = tail.get(clamp_len(literal, tail.len())..).unwrap_or(&[]);
     }
 }
 
@@ -141,7 +141,7 @@ impl TarSink for TarLog<'_> {
 
     fn end(&mut self) -> Result<(), FormatError> {
         if let Some((_, offset, data, ended)) = self.entries.last_mut() {
-            let start = usize::try_from(*offset).unwrap_or(usize::MAX);
+            let start = clamp_len(*offset, self.stream.len());
             let expected = self.stream.get(start..).and_then(|tail| tail.get(..data.len()));
             assert!(data.is_empty() || expected == Some(data), "data is not at its stated offset");
             *ended = true;

@@ -186,7 +186,7 @@ impl Archive {
         let content: Arc<dyn ByteSource> = match data {
             MemberData::Nothing => return Err(UnpackError::unsupported(&name, "not a regular file")),
             MemberData::Refused(reason) => return Err(UnpackError::unsupported(&name, &*reason)),
-            MemberData::Damaged(what) => return Err(UnpackError::damaged(&name, 0, &*what)),
+            MemberData::Damaged(what) => return Err(UnpackError::damaged(&name, None, &*what)),
             MemberData::Pieces { size, pieces } => {
                 Arc::new(MemberSource::new(name, source, member_pieces(&pieces), size))
             }

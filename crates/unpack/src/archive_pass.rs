@@ -204,8 +204,9 @@ impl ArchivePass {
         if shortened > 0 {
             log::warn!("{}: {shortened} names of more than 255 bytes are shown shortened", self.name);
         }
-        if let Some(key) = key {
-            let bytes = self.look(|state| state.table.encode());
+        if let Some(key) = key
+            && let Some(bytes) = self.look(|state| state.table.encode())
+        {
             self.unpacker.store_table(key, &bytes);
         }
         Ok(())

@@ -17,7 +17,7 @@ use super::decode_workers::{DecodeTask, DecodeWorkers};
 use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
 use super::stream_decoder::{ByteFields, StreamDecoder, bad_point};
-use dupfs_base::{CancelToken, RequestContext, Stopped};
+use dupfs_base::{CancelToken, RequestContext, Stopped, clamp_len};
 
 /// Most bytes a compressed block can take: 900,000 symbols of at most 20 bits, and its tables.
 const LONGEST: u64 = 2_400_000;
@@ -241,7 +241,7 @@ impl BzipDecoder {
         }
         self.combined = 0;
         let after = (offset + MAGIC_BITS + 32).div_ceil(8);
-        let rest = piece.bytes.get(usize::try_from(after).unwrap_or(usize::MAX)..).unwrap_or(&[]);
+        let rest = piece.bytes.get(clamp_len(after, piece.bytes.len())..).unwrap_or(&[]);
         let last = self.queue.is_empty() && self.input_ended;
         // Tapes pad with zeros.
         if last && rest.iter().all(|&b| b == 0) {
@@ -278,7 +278,8 @@ impl BzipDecoder {
         let status = library.decompress_vec(unread(packed, library.total_in()), &mut out);
         let ended = matches!(status, Ok(Status::StreamEnd));
         if status.is_err() || (out.is_empty() && !ended) {
-            let bit = self.boundary.unwrap_or(0);
+            // The end of the block, which was set when its checks were passed.
+            let bit = self.boundary.unwrap_or(self.start);
             return Err(self.fault(bit, "damaged block"));
         }
         if ended {

@@ -7,6 +7,7 @@ use super::decode_context::DecodeContext;
 use super::error::UnpackError;
 use super::limits::UnpackLimits;
 use super::stream_decoder::{SeekPoint, StreamDecoder};
+use dupfs_base::clamp_len;
 use dupfs_cache::BLOCK_BYTES;
 
 /// The result of a step of a cursor.
@@ -71,7 +72,7 @@ impl DecodeCursor {
         loop {
             // A cursor that begins within a block passes over the rest of it.
             if self.out < start {
-                self.pass(usize::try_from(start - self.out).unwrap_or(usize::MAX).min(self.rest().len()));
+                self.pass(clamp_len(start - self.out, self.rest().len()));
             }
             if self.out == start && self.rest().len() > BLOCK_BYTES {
                 let block = filled(buffer(), self.rest().get(..BLOCK_BYTES).unwrap_or(&[]));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::byte_source::ByteSource;
 use super::decode_context::DecodeContext;
 use super::error::UnpackError;
+use dupfs_base::clamp_len;
 
 /// Bytes asked for at a time.
 const STEP: usize = 256 << 10;
@@ -50,7 +51,7 @@ impl DecoderInput {
         while self.buffer.len().saturating_sub(self.taken) < want && !self.ended {
             let next = self.base.saturating_add(self.buffer.len() as u64);
             // Up to a multiple of the step, so that blocks of the source below are asked for once.
-            let step = STEP.saturating_sub(usize::try_from(next % STEP as u64).unwrap_or(0));
+            let step = STEP.saturating_sub(clamp_len(next % STEP as u64, STEP));
             let request = context.wait();
             request.check().map_err(|reason| UnpackError::stopped(&self.source.name(), reason))?;
             let bytes = self.source.read_at(next, step, request)?;

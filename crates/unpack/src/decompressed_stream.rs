@@ -20,7 +20,7 @@ use super::stream_codec::StreamCodec;
 use super::unpacker::Unpacker;
 use super::xz::XzBlock;
 use super::zip_method::DecoderSetup;
-use dupfs_base::RequestContext;
+use dupfs_base::{RequestContext, clamp_len};
 use dupfs_cache::BLOCK_BYTES;
 
 /// The decompressed bytes of a source.
@@ -167,10 +167,9 @@ impl DecompressedStream {
     }
 
     fn mis_stated(&self, len: u64) -> UnpackError {
-        let packed = self.source.known_len().unwrap_or(0);
         UnpackError::damaged(
             &self.name(),
-            packed,
+            self.source.known_len(),
             format!("length mismatch: the content does not have the stated {len} bytes"),
         )
     }
@@ -196,7 +195,7 @@ impl DecompressedStream {
             // The store may be on the disk in the clear, and these points hold decompressed bytes.
             StreamCodec::Gzip | StreamCodec::Zip(..) => SeekPoints::default().encode(len),
         };
-        if let Some(key) = self.points_key() {
+        if let (Some(key), Some(encoded)) = (self.points_key(), encoded) {
             self.unpacker.point_store.store(&key, &encoded);
         }
         Ok(())
@@ -264,7 +263,7 @@ impl ByteSource for DecompressedStream {
         while out.len() < len {
             let at = offset.saturating_add(out.len() as u64);
             let Some(block) = self.block(at / BLOCK_BYTES as u64, context)? else { break };
-            let skip = usize::try_from(at % BLOCK_BYTES as u64).unwrap_or(0);
+            let skip = clamp_len(at % BLOCK_BYTES as u64, BLOCK_BYTES);
             let bytes = block.get(skip..).unwrap_or(&[]);
             let bytes = bytes.get(..len - out.len()).unwrap_or(bytes);
             out.extend_from_slice(bytes);

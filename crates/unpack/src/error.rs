@@ -16,12 +16,12 @@ pub enum UnpackError {
         reason: Arc<str>,
     },
     /// The data is not what its form demands: a checksum or the structure is wrong.
-    #[error("{object}: damaged near byte {at}: {what}; the file itself is below snapshots/")]
+    #[error("{object}: damaged{}: {what}; the file itself is below snapshots/", near(*at))]
     Damaged {
         /// The file.
         object: Arc<str>,
-        /// Offset in the file, in bytes.
-        at: u64,
+        /// Offset in the file, in bytes, if it is known.
+        at: Option<u64>,
         /// The fault.
         what: Arc<str>,
     },
@@ -86,8 +86,8 @@ impl UnpackError {
         Self::Internal { object: Arc::clone(object), what: what.as_ref().into() }
     }
 
-    pub(super) fn damaged(object: &Arc<str>, at: u64, what: impl AsRef<str>) -> Self {
-        Self::Damaged { object: Arc::clone(object), at, what: what.as_ref().into() }
+    pub(super) fn damaged(object: &Arc<str>, at: impl Into<Option<u64>>, what: impl AsRef<str>) -> Self {
+        Self::Damaged { object: Arc::clone(object), at: at.into(), what: what.as_ref().into() }
     }
 
     pub(super) fn unsupported(object: &Arc<str>, what: impl AsRef<str>) -> Self {
@@ -97,6 +97,11 @@ impl UnpackError {
     pub(super) fn limit(object: &Arc<str>, limit: impl AsRef<str>) -> Self {
         Self::Limit { object: Arc::clone(object), limit: limit.as_ref().into() }
     }
+}
+
+/// The place of damage, as words of a message.
+fn near(at: Option<u64>) -> String {
+    at.map(|at| format!(" near byte {at}")).unwrap_or_default()
 }
 
 impl HasKind for UnpackError {

@@ -14,6 +14,7 @@ use super::decoder_input::DecoderInput;
 use super::error::UnpackError;
 use super::limits::ZeroPadding;
 use super::stream_decoder::{ByteFields, CHECKSUM_MISMATCH, LENGTH_MISMATCH, StreamDecoder, bad_point};
+use dupfs_base::clamp_len;
 
 /// The greatest distance from which a deflate stream copies.
 const WINDOW: usize = 32 << 10;
@@ -272,7 +273,7 @@ impl DeflateDecoder {
     }
 
     fn window(&self) -> Vec<u8> {
-        let have = usize::try_from(self.len).unwrap_or(usize::MAX).min(WINDOW);
+        let have = clamp_len(self.len, WINDOW);
         let (before, after) = self.ring.split_at(self.at.min(self.ring.len()));
         let from_before = have.min(before.len());
         let wrapped = after.get(after.len().saturating_sub(have - from_before)..).unwrap_or(&[]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::byte_source::{ByteSource, StoredOrigin};
 use super::error::UnpackError;
-use dupfs_base::RequestContext;
+use dupfs_base::{RequestContext, clamp_len};
 
 /// A piece of a [`MemberSource`]: `len` bytes of it from `start` stand at `at` in the source below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,13 +70,14 @@ impl ByteSource for MemberSource {
             let piece = self.pieces.get(next);
             let zeros = piece.map_or(end, |p| p.start).min(end).saturating_sub(at);
             if zeros > 0 {
-                out.resize(out.len().saturating_add(usize::try_from(zeros).unwrap_or(0)), 0);
+                // No more than the request, as both ends are within it.
+                out.resize(out.len().saturating_add(clamp_len(zeros, len)), 0);
                 at = at.saturating_add(zeros);
                 continue;
             }
             let Some(piece) = piece else { break };
             let until = piece.start.saturating_add(piece.len).min(end);
-            let want = usize::try_from(until.saturating_sub(at)).unwrap_or(0);
+            let want = clamp_len(until.saturating_sub(at), len);
             self.read_piece(piece, at, &mut out, want, context)?;
             at = until;
             next += 1;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::byte_source::{ByteSource, StoredOrigin};
 use super::error::UnpackError;
-use dupfs_base::RequestContext;
+use dupfs_base::{RequestContext, clamp_len};
 
 /// Bytes in memory.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ impl ByteSource for MemorySource {
     }
 
     fn read_at(&self, offset: u64, len: usize, _: &RequestContext) -> Result<Vec<u8>, UnpackError> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
+        let start = clamp_len(offset, self.bytes.len());
         let end = start.saturating_add(len).min(self.bytes.len());
         Ok(self.bytes.get(start..end).unwrap_or(&[]).to_vec())
     }

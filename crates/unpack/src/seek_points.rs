@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::stream_decoder::{ByteFields, SeekPoint};
+use super::stream_decoder::{ByteFields, SeekPoint, put_len};
 
 /// Upper bound of the bytes of all points of a stream.
 const MAX_BYTES: u64 = 8 << 20;
@@ -52,17 +52,17 @@ impl SeekPoints {
         self.spacing = reach / (self.points.len() as u64).max(1);
     }
 
-    /// Encodes the length of a stream, `len` bytes, and its points.
-    pub(super) fn encode(&self, len: u64) -> Vec<u8> {
+    /// Encodes the length of a stream, `len` bytes, and its points; `None` if they have no encoded form.
+    pub(super) fn encode(&self, len: u64) -> Option<Vec<u8>> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&len.to_be_bytes());
         for point in &self.points {
             out.extend_from_slice(&point.out.to_be_bytes());
             out.extend_from_slice(&point.input.to_be_bytes());
-            out.extend_from_slice(&u32::try_from(point.state.len()).unwrap_or(0).to_be_bytes());
+            put_len(&mut out, point.state.len())?;
             out.extend_from_slice(&point.state);
         }
-        out
+        Some(out)
     }
 
     /// Decodes the length and points in `bytes`; `None` unless they are well-formed.
@@ -123,14 +123,14 @@ mod tests {
             &[0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0x81, 0, 0, 0, 2, 7, 7],
             &[0, 0, 0, 0, 3, 4, 5, 6, 0, 0, 0, 0, 1, 0x82, 2, 0x83, 0, 0, 0, 0],
         ];
-        assert_eq!(points.encode(0x0708_090a), expected.concat());
+        assert_eq!(points.encode(0x0708_090a), Some(expected.concat()));
     }
 
     #[test]
     fn encoded_points_are_decoded_and_damaged_ones_refused() {
         let mut points = SeekPoints::default();
         (1..5).for_each(|i| points.add(point(i * 100, 3)));
-        let encoded = points.encode(1000);
+        let encoded = points.encode(1000).unwrap();
         let (len, back) = SeekPoints::decode(&encoded).unwrap();
         assert_eq!((len, back.points), (1000, points.points));
         for cut in 1..encoded.len() {

@@ -64,6 +64,12 @@ impl ByteFields<'_> {
     }
 }
 
+/// Appends `len` in the form that [`ByteFields::u32`] reads; `None` if it has none.
+pub(super) fn put_len(out: &mut Vec<u8>, len: usize) -> Option<()> {
+    out.extend_from_slice(&u32::try_from(len).ok()?.to_be_bytes());
+    Some(())
+}
+
 /// The error for a seek point that does not match the stream.
 pub(super) fn bad_point(name: &Arc<str>, at: u64) -> UnpackError {
     UnpackError::damaged(name, at, "a stored seek point does not match the data; delete the index")

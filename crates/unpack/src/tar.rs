@@ -217,7 +217,7 @@ impl TarSink for TarMemberSink<'_> {
             _ => EntryKind::File,
         };
         let meta = EntryMeta {
-            mode: u16::try_from(header.mode & 0o7777).unwrap_or(0),
+            mode: header.mode,
             uid: low_bits(header.uid),
             gid: low_bits(header.gid),
             uname: header.uname.into(),
@@ -262,5 +262,6 @@ impl TarSink for TarMemberSink<'_> {
 
 /// Ids are 32 bits wide; of others the low bits count, as negative ones are written.
 fn low_bits(id: i64) -> u32 {
-    u32::try_from(id & i64::from(u32::MAX)).unwrap_or(u32::MAX)
+    let [.., a, b, c, d] = id.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }

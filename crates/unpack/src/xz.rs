@@ -12,7 +12,7 @@ use super::error::UnpackError;
 use super::limits::{PADDING, UnpackLimits, ZeroPadding};
 use super::member_source::MemberSource;
 use super::stream_decoder::{ByteFields, StreamDecoder, bad_point};
-use dupfs_base::RequestContext;
+use dupfs_base::{RequestContext, clamp_len};
 
 /// Bytes decoded at a time.
 const STEP: usize = 256 << 10;
@@ -196,7 +196,7 @@ impl StreamDecoder for XzDecoder {
             let action = if empty { Action::Finish } else { Action::Run };
             let before = self.library.total_in();
             let status = self.library.process_vec(bytes, &mut out, action);
-            let taken = usize::try_from(self.library.total_in().saturating_sub(before)).unwrap_or(usize::MAX);
+            let taken = clamp_len(self.library.total_in().saturating_sub(before), bytes.len());
             let zeros = out.is_empty() && bytes.get(..taken).is_some_and(|taken| taken.iter().all(|&b| b == 0));
             if head {
                 self.head.drain(..taken.min(self.head.len()));

@@ -19,7 +19,7 @@ use super::stream_decoder::ByteFields;
 use super::tar::AddMember;
 use super::zip_method::{DecoderSetup, StatedContent, ZipMethod, member_decoder};
 use super::zip_names::{NameEncoding, member_path};
-use dupfs_base::RequestContext;
+use dupfs_base::{RequestContext, clamp_len};
 use dupfs_format::{EntryKind, EntryMeta};
 
 /// Bytes of a directory's record at most, and read at a time.
@@ -292,9 +292,10 @@ impl ZipEnd {
     /// The record in the last bytes of a file of `len` bytes.
     fn find(source: &dyn ByteSource, len: u64, context: &RequestContext) -> Result<Option<Self>, UnpackError> {
         // The search for no more than the longest comment, and first without one.
-        for room in [0, u64::from(u16::MAX)] {
-            let at = len.saturating_sub(END as u64 + LOCATOR as u64 + room);
-            let tail = source.read_at(at, usize::try_from(len - at).unwrap_or(0), context)?;
+        for room in [0, usize::from(u16::MAX)] {
+            let max_len = END + LOCATOR + room;
+            let at = len.saturating_sub(max_len as u64);
+            let tail = source.read_at(at, clamp_len(len - at, max_len), context)?;
             let found = tail.windows(END).rposition(|record| record.starts_with(b"PK\x05\x06"));
             let Some(found) = found else { continue };
             let record = tail.get(found..).unwrap_or(&[]);

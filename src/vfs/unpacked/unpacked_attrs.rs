@@ -45,6 +45,7 @@ impl UnpackedAttrs {
                 Ok(target) => target.map_or(0, |target| target.len() as u64),
                 Err(error) => return Err(failed(&error)),
             },
+            // An implied directory has no entry, and no content either.
             _ => archive.size(key).unwrap_or(0),
         };
         let subdirs = archive.with_table(|table| table.node(key).map_or(0, |node| node.subdirs));
@@ -70,6 +71,7 @@ impl UnpackedAttrs {
 /// The attributes `stored` of a compressed file as those of its content, of `size` bytes if that is known.
 pub(super) fn sized(ino: Ino, stored: Attr, size: Option<u64>) -> Attr {
     let attr_ttl = if size.is_some() { stored.entry_ttl } else { Duration::ZERO };
+    // `exact` tells a size of 0 from one that is not known.
     let (exact, size) = (size.is_some(), size.unwrap_or(0));
     Attr { ino, size, blocks: size.div_ceil(512), exact, attr_ttl, ..stored }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::Monitor;
 use super::prim::Mutex;
 use crate::request::{RequestContext, Stopped};
+use crate::whole_nanos;
 
 /// Assumed cost of a turn, in nanoseconds, until it has ended and its cost is known.
 const ESTIMATE: u64 = 1_000_000;
@@ -194,7 +195,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let cost = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let cost = whole_nanos(self.since.elapsed());
         let granted = self.queue.state.lock().end(self.flow, cost);
         for granted in granted {
             granted.update(|granted| *granted = true);

@@ -45,7 +45,8 @@ impl RecordEncoder {
 
 /// The low eight bits.
 fn low_byte(value: u64) -> u8 {
-    value.to_le_bytes().first().copied().unwrap_or(0)
+    let [low, ..] = value.to_le_bytes();
+    low
 }
 
 /// Decodes fields one after the other.

@@ -39,12 +39,20 @@ pub struct ManifestParser {
     contiguous: u32,
     /// The highest number of an entry that came before that of a lower number, and the offset of that entry.
     ahead: Option<(u32, u64)>,
-    /// The announced length of the list of changed files, and the offset of the announcement.
-    announced_files: Option<(u64, u64)>,
+    announced_files: Option<AnnouncedFiles>,
     changed_files: u64,
     /// Memory for the entries in `volumes`.
     volume_bytes: u64,
     problems: Vec<ManifestProblem>,
+}
+
+/// The line that announces the list of changed files.
+#[derive(Clone, Copy, Debug)]
+struct AnnouncedFiles {
+    /// The length of the list; `None` if the line does not tell it.
+    count: Option<u64>,
+    /// Start of the line.
+    offset: u64,
 }
 
 /// The entry of a volume whose lines are being read.
@@ -108,7 +116,7 @@ impl ManifestParser {
     pub fn finish(mut self) -> Result<Manifest, FormatError> {
         self.end_line();
         self.end_volume();
-        if let Some((count, offset)) = self.announced_files
+        if let Some(AnnouncedFiles { count: Some(count), offset }) = self.announced_files
             && count != self.changed_files
         {
             let listed = self.changed_files;
@@ -128,6 +136,7 @@ impl ManifestParser {
             let first = self.problems.into_iter().next();
             let (offset, what) = first.map_or((None, None), |problem| (problem.offset, Some(problem.what)));
             let what = what.unwrap_or_else(|| "there is no volume in it".to_owned());
+            // Without a problem nothing in the file is an entry: it is wrong from its start.
             return Err(FormatError::Manifest { offset: offset.unwrap_or(0), what });
         }
         let mut manifest = Manifest {
@@ -208,7 +217,7 @@ impl ManifestParser {
                 let kind = ManifestProblemKind::FileList;
                 self.problem(kind, self.line_start, "the number of changed files is malformed".to_owned());
             }
-            self.announced_files = Some((count.unwrap_or(0), self.line_start));
+            self.announced_files = Some(AnnouncedFiles { count, offset: self.line_start });
         } else if is(b"hostname") {
             self.hostname = tokens.next().map(Into::into);
         } else if is(b"localdir") {

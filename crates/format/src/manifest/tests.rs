@@ -300,6 +300,10 @@ fn a_cut_list_of_files_concerns_no_volume() {
         );
         assert_eq!((manifest.entry_damage(), manifest.doubt(&path("b"))), (None, None), "{case}");
     }
+    // Nothing is announced there that the list could differ from.
+    let malformed = read(&whole.replace("Filelist 3", "Filelist x"));
+    let reasons: Vec<_> = malformed.problems.iter().map(|problem| &*problem.what).collect();
+    assert_eq!(reasons, ["the number of changed files is malformed"]);
     // A list before the volumes, of which one has lost the line with its number.
     let first = format!("Filelist 1\n    new      x\n{}", volumes.replace("Volume 2:", "Wolume 2:"));
     let kinds: Vec<_> = read(&first).problems.iter().map(|problem| problem.kind).collect();

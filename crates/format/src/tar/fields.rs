@@ -77,6 +77,12 @@ pub(super) fn until_nul(field: &[u8]) -> &[u8] {
     CStr::from_bytes_until_nul(field).map_or(field, CStr::to_bytes)
 }
 
+/// Returns the permission bits in a mode field.
+pub(super) fn permissions(mode: i64) -> u16 {
+    let [.., high, low] = (mode & 0o7777).to_be_bytes();
+    u16::from_be_bytes([high, low])
+}
+
 /// Parses a number of a header: octal digits between blanks and NULs, or base 256 if the first bit is set. A base 256
 /// number is negative if the second bit is set, too.
 pub(super) fn number(field: &[u8]) -> Result<i64, &'static str> {

@@ -1,6 +1,6 @@
 //! A tar entry, composed from its header block and the extension headers before it.
 
-use super::fields::{self, TarBlock, number, until_nul};
+use super::fields::{self, TarBlock, number, permissions, until_nul};
 use super::pax::PaxRecords;
 use super::sparse::{SparseLayout, SparseMap, layout_of};
 use crate::FormatError;
@@ -13,8 +13,8 @@ pub struct TarEntry<'a> {
     pub path: &'a [u8],
     /// The type flag of the header. The old NUL is given as `0`, and as `5` if the name ends in a slash.
     pub type_flag: u8,
-    /// The mode field.
-    pub mode: u32,
+    /// The permission bits of the mode field.
+    pub mode: u16,
     /// Owner.
     pub uid: i64,
     /// Group.
@@ -63,7 +63,7 @@ impl TarEntry<'_> {
         };
         Ok(EntryMeta {
             kind,
-            mode: u16::try_from(self.mode & 0o7777).unwrap_or(0),
+            mode: self.mode,
             uid: id(self.uid)?,
             gid: id(self.gid)?,
             uname: self.uname.into(),
@@ -125,7 +125,7 @@ pub(super) fn compose<'a>(
     Ok(TarEntry {
         path,
         type_flag,
-        mode: u32::try_from(number(&block[100..108])? & 0o7777).unwrap_or(0),
+        mode: permissions(number(&block[100..108])?),
         uid: pax_or_field(local.uid.or(global.uid), &block[108..116])?,
         gid: pax_or_field(local.gid.or(global.gid), &block[116..124])?,
         uname: extensions.pax(|pax| &pax.uname).unwrap_or_else(|| until_nul(&block[265..297])),

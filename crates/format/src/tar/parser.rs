@@ -5,6 +5,7 @@ use super::header::{EntryExtensions, TarEntry, compose};
 use super::pax::PaxRecords;
 use super::sparse::{self, OwnedSparseMap};
 use crate::FormatError;
+use dupfs_base::clamp_len;
 
 const FAILED_BEFORE: &str = "an earlier error ended the parsing";
 
@@ -240,7 +241,7 @@ impl TarParser {
 
     /// Takes up to `max_len` bytes off the front of `bytes`.
     fn take<'a>(&mut self, bytes: &mut &'a [u8], max_len: u64) -> &'a [u8] {
-        let len = usize::try_from(max_len).unwrap_or(usize::MAX).min(bytes.len());
+        let len = clamp_len(max_len, bytes.len());
         let (piece, rest) = bytes.split_at_checked(len).unwrap_or((*bytes, &[]));
         *bytes = rest;
         self.offset += piece.len() as u64;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use dupfs_base::{RequestContext, Stopped};
+use dupfs_base::{RequestContext, Stopped, whole_nanos};
 
 /// Upper bound of the decompressed bytes of an object, by its stored bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl DecodeLimits {
         let before = Instant::now();
         self.measured.started.get_or_init(|| before);
         let input = read();
-        let nanos = u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let nanos = whole_nanos(before.elapsed());
         self.measured.waited.fetch_add(nanos, Ordering::Relaxed);
         input
     }

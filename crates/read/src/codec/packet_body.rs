@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Read};
 use super::layer::{fill, read_up_to};
 use super::object_context::ObjectContext;
 use super::packet_header::{PacketLength, read_chunk_length};
+use dupfs_base::clamp_len;
 
 /// The body of a packet. Ends (empty `fill_buf`) at the end of the packet, not of the source: see
 /// [`PacketBody::expect_end`].
@@ -106,8 +107,7 @@ impl<S: BufRead> BufRead for PacketBody<S> {
         if bytes.is_empty() {
             return Err(self.ctx.damaged("truncated within a packet"));
         }
-        // A chunk that does not fit into usize is longer than any buffer.
-        let end = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        let end = clamp_len(self.left.into(), bytes.len());
         Ok(bytes.get(..end).unwrap_or(bytes))
     }
 

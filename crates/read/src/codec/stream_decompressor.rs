@@ -3,6 +3,7 @@
 use std::io::{self, BufRead};
 
 use super::object_context::ObjectContext;
+use dupfs_base::clamp_len;
 
 /// The result of one step of decompression.
 struct DecompressStep {
@@ -93,5 +94,5 @@ impl StreamDecompressor {
 
 /// Returns the progress of one call, which is at most the length of its buffer.
 fn distance(before: u64, after: u64, buffer: &[u8]) -> usize {
-    usize::try_from(after.saturating_sub(before)).map_or(buffer.len(), |bytes| bytes.min(buffer.len()))
+    clamp_len(after.saturating_sub(before), buffer.len())
 }

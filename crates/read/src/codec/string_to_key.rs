@@ -1,5 +1,6 @@
 //! Keys from passphrases: string-to-key (RFC 4880 section 3.7).
 
+use dupfs_base::clamp_len;
 use sequoia_openpgp::crypto::{Password, S2K};
 use sequoia_openpgp::types::HashAlgorithm;
 use sha1::{Digest, Sha1};
@@ -108,8 +109,7 @@ fn iterate_sha1(salt: &[u8; 8], count: u32, passphrase: &[u8], len: usize) -> Ze
         hash.update(vec![0; zeros]);
         let mut left = total;
         while left > 0 {
-            // A rest that does not fit into usize is longer than the block.
-            let n = usize::try_from(left).map_or(block.len(), |left| left.min(block.len()));
+            let n = clamp_len(left, block.len());
             hash.update(block.get(..n).unwrap_or(&block));
             left -= n as u64;
         }

@@ -204,7 +204,7 @@ impl<'a> PartFinder<'a> {
             return None;
         }
         let next = VolumeNumber(self.manifest.last_number().0.checked_add(1)?);
-        let is_stored = self.volumes.stored_len(VolumeId { set: self.set, number: next }) > 0;
+        let is_stored = self.volumes.stored_len(VolumeId { set: self.set, number: next }).is_some_and(|len| len > 0);
         let manifest = self.volumes.manifest_name(self.set);
         is_stored.then(|| {
             format!(", or {manifest} has lost its end, because the store has volume {next}, which it does not list")

@@ -142,7 +142,7 @@ impl VersionLocator {
         let Some(set) = position.and_then(|position| file.branch.set_at(position)) else { return false };
         let Ok(manifest) = volumes.manifest(set) else { return false };
         let listed = manifest.volumes_of(&file.path);
-        let lens = listed.iter().map(|volume| volumes.stored_len(VolumeId { set, number: volume.number }));
+        let lens = listed.iter().filter_map(|volume| volumes.stored_len(VolumeId { set, number: volume.number }));
         lens.fold(0u64, u64::saturating_add) <= MAX_SPECULATIVE_BYTES
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::lock;
-use dupfs_base::{ByteRange, ErrorKind, RequestContext};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext, clamp_len};
 
 /// The effect of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +232,7 @@ impl FaultyStream {
 impl Read for FaultyStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let bound = self.bound()?;
-        let max_len = usize::try_from(bound).map_or(buf.len(), |bound| bound.min(buf.len()));
+        let max_len = clamp_len(bound, buf.len());
         let Some(part) = buf.get_mut(..max_len) else { return Ok(0) };
         let got = self.inner.read(part)?;
         for effect in &self.effects {

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::file_prefix::listed_dirs;
 use super::traffic::TrafficCounters;
 use super::{DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
-use dupfs_base::{ByteRange, ErrorKind, RequestContext, escape_bytes};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext, clamp_len, escape_bytes};
 
 /// The version of a file that cannot be examined. It matches no file.
 const UNKNOWN_VERSION: &str = "unknown";
@@ -192,7 +192,7 @@ impl LocalStream {
     }
 
     fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, StorageError> {
-        let max_len = usize::try_from(self.left).map_or(buf.len(), |left| left.min(buf.len()));
+        let max_len = clamp_len(self.left, buf.len());
         let Some(part) = buf.get_mut(..max_len) else { return Ok(0) };
         if part.is_empty() {
             return Ok(0);

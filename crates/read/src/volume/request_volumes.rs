@@ -33,9 +33,8 @@ impl Volumes for RequestVolumes<'_> {
         self.context
     }
 
-    fn stored_len(&self, id: VolumeId) -> u64 {
-        let set = self.repository.set(id.set).ok();
-        set.and_then(|set| set.volumes.get(&id.number).map(|object| object.size)).unwrap_or(0)
+    fn stored_len(&self, id: VolumeId) -> Option<u64> {
+        self.repository.set(id.set).ok()?.volumes.get(&id.number).map(|object| object.size)
     }
 
     fn manifest(&self, set: SetIndex) -> Result<Arc<Manifest>, VolumeError> {

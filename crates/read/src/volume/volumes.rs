@@ -18,8 +18,8 @@ pub trait Volumes: Sync {
     /// [`dupfs_base::Stopped::WouldBlock`].
     fn context(&self) -> &RequestContext;
 
-    /// Bytes of the volume in the store; 0 if it is not there.
-    fn stored_len(&self, id: VolumeId) -> u64;
+    /// Bytes of the volume in the store; `None` if it is not there.
+    fn stored_len(&self, id: VolumeId) -> Option<u64>;
 
     /// The manifest of `set`.
     ///

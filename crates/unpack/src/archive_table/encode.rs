@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::member::{ArchiveEntry, EntryNumber, MemberData, checked_pieces};
 use super::names::{NAME, TARGET, string_bytes};
 use super::{ArchiveTable, NodeKey};
-use crate::stream_decoder::ByteFields;
+use crate::stream_decoder::{ByteFields, put_len};
 use crate::zip_method::{StatedContent, ZipMethod};
 use dupfs_format::{EntryKind, EntryMeta};
 
@@ -13,19 +13,19 @@ use dupfs_format::{EntryKind, EntryMeta};
 const MAX_ENCODED: usize = 128 << 20;
 
 impl ArchiveTable {
-    /// Encodes the table. The same table always has the same bytes.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// Encodes the table; `None` if a length in it does not fit 32 bits. The same table always has the same bytes.
+    pub(crate) fn encode(&self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        put_len(&mut out, self.entries.len());
-        self.entries.iter().for_each(|entry| put_entry(&mut out, entry));
+        put_len(&mut out, self.entries.len())?;
+        self.entries.iter().try_for_each(|entry| put_entry(&mut out, entry))?;
         for (number, node) in self.nodes.iter().enumerate() {
             if number > 0 {
                 out.extend_from_slice(&node.parent.0.to_be_bytes());
-                put_bytes(&mut out, &node.name);
+                put_bytes(&mut out, &node.name)?;
             }
             out.extend_from_slice(&EntryNumber::encode(node.entry));
         }
-        out
+        Some(out)
     }
 
     /// Decodes the table in `bytes`, with the same numbers; `None` unless they are well-formed and within the bounds.
@@ -67,13 +67,10 @@ impl ArchiveTable {
     }
 }
 
-fn put_len(out: &mut Vec<u8>, len: usize) {
-    out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_len(out, bytes.len());
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
+    put_len(out, bytes.len())?;
     out.extend_from_slice(bytes);
+    Some(())
 }
 
 fn take_bytes<'a>(fields: &mut ByteFields<'a>) -> Option<&'a [u8]> {
@@ -83,7 +80,7 @@ fn take_bytes<'a>(fields: &mut ByteFields<'a>) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
-fn put_entry(out: &mut Vec<u8>, entry: &ArchiveEntry) {
+fn put_entry(out: &mut Vec<u8>, entry: &ArchiveEntry) -> Option<()> {
     let meta = &entry.meta;
     let devices = |out: &mut Vec<u8>, tag, major: u32, minor: u32| {
         out.push(tag);
@@ -96,7 +93,7 @@ fn put_entry(out: &mut Vec<u8>, entry: &ArchiveEntry) {
         EntryKind::Fifo => out.push(2),
         EntryKind::Symlink(target) => {
             out.push(3);
-            put_bytes(out, target);
+            put_bytes(out, target)?;
         }
         EntryKind::CharDevice(major, minor) => devices(out, 4, *major, *minor),
         EntryKind::BlockDevice(major, minor) => devices(out, 5, *major, *minor),
@@ -104,15 +101,15 @@ fn put_entry(out: &mut Vec<u8>, entry: &ArchiveEntry) {
     out.extend_from_slice(&meta.mode.to_be_bytes());
     out.extend_from_slice(&meta.uid.to_be_bytes());
     out.extend_from_slice(&meta.gid.to_be_bytes());
-    put_bytes(out, &meta.uname);
-    put_bytes(out, &meta.gname);
+    put_bytes(out, &meta.uname)?;
+    put_bytes(out, &meta.gname)?;
     out.extend_from_slice(&meta.mtime.to_be_bytes());
     match &entry.data {
         MemberData::Nothing => out.push(0),
         MemberData::Pieces { size, pieces } => {
             out.push(1);
             out.extend_from_slice(&size.to_be_bytes());
-            put_len(out, pieces.len());
+            put_len(out, pieces.len())?;
             for number in pieces.iter().flat_map(|&(start, len, at)| [start, len, at]) {
                 out.extend_from_slice(&number.to_be_bytes());
             }
@@ -127,13 +124,14 @@ fn put_entry(out: &mut Vec<u8>, entry: &ArchiveEntry) {
         }
         MemberData::Refused(reason) => {
             out.push(3);
-            put_bytes(out, reason.as_bytes());
+            put_bytes(out, reason.as_bytes())?;
         }
         MemberData::Damaged(what) => {
             out.push(4);
-            put_bytes(out, what.as_bytes());
+            put_bytes(out, what.as_bytes())?;
         }
     }
+    Some(())
 }
 
 fn take_entry(fields: &mut ByteFields<'_>) -> Option<ArchiveEntry> {

@@ -1,6 +1,8 @@
 //! Members with strings that are made to exhaust their reader, and names that no file system takes.
 
 use super::*;
+use crate::stream_decoder::put_len;
+use crate::zip_method::{StatedContent, ZipMethod};
 use dupfs_format::EntryMeta;
 
 fn entry(kind: EntryKind) -> ArchiveEntry {
@@ -53,7 +55,7 @@ fn every_string_of_a_member_counts_against_the_bound() {
 fn strings_count_in_encoded_tables_too() {
     let mut table = ArchiveTable::new(1000, 100_000);
     (0..10).for_each(|i| table.insert(link(format!("n{i}").as_bytes(), vec![b'x'; 4000])).unwrap());
-    let encoded = table.encode();
+    let encoded = table.encode().unwrap();
     assert!(ArchiveTable::decode(&encoded, 1000, 100_000).is_some());
     assert!(ArchiveTable::decode(&encoded, 1000, 30_000).is_none());
 }
@@ -71,7 +73,7 @@ fn a_link_that_is_too_long_for_any_file_system_is_listed_with_an_error() {
         assert_eq!(meta.kind, EntryKind::File);
         assert!(reason.contains("4095"), "{reason}");
     }
-    let again = ArchiveTable::decode(&table.encode(), 1000, 100_000).unwrap();
+    let again = ArchiveTable::decode(&table.encode().unwrap(), 1000, 100_000).unwrap();
     assert_eq!(again.encode(), table.encode());
 }
 
@@ -117,7 +119,7 @@ fn names_that_no_file_system_accepts_are_shortened_and_distinct() {
     table.insert(file(&at("d", &long("1")))).unwrap();
     assert_eq!(table.len(), 11, "a later member replaces the earlier one");
     assert_eq!(table.shortened(), 5);
-    let again = ArchiveTable::decode(&table.encode(), 1000, 1_000_000).unwrap();
+    let again = ArchiveTable::decode(&table.encode().unwrap(), 1000, 1_000_000).unwrap();
     assert_eq!(again.encode(), table.encode());
 }
 
@@ -139,7 +141,7 @@ fn a_suffix_makes_no_name_too_long() {
 fn encoded_tables_with_names_that_no_file_system_accepts_are_refused() {
     let mut table = ArchiveTable::new(1000, 100_000);
     table.insert(file(b"name")).unwrap();
-    let encoded = table.encode();
+    let encoded = table.encode().unwrap();
     let at = encoded.windows(4).position(|w| w == b"name").unwrap();
     let with = |len: usize| {
         let len_at = at - 4;
@@ -148,4 +150,59 @@ fn encoded_tables_with_names_that_no_file_system_accepts_are_refused() {
     };
     assert!(ArchiveTable::decode(&with(255), 1000, 100_000).is_some());
     assert!(ArchiveTable::decode(&with(256), 1000, 100_000).is_none());
+}
+
+/// The spill file holds these bytes.
+#[test]
+fn the_bytes_of_an_archive_table_are_stable() {
+    let mut table = ArchiveTable::new(1000, 100_000);
+    let with = |path, kind, data| {
+        let mut member = file(path);
+        member.entry.meta =
+            EntryMeta { uid: 0x0102, gid: 3, uname: b"us".as_slice().into(), mtime: -2, ..entry(kind).meta };
+        member.entry.data = data;
+        member
+    };
+    let pieces = MemberData::Pieces { size: 0x0900, pieces: Box::new([(1, 2, 0x0304)]) };
+    let stated = StatedContent { size: 0x0506, crc: 0x0708_090a };
+    let zipped = MemberData::Packed { header: 0x0b, packed: 0x0c, method: ZipMethod::Deflate, stated };
+    for member in [
+        with(b"d/ab", EntryKind::File, pieces),
+        with(b"z", EntryKind::File, zipped),
+        link(b"l", b"to".to_vec()),
+        with(b"dev", EntryKind::CharDevice(1, 3), MemberData::Nothing),
+        with(b"r", EntryKind::File, MemberData::Refused("why".into())),
+        with(b"x", EntryKind::File, MemberData::Damaged("how".into())),
+    ] {
+        table.insert(member).unwrap();
+    }
+    let meta = b"\x01\xa4\0\0\x01\x02\0\0\0\x03\0\0\0\x02us\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xfe";
+    let number = |n: u16| u64::from(n).to_be_bytes();
+    let expected: &[&[u8]] = &[
+        &[0, 0, 0, 6],
+        &[b"\0", &meta[..], b"\x01", &number(0x0900), b"\0\0\0\x01", &number(1), &number(2), &number(0x0304)].concat(),
+        &[b"\0", &meta[..], b"\x02\x01", &number(0x0b), &number(0x0c), &number(0x0506), b"\x07\x08\x09\x0a"].concat(),
+        &[&b"\x03\0\0\0\x02to\x01\xa4"[..], &[0; 24], b"\0"].concat(),
+        &[b"\x04\0\0\0\x01\0\0\0\x03", &meta[..], b"\0"].concat(),
+        &[b"\0", &meta[..], b"\x03\0\0\0\x03why"].concat(),
+        &[b"\0", &meta[..], b"\x04\0\0\0\x03how"].concat(),
+        // The entry of the root, and the parent, name and entry of each other node.
+        b"\xff\xff\xff\xff",
+        b"\0\0\0\0\0\0\0\x01d\xff\xff\xff\xff",
+        b"\0\0\0\x01\0\0\0\x02ab\0\0\0\0",
+        b"\0\0\0\0\0\0\0\x01z\0\0\0\x01",
+        b"\0\0\0\0\0\0\0\x01l\0\0\0\x02",
+        b"\0\0\0\0\0\0\0\x03dev\0\0\0\x03",
+        b"\0\0\0\0\0\0\0\x01r\0\0\0\x04",
+        b"\0\0\0\0\0\0\0\x01x\0\0\0\x05",
+    ];
+    assert_eq!(table.encode(), Some(expected.concat()));
+}
+
+#[test]
+fn a_length_that_does_not_fit_is_not_stored() {
+    let mut out = Vec::new();
+    assert_eq!(put_len(&mut out, u32::MAX as usize), Some(()));
+    assert_eq!(put_len(&mut out, u32::MAX as usize + 1), None);
+    assert_eq!(out, [0xff; 4]);
 }

@@ -103,7 +103,7 @@ fn unpacker(memory_bytes: u64, spill: Option<&Path>) -> Arc<Unpacker> {
 fn table(unpacker: &Arc<Unpacker>, file: &Arc<Counted>) -> (Vec<u8>, NodeKey) {
     let archive = Archive::new(unpacker, Arc::clone(file) as _, ArchiveFormat::Tar(Some(StreamCodec::Gzip)));
     assert!(matches!(archive.wait_for_pass(&UNLIMITED).unwrap(), PassProgress::Done));
-    archive.with_table(|table| (table.encode(), table.child(NodeKey::ROOT, b"link").unwrap()))
+    archive.with_table(|table| (table.encode().unwrap(), table.child(NodeKey::ROOT, b"link").unwrap()))
 }
 
 /// Fills the memory of the cache with blocks of something else.
@@ -168,7 +168,7 @@ fn a_table_of_which_one_block_is_gone_counts_as_absent() {
     let (bytes, _) = table(&unpacker(32 << 20, None), &source);
     let key = |n: u8| Identity([n; 16]);
     let limits = UnpackLimits::default();
-    let loaded = |n| store.load(&cache, key(n), &limits).map(|table| table.encode());
+    let loaded = |n| store.load(&cache, key(n), &limits).map(|table| table.encode().unwrap());
     for gone in 0..bytes.len().div_ceil(BLOCK_BYTES) as u64 {
         store.store(&cache, &next, key(1), &bytes);
         store.store(&cache, &next, key(2), &bytes);

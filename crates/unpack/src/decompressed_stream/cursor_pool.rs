@@ -235,8 +235,8 @@ impl CursorPool {
         (len >= state.furthest).then(|| state.len.replace(len).is_none())
     }
 
-    /// Encodes the length `len` and the seek points.
-    pub(super) fn encode_points(&self, len: u64) -> Vec<u8> {
+    /// Encodes the length `len` and the seek points; see [`SeekPoints::encode`].
+    pub(super) fn encode_points(&self, len: u64) -> Option<Vec<u8>> {
         self.state.lock().points.encode(len)
     }
 }

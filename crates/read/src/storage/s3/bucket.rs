@@ -11,8 +11,8 @@ use super::failure::{FailureCause, S3Failure};
 use super::retry_timer::RetryTimer;
 use crate::storage::traffic::TrafficCounters;
 use crate::storage::{StorageError, StoreOptions};
-use dupfs_base::ErrorKind;
 use dupfs_base::sync::lock;
+use dupfs_base::{ErrorKind, clamp_len};
 
 /// Bytes that one permit of the read-ahead budget stands for.
 const PERMIT_BYTES: u64 = 64 * 1024;
@@ -52,7 +52,7 @@ impl S3Bucket {
     /// As [`S3ClientConfig::connect`].
     pub(super) async fn connect(config: S3ClientConfig, options: &StoreOptions) -> Result<Self, StorageError> {
         let budget = options.read_ahead_bytes as u64 / PERMIT_BYTES;
-        let budget = usize::try_from(budget).map_or(Semaphore::MAX_PERMITS, |n| n.min(Semaphore::MAX_PERMITS));
+        let budget = clamp_len(budget, Semaphore::MAX_PERMITS);
         let connections = options.connections.clamp(1, 1024);
         let client = config.connect(config.first_region(), 0).await?;
         Ok(Self {
