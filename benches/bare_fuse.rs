@@ -1,8 +1,8 @@
-//! The bare rate of FUSE: a tree without a backup behind it, served as dupfs serves its own. `scripts/bench` runs it, to know what of
-//! a time is the kernel's and the FUSE crate's and cannot be had back.
+//! The bare rate of FUSE: a synthetic tree without a backup, served as dupfs serves its own. `scripts/bench` runs it
+//! to measure the part of a time that the kernel and the FUSE crate take.
 //!
-//! `bare_fuse DIRS FILES WIDE LEAST MOST MOUNTPOINT`: DIRS directories of FILES files each, one of WIDE files, and sizes from LEAST
-//! to MOST bytes. Names and attributes are computed, the content is zeros. Serves until it is unmounted.
+//! `bare_fuse DIRS FILES WIDE MIN MAX MOUNTPOINT`: DIRS directories of FILES files each, one of WIDE files, and sizes from MIN
+//! to MAX bytes. Names and attributes are computed, the content is zeros. Serves until it is unmounted.
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -15,7 +15,7 @@ use dupfs::fuse::{MountPoint, MountSettings, Mounted};
 use dupfs::vfs::{Attr, DirEntry, FileSystem, FsError, FsStats, Ino, NodeKind, Opened, ROOT_INO};
 use dupfs_base::RequestContext;
 
-/// What cannot change may be kept this long: as the real tree has it.
+/// Time for which the kernel may cache names and attributes, as for the real tree.
 const TTL: Duration = Duration::from_secs(365 * 86_400);
 
 /// Inode numbers: 1 is the root, `d + 2` directory `d`, and file `i` of it `(d + 2) << 32 | i + 1`.
@@ -23,8 +23,8 @@ struct Bare {
     dirs: u64,
     files: u64,
     wide: u64,
-    least: u64,
-    most: u64,
+    min_size: u64,
+    max_size: u64,
     zeros: Vec<u8>,
 }
 
@@ -42,7 +42,7 @@ impl Bare {
     }
 
     fn size(&self, ino: Ino) -> u64 {
-        self.least + ino.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (self.most - self.least + 1)
+        self.min_size + ino.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (self.max_size - self.min_size + 1)
     }
 
     fn attr(&self, ino: Ino) -> Attr {
@@ -145,11 +145,12 @@ impl FileSystem for Bare {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let [numbers @ .., mountpoint] = &arguments[..] else { panic!("bare_fuse DIRS FILES WIDE LEAST MOST MOUNTPOINT") };
-    let [dirs, files, wide, least, most] = numbers.iter().map(|n| n.parse().unwrap()).collect::<Vec<u64>>()[..] else {
-        panic!("bare_fuse DIRS FILES WIDE LEAST MOST MOUNTPOINT")
+    let [numbers @ .., mountpoint] = &arguments[..] else { panic!("bare_fuse DIRS FILES WIDE MIN MAX MOUNTPOINT") };
+    let [dirs, files, wide, min_size, max_size] = numbers.iter().map(|n| n.parse().unwrap()).collect::<Vec<u64>>()[..]
+    else {
+        panic!("bare_fuse DIRS FILES WIDE MIN MAX MOUNTPOINT")
     };
-    let fs = Bare { dirs, files, wide, least, most, zeros: vec![0; 1 << 20] };
+    let fs = Bare { dirs, files, wide, min_size, max_size, zeros: vec![0; 1 << 20] };
     let settings = MountSettings {
         url: "bare".to_owned(),
         allow_other: false,

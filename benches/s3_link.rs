@@ -1,8 +1,9 @@
-//! How busy the link to S3 is kept while one large file is read in order: `scripts/bench-s3` runs it, docs/BENCHMARKS.md has
-//! its results and says what they mean.
+//! Measures the utilisation of the link to S3 while one large file is read sequentially. `scripts/bench-s3` runs it.
+//! docs/BENCHMARKS.md has its results and explains them.
 //!
-//! Real duplicity writes the backup, `rclone serve s3` has it, and a proxy in between is the link: every answer begins later by
-//! a latency, and all bodies together come at a speed. The link's log tells when each piece went over it.
+//! Real duplicity writes the backup, `rclone serve s3` serves it, and a proxy in between simulates the link: every
+//! answer is delayed by the latency, and all bodies share the bandwidth. The log of the link has the time of each
+//! piece.
 #![allow(unreachable_pub, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::cast_precision_loss, clippy::print_stdout)]
@@ -36,7 +37,7 @@ fn main() {
     let mode = std::env::var("BENCH_MODE").unwrap_or_else(|_| "key".to_owned());
 
     let scratch = Scratch::new();
-    // Without hashes, which the server would make of the whole object for every range.
+    // Without hashes, which the server would compute over the whole object for every range.
     let server = S3Server::start_with(&["--etag-hash", ""], "http");
     let proxy = Proxy::start(&server.address);
     let repo = backup(&scratch, &mode, size, volume, &server.bucket());
@@ -108,7 +109,7 @@ fn read(path: &Path) -> u64 {
     }
 }
 
-/// One line, and where the link stood still for longer than the latency of a request.
+/// Prints one line, and the periods in which the link was idle for longer than the latency of a request.
 fn report(round: u64, start: Instant, took: Duration, bytes: u64, volume: u64, speed: f64, pieces: &[Piece]) {
     let after = |piece: &Piece| piece.at.saturating_duration_since(start).as_secs_f64();
     let mut seen = 0;

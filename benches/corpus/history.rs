@@ -1,4 +1,4 @@
-//! Which files there are at each state. Nothing is random: a file's content and its changes follow from its number.
+//! The files of each state. Nothing is random: the content and the changes of a file follow from its number.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -6,12 +6,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Time of the first state, and from one to the next.
+/// Time of the first state, and the interval between states.
 pub(crate) const EPOCH: u64 = 1_768_700_000;
 pub(crate) const DAY: u64 = 86_400;
-/// Of so many files one is not there at first.
+/// One of this many files does not exist at first.
 const LATER: usize = 97;
-/// Directories whose files are written with their content; the others' only have their sizes.
+/// Number of directories whose files are written with their content. The files of the others have only their sizes.
 const WITH_CONTENT: usize = 3;
 
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ struct Slot {
     changed: u16,
 }
 
-/// What an increment says of a path.
+/// A path as an increment stores it.
 pub(crate) enum What {
     Dir,
     New(Vec<u8>),
@@ -52,15 +52,15 @@ pub(crate) struct History {
     state: u16,
 }
 
-/// What becomes of a file.
+/// A change to a file.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Fate {
+pub(crate) enum FileChange {
     Comes,
     Changes,
     Goes,
 }
 
-/// The part of a file's content that stays: some hundred bytes of hexadecimal digits.
+/// The part of a file's content that no change affects: some hundred bytes of hexadecimal digits.
 fn head(slot: usize) -> Vec<u8> {
     let mut seed = (slot as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut out = format!("file {slot}\n").into_bytes();
@@ -106,8 +106,8 @@ impl History {
         (slot / self.shape.files.max(1)).min(self.shape.dirs)
     }
 
-    /// Goes to `state`; returns what became of which slots, in order.
-    pub(crate) fn advance(&mut self, state: usize, changes: usize) -> Vec<(usize, Fate)> {
+    /// Advances to `state`. Returns the changed slots with their changes, in order.
+    pub(crate) fn advance(&mut self, state: usize, changes: usize) -> Vec<(usize, FileChange)> {
         self.state = state as u16;
         let count = self.slots.len();
         let mut picked: Vec<usize> = match state {
@@ -119,25 +119,25 @@ impl History {
         picked.into_iter().map(|slot| (slot, self.change(slot))).collect()
     }
 
-    fn change(&mut self, slot: usize) -> Fate {
+    fn change(&mut self, slot: usize) -> FileChange {
         let dir = self.dir_of(slot);
         let file = &mut self.slots[slot];
         let fate = match file.here {
-            true if slot.is_multiple_of(10) => Fate::Goes,
-            true => Fate::Changes,
-            false => Fate::Comes,
+            true if slot.is_multiple_of(10) => FileChange::Goes,
+            true => FileChange::Changes,
+            false => FileChange::Comes,
         };
-        file.here = fate != Fate::Goes;
-        file.version += u16::from(fate == Fate::Changes);
+        file.here = fate != FileChange::Goes;
+        file.version += u16::from(fate == FileChange::Changes);
         file.changed = self.state;
-        if fate != Fate::Changes {
+        if fate != FileChange::Changes {
             self.dirs[dir] = self.state;
         }
         fate
     }
 
-    /// Tells of every path that the state changed, in duplicity's order.
-    pub(crate) fn each_change(&self, picked: &[(usize, Fate)], mut on_change: impl FnMut(Change)) {
+    /// Calls `on_change` for every path that the state changed, in duplicity's order.
+    pub(crate) fn each_change(&self, picked: &[(usize, FileChange)], mut on_change: impl FnMut(Change)) {
         let mtime = time(self.state);
         if self.state == 0 {
             on_change(Change { path: String::new(), mtime, what: What::Dir });
@@ -153,16 +153,16 @@ impl History {
                 rest = more;
                 let (bytes, stays) = content(*slot, self.slots[*slot].version);
                 let what = match fate {
-                    Fate::Comes => What::New(bytes),
-                    Fate::Changes => What::Changed(bytes, stays),
-                    Fate::Goes => What::Deleted,
+                    FileChange::Comes => What::New(bytes),
+                    FileChange::Changes => What::Changed(bytes, stays),
+                    FileChange::Goes => What::Deleted,
                 };
                 on_change(Change { path: format!("{name}/f{:06}", slot - slots.start), mtime, what });
             }
         }
     }
 
-    /// Files, directories and the root.
+    /// Number of files and directories, including the root.
     pub(crate) fn entries(&self) -> usize {
         self.slots.iter().filter(|slot| slot.here).count() + self.dirs.len() + 1
     }

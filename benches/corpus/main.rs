@@ -1,5 +1,6 @@
-//! Writes backups too large for duplicity to write while somebody waits: `scripts/bench` runs it and lets real duplicity list what
-//! it wrote. One full set and increments on it, of many small files, with the tree that the newest snapshot must show.
+//! Writes backups that duplicity would take too long to write. `scripts/bench` runs it and has real duplicity list
+//! the result. A backup is one full set and increments of many small files, with the tree that the newest snapshot
+//! must show.
 //!
 //! `corpus repo=DIR dirs=N files=N wide=N increments=N changes=N volume=BYTES [recipient=FINGERPRINT] [tree=DIR]`: N directories of N
 //! files each, and one of `wide` files; in each increment so many files change, appear or go. Without a recipient it is gzip.
@@ -47,6 +48,6 @@ fn main() {
     if let Some(tree) = given.get("tree") {
         history.write_tree(&PathBuf::from(tree));
     }
-    // What duplicity list-current-files and find have to count.
+    // The count that duplicity list-current-files and find must give.
     println!("{}", history.entries());
 }

@@ -23,7 +23,7 @@ pub(crate) fn signature(content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A delta whose result begins with the first `stays` bytes of the old content; the rest is written out.
+/// A delta that copies the first `stays` bytes of the old content and stores the rest as a literal.
 pub(crate) fn delta(content: &[u8], stays: usize) -> Vec<u8> {
     let literal = &content[stays..];
     assert!(!literal.is_empty() && literal.len() <= 64);

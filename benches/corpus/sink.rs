@@ -1,4 +1,4 @@
-//! Where an object's bytes go: through gzip, or through the user's gpg to a key.
+//! Writers of objects: through gzip, or through the user's gpg to a key.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -24,7 +24,7 @@ impl Packing {
         }
     }
 
-    /// gzip leaves manifests as they are.
+    /// With gzip, duplicity stores manifests uncompressed.
     pub(crate) fn manifest_suffix(&self) -> &'static str {
         match self {
             Self::Gzip => "",
@@ -90,7 +90,7 @@ impl Sink {
     }
 }
 
-/// What a manifest says of a stored volume.
+/// Returns the hash of a stored volume for its manifest.
 pub(crate) fn sha1(path: &Path) -> String {
     Sha1::digest(fs::read(path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! A backup set as duplicity leaves it: volumes, signature archive, manifest.
+//! A backup set as duplicity writes it: volumes, signature archive, manifest.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ impl Archive {
 }
 
 /// Paths of the first and last entry of a volume.
-type Reach = Option<(String, String)>;
+type PathRange = Option<(String, String)>;
 
 pub(crate) struct SetWriter<'a> {
     repo: &'a Path,
@@ -58,7 +58,7 @@ pub(crate) struct SetWriter<'a> {
     full: bool,
     signatures: Archive,
     volume: Archive,
-    reach: Reach,
+    reach: PathRange,
     volumes: usize,
     manifest: String,
     files: Vec<String>,
@@ -148,7 +148,7 @@ impl<'a> SetWriter<'a> {
     }
 
     fn end(mut self, mut manifest: Sink) {
-        // its own gpg compresses meanwhile
+        // a gpg of its own compresses it concurrently
         let empty = Archive::new(Sink::plain(Path::new("/dev/null")));
         let last = std::mem::replace(&mut self.volume, empty);
         self.record(last);

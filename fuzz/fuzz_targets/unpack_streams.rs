@@ -1,4 +1,5 @@
-//! Feeds arbitrary bytes to what `unpack` reads; what it must hold to is in `unpack::fuzz_entry`.
+//! Feeds arbitrary bytes to the stream decoders of `unpack`. The checked properties are in
+//! `dupfs_unpack::fuzz_entry`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

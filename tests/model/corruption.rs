@@ -1,7 +1,8 @@
 //! Random single-byte corruptions and truncations over all files of small encrypted repositories, written by duplicity:
-//! every directory, attribute and read is right or an error; nothing panics, nothing hangs, nothing is missing without a word.
+//! every directory, attribute and read is right or an error. Nothing panics or hangs, and nothing is missing without
+//! an error.
 //!
-//! DUPFS_TEST_ROUNDS sets how many (2,000), DUPFS_TEST_SEED which.
+//! DUPFS_TEST_ROUNDS sets their number (2,000 by default), DUPFS_TEST_SEED the choice.
 
 use dupfs_base::RequestContext;
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
 use dupfs_read::codec::{KeyOptions, Secret};
 use dupfs_read::storage::MemoryStore;
 
-/// One round may take this long.
+/// Upper bound of the duration of one round.
 const LIMIT: Duration = Duration::from_secs(120);
 const SYMMETRIC: &str = "symmetric passphrase";
 
@@ -28,17 +29,17 @@ const SYMMETRIC: &str = "symmetric passphrase";
 fn two_thousand_corruptions_give_right_bytes_or_errors() {
     let scratch = Scratch::new();
     let states = sources(&scratch);
-    // Cheap key derivations: what is tried here is not the strength of a passphrase.
+    // Cheap key derivations: this test is not about the strength of a passphrase.
     let to_key =
         Repository::new("0.8.22", |home| Mode::Key(home.generate("c", "future-default", "")), &scratch.dir("k"));
     let symmetric = Repository::new("3.2.1", |_| Mode::Symmetric(SYMMETRIC.to_owned()), &scratch.dir("s"))
         .option("--gpg-options=--s2k-count 1024 --compress-algo=zlib");
     let secret = to_key.gpg_home().path().join("c.secret.asc");
-    let patients: Vec<_> = [(to_key, Some(secret)), (symmetric, None)]
+    let originals: Vec<_> = [(to_key, Some(secret)), (symmetric, None)]
         .into_iter()
-        .map(|(repo, secret)| Patient::new(&repo, secret, &states))
+        .map(|(repo, secret)| Original::new(&repo, secret, &states))
         .collect();
-    let patients = Arc::new(patients);
+    let originals = Arc::new(originals);
 
     let rounds = number("DUPFS_TEST_ROUNDS", 2000);
     let seed = number("DUPFS_TEST_SEED", u64::from(std::process::id()));
@@ -46,16 +47,16 @@ fn two_thousand_corruptions_give_right_bytes_or_errors() {
     let next = Arc::new(AtomicU64::new(0));
     let (send, receive) = mpsc::channel();
     for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-        let (patients, next, send) = (Arc::clone(&patients), Arc::clone(&next), send.clone());
+        let (originals, next, send) = (Arc::clone(&originals), Arc::clone(&next), send.clone());
         std::thread::spawn(move || {
             loop {
                 let round = next.fetch_add(1, Ordering::Relaxed);
                 if round >= rounds {
                     return;
                 }
-                let harm = Harm::of(seed.wrapping_add(round), &patients);
-                let outcome = catch_unwind(AssertUnwindSafe(|| harm.examine(&patients)));
-                if send.send((round, harm, outcome)).is_err() {
+                let corruption = Corruption::of(seed.wrapping_add(round), &originals);
+                let outcome = catch_unwind(AssertUnwindSafe(|| corruption.examine(&originals)));
+                if send.send((round, corruption, outcome)).is_err() {
                     return;
                 }
             }
@@ -65,13 +66,13 @@ fn two_thousand_corruptions_give_right_bytes_or_errors() {
     tally(&receive, rounds, seed);
 }
 
-/// A round, what was done in it, and what came of it; the outer result is the panic, if there was one.
-type Outcome = (u64, Harm, std::thread::Result<Result<Seen, String>>);
+/// A round with its corruption and its result. The outer result is the panic, if there was one.
+type Outcome = (u64, Corruption, std::thread::Result<Result<RoundCounts, String>>);
 
 fn tally(receive: &mpsc::Receiver<Outcome>, rounds: u64, seed: u64) {
-    let (mut total, mut wrong, mut unharmed, start) = (Seen::default(), Vec::new(), 0, Instant::now());
+    let (mut total, mut wrong, mut unharmed, start) = (RoundCounts::default(), Vec::new(), 0, Instant::now());
     for _ in 0..rounds {
-        let (round, harm, outcome) = receive
+        let (round, corruption, outcome) = receive
             .recv_timeout(LIMIT)
             .unwrap_or_else(|_| panic!("a round hangs: none of those running ended within {LIMIT:?} (seed {seed})"));
         match outcome {
@@ -81,8 +82,8 @@ fn tally(receive: &mpsc::Receiver<Outcome>, rounds: u64, seed: u64) {
                 total.refused += seen.refused;
                 unharmed += u64::from(seen.errors + seen.refused == 0);
             }
-            Ok(Err(what)) => wrong.push(format!("DUPFS_TEST_SEED={} {harm:?}: {what}", seed + round)),
-            Err(_) => wrong.push(format!("DUPFS_TEST_SEED={} {harm:?}: panicked", seed + round)),
+            Ok(Err(what)) => wrong.push(format!("DUPFS_TEST_SEED={} {corruption:?}: {what}", seed + round)),
+            Err(_) => wrong.push(format!("DUPFS_TEST_SEED={} {corruption:?}: panicked", seed + round)),
         }
     }
     eprintln!("{total:?}, {unharmed} rounds without any error, {:?}", start.elapsed());
@@ -127,14 +128,14 @@ fn sources(scratch: &Scratch) -> [PathBuf; 3] {
     [0, 1, 2].map(build)
 }
 
-/// An encrypted repository, and what it shows when it is well.
-struct Patient {
+/// An encrypted repository, and the nodes that it shows when it is intact.
+struct Original {
     objects: BTreeMap<String, Arc<[u8]>>,
     secret: Option<PathBuf>,
     healthy: BTreeMap<Vec<u8>, Node>,
 }
 
-/// What is known of a path in the mount.
+/// The expected state of a path in the mount.
 #[derive(Clone)]
 struct Node {
     attr: Attr,
@@ -142,15 +143,15 @@ struct Node {
     children: Vec<Vec<u8>>,
 }
 
-/// What one round saw.
+/// The counts of one round.
 #[derive(Debug, Default)]
-struct Seen {
+struct RoundCounts {
     right: u64,
     errors: u64,
     refused: u64,
 }
 
-impl Patient {
+impl Original {
     fn new(repo: &Repository, secret: Option<PathBuf>, states: &[PathBuf; 3]) -> Self {
         for (i, (state, time)) in states.iter().zip([1_700_000_000, 1_700_000_100, 1_700_000_200]).enumerate() {
             repo.backup(i == 0, state, time);
@@ -158,16 +159,17 @@ impl Patient {
         let read =
             |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap().into());
         let objects = fs::read_dir(repo.dir()).unwrap().map(|e| read(e.unwrap())).collect();
-        let mut patient = Self { objects, secret, healthy: BTreeMap::new() };
-        let fs = patient.open(patient.store()).expect("the repository opens while it is well");
+        let mut original = Self { objects, secret, healthy: BTreeMap::new() };
+        let fs = original.open(original.store()).expect("the repository opens while it is well");
         let mut healthy = BTreeMap::new();
         record(&*fs, ROOT_INO, Vec::new(), &mut healthy);
-        patient.healthy = healthy;
-        patient.is_like(states);
-        patient
+        original.healthy = healthy;
+        original.is_like(states);
+        original
     }
 
-    /// The healthy repository shows the files of the sources: otherwise "right" would mean nothing.
+    /// Requires that the intact repository shows the files of the sources. Otherwise a comparison with it would prove
+    /// nothing.
     fn is_like(&self, states: &[PathBuf; 3]) {
         for (state, time) in states.iter().zip(["20231114T221320Z", "20231114T221500Z", "20231114T221640Z"]) {
             let mut files = 0;
@@ -215,48 +217,48 @@ fn count_files(dir: &Path) -> usize {
 
 /// One damage to one object.
 #[derive(Debug)]
-struct Harm {
-    patient: usize,
+struct Corruption {
+    original: usize,
     object: String,
-    /// Where the byte is that is changed, or where the object now ends.
+    /// The offset of the changed byte, or the new end of the object.
     at: usize,
-    /// What the byte is xored with; `None` for a truncation.
+    /// The mask that is xored with the byte; `None` for a truncation.
     flip: Option<u8>,
 }
 
-impl Harm {
+impl Corruption {
     /// Each object is as likely as any other, so that the small ones are hit as often as the volumes.
-    fn of(seed: u64, patients: &[Patient]) -> Self {
+    fn of(seed: u64, originals: &[Original]) -> Self {
         let random: Vec<u64> = noise(seed.wrapping_add(1), 48)
             .chunks(8)
             .skip(2)
             .map(|c| u64::from_le_bytes(c.try_into().unwrap()))
             .collect();
         let below = |value: u64, limit: usize| usize::try_from(value % u64::try_from(limit).unwrap()).unwrap();
-        let patient = below(random[0], patients.len());
-        let objects = &patients[patient].objects;
+        let original = below(random[0], originals.len());
+        let objects = &originals[original].objects;
         let (object, bytes) = objects.iter().nth(below(random[1], objects.len())).unwrap();
         let flip = (!random[3].is_multiple_of(4)).then(|| u8::try_from(random[3] >> 8 & 0xff).unwrap().max(1));
-        Self { patient, object: object.clone(), at: below(random[2], bytes.len()), flip }
+        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip }
     }
 
     /// Opens the damaged repository and reads all of it.
-    fn examine(&self, patients: &[Patient]) -> Result<Seen, String> {
-        let patient = &patients[self.patient];
-        let mut bytes = patient.objects[&self.object].to_vec();
+    fn examine(&self, originals: &[Original]) -> Result<RoundCounts, String> {
+        let original = &originals[self.original];
+        let mut bytes = original.objects[&self.object].to_vec();
         match self.flip {
             Some(flip) => bytes[self.at] ^= flip,
             None => bytes.truncate(self.at),
         }
-        let store = patient.store();
+        let store = original.store();
         store.put(&self.object, bytes);
-        let mut seen = Seen::default();
-        match patient.open(store) {
+        let mut seen = RoundCounts::default();
+        match original.open(store) {
             Err(error) if error.is_empty() || error.contains('\n') => {
                 return Err(format!("no one-line error: {error:?}"));
             }
             Err(_) => seen.refused = 1,
-            Ok(fs) => examine(&*fs, ROOT_INO, Vec::new(), &patient.healthy, &mut seen)?,
+            Ok(fs) => examine(&*fs, ROOT_INO, Vec::new(), &original.healthy, &mut seen)?,
         }
         Ok(seen)
     }
@@ -286,8 +288,8 @@ fn content(fs: &dyn FileSystem, attr: &Attr) -> Result<Vec<u8>, FsError> {
     }
 }
 
-/// A directory in `versions/` whose state at some time is not known: nobody but who mounted may look into it, and it may have
-/// changed later than `attr` tells.
+/// Attributes of a directory in `versions/` whose state at some time is not known: only the user of the mount may
+/// enter it, and its modification time may be later than that of `attr`.
 fn closed(attr: Attr, right: Attr) -> Attr {
     let mtime = attr.mtime.min(right.mtime);
     lasting(Attr { perm: 0o700, uid: attr.uid, gid: attr.gid, mtime, ..right })
@@ -313,7 +315,7 @@ fn examine(
     ino: Ino,
     path: Vec<u8>,
     healthy: &BTreeMap<Vec<u8>, Node>,
-    seen: &mut Seen,
+    seen: &mut RoundCounts,
 ) -> Result<(), String> {
     let want = &healthy[&path];
     let place = path.escape_ascii();
@@ -355,14 +357,15 @@ fn examine(
     Ok(())
 }
 
-/// Attributes without how long they may be cached, and without the link count of directories: it is 1 until the directory was read.
+/// Attributes without their cache durations and the link count of directories, which is 1 until the directory is
+/// read.
 fn lasting(attr: Attr) -> Attr {
     let nlink = if attr.kind == NodeKind::Dir { 1 } else { attr.nlink };
     Attr { nlink, attr_ttl: Duration::ZERO, entry_ttl: Duration::ZERO, ..attr }
 }
 
-/// Counts; an error must not claim that the thing does not exist.
-fn right_or_error<T>(result: Result<T, FsError>, what: &str, seen: &mut Seen) -> Result<Option<T>, String> {
+/// Counts the result. An error must not be that the object does not exist.
+fn right_or_error<T>(result: Result<T, FsError>, what: &str, seen: &mut RoundCounts) -> Result<Option<T>, String> {
     match result {
         Ok(value) => {
             seen.right += 1;

@@ -1,4 +1,4 @@
-//! The encoder is checked by duplicity itself: what it writes, duplicity restores to the same trees.
+//! Tests of the encoder against duplicity itself, which must restore its output to the same trees.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -33,14 +33,14 @@ fn run(program: &str, arguments: &[&OsStr]) -> Vec<u8> {
     output.stdout
 }
 
-/// A repository in a directory, and duplicity pointed at it.
-struct Outside<'a> {
+/// A repository in a directory, and the environment in which duplicity reads it.
+struct DuplicityRun<'a> {
     dir: tempfile::TempDir,
     repository: &'a Repository,
     layout: &'a Layout,
 }
 
-impl<'a> Outside<'a> {
+impl<'a> DuplicityRun<'a> {
     fn new(repository: &'a Repository, layout: &'a Layout) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for sub in ["store", "archive", "temp"] {
@@ -92,7 +92,7 @@ impl<'a> Outside<'a> {
             assert_same(&set.tree, &found, &set.snapshot());
             let list = self.duplicity(&["list-current-files", "--time", &set.time.to_string()], &[]);
             let names = list.split(|b| *b == b'\n').count();
-            // the heading and the last line's end; a name may hold a line feed
+            // the heading and the last end of line; a name may contain a line feed
             let feeds = set.tree.keys().flatten().flatten().filter(|b| **b == b'\n').count();
             let heading = 2;
             assert!(
@@ -155,11 +155,11 @@ fn assert_same(wanted: &Tree, found: &Tree, what: &str) {
     assert!(extra.is_empty(), "{what}: duplicity has {extra:?}");
 }
 
-/// The history and layout of a seed; what Debian's duplicity cannot read is left out.
+/// The history and layout of a seed, without forms that Debian's duplicity cannot read.
 fn case(runner: &mut TestRunner) -> (History, Layout) {
     let (history, mut layout) = (histories(), layouts(Oddities::None)).new_tree(runner).unwrap().current();
     for set in &mut layout.sets {
-        // gzip without a suffix: only 0.6 takes it for what it is
+        // gzip without a suffix: only 0.6 recognises it
         if set.wrap == Wrap::GzipUnmarked {
             set.wrap = Wrap::Plain;
         }
@@ -176,7 +176,7 @@ fn the_encoder_is_checked_by_duplicity_itself() {
         let fulls: Vec<bool> = [true].into_iter().chain(history.steps.iter().map(|step| step.full)).collect();
         let repository = encode(&history.trees(), &fulls, &layout);
         eprintln!("history {i}: {} sets, {} objects, {layout:?}", repository.sets.len(), repository.objects.len());
-        Outside::new(&repository, &layout).check();
+        DuplicityRun::new(&repository, &layout).check();
     }
 }
 

@@ -1,5 +1,5 @@
-//! The index on disk: a second mount shows what the first did and fetches next to nothing, and nothing that may be wrong
-//! with an index changes an answer.
+//! Tests of the index on disk: a second mount shows the same as the first and fetches almost nothing, and no fault of
+//! an index changes an answer.
 
 use dupfs_base::RequestContext;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use dupfs::vfs::{FileSystem, Ino, NodeKind, ROOT_INO};
 use proptest::prelude::*;
 
-use crate::reference::check::{Blame, Checker};
+use crate::reference::check::{Checker, FaultMap};
 use crate::reference::encode::{Repository, encode};
 use crate::reference::history::{Addition, Change, Edit, History, Meta, Sort, Step, histories};
 use crate::reference::layout::{Oddities, layouts, usual};
@@ -72,18 +72,18 @@ impl Indexed {
         subject::open_indexed(self.store.clone(), &self.repository, MEMORY, &self.base).unwrap()
     }
 
-    /// The store holds another repository from now on.
+    /// Replaces the repository in the store.
     fn replace(&mut self, repository: Repository) {
         self.store = MemoryStore::new(&repository.objects);
         self.repository = repository;
     }
 
     fn check(&self, fs: &dyn FileSystem) {
-        let blame = Blame::default();
-        Checker { fs, repository: &self.repository, blame, dice: Dice::new(5) }.everything();
+        let fault_map = FaultMap::default();
+        Checker { fs, repository: &self.repository, fault_map, dice: Dice::new(5) }.everything();
     }
 
-    /// Opens, compares everything with what was backed up, and closes.
+    /// Opens the repository, compares everything with the source, and closes it.
     fn visit(&self) {
         self.check(&*self.open());
     }
@@ -114,7 +114,7 @@ impl Indexed {
     }
 }
 
-/// Everything that `stat` shows, of every file of every snapshot.
+/// Returns the attributes that `stat` shows for every file of every snapshot.
 fn stat_all(fs: &dyn FileSystem) -> BTreeMap<Vec<u8>, String> {
     let mut shown = BTreeMap::new();
     let snapshots = fs.lookup(ROOT_INO, b"snapshots", &RequestContext::unlimited()).unwrap().ino;
@@ -192,7 +192,7 @@ fn the_files_of_an_index_are_accessible_to_their_owner_only() {
         assert_eq!(mode(file), 0o600, "{}", file.display());
         assert_eq!(mode(file.parent().unwrap()), 0o700);
     }
-    // a directory that was opened to others is closed again
+    // a directory that was made accessible to others is made private again
     let dir = files[0].parent().unwrap();
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
     indexed.visit();
@@ -232,7 +232,7 @@ fn no_damage_to_an_index_changes_an_answer() {
         }
     }
     assert!(tried > 500, "{tried} damages were tried");
-    // what was damaged was made anew
+    // damaged files were written again
     restore();
     fs::write(&originals.last().unwrap().0, b"dupfs").unwrap();
     indexed.visit();
@@ -339,7 +339,7 @@ fn many_short_mounts_leave_few_files() {
     let indexed = Indexed::new(repository(30_000, 4));
     for set in [0, 1, 2, 3].into_iter().cycle().take(24) {
         let fs = indexed.open();
-        // something new is learnt each time
+        // each round adds records
         let name = [&b"a"[..], b"dump", b"z"][set % 3];
         fs.getattr(find(&*fs, &indexed.repository, set, name), &RequestContext::unlimited()).unwrap();
         indexed.store.set_faults(&BTreeMap::new());
@@ -400,7 +400,7 @@ fn cases() -> ProptestConfig {
 proptest! {
     #![proptest_config(cases())]
 
-    /// Whatever part of any history was looked at before, with any index: all is as it was backed up.
+    /// Every history is shown as it was backed up with any index, whatever part of it was read before.
     #[test]
     fn any_history_is_the_same_with_an_index(
         history in histories(),

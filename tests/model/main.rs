@@ -13,8 +13,8 @@ mod support;
 
 mod reference;
 
+mod check_tests;
 mod corruption;
-mod doubt;
 mod duplicity;
 mod fetches;
 mod index;

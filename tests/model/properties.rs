@@ -1,5 +1,5 @@
-//! The properties: whatever history was written down, every snapshot is that history's tree; and whatever the store
-//! does, an answer is right or an error.
+//! The properties: for any history, every snapshot is the tree of that history, and under any fault of the store, an
+//! answer is right or an error.
 
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
@@ -11,7 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError};
 
-use crate::reference::check::{Blame, Checker};
+use crate::reference::check::{Checker, FaultMap};
 use crate::reference::encode::{Repository, encode};
 use crate::reference::history::{History, histories};
 use crate::reference::layout::{Layout, Oddities, layouts};
@@ -19,8 +19,8 @@ use crate::reference::store::{Fault, MemoryStore};
 use crate::reference::subject;
 use crate::reference::tree::{Dice, Kind, Path};
 
-/// How long a case may take before it counts as a hang. A case takes well under a second.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Upper bound of the duration of a case; a longer one counts as a hang. A case takes well under a second.
+const CASE_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn config(cases: u32) -> Config {
     let cases = std::env::var("PROPTEST_CASES").map_or(cases, |n| n.parse().expect("PROPTEST_CASES is a number"));
@@ -40,7 +40,7 @@ fn watched(case: impl FnOnce() + Send + 'static) -> Result<(), TestCaseError> {
         case();
         let _ = done.send(());
     });
-    match finished.recv_timeout(PATIENCE) {
+    match finished.recv_timeout(CASE_TIMEOUT) {
         Err(mpsc::RecvTimeoutError::Timeout) => Err(TestCaseError::fail("the case hangs")),
         _ => thread.join().map_err(|panic| match panic.downcast::<String>() {
             Ok(message) => TestCaseError::fail(*message),
@@ -52,7 +52,7 @@ fn watched(case: impl FnOnce() + Send + 'static) -> Result<(), TestCaseError> {
     }
 }
 
-/// Every snapshot by a full walk, or by several at once.
+/// Checks every snapshot by a full walk, or by several concurrent ones.
 pub(crate) fn check_whole(history: &History, layout: &Layout, memory: u64, walkers: u64) {
     let repository = encoded(history, layout);
     let store = MemoryStore::new(&repository.objects);
@@ -60,7 +60,7 @@ pub(crate) fn check_whole(history: &History, layout: &Layout, memory: u64, walke
     std::thread::scope(|scope| {
         let walk = |walker: u64| {
             let dice = Dice::new(layout.start as u64 + walker);
-            Checker { fs: &*fs, repository: &repository, blame: Blame::default(), dice }.everything();
+            Checker { fs: &*fs, repository: &repository, fault_map: FaultMap::default(), dice }.everything();
         };
         let threads: Vec<_> = (1..walkers).map(|walker| scope.spawn(move || walk(walker))).collect();
         walk(0);
@@ -70,7 +70,7 @@ pub(crate) fn check_whole(history: &History, layout: &Layout, memory: u64, walke
     });
 }
 
-/// Single paths of a file system that nobody walked, newest first and then oldest first.
+/// Checks single paths of a fresh file system, newest first and then oldest first.
 pub(crate) fn check_paths(history: &History, layout: &Layout, picks: &[(u8, u16)]) {
     let repository = encoded(history, layout);
     let store = MemoryStore::new(&repository.objects);
@@ -82,7 +82,7 @@ pub(crate) fn check_paths(history: &History, layout: &Layout, picks: &[(u8, u16)
         let mut checker = Checker {
             fs: &*fs,
             repository: &repository,
-            blame: Blame::default(),
+            fault_map: FaultMap::default(),
             dice: Dice::new(layout.start as u64),
         };
         checker.by_path(set, path);
@@ -92,7 +92,7 @@ pub(crate) fn check_paths(history: &History, layout: &Layout, picks: &[(u8, u16)
     }
 }
 
-/// The root is the snapshot of a time: that of a set, or any until the next one.
+/// Checks mounts whose root is the snapshot of a time: the time of a set, or any later one before the next set.
 pub(crate) fn check_time(history: &History, layout: &Layout, picks: &[(u8, u32)]) {
     let repository = encoded(history, layout);
     let store = MemoryStore::new(&repository.objects);
@@ -100,17 +100,17 @@ pub(crate) fn check_time(history: &History, layout: &Layout, picks: &[(u8, u32)]
         let set = usize::from(*set) % repository.sets.len();
         let next = repository.sets.get(set + 1).map_or(i64::from(u32::MAX), |next| next.time);
         let this = &repository.sets[set];
-        // past a chain's end and before the next chain, duplicity takes the chain's end too (FORMAT.md 7)
+        // between the end of a chain and the next chain, duplicity also selects the end of the chain (FORMAT.md 7)
         let time = this.time + i64::from(*later) % (next - this.time);
         let fs = subject::open_as(store.clone(), &repository, 1 << 20, true, Some(time)).expect("the time is covered");
         if this.tree[&Path::new()].kind == Kind::Dir {
             let dice = Dice::new(layout.start as u64);
-            Checker { fs: &*fs, repository: &repository, blame: Blame::default(), dice }.rooted(set);
+            Checker { fs: &*fs, repository: &repository, fault_map: FaultMap::default(), dice }.rooted(set);
         }
     }
 }
 
-/// Signature archives are gone: the volumes tell the same trees.
+/// Checks that the volumes give the same trees when signature archives are missing.
 pub(crate) fn check_without_signatures(history: &History, layout: &Layout, gone: u8) {
     let repository = encoded(history, layout);
     let store = MemoryStore::new(&repository.objects);
@@ -118,19 +118,19 @@ pub(crate) fn check_without_signatures(history: &History, layout: &Layout, gone:
     store.set_faults(&lost.map(|(_, set)| (set.sigtar.clone(), Fault::Missing)).collect());
     let fs = subject::open(store, &repository, 1 << 20).expect("a repository without signatures opens");
     let dice = Dice::new(layout.start as u64);
-    Checker { fs: &*fs, repository: &repository, blame: Blame::default(), dice }.everything();
+    Checker { fs: &*fs, repository: &repository, fault_map: FaultMap::default(), dice }.everything();
 }
 
-/// What the generated numbers make of a fault on an object of `size` bytes.
+/// Generated numbers from which a fault of an object is made.
 #[derive(Clone, Debug)]
-pub(crate) struct Trouble {
-    /// Which kind of object: a volume, a signature archive, a manifest, any.
+pub(crate) struct FaultSeed {
+    /// The kind of object: a volume, a signature archive, a manifest, or any.
     pub(crate) target: u8,
     pub(crate) pick: u16,
     pub(crate) fault: Fault,
 }
 
-fn troubles() -> impl Strategy<Value = Trouble> {
+fn fault_seeds() -> impl Strategy<Value = FaultSeed> {
     let kinds = prop::sample::select(vec![
         ErrorKind::Io,
         ErrorKind::Timeout,
@@ -150,15 +150,15 @@ fn troubles() -> impl Strategy<Value = Trouble> {
         1 => Just(Fault::Missing),
         1 => (1..4u64).prop_map(|ms| Fault::Delay(Duration::from_millis(ms))),
     ];
-    (0..6u8, any::<u16>(), faults).prop_map(|(target, pick, fault)| Trouble { target, pick, fault })
+    (0..6u8, any::<u16>(), faults).prop_map(|(target, pick, fault)| FaultSeed { target, pick, fault })
 }
 
-/// The faults by object name. A bit flipped in an uncompressed signature archive is left out: nothing in the format
-/// protects it (FORMAT.md 2), so nobody can tell.
-pub(crate) fn placed(repository: &Repository, troubles: &[Trouble]) -> BTreeMap<String, Fault> {
+/// Returns the faults by object name. A flipped bit in an uncompressed signature archive is left out: nothing in the
+/// format protects it (FORMAT.md 2), so it cannot be detected.
+pub(crate) fn faults_by_object(repository: &Repository, fault_seeds: &[FaultSeed]) -> BTreeMap<String, Fault> {
     let sets = &repository.sets;
     let mut faults = BTreeMap::new();
-    for Trouble { target, pick, fault } in troubles {
+    for FaultSeed { target, pick, fault } in fault_seeds {
         let pick = usize::from(*pick);
         let set = &sets[pick % sets.len()];
         let name = match target {
@@ -176,8 +176,9 @@ pub(crate) fn placed(repository: &Repository, troubles: &[Trouble]) -> BTreeMap<
             Fault::Cut { at } => Fault::Cut { at: within(at) },
             other => other,
         };
-        // a manifest cut at the end of a volume's entry looks whole, and without signatures nothing else tells of the rest
-        let told_elsewhere = |faults: &BTreeMap<String, Fault>| {
+        // a manifest cut at the end of an entry looks complete, and without signatures nothing else shows the missing
+        // ones
+        let is_detectable = |faults: &BTreeMap<String, Fault>| {
             let cuts = |fault: &Fault| matches!(fault, Fault::Cut { .. } | Fault::Short { .. });
             match target {
                 0 => !faults.get(&set.manifest).is_some_and(cuts),
@@ -185,22 +186,23 @@ pub(crate) fn placed(repository: &Repository, troubles: &[Trouble]) -> BTreeMap<
                 _ => true,
             }
         };
-        // an empty object has nothing to lose
-        if !bytes.is_empty() && told_elsewhere(&faults) {
+        // an empty object cannot be damaged
+        if !bytes.is_empty() && is_detectable(&faults) {
             faults.insert(name.clone(), fault);
         }
     }
     faults
 }
 
-/// Right or an error, with faults from before the start or from after it; and right again once they have passed.
+/// Checks that answers are right or errors, with faults from the start or later, and right again after the faults
+/// have passed.
 pub(crate) fn check_faults(repository: &Repository, faults: &BTreeMap<String, Fault>, late: bool, seed: i64) {
     let store = MemoryStore::new(&repository.objects);
-    let blame = Blame::of(faults);
+    let fault_map = FaultMap::of(faults);
     if !late {
         store.set_faults(faults);
     }
-    let on_manifest = (0..repository.sets.len()).any(|set| blame.manifests(repository, set));
+    let on_manifest = (0..repository.sets.len()).any(|set| fault_map.manifests(repository, set));
     let fs = match subject::open(store.clone(), repository, 1 << 20) {
         Ok(fs) => fs,
         Err(e) => {
@@ -210,11 +212,11 @@ pub(crate) fn check_faults(repository: &Repository, faults: &BTreeMap<String, Fa
     };
     store.set_faults(faults);
     let dice = Dice::new(seed as u64);
-    let mut checker = Checker { fs: &*fs, repository, blame, dice };
+    let mut checker = Checker { fs: &*fs, repository, fault_map, dice };
     checker.everything();
     if faults.values().all(Fault::passes) && (late || !on_manifest) {
         store.set_faults(&BTreeMap::new());
-        checker.blame = Blame::default();
+        checker.fault_map = FaultMap::default();
         checker.everything();
     }
 }
@@ -263,12 +265,12 @@ proptest! {
     fn under_a_failing_store_every_answer_is_right_or_an_error(
         history in histories(),
         layout in layouts(Oddities::None),
-        troubles in vec(troubles(), 1..4),
+        fault_seeds in vec(fault_seeds(), 1..4),
         late in any::<bool>(),
     ) {
         watched(move || {
             let repository = encoded(&history, &layout);
-            check_faults(&repository, &placed(&repository, &troubles), late, layout.start);
+            check_faults(&repository, &faults_by_object(&repository, &fault_seeds), late, layout.start);
         })?;
     }
 }

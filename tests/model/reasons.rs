@@ -1,4 +1,5 @@
-//! A failure gives the reason that is true: damaged manifests, forged deltas, and entries that the kernel would refuse.
+//! Tests that an error gives its true cause: damaged manifests, forged deltas, and entries that the kernel would
+//! refuse.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ const T0: &str = "20260101T000000Z";
 const T1: &str = "20260102T000000Z";
 const MANIFEST: &str = "duplicity-full.20260101T000000Z.manifest";
 
-/// The signature of a file of `size` bytes, whose sums nothing compares.
+/// Returns the signature of a file of `size` bytes, with checksums that no test compares.
 fn signature(size: u64) -> Vec<u8> {
     let block_len = (size / 64).clamp(512, u64::from(u32::MAX));
     let sums = size.div_ceil(block_len) as usize;
@@ -93,7 +94,7 @@ fn read(fs: &dyn FileSystem, snapshot: &str, name: &str) -> Result<Vec<u8>, FsEr
     fs.read(ino, handle, 0, size, &context)
 }
 
-/// One full set of the files a, b and c in a volume each, with the manifest that `edit` makes of the right one.
+/// One full set of the files a, b and c, each in a volume of its own. `edit` changes the manifest.
 fn three_volumes(edit: impl Fn(String) -> String) -> Arc<dyn FileSystem> {
     let store = MemoryStore::new();
     let names = ["a", "b", "c"];
@@ -195,14 +196,14 @@ fn the_error_for_a_file_lost_by_a_damaged_manifest_names_the_manifest_and_the_da
         for name in ["a", "b", "c"].into_iter().filter(|name| *name != lost) {
             match read(&*fs, T0, name) {
                 Ok(content) => assert_eq!(content, name.as_bytes(), "{case}"),
-                // The ranges of both volumes are in doubt.
+                // The ranges of both volumes are uncertain.
                 Err(error) => assert!(case == "overlapping" && error.to_string().contains(MANIFEST), "{case}: {error}"),
             }
         }
     }
 }
 
-/// A sound manifest is not blamed for a file that a resumed backup has only in its signature archive.
+/// The error for a file that a resumed backup has only in its signature archive does not name the manifest.
 #[test]
 fn the_error_for_a_file_without_data_does_not_blame_an_intact_manifest() {
     let store = MemoryStore::new();
@@ -231,7 +232,7 @@ fn a_delta_that_copies_beyond_its_base_is_an_error_at_the_first_read() {
     }
 }
 
-/// The kernel answers EIO to such a size by itself, without a word.
+/// The kernel would answer EIO to such a size without a log line.
 #[test]
 fn a_file_longer_than_any_file_system_allows_is_an_error() {
     let store = MemoryStore::new();
@@ -314,7 +315,7 @@ fn an_intact_volume_with_another_hash_is_read_on_request_with_one_warning() {
         } else {
             assert_eq!((output.status.code(), output.stdout.len()), (Some(6), 0), "{stderr}");
         }
-        // What was read so is not taken for verified later.
+        // Bytes read with the option do not count as verified later.
         assert_eq!(dupfs.fails("cat", &[url, "a"]).0, Some(6));
     }
 }
@@ -358,8 +359,8 @@ fn signature_of(content: &[u8]) -> Vec<u8> {
     [b"rs\x016", &512_u32.to_be_bytes()[..], &8_u32.to_be_bytes(), &weak.to_be_bytes(), &strong[..8]].concat()
 }
 
-/// The source had `\u{fc}` in UTF-8 and in Latin-1, and the increment was made in a Latin-1 locale: it names both files alike,
-/// and the one of the two that it deletes hid the other (FORMAT.md 4.3, last row).
+/// The source had `\u{fc}` in UTF-8 and in Latin-1, and the increment was made in a Latin-1 locale. It gives both
+/// files the same name, and its deletion of one hid the other (FORMAT.md 4.3, last row).
 #[test]
 fn a_deletion_in_the_same_set_does_not_hide_an_object_of_that_name() {
     let literal = |content: &[u8]| [b"rs\x026", &[content.len() as u8][..], content, &[0]].concat();
@@ -397,7 +398,7 @@ fn the_error_for_a_damaged_object_names_a_second_copy() {
     );
 }
 
-/// Each copy in duplicity's archive directory that is not used is refused for the reason that is true of it.
+/// Each copy in duplicity's archive directory that is not used is refused with its own reason.
 #[test]
 fn the_refusal_of_a_copy_in_the_archive_directory_gives_its_own_fault() {
     let scratch = Scratch::new();
@@ -431,7 +432,7 @@ fn the_refusal_of_a_copy_in_the_archive_directory_gives_its_own_fault() {
         assert!(stderr.contains(&format!("{MANIFEST}: ignored: ")) && stderr.contains(reason), "{reason}: {stderr}");
         assert_eq!(stderr.matches("ignored: duplicity").count(), 0, "{stderr}");
     }
-    // The copy of a manifest that the backup has lost is no copy of nothing.
+    // The error names the copy of a manifest that the backup has lost.
     std::fs::write(archive.join(MANIFEST), &manifest).unwrap();
     std::fs::remove_file(stored.join(MANIFEST)).unwrap();
     let (dir, url) = (archive.parent().unwrap().to_str().unwrap(), stored.to_str().unwrap());
@@ -448,7 +449,7 @@ fn the_refusal_of_a_copy_in_the_archive_directory_gives_its_own_fault() {
     assert!(stderr.contains(&format!("its checksum and length are not those of {name}")), "{stderr}");
 }
 
-/// A wrong number of a part only makes the search longer. An end that leaves out a volume of the file is named.
+/// A wrong part number only makes the search longer. An end that excludes a volume of the file is reported.
 #[test]
 fn a_wrong_end_of_a_volume_is_not_an_interrupted_backup() {
     let content: Vec<u8> = (0..4 * 65_536 + 10_u32).map(|i| (i / 7) as u8).collect();
@@ -484,7 +485,7 @@ fn a_wrong_end_of_a_volume_is_not_an_interrupted_backup() {
     }
 }
 
-/// librsync copies whole blocks, of 512 bytes or more: a delta of a few stored bytes is no reason to list millions of pieces.
+/// librsync copies whole blocks of 512 bytes or more, so a small delta cannot have millions of pieces.
 #[test]
 fn a_delta_of_pieces_smaller_than_any_block_is_refused() {
     for (len, honest) in [(1, false), (512, true)] {

@@ -1,4 +1,4 @@
-//! Sets that have lost their manifests (`--rebuild`): what the signature archive proves is shown, and nothing else.
+//! Sets that have lost their manifests (`--rebuild`): only content that the signature archive proves is shown.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use dupfs::vfs::{FileSystem, ROOT_INO};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 
 use crate::properties::encoded;
-use crate::reference::check::{Blame, Checker};
+use crate::reference::check::{Checker, FaultMap};
 use crate::reference::encode::Repository;
 use crate::reference::history::{Change, Edit, History, Step};
 use crate::reference::layout::{Footer, Restart, SetLayout, Wrap, usual};
@@ -35,11 +35,11 @@ fn without(repository: &Repository, lost: &[usize]) -> Repository {
     repository
 }
 
-/// Checks all snapshots; what lies in the objects `harmed` may be an error, and everything else must be right.
+/// Checks all snapshots. Content of the objects `harmed` may be an error, and everything else must be right.
 fn check(repository: &Repository, harmed: &[&String]) {
     let faults: BTreeMap<String, Fault> = harmed.iter().map(|name| ((*name).clone(), Fault::Missing)).collect();
     let fs = subject::open_rebuilding(MemoryStore::new(&repository.objects), repository, 64 << 20).unwrap();
-    let mut checker = Checker { fs: &*fs, repository, blame: Blame::of(&faults), dice: Dice::new(7) };
+    let mut checker = Checker { fs: &*fs, repository, fault_map: FaultMap::of(&faults), dice: Dice::new(7) };
     checker.everything();
 }
 
@@ -81,8 +81,8 @@ fn sets_without_their_manifests_show_the_same_trees() {
     }
 }
 
-/// What interrupted and resumed runs leave behind (FORMAT.md 2.3): volumes of higher numbers, ranges without entries, parts of a
-/// file that was gone when the run went on.
+/// Remains of interrupted and resumed runs (FORMAT.md 2.3): volumes of higher numbers, ranges without entries, parts
+/// of a file that was deleted before the run was resumed.
 #[test]
 fn resumed_backups_without_their_manifests_show_the_same_trees() {
     type EditLayout = fn(&mut SetLayout);
@@ -130,7 +130,7 @@ fn content_that_no_signature_proves_is_an_error() {
         let mut swapped = lost.clone();
         swapped.objects.insert(name.clone(), Arc::clone(&lost.objects[next]));
         swapped.objects.insert(next.clone(), Arc::clone(&lost.objects[name]));
-        // Names and places are both wrong, so what lies between them may not be found either.
+        // Names and positions are both wrong, so paths between them may not be found either.
         let between: Vec<&String> = if i + 1 < volumes.len() { vec![name, next] } else { volumes.iter().collect() };
         check(&swapped, &between);
 
@@ -140,7 +140,7 @@ fn content_that_no_signature_proves_is_an_error() {
         longer.objects.insert(extra, Arc::clone(&other.objects[name]));
         check(&longer, &volumes.iter().skip(i).collect::<Vec<_>>());
     }
-    // The reason is told: the last volume is missing, and nothing but the signature archive shows it.
+    // The reason is reported: the last volume is missing, which only the signature archive shows.
     let mut cut = lost.clone();
     cut.objects.remove(volumes.last().unwrap());
     let fs = subject::open_rebuilding(MemoryStore::new(&cut.objects), &cut, 64 << 20).unwrap();

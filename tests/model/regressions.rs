@@ -1,4 +1,4 @@
-//! What the properties found, as cases of their own.
+//! Failures that the properties found, as separate cases.
 
 use std::collections::BTreeMap;
 
@@ -44,8 +44,8 @@ fn a_size_is_not_guessed_from_the_last_part_where_parts_may_be_short() {
     }
 }
 
-/// Without its signature archive a set's tree comes from its volumes; one that a damaged manifest does not list any more
-/// left its names out of listings that looked complete.
+/// Without its signature archive the tree of a set is read from its volumes. The names of a volume that a damaged
+/// manifest no longer listed were missing from listings that looked complete.
 #[test]
 fn a_damaged_manifest_beside_a_lost_signature_archive_hides_no_name() {
     let mut layout = usual(1);
@@ -61,8 +61,8 @@ fn a_damaged_manifest_beside_a_lost_signature_archive_hides_no_name() {
     }
 }
 
-/// A signature archive cut between two entries, or of no bytes at all as after a failed upload, looked like one of fewer
-/// objects: a snapshot without them, without a word.
+/// A signature archive cut between two entries, or empty as after a failed upload, looked like one with fewer
+/// objects: the snapshot lacked them without an error.
 #[test]
 fn a_signature_archive_cut_between_entries_hides_no_name() {
     for wrap in [Wrap::Plain, Wrap::Gzip, Wrap::GzipUnmarked] {
@@ -90,8 +90,8 @@ fn an_object_that_the_store_does_not_find_is_no_missing_path() {
     }
 }
 
-/// A set without its signature archive, and with a volume lost, may have changed whatever lies in that volume: the state of
-/// the set before was shown as this one's, and deltas of later sets were applied to it.
+/// A set without its signature archive and with a lost volume may have changed the paths in that volume. The state of
+/// the previous set was shown for it, and deltas of later sets were applied to that state.
 #[test]
 fn a_state_that_may_have_changed_in_a_lost_volume_is_not_shown_as_the_newest() {
     let edit = |pick| Edit::Content(pick, vec![Change::Overwrite { at: 5, len: 5 }]);
@@ -106,7 +106,7 @@ fn a_state_that_may_have_changed_in_a_lost_volume_is_not_shown_as_the_newest() {
     let set = &repository.sets[1];
     for volume in &set.volumes {
         with_faults(&repository, &[(&set.sigtar, Fault::Missing), (volume, Fault::Missing)]);
-        // What is known is shown all the same.
+        // Known paths are still shown.
         let store = MemoryStore::new(&repository.objects);
         store.set_faults(&BTreeMap::from([&set.sigtar, volume].map(|name| (name.clone(), Fault::Missing))));
         let fs = subject::open(store, &repository, 64 << 20).unwrap();
@@ -114,7 +114,7 @@ fn a_state_that_may_have_changed_in_a_lost_volume_is_not_shown_as_the_newest() {
         let found =
             [b"a", b"b", b"c"].map(|name| fs.lookup(root, name, &RequestContext::unlimited()).map(|attr| attr.mtime));
         assert_eq!(found.iter().filter(|found| found.is_err()).count(), 1, "{volume}: {found:?}");
-        // The next set's records are whole, its deltas of that file rest on what was lost.
+        // The records of the next set are complete, but its deltas of that file depend on the lost state.
         let later = &repository.sets[2];
         let root = down(&*fs, &[b"snapshots", later.snapshot().as_bytes()]);
         for name in [b"a", b"b", b"c"] {
@@ -134,7 +134,7 @@ fn a_state_that_may_have_changed_in_a_lost_volume_is_not_shown_as_the_newest() {
     }
 }
 
-/// Python 3.7 wrote the bytes of `a\xe9` under the name `a?`: a file that is really called so was given the other's content.
+/// Python 3.7 wrote `a\xe9` under the name `a?`: a file with that actual name was given the content of the other.
 #[test]
 fn a_name_equal_to_a_mangled_one_has_its_own_content() {
     let meta = Meta { mode: 0o644, uid: 0, gid: 0, owner: ("", ""), mtime: 1_000_000_000 };
@@ -165,8 +165,9 @@ fn down(fs: &dyn FileSystem, names: &[&[u8]]) -> Ino {
     names.iter().fold(ROOT_INO, |parent, name| fs.lookup(parent, name, &RequestContext::unlimited()).unwrap().ino)
 }
 
-/// An interrupted backup was resumed after the file had changed: its stored state is the old one, whole, its signature that of
-/// the new one, and the next increment's delta was made against the new one. It was applied to the old one.
+/// An interrupted backup was resumed after the file had changed. Its stored state is the complete old one, its
+/// signature that of the new one, and the delta of the next increment is relative to the new one. It was applied to
+/// the old one.
 #[test]
 fn a_delta_is_not_applied_to_another_state_than_it_was_made_from() {
     for size in [100, 5_000, 200_000] {
@@ -190,7 +191,7 @@ fn a_delta_is_not_applied_to_another_state_than_it_was_made_from() {
             repository.objects.insert(name.clone(), stale.objects[name].clone());
         }
         let store = MemoryStore::new(&repository.objects);
-        // The state that was stored is shown for what it is; with it known, and without.
+        // The stored state is shown, whether it is cached or not.
         for warm in [true, false] {
             let fs = subject::open(store.clone(), &repository, 64 << 20).unwrap();
             if warm {

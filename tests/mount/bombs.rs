@@ -1,4 +1,5 @@
-//! Backups with an object that somebody made to keep readers busy: a public key and write access to the store suffice.
+//! Backups with an object that was made to keep readers busy. A public key and write access to the store suffice for
+//! it.
 
 use std::fs;
 use std::io::Write as _;
@@ -20,7 +21,7 @@ use crate::support::{Scratch, exec, fixtures};
 const TIME: &str = "20260101T000000Z";
 /// The signature of a file with the content "hello\n".
 const SIGNATURE: &[u8] = b"rs\x016\0\0\x02\0\0\0\0\x08\x0a\xd0\x02\xd8\x63\x48\x1c\x78\xae\x04\xc2\x01";
-/// Far longer than any step takes.
+/// Far longer than any step.
 const PLENTY: Duration = Duration::from_secs(60);
 
 /// The objects of a full set with the files `f` in its first volume and `g` in its second, before they are packed.
@@ -131,7 +132,7 @@ fn encrypted_backup(scratch: &Scratch, bomb: &str) -> (exec::Dupfs, String) {
     (dupfs.option("--no-index"), format!("file://{}", dir.display()))
 }
 
-/// Runs a command; its exit code, standard output and standard error.
+/// Runs a command. Returns its exit code, standard output and standard error.
 fn outcome(dupfs: &exec::Dupfs, command: &str, operands: &[&str]) -> (Option<i32>, String, String) {
     let output = exec::output(dupfs.command(command).args(operands));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -196,8 +197,8 @@ fn a_volume_that_is_a_bomb_affects_only_its_files() {
     mount.unmount();
 }
 
-/// A gzip backup whose first volume is a tar archive with some 60 GB of zeros behind it: no more than the limit allows, and more
-/// than a short deadline does. Its manifest has the right hash.
+/// A gzip backup whose first volume is a tar archive followed by some 60 GB of zeros, which is within the limit on
+/// expansion and beyond a short deadline. Its manifest has the right hash.
 fn slow_backup(scratch: &Scratch) -> PathBuf {
     let dir = scratch.dir("repo");
     let gzip = |pieces: &[&[u8]]| [&b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..], &pieces.concat()].concat();
@@ -249,7 +250,7 @@ fn a_volume_that_takes_longer_than_the_deadline_stops_and_is_not_decoded_at_each
     let mount = Mount::new(&dupfs, &url, &scratch.path().join("mnt"));
     let read = |name: &str| fs::read(mount.path().join("latest").join(name)).map_err(|e| e.raw_os_error());
     assert_eq!(read("f"), Err(Some(libc::ETIMEDOUT)));
-    // On a busy machine the pause until the next attempt may be over before the read: the pause doubles with each.
+    // On a busy machine the delay until the next attempt may be over before the read. The delay doubles each time.
     wait_until("it is decoded again at each read", || {
         wait_until("a pass that nobody waits for goes on", || !is_decoding(mount.pid()));
         assert_eq!(read("f"), Err(Some(libc::ETIMEDOUT)));

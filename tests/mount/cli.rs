@@ -1,6 +1,6 @@
-//! The program as a user meets it, on the in-memory file system: daemon, signals, unmounting, exit codes, other users.
+//! The program on the in-memory file system: daemon, signals, unmounting, exit codes, other users.
 //!
-//! The test binary is the program: started again with arguments in the environment, [`act_as_dupfs`] runs them.
+//! The test binary is also the program: started again with arguments in the environment, [`act_as_dupfs`] runs them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 const ARGUMENTS: &str = "DUPFS_TEST_ARGUMENTS";
 const NOBODY: u32 = 65_534;
 
-/// Opens the sample whatever the URL, except for those that are named after what goes wrong.
+/// Opens the sample for every URL, except for those named after a failure.
 struct Memory;
 
 impl Backend for Memory {
@@ -85,14 +85,14 @@ fn act_as_dupfs() {
     std::process::exit(app.run(typed).into());
 }
 
-/// A directory to mount on, for anybody; unmounted when the test ends, however it ends.
-struct Spot {
+/// A mount point that every user may use. It is unmounted when the test ends, also on failure.
+struct TestMountPoint {
     dir: TempDir,
     /// A copy of the program that other users can run.
     program: PathBuf,
 }
 
-impl Spot {
+impl TestMountPoint {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -120,7 +120,7 @@ impl Spot {
         self.dupfs(args).output().unwrap()
     }
 
-    /// Mounts as a daemon and gives its process number.
+    /// Mounts in the background. Returns the process id of the daemon.
     fn mount(&self, args: &[&str]) -> Pid {
         let output = self.run(args);
         assert!(output.status.success(), "{output:?}");
@@ -139,7 +139,7 @@ impl Spot {
     }
 }
 
-impl Drop for Spot {
+impl Drop for TestMountPoint {
     fn drop(&mut self) {
         while self.is_mounted() && unmount(&self.mnt(), true).is_ok() {}
     }
@@ -177,14 +177,14 @@ fn wrapped(wrapper: &[&str], inner: &Command) -> Command {
 
 const AS_NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
-/// `/dev/fuse` as machines usually have it.
+/// Gives `/dev/fuse` its usual mode.
 fn open_device() {
     fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).unwrap();
 }
 
 #[test]
 fn mount_returns_once_the_mount_answers_and_umount_once_the_daemon_is_gone() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let daemon = place.mount(&["mount", "memory:", "MNT"]);
     assert_eq!(fs::read(place.mnt().join("hello.txt")).unwrap(), b"hello, world\n");
     let proc = PathBuf::from(format!("/proc/{}", daemon.as_raw_nonzero()));
@@ -197,7 +197,7 @@ fn mount_returns_once_the_mount_answers_and_umount_once_the_daemon_is_gone() {
     assert_eq!(session, daemon.as_raw_nonzero().to_string());
     let limits = fs::read_to_string(proc.join("limits")).unwrap();
     assert!(limits.lines().any(|l| l.starts_with("Max core file size") && l.split_whitespace().nth(4) == Some("0")));
-    // A process that cannot be dumped shows its files as root's; as root, its environment stays closed to nobody.
+    // The files of a process that cannot be dumped belong to root, so the user nobody cannot read its environment.
     let peek = Command::new(AS_NOBODY[0]).args(&AS_NOBODY[1..]).arg("cat").arg(proc.join("environ")).output().unwrap();
     assert!(!peek.status.success());
 
@@ -209,7 +209,7 @@ fn mount_returns_once_the_mount_answers_and_umount_once_the_daemon_is_gone() {
 
 #[test]
 fn the_daemon_keeps_no_file_of_its_parent() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let lock = place.dir.path().join("lock");
     let script = format!("exec 9>{}; flock -n 9 && \"$@\"", lock.display());
     let output =
@@ -218,7 +218,7 @@ fn the_daemon_keeps_no_file_of_its_parent() {
     assert!(Command::new("flock").arg("-n").arg(&lock).arg("true").status().unwrap().success(), "still locked");
     assert!(place.run(&["umount", "MNT"]).status.success());
 
-    // A secret from a descriptor is read before it is closed, and the pipe that is another one ends with the script.
+    // A secret from a descriptor is read before the descriptor is closed, and the other pipe ends with the script.
     let script = "exec 3>&1 4<<<right; \"$@\" >/dev/null 2>&1";
     let args = ["mount", "memory:locked", "MNT", "--passphrase-file", "/dev/fd/4"];
     let mut script = wrapped(&["bash", "-c", script, "bash"], &place.dupfs(&args));
@@ -234,7 +234,7 @@ fn the_daemon_keeps_no_file_of_its_parent() {
 
 #[test]
 fn of_several_mounts_that_start_on_one_directory_one_succeeds() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     for _ in 0..3 {
         let starts: Vec<Child> =
             (0..4).map(|_| place.dupfs(&["mount", "memory:", "MNT"]).stderr(Stdio::piped()).spawn().unwrap()).collect();
@@ -251,7 +251,7 @@ fn of_several_mounts_that_start_on_one_directory_one_succeeds() {
 
 #[test]
 fn errors_are_one_line_with_an_exit_code_and_nothing_is_mounted() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     fs::write(place.dir.path().join("secret"), "wrong\n").unwrap();
     let secret = place.dir.path().join("secret");
     let secret = secret.to_str().unwrap();
@@ -276,7 +276,7 @@ fn errors_are_one_line_with_an_exit_code_and_nothing_is_mounted() {
 
 #[test]
 fn passphrases_come_from_the_environment_a_file_or_a_command() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let file = place.dir.path().join("secret");
     fs::write(&file, "wrong\nright\n").unwrap();
     let with_file = ["mount", "memory:locked", "MNT", "--passphrase-file", file.to_str().unwrap()];
@@ -293,7 +293,7 @@ fn passphrases_come_from_the_environment_a_file_or_a_command() {
 
 #[test]
 fn an_overlap_and_a_mount_point_in_use_are_reported_before_a_prompt() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let asked = place.dir.path().join("asked");
     let ask = format!("touch {}; echo right", asked.display());
     let url = format!("file://{}", place.dir.path().display());
@@ -312,7 +312,7 @@ fn an_overlap_and_a_mount_point_in_use_are_reported_before_a_prompt() {
 
 #[test]
 fn sigterm_ends_the_daemon_cleanly_and_sighup_does_not() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let daemon = place.mount(&["mount", "memory:", "MNT"]);
     kill_process(daemon, Signal::HUP).unwrap();
     thread::sleep(Duration::from_millis(200));
@@ -323,8 +323,9 @@ fn sigterm_ends_the_daemon_cleanly_and_sighup_does_not() {
     assert!(!place.is_mounted());
 }
 
-/// Starts a mount in the foreground, and waits until it says that it is up: before, it may be looking at its own root.
-fn foreground(place: &Spot, args: &[&str]) -> Child {
+/// Starts a mount in the foreground, and waits for its message that it is mounted. Before, it may still read its own
+/// root.
+fn foreground(place: &TestMountPoint, args: &[&str]) -> Child {
     let mut all = vec!["mount", "memory:", "MNT", "-f", "-v"];
     all.extend(args);
     let mut child = place.dupfs(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -336,7 +337,7 @@ fn foreground(place: &Spot, args: &[&str]) -> Child {
 #[test]
 fn each_ending_signal_ends_a_mount_in_the_foreground_with_exit_code_0() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        let place = Spot::new();
+        let place = TestMountPoint::new();
         let mut child = foreground(&place, &[]);
         kill_process(Pid::from_child(&child), signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(0), "{signal:?}");
@@ -350,9 +351,9 @@ fn the_memory_of_a_mount_is_bounded_in_the_daemon_and_in_the_foreground() {
         let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap();
         environment.split(|&b| b == 0).any(|word| word == b"MALLOC_ARENA_MAX=1")
     };
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     assert!(bound(place.mount(&["mount", "memory:", "MNT"])));
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let mut child = foreground(&place, &[]);
     let pid = Pid::from_child(&child);
     assert!(bound(pid));
@@ -362,7 +363,7 @@ fn the_memory_of_a_mount_is_bounded_in_the_daemon_and_in_the_foreground() {
 
 #[test]
 fn unmounting_from_outside_ends_a_mount_in_the_foreground_with_exit_code_0() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let mut child = foreground(&place, &[]);
     assert!(Command::new("umount").arg(place.mnt()).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -370,7 +371,7 @@ fn unmounting_from_outside_ends_a_mount_in_the_foreground_with_exit_code_0() {
 
 #[test]
 fn a_stale_mount_is_recognised_and_umount_clears_it() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let mut child = foreground(&place, &[]);
     kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
     child.wait().unwrap();
@@ -385,10 +386,11 @@ fn a_stale_mount_is_recognised_and_umount_clears_it() {
 
 #[test]
 fn a_mount_whose_daemon_hangs_blocks_no_command() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let daemon = place.mount(&["mount", "memory:", "MNT"]);
     kill_process(daemon, Signal::STOP).unwrap();
-    // A thread that was still running could take up a request and stop with it; its asker could then not even be killed.
+    // A thread that still runs could accept a request and then stop. The process that waits for it could not be
+    // killed.
     let tasks = format!("/proc/{}/task", daemon.as_raw_nonzero());
     eventually("every thread has stopped", || {
         let mut states =
@@ -405,7 +407,7 @@ fn a_mount_whose_daemon_hangs_blocks_no_command() {
 
 #[test]
 fn umount_reports_why_it_fails_and_succeeds_with_lazy() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let output = place.run(&["umount", "MNT"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("nothing is mounted"), "{output:?}");
@@ -425,7 +427,7 @@ fn umount_reports_why_it_fails_and_succeeds_with_lazy() {
 
 #[test]
 fn the_log_file_has_each_failure_once_and_nothing_else() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let log = place.dir.path().join("log");
     place.mount(&["mount", "memory:", "MNT", "--log-file", log.to_str().unwrap()]);
     for _ in 0..5 {
@@ -441,7 +443,7 @@ fn the_log_file_has_each_failure_once_and_nothing_else() {
 
 #[test]
 fn a_closed_pipe_ends_the_program_silently() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     let mut child = place.dupfs(&["ls", "memory:"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     thread::sleep(Duration::from_millis(100));
     drop(child.stdout.take());
@@ -453,7 +455,7 @@ fn a_closed_pipe_ends_the_program_silently() {
 #[test]
 fn another_user_mounts_through_fusermount_and_reads_everything() {
     open_device();
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     std::os::unix::fs::chown(place.mnt(), Some(NOBODY), Some(NOBODY)).unwrap();
     let as_nobody = |args: &[&str]| wrapped(&AS_NOBODY, &place.dupfs(args)).output().unwrap();
     let output = as_nobody(&["mount", "memory:", "MNT"]);
@@ -486,7 +488,7 @@ fn another_user_mounts_through_fusermount_and_reads_everything() {
 
 #[test]
 fn a_mount_of_root_cannot_be_unmounted_by_others() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     place.mount(&["mount", "memory:", "MNT"]);
     let output = wrapped(&AS_NOBODY, &place.dupfs(&["umount", "MNT"])).output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{output:?}");
@@ -496,7 +498,7 @@ fn a_mount_of_root_cannot_be_unmounted_by_others() {
 #[test]
 fn a_stale_mount_of_another_user_is_cleared_by_them() {
     open_device();
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     std::os::unix::fs::chown(place.mnt(), Some(NOBODY), Some(NOBODY)).unwrap();
     let mut child =
         wrapped(&AS_NOBODY, &place.dupfs(&["mount", "memory:", "MNT", "-f"])).stdout(Stdio::null()).spawn().unwrap();
@@ -512,7 +514,7 @@ fn a_stale_mount_of_another_user_is_cleared_by_them() {
 
 #[test]
 fn allow_other_gives_others_access_within_the_modes() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     place.mount(&["mount", "memory:", "MNT", "-o", "allow_other"]);
     let try_read = |name: &str| {
         let file = place.mnt().join(name);
@@ -526,7 +528,7 @@ fn allow_other_gives_others_access_within_the_modes() {
 
 #[test]
 fn programs_run_unless_noexec_forbids_it() {
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     place.mount(&["mount", "memory:", "MNT"]);
     assert_eq!(Command::new(place.mnt().join("run")).output().unwrap().stdout, b"ran\n");
     assert!(rustix::fs::access(place.mnt().join("hello.txt"), rustix::fs::Access::EXEC_OK).is_err());
@@ -538,7 +540,7 @@ fn programs_run_unless_noexec_forbids_it() {
 #[test]
 fn errors_of_a_machine_without_fuse_differ_by_cause() {
     open_device();
-    let place = Spot::new();
+    let place = TestMountPoint::new();
     std::os::unix::fs::chown(place.mnt(), Some(NOBODY), Some(NOBODY)).unwrap();
     let file = place.dir.path().join("no-device");
     fs::write(&file, "").unwrap();
@@ -557,7 +559,8 @@ fn errors_of_a_machine_without_fuse_differ_by_cause() {
             "user_allow_other",
         ),
     ] {
-        // A new mount namespace holds the mounts of other tests as well, and would keep them alive after their unmounting.
+        // A new mount namespace also has the mounts of other tests, and would keep them alive after they are
+        // unmounted.
         let script = format!("umount -alt fuse.dupfs; {script}");
         let output = wrapped(&["unshare", "-m", "sh", "-c", &script, "sh"], command).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{message}: {output:?}");
@@ -567,7 +570,7 @@ fn errors_of_a_machine_without_fuse_differ_by_cause() {
     let output = wrapped(&AS_NOBODY, &mount).env("FUSERMOUNT_PATH", "/no/such/helper").output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     assert!(stderr(&output).contains("install the package fuse3"), "{output:?}");
-    // Root's own directory is no place for nobody to mount on.
+    // The user nobody may not mount on a directory of root.
     std::os::unix::fs::chown(place.mnt(), Some(0), Some(0)).unwrap();
     let output = wrapped(&AS_NOBODY, &mount).output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{output:?}");

@@ -13,8 +13,9 @@ use crate::support::exec::{Dupfs, run};
 use crate::support::mount::Mount;
 use crate::support::{Scratch, noise};
 
-/// Takes a handle of each file and directory below the given paths, makes the kernel drop its inodes, and opens each by its
-/// handle: it must have the inode number, the names and the bytes that it had before. Prints how many there were.
+/// Takes a handle of each file and directory below the given paths, makes the kernel drop its inodes, and opens each
+/// by its handle: it must have the inode number, the names and the bytes that it had before. Prints the number of
+/// handles.
 const SCRIPT: &str = r#"
 import ctypes, hashlib, os, stat, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-//! Mounts as the kernel and the user see them, with an in-memory file system behind.
+//! Mounts of an in-memory file system through the kernel.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use crate::memory::{BIG, LATE, MTIME, MemoryFs, pattern};
 use dupfs::fuse::{MountEnd, MountError, MountPoint, MountSettings, Mounted, mount_at, unmount};
 use tempfile::TempDir;
 
-/// A served mount that is unmounted when the test ends, however it ends.
+/// A served mount. It is unmounted when the test ends, also on failure.
 struct Served {
     dir: TempDir,
     fs: Arc<MemoryFs>,
@@ -61,7 +61,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.fs.let_go();
+        self.fs.release_stuck();
         if let Some(server) = self.server.take() {
             (self.stop)();
             let _ = server.join();
@@ -139,7 +139,7 @@ fn content_links_and_attributes_are_read() {
     let mut short = [0; 1];
     let found = rustix::fs::getxattr(served.path("hello.txt"), "user.dupfs.volumes", &mut short[..]);
     assert_eq!(found, Err(rustix::io::Errno::RANGE));
-    // None is listed, so that no copy takes them along.
+    // None is listed, so that copies do not include them.
     for _ in 0..2 {
         let mut list = [0; 100];
         let listed = rustix::fs::listxattr(served.path("hello.txt"), &mut list[..]);
@@ -158,7 +158,7 @@ fn a_copy_by_cp_is_the_same() {
     assert!(fs::read(to.path().join("sub/deep.bin")).unwrap() == pattern(BIG));
     assert_eq!(fs::metadata(to.path().join("sub/deep.bin")).unwrap().mtime(), MTIME);
     assert_eq!(fs::read_dir(to.path().join("many")).unwrap().count(), 3000);
-    // The kernel sends releases when it likes, after close.
+    // The kernel sends releases at any time after close.
     let give_up = Instant::now() + Duration::from_secs(5);
     while served.fs.open_handles.load(Ordering::SeqCst) > 0 && Instant::now() < give_up {
         thread::sleep(Duration::from_millis(10));
@@ -240,7 +240,7 @@ fn a_request_without_an_answer_times_out_and_the_late_answer_is_dropped() {
     assert_eq!(errno(fs::read(served.path("odd/stuck"))), libc::ETIMEDOUT);
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(700) && took < Duration::from_secs(5), "{took:?}");
-    served.fs.let_go();
+    served.fs.release_stuck();
     thread::sleep(Duration::from_millis(100));
     assert_eq!(fs::read(served.path("odd/stuck")).unwrap(), b"exactly this");
 }
@@ -298,8 +298,9 @@ fn a_mount_point_in_use_is_refused() {
     }
 }
 
-/// A shell's `program < file` asks for no attributes between lookup and read, so the kernel still had the bound as the size:
-/// zeros were read behind the file's end, as read-ahead behind it was answered before what is in front of it.
+/// A shell's `program < file` requests no attributes between lookup and read, so the kernel still used the bound as
+/// the size. Zeros were read beyond the end of the file, because readahead beyond the end was answered before the
+/// data in front of it.
 #[test]
 fn a_file_of_unknown_size_is_read_to_its_end_and_no_further() {
     let served = Served::new();

@@ -1,5 +1,6 @@
-//! Tests through the kernel: an in-memory file system served by FUSE (`kernel`), the program and its daemon (`cli`), what
-//! it says to newcomers (`newcomer`), and the directories `at/`, `versions/` and `unpacked/` of a mounted backup.
+//! Tests through the kernel: an in-memory file system served by FUSE (`kernel`), the program and its daemon (`cli`),
+//! its messages for newcomers (`newcomer`), and the directories `at/`, `versions/` and `unpacked/` of a mounted
+//! backup.
 //!
 //! Needs root (devices, owners, other users), duplicity, gpg, FUSE and the common archivers, which `scripts/test` installs.
 
@@ -17,5 +18,5 @@ mod cli;
 mod export;
 mod kernel;
 mod newcomer;
-mod recipe;
+mod readme_session;
 mod unpacked;

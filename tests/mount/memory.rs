@@ -13,20 +13,20 @@ pub const BIG: usize = 3 << 20;
 /// Length of the file whose reads are late.
 pub const LATE: usize = 150_000;
 
-/// What a file does when it is read, or sized.
+/// The behaviour of a file when it is read or its size is requested.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Behaviour {
     /// Answers at once.
     Quick,
-    /// Not at hand: takes this long.
+    /// Would block; takes this long.
     Slow(Duration),
-    /// Not at hand, and does not come until the file system is told to let go.
+    /// Would block until the file system is told to release stuck requests.
     Stuck,
     /// Cannot be read.
     Fails(ErrorKind),
     /// The size is a bound until `getattr`, which takes this long.
     Unsized(Duration),
-    /// The size is a bound until `getattr`; what there is to read takes this long, what is behind the end does not.
+    /// The size is a bound until `getattr`. Reads of existing bytes take this long, reads beyond the end do not.
     Late(Duration),
     /// Panics when read.
     Panics,
@@ -48,7 +48,7 @@ pub struct MemoryFs {
     nodes: BTreeMap<Ino, Node>,
     /// Directories whose listing ends in an error.
     torn: BTreeSet<Ino>,
-    let_go: Mutex<bool>,
+    release_stuck: Mutex<bool>,
     wake: Condvar,
     pub open_handles: AtomicUsize,
     pub sizes_resolved: AtomicUsize,
@@ -117,9 +117,9 @@ impl MemoryFs {
         self.nodes.get_mut(&ino).unwrap().behaviour = behaviour;
     }
 
-    /// Lets stuck requests end.
-    pub fn let_go(&self) {
-        *self.let_go.lock().unwrap() = true;
+    /// Releases stuck requests.
+    pub fn release_stuck(&self) {
+        *self.release_stuck.lock().unwrap() = true;
         self.wake.notify_all();
     }
 
@@ -238,7 +238,7 @@ impl FileSystem for MemoryFs {
             Behaviour::Late(_) if at_once => {}
             Behaviour::Slow(time) | Behaviour::Late(time) => std::thread::sleep(time),
             Behaviour::Stuck => {
-                let mut free = self.let_go.lock().unwrap();
+                let mut free = self.release_stuck.lock().unwrap();
                 while !*free {
                     free = self.wake.wait(free).unwrap();
                 }

@@ -1,4 +1,4 @@
-//! What the program says to somebody who uses it for the first time, on the bundled sample and on a terminal.
+//! The messages that a new user gets, on the bundled sample and on a terminal.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ fn opened(scratch: &Scratch) -> Dupfs {
     with_key(scratch).passphrase(&passphrase())
 }
 
-/// Runs `line` without a key; the exit code and the one line on standard error.
+/// Runs `line` without a key. Returns the exit code and the one line on standard error.
 fn refusal(scratch: &Scratch, line: &[&str]) -> (i32, String) {
     let output = output(Dupfs::new(scratch.path()).command(line[0]).current_dir(scratch.path()).args(&line[1..]));
     one_line(&output)
@@ -168,7 +168,7 @@ fn a_closed_standard_output_is_an_error_and_dev_null_is_not() {
     }
     let full = shell(">/dev/full", "ls", &["--help"]);
     assert_eq!(full.status.code(), Some(1), "{full:?}");
-    // As Python's subprocess.DEVNULL and most daemons open it.
+    // The second form is that of Python's subprocess.DEVNULL and most daemons.
     for redirect in [">/dev/null", "1<>/dev/null"] {
         let kept = shell(redirect, "sets", &[&url]);
         assert!(kept.status.success(), "{redirect}: {kept:?}");
@@ -205,7 +205,7 @@ fn a_relative_home_makes_no_cache_in_the_working_directory() {
     assert_eq!(fs::read_dir(&here).unwrap().count(), 0);
 }
 
-/// Copies of the sample's files whose names `keep` accepts, into `dir`.
+/// Copies the files of the sample whose names `keep` accepts into `dir`.
 fn copy_sample(dir: &Path, keep: impl Fn(&str) -> bool) {
     fs::create_dir_all(dir).unwrap();
     for entry in fs::read_dir(sample("backup")).unwrap() {
@@ -256,7 +256,7 @@ fn a_misplaced_archive_directory_is_reported_with_the_options() {
     assert_eq!(code, 3, "{message}");
     let options = format!("--archive-dir {base} --name shop");
     assert!(message.contains("looks like duplicity's archive directory") && message.contains(&options), "{message}");
-    // The directory of all archive directories.
+    // The parent directory of all archive directories.
     let (code, message) = refusal(&scratch, &["sets", &format!("file://{base}")]);
     assert!(
         code == 3 && message.contains("shop (1 set, but it looks like duplicity's archive directory)"),
@@ -293,7 +293,7 @@ fn paths_of_the_mount_and_of_the_source_are_found() {
     assert!(message.contains("did you mean srv/www/shop/assets/shop.css?"), "{message}");
 }
 
-/// A mount point that is released when the test ends, however it ends.
+/// A mount point that is released when the test ends, also on failure.
 struct Released(PathBuf);
 
 impl Drop for Released {

@@ -1,4 +1,4 @@
-//! `--archive-dir`: duplicity's own cache of manifests and signature archives, read in place of the stored ones.
+//! `--archive-dir`: duplicity's own cache of manifests and signature archives, read instead of the stored ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::support::source;
 
 const TIMES: [i64; 3] = [1_700_000_000, 1_700_003_600, 1_700_007_200];
 
-/// A full set and two increments, written by `version`, and the archive directory that it left.
+/// A full set and two increments, written by `version`, and its archive directory.
 fn backup(scratch: &Scratch, version: &str, key: bool) -> (Repository, PathBuf) {
     let states = source::small(scratch.path());
     let mode = |home: &crate::support::gpg::Home| match key {
@@ -63,7 +63,7 @@ fn trees_are_listed_without_a_key_and_no_signature_archive_is_fetched() {
         assert_eq!(error.raw_os_error(), Some(libc::ENOKEY), "{version}: {error}");
         mount.unmount();
 
-        // named as --name names it; what is stored is not looked at, for it is no longer what it was
+        // named as by --name; the stored objects were changed and are not read
         fs::rename(only(&archive), archive.join("other-name")).unwrap();
         assert_eq!(with_archive(&keyless, &archive).fails("ls", &[&repo.url()]).0, Some(5), "{version}");
         for object in names(repo.dir(), "sigtar").iter().chain(&names(repo.dir(), "manifest")) {
@@ -74,7 +74,7 @@ fn trees_are_listed_without_a_key_and_no_signature_archive_is_fetched() {
     }
 }
 
-/// What becomes of a file.
+/// A change to the content of a file.
 type Damage = fn(&[u8]) -> Vec<u8>;
 
 #[test]
@@ -82,7 +82,7 @@ fn copies_that_are_damaged_or_of_another_backup_are_not_used() {
     for key in [true, false] {
         let scratch = Scratch::new();
         let (repo, archive) = backup(&scratch, "0.8.22", key);
-        // what reads all signature archives, and what reads all manifests
+        // a command that reads all signature archives, and one that reads all manifests
         let ask = |dupfs: &Dupfs, part: &str| match part {
             "manifest" => exec::output(dupfs.command("sets").args(["--json", &repo.url()])),
             _ => exec::output(dupfs.command("ls").args(["-R", "--json", &repo.url()])),
@@ -99,7 +99,7 @@ fn copies_that_are_damaged_or_of_another_backup_are_not_used() {
             ("manifest", |_| b"Volume x".to_vec()),
         ];
         if !key {
-            // sound, but not what is stored
+            // intact, but not the stored one
             damages.push(("sigtar", |_| include_bytes!("../fixtures/empty.sigtar.gz").to_vec()));
         }
         for (part, damage) in damages {

@@ -16,13 +16,13 @@ pub fn snapshot(what: &str, repo: &Repository, mount: &Mount, time: i64, rules: 
     restored
 }
 
-/// Mounts the repository by `reader` and compares the snapshots of `times` with their restores. The sources tell the modification
-/// times of links, which restore does not set; no link may change between them.
+/// Mounts the repository and compares the snapshots of `times` with their restores. The modification times of links,
+/// which restore does not set, are taken from the sources; no link may change between them.
 pub fn every_snapshot(what: &str, repo: &Repository, times: &[i64], sources: &[&Path], scratch: &Path) {
     every_snapshot_by(what, repo, &repo.reader(), times, sources, scratch);
 }
 
-/// The same with a reader of the caller's.
+/// The same with the dupfs of the caller.
 pub fn every_snapshot_by(
     what: &str,
     repo: &Repository,

@@ -1,6 +1,6 @@
-//! The chains and the choice of a snapshot, compared with what duplicity's own code (Debian's package) says of the same
-//! names: random collections with overlapping chains, clients that raced, missing manifests and signature archives,
-//! orphans, equal times and clocks set back.
+//! The chains and the choice of a snapshot, compared with duplicity's own code (Debian's package) for the same names:
+//! random collections with overlapping chains, racing clients, missing manifests and signature archives, orphans,
+//! equal times and clocks set back.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -73,32 +73,33 @@ impl Random {
 
 const START: i64 = 1_700_000_000;
 
-/// What befalls the cases of one seed.
+/// The kind of collections that the cases of one seed have.
 #[derive(Clone, Copy, Debug)]
-enum Mood {
-    /// Chains one after the other, now and then a file missing.
+enum CaseKind {
+    /// Consecutive chains, with occasional missing files.
     Orderly,
-    /// Two clients: increments from one of the last few sets, chains that overlap.
+    /// Two clients: increments on one of the last few sets, overlapping chains.
     Racing,
-    /// Any start and any time out of few.
+    /// Any start and any time out of a few.
     Wild,
 }
 
-fn keys(random: &mut Random, mood: Mood) -> Vec<Key> {
+fn keys(random: &mut Random, mood: CaseKind) -> Vec<Key> {
     let mut keys: BTreeMap<(i64, Option<i64>), ()> = BTreeMap::new();
     let mut times = Vec::new();
     let mut clock = START;
     for _ in 0..random.below(12) + 1 {
-        clock += i64::try_from(random.below(3)).unwrap() * 3600 + if matches!(mood, Mood::Orderly) { 3600 } else { 0 };
+        clock +=
+            i64::try_from(random.below(3)).unwrap() * 3600 + if matches!(mood, CaseKind::Orderly) { 3600 } else { 0 };
         let back = |n: usize, times: &[i64]| times[times.len().saturating_sub(n)..].to_vec();
         let start = match mood {
             _ if times.is_empty() || random.one_in(5) => None,
-            Mood::Orderly => times.last().copied(),
-            Mood::Racing => Some(random.of(&back(3, &times))),
-            Mood::Wild => Some(START + i64::try_from(random.below(8)).unwrap() * 3600),
+            CaseKind::Orderly => times.last().copied(),
+            CaseKind::Racing => Some(random.of(&back(3, &times))),
+            CaseKind::Wild => Some(START + i64::try_from(random.below(8)).unwrap() * 3600),
         };
         let time = match mood {
-            Mood::Wild => START + i64::try_from(random.below(10)).unwrap() * 3600,
+            CaseKind::Wild => START + i64::try_from(random.below(10)).unwrap() * 3600,
             _ => clock,
         };
         times.push(time);
@@ -163,7 +164,7 @@ fn base36(mut n: i64) -> String {
 
 fn case(seed: u64) -> Case {
     let mut random = Random(seed);
-    let mood = random.of(&[Mood::Orderly, Mood::Racing, Mood::Wild]);
+    let mood = random.of(&[CaseKind::Orderly, CaseKind::Racing, CaseKind::Wild]);
     let lossy = random.one_in(2);
     let keys = keys(&mut random, mood);
     let names: Vec<String> = keys.iter().flat_map(|key| names(&mut random, *key, lossy)).collect();
@@ -200,7 +201,7 @@ fn key_of(collection: &Collection, index: SetIndex) -> Key {
     (set.start.map(|start| start.0), set.time.0)
 }
 
-/// What dupfs says, in duplicity's terms.
+/// Returns the answer of dupfs in duplicity's terms.
 fn answer(collection: &Collection, times: &[i64]) -> Answer {
     let key = |index: &SetIndex| key_of(collection, *index);
     let found = collection.chains();
@@ -241,7 +242,7 @@ fn is_displaced(collection: &Collection, base: SetIndex, set: SetIndex) -> bool 
     set.is_protected() && !base.is_protected() && others.any(|other| other.is_protected())
 }
 
-/// What holds for every collection, whatever duplicity makes of it.
+/// Checks the invariants of every collection, independent of duplicity's answer.
 fn check_snapshots(collection: &Collection, seed: u64) {
     let mut names = std::collections::HashSet::new();
     for snapshot in collection.snapshots() {
@@ -315,7 +316,7 @@ fn chains_and_choices_are_duplicitys_own() {
         }
     }
     assert!(displaced < SEEDS / 50, "{displaced} cases have sets that dupfs alone orphans");
-    // A generator that stopped making the odd cases would prove nothing.
+    // A generator that no longer made the unusual cases would prove nothing.
     assert!(compared > SEEDS * 3 / 4, "duplicity died on {} cases", SEEDS - compared);
     assert!(kinds.values().all(|n| *n > 50), "{kinds:?}");
 }

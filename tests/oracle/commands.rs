@@ -1,4 +1,4 @@
-//! The commands that need no mount, against what duplicity tells; and what `mount` says when it cannot.
+//! The commands without a mount, compared with duplicity's output, and the errors of `mount`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -109,7 +109,7 @@ fn cat_gives_every_file_of_every_snapshot() {
     assert!(code != Some(0), "cat of a directory is no success: {error}");
 }
 
-/// An encrypted chain whose manifests are gone, all of them: its volumes and signature archives give every file.
+/// An encrypted chain without any of its manifests: its volumes and signature archives give every file.
 #[test]
 fn a_chain_without_manifests_is_rebuilt_from_its_volumes() {
     let scratch = Scratch::new();
@@ -128,7 +128,8 @@ fn a_chain_without_manifests_is_rebuilt_from_its_volumes() {
     }
     let (code, error) = repo.reader().fails("cat", &[&repo.url(), "any"]);
     assert!(code == Some(3) && error.contains("--rebuild"), "{error}");
-    // Without a manifest anybody could add a volume; one that is not encrypted is not taken for one of the set's.
+    // Without a manifest, anyone with write access could add a volume. An unencrypted one does not count as part of
+    // the set.
     let forged = format!("duplicity-full.{}.vol99.difftar", stamp(TIMES[0]));
     fs::write(repo.dir().join(forged), vec![0; 10_240]).unwrap();
     let rebuilding = repo.reader().option("--rebuild");
@@ -166,7 +167,7 @@ fn mount_reports_its_failure_in_one_line() {
     mount_fails(&dupfs.clone().option("--path=no/such/directory"), &repo.url(), mnt, 3);
     let nowhere = scratch.path().join("nowhere");
     mount_fails(&dupfs, &repo.url(), nowhere.to_str().unwrap(), 3);
-    // The backup below its own mount point could not be read any more.
+    // A backup below its own mount point could no longer be read.
     mount_fails(&dupfs, &repo.url(), repo.dir().to_str().unwrap(), 1);
     mount_fails(&dupfs, &fixtures::url("duplicity-0.6.23-key"), mnt, 5);
 
@@ -182,7 +183,7 @@ fn mount_reports_a_missing_dev_fuse() {
     let (repo, _) = two_chains(&scratch, "0.8.22", Mode::Gzip);
     let mnt = scratch.dir("mnt");
     let mounted = repo.reader().command("mount");
-    // A new mount namespace holds the mounts of other tests as well, and would keep them alive after their unmounting.
+    // A new mount namespace also has the mounts of other tests, and would keep them alive after they are unmounted.
     let mut command = Command::new("unshare");
     let script = "umount -alt fuse.dupfs; mount -t tmpfs none /dev && exec \"$@\"";
     command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(mounted.get_program());

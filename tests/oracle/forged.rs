@@ -1,4 +1,4 @@
-//! Stores that somebody with write access, but without a key, has changed: content that is not what its name says.
+//! Stores that an attacker with write access but without a key has changed: content that does not match its name.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -28,8 +28,8 @@ fn objects(dir: &Path, part: &str) -> Vec<PathBuf> {
     all.filter(|path| path.to_string_lossy().contains(part)).collect()
 }
 
-/// The objects of a gzip backup of another tree under the names that an encrypted backup has: volumes and signature archives
-/// are gzip, the manifest as `manifest` makes it of its text.
+/// The objects of a gzip backup of another tree under the names of an encrypted backup: volumes and signature
+/// archives are gzip, and `manifest` makes the stored manifest from its text.
 fn forgery(scratch: &Scratch, manifest: fn(&[u8]) -> Vec<u8>, suffix: &str) -> PathBuf {
     let states = source::small(scratch.path());
     let repo = Repository::new("3.2.1", |_| Mode::Gzip, &scratch.dir("forger"));
@@ -103,7 +103,7 @@ fn forged_parts_of_a_genuine_backup_are_not_used() {
     }
     fs::write(signatures, stored).unwrap();
 
-    // A volume: what it holds is an error.
+    // A volume: reads of its content are errors.
     for volume in objects(repo.dir(), "difftar") {
         let Ok(planted) = fs::read(forged.join(volume.file_name().unwrap())) else { continue };
         fs::write(&volume, planted).unwrap();
@@ -112,7 +112,7 @@ fn forged_parts_of_a_genuine_backup_are_not_used() {
     assert_eq!(code, Some(6), "{stderr}");
 }
 
-/// No key fits it: that is no reason to show no tree.
+/// No key opens it, and the tree is still shown.
 #[test]
 fn a_signature_archive_with_another_passphrase_is_replaced_by_the_volumes() {
     let scratch = Scratch::new();

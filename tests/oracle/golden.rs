@@ -1,8 +1,8 @@
-//! Real backups in tests/fixtures by versions of duplicity and gpg that are hard to run today: every snapshot, mounted
-//! through the kernel and read by `dupfs cat`, against the listing that was made of the source.
+//! Real backups in tests/fixtures by versions of duplicity and gpg that are hard to run today: every snapshot,
+//! mounted through the kernel and read by `dupfs cat`, is compared with the listing of the source.
 //!
-//! The backups by 0.8.15 on Python 2.7 have U+FFFD in their volumes for each byte of a name that is not UTF-8, while their
-//! signature archives keep the raw name (FORMAT.md 4.3): the mount shows the raw name, with its content, all the same.
+//! The volumes of the backups by 0.8.15 on Python 2.7 have U+FFFD for each byte of a name that is not UTF-8, while
+//! their signature archives have the raw name (FORMAT.md 4.3). The mount shows the raw name with its content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use crate::support::mount::Mount;
 use crate::support::tree::{Entry, Kind, Tree, show};
 use crate::support::{Scratch, fixtures};
 
-/// The passphrase of all that is symmetric in tests/fixtures.
+/// The passphrase of all symmetrically encrypted files in tests/fixtures.
 const PASSPHRASE: &str = "fixture passphrase";
 
 #[test]
@@ -180,7 +180,7 @@ fn describe_expected(e: &Expected) -> String {
     format!("{:?} {:?} {:?} {} {} {} {}", e.kind, e.mode, e.owner, e.mtime, e.size, e.sha256, e.target)
 }
 
-/// The same of what the mount shows; modes are not compared where the listing has none (links).
+/// Describes an entry of the mount in the same form. Modes are not compared where the listing has none (links).
 fn describe(want: &Expected, have: &Entry, place: &Path) -> String {
     let is_file = have.kind == Kind::File;
     describe_expected(&Expected {

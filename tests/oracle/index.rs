@@ -1,4 +1,5 @@
-//! The index on disk, over what real duplicity wrote: a mount that finds one shows what the first did and what restore gives.
+//! The index on disk, over backups of real duplicity: a mount that finds an index shows the same as the first mount
+//! and as a restore.
 
 use std::path::Path;
 use std::process::Command;
@@ -58,7 +59,7 @@ fn without_index_and_cache_nothing_is_left_on_the_disk() {
     crate::support::mount::Mount::new(&nothing, &repo.url(), &scratch.path().join("mnt")).unmount();
     assert_eq!(files_below(&home), Vec::<String>::new());
     assert!(!home.join("cache").exists());
-    // and by default there is one, which --cache-dir moves
+    // by default there is an index, and --cache-dir moves it
     Dupfs::new(&home).run("ls", &["-lR", &repo.url()]);
     assert!(files_below(&home.join("cache/dupfs")).iter().any(|file| file.contains("/tree-")));
     let elsewhere = scratch.path().join("elsewhere");
@@ -77,7 +78,7 @@ fn a_full_disk_and_a_read_only_or_missing_home_cause_no_error() {
     repo.backup(false, &states[1], TIMES[1]);
     let plain = Dupfs::new(&scratch.dir("home")).option("--no-index");
     let expected = plain.run("ls", &["-lR", &repo.url()]);
-    // a directory in which nothing can be made, and none at all
+    // a directory in which nothing can be created, and none at all
     for (home, cache) in [("/proc/1", "/proc/1"), ("/nonexistent", ""), ("", "")] {
         let reader = Dupfs::new(&scratch.dir("home")).variable("HOME", home).variable("XDG_CACHE_HOME", cache);
         let output = exec::output(reader.command("ls").args(["-lR", &repo.url()]));

@@ -1,4 +1,5 @@
-//! What gpg can do to a volume: compressions, ciphers, several and hidden recipients, signatures, and a rotated key.
+//! Volumes with every option of gpg: compressions, ciphers, several and hidden recipients, signatures, and a rotated
+//! key.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -131,7 +132,7 @@ fn wrong_passphrase_is_one_line_and_exit_code_5() {
     crate::support::mount::release(&mnt);
     assert_eq!(code, Some(5), "{error}");
     assert_eq!(error.trim_end().lines().count(), 1, "one line was promised:\n{error}");
-    assert!(!error.contains("a wrong one"), "the passphrase is told:\n{error}");
+    assert!(!error.contains("a wrong one"), "the passphrase is shown:\n{error}");
 
     // Several passphrases are tried in turn.
     let file = scratch.path().join("passphrases");
@@ -171,7 +172,7 @@ fn each_set_needs_its_own_key_or_passphrase() {
     let url = repo.url();
     let dupfs = exec::Dupfs::new(&scratch.dir("home")).option("--no-index");
     let first = dupfs.clone().passphrase("first");
-    // The reader, and for each snapshot the content or a part of the reason.
+    // The dupfs to read with, and for each snapshot the content or a part of the reason.
     let wrong = "the passphrase that was given is wrong";
     let to_key = "encrypted to key 0x";
     type Expected<'a> = [Result<(), &'a str>; 5];
@@ -218,7 +219,7 @@ fn each_set_needs_its_own_key_or_passphrase() {
         }
     }
 
-    // The last set of the only chain does not open with the old key, and nothing but that set opens with the new one.
+    // The last set of the only chain does not open with the old key, and only that set opens with the new one.
     let lone = scratch.dir("lone");
     for entry in std::fs::read_dir(repo.dir()).unwrap() {
         let entry = entry.unwrap();

@@ -12,7 +12,7 @@ use crate::support::source;
 use crate::support::tree::{Kind, Rules, Tree, assert_same};
 use crate::support::{Scratch, fixtures};
 
-/// When the sets are written, and which state of the source each holds.
+/// The times of the sets, and the state of the source that each stores.
 const SETS: [(i64, usize); 5] =
     [(1_700_000_000, 0), (1_700_003_600, 1), (1_700_007_200, 2), (1_700_010_800, 2), (1_700_014_401, 3)];
 
@@ -70,8 +70,8 @@ fn every_snapshot_equals_restore(what: &str, repo: &Repository, scratch: &Path) 
     mount.unmount();
 }
 
-/// The restored tree has what the source had: only sockets, times before 1970, hard links and the edit that kept its
-/// modification time are duplicity's known losses.
+/// Requires that the restored tree has everything that the source had, except for duplicity's known losses: sockets,
+/// times before 1970, hard links and the edit without a new modification time.
 fn oracle_is_not_vacuous(what: &str, source: &Tree, restored: &Tree, state: usize) {
     let same_mtime = source::SAME_MTIME.as_bytes().to_vec();
     let rules = Rules {
@@ -84,8 +84,8 @@ fn oracle_is_not_vacuous(what: &str, source: &Tree, restored: &Tree, state: usiz
     assert_same(what, source, restored, &rules);
 }
 
-/// The modification time that duplicity stored with each link: the one it had when its target was last stored
-/// (FORMAT.md section 6), cut to whole seconds. Restore does not set it, so it is taken from the source.
+/// Records the modification time that duplicity stored with each link: that of the last change of its target
+/// (FORMAT.md section 6), in whole seconds. Restore does not set it, so it is taken from the source.
 fn stored_link_times(times: &mut BTreeMap<Vec<u8>, i64>, earlier: Option<&Tree>, now: &Tree) {
     times.retain(|path, _| now.entries.get(path).is_some_and(|e| e.kind == Kind::Link));
     for (path, entry) in now.entries.iter().filter(|(_, e)| e.kind == Kind::Link) {
@@ -104,7 +104,7 @@ struct Sources {
 fn sources() -> &'static Sources {
     static SOURCES: OnceLock<Sources> = OnceLock::new();
     SOURCES.get_or_init(|| {
-        // Below the target directory and replaced by the next run: a static is never dropped.
+        // Below the target directory and replaced by the next run, since a static is never dropped.
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("oracle-source");
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();

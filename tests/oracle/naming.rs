@@ -1,4 +1,4 @@
-//! File names: short, old, separated otherwise, prefixed, replicated; mixed suffixes; unusual roots.
+//! File names: short, old, with another separator, prefixed, replicated; mixed suffixes; unusual roots.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::support::mount::Mount;
 use crate::support::source;
 use crate::support::tree::{Rules, Tree, assert_same};
 
-/// When the three sets are written: the last two around the end of summer time in New York.
+/// The times of the three sets, the last two around the end of summer time in New York.
 const TIMES: [i64; 3] = [1_699_000_000, 1_699_160_000, 1_699_170_000];
 
 fn chain(repo: &Repository, states: &[PathBuf; 3], zone: &str) {
@@ -168,7 +168,7 @@ fn foreign_files_beside_the_backup_are_ignored() {
     chain(&repo, &states, "UTC");
     let sources = states.each_ref().map(PathBuf::as_path);
     check::every_snapshot("without foreign files", &repo, &TIMES, &sources, scratch.path());
-    // duplicity 3.2.1 itself dies of these, so its restores are made before they come.
+    // duplicity 3.2.1 itself crashes on these, so its restores are made before they are added.
     let volume = names(repo.dir()).into_iter().find(|n| n.ends_with("vol1.difftar.gz")).unwrap();
     let manifest = names(repo.dir()).into_iter().find(|n| n.contains("-full.") && n.ends_with(".manifest")).unwrap();
     let par2 = [format!("{volume}.par2"), format!("{volume}.vol000+200.par2"), format!("{manifest}.par2")];

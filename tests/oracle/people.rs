@@ -1,4 +1,4 @@
-//! Whom files belong to, and who may mount and read.
+//! Owners of files, and users who may mount and read.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,8 +18,8 @@ const TIME: i64 = 1_700_000_000;
 /// Debian's nobody.
 const NOBODY: u32 = 65_534;
 
-/// Owners whose names stand for other numbers where the backup is written than here: `daemon` was 4001 there, `mail` 4002, and
-/// `elsewhere` is nobody here.
+/// A backup from a machine on which owner names have other numbers: `daemon` was 4001 there, `mail` 4002, and
+/// `elsewhere` does not exist here.
 fn backup_of_a_machine_with_other_numbers(scratch: &Scratch) -> Repository {
     let mut maker = Maker::new(&scratch.dir("source"), 1_400_000_000);
     for (name, uid, gid) in
@@ -35,9 +35,9 @@ fn backup_of_a_machine_with_other_numbers(scratch: &Scratch) -> Repository {
     fs::write(&passwd, "root:x:0:0::/root:/bin/sh\ndaemon:x:4001:4002::/:/bin/sh\nelsewhere:x:4003:4004::/:/bin/sh\n")
         .unwrap();
     fs::write(&group, "root:x:0:\nmail:x:4002:\nelsewhere:x:4004:\n").unwrap();
-    // The other machine is this one with other files in place of /etc/passwd and /etc/group, seen by duplicity alone.
+    // The other machine is this one with other files mounted over /etc/passwd and /etc/group, for duplicity only.
     let backup = repo.backup_command(true, maker.root(), TIME);
-    // A new mount namespace holds the mounts of other tests as well, and would keep them alive after their unmounting.
+    // A new mount namespace also has the mounts of other tests, and would keep them alive after they are unmounted.
     let mut command = Command::new("unshare");
     let script = "umount -alt fuse.dupfs; mount --bind \"$1\" /etc/passwd && mount --bind \"$2\" /etc/group && shift 2 && exec \"$@\"";
     command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&passwd).arg(&group);
@@ -93,7 +93,8 @@ fn uid_gid_and_umask_override_what_was_stored() {
     mount.unmount();
 }
 
-/// What `user` sees below `dir`: every path with type, mode, owner, mtime, size, link target, and a checksum of each file.
+/// Returns the tree below `dir` as `user` sees it: every path with type, mode, owner, mtime, size, link target, and a
+/// checksum of each file.
 fn seen_by(user: Option<u32>, dir: &Path) -> Vec<String> {
     let script = r#"cd "$1" && find . -printf '%P|%y|%m|%U|%G|%T@|%l\n' && find . -type f -printf '%P|%s\n' && find . -type f -exec sha1sum {} +"#;
     let mut command = match user {
@@ -117,7 +118,7 @@ fn seen_by(user: Option<u32>, dir: &Path) -> Vec<String> {
     lines
 }
 
-/// A repository and a copy of the program that everybody can read.
+/// A repository and a copy of the program that every user can read.
 fn open_to_all(scratch: &Scratch) -> (Repository, PathBuf, PathBuf) {
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let states = source::small(scratch.path());
@@ -154,7 +155,7 @@ fn an_unprivileged_user_mounts_through_fusermount3_and_reads_everything() {
     }
     let snapshot = mount.path().join("snapshots").join(stamp(TIME + 60));
     assert_eq!(seen_by(None, &restored), seen_by(Some(NOBODY), &snapshot));
-    // Nobody else sees in, root included: nothing was allowed to others.
+    // No other user has access, not even root, since allow_other was not given.
     assert!(fs::read_dir(mount.path()).is_err(), "root can read a mount of nobody's without allow_other");
     let mut unmount = Command::new("setpriv");
     let id = NOBODY.to_string();

@@ -1,4 +1,5 @@
-//! Sets that somebody with write access to the store has added: without a key, or old ones under the names of a new time.
+//! Sets that an attacker with write access to the store has added: without a key, or old ones under names with a new
+//! time.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +35,7 @@ fn encryption_that_ends_is_reported_and_latest_does_not_follow() {
     repo.backup(true, &states[0], TIMES[0]);
     let dupfs = repo.reader().option("--no-index");
     repo.set_mode(Mode::Gzip);
-    // duplicity still needs the passphrase, for the manifest of the set before.
+    // duplicity still needs the passphrase for the manifest of the previous set.
     exec::run(repo.backup_command(false, &states[1], TIMES[1]).env("PASSPHRASE", PASSPHRASE));
     let (url, first, second) = (repo.url(), stamp(TIMES[0]), stamp(TIMES[1]));
     let read = |dupfs: &Dupfs, more: &[&str]| dupfs.run("cat", &[more, &[&*url, "dir/edited"]].concat());
@@ -66,7 +67,7 @@ fn encryption_that_ends_is_reported_and_latest_does_not_follow() {
     assert!(mount.log().contains(line.as_str()), "{}", mount.log());
     mount.unmount();
 
-    // Nothing of it is read or shown on request.
+    // With the option nothing of it is read or shown.
     let strict = dupfs.option("--require-encryption");
     let sets_report = report(&strict, &url);
     assert_eq!(sets_report["sets"].as_array().unwrap().len(), 1, "{sets_report:#}");

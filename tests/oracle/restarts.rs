@@ -17,7 +17,7 @@ use crate::support::{Scratch, noise};
 const FULL: i64 = 1_700_000_000;
 const INC: i64 = 1_700_003_600;
 
-/// Fourteen megabytes in files that volumes of one megabyte cut in the middle.
+/// Fourteen megabytes in files that volumes of one megabyte split in the middle.
 fn source(scratch: &Scratch) -> Maker {
     let mut maker = Maker::new(&scratch.path().join("source"), 1_400_000_000);
     for i in 0..14 {
@@ -50,7 +50,7 @@ fn killed_after(repo: &Repository, full: bool, source: &Path, time: i64, volume:
     assert!(!status.success(), "duplicity was done before it was killed");
 }
 
-/// Starts the backup again as at a later time; duplicity goes on with the set it finds unfinished.
+/// Starts the backup again at a later time. duplicity resumes the unfinished set.
 fn restarted(repo: &Repository, full: bool, source: &Path, time: i64) {
     let output = exec::run(&mut repo.backup_command(full, source, time + 60));
     let output = String::from_utf8_lossy(&output).into_owned();
@@ -95,8 +95,8 @@ fn restarted_sets_3_2_1_symmetric() {
     unchanged_source("3.2.1", Mode::Symmetric("restart".to_owned()));
 }
 
-/// The source changed between the kill and the restart: what neither side can have whole is an error or what restore makes of it, and
-/// whatever restore brings back as the source had it is shown so.
+/// The source changes between the kill and the restart. Files that neither side can have completely are an error or
+/// equal to the restore, and files that restore writes as in the source are shown like that.
 fn changed_source(version: &str, mode: Mode) {
     let scratch = Scratch::new();
     let mut maker = source(&scratch);
@@ -109,7 +109,7 @@ fn changed_source(version: &str, mode: Mode) {
     maker.edit("f01/data", |c| c.rotate_left(1000));
     maker.edit("f12/data", |c| c.truncate(300_000));
     for i in 4..8 {
-        // One of these is half stored when the kill comes; which one depends on the version's volume sizes.
+        // One of these is partly stored at the time of the kill. The volume sizes of the version determine which.
         let name = format!("f{i:02}/data");
         maker.edit(&name, |c| c.truncate(500_000));
         changed.push(name);
@@ -139,8 +139,8 @@ fn changed_source(version: &str, mode: Mode) {
         match by_mount {
             Ok(bytes) if bytes == content => {}
             Ok(bytes) if !whole && Some(&bytes) == by_restore.as_ref() => {}
-            // A file that the signature archive names is never told to be absent. Where the parts of two states happen to fit
-            // together, as they do where a file was only cut, the signature proves it.
+            // A file in the signature archive is never reported as missing. Where the parts of two states happen to
+            // fit together, as they do if a file was only truncated, the signature proves it.
             Err(error) if error.kind() != std::io::ErrorKind::NotFound && !whole => {}
             other => wrong.push(format!(
                 "{} ({} bytes): {:?}; restore brought {:?} bytes, whole: {whole}",
@@ -176,7 +176,7 @@ fn a_set_killed_and_never_finished_does_not_hide_the_others() {
         maker.edit(&format!("f{i:02}/data"), |c| *c = noise(200 + i, 700_000));
     }
     killed_after(&repo, false, maker.root(), INC, 3);
-    // A copy without duplicity's own archive directory is what a fresh machine sees.
+    // A copy without duplicity's own archive directory, as on a new machine.
     let fresh = Repository::new("0.8.22", |_| Mode::Gzip, &scratch.dir("fresh"));
     for entry in std::fs::read_dir(repo.dir()).unwrap() {
         let entry = entry.unwrap();
@@ -185,5 +185,5 @@ fn a_set_killed_and_never_finished_does_not_hide_the_others() {
     check::every_snapshot("an unfinished increment", &fresh, &[FULL], &[before.root()], scratch.path());
     let output = fresh.reader().run("sets", &[&fresh.url()]);
     let output = String::from_utf8_lossy(&output).into_owned();
-    assert!(output.contains(&stamp(INC)), "sets does not tell of the unfinished increment {}:\n{output}", stamp(INC));
+    assert!(output.contains(&stamp(INC)), "sets does not report the unfinished increment {}:\n{output}", stamp(INC));
 }

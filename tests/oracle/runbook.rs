@@ -1,7 +1,8 @@
-//! `scripts/provision` and `scripts/runbook`, run as they are: MariaDB, duplicity to an S3 server with a rotated key, and both restores from mounts. What
-//! docs/RUNBOOK.md tells to type was typed.
+//! Runs `scripts/provision` and `scripts/runbook`: MariaDB, duplicity to an S3 server with a rotated key, and both
+//! restores from mounts. The commands of docs/RUNBOOK.md must be among those that were run.
 //!
-//! Ends what the scripts leave if they are killed: the mounts below their directory, and by number the processes they started.
+//! If the scripts are killed, the test removes the mounts below their directory and ends the processes that they
+//! started, by process id.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,19 +14,19 @@ use std::time::{Duration, Instant};
 use crate::support::{Scratch, mount};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// How long a play may take; it takes half a minute on a machine that does nothing else.
+/// Upper bound of the duration of a script, which takes half a minute on an idle machine.
 const LIMIT: Duration = Duration::from_secs(420);
 
-/// The scripts' directory, and what is to be ended with it.
-struct Stage {
+/// The directory of the scripts. Their mounts and processes end when it is dropped.
+struct ScriptRun {
     scratch: Scratch,
 }
 
-impl Stage {
+impl ScriptRun {
     fn new() -> Self {
         mount::require_fuse();
         let scratch = Scratch::new();
-        // The runbook is played by other users, too.
+        // The runbook also runs as other users.
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self { scratch }
     }
@@ -58,7 +59,8 @@ impl Stage {
         links.iter().flatten().any(|target| target.starts_with(dir)) || line.windows(wanted.len()).any(|w| w == wanted)
     }
 
-    /// Runs a script in a process group of its own, with its output in a file; its output and whether it succeeded in time.
+    /// Runs a script in a process group of its own, with its output in a file. Returns the output, and true if it
+    /// succeeded in time.
     fn run(&self, script: &str, args: &[&str]) -> (String, bool) {
         let log = self.scratch.path().join("log");
         let out = fs::File::create(&log).unwrap();
@@ -73,7 +75,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for ScriptRun {
     fn drop(&mut self) {
         for point in self.mounts() {
             mount::release(&point);
@@ -84,7 +86,8 @@ impl Drop for Stage {
     }
 }
 
-/// Whether it ends with exit code 0 within the limit; otherwise its group is asked to end, and then made to.
+/// Returns true if it ends with exit code 0 within the limit. Otherwise its process group gets SIGTERM, and then
+/// SIGKILL.
 fn succeeds_in_time(child: &mut Child) -> bool {
     let start = Instant::now();
     let group = Pid::from_child(child);
@@ -113,7 +116,7 @@ fn commands_to_type(document: &str) -> Vec<String> {
 
 #[test]
 fn both_runbooks_restore_everything_and_leave_nothing_on_the_machine() {
-    let stage = Stage::new();
+    let stage = ScriptRun::new();
     let work = stage.work();
     let (output, done) = stage.run("runbook", &["--work", work.to_str().unwrap()]);
     assert!(done, "scripts/runbook failed\n{output}");
@@ -136,7 +139,7 @@ fn both_runbooks_restore_everything_and_leave_nothing_on_the_machine() {
 
 #[test]
 fn provisioning_again_changes_nothing_and_down_ends_it() {
-    let stage = Stage::new();
+    let stage = ScriptRun::new();
     let work = stage.work();
     let root = ["--root", work.to_str().unwrap()];
     let units = work.join("etc/systemd/system");
@@ -166,7 +169,7 @@ fn provisioning_again_changes_nothing_and_down_ends_it() {
 
 #[test]
 fn impossible_requests_are_errors_of_one_line() {
-    let stage = Stage::new();
+    let stage = ScriptRun::new();
     fs::create_dir(stage.work()).unwrap();
     fs::write(stage.work().join("something"), "").unwrap();
     let work = stage.work().to_str().unwrap().to_owned();

@@ -83,7 +83,7 @@ fn secrets_are_removed_from_the_environment_and_are_once_in_memory() {
     release(&mnt);
     checked.unwrap();
 
-    // It cannot end, because nobody reads what it writes.
+    // It cannot end, because its output is not read.
     let mut cat = dupfs.command("cat").args([&url, "big"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = cat.stdout.take().unwrap();
     output.read_exact(&mut [0]).unwrap();
@@ -110,7 +110,7 @@ fn the_passphrase_of_a_secret_key_is_once_in_memory() {
     }
 }
 
-/// The numbers of the secret key for decryption in an export without a passphrase.
+/// Returns the secret numbers of the decryption key in an export without a passphrase.
 fn secret_numbers(exported: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let packets = PacketPile::from_bytes(exported).unwrap();
     let mut numbers = Vec::new();

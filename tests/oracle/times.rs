@@ -1,4 +1,5 @@
-//! Which snapshot a time means: every time string and every place between, before and after the sets of two chains, asked of duplicity.
+//! The snapshot that a time selects, compared with duplicity: every form of time string, and times between, before
+//! and after the sets of two chains.
 
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use crate::support::maker::Maker;
 
 const DAY: i64 = 86_400;
 
-/// A repository whose sets hold a file that says which they are. Each is (full, time).
+/// A repository with the sets (full, time), each with a file that identifies it.
 fn sets(version: &str, scratch: &Scratch, sets: &[(bool, i64)]) -> Repository {
     let repo = Repository::new(version, |_| Mode::Plain, &scratch.dir("r"));
     let mut maker = Maker::new(&scratch.dir("source"), 1_400_000_000);
@@ -20,7 +21,8 @@ fn sets(version: &str, scratch: &Scratch, sets: &[(bool, i64)]) -> Repository {
     repo
 }
 
-/// What each of `times` gives, by duplicity and by dupfs; one that duplicity refuses is a usage error of dupfs.
+/// Requires that duplicity and dupfs select the same set for each of `times`. One that duplicity refuses is a usage
+/// error of dupfs.
 fn same_choice(version: &str, repo: &Repository, scratch: &Scratch, zone: &str, times: &[String]) {
     let option = if version.starts_with('0') { "--file-to-restore" } else { "--path-to-restore" };
     let mut wrong = Vec::new();

@@ -1,4 +1,5 @@
-//! Sets that somebody with write access and the public key has added, read with `--sign-key`: `latest` stays on a signed set.
+//! Sets that an attacker with write access and the public key has added, read with `--sign-key`: `latest` stays on a
+//! signed set.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ const FORGED: i64 = 1_700_007_200;
 const PASSPHRASE: &str = "the owner's passphrase";
 const PATH: &str = "dir/edited";
 
-/// A signed full set and increment, and sets that others could have made, each in a directory of its own.
+/// A signed full set and increment, and sets that an attacker could have made, each in a directory of its own.
 struct World {
     scratch: Scratch,
     /// The tree that forged sets have.
@@ -116,8 +117,8 @@ fn link(mount: &Mount, name: &str) -> String {
     fs::read_link(mount.path().join(name)).unwrap().to_str().unwrap().to_owned()
 }
 
-/// The set of the snapshot `newest` in the repository `dir` is refused for `reason`: `latest` stays, and every other way to the
-/// set ends in that reason.
+/// Requires that the set of the snapshot `newest` in the repository `dir` is refused for `reason`: `latest` stays,
+/// and every other path to the set fails with that reason.
 fn stays(world: &World, what: &str, dir: &Path, newest: &str, reason: &str) {
     let (dupfs, url) = (&world.strict, format!("file://{}", dir.display()));
     let signed = stamp(TIMES[1]);
@@ -132,7 +133,7 @@ fn stays(world: &World, what: &str, dir: &Path, newest: &str, reason: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && output.stdout == world.genuine, "{what}: {stderr}");
     assert!(stderr.contains(line.as_str()), "{what}: {stderr}");
-    // A replayed set may have a time that is still to come.
+    // A replayed set may have a time in the future.
     let is_past = newest < &*stamp(now());
     let times = if is_past { vec!["now", newest] } else { vec![newest] };
     for time in times {
@@ -177,7 +178,7 @@ fn latest_stays_on_a_signed_set() {
         let dir = world.with(&format!("with {what}"), &[&objects]);
         stays(&world, what, &dir, &newest, reason);
     }
-    // Both the manifest and everything else is no message at all.
+    // Neither the manifest nor any other object is an OpenPGP message.
     let garbage = world.scratch.dir("garbage");
     for name in names(&increment) {
         fs::write(garbage.join(name), b"no message").unwrap();
@@ -188,7 +189,7 @@ fn latest_stays_on_a_signed_set() {
     let both = world.with("with several", &[&increment, &replay]);
     stays(&world, "several", &both, &stamp(now + 3 * 86_400), "the set was renamed");
 
-    // Without the option nothing tells these sets from those of the owner.
+    // Without the option these sets cannot be distinguished from those of the owner.
     let url = format!("file://{}", world.scratch.path().join("with an unsigned increment").display());
     let plain = world.repo.reader().option("--no-index");
     assert_eq!(report(&plain, &url)["latest"], *forged);

@@ -1,4 +1,4 @@
-//! One suite that every store passes: what [`dupfs_read::storage::ObjectStore`] promises.
+//! Tests of the contract of [`dupfs_read::storage::ObjectStore`] for every store.
 
 use std::fs;
 use std::io::Read;
@@ -30,7 +30,7 @@ impl Fixture for Memory {
     }
 }
 
-/// All decorators, doing nothing.
+/// A store under all decorators, without faults.
 struct Decorated(Memory);
 
 impl Fixture for Decorated {

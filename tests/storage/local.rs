@@ -1,4 +1,4 @@
-//! What only a directory as a store has: links, FIFOs, permissions, files that change under the reader.
+//! Properties that only a directory as a store has: links, FIFOs, permissions, files that change during a read.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -136,14 +136,14 @@ fn faults_of_the_directory_are_reported_when_it_is_opened() {
     assert_eq!(store.list(&RequestContext::unlimited()).unwrap_err().kind, ErrorKind::NotFound, "never an empty list");
 }
 
-/// Runs `work` as a user that is not root: root may read everything.
+/// Runs `work` as a user other than root, who may read everything.
 fn without_privileges<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let uid = rustix::process::getuid();
     let nobody = rustix::fs::Uid::from_raw(65534);
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             if uid.is_root() {
-                // Of this thread only; it ends with the work.
+                // For this thread only, which ends with the work.
                 rustix::thread::set_thread_res_uid(uid, nobody, uid).unwrap();
             }
             work()

@@ -1,5 +1,5 @@
-//! What the S3 store takes from the environment: credentials and certificates. Each case runs this program again in an
-//! environment of its own.
+//! Settings that the S3 store reads from the environment: credentials and certificates. Each case runs this program
+//! again in an environment of its own.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use crate::support::s3::{KEY_ID, S3Server, SECRET};
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_read::storage::{S3Credentials, StoreOptions, open, parse_url};
 
-/// Set where a test runs itself again, to do what it is about in an environment of its own.
+/// Set when a test runs itself again in an environment of its own.
 const CHILD: &str = "TEST_CHILD";
 
 /// Runs the test `name` of this program with an empty environment but for `HOME`, [`CHILD`], no metadata service, and
@@ -44,7 +44,7 @@ fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// What children of two tests do: tell what comes of opening `TEST_URL`.
+/// The test that runs as a child of itself and of another test: it prints the result of opening `TEST_URL`.
 const OPENS: &str = "credentials_come_from_the_environment_profiles_processes_and_botos_files";
 
 fn open_the_store_of_the_environment() {
@@ -102,7 +102,7 @@ fn credentials_come_from_the_environment_profiles_processes_and_botos_files() {
     is_open(&[("BOTO_CONFIG", boto.to_str().unwrap())]);
     fs::rename(&boto, home.path().join(".boto")).unwrap();
     is_open(&[]);
-    // What AWS's own chain finds comes before boto's files.
+    // Credentials of AWS's own chain take precedence over boto's files.
     let wrong = opens(&[("AWS_ACCESS_KEY_ID", "OTHER"), ("AWS_SECRET_ACCESS_KEY", "x")]);
     assert!(wrong.contains("failed: Denied") && !wrong.contains(SECRET), "{wrong}");
     fs::remove_file(home.path().join(".boto")).unwrap();

@@ -148,7 +148,7 @@ fn every_kind_of_fault_is_retried_and_streams_resume_where_they_stopped() {
             assert_eq!(resumed, 1, "the rest is fetched, not all of it again");
         }
     }
-    // Resets before an answer are repeated by the HTTP client itself.
+    // The HTTP client itself retries after a reset before an answer.
     assert!(store.traffic().retries >= 20, "{:?}", store.traffic());
 }
 
@@ -234,7 +234,7 @@ fn memory_for_unread_parts_is_bounded_and_idle_readers_block_no_others() {
     let idle: Vec<_> = (0..4).map(|_| store.open(&object, ALL, &RequestContext::unlimited()).unwrap()).collect();
     assert_eq!(read(&*store, &object, ALL).unwrap().len(), 40 * MIB);
     std::thread::sleep(Duration::from_millis(500));
-    // Four idle streams: a part each, and two parts of read-ahead among them.
+    // Four idle streams: one part each, and two parts of readahead in total.
     let fetched = store.traffic().bytes - before;
     assert!(fetched <= (40 + 4 * 8 + 16) * MIB as u64, "{fetched}");
     drop(idle);
@@ -250,8 +250,8 @@ fn wait_until(description: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Runs `work` and cancels it after the proxy has met another fault; `work` returns an error of kind Cancelled at once, and its
-/// connections are closed.
+/// Runs `work` and cancels it after the proxy has injected another fault. Requires that `work` returns an error of
+/// kind Cancelled at once, and that its connections are closed.
 fn check_cancelled<T: Send>(world: &World, work: impl FnOnce(&RequestContext) -> Result<T, StorageError> + Send) {
     let (faults, idle) = (world.proxy.faults(), world.proxy.open_connections());
     let token = CancelToken::new();
@@ -276,7 +276,7 @@ fn read_all(stream: &mut dyn Read) -> Result<(), StorageError> {
 fn a_cancelled_request_to_a_hanging_server_returns_at_once_and_frees_its_connection() {
     let world = World::new();
     world.put("vol", &bytes(8, 20 * MIB));
-    // Only the end of the request ends it, and there is no connection to spare.
+    // Only the end of the request ends it, and there is no spare connection.
     let store = world.open_with(|o| (o.connections, o.timeout) = (1, Duration::from_secs(600))).unwrap();
     let object = find(&*store, "vol");
     // Before the head of an answer, within a body, and in a listing.
@@ -302,7 +302,7 @@ fn a_cancelled_request_to_a_hanging_server_returns_at_once_and_frees_its_connect
         assert_eq!(hanging.join().unwrap().unwrap_err().kind, ErrorKind::Cancelled);
     });
 
-    // A stream whose request has ended holds no connection, even while it is not dropped.
+    // A stream whose request has ended uses no connection, even before it is dropped.
     world.proxy.set_plan(|r| is_fetch(r).then_some(Fault::Stall(MIB as u64)));
     let context = RequestContext::with_timeout(Duration::from_millis(300));
     let mut stream = store.open(&object, ALL, &context).unwrap();
@@ -330,7 +330,7 @@ fn listings_of_many_pages_are_complete_and_foreign_directories_are_not_listed() 
     let prefixed = world.open_with(|o| o.file_prefixes = vec!["foreign/deep/a-".into()]).unwrap();
     assert_eq!(read(&*prefixed, &find(&*prefixed, "foreign/deep/a-duplicity"), ALL).unwrap(), b"y");
     assert_eq!(prefixed.list(&RequestContext::unlimited()).unwrap().len(), 2501);
-    // A page that fails is repeated; one that cannot be had is an error, never a shorter list.
+    // A page that fails is retried. One that cannot be fetched is an error, never a shorter list.
     world.proxy.set_plan(|r| r.target.contains("continuation").then_some(Fault::Status(500, "InternalError")));
     let store = world.open_with(|o| o.timeout = Duration::from_secs(2)).unwrap();
     assert_eq!(store.list(&RequestContext::unlimited()).unwrap_err().kind, ErrorKind::Io);
@@ -364,7 +364,7 @@ fn faults_of_a_bucket_are_reported_when_the_store_is_opened() {
         assert!(error.to_string().contains(text), "{error}");
     }
     world.proxy.set_plan(|_| None);
-    // TLS to a server that speaks none, a port where nobody listens, a host that is not there.
+    // TLS to a server without it, a port without a listener, a host that does not exist.
     let direct = world.server.address.clone();
     let error = world.fail_to_open(|o| o.s3_endpoint_url = Some(format!("https://{direct}")));
     assert!(error.to_string().contains("--s3-unencrypted-connection"), "{error}");
@@ -489,7 +489,7 @@ fn a_directory_of_a_bucket_is_listed_with_the_directories_in_it() {
 
 #[test]
 fn a_link_with_latency_is_kept_busy() {
-    // Without hashes, which the server would make of the whole object for every range.
+    // Without hashes, which the server would compute over the whole object for every range.
     let server = S3Server::start_with(&["--etag-hash", ""], "http");
     let world = World { proxy: Proxy::start(&server.address), server };
     let all = bytes(9, 64 * MIB);
@@ -503,6 +503,6 @@ fn a_link_with_latency_is_kept_busy() {
     assert!(read(&*store, &object, ALL).unwrap() == all);
     let busy = all.len() as f64 / speed / start.elapsed().as_secs_f64();
     println!("{:.0} % of a link of 25 MB/s at 200 ms", busy * 100.0);
-    // One part after the other would keep 60 % of it busy.
+    // Fetching one part after the other would use 60 % of it.
     assert!(busy > 0.7, "only {busy:.2} of the link");
 }

@@ -68,7 +68,7 @@ fn circles(dependencies: &Dependencies) -> Vec<BTreeSet<&str>> {
     out
 }
 
-/// The circles in words, with what ties each.
+/// Describes the circles, with the names that close each.
 fn describe(dependencies: &Dependencies, circles: &[BTreeSet<&str>]) -> String {
     let mut out = String::new();
     for circle in circles {
@@ -85,7 +85,7 @@ fn describe(dependencies: &Dependencies, circles: &[BTreeSet<&str>]) -> String {
     out
 }
 
-/// Everything wrong with `all`, except for the dependencies in `known`.
+/// Returns all faults of `all`, except for the dependencies in `known`.
 fn faults(mut all: Dependencies, known: &[(&str, &str)]) -> String {
     let whole = circles(&all);
     let closes = |(from, to): &&(&str, &str)| {

@@ -1,10 +1,11 @@
-//! The layers: a module imports only from modules of a lower rank, some crates are known to one module only, and no code is unsafe.
+//! The layers: a module imports only from modules of a lower rank, some crates are used by one module only, and no
+//! code is unsafe.
 
 use crate::source::{code_only, is_word, line_of, without_tests, words};
 use crate::tree;
 
-/// The crates whose modules are layers themselves, by their directories, and the ranks of those modules: a module imports only
-/// from lower ranks. Between crates the compiler sees to that.
+/// The crates whose modules are layers themselves, by their directories, and the ranks of those modules: a module
+/// imports only from lower ranks. Between crates the compiler enforces the order.
 const RANKS: &[(&str, &[(&str, u8)])] = &[
     ("src", &[("vfs", 0), ("fuse", 1), ("cli", 2)]),
     (
@@ -13,7 +14,7 @@ const RANKS: &[(&str, &[(&str, u8)])] = &[
     ),
 ];
 
-/// Crates that only one module may know.
+/// Crates that only one module may use.
 const FENCED: &[(&str, &str)] = &[
     ("fuser", "src/fuse/"),
     ("tokio", "crates/read/src/storage/"),
@@ -27,7 +28,7 @@ const FENCED: &[(&str, &str)] = &[
 /// The only files with unsafe code, with the reason in each.
 const UNSAFE: &[&str] = &["crates/base/src/locked_bytes.rs", "crates/base/src/wiping_allocator.rs"];
 
-/// First names below `crate` in a path that starts at `rest` (behind `crate`): `::a::b`, `::{a, b::{c}}`.
+/// Returns the first names below `crate` in a path whose text after `crate` is `rest`: `::a::b`, `::{a, b::{c}}`.
 fn heads(rest: &str) -> Vec<String> {
     let Some(path) = rest.trim_start().strip_prefix("::") else { return vec![] };
     let path = path.trim_start();
@@ -64,7 +65,7 @@ fn imports(code: &str) -> Vec<(usize, String)> {
     for root in ["crate", "dupfs"] {
         for at in words(code, root) {
             let before = code[..at].trim_end();
-            // `pub(crate)`, `in crate::x` of a visibility, and paths that merely end so
+            // `pub(crate)`, `in crate::x` of a visibility, and paths with the word at their end
             if before.ends_with("pub(") || before.ends_with("::") {
                 continue;
             }
@@ -75,7 +76,7 @@ fn imports(code: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// How many `super` a path may climb before it leaves the file's top-level module.
+/// Returns the lines with a path that leaves the file's top-level module by `super`.
 fn climbs_out(file: &str, code: &str) -> Vec<usize> {
     let parts: Vec<&str> = file.split('/').collect();
     let stem = parts.last().unwrap().trim_end_matches(".rs");
@@ -87,7 +88,8 @@ fn climbs_out(file: &str, code: &str) -> Vec<usize> {
         .collect()
 }
 
-/// The one attribute with the word: a function that the loader calls before `main`, in the root of the program.
+/// The only attribute with the word: it marks a function that the loader calls before `main`, in the root of the
+/// program.
 const LOADER_HOOK: &str = "unsafe(link_section";
 
 /// The file's path below its crate's sources, and the ranks of the modules there, if they have any.
@@ -99,7 +101,7 @@ fn rank(ranks: &[(&str, u8)], module: &str) -> Option<u8> {
     ranks.iter().find(|(name, _)| *name == module).map(|(_, rank)| *rank)
 }
 
-/// Everything wrong with one source file, `file` being its path below the repository's root.
+/// Returns all faults of one source file. `file` is its path below the root of the repository.
 fn faults(file: &str, source: &str) -> Vec<String> {
     let mut out = Vec::new();
     let code = code_only(source);
@@ -119,7 +121,7 @@ fn faults(file: &str, source: &str) -> Vec<String> {
         out.extend(not_safe.map(|at| format!("{file}:{}: unsafe", line_of(&code, at))));
     }
     let Some((below, ranks)) = in_ranked_crate(file) else { return out };
-    // the crate's roots may name every module; test files may reach for whatever they need
+    // the roots of the crate may name every module, and test files may use everything
     if matches!(below, "lib.rs" | "main.rs") || below.ends_with("/tests.rs") || below.contains("/tests/") {
         return out;
     }

@@ -38,7 +38,7 @@ pub(crate) struct Module {
     pub(crate) words: BTreeSet<String>,
 }
 
-/// Where a path ends.
+/// The end of a path.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Target {
     Module(ModulePath),
@@ -68,7 +68,7 @@ impl CrateModules {
         Self { modules }
     }
 
-    /// Where the path `names`, used in `module`, ends; none if it leaves the crate.
+    /// Returns the end of the path `names`, used in `module`, or `None` if it leaves the crate.
     pub(crate) fn resolve(&self, module: &ModulePath, names: &[String]) -> Option<Target> {
         self.resolve_within(module, names, 16)
     }
@@ -95,7 +95,7 @@ impl CrateModules {
         Some(target)
     }
 
-    /// What `name` is in `module`. As the last name of a path, an item comes before a module of the same name.
+    /// Finds `name` in `module`. As the last name of a path, an item takes precedence over a module of the same name.
     fn find(&self, module: &ModulePath, name: &str, last: bool, depth: u8) -> Option<Target> {
         let depth = depth.checked_sub(1)?;
         let in_module = self.modules.get(module)?;
@@ -188,7 +188,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The name that the token `at` and those behind it define in the module.
+    /// Returns the name that the token `at` and the following ones define in the module.
     fn definition(&self, at: usize, in_module: bool) -> Option<String> {
         let name = match self.text(at) {
             // Also inside of a macro's braces.
@@ -204,7 +204,7 @@ impl Parser<'_> {
             .then(|| self.text(name).to_owned())
     }
 
-    /// Records the path or the word at `at`. Returns the index of the token behind it.
+    /// Records the path or the word at `at`. Returns the index of the next token.
     fn mention(&mut self, module: &ModulePath, at: usize) -> usize {
         let before = if at == 0 { "" } else { self.text(at - 1) };
         // `(in crate::x)` is a visibility.
@@ -226,7 +226,7 @@ impl Parser<'_> {
         end
     }
 
-    /// Parses the `use` item at `at`. Returns the index of the token behind it.
+    /// Parses the `use` item at `at`. Returns the index of the token after it.
     fn import(&mut self, module: &ModulePath, at: usize) -> usize {
         let exported = at > 0 && matches!(self.text(at - 1), "pub" | ")");
         let (mut found, mut end) = (Vec::new(), at + 1);

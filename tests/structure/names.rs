@@ -43,7 +43,7 @@ fn types(code: &str) -> Vec<String> {
     out
 }
 
-/// Names with more than one type, except for those in `known`, and what is in `known` without need.
+/// Returns the names with more than one type, except for those in `known`, and the needless entries of `known`.
 fn faults(files: &[(String, String)], known: &[&str]) -> String {
     let mut by_name: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (path, code) in files {

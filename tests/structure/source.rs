@@ -58,7 +58,7 @@ pub(crate) fn code_only(source: &str) -> String {
     out
 }
 
-/// The code without items under `#[cfg(test)]` in the same file: tests may reach for whatever they need.
+/// The code without items under `#[cfg(test)]` in the same file, as tests may use everything.
 pub(crate) fn without_tests(code: &str) -> String {
     let mut out = String::new();
     let mut rest = code;
@@ -88,7 +88,7 @@ pub(crate) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Where `word` stands in `code` as a whole word.
+/// Returns the offsets of `word` in `code` as a whole word.
 pub(crate) fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     code.match_indices(word).map(|(at, _)| at).filter(move |at| {
         let before = code[..*at].chars().next_back();

@@ -32,7 +32,7 @@ pub(crate) fn crate_dirs() -> Vec<String> {
     dirs
 }
 
-/// All source files below `dir` with their unmodified text, by path.
+/// Returns all source files below `dir` with their unmodified text, by path.
 pub(crate) fn files(dir: &str) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     collect(&root().join(dir), dir, &mut out);

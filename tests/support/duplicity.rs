@@ -1,4 +1,4 @@
-//! Real duplicity, in the four versions the oracle asks.
+//! Real duplicity in the four versions of the oracle tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use super::gpg::{Home, Key};
 /// The versions: Debian's, and three from PyPI that `scripts/test` puts into virtual environments.
 pub const VERSIONS: [&str; 4] = ["0.8.22", "1.2.3", "2.2.4", "3.2.1"];
 
-/// Where `scripts/test` put the virtual environments.
+/// Returns the directory of the virtual environments that `scripts/test` installed.
 pub fn environments() -> PathBuf {
     match std::env::var_os("DUPFS_TEST_DIR") {
         Some(dir) => PathBuf::from(dir),
@@ -17,7 +17,7 @@ pub fn environments() -> PathBuf {
     }
 }
 
-/// One version's program; fails if it is not installed, or another version is.
+/// Returns the program of one version. Fails if it is not installed, or another version is.
 pub fn program(version: &str) -> PathBuf {
     let path = match version {
         "0.8.22" => PathBuf::from("/usr/bin/duplicity"),
@@ -30,7 +30,7 @@ pub fn program(version: &str) -> PathBuf {
     path
 }
 
-/// How a backup is stored.
+/// The form in which a backup is stored.
 pub enum Mode {
     /// gpg, to a passphrase.
     Symmetric(String),
@@ -77,12 +77,12 @@ impl Repository {
         self
     }
 
-    /// Another way of storing for the sets to come.
+    /// Sets the form of later sets.
     pub fn set_mode(&mut self, mode: Mode) {
         self.mode = mode;
     }
 
-    /// Where it is.
+    /// The directory of the repository.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -97,12 +97,12 @@ impl Repository {
         format!("file://{}", self.dir.display())
     }
 
-    /// `source` backed up as at `time`: a full set, or an increment of what is there.
+    /// Backs up `source` at `time`: a full set, or an increment on the existing sets.
     pub fn backup(&self, full: bool, source: &Path, time: i64) {
         exec::run(&mut self.backup_command(full, source, time));
     }
 
-    /// The command that does it.
+    /// The command for [`Self::backup`].
     pub fn backup_command(&self, full: bool, source: &Path, time: i64) -> Command {
         let mut command = self.command(if full { "full" } else { "incremental" });
         command.arg("--allow-source-mismatch").arg("--no-print-statistics").arg(format!("--current-time={time}"));
@@ -117,19 +117,20 @@ impl Repository {
         exec::run(command.arg(self.url()).arg(dest));
     }
 
-    /// A command without operands of its own: `list-current-files`, `collection-status`, `cleanup` ...; its standard output.
+    /// Runs a command without operands of its own (`list-current-files`, `collection-status`, `cleanup` ...). Returns
+    /// its standard output.
     pub fn ask(&self, what: &str, more: &[&str]) -> String {
         let mut command = self.command(what);
         command.args(more).args(self.naming_options());
         String::from_utf8_lossy(&exec::run(command.arg(self.url()))).into_owned()
     }
 
-    /// The options that tell which files are this repository's, needed for reading too.
+    /// The options that select the files of this repository, which are also needed to read it.
     fn naming_options(&self) -> Vec<&String> {
         self.options.iter().filter(|o| o.starts_with("--file-prefix") || o.starts_with("--time-sep")).collect()
     }
 
-    /// duplicity with this repository's surroundings, and the options for its mode.
+    /// duplicity with the environment of this repository, and with the options for its mode.
     pub fn command(&self, what: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.env("LC_ALL", "C.UTF-8").env("HOME", &self.work).env("GNUPGHOME", self.home.path());
@@ -153,7 +154,7 @@ impl Repository {
         command
     }
 
-    /// dupfs with what it needs to read this repository, given a home of its own.
+    /// dupfs with the keys for this repository and a home directory of its own.
     pub fn reader(&self) -> exec::Dupfs {
         let home = self.work.join("dupfs-home");
         std::fs::create_dir_all(&home).unwrap();

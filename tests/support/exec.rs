@@ -1,9 +1,9 @@
-//! Processes that must succeed, or whose failure is told in full.
+//! Processes that must succeed; a failure is reported with all output.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Runs `command` to its end; its output whatever the exit code was.
+/// Runs `command` to its end. Returns its output for any exit code.
 pub fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null());
     match command.output() {
@@ -14,7 +14,7 @@ pub fn output(command: &mut Command) -> Output {
     }
 }
 
-/// Runs `command` and requires exit code 0; its standard output.
+/// Runs `command` and requires exit code 0. Returns its standard output.
 pub fn run(command: &mut Command) -> Vec<u8> {
     let output = output(command);
     assert!(
@@ -27,8 +27,8 @@ pub fn run(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-/// The name by which a test program selects the test `function` of the module whose `module_path!()` is given: for tests that run
-/// their own program again.
+/// Returns the name by which a test program selects the test `function` of the module whose `module_path!()` is
+/// given, for tests that run their own program again.
 pub fn test_name(module: &str, function: &str) -> String {
     match module.split_once("::") {
         Some((_program, module)) => format!("{module}::{function}"),
@@ -36,12 +36,12 @@ pub fn test_name(module: &str, function: &str) -> String {
     }
 }
 
-/// The last 4000 bytes, readable.
+/// Returns the last 4000 bytes as text.
 pub fn tail(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4000)..]).into_owned()
 }
 
-/// The program under test with the surroundings every test gives it: no keyring, no cache and no key but the test's own.
+/// The program under test with the environment of every test: no keyring, no cache and no key but those of the test.
 #[derive(Clone)]
 pub struct Dupfs {
     program: PathBuf,
@@ -117,17 +117,17 @@ impl Dupfs {
         cmd
     }
 
-    /// The user it runs as, if not the test's own.
+    /// The user it runs as, if it is not that of the test.
     pub fn user(&self) -> Option<u32> {
         self.user
     }
 
-    /// Runs `command` with `operands` and requires success; its standard output.
+    /// Runs `command` with `operands` and requires success. Returns its standard output.
     pub fn run(&self, command: &str, operands: &[&str]) -> Vec<u8> {
         run(self.command(command).args(operands))
     }
 
-    /// Runs `command` with `operands`; the exit code and standard error, whatever they are.
+    /// Runs `command` with `operands`. Returns the exit code and standard error, whatever they are.
     pub fn fails(&self, command: &str, operands: &[&str]) -> (Option<i32>, String) {
         let output = output(self.command(command).args(operands));
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())

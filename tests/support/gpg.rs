@@ -1,4 +1,4 @@
-//! gpg homes of a test's own, with keys and without, and their agents ended with them.
+//! gpg homes of a test, with or without keys. Their agents end with them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ pub struct Home {
     dir: PathBuf,
 }
 
-/// A key pair: what duplicity encrypts to, and what dupfs is given.
+/// A key pair: duplicity encrypts to it, and dupfs is given the secret key.
 pub struct Key {
     /// Fingerprint, for `--encrypt-key`.
     pub fingerprint: String,
@@ -37,7 +37,7 @@ impl Home {
         &self.dir
     }
 
-    /// gpg in this home, never asking anything.
+    /// gpg in this home, without prompts.
     pub fn gpg(&self, passphrase: &str) -> Command {
         let mut command = Command::new("gpg");
         command.env("GNUPGHOME", &self.dir);

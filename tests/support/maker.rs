@@ -1,4 +1,4 @@
-//! Making the objects of a source tree: contents, owners, times, special files. As root.
+//! Creation of source trees: contents, owners, times, special files. Needs root.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
@@ -33,7 +33,7 @@ impl Maker {
         &self.root
     }
 
-    /// Where `name` is.
+    /// The path of `name`.
     pub fn at(&self, name: impl AsRef<Path>) -> PathBuf {
         self.root.join(name)
     }
@@ -107,7 +107,7 @@ impl Maker {
         self.touch_path(&path);
     }
 
-    /// Removes whatever `name` is.
+    /// Removes `name`, a file or a directory.
     pub fn remove(&self, name: &str) {
         let path = self.at(name);
         let is_dir = fs::symlink_metadata(&path).unwrap().is_dir();

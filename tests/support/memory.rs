@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// How long a secret may take to be where it must be: work that still runs has copies.
+/// Upper bound of the wait for a secret to be only where it must be. Work that still runs has copies.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A secret in the memory of a process: its address, and true if its page is locked.
 pub type Finding = (usize, bool);
 
-/// Where each of `secrets` is in the memory of the process `pid`.
+/// Returns the addresses of each of `secrets` in the memory of the process `pid`.
 pub fn find_all(pid: u32, secrets: &[&[u8]]) -> Vec<Vec<Finding>> {
     let memory = File::open(format!("/proc/{pid}/mem")).expect("this test runs as root");
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
@@ -45,7 +45,7 @@ pub fn find_all(pid: u32, secrets: &[&[u8]]) -> Vec<Vec<Finding>> {
     found
 }
 
-/// Waits until the `secrets`, each with a name, are in the memory of the process as `fits` says.
+/// Waits until `fits` accepts the findings of each named secret in the memory of the process.
 pub fn wait_for(what: &str, pid: u32, secrets: &[(&str, &[u8])], fits: impl Fn(&str, &[Finding]) -> bool) {
     let start = Instant::now();
     loop {

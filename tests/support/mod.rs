@@ -1,7 +1,7 @@
-//! What the outer tests share: scratch directories, processes, gpg homes, real duplicity, mounts through the kernel,
-//! and the comparison of two trees.
+//! Support for the integration tests: scratch directories, processes, gpg homes, real duplicity, mounts through the
+//! kernel, and the comparison of two trees.
 //!
-//! A component that is not there (duplicity, gpg, /dev/fuse, fusermount3) fails the test that needs it and says that
+//! A test that needs a missing component (duplicity, gpg, /dev/fuse, fusermount3) fails with a message that
 //! `scripts/test` installs it.
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
@@ -39,7 +39,7 @@ impl Scratch {
         self.dir.path()
     }
 
-    /// `name` below it, made if it is not there.
+    /// Returns the directory `name` below it, and creates it if it is missing.
     pub fn dir(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::create_dir_all(&path).expect("a directory in the scratch directory");

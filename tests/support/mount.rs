@@ -1,5 +1,5 @@
-//! A mount through the kernel that cannot outlive its test: unmounted when dropped, lazily at last, and its daemon,
-//! which the test started itself, ended by its own pid.
+//! A mount through the kernel that cannot outlive its test. When it is dropped it is unmounted, lazily if necessary,
+//! and its daemon, which the test started, is ended by its pid.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::exec::Dupfs;
 
-/// How long a mount may take to answer.
+/// Upper bound of the time until a mount answers.
 const READY: Duration = Duration::from_secs(60);
-/// How long a mount may live: after that its daemon is killed, so that a request that hangs becomes an error.
+/// Upper bound of the lifetime of a mount. After it the daemon is killed, so that a request that hangs becomes an
+/// error.
 const LIFE: Duration = Duration::from_secs(300);
 
 /// A foreground `dupfs mount` and its mount point.
@@ -56,7 +57,7 @@ impl Mount {
         &self.dir
     }
 
-    /// What the daemon has written to standard output and error so far.
+    /// Returns the standard output and error of the daemon so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
@@ -144,7 +145,7 @@ impl Drop for Mount {
     }
 }
 
-/// Unmounts `dir` if it is mounted: politely, then by umount, then lazily.
+/// Unmounts `dir` if it is mounted: by fusermount3, then by umount, then lazily.
 pub fn release(dir: &Path) {
     if is_mounted(dir) && !fusermount(dir) {
         let quiet = |args: &[&str]| {
@@ -166,7 +167,7 @@ fn fusermount(dir: &Path) -> bool {
     })
 }
 
-/// Whether the kernel's mount table has `dir`.
+/// Returns true if the kernel's mount table has `dir`.
 pub fn is_mounted(dir: &Path) -> bool {
     mount_line(dir).is_some()
 }
@@ -178,7 +179,7 @@ pub fn mount_line(dir: &Path) -> Option<String> {
     String::from_utf8_lossy(&table).lines().find(|line| line.split(' ').nth(4) == Some(wanted)).map(str::to_owned)
 }
 
-/// Fails unless /dev/fuse can be used, by everybody: its usual mode, which some containers lack.
+/// Fails unless every user can use /dev/fuse: some containers do not have the usual mode.
 pub fn require_fuse() {
     let meta = fs::metadata("/dev/fuse").expect("/dev/fuse is missing: the tests mount through the kernel");
     if meta.permissions().mode() & 0o666 != 0o666 && meta.uid() == rustix::process::geteuid().as_raw() {

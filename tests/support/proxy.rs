@@ -6,41 +6,41 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What happens to a request or to its answer.
+/// A fault of a request or of its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// The connection is reset after so many bytes of the body; at 0 before anything is answered.
     Reset(u64),
     /// The connection is closed in order after so many bytes of the body.
     Close(u64),
-    /// Nothing more comes after so many bytes of the body; at 0 not even the head.
+    /// The connection stalls after so many bytes of the body; at 0 before the head.
     Stall(u64),
-    /// The body is this much shorter, and its length says so too.
+    /// The body is this much shorter, with a length header to match.
     CutBody(u64),
-    /// An error of this status and code in place of the answer.
+    /// An error of this status and code instead of the answer.
     Status(u16, &'static str),
     /// As `Status`, with this header line and this XML inside the error.
     StatusWith(u16, &'static str, &'static str, &'static str),
-    /// The answer says that its range begins so many bytes later.
+    /// The range header of the answer begins so many bytes later.
     ShiftRange(u64),
-    /// The answer does not say what range it is, as a service does that ignores ranges.
+    /// The answer has no range header, as from a service that ignores ranges.
     IgnoreRange,
-    /// The answer's head has this in place of that.
+    /// Replaces the first text by the second in the head of the answer.
     Head(&'static str, &'static str),
-    /// The answer's body has this in place of that.
+    /// Replaces the first text by the second in the body of the answer.
     Body(&'static str, &'static str),
     /// In a listing, the objects whose key contains this are in that storage class.
     Class(&'static str, &'static str),
 }
 
-/// A request as it came.
+/// A request as it was received.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// Counted from 0 over all requests.
     pub number: u64,
     /// Path and query.
     pub target: String,
-    /// First byte asked for, and the last one.
+    /// First and last byte of the requested range.
     pub range: Option<(u64, u64)>,
     /// The id of the access key that signed it.
     pub key: Option<String>,
@@ -49,7 +49,7 @@ pub struct Request {
 /// A piece of a body on its way over the link.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
-    /// When it was through.
+    /// Time at which it was sent completely.
     pub at: Instant,
     /// Its length.
     pub bytes: u64,
@@ -73,8 +73,8 @@ struct Shared {
     open: AtomicU64,
     stalled: AtomicU64,
     ended: AtomicBool,
-    /// How often stalled connections were ended.
-    let_go: AtomicU64,
+    /// Number of times that stalled connections were ended.
+    end_stalled: AtomicU64,
     latency: Mutex<Duration>,
     link: Mutex<Link>,
 }
@@ -99,7 +99,7 @@ impl Proxy {
             open: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
             ended: AtomicBool::new(false),
-            let_go: AtomicU64::new(0),
+            end_stalled: AtomicU64::new(0),
             latency: Mutex::new(Duration::ZERO),
             link: Mutex::new(Link { bytes_per_second: None, free_at: Instant::now() }),
         });
@@ -120,28 +120,28 @@ impl Proxy {
         Self { address, shared }
     }
 
-    /// From now on does what `plan` says.
+    /// Sets the plan of faults for later requests.
     pub fn set_plan(&self, plan: impl Fn(&Request) -> Option<Fault> + Send + 'static) {
         *self.shared.plan.lock().unwrap() = Box::new(plan);
     }
 
     /// Ends all connections that are stalled.
-    pub fn let_go(&self) {
-        self.shared.let_go.fetch_add(1, Ordering::SeqCst);
+    pub fn end_stalled(&self) {
+        self.shared.end_stalled.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// From now on every answer begins so late, and all together come at so many bytes a second.
+    /// Delays each later answer by `latency`, and limits all of them together to so many bytes a second.
     pub fn set_link(&self, latency: Duration, bytes_per_second: Option<f64>) {
         *self.shared.latency.lock().unwrap() = latency;
         self.shared.link.lock().unwrap().bytes_per_second = bytes_per_second;
     }
 
-    /// All requests so far.
+    /// Returns the requests so far.
     pub fn log(&self) -> Vec<Request> {
         self.shared.log.lock().unwrap().clone()
     }
 
-    /// All pieces of bodies that went over a link of limited speed, in time.
+    /// Returns the pieces of bodies sent over a link of limited speed, in the order of time.
     pub fn pieces(&self) -> Vec<Piece> {
         self.shared.pieces.lock().unwrap().clone()
     }
@@ -175,7 +175,7 @@ impl Drop for Proxy {
     }
 }
 
-/// A plan of `percent` of faults among the fetches, every kind of them, the same for the same seed.
+/// A plan that injects faults of every kind into `percent` of the fetches. It depends on the seed only.
 pub fn seeded(seed: u64, percent: u64) -> impl Fn(&Request) -> Option<Fault> + Send {
     move |request| {
         let random = mix(seed ^ mix(request.number));
@@ -241,7 +241,7 @@ impl Shared {
         if matches!(fault, Some(Fault::Stall(_))) { self.hold(client) } else { Ok(()) }
     }
 
-    /// Keeps the connection open and silent, until the other end goes or the proxy ends.
+    /// Keeps the connection open and silent, until the other end closes it or the proxy ends.
     fn hold(&self, client: TcpStream) -> io::Result<()> {
         self.stalled.fetch_add(1, Ordering::SeqCst);
         let held = self.hold_open(client);
@@ -252,8 +252,8 @@ impl Shared {
     fn hold_open(&self, mut client: TcpStream) -> io::Result<()> {
         client.set_read_timeout(Some(Duration::from_millis(50)))?;
         let mut byte = [0];
-        let let_go = self.let_go.load(Ordering::SeqCst);
-        while !self.ended.load(Ordering::SeqCst) && self.let_go.load(Ordering::SeqCst) == let_go {
+        let end_stalled = self.end_stalled.load(Ordering::SeqCst);
+        while !self.ended.load(Ordering::SeqCst) && self.end_stalled.load(Ordering::SeqCst) == end_stalled {
             match client.read(&mut byte) {
                 Ok(0) => return Ok(()),
                 Err(e) if !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Err(e),
@@ -279,7 +279,7 @@ impl Shared {
         request
     }
 
-    /// Passes the request on and the answer back; false if the connection is to end.
+    /// Forwards the request, and returns the answer to the client. Returns false if the connection is to end.
     fn forward(
         &self,
         client: &mut TcpStream,
@@ -334,21 +334,21 @@ impl Shared {
             _ => {}
         }
         client.write_all(format!("{answer}\r\n").as_bytes())?;
-        let most = match fault {
+        let max = match fault {
             Some(Fault::Reset(at) | Fault::Close(at) | Fault::Stall(at)) => *at,
             _ => u64::MAX,
         };
-        let sent = self.pump(&mut server, client, most)?;
-        // A fault behind the end of the body is none.
-        Ok(sent < most)
+        let sent = self.pump(&mut server, client, max)?;
+        // A fault after the end of the body has no effect.
+        Ok(sent < max)
     }
 
-    /// Copies at most `most` bytes at the link's speed.
-    fn pump(&self, from: &mut TcpStream, to: &mut TcpStream, most: u64) -> io::Result<u64> {
+    /// Copies at most `max` bytes at the speed of the link.
+    fn pump(&self, from: &mut TcpStream, to: &mut TcpStream, max: u64) -> io::Result<u64> {
         let mut buf = vec![0; 64 * 1024];
         let mut sent = 0;
-        while sent < most {
-            let want = usize::try_from(most - sent).unwrap_or(usize::MAX).min(buf.len());
+        while sent < max {
+            let want = usize::try_from(max - sent).unwrap_or(usize::MAX).min(buf.len());
             let got = from.read(&mut buf[..want])?;
             if got == 0 {
                 break;
@@ -368,7 +368,7 @@ impl Shared {
             self.pieces.lock().unwrap().push(Piece { at: link.free_at, bytes: bytes as u64 });
             link.free_at
         };
-        // Sleeping is coarse: what is due within a moment is sent at once.
+        // Sleeping is coarse, so pieces that are due within a moment are sent at once.
         let wait = until.saturating_duration_since(Instant::now());
         if wait > Duration::from_millis(2) {
             std::thread::sleep(wait);

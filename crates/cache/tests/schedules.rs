@@ -1,6 +1,6 @@
 //! The block cache and the index under random schedules: `cargo test -p dupfs-cache --features shuttle --test schedules`.
 
-// Failing by panic is what a test does.
+// A failing test panics.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::HashSet;
@@ -16,7 +16,7 @@ fn block(key: u8) -> Arc<[u8]> {
     Arc::from([key; LEN])
 }
 
-/// A cache of that many blocks in memory and on disk.
+/// A cache with room for this many blocks in memory and on disk.
 fn cache(memory_blocks: u64, spill_blocks: u64) -> Arc<BlockCache<u8>> {
     let memory_bytes = memory_blocks * (LEN as u64 + ByteLru::<u8, ()>::OVERHEAD);
     let spill = SpillConfig { dir: std::env::temp_dir(), bytes: spill_blocks * BLOCK_BYTES as u64 };

@@ -1,6 +1,6 @@
 //! Runs the code of the example on backups that old versions of duplicity wrote.
 
-// Tests fail by panic.
+// A failing test panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! What comes late or fails only at first: a reader is not told of a failure that is none of theirs, and a listing that was
-//! taken while the backup was being written is not believed.
+//! Objects that arrive late or fail at first. A reader does not get the failure of another request, and a listing
+//! that was taken while a backup was being written is repeated.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::reference::layout::usual;
 use crate::reference::store::MemoryStore;
 use crate::reference::tree::{Content, Kind};
 
-/// A store that is late with one object, once, and fails then; or that does not list one kind of objects at first.
+/// A store that delays and then fails one read of one object, or that does not list one kind of objects at first.
 #[derive(Debug)]
 struct Late {
     inner: Arc<MemoryStore>,
     object: String,
     opens: AtomicUsize,
-    /// What the names of objects contain that the first listing lacks.
+    /// The first listing lacks the objects whose names contain this.
     unlisted: &'static str,
     lists: AtomicUsize,
 }
@@ -56,7 +56,7 @@ impl ObjectStore for Late {
     ) -> Result<Box<dyn Read + Send>, StorageError> {
         if *object.name == *self.object && self.opens.fetch_add(1, Ordering::SeqCst) == 0 {
             std::thread::sleep(Duration::from_millis(800));
-            return Err(StorageError::new(ErrorKind::Timeout, &self.object, "told to be late"));
+            return Err(StorageError::new(ErrorKind::Timeout, &self.object, "injected delay"));
         }
         self.inner.open(object, range, context)
     }
@@ -75,7 +75,7 @@ fn a_failed_prefetch_is_retried_by_the_reader_that_waits_for_it() {
     let counted = Counted::new(repository);
     let store = Late::new(&counted.store, &volumes[1], "nothing");
     let fs = subject::open(store.clone(), &counted.repository, MEMORY).unwrap();
-    // Three quarters of the first volume, so that the second is begun ahead; then the second, while it is.
+    // Three quarters of the first volume, so that the second is prefetched; then the second, while the prefetch runs.
     counted.read(&*fs, 0, &path(b"dump"), 0..1_200_000);
     let start = Instant::now();
     while store.opens.load(Ordering::SeqCst) == 0 {
@@ -98,7 +98,7 @@ fn a_signature_archive_that_the_first_listing_lacks_is_looked_up_again() {
     assert!(counted.volumes_fetched().is_empty(), "the tree was made of volumes");
 }
 
-/// A store that gives one object in small pieces with pauses between them, as long as it is slow.
+/// A store that delivers one object in small pieces with delays, as long as it is slow.
 #[derive(Debug)]
 struct Trickle {
     inner: Arc<MemoryStore>,

@@ -1,5 +1,5 @@
-//! What is fetched: only what the answer needs, and never twice. Counted at the store, and compared with what the encoder
-//! knows of its own volumes.
+//! Tests that only the bytes an answer needs are fetched, and never twice. They are counted at the store and compared
+//! with the encoder's records of its volumes.
 
 mod late;
 
@@ -67,7 +67,7 @@ impl Counted {
         subject::open(self.store.clone(), &self.repository, MEMORY).unwrap()
     }
 
-    /// Names of the objects of which anything was fetched since the last call.
+    /// Returns the names of the objects that were fetched from since the last call.
     fn fetched(&self) -> BTreeSet<String> {
         self.store.take_counts().into_iter().filter(|(_, count)| count.opens > 0).map(|(name, _)| name).collect()
     }
@@ -103,8 +103,9 @@ impl Counted {
         self.repository.sets[set].tree[path].content().unwrap().len()
     }
 
-    /// Reads `range` in a fresh file system: what is fetched is what holds the bytes, the deltas that say where they are,
-    /// the last volume of the file, for its size, and at most the last of its base if it is read near its end.
+    /// Reads `range` in a fresh file system. It may fetch the volumes with the bytes, the deltas that locate them,
+    /// the last volume of the file for its size, and the last volume of the base if the read is near the end of the
+    /// base.
     fn read_fetches_what_it_needs(&self, set: usize, path: &Path, range: Range<usize>) {
         let fs = self.open();
         self.read(&*fs, set, path, range.clone());
@@ -140,7 +141,7 @@ fn a_damaged_object_without_a_hash_is_not_fetched_to_its_end() {
     let signatures = healthy.objects.keys().find(|name| name.contains("full-signatures")).unwrap();
     for damaged in [signatures, &set.manifest] {
         let mut repository = repository();
-        // Long enough that its end is beyond what is read ahead.
+        // Long enough that its end is beyond the readahead.
         repository.objects.insert(damaged.clone(), Arc::new(vec![0xff; 40 << 20]));
         let counted = Counted::new(repository);
         if let Ok(fs) = subject::open(counted.store.clone(), &counted.repository, MEMORY) {
@@ -219,7 +220,7 @@ fn a_listing_fetches_signature_archives_of_its_chain_and_no_volume() {
     let of_chain = |name: &String| !counted.repository.sets.iter().any(|set| set.manifest == *name);
     let needless: Vec<&String> = fetched.iter().filter(|name| of_chain(name) && !allowed.contains(*name)).collect();
     assert!(needless.is_empty(), "{needless:?}");
-    // once learnt, no more fetching: neither here nor for a neighbour in the chain
+    // once loaded nothing more is fetched, neither for this snapshot nor for another of the chain
     names(&*fs, root);
     names(&*fs, counted.find(&*fs, 0, &Path::new()).ino);
     let again = counted.store.take_counts();
@@ -238,7 +239,7 @@ fn a_size_fetches_the_last_volume_of_the_file_or_of_its_last_delta() {
         let fetched = counted.volumes_fetched();
         let deltas = counted.repository.delta_volumes(set, &dump);
         let allowed = if deltas.is_empty() { [counted.repository.last_volume(set, &dump)].into() } else { deltas };
-        assert!(fetched.is_subset(&allowed), "set {set}: {fetched:?} for a size, {allowed:?} tell it");
+        assert!(fetched.is_subset(&allowed), "set {set}: {fetched:?} for a size, {allowed:?} suffice");
     }
 }
 
@@ -296,7 +297,7 @@ fn volumes_that_were_read_are_not_fetched_again() {
     let len = counted.content_len(4, &dump);
     counted.read(&*fs, 4, &dump, 0..len);
     for (name, count) in counted.store.take_counts() {
-        // the head of a signature archive may be looked at first, for the snapshot's root alone
+        // the head of a signature archive may be read first, for the root of the snapshot alone
         let head = if counted.repository.sets.iter().any(|set| set.sigtar == name) { 1 << 16 } else { 0 };
         let size = counted.repository.objects[&name].len();
         assert!(count.bytes <= size + head, "{name}: {} bytes fetched of {size}", count.bytes);
@@ -352,8 +353,8 @@ proptest! {
         reads in prop::collection::vec((any::<u16>(), any::<u32>(), 1..5000usize), 1..8),
     ) {
         for set in &mut layout.sets {
-            // where parts may have shrunk, only a walk from the first one tells where an offset is; the blocks of a
-            // signature tell that they have not, unless they are larger than their file's size calls for
+            // where parts may have shrunk, an offset is found only by a scan from the first part; the block size of a
+            // signature proves that they have not, unless it is larger than for the size of the file
             set.parts = Parts::Fixed;
             if set.blocks == BlockRule::Stale {
                 set.blocks = BlockRule::Root;
@@ -377,7 +378,7 @@ proptest! {
     }
 }
 
-/// The table of such a volume was not kept, so that each file's size cost a decode of the volume.
+/// The table of such a volume was not cached, so that the size of each file required decoding the volume.
 #[test]
 fn a_volume_whose_table_exceeds_the_memory_is_decoded_once_for_all_its_sizes() {
     let names: Vec<Vec<u8>> = (0..200).map(|n| format!("file-{n:03}").into_bytes()).collect();

@@ -1,4 +1,4 @@
-//! Checks of a file system against the trees it should show: by walk, by lookup, by attributes, by reads.
+//! Checks of a file system against the expected trees: by walk, by lookup, by attributes, by reads.
 
 use dupfs_base::RequestContext;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,13 +9,13 @@ use super::encode::Repository;
 use super::store::Fault;
 use super::tree::{Dice, Kind, Node, Path, children, shown};
 
-/// What may be wrong, by object name, and hence which answers may be errors.
+/// The faults by object name, which determine the answers that may be errors.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Blame {
+pub(crate) struct FaultMap {
     objects: BTreeSet<String>,
 }
 
-impl Blame {
+impl FaultMap {
     pub(crate) fn of(faults: &BTreeMap<String, Fault>) -> Self {
         let harmed = faults.iter().filter(|(_, fault)| fault.harms());
         Self { objects: harmed.map(|(name, _)| name.clone()).collect() }
@@ -25,13 +25,13 @@ impl Blame {
         repository.ancestry(set).any(|i| self.objects.contains(&repository.sets[i].manifest))
     }
 
-    /// Whether the tree of a snapshot may be unreadable.
+    /// Returns true if the tree of a snapshot may be unreadable.
     fn tree(&self, repository: &Repository, set: usize) -> bool {
         self.manifests(repository, set)
             || repository.ancestry(set).any(|i| self.objects.contains(&repository.sets[i].sigtar))
     }
 
-    /// Whether a file's content and size may be unreadable.
+    /// Returns true if the content and size of a file may be unreadable.
     fn content(&self, repository: &Repository, set: usize, path: &Path) -> bool {
         self.tree(repository, set)
             || repository.sets[set].uncertain.contains(path)
@@ -42,11 +42,11 @@ impl Blame {
 pub(crate) struct Checker<'a> {
     pub(crate) fs: &'a dyn FileSystem,
     pub(crate) repository: &'a Repository,
-    pub(crate) blame: Blame,
+    pub(crate) fault_map: FaultMap,
     pub(crate) dice: Dice,
 }
 
-/// The largest read that a kernel asks for.
+/// The largest read that a kernel requests.
 const CHUNK: usize = 128 * 1024;
 
 fn kind_of(node: &Node) -> NodeKind {
@@ -61,7 +61,8 @@ fn kind_of(node: &Node) -> NodeKind {
 }
 
 impl Checker<'_> {
-    /// The value, or `None` for an error where one is allowed; an error never says that the thing does not exist.
+    /// Returns the value, or `None` for an error where one is allowed. An error must not be that the object does not
+    /// exist.
     fn judge<T>(&self, result: Result<T, FsError>, may_fail: bool, what: impl Fn() -> String) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -74,7 +75,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Everything: the root, the list of snapshots, each snapshot's whole tree.
+    /// Checks everything: the root, the list of snapshots, and the whole tree of each snapshot.
     pub(crate) fn everything(&mut self) {
         let top: Vec<Vec<u8>> = self.list(ROOT_INO, false, "the root").unwrap().into_iter().map(|e| e.2).collect();
         for name in [&b"latest"[..], b"snapshots"] {
@@ -91,7 +92,7 @@ impl Checker<'_> {
         for i in 0..self.repository.sets.len() {
             let name = self.repository.sets[i].snapshot();
             let present = names.contains(name.as_bytes());
-            assert!(present || self.blame.manifests(self.repository, i), "snapshot {name} is not listed");
+            assert!(present || self.fault_map.manifests(self.repository, i), "snapshot {name} is not listed");
             if let Some(root) = self.snapshot_root(i) {
                 assert!(present, "snapshot {name} is found and not listed");
                 let mut seen = BTreeMap::new();
@@ -100,7 +101,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A file system whose root is the tree of one snapshot.
+    /// Checks a file system whose root is the tree of one snapshot.
     pub(crate) fn rooted(&mut self, set: usize) {
         assert_eq!(self.fs.parent(ROOT_INO, &RequestContext::unlimited()).unwrap(), ROOT_INO, "the root's parent");
         self.subtree(set, &Path::new(), ROOT_INO, &mut BTreeMap::new());
@@ -121,25 +122,25 @@ impl Checker<'_> {
         assert_eq!(attr.kind, NodeKind::Symlink);
         let target = self.fs.readlink(attr.ino, &RequestContext::unlimited()).unwrap();
         let last = self.repository.sets.len() - 1;
-        if !self.blame.manifests(self.repository, last) {
+        if !self.fault_map.manifests(self.repository, last) {
             let wanted = format!("snapshots/{}", self.repository.sets[last].snapshot());
             assert_eq!(String::from_utf8_lossy(&target), wanted, "latest");
         }
     }
 
-    /// The inode of a snapshot's root; `None` if the snapshot may be missing or unreadable and is.
+    /// Returns the inode of the root of a snapshot, or `None` if the snapshot is missing or unreadable and may be.
     fn snapshot_root(&self, set: usize) -> Option<Ino> {
         let name = self.repository.sets[set].snapshot();
         let found = self.fs.lookup(self.snapshots()?, name.as_bytes(), &RequestContext::unlimited());
-        if self.blame.manifests(self.repository, set) && found.as_ref().is_err_and(|e| e.errno() == libc::ENOENT) {
+        if self.fault_map.manifests(self.repository, set) && found.as_ref().is_err_and(|e| e.errno() == libc::ENOENT) {
             return None;
         }
         let lone = self.repository.sets[set].tree[&Path::new()].content().is_some();
-        let may_fail =
-            self.blame.tree(self.repository, set) || lone && self.blame.content(self.repository, set, &Path::new());
+        let may_fail = self.fault_map.tree(self.repository, set)
+            || lone && self.fault_map.content(self.repository, set, &Path::new());
         let attr = self.judge(found, may_fail, || format!("snapshot {name}"))?;
-        if lone && attr.kind == NodeKind::Dir && self.blame.tree(self.repository, set) {
-            // nothing readable tells that the root is a file: then it is a directory that cannot be listed
+        if lone && attr.kind == NodeKind::Dir && self.fault_map.tree(self.repository, set) {
+            // no readable object shows that the root is a file: then it is a directory that cannot be listed
             let listed = self.fs.readdir(attr.ino, 0, &RequestContext::unlimited(), &mut |_| true);
             assert!(self.judge(listed, true, || format!("listing of {name}")).is_none(), "{name} is listed");
             return None;
@@ -147,7 +148,7 @@ impl Checker<'_> {
         Some(attr.ino)
     }
 
-    /// A whole listing in small batches; `None` if it fails and may.
+    /// Returns a whole listing, read in small batches, or `None` if it fails and may.
     fn list(&mut self, dir: Ino, may_fail: bool, what: &str) -> Option<Vec<(Ino, NodeKind, Vec<u8>)>> {
         let (mut entries, mut offset) = (Vec::new(), 0);
         loop {
@@ -182,7 +183,7 @@ impl Checker<'_> {
             assert!(listed.is_err(), "{} is no directory and can be listed", shown(path));
             return;
         }
-        let may_fail = self.blame.tree(repository, set);
+        let may_fail = self.fault_map.tree(repository, set);
         let what = format!("{} at {}", shown(path), repository.sets[set].snapshot());
         let Some(entries) = self.list(ino, may_fail, &what) else { return };
         let wanted: BTreeMap<&[u8], &Node> = children(tree, path).collect();
@@ -215,8 +216,8 @@ impl Checker<'_> {
 
     fn lookup(&self, set: usize, parent: Ino, path: &Path) -> Option<Attr> {
         let node = &self.repository.sets[set].tree[path];
-        let may_fail = self.blame.tree(self.repository, set)
-            || node.content().is_some() && self.blame.content(self.repository, set, path);
+        let may_fail = self.fault_map.tree(self.repository, set)
+            || node.content().is_some() && self.fault_map.content(self.repository, set, path);
         let what = || format!("lookup of {} at {}", shown(path), self.repository.sets[set].snapshot());
         let attr =
             self.judge(self.fs.lookup(parent, path.last().unwrap(), &RequestContext::unlimited()), may_fail, what)?;
@@ -224,7 +225,7 @@ impl Checker<'_> {
         Some(attr)
     }
 
-    /// Names that are not there, among them some that were there at other times.
+    /// Checks names that do not exist, some of which existed at other times.
     fn absent(&self, set: usize, ino: Ino, path: &Path) {
         let tree = &self.repository.sets[set].tree;
         let mut names: BTreeSet<&[u8]> = [&b"never was"[..], b"a", b"-", b"!", &[b'z'; 255]].into();
@@ -242,7 +243,7 @@ impl Checker<'_> {
             match self.fs.lookup(ino, name, &RequestContext::unlimited()) {
                 Ok(_) => panic!("{} should not be at {}", shown(&below), self.repository.sets[set].snapshot()),
                 Err(e) if e.errno() == libc::ENOENT => {}
-                Err(e) => assert!(self.blame.tree(self.repository, set), "{}: {e}, not ENOENT", shown(&below)),
+                Err(e) => assert!(self.fault_map.tree(self.repository, set), "{}: {e}, not ENOENT", shown(&below)),
             }
         }
     }
@@ -252,8 +253,8 @@ impl Checker<'_> {
         let node = &tree[path];
         let what = format!("{} at {}", shown(path), self.repository.sets[set].snapshot());
         assert_eq!(attr.kind, kind_of(node), "{what}: type");
-        if node.kind == Kind::Dir && self.blame.tree(self.repository, set) {
-            // a directory that only the things below it tell of, its own header being lost
+        if node.kind == Kind::Dir && self.fault_map.tree(self.repository, set) {
+            // a directory that is implied by paths below it, as its own header is lost
             return;
         }
         assert_eq!(attr.perm, node.mode, "{what}: mode");
@@ -263,7 +264,8 @@ impl Checker<'_> {
             Kind::Dir => 2 + children(tree, path).filter(|(_, child)| child.kind == Kind::Dir).count(),
             _ => 1,
         };
-        // before its tree was read, a snapshot's root may say 1, as file systems do that do not count; for the moment only
+        // before its tree is read, the root of a snapshot may have link count 1, like file systems that do not count;
+        // it must not be cached
         let uncounted = path.is_empty() && attr.nlink == 1 && attr.attr_ttl.is_zero();
         assert!(uncounted || attr.nlink as usize == links, "{what}: {} links instead of {links}", attr.nlink);
         if let Kind::Char(major, minor) | Kind::Block(major, minor) = node.kind {
@@ -290,10 +292,10 @@ impl Checker<'_> {
         let repository = self.repository;
         let node = &repository.sets[set].tree[path];
         let name = || format!("{} at {}", shown(path), repository.sets[set].snapshot());
-        let tree = self.blame.tree(repository, set);
-        let may_fail = if node.content().is_some() { self.blame.content(repository, set, path) } else { tree };
+        let tree = self.fault_map.tree(repository, set);
+        let may_fail = if node.content().is_some() { self.fault_map.content(repository, set, path) } else { tree };
         let never = self.fs.getattr(ino, &RequestContext::cached_only());
-        if let Some(attr) = self.patient(never, may_fail, || format!("getattr of {}", name())) {
+        if let Some(attr) = self.judge_blocking(never, may_fail, || format!("getattr of {}", name())) {
             self.attributes(set, path, &attr, true);
         }
         let found = self.fs.getattr(ino, &RequestContext::unlimited());
@@ -312,8 +314,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Like `judge`, of an answer that need not be at hand.
-    fn patient<T>(&self, result: Result<T, FsError>, may_fail: bool, what: impl Fn() -> String) -> Option<T> {
+    /// Like `judge`, for an answer that need not be cached.
+    fn judge_blocking<T>(&self, result: Result<T, FsError>, may_fail: bool, what: impl Fn() -> String) -> Option<T> {
         match result {
             Err(FsError::WouldBlock) => None,
             result => self.judge(result, may_fail, what),
@@ -339,9 +341,9 @@ impl Checker<'_> {
             let wanted = &content[at.min(len)..(at + size).min(len)];
             let what = || format!("read of {size} at {at} of {name} ({len} bytes)");
             let never = self.fs.read(ino, opened.handle, at as u64, size, &RequestContext::cached_only());
-            let patient = self.patient(never, may_fail, what);
+            let judge_blocking = self.judge_blocking(never, may_fail, what);
             let found = self.fs.read(ino, opened.handle, at as u64, size, &RequestContext::unlimited());
-            for found in [patient, self.judge(found, may_fail, what)].into_iter().flatten() {
+            for found in [judge_blocking, self.judge(found, may_fail, what)].into_iter().flatten() {
                 assert_eq!(found.len(), wanted.len(), "{}: length", what());
                 if found != wanted {
                     let first = found.iter().zip(wanted).position(|(a, b)| a != b).unwrap();
@@ -352,7 +354,7 @@ impl Checker<'_> {
         self.fs.release(ino, opened.handle);
     }
 
-    /// One path alone, by lookups from the root down, as `stat` of a path does it.
+    /// Checks one path by lookups from the root down, as `stat` does.
     pub(crate) fn by_path(&mut self, set: usize, path: &Path) {
         let Some(mut ino) = self.snapshot_root(set) else { return };
         for depth in 1..=path.len() {

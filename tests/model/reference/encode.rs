@@ -1,4 +1,4 @@
-//! The encoder: trees to the objects that duplicity would leave in a store, with a record of what was put where.
+//! The encoder: writes trees as the objects that duplicity would store, and records the location of each part.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -15,12 +15,12 @@ use super::tree::{Dice, Kind, Node, Path, Tree, joined};
 pub(crate) struct Part {
     /// Number of the volume, from 1.
     pub(crate) volume: usize,
-    /// Where the run starts in the file or delta stream.
+    /// Offset of the run in the file or delta stream.
     pub(crate) at: usize,
     pub(crate) len: usize,
 }
 
-/// What a set holds of a path.
+/// The form in which a set stores a path.
 #[derive(Clone, Debug)]
 pub(crate) enum Stored {
     /// Nothing but metadata.
@@ -43,7 +43,8 @@ pub(crate) struct EncodedSet {
     /// Object names by volume number - 1.
     pub(crate) volumes: Vec<String>,
     pub(crate) stored: BTreeMap<Path, Stored>,
-    /// Files whose content cannot be had, or not with certainty: right bytes or an error, and never absent.
+    /// Files whose content is missing or uncertain: reads give the right bytes or an error, and the names always
+    /// exist.
     pub(crate) uncertain: BTreeSet<Path>,
     pub(crate) tree: Tree,
 }
@@ -62,7 +63,7 @@ pub(crate) struct Repository {
     pub(crate) prefixes: [&'static str; 4],
 }
 
-/// Writes `trees` down, `fulls[i]` telling which of them start a chain (the first one always does).
+/// Encodes `trees`. `fulls[i]` is true for those that start a chain; the first one always does.
 pub(crate) fn encode(trees: &[Tree], fulls: &[bool], layout: &Layout) -> Repository {
     let mut repository = Repository { objects: BTreeMap::new(), sets: Vec::new(), prefixes: layout.prefixes };
     for (i, tree) in trees.iter().enumerate() {
@@ -79,7 +80,7 @@ pub(crate) fn encode(trees: &[Tree], fulls: &[bool], layout: &Layout) -> Reposit
     repository
 }
 
-/// What a reader has to ignore (FORMAT.md 1).
+/// Adds objects that a reader has to ignore (FORMAT.md 1).
 fn clutter(objects: &mut BTreeMap<String, Arc<Vec<u8>>>, names: &SetNames, volumes: usize) {
     let junk = Arc::new(b"no backup of anything".to_vec());
     let volume = names.volume(1);
@@ -195,7 +196,7 @@ impl<'a> SetWriter<'a> {
         picks.map(|pick| fresh[usize::from(*pick) % fresh.len()].clone()).collect()
     }
 
-    /// Writes what happened to `path`; returns whether it depends on what the base held.
+    /// Writes the change of `path`. Returns true if it depends on the content of the base.
     fn changed(&mut self, path: &Path, old: Option<&Node>, new: &Node, ghost: bool) -> bool {
         let dialect = self.set.dialect;
         let name = joined(path);
@@ -247,7 +248,7 @@ impl<'a> SetWriter<'a> {
         self.stored.insert(path.clone(), Stored::Deleted);
     }
 
-    /// Parts of a file that was being uploaded when the backup was killed, and was gone when it went on.
+    /// Writes parts of a file whose upload was interrupted and that was deleted before the backup was resumed.
     fn half_uploaded(&mut self, path: &Path) {
         let node = Node {
             kind: Kind::File(super::tree::Content(Arc::default())),
@@ -275,12 +276,12 @@ impl<'a> SetWriter<'a> {
 
     /// Writes a stream as one entry, or as parts if it is too long for one.
     fn stream(&mut self, what: &str, path: &Path, node: &Node, bytes: &[u8]) -> Vec<Part> {
-        let mut most = self.part_limit();
-        let multivol = bytes.len() >= most;
+        let mut max_part = self.part_limit();
+        let multivol = bytes.len() >= max_part;
         let (mut parts, mut at) = (Vec::new(), 0);
         loop {
-            let len = (bytes.len() - at).min(most);
-            let last = len < most;
+            let len = (bytes.len() - at).min(max_part);
+            let last = len < max_part;
             let number = parts.len() + 1;
             let name = match (multivol, path.is_empty()) {
                 (false, _) => [what.as_bytes(), b"/", &joined(path)].concat(),
@@ -296,11 +297,11 @@ impl<'a> SetWriter<'a> {
             if last {
                 return parts;
             }
-            most = self.part_limit();
+            max_part = self.part_limit();
         }
     }
 
-    /// Bytes of data that the next entry may hold at most, after closing a volume that is full.
+    /// Returns the maximum number of data bytes of the next entry, after closing a full volume.
     fn part_limit(&mut self) -> usize {
         let Parts::Shrinking(ratio) = self.set.parts else { return 65_536 };
         let least = 32 * 1024;
@@ -377,7 +378,7 @@ impl<'a> SetWriter<'a> {
             objects.insert(self.names.volume(i + 1), Arc::new(bytes));
         }
         if let Restart::Lost(..) = self.set.restart {
-            // a volume of the interrupted backup that nobody lists any more
+            // a volume of the interrupted backup that the manifest no longer lists
             objects.insert(self.names.volume(names.len() + 1), Arc::new(b"left over".to_vec()));
         }
         (records, names)

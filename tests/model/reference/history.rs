@@ -1,4 +1,4 @@
-//! Histories of small trees: what proptest generates and shrinks, and the plain trees it stands for.
+//! Histories of small trees as proptest generates and shrinks them, and the plain trees that they describe.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::tree::{Content, Dice, Kind, Node, Path, Tree};
 
-/// Bytes that all files of one history may take together, over all its states.
+/// Upper bound of the bytes of all files of one history over all its states.
 const BUDGET: usize = 1_600_000;
 
-/// A choice among what exists when it is applied; taken modulo its number.
+/// A choice among the objects that exist when it is applied, modulo their number.
 pub(crate) type Pick = u16;
 
 #[derive(Clone, Debug)]
@@ -206,7 +206,7 @@ impl State {
         self.tree.extend(moved);
     }
 
-    /// What duplicity does not see stays as it was, and what it must see differs in its metadata: a file's new content
+    /// Undoes changes that duplicity does not see, and gives those that it must see different metadata: new content
     /// comes with a new mtime, and a symbolic link counts as changed only if its target did (FORMAT.md 6).
     fn settle(&mut self, before: &Tree) {
         for (path, node) in &mut self.tree {
@@ -222,7 +222,7 @@ impl State {
                 (Kind::Symlink(new), Kind::Symlink(was)) if new == was => *node = old.clone(),
                 _ => {}
             }
-            // owners' names alone are no change either
+            // a change of owner names alone does not count either
             let same_but_names = Node { uname: old.uname.clone(), gname: old.gname.clone(), ..node.clone() } == *old;
             if same_but_names {
                 *node = old.clone();
@@ -292,7 +292,7 @@ impl Change {
     }
 }
 
-/// Names whose order, quoting or encoding bites.
+/// Names with a difficult order, quoting or encoding.
 const SPECIAL: &[&[u8]] = &[
     b"sp ace",
     b"quo\"te",

@@ -1,4 +1,4 @@
-//! How a history is written down: every legal choice of FORMAT.md that is not the history's own.
+//! The encoding of a history: every legal choice of FORMAT.md that the history itself does not determine.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -13,22 +13,22 @@ pub(crate) enum Wrap {
     GzipUnmarked,
 }
 
-/// What follows the last entry of a volume (FORMAT.md 3).
+/// The bytes after the last entry of a volume (FORMAT.md 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Footer {
     None,
     /// Zeros up to a multiple of 10240, at least one block.
     Padded,
-    /// A single zero block and then a copy of the volume's own beginning.
+    /// A single zero block and then a copy of the beginning of the volume.
     Garbage,
 }
 
-/// How files are cut into parts (FORMAT.md 4).
+/// The division of files into parts (FORMAT.md 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parts {
     Fixed,
-    /// Before 0.6.21, unencrypted: 65024, and less where the volume is nearly full; the count of stored bytes is the
-    /// plain one divided by the number.
+    /// Before 0.6.21, unencrypted: 65024, and less where the volume is nearly full. The count of stored bytes is the
+    /// plain count divided by the number.
     Shrinking(usize),
 }
 
@@ -52,13 +52,13 @@ pub(crate) enum Filelist {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Restart {
     None,
-    /// A volume was made again: its entry comes twice.
+    /// A volume was written again: it has two entries.
     Again(u8),
-    /// Uploads were lost: entries of higher numbers come first, then those from an earlier number on.
+    /// Uploads were lost: entries of higher numbers come first, followed by those from an earlier number on.
     Lost(u8, u8),
 }
 
-/// What an old Python made of bytes that are not UTF-8 in volume headers (FORMAT.md 4.3).
+/// The form in which an old Python wrote bytes that are not UTF-8 into volume headers (FORMAT.md 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mangle {
     No,
@@ -80,7 +80,7 @@ pub(crate) struct SetLayout {
     pub(crate) blocks: BlockRule,
     pub(crate) filelist: Filelist,
     pub(crate) dirinfo: bool,
-    /// A missing block number leaves its blank behind.
+    /// A missing block number leaves a trailing blank.
     pub(crate) trailing_blank: bool,
     pub(crate) md5: bool,
     pub(crate) gzipped_manifest: bool,
@@ -98,7 +98,7 @@ pub(crate) struct SetLayout {
 pub(crate) enum Names {
     Long,
     Short,
-    /// Local time with this offset in minutes, and the separator in place of colons.
+    /// Local time with this offset in minutes, and the separator instead of colons.
     Old(i32, char),
 }
 
@@ -114,12 +114,12 @@ pub(crate) struct Layout {
     pub(crate) sets: Vec<SetLayout>,
 }
 
-/// Which oddities may occur.
+/// The oddities that may occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Oddities {
-    /// What duplicity itself reads and restores.
+    /// Only those that duplicity itself reads and restores.
     None,
-    /// Also what only a restart or an old Python leaves behind.
+    /// Also those that only a restart or an old Python produces.
     All,
 }
 

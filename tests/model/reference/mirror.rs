@@ -1,4 +1,5 @@
-//! A file system that answers from the oracle's own trees, with one lie: proof that the checks find what is wrong.
+//! A file system that answers from the trees of the oracle with one injected fault. It proves that the checks find
+//! it.
 
 use std::sync::Mutex;
 
@@ -8,9 +9,9 @@ use dupfs_base::{ErrorKind, RequestContext};
 use super::encode::Repository;
 use super::tree::{Kind, Node, Path, children};
 
-/// What a wrong file system may get wrong.
+/// A fault of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lie {
+pub(crate) enum InjectedFault {
     None,
     WrongByte,
     ShortRead,
@@ -32,7 +33,7 @@ pub(crate) enum Lie {
     LostSnapshot,
 }
 
-/// Where an inode is: nowhere below the root, or at a path of a set.
+/// The location of an inode: a fixed name at the top, or a path of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     Root,
@@ -43,18 +44,18 @@ enum Place {
 
 pub(crate) struct Mirror<'a> {
     repository: &'a Repository,
-    lie: Lie,
+    lie: InjectedFault,
     places: Mutex<Vec<Place>>,
 }
 
 impl<'a> Mirror<'a> {
-    pub(crate) fn new(repository: &'a Repository, lie: Lie) -> Self {
+    pub(crate) fn new(repository: &'a Repository, lie: InjectedFault) -> Self {
         Self { repository, lie, places: Mutex::new(vec![Place::Root]) }
     }
 
     fn ino(&self, place: Place) -> Ino {
         let mut places = self.places.lock().unwrap();
-        if self.lie == Lie::DoubleInode
+        if self.lie == InjectedFault::DoubleInode
             && let Place::Object(set, path) = &place
         {
             let twin = |other: &Place| match other {
@@ -92,7 +93,7 @@ impl<'a> Mirror<'a> {
             Place::Latest => return Err(FsError::NotDir),
             Place::Snapshots => {
                 let sets = self.repository.sets.iter().enumerate();
-                let skip = usize::from(self.lie == Lie::LostSnapshot);
+                let skip = usize::from(self.lie == InjectedFault::LostSnapshot);
                 sets.skip(skip)
                     .map(|(i, set)| {
                         (set.snapshot().into_bytes(), Place::Object(i, vec![]), kind_of(&set.tree[&Path::new()].kind))
@@ -109,13 +110,13 @@ impl<'a> Mirror<'a> {
                     .map(|(name, node)| (name.to_vec(), Place::Object(set, below(name)), kind_of(&node.kind)))
                     .collect();
                 match self.lie {
-                    Lie::MissingName => drop(names.pop()),
-                    Lie::EmptyListing => names.clear(),
-                    Lie::ExtraName if !names.is_empty() => {
+                    InjectedFault::MissingName => drop(names.pop()),
+                    InjectedFault::EmptyListing => names.clear(),
+                    InjectedFault::ExtraName if !names.is_empty() => {
                         let (_, place, kind) = names[0].clone();
                         names.push((b"extra".to_vec(), place, kind));
                     }
-                    Lie::DeletedRemains if set > 0 => {
+                    InjectedFault::DeletedRemains if set > 0 => {
                         let before = &self.repository.sets[set - 1].tree;
                         if before.get(&path).is_some_and(|node| node.kind == Kind::Dir) {
                             let gone = children(before, &path).filter(|(name, _)| !tree.contains_key(&below(name)));
@@ -147,12 +148,12 @@ fn kind_of(kind: &Kind) -> NodeKind {
 
 impl FileSystem for Mirror<'_> {
     fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError> {
-        if self.lie == Lie::NoSuchFile && self.node(parent).is_some() {
+        if self.lie == InjectedFault::NoSuchFile && self.node(parent).is_some() {
             return Err(FsError::not_found());
         }
         let names = self.names(parent)?;
         let mut found = names.into_iter().filter(|entry| entry.0 == name);
-        if self.lie == Lie::HiddenName && self.node(parent).is_some() {
+        if self.lie == InjectedFault::HiddenName && self.node(parent).is_some() {
             found.next();
         }
         let (_, place, _) = found.next().ok_or_else(FsError::not_found)?;
@@ -166,9 +167,9 @@ impl FileSystem for Mirror<'_> {
         }
         let Some(node) = self.node(ino) else { return Ok(attr) };
         attr.kind = kind_of(&node.kind);
-        attr.perm = node.mode ^ u16::from(self.lie == Lie::Mode);
-        attr.uid = node.uid ^ u32::from(self.lie == Lie::Owner);
-        (attr.gid, attr.mtime) = (node.gid, node.mtime + i64::from(self.lie == Lie::Mtime));
+        attr.perm = node.mode ^ u16::from(self.lie == InjectedFault::Mode);
+        attr.uid = node.uid ^ u32::from(self.lie == InjectedFault::Owner);
+        (attr.gid, attr.mtime) = (node.gid, node.mtime + i64::from(self.lie == InjectedFault::Mtime));
         attr.nlink = match (&node.kind, self.place(ino)) {
             (Kind::Dir, Place::Object(set, path)) => {
                 let tree = &self.repository.sets[set].tree;
@@ -176,13 +177,13 @@ impl FileSystem for Mirror<'_> {
             }
             _ => 1,
         };
-        attr.nlink += u32::from(self.lie == Lie::Links);
+        attr.nlink += u32::from(self.lie == InjectedFault::Links);
         match &node.kind {
             Kind::Char(major, minor) | Kind::Block(major, minor) => {
-                attr.rdev = (*major, *minor + u32::from(self.lie == Lie::Device));
+                attr.rdev = (*major, *minor + u32::from(self.lie == InjectedFault::Device));
             }
             Kind::Symlink(target) => attr.size = target.len() as u64,
-            Kind::File(content) => attr.size = content.0.len() as u64 + u64::from(self.lie == Lie::Size),
+            Kind::File(content) => attr.size = content.0.len() as u64 + u64::from(self.lie == InjectedFault::Size),
             _ => {}
         }
         attr.blocks = attr.size.div_ceil(512);
@@ -191,7 +192,7 @@ impl FileSystem for Mirror<'_> {
 
     fn readlink(&self, ino: Ino, _: &RequestContext) -> Result<Vec<u8>, FsError> {
         match self.node(ino).map(|node| &node.kind) {
-            Some(Kind::Symlink(target)) if self.lie == Lie::Target => Ok([target, &b"x"[..]].concat()),
+            Some(Kind::Symlink(target)) if self.lie == InjectedFault::Target => Ok([target, &b"x"[..]].concat()),
             Some(Kind::Symlink(target)) => Ok(target.clone()),
             _ => Ok(format!("snapshots/{}", self.repository.sets.last().unwrap().snapshot()).into_bytes()),
         }
@@ -230,13 +231,13 @@ impl FileSystem for Mirror<'_> {
         let at = (offset as usize).min(content.len());
         let mut bytes = content[at..at.saturating_add(size).min(content.len())].to_vec();
         match self.lie {
-            Lie::WrongByte if at + bytes.len() == content.len() => {
+            InjectedFault::WrongByte if at + bytes.len() == content.len() => {
                 if let Some(last) = bytes.last_mut() {
                     *last ^= 1;
                 }
             }
-            Lie::ShortRead if size > 4096 => drop(bytes.pop()),
-            Lie::EmptyFile => bytes.clear(),
+            InjectedFault::ShortRead if size > 4096 => drop(bytes.pop()),
+            InjectedFault::EmptyFile => bytes.clear(),
             _ => {}
         }
         Ok(bytes)

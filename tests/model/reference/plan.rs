@@ -1,4 +1,5 @@
-//! What a read needs, computed from the encoder's own records: the oracle of what may be fetched.
+//! The volumes that a read needs, computed from the records of the encoder. They bound the volumes that may be
+//! fetched.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -7,7 +8,7 @@ use super::encode::{Part, Repository, Stored};
 use super::rdiff::Op;
 use super::tree::Path;
 
-/// Bytes of a file that stand in one place: from `at` of the stream that set `set` holds.
+/// Contiguous bytes of a file, from offset `at` of the stream that set `set` stores.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     set: usize,
@@ -16,7 +17,7 @@ struct Run {
 }
 
 impl Repository {
-    /// The sets that snapshot `set` is made of, oldest first.
+    /// Returns the sets of which snapshot `set` consists, oldest first.
     pub(crate) fn ancestry(&self, set: usize) -> Range<usize> {
         let mut first = set;
         while self.sets[first].start.is_some() {
@@ -25,7 +26,7 @@ impl Repository {
         first..set + 1
     }
 
-    /// The newest set up to `set` that holds something of `path`.
+    /// Returns the newest set up to `set` that stores `path` in some form.
     fn holder(&self, set: usize, path: &Path) -> Option<usize> {
         self.ancestry(set).rev().find(|i| self.sets[*i].stored.contains_key(path))
     }
@@ -34,7 +35,7 @@ impl Repository {
         parts.map(|part| self.sets[set].volumes[part.volume - 1].clone()).collect()
     }
 
-    /// All volumes that hold anything of the file `path` at snapshot `set`, its bases included.
+    /// Returns all volumes with parts of the file `path` at snapshot `set`, including its bases.
     pub(crate) fn all_volumes(&self, set: usize, path: &Path) -> BTreeSet<String> {
         let Some(holder) = self.holder(set, path) else { return BTreeSet::new() };
         match &self.sets[holder].stored[path] {
@@ -48,7 +49,7 @@ impl Repository {
         }
     }
 
-    /// The volumes of all deltas between the file's last complete copy and snapshot `set`.
+    /// Returns the volumes of all deltas between the file's last complete copy and snapshot `set`.
     pub(crate) fn delta_volumes(&self, set: usize, path: &Path) -> BTreeSet<String> {
         let holder = self.holder(set, path).unwrap();
         let Stored::Diff { parts, .. } = &self.sets[holder].stored[path] else { return BTreeSet::new() };
@@ -57,7 +58,7 @@ impl Repository {
         volumes
     }
 
-    /// The volumes in which the bytes `range` of the file stand.
+    /// Returns the volumes that contain the bytes `range` of the file.
     pub(crate) fn data_volumes(&self, set: usize, path: &Path, range: Range<usize>) -> BTreeSet<String> {
         let mut volumes = BTreeSet::new();
         for run in self.runs(set, path, range) {
@@ -70,7 +71,7 @@ impl Repository {
         volumes
     }
 
-    /// The volume that holds the file's last part, by which alone its size is known.
+    /// Returns the volume with the last part of the file, which alone determines its size.
     pub(crate) fn last_volume(&self, set: usize, path: &Path) -> String {
         let holder = self.holder(set, path).unwrap();
         let (Stored::Snapshot(parts) | Stored::Diff { parts, .. }) = &self.sets[holder].stored[path] else {
@@ -79,8 +80,8 @@ impl Repository {
         self.sets[holder].volumes[parts.last().unwrap().volume - 1].clone()
     }
 
-    /// The last volume of the file's base, where bytes of `range` stand so near the base's end that only its last volume
-    /// tells which part they are in, or where the base's parts are not of one size.
+    /// Returns the last volume of the file's base if it is needed to locate `range`: if the range is near the end of
+    /// the base, or if the parts of the base differ in size.
     pub(crate) fn base_end_volumes(&self, set: usize, path: &Path, range: Range<usize>) -> BTreeSet<String> {
         const PART: usize = 65_536;
         let mut volumes = BTreeSet::new();

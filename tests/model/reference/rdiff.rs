@@ -1,4 +1,4 @@
-//! librsync's signatures and deltas, written from FORMAT.md 5 and 6: an encoder of its own, and an own decoder to check it.
+//! librsync's signatures and deltas by FORMAT.md 5 and 6: an independent encoder, and a decoder to check it.
 
 use std::collections::HashMap;
 
@@ -7,9 +7,9 @@ use super::tree::Dice;
 /// One command of a delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
-    /// `len` bytes that stand in the delta stream itself from byte `at` on.
+    /// `len` bytes of the delta stream itself from offset `at`.
     Literal { at: usize, len: usize },
-    /// `len` bytes of the previous content from `from` on.
+    /// `len` bytes of the previous content from offset `from`.
     Copy { from: usize, len: usize },
 }
 
@@ -156,8 +156,8 @@ pub(crate) fn delta(old: &[u8], new: &[u8], block_len: usize, dice: &mut Dice) -
         let mut done = 0;
         while done < len {
             let rest = len - done;
-            let most = if from.is_none() { rest.min(65_536) } else { rest };
-            let take = if wild && dice.one_in(3) { 1 + dice.below(most) } else { most };
+            let max_len = if from.is_none() { rest.min(65_536) } else { rest };
+            let take = if wild && dice.one_in(3) { 1 + dice.below(max_len) } else { max_len };
             match from {
                 Some(from) => {
                     let (a, b) = (width(from + done, dice), width(take, dice));
@@ -185,7 +185,7 @@ pub(crate) fn delta(old: &[u8], new: &[u8], block_len: usize, dice: &mut Dice) -
     (stream, ops)
 }
 
-/// What `ops` over `stream` make of `old`.
+/// Applies `ops` over `stream` to `old`.
 pub(crate) fn patched(old: &[u8], stream: &[u8], ops: &[Op]) -> Vec<u8> {
     let mut out = Vec::new();
     for op in ops {

@@ -1,4 +1,4 @@
-//! A store in memory that counts what is fetched and fails as told.
+//! A store in memory that counts the fetched bytes and injects faults.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -9,12 +9,12 @@ use std::time::Duration;
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{ObjectInfo, ObjectStore, StorageError};
 
-/// What is wrong with an object.
+/// A fault of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Opens number `first` (from 0) to `first + times - 1` fail.
     Open { first: usize, times: usize, kind: ErrorKind },
-    /// Streams break with an error at this byte, `times` times.
+    /// Streams fail with an error at this byte, `times` times.
     Break { at: usize, times: usize },
     /// Streams end at this byte as if the object did, though it is longer.
     Short { at: usize },
@@ -29,18 +29,18 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Whether the object is as good as ever after a while.
+    /// Returns true if the fault ends after some requests.
     pub(crate) fn passes(&self) -> bool {
         matches!(self, Self::Open { .. } | Self::Break { .. } | Self::Delay(_))
     }
 
-    /// Whether the fault is one at all, other than for patience.
+    /// Returns true if the fault is more than a delay.
     pub(crate) fn harms(&self) -> bool {
         !matches!(self, Self::Delay(_))
     }
 }
 
-/// What was fetched of one object.
+/// The fetches of one object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) opens: usize,
@@ -55,7 +55,7 @@ struct Shared {
     /// Opens and broken streams since the faults were set.
     tries: Mutex<BTreeMap<String, usize>>,
     breaks: Mutex<BTreeMap<String, usize>>,
-    /// Streams that are open now, and the most there were since the last reset.
+    /// Numbers of streams: open now, and the maximum since the last reset.
     open: Mutex<(usize, usize)>,
 }
 
@@ -80,12 +80,12 @@ impl MemoryStore {
         locked(&self.shared.breaks).clear();
     }
 
-    /// What was fetched since the last call.
+    /// Returns the fetches since the last call.
     pub(crate) fn take_counts(&self) -> BTreeMap<String, Count> {
         std::mem::take(&mut locked(&self.shared.counts))
     }
 
-    /// The most streams that were open at a time since the last call.
+    /// Returns the maximum number of concurrently open streams since the last call.
     pub(crate) fn take_peak(&self) -> usize {
         let mut open = locked(&self.shared.open);
         let (now, peak) = *open;
@@ -103,7 +103,7 @@ impl MemoryStore {
         locked(&self.shared.faults).get(name).cloned()
     }
 
-    /// The object as it is in the store, damage included; `None` if it is not there.
+    /// Returns the stored object with its faults, or `None` if it is missing.
     fn damaged(&self, name: &str) -> Option<Arc<Vec<u8>>> {
         let bytes = self.objects.get(name)?;
         match self.fault(name) {
@@ -130,11 +130,11 @@ impl ObjectStore for MemoryStore {
         let info = |(name, bytes): (&String, Arc<Vec<u8>>)| ObjectInfo {
             name: name.as_str().into(),
             size: bytes.len() as u64,
-            // of the object as it was written: damage is not seen in a listing
+            // the version of the written object: damage does not show in a listing
             version: format!("{:016x}", self.version_of(name)).into(),
             archived: None,
         };
-        // backwards, as no order is promised
+        // backwards, as the order is unspecified
         let mut list: Vec<ObjectInfo> = present.map(info).collect();
         list.reverse();
         Ok(list)
@@ -158,11 +158,11 @@ impl ObjectStore for MemoryStore {
         if let Some(Fault::Open { first, times, kind }) = fault
             && (first..first + times).contains(&tried)
         {
-            return Err(StorageError::new(kind, &name, "told to fail"));
+            return Err(StorageError::new(kind, &name, "injected fault"));
         }
         let bytes = self
             .damaged(&name)
-            .ok_or_else(|| StorageError::new(ErrorKind::Missing, &name, "the object is not there (told so)"))?;
+            .ok_or_else(|| StorageError::new(ErrorKind::Missing, &name, "the object is missing (injected fault)"))?;
         let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(bytes.len());
         let at = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
         let mut open = locked(&self.shared.open);
@@ -200,14 +200,14 @@ impl Read for Stream {
                     let broken = breaks.entry(self.name.clone()).or_default();
                     *broken += 1;
                     if *broken <= times {
-                        return Err(StorageError::new(ErrorKind::Io, &self.name, "told to break").into_io());
+                        return Err(StorageError::new(ErrorKind::Io, &self.name, "injected fault").into_io());
                     }
                     end = self.end;
                 }
             }
             _ => {}
         }
-        // short reads: nobody may count on full buffers
+        // short reads: callers must not rely on full buffers
         let len = buffer.len().min(end.saturating_sub(self.at)).min(30_011);
         buffer[..len].copy_from_slice(&self.bytes[self.at..self.at + len]);
         self.at += len;

@@ -1,4 +1,4 @@
-//! The one place that knows how dupfs is put together from a store.
+//! The only place that composes dupfs over a store.
 
 use std::path::Path;
 use std::sync::Arc;

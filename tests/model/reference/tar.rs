@@ -12,7 +12,7 @@ pub(crate) enum Dialect {
 
 const BLOCK: usize = 512;
 
-/// What goes into one header; numbers as they are, before they turn out not to fit.
+/// The fields of one header. Numbers are unlimited here and may not fit.
 struct Header<'a> {
     name: &'a [u8],
     mode: u16,
@@ -93,7 +93,7 @@ fn pad(out: &mut Vec<u8>) {
     out.resize(out.len().div_ceil(BLOCK) * BLOCK, 0);
 }
 
-/// What Python's `encode("ascii", "replace")` leaves of a name decoded with surrogate escapes.
+/// Returns the result of Python's `encode("ascii", "replace")` for a name decoded with surrogate escapes.
 fn lossy(value: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for chunk in value.utf8_chunks() {

@@ -1,4 +1,4 @@
-//! Plain trees: what was backed up, kept as the oracle keeps it.
+//! Plain trees: the backed-up state in the form of the oracle.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// A path as its components; the order of `Vec<Vec<u8>>` is duplicity's order of index tuples.
 pub(crate) type Path = Vec<Vec<u8>>;
 
-/// A tree: every object but none implied; the root has the empty path.
+/// A tree of explicit objects; the root has the empty path.
 pub(crate) type Tree = BTreeMap<Path, Node>;
 
 /// Bytes of a file, cheap to clone and short to print.
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Whether two objects have the same type, whatever is in them.
+    /// Returns true if two objects have the same type.
     pub(crate) fn same_type(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }

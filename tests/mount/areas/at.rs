@@ -14,7 +14,7 @@ fn now() -> i64 {
     i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
-/// A repository whose sets (full, time) hold a file that says which they are.
+/// A repository with the sets (full, time), each with a file that identifies it.
 fn sets(version: &str, scratch: &Scratch, sets: &[(bool, i64)]) -> Repository {
     let repo = Repository::new(version, |_| Mode::Plain, &scratch.dir("r"));
     let mut maker = Maker::new(&scratch.dir("source"), 1_400_000_000);
@@ -25,7 +25,7 @@ fn sets(version: &str, scratch: &Scratch, sets: &[(bool, i64)]) -> Repository {
     repo
 }
 
-/// The set that duplicity restores for `time`; `None` if it refuses.
+/// Returns the set that duplicity restores for `time`, or `None` if it refuses.
 fn by_duplicity(version: &str, repo: &Repository, time: &str, zone: &str, dest: &Path) -> Option<String> {
     let option = if version.starts_with('0') { "--file-to-restore" } else { "--path-to-restore" };
     let mut restore = repo.command("restore");
@@ -33,7 +33,7 @@ fn by_duplicity(version: &str, repo: &Repository, time: &str, zone: &str, dest: 
     exec::output(&mut restore).status.success().then(|| std::fs::read_to_string(dest).unwrap())
 }
 
-/// What each of `times` gives in `at/`: what duplicity restores, except that before `first` there is nothing.
+/// Requires that `at/` gives for each of `times` the set that duplicity restores, and no set for those in `early`.
 fn same_choice(version: &str, repo: &Repository, scratch: &Scratch, zone: &str, times: &[String], early: &[String]) {
     let mount = Mount::new(&repo.reader().variable("TZ", zone), &repo.url(), &scratch.dir(&zone.replace('/', "-")));
     let at = mount.path().join("at");
@@ -87,7 +87,7 @@ fn two_chains(version: &str) {
         times.push(day(at[4] + DAY / 3, form));
     }
     times.extend(["today", "3d", "1.5D", "T12:00", "2023-13-01", "yesterday", "3D ", "latest"].map(str::to_owned));
-    // duplicity takes the oldest full set for these.
+    // duplicity selects the oldest full set for these.
     let early = [(at[0] - 1).to_string(), stamp(at[0] - 1)];
     let early = early.into_iter().chain(["5", "1Y", "2Y6M", "20240101"].map(str::to_owned)).collect::<Vec<_>>();
     same_choice(version, &repo, &scratch, "UTC", &times, &early);
@@ -125,7 +125,7 @@ fn names_move_with_the_clock() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     assert_eq!(seen, [stamp(start - 60), stamp(start + 10)], "at/now follows the clock");
-    // A name lives no time, yet a path through it is walked as any other.
+    // The kernel caches the name for no time, but a path through it works like any other.
     let same = |a: &Path, b: &Path| std::fs::read(a).unwrap() == std::fs::read(b).unwrap();
     assert!(same(&here.join("which"), &mount.path().join("latest/which")));
     mount.unmount();

@@ -1,4 +1,4 @@
-//! A mount as users have it, in the background: SIGHUP asks it to list the backup again.
+//! A mount in the background, as users have it. SIGHUP makes it list the backup again.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::exec::{self, Dupfs};
 use crate::support::mount::{release, require_fuse};
 
-/// How long anything may take that is waited for.
+/// Upper bound of every wait.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A daemon and its mount; both end when it is dropped.
@@ -19,7 +19,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Mounts `url` on `dir`, with everything in the log beside it.
+    /// Mounts `url` on `dir`, with all messages in a log file beside it.
     pub fn mount(dupfs: &Dupfs, url: &str, dir: &Path) -> Self {
         require_fuse();
         std::fs::create_dir_all(dir).unwrap();
@@ -45,7 +45,7 @@ impl Daemon {
         kill_process(self.pid, Signal::HUP).unwrap();
     }
 
-    /// Sends SIGHUP and waits until the log has `line` once more often than before.
+    /// Sends SIGHUP and waits until the log has one more `line`.
     pub fn hup_until(&self, line: &str) {
         let count = || self.log().matches(line).count();
         let before = count();
@@ -70,7 +70,7 @@ impl Daemon {
         names
     }
 
-    /// Unmounts; the daemon must end, and must not have panicked.
+    /// Unmounts. The daemon must exit and must not have panicked.
     pub fn unmount(self) {
         release(&self.dir);
         self.wait_for("the daemon's end", || !self.runs());

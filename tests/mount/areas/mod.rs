@@ -1,7 +1,7 @@
-//! What a mount shows beside its snapshots, and how it follows the store: `at/`, `versions/`, new backups. Real duplicity writes,
-//! and what it restores is the truth.
+//! Tests of the directories beside the snapshots (`at/`, `versions/`) and of new backups during a mount. Real
+//! duplicity writes the backups, and its restores are the expected state.
 //!
-//! Needs root, duplicity, gpg, /dev/fuse and fusermount3; `scripts/test` sees to all of them.
+//! Needs root, duplicity, gpg, /dev/fuse and fusermount3, which `scripts/test` installs.
 
 mod at;
 mod daemon;

@@ -1,4 +1,4 @@
-//! Backups that come and go while they are mounted.
+//! Backups that appear and disappear during a mount.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -39,7 +39,7 @@ fn inodes(dir: &Path) -> BTreeMap<String, u64> {
     listed.lines().map(|line| line.rsplit_once(' ').unwrap()).map(|(p, i)| (p.to_owned(), i.parse().unwrap())).collect()
 }
 
-/// The snapshot of `time` is what duplicity restores.
+/// Requires that the snapshot of `time` is what duplicity restores.
 fn check(repo: &Repository, mount: &Daemon, scratch: &Scratch, time: i64, round: &str) {
     let dest = scratch.path().join(format!("restored-{time}-{round}"));
     repo.restore(&time.to_string(), &dest, &[]);
@@ -67,12 +67,12 @@ fn follows(version: &str, mode: Mode, stepwise: bool) {
     let times: Vec<i64> = (1..=4).map(|i| FIRST + i * HOUR).collect();
     for (i, &time) in times.iter().enumerate() {
         edit(&mut maker, i as u64 + 10);
-        // An increment, a new full set, an increment to each chain's end.
+        // An increment, a new full set, an increment at the end of each chain.
         repo.backup(i == 1, maker.root(), time);
         if stepwise || i + 1 == times.len() {
             mount.hup_until("new snapshots: ");
             assert!(mount.names("snapshots").contains(&stamp(time)));
-            // The name is kept for some seconds, and then leads to the new one.
+            // The kernel caches the name for some seconds, and then it leads to the new snapshot.
             mount.wait_for("latest", || link(&mount, "latest") == format!("snapshots/{}", stamp(time)));
             assert_eq!(link(&mount, "at/now"), format!("../snapshots/{}", stamp(time)));
             assert_eq!(link(&mount, &format!("at/{}", FIRST + 1)), format!("../snapshots/{}", stamp(FIRST)));
@@ -91,7 +91,7 @@ fn follows(version: &str, mode: Mode, stepwise: bool) {
     mount.hup_until(SAME);
     assert_eq!(inodes(&mount.path().join("snapshots")), numbers);
     mount.unmount();
-    // The numbers are those of a mount that never saw it grow.
+    // The inode numbers are those of a mount that starts with the whole backup.
     let again = Daemon::mount(&repo.reader(), &repo.url(), &scratch.dir("again"));
     assert_eq!(inodes(&again.path().join("snapshots")), numbers);
     again.unmount();
@@ -138,14 +138,14 @@ fn a_failing_store_changes_nothing_and_is_reported_once() {
     let shown = || Tree::walk(&mount.path().join("snapshots"));
     let before = shown();
     let away = repo.dir().with_extension("away");
-    // Gone, and there but empty, as a network file system's directory is before it is mounted.
+    // Missing, and empty like the directory of a network file system that is not mounted.
     for empty in [false, true] {
         std::fs::rename(repo.dir(), &away).unwrap();
         if empty {
             std::fs::create_dir(repo.dir()).unwrap();
         }
         mount.hup_until("cannot be listed again");
-        // The same failure once more is not told again; what shows that it was listed is the recovery.
+        // The same failure is not reported again. The recovery shows that the store was listed.
         mount.hup();
         assert_same("what is shown", &before, &shown(), &Rules::default());
         if empty {
@@ -226,7 +226,7 @@ fn snapshots_removed_by_duplicity_leave_the_listing_and_reads_of_them_are_errors
     let open = File::open(old.join("new-1")).unwrap();
     let output = repo.ask("remove-all-but-n-full", &["1", "--force"]);
     assert!(output.contains("Deleting"), "{output}");
-    // Known names stay, and what needs data that is gone is an error.
+    // Known names stay, and reads of removed data are errors.
     assert_eq!(inodes(&old), before);
     let lost = std::fs::read(old.join("big")).unwrap_err();
     assert_eq!(lost.raw_os_error(), Some(libc::EIO));

@@ -1,4 +1,4 @@
-//! `versions/` against what duplicity restores for each time.
+//! Comparison of `versions/` with the restores of each time by duplicity.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -92,7 +92,7 @@ fn backups(version: &str, mode: Mode, scratch: &Scratch) -> (Repository, Vec<Tre
     (repo, trees)
 }
 
-/// Whether duplicity stores `now` in an increment on `before`.
+/// Returns true if duplicity stores `now` in an increment on `before`.
 fn stored(before: Option<&Entry>, now: &Entry) -> bool {
     let Some(before) = before else { return true };
     let same = match now.kind {
@@ -102,10 +102,10 @@ fn stored(before: Option<&Entry>, now: &Entry) -> bool {
     before.kind != now.kind || !same
 }
 
-/// The sets that stored a path as no directory, and the names that were ever below it.
+/// The sets that stored a path as anything but a directory, and the names that ever existed below it.
 type Life = (Vec<usize>, BTreeSet<Vec<u8>>);
 
-/// The life of each path that ever was.
+/// Returns the life of each path that ever existed.
 fn expected(trees: &[Tree]) -> BTreeMap<Vec<u8>, Life> {
     let mut expected: BTreeMap<Vec<u8>, Life> = BTreeMap::new();
     for (i, tree) in trees.iter().enumerate() {
@@ -214,7 +214,7 @@ fn a_new_backup_adds_its_versions() {
     assert_eq!(daemon.names("versions/gone"), [stamp(time(0))]);
     let read = std::fs::read(daemon.path().join("versions/gone").join(stamp(time(0)))).unwrap();
     assert!(read == noise(3, 70_000));
-    // A removed chain takes the paths with it that were in it alone.
+    // With a removed chain the paths disappear that only it had.
     repo.ask("remove-all-but-n-full", &["1", "--force"]);
     daemon.hup_until("no longer in the store: ");
     assert!(!daemon.names("versions").contains(&"gone".to_owned()));

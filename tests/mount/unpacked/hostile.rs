@@ -1,4 +1,4 @@
-//! Archives that were damaged, or made to harm.
+//! Damaged and malicious archives.
 
 use std::fs;
 use std::io::Read;
@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Backup, names, pipe, run, starved};
+use super::{Backup, fairness, names, pipe, run};
 use crate::support::{dump, exec, noise};
 
-/// Writes `name` by Python's tarfile, which takes any path; `body` adds to `t`.
+/// Writes `name` by Python's tarfile, which accepts any path. `body` adds members to `t`.
 fn python_tar(source: &Path, name: &str, body: &str) {
     let script = format!(
         "import tarfile, io\n\
@@ -99,7 +99,7 @@ fn damaged_and_cut_archives_show_what_is_before_the_damage_and_end_in_an_error()
         assert_eq!(missing.raw_os_error(), Some(libc::EIO), "{name}");
         assert_eq!(fs::read(backup.at(name).join("b")).unwrap_err().raw_os_error(), Some(libc::EIO), "{name}");
     }
-    // Blocks of bzip2 are verified one by one, so what is before the damage is known to be right.
+    // Blocks of bzip2 are verified one by one, so the bytes before the damage are known to be right.
     assert_eq!(fs::read(backup.at("cut-c.tar.bz2/a")).unwrap(), &plain[..1_000_000]);
     assert!(fs::read(backup.at("cut-c.tar.gz/a")).is_err());
     for name in ["bad.gzip", "bad.bzip2", "bad.xz", "bad.zstd"] {
@@ -107,8 +107,8 @@ fn damaged_and_cut_archives_show_what_is_before_the_damage_and_end_in_an_error()
         let error = fs::File::open(backup.at(name)).unwrap().read_to_end(&mut read).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO), "{name}");
         assert!(read.len() < plain.len());
-        // The index at the end of an xz file tells the length; of the others it is not known.
-        // As long as it counts as open, which it does for a moment after it was closed, a file's size is provisional.
+        // The index at the end of an xz file has the length. For the other formats it is unknown.
+        // The size is provisional while the file counts as open, which it does for a moment after it is closed.
         let ask = || fs::metadata(backup.at(name)).map(|meta| meta.len());
         let start = Instant::now();
         let mut size = ask();
@@ -148,7 +148,7 @@ fn a_replaced_member_is_never_served_as_the_later_one() {
         }
     });
     let files = ["big.tar/dump", "big.tar/inner.tar/f", "big.tar/inner.tar/dump"];
-    // While the pass is under way: the new one, or an error.
+    // During the pass: the new one, or an error.
     let first: Vec<_> = files.iter().map(|name| fs::read(backup.at(name))).collect();
     for (name, read) in files.iter().zip(first) {
         match read {
@@ -195,7 +195,7 @@ fn lengths_that_a_zip_directory_states_wrongly_make_no_short_files() {
 #[test]
 fn bombs_and_nested_archives_exceed_limits_that_the_log_names() {
     let backup = Backup::of(|source| {
-        // Archives within archives, deeper than anybody packs.
+        // Nested archives, deeper than any in practice.
         let work = source.parent().unwrap().join("work");
         fs::create_dir_all(&work).unwrap();
         fs::write(work.join("f"), b"text").unwrap();
@@ -205,10 +205,10 @@ fn bombs_and_nested_archives_exceed_limits_that_the_log_names() {
             run(&work, "tar", &["-c", "-f", &outer, &inner]);
         }
         fs::copy(work.join("d7.tar"), source.join("d7.tar")).unwrap();
-        // 3 GiB of zeros in 140 KB, in a zip that promises them and in a zstd file that does not.
+        // 3 GiB of zeros in 140 KB, in a zip that states the length and in a zstd file that does not.
         run(&work, "sh", &["-c", "head -c 3000000000 /dev/zero | zstd -q -c -19 --long=27 > zeros.zst"]);
         fs::copy(work.join("zeros.zst"), source.join("zeros.zst")).unwrap();
-        fs::write(source.join("nested.tar.gz"), starved::nested(&work, 4 << 10)).unwrap();
+        fs::write(source.join("nested.tar.gz"), fairness::nested(&work, 4 << 10)).unwrap();
         fs::write(work.join("secret.txt"), dump(2, 20_000)).unwrap();
         run(&work, "zip", &["-q", "-P", "pw", source.join("locked.zip").to_str().unwrap(), "secret.txt"]);
         run(&work, "7z", &["a", "-bd", "-mm=PPMd", source.join("other.zip").to_str().unwrap(), "secret.txt"]);

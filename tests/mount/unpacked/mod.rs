@@ -1,11 +1,12 @@
-//! `unpacked/` through the kernel over a real backup, compared with what GNU tar, gunzip, bunzip2, xz, zstd and unzip write.
+//! `unpacked/` through the kernel over a real backup, compared with the output of GNU tar, gunzip, bunzip2, xz, zstd
+//! and unzip.
 //!
-//! Needs root (owners, devices), duplicity, /dev/fuse and the programs that pack; `scripts/test` sees to all of them.
+//! Needs root (owners, devices), duplicity, /dev/fuse and the archivers, which `scripts/test` installs.
 
+mod fairness;
 mod hostile;
 mod programs;
 mod secrecy;
-mod starved;
 mod trees;
 mod zips;
 
@@ -28,7 +29,7 @@ struct Backup {
 }
 
 impl Backup {
-    /// Backs up what `make` puts into a directory, and mounts that.
+    /// Backs up the files that `make` writes into a directory, and mounts the backup.
     fn of(make: impl FnOnce(&Path)) -> Self {
         Self::with_options(&[], make)
     }
@@ -59,12 +60,12 @@ impl Backup {
         self.scratch.dir(name)
     }
 
-    /// What the mount has logged.
+    /// Returns the log of the mount.
     fn log(&self) -> String {
         self.mount.as_ref().unwrap().log()
     }
 
-    /// Unmounts, and requires that nothing of `secret` is anywhere in the cache.
+    /// Unmounts, and requires that `secret` is nowhere in the cache directory.
     fn end(mut self, secret: &[u8]) {
         self.mount.take().unwrap().unmount();
         for file in files_below(&self.scratch.dir("r").join("dupfs-home")) {
@@ -91,7 +92,7 @@ fn run(dir: &Path, program: &str, args: &[&str]) -> Vec<u8> {
     exec::run(Command::new(program).args(args).current_dir(dir).env("LC_ALL", "C.UTF-8").env("TZ", "UTC"))
 }
 
-/// What `program` makes of `bytes`.
+/// Returns the output of `program` for the input `bytes`.
 fn pipe(bytes: &[u8], program: &str, args: &[&str]) -> Vec<u8> {
     let mut child = Command::new(program)
         .args(args)

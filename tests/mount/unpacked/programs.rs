@@ -1,4 +1,4 @@
-//! The programs that people restore with, on files whose size nobody knows yet.
+//! Common restore programs on files whose size is not known yet.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::support::{dump, exec};
 
 const LEN: usize = 6_000_000;
 
-/// One file for each program, so that each meets a file that nobody has read or measured.
+/// One file for each program, so that each gets a file that was not read and whose size was not requested before.
 fn backup(programs: &[&str]) -> (Backup, Vec<u8>) {
     let plain = dump(6, LEN);
     let backup = Backup::of(|source| {
@@ -62,7 +62,7 @@ fn the_first_bytes_arrive_before_the_pass_ends_and_a_streaming_file_has_a_size()
                   assert n == 6000000, n\nos.close(fd)\nassert os.stat(sys.argv[1]).st_size == 6000000";
     let head = exec::run(Command::new("python3").arg("-c").arg(script).arg(&file));
     assert_eq!(head, plain[..100]);
-    // Once the size is known the kernel keeps the pages: a map of the file works too.
+    // Once the size is known the kernel caches the pages, and the file can also be mapped.
     let script = "import mmap, sys\nf = open(sys.argv[1], 'rb')\nm = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)\nsys.stdout.buffer.write(m[5999000:])";
     let end = exec::run(Command::new("python3").arg("-c").arg(script).arg(&file));
     assert_eq!(end, plain[LEN - 1000..]);

@@ -1,4 +1,4 @@
-//! What is inside archives never reaches the disk in the clear.
+//! The content of archives never reaches the disk as plaintext.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,7 +15,8 @@ const GROUP: &str = "GROUPNAME-5511aa";
 const FORMS: [(&str, &str); 6] =
     [("a.tar", ""), ("a.tar.gz", "-z"), ("a.tbz2", "-j"), ("a.tar.xz", "-J"), ("a.tzst", "--zstd"), ("b.tgz", "-z")];
 
-/// Archives in `source`, of all forms, whose members have the marked names; one archive is inside another.
+/// Writes archives of all formats into `source`. Their members have the marked names, and one archive is inside
+/// another.
 fn pack(source: &Path) {
     let work = source.parent().unwrap().join("work");
     let dir = work.join(format!("dir-{MEMBER}"));

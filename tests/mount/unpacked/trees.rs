@@ -1,4 +1,4 @@
-//! Whole trees against what the programs extract.
+//! Whole trees, compared with those that the programs extract.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -8,7 +8,7 @@ use super::{Backup, names, pipe, run};
 use crate::support::tree::{Rules, Tree, assert_same};
 use crate::support::{dump, noise};
 
-/// A tree with all that a tar archive can hold, long names included.
+/// Writes a tree with every kind of object of a tar archive, including long names.
 fn fill(dir: &Path) {
     fs::create_dir_all(dir.join("sub/deeper")).unwrap();
     fs::write(dir.join("sub/a.txt"), dump(1, 70_000)).unwrap();
@@ -91,7 +91,7 @@ fn compressed_files_are_what_the_programs_decompress() {
     });
     for suffix in ["gz", "bz2", "xz", "zst"] {
         let one = backup.at(&format!("one-{suffix}.sql"));
-        // Seeks in a file that nobody has read or measured yet.
+        // Seeks in a file that was not read and whose size was not requested yet.
         let file = fs::File::open(&one).unwrap();
         for at in [2_000_000_u64, 5, 1_234_567, 2_499_990] {
             let mut piece = [0; 10];
@@ -141,7 +141,7 @@ fn a_dump_in_an_archive_in_a_backup_is_a_plain_file() {
             &["-c", "-f", source.join("outer.tar").to_str().unwrap(), "latest/inner.tgz"],
         );
     });
-    // As mysql < does it, before anybody asked for a size.
+    // As `mysql <` does it, before the size is requested.
     let wanted = |i: usize| dumps[i].clone();
     assert_eq!(fs::read(backup.at("latest.tbz2/latest/db1.sql")).unwrap(), wanted(1));
     assert_eq!(fs::read(backup.at("latest.tbz2/latest/db0.sql")).unwrap(), wanted(0));
@@ -156,7 +156,7 @@ fn a_dump_in_an_archive_in_a_backup_is_a_plain_file() {
         let shown = backup.at("in.zip/latest").join(name.trim_end_matches(".bz2"));
         assert_eq!(fs::read(&shown).unwrap(), plain);
     }
-    // Several readers at once, each its own file and place.
+    // Several concurrent readers, each of its own file and position.
     std::thread::scope(|scope| {
         for reader in 0..6_usize {
             let (backup, dumps) = (&backup, &dumps);

@@ -7,8 +7,8 @@ use std::process::Command;
 use super::{Backup, names, pipe, run, text};
 use crate::support::{dump, exec, noise};
 
-/// Writes zip archives field by field: `put(file, members)`, where a member is (raw name, method, packed bytes, content, flags,
-/// made by, extra field). `stub` stands before the archive, which knows nothing of it.
+/// Writes zip archives field by field: `put(file, members)`, where a member is (raw name, method, packed bytes,
+/// content, flags, made by, extra field). `stub` precedes the archive, whose offsets do not count it.
 const WRITER: &str = r"
 import struct, zlib
 def put(file, members, stub=b'', zip64=False):
@@ -42,7 +42,7 @@ fn work_beside(source: &Path) -> std::path::PathBuf {
 #[test]
 fn members_of_every_method_are_what_other_programs_extract() {
     let plain = dump(1, 1_500_000);
-    // Archive, and a program that extracts `f` of it to its standard output.
+    // Archive, and a program that extracts `f` from it to its standard output.
     let seven = ["7z", "x", "-so"];
     let cases: &[(&str, &[&str])] = &[
         ("deflate64.zip", &["unzip", "-p"]),
@@ -123,7 +123,7 @@ fn split_self_extracting_and_zip64_archives_are_read() {
             &work,
             &[body, &put("large.zip", ", zip64=True"), &put("large-stub.zip", ", b'stub' * 900, True")].concat(),
         );
-        // From a pipe: sizes and checksums behind the data, and zip64.
+        // From a pipe: sizes and checksums after the data, and zip64.
         run(&work, "sh", &["-c", &format!("cat f | zip -q - - > {}", at("piped.zip"))]);
         zip(&["-fz", &at("forced.zip"), "f"]);
         fs::write(work.join("noise"), noise(3, 300_000)).unwrap();
@@ -178,7 +178,7 @@ fn put_names(source: &Path) {
     python(&work, &body);
 }
 
-/// All names of `archive` by Python's zipfile, with the encoding of names that are not marked.
+/// Returns all names of `archive` by Python's zipfile, with the encoding of unmarked names.
 fn python_names(archive: &Path, encoding: &str) -> Vec<String> {
     let body = format!(
         "import zipfile\nfor n in zipfile.ZipFile('{}', metadata_encoding={encoding}).namelist(): print(n)",
@@ -208,7 +208,7 @@ fn names_are_text_where_the_archive_gives_their_encoding() {
         listed
     };
     assert_eq!(names(&backup.at("unix.zip")), unzip("unix.zip"));
-    // Code page 437 is a guess, and here a wrong one: the same that Python makes.
+    // Code page 437 is a guess, and a wrong one here, as in Python.
     assert_eq!(names(&backup.at("russian.zip")), python_names(&backup.source("russian.zip"), "None"));
     backup.end(b"secret-that-is-nowhere");
 }

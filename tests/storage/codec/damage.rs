@@ -1,5 +1,5 @@
-//! Damage never passes: every byte changed in turn, and every length cut, give an error or the right bytes, and what was
-//! given ahead of an error by layers that verify at the end is the only unverified thing.
+//! Damage is always detected: each single changed byte and each truncation gives an error or the right bytes. Only
+//! layers that verify at the end may return unverified bytes before their error.
 
 use super::{Home, decode, decode_partly, decoder, key, payload, sample, tolerant};
 use dupfs_base::ErrorKind;
@@ -12,7 +12,7 @@ const PASSPHRASE: &str = "fixture passphrase";
 const FAST: [&str; 2] = ["--s2k-count", "2048"];
 
 /// Changes every byte and cuts at every length; `step` thins out large samples.
-fn torture(decoder: &Decoder, object: &str, stored: &[u8], plain: &[u8], step: usize) {
+fn check_every_damage(decoder: &Decoder, object: &str, stored: &[u8], plain: &[u8], step: usize) {
     assert!(decode(decoder, object, stored).unwrap() == plain);
     for at in (0..stored.len()).step_by(step) {
         for flip in [1, 0x80, 0xff] {
@@ -32,7 +32,7 @@ fn torture(decoder: &Decoder, object: &str, stored: &[u8], plain: &[u8], step: u
         }
     }
     for tail in [&b"x"[..], b"\0", b"\xd2\x00", &stored[..stored.len().min(100)]] {
-        // Zeros are padding behind gzip, and a file may hold several gzip members.
+        // Zeros after gzip data are padding, and a file may have several gzip members.
         if object.ends_with(".gz") && (tail == b"\0" || tail.len() > 2) {
             continue;
         }
@@ -50,7 +50,7 @@ fn damaged_passphrase_messages_never_pass() {
         &["--compress-algo", "bzip2", "--cipher-algo", "3DES"],
     ] {
         let stored = home.symmetric(PASSPHRASE, &[&FAST[..], args].concat(), &plain);
-        torture(&decoder(&[], &["a", PASSPHRASE]), "x.gpg", &stored, &plain, 1);
+        check_every_damage(&decoder(&[], &["a", PASSPHRASE]), "x.gpg", &stored, &plain, 1);
     }
 }
 
@@ -59,8 +59,8 @@ fn damaged_armour_never_passes() {
     let (home, plain) = (Home::new(), payload(300));
     let stored = home.symmetric(PASSPHRASE, &[&FAST[..], &["--armor"]].concat(), &plain);
     let decoder = decoder(&[], &[PASSPHRASE]);
-    // Behind the last line's end nothing is missing.
-    torture(&decoder, "x.gpg", stored.trim_ascii_end(), &plain, 1);
+    // A missing final line break is no damage.
+    check_every_damage(&decoder, "x.gpg", stored.trim_ascii_end(), &plain, 1);
 }
 
 #[test]
@@ -68,12 +68,12 @@ fn damaged_messages_to_keys_never_pass() {
     let (home, plain) = (Home::new(), payload(400));
     let file = |name: &str| key(name).display().to_string();
     let stored = home.gpg(&["--recipient-file", &file("nistp384.public.asc"), "-e"], &plain);
-    torture(&decoder(&["nistp384.secret.asc"], &[]), "x.gpg", &stored, &plain, 1);
+    check_every_damage(&decoder(&["nistp384.secret.asc"], &[]), "x.gpg", &stored, &plain, 1);
     let stored = home.gpg(&["--hidden-recipient-file", &file("rsa.public.asc"), "-e"], &plain);
-    torture(&decoder(&["rsa.secret.asc"], &[]), "x.gpg", &stored, &plain, 3);
+    check_every_damage(&decoder(&["rsa.secret.asc"], &[]), "x.gpg", &stored, &plain, 3);
     home.import("rsa.secret.asc");
     let stored = home.symmetric(PASSPHRASE, &[&FAST[..], &["-s", "-u", "dupfs rsa"]].concat(), &plain);
-    torture(&decoder(&[], &[PASSPHRASE]), "x.gpg", &stored, &plain, 1);
+    check_every_damage(&decoder(&[], &[PASSPHRASE]), "x.gpg", &stored, &plain, 1);
 }
 
 #[test]
@@ -81,7 +81,8 @@ fn damaged_ocb_messages_never_pass() {
     let decoder = decoder(&[], &[PASSPHRASE]);
     let stored = sample("gpg24-ocb.manifest.gpg");
     let plain = decode(&decoder, "x.manifest.gpg", &stored).unwrap();
-    // Each try derives a key by 65 MB of hashing, so only some bytes are tried; the small one of the unit tests has all.
+    // Each attempt hashes 65 MB to derive a key, so only some bytes are changed. The unit tests change all bytes of a
+    // small message.
     let mut bad = stored.clone();
     for at in (0..stored.len()).rev().step_by(17) {
         bad[at] ^= 4;
@@ -104,7 +105,7 @@ fn damaged_messages_without_an_integrity_code_never_panic_and_cuts_are_noticed()
             let _ = decode(&decoder, name, &bad);
             let (out, outcome) = decode_partly(&decoder, name, &stored[..at], 4096);
             assert!(plain.starts_with(&out));
-            // RFC 1991 data of unknown length simply stop; every other form tells its end.
+            // RFC 1991 data of indeterminate length end with the object. Every other form marks its end.
             assert!(outcome.is_err() || name.contains("rfc1991"), "{name}: cut at {at} and a clean end");
         }
     }
@@ -122,9 +123,9 @@ fn gzip(plain: &[u8], name: Option<&str>) -> Vec<u8> {
 fn damaged_gzip_never_passes() {
     let decoder = decoder(&[], &[]);
     let plain = payload(900);
-    torture(&decoder, "x.difftar.gz", &gzip(&plain, None), &plain, 1);
-    torture(&decoder, "x.manifest.gz", &gzip(&plain, Some("manifest")), &plain, 1);
-    torture(&decoder, "x.difftar.gz", &gzip(b"", None), b"", 1);
+    check_every_damage(&decoder, "x.difftar.gz", &gzip(&plain, None), &plain, 1);
+    check_every_damage(&decoder, "x.manifest.gz", &gzip(&plain, Some("manifest")), &plain, 1);
+    check_every_damage(&decoder, "x.difftar.gz", &gzip(b"", None), b"", 1);
 }
 
 #[test]

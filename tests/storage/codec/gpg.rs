@@ -1,5 +1,5 @@
-//! What real gpg writes, in every form that duplicity's options can make it write (FORMAT.md section 8), is decoded byte
-//! for byte, and what cannot be is refused in words that help.
+//! Output of real gpg in every form that duplicity's options can produce (FORMAT.md section 8) is decoded exactly,
+//! and unsupported forms are refused with a helpful message.
 
 use super::{Home, KEY_PASSPHRASE, decode, decode_partly, decoder, fixtures, key, options, payload, sample, tolerant};
 use dupfs_base::{ErrorKind, HasKind};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const PASSPHRASE: &str = "fixture passphrase";
-/// Few rounds, where the derivation is not what is tested.
+/// Few rounds, for tests that are not about the key derivation.
 const FAST: [&str; 2] = ["--s2k-count", "65536"];
 
 fn encrypt(home: &Home, args: &[&str], recipients: &[&str], plain: &[u8]) -> Vec<u8> {
@@ -188,7 +188,7 @@ fn keys_in(bytes: &[u8]) -> Result<Keys, CodecError> {
     Keys::load(keys)
 }
 
-/// The library's backend lacks these curves, and gpg has them.
+/// The backend of the library lacks these curves. gpg supports them.
 #[test]
 fn keys_on_brainpool_curves_and_secp256k1_open_what_gpg_encrypts() {
     let (home, plain) = (Home::new(), payload(1_000));
@@ -228,7 +228,7 @@ fn keys_on_curves_that_are_not_supported_are_named_and_the_backup_is_not_called_
         assert!(message.contains("2b81040021") && message.contains("leave --secret-key out"), "{message}");
     };
     is_named(&error);
-    // Beside other keys it is refused only when an object needs it.
+    // With other keys it is refused only when an object needs it.
     let rsa = home.gpg(&["--dearmor"], &std::fs::read(key("rsa.secret.asc")).unwrap());
     let decoder = Decoder::new(keys_in(&[&secret[..], &rsa].concat()).unwrap(), DecodeOptions::default());
     let file = key("rsa.public.asc").display().to_string();
@@ -370,7 +370,7 @@ fn objects_of_old_and_new_writers_are_read() {
         DecodeOptions { require_signer: Some(signer), allow_unauthenticated: true, ..DecodeOptions::default() },
     );
     assert!(decode(&strict, "x.gpg", &sample("gpg1-v3-signature.gpg")).unwrap() == text.as_bytes());
-    // Its signature has no one-pass packet ahead: not checked, hence refused.
+    // Its signature has no one-pass packet before the data, so it is not checked and refused.
     let error = decode(&strict, "x.gpg", &sample("gpg1-rfc1991-signed.gpg")).unwrap_err();
     assert!(matches!(error, CodecError::NotSigned { .. }), "{error}");
 }

@@ -1,5 +1,5 @@
-//! The codec: what gpg writes is decoded, and damage never passes. The tests share a gpg home that ends its agent, and
-//! decoding that checks the guarantees at the end of a stream.
+//! The codec: output of gpg is decoded, and damage is detected. The tests share a gpg home that ends its agent, and a
+//! decoding function that checks the guarantees at the end of a stream.
 
 mod damage;
 mod gpg;
@@ -47,7 +47,7 @@ impl Home {
         self
     }
 
-    /// Runs gpg as duplicity does, its input from a pipe; what it prints.
+    /// Runs gpg as duplicity does, with its input from a pipe. Returns its output.
     pub fn gpg(&self, args: &[&str], input: &[u8]) -> Vec<u8> {
         let output = self.run(args, input);
         assert!(output.status.success(), "gpg {args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -117,7 +117,7 @@ pub fn tolerant(keys: &[&str], passphrases: &[&str]) -> Decoder {
     Decoder::new(Keys::load(options(keys, passphrases)).unwrap(), options_)
 }
 
-/// Gives its bytes a few at a time, and counts what was taken and whether its end was seen.
+/// Returns its bytes a few at a time, and records the number of bytes read and whether the end was reached.
 pub struct Trickle<'a> {
     pub bytes: &'a [u8],
     pub step: usize,
@@ -136,7 +136,7 @@ impl Read for Trickle<'_> {
     }
 }
 
-/// What was read before the end or the error, and that error.
+/// Decodes `bytes`. Returns the bytes read before the end or the error, and that error.
 pub fn decode_partly(decoder: &Decoder, object: &str, bytes: &[u8], step: usize) -> (Vec<u8>, Result<(), CodecError>) {
     let (out, outcome) = decode_by_one(decoder, object, bytes, step);
     let mut by_two = Vec::new();

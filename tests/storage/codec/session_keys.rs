@@ -1,4 +1,4 @@
-//! The user's own gpg gives session keys: agent and passphrase, nothing written, refusals and deadlines.
+//! Session keys from the user's gpg: agent and passphrase, nothing written, refusals and deadlines.
 
 use super::{Home, KEY_PASSPHRASE, decode, options, payload};
 use dupfs_base::{ErrorKind, HasKind};
@@ -19,7 +19,7 @@ fn by_gpg(home: &Home, passphrases: &[&str]) -> Decoder {
     asking(home.path(), Path::new("gpg"), passphrases, Duration::from_secs(60))
 }
 
-/// Every file of a gpg home with its contents; sockets and directories by name only.
+/// Returns every file of a gpg home with its content; sockets and directories by name only.
 fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut out = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -50,7 +50,7 @@ fn keys_in_the_users_keyring_open_objects_and_nothing_in_it_changes() {
         .map(|(name, args)| (name, home.gpg(&[&["-r", &format!("dupfs {name}")], args].concat(), &plain)))
         .collect();
     let small = home.gpg(&["-r", "dupfs rsa", "-e"], b"small");
-    // gpg-agent rewrites a key that was just imported into its own format when it is first used, by whomever.
+    // gpg-agent rewrites a newly imported key into its own format at the first use.
     for (_, object) in &objects {
         let args = ["--pinentry-mode", "loopback", "--passphrase-fd", "0", "-d"];
         assert!(home.gpg(&args, &[KEY_PASSPHRASE.as_bytes(), b"\n", object].concat()) == plain);
@@ -60,7 +60,7 @@ fn keys_in_the_users_keyring_open_objects_and_nothing_in_it_changes() {
         let decoder = by_gpg(&home, &["wrong", KEY_PASSPHRASE]);
         let out = decode(&decoder, "vol1.difftar.gpg", object);
         assert!(out.unwrap_or_else(|e| panic!("{name}: {e}")) == plain, "{name}");
-        // The session key is remembered: not even a gpg is needed.
+        // The session key is cached: gpg is no longer needed.
         assert!(decode(&decoder, "vol1.difftar.gpg", object).unwrap() == plain);
     }
     assert_eq!(decode(&by_gpg(&home, &[]), "x.gpg", &small).unwrap(), b"small");
@@ -104,7 +104,7 @@ fn the_refusal_of_gpg_is_reported_with_the_key_ids() {
     assert!(error.to_string().contains("Bad passphrase"), "{error}");
 }
 
-/// gpg itself ends with "No secret key" in both cases, as if the key were lost.
+/// gpg itself reports "No secret key" in both cases, as if the key were missing.
 #[test]
 fn a_failing_agent_and_a_failing_prompt_are_not_reported_as_a_missing_key() {
     let (home, plain) = (Home::new(), payload(1_000));

@@ -1,4 +1,4 @@
-//! Volumes in cold storage: the tree and all else stays usable, and the log says what to do.
+//! Volumes in cold storage: the tree and all other files stay usable, and the log has the remedy.
 
 use std::fs;
 use std::io;
@@ -53,7 +53,7 @@ fn a_volume_in_glacier_is_eremote_with_the_remedy_in_the_log_and_all_else_is_ser
         assert!(log.contains(wanted), "{wanted} is not in the log\n{log}");
     }
 
-    // With bounds for sizes, all of it can be looked at, as `ls -l` does, and no size is too small.
+    // With bounds for sizes, `ls -l` works everywhere, and no size is too small.
     let bounds = Mount::new(&world.reader().option("-osizes=bound"), "s3://bucket/p", &world.scratch.dir("mnt-bound"));
     let shown = Tree::walk(&bounds.path().join("latest/"));
     assert!(shown.entries.keys().eq(want.entries.keys()));
@@ -70,7 +70,7 @@ fn a_volume_in_glacier_is_eremote_with_the_remedy_in_the_log_and_all_else_is_ser
     local.unmount();
 }
 
-/// The names below `dir` as readdir tells them, nothing being asked of any of them.
+/// Collects the names below `dir` by readdir, without requesting attributes.
 fn list(dir: &std::path::Path, prefix: &[u8], out: &mut Vec<Vec<u8>>) {
     use std::os::unix::ffi::OsStrExt;
     let entries: io::Result<Vec<_>> = fs::read_dir(dir).unwrap().collect();

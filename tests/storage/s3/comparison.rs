@@ -1,4 +1,4 @@
-//! What is on S3 is mounted as the same files on a local disk are, and as `duplicity restore` has it.
+//! Backups on S3, compared with the same files on a local disk and with `duplicity restore`.
 
 use std::fs;
 use std::path::Path;
@@ -73,7 +73,7 @@ fn a_backup_at_the_root_of_a_bucket_is_found_among_thousands_of_foreign_keys() {
     assert!(pages >= 2, "only {pages} further pages were listed");
 }
 
-/// duplicity with this repository's surroundings, and what its S3 backend needs.
+/// duplicity with the environment of this repository, and with the settings of its S3 backend.
 fn duplicity_on_s3(world: &World, repo: &Repository, what: &str) -> std::process::Command {
     let mut command = repo.command(what);
     command.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET);
@@ -112,7 +112,7 @@ fn a_backup_written_to_s3_by_duplicity_is_mounted_as_duplicity_restores_it() {
     mount.unmount();
 }
 
-/// The source tells the modification times of links, which restore does not set.
+/// The modification times of links, which restore does not set, are taken from the source.
 fn compare_with_restore(what: &str, mount: &Mount, time: i64, restored: &Path, source: &Path) {
     let source = Tree::walk(source);
     let links = source.entries.iter().filter(|(_, e)| e.kind == Kind::Link).map(|(p, e)| (p.clone(), e.mtime));

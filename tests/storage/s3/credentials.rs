@@ -1,4 +1,4 @@
-//! Where the program finds credentials, each with a mount.
+//! Sources of credentials, each with a mount.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn section(name: &str, id: &str, secret: &str) -> String {
     format!("[{name}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
 }
 
-/// The program at a home of its own in which `file` holds `text`.
+/// The program with a home directory of its own, in which `file` has the content `text`.
 fn at_home(world: &World, home: &str, file: &str, text: &str) -> Dupfs {
     let home = world.scratch.dir(home);
     let file = home.join(file);
@@ -46,7 +46,7 @@ fn a_mount_finds_credentials_in_profiles_and_in_botos_files() {
         let log = world.proxy.log();
         assert!(log.len() > 3 && log.iter().all(|r| r.key.as_deref() == Some(KEY_ID)), "{what}: {log:?}");
         let log = mount.log();
-        assert!(!log.contains(SECRET) && !log.contains(PASSPHRASE), "{what}: a secret is told\n{log}");
+        assert!(!log.contains(SECRET) && !log.contains(PASSPHRASE), "{what}: a secret is shown\n{log}");
         mount.unmount();
     }
 }
@@ -60,7 +60,7 @@ fn the_secret_of_the_environment_is_once_in_memory_in_a_locked_page() {
     assert_eq!(Tree::walk(&mount.path().join("latest/")).entries.len(), 3);
     let secrets = [("secret", SECRET.as_bytes()), ("token", TOKEN.as_bytes())];
     wait_for("mount", mount.pid(), &secrets, |name, found| match name {
-        // A connection keeps the headers of its last request.
+        // A connection retains the headers of its last request.
         "token" => found.iter().filter(|(_, is_locked)| *is_locked).count() == 1 && found.len() <= 2,
         _ => once_and_locked(found),
     });

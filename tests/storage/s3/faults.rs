@@ -1,4 +1,5 @@
-//! A bad network under a mount: the right bytes or a clear error in time, and after it everything goes on as before.
+//! A bad network under a mount: reads give the right bytes or a clear error in time, and everything works again
+//! afterwards.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,7 +16,7 @@ use crate::support::proxy::{Fault, mix, seeded};
 use crate::support::tree::{Kind, Rules, Tree, assert_same, show};
 use crate::support::{Scratch, dump, noise};
 
-/// `--timeout`, in seconds, and how long one read may then take: what is in it may need two volumes.
+/// `--timeout` in seconds, and the resulting upper bound of the duration of one read, which may need two volumes.
 const TIMEOUT: &str = "--timeout=3";
 const LONGEST_READ: Duration = Duration::from_secs(25);
 
@@ -42,15 +43,15 @@ fn backup() -> &'static Backup {
     })
 }
 
-/// A mount of the backup with so little memory that reading once more fetches once more.
+/// A mount of the backup with so little memory that reading again fetches again.
 fn mounted(world: &World, timeout: &str) -> Mount {
     put(&backup().repo, &world.disk("bucket/p"));
     world.mount(&world.reader().option(timeout).option("--memory=8M"), "bucket/p")
 }
 
 impl World {
-    /// Faults as bad as `percent`; at 100 nobody ever gets through.
-    fn storms(&self, seed: u64, percent: u64) {
+    /// Injects faults into `percent` of the fetches; at 100 no request succeeds.
+    fn inject_faults(&self, seed: u64, percent: u64) {
         self.proxy.clear_log();
         if percent < 100 {
             self.proxy.set_plan(seeded(seed, percent));
@@ -73,28 +74,28 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     file.read_to_end(&mut bytes).map(|_| bytes)
 }
 
-/// Lets the kernel forget what it knows of a file's content.
+/// Makes the kernel drop the cached pages of a file.
 fn drop_pages(file: &File) {
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
 
-/// Whether an error is one that a bad network explains.
+/// Returns true for an error that a bad network explains.
 fn is_clear(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::ETIMEDOUT))
 }
 
-/// What the daemon holds, in numbers.
+/// The numbers of resources that the daemon uses.
 #[derive(Clone, Copy, Debug)]
-struct Held {
-    /// Threads besides the workers, which are started as they are needed and kept.
+struct Resources {
+    /// Threads except for the workers, which are started on demand and retained.
     threads: usize,
     workers: usize,
-    /// Open files that are no sockets.
+    /// Open files other than sockets.
     files: usize,
     sockets: usize,
 }
 
-impl Held {
+impl Resources {
     fn by(mount: &Mount) -> Self {
         let proc = PathBuf::from(format!("/proc/{}", mount.pid()));
         let files = fs::read_dir(proc.join("fd")).unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
@@ -106,7 +107,8 @@ impl Held {
         Self { threads: threads.len(), workers: workers.len(), files: files.len(), sockets: sockets.len() }
     }
 
-    /// Whether it is no more than `before`. Connections are kept for a while, but not more of them than may be used at once.
+    /// Returns true if it is no more than `before`. Connections are retained for a while, up to the limit on
+    /// concurrent ones.
     fn is_like(&self, before: &Self) -> bool {
         self.threads <= before.threads
             && self.workers <= 32
@@ -121,12 +123,12 @@ fn reads_under_many_faults_are_right_or_fail_clearly_and_nothing_is_leaked() {
     let mount = mounted(&world, TIMEOUT);
     let shown = mount.path().join("latest");
     assert_same("before the storms", &Tree::walk(&backup().source), &Tree::walk(&shown.join("")), &Rules::default());
-    let before = Held::by(&mount);
+    let before = Resources::by(&mount);
     assert!(before.workers > 0, "the threads of the daemon have other names");
     let (mut right, mut failed) = (0, 0);
     for seed in 0..4 {
         let faults = world.proxy.faults();
-        world.storms(seed, if seed == 2 { 100 } else { 60 });
+        world.inject_faults(seed, if seed == 2 { 100 } else { 60 });
         for i in (0..12).step_by(4).map(|i| (i + seed) % 12) {
             let name = format!("noise-{i:02}");
             let start = Instant::now();
@@ -152,9 +154,9 @@ fn reads_under_many_faults_are_right_or_fail_clearly_and_nothing_is_leaked() {
         assert!(read(&shown.join(&name)).unwrap() == noise(i, 1_500_000), "{name} after the storms");
     }
     assert_same("after the storms", &Tree::walk(&backup().source), &Tree::walk(&shown.join("")), &Rules::default());
-    println!("{before:?} before the storms, {:?} after", Held::by(&mount));
+    println!("{before:?} before the storms, {:?} after", Resources::by(&mount));
     let limit = Duration::from_secs(10);
-    eventually("what the daemon holds is back", limit, || Held::by(&mount).is_like(&before));
+    eventually("what the daemon holds is back", limit, || Resources::by(&mount).is_like(&before));
     mount.unmount();
     eventually("no connection is left", Duration::from_secs(5), || world.proxy.open_connections() == 0);
 }
@@ -171,9 +173,9 @@ fn cp_a_under_faults_copies_correctly_or_reports_each_failure() {
         let output = exec::output(Command::new("cp").arg("-a").arg(&shown).arg(&dest).env("LC_ALL", "C"));
         (dest, output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    // A storm, then one volume that nobody gets.
+    // Many faults, then one volume that cannot be fetched.
     for calm in [false, true] {
-        world.storms(11, 25);
+        world.inject_faults(11, 25);
         if calm {
             world.proxy.set_plan(|request| request.target.contains(".vol2.").then_some(Fault::Status(503, "SlowDown")));
         }
@@ -187,7 +189,7 @@ fn cp_a_under_faults_copies_correctly_or_reports_each_failure() {
             assert!(fs::read(name).unwrap() == fs::read(source.locate(path)).unwrap(), "{} is wrong", show(path));
         }
     }
-    // What was missed is there for the next one, without a remount.
+    // The failed files can be read afterwards, without a remount.
     world.is_healed();
     let (dest, done, stderr) = copy("afterwards");
     assert!(done, "{stderr}");
@@ -202,7 +204,7 @@ fn cat_under_faults_gives_all_bytes_or_fails() {
     let dupfs = world.reader().option(TIMEOUT);
     let mut right = 0;
     for seed in 20..24 {
-        world.storms(seed, if seed == 22 { 100 } else { 40 });
+        world.inject_faults(seed, if seed == 22 { 100 } else { 40 });
         let start = Instant::now();
         let output = exec::output(dupfs.command("cat").args(["s3://bucket/p", "noise-05"]));
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -229,7 +231,7 @@ fn without_a_network_requests_time_out_and_cached_data_is_still_served() {
     let shown = mount.path().join("latest");
     let known = Tree::walk(&shown.join(""));
     for fault in [Fault::Stall(0), Fault::Stall(1000)] {
-        // Something else into the cache, so that what is read next has to be fetched.
+        // Fills the cache with other data, so that the next read has to fetch.
         for i in 6..12 {
             read(&shown.join(format!("noise-{i:02}"))).unwrap();
         }

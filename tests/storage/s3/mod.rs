@@ -1,7 +1,7 @@
 //! Backups on S3, end to end: the program against a real S3 server (`rclone serve s3`, signed requests, over loopback) with a
 //! fault proxy between the two, mounted through the kernel.
 //!
-//! Needs root (devices, owners), duplicity, gpg, /dev/fuse, fusermount3 and rclone; `scripts/test` sees to all of them.
+//! Needs root (devices, owners), duplicity, gpg, /dev/fuse, fusermount3 and rclone, which `scripts/test` installs.
 
 mod cold;
 mod comparison;

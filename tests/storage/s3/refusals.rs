@@ -1,4 +1,4 @@
-//! What cannot be mounted says why in one line, and with the exit code that scripts go by.
+//! Mounts that fail: the reason in one line, and the documented exit code.
 
 use std::net::TcpListener;
 
@@ -8,7 +8,7 @@ use crate::support::mount::{is_mounted, release};
 use crate::support::proxy::Fault;
 use crate::support::s3::SECRET;
 
-/// Mounts what cannot be mounted: the exit code, and the one line.
+/// Tries to mount `url`, which must fail. Returns the exit code and the one line.
 fn refused(world: &World, dupfs: &Dupfs, url: &str) -> (Option<i32>, String) {
     let mnt = world.scratch.dir("mnt");
     let (code, stderr) = dupfs.fails("mount", &[url, mnt.to_str().unwrap()]);
@@ -16,7 +16,7 @@ fn refused(world: &World, dupfs: &Dupfs, url: &str) -> (Option<i32>, String) {
     release(&mnt);
     assert!(!mounted, "{url} is mounted all the same");
     assert_eq!(stderr.trim_end().lines().count(), 1, "{url}: one line was promised\n{stderr}");
-    assert!(!stderr.contains(SECRET) && !stderr.contains("wrong-secret"), "{url}: a secret is told\n{stderr}");
+    assert!(!stderr.contains(SECRET) && !stderr.contains("wrong-secret"), "{url}: a secret is shown\n{stderr}");
     (code, stderr)
 }
 

@@ -1,4 +1,4 @@
-//! What a mount asks of the service, by the proxy's log, and how it tells what that was.
+//! The requests that a mount sends to the service, by the log of the proxy, and the reports of the mount about them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ fn xattr(path: &Path, name: &str) -> String {
     String::from_utf8(value[..length].to_vec()).unwrap()
 }
 
-/// The number in front of `what`.
+/// Returns the number in front of `what`.
 fn number(text: &str, what: &str) -> u64 {
     let (before, _) = text.split_once(what).unwrap_or_else(|| panic!("{what} is not in {text}"));
     before.trim_end().rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
@@ -42,7 +42,7 @@ fn a_listing_fetches_no_volume_and_a_file_only_its_own() {
     let lists = log.iter().filter(|r| is_listing(r)).count();
     assert!(lists <= 2, "{lists} requests to list ten objects");
 
-    // A new mount, and one file of it.
+    // A new mount, of which one file is read.
     mount.unmount();
     let mount = world.mount(&world.reader(), "bucket/p");
     let files = Tree::walk(&mount.path().join("snapshots").join(&stamps[0]));
@@ -76,7 +76,7 @@ fn path_of(path: &[u8]) -> std::path::PathBuf {
     std::ffi::OsStr::from_bytes(path).into()
 }
 
-/// What the proxy was asked for.
+/// The requests that the proxy received.
 #[derive(Debug)]
 struct Asked {
     lists: u64,
@@ -111,8 +111,8 @@ fn the_cost_is_reported_by_an_attribute_a_signal_and_at_unmount() {
     let largest = tree.entries.iter().filter(|(_, e)| e.kind == Kind::File).max_by_key(|(_, e)| e.size).unwrap();
     fs::read(tree.locate(largest.0)).unwrap();
     let cost = || xattr(mount.path(), "user.dupfs.cost");
-    // Volumes may still be on their way that are fetched ahead. Of a signature archive the head is looked at, and then all is
-    // fetched: how much of the rest comes before the first stream is dropped is the network's affair.
+    // Prefetched volumes may still be in transit. Of a signature archive the head is read first, and then all is
+    // fetched. The network determines the number of bytes that arrive before the first stream is dropped.
     eventually("all that was asked for has come", Duration::from_secs(10), || {
         number(&cost(), " bytes fetched") >= asked(&world.proxy.log()).once
     });
@@ -126,7 +126,7 @@ fn the_cost_is_reported_by_an_attribute_a_signal_and_at_unmount() {
     let wanted = format!("{gets} get requests");
     let pid = rustix::process::Pid::from_raw(i32::try_from(mount.pid()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
-    eventually("SIGUSR1 told the cost", Duration::from_secs(5), || mount.log().contains(&wanted));
+    eventually("SIGUSR1 logged the cost", Duration::from_secs(5), || mount.log().contains(&wanted));
     let mut file = mount.path().as_os_str().to_owned();
     file.push(".log");
     mount.unmount();

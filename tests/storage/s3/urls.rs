@@ -37,7 +37,7 @@ fn every_form_opens_the_same_backup() {
         (&format!("boto+s3://{address}/bucket/pre/fix"), &[plain]),
         (&format!("s3+http://{address}/bucket/pre/fix"), &[plain]),
         ("s3://bucket/pre/fix", &["--s3-endpoint-url", address, plain]),
-        // As duplicity's own command lines in old scripts have it.
+        // As in old scripts that call duplicity.
         (&old, &[plain, "--s3-use-new-style", "--s3-european-buckets", "--s3-use-ia"]),
     ];
     for (url, options) in forms {
@@ -64,7 +64,7 @@ fn both_readings_of_a_url_are_mounted_and_the_one_chosen_is_logged() {
         let line = mount_line(mount.path()).unwrap();
         assert!(line.contains("bucket/p") && !line.contains(SECRET), "{line}");
         let log = mount.log();
-        assert!(log.contains(reading), "{url}: the reading is not told\n{log}");
+        assert!(log.contains(reading), "{url}: the reading is not logged\n{log}");
         mount.unmount();
     }
 }

@@ -1,4 +1,5 @@
-//! Processes that wait for a store which does not answer: a signal ends them at once, and a mount ends although they wait.
+//! Processes that wait for a store that does not answer: a signal ends them at once, and a mount ends although they
+//! wait.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -18,9 +19,9 @@ use crate::support::mount::{Mount, is_mounted, release};
 use crate::support::proxy::{Fault, mix};
 use crate::support::{Scratch, dump, noise};
 
-/// Within a second or so, on a machine that is busy.
+/// Upper bound for about one second, on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
-/// How long a process may take to get where it waits.
+/// Upper bound of the time until a process waits.
 const STARTED: Duration = Duration::from_secs(30);
 const NOBODY: u32 = 65_534;
 
@@ -44,7 +45,7 @@ fn backup() -> &'static Path {
     dir
 }
 
-/// A store that answers or does not, and the program whose own timeouts help nobody.
+/// A store that can be made silent, and the program with timeouts that are too long to matter.
 fn world() -> (World, Dupfs) {
     let world = World::new();
     put(backup(), &world.disk("bucket/p"));
@@ -60,7 +61,7 @@ fn answers(world: &World) {
     world.proxy.set_plan(|_| None);
 }
 
-/// Starts `command`, and returns once the store was asked for its sake and does not answer.
+/// Starts `command`, and returns once its request has reached the store and is not answered.
 fn waits(world: &World, command: &mut Command) -> Child {
     let faults = world.proxy.faults();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -84,7 +85,7 @@ fn send(process: u32, signal: Signal) {
     kill_process(Pid::from_raw(process.try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
-/// A mount in the foreground of `process`. Dropped, it ends: also when its test fails.
+/// A mount in the foreground of `process`. It ends when this is dropped, also if the test fails.
 struct ForegroundMount {
     process: Child,
     dir: PathBuf,
@@ -111,13 +112,13 @@ fn only_child(wrapper: u32) -> u32 {
     found.unwrap()
 }
 
-/// No connection to the store waits any more.
+/// Waits until no connection waits for the store.
 fn nothing_waits(world: &World) {
-    // Idle connections are kept by the client for a while; a stalled one is not idle, and is closed.
+    // The client retains idle connections for a while. A stalled one is not idle and is closed.
     eventually("no request waits for the store", SOON, || world.proxy.stalled() == 0);
 }
 
-/// Reads and forgets pages and blocks of all files but `noise-0`, so that this one must be fetched again.
+/// Reads all files but `noise-0` and drops their pages and blocks, so that `noise-0` must be fetched again.
 fn forget_first(shown: &Path) {
     for i in 0..8 {
         assert!(fs::read(shown.join(format!("noise-{i}"))).unwrap() == noise(i, 1_500_000));
@@ -132,12 +133,13 @@ fn command(program: &str, operands: &[&Path]) -> Command {
     command
 }
 
-/// Ends `plain` in the surroundings that `wrapped` makes by `signal`, while it waits.
+/// Runs `plain` in the environment that `wrapped` makes, and ends it by `signal` while it waits.
 fn ends(world: &World, what: &str, plain: Command, wrapped: &dyn Fn(Command) -> Command, signal: Signal) -> ExitStatus {
     let program = plain.get_program().to_owned();
     let mut command = wrapped(plain);
     let mut child = waits(world, &mut command);
-    // setpriv becomes the program. unshare starts a shell, the first process of the namespace, and that the program.
+    // setpriv becomes the program. unshare starts a shell as the first process of the namespace, which starts the
+    // program.
     let direct = command.get_program() != "unshare";
     let process = if direct { child.id() } else { only_child(only_child(child.id())) };
     let start = Instant::now();
@@ -151,7 +153,7 @@ fn ends(world: &World, what: &str, plain: Command, wrapped: &dyn Fn(Command) -> 
 
 const SIGNALS: [Signal; 2] = [Signal::INT, Signal::KILL];
 
-/// Ends the operations that find names, sizes and content, each for the first time.
+/// Ends first-time lookups of names, sizes and content.
 fn finding_ends(world: &World, mount: &Path, wrapped: &dyn Fn(Command) -> Command) {
     let shown = mount.join("latest");
     silent(world);
@@ -260,7 +262,7 @@ fn a_signal_ends_a_wait_that_the_daemon_cannot_see() {
     let mut daemon = ForegroundMount { process: daemon, dir: dir.clone() };
     eventually("the mount is there", STARTED, || is_mounted(&dir));
     finding_ends(&world, &dir, &|plain| plain);
-    // No interrupt tells of a read in the readahead; the end of the process closes the file.
+    // A read in the readahead gets no interrupt; the end of the process closes the file.
     forget_first(&dir.join("latest"));
     silent(&world);
     let mut reader = waits(&world, &mut command("cat", &[&dir.join("latest/noise-0")]));
@@ -274,7 +276,7 @@ fn a_signal_ends_a_wait_that_the_daemon_cannot_see() {
     shell.args(["-c", script, "sh"]).arg(dir.join("latest/noise-0")).arg(&copy);
     let mut sharing = waits(&world, &mut shell);
     answers(&world);
-    world.proxy.let_go();
+    world.proxy.end_stalled();
     assert!(ended("the copy", &mut sharing).success());
     assert!(fs::read(&copy).unwrap() == noise(0, 1_500_000));
     answers(&world);
@@ -314,13 +316,13 @@ fn umount_and_sigterm_end_a_mount_whose_store_is_silent() {
 fn random_kills_leak_nothing() {
     let rounds = if std::env::var_os("DUPFS_TEST_ROUNDS").is_some() { 200 } else { 20 };
     let (world, dupfs) = world();
-    // What is prefetched for a reader that is killed between two requests ends with the timeout of the store.
+    // Prefetching for a reader that is killed between two requests ends with the timeout of the store.
     let mount = world.mount(&dupfs.option("--timeout=2"), "bucket/p");
     let shown = mount.path().join("latest");
     forget_first(&shown);
     for round in 0..rounds {
         let random = mix(round);
-        // Nothing, some or all of what is asked for comes, at any time.
+        // Requests are answered fully, partly or not at all, at random.
         world.proxy.set_plan(move |request| match mix(random ^ request.number) % 3 {
             0 => None,
             1 => Some(Fault::Stall(0)),

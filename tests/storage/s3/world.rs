@@ -1,4 +1,4 @@
-//! A server, a proxy in front of it, and the program with what it needs to ask it.
+//! A server, a proxy in front of it, and the program with its credentials.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::support::s3::{KEY_ID, S3Server, SECRET};
 use crate::support::tree::{Rules, Tree, assert_same};
 use crate::support::{Scratch, fixtures};
 
-/// The passphrase of all that is symmetric in tests/fixtures.
+/// The passphrase of all symmetrically encrypted files in tests/fixtures.
 pub const PASSPHRASE: &str = "fixture passphrase";
 
 /// The server, the proxy, and a directory of the test's own.
@@ -27,8 +27,8 @@ impl World {
         Self::on(S3Server::start())
     }
 
-    /// The same, for what is written through the server alone: it then remembers listings for a moment. Without that, rclone
-    /// keeps a processor busy after an upload, and may not answer.
+    /// The same, for buckets that are written through the server only: rclone then caches listings for a moment.
+    /// Without that, it keeps a processor busy after an upload and may not answer.
     pub fn written_by_clients() -> Self {
         Self::on(S3Server::start_with(&["--dir-cache-time", "10ms"], "http"))
     }
@@ -37,7 +37,8 @@ impl World {
         Self { proxy: Proxy::start(&server.address), server, scratch: Scratch::new() }
     }
 
-    /// Where `place` (a bucket and a prefix) is on the server's disk; made if it is not there.
+    /// Returns the directory of `place` (a bucket and a prefix) on the disk of the server, and creates it if it is
+    /// missing.
     pub fn disk(&self, place: &str) -> PathBuf {
         let dir = self.server.root.path().join(place);
         fs::create_dir_all(&dir).unwrap();
@@ -49,11 +50,11 @@ impl World {
         put(&fixtures::path(fixture), &self.disk(place));
     }
 
-    /// The program without credentials, and with nobody to ask for them: no file of this machine and no service.
+    /// The program without credentials and without access to any: no file of this machine and no metadata service.
     pub fn stranger(&self) -> Dupfs {
         let dupfs = Dupfs::new(&self.scratch.dir("home"));
         let dupfs = dupfs.variable("AWS_EC2_METADATA_DISABLED", "true").variable("BOTO_CONFIG", "/dev/null");
-        // What is counted is counted as for a first mount.
+        // Requests are counted as for a first mount.
         dupfs.option("--timeout=5").option("--cache-size=0").option("--no-index")
     }
 
@@ -78,7 +79,7 @@ impl World {
     }
 }
 
-/// With credentials in the environment.
+/// Adds credentials to the environment.
 pub fn signing(dupfs: Dupfs, secret: &str) -> Dupfs {
     dupfs.variable("AWS_ACCESS_KEY_ID", KEY_ID).variable("AWS_SECRET_ACCESS_KEY", secret)
 }
@@ -99,7 +100,7 @@ pub fn snapshots(mount: &Mount) -> Vec<String> {
     names
 }
 
-/// Every snapshot of `actual` is the one of `expected`, byte for byte.
+/// Requires that every snapshot of `actual` equals the one of `expected`.
 pub fn assert_same_snapshots(what: &str, expected: &Mount, actual: &Mount, count: usize) {
     let stamps = snapshots(expected);
     assert_eq!((stamps.len(), &stamps), (count, &snapshots(actual)), "{what}: the snapshots listed");
@@ -121,12 +122,12 @@ pub fn fetched(log: &[Request]) -> Vec<String> {
     names
 }
 
-/// Whether it lists.
+/// Returns true for a request for a listing.
 pub fn is_listing(request: &Request) -> bool {
     request.target.contains("list-type=2")
 }
 
-/// Whether it fetches a volume.
+/// Returns true for a fetch of a volume.
 pub fn is_volume(request: &Request) -> bool {
     !is_listing(request) && name_of(request).contains(".difftar")
 }

@@ -204,7 +204,7 @@ fn a_search_for_the_key_ends_with_its_request() {
     let open = || decoder.open("x.gpg", Box::new(Cursor::new(stored.clone())), &limits).err().unwrap();
     assert!(matches!(open(), CodecError::NoKey { .. }));
     token.cancel();
-    assert!(matches!(open(), CodecError::Stopped { .. }), "an unfinished search does not tell that no key fits");
+    assert!(matches!(open(), CodecError::Stopped { .. }), "an unfinished search does not prove that no key fits");
 }
 
 /// A difftar with a file of `parts` times 64 KiB of zeros, as duplicity writes it: each part has a header of its own.

@@ -1,4 +1,4 @@
-//! Honest readers beside archives that are made to keep the mount busy.
+//! Ordinary readers beside archives that are made to keep the mount busy.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::{exec, noise};
 /// Long enough for anything that is not starved, on any machine.
 const SOON: Duration = Duration::from_secs(100);
 
-/// A gzip file of `mib` MiB of zeros behind `head`: members one after the other, the same again and again.
+/// A gzip file of `head` followed by `mib` MiB of zeros, as a sequence of identical gzip members.
 fn zeros(head: &[u8], mib: usize) -> Vec<u8> {
     let piece = pipe(&vec![0; 64 << 20], "gzip", &["-c"]);
     let mut out = pipe(head, "gzip", &["-c"]);
@@ -26,7 +26,8 @@ fn tar_header(work: &Path, mib: usize) -> Vec<u8> {
     run(work, "sh", &["-c", "tar -cf - z.bin | head -c 512"])
 }
 
-/// `z.bin` of `mib` MiB of zeros in archives in archives, four in all: `n0.tar.gz` in `n1.tar.gz` in `n2.tar.gz` in the result.
+/// Returns four nested archives around `z.bin` of `mib` MiB of zeros: `n0.tar.gz` in `n1.tar.gz` in `n2.tar.gz` in
+/// the result.
 pub(super) fn nested(work: &Path, mib: usize) -> Vec<u8> {
     let mut packed = zeros(&tar_header(work, mib), mib);
     packed.extend_from_slice(&pipe(&[0; 1024], "gzip", &["-c"]));
@@ -38,10 +39,10 @@ pub(super) fn nested(work: &Path, mib: usize) -> Vec<u8> {
     packed
 }
 
-/// Programs that are killed when this is dropped. One that waits for an answer of the mount ends once it has it.
-struct Lookers(Vec<Child>);
+/// Processes that are killed when this is dropped. One that waits for an answer of the mount ends once it has it.
+struct HostileReaders(Vec<Child>);
 
-impl Lookers {
+impl HostileReaders {
     fn start(commands: impl Iterator<Item = Command>) -> Self {
         let quiet = |mut command: Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         Self(commands.map(quiet).collect())
@@ -52,7 +53,7 @@ impl Lookers {
     }
 }
 
-impl Drop for Lookers {
+impl Drop for HostileReaders {
     fn drop(&mut self) {
         for child in &mut self.0 {
             let _ = child.kill();
@@ -60,7 +61,7 @@ impl Drop for Lookers {
     }
 }
 
-/// Hundredths of a second that the daemon has computed so far.
+/// Returns the CPU time of the daemon so far, in hundredths of a second.
 fn ticks(backup: &Backup) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", backup.mount.as_ref().unwrap().pid())).unwrap();
     // User and system time are fields 14 and 15; the second field, in brackets, is the name.
@@ -74,8 +75,8 @@ fn command(program: &str, args: &[&str], path: &Path) -> Command {
     command
 }
 
-/// Requires that an honest file is read, and its size found, while all of `hostile` are still at it.
-fn require_service(mut backup: Backup, mut hostile: Lookers, honest: &[u8]) {
+/// Requires that an ordinary file is read, and its size found, while all of `hostile` still run.
+fn require_service(mut backup: Backup, mut hostile: HostileReaders, honest: &[u8]) {
     let start = Instant::now();
     let before = ticks(&backup);
     while ticks(&backup) < before + 200 {
@@ -89,7 +90,7 @@ fn require_service(mut backup: Backup, mut hostile: Lookers, honest: &[u8]) {
     let member = exec::run(&mut command("timeout", &["100", "cat"], &backup.at("honest.tar.gz/member")));
     assert!(member == honest, "{} bytes", member.len());
     assert_eq!(hostile.ended(), 0, "hostile programs ended before an honest one was served");
-    // It would take them half a minute to come to their own ends.
+    // Without this they would run for another half minute.
     backup.mount.take().unwrap().kill();
 }
 
@@ -114,7 +115,7 @@ fn a_reader_is_served_while_nested_bombs_are_opened() {
         put_honest(source, &honest);
     });
     let inner = |n: usize| backup.at(&format!("t{n}.tar.gz/n2.tar.gz/n1.tar.gz/n0.tar.gz"));
-    let lookers = Lookers::start((0..24).map(|n| command("ls", &[], &inner(n))));
+    let lookers = HostileReaders::start((0..24).map(|n| command("ls", &[], &inner(n))));
     require_service(backup, lookers, &honest);
 }
 
@@ -124,7 +125,7 @@ fn a_reader_is_served_while_many_different_bombs_are_measured_and_read() {
     let backup = Backup::of(|source| {
         let work = source.parent().unwrap().join("work");
         fs::create_dir_all(&work).unwrap();
-        // Each decodes to as much as any file may have, from next to nothing.
+        // Each decodes from a few bytes to the maximum size of a file.
         let gz = zeros(b"", 1024);
         run(&work, "truncate", &["-s", "64M", "zeros"]);
         let pack = |program: &str| run(&work, "sh", &["-c", &format!("{program} -c zeros")]);
@@ -149,6 +150,6 @@ fn a_reader_is_served_while_many_different_bombs_are_measured_and_read() {
             command("ls", &[], &at(n, "tar.gz.tar.gz")),
         ]
     });
-    let lookers = Lookers::start(lookers);
+    let lookers = HostileReaders::start(lookers);
     require_service(backup, lookers, &honest);
 }

@@ -1,12 +1,12 @@
-//! The checks are checked: a file system that tells the truth passes, and each lie is found.
+//! Tests of the checks themselves: a correct file system passes, and each injected fault is found.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::reference::check::{Blame, Checker};
+use crate::reference::check::{Checker, FaultMap};
 use crate::reference::encode::{Repository, encode};
 use crate::reference::history::{Addition, Change, Edit, History, Meta, Sort, Step};
 use crate::reference::layout::usual;
-use crate::reference::mirror::{Lie, Mirror};
+use crate::reference::mirror::{InjectedFault, Mirror};
 use crate::reference::tree::Dice;
 
 fn meta() -> Meta {
@@ -33,36 +33,36 @@ fn repository() -> Repository {
     encode(&history.trees(), &[true, false, false], &usual(40_000))
 }
 
-fn passes(repository: &Repository, lie: Lie) -> bool {
+fn passes(repository: &Repository, lie: InjectedFault) -> bool {
     let fs = Mirror::new(repository, lie);
-    let check = || Checker { fs: &fs, repository, blame: Blame::default(), dice: Dice::new(3) }.everything();
+    let check = || Checker { fs: &fs, repository, fault_map: FaultMap::default(), dice: Dice::new(3) }.everything();
     catch_unwind(AssertUnwindSafe(check)).is_ok()
 }
 
 #[test]
 fn a_correct_file_system_passes_and_every_fault_is_found() {
     let repository = repository();
-    assert!(passes(&repository, Lie::None), "the truth does not pass");
+    assert!(passes(&repository, InjectedFault::None), "the truth does not pass");
     let lies = [
-        Lie::WrongByte,
-        Lie::ShortRead,
-        Lie::EmptyFile,
-        Lie::Size,
-        Lie::Mode,
-        Lie::Owner,
-        Lie::Mtime,
-        Lie::Target,
-        Lie::Device,
-        Lie::Links,
-        Lie::MissingName,
-        Lie::ExtraName,
-        Lie::HiddenName,
-        Lie::EmptyListing,
-        Lie::NoSuchFile,
-        Lie::DeletedRemains,
-        Lie::DoubleInode,
-        Lie::LostSnapshot,
+        InjectedFault::WrongByte,
+        InjectedFault::ShortRead,
+        InjectedFault::EmptyFile,
+        InjectedFault::Size,
+        InjectedFault::Mode,
+        InjectedFault::Owner,
+        InjectedFault::Mtime,
+        InjectedFault::Target,
+        InjectedFault::Device,
+        InjectedFault::Links,
+        InjectedFault::MissingName,
+        InjectedFault::ExtraName,
+        InjectedFault::HiddenName,
+        InjectedFault::EmptyListing,
+        InjectedFault::NoSuchFile,
+        InjectedFault::DeletedRemains,
+        InjectedFault::DoubleInode,
+        InjectedFault::LostSnapshot,
     ];
-    let missed: Vec<Lie> = lies.into_iter().filter(|lie| passes(&repository, *lie)).collect();
+    let missed: Vec<InjectedFault> = lies.into_iter().filter(|lie| passes(&repository, *lie)).collect();
     assert!(missed.is_empty(), "not found: {missed:?}");
 }

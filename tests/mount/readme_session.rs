@@ -1,5 +1,5 @@
-//! The session in README.md, typed as it stands there on a machine that has little more than the program; and where the errors
-//! of a mount go there.
+//! The session in README.md, run as shown on a machine with little more than the program, and the location of the
+//! errors of a mount there.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::mount::require_fuse;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Runs `script` in a bare root; its output.
+/// Runs `script` in a bare root. Returns its output.
 fn in_bare_root(script: &str) -> String {
     require_fuse();
     let scratch = Scratch::new();
@@ -59,7 +59,7 @@ fn the_session_in_the_readme_works_as_it_is_shown() {
         let (_, after) = output.split_once(&format!("--- {number}\n")).unwrap_or_else(|| panic!("{command}: {output}"));
         let output = after.split("--- ").next().unwrap();
         if command.starts_with("ls -l") {
-            // The form of a date depends on today's.
+            // The form of a date depends on the current date.
             let names =
                 |text: &str| text.lines().filter_map(|l| l.rsplit(' ').next().map(str::to_owned)).collect::<Vec<_>>();
             let sizes = |text: &str| {
@@ -72,7 +72,7 @@ fn the_session_in_the_readme_works_as_it_is_shown() {
     }
     let (_, end) = output.split_once("--- end\n").unwrap();
     assert!(end.contains("img") && end.contains("2308269\n"), "{end}");
-    // Nothing went wrong, so there is no log; and nothing is mounted any more.
+    // There was no error, so there is no log. Nothing is mounted any more.
     assert!(end.ends_with("/mnt:\n\n/var/log:\n"), "{end}");
 }
 
