@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Shared by the scripts beside it; sourced, not run. They install what is missing and say so, and stop with one line when they cannot go on.
+# Shared by the scripts beside it; sourced, not run. They install missing prerequisites, report what they install, and stop with one line when they cannot continue.
 
 step() { printf '\n== %s\n' "$*"; }
 say() { printf '   %s\n' "$*"; }
@@ -89,11 +89,11 @@ run_tests() (
     exit "$status"
 )
 
-# Prints what the tests that failed have said, and the results of all test programs together, from the file that run_tests wrote.
+# Prints the output of the failed tests and the total results of all test programs, from the file that run_tests wrote.
 test_results() {
     local log=$1
-    step "What failed tests have said"
-    # Each program repeats it between "failures:" and its result; of what one test says, the first 80 lines.
+    step "Output of failed tests"
+    # Each program repeats it between "failures:" and its result; of the output of one test, the first 80 lines.
     awk '/^failures:$/ { shown = 1 } /^test result:/ { shown = 0 } /^---- .* ----$/ { lines = 0 } shown && lines++ < 80' "$log"
     step "Results"
     grep -E '^ +(Running|Doc-tests)|^test result:|^test .* FAILED|^error: ' "$log" | sed 's/^ *//' || true
@@ -106,7 +106,7 @@ test_schedules() {
     cargo test --release -p dupfs-base -p dupfs-cache --features shuttle --test schedules
 }
 
-# /dev/fuse, there and open to everybody as on any ordinary machine: fusermount3 mounts for users, but the device is opened by themselves.
+# Makes /dev/fuse accessible to every user, as on an ordinary machine: fusermount3 mounts for users, but they open the device themselves.
 open_fuse() {
     if [ ! -e /dev/fuse ]; then
         say "/dev/fuse is missing: loading the module"

@@ -2,8 +2,9 @@
 //! the result. A backup is one full set and increments of many small files, with the tree that the newest snapshot
 //! must show.
 //!
-//! `corpus repo=DIR dirs=N files=N wide=N increments=N changes=N volume=BYTES [recipient=FINGERPRINT] [tree=DIR]`: N directories of N
-//! files each, and one of `wide` files; in each increment so many files change, appear or go. Without a recipient it is gzip.
+//! `corpus repo=DIR dirs=N files=N wide=N increments=N changes=N volume=BYTES [recipient=FINGERPRINT] [tree=DIR]`: N
+//! directories of N files each, and one of `wide` files. In each increment `changes` files change, appear or
+//! disappear. Without a recipient the format is gzip.
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::cast_possible_truncation, clippy::print_stdout)]

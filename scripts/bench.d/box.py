@@ -22,7 +22,7 @@ def run(command, env=None, cwd=None, discard=False):
                           stdout=subprocess.DEVNULL if discard else subprocess.PIPE)
     if done.returncode:
         said = done.stderr.decode(errors='replace').strip().splitlines()
-        raise Failure(f'`{" ".join(command)}` ended with {done.returncode}: {said[-1] if said else "without a word"}')
+        raise Failure(f'`{" ".join(command)}` ended with {done.returncode}: {said[-1] if said else "without output"}')
     return done.stdout or b''
 
 
@@ -177,7 +177,7 @@ class Mount:
             for line in status:
                 if line.startswith('VmHWM:'):
                     return int(line.split()[1]) * 1024
-        raise Failure(f'process {self.pid} tells no VmHWM')
+        raise Failure(f'process {self.pid} has no VmHWM')
 
     def processor(self):
         """Processor seconds of its process so far."""

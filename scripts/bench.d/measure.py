@@ -127,7 +127,7 @@ def within(own, peer, limit):
 
 
 class Comparison(Goal):
-    """Says how two values compare, without a goal."""
+    """Describes how two values compare, without a goal."""
 
     def judge(self, values):
         return {**super().judge(values), 'met': None}
@@ -142,7 +142,7 @@ def below(own, limit):
 
 
 def show(name, value):
-    """A value with its unit, which its name tells."""
+    """A value with its unit, which its name determines."""
     if 'bytes' in name:
         return f'{value / 1e6:.2f} MB'
     if 'memory' in name:

@@ -86,7 +86,7 @@ def tail(bench, rec):
 
 
 def bare(bench, *shape):
-    """A tree of this shape without a backup behind it: DIRS FILES WIDE LEAST MOST."""
+    """A synthetic tree of this shape without a backup: DIRS FILES WIDE MIN MAX."""
     return bench.box.served([bench.box.programs['bare_fuse'], *map(str, shape)], 'mnt/bare')
 
 

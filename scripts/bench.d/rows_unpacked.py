@@ -14,7 +14,7 @@ PIPE = 'tar xjOf "$0" latest/whitehall.sql.bz2 | bunzip2 >/dev/null'
 
 @contextlib.contextmanager
 def on_cores(count):
-    """Everything that is started in the block runs on so many cores."""
+    """Everything that is started in the block runs on this number of cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:count])
     try:

@@ -151,7 +151,7 @@ pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
     let typed = if is_helper { from_mount(typed, &mut out.fake, &mut sloppy)? } else { typed };
     let typed = expand_lists(join_gpg_options(typed), sloppy, &mut out.notes)?;
     if is_helper {
-        // mount(8) passes `rw` without being asked.
+        // mount(8) passes `rw` by default.
         out.notes.clear();
     }
     drop_without_effect(typed, &mut out);

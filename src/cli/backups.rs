@@ -320,7 +320,7 @@ fn index(cache: &CacheArgs) -> Option<PathBuf> {
 
 /// `--cache-dir`, else `$XDG_CACHE_HOME/dupfs`, else `~/.cache/dupfs`.
 fn cache_base(cache: &CacheArgs) -> Option<PathBuf> {
-    // A relative path would make a cache in whatever the working directory is.
+    // A relative path would create a cache in the working directory.
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || variable("HOME").map(|home| home.join(".cache"));
     let default = || variable("XDG_CACHE_HOME").or_else(home).map(|path| path.join("dupfs"));

@@ -74,7 +74,7 @@ fn copy(
                     break Err(failure);
                 }
                 offset = offset.saturating_add(bytes.len() as u64);
-                // Fewer bytes than asked for come only at the end of the file.
+                // Fewer bytes than requested are returned only at the end of the file.
                 if bytes.len() < CHUNK {
                     break Ok(Ok(()));
                 }

@@ -1,4 +1,4 @@
-//! The gpg that is asked for session keys, from duplicity's options `--gpg-binary` and `--gpg-options`.
+//! The gpg that gives session keys, from duplicity's options `--gpg-binary` and `--gpg-options`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -24,7 +24,7 @@ const PASSED_OPTIONS: &[(&str, bool)] = &[
     ("use-agent", false),
 ];
 
-/// The options that matter when gpg is asked for a session key, out of those for backups.
+/// The options for backups that matter for session keys.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct GpgArguments {
     home: Option<PathBuf>,

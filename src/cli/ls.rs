@@ -50,7 +50,7 @@ struct LsDetails {
     target: Option<Vec<u8>>,
 }
 
-/// Lists `path` (the root if there is none) of `fs`, which has the snapshot's tree at its root. Reports objects that cannot be
+/// Lists `path` (the root if it is `None`) of `fs`, which has the snapshot's tree at its root. Reports objects that cannot be
 /// read, and lists the others. Each call of the file system may take `timeout`.
 ///
 /// # Errors
@@ -115,7 +115,7 @@ impl OwnerNames {
 }
 
 impl SnapshotLister<'_, '_> {
-    /// Lists a directory and, if asked for, all below it, each directory before what is in it.
+    /// Lists a directory and, if requested, everything below it, each directory before its content.
     fn tree(&mut self, ino: Ino, path: ArchivePath) -> Result<(), CliError> {
         let mut pending = vec![(ino, path)];
         while let Some((ino, path)) = pending.pop() {

@@ -117,7 +117,7 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
     Ok(PreparedMount { point, fs, settings, passphrases, null })
 }
 
-/// Tells the user on a terminal what is mounted and where its errors go.
+/// Prints the mounted backup and the location of its errors, on a terminal.
 fn announce(fs: &dyn FileSystem, args: &MountArgs) {
     let mut terminal = std::io::stderr();
     if !terminal.is_terminal() {

@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 3;
 /// Upper bound of the backups that a message names.
 const MAX_NAMED: usize = 8;
 
-/// Upper bound of the names of a local directory that are looked at.
+/// Upper bound of the names of a local directory that are examined.
 const MAX_NAMES: usize = 10_000;
 
 /// Searches for backups in the directories below the location of `store`, and returns their URLs with the number of

@@ -31,7 +31,7 @@ pub struct RepoArgs {
     #[arg(long, value_name = "S", help_heading = "Backup")]
     pub file_prefix_signature: Option<String>,
 
-    /// duplicity's archive directory: manifests and signature archives that it has are read there, without a key
+    /// duplicity's archive directory: read manifests and signature archives there if it has them, without a key
     #[arg(long, value_name = "DIR", conflicts_with = "sign_key", help_heading = "Backup")]
     pub archive_dir: Option<PathBuf>,
 
@@ -39,7 +39,7 @@ pub struct RepoArgs {
     #[arg(long, value_name = "NAME", requires = "archive_dir", help_heading = "Backup")]
     pub name: Option<OsString>,
 
-    /// Show sets that have lost their manifests, as far as their signature archives prove what their volumes hold
+    /// Show sets that have lost their manifests, as far as their signature archives prove the content of the volumes
     #[arg(long, help_heading = "Backup")]
     pub rebuild: bool,
 
@@ -55,7 +55,7 @@ pub struct RepoArgs {
     #[arg(long, help_heading = "S3")]
     pub s3_unencrypted_connection: bool,
 
-    /// How to read s3://a/b: as host and bucket (duplicity up to 0.8.22: old) or as bucket and prefix (new)
+    /// Interpretation of s3://a/b: host and bucket (duplicity up to 0.8.22: old) or bucket and prefix (new)
     #[arg(long, value_name = "STYLE", value_enum, default_value_t, help_heading = "S3")]
     pub s3_url_style: S3UrlStyleArg,
 
@@ -120,7 +120,7 @@ pub struct KeyArgs {
     #[arg(long)]
     pub allow_unauthenticated: bool,
 
-    /// Read volumes that are whole by their own integrity code though their hash is not the one in the manifest
+    /// Read volumes that are intact by their own integrity code although their hash is not the one in the manifest
     #[arg(long)]
     pub ignore_volume_hash: bool,
 }
@@ -272,7 +272,7 @@ fn parse_group(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "this machine has no group of that name: give one, or a number".to_owned())
 }
 
-/// The number of an owner; the greatest one stands for none.
+/// The number of an owner; the greatest one means no owner.
 fn owner(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }

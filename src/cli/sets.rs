@@ -28,7 +28,7 @@ pub struct SetsOptions {
 
 /// Reports on `repository`, as text or as JSON (docs/CLI.md). Reads every manifest and nothing else; one that cannot be
 /// read is a problem in the report, so that the rest is reported without a key too. Manifests that could not be fetched or
-/// decrypted (no key, no access, no answer) make the report incomplete, and the exit code tells the reason; damage is part of
+/// decrypted (no key, no access, no answer) make the report incomplete, and the exit code gives the reason; damage is part of
 /// a complete report, and counts for the exit code only with [`SetsOptions::check`]. Reading a manifest may take `timeout`.
 ///
 /// # Errors

@@ -95,7 +95,7 @@ fn strip_directory<'p>(path: &'p [u8], dir: &[u8]) -> Option<&'p [u8]> {
     (rest.is_empty() || rest.starts_with(b"/")).then_some(rest)
 }
 
-/// `typed` with each `\xHH` as the byte that it stands for in the output of `ls`; `None` without one.
+/// `typed` with each `\xHH` as the byte that it represents in the output of `ls`; `None` without one.
 fn unescape(typed: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(typed.len());
     let mut rest = typed;

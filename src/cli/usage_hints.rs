@@ -18,7 +18,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["collection-status", "status", "info", "snapshots"], "show the backups and their problems with: dupfs sets URL"),
     (
         &["verify", "check", "compare"],
-        "dupfs sets URL reports what is missing or damaged as far as names and manifests tell; every byte is verified when \
+        "dupfs sets URL reports what is missing or damaged as far as names and manifests show; every byte is verified when \
          it is read: mount, and run find MOUNTPOINT/latest/ -type f -exec cat {} + > /dev/null",
     ),
     (&["unmount", "fusermount", "fusermount3"], "unmount with: dupfs umount MOUNTPOINT"),

@@ -298,7 +298,7 @@ impl Filesystem for FuseAdapter {
     fn open(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.open(ino, context);
-        // A read in the kernel's readahead is not interrupted. Where its process is not visible, closing the file tells.
+        // A read in the kernel's readahead is not interrupted. If its process is not visible, closing the file ends it.
         let visible = WaiterId::new(req.pid()).is_some();
         let send = move |reply: Option<ReplyOpen>, fs: &dyn FileSystem, opened: crate::vfs::Opened| {
             let Some(reply) = reply else { return fs.release(ino, opened.handle) };
@@ -430,12 +430,12 @@ impl Filesystem for FuseAdapter {
     }
 
     /// Lists no attribute of any inode: `cp -a` and `rsync -X` would copy those of dupfs into the restored tree. After one
-    /// `ENOSYS` the kernel does not ask again, which saves `cp -a` two requests for each file.
+    /// `ENOSYS` the kernel does not call it again, which saves `cp -a` two requests for each file.
     fn listxattr(&self, _req: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
         reply.error(Errno::ENOSYS);
     }
 
-    /// Called only without `default_permissions`: then everything is readable, and a file is executable if anybody may
+    /// Called only without `default_permissions`: then everything is readable, and a file is executable if any user may
     /// execute it. The kernel has refused writing, as the mount is read-only.
     fn access(&self, req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         if !mask.contains(AccessFlags::X_OK) {
@@ -548,7 +548,7 @@ mod tests {
     fn the_queued_work_of_an_expired_request_is_not_run() {
         let (fs, ino) = hanging_fs();
         let adapter = FuseAdapter::new(fs, Duration::from_millis(300)).unwrap();
-        // All workers of this cost are busy until after the deadline of the request behind them.
+        // All workers of this cost are busy until after the deadline of the queued request.
         let (release, released) = channel::<()>();
         let released = Arc::new(std::sync::Mutex::new(released));
         for _ in 0..8 {

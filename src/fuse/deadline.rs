@@ -5,7 +5,7 @@
 //! process. Its context is cancelled then, so that its work stops.
 //!
 //! The kernel reports signals by interrupts, but not for reads in its own readahead, and not a second time for a request
-//! whose first signal did not end the wait. So the thread that watches the deadlines also looks at the waiting processes.
+//! whose first signal did not end the wait. So the thread that watches the deadlines also checks the waiting processes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use super::waiter::{WaiterId, WaiterState};
 /// Reports that a request had no answer within this timeout.
 pub(super) type ReportExpiry = Box<dyn Fn(Duration) + Send + Sync>;
 
-/// A request is looked at for the first time when it is this old, and how often from then on.
+/// The age at which a request is first checked, and the interval of later checks.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A pending reply to the kernel that can be an errno.
@@ -89,7 +89,7 @@ impl DeadlineState {
         Some(request)
     }
 
-    /// The requests that have waited long enough to be looked at.
+    /// The requests that have waited long enough to be checked.
     fn watched(&self, now: Instant) -> Vec<(u64, WaiterId)> {
         let old = |request: &PendingRequest| now.saturating_duration_since(request.since) >= WATCH_INTERVAL;
         let pending = self.pending.iter().filter(|(_, request)| old(request));

@@ -98,7 +98,7 @@ fn errno_name(errno: i32) -> String {
     }
 }
 
-/// Returns true for errors that mean that something is wrong. A cancelled request has no reader, and says nothing about
+/// Returns true for errors that mean that something is wrong. A cancelled request has no reader, and proves nothing about
 /// the store.
 fn is_failure(error: &FsError) -> bool {
     match error {

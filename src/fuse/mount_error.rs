@@ -17,7 +17,7 @@ pub enum MountError {
     /// The mount point shows names that the mount would hide.
     #[error("mount point {} is not empty: choose an empty directory, or hide what is in it with -o nonempty", .0.display())]
     NotEmpty(PathBuf),
-    /// The mount point may not be looked at or mounted on by this user.
+    /// This user may not access the mount point or mount on it.
     #[error("mount point {}: {reason}", path.display())]
     Refused {
         /// The mount point.

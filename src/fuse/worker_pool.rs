@@ -1,5 +1,5 @@
-//! Worker threads for deferred requests, in groups by cost: lookups do not queue behind sizes, nor sizes behind reads, nor
-//! any of them behind requests that need unpacking.
+//! Worker threads for deferred requests, in groups by cost: lookups do not wait for sizes, nor sizes for reads, nor
+//! any of them for requests that need unpacking.
 
 use dupfs_base::sync::{Job, ThreadPool};
 
@@ -18,7 +18,7 @@ pub(super) enum RequestCost {
 
 /// Upper bound of the threads for requests that have to unpack something. They spend their time waiting: for passes, and for
 /// their turn on a processor, of which each stored file gets the same share. So there are as many as programs may wait at once,
-/// and a request that needs little is not queued behind those that need much.
+/// and a cheap request is not queued after expensive ones.
 const MAX_UNPACK_THREADS: usize = 256;
 /// Upper bound of the idle threads of these.
 const IDLE_UNPACK_THREADS: usize = 8;

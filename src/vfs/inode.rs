@@ -23,7 +23,7 @@ pub(super) const MAX_BRANCHES: usize = BRANCH_TAGS as usize - 1;
 /// Tags of snapshots are at least this: lower tags are of numbers that belong to no snapshot.
 const SNAPSHOT_TAGS: u32 = 1 << 24;
 
-/// Lower halves of links that lead to a snapshot's root. No table has so many nodes: it would need hundreds of gigabytes.
+/// Lower halves of links that lead to a snapshot's root. No table has this many nodes: it would need hundreds of gigabytes.
 const LATEST_LINK: u32 = u32::MAX - 1;
 const AT_LINK: u32 = u32::MAX;
 

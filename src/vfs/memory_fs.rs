@@ -192,7 +192,7 @@ impl FileSystem for MemoryFs {
     }
 }
 
-/// A pipe that accepts so many bytes and is then closed by its reader.
+/// A pipe that accepts this number of bytes and is then closed by its reader.
 pub(crate) struct ClosingPipe(pub(crate) usize);
 
 impl std::io::Write for ClosingPipe {

@@ -120,7 +120,7 @@ pub trait FileSystem: Send + Sync {
     /// The attributes of `name` in directory `parent`.
     ///
     /// # Errors
-    /// [`FsError`]: NotFound only when the index says that the name does not exist.
+    /// [`FsError`]: NotFound only when the name is known not to exist.
     fn lookup(&self, parent: Ino, name: &[u8], context: &RequestContext) -> Result<Attr, FsError>;
 
     /// The attributes of `ino`, with the exact size.
@@ -176,7 +176,7 @@ pub trait FileSystem: Send + Sync {
     /// Ends the use of `handle`.
     fn release(&self, ino: Ino, handle: u64);
 
-    /// The value of an extended attribute, `None` if there is none of that name. None is ever listed.
+    /// The value of an extended attribute, `None` if no attribute has that name. Attributes are never listed.
     ///
     /// # Errors
     /// [`FsError`].

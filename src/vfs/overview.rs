@@ -36,7 +36,7 @@ pub(super) fn attr(view: &SnapshotView, owners: &Owners, inode: Inode) -> Result
         _ => 0,
     };
     let nlink = match meta.kind {
-        // The most that a count of links can say.
+        // The greatest link count.
         EntryKind::Dir => u32::try_from(subdirs).unwrap_or(u32::MAX).saturating_add(2),
         _ => 1,
     };

@@ -37,7 +37,7 @@ pub struct OwnerOptions {
 pub(super) struct OwnerIds {
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// True if an archived number stands in for a name whose lookup failed or takes too long.
+    /// True if an archived number replaces a name whose lookup failed or takes too long.
     pub(super) provisional: bool,
 }
 
@@ -64,7 +64,7 @@ enum OwnerLookup {
 /// Asks the user database for the number of a name.
 type AskDatabase = dyn Fn(&OwnerName) -> io::Result<Option<u32>> + Send + Sync;
 
-/// Maps owners. A thread of its own asks the user database, so that no request waits for it longer than
+/// Maps owners. A separate thread queries the user database, so that no request waits for it longer than
 /// [`LOOKUP_TIMEOUT`].
 pub(super) struct Owners {
     options: OwnerOptions,
@@ -160,7 +160,7 @@ impl Owners {
                 Some(OwnerLookup::Failed { at }) if at.elapsed() < self.retry_after => return,
                 Some(OwnerLookup::Failed { .. }) | None => {}
             }
-            // Behind a lookup that hangs a new one waits no longer than that one has.
+            // After a lookup that hangs, a new one waits no longer than that one has.
             let since = oldest_running(&lookups).unwrap_or_else(Instant::now);
             lookups.insert(name.clone(), OwnerLookup::Running { since });
         }
@@ -260,7 +260,7 @@ mod tests {
         for name in ["bob", "carol", "dave"] {
             assert_eq!(shown(&owners, name), (7, true));
         }
-        assert!(started.elapsed() < Duration::from_millis(50), "names behind it do not wait again");
+        assert!(started.elapsed() < Duration::from_millis(50), "later names do not wait again");
         drop(release);
         while shown(&owners, "dave").1 {
             thread::yield_now();

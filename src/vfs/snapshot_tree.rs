@@ -64,7 +64,7 @@ impl SnapshotTree {
             check_certain(&table, node, version, self.depth)?;
         }
         let exact = table.exact_size(version);
-        // Without a signature nothing bounds the size; the kernel asks again before it uses this one.
+        // Without a signature nothing bounds the size; the kernel requests it again before it uses this one.
         let known = exact.or_else(|| table.bounds(version).map(|bounds| bounds.max));
         let max = i64::MAX.unsigned_abs();
         let bound = known.unwrap_or(max).min(max);
@@ -82,7 +82,7 @@ impl SnapshotTree {
         if child.is_none() && table.has_missing_ranges(depth) {
             let path = table.path(dir).join(name);
             if let Some(range) = path.as_ref().and_then(|path| table.missing_range_at(path, false, depth)) {
-                let message = format!("cannot tell if it exists: {}", range.reason);
+                let message = format!("existence unknown: {}", range.reason);
                 return Err(FsError::failed(range.kind, message));
             }
         }

@@ -1,6 +1,6 @@
 //! `unpacked/`: the trees of `snapshots/` once more, with archives as directories and compressed files as plain files.
 //!
-//! It lies over another file system and knows it by its operations only. Nothing is unpacked before somebody looks inside.
+//! It is a layer over another file system and uses only its operations. Nothing is unpacked before it is accessed.
 //! Requests that need an archive or decompression are answered from threads that may wait.
 
 mod archive_slot;
@@ -81,7 +81,7 @@ impl UnpackedFs {
     }
 
     fn mirror(&self, below: Ino) -> Result<Ino, FsError> {
-        let full = || FsError::failed(ErrorKind::Unsupported, "too many snapshots and archives were looked into");
+        let full = || FsError::failed(ErrorKind::Unsupported, "too many snapshots and archives were entered");
         self.spaces.mirror(below).ok_or_else(full)
     }
 
@@ -270,7 +270,7 @@ enum DirTarget {
     Members(Arc<ArchiveSlot>, NodeKey),
 }
 
-/// The stored names of a directory below, as [`shown_names`] asks for them. The first failure is stored for [`Self::check`].
+/// The stored names of a directory below, as [`shown_names`] requests them. The first failure is stored for [`Self::check`].
 struct StoredNames<'a> {
     below: &'a dyn FileSystem,
     dir: Ino,

@@ -148,9 +148,7 @@ impl VersionsDir {
             return Ok(Attr { entry_ttl: MUTABLE_TTL, ..attr });
         }
         match branches.missing_at(&path, path.join(name).as_ref()) {
-            Some((kind, reason)) => {
-                Err(FsError::failed(kind, format!("versions/: cannot tell if it exists: {reason}")))
-            }
+            Some((kind, reason)) => Err(FsError::failed(kind, format!("versions/: existence unknown: {reason}"))),
             None => Err(FsError::not_found()),
         }
     }
@@ -232,7 +230,7 @@ fn closed(attr: Attr) -> Attr {
     Attr { perm: attr.perm & 0o700, ..attr }
 }
 
-/// The path that a directory in `versions/` stands for.
+/// The path that a directory in `versions/` represents.
 fn path_of(nodes: &SnapshotNodes, dir: Inode, branches: &LoadedBranches) -> Result<ArchivePath, FsError> {
     let Inode::VersionsOf(number, node) = dir else { return Ok(ArchivePath::root()) };
     let branch = match branches.branches.iter().find(|branch| branch.number == number) {
@@ -247,7 +245,7 @@ fn path_of(nodes: &SnapshotNodes, dir: Inode, branches: &LoadedBranches) -> Resu
     Ok(table.path(node))
 }
 
-/// Attributes of a directory in `versions/`. Users have access who had access at every time when the path was a directory;
+/// Attributes of a directory in `versions/`. Users who had access at every time when the path was a directory have access;
 /// where the state at some time is unknown, only the user who mounted.
 fn dir_attr(
     nodes: &SnapshotNodes,

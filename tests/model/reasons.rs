@@ -281,7 +281,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A gzip volume compressed anew has another hash and the same content; a plain volume with another hash proves nothing.
+/// A gzip volume that was compressed again has another hash and the same content; a plain volume with another hash proves nothing.
 #[test]
 fn an_intact_volume_with_another_hash_is_read_on_request_with_one_warning() {
     let scratch = Scratch::new();

@@ -252,7 +252,7 @@ fn a_volume_that_takes_longer_than_the_deadline_stops_and_is_not_decoded_at_each
     assert_eq!(read("f"), Err(Some(libc::ETIMEDOUT)));
     // On a busy machine the delay until the next attempt may be over before the read. The delay doubles each time.
     wait_until("it is decoded again at each read", || {
-        wait_until("a pass that nobody waits for goes on", || !is_decoding(mount.pid()));
+        wait_until("a pass without waiters continues", || !is_decoding(mount.pid()));
         assert_eq!(read("f"), Err(Some(libc::ETIMEDOUT)));
         !is_decoding(mount.pid()) && mount.log().contains(&format!("{volume}decoding it was stopped after "))
     });

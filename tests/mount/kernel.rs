@@ -337,7 +337,7 @@ fn a_name_that_the_kernel_cannot_list_is_an_error_and_not_the_end() {
     let mut names = Vec::new();
     let mut listing = fs::read_dir(served.path("torn/long")).unwrap();
     let error = loop {
-        match listing.next().expect("it ended without a word") {
+        match listing.next().expect("it ended without an error") {
             Ok(entry) => names.push(entry.file_name()),
             Err(error) => break error,
         }

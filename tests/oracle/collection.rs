@@ -268,7 +268,7 @@ fn check_snapshots(collection: &Collection, seed: u64) {
     assert_eq!(shown, collection.snapshots().len(), "seed {seed}");
     for set in collection.sets().iter().filter(|set| collection.snapshot_of(set.index).is_none()) {
         let is_reported = collection.problems().iter().any(|problem| problem.set == Some(set.index));
-        assert!(is_reported, "seed {seed}: {} is missing without a word", set.label());
+        assert!(is_reported, "seed {seed}: {} is missing without a problem", set.label());
     }
 }
 

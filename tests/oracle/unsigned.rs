@@ -42,7 +42,7 @@ impl World {
         let scratch = Scratch::new();
         let states = source::small(scratch.path());
         let make = |home: &Home| {
-            home.generate("somebody", "future-default", PASSPHRASE);
+            home.generate("attacker", "future-default", PASSPHRASE);
             Mode::Key(home.generate("owner", "future-default", PASSPHRASE))
         };
         let repo = Repository::new("0.8.22", make, &scratch.dir("r"));
@@ -158,18 +158,18 @@ fn stays(world: &World, what: &str, dir: &Path, newest: &str, reason: &str) {
 #[test]
 fn latest_stays_on_a_signed_set() {
     let world = World::new();
-    let somebody = fingerprint(&world.repo, "somebody");
+    let attacker = fingerprint(&world.repo, "attacker");
     let (now, forged) = (now(), stamp(FORGED));
     let unsigned = "it is not signed, but every object must be signed by";
     let other = "it has no good signature of the right key";
-    let by_somebody = format!("--sign-key={somebody}");
+    let by_attacker = format!("--sign-key={attacker}");
     let increment = world.forge("unsigned", false, &[]);
     for (what, objects, newest, reason) in [
         ("an unsigned increment", increment.clone(), forged.clone(), unsigned),
         ("an unsigned full set", world.forge("full", true, &[]), forged.clone(), unsigned),
         (
             "an increment of another signer",
-            world.forge("other", false, std::slice::from_ref(&by_somebody)),
+            world.forge("other", false, std::slice::from_ref(&by_attacker)),
             forged.clone(),
             other,
         ),
@@ -247,8 +247,8 @@ fn an_increment_builds_on_the_signed_set_of_two_with_one_time() {
 #[test]
 fn a_backup_without_any_signed_set_is_refused() {
     let world = World::new();
-    let somebody = fingerprint(&world.repo, "somebody");
-    let forged = world.forge("full", true, &[format!("--sign-key={somebody}")]);
+    let attacker = fingerprint(&world.repo, "attacker");
+    let forged = world.forge("full", true, &[format!("--sign-key={attacker}")]);
     let url = format!("file://{}", forged.display());
     let dir = world.scratch.dir("mnt");
     let mut mount: Command = world.strict.command("mount");

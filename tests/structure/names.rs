@@ -10,21 +10,21 @@ const KNOWN: &[&str] = &[];
 
 /// The types and traits that `code` defines. Associated types are left out.
 fn types(code: &str) -> Vec<String> {
-    let (mut out, mut blocks, mut behind_impl) = (Vec::new(), Vec::new(), false);
+    let (mut out, mut blocks, mut after_impl) = (Vec::new(), Vec::new(), false);
     let tokens = tokens(code);
     let text = |at: usize| tokens.get(at).map_or("", |t: &Token<'_>| t.text);
     for at in 0..tokens.len() {
         let defines = match text(at) {
             "impl" | "trait" if blocks.last() != Some(&true) => {
-                behind_impl = true;
+                after_impl = true;
                 text(at) == "trait"
             }
             ";" => {
-                behind_impl = false;
+                after_impl = false;
                 false
             }
             "{" => {
-                blocks.push(std::mem::take(&mut behind_impl));
+                blocks.push(std::mem::take(&mut after_impl));
                 false
             }
             "}" => {

@@ -106,8 +106,8 @@ pub(crate) fn test_modules(code: &str) -> Vec<String> {
     let declared = code.match_indices("#[cfg(test)]").filter_map(|(at, attribute)| {
         let item = code[at + attribute.len()..].split(['{', ';']).next()?;
         let name = item.split_whitespace().skip_while(|word| *word != "mod").nth(1)?;
-        let behind = &code[at + attribute.len() + item.len()..];
-        behind.starts_with(';').then(|| name.to_owned())
+        let after = &code[at + attribute.len() + item.len()..];
+        after.starts_with(';').then(|| name.to_owned())
     });
     declared.collect()
 }

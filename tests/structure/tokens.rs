@@ -26,17 +26,17 @@ pub(crate) fn tokens(code: &str) -> Vec<Token<'_>> {
             ':' if rest.starts_with("::") => 2,
             c => c.len_utf8(),
         };
-        let (text, behind) = rest.split_at(len);
+        let (text, rest_after) = rest.split_at(len);
         // r#type is the word type.
-        if text == "r" && behind.starts_with('#') {
-            rest = &behind[1..];
+        if text == "r" && rest_after.starts_with('#') {
+            rest = &rest_after[1..];
             continue;
         }
         if !first.is_whitespace() && first != '\'' && !(first == '#' && len > 1) {
             out.push(Token { text, line });
         }
         line += text.matches('\n').count();
-        rest = behind;
+        rest = rest_after;
     }
     out
 }

@@ -18,7 +18,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// A copy of somebody else's crate with few changes, so that a diff against the original shows these only.
+/// A copy of a foreign crate with few changes, so that a diff against the original shows these only.
 const COPIES: &[&str] = &["fuser"];
 
 /// The directories of the crates' sources, below the root of the repository.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Returns the text of `error` in lower case at the start and without the number of the error, which tells users nothing:
+/// Returns the text of `error` in lower case at the start and without the number of the error, which is of no use to users:
 /// `no such file or directory`.
 pub fn io_reason(error: &io::Error) -> String {
     let text = without_errno(&error.to_string());

@@ -98,14 +98,14 @@ mod tests {
             let (first, second) = unsafe {
                 let first = WipingAllocator.alloc(layout);
                 ptr::write_bytes(first, 0x5a, size);
-                // Memory behind it keeps the allocator from growing in place, and from returning pages to the system.
-                let behind = WipingAllocator.alloc(layout);
+                // Memory after it prevents the allocator from growing in place, and from returning pages to the system.
+                let next = WipingAllocator.alloc(layout);
                 let second = WipingAllocator.realloc(first, layout, size + 4096);
                 assert!(bytes_at(second, size).iter().all(|&byte| byte == 0x5a), "{size}");
                 let grown = Layout::from_size_align(size + 4096, 8).unwrap();
                 let end = WipingAllocator.alloc(layout);
                 WipingAllocator.dealloc(second, grown);
-                WipingAllocator.dealloc(behind, layout);
+                WipingAllocator.dealloc(next, layout);
                 WipingAllocator.dealloc(end, layout);
                 (first, second)
             };

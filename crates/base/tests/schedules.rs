@@ -151,7 +151,7 @@ fn a_cancelled_request_of_a_semaphore_lets_the_next_one_pass() {
             thread::spawn(move || semaphore.acquire(1, &RequestContext::unlimited()).map(drop))
         };
         token.cancel();
-        // It never had two permits, as one is held.
+        // It never had two permits, as one is in use.
         assert_eq!(large.join().unwrap(), Err(Stopped::Cancelled));
         assert_eq!(small.join().unwrap(), Ok(()));
         drop(held);

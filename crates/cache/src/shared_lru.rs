@@ -8,7 +8,7 @@ use dupfs_base::sync::lock;
 use super::byte_lru::ByteLru;
 
 /// The values used last, up to a number of bytes, and the last value that alone is larger than that. Without the latter, each
-/// use of such a value would make it anew.
+/// use of such a value would compute it again.
 #[derive(Debug)]
 pub struct SharedLru<K: Hash + Eq, V> {
     entries: Mutex<ByteLru<K, V>>,

@@ -89,7 +89,7 @@ pub(super) fn take_compact(fields: &mut FieldParser<'_>) -> Option<i64> {
     CivilTime::new(date, time).map(CivilTime::utc)
 }
 
-/// Takes `YYYY-MM-DDTHH:MM:SS`. Any character that is neither letter nor digit may stand for the colon; it is returned
+/// Takes `YYYY-MM-DDTHH:MM:SS`. Any character that is neither letter nor digit may replace the colon; it is returned
 /// too.
 pub(super) fn take_w3_local(fields: &mut FieldParser<'_>) -> Option<(CivilTime, char)> {
     let mut at = *fields;

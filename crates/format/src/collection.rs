@@ -211,7 +211,7 @@ impl Collection {
     ///
     /// This is [`Self::select`] at the end of time, so a set with a future date from a wrong clock counts. One exception:
     /// if that snapshot contains a set that is not [protected](BackupSet::is_protected), and snapshots of protected sets
-    /// exist, the newest of these is returned. Otherwise everybody who can write to the store could determine it without
+    /// exist, the newest of these is returned. Otherwise anyone who can write to the store could determine it without
     /// having a key.
     ///
     /// If clients raced, a snapshot of a branch that duplicity drops can be newer. It is in [`Self::snapshots`], and
@@ -258,7 +258,7 @@ impl Collection {
     /// Returns the snapshot that `duplicity restore --time` selects (docs/FORMAT.md section 7).
     ///
     /// The chain is the one that covers `at`, else the last one that ended before, else the oldest one. The set is the
-    /// newest one of that chain that is not newer than `at`, else the full set. A time before all sets thus selects the
+    /// newest one of that chain that is not newer than `at`, else the full set. A time before all sets therefore selects the
     /// oldest full set.
     ///
     /// One difference is deliberate: duplicity leaves out the newest set of the newest chain if its signature archive

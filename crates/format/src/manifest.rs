@@ -117,7 +117,7 @@ impl Manifest {
         Self { volumes, greatest_end, last_number, ..Self::default() }
     }
 
-    /// Creates a manifest that stands in for a lost one: `volumes` as for [`Self::from_volumes`], without hashes, of a set
+    /// Creates a manifest that replaces a lost one: `volumes` as for [`Self::from_volumes`], without hashes, of a set
     /// whose highest volume number is `last`.
     pub fn rebuilt(volumes: Vec<ManifestVolume>, problems: Vec<ManifestProblem>, last: VolumeNumber) -> Self {
         let mut manifest = Self::from_volumes(volumes);
@@ -128,7 +128,7 @@ impl Manifest {
         manifest
     }
 
-    /// Returns true if the manifest stands in for a lost one. It states where a file may be, and proves nothing: what
+    /// Returns true if the manifest replaces a lost one. It states where a file may be, and proves nothing: what
     /// is read by it must be proved by its signature.
     pub fn is_rebuilt(&self) -> bool {
         self.is_rebuilt

@@ -11,7 +11,7 @@ pub const MAX_PATH_LEN: usize = 4095;
 
 /// A path inside a backup, relative to the backup's root: components of raw bytes joined by `/`; empty for the root.
 ///
-/// The order is duplicity's (docs/FORMAT.md section 2.1): component by component. `/` thus sorts below every other
+/// The order is duplicity's (docs/FORMAT.md section 2.1): component by component. So `/` sorts below every other
 /// byte, and `x/y` comes before `x!`.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct ArchivePath(Box<[u8]>);

@@ -72,7 +72,7 @@ impl Archive {
         self.pass.join()
     }
 
-    /// Returns the answer of `ask` as soon as it has one; `None` once it is known that there is none.
+    /// Returns the answer of `ask` as soon as it has one; `None` once it is known that it does not exist.
     ///
     /// # Errors
     /// [`UnpackError`] if the pass ended early and nothing was found until then, or the request ended.
@@ -124,7 +124,7 @@ impl Archive {
     fn meta_in(table: &ArchiveTable, key: NodeKey, own: &EntryMeta) -> Option<EntryMeta> {
         table.node(key)?;
         let implied = EntryMeta { kind: EntryKind::Dir, mode: dir_mode(own.mode), ..own.clone() };
-        // The root is described by its file, whether or not the archive says something of `.`: nothing is unpacked for that.
+        // The root is described by its file, whether or not the archive has an entry `.`: nothing is unpacked for that.
         let entry = table.entry(key).filter(|_| key != NodeKey::ROOT);
         let mut meta = entry.map_or(implied, |entry| entry.meta.clone());
         if !zip::has_owner(&meta) {
@@ -227,7 +227,7 @@ fn member_pieces(pieces: &[(u64, u64, u64)]) -> Box<[MemberPiece]> {
     pieces.iter().map(|&(start, len, at)| MemberPiece { start, len, at }).collect()
 }
 
-/// The mode of a directory that stands for a file of `mode`: users who may read the file may search the directory.
+/// The mode of the directory of an archive file of `mode`: users who may read the file may search the directory.
 pub fn dir_mode(mode: u16) -> u16 {
     (mode & 0o777) | (mode & 0o444) >> 2
 }

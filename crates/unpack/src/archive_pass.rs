@@ -1,4 +1,4 @@
-//! The pass over an archive, which reads its table of members: on a thread of its own, as long as somebody needs the result.
+//! The pass over an archive, which reads its table of members: on a thread of its own, as long as a request needs the result.
 
 use std::sync::Arc;
 use std::thread;
@@ -29,7 +29,7 @@ pub enum PassProgress {
 }
 
 /// The pass over one archive. A request that waits for it, and an open file whose end depends on it, hold a [`PassInterest`].
-/// When the last of these is dropped the pass stops; the members that it has reached stay, and it goes on from there later.
+/// When the last of these is dropped the pass stops; the members that it has reached stay, and it continues from there later.
 #[derive(Debug)]
 pub(super) struct ArchivePass {
     unpacker: Arc<Unpacker>,
@@ -54,7 +54,7 @@ pub(super) struct PassState {
     scan: Option<MemberScan>,
 }
 
-/// A reader of an archive's members that can be stopped and goes on where it was.
+/// A reader of the members of an archive that can be stopped and resumed.
 #[derive(Debug)]
 enum MemberScan {
     Tar(Box<TarScan>),
@@ -63,7 +63,7 @@ enum MemberScan {
 
 impl PassState {
     /// Notes that the pass runs, unless it does already or is over; returns whether a thread is needed. A pass that failed for
-    /// a transient reason begins anew.
+    /// a transient reason begins again.
     fn begin(&mut self, new_table: impl FnOnce() -> ArchiveTable) -> bool {
         match &self.progress {
             PassProgress::Idle => {}
@@ -78,7 +78,7 @@ impl PassState {
         true
     }
 
-    /// Takes the outcome of a run. Returns true if the thread has to go on: somebody needs the result since it was stopped.
+    /// Takes the outcome of a run. Returns true if the thread has to continue: a request needs the result since it was stopped.
     fn end(&mut self, scan: MemberScan, outcome: Result<(), UnpackError>) -> bool {
         let was_stopped = self.running.as_ref().is_some_and(CancelToken::is_cancelled);
         self.running = None;
@@ -111,7 +111,7 @@ impl ArchivePass {
         Arc::new(Self { unpacker: Arc::clone(unpacker), name, source, is_zip, state: Monitor::new(state) })
     }
 
-    /// Looks at what is known now.
+    /// Examines the members known so far.
     pub(super) fn look<T>(&self, ask: impl FnOnce(&PassState) -> T) -> T {
         ask(&self.state.lock())
     }

@@ -39,7 +39,7 @@ impl EncodedTable {
 }
 
 impl TableStore {
-    /// Returns an empty store for a cache that is made as `cache` says: a table takes a quarter of it at most.
+    /// Returns an empty store for a cache with the options `cache`. A table takes at most a quarter of it.
     pub(super) fn new(cache: &CacheConfig) -> Self {
         let spill = cache.spill.as_ref().map_or(0, |spill| spill.bytes);
         let max_table = cache.memory_bytes.saturating_add(spill) / 4;

@@ -1,5 +1,5 @@
 //! bzip2 streams one after the other. Blocks are found by the magic they begin with and decoded apart, each as a stream of
-//! its own made for the library, ahead of the reader on all processors.
+//! its own made for the library, in advance of the reader on all processors.
 //!
 //! The start of a block is only a guess, as a magic may occur inside a block by chance or on purpose. A block counts if
 //! the library decodes it to its very last bit and its checksum is right; a guess that is wrong makes that fail, and
@@ -165,7 +165,7 @@ impl BzipDecoder {
         Ok(())
     }
 
-    /// Ends the open piece at bit `end`, where the next one begins as `mark` says.
+    /// Ends the open piece at bit `end`, where the next one begins at `mark`.
     fn close(&mut self, end: u64, mark: Option<BlockMark>) {
         let bytes: Arc<[u8]> = self.open.get(..self.open_before(end.div_ceil(8))).unwrap_or(&[]).into();
         let (start, kind) = (self.start, self.kind);
@@ -183,7 +183,7 @@ impl BzipDecoder {
         }
     }
 
-    /// Number of the open piece's bytes that stand before byte `end` of the input; all of them if that is not within the piece.
+    /// Number of the open piece's bytes before byte `end` of the input; all of them if that is not within the piece.
     fn open_before(&self, end: u64) -> usize {
         let len = end.checked_sub(self.start / 8).and_then(|len| usize::try_from(len).ok());
         len.filter(|len| *len <= self.open.len()).unwrap_or(self.open.len())
@@ -193,7 +193,7 @@ impl BzipDecoder {
         UnpackError::damaged(&self.input.name(), bit / 8, what)
     }
 
-    /// A block, or what it becomes together with what seemed to be behind it.
+    /// A block, possibly joined with the data after it that seemed to be another block.
     fn block(&mut self, piece: &InputSection, context: &DecodeContext<'_>) -> Result<DecodedBlock, UnpackError> {
         let name = self.input.name();
         let stopped = |reason: Stopped| UnpackError::stopped(&name, reason);
@@ -246,7 +246,7 @@ impl BzipDecoder {
         // Tapes pad with zeros.
         if last && rest.iter().all(|&b| b == 0) {
             if rest.len() as u64 > LONGEST {
-                // As bunzip2, which ignores all that is not bzip2 and what is behind it.
+                // As bunzip2, which ignores data that is not bzip2 and everything after it.
                 log::warn!("{}: zeros follow the bzip2 data; bytes after them are ignored", self.input.name());
             }
             return Ok(true);
@@ -314,7 +314,7 @@ impl StreamDecoder for BzipDecoder {
                 SectionKind::End => self.ended = self.end_of_stream(&piece)?,
                 SectionKind::Block => match self.block(&piece, context) {
                     Err(error) => {
-                        // Where it was: the next call goes on.
+                        // The position stays: the next call continues.
                         self.queue.push_front(piece);
                         return Err(error);
                     }
@@ -345,7 +345,7 @@ impl StreamDecoder for BzipDecoder {
         self.input.offset()
     }
 
-    /// The number of blocks that are decoded ahead of the reader, or are being decoded.
+    /// The number of blocks that are decoded in advance of the reader, or are being decoded.
     fn memory_bytes(&mut self) -> u64 {
         let ahead = |piece: &InputSection| piece.bytes.len() + if piece.task.is_some() { USUAL } else { 0 };
         let long = self.long.as_ref().map_or(0, |(_, packed)| packed.len() + USUAL);
@@ -361,7 +361,7 @@ impl Drop for BzipDecoder {
 
 #[cfg(test)]
 impl BzipDecoder {
-    /// Takes these bits for the start of blocks, as if a magic stood there.
+    /// Takes these bits for the start of blocks, as if they had a magic.
     pub(super) fn split_at_false_marks(&mut self, bits: &[u64]) {
         self.false_marks = bits.iter().map(|&bit| BlockMark { bit, end: bit % 2 == 1 }).collect();
     }

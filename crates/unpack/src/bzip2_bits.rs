@@ -7,7 +7,7 @@ pub(super) const END_MAGIC: u64 = 0x1772_4538_5090;
 /// Bits of either.
 pub(super) const MAGIC_BITS: u64 = 48;
 
-/// Bytes at the beginning of each piece of input that are looked at one by one, together with what came before.
+/// Bytes at the beginning of each piece of input that are examined one by one, together with the bytes before.
 const HEAD: usize = 8;
 
 const MASK: u64 = (1 << MAGIC_BITS) - 1;
@@ -26,7 +26,7 @@ pub(super) struct BlockMark {
 pub(super) struct MarkScanner {
     /// For each value of a byte, at which shifts it can be the last but one byte of a magic.
     shifts: Box<[u8; 256]>,
-    /// For each pair of bytes, whether it can stand within a magic: a bit each.
+    /// For each pair of bytes, a bit that is set if the pair can be within a magic.
     pairs: Box<[u8; 1 << 13]>,
     register: u64,
     /// Bytes of the input before the next.
@@ -49,8 +49,8 @@ impl MarkScanner {
         }
         let mut pairs = Box::new([0_u8; 1 << 13]);
         for magic in [BLOCK_MAGIC, END_MAGIC] {
-            for behind in 0..=MAGIC_BITS - 16 {
-                let [.., high, low] = (magic >> behind).to_be_bytes();
+            for shift in 0..=MAGIC_BITS - 16 {
+                let [.., high, low] = (magic >> shift).to_be_bytes();
                 let (slot, bit) = slot_of(high, low);
                 if let Some(slot) = pairs.get_mut(slot) {
                     *slot |= bit;

@@ -7,7 +7,7 @@ use super::suffix_hint::{ArchiveFormat, UnpackKind};
 use super::{tar, zip};
 use dupfs_base::RequestContext;
 
-/// Returns true if the content of `source` begins as `kind` does. Costs its first bytes. Tells nothing of the tar stream in a
+/// Returns true if the content of `source` begins as `kind` does. Reads its first bytes. Does not check the tar stream in a
 /// compressed archive: see [`Archive::begins`](super::Archive::begins).
 ///
 /// # Errors

@@ -65,7 +65,7 @@ impl DecodeCursor {
     pub(super) fn advance(
         &mut self,
         buffer: impl FnOnce() -> Arc<[u8]>,
-        mut learn: impl FnMut(SeekPoint),
+        mut on_seek_point: impl FnMut(SeekPoint),
         context: &DecodeContext<'_>,
     ) -> Result<DecodeStep, UnpackError> {
         let start = self.next.saturating_mul(BLOCK_BYTES as u64);
@@ -86,7 +86,7 @@ impl DecodeCursor {
             let end = self.out.saturating_add(self.rest().len() as u64);
             self.limits.check_expansion(&self.name, (self.decoder.taken(), self.stored), end)?;
             if let Some((input, state)) = self.decoder.resume() {
-                learn(SeekPoint { out: end, input, state: state.into() });
+                on_seek_point(SeekPoint { out: end, input, state: state.into() });
             }
         }
         let last: Arc<[u8]> = self.rest().into();

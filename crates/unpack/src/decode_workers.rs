@@ -1,4 +1,4 @@
-//! Threads for work that may be done before anybody waits for it, and by the thread that waits if none of them has begun.
+//! Threads for work that may be done before it is waited for, and by the waiting thread if none of them has begun.
 //!
 //! At most as much of it runs at once as there are processors, whichever thread runs it: decoding a bzip2 block accesses
 //! megabytes at random, and two that share one processor evict each other's data from its cache, which doubles the time of
@@ -33,7 +33,7 @@ pub(super) struct DecodeTask<T> {
 }
 
 trait RunTask: Send + Sync {
-    /// Does the work, unless somebody else has begun.
+    /// Does the work, unless another thread has begun.
     fn run(&self, turn: &Turn);
 }
 

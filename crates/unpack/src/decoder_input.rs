@@ -7,10 +7,10 @@ use super::decode_context::DecodeContext;
 use super::error::UnpackError;
 use dupfs_base::clamp_len;
 
-/// Bytes asked for at a time.
+/// Bytes requested at a time.
 const STEP: usize = 256 << 10;
 
-/// A source from some offset on. An error leaves it as it was: the next call goes on.
+/// A source from some offset on. An error does not move it: the next call continues.
 #[derive(Debug)]
 pub(super) struct DecoderInput {
     source: Arc<dyn ByteSource>,
@@ -50,7 +50,7 @@ impl DecoderInput {
     pub(super) fn fill(&mut self, want: usize, context: &DecodeContext<'_>) -> Result<&[u8], UnpackError> {
         while self.buffer.len().saturating_sub(self.taken) < want && !self.ended {
             let next = self.base.saturating_add(self.buffer.len() as u64);
-            // Up to a multiple of the step, so that blocks of the source below are asked for once.
+            // Up to a multiple of the step, so that blocks of the source below are requested once.
             let step = STEP.saturating_sub(clamp_len(next % STEP as u64, STEP));
             let request = context.wait();
             request.check().map_err(|reason| UnpackError::stopped(&self.source.name(), reason))?;

@@ -85,7 +85,7 @@ impl DecompressedStream {
         }
     }
 
-    /// Reads the list of an xz file's blocks when somebody jumps, where that costs no decoding.
+    /// Reads the list of an xz file's blocks at a jump, where that needs no decoding.
     fn find_blocks(&self, index: u64, context: &RequestContext) -> Result<(), UnpackError> {
         if self.codec != StreamCodec::Xz || self.blocks.known().is_some() {
             return Ok(());
@@ -109,7 +109,7 @@ impl DecompressedStream {
         index: u64,
         context: &RequestContext,
     ) -> Result<Option<Arc<[u8]>>, UnpackError> {
-        // Takes the slot away if the decoder fails or panics, so that nobody waits for it.
+        // Takes the slot away if the decoder fails or panics, so that no reader waits for it.
         let mut running = self.pool.run(slot);
         let context = &DecodeContext::new(&self.unpacker.workers, self.source.origin().flow, context);
         let mut cursor = match start {
@@ -137,7 +137,7 @@ impl DecompressedStream {
                     return Err(error);
                 }
             };
-            // Before anybody can get a byte of it: more is known to follow a block that is not the last.
+            // Before any reader can get a byte of it: more is known to follow a block that is not the last.
             let more = number.saturating_add(1).saturating_mul(BLOCK_BYTES as u64).saturating_add(1);
             self.check_stated(slot, if ended { cursor.len() } else { more }, ended)?;
             if !block.is_empty() {
@@ -145,7 +145,7 @@ impl DecompressedStream {
             }
             if ended {
                 self.pool.set_last(number, &block);
-                self.learn_len(cursor.len())?;
+                self.record_len(cursor.len())?;
                 return Ok(Some(block).filter(|block| number == index && !block.is_empty()));
             }
             self.pool.passed(slot, number, &block);
@@ -156,7 +156,7 @@ impl DecompressedStream {
         }
     }
 
-    /// Notes that `slot` has decoded at least so many bytes, or exactly so many, and compares that with the length that was
+    /// Records that `slot` has decoded at least `len` bytes, or exactly that many, and compares this with the length that was
     /// stated, by an index or a directory.
     fn check_stated(&self, slot: u64, decoded: u64, ended: bool) -> Result<(), UnpackError> {
         self.pool.note_decoded(slot, decoded, ended, self.codec == StreamCodec::Xz);
@@ -182,7 +182,7 @@ impl DecompressedStream {
         }
     }
 
-    fn learn_len(&self, len: u64) -> Result<(), UnpackError> {
+    fn record_len(&self, len: u64) -> Result<(), UnpackError> {
         match self.pool.set_len(len) {
             None => return Err(self.mis_stated(len)),
             Some(false) => return Ok(()),
@@ -202,7 +202,7 @@ impl DecompressedStream {
     }
 
     /// See [`ByteSource::check_range`]. Only xz has checks that can be reached one by one; a reader that jumps from block to
-    /// block leaves them behind.
+    /// block drops them.
     fn check_parts(&self, from: u64, to: u64, next: Option<u64>, context: &RequestContext) -> Result<(), UnpackError> {
         if self.codec != StreamCodec::Xz || from >= to {
             return Ok(());
@@ -293,7 +293,7 @@ impl ByteSource for DecompressedStream {
             let len = blocks.last().map_or(0, |last| last.end());
             // No read of an empty file follows, so its emptiness is verified here.
             if len > 0 {
-                self.learn_len(len)?;
+                self.record_len(len)?;
                 return Ok(len);
             }
         }

@@ -77,7 +77,7 @@ pub fn fuzz_members(data: &[u8]) {
     }
 }
 
-/// Archives: the table is within its bounds, comes back from its encoding, and its links stay inside.
+/// Archives: the table is within its bounds, is decoded unchanged from its encoding, and its links stay inside.
 pub fn fuzz_archive(data: &[u8]) {
     for container in [ArchiveFormat::Tar(None), ArchiveFormat::Zip] {
         let archive = Archive::new(&unpacker(), Arc::new(MemorySource::new("a", data)), container);

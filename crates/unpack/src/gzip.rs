@@ -250,7 +250,7 @@ impl DeflateDecoder {
         }
     }
 
-    /// Counts the bytes that are given next; an error if a zip member may not have so many.
+    /// Counts the bytes that are returned next; an error if they exceed the maximum of a zip member.
     fn count(&mut self) -> Result<(), UnpackError> {
         let out = self.ring.get(self.given..self.at).unwrap_or(&[]);
         self.crc.update(out);

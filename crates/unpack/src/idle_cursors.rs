@@ -8,7 +8,7 @@ use dupfs_base::sync::lock;
 
 /// The owner of idle cursors.
 pub(super) trait CursorOwner: Send + Sync {
-    /// Drops the cursor of `slot`, unless somebody took it meanwhile.
+    /// Drops the cursor of `slot`, unless a reader took it meanwhile.
     fn drop_cursor(&self, slot: u64);
 }
 

@@ -1,12 +1,12 @@
-//! Archives as trees and compressed files as plain bytes. Knows nothing of backups nor of file systems.
+//! Archives as trees and compressed files as plain bytes. This crate is independent of backups and file systems.
 //!
-//! Everything is a [`ByteSource`], random access to bytes: what is to be unpacked, the [`DecompressedStream`] that decompressing it gives,
-//! and a member of an [`Archive`]. So nesting is composition. A stream reads on where a reader stopped (a cursor), starts
-//! from seek points where somebody jumps, and keeps what it decoded in the shared block cache; an archive learns its table
-//! of members in one pass that readers need not wait for. Lengths and seek points go to a [`PointStore`], which may persist
-//! them in the clear; tables go to the block cache alone, as they hold names from inside a backup.
+//! Everything is a [`ByteSource`], random access to bytes: a stored file, the [`DecompressedStream`] over it, and a
+//! member of an [`Archive`]. So nesting is composition. A stream continues where a reader stopped (a cursor), starts
+//! from seek points after a jump, and stores decoded bytes in the shared block cache. An archive reads its table of
+//! members in one pass, for which readers need not wait. Lengths and seek points go to a [`PointStore`], which may
+//! persist them unencrypted. Tables go to the block cache only, as they contain names from inside a backup.
 //!
-//! All of it may wait for the source and for decoding: call it from threads that may.
+//! Every operation may wait for the source and for decoding: call it from threads that may wait.
 
 mod archive;
 mod archive_pass;

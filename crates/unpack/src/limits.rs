@@ -22,7 +22,7 @@ pub struct UnpackLimits {
     pub ratio: u64,
     /// Bytes that any stream may have.
     pub free: u64,
-    /// Bytes of memory that one decoder may ask for.
+    /// Bytes of memory that one decoder may allocate.
     pub memory: u64,
     /// Upper bound of the bytes that all idle decoders hold together.
     pub idle: u64,
@@ -38,7 +38,7 @@ impl Default for UnpackLimits {
             ratio: 2000,
             free: 1 << 30,
             memory: 256 << 20,
-            // Eight readers in order of `xz -9` at once: one whose decoder was dropped begins anew.
+            // Eight readers in order of `xz -9` at once: one whose decoder was dropped starts again.
             idle: 576 << 20,
         }
     }

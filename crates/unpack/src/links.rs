@@ -10,7 +10,7 @@ use dupfs_format::EntryKind;
 const FOLLOWED: usize = 40;
 
 /// Returns true if a target leads to somewhere below the link's own directory, or up as far as the archive's root, whatever is on
-/// the way: it is relative, and `..` stands only at its front, at most `depth` times.
+/// the way: it is relative, and `..` is only at its front, at most `depth` times.
 pub(super) fn is_plain(target: &[u8], depth: usize) -> bool {
     if target.first() == Some(&b'/') {
         return false;

@@ -6,7 +6,7 @@ use super::byte_source::{ByteSource, StoredOrigin};
 use super::error::UnpackError;
 use dupfs_base::{RequestContext, clamp_len};
 
-/// A piece of a [`MemberSource`]: `len` bytes of it from `start` stand at `at` in the source below.
+/// A piece of a [`MemberSource`]: `len` bytes of it from `start` are at `at` in the source below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MemberPiece {
     pub(super) start: u64,

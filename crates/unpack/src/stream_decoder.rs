@@ -24,7 +24,7 @@ pub(super) struct SeekPoint {
 /// A live decoder somewhere in a stream.
 pub(super) trait StreamDecoder: Send {
     /// The next decompressed bytes, never empty; `None` at the end, once all checks of the form were right. A failure to read
-    /// the source, or the end of the request, leaves the decoder as it was: the next call goes on.
+    /// the source, or the end of the request, does not change the decoder: the next call continues.
     ///
     /// # Errors
     /// [`UnpackError`] of the source, or for damaged data.

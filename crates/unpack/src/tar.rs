@@ -1,5 +1,5 @@
 //! The members of a tar stream, by the project's own parser: unlike the libraries' it is bounded in memory and reports
-//! where the pieces of sparse files stand.
+//! the positions of the pieces of sparse files.
 
 use std::sync::Arc;
 
@@ -24,11 +24,11 @@ const EXTENSION: u64 = 1 << 20;
 /// Takes the members of an archive, each as soon as its header was read.
 pub(super) type AddMember<'a> = &'a mut dyn FnMut(ArchiveMember<'_>) -> Result<(), UnpackError>;
 
-/// A pass over a tar stream, which can be stopped between two reads and goes on where it was.
+/// A pass over a tar stream, which can be stopped between two reads and resumed.
 #[derive(Debug)]
 pub(super) struct TarScan {
     parser: TarParser,
-    /// A sparse member whose map stands in its data.
+    /// A sparse member whose map is in its data.
     mapped: Option<MappedMember>,
     /// Offset of the next byte to be read.
     at: u64,
@@ -65,7 +65,7 @@ impl TarScan {
         self.at == 0
     }
 
-    /// Gives `add` every member of the tar stream `source` from here on. After an error of the source another call goes on
+    /// Gives `add` every member of the tar stream `source` from here on. After an error of the source another call continues
     /// where this one was.
     ///
     /// # Errors
@@ -176,7 +176,7 @@ impl TarMemberSink<'_> {
         }
     }
 
-    /// The data of a sparse member: its pieces stand from `at` on, `len` bytes in all.
+    /// The data of a sparse member: its pieces begin at `at`, `len` bytes in all.
     fn pieces(&self, path: &[u8], size: u64, map: &[(u64, u64)], at: u64, len: u64) -> MemberData {
         let mut pieces = Vec::new();
         let mut used = 0_u64;
@@ -212,7 +212,7 @@ impl TarSink for TarMemberSink<'_> {
             b'6' => EntryKind::Fifo,
             // A label, which extracting passes over.
             b'V' => return Ok(()),
-            // Old archives mark directories by the slash alone; types that nobody knows are extracted as files.
+            // Old archives mark directories by the slash alone; unknown types are extracted as files.
             b'0' if header.path.last() == Some(&b'/') && header.size == 0 => EntryKind::Dir,
             _ => EntryKind::File,
         };

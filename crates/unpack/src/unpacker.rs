@@ -27,7 +27,7 @@ pub struct Unpacker {
 }
 
 impl Unpacker {
-    /// An unpacker that keeps decoded blocks and tables of members as `cache` says, and seek points in `point_store`.
+    /// An unpacker that caches decoded blocks and archive tables within `cache`, and stores seek points in `point_store`.
     pub fn new(cache: CacheConfig, limits: UnpackLimits, point_store: Arc<dyn PointStore>) -> Arc<Self> {
         Self::with_zip_names(cache, limits, point_store, None)
     }

@@ -28,7 +28,7 @@ const LEAST: u64 = 64 << 10;
 const BLOCKS: usize = 1 << 17;
 /// Most streams of a file whose blocks are looked for.
 const STREAMS: usize = 4096;
-/// Padding is looked at in pieces of so many bytes.
+/// Padding is read in pieces of this number of bytes.
 const PIECE: u64 = 64 << 10;
 
 /// A block of an xz file.
@@ -74,7 +74,7 @@ pub(super) struct XzDecoder {
     base: u64,
     library: Stream,
     ended: bool,
-    /// Behind the last byte of this decoder's input: the rest of the file, where it decodes a single block.
+    /// After the last byte of this decoder's input: the rest of the file, where it decodes a single block.
     rest: Option<RestOfBlocks>,
     limits: UnpackLimits,
     /// Bytes that the library gets before and after the input.
@@ -91,7 +91,7 @@ impl XzDecoder {
         Ok(Self { input, base: 0, library, ended: false, rest: None, limits, head, tail, padding })
     }
 
-    /// A decoder of a zip member that is compressed by LZMA: two bytes of version and two of length stand before the properties
+    /// A decoder of a zip member that is compressed by LZMA: two bytes of version and two of length precede the properties
     /// of the coder, and its length, `size`, in the directory.
     pub(super) fn lzma(
         source: Arc<dyn ByteSource>,
@@ -265,7 +265,7 @@ fn footer(block: &XzBlock) -> Vec<u8> {
     out
 }
 
-/// The blocks of an xz file by the indexes at its streams' ends; `None` if they do not fit what the file says elsewhere:
+/// The blocks of an xz file by the indexes at its streams' ends; `None` if they contradict the rest of the file:
 /// then it has to be decoded from the start, which finds what is wrong. `None` too where there are more blocks, streams or
 /// padding than any file needs.
 pub(super) fn blocks(

@@ -61,7 +61,7 @@ impl ReaderAt for ZipReader<'_> {
     }
 }
 
-/// A pass over the directory of a zip archive, which can be stopped between two members and goes on with the next.
+/// A pass over the directory of a zip archive, which can be stopped between two members and continues with the next.
 #[derive(Debug)]
 pub(super) struct ZipScan {
     /// Members that were added.
@@ -79,7 +79,7 @@ impl ZipScan {
     }
 
     /// Gives `add` every member of the zip archive `source` from here on; names that are not marked are in the encoding `names`.
-    /// After an error of the source another call goes on where this one was.
+    /// After an error of the source another call continues where this one stopped.
     ///
     /// # Errors
     /// [`UnpackError`] of the source, of `add`, and for a directory that is damaged or states too much.
@@ -243,7 +243,7 @@ fn mtime(record: &ZipFileHeaderRecord<'_>) -> i64 {
     }
 }
 
-/// The parts of `time` as a time of day in a calendar; `None` if there is none such.
+/// The parts of `time` as a time of day in a calendar; `None` if it is invalid.
 fn civil_time(time: LocalDateTime) -> Option<DateTime> {
     let small = |value: u8| i8::try_from(value).ok();
     let (month, day) = (small(time.month())?, small(time.day())?);

@@ -10,7 +10,7 @@ use rawzip::{ZipFileHeaderRecord, extra_fields};
 const FAT: u16 = 0;
 const HPFS: u16 = 6;
 const NTFS: u16 = 11;
-/// The general purpose bit that says that the name is UTF-8.
+/// The general purpose bit that marks the name as UTF-8.
 const UTF8: u16 = 1 << 11;
 
 /// An encoding of names that archives do not state.
@@ -24,7 +24,7 @@ enum CodePage {
     Other(&'static Encoding),
 }
 
-/// Code page 437: DOS and Windows in the United States, and what the format itself says.
+/// Code page 437: DOS and Windows in the United States, and the encoding of the format itself.
 const CP437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
 /// Code page 850: DOS and Windows in western Europe.
 const CP850: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜø£Ø×ƒáíóúñÑªº¿®¬½¼¡«»░▒▓│┤ÁÂÀ©╣║╗╝¢¥┐└┴┬├─┼ãÃ╚╔╩╦╠═╬¤ðÐÊËÈıÍÎÏ┘┌█▄¦Ì▀ÓßÔÒõÕµþÞÚÛÙýÝ¯´\u{ad}±‗¾¶§÷¸°¨·¹³²■\u{a0}";
@@ -54,7 +54,7 @@ impl NameEncoding {
         Some(Self(page))
     }
 
-    /// `raw` as text; `None` if it is none in this encoding.
+    /// `raw` as text; `None` if it is invalid in this encoding.
     fn decode(self, raw: &[u8]) -> Option<String> {
         match self.0 {
             CodePage::Dos(upper) => {
@@ -71,10 +71,10 @@ impl NameEncoding {
     }
 }
 
-/// The name of a member as text where its archive tells that, directly or by where it was made:
+/// The name of a member as text, if its archive gives the encoding, directly or by the system on which it was made:
 ///
 /// 1. the name in UTF-8 that an extra field of Info-ZIP has, if it belongs to this name;
-/// 2. the name itself if a flag says that it is UTF-8, or if it is;
+/// 2. the name itself if a flag marks it as UTF-8, or if it is UTF-8;
 /// 3. the name decoded by `encoding`, if the user has chosen one;
 /// 4. the name decoded by code page 437, if it was written on DOS, by Windows' own packer or by OS/2;
 /// 5. else the bytes of the name.
@@ -124,7 +124,7 @@ impl NameFacts<'_> {
     }
 }
 
-/// The name in the extra field "Info-ZIP Unicode Path", which has the checksum of the name that it stands for.
+/// The name in the extra field "Info-ZIP Unicode Path", which has the checksum of the name that it replaces.
 fn unicode_path<'a>(mut extra: extra_fields::ExtraFields<'a>, raw: &[u8]) -> Option<&'a str> {
     let (_, field) = extra.find(|(id, _)| *id == ExtraFieldId::INFO_ZIP_UNICODE_PATH)?;
     let (version, rest) = field.split_first()?;

@@ -17,10 +17,10 @@ use dupfs_read::volume::{Repository, VolumeError};
 
 /// Manifests read at a time. Each costs a round trip to the store and, with a passphrase, a slow key derivation.
 const READERS: usize = 8;
-/// Volume numbers looked at where a damaged manifest may name any number of them.
+/// Upper bound of the volume numbers examined where a damaged manifest may name any number of them.
 const MANY: usize = 10_000;
 
-/// By set: its manifest, or why there is none to be read; `None` for incomplete sets.
+/// By set: its manifest, or the reason why it cannot be read; `None` for incomplete sets.
 pub(super) type Manifests = Vec<Option<Result<ManifestSummary, VolumeError>>>;
 
 /// The part of a manifest that is reported. There is not memory for all manifests at the same time.
@@ -68,7 +68,7 @@ pub(super) fn read_all(repository: &Arc<Repository>, timeout: RequestTimeout) ->
             let index = next.fetch_add(1, Ordering::Relaxed);
             sets.get(index).map(|set| (index, set))
         } {
-            // A rebuilt manifest would cost all volumes, and tells no more than their names do.
+            // A rebuilt manifest would require reading all volumes, and gives no more than their names do.
             if set.manifest.is_some() && !set.is_rebuilt {
                 let manifest = repository.manifest(set.index, &timeout.start());
                 let manifest = manifest.map(|manifest| ManifestSummary::of(set, &manifest));
@@ -87,7 +87,7 @@ pub(super) fn read_all(repository: &Arc<Repository>, timeout: RequestTimeout) ->
     (0..sets.len()).map(|index| found.remove(&index)).collect()
 }
 
-/// Done if every manifest was read or found damaged, else why one could not be asked.
+/// Done if every manifest was read or found damaged, else the reason why one could not be read.
 pub(super) fn completeness(manifests: &Manifests) -> CommandExit {
     let failed = manifests.iter().filter_map(|m| m.as_ref()?.as_ref().err());
     let exits = failed.map(|error| match error.kind() {
@@ -306,7 +306,7 @@ fn backdated(repository: &Repository, collection: &Collection) -> Vec<ReportedPr
     found.map(problem).collect()
 }
 
-/// `host:directory` as far as the manifest tells.
+/// `host:directory`, as far as the manifest has it.
 pub(super) fn source(manifest: &ManifestSummary) -> Option<String> {
     let text = |bytes: &Option<Box<[u8]>>| bytes.as_ref().map(|bytes| escape_bytes(bytes));
     match (text(&manifest.hostname), text(&manifest.localdir)) {

@@ -1,4 +1,4 @@
-//! The permanent entries of archives that somebody looked into.
+//! The permanent entries of archives that were visited.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
@@ -10,7 +10,7 @@ use dupfs_base::sync::lock;
 use dupfs_format::{EntryKind, EntryMeta};
 use dupfs_unpack::{ArchiveFormat, EntryNumber, NodeKey};
 
-/// An archive that somebody looked into: the part that stays when its table is dropped. An archive that replaces it under its
+/// An archive that was visited: the part that stays when its table is dropped. An archive that replaces it under its
 /// name has a slot of its own, so that no number of a member ever means another archive's.
 #[derive(Debug)]
 pub(super) struct ArchiveSlot {
@@ -41,7 +41,7 @@ impl ArchiveSlot {
         inode_number::number(self.id, u64::from(key.0 | inode_number::STORED))
     }
 
-    /// The archive, if somebody uses it or it was used lately.
+    /// The archive, if it is in use or was used recently.
     pub(super) fn live(&self) -> Option<Arc<OpenArchive>> {
         lock(&self.archive).upgrade()
     }

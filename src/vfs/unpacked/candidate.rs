@@ -22,7 +22,7 @@ pub(super) struct UnpackCandidate {
 /// The facts about a candidate's content that are known so far.
 #[derive(Debug, Default)]
 pub(super) struct CandidateContent {
-    /// Set once somebody looked: true if its content is of the form that the suffix hints at.
+    /// Set once the content was checked: true if it is of the form that the suffix hints at.
     pub(super) confirmed: OnceLock<bool>,
     /// The decompressed content while it is in use.
     pub(super) stream: Mutex<Weak<DecompressedStream>>,
@@ -31,12 +31,12 @@ pub(super) struct CandidateContent {
 }
 
 impl UnpackCandidate {
-    /// A file as a lookup found it, of whose content nothing is known.
+    /// A file as a lookup found it, with unknown content.
     pub(super) fn of(kind: UnpackKind, name: &[u8], entry: Option<EntryNumber>, attr: Attr) -> Self {
         Self { kind, name: name.to_vec(), entry, attr, content: Arc::default() }
     }
 
-    /// Returns true if somebody looked, and its content is of the form that the suffix hints at.
+    /// Returns true if the content was checked, and is of the form that the suffix hints at.
     pub(super) fn is_confirmed(&self) -> bool {
         self.content.confirmed.get() == Some(&true)
     }
@@ -70,7 +70,7 @@ impl UnpackCandidate {
     }
 }
 
-/// The stream of `candidate` while somebody uses it.
+/// The stream of `candidate` while it is in use.
 pub(super) fn live_stream(candidate: &UnpackCandidate) -> Option<Arc<DecompressedStream>> {
     lock(&candidate.content.stream).upgrade()
 }

@@ -12,7 +12,7 @@ use dupfs_base::sync::lock;
 /// Upper bound of the candidates whose content could not be read.
 const UNCONFIRMED: usize = 1024;
 
-/// All candidates by their numbers. Those whose content was looked at stay for the life of the mount: a number must not
+/// All candidates by their numbers. Those whose content was checked stay for the life of the mount: a number must not
 /// change from a directory to a file.
 #[derive(Default)]
 pub(super) struct CandidateMap {
@@ -35,8 +35,8 @@ impl CandidateMap {
     /// Takes a candidate as a lookup found it now. Facts about the content of the same entry stay, those of another are dropped.
     ///
     /// # Errors
-    /// [`FsError::WouldBlock`] where it is not known and the request may not block: its content cannot be looked at
-    /// then, so there is no use in keeping it. A listing of a million files asks for each of them so.
+    /// [`FsError::WouldBlock`] where it is not known and the request may not block: its content cannot be checked
+    /// then, so there is no use in keeping it. A listing of a million files requests each of them in this way.
     pub(super) fn update(
         &self,
         ino: Ino,

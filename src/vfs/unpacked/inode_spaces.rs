@@ -1,6 +1,6 @@
 //! Inode numbers below `unpacked/`: the upper half is a space, of a snapshot's tree or of an archive that was opened, the
 //! lower half a node in it. Spaces are numbered as they are found and retained for the life of the mount, so that a number never
-//! changes its meaning and none has to be forgotten: memory grows with the archives that were looked into, not with what is
+//! changes its meaning and none has to be forgotten: memory grows with the archives that were visited, not with what is
 //! in them.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use super::inode_number::{BASE, END, STORED, TOP_INO, number};
 use dupfs_base::sync::lock;
 use dupfs_unpack::{EntryNumber, NodeKey};
 
-/// The object that an inode number below `unpacked/` stands for.
+/// The object that an inode number below `unpacked/` represents.
 #[derive(Clone, Debug)]
 pub(super) enum InodeTarget {
     /// `unpacked/`.

@@ -168,7 +168,7 @@ impl MemberDirs<'_> {
             }
         }
         match progress {
-            // The names that are known were listed; an error at the end keeps anybody from taking them for all.
+            // The known names were listed; an error at the end shows that they are not all.
             PassProgress::Failed(error) => Err(failed(&error)),
             PassProgress::Done | PassProgress::Idle | PassProgress::Running => {
                 open.confirm_outer(context).map_err(|e| failed(&e))

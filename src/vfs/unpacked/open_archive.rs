@@ -47,7 +47,7 @@ impl OpenArchive {
         Ok(progress)
     }
 
-    /// Waits until the archives around it are known to be sound: names have no checks of their own.
+    /// Waits until the enclosing archives are verified: names have no checks of their own.
     ///
     /// # Errors
     /// As [`MemberRef::content_matches`].

@@ -7,7 +7,7 @@ use super::open_archive::OpenArchive;
 use dupfs_base::sync::lock;
 use dupfs_unpack::DecompressedStream;
 
-/// Archives, and streams, that stay open for readers that come back to them.
+/// Archives, and streams, that stay open for readers that return to them.
 const MAX_EACH: usize = 32;
 
 /// Keeps the archives and streams that were used last.

@@ -40,8 +40,8 @@ impl FileSystem for UnpackedFs {
             return self.lookup(parent, name, &RequestContext::cached_only());
         }
         match self.lookup(parent, name, &RequestContext::cached_only()) {
-            // A listing must not open every file whose name promises something.
-            Err(FsError::WouldBlock) => Err(FsError::failed(ErrorKind::Invalid, "not looked at yet")),
+            // A listing must not open every file whose suffix is a hint.
+            Err(FsError::WouldBlock) => Err(FsError::failed(ErrorKind::Invalid, "not examined yet")),
             answer => answer,
         }
     }

@@ -18,7 +18,7 @@ use dupfs_unpack::{
     Unpacker, content_matches,
 };
 
-/// Opens what inode numbers below `unpacked/` stand for, and keeps open what was used last.
+/// Opens the objects of inode numbers below `unpacked/`, and keeps recently used ones open.
 pub(super) struct SourceOpener {
     below: Arc<dyn FileSystem>,
     unpacker: Arc<Unpacker>,
@@ -120,7 +120,7 @@ impl SourceOpener {
         let own = meta_of(&candidate.attr);
         let (entry, archive, was_complete) = (candidate.entry, Default::default(), Default::default());
         let make = |id| ArchiveSlot { id, file: ino, entry, container, depth, own, archive, was_complete };
-        let full = || FsError::failed(ErrorKind::Unsupported, "too many snapshots and archives were looked into");
+        let full = || FsError::failed(ErrorKind::Unsupported, "too many snapshots and archives were entered");
         self.spaces.slot((ino, entry), make).ok_or_else(full)
     }
 

@@ -127,7 +127,7 @@ impl Mounted {
         Self { below, fs }
     }
 
-    /// As the kernel finds a path whose names it may not keep.
+    /// As the kernel finds a path whose names it may not cache.
     fn find(&self, path: &str) -> Result<Attr, FsError> {
         let snapshot = self.fs.lookup(TOP_INO, b"s", &RequestContext::unlimited())?;
         path.split('/')
@@ -458,7 +458,7 @@ fn a_request_that_is_cancelled_returns_at_once_and_its_pass_ends() {
             assert_eq!(waiting.join().unwrap().unwrap_err().errno(), libc::EINTR, "{kind}");
             mounted.fs.release(open.0, open.1);
             while mounted.below.waiting.load(Ordering::SeqCst) > 0 {
-                assert!(cancelled.elapsed() < Duration::from_secs(1), "{kind}: the pass goes on");
+                assert!(cancelled.elapsed() < Duration::from_secs(1), "{kind}: the pass continues");
                 std::thread::yield_now();
             }
         });

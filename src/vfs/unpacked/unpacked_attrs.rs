@@ -71,7 +71,7 @@ impl UnpackedAttrs {
 /// The attributes `stored` of a compressed file as those of its content, of `size` bytes if that is known.
 pub(super) fn sized(ino: Ino, stored: Attr, size: Option<u64>) -> Attr {
     let attr_ttl = if size.is_some() { stored.entry_ttl } else { Duration::ZERO };
-    // `exact` tells a size of 0 from one that is not known.
+    // `exact` distinguishes a size of 0 from an unknown one.
     let (exact, size) = (size.is_some(), size.unwrap_or(0));
     Attr { ino, size, blocks: size.div_ceil(512), exact, attr_ttl, ..stored }
 }

@@ -17,7 +17,7 @@ use dupfs_unpack::{ByteSource, DecompressedStream, EntryNumber, NodeKey, UnpackE
 
 /// Lifetime of attributes that never change.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
-/// A compressed file of at most so many bytes is decompressed when it is opened, so that its size is known.
+/// A compressed file of at most this number of bytes is decompressed when it is opened, so that its size is known.
 const MAX_DECOMPRESSED_AT_OPEN: u64 = 1 << 20;
 
 /// The files below `unpacked/`.
@@ -30,7 +30,7 @@ pub(super) struct UnpackedFiles {
 }
 
 impl UnpackedFiles {
-    /// No file was looked at yet; those that are not unpacked are read in `below`.
+    /// No file was checked yet; those that are not unpacked are read in `below`.
     pub(super) fn new(below: Arc<dyn FileSystem>, sources: SourceOpener, attrs: UnpackedAttrs) -> Self {
         Self { below, sources, attrs, candidates: CandidateMap::default(), handles: OpenHandles::new() }
     }
@@ -40,7 +40,7 @@ impl UnpackedFiles {
         self.handles.is_streaming(ino)
     }
 
-    /// The candidate of that number, looked at again if another entry has replaced it since.
+    /// The candidate of that number, checked again if another entry has replaced it since.
     pub(super) fn current_candidate(
         &self,
         ino: Ino,
@@ -146,7 +146,7 @@ impl UnpackedFiles {
             }
             (None, _) if !context.may_block() => return Err(FsError::WouldBlock),
             (None, target) => {
-                // A handle of nobody's, as row F of a kernel that opens nothing would use: for this one read.
+                // A handle for this read only, for a kernel that opens no files.
                 let opened = self.open(ino, target, context)?.handle;
                 self.handles.close(ino, opened).ok_or_else(FsError::not_found)?
             }
@@ -199,7 +199,7 @@ impl UnpackedFiles {
     }
 
     /// The kind and name that a stored object, its number and that of its entry, is listed with: as its name promises until
-    /// its content was looked at.
+    /// its content was checked.
     pub(super) fn listed(
         &self,
         (ino, entry): (Ino, Option<EntryNumber>),

@@ -36,7 +36,7 @@ fn check_every_damage(decoder: &Decoder, object: &str, stored: &[u8], plain: &[u
         if object.ends_with(".gz") && (tail == b"\0" || tail.len() > 2) {
             continue;
         }
-        decode(decoder, object, &[stored, tail].concat()).expect_err("bytes behind the end");
+        decode(decoder, object, &[stored, tail].concat()).expect_err("bytes after the end");
     }
 }
 

@@ -293,7 +293,7 @@ mod tests {
         (1..25).for_each(|flow| queue.request(flow));
         let mut turns = 0;
         for newcomer in 25..5000 {
-            // As many newcomers as before, in place of those that were served.
+            // As many new flows as before, instead of those that were served.
             queue.request(if queue.running == Some(0) { 0 } else { newcomer });
             turns += u32::from(queue.end(MS) == 0);
         }

@@ -1,4 +1,4 @@
-//! Synchronisation of threads. No lock of this module is held across I/O, decoding or a caller's work.
+//! Synchronisation of threads. No lock of this module is held across I/O, decoding or the work of a caller.
 //!
 //! `tests/schedules.rs` checks these modules under random schedules: `cargo test -p dupfs-base --features shuttle --test
 //! schedules`. With that feature nothing here works outside of such a test.

@@ -2,7 +2,7 @@
 //! and threads.
 //!
 //! They are those of the standard library. With the feature `shuttle` they are those of the crate `shuttle`, which runs a test
-//! under many schedules that it chooses itself; see `sync::schedules`. Code under test uses this module in place of `std`.
+//! under many schedules that it chooses itself; see `sync::schedules`. Code under test uses this module instead of `std`.
 //!
 //! A panic does not poison a lock: every critical section of the family leaves its data consistent.
 

@@ -82,7 +82,7 @@ impl Semaphore {
     }
 }
 
-/// A position in the queue. It is given up on drop, and the requests behind it move up.
+/// A position in the queue. It is released on drop, and the requests after it move up.
 struct QueueTicket<'a> {
     state: &'a Arc<Monitor<SemaphoreState>>,
     ticket: u64,

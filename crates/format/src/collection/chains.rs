@@ -166,7 +166,7 @@ impl ChainBuilder {
             self.last_start.push(None);
             return;
         };
-        // The first chain that fits gets the increment: as its next one, or in place of its last one.
+        // The first chain that fits gets the increment: as its next one, or replacing its last one.
         let continued = self.by_end.get(&start).and_then(BTreeSet::first).copied();
         let forked = self.by_last_start.get(&start).and_then(|fits| {
             fits.iter().copied().find(|&i| self.chains.get(i).is_some_and(|chain| set.time > chain.end))

@@ -101,7 +101,7 @@ fn choose_by_prefixes<'a>(
     prefixes: NamePrefixes,
     backups: &[PrefixedBackup<'a>],
 ) -> Result<ChosenBackup<'a>, CollectionError> {
-    // Parsed again with the prefix, as duplicity does it, whatever the prefix looks like.
+    // Parsed again with the prefix, as duplicity does it for any prefix.
     let named = |object: &'a ObjectInfo| prefixes.parse(&object.name).map(|name| NamedObject { name, object });
     let members: Vec<NamedObject<'a>> = objects.iter().filter_map(named).collect();
     if members.is_empty() {

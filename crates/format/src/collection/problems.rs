@@ -43,7 +43,7 @@ pub enum ProblemKind {
     ManifestRebuilt,
     /// A set that is not encrypted, beside others that are.
     NotEncrypted,
-    /// A set whose manifest has not the signature that is required.
+    /// A set whose manifest lacks the required signature.
     NotSigned,
     /// A set without its signature archive.
     SignatureMissing,

@@ -90,7 +90,7 @@ fn a_place_without_encryption_and_one_that_turned_it_on_are_sound() {
 
 #[test]
 fn a_plain_set_below_encrypted_increments_is_reported() {
-    // Encryption was turned on within a chain, or the full set was replaced: the names do not tell.
+    // Encryption was turned on within a chain, or the full set was replaced: the names do not distinguish this.
     let collection = read(&[plain_full(0), inc(0, 1), inc(1, 2)]);
     assert_eq!((latest(&collection), doubtful(&collection)), (at_day(2), vec![0]));
     assert!(messages(&collection)[0].contains("encrypted sets build on it"), "{:?}", messages(&collection));

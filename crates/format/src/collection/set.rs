@@ -86,8 +86,9 @@ impl BackupSet {
         self.manifest.is_some() || self.is_rebuilt
     }
 
-    /// Returns true if the set has no manifest and could be rebuilt: it has volumes, and a signature archive to prove their
-    /// content. An archive that is not encrypted proves nothing of encrypted volumes, because anybody could have written it.
+    /// Returns true if the set has no manifest and could be rebuilt: it has volumes, and a signature archive to prove
+    /// their content. An archive that is not encrypted proves nothing about encrypted volumes, because anyone with
+    /// write access could have written it.
     pub fn is_rebuildable(&self) -> bool {
         let signed = self.signatures.as_ref().map(|object| NameSuffix::of(&object.name));
         let is_encrypted = self.suffix.is_encrypted();
@@ -114,7 +115,7 @@ impl BackupSet {
         self.manifest.as_ref().or(self.signatures.as_ref())
     }
 
-    /// Returns true if nobody can change the set without a key: its manifest is encrypted and not refused, and its signature
+    /// Returns true if the set cannot be changed without a key: its manifest is encrypted and not refused, and its signature
     /// archive is encrypted if it has one. The encrypted manifest has the hashes of the volumes. In a rebuilt set all objects
     /// must be encrypted.
     pub fn is_protected(&self) -> bool {

@@ -93,7 +93,7 @@ impl SnapshotList {
         let lineages = later.snapshots.iter().filter_map(renumber);
         let is_known = |lineage: &Vec<SetIndex>| lineage.last().is_none_or(|set| self.position_of_set(*set).is_some());
         let mut new: Vec<Vec<SetIndex>> = lineages.filter(|lineage| !is_known(lineage)).collect();
-        // By time, but a snapshot follows those that it builds on, whatever the clocks said.
+        // By time, but a snapshot follows those that it builds on, whatever the clocks showed.
         let latest_time =
             |lineage: &[SetIndex]| lineage.iter().filter_map(|set| sets.get(*set)).map(|set| set.time).max();
         new.sort_by_cached_key(|lineage| (latest_time(lineage), lineage.len()));

@@ -401,7 +401,7 @@ fn a_set_without_a_manifest_is_rebuilt_only_if_its_signature_archive_can_prove_i
         ("encrypted", lost(".gpg"), true),
         ("gzip", lost(".gz"), true),
         ("plain", lost(""), true),
-        ("an archive that anybody may have written", other_archive(".gpg", ".gz"), false),
+        ("an archive that may be forged", other_archive(".gpg", ".gz"), false),
         ("an encrypted archive of plain volumes", other_archive(".gz", ".gpg"), false),
         ("no archive", without(lost(".gpg"), "sigtar"), false),
         ("no volume", without(lost(".gpg"), ".vol"), false),
@@ -427,7 +427,7 @@ fn a_set_without_a_manifest_is_rebuilt_only_if_its_signature_archive_can_prove_i
 #[test]
 fn a_refresh_does_not_mix_what_is_proved_with_what_is_verified() {
     let (whole, lost) = ([full(0)], [without(full(0), ".manifest")]);
-    // The manifest returns: the mount goes on as it began.
+    // The manifest returns: the mount continues as before.
     let returned = rebuilding(&lost).refreshed(&listing(&whole)).unwrap();
     assert!(returned.sets()[0].is_rebuilt && returned.sets()[0].manifest.is_some());
     // The manifest disappears: its set is still read by it, or not at all.

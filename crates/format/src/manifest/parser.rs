@@ -49,7 +49,7 @@ pub struct ManifestParser {
 /// The line that announces the list of changed files.
 #[derive(Clone, Copy, Debug)]
 struct AnnouncedFiles {
-    /// The length of the list; `None` if the line does not tell it.
+    /// The length of the list; `None` if the line does not state it.
     count: Option<u64>,
     /// Start of the line.
     offset: u64,
@@ -320,7 +320,7 @@ impl ManifestParser {
 
 impl Manifest {
     /// Adds a problem for each volume that ends before an earlier one does. Paths are looked up by the ends alone, so what
-    /// such a volume holds is not found. A volume without entries is exempt: `.` is all that duplicity says of its range.
+    /// such a volume holds is not found. A volume without entries is exempt: duplicity gives `.` as its range.
     pub(super) fn check_order(&mut self) {
         let mut problems = Vec::new();
         for (volume, &greatest) in self.volumes.iter().zip(&self.greatest_end) {
@@ -425,7 +425,7 @@ fn hex_byte(pair: &[u8]) -> Option<u8> {
     Some(digit(high)? << 4 | digit(low)?)
 }
 
-/// Decodes duplicity's quotes: in double quotes, `\xHH` stands for a byte. Everything else is literal.
+/// Decodes duplicity's quotes: in double quotes, `\xHH` is a byte. Everything else is literal.
 fn unquote(token: &[u8]) -> Option<Vec<u8>> {
     let Some(quoted) = token.strip_prefix(b"\"") else { return Some(token.to_vec()) };
     let mut rest = quoted.strip_suffix(b"\"")?;

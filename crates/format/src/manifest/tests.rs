@@ -318,7 +318,7 @@ fn damage_is_a_doubt_for_the_paths_that_it_may_concern_only() {
         assert_eq!(doubt(&sound.concat(), name), None, "{name}");
     }
     let without = |n: usize| (0..3).filter(|i| *i != n).map(|i| sound[i].as_str()).collect::<String>();
-    // The second volume is gone: what sorts behind the first may have been in it, up to the end of the third.
+    // The second volume is gone: paths that sort after the first may have been in it, up to the end of the third.
     for (name, doubtful) in
         [("a", false), ("b", false), ("c", true), ("d", true), ("e", true), ("f", true), ("g", false)]
     {

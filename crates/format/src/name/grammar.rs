@@ -6,17 +6,17 @@ use crate::{BackupTime, VolumeNumber};
 
 /// The beginning of every long name.
 const LONG_MARKER: &str = "duplicity-";
-/// Epoch seconds from 2000 to 2100. The times of a short name behind an unknown prefix must lie in this range.
+/// Epoch seconds from 2000 to 2100. The times of a short name after an unknown prefix must be in this range.
 const PLAUSIBLE_SECONDS: std::ops::Range<i64> = 946_684_800..4_102_444_800;
 /// The most characters that the time in a long name can have.
 const MAX_NAME_TIME_CHARS: usize = 25;
 
-/// The facts that a name states behind its prefix.
+/// The facts that a name states after its prefix.
 type NameParts = (SetTimes, FileRole, NameSuffix);
 
 /// Parses a name whose prefix is not known. Returns `None` for every name that is not duplicity's.
 ///
-/// The long form is recognised behind any prefix. The short form is ambiguous: `my.pdf.reader.m` would match. Behind a
+/// The long form is recognised after any prefix. The short form is ambiguous: `my.pdf.reader.m` would match. After a
 /// prefix it is accepted only if the prefix ends in a character that is neither a letter nor a digit, the times lie
 /// between 2000 and 2100, and the name can be read in one such way only.
 pub fn parse_name(name: &str) -> Option<FileName<'_>> {

@@ -31,7 +31,7 @@ pub struct TarEntry<'a> {
     pub dev_major: u32,
     /// Minor number. 0 unless the entry is a device.
     pub dev_minor: u32,
-    /// Number of data bytes after the header. 0 for types without data, whatever the header says.
+    /// Number of data bytes after the header. 0 for types without data, whatever the header states.
     pub size: u64,
     /// Offset in the stream of the entry's first header block, including extension headers.
     pub header_offset: u64,
@@ -40,7 +40,7 @@ pub struct TarEntry<'a> {
 }
 
 impl TarEntry<'_> {
-    /// Returns the metadata of the entry. A negative id stands for the unsigned 32-bit id of the same bits.
+    /// Returns the metadata of the entry. A negative id is the unsigned 32-bit id of the same bits.
     ///
     /// # Errors
     /// [`FormatError::Entry`] for types that duplicity does not write, and for ids that do not fit 32 bits.
@@ -115,7 +115,7 @@ pub(super) fn compose<'a>(
         _ => (0, 0),
     };
     let size = match type_flag {
-        // Links, devices, directories and pipes have no data, whatever the field says.
+        // Links, devices, directories and pipes have no data, whatever the field states.
         b'1'..=b'6' => 0,
         _ => match local.size.or(global.size) {
             Some(size) => size,

@@ -93,7 +93,7 @@ enum TarState {
     Padding {
         left: u64,
     },
-    /// The map of a sparse entry goes on in the next block.
+    /// The map of a sparse entry continues in the next block.
     SparseMap,
     Ended,
     Failed,

@@ -153,7 +153,7 @@ impl SparseLayout<'_> {
     }
 }
 
-/// Parses the number on the line at `at` and moves `at` behind it. Returns `None` if the line is not complete.
+/// Parses the number on the line at `at` and moves `at` past it. Returns `None` if the line is not complete.
 fn number_line(data: &[u8], at: &mut usize) -> Result<Option<u64>, &'static str> {
     let rest = data.get(*at..).unwrap_or(&[]);
     match rest.iter().take(21).position(|&b| b == b'\n') {

@@ -75,7 +75,7 @@ struct Measurements {
 }
 
 impl DecodeLimits {
-    /// The limits of a decoding for `context`, which may expand as `expansion` says and take `max_time` (`None`: any
+    /// The limits of a decoding for `context`, which may expand within `expansion` and take `max_time` (`None`: any
     /// time), not counting the time in which it waits for stored bytes.
     pub fn new(context: &RequestContext, expansion: ExpansionLimit, max_time: Option<Duration>) -> Self {
         Self { context: context.clone(), expansion, max_time, measured: Arc::default() }

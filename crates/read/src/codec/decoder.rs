@@ -115,7 +115,7 @@ impl Decoder {
         self.open_wrapped(object.into(), input, limits, |plain| plain)
     }
 
-    /// Opens an object as [`Self::open`] does, and reads and decrypts `input` in a separate thread, ahead of the returned
+    /// Opens an object as [`Self::open`] does, and reads and decrypts `input` in a separate thread, in advance of the returned
     /// reader. This pays for a large object while another core is idle. `input` is dropped soon after the reader at the
     /// latest.
     ///
@@ -233,7 +233,7 @@ impl Decoder {
     }
 
     /// Accepts data without an integrity code, or refuses them. Damage can make other packets look like such data, so the
-    /// refusal comes only after a check that the packet ends where the object ends, as far as the first bytes tell.
+    /// refusal comes only after a check that the packet ends where the object ends, as far as the first bytes show.
     fn accept_unauthenticated(&self, ctx: &ObjectContext, body: &mut PacketBody<LayerReader<'_>>) -> io::Result<()> {
         if !self.options.allow_unauthenticated {
             if layer::read_up_to(body, HEAD_BYTES)?.len() < HEAD_BYTES {

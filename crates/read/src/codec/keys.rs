@@ -23,7 +23,7 @@ pub struct KeyOptions {
     pub passphrases: Vec<Secret>,
     /// The prompt for more passphrases: used at most three times for a key or object, never again after `None`.
     pub ask: Option<PassphrasePrompt>,
-    /// The user's own gpg, asked for session keys when nothing else opens an object. `None`: never.
+    /// The user's gpg, which gives session keys when nothing else opens an object. `None`: never.
     pub gpg: Option<GpgOptions>,
 }
 
@@ -53,7 +53,7 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Reads the key files. Nothing is unlocked or asked yet.
+    /// Reads the key files, without unlocking them or prompting.
     ///
     /// # Errors
     /// [`CodecError::KeyFile`] for a file that cannot be read or holds no secret key for decryption.

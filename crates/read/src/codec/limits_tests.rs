@@ -126,7 +126,7 @@ impl Read for EndlessGzip {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.piece.read(buf)?;
         if n == 0 {
-            // Behind the header of the member.
+            // After the header of the member.
             self.piece.set_position(10);
             return self.piece.read(buf);
         }

@@ -1,4 +1,4 @@
-//! The packets ahead of the encrypted data of a message, and the header of the packet that holds the data.
+//! The packets before the encrypted data of a message, and the header of the packet that holds the data.
 
 use std::io;
 
@@ -31,7 +31,7 @@ pub(super) enum EncryptedPacket {
     Ocb(OcbHeader),
 }
 
-/// Everything ahead of the ciphertext of an encrypted message.
+/// Everything before the ciphertext of an encrypted message.
 #[derive(Debug)]
 pub(super) struct Preamble {
     pub(super) session_keys: Vec<EncryptedSessionKey>,
@@ -102,7 +102,7 @@ impl Preamble {
     }
 }
 
-/// Reads everything ahead of the ciphertext from `source`. The returned body continues at the first byte of the
+/// Reads everything before the ciphertext from `source`. The returned body continues at the first byte of the
 /// ciphertext.
 ///
 /// # Errors

@@ -77,7 +77,7 @@ impl SessionKeySearch<'_> {
                 return Ok(key);
             }
         }
-        // The search of a request that has ended is incomplete: it does not tell that no key fits.
+        // The search of a request that has ended is incomplete: it does not prove that no key fits.
         self.ctx.check_request()?;
         match refusal {
             Some(GpgRefusal::Timeout(seconds)) => {

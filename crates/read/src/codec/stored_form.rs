@@ -30,7 +30,7 @@ impl StoredForm {
     /// with zeros when it is empty) or a manifest.
     ///
     /// # Errors
-    /// Damage if the content is not what the name says, or nothing that duplicity writes.
+    /// Damage if the content does not match the name, or is in no form that duplicity writes.
     pub(super) fn detect(ctx: &ObjectContext, start: &[u8]) -> io::Result<Self> {
         let content = Self::of_content(start);
         match (NameSuffix::of(&ctx.object), content) {

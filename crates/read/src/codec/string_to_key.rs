@@ -98,7 +98,7 @@ impl StringToKey {
 
 fn iterate_sha1(salt: &[u8; 8], count: u32, passphrase: &[u8], len: usize) -> Zeroizing<Vec<u8>> {
     let unit = Zeroizing::new([salt.as_slice(), passphrase].concat());
-    // The salt and the passphrase are hashed at least once, whatever the count says.
+    // The salt and the passphrase are hashed at least once, whatever the count is.
     let total = u64::from(count).max(unit.len() as u64);
     let repeats = (8192 / unit.len()).max(1);
     let block = Zeroizing::new(unit.repeat(repeats));

@@ -150,7 +150,7 @@ mod needs_gpg {
 #[test]
 fn ocb_messages_of_every_length_are_decoded_completely() {
     let decoder = decoder(&["no", PASSPHRASE]);
-    // The literal packet's own 12 bytes count: chunks end exactly, one byte before, and one byte behind.
+    // The literal packet's own 12 bytes count: chunks end exactly there, one byte before, and one byte after.
     for len in (0..4).chain(50..56).chain(114..118).chain(178..182) {
         let plain = payload(len);
         assert_eq!(decode(&decoder, "x.gpg", &ocb_message(&literal(&plain))).unwrap(), plain, "{len} bytes");

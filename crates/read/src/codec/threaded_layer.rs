@@ -1,4 +1,4 @@
-//! A layer that a separate thread reads, ahead of the layer above it, so that two cores work on one object.
+//! A layer that a separate thread reads in advance of the layer above it, so that two cores work on one object.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};

@@ -1,7 +1,7 @@
 //! The user's own gpg, which gives the session key of an object by its agent, smartcard and pinentry.
 //!
 //! gpg receives only the first bytes of the object, writes nothing into the user's keyring, and has a deadline. The
-//! passphrase goes through its standard input, and the session key comes back through its standard output.
+//! passphrase goes through its standard input, and the session key is returned through its standard output.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -63,7 +63,7 @@ const ENVIRONMENT: [&str; 17] = [
 ];
 
 /// The time for which a refusal also counts for other objects with the same recipients, so that a cancelled pinentry does
-/// not come back for each of them.
+/// not appear for each of them.
 const REFUSAL_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Upper bound of the bytes that are read of each output of gpg.
@@ -81,7 +81,7 @@ pub(super) struct UserGpg {
 /// The reason why gpg gave no session key.
 #[derive(Clone, Debug)]
 pub(super) enum GpgRefusal {
-    /// gpg did not answer within so many seconds.
+    /// gpg did not answer within this number of seconds.
     Timeout(u64),
     /// gpg could not start or reach its agent; its messages.
     Agent(Arc<str>),
@@ -219,7 +219,7 @@ impl UserGpg {
         }
         input.extend_from_slice(head);
         if let Some(mut stdin) = child.stdin.take() {
-            // gpg may close its end early, and there may be no thread to write: its output then tells the reason.
+            // gpg may close its end early, and there may be no thread to write: its output then has the reason.
             let _ = thread::Builder::new().spawn(move || stdin.write_all(&input));
         }
         let status = child.stdout.take().map(read_in_background);

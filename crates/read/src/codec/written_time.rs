@@ -1,6 +1,6 @@
 //! The time at which an encrypted message was written, against the time in the name of its object.
 //!
-//! The names of objects are not authenticated: somebody who can write to the store can copy an old set to the names of a new
+//! The names of objects are not authenticated: anyone who can write to the store can copy an old set to the names of a new
 //! time. The literal data packet has the time at which gpg encrypted it, under the integrity code, and a signature has the
 //! time at which it was made. duplicity encrypts the objects of a set after the time of the set, or much later if a run is
 //! resumed, but never before it.
@@ -47,7 +47,7 @@ pub(super) enum WrittenTimeRule {
 }
 
 impl WrittenTimeRule {
-    /// Applies the rule to the object `ctx`, whose literal data packet has `date`. 0 says nothing (RFC 4880 section 5.9).
+    /// Applies the rule to the object `ctx`, whose literal data packet has `date`. 0 means unknown (RFC 4880 section 5.9).
     ///
     /// # Errors
     /// [`CodecError::Backdated`].

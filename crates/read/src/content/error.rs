@@ -30,7 +30,7 @@ pub enum ContentError {
         /// Another possible reason, or nothing.
         or_lost: Arc<str>,
     },
-    /// The manifest is damaged, and does not tell which volume holds the file.
+    /// The manifest is damaged, and does not show which volume has the file.
     #[error(
         "{path}: cannot be found in the volumes of {set}, because {manifest} is damaged: {detail}; copy the manifest back from another replica, or from the archive directory of the machine that was backed up"
     )]
@@ -160,7 +160,7 @@ pub enum ContentError {
 }
 
 impl ContentError {
-    /// Returns true if the parts of the file are not where the manifest and the assumed sizes of parts say.
+    /// Returns true if the parts of the file are not where the manifest and the assumed sizes of parts place them.
     pub(super) fn is_misplaced(&self) -> bool {
         matches!(
             self,
@@ -172,7 +172,7 @@ impl ContentError {
         )
     }
 
-    /// Returns true if the answer is not cached and must be asked for from a thread that may wait.
+    /// Returns true if the answer is not cached and must be requested from a thread that may wait.
     pub fn would_block(&self) -> bool {
         matches!(self, Self::Volume { error: VolumeError::Stopped(Stopped::WouldBlock), .. })
     }

@@ -50,7 +50,7 @@ pub(super) fn encode(extent_map: &ExtentMap) -> Vec<u8> {
     encoder.out
 }
 
-/// Decodes a record of [`encode`] about `file`; `None` if it is none.
+/// Decodes a record of [`encode`] about `file`; `None` if it is not valid.
 pub(super) fn decode(file: &FileRef, record: &[u8]) -> Option<ExtentMap> {
     let mut decoder = RecordDecoder::new(record);
     let mut streams = Vec::new();
@@ -60,7 +60,7 @@ pub(super) fn decode(file: &FileRef, record: &[u8]) -> Option<ExtentMap> {
     let (mut extents, mut size) = (Vec::new(), 0u64);
     for _ in 0..decoder.count()? {
         let len = decoder.number().filter(|&len| len > 0)?;
-        // 0 stands for a range that is in no stream.
+        // 0 is a range that is in no stream.
         let stream = match decoder.number_u32()?.checked_sub(1) {
             Some(index) => Some(StreamIndex::new(usize::try_from(index).ok()?)?),
             None => None,

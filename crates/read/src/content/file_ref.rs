@@ -1,4 +1,4 @@
-//! A regular file at a snapshot, as the content layer is asked for it.
+//! A regular file at a snapshot, as requests to the content layer name it.
 
 use std::sync::Arc;
 

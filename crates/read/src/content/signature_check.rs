@@ -19,11 +19,11 @@ const MD4_LEN: usize = 16;
 /// Upper bound of the length of a block, larger than duplicity makes of any file.
 const MAX_BLOCK: u32 = 64 << 20;
 
-/// Returns the next bytes of the content: as many as asked for, fewer at its end; `None` if they cannot be read.
+/// Returns the next bytes of the content: as many as requested, fewer at its end; `None` if they cannot be read.
 pub(super) type NextBlock<'a> = dyn FnMut(usize) -> Option<Vec<u8>> + 'a;
 
 /// Compares a file's content with its signature while the signature archive streams by. The result counts only once
-/// the archive was found sound.
+/// the archive was found intact.
 pub(super) struct SignatureCheck<'a> {
     path: &'a ArchivePath,
     next_block: &'a mut NextBlock<'a>,

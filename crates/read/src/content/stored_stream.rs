@@ -19,7 +19,7 @@ use dupfs_format::{EntryMeta, SetIndex, VolumeId};
 pub(super) struct StoredStream {
     /// The set that holds it.
     pub set: SetIndex,
-    /// Tells the file itself from a delta.
+    /// Distinguishes the file itself from a delta.
     pub kind: DiffKind,
     /// Number of bytes; for an assumed base, the upper bound.
     pub len: u64,

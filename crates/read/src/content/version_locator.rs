@@ -1,6 +1,6 @@
 //! Locates the stored streams of a file's versions.
 //!
-//! Each delta of a chain is found by what its own set says, so several sets are asked concurrently. One after the other, a
+//! Each delta of a chain is located in its own set, so several sets are searched concurrently. One after the other, a
 //! file thirty increments deep would cost sixty times the store's latency.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use dupfs_format::difftar::DiffKind;
 /// Versions located concurrently.
 const WIDTH: usize = 8;
 /// A version that may not be needed, as a newer delta may copy nothing of it, is located early if its volumes have at
-/// most so many bytes in the store.
+/// most this number of bytes in the store.
 const MAX_SPECULATIVE_BYTES: u64 = 8 << 20;
 
 /// The stored stream of one version, and its ops if it is a delta.

@@ -23,7 +23,7 @@ pub struct StoreOptions {
     pub timeout: Duration,
     /// Upper bound of the requests at once.
     pub connections: usize,
-    /// Upper bound of the bytes fetched ahead of readers. Each open stream may hold one more part (8 MiB).
+    /// Upper bound of the bytes fetched before a reader requests them. Each open stream may hold one more part (8 MiB).
     pub read_ahead_bytes: usize,
 }
 

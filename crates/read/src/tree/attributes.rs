@@ -6,7 +6,7 @@ use super::error::TreeError;
 use super::ids::{checked_number, list_index};
 use dupfs_format::{EntryKind, EntryMeta};
 
-/// The kind of object that a version is; it tells the meaning of the version's number `aux`.
+/// The kind of object that a version is; it determines the meaning of the version's number `aux`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VersionKind {
     Deleted,
@@ -82,7 +82,7 @@ impl StringTable {
 pub(super) struct AttributeTable {
     pub(super) owners: Vec<OwnerRecord>,
     owner_ids: HashMap<OwnerRecord, u32>,
-    /// The owner asked for last: runs of entries have the same.
+    /// The owner requested last: runs of entries have the same.
     last_owner: u32,
     pub(super) links: StringTable,
     pub(super) devices: Vec<(u32, u32)>,

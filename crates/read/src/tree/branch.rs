@@ -1,4 +1,4 @@
-//! A branch of sets and its table, loaded set by set when a snapshot is first asked for.
+//! A branch of sets and its table, loaded set by set when a snapshot is first used.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -127,7 +127,7 @@ impl Branch {
         let (send, results) = mpsc::channel();
         let next = || {
             let position = queue.take(context, |position| self.staged_weight(repository, position))?;
-            // A panic is reported like an error: the sets behind this one wait for it.
+            // A panic is reported like an error: later sets wait for this one.
             let loaded = catch_unwind(AssertUnwindSafe(|| self.load_set(repository, position, context)));
             Some((position, loaded.unwrap_or(Err(TreeError::Internal))))
         };

@@ -35,7 +35,7 @@ impl LoadQueue {
         Self { state: Monitor::new(LoadQueueState { next: start, next_to_enter: start, end, weights, staged: 0 }) }
     }
 
-    /// Takes the next position once there is room for what `weigh` says that it takes, in bytes. The one that
+    /// Takes the next position once there is room for its size in bytes, as returned by `weigh`. The one that
     /// enters the table next always has room. `None` when all are taken, or when the request has ended.
     pub(super) fn take(&self, context: &RequestContext, weigh: impl Fn(u32) -> u64) -> Option<u32> {
         let taken = self.state.wait_until(context, |state| {

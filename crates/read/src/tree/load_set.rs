@@ -57,7 +57,7 @@ pub(super) fn load_set(
     }
     log::warn!("{error}; the tree of this set is rebuilt from the headers in its volumes");
     let rebuilt = from_volumes(repository, set, position, context).map(|staged| LoadedSet::Next(Box::new(staged)));
-    // A rebuild that was interrupted tells nothing of the set.
+    // An interrupted rebuild proves nothing about the set.
     rebuilt.map_err(|other| if other.kind() == ErrorKind::Cancelled { other } else { error.into() })
 }
 
@@ -277,7 +277,7 @@ fn stage_members(members: &MemberTable, staged: &mut StagedSet, limits: &mut Set
     Ok(())
 }
 
-/// A whole small file tells its exact size; of others the size is found when it is asked for.
+/// A whole small file gives its exact size. The size of others is determined when it is requested.
 fn bounds_of(members: &MemberTable, run: &MemberRun) -> Option<SizeBounds> {
     let whole = run.kind == DiffKind::Snapshot && !run.multivol;
     let len = members.parts(run).first().map(|p| p.len)?;

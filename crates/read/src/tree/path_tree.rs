@@ -156,7 +156,7 @@ impl PathTree {
         Ok(NodeId(node))
     }
 
-    /// Frees the memory that only insertion needs; a later insertion builds it anew.
+    /// Frees the memory that only insertion needs; a later insertion rebuilds it.
     pub(super) fn finish_inserting(&mut self) {
         self.insert = InsertPosition::default();
     }
@@ -195,7 +195,7 @@ impl PathTree {
         });
     }
 
-    /// Makes all nodes found by their names; `None` if a name is none or a directory has it twice.
+    /// Makes all nodes found by their names; `None` if a name is invalid or a directory has it twice.
     fn index_names(&mut self) -> Option<()> {
         let count = self.nodes.len();
         let mut by_name = HashTable::with_capacity(count);
@@ -265,7 +265,7 @@ impl PathTreeBuilder {
         Some(())
     }
 
-    /// The tree with these names. `None` if a name is none or a directory has it twice.
+    /// The tree with these names. `None` if a name is invalid or a directory has it twice.
     pub(super) fn finish(self, names: Vec<u8>) -> Option<PathTree> {
         let Self { nodes, names_len, .. } = self;
         let named = nodes.len() > 1 || names_len == 0;

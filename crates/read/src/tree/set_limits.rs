@@ -11,7 +11,7 @@ use dupfs_format::{ArchivePath, MAX_PATH_LEN};
 
 /// Overlong paths of a set whose directories are known; their listings end in an error.
 const MAX_RANGES: usize = 16;
-/// Upper bound of the bytes of a name that is kept of an overlong path. The kernel asks for no longer one.
+/// Upper bound of the bytes of a name that is kept of an overlong path. The kernel requests no longer one.
 const MAX_NAME_LEN: usize = 1024;
 
 /// Checks the entries of one set before they are stored.

@@ -114,8 +114,8 @@ impl StagedSet {
         } else {
             None
         };
-        let nobody = (0, 0, Box::default(), Box::default());
-        let mut meta = decode_attributes(decoder, nobody)?;
+        let no_owner = (0, 0, Box::default(), Box::default());
+        let mut meta = decode_attributes(decoder, no_owner)?;
         let owner = self.by_number.get(usize::try_from(decoder.number()?).ok()?)?.clone();
         (meta.uid, meta.gid, meta.uname, meta.gname) = owner;
         Some((decode_path(path)?, Change::Present(meta, bounds)))

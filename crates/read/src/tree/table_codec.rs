@@ -361,7 +361,7 @@ mod tests {
         let mut longer = whole.clone();
         longer.push(0);
         assert!(parsed(&longer).is_none());
-        // No flipped bit makes a panic, an endless loop or a table that does not come back as it was read.
+        // No flipped bit causes a panic, an endless loop or a table that is encoded differently again.
         for at in 0..whole.len() {
             for bit in 0..8 {
                 let mut flipped = whole.clone();

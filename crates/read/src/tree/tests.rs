@@ -131,7 +131,7 @@ fn siblings_follow_the_order_of_the_sets() {
     assert_eq!(names, [&b"a"[..], b"a!", b"dev", b"l", b"b"]);
 }
 
-/// The rule for implied directories in its plain form: looks at everything below `node`.
+/// The rule for implied directories in its simple form: examines everything below `node`.
 fn something_below_exists(table: &VersionTable, node: NodeId, depth: u32) -> bool {
     if table.history(node, depth).next().is_some() {
         return false;
@@ -223,7 +223,7 @@ fn a_directory_of_later_sets_only_is_recognized_without_searching_below_it() {
     for _ in 0..10_000 {
         assert!(!table.is_implied_dir(later, 1) && !table.existed(later, 1));
     }
-    // A look at all entries takes milliseconds: it would be a minute.
+    // A scan of all entries takes milliseconds, which would add up to a minute.
     assert!(start.elapsed().as_secs() < 5, "took {:?}", start.elapsed());
     assert!(table.is_implied_dir(later, 2) && table.existed(later, 2));
 }

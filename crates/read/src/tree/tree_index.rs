@@ -1,4 +1,4 @@
-//! Trees in the index: loaded when a branch is first looked into, saved once it was read; and exact sizes of files.
+//! Trees in the index: loaded when a branch is first used, saved once it was read; and exact sizes of files.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -143,7 +143,7 @@ impl TreeSaver {
 /// The thread that saves trees until none is due.
 struct SaverThread {
     state: Arc<Monitor<TreeSaverState>>,
-    /// True once the state says that nothing is being saved.
+    /// True when nothing is being saved.
     is_done: bool,
 }
 

@@ -149,7 +149,7 @@ impl VersionTable {
     /// Returns true if `node` must be shown as a directory although no set describes it: something below it exists.
     ///
     /// A directory that only later sets have is recognised by its number. Of others, only what the first `depth` sets
-    /// name below it is looked at, which matters where they do not describe the directory itself.
+    /// name below it is examined, which matters where they do not describe the directory itself.
     pub fn is_implied_dir(&self, node: NodeId, depth: u32) -> bool {
         let end = self.nodes_end(depth);
         // Not recursive: a path can be deeper than a stack.

@@ -197,7 +197,7 @@ impl ArchiveDir {
         !lock(&self.refused).contains(&copy.name)
     }
 
-    /// Refuses the copy from now on, unless the request has ended: then the failure says nothing about the copy.
+    /// Refuses the copy from now on, unless the request has ended: then the failure proves nothing about the copy.
     fn refuse(&self, copy: &ObjectInfo, reason: &str, context: &RequestContext) {
         if context.check().is_ok() && lock(&self.refused).insert(Arc::clone(&copy.name)) {
             // The error of a lower layer begins with the name.
@@ -207,7 +207,7 @@ impl ArchiveDir {
     }
 }
 
-/// The reason why `manifest`, which was read from `copy`, cannot stand for `original`, the manifest of `set`.
+/// The reason why `manifest`, which was read from `copy`, cannot replace `original`, the manifest of `set`.
 fn difference(manifest: &Manifest, copy: &ObjectInfo, original: &ObjectInfo, set: &BackupSet) -> Option<String> {
     if let Some(problem) = manifest.problems.first() {
         return Some(format!("damaged: {problem}"));

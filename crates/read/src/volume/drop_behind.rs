@@ -131,7 +131,7 @@ impl ReaderTrack {
 enum TrackMatch {
     /// It continues the track at this position.
     Continues(usize),
-    /// It goes on with the volume after that of the track at this position.
+    /// It continues with the volume after that of the track at this position.
     EntersNext(usize),
     /// It is a late read of a volume that a track has finished.
     OfFinishedVolume,

@@ -100,7 +100,7 @@ pub enum VolumeError {
 }
 
 impl VolumeError {
-    /// A failure on an object that the listing or a manifest names. `NotFound` becomes `Missing`: the path that the user asked for
+    /// A failure on an object that the listing or a manifest names. `NotFound` becomes `Missing`: the path that the user requested
     /// exists.
     pub(crate) fn object(object: &str, kind: ErrorKind, reason: impl AsRef<str>) -> Self {
         let kind = if kind == ErrorKind::NotFound { ErrorKind::Missing } else { kind };

@@ -105,7 +105,7 @@ impl LiveCollection {
         name.unwrap_or_else(|| format!("volume {} of set {}", id.number, id.set.0).into())
     }
 
-    /// Lists the store again and adopts the changes. Requests that ask during a listing share it.
+    /// Lists the store again and adopts the changes. Requests during a listing share it.
     ///
     /// # Errors
     /// [`RefreshError`]; then the collection stays as it was.

@@ -65,7 +65,7 @@ impl ObjectReader {
         Self { store, ..self.clone() }
     }
 
-    /// A reader of objects that may expand as `expansion` says.
+    /// A reader of objects that may expand within `expansion`.
     pub(super) fn with_expansion(&self, expansion: ExpansionLimit) -> Self {
         Self { expansion, ..self.clone() }
     }

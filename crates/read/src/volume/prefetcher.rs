@@ -77,8 +77,9 @@ impl Prefetcher {
         token.cancel();
     }
 
-    /// Starts to decode the first volume of `job` in the background. Half way through it the next one is started. If all were
-    /// started at once, they would share the link and end together, and the link would be idle until the reader asks again.
+    /// Starts to decode the first volume of `job` in the background. Half way through it the next one is started. If
+    /// all were started at once, they would share the link and end together, and the link would be idle until the
+    /// next request of the reader.
     fn start(self: &Arc<Self>, mut job: PrefetchJob) {
         let (id, rest) = loop {
             let Some((id, volumes)) = job.volumes.split_first() else { return };
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(depth(cache, 0), 3);
     }
 
-    /// Reports each volume that it is asked for, and then the block that the test names.
+    /// Reports each volume that is requested, and then the block that the test names.
     #[derive(Debug)]
     struct TestSource {
         started: Sender<u32>,
@@ -207,7 +208,7 @@ mod tests {
         decoded.send(128).unwrap();
         assert_eq!(next(&volumes), Ok(4));
         decoded.send(0).unwrap();
-        assert!(volumes.recv_timeout(Duration::from_millis(50)).is_err(), "more volumes than asked for are decoded");
+        assert!(volumes.recv_timeout(Duration::from_millis(50)).is_err(), "more volumes than requested are decoded");
     }
 
     #[test]

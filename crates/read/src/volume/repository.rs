@@ -129,7 +129,7 @@ impl Repository {
         self.collection.current()
     }
 
-    /// Lists the store again and adopts the changes. Requests that ask during a listing share it.
+    /// Lists the store again and adopts the changes. Requests during a listing share it.
     ///
     /// # Errors
     /// [`RefreshError`]; then the collection stays as it was.

@@ -29,7 +29,7 @@ pub struct RepositoryIndex {
     collection: Arc<LiveCollection>,
     /// True if a volume is accepted only with the hash in the manifest, so that the hash identifies its content.
     hash_identifies: bool,
-    /// Identities as of the first time they were asked for. A record that is made later is about the objects that the set had
+    /// Identities as of their first use. A record that is made later is about the objects that the set had
     /// then, or it is not found again.
     tree_identities: Mutex<HashMap<SetIndex, Identity>>,
     stored_identities: Mutex<HashMap<SetIndex, Identity>>,

@@ -15,7 +15,7 @@ const SCANNED_FRACTION: u64 = 8;
 const MIN_SCANNED_BYTES: u64 = 1 << 20;
 /// Upper bound of a step back that still counts as ascending: the kernel sends its readahead out of order.
 const MAX_STEP_BACK: u64 = 4 << 20;
-/// Upper bound of the readers of one set that are distinguished: several programs, and those that look at files at random.
+/// Upper bound of the readers of one set that are distinguished: several programs, and those that read files at random.
 const MAX_READERS: usize = 8;
 /// After this many files in ascending order a reader is expected to read all files.
 const SCANNED_FILES: u32 = 8;

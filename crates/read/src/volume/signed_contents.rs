@@ -1,4 +1,4 @@
-//! The signatures of all files of one set, as digests that prove a content without another look at the signature archive.
+//! The signatures of all files of one set, as digests that prove a content without reading the signature archive again.
 
 use std::collections::HashMap;
 use std::fmt;

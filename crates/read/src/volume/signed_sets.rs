@@ -1,6 +1,6 @@
 //! The check that `latest` leads to a set that the required key has signed (`--sign-key`).
 //!
-//! Whoever can write to the store and has the public key can add a set that decrypts. Reading it fails, but without this check
+//! Anyone who can write to the store and has the public key can add a set that decrypts. Reading it fails, but without this check
 //! `latest` would lead to it. A manifest has the hashes of all volumes of its set, so its signature and the time of that decide.
 
 use std::collections::{HashMap, HashSet};
@@ -108,7 +108,7 @@ impl SignedSets {
         Ok(refusal.is_some())
     }
 
-    /// Reads `object` to its end: the signature is behind the content.
+    /// Reads `object` to its end: the signature follows the content.
     fn read(&self, object: &ObjectInfo, context: &RequestContext) -> Result<(), VolumeError> {
         fetch_log::note(object, "for its signature");
         self.manifests.stream(object, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {

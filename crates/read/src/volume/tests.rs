@@ -154,7 +154,7 @@ struct GatedRepository {
     repository: Arc<Repository>,
     /// Receives when a read of the store starts.
     reads: Receiver<()>,
-    /// Lets one read go on.
+    /// Lets one read continue.
     permit: Sender<()>,
     /// Disconnected once the stream is dropped.
     stream: Receiver<()>,
@@ -211,7 +211,7 @@ fn a_cancelled_request_returns_at_once_and_its_pass_stops_at_the_next_read() {
     // The read of the store is still in progress.
     assert!(matches!(stream.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout)));
     permit.send(()).unwrap();
-    assert!(matches!(stream.recv_timeout(PLENTY), Err(RecvTimeoutError::Disconnected)), "the pass goes on");
+    assert!(matches!(stream.recv_timeout(PLENTY), Err(RecvTimeoutError::Disconnected)), "the pass continues");
     assert!(reads.try_recv().is_err(), "the pass has read again");
     // The volume can be read again; nothing of the abandoned pass is served.
     assert!(matches!(
@@ -279,7 +279,7 @@ impl ObjectStore for StreamCountingStore {
     }
 }
 
-/// Zeros behind the tar archive, compressed to a thousandth: some 100 GB.
+/// Zeros after the tar archive, compressed to a thousandth: some 100 GB.
 fn volume_that_takes_minutes() -> Vec<u8> {
     let mut state = flate2::Compress::new(flate2::Compression::best(), false);
     let mut deflate = |plain: &[u8]| {
@@ -311,7 +311,7 @@ fn a_pass_over_its_deadline_stops_and_is_not_repeated_at_once() {
     let first = timed_out();
     let started = Instant::now();
     while open.load(Ordering::SeqCst) > 0 {
-        assert!(started.elapsed() < PLENTY, "the pass goes on: {first}");
+        assert!(started.elapsed() < PLENTY, "the pass continues: {first}");
         thread::yield_now();
     }
     // The pass takes note of the failure after it has closed the stream.

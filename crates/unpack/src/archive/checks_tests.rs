@@ -1,4 +1,4 @@
-//! Checks that stand behind the data, in parts of a stream that the pass has no reason to decode.
+//! Checks that follow the data, in parts of a stream that the pass has no reason to decode.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -25,7 +25,7 @@ fn xz(bytes: &[u8], block: usize) -> Vec<u8> {
     bytes.chunks(block).flat_map(|part| packed.entry(part).or_insert_with(|| pack(part)).clone()).collect()
 }
 
-/// Changes one bit of `content`, which stands in `packed` as it is.
+/// Changes one bit of `content`, which `packed` contains uncompressed.
 fn flip(packed: &mut [u8], content: &[u8]) {
     // Not at its ends, which are packed together with what is around it.
     let inner = content[100_000..200_000].chunks_exact(64).step_by(50);

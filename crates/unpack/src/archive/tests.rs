@@ -213,7 +213,7 @@ fn encoded_tables_are_decoded_and_damaged_ones_refused() {
     assert!(ArchiveTable::decode(&encoded, 1, 1000).is_none());
     assert!(ArchiveTable::decode(&encoded, 1000, 3).is_none());
     for at in 0..encoded.len() {
-        // Never a panic, whatever they say.
+        // Never a panic, whatever their content.
         for value in [0, 1, 0x2f, 0xff] {
             let mut wrong = encoded.clone();
             wrong[at] = value;

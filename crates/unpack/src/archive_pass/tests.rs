@@ -1,4 +1,4 @@
-//! Passes that nobody needs any more, and passes that go on.
+//! Passes that are no longer needed, and passes that continue.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -108,7 +108,7 @@ fn a_cancelled_request_returns_at_once_and_the_pass_ends_within_a_second() {
     });
     let read = file.bytes_read();
     thread::sleep(Duration::from_millis(200));
-    assert_eq!(file.bytes_read(), read, "a pass that nobody waits for reads on");
+    assert_eq!(file.bytes_read(), read, "a pass without waiters continues to read");
     assert!(read < 10 << 20);
 }
 

@@ -10,8 +10,8 @@ use dupfs_format::EntryMeta;
 pub struct EntryNumber(u32);
 
 impl EntryNumber {
-    /// The number of the entry at `index`; `None` if no archive may have so many. The greatest `u32` is left for "none" in the
-    /// encoded form.
+    /// The number of the entry at `index`; `None` if it is beyond the maximum of an archive. The greatest `u32` means
+    /// "none" in the encoded form.
     pub(crate) fn new(index: usize) -> Option<Self> {
         u32::try_from(index).ok().filter(|&number| number < u32::MAX).map(Self)
     }
@@ -26,7 +26,7 @@ impl EntryNumber {
         number.map_or(u32::MAX, |number| number.0).to_be_bytes()
     }
 
-    /// The number that `encoded` stands for; `None` for none.
+    /// The number that `encoded` represents; `None` for no number.
     pub(crate) fn decode(encoded: u32) -> Option<Self> {
         Some(encoded).filter(|&number| number < u32::MAX).map(Self)
     }
@@ -81,7 +81,7 @@ impl MemberData {
     }
 }
 
-/// A member as it stands in an archive.
+/// A member as stored in an archive.
 #[derive(Debug)]
 pub(crate) struct ArchiveMember<'a> {
     pub(crate) path: &'a [u8],

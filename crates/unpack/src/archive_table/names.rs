@@ -15,7 +15,7 @@ pub(crate) const TARGET: usize = 4095;
 /// Upper bound of the bytes of a path in a reason.
 const MAX_PATH_IN_REASON: usize = 255;
 
-/// The names in a member's path as GNU tar extracts it: what stands before the last `..` goes, as do empty names and `.`.
+/// The names in a member's path as GNU tar extracts it: everything before the last `..` is removed, as are empty names and `.`.
 pub(crate) fn components(path: &[u8]) -> Vec<&[u8]> {
     let path = path.split(|&b| b == 0).next().unwrap_or_default();
     let names = path.split(|&b| b == b'/').rev().take_while(|name| *name != b"..");
@@ -25,7 +25,7 @@ pub(crate) fn components(path: &[u8]) -> Vec<&[u8]> {
 }
 
 /// `name` as it is shown. One that no file system takes is cut; a hash of all of it distinguishes it from others that
-/// begin alike, and a suffix that tells what it is stays.
+/// begin alike, and a suffix that shows the type of the file stays.
 pub(super) fn fitting(name: &[u8]) -> Cow<'_, [u8]> {
     if name.len() <= NAME {
         return Cow::Borrowed(name);
@@ -42,7 +42,7 @@ pub(super) fn fitting(name: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned([name.get(..cut).unwrap_or(&[]), &end].concat())
 }
 
-/// `entry`, or what stands for it if it is a symbolic link that no file system takes: a file that cannot be read.
+/// Returns `entry`, or for a symbolic link that no file system accepts, a file that cannot be read.
 pub(super) fn with_fitting_target(entry: ArchiveEntry) -> ArchiveEntry {
     match &entry.meta.kind {
         EntryKind::Symlink(target) if target.len() > TARGET => {

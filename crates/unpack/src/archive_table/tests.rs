@@ -111,7 +111,7 @@ fn names_that_no_file_system_accepts_are_shortened_and_distinct() {
     assert_eq!(names[4], [b'f'; 255]);
     // The suffix promises what it did.
     assert!(names[3].ends_with(b".tar.gz") && names[3].starts_with("ä".as_bytes()));
-    // The long name of a member stands for this one.
+    // The long name of a member replaces this one.
     let target = at("d", &long("1"));
     table.insert(ArchiveMember { hard_link: Some(&target), ..file(b"hard") }).unwrap();
     assert_eq!(table.entry(NodeKey(10)), table.entry(NodeKey(2)));

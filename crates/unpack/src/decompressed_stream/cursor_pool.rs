@@ -19,7 +19,7 @@ use dupfs_cache::BLOCK_BYTES;
 const MAX_CURSORS: usize = 4;
 /// Blocks that a cursor gave last, for readers whose reads come out of order.
 const RECENT_BLOCKS: usize = 4;
-/// A cursor that has so many bytes to go is still preferred to a new one at a seek point.
+/// A cursor that has this many bytes to decode is still preferred to a new one at a seek point.
 const RESTART_BYTES: u64 = 4 << 20;
 
 /// The next step for a block that is not in the cache.
@@ -59,7 +59,7 @@ struct CursorPoolState {
     len: Option<u64>,
     /// The last block, for readers whose reads arrive out of order: its cursor was dropped.
     last: Option<(u64, Arc<[u8]>)>,
-    /// More bytes than so many were never decoded.
+    /// Upper bound of the bytes that were decoded.
     furthest: u64,
     runs: DecodedRuns,
     ticks: u64,
@@ -248,7 +248,7 @@ fn block_before(blocks: &[XzBlock], offset: u64) -> Option<SeekPoint> {
     Some(SeekPoint { out, input: number as u64, state: Arc::from([]) })
 }
 
-/// A slot whose cursor a thread runs. Dropped, it puts the cursor back, or takes the slot away if there is none: the decoder
+/// A slot whose cursor a thread runs. Dropped, it puts the cursor back, or removes the slot if there is no cursor: the decoder
 /// has failed, panicked or reached the end.
 pub(super) struct RunningCursor<'a> {
     pool: &'a CursorPool,

@@ -29,12 +29,12 @@ impl DecodedRuns {
         let Some(run) = self.runs.get_mut(at) else { return };
         run.1 = run.1.max(end);
         let mut reach = run.1;
-        let mut behind = at + 1;
-        while let Some(run) = self.runs.get(behind).filter(|run| run.0 < reach) {
+        let mut next = at + 1;
+        while let Some(run) = self.runs.get(next).filter(|run| run.0 < reach) {
             reach = reach.max(run.1);
-            behind += 1;
+            next += 1;
         }
-        self.runs.drain(at + 1..behind);
+        self.runs.drain(at + 1..next);
         if let Some(run) = self.runs.get_mut(at) {
             run.1 = reach;
         }

@@ -1,5 +1,5 @@
-//! Lengths that somebody states: the directory of a zip archive, the index of an xz file. Whoever reads to a length that is too
-//! short must not take that for the end.
+//! Lengths stated by the directory of a zip archive or the index of an xz file. A read to a length that is too short
+//! must not look like the end of the file.
 
 use super::tests::{pack, stream, text, unpacker};
 use super::*;
@@ -8,7 +8,7 @@ use crate::test_support::UNLIMITED;
 use crate::zip_method::{StatedContent, ZipMethod};
 use dupfs_base::{ErrorKind, HasKind};
 
-/// All bytes as the kernel reads a file of known length: up to that, and never behind it.
+/// All bytes as the kernel reads a file of known length: up to that, and never beyond it.
 fn read_stated(stream: &DecompressedStream) -> Result<Vec<u8>, UnpackError> {
     let len = stream.len(&UNLIMITED)?;
     let mut out = Vec::new();
@@ -74,7 +74,7 @@ fn an_xz_index_that_states_too_little_makes_no_short_file() {
         let bad = reindexed(&packed, wrong as u64);
         let stated = stream(&unpacker(1 << 20), bad.clone(), StreamCodec::Xz);
         assert_eq!(refused(&stated), ErrorKind::Corrupt, "index of {wrong}");
-        // Somebody read before anybody asked for the length.
+        // A read comes before the request for the length.
         let later = stream(&unpacker(1 << 20), bad, StreamCodec::Xz);
         later.read_at(0, 2 * BLOCK_BYTES, &UNLIMITED).unwrap();
         assert_eq!(refused(&later), ErrorKind::Corrupt, "index of {wrong}, asked later");

@@ -291,7 +291,7 @@ fn bzip2_returns_only_blocks_with_the_right_checksum() {
     }
 }
 
-/// No text whose block holds a magic can be found by trying, so the decoder is told of marks that are none.
+/// A text whose block contains a magic cannot be found by trial, so the test gives the decoder false marks.
 #[test]
 fn a_block_magic_within_compressed_data_is_not_taken_for_a_block() {
     let plain = text(9, 400_000);
@@ -308,8 +308,8 @@ fn a_block_magic_within_compressed_data_is_not_taken_for_a_block() {
     assert_eq!(out, plain);
 }
 
-/// bunzip2 ignores all behind anything that is not bzip2, four zeros or a hundred million. Who has that much behind them is
-/// answered the same; a stream behind fewer zeros is no end that anybody meant, and an error.
+/// bunzip2 ignores everything after data that is not bzip2, be it four zeros or a hundred million. After many zeros
+/// dupfs does the same. A stream after fewer zeros is not an intended end, so it is an error.
 #[test]
 fn zeros_after_bzip2_data_end_it_as_for_bunzip2() {
     let (first, second) = (pack(StreamCodec::Bzip2, b"first"), pack(StreamCodec::Bzip2, b"second"));
@@ -373,7 +373,7 @@ fn nested_levels_are_limited_together_by_the_stored_file() {
     assert_eq!(honest.len(&UNLIMITED).unwrap(), 40_400_000);
 }
 
-/// Counts the bytes that are asked for.
+/// Counts the bytes that are requested.
 #[derive(Debug)]
 struct Counted {
     below: MemorySource,

@@ -36,7 +36,7 @@ fn text(len: usize) -> Vec<u8> {
     lines.take(len).collect()
 }
 
-/// `head` and zeros behind it. It gives out at a number of reads that nobody needs.
+/// `head` followed by zeros. It fails after more reads than any test needs.
 #[derive(Debug)]
 struct Sparse {
     head: Vec<u8>,
@@ -87,7 +87,7 @@ impl ByteSource for Sparse {
 fn the_bytes_read_are_counted_from_the_start_of_the_file_wherever_decoding_began() {
     let plain = text(25 << 20);
     let packed: Vec<u8> = plain.chunks(1 << 20).flat_map(pack).collect();
-    // All of it is within the ratio, and no block alone is within that of all that stands before it.
+    // All of it is within the ratio, and no block alone is within that of everything before it.
     let limits = UnpackLimits { free: 1 << 20, ratio: 20, ..UnpackLimits::default() };
     assert!(packed.len() * 20 > plain.len() * 2);
     let stream = stream(Arc::new(MemorySource::new("a.xz", packed)), StreamCodec::Xz, limits);

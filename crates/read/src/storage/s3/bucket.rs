@@ -14,7 +14,7 @@ use crate::storage::{StorageError, StoreOptions};
 use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, clamp_len};
 
-/// Bytes that one permit of the read-ahead budget stands for.
+/// Bytes per permit of the readahead budget.
 const PERMIT_BYTES: u64 = 64 * 1024;
 /// Credentials are not fetched twice within this time.
 const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,9 +31,9 @@ pub(super) struct S3Bucket {
     /// Upper bound of the time in which a request makes no progress, over all its attempts.
     pub(super) timeout: Duration,
     connections: Semaphore,
-    /// The connections that parts ahead of a reader may use. The others stay free for parts that a reader waits for.
+    /// The connections that readahead may use. The others stay free for parts that a reader waits for.
     readahead_connections: Semaphore,
-    /// The budget of bytes fetched ahead of readers.
+    /// The budget of bytes of the readahead.
     readahead_budget: Arc<Semaphore>,
     pub(super) counters: TrafficCounters,
 }
@@ -100,7 +100,7 @@ impl S3Bucket {
         Ok(ConnectionPermits { _readahead: readahead, _connection: connection })
     }
 
-    /// Takes `bytes` of the budget for bytes fetched ahead of readers; `None` if it is exhausted.
+    /// Takes `bytes` of the readahead budget; `None` if it is exhausted.
     pub(super) fn try_readahead(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).ok()?;
         Arc::clone(&self.readahead_budget).try_acquire_many_owned(permits).ok()

@@ -65,7 +65,7 @@ impl S3ClientConfig {
         let region = options.s3_region.clone().or(named).or_else(environment).filter(|r| !r.is_empty());
         let path_style = match options.s3_addressing {
             S3Addressing::Path => true,
-            // Old scripts ask for it whatever the bucket is called.
+            // Old scripts use the option for any name of a bucket.
             S3Addressing::VirtualHost => !is_host_name(&location.bucket) || endpoint.as_deref().is_some_and(is_ip),
             S3Addressing::Auto => endpoint.is_some() || !is_host_name(&location.bucket),
         };

@@ -182,7 +182,7 @@ impl ErrorResponse {
         })
     }
 
-    /// The service's own words, if they say more than the code.
+    /// Returns the message of the service, if it says more than the code.
     fn service_message(&self) -> String {
         let message = escape_bytes(self.message.as_bytes());
         let words = message.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,7 +1,7 @@
 //! A range of an object as one ordered stream that is fetched in several parts at once.
 //!
 //! Each part is fetched by a task of its own; the reader takes the chunks of the parts in order. The first part of a stream is
-//! always fetched. The parts ahead of it are fetched only as far as the budget allows that all streams share. So memory is
+//! always fetched. Later parts are fetched only as far as the budget allows that all streams share. So memory is
 //! bounded, and a reader that pauses does not block others. Dropping the stream aborts its tasks.
 
 use std::collections::VecDeque;

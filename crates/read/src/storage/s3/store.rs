@@ -53,7 +53,7 @@ impl S3Store {
                 Ok(store)
             }
             Err(second) => {
-                // The error of a service that answered says more than that of a host that does not exist.
+                // The error of a service that answered is more specific than that of a host that does not exist.
                 let kind = if second.kind.is_transient() { first.kind } else { second.kind };
                 let reason = format!("{}; read as {}: {}", first.reason, other.display(), second.reason);
                 Err(StorageError::new(kind, &first.object, reason))
