@@ -6,18 +6,11 @@
 
 use std::io::Read;
 
-use md4::{Digest, Md4};
-
-use crate::volume::{VolumeError, feed, weak_sum};
+use crate::volume::{BlockSums, VolumeError, feed};
 use dupfs_format::ArchivePath;
 use dupfs_format::FormatError;
-use dupfs_format::sigtar::{self, SIG_HEADER_LEN, SigChange, SigHeader};
+use dupfs_format::sigtar::{self, SIG_HEADER_LEN, SigChange};
 use dupfs_format::tar::{TarEntry, TarLimits, TarParser, TarSink};
-
-/// Strong sums are the first bytes of MD4; duplicity writes eight of them (FORMAT.md 5).
-const MD4_LEN: usize = 16;
-/// Upper bound of the length of a block, larger than duplicity makes of any file.
-const MAX_BLOCK: u32 = 64 << 20;
 
 /// Returns the next bytes of the content: as many as requested, fewer at its end; `None` if they cannot be read.
 pub(super) type NextBlock<'a> = dyn FnMut(usize) -> Option<Vec<u8>> + 'a;
@@ -28,7 +21,7 @@ pub(super) struct SignatureCheck<'a> {
     path: &'a ArchivePath,
     next_block: &'a mut NextBlock<'a>,
     within: bool,
-    header: Option<SigHeader>,
+    sums: Option<BlockSums>,
     pending: Vec<u8>,
     verdict: Option<bool>,
 }
@@ -36,7 +29,7 @@ pub(super) struct SignatureCheck<'a> {
 impl<'a> SignatureCheck<'a> {
     /// A proof of the content of `path`, which `next_block` gives from its start.
     pub(super) fn new(path: &'a ArchivePath, next_block: &'a mut NextBlock<'a>) -> Self {
-        Self { path, next_block, within: false, header: None, pending: Vec::new(), verdict: None }
+        Self { path, next_block, within: false, sums: None, pending: Vec::new(), verdict: None }
     }
 
     /// Reads the plaintext of the signature archive `object`.
@@ -55,34 +48,24 @@ impl<'a> SignatureCheck<'a> {
     }
 
     fn compare(&mut self) {
-        let header = match self.header {
-            Some(header) => header,
+        let sums = match self.sums {
+            Some(sums) => sums,
             None => {
                 let Some(head) = self.pending.first_chunk::<SIG_HEADER_LEN>() else { return };
-                // Only librsync's own sums over MD4 can be compared.
-                let known = |header: &SigHeader| head.starts_with(b"rs\x016") && header.block_len <= MAX_BLOCK;
-                let header = SigHeader::parse(head).filter(known);
-                let Some(header) = header else {
+                let Some(sums) = BlockSums::parse(head) else {
                     self.verdict = Some(false);
                     return;
                 };
                 self.pending.drain(..SIG_HEADER_LEN);
-                self.header = Some(header);
-                header
+                self.sums = Some(sums);
+                sums
             }
         };
-        let strong_len = (header.strong_len as usize).min(MD4_LEN);
-        let block_len = header.block_len as usize;
-        let sums = strong_len.saturating_add(4);
-        let whole = self.pending.len() / sums * sums;
+        let whole = self.pending.len() / sums.sums_len() * sums.sums_len();
         let taken: Vec<u8> = self.pending.drain(..whole).collect();
-        for sum in taken.chunks_exact(sums) {
-            let block = (self.next_block)(block_len).unwrap_or_default();
-            let (weak, strong) = sum.split_at(4);
-            let agrees = !block.is_empty()
-                && weak == weak_sum(&block).to_be_bytes()
-                && Md4::digest(&block).get(..strong_len) == Some(strong);
-            if !agrees {
+        for signed in taken.chunks_exact(sums.sums_len()) {
+            let block = (self.next_block)(sums.block_len()).unwrap_or_default();
+            if block.is_empty() || sums.of(&block) != signed {
                 self.verdict = Some(false);
                 return;
             }
@@ -108,7 +91,7 @@ impl TarSink for SignatureCheck<'_> {
     fn end(&mut self) -> Result<(), FormatError> {
         if self.within && self.verdict.is_none() {
             let nothing_left = self.pending.is_empty() && (self.next_block)(1).is_some_and(|rest| rest.is_empty());
-            self.verdict = Some(self.header.is_some() && nothing_left);
+            self.verdict = Some(self.sums.is_some() && nothing_left);
         }
         self.within = false;
         Ok(())
@@ -118,12 +101,7 @@ impl TarSink for SignatureCheck<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The signature of "hello\n" in FORMAT.md 5.
-    const HELLO: &[u8] = &[
-        0x72, 0x73, 0x01, 0x36, 0, 0, 2, 0, 0, 0, 0, 8, 0x0a, 0xd0, 0x02, 0xd8, 0x63, 0x48, 0x1c, 0x78, 0xae, 0x04,
-        0xc2, 0x01,
-    ];
+    use crate::volume::HELLO;
 
     fn archive(signature: &[u8]) -> Vec<u8> {
         let mut header = vec![0u8; 512];

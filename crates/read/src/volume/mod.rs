@@ -7,6 +7,7 @@
 mod archive_dir;
 mod block_span;
 mod block_store;
+mod block_sums;
 mod decode_volume;
 mod drop_behind;
 mod error;
@@ -36,6 +37,9 @@ mod volume_store;
 mod volumes;
 
 pub use archive_dir::ArchiveDir;
+pub(crate) use block_sums::BlockSums;
+#[cfg(test)]
+pub(crate) use block_sums::tests::HELLO;
 pub use error::VolumeError;
 pub use live_collection::{RefreshError, Refreshed};
 pub use member_table::{MemberPart, MemberRun, MemberTable};
@@ -45,7 +49,6 @@ pub use repository::{Repository, RepositoryConfig};
 pub use repository_index::{IndexLocation, RepositoryIndex};
 pub use request_index::RequestIndex;
 pub use request_volumes::RequestVolumes;
-pub(crate) use signed_contents::weak_sum;
 pub use signed_contents::{ContentProof, SignedContent};
 pub use signed_sets::SignedSets;
 pub use table_allowance::{TableAllowance, TableMemory};

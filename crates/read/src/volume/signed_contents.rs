@@ -4,17 +4,11 @@ use std::collections::HashMap;
 use std::fmt;
 
 use aws_lc_rs::digest::{Context as DigestContext, SHA256};
-use dupfs_format::sigtar::{self, SIG_HEADER_LEN, SigChange, SigHeader};
+use dupfs_format::sigtar::{self, SIG_HEADER_LEN, SigChange};
 use dupfs_format::tar::{TarEntry, TarSink};
 use dupfs_format::{ArchivePath, FormatError};
-use md4::{Digest, Md4};
 
-/// The beginning of a signature with MD4 sums, the only ones that duplicity writes (FORMAT.md 5).
-const MD4_SIGNATURE: &[u8] = b"rs\x016";
-/// Strong sums are the first bytes of MD4.
-const MD4_LEN: usize = 16;
-/// Upper bound of the length of a block, larger than duplicity makes of any file.
-const MAX_BLOCK: u32 = 64 << 20;
+use super::block_sums::BlockSums;
 
 /// A digest of 128 bits. It comes from the signature archive itself, so a collision gives an attacker nothing.
 type ShortDigest = [u8; 16];
@@ -22,9 +16,7 @@ type ShortDigest = [u8; 16];
 /// The content of a file as its set signed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignedContent {
-    /// Length of the blocks that the sums are of.
-    block_len: u32,
-    strong_len: u32,
+    sums: BlockSums,
     digest: ShortDigest,
 }
 
@@ -51,15 +43,13 @@ impl SignedContents {
 impl SignedContent {
     /// Bytes of a block.
     pub fn block_len(&self) -> u64 {
-        self.block_len.into()
+        self.sums.block_len() as u64
     }
 
     /// Begins the proof of a content.
     pub fn begin_proof(self) -> ContentProof {
         let mut digest = SignatureDigest::default();
-        digest.update(MD4_SIGNATURE);
-        digest.update(&self.block_len.to_be_bytes());
-        digest.update(&self.strong_len.to_be_bytes());
+        digest.update(&self.sums.header());
         ContentProof { signed: self, digest }
     }
 }
@@ -67,10 +57,9 @@ impl SignedContent {
 impl ContentProof {
     /// Takes the next bytes: whole blocks, and only the last one may be shorter.
     pub fn take(&mut self, bytes: &[u8]) {
-        let strong_len = (self.signed.strong_len as usize).min(MD4_LEN);
-        for block in bytes.chunks((self.signed.block_len as usize).max(1)) {
-            self.digest.update(&weak_sum(block).to_be_bytes());
-            self.digest.update(Md4::digest(block).get(..strong_len).unwrap_or(&[]));
+        let sums = self.signed.sums;
+        for block in bytes.chunks(sums.block_len().max(1)) {
+            self.digest.update(&sums.of(block));
         }
     }
 
@@ -149,30 +138,19 @@ impl TarSink for SignedContentsBuilder {
 
     fn end(&mut self) -> Result<(), FormatError> {
         let Some(current) = self.current.take() else { return Ok(()) };
-        let header = current.head.first_chunk::<SIG_HEADER_LEN>().and_then(SigHeader::parse);
-        let known = header.filter(|header| current.head.starts_with(MD4_SIGNATURE) && header.block_len <= MAX_BLOCK);
-        if let Some(SigHeader { block_len, strong_len, .. }) = known {
+        if let Some(sums) = current.head.first_chunk().and_then(BlockSums::parse) {
             let digest = current.digest.finish();
-            self.contents.by_path.insert(current.path, SignedContent { block_len, strong_len, digest });
+            self.contents.by_path.insert(current.path, SignedContent { sums, digest });
         }
         Ok(())
     }
-}
-
-/// librsync's rolling sum of a block (FORMAT.md 5).
-pub(crate) fn weak_sum(block: &[u8]) -> u32 {
-    let (mut low, mut high) = (0u32, 0u32);
-    for &byte in block {
-        low = low.wrapping_add(u32::from(byte).wrapping_add(31));
-        high = high.wrapping_add(low);
-    }
-    (high << 16) | (low & 0xffff)
 }
 
 #[cfg(test)]
 mod tests {
     use dupfs_format::tar::{TarLimits, TarParser};
 
+    use super::super::block_sums::tests::HELLO;
     use super::*;
 
     fn put_entry(archive: &mut Vec<u8>, name: &str, data: &[u8]) {
@@ -201,12 +179,6 @@ mod tests {
         parser.finish().unwrap();
         builder.contents
     }
-
-    /// The signature of "hello\n" in FORMAT.md 5.
-    const HELLO: &[u8] = &[
-        0x72, 0x73, 0x01, 0x36, 0, 0, 2, 0, 0, 0, 0, 8, 0x0a, 0xd0, 0x02, 0xd8, 0x63, 0x48, 0x1c, 0x78, 0xae, 0x04,
-        0xc2, 0x01,
-    ];
 
     #[test]
     fn only_the_signed_content_is_proved() {
