@@ -1,6 +1,7 @@
 //! Stores of the objects of a backup. They know nothing of duplicity.
 
 mod counting;
+mod endpoint_host;
 mod faulty;
 mod file_prefix;
 mod local;

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::StorageError;
+use super::endpoint_host::{host_of, is_aws};
 use super::percent::percent_decode;
 use dupfs_base::{ErrorKind, escape_bytes};
 
@@ -220,7 +221,7 @@ enum S3UrlReading {
 /// Decides between the readings of an S3 URL. The name of a bucket contains no colon and is no IP address, so those are hosts under
 /// every scheme.
 fn choose(netloc: &str, parts: usize, names_host: bool, prefers_host: bool, options: &UrlOptions) -> S3UrlReading {
-    let host = netloc.rsplit_once(':').map_or(netloc, |(host, _)| host);
+    let host = host_of(netloc);
     let is_ip = host.parse::<std::net::Ipv4Addr>().is_ok() || netloc.starts_with('[');
     if options.style == S3UrlStyle::New || netloc.is_empty() {
         return S3UrlReading::New;
@@ -231,26 +232,17 @@ fn choose(netloc: &str, parts: usize, names_host: bool, prefers_host: bool, opti
     if !names_host || parts < 2 {
         return S3UrlReading::New;
     }
-    let lower = host.to_ascii_lowercase();
-    if lower.ends_with(".amazonaws.com") || lower.ends_with(".amazonaws.com.cn") {
+    if is_aws(host) {
         return S3UrlReading::Old;
     }
     if let Some(endpoint) = &options.endpoint_url {
-        return if endpoint_host(endpoint).eq_ignore_ascii_case(host) { S3UrlReading::Old } else { S3UrlReading::New };
+        return if host_of(endpoint).eq_ignore_ascii_case(host) { S3UrlReading::Old } else { S3UrlReading::New };
     }
-    match (lower.contains('.') || lower == "localhost", prefers_host) {
+    match (host.contains('.') || host.eq_ignore_ascii_case("localhost"), prefers_host) {
         (false, _) => S3UrlReading::New,
         (true, false) => S3UrlReading::NewElseOld,
         (true, true) => S3UrlReading::OldElseNew,
     }
-}
-
-/// The host of an endpoint URL.
-fn endpoint_host(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split('/').next().unwrap_or(rest);
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use aws_sdk_s3::config::{
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use super::credentials;
+use crate::storage::endpoint_host::{host_of, is_aws};
 use crate::storage::{S3Addressing, S3Credentials, S3Location, StorageError, StoreOptions};
 use dupfs_base::ErrorKind;
 
@@ -166,21 +167,9 @@ impl S3ClientConfig {
     }
 }
 
-/// The host in a URL or in `host[:port]`.
-fn host_of(endpoint: &str) -> &str {
-    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
-    let authority = rest.split('/').next().unwrap_or(rest);
-    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
-}
-
 /// Returns true if the host is an IP address. The name of a bucket cannot be put before one.
 fn is_ip(endpoint: &str) -> bool {
     host_of(endpoint).trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
-}
-
-fn is_aws(endpoint: &str) -> bool {
-    let host = host_of(endpoint).to_ascii_lowercase();
-    host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
 }
 
 /// The region in the host name of a service: `s3.eu-west-1.amazonaws.com`, `s3-eu-west-1.amazonaws.com`,
@@ -237,6 +226,7 @@ mod tests {
         let new_style = |url| config(url, |o| o.s3_addressing = S3Addressing::VirtualHost).path_style;
         assert!(!new_style("s3://bucket") && !new_style("s3://minio:9000/bucket"));
         assert!(new_style("s3:///Upper") && new_style("s3://10.0.0.1:9000/bucket"));
+        assert!(new_style("s3://[::1]:9000/bucket") && new_style("s3://[::1]/bucket"));
     }
 
     #[test]
