@@ -34,7 +34,6 @@ use inode_number::TOP_INO;
 use inode_spaces::{InodeSpaces, InodeTarget};
 use shown_names::NameMeaning;
 use source_opener::SourceOpener;
-use stored_file::failed;
 use unpacked_attrs::UnpackedAttrs;
 use unpacked_files::UnpackedFiles;
 
@@ -233,12 +232,12 @@ impl UnpackedFs {
                     if !context.may_block() {
                         return Err(FsError::WouldBlock);
                     }
-                    open.wait_for_passes(context).map_err(|e| failed(&e))?;
+                    open.wait_for_passes(context)?;
                 }
                 if context.may_block() {
                     // A table that was dropped is read again up to this node at least.
                     let known = open.archive.find(context, |table| table.node(key).map(|_| ()));
-                    known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
+                    known?.ok_or_else(FsError::not_found)?;
                 } else if open.archive.with_table(|table| table.node(key).is_none()) {
                     return Err(FsError::WouldBlock);
                 }

@@ -10,7 +10,6 @@ use super::archive_slot::ArchiveSlot;
 use super::candidate::UnpackCandidate;
 use super::open_archive::OpenArchive;
 use super::shown_names::{self, NameMeaning, has, shown_in};
-use super::stored_file::failed;
 use super::unpacked_files::UnpackedFiles;
 use dupfs_base::RequestContext;
 use dupfs_unpack::{ArchiveTable, EntryNumber, NodeKey, PassProgress, suffix_hint};
@@ -40,11 +39,11 @@ impl MemberDirs<'_> {
         if let Some(attr) = self.try_look_up(slot, &open, (dir, name), context, complete)? {
             return Ok(attr);
         }
-        open.wait_for_passes(context).map_err(|e| failed(&e))?;
+        open.wait_for_passes(context)?;
         let found = self.try_look_up(slot, &open, (dir, name), context, true);
         if !matches!(found, Ok(Some(_))) {
             // Damage around it may have touched its names.
-            open.confirm_outer(context).map_err(|e| failed(&e))?;
+            open.confirm_outer(context)?;
         }
         found?.ok_or_else(FsError::not_found)
     }
@@ -64,7 +63,7 @@ impl MemberDirs<'_> {
         // A table that was dropped is read again up to this node.
         let parent = match open.archive.with_table(known) {
             None if !context.may_block() => return Err(FsError::WouldBlock),
-            None => open.archive.find(context, known).map_err(|e| failed(&e))?,
+            None => open.archive.find(context, known)?,
             found => found,
         };
         Ok(slot.number(parent.ok_or_else(FsError::not_found)?))
@@ -93,7 +92,7 @@ impl MemberDirs<'_> {
             let shown = shown_in(table, dir, stored);
             Some((found, key, table.node(key)?.entry, kind, shown))
         };
-        let Some((found, key, entry, kind, shown)) = archive.find(context, ask).map_err(|e| failed(&e))? else {
+        let Some((found, key, entry, kind, shown)) = archive.find(context, ask)? else {
             return if last { Err(FsError::not_found()) } else { Ok(None) };
         };
         if kind == NodeKind::Symlink && !last {
@@ -140,10 +139,10 @@ impl MemberDirs<'_> {
         if !context.may_block() && !open.is_complete() {
             return Err(FsError::WouldBlock);
         }
-        let progress = open.wait_for_passes(context).map_err(|e| failed(&e))?;
+        let progress = open.wait_for_passes(context)?;
         if archive.with_table(|table| table.node(dir).is_none()) {
             return match progress {
-                PassProgress::Failed(error) => Err(failed(&error)),
+                PassProgress::Failed(error) => Err(error.into()),
                 PassProgress::Done | PassProgress::Idle | PassProgress::Running => Err(FsError::not_found()),
             };
         }
@@ -169,10 +168,8 @@ impl MemberDirs<'_> {
         }
         match progress {
             // The known names were listed; an error at the end shows that they are not all.
-            PassProgress::Failed(error) => Err(failed(&error)),
-            PassProgress::Done | PassProgress::Idle | PassProgress::Running => {
-                open.confirm_outer(context).map_err(|e| failed(&e))
-            }
+            PassProgress::Failed(error) => Err(error.into()),
+            PassProgress::Done | PassProgress::Idle | PassProgress::Running => Ok(open.confirm_outer(context)?),
         }
     }
 }

@@ -5,7 +5,6 @@ use super::super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_I
 use super::inode_number::TOP_INO;
 use super::inode_spaces::{InodeSpaces, InodeTarget};
 use super::member_dirs::MemberDirs;
-use super::stored_file::failed;
 use super::{DirTarget, NAME, UnpackedFs};
 use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_unpack::PassProgress;
@@ -70,12 +69,12 @@ impl FileSystem for UnpackedFs {
                         return Err(FsError::WouldBlock);
                     }
                     // The kernel caches targets: none is given that a later member of the name could replace.
-                    match open.wait_for_passes(context).map_err(|e| failed(&e))? {
-                        PassProgress::Failed(error) if error.is_transient() => return Err(failed(&error)),
+                    match open.wait_for_passes(context)? {
+                        PassProgress::Failed(error) if error.is_transient() => return Err(error.into()),
                         PassProgress::Failed(_) | PassProgress::Done | PassProgress::Idle | PassProgress::Running => {}
                     }
                 }
-                open.archive.link_target(key, context).map_err(|e| failed(&e))?.ok_or_else(not_link)
+                open.archive.link_target(key, context)?.ok_or_else(not_link)
             }
         }
     }

@@ -10,7 +10,7 @@ use super::candidate::UnpackCandidate;
 use super::inode_spaces::{InodeSpaces, InodeTarget};
 use super::open_archive::{MemberRef, OpenArchive};
 use super::recently_used::RecentlyUsed;
-use super::stored_file::{StoredFile, failed};
+use super::stored_file::StoredFile;
 use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_unpack::{
@@ -50,8 +50,8 @@ impl SourceOpener {
             InodeTarget::Member(slot, key) | InodeTarget::StoredMember(slot, key) => {
                 let open = self.open_archive(&slot, context)?;
                 let known = open.archive.find(context, |table| table.node(key).map(|_| ()));
-                known.map_err(|e| failed(&e))?.ok_or_else(FsError::not_found)?;
-                let (source, entry) = open.archive.open(key, context).map_err(|e| failed(&e))?;
+                known?.ok_or_else(FsError::not_found)?;
+                let (source, entry) = open.archive.open(key, context)?;
                 Ok((source, Some(MemberRef { parent: open, key, entry, shown: None })))
             }
         }
@@ -67,12 +67,12 @@ impl SourceOpener {
         let found = self.stored(ino, context)?;
         let Some(link) = found.1.as_ref().filter(|link| Some(link.entry) != entry) else { return Ok(found) };
         // A pass that begins again meets the entries first that others replace.
-        link.parent.wait_for_passes(context).map_err(|e| failed(&e))?;
+        link.parent.wait_for_passes(context)?;
         let again = self.stored(ino, context)?;
         if again.1.as_ref().is_some_and(|link| Some(link.entry) == entry) {
             return Ok(again);
         }
-        Err(failed(&UnpackError::Replaced { object: link.parent.archive.path(link.key) }))
+        Err(UnpackError::Replaced { object: link.parent.archive.path(link.key) }.into())
     }
 
     /// Returns true if the content of the file is of the form that its suffix hints at. Costs its first bytes, once.
@@ -89,11 +89,11 @@ impl SourceOpener {
             return Err(FsError::WouldBlock);
         }
         let (source, outer) = self.stored_entry(ino, candidate.entry, context)?;
-        let mut confirmed = content_matches(&*source, candidate.kind, context).map_err(|e| failed(&e))?;
+        let mut confirmed = content_matches(&*source, candidate.kind, context)?;
         if let (true, UnpackKind::Archive(container)) = (confirmed, candidate.kind) {
             let slot = self.slot(ino, container, candidate)?;
             let archive = Archive::new(&self.unpacker, source, container);
-            confirmed = archive.begins(context).map_err(|e| failed(&e))?;
+            confirmed = archive.begins(context)?;
             // The blocks that were decompressed for that are read first now.
             self.recently_used.use_archive(&slot.get_or_open(OpenArchive { archive, outer }));
         }
@@ -172,8 +172,8 @@ impl SourceOpener {
             if !context.may_block() {
                 return Err(FsError::WouldBlock);
             }
-            if let PassProgress::Failed(error) = open.archive.wait_for_pass(context).map_err(|e| failed(&e))? {
-                return Err(failed(&error));
+            if let PassProgress::Failed(error) = open.archive.wait_for_pass(context)? {
+                return Err(error.into());
             }
         }
         Ok(open)

@@ -72,7 +72,8 @@ impl ByteSource for StoredFile {
     }
 }
 
-/// A failure of unpacking as one of the file system.
-pub(super) fn failed(error: &UnpackError) -> FsError {
-    FsError::failed(error.kind(), error.to_string())
+impl From<UnpackError> for FsError {
+    fn from(error: UnpackError) -> Self {
+        Self::failed(error.kind(), error.to_string())
+    }
 }

@@ -9,7 +9,6 @@ use super::super::ops::{Attr, Ino, NodeKind};
 use super::super::owners::{OwnerOptions, Owners};
 use super::archive_slot::ArchiveSlot;
 use super::open_archive::OpenArchive;
-use super::stored_file::failed;
 use dupfs_base::RequestContext;
 use dupfs_format::EntryKind;
 use dupfs_unpack::NodeKey;
@@ -43,7 +42,7 @@ impl UnpackedAttrs {
         let size = match &meta.kind {
             EntryKind::Symlink(_) => match archive.link_target(key, context) {
                 Ok(target) => target.map_or(0, |target| target.len() as u64),
-                Err(error) => return Err(failed(&error)),
+                Err(error) => return Err(error.into()),
             },
             // An implied directory has no entry, and no content either.
             _ => archive.size(key).unwrap_or(0),

@@ -10,7 +10,6 @@ use super::candidate_map::CandidateMap;
 use super::inode_spaces::InodeTarget;
 use super::open_handles::OpenHandles;
 use super::source_opener::SourceOpener;
-use super::stored_file::failed;
 use super::unpacked_attrs::{UnpackedAttrs, sized};
 use dupfs_base::RequestContext;
 use dupfs_unpack::{ByteSource, DecompressedStream, EntryNumber, NodeKey, UnpackError, UnpackKind, suffix_hint};
@@ -85,9 +84,9 @@ impl UnpackedFiles {
             return Err(FsError::WouldBlock);
         }
         let (stream, link) = self.sources.stream(ino, candidate, context)?;
-        let size = stream.len(context).map_err(|e| failed(&e))?;
+        let size = stream.len(context)?;
         if let Some(link) = link {
-            link.content_matches(context).map_err(|e| failed(&e))?;
+            link.content_matches(context)?;
         }
         let size = *candidate.content.size.get_or_init(|| size);
         let stored = Attr { entry_ttl: FOREVER, ..candidate.attr };
@@ -154,12 +153,12 @@ impl UnpackedFiles {
         if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
-        let bytes = open.source.read_at(offset, size, context).map_err(|e| failed(&e))?;
+        let bytes = open.source.read_at(offset, size, context)?;
         let end = offset.saturating_add(bytes.len() as u64);
         let ended = bytes.len() < size || open.source.known_len().is_some_and(|len| end >= len);
         if let Some(link) = open.member.as_ref().filter(|_| ended) {
             // The end is given only once it is known to be the end of the right file.
-            link.content_matches(context).map_err(|e| failed(&e))?;
+            link.content_matches(context)?;
         }
         Ok(bytes)
     }
@@ -227,7 +226,7 @@ fn small_size(stream: &DecompressedStream, context: &RequestContext) -> Result<O
         return Ok(None);
     }
     match stream.len(context) {
-        Err(error @ UnpackError::Stopped { .. }) => Err(failed(&error)),
+        Err(error @ UnpackError::Stopped { .. }) => Err(error.into()),
         found => Ok(found.ok()),
     }
 }
