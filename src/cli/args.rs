@@ -251,6 +251,7 @@ pub struct CatArgs {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use dupfs_read::storage::S3UrlStyle;
 
     use super::*;
 
@@ -283,6 +284,19 @@ mod tests {
             );
         }
         assert!(Cli::try_parse_from(["dupfs", "sets", "--deadline", "0", "u"]).is_err());
+    }
+
+    #[test]
+    fn every_style_of_an_s3_url_can_be_given() {
+        let of = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Sets(args) => args.repo.s3_url_style,
+            _ => panic!("another command"),
+        };
+        assert_eq!(of("dupfs sets u"), S3UrlStyle::Auto);
+        for style in S3UrlStyle::ALL {
+            assert_eq!(of(&format!("dupfs sets --s3-url-style {style} u")), style);
+        }
+        assert!(Cli::try_parse_from(["dupfs", "sets", "--s3-url-style", "other", "u"]).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use dupfs_format::timespec;
 use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
 use dupfs_read::storage::{
-    self, Location, ObjectStore, S3Addressing, S3Credentials, S3UrlStyle, StoreOptions, UrlOptions, parse_url_with,
+    self, Location, ObjectStore, S3Addressing, S3Credentials, StoreOptions, UrlOptions, parse_url_with,
 };
 
 use super::args::{CatArgs, LsArgs, SetsArgs};
@@ -27,7 +27,7 @@ use super::exit::CommandExit;
 use super::gpg_args::gpg_to_ask;
 use super::ls::LsOptions;
 use super::open::{DEFAULT_MEMORY, OpenOptions, open_mount, open_repository};
-use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyleArg, TimeArgs};
+use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::secrets::Passphrases;
@@ -65,20 +65,13 @@ impl Backend for Backups {
     fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError> {
         let store = store(request.repo)?;
         let options = OpenOptions {
-            prefixes: prefixes(request.repo),
-            keys: keys(request.keys, &request.passphrases)?,
-            decode: decode(request.keys)?,
             time: time(request.time)?,
             path: request.path.map(path).transpose()?,
             owners: owners(request.owners),
             size_bounds: request.size_bounds,
             zip_names: request.zip_names,
-            memory: memory(request.cache),
-            spill: spill(request.cache),
-            archive_dir: archive_dir(request.repo),
-            local: local(request.repo)?,
             index: index(request.cache),
-            rebuild: request.repo.rebuild,
+            ..of_repository(request.repo, request.keys, request.cache, &request.passphrases)?
         };
         open_mount(store, options, request.timeout)
     }
@@ -86,17 +79,7 @@ impl Backend for Backups {
     fn sets(&self, args: &SetsArgs) -> Result<(), CliError> {
         let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
         let store = store(&args.repo)?;
-        let options = OpenOptions {
-            prefixes: prefixes(&args.repo),
-            keys: keys(&args.keys, &passphrases)?,
-            decode: decode(&args.keys)?,
-            memory: memory(&args.cache),
-            spill: spill(&args.cache),
-            archive_dir: archive_dir(&args.repo),
-            local: local(&args.repo)?,
-            rebuild: args.repo.rebuild,
-            ..OpenOptions::default()
-        };
+        let options = of_repository(&args.repo, &args.keys, &args.cache, &passphrases)?;
         let timeout = RequestTimeout::from(&args.deadline);
         let repository = open_repository(store, options, timeout)?;
         let shown = SetsOptions { json: args.json, check: args.check };
@@ -151,13 +134,28 @@ impl Backups {
     }
 }
 
+/// The options by which a repository is opened, without an index and without those of a view of it.
+fn of_repository(
+    repo: &RepoArgs,
+    keys: &KeyArgs,
+    cache: &CacheArgs,
+    passphrases: &Arc<Passphrases>,
+) -> Result<OpenOptions, CliError> {
+    Ok(OpenOptions {
+        prefixes: prefixes(repo),
+        keys: key_options(keys, passphrases)?,
+        decode: decode(keys)?,
+        memory: memory(cache),
+        spill: spill(cache),
+        archive_dir: archive_dir(repo),
+        local: local(repo)?,
+        rebuild: repo.rebuild,
+        ..OpenOptions::default()
+    })
+}
+
 fn location(repo: &RepoArgs) -> Result<Location, CliError> {
-    let style = match repo.s3_url_style {
-        S3UrlStyleArg::Auto => S3UrlStyle::Auto,
-        S3UrlStyleArg::Old => S3UrlStyle::Old,
-        S3UrlStyleArg::New => S3UrlStyle::New,
-    };
-    let options = UrlOptions { style, endpoint_url: repo.s3_endpoint_url.clone() };
+    let options = UrlOptions { style: repo.s3_url_style, endpoint_url: repo.s3_endpoint_url.clone() };
     match repo.url.to_str() {
         Some(text) => Ok(parse_url_with(text, &options)?),
         // No URL has such bytes, a path may.
@@ -258,7 +256,7 @@ fn misplaced_archive_dir(given: &Path, dir: &Path) -> Option<String> {
     })
 }
 
-fn keys(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> Result<KeyOptions, CliError> {
+fn key_options(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> Result<KeyOptions, CliError> {
     let prompts = Arc::clone(passphrases);
     Ok(KeyOptions {
         secret_keys: args.secret_key.clone(),

@@ -15,6 +15,7 @@ mod gpg_args;
 mod key_trial;
 mod logging;
 pub mod ls;
+mod memory_shares;
 mod mount;
 mod nearby;
 pub mod open;
@@ -40,9 +41,7 @@ pub use backups::Backups;
 pub use error::CliError;
 pub use exit::CommandExit;
 pub use mount::Respawn;
-pub use options::{
-    ByteSize, CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, S3UrlStyleArg, SizeMode, TimeArgs, TimeSpan,
-};
+pub use options::{ByteSize, CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs, TimeSpan};
 pub use request_timeout::RequestTimeout;
 pub use secrets::Passphrases;
 pub use standard_output::note_closed_output;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::vfs::{FileSystem, MountRoot, OwnerOptions, TreeFs, TreeOptions, UnpackedFs};
 use dupfs_base::{ErrorKind, HasKind};
-use dupfs_cache::{CacheConfig, SpillConfig};
+use dupfs_cache::SpillConfig;
 use dupfs_format::collection::{Collection, CollectionError, CollectionOptions, PrefixOptions, Problem};
 use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
@@ -15,6 +15,7 @@ use dupfs_unpack::{IndexPointStore, MemoryPointStore, NameEncoding, PointStore, 
 
 use super::error::CliError;
 use super::key_trial::{self, ManifestDamage, ShownSnapshots};
+use super::memory_shares::MemoryShares;
 use super::nearby;
 use super::request_timeout::RequestTimeout;
 use super::start_up::StartUp;
@@ -77,31 +78,26 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Of the memory five eighths are for decoded blocks, and an eighth each for member tables, for extent maps, and for
-    /// unpacked data including the tables of archives. Of the spill file three quarters are for decoded blocks.
+    fn shares(&self) -> MemoryShares {
+        MemoryShares::of(self.memory, self.spill.as_ref())
+    }
+
     fn repository_config(&self, timeout: RequestTimeout) -> RepositoryConfig {
-        let spill = self.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4 * 3, ..spill });
-        let cache = CacheConfig { memory_bytes: self.memory / 8 * 5, spill };
+        let shares = self.shares();
         // The index of copies from an archive directory, which nothing verifies, is separate.
         let copies = self.archive_dir.as_ref().map(|dir| dir.as_os_str().as_encoded_bytes().to_vec());
         let requirements = [self.decode.identity_bytes(), copies.unwrap_or_default()].concat();
         let index = self.index.clone().map(|base| IndexLocation { base, requirements });
         RepositoryConfig {
-            cache,
-            member_table_bytes: self.memory / 8,
-            manifest_bytes: self.memory / 16,
-            table_bytes: self.memory / 8,
+            cache: shares.blocks,
+            member_table_bytes: shares.member_table_bytes,
+            manifest_bytes: shares.manifest_bytes,
+            table_bytes: shares.table_bytes,
             index,
             archive_dir: None,
             signed: None,
             deadline: timeout.0,
         }
-    }
-
-    /// The cache of unpacked data: the share that [`Self::repository_config`] leaves.
-    fn unpacked_cache(&self) -> CacheConfig {
-        let spill = self.spill.clone().map(|spill| SpillConfig { bytes: spill.bytes / 4, ..spill });
-        CacheConfig { memory_bytes: self.memory / 8, spill }
     }
 }
 
@@ -178,7 +174,7 @@ pub fn open_file_system(
     timeout: RequestTimeout,
 ) -> Result<Arc<TreeFs>, CliError> {
     let url = store.url().to_owned();
-    let (time, path, memory) = (options.time, options.path.clone(), options.memory);
+    let (time, path, shares) = (options.time, options.path.clone(), options.shares());
     let (owners, size_bounds) = (options.owners, options.size_bounds);
     let damage = match options.decode.require_signer {
         Some(_) => ManifestDamage::Refused,
@@ -211,7 +207,7 @@ pub fn open_file_system(
             MountRoot::Path(index.ok_or_else(unlisted)?, path.unwrap_or_default())
         }
     };
-    let options = TreeOptions { root, owners, size_bounds, extent_map_bytes: memory / 8 };
+    let options = TreeOptions { root, owners, size_bounds, extent_map_bytes: shares.extent_map_bytes };
     Ok(Arc::new(start.run(|context| TreeFs::new(Arc::clone(&repository), options.clone(), context))?))
 }
 
@@ -226,18 +222,16 @@ pub fn open_mount(
     timeout: RequestTimeout,
 ) -> Result<Arc<dyn FileSystem>, CliError> {
     let is_overview = options.time.is_none() && options.path.is_none();
-    let (cache, owners, memory) = (options.unpacked_cache(), options.owners, options.memory);
-    let zip_names = options.zip_names;
+    let (shares, owners, zip_names) = (options.shares(), options.owners, options.zip_names);
     let tree = open_file_system(store, options, timeout)?;
     if !is_overview {
         return Ok(tree);
     }
     let point_store: Arc<dyn PointStore> = match tree.repository().index().on_disk() {
         Some(index) => Arc::new(IndexPointStore(Arc::clone(index))),
-        // Room for all points of the longest stream at the default of `--memory`.
-        None => Arc::new(MemoryPointStore::new(memory / 32)),
+        None => Arc::new(MemoryPointStore::new(shares.seek_point_bytes)),
     };
-    let unpacker = Unpacker::with_zip_names(cache, UnpackLimits::default(), point_store, zip_names);
+    let unpacker = Unpacker::with_zip_names(shares.unpacked, UnpackLimits::default(), point_store, zip_names);
     Ok(Arc::new(UnpackedFs::new(tree, unpacker, owners)))
 }
 

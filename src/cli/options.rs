@@ -1,13 +1,18 @@
 //! Options that several commands share, under duplicity's names where duplicity has them.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use dupfs_read::storage::{S3UrlStyle, StoreOptions};
 use dupfs_unpack::NameEncoding;
 use nix::unistd::{Group, User};
+
+use crate::fuse::DEFAULT_DEADLINE;
 
 /// The location of the backup and the names of its files.
 #[derive(Args, Clone, Debug)]
@@ -56,28 +61,17 @@ pub struct RepoArgs {
     pub s3_unencrypted_connection: bool,
 
     /// Interpretation of s3://a/b: host and bucket (duplicity up to 0.8.22: old) or bucket and prefix (new)
-    #[arg(long, value_name = "STYLE", value_enum, default_value_t, help_heading = "S3")]
-    pub s3_url_style: S3UrlStyleArg,
+    #[arg(long, value_name = "STYLE", default_value_t, value_parser = s3_url_styles(), help_heading = "S3")]
+    pub s3_url_style: S3UrlStyle,
 
     /// Put the bucket into the host name wherever possible
     #[arg(long, help_heading = "S3")]
     pub s3_use_new_style: bool,
 
     /// Give up a request that makes no progress for this long, retries included; also as 90s or 5m, at most 1h
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_timeout, help_heading = "S3")]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout, help_heading = "S3")]
+    #[arg(default_value_t = TimeSpan(StoreOptions::DEFAULT_TIMEOUT))]
     pub timeout: TimeSpan,
-}
-
-/// The meaning of `s3://a/b`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum S3UrlStyleArg {
-    /// Decided by what `a` looks like
-    #[default]
-    Auto,
-    /// s3://host:port/bucket/prefix
-    Old,
-    /// s3://bucket/prefix
-    New,
 }
 
 /// The keys and passphrases that open an encrypted backup.
@@ -179,13 +173,19 @@ pub struct CacheArgs {
 #[derive(Args, Clone, Debug)]
 pub struct DeadlineArgs {
     /// Give up a step that takes longer (mount: answer the request with ETIMEDOUT); also as 90s, 10m or 1h
-    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = parse_deadline)]
+    #[arg(long, value_name = "SECONDS", default_value_t = TimeSpan(DEFAULT_DEADLINE), value_parser = parse_deadline)]
     pub deadline: TimeSpan,
 }
 
 /// A time span: decimal digits, and nothing or `s` for seconds, `m` for minutes, `h` for hours, `d` for days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeSpan(pub Duration);
+
+impl fmt::Display for TimeSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_secs().fmt(f)
+    }
+}
 
 impl FromStr for TimeSpan {
     type Err = String;
@@ -202,6 +202,20 @@ impl FromStr for TimeSpan {
         let number: u64 = digits.parse().map_err(|_| "give seconds, or a time as 90s, 10m or 1h".to_owned())?;
         number.checked_mul(unit).map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(|| "too long".to_owned())
     }
+}
+
+/// The values of `--s3-url-style`.
+fn s3_url_styles() -> impl TypedValueParser<Value = S3UrlStyle> {
+    let value = |style| {
+        let help = match style {
+            S3UrlStyle::Auto => "Decided by what `a` looks like",
+            S3UrlStyle::Old => "s3://host:port/bucket/prefix",
+            S3UrlStyle::New => "s3://bucket/prefix",
+        };
+        PossibleValue::new(style.name()).help(help)
+    };
+    PossibleValuesParser::new(S3UrlStyle::ALL.map(value))
+        .map(|text| S3UrlStyle::ALL.into_iter().find(|style| style.name() == text).unwrap_or_default())
 }
 
 fn parse_deadline(text: &str) -> Result<TimeSpan, String> {

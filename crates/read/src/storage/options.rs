@@ -27,6 +27,11 @@ pub struct StoreOptions {
     pub read_ahead_bytes: usize,
 }
 
+impl StoreOptions {
+    /// Default of [`Self::timeout`].
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
@@ -36,7 +41,7 @@ impl Default for StoreOptions {
             s3_unencrypted: false,
             s3_addressing: S3Addressing::Auto,
             s3_credentials: S3Credentials::Chain,
-            timeout: Duration::from_secs(30),
+            timeout: Self::DEFAULT_TIMEOUT,
             connections: 16,
             read_ahead_bytes: 64 << 20,
         }

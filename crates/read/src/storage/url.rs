@@ -1,6 +1,7 @@
 //! The URLs of backups, in every form that duplicity 0.6 to 3.x accepts (docs/S3.md, "URLs").
 
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -46,6 +47,26 @@ pub enum S3UrlStyle {
     Old,
     /// `s3://bucket/prefix`, duplicity since 0.8.23.
     New,
+}
+
+impl S3UrlStyle {
+    /// Every style.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Old, Self::New];
+
+    /// The word for the style in `--s3-url-style`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Old => "old",
+            Self::New => "new",
+        }
+    }
+}
+
+impl fmt::Display for S3UrlStyle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The options that affect the meaning of a URL.

@@ -1,0 +1,60 @@
+//! The division of `--memory` and of the spill file among the layers.
+
+use dupfs_cache::{CacheConfig, SpillConfig};
+
+/// The shares of the layers. Five eighths of the memory are for decoded blocks, and an eighth each for member tables, for
+/// extent maps, and for unpacked data including the tables of archives. Of the spill file three quarters are for decoded
+/// blocks, the rest is for unpacked data. The other shares come on top of that.
+#[derive(Clone, Debug)]
+pub(super) struct MemoryShares {
+    /// Decoded blocks of volumes.
+    pub(super) blocks: CacheConfig,
+    /// Member tables of volumes.
+    pub(super) member_table_bytes: u64,
+    /// Manifests.
+    pub(super) manifest_bytes: u64,
+    /// Tables that are larger than the stored bytes of their objects explain.
+    pub(super) table_bytes: u64,
+    /// Extent maps.
+    pub(super) extent_map_bytes: u64,
+    /// Unpacked data.
+    pub(super) unpacked: CacheConfig,
+    /// Seek points, where there is no index on disk: room for all points of the longest stream at the default of `--memory`.
+    pub(super) seek_point_bytes: u64,
+}
+
+impl MemoryShares {
+    /// Divides `memory` bytes and `spill`.
+    pub(super) fn of(memory: u64, spill: Option<&SpillConfig>) -> Self {
+        let spill_of = |quarters: u64| {
+            spill.map(|spill| SpillConfig { bytes: spill.bytes / 4 * quarters, dir: spill.dir.clone() })
+        };
+        Self {
+            blocks: CacheConfig { memory_bytes: memory / 8 * 5, spill: spill_of(3) },
+            member_table_bytes: memory / 8,
+            manifest_bytes: memory / 16,
+            table_bytes: memory / 8,
+            extent_map_bytes: memory / 8,
+            unpacked: CacheConfig { memory_bytes: memory / 8, spill: spill_of(1) },
+            seek_point_bytes: memory / 32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_the_layers_are_the_whole() {
+        let spill = SpillConfig { dir: "/cache".into(), bytes: 1 << 30 };
+        let shares = MemoryShares::of(256 << 20, Some(&spill));
+        let held = [shares.member_table_bytes, shares.extent_map_bytes, shares.unpacked.memory_bytes];
+        assert_eq!(shares.blocks.memory_bytes + held.iter().sum::<u64>(), 256 << 20);
+        let spilled = [shares.blocks.spill, shares.unpacked.spill].map(Option::unwrap);
+        assert_eq!(spilled.iter().map(|spill| spill.bytes).sum::<u64>(), 1 << 30);
+        assert!(spilled.iter().all(|share| share.dir == spill.dir));
+        let none = MemoryShares::of(0, None);
+        assert!(none.blocks.spill.is_none() && none.unpacked.spill.is_none());
+    }
+}
