@@ -64,7 +64,7 @@ def lines(rows, results):
             yield table_line(title, '', rest, '', '')
     yield ''
     if missed:
-        yield 'Why a goal is missed:'
+        yield 'Reasons for missed goals:'
         yield ''
         for name in missed:
             yield from textwrap.wrap(f'- **{name}**: {why[name]}', 100, subsequent_indent='  ', break_on_hyphens=False)
