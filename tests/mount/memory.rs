@@ -20,7 +20,7 @@ pub enum Behaviour {
     Quick,
     /// Would block; takes this long.
     Slow(Duration),
-    /// Would block until the file system is told to release stuck requests.
+    /// Would block until the stuck requests of the file system are released.
     Stuck,
     /// Cannot be read.
     Fails(ErrorKind),

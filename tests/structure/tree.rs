@@ -51,6 +51,28 @@ fn collect(dir: &Path, below: &str, out: &mut BTreeMap<String, String>) {
     }
 }
 
+/// Directories with documents that are not the project's own, or that are not part of it.
+const WITHOUT_DOCUMENTS: &[&str] = &[".git", "target", "fuser", ".dupfs-test", ".dupfs-bench"];
+
+/// Returns the documents of the repository with their text, by path.
+pub(crate) fn documents() -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    let mut open = vec![String::new()];
+    while let Some(below) = open.pop() {
+        for entry in std::fs::read_dir(root().join(&below)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
+            if entry.file_type().unwrap().is_dir() {
+                open.extend((!WITHOUT_DOCUMENTS.contains(&name.as_str())).then_some(path));
+            } else if name.ends_with(".md") {
+                out.insert(path, std::fs::read_to_string(entry.path()).unwrap());
+            }
+        }
+    }
+    out
+}
+
 /// The source files below `dir` that are compiled outside of tests.
 pub(crate) fn production_files(dir: &str) -> Vec<SourceFile> {
     without_test_files(files(dir))

@@ -457,7 +457,7 @@ fn the_user_is_asked_until_a_passphrase_fits_and_not_for_the_next_object() {
 }
 
 #[test]
-fn content_that_is_not_what_the_name_says_is_damage() {
+fn content_that_does_not_match_the_name_is_damage() {
     let (home, plain) = (Home::new(), payload(1_000));
     let binary = home.symmetric(PASSPHRASE, &FAST, &plain);
     let armoured = home.symmetric(PASSPHRASE, &[&FAST[..], &["--armor"]].concat(), &plain);

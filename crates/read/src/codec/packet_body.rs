@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_in_partial_chunks_is_joined_and_ends_where_the_last_chunk_says() {
+    fn a_body_in_partial_chunks_is_joined_and_ends_with_the_last_chunk() {
         let ctx = ObjectContext::new("x");
         let bytes: &[u8] = &[1, 2, 0xe0, 3, 1, 4, 9];
         let mut body = PacketBody::new(&ctx, bytes, PacketLength::Partial(2));

@@ -186,9 +186,9 @@ impl ErrorResponse {
     fn service_message(&self) -> String {
         let message = escape_bytes(self.message.as_bytes());
         let words = message.split_whitespace().collect::<Vec<_>>().join(" ");
-        let says_more = !words.is_empty() && !words.trim_end_matches('.').eq_ignore_ascii_case("access denied");
+        let is_informative = !words.is_empty() && !words.trim_end_matches('.').eq_ignore_ascii_case("access denied");
         let words: String = words.trim_end_matches('.').chars().take(200).collect();
-        if says_more { format!(", the service says: {words}") } else { String::new() }
+        if is_informative { format!(", the service says: {words}") } else { String::new() }
     }
 
     fn text(&self) -> String {
