@@ -18,7 +18,8 @@ use super::message_reader::MessageReader;
 use super::object_context::ObjectContext;
 use super::ocb_reader::OcbReader;
 use super::packet_body::PacketBody;
-use super::preamble::{EncryptedPacket, read_preamble};
+use super::preamble::{EncryptedPacket, Preamble, read_preamble};
+use super::session_key::SessionKey;
 use super::signature_verifier::SignatureVerifier;
 use super::signer::Signer;
 use super::stored_form::{SNIFFED_BYTES, StoredForm};
@@ -77,6 +78,9 @@ pub struct Decoder {
 
 /// Puts a further reader around a layer, or returns the layer as it is.
 type WrapLayer<'a> = fn(LayerReader<'a>) -> LayerReader<'a>;
+
+/// Finds the session key of an object by the packets before its ciphertext, and by its first bytes without armour.
+type KeySearch<'k> = &'k dyn Fn(&ObjectContext, &Preamble, &[u8]) -> Result<SessionKey, CodecError>;
 
 impl Decoder {
     /// Creates a decoder with these keys.
@@ -169,18 +173,25 @@ impl Decoder {
         wrap: WrapLayer<'a>,
     ) -> Result<Box<dyn Read + Send + 'a>, CodecError> {
         let ctx = ObjectContext::with_limits(object, limits);
-        let inner = self.layers(&ctx, input, wrap);
+        let by_keys =
+            |ctx: &ObjectContext, preamble: &Preamble, head: &[u8]| self.keys.session_key(ctx, preamble, head);
+        let inner = self.layers(&ctx, input, wrap, &by_keys);
         zeroize_stack::<USED_STACK>();
         let inner = inner.map_err(|e| CodecError::from_io(&ctx.object, &e))?;
         Ok(Box::new(LatchedReader::new(&ctx, inner)))
     }
 
+    /// Returns the stack of readers of one object, whose session key `find_key` finds.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
     #[inline(never)] // for a stack frame of its own, which is overwritten
-    fn layers<'a>(
+    pub(super) fn layers<'a>(
         &self,
         ctx: &ObjectContext,
         input: Box<dyn Read + Send + 'a>,
         wrap: WrapLayer<'a>,
+        find_key: KeySearch<'_>,
     ) -> io::Result<Box<dyn Read + Send + 'a>> {
         let mut source = layer::stored_bytes(ctx, input);
         let start = layer::read_up_to(&mut source, SNIFFED_BYTES)?;
@@ -195,8 +206,8 @@ impl Decoder {
         match form {
             StoredForm::Plain => Ok(Box::new(source)),
             StoredForm::Gzip => Ok(Box::new(GzipReader::new(ctx, wrap(source)))),
-            StoredForm::OpenPgp => self.decrypt(ctx, source, wrap),
-            StoredForm::Armor => self.decrypt(ctx, Box::new(ArmorReader::new(ctx, source)), wrap),
+            StoredForm::OpenPgp => self.decrypt(ctx, source, wrap, find_key),
+            StoredForm::Armor => self.decrypt(ctx, Box::new(ArmorReader::new(ctx, source)), wrap, find_key),
             StoredForm::Cms => Err(ctx
                 .unsupported("encryption by gpgsm (CMS, .p7m)", "; decrypt the files with gpgsm and mount the result")
                 .into_io()),
@@ -208,6 +219,7 @@ impl Decoder {
         ctx: &ObjectContext,
         mut source: LayerReader<'a>,
         wrap: WrapLayer<'a>,
+        find_key: KeySearch<'_>,
     ) -> io::Result<Box<dyn Read + Send + 'a>> {
         let head = layer::read_up_to(&mut source, HEAD_BYTES)?;
         let (preamble, mut body) = read_preamble(ctx, layer::prefixed(head.clone(), source))?;
@@ -218,7 +230,7 @@ impl Decoder {
                 lock(&self.unauthenticated).remove(&ctx.object);
             }
         }
-        let key = self.keys.session_key(ctx, &preamble, &head).map_err(CodecError::into_io)?;
+        let key = find_key(ctx, &preamble, &head).map_err(CodecError::into_io)?;
         let plain: LayerReader<'a> = match preamble.packet {
             EncryptedPacket::WithMdc => Box::new(CfbReader::with_mdc(ctx, body, &key)?),
             EncryptedPacket::WithoutMdc => Box::new(CfbReader::without_mdc(ctx, body, &key)?),

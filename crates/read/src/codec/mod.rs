@@ -16,6 +16,7 @@ mod decoder;
 mod ecdh;
 mod elgamal;
 mod error;
+pub mod fuzz_entry;
 mod gpg_output;
 mod gzip_reader;
 mod key_file;

@@ -61,6 +61,11 @@ impl Signer {
         }
     }
 
+    /// The signer with this key alone.
+    pub(super) fn with_key(key: Key<PublicParts, UnspecifiedRole>) -> Self {
+        Self { name: format!("0x{}", key.keyid()).into(), keys: Arc::new([key]) }
+    }
+
     /// Returns the error for an object that this signer did not sign; `what` was found instead.
     pub(super) fn refuse(&self, ctx: &ObjectContext, what: &'static str) -> CodecError {
         CodecError::NotSigned { object: ctx.object.clone(), what: what.into(), key: self.name.clone() }
