@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Shared by the scripts beside it; sourced, not run. They install missing prerequisites, report what they install, and stop with one line when they cannot continue.
+# Functions of the scripts in this directory; sourced, not run. The scripts install missing prerequisites, report what they
+# install, and stop with one line when they cannot continue.
 
 step() { printf '\n== %s\n' "$*"; }
 say() { printf '   %s\n' "$*"; }
@@ -8,7 +9,7 @@ stop() {
     exit 1
 }
 
-# Runs a command as root, by sudo where we are not.
+# Runs a command as root, by sudo for other users.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
@@ -19,7 +20,7 @@ as_root() {
     fi
 }
 
-# Installs those of the named Debian packages that are not there.
+# Installs the missing ones of the named Debian packages.
 install_debs() {
     local missing=() package log
     for package in "$@"; do
@@ -35,7 +36,7 @@ install_debs() {
         tail -n 15 "$log" >&2
         if grep -q 'Could not get lock' "$log"; then
             rm -f "$log"
-            stop "another apt holds the lock for more than three minutes: wait for it, then start again"
+            stop "another apt has held the lock for more than three minutes: wait for it, then start again"
         elif grep -qE 'Could not resolve|Temporary failure|Could not connect|Failed to fetch|Unable to fetch' "$log"; then
             rm -f "$log"
             stop "apt cannot reach its mirrors: connect this machine, or install by hand: ${missing[*]}"
@@ -46,7 +47,7 @@ install_debs() {
     rm -f "$log"
 }
 
-# A Rust toolchain that can build the program, and the components named.
+# Requires a Rust toolchain that can build the program, and the named components.
 # shellcheck disable=SC2120  # the demo needs no components
 need_rust() {
     local wanted have component
@@ -65,15 +66,15 @@ need_rust() {
     done
 }
 
-# Has cargo run each test program under scripts/test-runner, which ends a test that takes too long.
+# Makes cargo run each test program under scripts/test-runner, which ends a test that takes too long.
 limit_tests() {
     local host
     host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
     export "CARGO_TARGET_${host}_RUNNER=scripts/test-runner"
 }
 
-# Runs cargo test with the arguments from the second on. Its output goes to the file $1 as well, for test_results. Returns its status.
-# A daemon that a failed test has left may hold the output open for ever, so that a pipe into tee would not end.
+# Runs cargo test with the arguments from the second on. Its output also goes to the file $1, for test_results. Returns its
+# status. A daemon that a failed test has left may keep the output open, so that a pipe into tee would not end.
 run_tests() (
     log=$1 status=0
     shift
@@ -101,12 +102,14 @@ test_results() {
          END { printf "test result: %s. %d passed; %d failed; in %d test programs\n", failed ? "FAILED" : "ok", passed, failed, programs }' "$log"
 }
 
-# Tests synchronisation and caches under random schedules of their threads. Their build replaces the locks of the standard library.
+# Tests synchronisation and caches under random schedules of their threads. Their build replaces the locks of the standard
+# library.
 test_schedules() {
     cargo test --release -p dupfs-base -p dupfs-cache --features shuttle --test schedules
 }
 
-# Makes /dev/fuse accessible to every user, as on an ordinary machine: fusermount3 mounts for users, but they open the device themselves.
+# Makes /dev/fuse accessible to every user, as on an ordinary machine: fusermount3 mounts for users, but they open the device
+# themselves.
 open_fuse() {
     if [ ! -e /dev/fuse ]; then
         say "/dev/fuse is missing: loading the module"

@@ -1,4 +1,4 @@
-"""Runs rows and writes the table; scripts/bench starts it with what it needs."""
+"""Runs rows and writes the table. scripts/bench starts it."""
 
 import argparse
 import datetime
@@ -19,7 +19,7 @@ assert rows_files and rows_scale and rows_unpacked  # they fill ROWS
 
 
 class Bench:
-    """What rows need: the box, and corpora made when they are first asked for."""
+    """The environment of rows: the box, and corpora that are made at their first use."""
 
     def __init__(self, box):
         self.box = box
@@ -35,11 +35,11 @@ class Bench:
 
 
 def programs():
-    """Where cargo has put dupfs and the programs of benches/."""
-    told = run(['cargo', 'build', '--release', '--quiet', '--bin', 'dupfs', '--bench', 'corpus', '--bench', 'bare_fuse',
+    """The paths of dupfs and of the programs of benches/."""
+    output = run(['cargo', 'build', '--release', '--quiet', '--bin', 'dupfs', '--bench', 'corpus', '--bench', 'bare_fuse',
                 '--message-format=json-render-diagnostics'])
     found = {}
-    for line in told.splitlines():
+    for line in output.splitlines():
         message = json.loads(line)
         if message.get('executable'):
             found[message['target']['name']] = message['executable']
@@ -83,7 +83,7 @@ def main():
 
 
 def measure(box, names, rounds, results, kept):
-    """Runs the rows, keeping each one's values as soon as it has them."""
+    """Runs the rows, and stores the values of each at once."""
     for name in names:
         print(f'\n== {name}: {ROWS[name].title}', flush=True)
         results[name] = measured(Bench(box), ROWS[name], rounds)
@@ -93,7 +93,7 @@ def measure(box, names, rounds, results, kept):
 
 
 if __name__ == '__main__':
-    # so that what is mounted is unmounted
+    # so that mounts are unmounted
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main()

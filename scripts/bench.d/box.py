@@ -13,16 +13,16 @@ MEMORY, MOST_RESTORED = '/dev/shm', 2 << 30
 
 
 class Failure(Exception):
-    """A step that did not work: one line for the user."""
+    """A failed step: one line for the user."""
 
 
 def run(command, env=None, cwd=None, discard=False):
-    """Runs a command and returns what it printed, or nothing of it with `discard`; stops the benchmark if it fails."""
+    """Runs a command and returns what it printed, or nothing with `discard`. Stops the benchmark if it fails."""
     done = subprocess.run(command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
                           stdout=subprocess.DEVNULL if discard else subprocess.PIPE)
     if done.returncode:
-        said = done.stderr.decode(errors='replace').strip().splitlines()
-        raise Failure(f'`{" ".join(command)}` ended with {done.returncode}: {said[-1] if said else "without output"}')
+        lines = done.stderr.decode(errors='replace').strip().splitlines()
+        raise Failure(f'`{" ".join(command)}` ended with {done.returncode}: {lines[-1] if lines else "without output"}')
     return done.stdout or b''
 
 
@@ -48,20 +48,20 @@ class Box:
                         PASSPHRASE='', RESTIC_PASSWORD=PASSWORD, BORG_PASSPHRASE=PASSWORD, RESTIC_CACHE_DIR=self.path('cache-restic'),
                         BORG_BASE_DIR=self.path('borg-home'), BORG_RELOCATED_REPO_ACCESS_IS_OK='yes',
                         BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK='yes')
-        # duplicity asks for a passphrase that the key does not have unless the variable is there and empty; dupfs would try it.
+        # duplicity prompts for a passphrase, which the key does not have, unless the variable is set and empty. dupfs would try it.
         self.dupfs_env = {k: v for k, v in self.env.items() if k != 'PASSPHRASE'}
 
     def path(self, *parts):
         return os.path.join(self.root, *parts)
 
     def fresh(self, name):
-        """A directory that does not exist yet; what was there is gone."""
+        """A directory that does not exist yet; earlier content is removed."""
         path = self.path(name)
         discard(path)
         return path
 
     def target(self, name):
-        """As `fresh`, but in memory: what is restored goes there, so that all sides are measured and not the disk they would share."""
+        """As `fresh`, but in memory, for restored files, so that the programs are measured and not the disk."""
         if self.memory is None:
             free = shutil.disk_usage(MEMORY).free if os.path.isdir(MEMORY) else 0
             if free < MOST_RESTORED:
@@ -72,7 +72,7 @@ class Box:
         return os.path.join(self.memory, name)
 
     def leave(self):
-        """Gives back what lies outside of the box's directory."""
+        """Removes everything outside of the directory of the box."""
         if self.memory is not None:
             discard(self.memory)
 
@@ -94,7 +94,7 @@ class Box:
     # duplicity
 
     def duplicity(self, action, corpus, *args, archive=None, env=None):
-        """The command that does `action`. With `archive` None its archive directory is new, as on a machine that never saw the backup."""
+        """The command that does `action`. With `archive` None its archive directory is new, as on another machine."""
         archive = archive or self.fresh('archive')
         options = ['--archive-dir', archive, '--tempdir', self.path('tmp'), '--no-print-statistics']
         if corpus.encrypted:
@@ -172,7 +172,7 @@ class Mount:
         return self.pid
 
     def peak_memory(self):
-        """The most memory its process has had, in bytes."""
+        """The peak memory of its process, in bytes."""
         with open(f'/proc/{self.server()}/status', encoding='ascii') as status:
             for line in status:
                 if line.startswith('VmHWM:'):
@@ -186,6 +186,6 @@ class Mount:
         return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
     def cost(self):
-        """What dupfs has fetched so far: (requests, bytes)."""
+        """The fetches of dupfs so far: (requests, bytes)."""
         words = os.getxattr(self.path, 'user.dupfs.cost').decode().split()
         return int(words[words.index('get') - 1]), int(words[words.index('bytes') - 1])

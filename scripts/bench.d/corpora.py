@@ -1,4 +1,4 @@
-"""Backups to measure, written once into the box and kept for the next run."""
+"""Backups to measure, written once into the box for all later runs."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from trees import DAY, EPOCH
 
 
 class Corpus:
-    """A backup, and what its oldest and newest snapshots must hold."""
+    """A backup, and the trees of its oldest and newest snapshots."""
 
     def __init__(self, box, name, encrypted=True):
         self.box = box
@@ -33,7 +33,7 @@ class Corpus:
 
     @property
     def newest(self):
-        """The tree of the last increment; where there is none, the full one."""
+        """The tree of the last increment, or of the full set if there is none."""
         path = os.path.join(self.dir, 'newest')
         return path if os.path.exists(path) else self.full
 
@@ -51,7 +51,7 @@ class Corpus:
 
 
 def backup_time(state):
-    """When the backup of a state was made: an hour after its files were written."""
+    """The time of the backup of a state: an hour after its files were written."""
     return EPOCH + DAY * state + 3600
 
 
@@ -61,15 +61,15 @@ def snapshot(state):
 
 
 def key(box):
-    """An RSA key without a passphrase for the benchmarks alone."""
+    """An RSA key without a passphrase, for the benchmarks only."""
     if os.path.exists(box.path('key.fingerprint')):
         return
     shutil.rmtree(box.path('gnupg'), ignore_errors=True)
     os.makedirs(box.path('gnupg'), mode=0o700)
     gpg = ['gpg', '--batch', '--quiet', '--no-tty', '--yes', '--pinentry-mode', 'loopback', '--passphrase', '']
     run([*gpg, '--quick-gen-key', 'dupfs bench <bench@example.org>', 'rsa3072', 'default', 'never'], env=box.env)
-    told = run(['gpg', '--batch', '--with-colons', '--list-secret-keys'], env=box.env).decode()
-    fingerprint = next(line.split(':')[9] for line in told.splitlines() if line.startswith('fpr:'))
+    output = run(['gpg', '--batch', '--with-colons', '--list-secret-keys'], env=box.env).decode()
+    fingerprint = next(line.split(':')[9] for line in output.splitlines() if line.startswith('fpr:'))
     run([*gpg, '--quick-add-key', fingerprint, 'rsa3072', 'encrypt', 'never'], env=box.env)
     secret = run([*gpg, '--armor', '--export-secret-keys', fingerprint], env=box.env)
     with open(os.open(box.secret_key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'wb') as file:
@@ -125,12 +125,12 @@ def large(box):
 
 
 def dumps(box):
-    """A database's dump as automysqlbackup keeps it."""
+    """A database dump in the layout of automysqlbackup."""
     return by_duplicity(box, 'dumps', trees.dumps_tree, 25)
 
 
 def by_encoder(box, name, encrypted=True, tree=False, **shape):
-    """A corpus that benches/corpus writes, checked by what duplicity lists of it."""
+    """A corpus that benches/corpus writes, checked by duplicity's listing of it."""
     corpus = Corpus(box, name, encrypted)
     if corpus.ready:
         return corpus
@@ -143,9 +143,9 @@ def by_encoder(box, name, encrypted=True, tree=False, **shape):
     if tree:
         options.append(f'tree={os.path.join(corpus.dir, "newest")}')
     entries = int(run([box.programs['corpus'], f'repo={corpus.repository}', *options], env=box.env))
-    told = listed(box, corpus)
-    if told != entries:
-        raise Failure(f'duplicity lists {told} entries of {name}, which has {entries}')
+    output = listed(box, corpus)
+    if output != entries:
+        raise Failure(f'duplicity lists {output} entries of {name}, which has {entries}')
     with open(os.path.join(corpus.dir, 'entries'), 'w', encoding='ascii') as file:
         file.write(str(entries))
     corpus.finish()
@@ -153,9 +153,9 @@ def by_encoder(box, name, encrypted=True, tree=False, **shape):
 
 
 def listed(box, corpus):
-    """How many entries duplicity lists: one line each, after a few of its own."""
-    told = run(box.duplicity('list-current-files', corpus, corpus.url), env=box.env).decode(errors='replace')
-    return sum(1 for line in told.splitlines() if line[:4] in ('Mon ', 'Tue ', 'Wed ', 'Thu ', 'Fri ', 'Sat ', 'Sun '))
+    """The number of entries that duplicity lists: one line each, after a few other lines."""
+    output = run(box.duplicity('list-current-files', corpus, corpus.url), env=box.env).decode(errors='replace')
+    return sum(1 for line in output.splitlines() if line[:4] in ('Mon ', 'Tue ', 'Wed ', 'Thu ', 'Fri ', 'Sat ', 'Sun '))
 
 
 def million(box):

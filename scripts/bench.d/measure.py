@@ -1,4 +1,4 @@
-"""Rows of the table: what is measured, what was wanted, what came out."""
+"""Rows of the table: measurements, goals, results."""
 
 import os
 import statistics
@@ -39,13 +39,13 @@ class Record:
 
 
 class Clock:
-    """Records the seconds of a `with` block, and those of processors that programs had in it: the ones it ran and the server of `mount`."""
+    """Records the seconds of a `with` block, and the processor seconds of the programs that it ran and of the server of `mount`."""
 
     def __init__(self, record, name, mount):
         self.record, self.name, self.mount = record, name, mount
 
     def __enter__(self):
-        # what an earlier side left to be written to the disk is not this one's cost
+        # pending writes of an earlier program are not counted
         os.sync()
         self.used = self.processor()
         self.start = time.perf_counter()
@@ -56,7 +56,7 @@ class Clock:
         return times.children_user + times.children_system + (self.mount.processor() if self.mount else 0)
 
     def stop(self, mount=None):
-        """Ends it before the block does. `mount`: one that was made in the block."""
+        """Ends the measurement before the end of the block. `mount`: one that was made in the block."""
         if self.start is not None:
             self.record.add(self.name, time.perf_counter() - self.start)
             self.mount = mount or self.mount
@@ -77,7 +77,7 @@ def ratios(a, b):
 
 
 class Goal:
-    """Judges a row: (what is compared, own value, the other's value, ratio, met)."""
+    """A goal of a row: (comparison, own value, other value, ratio, met)."""
 
     def __init__(self, text, own, peer, limit, at_least):
         self.text, self.own, self.peer, self.limit, self.at_least = text, own, peer, limit, at_least
@@ -106,7 +106,7 @@ class Limit:
 
 
 def middle_of(name, values):
-    """The median, and that of the processor time where it was taken."""
+    """The median, and that of the processor time if it was measured."""
     shown = show(name, statistics.median(values[name]))
     cpu = values.get(processor_of(name))
     return f'{shown} ({statistics.median(cpu):.2f})' if cpu else shown

@@ -12,7 +12,7 @@ BIG, SMALL = 'var/backups/dump.sql', 'etc/app/settings.xml'
 
 
 def restore(box, corpus, clock, wanted, *options):
-    """duplicity restores to a new place, without having seen the backup before; what comes must be `wanted`."""
+    """duplicity restores to a new directory, without an archive directory. The result must equal `wanted`."""
     target = box.target('duplicity')
     with clock:
         run(box.duplicity('restore', corpus, *options, corpus.url, target), env=box.env)
@@ -122,20 +122,20 @@ def borg(bench):
         run(['borg', 'init', '--encryption', 'repokey', repo], env=box.env)
         run(['borg', 'create', f'{repo}::full', '.'], env=box.env, cwd=corpus.full)
         open(box.path('borg-ready'), 'wb').close()
-    # its cache of chunks, not the record that the repository is known
+    # its cache of chunks, not the record of known repositories
     shutil.rmtree(box.path('borg-home/.cache'), ignore_errors=True)
     return f'{repo}::full'
 
 
 def decode(objects):
-    """A command that decrypts and inflates these objects side by side to nowhere."""
+    """A command that decrypts and inflates these objects concurrently and discards the result."""
     names = '\n'.join(objects)
     return ['sh', '-c', f'printf %s "$0" | tr "\\n" "\\0" | xargs -0 -n 1 -P {os.cpu_count()} sh -c '
             '\'gpg --batch --quiet --decrypt "$0" >/dev/null 2>&1\'', names]
 
 
 def floor(bench):
-    """All volumes of the full set decoded side by side to nowhere, then a copy of the plain tree."""
+    """Concurrent decoding of all volumes of the full set, with the result discarded, then a copy of the plain tree."""
     box, corpus = bench.box, bench.corpus('main')
     volumes = [name for name in corpus.objects('.difftar') if '-full.' in name]
     return [decode(volumes), ['cp', '-a', corpus.full, box.target('floor')]]
@@ -175,7 +175,7 @@ def copy(bench, rec):
 
 
 def extra(bench, rec):
-    """restic's and borg's own ways to restore the same, for comparison."""
+    """The restore commands of restic and borg, for comparison."""
     box = bench.box
     command, target = restic(bench), box.target('copy')
     with rec.clock("restic restore"):

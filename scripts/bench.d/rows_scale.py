@@ -1,4 +1,4 @@
-"""Rows over many files, many increments, many volumes; and what FUSE alone costs."""
+"""Rows over many files, many increments, many volumes, and the cost of FUSE itself."""
 
 import os
 
@@ -33,7 +33,7 @@ def million_find(bench, rec):
     cache = box.new_cache()
     with box.dupfs(corpus, cache=cache) as mount:
         shown = mount / 'latest/'
-        # what is to be warm: all sizes, exactly
+        # warms the index: all exact sizes
         if trees.listing(shown) != trees.listing(corpus.newest):
             raise Failure('the mount of the million files is not the tree that was written')
         for name in ('d0000', 'd0001', 'd0002'):
@@ -75,7 +75,8 @@ def small_files(bench, rec):
     old, new = (f'snapshots/{name}' for name in bench.snapshots('small'))
     tar = 'tar c -C "$0" . | cat >/dev/null'
     for _ in rec.each_round():
-        # The two snapshots differ in one file. Reading one decodes what the other needs, and leaves nothing of it in the kernel.
+        # The two snapshots differ in one file. Reading one decodes the volumes of the other, without its data in the caches of
+        # the kernel.
         with box.dupfs(corpus) as mount:
             run(['sh', '-c', tar, mount / old])
             for name in ('tar c', 'tar c again'):

@@ -1,4 +1,4 @@
-"""Rows over unpacked/: a database's dump in an archive, as automysqlbackup leaves it."""
+"""Rows over unpacked/: a database dump in an archive, as automysqlbackup writes it."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ def on_cores(count):
 
 
 def first_byte(path):
-    """Opens the file and reads what comes first."""
+    """Opens the file and reads its first bytes."""
     with open(path, 'rb', buffering=0) as file:
         if file.read(1) != b'-':
             raise Failure(f'{path} begins with another byte')

@@ -1,4 +1,4 @@
-"""The table of docs/BENCHMARKS.md, and what is printed while it is measured."""
+"""The table of docs/BENCHMARKS.md, and the output during the measurement."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def summary(row, result):
 
 
 def reasons():
-    """What is in the way where a goal is missed, by row: written by hand after looking at a profile."""
+    """The reasons for missed goals, by row, written by hand after profiling."""
     path = os.path.join(os.path.dirname(__file__), 'reasons.json')
     with open(path, encoding='utf-8') as file:
         return json.load(file)

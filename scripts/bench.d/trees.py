@@ -77,7 +77,7 @@ class Tree:
         os.utime(self.path(name), (self.when(), self.when()))
 
     def small(self, name, low, high):
-        """A small file: every other one is text."""
+        """A small file; every second one is text."""
         size = self.random.randrange(low, high)
         self.write(name, self.content.text(size) if self.random.random() < 0.5 else self.content.noise(size))
 

@@ -241,7 +241,7 @@ fn join(dir: &ArchivePath, name: &[u8]) -> Option<ArchivePath> {
     ArchivePath::parse(&joined).ok().filter(|path| path.name() == name)
 }
 
-/// The size; of devices their numbers, as `ls` has it. `<=` before an upper bound, `?` if it cannot be found.
+/// The size; of devices their numbers, as `ls` has it. `<=` before an upper bound, `?` if it cannot be determined.
 fn size_text(details: &LsDetails) -> String {
     let attr = &details.attr;
     match attr.kind {

@@ -126,7 +126,7 @@ fn announce(fs: &dyn FileSystem, args: &MountArgs) {
     let mountpoint = escape_bytes(args.mountpoint.as_os_str().as_encoded_bytes());
     let is_overview = args.time.time.is_none() && args.path.is_none();
     let work = if is_overview { format!("{}/latest", mountpoint.trim_end_matches('/')) } else { mountpoint };
-    // A terminal that is gone is no reason to unmount.
+    // A closed terminal is no reason to unmount.
     if let Some(summary) = fs.summary() {
         let _ = writeln!(terminal, "{summary}; ls {work}");
     }

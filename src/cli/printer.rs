@@ -38,7 +38,7 @@ impl<'a> Printer<'a> {
         self.out.write_all(bytes).map_err(|e| CliError::output(&e))
     }
 
-    /// Prints text as it is.
+    /// Prints text unchanged.
     ///
     /// # Errors
     /// As [`Self::bytes`].

@@ -58,7 +58,7 @@ impl Passphrases {
         &self.given
     }
 
-    /// Asks the user at the terminal with `prompt`. Returns `None` if there is no terminal or no answer, or once the mount
+    /// Prompts the user at the terminal with `prompt`. Returns `None` if there is no terminal or no answer, or once the mount
     /// is up.
     pub fn ask(&self, prompt: &str) -> Option<Secret> {
         let one_at_a_time = self.asking.lock().unwrap_or_else(PoisonError::into_inner);

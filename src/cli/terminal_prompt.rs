@@ -1,4 +1,4 @@
-//! A question for a secret on the terminal: without echo, and with the terminal as it was afterwards, however it ends.
+//! A prompt for a secret on the terminal, without echo. The terminal is restored afterwards in every case.
 //!
 //! The terminal sends no signals during the question. The keys that would send one arrive as characters, so that the modes
 //! are restored before anything else happens.
@@ -25,7 +25,7 @@ pub(super) enum PromptAnswer {
     Interrupted,
 }
 
-/// Asks the user with `prompt`.
+/// Prompts the user with `prompt`.
 ///
 /// # Errors
 /// When there is no terminal.
@@ -40,7 +40,7 @@ pub(super) fn ask(prompt: &str) -> io::Result<PromptAnswer> {
         match typed.end {
             LineEnd::Complete => return Ok(PromptAnswer::Line(typed.bytes)),
             LineEnd::Interrupt => return Ok(PromptAnswer::Interrupted),
-            // The process that waits for a daemon stops too, as the shell expects. Asks again when they continue.
+            // The process that waits for a daemon stops too, as the shell expects. Prompts again when they continue.
             LineEnd::Suspend => kill_current_process_group(Signal::TSTP)?,
         }
     }

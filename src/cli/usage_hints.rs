@@ -132,7 +132,7 @@ pub(super) fn is_url(text: &str) -> bool {
     })
 }
 
-/// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is none.
+/// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is not.
 pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<String> {
     let backup = backup.to_str()?;
     let operand = operand.to_str()?;

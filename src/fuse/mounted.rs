@@ -27,10 +27,11 @@ const GRACE_PERIOD: Duration = Duration::from_secs(30);
 /// A stopped mount ends earlier if requests wait and nothing has come from the store for this long.
 const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The interval in which a stopped mount looks for progress.
+/// The interval in which a stopped mount checks for progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The kernel's read-ahead for the mount in KiB: measured best for sequential reads (docs/BENCHMARKS.md); only root may set it.
+/// The kernel's readahead for the mount in KiB, the best value measured for sequential reads (docs/BENCHMARKS.md); only
+/// root may set it.
 const READ_AHEAD_KIB: &str = "2048";
 
 /// The settings of a mount.
@@ -113,8 +114,10 @@ impl Mounted {
         }
     }
 
-    /// Serves until the mount is unmounted from outside or stopped. A stop unmounts; if files are open, the mount is detached
-    /// from the tree, and they are served for a while longer, or until a second stop, or until the store does not answer.
+    /// Serves until the mount is unmounted from outside or stopped. A stop unmounts; if files are open, the mount is
+    /// detached
+    /// from the tree, and they are served for a while longer, or until a second stop, or until the store does not
+    /// answer.
     ///
     /// # Errors
     /// [`MountError::Broken`] when serving failed.
@@ -166,7 +169,8 @@ impl Mounted {
         Ok(MountEnd::Detached)
     }
 
-    /// The result of serving. A thread that reads a request at the moment of the unmount gets `ECONNABORTED` instead of the
+    /// The result of serving. A thread that reads a request at the moment of the unmount gets `ECONNABORTED` instead of
+    /// the
     /// usual `ENODEV`.
     fn outcome(&self, result: io::Result<()>, end: MountEnd) -> Result<MountEnd, MountError> {
         match result {
@@ -178,7 +182,7 @@ impl Mounted {
         }
     }
 
-    /// Increases the kernel's read-ahead. The device number comes from the table of mounts, which involves no daemon.
+    /// Increases the kernel's readahead. The device number comes from the table of mounts, which involves no daemon.
     fn tune(&self) {
         if !is_root() {
             return;
@@ -238,7 +242,8 @@ fn config(settings: &MountSettings) -> Config {
     config
 }
 
-/// The mount's source. fusermount3 would parse commas and backslashes as option syntax, and control characters would break
+/// The mount's source. fusermount3 would parse commas and backslashes as option syntax, and control characters would
+/// break
 /// the lines of the mount table.
 fn source_name(url: &str) -> String {
     let mut name = String::from("dupfs:");

@@ -126,7 +126,7 @@ pub trait FileSystem: Send + Sync {
     /// The attributes of `ino`, with the exact size.
     ///
     /// # Errors
-    /// [`FsError`] when the size cannot be found: never a wrong size.
+    /// [`FsError`] when the size cannot be determined: never a wrong size.
     fn getattr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError>;
 
     /// The target of symbolic link `ino`.

@@ -61,7 +61,7 @@ enum OwnerLookup {
     },
 }
 
-/// Asks the user database for the number of a name.
+/// Queries the user database for the number of a name.
 type AskDatabase = dyn Fn(&OwnerName) -> io::Result<Option<u32>> + Send + Sync;
 
 /// Maps owners. A separate thread queries the user database, so that no request waits for it longer than

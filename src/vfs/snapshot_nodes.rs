@@ -19,7 +19,7 @@ use dupfs_read::content::{ContentError, ContentResolver, ExtentMap, FileRef};
 use dupfs_read::tree::NodeId;
 use dupfs_read::volume::{Repository, RequestVolumes, Volumes};
 
-/// Upper bound of the target of a symbolic link in bytes; the kernel answers EIO by itself to a longer one.
+/// Upper bound of the target of a symbolic link in bytes; the kernel itself answers EIO to a longer one.
 const MAX_TARGET_BYTES: usize = 4095;
 
 /// An open regular file.
@@ -95,7 +95,7 @@ impl SnapshotNodes {
     /// Attributes with the exact size.
     ///
     /// # Errors
-    /// [`FsError`] when the size cannot be found.
+    /// [`FsError`] when the size cannot be determined.
     pub(super) fn exact_attr(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<Attr, FsError> {
         let mut state = self.state(snapshot, node, context)?;
         if self.needs_size(&state) {

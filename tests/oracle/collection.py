@@ -1,4 +1,4 @@
-"""What duplicity's own code makes of lists of file names.
+"""The results of duplicity's own code for lists of file names.
 
 Reads one JSON object a line: {"names": [...], "times": [...]}; answers one a line. A set is [start or null, end].
 """
@@ -31,7 +31,7 @@ def key(backup_set):
 
 
 def chain_keys(chains):
-    # Not get_all_sets(), which takes a full set without volumes for none.
+    # Not get_all_sets(), which ignores a full set without volumes.
     return [[key(s) for s in [chain.fullset] + chain.incset_list] for chain in chains]
 
 

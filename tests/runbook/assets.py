@@ -113,7 +113,7 @@ def third():
 
 
 def fourth():
-    # The loss that is noticed later.
+    # The loss that is detected later.
     remove(b"reports")
     remove(b"links/directory")
     put(b"links/directory/is-one-now", b"\n")
@@ -123,6 +123,6 @@ def fourth():
 every_night()
 for directory, _, _ in os.walk(root, topdown=False):
     os.chown(directory, WEB, WEB)
-    # As uploads have it: what is made in there belongs to the group.
+    # As for real uploads: new files in it belong to the group.
     os.chmod(directory, 0o2775)
     os.utime(directory, (now, now - 1800))

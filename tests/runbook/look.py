@@ -1,8 +1,8 @@
-"""Looks at what the runbook left.
+"""Checks the remains of the runbook.
 
-look.py tree DIRECTORY [--contents]     each path with type, mode, owner, time, size, target and checksum, a line each; with --contents
-                                        without owners and without set-id bits, which only root can bring back
-look.py find NEEDLES PATH...            which files below the paths hold one of the strings in the files in NEEDLES; exit code 1 if any
+look.py tree DIRECTORY [--contents]     each path with type, mode, owner, time, size, target and checksum, one per line; with --contents
+                                        without owners and without set-id bits, which only root can restore
+look.py find NEEDLES PATH...            files below the paths that contain one of the strings in the files in NEEDLES; exit code 1 if any
 """
 import hashlib
 import os
@@ -30,7 +30,7 @@ def tree(top, contents):
         s = os.lstat(path)
         mode = s.st_mode & ~0o7000 if contents else s.st_mode
         owner = "" if contents else f"{s.st_uid}:{s.st_gid}"
-        # Whole seconds are all that duplicity stores.
+        # duplicity stores whole seconds only.
         line = [ascii(path[len(top):]), stat.filemode(mode), owner, str(int(s.st_mtime))]
         if stat.S_ISREG(s.st_mode):
             line += [str(s.st_size), checksum(path)]
@@ -47,7 +47,7 @@ def find(needles, tops):
     keep = max(len(needle) for _, needle in wanted)
     files = found = 0
     for path in (p for top in tops for p in walk(top)):
-        # A descriptor below /proc is a link, and what it leads to is looked into.
+        # A descriptor below /proc is a link, which is followed.
         if not os.path.isfile(path) or (os.path.islink(path) and not path.startswith(b"/proc/")):
             continue
         files += 1
@@ -57,10 +57,10 @@ def find(needles, tops):
                 rest += block
                 for name, needle in wanted:
                     if needle in rest:
-                        print(f"{ascii(path)} holds {os.fsdecode(name)} in the clear")
+                        print(f"{ascii(path)} contains {os.fsdecode(name)} as plaintext")
                         found += 1
                 rest = rest[-keep:]
-    print(f"   files looked into: {files}")
+    print(f"   files searched: {files}")
     return found
 
 

@@ -4,7 +4,7 @@
 # writes its input to /tmp/mysql-DATABASE.
 set -eu
 root=$1 dupfs=$2 samples=$3 script=$4
-# A new namespace holds the mounts of other tests as well, and would keep them alive after their unmounting.
+# A new namespace also has the mounts of other tests, and would keep them alive after they are unmounted.
 umount -alt fuse.dupfs || true
 mount -t tmpfs -o mode=755 tmpfs "$root"
 cd "$root"

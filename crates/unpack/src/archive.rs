@@ -17,7 +17,7 @@ use super::{archive_table, tar, zip};
 use dupfs_base::{RequestContext, escape_bytes};
 use dupfs_format::{EntryKind, EntryMeta};
 
-/// An archive and what is known of its members.
+/// An archive and its known members.
 #[derive(Debug)]
 pub struct Archive {
     unpacker: Arc<Unpacker>,
@@ -47,7 +47,7 @@ impl Archive {
         Arc::clone(&self.name)
     }
 
-    /// Returns true if its content begins as its kind demands; costs its first bytes.
+    /// Returns true if its content begins as required for its kind. Reads its first bytes.
     ///
     /// # Errors
     /// [`UnpackError`] if they cannot be read or decompressed.
@@ -100,7 +100,7 @@ impl Archive {
         })
     }
 
-    /// Asks the table as far as it is known.
+    /// Calls `ask` with the table as far as it is known.
     pub fn with_table<T>(&self, ask: impl FnOnce(&ArchiveTable) -> T) -> T {
         self.pass.look(|state| ask(&state.table))
     }
@@ -110,7 +110,7 @@ impl Archive {
         self.pass.look(|state| matches!(state.progress, PassProgress::Done))
     }
 
-    /// Number of the entry that `key` has by now; `None` for an implied directory, and for a member that the pass has not
+    /// Number of the current entry of `key`; `None` for an implied directory, and for a member that the pass has not
     /// reached.
     pub fn entry_number(&self, key: NodeKey) -> Option<EntryNumber> {
         self.with_table(|table| table.node(key).and_then(|node| node.entry))
@@ -134,7 +134,7 @@ impl Archive {
         Some(meta)
     }
 
-    /// The target of the symbolic link `key`, which leads nowhere but into the archive.
+    /// The target of the symbolic link `key`, which stays within the archive.
     ///
     /// # Errors
     /// [`UnpackError`] if it depends on members that cannot be read.
@@ -161,7 +161,7 @@ impl Archive {
         self.with_table(|table| table.entry(key).map(|entry| entry.data.size()))
     }
 
-    /// The path of member `key` for people, with the archive's own in front.
+    /// The path of member `key` in messages, after the path of the archive.
     pub fn path(&self, key: NodeKey) -> Arc<str> {
         let inner = self.with_table(|table| escape_bytes(&table.path(key).join(&b'/')));
         format!("{}/{inner}", self.name).into()

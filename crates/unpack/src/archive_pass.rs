@@ -20,11 +20,11 @@ use dupfs_cache::index::Identity;
 pub enum PassProgress {
     /// It has not begun, or was stopped because no request needed it. The next request continues it.
     Idle,
-    /// It is under way: members may follow.
+    /// It is running: members may follow.
     Running,
-    /// All members are known, and all of the archive was verified.
+    /// All members are known, and the whole archive was verified.
     Done,
-    /// It ended here: what follows is not known.
+    /// It failed: later members are not known.
     Failed(UnpackError),
 }
 
@@ -62,7 +62,7 @@ enum MemberScan {
 }
 
 impl PassState {
-    /// Notes that the pass runs, unless it does already or is over; returns whether a thread is needed. A pass that failed for
+    /// Records that the pass runs, unless it runs already or is over. Returns true if a thread is needed. A pass that failed for
     /// a transient reason begins again.
     fn begin(&mut self, new_table: impl FnOnce() -> ArchiveTable) -> bool {
         match &self.progress {

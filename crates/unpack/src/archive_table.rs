@@ -1,5 +1,5 @@
-//! The members of an archive as a tree: what extracting it into an empty directory would give, except that nothing is
-//! hidden. Where extracting would fail or lose something, a name gets a suffix.
+//! The members of an archive as a tree: the result of extracting it into an empty directory, except that nothing is
+//! hidden. If extracting would fail or lose something, a name gets a suffix.
 
 mod encode;
 pub(crate) mod member;
@@ -133,7 +133,7 @@ impl ArchiveTable {
         self.nodes.len() <= 1 && self.entries.is_empty()
     }
 
-    /// Number of names that are too long to be shown as they are.
+    /// Number of names that are too long to be shown unchanged.
     pub(super) fn shortened(&self) -> usize {
         self.shortened
     }

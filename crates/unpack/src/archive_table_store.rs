@@ -1,7 +1,7 @@
 //! Tables of archives that are not open any more, encoded, as blocks of the cache of decoded data.
 //!
-//! A table holds names, link targets and owners from inside a backup. They touch the disk only as the cache's blocks do:
-//! sealed under a key that lives in memory and ends with the process.
+//! A table holds names, link targets and owners from inside a backup. They are written to the disk only as the blocks of the cache:
+//! sealed under a key that exists only in memory and ends with the process.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ const MAX_DIRECTORY: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct TableStore {
     tables: Mutex<ByteLru<Identity, EncodedTable>>,
-    /// A table that takes more bytes is not stored: it would evict too much of everything else.
+    /// A table that takes more bytes is not stored, because it would evict too many other blocks.
     max_table: u64,
 }
 

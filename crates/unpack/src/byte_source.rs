@@ -1,4 +1,4 @@
-//! Random access to bytes: what is unpacked, and what unpacking gives.
+//! Random access to bytes: the input and the output of unpacking.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::error::UnpackError;
 use dupfs_base::RequestContext;
 
-/// The stored file that bytes come from, through however many archives and compressed files.
+/// The stored file that bytes come from, through any number of archives and compressed files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredOrigin {
-    /// Number of the file. All decoding of what is in it shares one part of the processors' time.
+    /// Number of the file. All decoding of its content shares one part of the processors' time.
     pub flow: u64,
-    /// Its bytes in the backup: what is decoded from it, through all levels, is bounded by that.
+    /// Its bytes in the backup. They bound everything that is decoded from it, through all levels.
     pub len: u64,
 }
 
@@ -23,7 +23,7 @@ pub trait ByteSource: Send + Sync + Debug {
     /// Up to `len` bytes from `offset`; fewer only at the end.
     ///
     /// # Errors
-    /// [`UnpackError`] when one of them cannot be had.
+    /// [`UnpackError`] when one of them cannot be read.
     fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError>;
 
     /// The stored file that it comes from: itself, unless it is decoded from another source or a part of one.
@@ -35,19 +35,19 @@ pub trait ByteSource: Send + Sync + Debug {
     /// The number of bytes. May cost a pass over all of them.
     ///
     /// # Errors
-    /// [`UnpackError`] when it cannot be found.
+    /// [`UnpackError`] when it cannot be determined.
     fn len(&self, context: &RequestContext) -> Result<u64, UnpackError>;
 
     /// Returns true if there are no bytes. May cost decoding the first.
     ///
     /// # Errors
-    /// [`UnpackError`] when that cannot be found.
+    /// [`UnpackError`] when that cannot be determined.
     fn is_empty(&self, context: &RequestContext) -> Result<bool, UnpackError> {
         Ok(self.read_at(0, 1, context)?.is_empty())
     }
 
-    /// Verifies the checks after all parts of it that hold bytes from `from` to before `to`, where parts have checks of
-    /// their own; not those of a part that holds the byte at `next` too, where the caller continues. Other sources are
+    /// Verifies the checks after all its parts with bytes from `from` to before `to`, if parts have checks of
+    /// their own; not those of a part that also has the byte at `next`, where the caller continues. Other sources are
     /// verified at their end.
     ///
     /// # Errors

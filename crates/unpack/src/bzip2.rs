@@ -1,9 +1,9 @@
-//! bzip2 streams one after the other. Blocks are found by the magic they begin with and decoded apart, each as a stream of
+//! Concatenated bzip2 streams. Blocks are found by the magic at their beginning and decoded separately, each as a stream of
 //! its own made for the library, in advance of the reader on all processors.
 //!
 //! The start of a block is only a guess, as a magic may occur inside a block by chance or on purpose. A block counts if
-//! the library decodes it to its very last bit and its checksum is right; a guess that is wrong makes that fail, and
-//! the block is tried again up to later guesses. The checksum over all blocks is compared at the stream's end.
+//! the library decodes it to its very last bit and its checksum is right; a wrong guess makes that fail, and
+//! decoding is retried up to later guesses. The checksum over all blocks is compared at the stream's end.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::error::UnpackError;
 use super::stream_decoder::{ByteFields, StreamDecoder, bad_point};
 use dupfs_base::{CancelToken, RequestContext, Stopped, clamp_len};
 
-/// Most bytes a compressed block can take: 900,000 symbols of at most 20 bits, and its tables.
+/// Upper bound of the bytes of a compressed block: 900,000 symbols of at most 20 bits, and its tables.
 const LONGEST: u64 = 2_400_000;
 /// Upper bound of the guesses at the end of one block.
 const GUESSES: usize = 64;
@@ -132,7 +132,7 @@ impl BzipDecoder {
         }
     }
 
-    /// Reads on until `count` pieces are in the queue.
+    /// Reads until `count` pieces are in the queue.
     fn pump(&mut self, count: usize, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
         let mut marks = Vec::new();
         while self.queue.len() < count && !self.input_ended {
@@ -228,7 +228,7 @@ impl BzipDecoder {
         Err(self.fault(start, what))
     }
 
-    /// The end of a stream; whether the input ends there too.
+    /// Reads the end of a stream. Returns true if the input ends there too.
     fn end_of_stream(&mut self, piece: &InputSection) -> Result<bool, UnpackError> {
         let offset = piece.start % 8;
         let crc = bits_at(&piece.bytes, offset + MAGIC_BITS, 32).filter(|_| piece.end - piece.start >= MAGIC_BITS + 32);
@@ -278,7 +278,7 @@ impl BzipDecoder {
         let status = library.decompress_vec(unread(packed, library.total_in()), &mut out);
         let ended = matches!(status, Ok(Status::StreamEnd));
         if status.is_err() || (out.is_empty() && !ended) {
-            // The end of the block, which was set when its checks were passed.
+            // The end of the block, which was set when its checks were verified.
             let bit = self.boundary.unwrap_or(self.start);
             return Err(self.fault(bit, "damaged block"));
         }
@@ -361,7 +361,7 @@ impl Drop for BzipDecoder {
 
 #[cfg(test)]
 impl BzipDecoder {
-    /// Takes these bits for the start of blocks, as if they had a magic.
+    /// Treats these bits as the start of blocks, as if they had a magic.
     pub(super) fn split_at_false_marks(&mut self, bits: &[u64]) {
         self.false_marks = bits.iter().map(|&bit| BlockMark { bit, end: bit % 2 == 1 }).collect();
     }

@@ -24,7 +24,7 @@ pub(super) struct BlockMark {
 /// Finds the magics at any bit, in input that comes in pieces of any size.
 #[derive(Debug)]
 pub(super) struct MarkScanner {
-    /// For each value of a byte, at which shifts it can be the last but one byte of a magic.
+    /// For each value of a byte, the shifts at which it can be the last but one byte of a magic.
     shifts: Box<[u8; 256]>,
     /// For each pair of bytes, a bit that is set if the pair can be within a magic.
     pairs: Box<[u8; 1 << 13]>,
@@ -76,7 +76,7 @@ impl MarkScanner {
                 ends.for_each(|end| self.stand_at(before, bytes, end, found));
             }
         }
-        // The last pair may begin in what fills no four bytes.
+        // The last pair may begin in the remainder of less than four bytes.
         if let [a, b, ..] = *bytes.chunks_exact(4).remainder()
             && self.may_be_within(a, b)
         {
@@ -99,7 +99,7 @@ impl MarkScanner {
         }
     }
 
-    /// As if the bytes up to `end` had been scanned; not less than [`HEAD`] of them.
+    /// Moves as if the bytes up to `end` had been scanned, at least [`HEAD`] of them.
     fn move_to(&mut self, before: u64, bytes: &[u8], end: usize) -> bool {
         let Some(last) = bytes.get(..=end).and_then(|seen| seen.last_chunk::<8>()) else { return false };
         self.register = u64::from_be_bytes(*last);

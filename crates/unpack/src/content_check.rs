@@ -34,7 +34,7 @@ fn begins(codec: StreamCodec, head: &[u8]) -> bool {
                 && matches!(magic, Some([0x31, 0x41, 0x59, 0x26, 0x53, 0x59] | [0x17, 0x72, 0x45, 0x38, 0x50, 0x90]))
         }
         StreamCodec::Xz => head.starts_with(b"\xfd7zXZ\0"),
-        // A frame, or one to be skipped.
+        // A frame, or a skippable frame.
         StreamCodec::Zstd => {
             head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
         }

@@ -9,7 +9,7 @@ use super::error::UnpackError;
 use dupfs_base::sync::Turn;
 use dupfs_base::{RequestContext, Stopped};
 
-/// A decoder that has had a processor for so long passes it on if others wait.
+/// A decoder that has had a processor for this time returns it if others wait.
 const QUANTUM: Duration = Duration::from_millis(10);
 
 /// The request that a decoder works for, and the processor that it has. It has none while it waits: for its source, which may
@@ -51,12 +51,12 @@ impl<'a> DecodeContext<'a> {
         self.workers
     }
 
-    /// The request, for work that looks whether it has ended.
+    /// The request, for work that checks whether it has ended.
     pub(super) fn request(&self) -> &'a RequestContext {
         self.request
     }
 
-    /// The request, to wait under: gives up the processor.
+    /// Returns the processor. Returns the request, to wait within its limits.
     pub(super) fn wait(&self) -> &'a RequestContext {
         let turn = self.turn.borrow_mut().take();
         drop(turn);

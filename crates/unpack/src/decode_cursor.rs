@@ -1,4 +1,4 @@
-//! A live decoder that gives its stream in blocks.
+//! A live decoder that returns its stream in blocks.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use dupfs_cache::BLOCK_BYTES;
 pub(super) enum DecodeStep {
     /// The next block; full, and not the stream's last.
     Block(Arc<[u8]>),
-    /// The last block, empty if the stream is; the decoder has found all checks right.
+    /// The last block, empty for an empty stream. The decoder has verified all checks.
     Last(Arc<[u8]>),
 }
 
@@ -22,15 +22,15 @@ pub(super) enum DecodeStep {
 pub(super) struct DecodeCursor {
     decoder: Box<dyn StreamDecoder>,
     name: Arc<str>,
-    /// Bytes of the stored file that all of it is decoded from.
+    /// Bytes of the stored file from which everything is decoded.
     stored: u64,
     limits: UnpackLimits,
     pending: Vec<u8>,
-    /// Bytes of `pending` that were given or passed over.
+    /// Bytes of `pending` that were returned or skipped.
     given: usize,
     /// Offset of the first byte after those.
     out: u64,
-    /// Number of the block that is given next.
+    /// Number of the block that is returned next.
     next: u64,
 }
 
@@ -47,18 +47,18 @@ impl DecodeCursor {
         Self { decoder, name, stored, limits, pending: Vec::new(), given: 0, out, next }
     }
 
-    /// Number of the block that is given next.
+    /// Number of the block that is returned next.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Length of the stream, once the last block was given.
+    /// Length of the stream, once the last block was returned.
     pub(super) fn len(&self) -> u64 {
         self.out
     }
 
-    /// The next block, in a `buffer` if it is full. A full block is given only when more is known to follow, so that a reader
-    /// that gets the end knows that the checks there are right. An error of the source leaves the cursor as it was.
+    /// The next block, in a `buffer` if it is full. A full block is returned only when more is known to follow, so that a reader
+    /// that gets the end knows that the checks there are right. An error of the source does not change the cursor.
     ///
     /// # Errors
     /// [`UnpackError`]; `Stopped` between two calls of the decoder if the request ended.
@@ -70,7 +70,7 @@ impl DecodeCursor {
     ) -> Result<DecodeStep, UnpackError> {
         let start = self.next.saturating_mul(BLOCK_BYTES as u64);
         loop {
-            // A cursor that begins within a block passes over the rest of it.
+            // A cursor that begins within a block skips the rest of it.
             if self.out < start {
                 self.pass(clamp_len(start - self.out, self.rest().len()));
             }
@@ -95,7 +95,7 @@ impl DecodeCursor {
         Ok(DecodeStep::Last(last))
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of memory that it uses.
     pub(super) fn memory_bytes(&mut self) -> u64 {
         self.decoder.memory_bytes().saturating_add(self.pending.capacity() as u64)
     }
@@ -114,7 +114,7 @@ impl DecodeCursor {
             self.pending = bytes;
         } else {
             self.pending.drain(..self.given);
-            // Less than a block is left: to grow by half as usual would keep twice what is needed.
+            // Less than a block is left: the usual growth would allocate twice the needed size.
             self.pending.reserve_exact(bytes.len());
             self.pending.extend_from_slice(&bytes);
         }

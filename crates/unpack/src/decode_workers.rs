@@ -1,9 +1,10 @@
 //! Threads for work that may be done before it is waited for, and by the waiting thread if none of them has begun.
 //!
-//! At most as much of it runs at once as there are processors, whichever thread runs it: decoding a bzip2 block accesses
-//! megabytes at random, and two that share one processor evict each other's data from its cache, which doubles the time of
-//! both. All decoding takes turns on the processors, and all that is decoded from one stored file is one flow: a file that is
-//! made to cost hours of decoding does not delay the others by more than its share.
+//! At most as many pieces of work run at once as there are processors, in any thread: decoding a bzip2 block accesses
+//! megabytes at random, and two that share one processor evict each other's data from its cache, which doubles the time
+//! of
+//! both. All decoding takes turns on the processors, and all decoding from one stored file is one flow: a file that is
+//! crafted for hours of decoding does not delay the others by more than its share.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -24,7 +25,7 @@ enum JobState<T> {
     Taken,
 }
 
-/// A piece of work that needs nothing but the processor. The thread that needs its result does it if no worker has
+/// A piece of work that only computes. The thread that needs its result does it if no worker has
 /// begun.
 pub(super) struct DecodeTask<T> {
     processors: FairQueue,
@@ -132,7 +133,8 @@ impl DecodeWorkers {
         }
     }
 
-    /// Waits for a processor for `flow`, which is the caller's until the result is dropped. The caller has none yet, and waits for
+    /// Waits for a processor for `flow`, which belongs to the caller until the result is dropped. The caller has none
+    /// yet, and waits for
     /// nothing while it has it.
     ///
     /// # Errors
@@ -190,7 +192,8 @@ fn run_tasks(shared: &WorkerQueue) {
             continue;
         };
         drop(queue);
-        // Nothing is begun before there is a processor for it, so that a thread that needs the result meanwhile can begin.
+        // Nothing is begun before there is a processor for it, so that a thread that needs the result meanwhile can
+        // begin.
         if let Ok(turn) = shared.processors.acquire(flow, &RequestContext::unlimited()) {
             let task = lock(&shared.tasks).pop(flow);
             if let Some(task) = task {

@@ -192,7 +192,7 @@ impl DecompressedStream {
             // These hold offsets and a checksum of all that is before them.
             StreamCodec::Bzip2 | StreamCodec::Xz | StreamCodec::Zstd => self.pool.encode_points(len),
             StreamCodec::Zip(method, _) if method.has_plain_points() => self.pool.encode_points(len),
-            // The store may be on the disk in the clear, and these points hold decompressed bytes.
+            // The store may be unencrypted on the disk, and these points contain decompressed bytes.
             StreamCodec::Gzip | StreamCodec::Zip(..) => SeekPoints::default().encode(len),
         };
         if let (Some(key), Some(encoded)) = (self.points_key(), encoded) {

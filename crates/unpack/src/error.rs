@@ -15,7 +15,7 @@ pub enum UnpackError {
         /// On which object and why, in one line.
         reason: Arc<str>,
     },
-    /// The data is not what its form demands: a checksum or the structure is wrong.
+    /// The data violates its form: a checksum or the structure is wrong.
     #[error("{object}: damaged{}: {what}; the file itself is below snapshots/", near(*at))]
     Damaged {
         /// The file.
@@ -33,7 +33,7 @@ pub enum UnpackError {
         /// The form.
         what: Arc<str>,
     },
-    /// A bound against archives that are made to exhaust their reader.
+    /// A bound against archives that are crafted to exhaust resources.
     #[error("{object}: not unpacked: {limit}; the file itself is below snapshots/")]
     Limit {
         /// The file.
@@ -99,7 +99,7 @@ impl UnpackError {
     }
 }
 
-/// The place of damage, as words of a message.
+/// The offset of damage, as text of a message.
 fn near(at: Option<u64>) -> String {
     at.map(|at| format!(" near byte {at}")).unwrap_or_default()
 }

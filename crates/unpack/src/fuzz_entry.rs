@@ -25,7 +25,7 @@ fn unpacker() -> Arc<Unpacker> {
     Unpacker::new(cache, limits, Arc::new(MemoryPointStore::new(0)))
 }
 
-/// bzip2: what our decoder gives by blocks, the library gives in one piece.
+/// bzip2: the decoder by blocks and the library return the same bytes.
 pub fn fuzz_bzip2(data: &[u8]) {
     let source: Arc<dyn ByteSource> = Arc::new(MemorySource::new("a", data));
     let (workers, request) = (Arc::new(DecodeWorkers::new()), RequestContext::unlimited());

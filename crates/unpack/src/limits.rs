@@ -1,4 +1,4 @@
-//! Bounds on what is unpacked, against archives that are made to exhaust their reader.
+//! Bounds on unpacking, against archives that are crafted to exhaust resources.
 
 use std::sync::Arc;
 

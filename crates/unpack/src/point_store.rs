@@ -9,7 +9,7 @@ use dupfs_cache::index::{Identity, Index};
 
 /// Stores lengths and seek points of streams by key; the value of a key never changes.
 ///
-/// A value may be written to the disk in the clear. It holds numbers only: lengths, offsets and checksums, never content, and
+/// A value may be written to the disk unencrypted. It contains numbers only: lengths, offsets and checksums, never content, and
 /// no name of anything inside an archive. A loaded value is untrusted: it is decoded within bounds, and one that does not
 /// decode counts as absent.
 pub trait PointStore: Send + Sync + Debug {

@@ -14,7 +14,7 @@ use dupfs_format::{EntryKind, EntryMeta};
 
 /// Bytes read at a time.
 const STEP: usize = 256 << 10;
-/// Data of members that is so long is passed over.
+/// Data of members of at least this length is skipped.
 const SKIP: u64 = 512 << 10;
 /// Upper bound of the pieces of a sparse file.
 const PIECES: usize = 1 << 16;
@@ -210,7 +210,7 @@ impl TarSink for TarMemberSink<'_> {
             b'4' => EntryKind::BlockDevice(header.dev_major, header.dev_minor),
             b'5' | b'D' => EntryKind::Dir,
             b'6' => EntryKind::Fifo,
-            // A label, which extracting passes over.
+            // A label, which extracting skips.
             b'V' => return Ok(()),
             // Old archives mark directories by the slash alone; unknown types are extracted as files.
             b'0' if header.path.last() == Some(&b'/') && header.size == 0 => EntryKind::Dir,

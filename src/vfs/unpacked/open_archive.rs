@@ -35,7 +35,7 @@ impl OpenArchive {
     /// Waits until the passes over it and the archives around it have ended, successfully or not.
     ///
     /// # Errors
-    /// [`UnpackError`] if something else has its name by then.
+    /// [`UnpackError`] if its name belongs to another member meanwhile.
     pub(super) fn wait_for_passes(&self, context: &RequestContext) -> Result<PassProgress, UnpackError> {
         let progress = self.archive.wait_for_pass(context)?;
         if let Some(outer) = &self.outer {
@@ -77,7 +77,7 @@ impl MemberRef {
     /// Waits until nothing can change it any more.
     ///
     /// # Errors
-    /// [`UnpackError`] if something else has its name by then, or damage may have touched it.
+    /// [`UnpackError`] if its name belongs to another member meanwhile, or damage may affect it.
     pub(super) fn content_matches(&self, context: &RequestContext) -> Result<(), UnpackError> {
         let archive = &self.parent.archive;
         archive.confirm_end(self.key, self.entry, context)?;

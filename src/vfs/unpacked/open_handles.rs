@@ -1,4 +1,4 @@
-//! Open files whose content is not that of a stored file as it is.
+//! Open files whose content is not the unchanged content of a stored file.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -18,13 +18,13 @@ pub(super) struct RecentlyUsed {
 }
 
 impl RecentlyUsed {
-    /// Notes that `archive` is used.
+    /// Records that `archive` is used.
     pub(super) fn use_archive(&self, archive: &Arc<OpenArchive>) {
         let dropped = move_to_front(&mut lock(&self.archives), archive);
         drop(dropped);
     }
 
-    /// Notes that `stream` is used.
+    /// Records that `stream` is used.
     pub(super) fn use_stream(&self, stream: &Arc<DecompressedStream>) {
         let dropped = move_to_front(&mut lock(&self.streams), stream);
         drop(dropped);

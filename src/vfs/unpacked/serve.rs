@@ -13,7 +13,7 @@ impl FileSystem for UnpackedFs {
     fn unpacks(&self, ino: Ino, names: bool) -> bool {
         match self.target_of(ino) {
             Ok(Some(InodeTarget::Member(..) | InodeTarget::StoredMember(..))) => true,
-            // A file without a suffix that hints at anything is served as it is stored.
+            // A file without a suffix that hints at anything is served unchanged.
             Ok(Some(InodeTarget::Mirror(_))) => names || self.files.candidates.get(ino).is_some(),
             Ok(Some(InodeTarget::Top | InodeTarget::Latest(_)) | None) | Err(_) => false,
         }

@@ -66,7 +66,7 @@ impl SourceOpener {
     ) -> Result<(Arc<dyn ByteSource>, Option<MemberRef>), FsError> {
         let found = self.stored(ino, context)?;
         let Some(link) = found.1.as_ref().filter(|link| Some(link.entry) != entry) else { return Ok(found) };
-        // A pass that begins again meets the entries first that others replace.
+        // A pass that begins again reaches the replaced entries first.
         link.parent.wait_for_passes(context)?;
         let again = self.stored(ino, context)?;
         if again.1.as_ref().is_some_and(|link| Some(link.entry) == entry) {
@@ -167,7 +167,7 @@ impl SourceOpener {
             }
         };
         if slot.was_complete.load(Ordering::Relaxed) && !open.archive.is_complete() {
-            // The kernel caches answers from the complete table: a pass that begins again meets the entries first that
+            // The kernel caches answers from the complete table: a pass that begins again reaches the entries first that
             // others replace.
             if !context.may_block() {
                 return Err(FsError::WouldBlock);

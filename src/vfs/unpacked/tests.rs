@@ -184,7 +184,7 @@ fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     out
 }
 
-/// A tar file with `first`, which the pass meets while it is blocked, and `then`, which it meets once it is let go.
+/// A tar file with `first`, which the pass reaches while it is blocked, and `then`, which it reaches after its release.
 fn appended(first: &[(&str, &[u8])], then: &[(&str, &[u8])]) -> Mounted {
     let filler = vec![7; 1 << 20];
     Mounted::new(vec![("big.tar", tar(&[first, &[("filler", &filler)], then].concat()))])

@@ -108,7 +108,7 @@ impl FairState {
         self.grant()
     }
 
-    /// Notes that flow `id` has lost a turn or a request.
+    /// Records that flow `id` has lost a turn or a request.
     fn deactivate(&mut self, id: u64) {
         if self.flows.get(&id).is_some_and(|flow| !flow.is_active()) {
             self.active = self.active.saturating_sub(1);

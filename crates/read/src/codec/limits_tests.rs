@@ -1,4 +1,4 @@
-//! Tests of the limits of decoding: objects that were made to keep a reader busy end in an error, and dense backups do not.
+//! Tests of the limits of decoding: objects that are crafted to keep a reader busy are errors, and dense backups are not.
 
 use std::io::{self, Cursor, Read, Write};
 use std::sync::mpsc::{RecvTimeoutError, channel};

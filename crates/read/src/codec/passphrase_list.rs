@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dupfs_base::Secret;
 
-/// Asks the user for a passphrase with the given prompt. Returns `None` if there is no terminal or the user gave up.
+/// Prompts the user for a passphrase with the given text. Returns `None` if there is no terminal or the user gave up.
 pub type PassphrasePrompt = Box<dyn Fn(&str) -> Option<Secret> + Send + Sync>;
 
 /// Upper bound of the questions for one key or object.
@@ -62,7 +62,7 @@ impl PassphraseList {
         None
     }
 
-    /// Asks the user until `open` succeeds with the answers, at most [`MAX_QUESTIONS`] times, and never again once the
+    /// Prompts the user until `open` succeeds with the answers, at most [`MAX_QUESTIONS`] times, and never again once the
     /// user gave up. `open` receives the number of the first passphrase that it has not tried.
     pub(super) fn ask<T>(&self, prompt: &str, open: impl Fn(usize) -> Option<T>) -> Option<T> {
         let ask = self.prompt.as_ref()?;

@@ -112,7 +112,7 @@ impl UserGpg {
         Self { options, version: OnceLock::new(), refused: Mutex::default() }
     }
 
-    /// Asks for the session key of the object that begins with `head` (OpenPGP without armour, 20 kB or all of it).
+    /// Requests the session key of the object that begins with `head` (OpenPGP without armour, 20 kB or all of it).
     ///
     /// # Errors
     /// The reason why gpg gives none.

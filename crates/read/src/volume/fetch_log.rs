@@ -48,7 +48,7 @@ impl FetchLog {
     }
 }
 
-/// A number of bytes for people: `512 bytes`, `1.5 MB`.
+/// A number of bytes in a readable form: `512 bytes`, `1.5 MB`.
 fn shown(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} bytes"),

@@ -27,7 +27,7 @@ fn xz(bytes: &[u8], block: usize) -> Vec<u8> {
 
 /// Changes one bit of `content`, which `packed` contains uncompressed.
 fn flip(packed: &mut [u8], content: &[u8]) {
-    // Not at its ends, which are packed together with what is around it.
+    // Not at its ends, which are compressed together with the bytes around it.
     let inner = content[100_000..200_000].chunks_exact(64).step_by(50);
     let at = inner.map(|known| packed.windows(64).position(|bytes| bytes == known)).find_map(|at| at).unwrap();
     packed[at + 20] ^= 4;
@@ -73,7 +73,7 @@ fn tar_xz(packed: Vec<u8>) -> (Arc<Archive>, Arc<Counted>) {
     (archive, source)
 }
 
-/// All of a member, and whether it ended well.
+/// Reads a member to its end.
 fn read_all(archive: &Archive, path: &str) -> Result<Vec<u8>, UnpackError> {
     let key = find(archive, path)?.unwrap();
     let (source, entry) = archive.open(key, &UNLIMITED)?;
@@ -108,7 +108,7 @@ fn a_wrong_byte_in_a_block_that_the_pass_leaves_early_is_always_an_error() {
     let (archive, source) = tar_xz(sound.clone());
     assert_eq!(read_all(&archive, "small").unwrap(), small);
     assert_eq!(read_all(&archive, "last").unwrap(), b"last");
-    // The large member is passed over.
+    // The large member is skipped.
     let read = source.1.load(Ordering::Relaxed);
     assert!(read < sound.len() as u64 / 4, "{read} of {}", sound.len());
     assert!(read_all(&archive, "large").unwrap() == noise(MIB).repeat(20));
@@ -190,7 +190,7 @@ fn a_tar_in_a_tar_is_checked_by_the_blocks_that_it_overlaps() {
     }
 }
 
-/// A member of `len` bytes, which pushes what follows into other blocks.
+/// A member of `len` bytes, which moves the following members into other blocks.
 fn noise_member(len: usize) -> Vec<u8> {
     let mut out = Vec::new();
     put_entry(&mut out, b"before", b'0', &vec![3; len]);

@@ -254,7 +254,7 @@ fn a_member_that_a_zip_directory_calls_empty_is_checked_when_it_is_opened() {
         (deflated(b"text"), 8, crc, 4, Ok(b"text".to_vec())),
         (deflated(b""), 8, 0, 0, Ok(Vec::new())),
         (Vec::new(), 0, 0, 0, Ok(Vec::new())),
-        // Some write nothing at all for nothing.
+        // Some programs write no bytes for an empty member.
         (Vec::new(), 8, 0, 0, Ok(Vec::new())),
         (deflated(b"text"), 8, crc, 0, Err(())),
         (deflated(b"text"), 8, 0, 0, Err(())),

@@ -8,7 +8,7 @@ use dupfs_base::escape_bytes;
 use dupfs_cache::index::Identity;
 use dupfs_format::{EntryKind, EntryMeta};
 
-/// Longest name that file systems take, and that a listing can hold.
+/// Longest name that file systems and listings accept.
 pub(super) const NAME: usize = 255;
 /// Longest target of a symbolic link: with its end it fills a page.
 pub(crate) const TARGET: usize = 4095;
@@ -24,7 +24,7 @@ pub(crate) fn components(path: &[u8]) -> Vec<&[u8]> {
     names
 }
 
-/// `name` as it is shown. One that no file system takes is cut; a hash of all of it distinguishes it from others that
+/// `name` as it is shown. One that no file system accepts is shortened; a hash of all of it distinguishes it from others that
 /// begin alike, and a suffix that shows the type of the file stays.
 pub(super) fn fitting(name: &[u8]) -> Cow<'_, [u8]> {
     if name.len() <= NAME {

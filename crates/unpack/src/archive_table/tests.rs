@@ -1,4 +1,4 @@
-//! Members with strings that are made to exhaust their reader, and names that no file system takes.
+//! Members with strings that are crafted to exhaust the memory, and names that no file system accepts.
 
 use super::*;
 use crate::stream_decoder::put_len;
@@ -19,7 +19,7 @@ fn link(path: &[u8], target: Vec<u8>) -> ArchiveMember<'_> {
     ArchiveMember { path, entry: entry(EntryKind::Symlink(target.into())), hard_link: None }
 }
 
-/// Inserts `member` under many names until the table is full; how many it took.
+/// Inserts `member` under many names until the table is full. Returns their number.
 fn until_full(member: impl Fn(&[u8]) -> ArchiveMember<'_>) -> usize {
     let mut table = ArchiveTable::new(1000, 100_000);
     let taken = (0..1000).take_while(|i| {
@@ -109,7 +109,7 @@ fn names_that_no_file_system_accepts_are_shortened_and_distinct() {
         assert!(std::str::from_utf8(name).is_ok(), "cut within a letter");
     }
     assert_eq!(names[4], [b'f'; 255]);
-    // The suffix promises what it did.
+    // The suffix is unchanged.
     assert!(names[3].ends_with(b".tar.gz") && names[3].starts_with("ä".as_bytes()));
     // The long name of a member replaces this one.
     let target = at("d", &long("1"));

@@ -17,7 +17,7 @@ use dupfs_cache::BLOCK_BYTES;
 
 /// Upper bound of the live decoders of one stream.
 const MAX_CURSORS: usize = 4;
-/// Blocks that a cursor gave last, for readers whose reads come out of order.
+/// The last blocks of a cursor, for readers whose reads arrive out of order.
 const RECENT_BLOCKS: usize = 4;
 /// A cursor that has this many bytes to decode is still preferred to a new one at a seek point.
 const RESTART_BYTES: u64 = 4 << 20;
@@ -28,9 +28,9 @@ pub(super) enum BlockClaim {
     Found(Arc<[u8]>),
     /// The stream ends before it.
     BeyondTheEnd,
-    /// Something has changed: look again.
+    /// The state has changed: check again.
     Again,
-    /// The caller runs the cursor of this slot until it has given the block.
+    /// The caller runs the cursor of this slot until it has returned the block.
     Run(u64, DecodeStart),
 }
 
@@ -42,7 +42,7 @@ pub(super) enum DecodeStart {
     Point(Option<SeekPoint>),
 }
 
-/// The cursors and seek points of one stream. At most one thread runs a cursor; others wait for it to come by.
+/// The cursors and seek points of one stream. At most one thread runs a cursor; others wait until it reaches their block.
 #[derive(Debug)]
 pub(super) struct CursorPool {
     this: Weak<Self>,
@@ -63,7 +63,7 @@ struct CursorPoolState {
     furthest: u64,
     runs: DecodedRuns,
     ticks: u64,
-    /// Grows when there is something for requests that wait.
+    /// Incremented when there is progress for waiting requests.
     changes: u64,
 }
 
@@ -72,7 +72,7 @@ struct CursorSlot {
     id: u64,
     /// The start of its cursor.
     from: u64,
-    /// The block that its cursor gives next.
+    /// The block that its cursor returns next.
     next: u64,
     /// `None` while a thread runs it.
     cursor: Option<Box<DecodeCursor>>,
@@ -122,7 +122,7 @@ impl CursorPool {
         self.state.lock().runs.contains(start, end)
     }
 
-    /// Decides what to do for a block that is not in the cache: wait for a cursor that comes by, take one, or make one.
+    /// Decides what to do for a block that is not in the cache: wait for a cursor that will reach it, take one, or make one.
     /// With `through`, a position where decoding can start, everything from there on is decoded. `blocks` are those of
     /// an xz file, if they are known.
     ///
@@ -190,7 +190,7 @@ impl CursorPool {
         Ok(BlockClaim::Again)
     }
 
-    /// Notes that the caller runs the cursor of `slot`.
+    /// Records that the caller runs the cursor of `slot`.
     pub(super) fn run(&self, slot: u64) -> RunningCursor<'_> {
         self.unpacker.idle.take(self.id, slot);
         RunningCursor { pool: self, slot, cursor: None }
@@ -201,7 +201,7 @@ impl CursorPool {
         self.state.lock().points.add(point);
     }
 
-    /// Notes that the cursor of `slot` has given block `number`.
+    /// Records that the cursor of `slot` has returned block `number`.
     pub(super) fn passed(&self, slot: u64, number: u64, block: &Arc<[u8]>) {
         let old = self.state.update(|state| {
             state.changes += 1;
@@ -214,7 +214,7 @@ impl CursorPool {
         drop(old);
     }
 
-    /// Notes that `slot` has decoded everything before `decoded`, and whether the stream ends there. Runs are noted where
+    /// Records that `slot` has decoded everything before `decoded`, and whether the stream ends there. Runs are recorded where
     /// parts of the stream have checks of their own.
     pub(super) fn note_decoded(&self, slot: u64, decoded: u64, has_ended: bool, with_runs: bool) {
         let mut state = self.state.lock();
@@ -224,7 +224,7 @@ impl CursorPool {
         }
     }
 
-    /// Keeps the last block, for readers whose reads come out of order.
+    /// Stores the last block, for readers whose reads arrive out of order.
     pub(super) fn set_last(&self, number: u64, block: &Arc<[u8]>) {
         self.state.lock().last = Some((number, Arc::clone(block))).filter(|(_, block)| !block.is_empty());
     }

@@ -7,12 +7,12 @@ const MAX_RUNS: usize = 1 << 18;
 /// part that begins and ends within one, with at least a byte to follow, were verified: its decoder went over its end.
 #[derive(Debug, Default)]
 pub(super) struct DecodedRuns {
-    /// Beginning and end, in order, none overlapping another.
+    /// Beginning and end, in order, without overlaps.
     runs: Vec<(u64, u64)>,
 }
 
 impl DecodedRuns {
-    /// A decoder that began at `from` has given everything before `end`.
+    /// Records that a decoder that began at `from` has returned everything before `end`.
     pub(super) fn add(&mut self, from: u64, end: u64) {
         if self.runs.len() >= MAX_RUNS {
             // A run that was dropped is decoded once more.

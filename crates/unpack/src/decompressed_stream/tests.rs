@@ -367,7 +367,7 @@ fn nested_levels_are_limited_together_by_the_stored_file() {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("of the stored file around it"), "{error}");
     }
-    // As much of nothing, and a little that does not compress: within the limit.
+    // As many zeros, and a little that does not compress: within the limit.
     let text = text(20, 400_000);
     let honest = twice(pack(StreamCodec::Gzip, &pack(StreamCodec::Gzip, &[&text[..], &vec![0; 40_000_000]].concat())));
     assert_eq!(honest.len(&UNLIMITED).unwrap(), 40_400_000);
@@ -418,7 +418,7 @@ fn a_sequential_reader_never_restarts_and_a_jump_needs_no_second_pass() {
         let source = counted(&packed);
         let unpacker = unpacker(0);
         let stream = DecompressedStream::new(&unpacker, Arc::clone(&source) as _, codec);
-        // As the kernel's read-ahead does it: two reads out of order.
+        // As in the kernel's readahead: two reads out of order.
         for offset in (0..plain.len()).step_by(262_144) {
             for half in [131_072, 0] {
                 let at = offset + half;
@@ -454,7 +454,7 @@ fn a_stream_that_exceeds_the_limit_is_decoded_only_once() {
     let read = source.read.load(Ordering::Relaxed);
     assert_eq!(stream.len(&UNLIMITED).unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(source.read.load(Ordering::Relaxed), read);
-    // The part within the limit is there all the same.
+    // The part within the limit can still be read.
     assert_eq!(stream.read_at(1_000_000, 10, &UNLIMITED).unwrap(), [0; 10]);
 }
 
@@ -503,7 +503,7 @@ fn several_readers_at_once_share_and_do_not_disturb_each_other() {
 
 #[test]
 fn bits_beyond_the_end_of_a_block_are_refused() {
-    // Marks everywhere, and no block that is one.
+    // Marks everywhere, and no real block.
     let mut writer = BitWriter::new(b"BZh9".to_vec());
     for _ in 0..2000 {
         writer.push(BLOCK_MAGIC, 48);

@@ -7,7 +7,7 @@ use crate::error::UnpackError;
 use crate::xz::{self, XzBlock};
 use dupfs_base::RequestContext;
 
-/// The blocks of an xz file, as far as they were looked for.
+/// The blocks of an xz file, once they were searched for.
 #[derive(Debug, Default)]
 pub(super) struct XzBlockList {
     found: OnceLock<Option<Arc<[XzBlock]>>>,
