@@ -143,9 +143,9 @@ def by_encoder(box, name, encrypted=True, tree=False, **shape):
     if tree:
         options.append(f'tree={os.path.join(corpus.dir, "newest")}')
     entries = int(run([box.programs['corpus'], f'repo={corpus.repository}', *options], env=box.env))
-    output = listed(box, corpus)
-    if output != entries:
-        raise Failure(f'duplicity lists {output} entries of {name}, which has {entries}')
+    count = listed(box, corpus)
+    if count != entries:
+        raise Failure(f'duplicity lists {count} entries of {name}, which has {entries}')
     with open(os.path.join(corpus.dir, 'entries'), 'w', encoding='ascii') as file:
         file.write(str(entries))
     corpus.finish()

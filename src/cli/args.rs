@@ -40,13 +40,13 @@ pub struct Cli {
 pub enum Command {
     /// Mount a backup; returns once the mount answers
     Mount(Box<MountArgs>),
-    /// Unmount
+    /// Unmount a backup
     Umount(UmountArgs),
-    /// Chains, sets, snapshots, and every problem (duplicity: collection-status)
+    /// Report chains, sets, snapshots and problems (duplicity: collection-status)
     Sets(Box<SetsArgs>),
     /// List a snapshot (duplicity: list-current-files)
     Ls(Box<LsArgs>),
-    /// File contents to standard output, no FUSE needed
+    /// Print file contents; needs no FUSE
     Cat(Box<CatArgs>),
 }
 
@@ -58,7 +58,7 @@ pub struct MountArgs {
     #[command(flatten)]
     pub repo: RepoArgs,
 
-    /// An empty directory
+    /// The mount point, an empty directory
     pub mountpoint: PathBuf,
 
     /// Stay in the foreground
@@ -77,7 +77,7 @@ pub struct MountArgs {
     )]
     pub options: Vec<String>,
 
-    /// Let other users in, as far as the archived modes let them.
+    /// Give other users access, within the archived modes.
     #[arg(long, hide = true)]
     pub allow_other: bool,
 
@@ -105,7 +105,7 @@ pub struct MountArgs {
     #[command(flatten)]
     pub deadline: DeadlineArgs,
 
-    /// List the backup again this often, for new snapshots; also as 90s, 10m or 1h; 0: only on SIGHUP [default: 300; with
+    /// Interval of listing the backup again for new snapshots; also as 90s, 10m or 1h; 0: only on SIGHUP [default: 300; with
     /// --time or --path: 0]
     #[arg(long, value_name = "SECONDS")]
     pub refresh: Option<TimeSpan>,
@@ -114,7 +114,7 @@ pub struct MountArgs {
     #[command(flatten)]
     pub time: TimeArgs,
 
-    /// The root is this directory of the snapshot
+    /// Mount this directory of the snapshot as the root
     #[arg(long, value_name = "PATH", aliases = ["path-to-restore", "file-to-restore"], help_heading = "View")]
     pub path: Option<OsString>,
 
@@ -137,7 +137,7 @@ pub struct UmountArgs {
     /// The mount point
     pub mountpoint: PathBuf,
 
-    /// Detach it from the tree now even if it is in use; the daemon exits when the last file is closed
+    /// Detach the mount at once even if it is in use; the daemon exits when the last file is closed
     #[arg(short, long)]
     pub lazy: bool,
 }

@@ -41,7 +41,7 @@ pub(super) fn gpg_to_ask(args: &KeyArgs) -> Result<Option<GpgOptions>, CliError>
     let parsed = GpgArguments::parse(&args.gpg_options)?;
     if !args.secret_key.is_empty() {
         if args.gpg_binary.is_some() || !args.gpg_options.is_empty() {
-            log::warn!("--gpg-binary and --gpg-options have no effect with --secret-key, ignored: gpg is not asked");
+            log::warn!("--gpg-binary and --gpg-options have no effect with --secret-key, ignored: gpg is not used");
         }
         return Ok(None);
     }

@@ -1,4 +1,4 @@
-//! The log: one line a message, on standard error, in a file or in the system log.
+//! The log: one line per message, on standard error, in a file or in the system log.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

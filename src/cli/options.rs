@@ -40,7 +40,7 @@ pub struct RepoArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "sign_key", help_heading = "Backup")]
     pub archive_dir: Option<PathBuf>,
 
-    /// The backup's directory below --archive-dir [default: the MD5 hash of the URL, as duplicity has it]
+    /// The backup's directory below --archive-dir [default: the MD5 hash of the URL, as in duplicity]
     #[arg(long, value_name = "NAME", requires = "archive_dir", help_heading = "Backup")]
     pub name: Option<OsString>,
 
@@ -56,7 +56,7 @@ pub struct RepoArgs {
     #[arg(long, value_name = "NAME", help_heading = "S3")]
     pub s3_region_name: Option<String>,
 
-    /// Plain HTTP
+    /// Use plain HTTP
     #[arg(long, help_heading = "S3")]
     pub s3_unencrypted_connection: bool,
 
@@ -68,7 +68,7 @@ pub struct RepoArgs {
     #[arg(long, help_heading = "S3")]
     pub s3_use_new_style: bool,
 
-    /// Give up a request that makes no progress for this long, retries included; also as 90s or 5m, at most 1h
+    /// Abort a request that makes no progress for this time, including retries; also as 90s or 5m, at most 1h
     #[arg(long, value_name = "SECONDS", value_parser = parse_timeout, help_heading = "S3")]
     #[arg(default_value_t = TimeSpan(StoreOptions::DEFAULT_TIMEOUT))]
     pub timeout: TimeSpan,
@@ -78,23 +78,23 @@ pub struct RepoArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Keys")]
 pub struct KeyArgs {
-    /// Exported OpenPGP secret key, armoured or binary; repeatable. Without one, the user's own gpg is asked
+    /// Exported OpenPGP secret key, armoured or binary; repeatable. Without one, the user's own gpg gives session keys
     #[arg(long, value_name = "FILE", alias = "encrypt-secret-keyring")]
     pub secret_key: Vec<PathBuf>,
 
-    /// File with passphrases, one a line, tried in turn; repeatable. Also: PASSPHRASE in the environment
+    /// File with passphrases, one per line, tried in turn; repeatable. Also: PASSPHRASE in the environment
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Vec<PathBuf>,
 
-    /// Command for sh that prints passphrases, one a line
+    /// Command for sh that prints passphrases, one per line
     #[arg(long, value_name = "CMD")]
     pub passphrase_command: Option<String>,
 
-    /// gpg to ask for session keys [default: gpg]
+    /// The gpg that gives session keys [default: gpg]
     #[arg(long, value_name = "PROGRAM")]
     pub gpg_binary: Option<PathBuf>,
 
-    /// Options for the gpg that is asked, such as --gpg-options=--homedir=DIR; repeatable
+    /// Options for this gpg, such as --gpg-options=--homedir=DIR; repeatable
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
     pub gpg_options: Vec<String>,
 
@@ -110,7 +110,7 @@ pub struct KeyArgs {
     #[arg(long, conflicts_with = "archive_dir")]
     pub require_encryption: bool,
 
-    /// Serve volumes that were encrypted without an integrity code, by very old programs; nothing proves them unchanged
+    /// Serve volumes that very old programs encrypted without an integrity code; changes of them are not detected
     #[arg(long)]
     pub allow_unauthenticated: bool,
 
@@ -131,7 +131,7 @@ pub struct TimeArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "View")]
 pub struct OwnerArgs {
-    /// Show the archived numbers of owners, not this machine's numbers of the archived names
+    /// Show the archived numbers of owners instead of mapping owners by name
     #[arg(long)]
     pub numeric_owner: bool,
 
@@ -139,7 +139,7 @@ pub struct OwnerArgs {
     #[arg(long, value_name = "USER", value_parser = parse_user)]
     pub uid: Option<u32>,
 
-    /// Show this group for everything, by name or number
+    /// Show this group as the group of everything, by name or number
     #[arg(long, value_name = "GROUP", value_parser = parse_group)]
     pub gid: Option<u32>,
 
@@ -172,7 +172,7 @@ pub struct CacheArgs {
 /// The time that a step may take.
 #[derive(Args, Clone, Debug)]
 pub struct DeadlineArgs {
-    /// Give up a step that takes longer (mount: answer the request with ETIMEDOUT); also as 90s, 10m or 1h
+    /// Abort a step that takes longer (mount: answer the request with ETIMEDOUT); also as 90s, 10m or 1h
     #[arg(long, value_name = "SECONDS", default_value_t = TimeSpan(DEFAULT_DEADLINE), value_parser = parse_deadline)]
     pub deadline: TimeSpan,
 }

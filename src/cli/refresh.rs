@@ -73,7 +73,7 @@ fn refresh(fs: &dyn FileSystem, timeout: RequestTimeout, failed: &mut Option<Str
             }
             *failed = Some(line);
         }
-        Err(_) => log::error!("listing the backup again: internal error (bug in dupfs); the mount stays as it was"),
+        Err(_) => log::error!("listing the backup again: internal error (bug in dupfs); the mount is unchanged"),
     }
 }
 

@@ -11,7 +11,7 @@ use dupfs_read::volume::{Repository, VolumeError};
 /// The value of an extended attribute; `None` if there is none of that name.
 ///
 /// - `user.dupfs.set`: the set that last changed the object.
-/// - `user.dupfs.volumes`: the stored volumes that a read of the whole file would fetch, one a line.
+/// - `user.dupfs.volumes`: the stored volumes that a read of the whole file would fetch, one per line.
 /// - `user.dupfs.at_hand`: `yes` if all of them were decoded since the mount started. Blocks of them may have been evicted since,
 ///   and are then fetched again.
 /// - `user.dupfs.cost`, of any inode: the requests and bytes fetched so far.

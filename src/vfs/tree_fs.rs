@@ -280,7 +280,7 @@ impl FileSystem for TreeFs {
     fn refresh(&self, context: &RequestContext) -> Result<Option<String>, FsError> {
         let repository = &self.nodes.repository;
         let outcome = repository.refresh(context).map_err(|error| {
-            let message = format!("the backup cannot be listed again, the mount stays as it was: {error}");
+            let message = format!("the backup cannot be listed again, the mount is unchanged: {error}");
             FsError::failed(error.kind(), message)
         })?;
         self.nodes.current().replace(|| repository.collection());

@@ -165,7 +165,7 @@ fn the_error_for_a_file_lost_by_a_damaged_manifest_names_the_manifest_and_the_da
             "wrong end",
             |m| m.replace("EndingPath     a", "EndingPath     b"),
             "b",
-            "volume 1 ends at a, and its entry says b",
+            "volume 1 ends at a, but its entry states b",
         ),
         (
             "last entry gone",
@@ -462,7 +462,7 @@ fn a_wrong_end_of_a_volume_is_not_an_interrupted_backup() {
         volume(&entries.iter().map(|(name, data)| (name.as_str(), data.clone())).collect::<Vec<_>>())
     };
     let volumes = [volume_of(1..=2), volume_of(3..=5)];
-    let wrong = "volume 1 ends at part 2 of f, and its entry says g";
+    let wrong = "volume 1 ends at part 2 of f, but its entry states g";
     for (first, last, reason) in [("f 2", "f", ""), ("f 3", "f", ""), ("f 1", "f", ""), ("g", "z", wrong)] {
         let store = MemoryStore::new();
         let signatures = sigtar(&[("signature/f", b'0', signature(content.len() as u64))]);
@@ -500,7 +500,7 @@ fn a_delta_of_pieces_smaller_than_any_block_is_refused() {
             Ok(content) => assert!(honest && content == vec![7; 3000 * 512], "pieces of {len} bytes"),
             Err(error) => {
                 assert!(!honest && error.kind() == ErrorKind::Corrupt, "pieces of {len} bytes: {error}");
-                assert!(error.to_string().contains("where librsync makes no such small ones"), "{error}");
+                assert!(error.to_string().contains("which are smaller than any of librsync"), "{error}");
             }
         }
         assert_eq!(read(&*fs, T0, "f").unwrap(), [7; 2048]);

@@ -81,7 +81,7 @@ impl<'a> ArmorReader<'a> {
             if let Some(sum) = line.strip_prefix(b"=").filter(|rest| rest.len() == 4) {
                 let mut expected = Vec::new();
                 decode(sum, &mut expected)
-                    .ok_or_else(|| self.ctx.damaged("the checksum of the armour is no base64"))?;
+                    .ok_or_else(|| self.ctx.damaged("the checksum of the armour is not base64"))?;
                 self.check(&expected)?;
                 let end = self.required_line()?;
                 return self.finish(&end);
@@ -90,7 +90,7 @@ impl<'a> ArmorReader<'a> {
                 return Err(self.ctx.damaged("base64 continues after its padding"));
             }
             let from = self.out.len();
-            self.padded |= decode(&line, &mut self.out).ok_or_else(|| self.ctx.damaged("the armour is no base64"))?;
+            self.padded |= decode(&line, &mut self.out).ok_or_else(|| self.ctx.damaged("the armour is not base64"))?;
             self.crc = crc24(self.crc, self.out.get(from..).unwrap_or(&[]));
         }
         Ok(())
@@ -138,7 +138,7 @@ impl Read for ArmorReader<'_> {
     }
 }
 
-/// Appends the bytes of one line of base64 to `out`. Returns true if it ended in padding, and `None` if it is no base64 of
+/// Appends the bytes of one line of base64 to `out`. Returns true if it ended in padding, and `None` if it is not base64 of
 /// whole groups of four.
 fn decode(line: &[u8], out: &mut Vec<u8>) -> Option<bool> {
     let (groups, rest) = line.as_chunks::<4>();

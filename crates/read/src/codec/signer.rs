@@ -29,11 +29,11 @@ impl Signer {
     /// Loads the signer `key_id` (8 to 40 hexadecimal digits, `0x` allowed), whose public key is in the file `verify_key`.
     ///
     /// # Errors
-    /// [`CodecError::KeyFile`] when the file cannot be read, `key_id` is no key id, or the file does not hold that key.
+    /// [`CodecError::KeyFile`] when the file cannot be read, `key_id` is not a key ID, or the file does not contain that key.
     pub fn load(key_id: &str, verify_key: &Path) -> Result<Self, CodecError> {
         let wanted = key_id.trim_end_matches('!').trim_start_matches("0x").to_ascii_uppercase();
         if wanted.len() < 8 || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
-            let reason = format!("--sign-key {key_id} is no key id: give 8 to 40 hexadecimal digits");
+            let reason = format!("--sign-key {key_id} is not a key ID: give 8 to 40 hexadecimal digits");
             return Err(key_file_error(verify_key, ErrorKind::Invalid, reason));
         }
         let mut certificates: Vec<Vec<Key<PublicParts, UnspecifiedRole>>> = Vec::new();

@@ -76,7 +76,7 @@ impl ParsedDelta {
             let count = ops.len();
             if count as u64 > FREE_OPS.saturating_add(out_len / MIN_BYTES_PER_OP) {
                 let detail =
-                    format!("it makes {out_len} bytes of {count} pieces, where librsync makes no such small ones");
+                    format!("it makes {out_len} bytes of {count} pieces, which are smaller than any of librsync");
                 return Err(window.damaged(&detail));
             }
             permit =

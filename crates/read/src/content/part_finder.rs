@@ -182,7 +182,7 @@ impl<'a> PartFinder<'a> {
         if self.manifest.is_rebuilt() {
             let doubt = self.manifest.doubt(&self.file.path).map_or_else(String::new, |doubt| format!(" ({doubt})"));
             let detail = format!(
-                "has lost its manifest, and no volume that is here holds the whole file{doubt}: copy the manifest or missing \
+                "has lost its manifest, and no available volume has the whole file{doubt}: copy the manifest or missing \
                  volumes back from another replica"
             );
             return Some(ContentError::Unproven {
@@ -225,7 +225,8 @@ impl<'a> PartFinder<'a> {
             let is_plain = run.path.as_bytes().is_ascii() && listed.end.path.as_bytes().is_ascii();
             let differs = run.path != listed.end.path || (listed.end.part.is_some() && listed.end.part != part);
             let found = VolumeBoundary { path: run.path.clone(), part };
-            (is_plain && differs).then(|| format!("volume {number} ends at {found}, and its entry says {}", listed.end))
+            (is_plain && differs)
+                .then(|| format!("volume {number} ends at {found}, but its entry states {}", listed.end))
         })
     }
 

@@ -76,5 +76,5 @@ pub(super) fn prove(
         proof.take(&bytes);
         at = end;
     }
-    if proof.holds() { Ok(()) } else { Err(unproven("what its volumes hold is not the file that was signed")) }
+    if proof.holds() { Ok(()) } else { Err(unproven("the content of its volumes is not the signed file")) }
 }

@@ -10,7 +10,7 @@ use crate::storage::ObjectInfo;
 use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, HasKind};
 
-/// Upper bound of the doublings of the time until an object is tried again.
+/// Upper bound of the doublings of the time until an object is retried.
 const MAX_DOUBLINGS: u32 = 10;
 
 /// The objects that were refused, by name. An object that the store lists in another version is not refused.
@@ -57,7 +57,7 @@ impl RefusedObjects {
     ///
     /// # Errors
     /// The error of the attempt that was over a limit. For an object whose decoding takes too long, one of the kind Timeout,
-    /// until a time has passed that doubles with each attempt: then it is tried again, because a busy machine may have been
+    /// until a time has passed that doubles with each attempt: then it is retried, because a busy machine may have been
     /// the reason.
     pub(super) fn check(&self, object: &ObjectInfo) -> Result<(), VolumeError> {
         let refused = lock(&self.refused);
@@ -76,7 +76,7 @@ impl RefusedObjects {
 
     fn slow(&self, object: &ObjectInfo, used: Duration, expanded: u64, left: Duration) -> VolumeError {
         let reason = format!(
-            "decoding it was stopped after {} s ({expanded} bytes) because --deadline is {} s; it is tried again in {} s; \
+            "decoding it was stopped after {} s ({expanded} bytes) because --deadline is {} s; it is retried in {} s; \
              give a longer --deadline, or use another copy of this object if there is one",
             used.as_secs(),
             self.deadline.as_secs(),
