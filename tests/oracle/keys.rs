@@ -1,6 +1,7 @@
 //! Volumes with every option of gpg: compressions, ciphers, several and hidden recipients, signatures, and a rotated
 //! key.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -89,6 +90,33 @@ fn to_a_hidden_recipient() {
     let repo = Repository::new("0.8.22", make, &scratch.dir("r"))
         .option("--gpg-options=--throw-keyids --trust-model always --pinentry-mode loopback");
     stored_with("a hidden recipient", &repo, &scratch);
+}
+
+#[test]
+fn the_gpg_and_the_keyring_that_options_name_open_a_backup() {
+    let scratch = Scratch::new();
+    let mut keyring = None;
+    let make = |home: &crate::support::gpg::Home| {
+        keyring = Some(home.path().to_owned());
+        Mode::Key(home.generate("user", "rsa2048", "pass phrase"))
+    };
+    let repo = Repository::new("0.8.22", make, &scratch.dir("r"));
+    let states = source::small(scratch.path());
+    repo.backup(true, &states[0], TIMES[0]);
+    let homedir = format!("--gpg-options=--batch --homedir={}", keyring.unwrap().display());
+    // A program that leaves a trace, and is gpg otherwise.
+    let (program, trace) = (scratch.path().join("own gpg"), scratch.path().join("trace"));
+    std::fs::write(&program, format!("#!/bin/sh\necho called >>'{}'\nexec gpg \"$@\"\n", trace.display())).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let binary = format!("--gpg-binary={}", program.display());
+
+    let dupfs = || exec::Dupfs::new(&scratch.dir("home")).passphrase("pass phrase");
+    let (code, error) = dupfs().option(&binary).fails("cat", &[&repo.url(), "a file"]);
+    assert_eq!(code, Some(5), "without the keyring: {error}");
+    assert_eq!(dupfs().option(&homedir).run("cat", &[&repo.url(), "a file"]), b"hello\n");
+    assert!(!trace.exists());
+    assert_eq!(dupfs().option(&homedir).option(&binary).run("cat", &[&repo.url(), "a file"]), b"hello\n");
+    assert!(trace.exists(), "another gpg was asked");
 }
 
 #[test]
