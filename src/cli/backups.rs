@@ -26,7 +26,7 @@ use super::error::CliError;
 use super::exit::CommandExit;
 use super::gpg_args::gpg_to_ask;
 use super::ls::LsOptions;
-use super::open::{DEFAULT_MEMORY, OpenOptions, open_mount, open_repository};
+use super::open::{DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_mount, open_repository};
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
@@ -64,22 +64,24 @@ impl Backend for Backups {
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError> {
         let store = store(request.repo)?;
-        let options = OpenOptions {
+        let options = RepositoryOptions {
+            index: index(request.cache),
+            ..repository_options(request.repo, request.keys, request.cache, &request.passphrases)?
+        };
+        let view = ViewOptions {
             time: time(request.time)?,
             path: request.path.map(path).transpose()?,
             owners: owners(request.owners),
             size_bounds: request.size_bounds,
             zip_names: request.zip_names,
-            index: index(request.cache),
-            ..of_repository(request.repo, request.keys, request.cache, &request.passphrases)?
         };
-        open_mount(store, options, request.timeout)
+        open_mount(store, options, view, request.timeout)
     }
 
     fn sets(&self, args: &SetsArgs) -> Result<(), CliError> {
         let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
         let store = store(&args.repo)?;
-        let options = of_repository(&args.repo, &args.keys, &args.cache, &passphrases)?;
+        let options = repository_options(&args.repo, &args.keys, &args.cache, &passphrases)?;
         let timeout = RequestTimeout::from(&args.deadline);
         let repository = open_repository(store, options, timeout)?;
         let shown = SetsOptions { json: args.json, check: args.check };
@@ -134,14 +136,14 @@ impl Backups {
     }
 }
 
-/// The options by which a repository is opened, without an index and without those of a view of it.
-fn of_repository(
+/// The options by which a repository is opened, without an index.
+fn repository_options(
     repo: &RepoArgs,
     keys: &KeyArgs,
     cache: &CacheArgs,
     passphrases: &Arc<Passphrases>,
-) -> Result<OpenOptions, CliError> {
-    Ok(OpenOptions {
+) -> Result<RepositoryOptions, CliError> {
+    Ok(RepositoryOptions {
         prefixes: prefixes(repo),
         keys: key_options(keys, passphrases)?,
         decode: decode(keys)?,
@@ -150,7 +152,7 @@ fn of_repository(
         archive_dir: archive_dir(repo),
         local: local(repo)?,
         rebuild: repo.rebuild,
-        ..OpenOptions::default()
+        ..RepositoryOptions::default()
     })
 }
 

@@ -23,25 +23,15 @@ use super::start_up::StartUp;
 /// Default of `--memory`: bytes of memory for decoded data and what belongs to it.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
 
-/// The options by which a backup is opened and shown.
+/// The options by which a repository is opened.
 #[derive(Debug)]
-pub struct OpenOptions {
+pub struct RepositoryOptions {
     /// Prefixes of the names.
     pub prefixes: PrefixOptions,
     /// Keys and passphrases.
     pub keys: KeyOptions,
     /// Requirements on encrypted objects.
     pub decode: DecodeOptions,
-    /// Show only the snapshot that duplicity would restore for this time.
-    pub time: Option<BackupTime>,
-    /// Show only this path of it.
-    pub path: Option<ArchivePath>,
-    /// Owners and modes.
-    pub owners: OwnerOptions,
-    /// Show upper bounds as sizes of files that were not opened.
-    pub size_bounds: bool,
-    /// The encoding of names in zip archives that do not state it.
-    pub zip_names: Option<NameEncoding>,
     /// Bytes of memory for decoded data and what belongs to it.
     pub memory: u64,
     /// The spill file of sealed blocks; `None` for none.
@@ -56,17 +46,34 @@ pub struct OpenOptions {
     pub rebuild: bool,
 }
 
-impl Default for OpenOptions {
+/// The options by which a repository is shown as a file system.
+#[derive(Clone, Debug, Default)]
+pub struct ViewOptions {
+    /// Show only the snapshot that duplicity would restore for this time.
+    pub time: Option<BackupTime>,
+    /// Show only this path of it.
+    pub path: Option<ArchivePath>,
+    /// Owners and modes.
+    pub owners: OwnerOptions,
+    /// Show upper bounds as sizes of files that were not opened.
+    pub size_bounds: bool,
+    /// The encoding of names in zip archives that do not state it.
+    pub zip_names: Option<NameEncoding>,
+}
+
+impl ViewOptions {
+    /// Returns true if all snapshots are shown.
+    fn is_overview(&self) -> bool {
+        self.time.is_none() && self.path.is_none()
+    }
+}
+
+impl Default for RepositoryOptions {
     fn default() -> Self {
         Self {
             prefixes: PrefixOptions::default(),
             keys: KeyOptions::default(),
             decode: DecodeOptions::default(),
-            time: None,
-            path: None,
-            owners: OwnerOptions::default(),
-            size_bounds: false,
-            zip_names: None,
             memory: DEFAULT_MEMORY,
             spill: None,
             archive_dir: None,
@@ -77,7 +84,7 @@ impl Default for OpenOptions {
     }
 }
 
-impl OpenOptions {
+impl RepositoryOptions {
     fn shares(&self) -> MemoryShares {
         MemoryShares::of(self.memory, self.spill.as_ref())
     }
@@ -108,7 +115,7 @@ impl OpenOptions {
 /// [`CliError`].
 pub fn open_repository(
     store: Arc<dyn ObjectStore>,
-    mut options: OpenOptions,
+    mut options: RepositoryOptions,
     timeout: RequestTimeout,
 ) -> Result<Arc<Repository>, CliError> {
     let mut start = StartUp::begin(timeout, &mut options.keys);
@@ -117,7 +124,7 @@ pub fn open_repository(
 
 fn open_within(
     store: Arc<dyn ObjectStore>,
-    options: OpenOptions,
+    options: RepositoryOptions,
     timeout: RequestTimeout,
     start: &mut StartUp,
 ) -> Result<Arc<Repository>, CliError> {
@@ -170,12 +177,12 @@ fn open_within(
 /// [`CliError`].
 pub fn open_file_system(
     store: Arc<dyn ObjectStore>,
-    mut options: OpenOptions,
+    mut options: RepositoryOptions,
+    view: ViewOptions,
     timeout: RequestTimeout,
 ) -> Result<Arc<TreeFs>, CliError> {
     let url = store.url().to_owned();
-    let (time, path, shares) = (options.time, options.path.clone(), options.shares());
-    let (owners, size_bounds) = (options.owners, options.size_bounds);
+    let extent_map_bytes = options.shares().extent_map_bytes;
     let damage = match options.decode.require_signer {
         Some(_) => ManifestDamage::Refused,
         None => ManifestDamage::Logged,
@@ -184,18 +191,18 @@ pub fn open_file_system(
     let repository = open_within(store, options, timeout, &mut start)?;
     let collection = repository.collection();
     collection.problems().iter().for_each(Problem::log);
-    let chosen = match (time, collection.latest()) {
+    let chosen = match (view.time, collection.latest()) {
         (None, Some(latest)) => latest,
         (time, _) => collection.select(time.unwrap_or(BackupTime(i64::MAX))).map_err(|error| with_url(&url, &error))?,
     };
-    if let Some(time) = time.filter(|time| *time < chosen.time) {
+    if let Some(time) = view.time.filter(|time| *time < chosen.time) {
         log::warn!("there is no backup before {time}: showing the oldest one, of {}", chosen.time);
     }
-    let shown = if time.is_none() && path.is_none() { ShownSnapshots::All } else { ShownSnapshots::One };
+    let shown = if view.is_overview() { ShownSnapshots::All } else { ShownSnapshots::One };
     key_trial::try_keys(&repository, chosen.set, (shown, damage), &mut start)?;
-    let root = match (time, path) {
-        (None, None) => MountRoot::Overview,
-        (_, path) => {
+    let root = match view.path {
+        None if view.time.is_none() => MountRoot::Overview,
+        path => {
             let index = collection.snapshot_position(chosen.set);
             let unlisted = || {
                 let line = format!(
@@ -207,7 +214,8 @@ pub fn open_file_system(
             MountRoot::Path(index.ok_or_else(unlisted)?, path.unwrap_or_default())
         }
     };
-    let options = TreeOptions { root, owners, size_bounds, extent_map_bytes: shares.extent_map_bytes };
+    let ViewOptions { owners, size_bounds, .. } = view;
+    let options = TreeOptions { root, owners, size_bounds, extent_map_bytes };
     Ok(Arc::new(start.run(|context| TreeFs::new(Arc::clone(&repository), options.clone(), context))?))
 }
 
@@ -218,12 +226,12 @@ pub fn open_file_system(
 /// [`CliError`].
 pub fn open_mount(
     store: Arc<dyn ObjectStore>,
-    options: OpenOptions,
+    options: RepositoryOptions,
+    view: ViewOptions,
     timeout: RequestTimeout,
 ) -> Result<Arc<dyn FileSystem>, CliError> {
-    let is_overview = options.time.is_none() && options.path.is_none();
-    let (shares, owners, zip_names) = (options.shares(), options.owners, options.zip_names);
-    let tree = open_file_system(store, options, timeout)?;
+    let (shares, owners, zip_names, is_overview) = (options.shares(), view.owners, view.zip_names, view.is_overview());
+    let tree = open_file_system(store, options, view, timeout)?;
     if !is_overview {
         return Ok(tree);
     }

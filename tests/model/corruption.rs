@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::support::duplicity::{Mode, Repository};
 use crate::support::{Scratch, dump, noise};
 use dupfs::cli::RequestTimeout;
-use dupfs::cli::open::{OpenOptions, open_file_system};
+use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
 use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
 use dupfs_read::codec::{KeyOptions, Secret};
 use dupfs_read::storage::MemoryStore;
@@ -198,8 +198,8 @@ impl Original {
             passphrases: vec![Secret::from(SYMMETRIC.to_owned())],
             ..KeyOptions::default()
         };
-        let options = OpenOptions { keys, memory: 64 << 20, ..OpenOptions::default() };
-        open_file_system(Arc::new(store), options, RequestTimeout::default())
+        let options = RepositoryOptions { keys, memory: 64 << 20, ..RepositoryOptions::default() };
+        open_file_system(Arc::new(store), options, ViewOptions::default(), RequestTimeout::default())
             .map(|fs| fs as Arc<dyn FileSystem>)
             .map_err(|e| e.to_string())
     }

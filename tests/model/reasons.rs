@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use dupfs::cli::RequestTimeout;
-use dupfs::cli::open::{OpenOptions, open_file_system};
+use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
 use dupfs::vfs::{FileSystem, FsError, Ino, ROOT_INO};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_read::storage::MemoryStore;
@@ -75,8 +75,8 @@ fn put_set(
 }
 
 fn open(store: MemoryStore) -> Arc<dyn FileSystem> {
-    let options = OpenOptions { memory: 16 << 20, ..OpenOptions::default() };
-    open_file_system(Arc::new(store), options, RequestTimeout::default()).unwrap()
+    let options = RepositoryOptions { memory: 16 << 20, ..RepositoryOptions::default() };
+    open_file_system(Arc::new(store), options, ViewOptions::default(), RequestTimeout::default()).unwrap()
 }
 
 fn find(fs: &dyn FileSystem, snapshot: &str, name: &str) -> Result<Ino, FsError> {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cli::open::{OpenOptions, open_repository};
+use crate::cli::open::{RepositoryOptions, open_repository};
 use dupfs_read::storage::MemoryStore;
 
 /// Stores an unencrypted set: the volumes `there`, and a manifest that lists `listed`.
@@ -28,7 +28,7 @@ const T1: &str = "20170108T000000Z";
 const T2: &str = "20170115T000000Z";
 
 fn repository(store: MemoryStore) -> Arc<Repository> {
-    let options = OpenOptions { memory: 1 << 20, ..OpenOptions::default() };
+    let options = RepositoryOptions { memory: 1 << 20, ..RepositoryOptions::default() };
     open_repository(Arc::new(store), options, RequestTimeout::default()).unwrap()
 }
 
@@ -224,7 +224,7 @@ fn a_lost_manifest_is_reported_with_the_option_that_rebuilds_it() {
     assert_eq!((kinds(&without), &without["latest"]), (vec!["manifest-missing"], &json!(T0)));
     assert!(without["problems"][0]["message"].as_str().unwrap().contains("give --rebuild"), "{without:#}");
     assert_eq!((&without["sets"][1]["rebuilt"], &without["sets"][1]["snapshot"]), (&json!(false), &Value::Null));
-    let options = OpenOptions { memory: 1 << 20, rebuild: true, ..OpenOptions::default() };
+    let options = RepositoryOptions { memory: 1 << 20, rebuild: true, ..RepositoryOptions::default() };
     let rebuilding = open_repository(Arc::new(store()), options, RequestTimeout::default()).unwrap();
     let with = report(&rebuilding);
     assert_eq!((kinds(&with), &with["latest"]), (vec!["manifest-rebuilt"], &json!(T1)));

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dupfs::cli::RequestTimeout;
-use dupfs::cli::open::{OpenOptions, open_file_system};
+use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
 use dupfs::vfs::{FileSystem, OwnerOptions};
 use dupfs_format::BackupTime;
 use dupfs_format::collection::PrefixOptions;
@@ -29,7 +29,8 @@ pub(crate) fn open_indexed(
     memory: u64,
     base: &Path,
 ) -> Result<Arc<dyn FileSystem>, String> {
-    open_with(store, repository, OpenOptions { memory, index: Some(base.to_owned()), ..numeric_owners(true) })
+    let options = RepositoryOptions { memory, index: Some(base.to_owned()), ..RepositoryOptions::default() };
+    open_with(store, repository, options, numeric_owners(true))
 }
 
 /// The same, with owners by name if not `numeric`, and with the snapshot of `time` as its root if that is given.
@@ -40,8 +41,8 @@ pub(crate) fn open_as(
     numeric: bool,
     time: Option<i64>,
 ) -> Result<Arc<dyn FileSystem>, String> {
-    let time = time.map(BackupTime);
-    open_with(store, repository, OpenOptions { memory, time, ..numeric_owners(numeric) })
+    let options = RepositoryOptions { memory, ..RepositoryOptions::default() };
+    open_with(store, repository, options, ViewOptions { time: time.map(BackupTime), ..numeric_owners(numeric) })
 }
 
 /// The same, with sets that have lost their manifests.
@@ -50,22 +51,24 @@ pub(crate) fn open_rebuilding(
     repository: &Repository,
     memory: u64,
 ) -> Result<Arc<dyn FileSystem>, String> {
-    open_with(store, repository, OpenOptions { memory, rebuild: true, ..numeric_owners(true) })
+    let options = RepositoryOptions { memory, rebuild: true, ..RepositoryOptions::default() };
+    open_with(store, repository, options, numeric_owners(true))
 }
 
-fn numeric_owners(numeric: bool) -> OpenOptions {
-    OpenOptions { owners: OwnerOptions { numeric, ..OwnerOptions::default() }, ..OpenOptions::default() }
+fn numeric_owners(numeric: bool) -> ViewOptions {
+    ViewOptions { owners: OwnerOptions { numeric, ..OwnerOptions::default() }, ..ViewOptions::default() }
 }
 
 fn open_with(
     store: Arc<dyn ObjectStore>,
     repository: &Repository,
-    options: OpenOptions,
+    options: RepositoryOptions,
+    view: ViewOptions,
 ) -> Result<Arc<dyn FileSystem>, String> {
     let [all, archive, manifest, signature] =
         repository.prefixes.map(|prefix| (!prefix.is_empty()).then(|| prefix.to_owned()));
     let prefixes = PrefixOptions { file_prefix: all, archive, manifest, signature };
-    match open_file_system(store, OpenOptions { prefixes, ..options }, RequestTimeout::default()) {
+    match open_file_system(store, RepositoryOptions { prefixes, ..options }, view, RequestTimeout::default()) {
         Ok(fs) => Ok(fs),
         Err(e) => Err(e.to_string()),
     }
