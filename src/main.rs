@@ -13,7 +13,7 @@ static ALLOCATOR: WipingAllocator = WipingAllocator;
 #[allow(unsafe_code)]
 #[used]
 #[unsafe(link_section = ".init_array")]
-static NOTE_CLOSED_OUTPUT: extern "C" fn() = dupfs::cli::note_closed_output;
+static RECORD_CLOSED_OUTPUT: extern "C" fn() = dupfs::cli::record_closed_output;
 
 fn main() -> ExitCode {
     App::new(&Backups).run(std::env::args_os().collect()).into()

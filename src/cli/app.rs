@@ -99,7 +99,7 @@ impl<'a> App<'a> {
             Command::Sets(_) | Command::Ls(_) | Command::Cat(_) => true,
         };
         if reads && cli.secrets_fd.is_none() {
-            daemon::leave_secrets(|more| (self.respawn)(&[more, own.to_vec()].concat()));
+            daemon::drop_environment_secrets(|more| (self.respawn)(&[more, own.to_vec()].concat()));
         }
         match &cli.command {
             Command::Mount(args) => mount::run(self.backend, self.respawn, cli, args, own, inherited),

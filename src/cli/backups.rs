@@ -24,7 +24,7 @@ use super::backend::{Backend, BackupLocation, OpenRequest};
 use super::environment_secrets;
 use super::error::CliError;
 use super::exit::CommandExit;
-use super::gpg_args::gpg_to_ask;
+use super::gpg_args::gpg_for_session_keys;
 use super::ls::LsOptions;
 use super::open::{DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_mount, open_repository};
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
@@ -264,7 +264,7 @@ fn key_options(args: &KeyArgs, passphrases: &Arc<Passphrases>) -> Result<KeyOpti
         secret_keys: args.secret_key.clone(),
         passphrases: passphrases.given().to_vec(),
         ask: Some(Box::new(move |prompt| prompts.ask(prompt))),
-        gpg: gpg_to_ask(args)?,
+        gpg: gpg_for_session_keys(args)?,
     })
 }
 

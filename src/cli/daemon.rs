@@ -73,7 +73,7 @@ pub(super) fn become_bounded(mut command: Command) {
 
 /// Replaces this process by one without secrets in its environment, if there are any: the program that `respawn` starts with
 /// additional arguments. Returns if there are none, or if that fails.
-pub(super) fn leave_secrets(respawn: impl FnOnce(Vec<OsString>) -> Command) {
+pub(super) fn drop_environment_secrets(respawn: impl FnOnce(Vec<OsString>) -> Command) {
     if !environment_secrets::in_environment() {
         return;
     }
@@ -226,7 +226,7 @@ pub(super) fn detach(null: &File, inherited: InheritedFiles) -> io::Result<()> {
     writeln!(out, "{READY}")?;
     out.flush()?;
     drop(out);
-    super::logging::leave_terminal();
+    super::logging::detach_from_terminal();
     rustix::stdio::dup2_stdin(null)?;
     rustix::stdio::dup2_stdout(null)?;
     rustix::stdio::dup2_stderr(null)?;

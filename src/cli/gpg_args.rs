@@ -37,7 +37,7 @@ struct GpgArguments {
 ///
 /// # Errors
 /// [`CliError::Usage`] for an option of gpg without its value.
-pub(super) fn gpg_to_ask(args: &KeyArgs) -> Result<Option<GpgOptions>, CliError> {
+pub(super) fn gpg_for_session_keys(args: &KeyArgs) -> Result<Option<GpgOptions>, CliError> {
     let parsed = GpgArguments::parse(&args.gpg_options)?;
     if !args.secret_key.is_empty() {
         if args.gpg_binary.is_some() || !args.gpg_options.is_empty() {
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(parse(&["--homedir=a"]).home, Some(here.join("a")));
         let binary = |path: &str| {
             let args = KeyArgs { gpg_binary: Some(path.into()), ..KeyArgs::default() };
-            gpg_to_ask(&args).unwrap().unwrap().binary
+            gpg_for_session_keys(&args).unwrap().unwrap().binary
         };
         assert_eq!(binary("gpg2"), Path::new("gpg2"));
         assert_eq!(binary("bin/gpg"), here.join("bin/gpg"));
@@ -146,7 +146,7 @@ mod tests {
     fn gpg_is_not_used_with_secret_keys_from_files() {
         let args =
             KeyArgs { secret_key: vec!["key.asc".into()], gpg_binary: Some("gpg2".into()), ..KeyArgs::default() };
-        assert!(gpg_to_ask(&args).unwrap().is_none());
+        assert!(gpg_for_session_keys(&args).unwrap().is_none());
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub(super) fn start(verbose: u8, file: Option<&Path>) -> io::Result<()> {
 }
 
 /// Redirects the log from standard error to the system log, or to a file where there is none.
-pub(super) fn leave_terminal() {
+pub(super) fn detach_from_terminal() {
     let Some(logger) = LOG.get() else { return };
     let mut target = lock(&logger.target);
     if matches!(*target, LogTarget::Terminal) {

@@ -44,4 +44,4 @@ pub use mount::Respawn;
 pub use options::{ByteSize, CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs, TimeSpan};
 pub use request_timeout::RequestTimeout;
 pub use secrets::Passphrases;
-pub use standard_output::note_closed_output;
+pub use standard_output::record_closed_output;

@@ -13,7 +13,7 @@ use rustix::io::{Errno, fcntl_getfd};
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Notes whether standard output is closed. To be called by the loader, before the runtime starts: it uses nothing of it.
-pub extern "C" fn note_closed_output() {
+pub extern "C" fn record_closed_output() {
     if matches!(fcntl_getfd(rustix::stdio::stdout()), Err(Errno::BADF)) {
         CLOSED.store(true, Ordering::Relaxed);
     }

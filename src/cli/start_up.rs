@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    fn keys_that_ask(ask: impl Fn() + Send + Sync + 'static) -> KeyOptions {
+    fn keys_with_prompt(ask: impl Fn() + Send + Sync + 'static) -> KeyOptions {
         let ask = move |_: &str| {
             ask();
             None
@@ -156,7 +156,7 @@ mod tests {
         let (answer, answered) = channel::<()>();
         let answered = Mutex::new(answered);
         let (asked_tx, asked_rx) = channel();
-        let mut keys = keys_that_ask(move || {
+        let mut keys = keys_with_prompt(move || {
             asked_tx.send(()).unwrap();
             lock(&answered).recv().unwrap();
         });

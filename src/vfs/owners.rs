@@ -84,7 +84,7 @@ impl std::fmt::Debug for Owners {
 
 impl Owners {
     pub(super) fn new(options: OwnerOptions) -> Self {
-        Self::with_database(options, Arc::new(ask_system), LOOKUP_TIMEOUT, RETRY_AFTER)
+        Self::with_database(options, Arc::new(query_user_database), LOOKUP_TIMEOUT, RETRY_AFTER)
     }
 
     fn with_database(options: OwnerOptions, ask: Arc<AskDatabase>, timeout: Duration, retry_after: Duration) -> Self {
@@ -211,7 +211,7 @@ fn answer_lookups(
     }
 }
 
-fn ask_system(name: &OwnerName) -> io::Result<Option<u32>> {
+fn query_user_database(name: &OwnerName) -> io::Result<Option<u32>> {
     Ok(match name {
         OwnerName::User(name) => User::from_name(name)?.map(|user| user.uid.as_raw()),
         OwnerName::Group(name) => Group::from_name(name)?.map(|group| group.gid.as_raw()),

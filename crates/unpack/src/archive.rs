@@ -58,7 +58,7 @@ impl Archive {
 
     /// The progress of the pass.
     pub fn progress(&self) -> PassProgress {
-        self.pass.look(|state| state.progress.clone())
+        self.pass.inspect(|state| state.progress.clone())
     }
 
     #[cfg(test)]
@@ -102,12 +102,12 @@ impl Archive {
 
     /// Calls `ask` with the table as far as it is known.
     pub fn with_table<T>(&self, ask: impl FnOnce(&ArchiveTable) -> T) -> T {
-        self.pass.look(|state| ask(&state.table))
+        self.pass.inspect(|state| ask(&state.table))
     }
 
     /// Returns true if all members are known.
     pub fn is_complete(&self) -> bool {
-        self.pass.look(|state| matches!(state.progress, PassProgress::Done))
+        self.pass.inspect(|state| matches!(state.progress, PassProgress::Done))
     }
 
     /// Number of the current entry of `key`; `None` for an implied directory, and for a member that the pass has not

@@ -112,7 +112,7 @@ impl ArchivePass {
     }
 
     /// Examines the members known so far.
-    pub(super) fn look<T>(&self, ask: impl FnOnce(&PassState) -> T) -> T {
+    pub(super) fn inspect<T>(&self, ask: impl FnOnce(&PassState) -> T) -> T {
         ask(&self.state.lock())
     }
 
@@ -125,7 +125,7 @@ impl ArchivePass {
         context: &RequestContext,
         ask: impl Fn(&PassState) -> Option<T>,
     ) -> Result<T, UnpackError> {
-        let known = self.look(|state| match &state.progress {
+        let known = self.inspect(|state| match &state.progress {
             // The pass may get further this time.
             PassProgress::Failed(error) if error.is_transient() && context.may_block() => None,
             _ => ask(state),
@@ -200,12 +200,12 @@ impl ArchivePass {
         drop(decoding);
         // To the very end, where the stream's checks are, whether or not its length is known without that.
         self.source.check_end(context)?;
-        let shortened = self.look(|state| state.table.shortened());
+        let shortened = self.inspect(|state| state.table.shortened());
         if shortened > 0 {
             log::warn!("{}: {shortened} names of more than 255 bytes are shown shortened", self.name);
         }
         if let Some(key) = key
-            && let Some(bytes) = self.look(|state| state.table.encode())
+            && let Some(bytes) = self.inspect(|state| state.table.encode())
         {
             self.unpacker.store_table(key, &bytes);
         }

@@ -11,7 +11,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use dupfs_format::EntryKind;
 use member::{ArchiveEntry, ArchiveMember, EntryNumber, MemberData};
-use names::{components, fitting, lost_link, string_bytes, with_fitting_target};
+use names::{broken_link, components, shorten, string_bytes, with_valid_target};
 
 /// Number of a node in a [`ArchiveTable`]; the root is 0. The same for the same archive at every time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,8 +155,8 @@ impl ArchiveTable {
         let target = member.hard_link.and_then(|target| self.find(&components(target)));
         let linked = target.and_then(|found| self.linkable(found));
         let new = match (member.hard_link, linked) {
-            (Some(path), None) => lost_link(member.entry, path),
-            _ => with_fitting_target(member.entry),
+            (Some(path), None) => broken_link(member.entry, path),
+            _ => with_valid_target(member.entry),
         };
         if linked.is_none() {
             // Before it has a name: a table that is full has no names without entries.
@@ -235,7 +235,7 @@ impl ArchiveTable {
         if let Some(target) = self.follow(found, left) {
             return Ok(target);
         }
-        self.beside(dir, name, true)
+        self.node_with_suffix(dir, name, true)
     }
 
     /// The node for a member called `name` in `dir`.
@@ -245,11 +245,11 @@ impl ArchiveTable {
         if is_dir || !self.is_dir(NodeKey(found)) || !filled {
             return Ok(found);
         }
-        self.beside(dir, name, false)
+        self.node_with_suffix(dir, name, false)
     }
 
     /// A node with a suffix, where `name` itself is taken by something else.
-    fn beside(&mut self, dir: u32, name: &[u8], for_dir: bool) -> Result<u32, TableFull> {
+    fn node_with_suffix(&mut self, dir: u32, name: &[u8], for_dir: bool) -> Result<u32, TableFull> {
         for n in 1..=self.nodes.len() {
             let other = [name, format!("~{n}").as_bytes()].concat();
             match self.named(dir, &other) {
@@ -287,11 +287,11 @@ impl ArchiveTable {
 
     /// The child of `dir` that the archive calls `name`.
     fn named(&self, dir: u32, name: &[u8]) -> Option<NodeKey> {
-        self.child(NodeKey(dir), &fitting(name))
+        self.child(NodeKey(dir), &shorten(name))
     }
 
     fn add(&mut self, dir: u32, name: &[u8]) -> Result<u32, TableFull> {
-        let shown = fitting(name);
+        let shown = shorten(name);
         self.shortened = self.shortened.saturating_add(usize::from(shown.len() < name.len()));
         let name = &*shown;
         self.charge(name.len())?;

@@ -73,7 +73,7 @@ impl MarkScanner {
         for (quad, four) in bytes.chunks_exact(4).enumerate().skip(1) {
             if matches!(*four, [high, low, ..] if self.may_be_within(high, low)) {
                 let ends = (quad * 4 + 2..quad * 4 + 6).filter(|&end| end >= HEAD);
-                ends.for_each(|end| self.stand_at(before, bytes, end, found));
+                ends.for_each(|end| self.find_ending_at(before, bytes, end, found));
             }
         }
         // The last pair may begin in the remainder of less than four bytes.
@@ -81,7 +81,9 @@ impl MarkScanner {
             && self.may_be_within(a, b)
         {
             let quad = bytes.len() / 4 * 4;
-            (quad + 2..bytes.len()).filter(|&end| end >= HEAD).for_each(|end| self.stand_at(before, bytes, end, found));
+            (quad + 2..bytes.len())
+                .filter(|&end| end >= HEAD)
+                .for_each(|end| self.find_ending_at(before, bytes, end, found));
         }
         self.move_to(before, bytes, bytes.len() - 1);
     }
@@ -92,7 +94,7 @@ impl MarkScanner {
     }
 
     /// Looks for magics that end in byte `end` of `bytes`, which began at `before`.
-    fn stand_at(&mut self, before: u64, bytes: &[u8], end: usize, found: &mut Vec<BlockMark>) {
+    fn find_ending_at(&mut self, before: u64, bytes: &[u8], end: usize, found: &mut Vec<BlockMark>) {
         if self.move_to(before, bytes, end) {
             let [.., last, _] = self.register.to_be_bytes();
             self.check(self.shifts.get(usize::from(last)).copied().unwrap_or(0), found);

@@ -159,7 +159,7 @@ impl DecompressedStream {
     /// Records that `slot` has decoded at least `len` bytes, or exactly that many, and compares this with the length that was
     /// stated, by an index or a directory.
     fn check_stated(&self, slot: u64, decoded: u64, ended: bool) -> Result<(), UnpackError> {
-        self.pool.note_decoded(slot, decoded, ended, self.codec == StreamCodec::Xz);
+        self.pool.record_decoded(slot, decoded, ended, self.codec == StreamCodec::Xz);
         match self.stated() {
             Some(len) if len < decoded || (ended && len != decoded) => Err(self.mis_stated(len)),
             _ => Ok(()),

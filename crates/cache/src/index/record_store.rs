@@ -148,7 +148,7 @@ impl RecordStore {
         }
         pending.bytes = pending.bytes.saturating_add(record.len()).saturating_add(64);
         pending.records.insert(key, (group, record.into()));
-        self.note_pending(pending);
+        self.wake_writer(pending);
     }
 
     /// Stores the number `value` at position `at` of list `key`. It is written to disk later.
@@ -159,7 +159,7 @@ impl RecordStore {
         }
         pending.bytes = pending.bytes.saturating_add(32);
         pending.numbers.entry((key, group, at / CHUNK)).or_default().insert(at % CHUNK, value);
-        self.note_pending(pending);
+        self.wake_writer(pending);
     }
 
     /// Passes the written numbers of list `key`, of `len` numbers, to `take`: position, value.
@@ -176,7 +176,7 @@ impl RecordStore {
         decode_numbers(&record).unwrap_or_default()
     }
 
-    fn note_pending(&self, mut pending: MutexGuard<'_, PendingRecords>) {
+    fn wake_writer(&self, mut pending: MutexGuard<'_, PendingRecords>) {
         let is_first = pending.since.is_none();
         pending.since.get_or_insert_with(Instant::now);
         if is_first || pending.bytes >= BATCH {

@@ -48,7 +48,7 @@ impl GpgOutput {
     }
 
     /// Returns true if gpg has the secret key, and there was no way to ask the user for its passphrase.
-    pub(super) fn could_not_ask(&self) -> bool {
+    pub(super) fn prompt_failed(&self) -> bool {
         const FROM_PINENTRY: u32 = 5;
         const TIMEOUT: u32 = 62;
         const NO_PIN_ENTRY: u32 = 85;
@@ -151,11 +151,11 @@ mod tests {
 
     #[test]
     fn a_pinentry_that_cannot_ask_is_distinguished_from_a_cancelled_one() {
-        let could_not_ask =
-            |code: u32| output(&format!("[GNUPG:] ERROR pkdecrypt_failed {code}\n"), "").could_not_ask();
+        let prompt_failed =
+            |code: u32| output(&format!("[GNUPG:] ERROR pkdecrypt_failed {code}\n"), "").prompt_failed();
         // "Inappropriate ioctl for device" without GPG_TTY, a GPG_TTY that does not exist, "No pinentry": gpg 2.2.40.
-        assert!([83_918_950, 83_918_929, 67_108_949].into_iter().all(could_not_ask));
+        assert!([83_918_950, 83_918_929, 67_108_949].into_iter().all(prompt_failed));
         // "Bad passphrase", "Operation cancelled" from pinentry, "Timeout".
-        assert!(![67_108_875, 83_886_179, 83_886_142].into_iter().any(could_not_ask));
+        assert!(![67_108_875, 83_886_179, 83_886_142].into_iter().any(prompt_failed));
     }
 }

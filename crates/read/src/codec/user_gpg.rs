@@ -99,7 +99,7 @@ impl GpgRefusal {
     fn of(output: &GpgOutput) -> Self {
         if let Some(messages) = output.agent_failure() {
             Self::Agent(messages.into())
-        } else if output.could_not_ask() {
+        } else if output.prompt_failed() {
             Self::CannotAsk(output.reason().into())
         } else {
             Self::reason(output.reason())

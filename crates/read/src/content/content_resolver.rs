@@ -120,7 +120,7 @@ impl ContentResolver {
                 break;
             }
             if index == located {
-                located = self.locator.locate_ahead(volumes, file, index);
+                located = self.locator.locate_concurrently(volumes, file, index);
             }
             let located_version = self.locator.locate_base(volumes, file, index)?;
             let LocatedVersion { stream, delta } = &located_version;

@@ -112,7 +112,7 @@ impl VersionLocator {
 
     /// Locates the version at `index` of the file's history and older ones concurrently. Returns the index of the first
     /// that was not tried. An error is reported again when the version is needed.
-    pub(super) fn locate_ahead(&self, volumes: &dyn Volumes, file: &FileRef, index: usize) -> usize {
+    pub(super) fn locate_concurrently(&self, volumes: &dyn Volumes, file: &FileRef, index: usize) -> usize {
         let end = index.saturating_add(WIDTH).min(file.history.len());
         if !volumes.context().may_block() || index.saturating_add(1) >= end {
             return end;

@@ -111,7 +111,7 @@ impl Branch {
         self.write().finish_building();
         let end = self.table().depth();
         tree_index::load_exact_sizes(repository, &sets, &self.table, start..end);
-        self.saver.note_loaded(repository, &sets, &self.table);
+        self.saver.record_loaded(repository, &sets, &self.table);
         loaded
     }
 
@@ -190,7 +190,7 @@ impl Branch {
                 };
                 early.insert(at, loaded);
             };
-            loaded.and_then(|loaded| self.enter(loaded)).inspect_err(|error| self.note_failure(position, error))?;
+            loaded.and_then(|loaded| self.enter(loaded)).inspect_err(|error| self.record_failure(position, error))?;
             queue.advance();
         }
         Ok(())
@@ -228,7 +228,7 @@ impl Branch {
                     table.push_missing_range(range);
                 }
                 if let Some(allowance) = staged.allowance.take() {
-                    table.keep_allowance(allowance);
+                    table.set_allowance(allowance);
                 }
                 return table.publish_set();
             }
@@ -255,7 +255,7 @@ impl Branch {
         failed.as_ref().filter(|(position, _)| *position < depth).map(|(_, error)| error.clone())
     }
 
-    fn note_failure(&self, position: u32, error: &TreeError) {
+    fn record_failure(&self, position: u32, error: &TreeError) {
         if matches!(error.kind(), ErrorKind::KeyMissing | ErrorKind::Unsupported) {
             *lock(&self.failed) = Some((position, error.clone()));
         }

@@ -147,7 +147,7 @@ fn from_signatures(
         });
         let (allowance, missing) = limits.finish();
         missing.into_iter().for_each(|range| table.push_missing_range(range));
-        table.keep_allowance(allowance);
+        table.set_allowance(allowance);
         begun = grown.map(|()| table);
         read
     });

@@ -85,7 +85,7 @@ impl TreeSaver {
     }
 
     /// Takes note that sets were loaded into `table`. The tree of a whole branch is saved at once, in the background.
-    pub(super) fn note_loaded(&self, repository: &Repository, sets: &[SetIndex], table: &Arc<RwLock<VersionTable>>) {
+    pub(super) fn record_loaded(&self, repository: &Repository, sets: &[SetIndex], table: &Arc<RwLock<VersionTable>>) {
         let Some(index) = repository.index().on_disk() else { return };
         let depth = read(table).depth();
         if depth <= self.state.lock().saved {

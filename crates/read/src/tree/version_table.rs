@@ -321,7 +321,7 @@ impl VersionTable {
     }
 
     /// Keeps the share of memory of a set for as long as the table lives.
-    pub(super) fn keep_allowance(&mut self, allowance: TableAllowance) {
+    pub(super) fn set_allowance(&mut self, allowance: TableAllowance) {
         self.allowances.push(allowance);
     }
 

@@ -117,7 +117,7 @@ fn index_plaintext(
         index = index.next();
     }
     parser.finish().map_err(|e| VolumeError::from_format(object, &e))?;
-    members.builder.keep_allowance(allowance);
+    members.builder.set_allowance(allowance);
     Ok(members.builder.finish(plain_len))
 }
 

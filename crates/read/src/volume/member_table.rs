@@ -138,7 +138,7 @@ impl MemberTableBuilder {
     }
 
     /// The share of memory of the table.
-    pub(super) fn keep_allowance(&mut self, allowance: TableAllowance) {
+    pub(super) fn set_allowance(&mut self, allowance: TableAllowance) {
         self.table.allowance = Some(allowance);
     }
 

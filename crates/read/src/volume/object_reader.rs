@@ -92,7 +92,7 @@ impl ObjectReader {
         self.refused.check(object)?;
         let limits = self.limits(context);
         let streamed = self.stream_within(&limits, object, expected, threads, context, consume);
-        streamed.inspect_err(|error| self.refused.note_failure(object, &limits, error))
+        streamed.inspect_err(|error| self.refused.record_failure(object, &limits, error))
     }
 
     /// The limits of one decoding for `context`. It may take as long as a request: no request would wait longer.
@@ -165,7 +165,7 @@ impl ObjectReader {
             .decoder
             .open(self.dated(object), input, &limits)
             .map_err(|e| VolumeError::from_codec(&object.name, &e))?;
-        consume(&mut *plain).inspect_err(|error| self.refused.note_failure(object, &limits, error))
+        consume(&mut *plain).inspect_err(|error| self.refused.record_failure(object, &limits, error))
     }
 }
 

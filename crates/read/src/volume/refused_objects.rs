@@ -87,7 +87,7 @@ impl RefusedObjects {
 
     /// Takes note that decoding `object` within `limits` failed with `error`, if another attempt would be in
     /// vain: the object is over a limit, or it was decoded for more than half of the deadline.
-    pub(super) fn note_failure(&self, object: &ObjectInfo, limits: &DecodeLimits, error: &VolumeError) {
+    pub(super) fn record_failure(&self, object: &ObjectInfo, limits: &DecodeLimits, error: &VolumeError) {
         let used = limits.time_used();
         let was_stopped = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Cancelled);
         let is_slow = was_stopped && used > self.deadline / 2;
@@ -150,7 +150,7 @@ mod tests {
         let refused = RefusedObjects::new(deadline);
         let mut pauses = Vec::new();
         for _ in 0..3 {
-            refused.note_failure(&object("a"), &used(deadline), &stopped());
+            refused.record_failure(&object("a"), &used(deadline), &stopped());
             let started = Instant::now();
             let error = refused.check(&object("a")).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -169,10 +169,10 @@ mod tests {
     #[test]
     fn a_request_that_ended_early_or_a_slow_store_does_not_refuse_an_object() {
         let refused = RefusedObjects::new(Duration::from_secs(10));
-        refused.note_failure(&object("a"), &used(Duration::from_secs(4)), &stopped());
-        refused.note_failure(&object("a"), &limits(), &VolumeError::object("vol1.gz", ErrorKind::Timeout, "slow"));
+        refused.record_failure(&object("a"), &used(Duration::from_secs(4)), &stopped());
+        refused.record_failure(&object("a"), &limits(), &VolumeError::object("vol1.gz", ErrorKind::Timeout, "slow"));
         let damaged = VolumeError::object("vol1.gz", ErrorKind::Corrupt, "damaged");
-        refused.note_failure(&object("a"), &used(Duration::from_secs(9)), &damaged);
+        refused.record_failure(&object("a"), &used(Duration::from_secs(9)), &damaged);
         assert!(refused.check(&object("a")).is_ok());
     }
 

@@ -121,7 +121,7 @@ fn a_pass_continues_while_another_request_needs_it() {
         let first = scope.spawn(|| archive.wait_for_pass(&context).map_err(|error| error.kind()));
         wait_until("the pass reads", Duration::from_secs(10), || file.bytes_read() > 0);
         let second = scope.spawn(|| archive.wait_for_pass(&UNLIMITED));
-        wait_until("both wait", Duration::from_secs(10), || archive.pass().look(|state| state.interested) == 2);
+        wait_until("both wait", Duration::from_secs(10), || archive.pass().inspect(|state| state.interested) == 2);
         token.cancel();
         assert_eq!(first.join().unwrap().map(drop), Err(ErrorKind::Cancelled));
         assert!(matches!(second.join().unwrap(), Ok(PassProgress::Done)));

@@ -26,7 +26,7 @@ pub(crate) fn components(path: &[u8]) -> Vec<&[u8]> {
 
 /// `name` as it is shown. One that no file system accepts is shortened; a hash of all of it distinguishes it from others that
 /// begin alike, and a suffix that shows the type of the file stays.
-pub(super) fn fitting(name: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn shorten(name: &[u8]) -> Cow<'_, [u8]> {
     if name.len() <= NAME {
         return Cow::Borrowed(name);
     }
@@ -43,7 +43,7 @@ pub(super) fn fitting(name: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Returns `entry`, or for a symbolic link that no file system accepts, a file that cannot be read.
-pub(super) fn with_fitting_target(entry: ArchiveEntry) -> ArchiveEntry {
+pub(super) fn with_valid_target(entry: ArchiveEntry) -> ArchiveEntry {
     match &entry.meta.kind {
         EntryKind::Symlink(target) if target.len() > TARGET => {
             let reason =
@@ -56,7 +56,7 @@ pub(super) fn with_fitting_target(entry: ArchiveEntry) -> ArchiveEntry {
 }
 
 /// The entry instead of a hard link to `target` that leads nowhere.
-pub(super) fn lost_link(entry: ArchiveEntry, target: &[u8]) -> ArchiveEntry {
+pub(super) fn broken_link(entry: ArchiveEntry, target: &[u8]) -> ArchiveEntry {
     let more = if target.len() > MAX_PATH_IN_REASON { "..." } else { "" };
     let name = escape_bytes(target.get(..MAX_PATH_IN_REASON).unwrap_or(target));
     let reason = format!("a hard link to {name}{more}, which is not an earlier member of the archive");

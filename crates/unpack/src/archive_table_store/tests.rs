@@ -107,7 +107,7 @@ fn table(unpacker: &Arc<Unpacker>, file: &Arc<Counted>) -> (Vec<u8>, NodeKey) {
 }
 
 /// Fills the memory of the cache with blocks of something else.
-fn press(unpacker: &Unpacker, bytes: u64) {
+fn fill_memory(unpacker: &Unpacker, bytes: u64) {
     for number in 0..=bytes / BLOCK_BYTES as u64 {
         unpacker.cache.insert((u64::MAX, number), vec![1; BLOCK_BYTES].into());
     }
@@ -134,7 +134,7 @@ fn a_table_spills_sealed_and_needs_no_second_pass() {
     let first = table(&unpacker, &file);
     let blocks = first.0.len().div_ceil(BLOCK_BYTES) as u64;
     assert!(blocks > 3 && contains(&first.0, MARKERS[0]));
-    press(&unpacker, 4 << 20);
+    fill_memory(&unpacker, 4 << 20);
     let before = unpacker.cache.stats().spill_hits;
     file.take_count();
     assert_eq!(table(&unpacker, &file), first);
@@ -151,7 +151,7 @@ fn a_table_that_was_evicted_is_read_again_with_the_same_numbers() {
         let file = Counted::new(packed(members));
         let unpacker = unpacker(16 << 20, None);
         let first = table(&unpacker, &file);
-        press(&unpacker, 16 << 20);
+        fill_memory(&unpacker, 16 << 20);
         file.take_count();
         assert_eq!(table(&unpacker, &file), first);
         assert!(file.take_count() > 0, "the table was not evicted");

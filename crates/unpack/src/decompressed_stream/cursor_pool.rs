@@ -216,7 +216,7 @@ impl CursorPool {
 
     /// Records that `slot` has decoded everything before `decoded`, and whether the stream ends there. Runs are recorded where
     /// parts of the stream have checks of their own.
-    pub(super) fn note_decoded(&self, slot: u64, decoded: u64, has_ended: bool, with_runs: bool) {
+    pub(super) fn record_decoded(&self, slot: u64, decoded: u64, has_ended: bool, with_runs: bool) {
         let mut state = self.state.lock();
         state.furthest = state.furthest.max(decoded);
         if with_runs && let Some(from) = state.slots.iter().find(|s| s.id == slot).map(|s| s.from) {
