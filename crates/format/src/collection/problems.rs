@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::chains::{Chain, Chains};
 use super::choose::OtherBackup;
-use super::protection::ProtectionFindings;
+use super::protection::{self, ProtectionFindings};
 use super::set::{self, BackupSet, NamedSignature, SetEncryption};
 use super::set_list::{SetList, SetRenumbering};
 use super::snapshots::SnapshotList;
@@ -356,9 +356,7 @@ impl ProblemFinder<'_> {
         let protection = self.facts.protection;
         let sets = protection.doubtful.iter().filter_map(|set| self.facts.sets.get(*set));
         let sets = sets.filter(|set| set.refusal.is_none());
-        let encrypted =
-            self.facts.sets.iter().filter(|set| set.is_complete() && set.encryption() != SetEncryption::None);
-        let first = encrypted.map(|set| set.time).min();
+        let first = protection::first_encrypted(self.facts.sets);
         let (later, bases): (Vec<_>, Vec<_>) =
             sets.map(|set| &**set).partition(|set| first.is_some_and(|first| set.time >= first));
         let (latest, newest) = (self.snapshot_name(protection.latest), self.snapshot_name(protection.newest));
@@ -371,7 +369,7 @@ impl ProblemFinder<'_> {
             )
         };
         if let Some(label) = spanned(&later) {
-            let is_mixed = later.iter().any(|set| set.encryption() == SetEncryption::Mixed);
+            let is_mixed = later.iter().any(|set| set.has_encrypted_objects());
             let what = match is_mixed {
                 true => "not entirely encrypted",
                 false => "not encrypted, although earlier sets here are",

@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 
 use super::chains::{Chain, Chains};
-use super::set::SetEncryption;
 use super::set_list::{SetList, SetRenumbering};
 use super::snapshots::{Snapshot, SnapshotList};
-use crate::SetIndex;
+use crate::{BackupTime, SetIndex};
 
 /// The unprotected sets of a store that has [protected](super::BackupSet::is_protected) ones too, and their effect on
 /// `latest`.
@@ -50,9 +49,14 @@ impl ProtectionFindings {
     }
 }
 
+/// Returns the time of the first set with an encrypted object. Sets without a manifest and objects that are not used count:
+/// whoever plants a set may have deleted the encrypted manifest that it replaces.
+pub(super) fn first_encrypted(sets: &SetList) -> Option<BackupTime> {
+    sets.iter().filter(|set| set.has_encrypted_objects()).map(|set| set.time).min()
+}
+
 fn doubtful_sets(sets: &SetList, snapshots: &SnapshotList) -> Vec<SetIndex> {
-    let encrypted = sets.iter().filter(|set| set.is_complete() && set.encryption() != SetEncryption::None);
-    let Some(first) = encrypted.map(|set| set.time).min() else { return Vec::new() };
+    let Some(first) = first_encrypted(sets) else { return Vec::new() };
     let is_protected = |index: &SetIndex| sets.get(*index).is_some_and(|set| set.is_protected());
     let carriers = snapshots.all().iter().filter(|snapshot| is_protected(&snapshot.set));
     let carrying: HashSet<SetIndex> = carriers.flat_map(|snapshot| snapshot.lineage().iter().copied()).collect();

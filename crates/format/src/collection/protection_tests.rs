@@ -154,6 +154,20 @@ fn a_set_of_which_the_manifest_or_the_signature_archive_was_replaced_is_doubtful
 }
 
 #[test]
+fn encrypted_objects_that_a_plain_set_displaced_make_it_doubtful() {
+    // The manifest of the only encrypted set was deleted, and a plain set of the same time was added.
+    let mut names = without(full(0), ".manifest");
+    names.extend(plain_full(0));
+    let collection = read(&[names]);
+    assert_eq!(doubtful(&collection), [0]);
+    assert!(messages(&collection)[0].contains("not entirely encrypted"), "{:?}", messages(&collection));
+    // A plain set of a later time.
+    let collection = read(&[without(full(0), ".manifest"), plain_full(1)]);
+    assert_eq!(doubtful(&collection), [1]);
+    assert!(messages(&collection)[0].contains("although earlier sets here are"), "{:?}", messages(&collection));
+}
+
+#[test]
 fn required_encryption_leaves_out_plain_sets_and_what_builds_on_them() {
     let collection = encrypted_only(&[full(0), inc(0, 1), plain_inc(1, 2), plain_full(3), inc(3, 4)]).unwrap();
     assert_eq!(shown(&collection), days(&[0, 1]));

@@ -110,6 +110,12 @@ impl BackupSet {
         }
     }
 
+    /// Returns true if any object of the set is encrypted, also one that is not used because another has its role.
+    pub(super) fn has_encrypted_objects(&self) -> bool {
+        let objects = self.objects().chain(self.duplicates.iter().map(|duplicate| &duplicate.object));
+        objects.into_iter().any(|object| NameSuffix::of(&object.name).is_encrypted())
+    }
+
     /// Returns the object that proves who made the set: its manifest, or the signature archive of a set that has lost it.
     pub fn proof(&self) -> Option<&ObjectInfo> {
         self.manifest.as_ref().or(self.signatures.as_ref())
