@@ -53,9 +53,14 @@ pub(super) fn find(
             result => return Ok((result?, other)),
         }
     }
-    Err(match similar(fs, &path, timeout) {
-        Some(meant) => CliError::new(missing.exit(), format!("{missing}; did you mean {meant}?")),
-        None => missing,
+    let source = fs.source_directory(&timeout.start()).filter(|_| typed.as_bytes().starts_with(b"/"));
+    Err(match (similar(fs, &path, timeout), source) {
+        (Some(meant), _) => CliError::new(missing.exit(), format!("{missing}; did you mean {meant}?")),
+        (None, Some(source)) => {
+            let source = escape_bytes(&source);
+            CliError::new(missing.exit(), format!("{missing}; paths are relative to the source directory {source}"))
+        }
+        (None, None) => missing,
     })
 }
 
@@ -74,14 +79,12 @@ fn below(dir: &[u8], path: &ArchivePath) -> ArchivePath {
     ArchivePath::parse(&[dir, b"/", path.as_bytes()].concat()).unwrap_or_default()
 }
 
-/// The other readings of a path that does not exist, the most likely first.
+/// The other readings of a path that does not exist, the most likely first. The source directory is as duplicity was given it,
+/// absolute or not.
 fn other_readings(fs: &dyn FileSystem, typed: &[u8], timeout: RequestTimeout) -> Vec<ArchivePath> {
-    let mut readings = Vec::new();
     let unescaped = unescape(typed);
-    readings.extend(unescaped.clone());
-    if typed.starts_with(b"/")
-        && let Some(source) = fs.source_directory(&timeout.start())
-    {
+    let mut readings: Vec<Vec<u8>> = unescaped.clone().into_iter().collect();
+    if let Some(source) = fs.source_directory(&timeout.start()) {
         let forms = [Some(typed.to_vec()), unescaped];
         readings.extend(forms.into_iter().flatten().filter_map(|path| Some(strip_directory(&path, &source)?.to_vec())));
     }
@@ -189,6 +192,19 @@ mod tests {
         }
         assert_eq!(found(&fs, b"/src").unwrap(), ArchivePath::root().to_string());
         assert!(found(&fs, b"/srcetc/hosts").is_err());
+        let error = found(&fs, b"/var/lib/x").unwrap_err();
+        assert!(error.ends_with("paths are relative to the source directory /src/"), "{error}");
+        assert!(!found(&fs, b"var/lib/x").unwrap_err().contains("relative"));
+    }
+
+    #[test]
+    fn a_relative_source_directory_is_left_out_too() {
+        let mut fs = tree();
+        fs.source = Some(b"data/src".to_vec());
+        for typed in [&b"data/src/etc/hosts"[..], b"etc/hosts"] {
+            assert_eq!(found(&fs, typed).unwrap(), "etc/hosts");
+        }
+        assert!(found(&fs, b"src/etc/hosts").is_err());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Answers to words that users of duplicity type, and to arguments in the wrong place: one line with the command to use.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::similar::most_similar;
+use dupfs_format::name::parse_name;
 
 /// Commands of duplicity and words that are near, and the answer.
 const COMMANDS: &[(&[&str], &str)] = &[
@@ -132,11 +134,23 @@ pub(super) fn is_url(text: &str) -> bool {
     })
 }
 
-/// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is not.
+/// Upper bound of the names of a directory that are examined.
+const MAX_NAMES: usize = 10_000;
+
+/// Returns true for a directory with files of duplicity in it.
+fn has_backup(dir: &str) -> bool {
+    let names = fs::read_dir(dir).into_iter().flatten().take(MAX_NAMES).flatten();
+    names.into_iter().any(|entry| entry.file_name().to_str().is_some_and(|name| parse_name(name).is_some()))
+}
+
+/// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is
+/// not. Of two paths to `mount`, only the second may be that of a backup.
 pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<String> {
     let backup = backup.to_str()?;
     let operand = operand.to_str()?;
-    let is_swapped = is_url(operand) && !is_url(backup) && !Path::new(operand).exists();
+    let is_mount_point_a_backup = || command == "mount" && has_backup(operand) && !has_backup(backup);
+    let is_url_second = is_url(operand) && !Path::new(operand).exists();
+    let is_swapped = !is_url(backup) && (is_url_second || is_mount_point_a_backup());
     let usage = match command {
         "mount" => "dupfs mount URL MOUNTPOINT",
         "ls" => "dupfs ls URL PATH",
@@ -202,6 +216,17 @@ mod tests {
         assert!(swapped("/mnt", "s3://b/p").is_some());
         for (a, b) in [("file:///b", "/mnt"), ("/b", "/mnt"), ("s3://b", "s3://c"), ("b", "a:b")] {
             assert_eq!(swapped(a, b), None);
+        }
+        let tmp = tempfile::tempdir().unwrap();
+        let [backup, mount_point] = ["backup", "mnt"].map(|name| tmp.path().join(name).to_str().unwrap().to_owned());
+        for dir in [&backup, &mount_point] {
+            fs::create_dir(dir).unwrap();
+        }
+        fs::write(Path::new(&backup).join("duplicity-full.20170128T021500Z.manifest"), "").unwrap();
+        let hint = swapped(&mount_point, &backup).unwrap();
+        assert!(hint.ends_with(&format!("dupfs mount {backup} {mount_point}")), "{hint}");
+        for (a, b) in [(&backup, &mount_point), (&backup, &backup), (&mount_point, &mount_point)] {
+            assert_eq!(swapped(a, b), None, "{a} {b}");
         }
     }
 }
