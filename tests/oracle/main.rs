@@ -14,6 +14,7 @@ mod archive;
 mod check;
 mod collection;
 mod commands;
+mod dense;
 mod forged;
 mod golden;
 mod index;
