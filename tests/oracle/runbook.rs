@@ -116,14 +116,14 @@ fn commands_to_type(document: &str) -> Vec<String> {
 
 #[test]
 fn both_runbooks_restore_everything_and_leave_nothing_on_the_machine() {
-    let stage = ScriptRun::new();
-    let work = stage.work();
-    let (output, done) = stage.run("runbook", &["--work", work.to_str().unwrap()]);
+    let script_run = ScriptRun::new();
+    let work = script_run.work();
+    let (output, done) = script_run.run("runbook", &["--work", work.to_str().unwrap()]);
     assert!(done, "scripts/runbook failed\n{output}");
-    assert!(output.ends_with("== Both runbooks are played\n"), "{output}");
+    assert!(output.ends_with("== Both restores are complete\n"), "{output}");
     assert!(!work.exists(), "{} was left", work.display());
-    assert_eq!(stage.mounts(), Vec::<PathBuf>::new(), "mounts left by scripts/runbook");
-    assert_eq!(stage.processes(), Vec::<i32>::new(), "processes left by scripts/runbook");
+    assert_eq!(script_run.mounts(), Vec::<PathBuf>::new(), "mounts left by scripts/runbook");
+    assert_eq!(script_run.processes(), Vec::<i32>::new(), "processes left by scripts/runbook");
 
     let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/RUNBOOK.md")).unwrap();
     let commands = commands_to_type(&document);
@@ -132,23 +132,28 @@ fn both_runbooks_restore_everything_and_leave_nothing_on_the_machine() {
     for line in commands {
         assert!(
             typed.contains(&line.as_str()),
-            "docs/RUNBOOK.md has a command that scripts/runbook does not play: {line}"
+            "docs/RUNBOOK.md has a command that scripts/runbook does not run: {line}"
         );
     }
 }
 
 #[test]
 fn provisioning_again_changes_nothing_and_down_ends_it() {
-    let stage = ScriptRun::new();
-    let work = stage.work();
+    let script_run = ScriptRun::new();
+    let work = script_run.work();
     let root = ["--root", work.to_str().unwrap()];
     let units = work.join("etc/systemd/system");
     let state = || {
-        let mut all = stage.processes();
+        let mut all = script_run.processes();
         all.sort_unstable();
-        (all, stage.mounts(), fs::read(work.join("etc/dupfs/s3.env")).unwrap(), fs::read_dir(&units).unwrap().count())
+        (
+            all,
+            script_run.mounts(),
+            fs::read(work.join("etc/dupfs/s3.env")).unwrap(),
+            fs::read_dir(&units).unwrap().count(),
+        )
     };
-    let (output, done) = stage.run("provision", &root);
+    let (output, done) = script_run.run("provision", &root);
     assert!(done, "scripts/provision failed\n{output}");
     let first = state();
     assert_eq!(
@@ -156,23 +161,23 @@ fn provisioning_again_changes_nothing_and_down_ends_it() {
         (2, 1, 2),
         "the server and the daemon, a mount, two units\n{output}"
     );
-    let (output, done) = stage.run("provision", &root);
+    let (output, done) = script_run.run("provision", &root);
     assert!(done, "scripts/provision failed the second time\n{output}");
     assert_eq!(first, state(), "{output}");
     let sample = fs::read_dir(work.join("mnt/sample/snapshots")).unwrap().count();
     assert_eq!(sample, 4);
 
-    let (output, done) = stage.run("provision", &[&root[..], &["--down"]].concat());
+    let (output, done) = script_run.run("provision", &[&root[..], &["--down"]].concat());
     assert!(done, "scripts/provision --down failed\n{output}");
-    assert_eq!((stage.processes(), stage.mounts()), (vec![], vec![]), "{output}");
+    assert_eq!((script_run.processes(), script_run.mounts()), (vec![], vec![]), "{output}");
 }
 
 #[test]
 fn impossible_requests_are_errors_of_one_line() {
-    let stage = ScriptRun::new();
-    fs::create_dir(stage.work()).unwrap();
-    fs::write(stage.work().join("something"), "").unwrap();
-    let work = stage.work().to_str().unwrap().to_owned();
+    let script_run = ScriptRun::new();
+    fs::create_dir(script_run.work()).unwrap();
+    fs::write(script_run.work().join("something"), "").unwrap();
+    let work = script_run.work().to_str().unwrap().to_owned();
     let cases: [(&str, &[&str], &str); 4] = [
         ("runbook", &["--work", &work], "is not empty"),
         ("runbook", &["--wrok"], "usage: scripts/runbook"),
@@ -180,7 +185,7 @@ fn impossible_requests_are_errors_of_one_line() {
         ("provision", &["--rot"], "usage: scripts/provision"),
     ];
     for (script, args, wanted) in cases {
-        let (output, done) = stage.run(script, args);
+        let (output, done) = script_run.run(script, args);
         assert!(!done && output.lines().count() == 1 && output.contains(wanted), "{script} {args:?}: {output}");
     }
 }
