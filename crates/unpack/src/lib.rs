@@ -15,6 +15,8 @@ mod archive_table_store;
 mod byte_source;
 mod bzip2;
 mod bzip2_bits;
+mod bzip2_block;
+mod bzip2_sections;
 mod content_check;
 mod decode_context;
 mod decode_cursor;
