@@ -186,7 +186,7 @@ pub struct LsArgs {
     #[arg(short = 'l', long)]
     pub long: bool,
 
-    /// List everything below
+    /// List directories recursively
     #[arg(short = 'R', long)]
     pub recursive: bool,
 

@@ -208,7 +208,7 @@ impl FromStr for TimeSpan {
 fn s3_url_styles() -> impl TypedValueParser<Value = S3UrlStyle> {
     let value = |style| {
         let help = match style {
-            S3UrlStyle::Auto => "Decided by what `a` looks like",
+            S3UrlStyle::Auto => "Decided by the form of `a`",
             S3UrlStyle::Old => "s3://host:port/bucket/prefix",
             S3UrlStyle::New => "s3://bucket/prefix",
         };

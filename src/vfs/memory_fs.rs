@@ -34,7 +34,7 @@ struct MemoryNode {
 pub(crate) struct MemoryFs {
     nodes: Vec<MemoryNode>,
     /// Directories whose listing ends in an error.
-    pub(crate) gaps: Vec<Ino>,
+    pub(crate) incomplete_dirs: Vec<Ino>,
     /// Inodes whose operations block until the request stops, as those of a store that does not answer.
     pub(crate) hanging: Vec<Ino>,
     /// The reasons why blocked operations stopped.
@@ -50,7 +50,13 @@ fn at(ino: Ino) -> usize {
 impl MemoryFs {
     pub(crate) fn new() -> Self {
         let root = MemoryNode { parent: ROOT_INO, name: Vec::new(), content: MemoryNodeKind::Dir };
-        Self { nodes: vec![root], gaps: Vec::new(), hanging: Vec::new(), stopped: Mutex::default(), source: None }
+        Self {
+            nodes: vec![root],
+            incomplete_dirs: Vec::new(),
+            hanging: Vec::new(),
+            stopped: Mutex::default(),
+            source: None,
+        }
     }
 
     pub(crate) fn add(&mut self, parent: Ino, name: &[u8], content: MemoryNodeKind) -> Ino {
@@ -148,7 +154,7 @@ impl FileSystem for MemoryFs {
             let kind = self.attr(child, true).kind;
             emit(DirEntry { ino: child, kind, next_offset: child, name: &node.name });
         }
-        if self.gaps.contains(&ino) { Err(self.damage()) } else { Ok(()) }
+        if self.incomplete_dirs.contains(&ino) { Err(self.damage()) } else { Ok(()) }
     }
 
     fn open(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {

@@ -106,8 +106,8 @@ mod tests {
             points.add(point(i << 20, 32 << 10));
         }
         assert!(points.bytes <= MAX_BYTES && points.points.len() > 100, "{}", points.points.len());
-        let gaps = points.points.windows(2).map(|w| w[1].out - w[0].out);
-        assert!(gaps.max().unwrap() < 256 << 20);
+        let distances = points.points.windows(2).map(|w| w[1].out - w[0].out);
+        assert!(distances.max().unwrap() < 256 << 20);
         assert_eq!(points.before(0), None);
         assert!(points.before(u64::MAX).unwrap().out > 9_000 << 20);
     }

@@ -79,7 +79,7 @@ fn a_size_that_cannot_be_determined_is_not_invented() {
 #[test]
 fn a_directory_that_lacks_names_is_listed_and_fails() {
     let mut fs = tree();
-    fs.gaps.push(2);
+    fs.incomplete_dirs.push(2);
     let printed = ls(&fs, b"", &LsOptions { recursive: true, ..plain() }, true);
     assert_eq!(printed.end, Ok(CommandExit::Damage));
     assert!(printed.out.ends_with(b"etc/hosts\netc/mtab\n"));

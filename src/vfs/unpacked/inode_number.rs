@@ -2,7 +2,7 @@
 
 use super::super::ops::Ino;
 
-/// The upper half of the first space's numbers. No snapshot and no line has a tag from here to [`END`].
+/// The upper half of the first space's numbers. No snapshot and no branch has a tag from here to [`END`].
 pub(super) const BASE: u32 = 1 << 22;
 pub(super) const END: u32 = 1 << 24;
 /// The bit of node numbers that marks the stored bytes of a node. No archive has this many nodes.

@@ -69,7 +69,7 @@ pub(crate) fn encode(trees: &[Tree], fulls: &[bool], layout: &Layout) -> Reposit
     for (i, tree) in trees.iter().enumerate() {
         let set = &layout.sets[i % layout.sets.len()];
         let base = if i == 0 || fulls[i] { None } else { repository.sets.last().cloned() };
-        let time = layout.start + layout.gap * i as i64;
+        let time = layout.start + layout.interval * i as i64;
         let names = SetNames::new(layout, set, base.as_ref().map(|base| base.time), time);
         let encoded = SetWriter::new(set, &names, i).write(tree, base.as_ref(), time, &mut repository.objects);
         repository.sets.push(encoded);

@@ -110,7 +110,7 @@ pub(crate) struct Layout {
     /// Foreign objects, par2 files, volumes without a set.
     pub(crate) clutter: bool,
     pub(crate) start: i64,
-    pub(crate) gap: i64,
+    pub(crate) interval: i64,
     pub(crate) sets: Vec<SetLayout>,
 }
 
@@ -188,12 +188,12 @@ pub(crate) fn layouts(oddities: Oddities) -> impl Strategy<Value = Layout> {
         1 => Just(["all_", "arc_", "man_", "sig_"]),
     ];
     (names, prefixes, any::<bool>(), 1_000_000_000..1_700_000_000i64, 1..200_000i64, vec(set_layouts(oddities), 1..4))
-        .prop_map(move |(names, prefixes, clutter, start, gap, sets)| Layout {
+        .prop_map(move |(names, prefixes, clutter, start, interval, sets)| Layout {
             names,
             prefixes,
             clutter: clutter && oddities == Oddities::All,
             start,
-            gap,
+            interval,
             sets,
         })
 }
@@ -205,7 +205,7 @@ pub(crate) fn usual(volume_bytes: usize) -> Layout {
         prefixes: [""; 4],
         clutter: false,
         start: 1_485_569_700,
-        gap: 86_400,
+        interval: 86_400,
         sets: vec![SetLayout {
             seed: 1,
             wrap: Wrap::Gzip,

@@ -10,7 +10,7 @@ pub(crate) mod history;
 pub(crate) mod layout;
 pub(crate) mod mirror;
 pub(crate) mod naming;
-pub(crate) mod plan;
+pub(crate) mod needed_volumes;
 pub(crate) mod rdiff;
 pub(crate) mod store;
 pub(crate) mod subject;

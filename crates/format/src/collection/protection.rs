@@ -50,7 +50,7 @@ impl ProtectionFindings {
 }
 
 /// Returns the time of the first set with an encrypted object. Sets without a manifest and objects that are not used count:
-/// whoever plants a set may have deleted the encrypted manifest that it replaces.
+/// anyone who plants a set may have deleted the encrypted manifest that it replaces.
 pub(super) fn first_encrypted(sets: &SetList) -> Option<BackupTime> {
     sets.iter().filter(|set| set.has_encrypted_objects()).map(|set| set.time).min()
 }
