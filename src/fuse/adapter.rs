@@ -34,7 +34,7 @@ pub const ERRORS_ATTRIBUTE: &str = "user.dupfs.errors";
 const IMMUTABLE_TTL: Duration = Duration::from_secs(600);
 
 /// Unit of `statfs`.
-const BLOCK: u64 = 4096;
+const BLOCK: u32 = 4096;
 
 /// Serves a [`FileSystem`] to the kernel.
 #[derive(Clone, Debug)]
@@ -400,8 +400,7 @@ impl Filesystem for FuseAdapter {
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let stats = self.core.fs.stats();
-        let unit = u32::try_from(BLOCK).unwrap_or(512);
-        reply.statfs(stats.total_bytes.div_ceil(BLOCK), 0, 0, stats.files, 0, unit, 255, unit);
+        reply.statfs(stats.total_bytes.div_ceil(BLOCK.into()), 0, 0, stats.files, 0, BLOCK, 255, BLOCK);
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

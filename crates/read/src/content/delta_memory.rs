@@ -1,6 +1,7 @@
 //! The memory of deltas and extent maps while they are made.
 
 use super::extent::Extent;
+use dupfs_base::clamp_len;
 use dupfs_base::sync::Semaphore;
 
 /// Upper bound of the ops and extents with any amount of memory: a file of a terabyte of which every hundredth page has
@@ -33,8 +34,7 @@ impl DeltaMemory {
     /// The limits where caches of deltas and extent maps have `bytes` together, at least [`MIN_BYTES`].
     pub(super) fn new(bytes: u64) -> Self {
         let bytes = bytes.max(MIN_BYTES);
-        let items =
-            |bytes: u64, size: usize| usize::try_from(bytes / size as u64).unwrap_or(MAX_EXTENTS).min(MAX_EXTENTS);
+        let items = |bytes: u64, size: usize| clamp_len(bytes / size as u64, MAX_EXTENTS);
         let doubled = bytes.saturating_mul(2);
         Self {
             max_ops: items(doubled, OP_BYTES),
