@@ -73,6 +73,20 @@ pub(crate) fn documents() -> BTreeMap<String, String> {
     out
 }
 
+/// Returns the scripts of the repository with their text, by path.
+pub(crate) fn scripts() -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    for dir in ["scripts", "scripts/bench.d", ".ci"] {
+        for entry in std::fs::read_dir(root().join(dir)).unwrap() {
+            let entry = entry.unwrap();
+            if let (true, Ok(text)) = (entry.file_type().unwrap().is_file(), std::fs::read_to_string(entry.path())) {
+                out.insert(format!("{dir}/{}", entry.file_name().into_string().unwrap()), text);
+            }
+        }
+    }
+    out
+}
+
 /// The source files below `dir` that are compiled outside of tests.
 pub(crate) fn production_files(dir: &str) -> Vec<SourceFile> {
     without_test_files(files(dir))

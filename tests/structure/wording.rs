@@ -143,6 +143,14 @@ fn documents_use_plain_words() {
 }
 
 #[test]
+fn scripts_use_plain_words() {
+    let scripts = tree::scripts();
+    assert!(scripts.len() > 10, "no scripts found");
+    let found: Vec<String> = scripts.iter().flat_map(|(path, text)| phrases(path, (1..).zip(text.lines()))).collect();
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+#[test]
 fn retired_words_are_found() {
     let names = |code: &str| name_faults("a.rs", code).len();
     assert_eq!(names("let told = 1; fn what_is_lost() {} struct PatienceOfAll; // let said"), 3);
