@@ -59,13 +59,19 @@ pub fn fuzz_object(data: &[u8]) {
 }
 
 /// Messages as anyone who has the public key can make them: `packets` are encrypted under an integrity code. What is accepted
-/// is what the OpenPGP library finds in them, and nothing is accepted as signed.
+/// is what the OpenPGP library finds in them, no changed bit of it is accepted, and nothing is accepted as signed.
 pub fn fuzz_message(packets: &[u8]) {
     let object = encrypt(packets);
     let decoded = decode_in_pieces("x.gpg", &object, DecodeOptions::default());
     if decoded.intact {
         let found = library_literals(packets);
         assert!(!matches!(&found[..], [one] if *one != decoded.plain), "another content than the library finds");
+        for at in [object.len() - 1, object.len() / 2] {
+            let mut changed = object.clone();
+            changed.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1);
+            let options = DecodeOptions { allow_unauthenticated: true, ..DecodeOptions::default() };
+            assert!(!decode("x.gpg", &changed, options, 1 << 16).intact, "a changed object is accepted");
+        }
     }
     let signed = DecodeOptions { require_signer: Some(signer().clone()), ..DecodeOptions::default() };
     assert!(!decode_in_pieces("x.gpg", &object, signed).intact, "a forged signature is accepted");

@@ -100,3 +100,75 @@ fn parse(body: &[u8]) -> Option<Signature> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sequoia_openpgp::crypto::KeyPair;
+    use sequoia_openpgp::packet::key::{Key4, PrimaryRole, SecretParts};
+    use sequoia_openpgp::packet::signature::SignatureBuilder;
+    use sequoia_openpgp::serialize::MarshalInto;
+    use sequoia_openpgp::types::Curve;
+
+    use super::super::dated_name::DatedName;
+    use super::*;
+
+    const CONTENT: &[u8] = b"the list of volumes";
+    const SIGNED: i64 = 1_700_000_000;
+
+    fn pair() -> KeyPair {
+        let mut key = Key4::<SecretParts, PrimaryRole>::generate_ecc(true, Curve::Ed25519).unwrap();
+        // A signature that is older than its key is bad.
+        key.set_creation_time(UNIX_EPOCH).unwrap();
+        Key::from(key).role_into_unspecified().into_keypair().unwrap()
+    }
+
+    /// The body of a signature of [`CONTENT`] that was made at `time`.
+    fn signature(pair: &mut KeyPair, time: i64) -> Vec<u8> {
+        let time = UNIX_EPOCH + Duration::from_secs(u64::try_from(time).unwrap());
+        let builder = SignatureBuilder::new(SignatureType::Binary).set_hash_algo(HashAlgorithm::SHA512);
+        let builder = builder.set_signature_creation_time(time).unwrap();
+        builder.sign_message(pair, CONTENT).unwrap().to_vec().unwrap()
+    }
+
+    /// The result for `content` with `signatures`, in an object of a set of `set_time`, if `pair` must have signed it.
+    fn checked(pair: &KeyPair, content: &[u8], signatures: &[Vec<u8>], set_time: i64) -> Result<(), String> {
+        let mut verifier = SignatureVerifier::new(&Signer::with_key(pair.public().clone()));
+        signatures.iter().for_each(|_| verifier.one_pass(&[3, 0, HashAlgorithm::SHA512.into(), 22]));
+        content.chunks(5).for_each(|piece| verifier.update(piece));
+        signatures.iter().for_each(|signature| verifier.trailing(signature));
+        let ctx = ObjectContext::new(DatedName { name: "x", set_time: Some(BackupTime(set_time)) });
+        verifier.finish(&ctx).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_signature_may_be_a_day_older_than_the_set_of_its_object() {
+        let mut pair = pair();
+        let old = signature(&mut pair, SIGNED);
+        for set_time in [SIGNED - 500 * 86_400, SIGNED, SIGNED + 86_400] {
+            assert_eq!(checked(&pair, CONTENT, std::slice::from_ref(&old), set_time), Ok(()), "{set_time}");
+        }
+        let refused = checked(&pair, CONTENT, std::slice::from_ref(&old), SIGNED + 86_401).unwrap_err();
+        assert!(refused.contains("written at 20231114T221320Z"), "{refused}");
+        // The newest good signature counts.
+        let newer = signature(&mut pair, SIGNED + 10);
+        assert_eq!(checked(&pair, CONTENT, &[newer, old], SIGNED + 86_401), Ok(()));
+    }
+
+    #[test]
+    fn other_content_other_keys_and_missing_signatures_are_refused() {
+        let (mut owner, mut other) = (pair(), pair());
+        let (good, bad) = (signature(&mut owner, SIGNED), signature(&mut other, SIGNED));
+        let refused = |content: &[u8], signatures: &[&[u8]]| {
+            let signatures: Vec<Vec<u8>> = signatures.iter().map(|signature| signature.to_vec()).collect();
+            checked(&owner, content, &signatures, SIGNED).unwrap_err()
+        };
+        assert!(refused(CONTENT, &[]).contains("it is not signed"));
+        let unproven = "it has no good signature";
+        assert!(refused(CONTENT, &[&bad]).contains(unproven));
+        assert!(refused(b"the list of volume", &[&good]).contains(unproven));
+        assert!(refused(CONTENT, &[b"no signature"]).contains(unproven));
+        assert_eq!(checked(&owner, CONTENT, &[bad, good], SIGNED), Ok(()));
+    }
+}
