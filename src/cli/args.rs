@@ -48,6 +48,8 @@ pub enum Command {
     Ls(Box<LsArgs>),
     /// Print file contents; needs no FUSE
     Cat(Box<CatArgs>),
+    /// Write a snapshot or paths of it to a directory; needs no FUSE
+    Restore(Box<RestoreArgs>),
 }
 
 /// `dupfs mount`.
@@ -248,6 +250,69 @@ pub struct CatArgs {
     pub cache: CacheArgs,
 }
 
+/// `dupfs restore`.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct RestoreArgs {
+    /// The backup.
+    #[command(flatten)]
+    pub repo: RepoArgs,
+
+    /// Paths of the snapshot (none: all of it), and the destination as the last argument: the name of the restored object
+    /// itself for one path, a directory for several
+    #[arg(required = true, value_name = "[PATH]... DEST")]
+    pub operands: Vec<OsString>,
+
+    /// Restore this path, as if it were given before DEST
+    #[arg(long, value_name = "PATH", aliases = ["path-to-restore", "file-to-restore"], help_heading = "View")]
+    pub path: Option<OsString>,
+
+    /// Replace what differs in the destination
+    #[arg(long)]
+    pub force: bool,
+
+    /// Do not set owners
+    #[arg(long, aliases = ["no-restore-ownership", "do-not-restore-ownership"])]
+    pub no_owner: bool,
+
+    /// Start although the destination seems to be too small
+    #[arg(long)]
+    pub ignore_space: bool,
+
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// The time that a step may take.
+    #[command(flatten)]
+    pub deadline: DeadlineArgs,
+
+    /// The snapshot.
+    #[command(flatten)]
+    pub time: TimeArgs,
+
+    /// Owners.
+    #[command(flatten)]
+    pub owners: OwnerArgs,
+
+    /// Keys.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+
+    /// Caches.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+impl RestoreArgs {
+    /// The paths to restore, and the destination.
+    pub fn split(&self) -> (Vec<OsString>, PathBuf) {
+        let (dest, paths) = self.operands.split_last().map_or((None, &[][..]), |(dest, paths)| (Some(dest), paths));
+        let paths = self.path.iter().chain(paths).cloned().collect();
+        (paths, dest.map(PathBuf::from).unwrap_or_default())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -263,7 +328,7 @@ mod tests {
     #[test]
     fn only_commands_that_work_are_listed() {
         let names: Vec<_> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
-        assert_eq!(names, ["mount", "umount", "sets", "ls", "cat"]);
+        assert_eq!(names, ["mount", "umount", "sets", "ls", "cat", "restore"]);
     }
 
     #[test]
@@ -273,9 +338,17 @@ mod tests {
             Command::Sets(args) => args.deadline,
             Command::Ls(args) => args.deadline,
             Command::Cat(args) => args.deadline,
+            Command::Restore(args) => args.deadline,
             Command::Umount(_) => panic!("no backup is read"),
         };
-        for line in ["mount --deadline 2m u m", "sets --deadline 2m u", "ls --deadline 2m u", "cat --deadline 2m u p"] {
+        let lines = [
+            "mount --deadline 2m u m",
+            "sets --deadline 2m u",
+            "ls --deadline 2m u",
+            "cat --deadline 2m u p",
+            "restore --deadline 2m u d",
+        ];
+        for line in lines {
             assert_eq!(of(&format!("dupfs {line}")).deadline.0.as_secs(), 120, "{line}");
             assert_eq!(
                 of(&format!("dupfs {}", line.replace("--deadline 2m ", ""))).deadline.0.as_secs(),
@@ -297,6 +370,21 @@ mod tests {
             assert_eq!(of(&format!("dupfs sets --s3-url-style {style} u")), style);
         }
         assert!(Cli::try_parse_from(["dupfs", "sets", "--s3-url-style", "other", "u"]).is_err());
+    }
+
+    #[test]
+    fn the_last_operand_of_restore_is_the_destination() {
+        let of = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Restore(args) => args.split(),
+            _ => panic!("another command"),
+        };
+        assert_eq!(of("dupfs restore u d"), (vec![], "d".into()));
+        assert_eq!(of("dupfs restore --file-to-restore a u d"), (vec!["a".into()], "d".into()));
+        assert_eq!(
+            of("dupfs restore --path-to-restore a u b c d"),
+            (vec!["a".into(), "b".into(), "c".into()], "d".into())
+        );
+        assert!(Cli::try_parse_from(["dupfs", "restore", "u"]).is_err());
     }
 
     #[test]

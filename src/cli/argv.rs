@@ -342,6 +342,13 @@ fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
     let is_archive_dir =
         |arg: &OsString| arg.to_str().is_some_and(|arg| arg.split('=').next() == Some("--archive-dir"));
     let named = typed.iter().take_while(|arg| *arg != "--").any(is_archive_dir);
+    // Only `restore` writes owners.
+    let restores = typed.iter().take_while(|arg| *arg != "--").any(|arg| arg == "restore");
+    let has_effect = |name: &str| match name {
+        "name" => named,
+        "do-not-restore-ownership" | "no-restore-ownership" => restores,
+        _ => false,
+    };
     let mut typed = typed.into_iter().peekable();
     out.args.extend(typed.next());
     while let Some(arg) = typed.next() {
@@ -366,7 +373,7 @@ fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
             continue;
         };
         let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
-        match WITHOUT_EFFECT.iter().find(|(known, _)| *known == name && !(named && name == "name")) {
+        match WITHOUT_EFFECT.iter().find(|(known, _)| *known == name && !has_effect(name)) {
             Some((_, takes_value)) => {
                 if *takes_value && value.is_none() {
                     typed.next();

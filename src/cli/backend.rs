@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::vfs::FileSystem;
 use dupfs_unpack::NameEncoding;
 
-use super::args::{CatArgs, LsArgs, SetsArgs};
+use super::args::{CatArgs, LsArgs, RestoreArgs, SetsArgs};
 use super::error::CliError;
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
 use super::request_timeout::RequestTimeout;
@@ -80,4 +80,10 @@ pub trait Backend {
     /// # Errors
     /// [`CliError`].
     fn cat(&self, args: &CatArgs) -> Result<(), CliError>;
+
+    /// `dupfs restore`.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    fn restore(&self, args: &RestoreArgs) -> Result<(), CliError>;
 }

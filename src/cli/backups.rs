@@ -19,7 +19,7 @@ use dupfs_read::storage::{
     self, Location, ObjectStore, S3Addressing, S3Credentials, StoreOptions, UrlOptions, parse_url_with,
 };
 
-use super::args::{CatArgs, LsArgs, SetsArgs};
+use super::args::{CatArgs, LsArgs, RestoreArgs, SetsArgs};
 use super::backend::{Backend, BackupLocation, OpenRequest};
 use super::environment_secrets;
 use super::error::CliError;
@@ -30,6 +30,7 @@ use super::open::{DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_mount, op
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
+use super::restore::{self, RestoreOptions};
 use super::secrets::Passphrases;
 use super::sets::SetsOptions;
 use super::{cat, ls, nearby, sets, typed_path};
@@ -111,6 +112,24 @@ impl Backend for Backups {
         let written = print(|printer| cat::run(&*fs, &args.paths, timeout, printer));
         fs.finish();
         written
+    }
+
+    fn restore(&self, args: &RestoreArgs) -> Result<(), CliError> {
+        let timeout = RequestTimeout::from(&args.deadline);
+        let (paths, dest) = args.split();
+        let url = self.locate(&args.repo, &args.cache)?.url;
+        let fs = self.view(&args.repo, &args.keys, &args.cache, (&args.time, &paths), &args.owners, timeout)?;
+        let options = RestoreOptions {
+            paths,
+            dest,
+            force: args.force,
+            no_owner: args.no_owner,
+            ignore_space: args.ignore_space,
+            json: args.json,
+        };
+        let restored = print(|printer| restore::run(&*fs, &url, &options, timeout, printer));
+        fs.finish();
+        restored
     }
 }
 

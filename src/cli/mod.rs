@@ -24,6 +24,7 @@ pub mod printer;
 mod refresh;
 mod request_timeout;
 mod resolve;
+pub mod restore;
 mod secrets;
 pub mod sets;
 mod similar;
@@ -35,7 +36,7 @@ mod umount;
 mod usage_hints;
 
 pub use app::App;
-pub use args::{CatArgs, Cli, Command, LsArgs, MountArgs, SetsArgs, UmountArgs};
+pub use args::{CatArgs, Cli, Command, LsArgs, MountArgs, RestoreArgs, SetsArgs, UmountArgs};
 pub use backend::{Backend, BackupLocation, OpenRequest};
 pub use backups::Backups;
 pub use error::CliError;

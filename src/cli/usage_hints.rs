@@ -12,9 +12,9 @@ use dupfs_format::name::parse_name;
 /// Commands of duplicity and words that are near, and the answer.
 const COMMANDS: &[(&[&str], &str)] = &[
     (
-        &["restore", "copy", "extract", "get"],
-        "mount the backup and copy with cp, rsync or tar: dupfs mount URL MOUNTPOINT, then cp -a MOUNTPOINT/latest/PATH \
-         DEST; or write one file out without a mount: dupfs cat URL PATH > FILE",
+        &["copy", "extract", "get"],
+        "restore with: dupfs restore URL [PATH]... DEST; or mount the backup and copy with cp, rsync or tar: dupfs mount URL \
+         MOUNTPOINT, then cp -a MOUNTPOINT/latest/PATH DEST",
     ),
     (&["list-current-files", "list", "dir"], "list a snapshot with: dupfs ls URL [PATH] (-R: everything below)"),
     (&["collection-status", "status", "info", "snapshots"], "show the backups and their problems with: dupfs sets URL"),
@@ -84,7 +84,7 @@ fn command_of(typed: &[OsString]) -> Option<&str> {
         .iter()
         .skip(1)
         .filter_map(|arg| arg.to_str())
-        .find(|arg| ["mount", "umount", "sets", "ls", "cat"].contains(arg))
+        .find(|arg| ["mount", "umount", "sets", "ls", "cat", "restore"].contains(arg))
 }
 
 fn unknown_command(word: &str) -> Option<String> {
@@ -112,7 +112,7 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
         };
     }
     if TIME_OPTIONS.contains(&name) && command == "sets" {
-        return Some(format!("{name}: sets shows all times; {name} is an option of mount, ls and cat"));
+        return Some(format!("{name}: sets shows all times; {name} is an option of mount, ls, cat and restore"));
     }
     if SELECTION_OPTIONS.contains(&name) {
         return Some(format!("{name}: dupfs shows the whole backup; choose by paths, or with options of rsync or tar"));
@@ -154,6 +154,7 @@ pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<
     let usage = match command {
         "mount" => "dupfs mount URL MOUNTPOINT",
         "ls" => "dupfs ls URL PATH",
+        "restore" => "dupfs restore URL [PATH]... DEST",
         _ => "dupfs cat URL PATH",
     };
     is_swapped
@@ -175,7 +176,7 @@ mod tests {
     #[test]
     fn commands_of_duplicity_get_the_equivalent_as_a_hint() {
         for (line, part) in [
-            ("dupfs restore file:///b /to", "cp -a MOUNTPOINT/latest/PATH"),
+            ("dupfs extract file:///b /to", "dupfs restore URL [PATH]... DEST"),
             ("dupfs list-current-files file:///b", "dupfs ls URL"),
             ("dupfs list-curent-files file:///b", "dupfs ls URL"),
             ("dupfs collection-status file:///b", "dupfs sets URL"),

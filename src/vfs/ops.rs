@@ -1,6 +1,7 @@
 //! The operations of a mounted tree without FUSE types: the contract between the tree and its users.
 
 use dupfs_base::RequestContext;
+use dupfs_read::volume::SignedContent;
 use std::time::Duration;
 
 use super::error::FsError;
@@ -206,6 +207,16 @@ pub trait FileSystem: Send + Sync {
     fn content_identity(&self, ino: Ino, context: &RequestContext) -> Option<Vec<u8>> {
         let _ = (ino, context);
         None
+    }
+
+    /// The content of regular file `ino` as its signature has it, to recognize a copy without reading the file; `None` if it
+    /// has no signature that can be used.
+    ///
+    /// # Errors
+    /// [`FsError`] when the signature archive cannot be read.
+    fn signed_content(&self, ino: Ino, context: &RequestContext) -> Result<Option<SignedContent>, FsError> {
+        let _ = (ino, context);
+        Ok(None)
     }
 
     /// The path of `ino` in its snapshot, with the snapshot's name in front, for messages.

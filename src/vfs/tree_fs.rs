@@ -16,7 +16,7 @@ use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext, clamp_len};
 use dupfs_format::collection::Problem;
 use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::tree::NodeId;
-use dupfs_read::volume::{Refreshed, Repository, RequestVolumes};
+use dupfs_read::volume::{Refreshed, Repository, RequestVolumes, SignedContent};
 
 /// The content of the root of a mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -294,6 +294,15 @@ impl FileSystem for TreeFs {
         let repository = &self.nodes.repository;
         let (identity, set) = file.identity(&RequestVolumes::new(repository, context))?;
         Some([&repository.index().group(set)?.to_le_bytes()[..], &identity.0].concat())
+    }
+
+    fn signed_content(&self, ino: Ino, context: &RequestContext) -> Result<Option<SignedContent>, FsError> {
+        let (snapshot, node) = self.node_of(ino)?;
+        let file = self.nodes.file(snapshot, node, context)?;
+        let set = file.version().and_then(|version| file.branch.set_at(version.position));
+        let Some(set) = set else { return Ok(None) };
+        let signed = self.nodes.repository.signed_content(set, &file.path, context);
+        signed.map_err(|error| FsError::failed(error.kind(), error.to_string()))
     }
 
     fn path(&self, ino: Ino) -> Option<String> {

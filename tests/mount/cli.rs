@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use crate::memory::MemoryFs;
 use crate::support::exec::test_name;
-use dupfs::cli::{App, Backend, BackupLocation, CacheArgs, CatArgs, CliError, LsArgs, OpenRequest, RepoArgs, SetsArgs};
+use dupfs::cli::{
+    App, Backend, BackupLocation, CacheArgs, CatArgs, CliError, LsArgs, OpenRequest, RepoArgs, RestoreArgs, SetsArgs,
+};
 use dupfs::fuse::{mount_at, unmount};
 use dupfs::vfs::FileSystem;
 use dupfs_base::ErrorKind;
@@ -59,6 +61,10 @@ impl Backend for Memory {
 
     fn cat(&self, _: &CatArgs) -> Result<(), CliError> {
         Err(CliError::failed(ErrorKind::Corrupt, "vol1 is damaged"))
+    }
+
+    fn restore(&self, _: &RestoreArgs) -> Result<(), CliError> {
+        Ok(())
     }
 }
 

@@ -134,7 +134,7 @@ fn arguments_in_the_wrong_order_and_options_of_duplicity_get_a_hint() {
     for (line, expected) in [
         (["mount", "mnt", "file:///b"], "the arguments are the wrong way round: dupfs mount URL MOUNTPOINT"),
         (["cat", "etc/hosts", "file:///b"], "the arguments are the wrong way round: dupfs cat URL PATH"),
-        (["restore", "file:///b", "dest"], "cp -a MOUNTPOINT/latest/PATH DEST"),
+        (["extract", "file:///b", "dest"], "restore with: dupfs restore URL [PATH]... DEST"),
         (["sets", "--time=1D", "file:///b"], "sets shows all times"),
         (["cat", "--file-to-restore=x", "file:///b"], "the path is an argument: dupfs cat URL PATH"),
     ] {

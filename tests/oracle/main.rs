@@ -24,6 +24,7 @@ mod naming;
 mod people;
 mod planted;
 mod restarts;
+mod restore;
 mod runbook;
 mod secrecy;
 mod times;

@@ -65,6 +65,11 @@ fn every_snapshot_equals_restore(what: &str, repo: &Repository, scratch: &Path) 
         let rules = Rules { link_mtimes: links.clone(), clamp_mtime: true, sane: true, ..Rules::default() };
         let restored = check::snapshot(&format!("{what}, snapshot {i}"), repo, &mount, time, &rules, scratch);
         oracle_is_not_vacuous(&format!("{what}, restore of snapshot {i}"), &states[state], &restored, state);
+        let dest = scratch.join("by-dupfs");
+        let rules = Rules { sane: false, ..rules };
+        repo.reader().run("restore", &["--time", &time.to_string(), &repo.url(), dest.to_str().unwrap()]);
+        assert_same(&format!("{what}, dupfs restore of snapshot {i}"), &restored, &Tree::walk(&dest), &rules);
+        std::fs::remove_dir_all(&dest).unwrap();
         std::fs::remove_dir_all(&restored.root).unwrap();
     }
     mount.unmount();

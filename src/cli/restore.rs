@@ -1,0 +1,683 @@
+//! `dupfs restore`: writes a part of a snapshot to a directory, without FUSE.
+//!
+//! Everything is listed first, then the free space is checked, and then directories, objects and, last, the attributes of
+//! directories are written. An object gets its name once it is complete. What exists already is kept if it is right: a file if
+//! its block sums are those of its signature, for which no volume is fetched.
+
+mod destination;
+mod file_copy;
+mod run_marker;
+mod wanted_tree;
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use self::destination::{AttributePolicy, Existing};
+use self::file_copy::CopyError;
+use self::run_marker::RunMarker;
+use self::wanted_tree::{CallLimits, WantedDir, WantedObject, WantedTree};
+use super::error::CliError;
+use super::exit::CommandExit;
+use super::printer::Printer;
+use super::request_timeout::RequestTimeout;
+use super::resolve::{self, LastLink};
+use super::typed_path;
+use crate::vfs::{Attr, FileSystem, NodeKind};
+use dupfs_base::{CancelToken, ErrorKind, io_reason};
+use dupfs_format::ArchivePath;
+
+/// Upper bound of the files that are written at the same time.
+const MAX_WORKERS: usize = 4;
+/// Interval of the lines of progress on a terminal.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The options of a restore.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreOptions {
+    /// Paths of the snapshot; none for all of it.
+    pub paths: Vec<OsString>,
+    /// The destination: the name of the object for at most one path, else a directory for all.
+    pub dest: PathBuf,
+    /// Replace objects that differ.
+    pub force: bool,
+    /// Leave owners as they are.
+    pub no_owner: bool,
+    /// Start although the free space seems too small.
+    pub ignore_space: bool,
+    /// Print the summary as JSON (docs/CLI.md).
+    pub json: bool,
+}
+
+/// The summary of a restore; its keys are documented in docs/CLI.md.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+struct RestoreSummary {
+    complete: bool,
+    interrupted: bool,
+    files: u64,
+    directories: u64,
+    others: u64,
+    already_right: u64,
+    bytes_written: u64,
+    failures: Vec<String>,
+}
+
+/// The effect of restoring one object.
+enum ObjectOutcome {
+    Written {
+        bytes: u64,
+    },
+    AlreadyRight,
+    Failed(CliError),
+    /// The destination is full: no other object can be written either.
+    Full(CliError),
+    Interrupted,
+}
+
+/// Restores from `fs`, which shows a snapshot or all of them. Reports objects that cannot be restored, and restores the others.
+/// Each call of the file system may take `timeout`.
+///
+/// # Errors
+/// [`CliError`] when nothing can be restored, or the summary cannot be printed.
+pub fn run(
+    fs: &dyn FileSystem,
+    url: &str,
+    options: &RestoreOptions,
+    timeout: RequestTimeout,
+    printer: &mut Printer<'_>,
+) -> Result<CommandExit, CliError> {
+    let limits = CallLimits { timeout, cancel: CancelToken::new() };
+    let wanted = find(fs, &options.paths, timeout)?;
+    // Before, a signal ends the program.
+    let _signals = InterruptWatch::start(&limits.cancel)?;
+    let policy = AttributePolicy { owners: !options.no_owner && rustix::process::geteuid().is_root() };
+    let mut run = RestoreRun { fs, limits: &limits, policy, force: options.force, summary: RestoreSummary::default() };
+    let what = describe(fs, url, &wanted);
+    match wanted.as_slice() {
+        [(attr, path)] if attr.kind != NodeKind::Dir => run.single(*attr, path, options, printer)?,
+        _ => run.trees(&wanted, &what, options, printer)?,
+    }
+    let mut summary = run.summary;
+    summary.interrupted = limits.is_over();
+    summary.complete = !summary.interrupted && summary.failures.is_empty();
+    if options.json {
+        printer.json(&summary, true)?;
+        printer.text("\n")?;
+    } else {
+        printer.text(&summary.line(&options.dest))?;
+    }
+    let exit = printer.finish()?;
+    Ok(if summary.interrupted { CommandExit::Interrupted } else { exit })
+}
+
+impl RestoreSummary {
+    fn line(&self, dest: &Path) -> String {
+        let end = match (self.interrupted, self.failures.len()) {
+            (true, _) => "; interrupted: the same command continues".to_owned(),
+            (false, 0) => String::new(),
+            (false, count) => format!("; {count} failures: the same command tries these again"),
+        };
+        format!(
+            "{}: {} files ({} bytes), {} directories, {} links and others restored, {} already right{end}\n",
+            dupfs_base::escape_bytes(dest.as_os_str().as_bytes()),
+            self.files,
+            self.bytes_written,
+            self.directories,
+            self.others,
+            self.already_right
+        )
+    }
+
+    fn fail(&mut self, failure: &CliError, printer: &mut Printer<'_>) {
+        self.failures.push(failure.to_string());
+        printer.report(failure);
+    }
+}
+
+/// The objects that the user names; the root without a name.
+fn find(
+    fs: &dyn FileSystem,
+    paths: &[OsString],
+    timeout: RequestTimeout,
+) -> Result<Vec<(Attr, ArchivePath)>, CliError> {
+    if paths.is_empty() {
+        let root = typed_path::find(fs, OsStr::new(""), LastLink::Keep, timeout)?;
+        return Ok(vec![root]);
+    }
+    let found: Vec<_> =
+        paths.iter().map(|typed| typed_path::find(fs, typed, LastLink::Keep, timeout)).collect::<Result<_, _>>()?;
+    let mut names = BTreeSet::new();
+    for (_, path) in found.iter().filter(|_| found.len() > 1) {
+        if path.is_root() || !names.insert(path.name().to_vec()) {
+            let line =
+                format!("{path}: would have the same name in the destination as another path; restore it separately");
+            return Err(CliError::Usage(line));
+        }
+    }
+    Ok(found)
+}
+
+/// Identifies what is restored: the same text means the same objects.
+fn describe(fs: &dyn FileSystem, url: &str, wanted: &[(Attr, ArchivePath)]) -> String {
+    let objects = wanted.iter().map(|(attr, path)| fs.path(attr.ino).unwrap_or_else(|| path.to_string()));
+    format!("{} of {url}\n", objects.collect::<Vec<_>>().join(", "))
+}
+
+/// The failure to write `path`.
+fn write_failed(path: &ArchivePath, error: &io::Error) -> CliError {
+    let exit = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => CommandExit::Denied,
+        _ => CommandExit::Failed,
+    };
+    let reason = match error.kind() {
+        io::ErrorKind::AlreadyExists => "exists in the destination and differs; --force replaces it".to_owned(),
+        io::ErrorKind::IsADirectory => "a directory of this name is in the way; remove it first".to_owned(),
+        _ => io_reason(error).to_string(),
+    };
+    CliError::new(exit, format!("{path}: cannot be written: {reason}"))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The state of a run.
+struct RestoreRun<'a> {
+    fs: &'a dyn FileSystem,
+    limits: &'a CallLimits,
+    policy: AttributePolicy,
+    force: bool,
+    summary: RestoreSummary,
+}
+
+impl RestoreRun<'_> {
+    /// Restores one object that is no directory, as the destination itself.
+    fn single(
+        &mut self,
+        attr: Attr,
+        path: &ArchivePath,
+        options: &RestoreOptions,
+        printer: &mut Printer<'_>,
+    ) -> Result<(), CliError> {
+        let dest = &options.dest;
+        let shown = dupfs_base::escape_bytes(dest.as_os_str().as_bytes());
+        let Some(name) = dest.file_name().filter(|_| !dest.is_dir()) else {
+            let line = format!(
+                "{shown}: is a directory; give the name that the file shall have, such as {shown}/{}",
+                dupfs_base::escape_bytes(path.name())
+            );
+            return Err(CliError::Usage(line));
+        };
+        let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = open_directory(parent).map_err(|error| destination_failed(parent, &error))?;
+        // The lock of the directory itself excludes a second process from the temporary name.
+        let lock = rustix::fs::flock(&dir, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+        if lock == Err(rustix::io::Errno::WOULDBLOCK) {
+            let line = format!("{shown}: another dupfs restore is writing to this directory");
+            return Err(CliError::new(CommandExit::Failed, line));
+        }
+        let mut tree = WantedTree::default();
+        let no_dir = WantedDir { parent: 0, name: Vec::new(), path: ArchivePath::root(), attr: None };
+        tree.dirs.push(no_dir);
+        tree.objects.push(WantedObject { dir: 0, name: name.as_bytes().to_vec(), path: path.clone(), attr });
+        self.check_space(&tree, &dir, options)?;
+        self.objects(&tree, &dir, &HashSet::new(), printer);
+        Ok(())
+    }
+
+    /// Restores a directory as the destination itself, or several objects into the destination.
+    fn trees(
+        &mut self,
+        wanted: &[(Attr, ArchivePath)],
+        what: &str,
+        options: &RestoreOptions,
+        printer: &mut Printer<'_>,
+    ) -> Result<(), CliError> {
+        let mut tree = WantedTree::default();
+        match wanted {
+            [(attr, path)] => tree.add_tree(self.fs, (0, b""), (*attr, path.clone()), self.limits),
+            several => {
+                let dest = WantedDir { parent: 0, name: Vec::new(), path: ArchivePath::root(), attr: None };
+                tree.dirs.push(dest);
+                for (attr, path) in several {
+                    let (name, path, attr) = (path.name().to_vec(), path.clone(), *attr);
+                    if attr.kind == NodeKind::Dir {
+                        tree.add_tree(self.fs, (0, &name), (attr, path), self.limits);
+                    } else {
+                        tree.objects.push(WantedObject { dir: 0, name, path, attr });
+                    }
+                }
+            }
+        }
+        for failure in std::mem::take(&mut tree.failures) {
+            self.summary.fail(&failure, printer);
+        }
+        if self.limits.is_over() {
+            return Ok(());
+        }
+        let dest = &options.dest;
+        match rustix::fs::mkdir(dest, rustix::fs::Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(destination_failed(dest, &error.into())),
+        }
+        let root = open_directory(dest).map_err(|error| destination_failed(dest, &error))?;
+        let marker = RunMarker::claim(root.as_fd(), dest, what, self.force)?;
+        self.check_space(&tree, &root, options)?;
+        let failed = self.directories(&tree, &root, printer);
+        self.objects(&tree, &root, &failed, printer);
+        if self.limits.is_over() {
+            return Ok(());
+        }
+        self.directory_attributes(&tree, &root, (1, &failed), printer);
+        if self.summary.failures.is_empty() {
+            marker.remove(root.as_fd()).map_err(|error| destination_failed(dest, &error))?;
+        }
+        // The destination itself, which the removal has changed.
+        tree.dirs.truncate(1);
+        self.directory_attributes(&tree, &root, (0, &failed), printer);
+        Ok(())
+    }
+
+    /// Refuses a destination with too little free space for the files that do not exist yet.
+    fn check_space(&self, tree: &WantedTree, root: &OwnedFd, options: &RestoreOptions) -> Result<(), CliError> {
+        if options.ignore_space {
+            return Ok(());
+        }
+        let mut dirs = DirCache::new(tree, root);
+        let mut needed = 0u64;
+        for object in tree.objects.iter().filter(|object| object.attr.kind == NodeKind::File) {
+            let exists = dirs.open(object.dir).is_ok_and(|dir| {
+                matches!(destination::existing(dir.as_fd(), &object.name), Ok(Existing::File(_, size)) if size > 0)
+            });
+            // A size without a bound is unknown.
+            let size = if object.attr.size < i64::MAX.unsigned_abs() { object.attr.size } else { 0 };
+            needed = needed.saturating_add(if exists { 0 } else { size });
+        }
+        let free = destination::free_bytes(root.as_fd()).map_err(|error| destination_failed(&options.dest, &error))?;
+        if needed > free {
+            let shown = dupfs_base::escape_bytes(options.dest.as_os_str().as_bytes());
+            let line = format!(
+                "{shown}: up to {needed} bytes are needed and {free} are free; choose another destination, or start anyway \
+                 with --ignore-space (files with holes need less)"
+            );
+            return Err(CliError::new(CommandExit::Failed, line));
+        }
+        Ok(())
+    }
+
+    /// Creates the directories. Returns those that cannot be written to.
+    fn directories(&mut self, tree: &WantedTree, root: &OwnedFd, printer: &mut Printer<'_>) -> HashSet<usize> {
+        let mut failed = HashSet::new();
+        let mut dirs = DirCache::new(tree, root);
+        for (index, dir) in tree.dirs.iter().enumerate().skip(1) {
+            if self.limits.is_over() {
+                break;
+            }
+            if failed.contains(&dir.parent) {
+                failed.insert(index);
+                continue;
+            }
+            let made =
+                dirs.open(dir.parent).and_then(|parent| destination::make_dir(parent.as_fd(), &dir.name, self.force));
+            match made {
+                // An existing one may not be writable for its owner.
+                Ok(made) => {
+                    let _ = rustix::fs::fchmod(&made, rustix::fs::Mode::RWXU);
+                }
+                Err(error) => {
+                    let reason = match error.kind() {
+                        io::ErrorKind::AlreadyExists => error.to_string(),
+                        _ => io_reason(&error).to_string(),
+                    };
+                    let exit = write_failed(&dir.path, &error).exit();
+                    let line = format!("{}: this directory and everything below it is left out: {reason}", dir.path);
+                    self.summary.fail(&CliError::new(exit, line), printer);
+                    failed.insert(index);
+                }
+            }
+        }
+        failed
+    }
+
+    /// Writes all objects that are no directories, several at a time, in the order in which the volumes hold them.
+    fn objects(&mut self, tree: &WantedTree, root: &OwnedFd, failed: &HashSet<usize>, printer: &mut Printer<'_>) {
+        let mut order: Vec<&WantedObject> =
+            tree.objects.iter().filter(|object| !failed.contains(&object.dir)).collect();
+        // Inodes are numbered in the order of the archives.
+        order.sort_by_key(|object| object.attr.ino);
+        let workers = thread::available_parallelism().map_or(1, usize::from).clamp(1, MAX_WORKERS).min(order.len());
+        let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (fs, limits, policy, force) = (self.fs, self.limits, self.policy, self.force);
+        let (tx, rx) = channel();
+        let total = order.len();
+        let mut progress = ProgressLine::new(total);
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                let (tx, order, next, is_over): (Sender<_>, _, _, _) = (tx.clone(), &order, &next, &is_over);
+                scope.spawn(move || {
+                    let mut dirs = DirCache::new(tree, root);
+                    while let Some(object) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if is_over.load(Ordering::Relaxed) || limits.is_over() {
+                            break;
+                        }
+                        let writer = ObjectWriter { fs, limits, policy, force };
+                        let outcome = writer.restore(&mut dirs, object);
+                        if matches!(outcome, ObjectOutcome::Full(_)) {
+                            is_over.store(true, Ordering::Relaxed);
+                        }
+                        if tx.send((object.attr.kind, outcome)).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(tx);
+            for (kind, outcome) in rx {
+                match outcome {
+                    ObjectOutcome::Written { bytes } => {
+                        let is_file = kind == NodeKind::File;
+                        let count = if is_file { &mut self.summary.files } else { &mut self.summary.others };
+                        *count = count.saturating_add(1);
+                        self.summary.bytes_written = self.summary.bytes_written.saturating_add(bytes);
+                    }
+                    ObjectOutcome::AlreadyRight => {
+                        self.summary.already_right = self.summary.already_right.saturating_add(1);
+                    }
+                    ObjectOutcome::Failed(failure) | ObjectOutcome::Full(failure) => {
+                        progress.clear();
+                        self.summary.fail(&failure, printer);
+                    }
+                    ObjectOutcome::Interrupted => {}
+                }
+                progress.step(self.summary.bytes_written);
+            }
+        });
+        progress.clear();
+    }
+
+    /// Sets owners, modes and times of the directories from number `first` on, the deepest first.
+    fn directory_attributes(
+        &mut self,
+        tree: &WantedTree,
+        root: &OwnedFd,
+        (first, failed): (usize, &HashSet<usize>),
+        printer: &mut Printer<'_>,
+    ) {
+        let indexed = tree.dirs.iter().enumerate().skip(first).rev();
+        for (index, dir) in indexed.filter(|(index, _)| !failed.contains(index)) {
+            let Some(attr) = &dir.attr else { continue };
+            let mut dirs = DirCache::new(tree, root);
+            let set = dirs.open(index).and_then(|dir| destination::set_attributes(dir.as_fd(), attr, self.policy));
+            match set {
+                Ok(()) => self.summary.directories = self.summary.directories.saturating_add(1),
+                Err(error) => self.summary.fail(&write_failed(&dir.path, &error), printer),
+            }
+        }
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
+}
+
+fn destination_failed(path: &Path, error: &io::Error) -> CliError {
+    let exit = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => CommandExit::Denied,
+        io::ErrorKind::NotFound => CommandExit::NotFound,
+        _ => CommandExit::Failed,
+    };
+    let shown = dupfs_base::escape_bytes(path.as_os_str().as_bytes());
+    CliError::new(exit, format!("{shown}: nothing can be restored here: {}", io_reason(error)))
+}
+
+/// Opens directories of the destination, and holds the one used last: neighbours follow each other.
+struct DirCache<'a> {
+    tree: &'a WantedTree,
+    root: &'a OwnedFd,
+    last: Option<(usize, OwnedFd)>,
+}
+
+impl<'a> DirCache<'a> {
+    fn new(tree: &'a WantedTree, root: &'a OwnedFd) -> Self {
+        Self { tree, root, last: None }
+    }
+
+    /// Opens directory `index` of the tree, one name after the other, and follows no link.
+    fn open(&mut self, index: usize) -> io::Result<&OwnedFd> {
+        if index == 0 {
+            return Ok(self.root);
+        }
+        let opened = match self.last.take().filter(|(last, _)| *last == index) {
+            Some((_, opened)) => opened,
+            None => self.open_from_root(index)?,
+        };
+        Ok(&self.last.insert((index, opened)).1)
+    }
+
+    fn open_from_root(&self, index: usize) -> io::Result<OwnedFd> {
+        let mut names = Vec::new();
+        let mut at = index;
+        while at != 0 {
+            let dir = self.tree.dirs.get(at).ok_or(io::ErrorKind::NotFound)?;
+            names.push(dir.name.as_slice());
+            at = dir.parent;
+        }
+        let mut opened = self.root.try_clone()?;
+        for name in names.into_iter().rev() {
+            opened = destination::open_dir(opened.as_fd(), name)?;
+        }
+        Ok(opened)
+    }
+}
+
+/// Restores single objects.
+struct ObjectWriter<'a> {
+    fs: &'a dyn FileSystem,
+    limits: &'a CallLimits,
+    policy: AttributePolicy,
+    force: bool,
+}
+
+impl ObjectWriter<'_> {
+    fn restore(&self, dirs: &mut DirCache<'_>, object: &WantedObject) -> ObjectOutcome {
+        let dir = match dirs.open(object.dir) {
+            Ok(dir) => dir,
+            Err(error) => return ObjectOutcome::Failed(write_failed(&object.path, &error)),
+        };
+        let restored = match object.attr.kind {
+            NodeKind::File => self.file(dir, object),
+            _ => self.special(dir, object),
+        };
+        match restored {
+            Ok(Some(bytes)) => ObjectOutcome::Written { bytes },
+            Ok(None) => ObjectOutcome::AlreadyRight,
+            Err(_) if self.limits.is_over() => {
+                let _ = destination::remove_temporary(dir.as_fd(), &object.name);
+                ObjectOutcome::Interrupted
+            }
+            Err(error) => {
+                // The failure itself is reported; the next run removes what cannot be removed now.
+                let _ = destination::remove_temporary(dir.as_fd(), &object.name);
+                match error {
+                    CopyError::Backup(error) => ObjectOutcome::Failed(resolve::read_failed(&object.path, &error)),
+                    CopyError::Destination(error) if is_full(&error) => {
+                        ObjectOutcome::Full(write_failed(&object.path, &error))
+                    }
+                    CopyError::Destination(error) => ObjectOutcome::Failed(write_failed(&object.path, &error)),
+                }
+            }
+        }
+    }
+
+    /// Restores a regular file. Returns its size, or `None` if it is right already.
+    fn file(&self, dir: &OwnedFd, object: &WantedObject) -> Result<Option<u64>, CopyError> {
+        let written = CopyError::Destination;
+        let (ino, name, attr) = (object.attr.ino, object.name.as_slice(), object.attr);
+        let existing = destination::existing(dir.as_fd(), name).map_err(written)?;
+        let known = match existing {
+            Existing::File(file, size) => Some((File::from(file), size)),
+            Existing::Nothing => None,
+            Existing::Link(_) | Existing::Special(..) | Existing::Other if self.force => None,
+            Existing::Link(_) | Existing::Special(..) | Existing::Other => {
+                return Err(written(io::ErrorKind::AlreadyExists.into()));
+            }
+        };
+        // A size that is not exact is a bound of the signed content.
+        let known = match known {
+            Some((_, size)) if attr.exact && size != attr.size && !self.force => {
+                return Err(written(io::ErrorKind::AlreadyExists.into()));
+            }
+            known => known.filter(|(_, size)| !attr.exact || *size == attr.size),
+        };
+        if let Some((file, _)) = &known {
+            let signed = self.fs.signed_content(ino, &self.limits.start()).unwrap_or_else(|error| {
+                log::info!(
+                    "{}: its signature cannot be read, so it is compared with its volumes: {error}",
+                    object.path
+                );
+                None
+            });
+            let is_right = match signed {
+                Some(signed) => file_copy::is_signed(file, signed, self.limits).map_err(written)?,
+                None => Some(false),
+            };
+            match is_right {
+                Some(true) => return self.keep(dir, (file, name), &attr),
+                Some(false) => {}
+                None => return Err(written(io::ErrorKind::Interrupted.into())),
+            }
+        }
+        let temporary = File::from(destination::create_temporary(dir.as_fd(), name).map_err(written)?);
+        let size = file_copy::copy(self.fs, ino, &temporary, self.limits)?;
+        // The time may be exact only now: that of the stored data.
+        let attr = self.fs.getattr(ino, &self.limits.start()).map_err(CopyError::Backup)?;
+        if let Some((file, _)) = &known
+            && file_copy::is_same(file, &temporary).map_err(written)?
+        {
+            return self.keep(dir, (file, name), &attr);
+        }
+        destination::set_attributes(temporary.as_fd(), &attr, self.policy).map_err(written)?;
+        destination::place(dir.as_fd(), name, self.force).map_err(written)?;
+        Ok(Some(size))
+    }
+
+    /// Sets the attributes of an existing file whose content is right, and removes what an interrupted run left beside it.
+    fn keep(&self, dir: &OwnedFd, (file, name): (&File, &[u8]), attr: &Attr) -> Result<Option<u64>, CopyError> {
+        destination::remove_temporary(dir.as_fd(), name).map_err(CopyError::Destination)?;
+        destination::set_attributes(file.as_fd(), attr, self.policy).map_err(CopyError::Destination)?;
+        Ok(None)
+    }
+
+    /// Restores a link, pipe or device.
+    fn special(&self, dir: &OwnedFd, object: &WantedObject) -> Result<Option<u64>, CopyError> {
+        let written = CopyError::Destination;
+        let (name, attr) = (object.name.as_slice(), object.attr);
+        let target = match attr.kind {
+            NodeKind::Symlink => Some(self.fs.readlink(attr.ino, &self.limits.start()).map_err(CopyError::Backup)?),
+            _ => None,
+        };
+        let is_right = match (destination::existing(dir.as_fd(), name).map_err(written)?, &target) {
+            (Existing::Nothing, _) => None,
+            (Existing::Link(known), Some(target)) => Some(known == *target),
+            (Existing::Special(kind, number), None) => Some(match attr.kind {
+                NodeKind::Fifo => kind == rustix::fs::FileType::Fifo,
+                NodeKind::CharDevice => kind == rustix::fs::FileType::CharacterDevice && number == attr.rdev,
+                NodeKind::BlockDevice => kind == rustix::fs::FileType::BlockDevice && number == attr.rdev,
+                NodeKind::File | NodeKind::Dir | NodeKind::Symlink => false,
+            }),
+            _ => Some(false),
+        };
+        match is_right {
+            // With `force` it is made again, with its attributes.
+            Some(true) if !self.force => {
+                destination::remove_temporary(dir.as_fd(), name).map_err(written)?;
+                return Ok(None);
+            }
+            Some(false) if !self.force => return Err(written(io::ErrorKind::AlreadyExists.into())),
+            _ => {}
+        }
+        destination::make_special(dir.as_fd(), name, &attr, target.as_deref(), self.policy).map_err(written)?;
+        destination::place(dir.as_fd(), name, self.force).map_err(written)?;
+        Ok(Some(0))
+    }
+}
+
+/// The line of progress on a terminal.
+struct ProgressLine {
+    total: usize,
+    done: usize,
+    started: Instant,
+    shown: Option<Instant>,
+    is_terminal: bool,
+}
+
+impl ProgressLine {
+    fn new(total: usize) -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        Self { total, done: 0, started: Instant::now(), shown: None, is_terminal }
+    }
+
+    /// Counts one more object, and shows the line now and then.
+    fn step(&mut self, bytes: u64) {
+        self.done = self.done.saturating_add(1);
+        let since = self.shown.unwrap_or(self.started);
+        if !self.is_terminal || since.elapsed() < PROGRESS_INTERVAL {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let rate = u128::from(bytes) / self.started.elapsed().as_millis().max(1) / 1000;
+        // Progress is no result: a terminal that is gone is ignored.
+        let _ = write!(
+            io::stderr(),
+            "\r{} of {} objects, {} MB, {rate} MB/s\x1b[K",
+            self.done,
+            self.total,
+            bytes / 1_000_000
+        );
+    }
+
+    /// Removes the line.
+    fn clear(&mut self) {
+        if self.shown.take().is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Cancels the run on SIGINT and SIGTERM, until it is dropped.
+struct InterruptWatch {
+    handle: signal_hook::iterator::Handle,
+}
+
+impl InterruptWatch {
+    fn start(cancel: &CancelToken) -> Result<Self, CliError> {
+        let failed = |error: io::Error| {
+            CliError::failed(ErrorKind::Io, format!("signals cannot be watched: {}", io_reason(&error)))
+        };
+        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+        let handle = signals.handle();
+        let cancel = cancel.clone();
+        let listen = move || signals.forever().for_each(|_| cancel.cancel());
+        thread::Builder::new().name("dupfs-signals".into()).spawn(listen).map_err(failed)?;
+        Ok(Self { handle })
+    }
+}
+
+impl Drop for InterruptWatch {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}

@@ -1,0 +1,157 @@
+//! The content of a restored file: written from the backup, or found to be right already.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use dupfs_read::volume::SignedContent;
+
+use super::wanted_tree::CallLimits;
+use crate::vfs::{FileSystem, FsError, Ino};
+
+/// Bytes of one read.
+const CHUNK: usize = 1 << 20;
+/// Zeros are left out of a file in pieces of this size, aligned to it.
+const HOLE: usize = 4096;
+
+/// A failure to copy a file.
+#[derive(Debug)]
+pub(super) enum CopyError {
+    /// The backup cannot be read.
+    Backup(FsError),
+    /// The destination cannot be written.
+    Destination(io::Error),
+}
+
+/// Writes the content of `ino` to the empty `file`, with holes for zeros. Returns its size.
+pub(super) fn copy(fs: &dyn FileSystem, ino: Ino, file: &File, limits: &CallLimits) -> Result<u64, CopyError> {
+    let opened = fs.open(ino, &limits.start()).map_err(CopyError::Backup)?;
+    let copied = copy_open(fs, (ino, opened.handle), file, limits);
+    fs.release(ino, opened.handle);
+    copied
+}
+
+fn copy_open(
+    fs: &dyn FileSystem,
+    (ino, handle): (Ino, u64),
+    file: &File,
+    limits: &CallLimits,
+) -> Result<u64, CopyError> {
+    let mut offset = 0u64;
+    loop {
+        let bytes = fs.read(ino, handle, offset, CHUNK, &limits.start()).map_err(CopyError::Backup)?;
+        write_sparse(file, &bytes, offset).map_err(CopyError::Destination)?;
+        offset = offset.saturating_add(bytes.len() as u64);
+        // Fewer bytes than requested are returned only at the end of the file.
+        if bytes.len() < CHUNK {
+            break;
+        }
+    }
+    // The end may be a hole.
+    file.set_len(offset).map_err(CopyError::Destination)?;
+    Ok(offset)
+}
+
+/// Writes `bytes` at `offset`, a multiple of [`HOLE`], without the pieces that are zero.
+fn write_sparse(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let is_hole = |piece: &[u8]| piece.len() == HOLE && piece.iter().all(|&byte| byte == 0);
+    let mut at = offset;
+    for run in bytes.chunks(HOLE).collect::<Vec<_>>().chunk_by(|a, b| is_hole(a) == is_hole(b)) {
+        let len: usize = run.iter().map(|piece| piece.len()).sum();
+        if !run.first().is_some_and(|first| is_hole(first)) {
+            let start = usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let data = bytes.get(start..start.saturating_add(len)).unwrap_or_default();
+            file.write_all_at(data, at)?;
+        }
+        at = at.saturating_add(len as u64);
+    }
+    Ok(())
+}
+
+/// Returns true if `file` has the content that was signed. `None` if the user has interrupted the command.
+pub(super) fn is_signed(file: &File, signed: SignedContent, limits: &CallLimits) -> io::Result<Option<bool>> {
+    let mut proof = signed.begin_proof();
+    let block = usize::try_from(signed.block_len()).unwrap_or(CHUNK).max(1);
+    // Whole blocks, but for the last one.
+    let mut buffer = vec![0; CHUNK.next_multiple_of(block)];
+    let mut offset = 0u64;
+    loop {
+        if limits.is_over() {
+            return Ok(None);
+        }
+        let len = read_full(file, &mut buffer, offset)?;
+        proof.take(buffer.get(..len).unwrap_or_default());
+        offset = offset.saturating_add(len as u64);
+        if len < buffer.len() {
+            return Ok(Some(proof.holds()));
+        }
+    }
+}
+
+/// Returns true if both files have the same content.
+pub(super) fn is_same(one: &File, other: &File) -> io::Result<bool> {
+    let (mut a, mut b, mut offset) = (vec![0; CHUNK], vec![0; CHUNK], 0u64);
+    loop {
+        let (in_one, in_other) = (read_full(one, &mut a, offset)?, read_full(other, &mut b, offset)?);
+        if a.get(..in_one) != b.get(..in_other) {
+            return Ok(false);
+        }
+        if in_one < CHUNK {
+            return Ok(true);
+        }
+        offset = offset.saturating_add(in_one as u64);
+    }
+}
+
+/// Fills `buffer` from `offset`; fewer bytes only at the end of the file.
+fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut len = 0usize;
+    while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset.saturating_add(len as u64)) {
+            Ok(0) => break,
+            Ok(more) => len = len.saturating_add(more),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn zeros_become_holes_and_every_byte_is_right() {
+        let mut bytes = vec![0u8; 40 * HOLE + 17];
+        bytes[HOLE] = 1;
+        bytes[20 * HOLE + 5] = 2;
+        let file = tempfile::tempfile().unwrap();
+        write_sparse(&file, &bytes, 0).unwrap();
+        write_sparse(&file, &[7; 10], 48 * HOLE as u64).unwrap();
+        bytes.resize(48 * HOLE, 0);
+        bytes.extend([7; 10]);
+        let mut written = vec![1; bytes.len() + 1];
+        assert_eq!(read_full(&file, &mut written, 0).unwrap(), bytes.len());
+        assert!(written[..bytes.len()] == bytes);
+        assert!(file.metadata().unwrap().blocks() * 512 <= 8 * HOLE as u64);
+    }
+
+    #[test]
+    fn files_that_differ_in_a_byte_or_in_length_are_not_the_same() {
+        let with = |bytes: &[u8]| {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(bytes, 0).unwrap();
+            file
+        };
+        let long = vec![3u8; CHUNK + 5];
+        let mut other = long.clone();
+        other[CHUNK + 4] = 4;
+        assert!(is_same(&with(&long), &with(&long)).unwrap());
+        assert!(!is_same(&with(&long), &with(&other)).unwrap());
+        assert!(!is_same(&with(&long), &with(&long[..CHUNK])).unwrap());
+        assert!(is_same(&with(b""), &with(b"")).unwrap());
+    }
+}

@@ -1,0 +1,120 @@
+//! The objects to restore: the wanted part of a snapshot, listed completely before anything is written.
+
+use dupfs_base::{CancelToken, ErrorKind, HasKind, RequestContext};
+use dupfs_format::ArchivePath;
+
+use crate::cli::error::CliError;
+use crate::cli::request_timeout::RequestTimeout;
+use crate::cli::resolve;
+use crate::vfs::{Attr, FileSystem, Ino, NodeKind};
+
+/// The limits of each call of the file system: a timeout, and the signal of the user to stop.
+#[derive(Clone, Debug)]
+pub(super) struct CallLimits {
+    pub(super) timeout: RequestTimeout,
+    pub(super) cancel: CancelToken,
+}
+
+impl CallLimits {
+    /// The context of a call that starts now.
+    pub(super) fn start(&self) -> RequestContext {
+        RequestContext::new(self.timeout.start().deadline(), self.cancel.clone())
+    }
+
+    /// Returns true once the user has interrupted the command.
+    pub(super) fn is_over(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}
+
+/// A directory to restore. The first one is the destination itself, with attributes only if it is a directory of the backup.
+#[derive(Debug)]
+pub(super) struct WantedDir {
+    /// The index of its parent; its own index for the destination.
+    pub(super) parent: usize,
+    pub(super) name: Vec<u8>,
+    pub(super) path: ArchivePath,
+    pub(super) attr: Option<Attr>,
+}
+
+/// An object to restore that is no directory.
+#[derive(Debug)]
+pub(super) struct WantedObject {
+    /// The index of its directory.
+    pub(super) dir: usize,
+    pub(super) name: Vec<u8>,
+    /// Its path in the backup.
+    pub(super) path: ArchivePath,
+    pub(super) attr: Attr,
+}
+
+/// Everything to restore, and the failures to list it.
+#[derive(Debug, Default)]
+pub(super) struct WantedTree {
+    /// Each parent precedes its children.
+    pub(super) dirs: Vec<WantedDir>,
+    pub(super) objects: Vec<WantedObject>,
+    pub(super) failures: Vec<CliError>,
+}
+
+impl WantedTree {
+    /// Adds the directory `attr` at `path` and everything below it.
+    pub(super) fn add_tree(
+        &mut self,
+        fs: &dyn FileSystem,
+        (parent, name): (usize, &[u8]),
+        (attr, path): (Attr, ArchivePath),
+        limits: &CallLimits,
+    ) {
+        let first = self.dirs.len();
+        self.dirs.push(WantedDir { parent, name: name.to_vec(), path, attr: Some(attr) });
+        let mut next = first;
+        while let Some((ino, path)) =
+            self.dirs.get(next).and_then(|dir| Some((dir.attr.as_ref()?.ino, dir.path.clone())))
+        {
+            if limits.is_over() {
+                return;
+            }
+            self.list(fs, next, (ino, &path), limits);
+            next = next.saturating_add(1);
+        }
+    }
+
+    /// Adds the entries of one directory.
+    fn list(&mut self, fs: &dyn FileSystem, dir: usize, (ino, path): (Ino, &ArchivePath), limits: &CallLimits) {
+        let mut names = Vec::new();
+        let listed = fs.readdir(ino, 0, &limits.start(), &mut |entry| {
+            names.push(entry.name.to_vec());
+            true
+        });
+        if let Err(error) = listed {
+            self.fail(path, &error);
+        }
+        for name in names {
+            let Some(child) = join(path, &name) else {
+                let line = format!("{path}: contains a name that is no name of a file: {}", name.escape_ascii());
+                self.failures.push(CliError::failed(ErrorKind::Corrupt, line));
+                continue;
+            };
+            match fs.lookup(ino, &name, &limits.start()) {
+                Ok(attr) if attr.kind == NodeKind::Dir => {
+                    self.dirs.push(WantedDir { parent: dir, name, path: child, attr: Some(attr) });
+                }
+                Ok(attr) => self.objects.push(WantedObject { dir, name, path: child, attr }),
+                Err(error) => self.fail(&child, &error),
+            }
+        }
+    }
+
+    fn fail(&mut self, path: &ArchivePath, error: &crate::vfs::FsError) {
+        if error.kind() != ErrorKind::Cancelled {
+            self.failures.push(resolve::read_failed(path, error));
+        }
+    }
+}
+
+/// The path of `name` in `dir`; `None` if it is not the name of an entry.
+fn join(dir: &ArchivePath, name: &[u8]) -> Option<ArchivePath> {
+    let is_name = !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
+    if is_name { dir.join(name) } else { None }
+}

@@ -1,0 +1,241 @@
+//! `dupfs restore`: interrupted and continued, into destinations that are full, read-only or prepared by an attacker. The
+//! comparison with `duplicity restore` in all modes is in `matrix`.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::support::duplicity::{Mode, Repository};
+use crate::support::tree::{Kind, Rules, Tree, assert_same};
+use crate::support::{Scratch, exec, noise};
+
+const TIME: i64 = 1_700_000_000;
+const TEMPORARY: &str = ".dupfs-restore";
+
+/// Builds a source of some megabytes, with a file that is nearly only a hole.
+fn build_source(dir: &Path) {
+    for d in 0..4u64 {
+        let sub = dir.join(format!("dir{d}"));
+        fs::create_dir_all(&sub).unwrap();
+        for f in 0..12u64 {
+            let len = usize::try_from(f * f * 3000 + d).unwrap();
+            fs::write(sub.join(format!("file{f}")), noise(d * 100 + f, len)).unwrap();
+        }
+        symlink("file1", sub.join("link")).unwrap();
+        fs::set_permissions(&sub, fs::Permissions::from_mode(0o2750)).unwrap();
+    }
+    fs::write(dir.join("hole"), [vec![0u8; 3 << 20], vec![9], vec![0; 1 << 20]].concat()).unwrap();
+    exec::run(Command::new("mkfifo").arg(dir.join("pipe")));
+    exec::run(Command::new("touch").args(["-h", "-d", "2011-11-11 11:11:11Z"]).arg(dir.join("dir2")));
+}
+
+/// A backup of a full set and an increment, and the source in its last state.
+fn backup(scratch: &Scratch) -> (Repository, PathBuf) {
+    let source = scratch.dir("source");
+    build_source(&source);
+    let repo = Repository::new("3.2.1", |_| Mode::Symmetric("p".to_owned()), &scratch.dir("r"));
+    repo.backup(true, &source, TIME);
+    let changed = [noise(1, 200_000), noise(311, 363_003)].concat();
+    fs::write(source.join("dir3/file11"), changed).unwrap();
+    // duplicity notices changes by the second.
+    exec::run(Command::new("touch").args(["-d", "2012-12-12 12:12:12Z"]).arg(source.join("dir3/file11")));
+    fs::remove_file(source.join("dir0/file3")).unwrap();
+    repo.backup(false, &source, TIME + 60);
+    (repo, source)
+}
+
+fn as_text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The complete regular files below `dest`: those under their own names.
+fn finished(dest: &Path) -> Vec<Vec<u8>> {
+    if !dest.exists() {
+        return Vec::new();
+    }
+    let list = exec::output(Command::new("find").arg(dest).args([
+        "-type",
+        "f",
+        "!",
+        "-name",
+        ".dupfs-restore*",
+        "-printf",
+        "%P\\0",
+    ]));
+    list.stdout.split(|&b| b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
+}
+
+#[test]
+fn a_restore_that_is_killed_again_and_again_never_shows_a_half_file_and_ends_complete() {
+    let scratch = Scratch::new();
+    let (repo, source) = backup(&scratch);
+    let dest = scratch.path().join("dest");
+    let rounds: usize = std::env::var("DUPFS_TEST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    for round in 0..4 * rounds {
+        let before = finished(&dest).len();
+        let mut child = repo.reader().command("restore");
+        let mut child = child.arg(repo.url()).arg(&dest).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let more = 1 + round * 5 % 17;
+        let ended = loop {
+            if finished(&dest).len() >= before + more {
+                break false;
+            }
+            if child.try_wait().unwrap().is_some() {
+                break true;
+            }
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for name in finished(&dest) {
+            let name = String::from_utf8(name).unwrap();
+            assert!(
+                fs::read(dest.join(&name)).unwrap() == fs::read(source.join(&name)).unwrap(),
+                "{name} is not whole"
+            );
+        }
+        if ended {
+            break;
+        }
+    }
+    let right = finished(&dest).len();
+    let report = if dest.join(TEMPORARY).exists() {
+        repo.reader().run("restore", &["--json", &repo.url(), as_text(&dest)])
+    } else {
+        repo.reader().run("restore", &["--json", "--force", &repo.url(), as_text(&dest)])
+    };
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert!(report["already_right"].as_u64().unwrap() >= right as u64 && right > 0, "{report}");
+    assert_eq!(report["complete"], true);
+    assert_same("the continued restore", &Tree::walk(&source), &Tree::walk(&dest), &Rules::default());
+    assert!(fs::metadata(dest.join("hole")).unwrap().blocks() * 512 < 1 << 20, "the hole is not kept");
+}
+
+#[test]
+fn an_interrupt_ends_the_restore_and_leaves_what_the_next_one_continues() {
+    let scratch = Scratch::new();
+    let (repo, source) = backup(&scratch);
+    let dest = scratch.path().join("dest");
+    let mut command = repo.reader().command("restore");
+    let mut child = command.arg(repo.url()).arg(&dest).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while finished(&dest).is_empty() && child.try_wait().unwrap().is_none() {}
+    exec::output(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    let code = child.wait().unwrap().code();
+    assert!(code == Some(130) || code == Some(0), "{code:?}");
+    if code == Some(130) {
+        assert!(dest.join(TEMPORARY).exists(), "the next run must find its marker");
+        let left = exec::output(Command::new("find").arg(&dest).args(["-name", ".dupfs-restore-*"]));
+        assert!(left.stdout.is_empty(), "{}", String::from_utf8_lossy(&left.stdout));
+        // Another snapshot must not be mixed in.
+        let (code, message) =
+            repo.reader().fails("restore", &["--time", &TIME.to_string(), &repo.url(), as_text(&dest)]);
+        assert_eq!(code, Some(1));
+        assert!(message.contains("interrupted restore"), "{message}");
+        repo.reader().run("restore", &[&repo.url(), as_text(&dest)]);
+    }
+    assert_same("the continued restore", &Tree::walk(&source), &Tree::walk(&dest), &Rules::default());
+}
+
+#[test]
+fn one_path_becomes_the_destination_and_several_go_into_it() {
+    let scratch = Scratch::new();
+    let (repo, source) = backup(&scratch);
+    let (reader, url) = (repo.reader(), repo.url());
+    let file = scratch.path().join("one");
+    reader.run("restore", &[&url, "dir1/file7", as_text(&file)]);
+    assert!(fs::read(&file).unwrap() == fs::read(source.join("dir1/file7")).unwrap());
+    assert_eq!(fs::metadata(&file).unwrap().mtime(), fs::metadata(source.join("dir1/file7")).unwrap().mtime());
+    // The same again is right already; another content is not replaced without --force.
+    reader.run("restore", &[&url, "dir1/file7", as_text(&file)]);
+    fs::write(&file, b"mine").unwrap();
+    let (code, message) = reader.fails("restore", &[&url, "dir1/file7", as_text(&file)]);
+    assert_eq!((code, fs::read(&file).unwrap().as_slice()), (Some(1), b"mine".as_slice()), "{message}");
+    assert!(message.contains("--force"), "{message}");
+    reader.run("restore", &["--force", "--file-to-restore", "dir1/file7", &url, as_text(&file)]);
+    assert!(fs::read(&file).unwrap() == fs::read(source.join("dir1/file7")).unwrap());
+
+    let dir = scratch.path().join("tree");
+    reader.run("restore", &[&url, "dir2", as_text(&dir)]);
+    assert_same("one directory", &Tree::walk(&source.join("dir2")), &Tree::walk(&dir), &Rules::default());
+    let several = scratch.path().join("several");
+    reader.run("restore", &[&url, "dir1/file7", "dir2", "dir0/link", as_text(&several)]);
+    assert_same("in several", &Tree::walk(&source.join("dir2")), &Tree::walk(&several.join("dir2")), &Rules::default());
+    assert_eq!(Tree::walk(&several).entries[&b"link"[..]].kind, Kind::Link);
+    assert_eq!(reader.fails("restore", &[&url, "nothing", as_text(&dir.join("x"))]).0, Some(3));
+    assert_eq!(reader.fails("restore", &[&url, "dir0/link", "dir1/link", as_text(&dir.join("x"))]).0, Some(2));
+}
+
+#[test]
+fn nothing_is_replaced_without_force_and_no_link_leads_out_of_the_destination() {
+    let scratch = Scratch::new();
+    let (repo, source) = backup(&scratch);
+    let (dest, outside) = (scratch.dir("dest"), scratch.dir("outside"));
+    fs::write(outside.join("file5"), b"outside").unwrap();
+    symlink(&outside, dest.join("dir1")).unwrap();
+    symlink(outside.join("file5"), dest.join("hole")).unwrap();
+    let planted = Tree::walk(&dest);
+    let (code, message) = repo.reader().fails("restore", &[&repo.url(), as_text(&dest)]);
+    assert_eq!(code, Some(1));
+    assert!(message.contains("not empty") && message.contains("--force"), "{message}");
+    assert_same("refused", &planted, &Tree::walk(&dest), &Rules::default());
+
+    // The marker of this restore, as an interrupted run leaves it: still nothing is written through the links.
+    fs::write(dest.join(TEMPORARY), b"").unwrap();
+    let (code, message) = repo.reader().fails("restore", &[&repo.url(), as_text(&dest)]);
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("dir1") && message.contains("hole"), "{message}");
+    assert!(dest.join("dir1").is_symlink() && dest.join("hole").is_symlink());
+    assert!(fs::read(dest.join("dir2/file5")).unwrap() == fs::read(source.join("dir2/file5")).unwrap());
+
+    repo.reader().run("restore", &["--force", &repo.url(), as_text(&dest)]);
+    assert_same("with --force", &Tree::walk(&source), &Tree::walk(&dest), &Rules::default());
+    assert_eq!(fs::read(outside.join("file5")).unwrap(), b"outside");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+}
+
+/// A tmpfs that is unmounted when the test ends.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn new(dir: PathBuf, options: &str) -> Self {
+        exec::run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(&dir));
+        Self(dir)
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        exec::output(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+#[test]
+fn a_full_disk_and_a_read_only_one_are_reported_and_leave_no_half_file() {
+    let scratch = Scratch::new();
+    let (repo, source) = backup(&scratch);
+    let small = Tmpfs::new(scratch.dir("small"), "size=2m");
+    let dest = small.0.join("dest");
+    let (code, message) = repo.reader().fails("restore", &[&repo.url(), as_text(&dest)]);
+    assert_eq!((code, finished(&dest).len()), (Some(1), 0), "{message}");
+    assert!(message.contains("are free") && message.contains("--ignore-space"), "{message}");
+    let (code, message) = repo.reader().fails("restore", &["--ignore-space", &repo.url(), as_text(&dest)]);
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("cannot be written"), "{message}");
+    let whole = finished(&dest);
+    assert!(whole.len() > 3);
+    for name in whole {
+        let name = String::from_utf8(name).unwrap();
+        assert!(fs::read(dest.join(&name)).unwrap() == fs::read(source.join(&name)).unwrap(), "{name} is not whole");
+    }
+    // With room the same command completes it.
+    exec::run(Command::new("mount").args(["-o", "remount,size=64m"]).arg(&small.0));
+    repo.reader().run("restore", &[&repo.url(), as_text(&dest)]);
+    assert_same("after the full disk", &Tree::walk(&source), &Tree::walk(&dest), &Rules::default());
+
+    let fixed = Tmpfs::new(scratch.dir("fixed"), "ro");
+    for dest in [fixed.0.clone(), fixed.0.join("new")] {
+        let (code, message) = repo.reader().fails("restore", &[&repo.url(), as_text(&dest)]);
+        assert_eq!(code, Some(4), "{message}");
+        assert!(message.contains("nothing can be restored here"), "{message}");
+    }
+}
