@@ -158,6 +158,9 @@ fn find(
     }
     let found: Vec<_> =
         paths.iter().map(|typed| typed_path::find(fs, typed, LastLink::Keep, timeout)).collect::<Result<_, _>>()?;
+    if let Some(failure) = found.iter().filter(|_| found.len() > 1).find_map(|(_, path)| wanted_tree::reserved(path)) {
+        return Err(failure);
+    }
     let mut names = BTreeSet::new();
     for (_, path) in found.iter().filter(|_| found.len() > 1) {
         if path.is_root() || !names.insert(path.name().to_vec()) {
@@ -220,6 +223,11 @@ impl RestoreRun<'_> {
             );
             return Err(CliError::Usage(line));
         };
+        if name.as_bytes().starts_with(wanted_tree::RESERVED_PREFIX.as_bytes()) {
+            let line =
+                format!("{shown}: dupfs restore uses names that begin with {} itself", wanted_tree::RESERVED_PREFIX);
+            return Err(CliError::Usage(line));
+        }
         let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let dir = open_directory(parent).map_err(|error| destination_failed(parent, &error))?;
         // The lock of the directory itself excludes a second process from the temporary name.

@@ -10,10 +10,8 @@ use md5::{Digest, Md5};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, RenameFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::wanted_tree::RESERVED_PREFIX;
 use crate::vfs::{Attr, NodeKind};
-
-/// The beginning of temporary names.
-const TEMPORARY_PREFIX: &str = ".dupfs-restore-";
 
 /// The attributes to give to restored objects.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +23,7 @@ pub(super) struct AttributePolicy {
 /// The temporary name of an object. It depends only on the object's name, so the next run finds what an interrupted one left.
 pub(super) fn temporary_name(name: &[u8]) -> String {
     let digest: String = Md5::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{TEMPORARY_PREFIX}{digest}")
+    format!("{RESERVED_PREFIX}-{digest}")
 }
 
 /// Opens directory `name` in `parent` without following a link.

@@ -7,14 +7,15 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use dupfs_base::io_reason;
-use rustix::fs::{self, AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::wanted_tree::RESERVED_PREFIX;
 use crate::cli::error::CliError;
 use crate::cli::exit::CommandExit;
 
 /// The name of the marker. Temporary names begin with it too.
-const NAME: &str = ".dupfs-restore";
+const NAME: &str = RESERVED_PREFIX;
 /// Upper bound of the bytes of a marker that are read.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -59,6 +60,11 @@ impl RunMarker {
                 (File::from(file), true)
             }
         };
+        // Nothing else is emptied: another user could have made the name a link to a file of this one.
+        let stat = fs::fstat(&file).map_err(|error| failed(&error.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
+            return Err(refused(&format!("{NAME} in it is not a file of dupfs restore; remove it")));
+        }
         match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(refused("another dupfs restore is writing here")),

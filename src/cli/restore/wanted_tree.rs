@@ -4,9 +4,13 @@ use dupfs_base::{CancelToken, ErrorKind, HasKind, RequestContext};
 use dupfs_format::ArchivePath;
 
 use crate::cli::error::CliError;
+use crate::cli::exit::CommandExit;
 use crate::cli::request_timeout::RequestTimeout;
 use crate::cli::resolve;
 use crate::vfs::{Attr, FileSystem, Ino, NodeKind};
+
+/// The beginning of the names that a restore uses itself in the destination: of its marker and of temporary objects.
+pub(super) const RESERVED_PREFIX: &str = ".dupfs-restore";
 
 /// The limits of each call of the file system: a timeout, and the signal of the user to stop.
 #[derive(Clone, Debug)]
@@ -96,6 +100,10 @@ impl WantedTree {
                 self.failures.push(CliError::failed(ErrorKind::Corrupt, line));
                 continue;
             };
+            if let Some(failure) = reserved(&child) {
+                self.failures.push(failure);
+                continue;
+            }
             match fs.lookup(ino, &name, &limits.start()) {
                 Ok(attr) if attr.kind == NodeKind::Dir => {
                     self.dirs.push(WantedDir { parent: dir, name, path: child, attr: Some(attr) });
@@ -113,8 +121,44 @@ impl WantedTree {
     }
 }
 
+/// The failure to restore the object at `path` if its name is one that a restore uses itself: it would be removed again.
+pub(super) fn reserved(path: &ArchivePath) -> Option<CliError> {
+    let is_reserved = path.name().starts_with(RESERVED_PREFIX.as_bytes());
+    is_reserved.then(|| {
+        let line = format!(
+            "{path}: left out: dupfs restore uses names that begin with {RESERVED_PREFIX} itself; it may be a remnant of an \
+             earlier restore; copy it from a mount, or restore it alone under another name"
+        );
+        CliError::new(CommandExit::Failed, line)
+    })
+}
+
 /// The path of `name` in `dir`; `None` if it is not the name of an entry.
 fn join(dir: &ArchivePath, name: &[u8]) -> Option<ArchivePath> {
     let is_name = !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
     if is_name { dir.join(name) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::ROOT_INO;
+    use crate::vfs::memory_fs::{MemoryFs, MemoryNodeKind};
+
+    #[test]
+    fn names_that_a_restore_uses_itself_are_reported_and_left_out() {
+        let mut fs = MemoryFs::new();
+        let dir = fs.add(ROOT_INO, b"dir", MemoryNodeKind::Dir);
+        fs.file(ROOT_INO, b".dupfs-restore", b"x".as_slice());
+        fs.file(dir, b".dupfs-restore-9dd4e461268c8034f5c8564e155c67a6", b"x".as_slice());
+        fs.file(dir, b"x", b"x".as_slice());
+        let limits = CallLimits { timeout: RequestTimeout::default(), cancel: CancelToken::never() };
+        let root = fs.getattr(ROOT_INO, &limits.start()).unwrap();
+        let mut tree = WantedTree::default();
+        tree.add_tree(&fs, (0, b""), (root, ArchivePath::root()), &limits);
+        let objects: Vec<_> = tree.objects.iter().map(|object| object.path.to_string()).collect();
+        assert_eq!(objects, ["dir/x"]);
+        assert_eq!(tree.failures.len(), 2);
+        assert!(tree.failures.iter().all(|failure| failure.to_string().contains("left out")), "{:?}", tree.failures);
+    }
 }
