@@ -6,8 +6,10 @@ use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::similar::most_similar;
 use dupfs_format::name::parse_name;
+
+use super::similar::most_similar;
+use crate::fuse::mount_on;
 
 /// Commands of duplicity and words that are near, and the answer.
 const COMMANDS: &[(&[&str], &str)] = &[
@@ -144,11 +146,18 @@ fn has_backup(dir: &str) -> bool {
 }
 
 /// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is
-/// not. Of two paths to `mount`, only the second may be that of a backup.
+/// not. Of two paths to `mount`, only the second may be that of a backup. What is mounted already is not read, as its
+/// daemon may hang.
 pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<String> {
     let backup = backup.to_str()?;
     let operand = operand.to_str()?;
-    let is_mount_point_a_backup = || command == "mount" && has_backup(operand) && !has_backup(backup);
+    let is_mount_point_a_backup = || {
+        command == "mount"
+            && Path::new(backup).is_dir()
+            && matches!(mount_on(Path::new(operand)), Ok(None))
+            && has_backup(operand)
+            && !has_backup(backup)
+    };
     let is_url_second = is_url(operand) && !Path::new(operand).exists();
     let is_swapped = !is_url(backup) && (is_url_second || is_mount_point_a_backup());
     let usage = match command {

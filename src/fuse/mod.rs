@@ -23,6 +23,6 @@ mod worker_pool;
 pub use adapter::{ERRORS_ATTRIBUTE, PID_ATTRIBUTE, pid_namespace};
 pub use mount_error::MountError;
 pub use mounted::{DEFAULT_DEADLINE, MountEnd, MountSettings, Mounted};
-pub use mountinfo::{MountEntry, mount_at};
+pub use mountinfo::{MountEntry, mount_at, mount_on};
 pub use mountpoint::{MountPoint, check_device};
 pub use unmount::{UnmountError, unmount};

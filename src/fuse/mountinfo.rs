@@ -36,6 +36,20 @@ pub fn mount_at(target: &Path) -> io::Result<Option<MountEntry>> {
     Ok(table.split(|&b| b == b'\n').filter_map(parse).rfind(|mount| mount.target == target))
 }
 
+/// The topmost mount on `path`, which may be relative and have symbolic links; `None` if there is none. A mount whose
+/// daemon hangs does not delay it.
+///
+/// # Errors
+/// When the table of mounts cannot be read.
+pub fn mount_on(path: &Path) -> io::Result<Option<MountEntry>> {
+    for spelling in spellings(path) {
+        if let Some(found) = mount_at(&spelling)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
 /// Parses one line (proc(5), `/proc/pid/mountinfo`): six fields, optional fields up to a lone `-`, then type,
 /// source and options.
 fn parse(line: &[u8]) -> Option<MountEntry> {
@@ -93,7 +107,7 @@ pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
 
 /// The forms of `path` that the table of mounts may contain: with its last component as it is, and with symbolic links
 /// followed.
-pub(super) fn spellings(path: &Path) -> Vec<PathBuf> {
+fn spellings(path: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = Vec::new();
     for found in [path.canonicalize(), absolute(path)].into_iter().flatten() {
         if !all.iter().any(|known| known.as_os_str().as_bytes() == found.as_os_str().as_bytes()) {

@@ -12,7 +12,7 @@ use rustix::fs::{Access, FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::mount_error::MountError;
-use super::mountinfo::{MountEntry, mount_at, spellings};
+use super::mountinfo::{MountEntry, mount_on};
 
 const DEVICE: &str = "/dev/fuse";
 /// Upper bound of the time that the daemon of a mount takes to answer.
@@ -142,12 +142,7 @@ pub(super) fn is_root() -> bool {
 }
 
 fn mounted_on(path: &Path) -> Result<Option<MountEntry>, MountError> {
-    for spelling in spellings(path) {
-        if let Some(found) = mount_at(&spelling).map_err(|error| MountError::failed(path, error))? {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
+    mount_on(path).map_err(|error| MountError::failed(path, error))
 }
 
 /// Returns true if it is a FUSE mount whose daemon has exited. Attributes may still be in the kernel's cache, so it calls

@@ -11,7 +11,7 @@ use rustix::mount::UnmountFlags;
 use dupfs_base::{ErrorKind, HasKind, without_errno};
 
 use super::mount_error::one_line;
-use super::mountinfo::{mount_at, spellings};
+use super::mountinfo::mount_on;
 
 /// The reason why a mount was not unmounted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -63,14 +63,9 @@ impl HasKind for UnmountError {
 /// [`UnmountError`].
 pub fn unmount(path: &Path, lazy: bool) -> Result<(), UnmountError> {
     let failed = |reason: String| UnmountError::Failed { path: path.to_owned(), reason: reason.into() };
-    let mut mounted = None;
-    for spelling in spellings(path) {
-        mounted = mount_at(&spelling).map_err(|error| failed(error.to_string()))?;
-        if mounted.is_some() {
-            break;
-        }
-    }
-    let Some(mount) = mounted else { return Err(UnmountError::NotMounted(path.to_owned())) };
+    let Some(mount) = mount_on(path).map_err(|error| failed(error.to_string()))? else {
+        return Err(UnmountError::NotMounted(path.to_owned()));
+    };
     if !mount.is_dupfs() {
         let what = format!("{} (type {})", mount.source, mount.kind).into();
         return Err(UnmountError::Foreign { path: path.to_owned(), what });
