@@ -109,6 +109,17 @@ fn a_restore_that_is_killed_again_and_again_never_shows_a_half_file_and_ends_com
     assert_eq!(report["complete"], true);
     assert_same("the continued restore", &Tree::walk(&source), &Tree::walk(&dest), &Rules::default());
     assert!(fs::metadata(dest.join("hole")).unwrap().blocks() * 512 < 1 << 20, "the hole is not kept");
+
+    // What is right is recognized by its signature: no volume is needed any more.
+    for entry in fs::read_dir(repo.dir()).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_str().unwrap().contains(".difftar") {
+            fs::write(entry.path(), b"destroyed").unwrap();
+        }
+    }
+    let report = repo.reader().run("restore", &["--json", "--force", &repo.url(), as_text(&dest)]);
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!((&report["complete"], &report["files"]), (&true.into(), &0.into()), "{report}");
+    assert_same("without volumes", &Tree::walk(&source), &Tree::walk(&dest), &Rules::default());
 }
 
 #[test]
