@@ -359,7 +359,7 @@ impl RestoreRun<'_> {
         failed
     }
 
-    /// Writes all objects that are no directories, several at a time, in the order in which the volumes hold them.
+    /// Writes all objects that are no directories, several at a time, in the order in which the volumes of a full set hold them.
     fn objects(&mut self, tree: &WantedTree, root: &OwnedFd, failed: &HashSet<usize>, printer: &mut Printer<'_>) {
         let mut order: Vec<&WantedObject> =
             tree.objects.iter().filter(|object| !failed.contains(&object.dir)).collect();
