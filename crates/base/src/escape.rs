@@ -1,4 +1,4 @@
-//! Bytes as text for terminals and log lines.
+//! Bytes as text.
 
 /// Returns `bytes` as text for a terminal or a log line. Valid UTF-8 stays; control characters, backslashes and invalid
 /// bytes become `\xHH`.
@@ -23,6 +23,15 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
     out
 }
 
+/// Returns `bytes` as hexadecimal digits in lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +40,11 @@ mod tests {
     fn escaping_preserves_text_and_replaces_all_other_bytes() {
         assert_eq!(escape_bytes("ü\n\\".as_bytes()), "ü\\x0a\\x5c");
         assert_eq!(escape_bytes(b"lat-\xe9"), "lat-\\xe9");
+    }
+
+    #[test]
+    fn each_byte_is_two_digits() {
+        assert_eq!(hex(b"\x00\x0a\xff"), "000aff");
+        assert_eq!(hex(b""), "");
     }
 }

@@ -20,7 +20,7 @@ mod wiping_allocator;
 
 pub use convert::{clamp_len, whole_nanos};
 pub use error_kind::{ErrorKind, HasKind};
-pub use escape::escape_bytes;
+pub use escape::{escape_bytes, hex};
 pub use io_reason::{io_reason, without_errno};
 pub use range::ByteRange;
 pub use request::{CancelToken, RequestContext, Stopped};

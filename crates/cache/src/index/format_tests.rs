@@ -1,7 +1,6 @@
 //! The bytes of the index on disk. They are literal here, so that no change of the format goes unnoticed.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -14,10 +13,7 @@ use super::{Identity, IndexFileKind};
 /// Fails unless `bytes` are `expected`, in hexadecimal digits; white space separates the fields.
 #[track_caller]
 fn assert_bytes(bytes: &[u8], expected: &str) {
-    let digits = bytes.iter().fold(String::new(), |mut digits, byte| {
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    });
+    let digits = dupfs_base::hex(bytes);
     let expected = expected.split_whitespace().collect::<String>();
     assert_eq!(
         digits, expected,

@@ -29,11 +29,7 @@ impl Identity {
 
     /// The identity as hexadecimal digits, for file names.
     pub fn hex(&self) -> String {
-        use std::fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(32), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        dupfs_base::hex(&self.0)
     }
 
     /// The first 64 bits, for uses where a collision does no harm.

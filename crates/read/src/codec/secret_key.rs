@@ -21,7 +21,7 @@ use super::rsa_key::RsaKey;
 use super::session_key::SessionKey;
 use super::session_key_packet::PublicKeyEsk;
 use super::weierstrass::WeierstrassCurve;
-use dupfs_base::{ErrorKind, Secret, escape_bytes};
+use dupfs_base::{ErrorKind, Secret, escape_bytes, hex};
 
 /// Loads the secret keys for decryption from the file at `path`.
 ///
@@ -167,10 +167,7 @@ impl SecretKey {
 fn curve_name(curve: &Curve) -> Cow<'static, str> {
     match (curve, curve.oid()) {
         (_, [0x2b, 0x65, 0x6f]) => "X448".into(),
-        (_, oid) => {
-            let digits: String = oid.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("with the object identifier {digits}").into()
-        }
+        (_, oid) => format!("with the object identifier {}", hex(oid)).into(),
     }
 }
 

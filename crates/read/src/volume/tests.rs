@@ -52,7 +52,7 @@ const MANIFEST: &str = "Hostname h\nLocaldir /d\nVolume 1:\n    StartingPath   .
 /// A set of one unencrypted volume.
 fn backup() -> MemoryStore {
     let (store, volume) = (MemoryStore::new(), tar());
-    let digest: String = Sha1::digest(&volume).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = dupfs_base::hex(&Sha1::digest(&volume));
     let manifest = format!("{MANIFEST}    Hash SHA1 {digest}\n");
     store.put("duplicity-full.20200101T000000Z.manifest", manifest.into_bytes());
     store.put("duplicity-full-signatures.20200101T000000Z.sigtar", vec![0; 1024]);
