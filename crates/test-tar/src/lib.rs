@@ -1,4 +1,5 @@
-//! A writer of tar streams for tests. It sets each field separately, so that tests can also write invalid streams.
+//! Input for tests. The writer of tar streams sets each field separately, so that tests can also write invalid streams;
+//! [`mutations`] changes valid input of any kind.
 
 // A test that writes beyond the header block fails by panic.
 #![allow(clippy::indexing_slicing)]
@@ -86,15 +87,58 @@ pub fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
     [len.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
 }
 
+/// Pseudo-random numbers, the same on every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn new() -> Self {
+        Self(88_172_645_463_325_252)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number below `end`; 0 if `end` is 0.
+    fn below(&mut self, end: usize) -> usize {
+        // The remainder is less than a `usize`.
+        usize::try_from(self.next() % end.max(1) as u64).unwrap_or(0)
+    }
+}
+
 /// Returns pseudo-random bytes, the same on every run. They do not compress, so a compressed file contains them
 /// verbatim.
 pub fn noise(len: usize) -> Vec<u8> {
-    let mut state = 88_172_645_463_325_252_u64;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..len).map(next).collect()
+    let mut numbers = Numbers::new();
+    (0..len).map(|_| numbers.next().to_le_bytes()[3]).collect()
+}
+
+/// Calls `target` with `seed`, and then `rounds` times with the seed after some of its bits were flipped and some of its bytes
+/// replaced, removed, cut off or repeated. The inputs are the same on every run.
+pub fn mutations(seed: &[u8], rounds: usize, target: fn(&[u8])) {
+    let mut numbers = Numbers::new();
+    target(seed);
+    for _ in 0..rounds {
+        let mut data = seed.to_vec();
+        for _ in 0..=numbers.below(3) {
+            let at = numbers.below(data.len());
+            match numbers.below(5) {
+                0 => data.truncate(at.max(1)),
+                1 => data[at] = numbers.below(256).to_le_bytes()[0],
+                2 => data[at] ^= 1 << numbers.below(8),
+                3 => drop(data.drain(at..(at + numbers.below(8)).min(data.len()))),
+                _ => {
+                    let piece = data[at..(at + numbers.below(60)).min(data.len())].to_vec();
+                    data.extend_from_slice(&piece);
+                }
+            }
+            if data.is_empty() {
+                break;
+            }
+        }
+        target(&data);
+    }
 }

@@ -110,35 +110,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use dupfs_test_tar::{TestHeader, put, put_entry};
-
-    /// Flips, cuts and copies of `seed`, the same on every run.
-    fn mutations(seed: &[u8], rounds: u64, target: fn(&[u8])) {
-        let mut state = 88_172_645_463_325_252_u64;
-        let mut next = |below: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state % below.max(1) as u64).unwrap()
-        };
-        target(seed);
-        for _ in 0..rounds {
-            let mut data = seed.to_vec();
-            for _ in 0..=next(3) {
-                let at = next(data.len());
-                match next(4) {
-                    0 => data.truncate(at.max(1)),
-                    1 => data[at] = u8::try_from(next(256)).unwrap(),
-                    2 => data[at] ^= 1 << next(8),
-                    _ => {
-                        let piece = data[at..(at + next(60)).min(data.len())].to_vec();
-                        data.extend_from_slice(&piece);
-                    }
-                }
-            }
-            target(&data);
-        }
-    }
+    use dupfs_test_tar::{TestHeader, mutations, put, put_entry};
 
     #[test]
     fn mutated_streams_archives_and_encoded_points() {

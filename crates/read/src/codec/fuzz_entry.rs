@@ -177,6 +177,7 @@ mod tests {
     use flate2::Compression;
 
     use super::*;
+    use dupfs_test_tar::mutations;
 
     fn literal(plain: &[u8]) -> Vec<u8> {
         let len = u8::try_from(plain.len() + 6).unwrap();
@@ -215,38 +216,6 @@ mod tests {
         let mut out = flate2::write::GzEncoder::new(Vec::new(), Compression::best());
         out.write_all(plain).unwrap();
         out.finish().unwrap()
-    }
-
-    /// Flips, cuts and copies of `seed`, the same on every run.
-    fn mutations(seed: &[u8], rounds: usize, target: fn(&[u8])) {
-        let mut state = 88_172_645_463_325_252_u64;
-        let mut next = |below: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state % below.max(1) as u64).unwrap()
-        };
-        target(seed);
-        for _ in 0..rounds {
-            let mut data = seed.to_vec();
-            for _ in 0..=next(3) {
-                let at = next(data.len());
-                match next(5) {
-                    0 => data.truncate(at.max(1)),
-                    1 => data[at] = u8::try_from(next(256)).unwrap(),
-                    2 => data[at] ^= 1 << next(8),
-                    3 => drop(data.drain(at..(at + next(8)).min(data.len()))),
-                    _ => {
-                        let piece = data[at..(at + next(60)).min(data.len())].to_vec();
-                        data.extend_from_slice(&piece);
-                    }
-                }
-                if data.is_empty() {
-                    break;
-                }
-            }
-            target(&data);
-        }
     }
 
     #[test]
