@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use dupfs_unpack::NameEncoding;
 
 use super::options::{
-    CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs, TimeSpan, parse_zip_names,
+    CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs, TimeArgs, TimeSpan, parse_zip_names,
 };
 
 /// Mount duplicity backups read-only: restore with cp, rsync, tar or mysql < file
@@ -200,25 +200,13 @@ pub struct LsArgs {
     #[arg(long, conflicts_with = "json")]
     pub print0: bool,
 
-    /// The time that a step may take.
-    #[command(flatten)]
-    pub deadline: DeadlineArgs,
-
     /// The snapshot.
     #[command(flatten)]
-    pub time: TimeArgs,
+    pub snapshot: SnapshotArgs,
 
     /// Owners.
     #[command(flatten)]
     pub owners: OwnerArgs,
-
-    /// Keys.
-    #[command(flatten)]
-    pub keys: KeyArgs,
-
-    /// Caches.
-    #[command(flatten)]
-    pub cache: CacheArgs,
 }
 
 /// `dupfs cat`.
@@ -233,21 +221,9 @@ pub struct CatArgs {
     #[arg(required = true)]
     pub paths: Vec<OsString>,
 
-    /// The time that a step may take.
-    #[command(flatten)]
-    pub deadline: DeadlineArgs,
-
     /// The snapshot.
     #[command(flatten)]
-    pub time: TimeArgs,
-
-    /// Keys.
-    #[command(flatten)]
-    pub keys: KeyArgs,
-
-    /// Caches.
-    #[command(flatten)]
-    pub cache: CacheArgs,
+    pub snapshot: SnapshotArgs,
 }
 
 /// `dupfs restore`.
@@ -283,25 +259,13 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The time that a step may take.
-    #[command(flatten)]
-    pub deadline: DeadlineArgs,
-
     /// The snapshot.
     #[command(flatten)]
-    pub time: TimeArgs,
+    pub snapshot: SnapshotArgs,
 
     /// Owners.
     #[command(flatten)]
     pub owners: OwnerArgs,
-
-    /// Keys.
-    #[command(flatten)]
-    pub keys: KeyArgs,
-
-    /// Caches.
-    #[command(flatten)]
-    pub cache: CacheArgs,
 }
 
 impl RestoreArgs {
@@ -320,6 +284,10 @@ mod tests {
 
     use super::*;
 
+    fn parsed(line: &str) -> Command {
+        Cli::try_parse_from(line.split(' ')).unwrap().command
+    }
+
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
@@ -333,12 +301,12 @@ mod tests {
 
     #[test]
     fn every_command_that_reads_a_backup_takes_a_deadline() {
-        let of = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+        let of = |line: &str| match parsed(line) {
             Command::Mount(args) => args.deadline,
             Command::Sets(args) => args.deadline,
-            Command::Ls(args) => args.deadline,
-            Command::Cat(args) => args.deadline,
-            Command::Restore(args) => args.deadline,
+            Command::Ls(args) => args.snapshot.deadline,
+            Command::Cat(args) => args.snapshot.deadline,
+            Command::Restore(args) => args.snapshot.deadline,
             Command::Umount(_) => panic!("no backup is read"),
         };
         let lines = [
@@ -361,7 +329,7 @@ mod tests {
 
     #[test]
     fn every_style_of_an_s3_url_can_be_given() {
-        let of = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+        let of = |line: &str| match parsed(line) {
             Command::Sets(args) => args.repo.s3_url_style,
             _ => panic!("another command"),
         };
@@ -374,7 +342,7 @@ mod tests {
 
     #[test]
     fn the_last_operand_of_restore_is_the_destination() {
-        let of = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+        let of = |line: &str| match parsed(line) {
             Command::Restore(args) => args.split(),
             _ => panic!("another command"),
         };
@@ -390,7 +358,7 @@ mod tests {
     #[test]
     fn duplicitys_names_are_taken() {
         let line = "dupfs mount --restore-time 3D --encrypt-secret-keyring k --path-to-restore etc --numeric-owner u m";
-        let Command::Mount(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
+        let Command::Mount(args) = parsed(line) else { panic!() };
         assert_eq!(args.time.time.as_deref(), Some("3D"));
         assert_eq!(args.keys.secret_key, [PathBuf::from("k")]);
         assert_eq!(args.path, Some("etc".into()));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use md5::{Digest, Md5};
 
 use crate::vfs::{FileSystem, OwnerOptions};
-use dupfs_base::{ErrorKind, HasKind, escape_bytes};
+use dupfs_base::{ErrorKind, HasKind, escape_bytes, hex};
 use dupfs_cache::SpillConfig;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_format::timespec;
@@ -27,7 +27,7 @@ use super::exit::CommandExit;
 use super::gpg_args::gpg_for_session_keys;
 use super::ls::LsOptions;
 use super::open::{DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_mount, open_repository};
-use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
+use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs, TimeArgs};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::restore::{self, RestoreOptions};
@@ -90,9 +90,8 @@ impl Backend for Backups {
     }
 
     fn ls(&self, args: &LsArgs) -> Result<(), CliError> {
-        let timeout = RequestTimeout::from(&args.deadline);
-        let paths = args.path.as_slice();
-        let fs = self.view(&args.repo, &args.keys, &args.cache, (&args.time, paths), &args.owners, timeout)?;
+        let timeout = RequestTimeout::from(&args.snapshot.deadline);
+        let fs = self.view(&args.repo, &args.snapshot, args.path.as_slice(), &args.owners)?;
         let options = LsOptions {
             long: args.long,
             recursive: args.recursive,
@@ -106,19 +105,18 @@ impl Backend for Backups {
     }
 
     fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
-        let timeout = RequestTimeout::from(&args.deadline);
-        let (owners, chosen) = (OwnerArgs::default(), (&args.time, args.paths.as_slice()));
-        let fs = self.view(&args.repo, &args.keys, &args.cache, chosen, &owners, timeout)?;
+        let timeout = RequestTimeout::from(&args.snapshot.deadline);
+        let fs = self.view(&args.repo, &args.snapshot, &args.paths, &OwnerArgs::default())?;
         let written = print(|printer| cat::run(&*fs, &args.paths, timeout, printer));
         fs.finish();
         written
     }
 
     fn restore(&self, args: &RestoreArgs) -> Result<(), CliError> {
-        let timeout = RequestTimeout::from(&args.deadline);
+        let timeout = RequestTimeout::from(&args.snapshot.deadline);
         let (paths, dest) = args.split();
-        let url = self.locate(&args.repo, &args.cache)?.url;
-        let fs = self.view(&args.repo, &args.keys, &args.cache, (&args.time, &paths), &args.owners, timeout)?;
+        let url = self.locate(&args.repo, &args.snapshot.cache)?.url;
+        let fs = self.view(&args.repo, &args.snapshot, &paths, &args.owners)?;
         let options = RestoreOptions {
             paths,
             dest,
@@ -139,12 +137,11 @@ impl Backups {
     fn view(
         &self,
         repo: &RepoArgs,
-        keys: &KeyArgs,
-        cache: &CacheArgs,
-        (time, paths): (&TimeArgs, &[OsString]),
+        SnapshotArgs { deadline, time, keys, cache }: &SnapshotArgs,
+        paths: &[OsString],
         owners: &OwnerArgs,
-        timeout: RequestTimeout,
     ) -> Result<Arc<dyn FileSystem>, CliError> {
+        let timeout = RequestTimeout::from(deadline);
         let passphrases = Arc::new(Passphrases::gather(keys)?);
         let shows_snapshots = time.time.is_none() && paths.iter().any(|path| typed_path::is_of_mount(path));
         let path = (!shows_snapshots).then_some(OsStr::new(""));
@@ -247,7 +244,7 @@ fn prefixes(repo: &RepoArgs) -> PrefixOptions {
 
 /// duplicity's archive directory of this backup: below `--archive-dir`, named by `--name` or the hash of the URL as typed.
 fn archive_dir(repo: &RepoArgs) -> Option<PathBuf> {
-    let hashed = || Md5::digest(repo.url.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hashed = || hex(&Md5::digest(repo.url.as_bytes()));
     let name = repo.name.clone().unwrap_or_else(|| hashed().into());
     let given = repo.archive_dir.as_ref()?;
     let dir = given.join(name);

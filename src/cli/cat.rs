@@ -4,15 +4,13 @@ use std::ffi::{OsStr, OsString};
 
 use super::error::CliError;
 use super::exit::CommandExit;
+use super::file_chunks::FileChunks;
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
 use super::typed_path;
 use crate::vfs::{Attr, FileSystem, NodeKind};
 use dupfs_format::ArchivePath;
-
-/// Bytes of one read.
-const CHUNK: usize = 1 << 20;
 
 /// Writes the files one after the other, as `cat` does; after a file that fails it continues with the next. `fs` has the
 /// snapshot's tree at its root; each of its calls may take `timeout`.
@@ -62,31 +60,21 @@ fn copy(
     timeout: RequestTimeout,
     printer: &mut Printer<'_>,
 ) -> Result<Result<(), CliError>, CliError> {
-    let opened = match fs.open(attr.ino, &timeout.start()) {
-        Ok(opened) => opened,
+    let mut chunks = match FileChunks::open(fs, attr.ino, || timeout.start()) {
+        Ok(chunks) => chunks,
         Err(error) => return Ok(Err(resolve::read_failed(path, &error))),
     };
-    let mut offset = 0u64;
-    let ended = loop {
-        match fs.read(attr.ino, opened.handle, offset, CHUNK, &timeout.start()) {
-            Ok(bytes) => {
-                if let Err(failure) = printer.bytes(&bytes) {
-                    break Err(failure);
-                }
-                offset = offset.saturating_add(bytes.len() as u64);
-                // Fewer bytes than requested are returned only at the end of the file.
-                if bytes.len() < CHUNK {
-                    break Ok(Ok(()));
-                }
-            }
+    loop {
+        match chunks.next() {
+            Ok(Some(bytes)) => printer.bytes(&bytes)?,
+            Ok(None) => return Ok(Ok(())),
             Err(error) => {
                 let failure = resolve::read_failed(path, &error);
-                break Ok(Err(CliError::new(failure.exit(), format!("{failure} (after {offset} bytes)"))));
+                let line = format!("{failure} (after {} bytes)", chunks.offset());
+                return Ok(Err(CliError::new(failure.exit(), line)));
             }
         }
-    };
-    fs.release(attr.ino, opened.handle);
-    ended
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::Serialize;
@@ -14,7 +13,7 @@ use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
 use super::typed_path;
 use crate::vfs::{Attr, FileSystem, Ino, NodeKind};
-use dupfs_base::escape_bytes;
+use dupfs_base::{escape_bytes, hex};
 use dupfs_format::{ArchivePath, BackupTime};
 
 /// The options of a listing by `dupfs ls`.
@@ -345,13 +344,7 @@ impl LsJsonDetails {
 pub(super) fn json_bytes(bytes: &[u8]) -> (String, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), None),
-        Err(_) => {
-            let mut hex = String::with_capacity(bytes.len() * 2);
-            for byte in bytes {
-                let _ = write!(hex, "{byte:02x}");
-            }
-            (String::from_utf8_lossy(bytes).into_owned(), Some(hex))
-        }
+        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(hex(bytes))),
     }
 }
 

@@ -11,6 +11,7 @@ mod default_log_file;
 mod environment_secrets;
 mod error;
 mod exit;
+mod file_chunks;
 mod gpg_args;
 mod key_trial;
 mod logging;
@@ -27,6 +28,7 @@ mod resolve;
 pub mod restore;
 mod secrets;
 pub mod sets;
+mod signal_watch;
 mod similar;
 mod standard_output;
 mod start_up;
@@ -42,7 +44,9 @@ pub use backups::Backups;
 pub use error::CliError;
 pub use exit::CommandExit;
 pub use mount::Respawn;
-pub use options::{ByteSize, CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, TimeArgs, TimeSpan};
+pub use options::{
+    ByteSize, CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs, TimeArgs, TimeSpan,
+};
 pub use request_timeout::RequestTimeout;
 pub use secrets::Passphrases;
 pub use standard_output::record_closed_output;

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -23,6 +22,7 @@ use super::options::SizeMode;
 use super::refresh;
 use super::request_timeout::RequestTimeout;
 use super::secrets::Passphrases;
+use super::signal_watch::{SignalWatch, unwatched};
 
 /// Starts this program again with the given arguments.
 pub type Respawn<'a> = dyn Fn(&[OsString]) -> std::process::Command + 'a;
@@ -145,41 +145,19 @@ fn probe(fs: &dyn FileSystem, timeout: RequestTimeout) -> Result<(), FsError> {
 /// Ends the mount on SIGINT and SIGTERM. SIGHUP triggers `refresh`; without one, in the foreground, it means that the terminal
 /// was closed and ends the mount too. SIGUSR1 logs the requests and bytes fetched so far.
 fn watch(
-    mut signals: Signals,
+    signals: Signals,
     mounted: &Mounted,
     fs: Arc<dyn FileSystem>,
     refresh: Option<Sender<()>>,
 ) -> Result<SignalWatch, CliError> {
-    let handle = signals.handle();
     let stop = mounted.stopper();
-    let listen = move || {
-        for signal in signals.forever() {
-            match signal {
-                // Requested, so it is logged at any verbosity.
-                SIGUSR1 => log::warn!("{}", fs.cost().unwrap_or_default()),
-                SIGHUP if refresh.is_some() => {
-                    // The receiver lives as long as the mount.
-                    let _ = refresh.as_ref().map(|refresh| refresh.send(()));
-                }
-                _ => stop(),
-            }
+    SignalWatch::start(signals, move |signal| match signal {
+        // Requested, so it is logged at any verbosity.
+        SIGUSR1 => log::warn!("{}", fs.cost().unwrap_or_default()),
+        SIGHUP if refresh.is_some() => {
+            // The receiver lives as long as the mount.
+            let _ = refresh.as_ref().map(|refresh| refresh.send(()));
         }
-    };
-    thread::Builder::new().name("dupfs-signals".into()).spawn(listen).map_err(unwatched)?;
-    Ok(SignalWatch { handle })
-}
-
-fn unwatched(error: std::io::Error) -> CliError {
-    CliError::failed(ErrorKind::Io, format!("signals cannot be watched: {error}"))
-}
-
-/// Stops handling signals when it is dropped.
-struct SignalWatch {
-    handle: signal_hook::iterator::Handle,
-}
-
-impl Drop for SignalWatch {
-    fn drop(&mut self) {
-        self.handle.close();
-    }
+        _ => stop(),
+    })
 }

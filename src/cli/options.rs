@@ -127,6 +127,26 @@ pub struct TimeArgs {
     pub time: Option<String>,
 }
 
+/// The snapshot to read, and the means to read it.
+#[derive(Args, Clone, Debug)]
+pub struct SnapshotArgs {
+    /// The time that a step may take.
+    #[command(flatten)]
+    pub deadline: DeadlineArgs,
+
+    /// The time of the snapshot.
+    #[command(flatten)]
+    pub time: TimeArgs,
+
+    /// Keys.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+
+    /// Caches.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
 /// The owners that files appear to have.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "View")]

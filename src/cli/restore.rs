@@ -34,9 +34,10 @@ use super::exit::CommandExit;
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
+use super::signal_watch::{SignalWatch, unwatched};
 use super::typed_path;
 use crate::vfs::{Attr, FileSystem, NodeKind};
-use dupfs_base::{CancelToken, ErrorKind, io_reason};
+use dupfs_base::{CancelToken, io_reason};
 use dupfs_format::ArchivePath;
 
 /// Upper bound of the files that are written at the same time.
@@ -101,9 +102,12 @@ pub fn run(
     let limits = CallLimits { timeout, cancel: CancelToken::new() };
     let wanted = find(fs, &options.paths, timeout)?;
     // Before, a signal ends the program.
-    let _signals = InterruptWatch::start(&limits.cancel)?;
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
+    let cancel = limits.cancel.clone();
+    let _watch = SignalWatch::start(signals, move |_| cancel.cancel())?;
     let policy = AttributePolicy { owners: !options.no_owner && rustix::process::geteuid().is_root() };
-    let mut run = RestoreRun { fs, limits: &limits, policy, force: options.force, summary: RestoreSummary::default() };
+    let writer = ObjectWriter { fs, limits: &limits, policy, force: options.force };
+    let mut run = RestoreRun { writer, summary: RestoreSummary::default() };
     let what = describe(fs, url, &wanted);
     match wanted.as_slice() {
         [(attr, path)] if attr.kind != NodeKind::Dir => run.single(*attr, path, options, printer)?,
@@ -180,10 +184,7 @@ fn describe(fs: &dyn FileSystem, url: &str, wanted: &[(Attr, ArchivePath)]) -> S
 
 /// The failure to write `path`.
 fn write_failed(path: &ArchivePath, error: &io::Error) -> CliError {
-    let exit = match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => CommandExit::Denied,
-        _ => CommandExit::Failed,
-    };
+    let exit = destination::write_exit(error);
     let reason = match error.kind() {
         io::ErrorKind::AlreadyExists => "exists in the destination and differs; --force replaces it".to_owned(),
         io::ErrorKind::IsADirectory => "a directory of this name is in the way; remove it first".to_owned(),
@@ -198,10 +199,7 @@ fn is_full(error: &io::Error) -> bool {
 
 /// The state of a run.
 struct RestoreRun<'a> {
-    fs: &'a dyn FileSystem,
-    limits: &'a CallLimits,
-    policy: AttributePolicy,
-    force: bool,
+    writer: ObjectWriter<'a>,
     summary: RestoreSummary,
 }
 
@@ -229,7 +227,7 @@ impl RestoreRun<'_> {
             return Err(CliError::Usage(line));
         }
         let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let dir = open_directory(parent).map_err(|error| destination_failed(parent, &error))?;
+        let dir = open_directory(parent).map_err(|error| destination::failed(parent, &error))?;
         // The lock of the directory itself excludes a second process from the temporary name.
         let lock = rustix::fs::flock(&dir, rustix::fs::FlockOperation::NonBlockingLockExclusive);
         if lock == Err(rustix::io::Errno::WOULDBLOCK) {
@@ -253,16 +251,17 @@ impl RestoreRun<'_> {
         options: &RestoreOptions,
         printer: &mut Printer<'_>,
     ) -> Result<(), CliError> {
+        let ObjectWriter { fs, limits, force, .. } = self.writer;
         let mut tree = WantedTree::default();
         match wanted {
-            [(attr, path)] => tree.add_tree(self.fs, (0, b""), (*attr, path.clone()), self.limits),
+            [(attr, path)] => tree.add_tree(fs, (0, b""), (*attr, path.clone()), limits),
             several => {
                 let dest = WantedDir { parent: 0, name: Vec::new(), path: ArchivePath::root(), attr: None };
                 tree.dirs.push(dest);
                 for (attr, path) in several {
                     let (name, path, attr) = (path.name().to_vec(), path.clone(), *attr);
                     if attr.kind == NodeKind::Dir {
-                        tree.add_tree(self.fs, (0, &name), (attr, path), self.limits);
+                        tree.add_tree(fs, (0, &name), (attr, path), limits);
                     } else {
                         tree.objects.push(WantedObject { dir: 0, name, path, attr });
                     }
@@ -272,25 +271,25 @@ impl RestoreRun<'_> {
         for failure in std::mem::take(&mut tree.failures) {
             self.summary.fail(&failure, printer);
         }
-        if self.limits.is_over() {
+        if limits.is_over() {
             return Ok(());
         }
         let dest = &options.dest;
         match rustix::fs::mkdir(dest, rustix::fs::Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return Err(destination_failed(dest, &error.into())),
+            Err(error) => return Err(destination::failed(dest, &error.into())),
         }
-        let root = open_directory(dest).map_err(|error| destination_failed(dest, &error))?;
-        let marker = RunMarker::claim(root.as_fd(), dest, what, self.force)?;
+        let root = open_directory(dest).map_err(|error| destination::failed(dest, &error))?;
+        let marker = RunMarker::claim(root.as_fd(), dest, what, force)?;
         self.check_space(&tree, &root, options)?;
         let failed = self.directories(&tree, &root, printer);
         self.objects(&tree, &root, &failed, printer);
-        if self.limits.is_over() {
+        if limits.is_over() {
             return Ok(());
         }
         self.directory_attributes(&tree, &root, (1, &failed), printer);
         if self.summary.failures.is_empty() {
-            marker.remove(root.as_fd()).map_err(|error| destination_failed(dest, &error))?;
+            marker.remove(root.as_fd()).map_err(|error| destination::failed(dest, &error))?;
         }
         // The destination itself, which the removal has changed.
         tree.dirs.truncate(1);
@@ -313,7 +312,7 @@ impl RestoreRun<'_> {
             let size = if object.attr.size < i64::MAX.unsigned_abs() { object.attr.size } else { 0 };
             needed = needed.saturating_add(if exists { 0 } else { size });
         }
-        let free = destination::free_bytes(root.as_fd()).map_err(|error| destination_failed(&options.dest, &error))?;
+        let free = destination::free_bytes(root.as_fd()).map_err(|error| destination::failed(&options.dest, &error))?;
         if needed > free {
             let shown = dupfs_base::escape_bytes(options.dest.as_os_str().as_bytes());
             let line = format!(
@@ -327,18 +326,18 @@ impl RestoreRun<'_> {
 
     /// Creates the directories. Returns those that cannot be written to.
     fn directories(&mut self, tree: &WantedTree, root: &OwnedFd, printer: &mut Printer<'_>) -> HashSet<usize> {
+        let ObjectWriter { limits, force, .. } = self.writer;
         let mut failed = HashSet::new();
         let mut dirs = DirCache::new(tree, root);
         for (index, dir) in tree.dirs.iter().enumerate().skip(1) {
-            if self.limits.is_over() {
+            if limits.is_over() {
                 break;
             }
             if failed.contains(&dir.parent) {
                 failed.insert(index);
                 continue;
             }
-            let made =
-                dirs.open(dir.parent).and_then(|parent| destination::make_dir(parent.as_fd(), &dir.name, self.force));
+            let made = dirs.open(dir.parent).and_then(|parent| destination::make_dir(parent.as_fd(), &dir.name, force));
             match made {
                 // An existing one may not be writable for its owner.
                 Ok(made) => {
@@ -349,7 +348,7 @@ impl RestoreRun<'_> {
                         io::ErrorKind::AlreadyExists => error.to_string(),
                         _ => io_reason(&error).to_string(),
                     };
-                    let exit = write_failed(&dir.path, &error).exit();
+                    let exit = destination::write_exit(&error);
                     let line = format!("{}: this directory and everything below it is left out: {reason}", dir.path);
                     self.summary.fail(&CliError::new(exit, line), printer);
                     failed.insert(index);
@@ -367,7 +366,7 @@ impl RestoreRun<'_> {
         order.sort_by_key(|object| object.attr.ino);
         let workers = thread::available_parallelism().map_or(1, usize::from).clamp(1, MAX_WORKERS).min(order.len());
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let (fs, limits, policy, force) = (self.fs, self.limits, self.policy, self.force);
+        let writer = self.writer;
         let (tx, rx) = channel();
         let total = order.len();
         let mut progress = ProgressLine::new(total);
@@ -377,10 +376,9 @@ impl RestoreRun<'_> {
                 scope.spawn(move || {
                     let mut dirs = DirCache::new(tree, root);
                     while let Some(object) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if is_over.load(Ordering::Relaxed) || limits.is_over() {
+                        if is_over.load(Ordering::Relaxed) || writer.limits.is_over() {
                             break;
                         }
-                        let writer = ObjectWriter { fs, limits, policy, force };
                         let outcome = writer.restore(&mut dirs, object);
                         if matches!(outcome, ObjectOutcome::Full(_)) {
                             is_over.store(true, Ordering::Relaxed);
@@ -423,11 +421,12 @@ impl RestoreRun<'_> {
         (first, failed): (usize, &HashSet<usize>),
         printer: &mut Printer<'_>,
     ) {
+        let policy = self.writer.policy;
+        let mut dirs = DirCache::new(tree, root);
         let indexed = tree.dirs.iter().enumerate().skip(first).rev();
         for (index, dir) in indexed.filter(|(index, _)| !failed.contains(index)) {
             let Some(attr) = &dir.attr else { continue };
-            let mut dirs = DirCache::new(tree, root);
-            let set = dirs.open(index).and_then(|dir| destination::set_attributes(dir.as_fd(), attr, self.policy));
+            let set = dirs.open(index).and_then(|dir| destination::set_attributes(dir.as_fd(), attr, policy));
             match set {
                 Ok(()) => self.summary.directories = self.summary.directories.saturating_add(1),
                 Err(error) => self.summary.fail(&write_failed(&dir.path, &error), printer),
@@ -439,16 +438,6 @@ impl RestoreRun<'_> {
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
-}
-
-fn destination_failed(path: &Path, error: &io::Error) -> CliError {
-    let exit = match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => CommandExit::Denied,
-        io::ErrorKind::NotFound => CommandExit::NotFound,
-        _ => CommandExit::Failed,
-    };
-    let shown = dupfs_base::escape_bytes(path.as_os_str().as_bytes());
-    CliError::new(exit, format!("{shown}: nothing can be restored here: {}", io_reason(error)))
 }
 
 /// Opens directories of the destination, and holds the one used last: neighbours follow each other.
@@ -492,6 +481,7 @@ impl<'a> DirCache<'a> {
 }
 
 /// Restores single objects.
+#[derive(Clone, Copy)]
 struct ObjectWriter<'a> {
     fs: &'a dyn FileSystem,
     limits: &'a CallLimits,
@@ -662,30 +652,5 @@ impl ProgressLine {
         if self.shown.take().is_some() {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
-    }
-}
-
-/// Cancels the run on SIGINT and SIGTERM, until it is dropped.
-struct InterruptWatch {
-    handle: signal_hook::iterator::Handle,
-}
-
-impl InterruptWatch {
-    fn start(cancel: &CancelToken) -> Result<Self, CliError> {
-        let failed = |error: io::Error| {
-            CliError::failed(ErrorKind::Io, format!("signals cannot be watched: {}", io_reason(&error)))
-        };
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
-        let handle = signals.handle();
-        let cancel = cancel.clone();
-        let listen = move || signals.forever().for_each(|_| cancel.cancel());
-        thread::Builder::new().name("dupfs-signals".into()).spawn(listen).map_err(failed)?;
-        Ok(Self { handle })
-    }
-}
-
-impl Drop for InterruptWatch {
-    fn drop(&mut self) {
-        self.handle.close();
     }
 }

@@ -47,13 +47,14 @@ pub(super) fn find(
         Err(error) if is_missing(&error) => error,
         result => return Ok((result?, path)),
     };
-    for other in other_readings(fs, typed.as_bytes(), timeout) {
+    let source = fs.source_directory(&timeout.start());
+    for other in other_readings(typed.as_bytes(), source.as_deref()) {
         match found(&other) {
             Err(error) if is_missing(&error) => {}
             result => return Ok((result?, other)),
         }
     }
-    let source = fs.source_directory(&timeout.start()).filter(|_| typed.as_bytes().starts_with(b"/"));
+    let source = source.filter(|_| typed.as_bytes().starts_with(b"/"));
     Err(match (similar(fs, &path, timeout), source) {
         (Some(meant), _) => CliError::new(missing.exit(), format!("{missing}; did you mean {meant}?")),
         (None, Some(source)) => {
@@ -79,14 +80,14 @@ fn below(dir: &[u8], path: &ArchivePath) -> ArchivePath {
     ArchivePath::parse(&[dir, b"/", path.as_bytes()].concat()).unwrap_or_default()
 }
 
-/// The other readings of a path that does not exist, the most likely first. The source directory is as duplicity was given it,
-/// absolute or not.
-fn other_readings(fs: &dyn FileSystem, typed: &[u8], timeout: RequestTimeout) -> Vec<ArchivePath> {
+/// The other readings of a path that does not exist, the most likely first. `source` is the source directory as duplicity was
+/// given it, absolute or not.
+fn other_readings(typed: &[u8], source: Option<&[u8]>) -> Vec<ArchivePath> {
     let unescaped = unescape(typed);
     let mut readings: Vec<Vec<u8>> = unescaped.clone().into_iter().collect();
-    if let Some(source) = fs.source_directory(&timeout.start()) {
+    if let Some(source) = source {
         let forms = [Some(typed.to_vec()), unescaped];
-        readings.extend(forms.into_iter().flatten().filter_map(|path| Some(strip_directory(&path, &source)?.to_vec())));
+        readings.extend(forms.into_iter().flatten().filter_map(|path| Some(strip_directory(&path, source)?.to_vec())));
     }
     readings.iter().filter_map(|bytes| ArchivePath::parse(bytes).ok()).collect()
 }

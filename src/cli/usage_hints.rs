@@ -1,13 +1,11 @@
 //! Answers to words that users of duplicity type, and to arguments in the wrong place: one line with the command to use.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use dupfs_format::name::parse_name;
-
+use super::nearby::has_backup_files;
 use super::similar::most_similar;
 use crate::fuse::mount_on;
 
@@ -136,15 +134,6 @@ pub(super) fn is_url(text: &str) -> bool {
     })
 }
 
-/// Upper bound of the names of a directory that are examined.
-const MAX_NAMES: usize = 10_000;
-
-/// Returns true for a directory with files of duplicity in it.
-fn has_backup(dir: &str) -> bool {
-    let names = fs::read_dir(dir).into_iter().flatten().take(MAX_NAMES).flatten();
-    names.into_iter().any(|entry| entry.file_name().to_str().is_some_and(|name| parse_name(name).is_some()))
-}
-
 /// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is
 /// not. Of two paths to `mount`, only the second may be that of a backup. What is mounted already is not read, as its
 /// daemon may hang.
@@ -155,8 +144,8 @@ pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<
         command == "mount"
             && Path::new(backup).is_dir()
             && matches!(mount_on(Path::new(operand)), Ok(None))
-            && has_backup(operand)
-            && !has_backup(backup)
+            && has_backup_files(Path::new(operand))
+            && !has_backup_files(Path::new(backup))
     };
     let is_url_second = is_url(operand) && !Path::new(operand).exists();
     let is_swapped = !is_url(backup) && (is_url_second || is_mount_point_a_backup());
@@ -175,6 +164,8 @@ mod tests {
     use clap::Parser;
 
     use super::super::args::Cli;
+    use std::fs;
+
     use super::*;
 
     fn answer_to(line: &str) -> Option<String> {

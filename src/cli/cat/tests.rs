@@ -1,3 +1,4 @@
+use super::super::file_chunks::CHUNK;
 use super::*;
 use crate::vfs::ROOT_INO;
 use crate::vfs::memory_fs::{ClosingPipe, MemoryFs, MemoryNodeKind};

@@ -5,13 +5,35 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use dupfs_base::{escape_bytes, hex, io_reason};
 use md5::{Digest, Md5};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, RenameFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::wanted_tree::RESERVED_PREFIX;
+use crate::cli::error::CliError;
+use crate::cli::exit::CommandExit;
 use crate::vfs::{Attr, NodeKind};
+
+/// The exit code for a failure to write in the destination.
+pub(super) fn write_exit(error: &io::Error) -> CommandExit {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => CommandExit::Denied,
+        _ => CommandExit::Failed,
+    }
+}
+
+/// The failure to restore anything in the directory `path`.
+pub(super) fn failed(path: &Path, error: &io::Error) -> CliError {
+    let exit = match error.kind() {
+        io::ErrorKind::NotFound => CommandExit::NotFound,
+        _ => write_exit(error),
+    };
+    let shown = escape_bytes(path.as_os_str().as_bytes());
+    CliError::new(exit, format!("{shown}: nothing can be restored here: {}", io_reason(error)))
+}
 
 /// The attributes to give to restored objects.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +44,7 @@ pub(super) struct AttributePolicy {
 
 /// The temporary name of an object. It depends only on the object's name, so the next run finds what an interrupted one left.
 pub(super) fn temporary_name(name: &[u8]) -> String {
-    let digest: String = Md5::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{RESERVED_PREFIX}-{digest}")
+    format!("{RESERVED_PREFIX}-{}", hex(&Md5::digest(name)))
 }
 
 /// Opens directory `name` in `parent` without following a link.

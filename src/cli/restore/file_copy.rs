@@ -7,10 +7,9 @@ use std::os::unix::fs::FileExt;
 use dupfs_read::volume::SignedContent;
 
 use super::wanted_tree::CallLimits;
+use crate::cli::file_chunks::{CHUNK, FileChunks};
 use crate::vfs::{FileSystem, FsError, Ino};
 
-/// Bytes of one read.
-const CHUNK: usize = 1 << 20;
 /// Zeros are left out of a file in pieces of this size, aligned to it.
 const HOLE: usize = 4096;
 
@@ -25,31 +24,15 @@ pub(super) enum CopyError {
 
 /// Writes the content of `ino` to the empty `file`, with holes for zeros. Returns its size.
 pub(super) fn copy(fs: &dyn FileSystem, ino: Ino, file: &File, limits: &CallLimits) -> Result<u64, CopyError> {
-    let opened = fs.open(ino, &limits.start()).map_err(CopyError::Backup)?;
-    let copied = copy_open(fs, (ino, opened.handle), file, limits);
-    fs.release(ino, opened.handle);
-    copied
-}
-
-fn copy_open(
-    fs: &dyn FileSystem,
-    (ino, handle): (Ino, u64),
-    file: &File,
-    limits: &CallLimits,
-) -> Result<u64, CopyError> {
-    let mut offset = 0u64;
-    loop {
-        let bytes = fs.read(ino, handle, offset, CHUNK, &limits.start()).map_err(CopyError::Backup)?;
-        write_sparse(file, &bytes, offset).map_err(CopyError::Destination)?;
-        offset = offset.saturating_add(bytes.len() as u64);
-        // Fewer bytes than requested are returned only at the end of the file.
-        if bytes.len() < CHUNK {
-            break;
-        }
+    let mut chunks = FileChunks::open(fs, ino, || limits.start()).map_err(CopyError::Backup)?;
+    let mut written = 0;
+    while let Some(bytes) = chunks.next().map_err(CopyError::Backup)? {
+        write_sparse(file, &bytes, written).map_err(CopyError::Destination)?;
+        written = chunks.offset();
     }
     // The end may be a hole.
-    file.set_len(offset).map_err(CopyError::Destination)?;
-    Ok(offset)
+    file.set_len(written).map_err(CopyError::Destination)?;
+    Ok(written)
 }
 
 /// Writes `bytes` at `offset`, a multiple of [`HOLE`], without the pieces that are zero.

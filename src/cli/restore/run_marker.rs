@@ -6,10 +6,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use dupfs_base::io_reason;
 use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::destination;
 use super::wanted_tree::RESERVED_PREFIX;
 use crate::cli::error::CliError;
 use crate::cli::exit::CommandExit;
@@ -33,13 +33,7 @@ impl RunMarker {
     /// # Errors
     /// [`CliError`] for any other directory.
     pub(super) fn claim(dir: BorrowedFd<'_>, shown: &Path, what: &str, force: bool) -> Result<Self, CliError> {
-        let failed = |error: &io::Error| {
-            let exit = match error.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => CommandExit::Denied,
-                _ => CommandExit::Failed,
-            };
-            CliError::new(exit, format!("{}: nothing can be restored here: {}", shown.display(), io_reason(error)))
-        };
+        let failed = |error: &io::Error| destination::failed(shown, error);
         let refused = |why: &str| CliError::new(CommandExit::Failed, format!("{}: {why}", shown.display()));
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = match fs::openat(dir, NAME, flags, Mode::empty()) {

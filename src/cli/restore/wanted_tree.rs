@@ -95,7 +95,7 @@ impl WantedTree {
             self.fail(path, &error);
         }
         for name in names {
-            let Some(child) = join(path, &name) else {
+            let Some(child) = path.join(&name) else {
                 let line = format!("{path}: contains a name that is no name of a file: {}", name.escape_ascii());
                 self.failures.push(CliError::failed(ErrorKind::Corrupt, line));
                 continue;
@@ -131,12 +131,6 @@ pub(super) fn reserved(path: &ArchivePath) -> Option<CliError> {
         );
         CliError::new(CommandExit::Failed, line)
     })
-}
-
-/// The path of `name` in `dir`; `None` if it is not the name of an entry.
-fn join(dir: &ArchivePath, name: &[u8]) -> Option<ArchivePath> {
-    let is_name = !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
-    if is_name { dir.join(name) } else { None }
 }
 
 #[cfg(test)]
