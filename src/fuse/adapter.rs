@@ -16,6 +16,7 @@ use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
 use dupfs_base::{ErrorKind, RequestContext};
 
 use super::attributes::{attr_ttl, file_attr, file_type, plus_attr};
+use super::closed_files::ClosedFiles;
 use super::deadline::{DeadlineQueue, ErrorReply, RequestOrigin};
 use super::dir_batch::{BatchEntry, DirBatch, DirRequest};
 use super::failure_log::FailureLog;
@@ -47,6 +48,7 @@ struct AdapterCore {
     fs: Arc<dyn FileSystem>,
     pool: WorkerPool,
     deadlines: DeadlineQueue,
+    closed: ClosedFiles,
     failures: FailureLog,
     process_attribute: String,
 }
@@ -81,7 +83,14 @@ impl FuseAdapter {
         let deadlines = DeadlineQueue::start(deadline)?;
         let process_attribute = format!("{} {}", std::process::id(), pid_namespace());
         let (pool, failures) = (WorkerPool::new(), FailureLog::default());
-        Ok(Self { core: Arc::new(AdapterCore { fs, pool, deadlines, failures, process_attribute }) })
+        let below = Arc::downgrade(&fs);
+        let leave = move |ino| {
+            if let Some(fs) = below.upgrade() {
+                fs.leave(ino);
+            }
+        };
+        let closed = ClosedFiles::new(Arc::new(leave));
+        Ok(Self { core: Arc::new(AdapterCore { fs, pool, deadlines, closed, failures, process_attribute }) })
     }
 
     /// The progress of requests that wait, which changes with each answer and each fetch; `None` if no request waits.
@@ -299,13 +308,15 @@ impl Filesystem for FuseAdapter {
         let ino = ino.0;
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.open(ino, context);
         // A read in the kernel's readahead is not interrupted. If its process is not visible, closing the file ends it.
-        let visible = WaiterId::new(req.pid()).is_some();
+        let opener = WaiterId::new(req.pid());
+        let core = Arc::clone(&self.core);
         let send = move |reply: Option<ReplyOpen>, fs: &dyn FileSystem, opened: crate::vfs::Opened| {
             let Some(reply) = reply else { return fs.release(ino, opened.handle) };
             let mut flags = FopenFlags::empty();
-            flags.set(FopenFlags::FOPEN_NOFLUSH, visible || opened.direct_io);
+            flags.set(FopenFlags::FOPEN_NOFLUSH, opener.is_some() || opened.direct_io);
             flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache && !opened.direct_io);
             flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
+            core.closed.record_open((ino, opened.handle), opener);
             reply.opened(FileHandle(opened.handle), flags);
         };
         self.answer(reply, FuseCall { origin: origin(req), op: "open", ino, cost: RequestCost::Size, compute, send });
@@ -344,7 +355,11 @@ impl Filesystem for FuseAdapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let released = catch_unwind(AssertUnwindSafe(|| self.core.fs.release(ino.0, fh.0)));
+        let released = catch_unwind(AssertUnwindSafe(|| {
+            let stored = self.core.fs.stored_ino(ino.0, fh.0);
+            self.core.fs.release(ino.0, fh.0);
+            self.core.closed.record_close((ino.0, fh.0), stored);
+        }));
         if released.is_err() {
             log::error!("release of {}: internal error (bug in dupfs)", self.core.shown(ino.0));
         }

@@ -8,6 +8,7 @@
 
 mod adapter;
 mod attributes;
+mod closed_files;
 mod deadline;
 mod dir_batch;
 mod failure_log;

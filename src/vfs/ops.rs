@@ -225,6 +225,17 @@ pub trait FileSystem: Send + Sync {
         None
     }
 
+    /// The inode of the stored file that reads of the open handle `handle` of `ino` fetch: `ino` itself, unless it is unpacked.
+    fn stored_ino(&self, ino: Ino, handle: u64) -> Ino {
+        let _ = handle;
+        ino
+    }
+
+    /// Records that the reader of the stored file `ino` is gone. The prefetch for it stops, also if a handle is still open.
+    fn leave(&self, ino: Ino) {
+        let _ = ino;
+    }
+
     /// Stops the work in the background that no request waits for: a reader was interrupted, and may not return.
     fn stop_prefetch(&self) {}
 

@@ -15,6 +15,7 @@ use super::{at_dir, node_xattrs, overview};
 use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext, clamp_len};
 use dupfs_format::collection::Problem;
 use dupfs_format::{ArchivePath, BackupTime};
+use dupfs_read::content::hint_number;
 use dupfs_read::tree::NodeId;
 use dupfs_read::volume::{Refreshed, Repository, RequestVolumes, SignedContent};
 
@@ -271,6 +272,12 @@ impl FileSystem for TreeFs {
 
     fn release(&self, _ino: Ino, handle: u64) {
         self.handles.remove(handle);
+    }
+
+    fn leave(&self, ino: Ino) {
+        if let Ok((_, node)) = self.node_of(ino) {
+            self.nodes.repository.leave(hint_number(node));
+        }
     }
 
     fn getxattr(&self, ino: Ino, name: &[u8], context: &RequestContext) -> Result<Option<Vec<u8>>, FsError> {

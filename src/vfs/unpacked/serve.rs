@@ -167,6 +167,17 @@ impl FileSystem for UnpackedFs {
         self.below.refresh(context)
     }
 
+    fn stored_ino(&self, ino: Ino, handle: u64) -> Ino {
+        match self.target_of(ino) {
+            Ok(Some(target)) => self.files.stored_ino(target, handle).unwrap_or(ino),
+            Ok(None) | Err(_) => ino,
+        }
+    }
+
+    fn leave(&self, ino: Ino) {
+        self.below.leave(ino);
+    }
+
     fn stop_prefetch(&self) {
         self.below.stop_prefetch();
     }

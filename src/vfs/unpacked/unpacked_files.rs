@@ -174,6 +174,15 @@ impl UnpackedFiles {
         drop(open);
     }
 
+    /// The inode of the stored file that reads of the open handle `handle` fetch.
+    pub(super) fn stored_ino(&self, target: InodeTarget, handle: u64) -> Option<Ino> {
+        match target {
+            _ if OpenHandles::is_own(handle) => Some(self.handles.get(handle)?.source.origin().flow),
+            InodeTarget::Mirror(below) => Some(below),
+            _ => None,
+        }
+    }
+
     /// Attributes of a file that is shown unpacked: a directory, or a file whose size may not be known.
     pub(super) fn unpacked_attr(
         &self,

@@ -2,6 +2,7 @@
 //! wait.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,7 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::world::{World, eventually, put};
+use super::world::{World, eventually, is_volume, put};
 use crate::support::duplicity::{Mode, Repository};
 use crate::support::exec::Dupfs;
 use crate::support::mount::{Mount, is_mounted, release};
@@ -310,6 +311,94 @@ fn umount_and_sigterm_end_a_mount_whose_store_is_silent() {
         assert!(!ended("the reader", &mut reader).success());
         answers(&world);
     }
+}
+
+/// Starts `script` with `args`, and returns once it has printed a line.
+fn reported(script: &str, args: &[&Path]) -> Child {
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = python.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    child
+}
+
+/// A backup of `content` under `name`, in volumes of 4 MB.
+fn large(world: &World, name: &str, content: &[u8]) {
+    let source = world.scratch.dir("source");
+    fs::write(source.join(name), content).unwrap();
+    let repo = Repository::new("0.8.22", |_| Mode::Gzip, &world.scratch.dir("r")).option("--volsize=4");
+    repo.backup(true, &source, 1_700_000_000);
+    put(repo.dir(), &world.disk("bucket/large"));
+}
+
+/// Reads the first volume of `shown`, a file in a mount of [`large`], and runs `end` while the next volume is prefetched for the
+/// process, which has executed `then`.
+fn while_prefetching(world: &World, shown: &str, then: &str, end: impl FnOnce(&mut Child, Mount)) {
+    let dupfs = world.reader().option("--timeout=600").option("--memory=64M");
+    let mount = world.mount(&dupfs, "bucket/large");
+    let file = mount.path().join(shown);
+    for stored in fs::read_dir(mount.path().join("latest")).unwrap() {
+        stored.unwrap().metadata().unwrap();
+    }
+    // Another process has the file open too.
+    let other = File::open(&file).unwrap();
+    world
+        .proxy
+        .set_plan(|request| (is_volume(request) && !request.target.contains(".vol1.")).then_some(Fault::Stall(0)));
+    let script = format!(
+        "import os,sys,time\nf=os.open(sys.argv[1],os.O_RDONLY)\nos.posix_fadvise(f,0,0,os.POSIX_FADV_RANDOM)\n\
+         for i in range(15): os.pread(f,100000,100000*i)\n{then}\nprint('ready',flush=True)\ntime.sleep(600)"
+    );
+    let mut reader = reported(&script, &[&file]);
+    eventually("a volume is prefetched", STARTED, || world.proxy.stalled() > 0);
+    drop(other);
+    end(&mut reader, mount);
+    answers(world);
+}
+
+fn prefetching_ends_with_its_reader(world: &World, shown: &str, then: &str) {
+    while_prefetching(world, shown, then, |reader, mount| {
+        send(reader.id(), Signal::KILL);
+        ended("the reader", reader);
+        nothing_waits(world);
+        mount.unmount();
+    });
+}
+
+#[test]
+fn prefetching_for_a_process_that_is_gone_stops() {
+    let (world, _) = world();
+    large(&world, "noise", &noise(5, 16_000_000));
+    prefetching_ends_with_its_reader(&world, "latest/noise", "");
+    // The process exits between two files.
+    prefetching_ends_with_its_reader(&world, "latest/noise", "os.close(f)");
+}
+
+#[test]
+fn prefetching_for_an_unpacking_process_that_is_gone_stops() {
+    let (world, _) = world();
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    std::io::Write::write_all(&mut packed, &noise(6, 16_000_000)).unwrap();
+    large(&world, "noise.gz", &packed.finish().unwrap());
+    prefetching_ends_with_its_reader(&world, "unpacked/latest/noise", "");
+}
+
+#[test]
+fn prefetching_continues_for_a_process_between_two_files() {
+    let (world, _) = world();
+    large(&world, "noise", &noise(5, 16_000_000));
+    while_prefetching(&world, "latest/noise", "os.close(f)\ntime.sleep(1.5)", |reader, mount| {
+        assert!(world.proxy.stalled() > 0, "the process may continue with the next file");
+        // It waits for nothing, so the mount ends although the store is silent.
+        let start = Instant::now();
+        send(mount.pid(), Signal::TERM);
+        assert!(mount.exits(SOON).is_some_and(|status| status.success()), "{}", mount.log());
+        println!("prefetching: {} ms", start.elapsed().as_millis());
+        reader.kill().unwrap();
+        ended("the reader", reader);
+    });
 }
 
 #[test]

@@ -22,6 +22,11 @@ pub struct FileRef {
     pub history: Vec<FileVersion>,
 }
 
+/// The number in read hints of the file that is `node`.
+pub fn hint_number(node: NodeId) -> u64 {
+    u64::from(node.0)
+}
+
 impl FileRef {
     /// The file that `node` is in a snapshot of the first `depth` sets of `branch`; `None` if it is no regular file
     /// there. The sets must be loaded.

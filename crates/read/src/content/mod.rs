@@ -23,4 +23,4 @@ mod version_locator;
 pub use content_resolver::ContentResolver;
 pub use error::ContentError;
 pub use extent_map::ExtentMap;
-pub use file_ref::FileRef;
+pub use file_ref::{FileRef, hint_number};

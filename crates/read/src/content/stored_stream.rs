@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::error::ContentError;
-use super::file_ref::{FileRef, set_label};
+use super::file_ref::{FileRef, hint_number, set_label};
 use super::part_finder::PartFinder;
 use super::part_layout::{PART_BYTES, PartLayout, PartLocation};
 use super::signature_check::SignatureCheck;
@@ -61,7 +61,7 @@ impl StoredStream {
         let is_ambiguous = volume != last_volume || table.runs_of(&file.path).count() > 1;
         if !run.multivol {
             let only = PartLocation { volume, start: 0, offset: last.offset, len: last.len };
-            let reader = ReadHint { file: u64::from(file.node.0), last_volume: Some(volume), read_once: false };
+            let reader = ReadHint { file: hint_number(file.node), last_volume: Some(volume), read_once: false };
             volumes.record_lookup(VolumeId { set, number: volume }, ByteRange::at(last.offset, last.len), reader);
             let layout = PartLayout::Parts(Box::new([only]));
             return Ok(Self {
@@ -239,7 +239,7 @@ impl StoredStream {
     ) -> Result<(), ContentError> {
         let mut at = range.start;
         let last_volume = finder.manifest.volume_of(&file.path, PartSelector::Last);
-        let reader = ReadHint { file: u64::from(file.node.0), last_volume, read_once: once };
+        let reader = ReadHint { file: hint_number(file.node), last_volume, read_once: once };
         while at < range.end {
             let part = self.part_at(finder, at)?;
             let within = at.saturating_sub(part.start);

@@ -1,5 +1,6 @@
 //! Prefetch: the volumes that a sequential scan reads next are decoded in the background.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -37,16 +38,24 @@ pub(super) struct Prefetcher {
     scans: ScanTracker,
     /// A permit for each volume that may be prefetched at the same time.
     slots: Semaphore,
-    /// Cancels what is prefetched now. Replaced when it is cancelled.
-    cancel: Mutex<CancelToken>,
+    running: Arc<Mutex<RunningPrefetches>>,
+}
+
+/// The jobs whose first volumes are decoded now.
+#[derive(Debug, Default)]
+struct RunningPrefetches {
+    by_id: BTreeMap<u64, PrefetchJob>,
+    next_id: u64,
 }
 
 /// Volumes to be prefetched one after the other.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct PrefetchJob {
     volumes: VolumeRange,
     /// Length of the plaintext of the volume before them, and so about of each of them.
     plain_len: u64,
+    /// Stops the volume that is decoded, and those that follow.
+    cancel: CancelToken,
 }
 
 impl Prefetcher {
@@ -58,7 +67,7 @@ impl Prefetcher {
             cache_bytes,
             scans: ScanTracker::default(),
             slots: Semaphore::new(slots as u64),
-            cancel: Mutex::default(),
+            running: Arc::default(),
         }
     }
 
@@ -67,14 +76,34 @@ impl Prefetcher {
     pub(super) fn record_read(self: &Arc<Self>, id: VolumeId, range: ByteRange, plain_len: u64, hint: ReadHint) {
         let depth = depth(self.cache_bytes, plain_len);
         if let Some(volumes) = self.scans.record(id, range, plain_len, hint, depth) {
-            self.start(PrefetchJob { volumes, plain_len });
+            self.start(PrefetchJob { volumes, plain_len, cancel: CancelToken::new() });
         }
+    }
+
+    /// Records that the reader of `file` is gone. The prefetch for it stops, unless the scan has continued with another file.
+    pub(super) fn leave(&self, file: u64) {
+        self.scans.leave(file);
+        self.stop_if(|volumes| self.scans.is_left(volumes));
     }
 
     /// Stops all that is prefetched now and that no request waits for. A scan that continues starts it again.
     pub(super) fn stop(&self) {
-        let token = std::mem::take(&mut *lock(&self.cancel));
-        token.cancel();
+        self.stop_if(|_| true);
+    }
+
+    fn stop_if(&self, is_unwanted: impl Fn(VolumeRange) -> bool) {
+        let running: Vec<PrefetchJob> = lock(&self.running).by_id.values().cloned().collect();
+        running.iter().filter(|job| is_unwanted(job.volumes)).for_each(|job| job.cancel.cancel());
+    }
+
+    /// Counts the first volume of `job` as running until the returned value is dropped.
+    fn begin(&self, job: &PrefetchJob) -> BegunPrefetch {
+        let mut running = lock(&self.running);
+        let id = running.next_id;
+        running.next_id = id.wrapping_add(1);
+        running.by_id.insert(id, job.clone());
+        drop(running);
+        BegunPrefetch { running: Arc::clone(&self.running), id }
     }
 
     /// Starts to decode the first volume of `job` in the background. Half way through it the next one is started. If
@@ -83,27 +112,30 @@ impl Prefetcher {
     fn start(self: &Arc<Self>, mut job: PrefetchJob) {
         let (id, rest) = loop {
             let Some((id, volumes)) = job.volumes.split_first() else { return };
-            let rest = PrefetchJob { volumes, ..job };
+            let rest = PrefetchJob { volumes, ..job.clone() };
             if self.source.is_prefetchable(id) {
                 break (id, rest);
             }
             job = rest;
         };
-        let cancel = lock(&self.cancel).clone();
         let volumes = job.volumes;
-        let is_started = self.slots.try_acquire(1).is_some_and(|permit| {
+        let permit = if job.cancel.is_cancelled() { None } else { self.slots.try_acquire(1) };
+        let is_started = permit.is_some_and(|permit| {
             let this = Arc::clone(self);
+            let begun = self.begin(&job);
             let work = move || {
+                let cancel = rest.cancel.clone();
                 this.decode(id, rest, &cancel);
                 if cancel.is_cancelled() {
                     this.scans.retract(volumes);
                 }
+                drop(begun);
                 drop(permit);
             };
             thread::Builder::new().name("dupfs-prefetch".into()).spawn(work).is_ok()
         });
         if !is_started {
-            self.scans.retract(job.volumes);
+            self.scans.retract(volumes);
         }
     }
 
@@ -126,11 +158,21 @@ impl Prefetcher {
         }
         // The volume was shorter than expected, or the pass of another request.
         let rest = lock(&rest).take();
-        if let Some(rest) = rest
-            && !cancel.is_cancelled()
-        {
+        if let Some(rest) = rest {
             self.start(rest);
         }
+    }
+}
+
+/// A prefetch that counts as running. Also one that panics ends.
+struct BegunPrefetch {
+    running: Arc<Mutex<RunningPrefetches>>,
+    id: u64,
+}
+
+impl Drop for BegunPrefetch {
+    fn drop(&mut self) {
+        lock(&self.running).by_id.remove(&self.id);
     }
 }
 
@@ -209,6 +251,26 @@ mod tests {
         assert_eq!(next(&volumes), Ok(4));
         decoded.send(0).unwrap();
         assert!(volumes.recv_timeout(Duration::from_millis(50)).is_err(), "more volumes than requested are decoded");
+    }
+
+    #[test]
+    fn a_prefetch_whose_reader_is_gone_ends() {
+        let ((started, volumes), (_decoded, blocks)) = (channel(), channel());
+        let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
+        let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40));
+        let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(12)), read_once: true };
+        let id = VolumeId { set: SetIndex(0), number: VolumeNumber(11) };
+        prefetcher.record_read(id, ByteRange::at(0, 8 * MIB), 64 * MIB, hint);
+        assert_eq!(volumes.recv_timeout(Duration::from_secs(20)), Ok(STUCK));
+        let cancelled = || lock(&prefetcher.running).by_id.values().next().map(|job| job.cancel.is_cancelled());
+        prefetcher.leave(2);
+        assert_eq!(cancelled(), Some(false), "another file");
+        prefetcher.leave(1);
+        let start = std::time::Instant::now();
+        while cancelled().is_some() {
+            assert!(start.elapsed() < Duration::from_secs(20), "it continues");
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -152,6 +152,12 @@ impl Repository {
         &self.index
     }
 
+    /// Records that the reader of the file that hints name as `file` is gone. The prefetch of volumes for it stops, unless its
+    /// scan has continued with another file.
+    pub fn leave(&self, file: u64) {
+        self.prefetcher.leave(file);
+    }
+
     /// Stops the prefetch of volumes that no request waits for.
     pub fn stop_prefetch(&self) {
         self.prefetcher.stop();

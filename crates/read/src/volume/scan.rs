@@ -52,11 +52,13 @@ struct Scan {
     files: u32,
     /// The highest volume that was prefetched.
     prefetched: VolumeNumber,
+    /// The reader of the file that was read last is gone, and nothing was read since.
+    is_left: bool,
 }
 
 impl Scan {
     fn new(volume: VolumeNumber, file: u64) -> Self {
-        Self { volume, consumed: 0, end: 0, is_sequential: false, file, files: 1, prefetched: volume }
+        Self { volume, consumed: 0, end: 0, is_sequential: false, file, files: 1, prefetched: volume, is_left: false }
     }
 
     /// Returns true if a read from `start` of the volume is in ascending order.
@@ -79,6 +81,7 @@ impl Scan {
             self.files = 1;
         }
         self.file = file;
+        self.is_left = false;
         self.is_sequential |= self.consumed >= (plain_len / SCANNED_FRACTION).max(MIN_SCANNED_BYTES);
     }
 }
@@ -141,6 +144,22 @@ impl ScanTracker {
             (scan.is_sequential && scan.prefetched < last).then(|| std::mem::replace(&mut scan.prefetched, last));
         scans.push(scan);
         before.map(|before| VolumeRange { set: id.set, first: VolumeNumber(before.0.saturating_add(1)), last })
+    }
+
+    /// Records that the reader of `file` is gone. A scan that has read it last is left, until it continues.
+    pub(super) fn leave(&self, file: u64) {
+        for scan in lock(&self.scans).values_mut().flatten().filter(|scan| scan.file == file) {
+            scan.is_left = true;
+        }
+    }
+
+    /// Returns true if the scan for which `volumes` are prefetched is left.
+    pub(super) fn is_left(&self, volumes: VolumeRange) -> bool {
+        let scans = lock(&self.scans);
+        let is_for = |scan: &&Scan| (scan.volume..=scan.prefetched).contains(&volumes.first);
+        let mut readers = scans.get(&volumes.set).into_iter().flatten().filter(is_for).peekable();
+        // Without a reader it is unknown: the scan made room for others.
+        readers.peek().is_some() && readers.all(|scan| scan.is_left)
     }
 
     /// Records that `volumes` are not prefetched after all: the next read asks for them again.
@@ -212,6 +231,23 @@ mod tests {
         assert_eq!(read(&scans, 2, 0, LEN / 2), Some((3, 5)));
         scans.retract(VolumeRange { set: SetIndex(0), first: VolumeNumber(4), last: VolumeNumber(5) });
         assert_eq!(read(&scans, 2, LEN / 2, 4096), Some((4, 5)));
+    }
+
+    #[test]
+    fn a_scan_is_left_once_its_reader_is_gone_unless_it_continues() {
+        let scans = ScanTracker::default();
+        let volumes = |first| VolumeRange { set: SetIndex(0), first: VolumeNumber(first), last: VolumeNumber(5) };
+        assert_eq!(read(&scans, 2, 0, LEN / 2), Some((3, 5)));
+        assert!(!scans.is_left(volumes(3)), "it is open");
+        scans.leave(2);
+        assert!(!scans.is_left(volumes(3)), "the reader of another file is gone");
+        scans.leave(1);
+        assert!(scans.is_left(volumes(3)) && scans.is_left(volumes(5)));
+        assert!(!scans.is_left(volumes(6)), "not prefetched for it");
+        read_for(&scans, 30, 0, LEN / 2, hint(1, 40));
+        assert!(!scans.is_left(VolumeRange { first: VolumeNumber(31), ..volumes(0) }), "another reader");
+        read(&scans, 2, LEN / 2, 4096);
+        assert!(!scans.is_left(volumes(3)), "it continues");
     }
 
     #[test]
