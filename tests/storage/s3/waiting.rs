@@ -402,6 +402,45 @@ fn prefetching_continues_for_a_process_between_two_files() {
 }
 
 #[test]
+fn the_bytes_before_an_interrupt_are_not_fetched_again() {
+    const CAME: u64 = 700_000;
+    let (world, dupfs) = world();
+    let mount = world.mount(&dupfs, "bucket/p");
+    let shown = mount.path().join("latest");
+    forget_first(&shown);
+    world.proxy.clear_log();
+    // The first volume comes in part.
+    world.proxy.set_plan(|request| Some(Fault::Stall(if request.number == 0 { CAME } else { 0 })));
+    let fetched = || number_before(&xattr(mount.path(), "user.dupfs.cost"), " bytes fetched");
+    let before = fetched();
+    let mut reader = waits(&world, &mut command("cat", &[&shown.join("noise-0")]));
+    eventually("the part has come", STARTED, || fetched() >= before + CAME);
+    send(reader.id(), Signal::KILL);
+    ended("the reader", &mut reader);
+    nothing_waits(&world);
+    answers(&world);
+    let interrupted = world.proxy.log();
+    assert!(fs::read(shown.join("noise-0")).unwrap() == noise(0, 1_500_000));
+    let log = world.proxy.log();
+    let first = &interrupted[0];
+    let again = log[interrupted.len()..].iter().filter(|request| request.target == first.target);
+    let ranges: Vec<_> = again.map(|request| request.range.unwrap()).collect();
+    assert_eq!(ranges, [(CAME, first.range.unwrap().1)], "the rest alone is fetched");
+    mount.unmount();
+}
+
+/// The number in front of `unit`.
+fn number_before(text: &str, unit: &str) -> u64 {
+    text.split(unit).next().unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+fn xattr(path: &Path, name: &str) -> String {
+    let mut value = [0; 4096];
+    let len = rustix::fs::getxattr(path, name, &mut value[..]).unwrap();
+    String::from_utf8(value[..len].to_vec()).unwrap()
+}
+
+#[test]
 fn random_kills_leak_nothing() {
     let rounds = if std::env::var_os("DUPFS_TEST_ROUNDS").is_some() { 200 } else { 20 };
     let (world, dupfs) = world();

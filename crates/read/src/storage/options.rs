@@ -25,6 +25,8 @@ pub struct StoreOptions {
     pub connections: usize,
     /// Upper bound of the bytes fetched before a reader requests them. Each open stream may hold one more part (8 MiB).
     pub read_ahead_bytes: usize,
+    /// Upper bound of the bytes that are kept of fetches that were interrupted, and for that purpose of those that run.
+    pub kept_bytes: usize,
 }
 
 impl StoreOptions {
@@ -43,7 +45,8 @@ impl Default for StoreOptions {
             s3_credentials: S3Credentials::Chain,
             timeout: Self::DEFAULT_TIMEOUT,
             connections: 16,
-            read_ahead_bytes: 64 << 20,
+            read_ahead_bytes: 48 << 20,
+            kept_bytes: 16 << 20,
         }
     }
 }

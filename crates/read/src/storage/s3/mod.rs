@@ -6,6 +6,7 @@ mod bucket;
 mod client_config;
 mod credentials;
 mod failure;
+mod kept_bytes;
 mod list;
 mod object_version;
 mod part_task;

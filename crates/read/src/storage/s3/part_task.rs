@@ -26,6 +26,11 @@ pub(super) struct ChunkQueue {
 }
 
 impl ChunkQueue {
+    /// The queue of a part whose `chunks` are there.
+    pub(super) fn complete(chunks: Vec<Vec<u8>>) -> Self {
+        Self { chunks: chunks.into_iter().map(Ok).collect(), closed: true }
+    }
+
     /// The end of `queue` that the task fills.
     pub(super) fn sender(queue: &Arc<Monitor<Self>>) -> ChunkSender {
         ChunkSender(Arc::downgrade(queue))

@@ -3,6 +3,9 @@
 //! Each part is fetched by a task of its own; the reader takes the chunks of the parts in order. The first part of a stream is
 //! always fetched. Later parts are fetched only as far as the budget allows that all streams share. So memory is
 //! bounded, and a reader that pauses does not block others. Dropping the stream aborts its tasks.
+//!
+//! Chunks that were read are retained within a bound. If the request is interrupted, they are kept together with those that were
+//! not read, and a later stream of the object begins with them.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -13,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 
 use super::bucket::S3Bucket;
+use super::kept_bytes::{KeptBytes, KeptPieces};
 use super::part_task::{ChunkQueue, PartTask};
 use crate::storage::{ObjectInfo, StorageError};
 use dupfs_base::sync::Monitor;
@@ -33,9 +37,13 @@ pub(super) struct S3Stream {
     /// The start of the next part to be fetched, and the end of the range.
     next: u64,
     end: u64,
-    /// The chunk that is being read, and the number of its bytes that were read.
+    /// The chunk that is being read, its position, and the number of its bytes that were read.
     current: Vec<u8>,
+    at: u64,
     read: usize,
+    /// Bytes of an earlier stream that are not to be fetched again.
+    kept: KeptPieces,
+    retained: RetainedChunks,
     failed: Option<StorageError>,
     context: RequestContext,
 }
@@ -43,15 +51,50 @@ pub(super) struct S3Stream {
 /// A part of a stream. The task is aborted when it is dropped.
 struct StreamPart {
     queue: Arc<Monitor<ChunkQueue>>,
-    /// Bytes that were not taken yet.
+    /// The end of its range, and the number of bytes that were not taken yet.
+    end: u64,
     left: u64,
-    task: AbortHandle,
+    /// `None` for a part that was kept.
+    task: Option<AbortHandle>,
     _readahead: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for StreamPart {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// Chunks that were read, as long as there is room for them.
+struct RetainedChunks {
+    kept: Arc<KeptBytes>,
+    pieces: KeptPieces,
+    /// Room that is reserved for the bytes of an earlier stream until they are read.
+    spare: u64,
+}
+
+impl RetainedChunks {
+    fn push(&mut self, start: u64, chunk: Vec<u8>) {
+        let len = chunk.len() as u64;
+        if let Some(spare) = self.spare.checked_sub(len) {
+            self.spare = spare;
+        } else if !self.kept.reserve(len) {
+            return;
+        }
+        self.pieces.push(start, chunk);
+    }
+
+    /// Keeps the chunks for the next stream of `object`.
+    fn keep(&mut self, object: &ObjectInfo) {
+        self.kept.keep(object, std::mem::take(&mut self.pieces));
+    }
+}
+
+impl Drop for RetainedChunks {
+    fn drop(&mut self) {
+        self.kept.release(self.pieces.len().saturating_add(self.spare));
     }
 }
 
@@ -69,7 +112,12 @@ impl S3Stream {
     ) -> Result<Self, StorageError> {
         let (next, end) = (range.start, range.end);
         let (parts, current) = (VecDeque::new(), Vec::new());
-        let mut stream = Self { bucket, handle, object, parts, next, end, current, read: 0, failed: None, context };
+        let kept = bucket.kept.take(&object);
+        let (pieces, spare) = (KeptPieces::default(), kept.len());
+        let retained = RetainedChunks { kept: Arc::clone(&bucket.kept), pieces, spare };
+        let (at, read, failed) = (next, 0, None);
+        let mut stream =
+            Self { bucket, handle, object, parts, next, end, current, at, read, kept, retained, failed, context };
         stream.receive()?;
         Ok(stream)
     }
@@ -77,7 +125,15 @@ impl S3Stream {
     /// Starts the next parts, as far as the budget allows.
     fn start_parts(&mut self) {
         while self.next < self.end && self.parts.len() < MAX_PARTS {
-            let range = ByteRange { start: self.next, end: self.end.min(self.next.saturating_add(PART_BYTES)) };
+            if let Some(piece) = self.kept.take_at(self.next, self.end) {
+                let queue = Monitor::new(ChunkQueue::complete(piece.chunks));
+                let (end, left) = (piece.range.end, piece.range.len());
+                self.parts.push_back(StreamPart { queue, end, left, task: None, _readahead: None });
+                self.next = end;
+                continue;
+            }
+            let end = self.end.min(self.next.saturating_add(PART_BYTES));
+            let range = ByteRange { start: self.next, end: end.min(self.kept.next_start(self.next).unwrap_or(end)) };
             let readahead = if self.parts.is_empty() {
                 None
             } else {
@@ -87,14 +143,16 @@ impl S3Stream {
             let queue = Monitor::new(ChunkQueue::default());
             let task = PartTask::new(Arc::clone(&self.bucket), self.object.clone(), range, readahead.is_some());
             let task = self.handle.spawn(task.run(ChunkQueue::sender(&queue))).abort_handle();
-            self.parts.push_back(StreamPart { queue, left: range.len(), task, _readahead: readahead });
+            let (end, left, task) = (range.end, range.len(), Some(task));
+            self.parts.push_back(StreamPart { queue, end, left, task, _readahead: readahead });
             self.next = range.end;
         }
     }
 
     /// Waits for the next chunk; at the end of the range the current chunk is empty.
     fn receive(&mut self) -> Result<(), StorageError> {
-        (self.read, self.current) = (0, Vec::new());
+        self.read = 0;
+        self.retained.push(self.at, std::mem::take(&mut self.current));
         if self.parts.front().is_some_and(|part| part.left == 0) {
             self.parts.pop_front();
         }
@@ -109,9 +167,41 @@ impl S3Stream {
             None => None,
         });
         let chunk = next.map_err(|stopped| StorageError::stopped(&self.object.name, stopped))??;
+        self.at = part.end.saturating_sub(part.left);
         part.left = part.left.saturating_sub(chunk.len() as u64);
         self.current = chunk;
         Ok(())
+    }
+
+    /// Ends the tasks. What has come is kept if the request was interrupted; after any other failure it may be the reason.
+    fn end(&mut self) {
+        if self.context.cancel_token().is_cancelled() {
+            self.retained.push(self.at, std::mem::take(&mut self.current));
+            for part in &self.parts {
+                let mut at = part.end.saturating_sub(part.left);
+                while let Some(Ok(chunk)) = part.queue.update(ChunkQueue::pop) {
+                    let len = chunk.len() as u64;
+                    self.retained.push(at, chunk);
+                    at = at.saturating_add(len);
+                }
+            }
+            while let Some(piece) = self.kept.pop() {
+                let mut at = piece.range.start;
+                for chunk in piece.chunks {
+                    let len = chunk.len() as u64;
+                    self.retained.push(at, chunk);
+                    at = at.saturating_add(len);
+                }
+            }
+            self.retained.keep(&self.object);
+        }
+        self.parts.clear();
+    }
+}
+
+impl Drop for S3Stream {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -124,7 +214,7 @@ impl Read for S3Stream {
             self.failed = self.receive().err();
             if self.failed.is_some() {
                 // The stream may outlive the request: its tasks must not.
-                self.parts.clear();
+                self.end();
             }
         }
         if let Some(error) = &self.failed {
