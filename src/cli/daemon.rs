@@ -19,7 +19,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 
 use signal_hook::consts::SIGINT;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 
 use dupfs_base::{ErrorKind, io_reason};
 
@@ -50,6 +51,21 @@ pub(super) fn protect_memory() {
     }
     if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         log::warn!("the memory cannot be hidden from other processes: {error}");
+    }
+}
+
+/// Makes the end of the parent process end this one too, until [`detach`]: no user would know of a daemon whose start was
+/// interrupted, and which waits for a store that does not answer.
+pub(super) fn end_with_parent() {
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
+        log::debug!("the parent process cannot be watched: {error}");
+    }
+    // The parent may have ended before: then no process reads the report.
+    let output = io::stdout();
+    let mut end = PollFd::new(&output, PollFlags::empty());
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if matches!(poll(std::slice::from_mut(&mut end), Some(&at_once)), Ok(1)) && end.revents().contains(PollFlags::ERR) {
+        std::process::exit(i32::from(CommandExit::Failed.code()));
     }
 }
 
@@ -221,6 +237,7 @@ pub(super) fn detach(null: &File, inherited: InheritedFiles) -> io::Result<()> {
     inherited.close();
     // Fails only for the leader of a process group, which is detached already.
     let _ = rustix::process::setsid();
+    rustix::process::set_parent_process_death_signal(None)?;
     std::env::set_current_dir("/")?;
     let mut out = io::stdout().lock();
     writeln!(out, "{READY}")?;

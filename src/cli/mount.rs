@@ -40,6 +40,9 @@ pub(super) fn run(
     if !args.foreground && !cli.report_ready {
         return daemon::launch(own, respawn);
     }
+    if !args.foreground {
+        daemon::end_with_parent();
+    }
     // Before anything is read that cannot be read again, such as a passphrase.
     daemon::become_bounded(respawn(own));
     let ready = prepare(backend, args)?;

@@ -483,3 +483,23 @@ fn random_kills_leak_nothing() {
     }
     mount.unmount();
 }
+
+#[test]
+fn sigterm_ends_the_start_of_a_mount_with_a_silent_store() {
+    let (world, dupfs) = world();
+    let dir = world.scratch.dir("mnt");
+    silent(&world);
+    for in_foreground in [true, false] {
+        let mut mount = dupfs.command("mount");
+        mount.args(in_foreground.then_some("-f")).arg("s3://bucket/p").arg(&dir);
+        let mut mount = waits(&world, &mut mount);
+        let daemon = if in_foreground { mount.id() } else { only_child(mount.id()) };
+        send(mount.id(), Signal::TERM);
+        ended("the command", &mut mount);
+        eventually("the daemon has ended", SOON, || {
+            rustix::process::test_kill_process(Pid::from_raw(daemon.try_into().unwrap()).unwrap()).is_err()
+        });
+        nothing_waits(&world);
+        assert!(!is_mounted(&dir));
+    }
+}
