@@ -188,9 +188,19 @@ fn reading_ends(world: &World, mount: &Path, wrapped: &dyn Fn(Command) -> Comman
         let map = format!(
             "import mmap,signal\nsignal.signal(2,signal.SIG_DFL)\nf=open({file:?},'rb')\nm=mmap.mmap(f.fileno(),0,prot=1)\nm[0]"
         );
-        let mut python = Command::new("python3");
-        python.args(["-c", &map]);
-        assert!(!ends(world, "mmap", python, wrapped, signal).success());
+        let direct = format!(
+            "import mmap,os,signal\nsignal.signal(2,signal.SIG_DFL)\nf=os.open({file:?},os.O_RDONLY|os.O_DIRECT)\n\
+             os.preadv(f,[mmap.mmap(-1,16384)],65536)"
+        );
+        let random = format!(
+            "import os,signal\nsignal.signal(2,signal.SIG_DFL)\nf=os.open({file:?},os.O_RDONLY)\n\
+             os.posix_fadvise(f,0,0,os.POSIX_FADV_RANDOM)\nos.pread(f,16384,65536)"
+        );
+        for (what, script) in [("mmap", map), ("O_DIRECT", direct), ("random", random)] {
+            let mut python = Command::new("python3");
+            python.args(["-c", &script]);
+            assert!(!ends(world, what, python, wrapped, signal).success());
+        }
     }
     // A program that handles SIGINT: its wait ends, and so its handler runs.
     let script = format!("import sys\ntry:\n  open({file:?},'rb').read()\nexcept KeyboardInterrupt:\n  sys.exit(9)");
@@ -440,12 +450,48 @@ fn xattr(path: &Path, name: &str) -> String {
     String::from_utf8(value[..len].to_vec()).unwrap()
 }
 
+/// The kernel's connection of a mount: the number of requests that wait for the daemon.
+struct Connection {
+    dir: PathBuf,
+    id: u32,
+}
+
+impl Connection {
+    fn new(world: &World, mount: &Path) -> Self {
+        let dir = world.scratch.dir("fusectl");
+        let status = Command::new("mount").args(["-t", "fusectl", "none"]).arg(&dir).status().unwrap();
+        assert!(status.success());
+        Self { dir, id: rustix::fs::minor(rustix::fs::stat(mount).unwrap().st_dev) }
+    }
+
+    fn waiting(&self) -> u32 {
+        let file = self.dir.join(self.id.to_string()).join("waiting");
+        fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.dir).status();
+    }
+}
+
+/// The names of the threads of `process` that work for single requests: they end with them.
+fn working_threads(process: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    // As the kernel shortens them.
+    let working = ["volume", "prefetch", "tree", "chain", "signature", "manifest", "members", "decrypt"];
+    let works = |name: &String| working.iter().any(|work| name.strip_prefix("dupfs-") == Some(work));
+    names.map(|name| name.trim().to_owned()).filter(works).collect()
+}
+
 #[test]
 fn random_kills_leak_nothing() {
     let rounds = if std::env::var_os("DUPFS_TEST_ROUNDS").is_some() { 200 } else { 20 };
     let (world, dupfs) = world();
-    // Prefetching for a reader that is killed between two requests ends with the timeout of the store.
-    let mount = world.mount(&dupfs.option("--timeout=2"), "bucket/p");
+    let mount = world.mount(&dupfs, "bucket/p");
+    let connection = Connection::new(&world, mount.path());
     let shown = mount.path().join("latest");
     forget_first(&shown);
     for round in 0..rounds {
@@ -472,16 +518,74 @@ fn random_kills_leak_nothing() {
             send(child.id(), if random >> 32 & 1 == 0 { Signal::INT } else { Signal::KILL });
         }
         ended(&format!("round {round}"), &mut child);
-        if let Ok(file) = File::open(&file) {
-            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-        }
     }
+    eventually("no request waits for the daemon", SOON, || connection.waiting() == 0);
+    nothing_waits(&world);
+    eventually("no thread works", SOON, || working_threads(mount.pid()).is_empty());
     answers(&world);
-    eventually("no request waits for the store", STARTED, || world.proxy.stalled() == 0);
     for i in 0..8 {
         assert!(fs::read(shown.join(format!("noise-{i}"))).unwrap() == noise(i, 1_500_000), "noise-{i} afterwards");
     }
+    drop(connection);
     mount.unmount();
+}
+
+/// Ends a mount in the foreground by SIGTERM, in a state that `prepare` makes. Its processes end with the result.
+fn sigterm_ends(what: &str, prepare: impl FnOnce(&World, &Mount) -> Vec<Child>) {
+    let (world, dupfs) = world();
+    let mount = world.mount(&dupfs.option("--refresh=1"), "bucket/p");
+    forget_first(&mount.path().join("latest"));
+    let mut processes = prepare(&world, &mount);
+    let start = Instant::now();
+    send(mount.pid(), Signal::TERM);
+    let status = mount.exits(Duration::from_secs(10));
+    println!("{what}: {} ms", start.elapsed().as_millis());
+    assert!(status.is_some_and(|status| status.success()), "{what}: {status:?}\n{}", mount.log());
+    assert!(!is_mounted(mount.path()), "{what}");
+    for process in &mut processes {
+        let _ = process.kill();
+        ended(what, process);
+    }
+}
+
+#[test]
+fn sigterm_ends_a_mount_with_a_silent_store_in_each_state() {
+    let first = |mount: &Mount| mount.path().join("latest/noise-0");
+    sigterm_ends("refresh", |world, _| {
+        let faults = world.proxy.faults();
+        silent(world);
+        eventually("the store is listed again", STARTED, || world.proxy.faults() > faults);
+        Vec::new()
+    });
+    sigterm_ends("many readers", |world, mount| {
+        silent(world);
+        let mut readers = vec![waits(world, &mut command("cat", &[&first(mount)]))];
+        for i in 1..50 {
+            let mut dd = Command::new("dd");
+            dd.arg(format!("if={}", mount.path().join(format!("latest/noise-{}", i % 8)).display()));
+            dd.arg(format!("skip={}", i * 7)).args(["bs=4096", "count=1"]);
+            readers.push(dd.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        }
+        readers
+    });
+    sigterm_ends("detached", |world, mount| {
+        silent(world);
+        let reader = waits(world, &mut command("cat", &[&first(mount)]));
+        let umount = |lazy: bool| {
+            let mut umount = Command::new(env!("CARGO_BIN_EXE_dupfs"));
+            umount.arg("umount").args(lazy.then_some("--lazy")).arg(mount.path());
+            umount.stderr(Stdio::null()).status().unwrap().success()
+        };
+        assert!(!umount(false), "it is in use");
+        assert!(umount(true));
+        vec![reader]
+    });
+    sigterm_ends("busy", |world, mount| {
+        silent(world);
+        let mut sleep = Command::new("sleep");
+        let sleeping = sleep.arg("600").current_dir(mount.path().join("latest")).spawn().unwrap();
+        vec![sleeping, waits(world, &mut command("cat", &[&first(mount)]))]
+    });
 }
 
 #[test]
