@@ -242,6 +242,8 @@ fn a_signal_ends_each_wait_on_the_mount_of_an_ordinary_user() {
     let mount = Mount::new(&dupfs, "s3://bucket/p", &dir);
     let wrapped = |plain: Command| {
         let mut command = Command::new("setpriv");
+        // Programs in a home directory are not for other users.
+        command.env("PATH", "/usr/bin:/bin");
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]);
         command.arg(plain.get_program()).args(plain.get_args());
         command
