@@ -3,6 +3,7 @@
 mod manifests;
 mod reported_problem;
 mod sets_report;
+mod signatures;
 mod text;
 
 #[cfg(test)]
@@ -22,12 +23,12 @@ use reported_problem::ReportedProblem;
 pub struct SetsOptions {
     /// One JSON object instead of text.
     pub json: bool,
-    /// A problem of severity error counts for the exit code.
+    /// The encrypted signature archives are read too, and a problem of severity error counts for the exit code.
     pub check: bool,
 }
 
-/// Reports on `repository`, as text or as JSON (docs/CLI.md). Reads every manifest and nothing else; one that cannot be
-/// read is a problem in the report, so that the rest is reported without a key too. Manifests that could not be fetched or
+/// Reports on `repository`, as text or as JSON (docs/CLI.md). Reads every manifest, with
+/// [`SetsOptions::check`] the encrypted signature archives, and nothing else; a manifest that cannot be read is a problem in the report, so that the rest is reported without a key too. Manifests that could not be fetched or
 /// decrypted (no key, no access, no answer) make the report incomplete, and the exit code gives the reason; damage is part of
 /// a complete report, and counts for the exit code only with [`SetsOptions::check`]. Reading a manifest may take `timeout`.
 ///
@@ -40,7 +41,12 @@ pub fn run(
     printer: &mut Printer<'_>,
 ) -> Result<CommandExit, CliError> {
     let manifests = manifests::read_all(repository, timeout);
-    let report = sets_report::SetsReport::of(repository, &manifests);
+    let signatures = options.check.then(|| signatures::check_all(repository, timeout));
+    let (checked_problems, signatures_read) = match signatures {
+        Some(signatures) => (signatures.problems, signatures.completeness),
+        None => (Vec::new(), CommandExit::Done),
+    };
+    let report = sets_report::SetsReport::of(repository, &manifests, checked_problems);
     if options.json {
         printer.json(&report, true)?;
         printer.text("\n")?;
@@ -49,5 +55,5 @@ pub fn run(
     }
     let has_error = report.problems.iter().any(ReportedProblem::is_error);
     let checked = if options.check && has_error { CommandExit::Damage } else { CommandExit::Done };
-    Ok(printer.finish()?.max(manifests::completeness(&manifests)).max(checked))
+    Ok(printer.finish()?.max(manifests::completeness(&manifests)).max(signatures_read).max(checked))
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::exchanged;
 use crate::support::duplicity::{Repository, stamp};
 use crate::support::mount::Mount;
 use crate::support::tree::{Kind, Rules, Tree, assert_same};
@@ -31,6 +32,7 @@ pub fn every_snapshot_by(
     sources: &[&Path],
     scratch: &Path,
 ) {
+    exchanged::no_false_alarm(reader, &repo.url());
     let mount = Mount::new(reader, &repo.url(), &scratch.join("mnt"));
     assert_eq!(snapshots(&mount), times.iter().map(|t| stamp(*t)).collect::<Vec<_>>(), "{what}: the snapshots listed");
     for (&time, source) in times.iter().zip(sources) {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use crate::exchanged;
 use crate::support::exec::{self, Dupfs};
 use crate::support::mount::Mount;
 use crate::support::tree::{Entry, Kind, Tree, show};
@@ -81,6 +82,7 @@ fn chain(name: &str, keys: impl FnOnce(Dupfs) -> Dupfs) {
 fn check(name: &str, listings: &[&str], keys: impl FnOnce(Dupfs) -> Dupfs) {
     let scratch = Scratch::new();
     let dupfs = keys(Dupfs::new(&scratch.dir("home")));
+    exchanged::no_false_alarm(&dupfs, &fixtures::url(name));
     let mount = Mount::new(&dupfs, &fixtures::url(name), &scratch.dir("mnt"));
     let mut stamps: Vec<_> = fs::read_dir(mount.path().join("snapshots"))
         .unwrap()

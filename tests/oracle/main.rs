@@ -15,6 +15,7 @@ mod check;
 mod collection;
 mod commands;
 mod dense;
+mod exchanged;
 mod forged;
 mod golden;
 mod index;

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::check;
+use crate::exchanged;
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec;
 use crate::support::maker::Maker;
@@ -116,6 +117,7 @@ fn changed_source(version: &str, mode: Mode) {
     }
     restarted(&repo, true, maker.root(), FULL);
 
+    exchanged::no_false_alarm(&repo.reader(), &repo.url());
     let dest = scratch.path().join("restored");
     let mut restore = repo.command("restore");
     restore.args(["--force", "--ignore-errors"]).arg(repo.url()).arg(&dest);

@@ -48,6 +48,7 @@ pub mod manifest;
 pub mod name;
 mod object;
 mod path;
+mod signature_binding;
 pub mod sigtar;
 pub mod tar;
 pub mod timespec;
@@ -61,6 +62,7 @@ pub use error::FormatError;
 pub use ids::{SetIndex, VolumeId, VolumeNumber};
 pub use object::ObjectInfo;
 pub use path::{ArchivePath, MAX_PATH_LEN, PathError};
+pub use signature_binding::{BindingMismatch, SignatureBinding};
 
 /// Compiles and runs the example in the README.
 #[cfg(doctest)]

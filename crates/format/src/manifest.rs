@@ -1,10 +1,11 @@
 //! Manifests: the volumes of a set and the paths in them (docs/FORMAT.md section 2).
 //!
-//! A manifest is parsed line by line. Only its volumes are stored. The list of changed files, which may have millions
-//! of lines, is counted and dropped. A damaged entry costs its volume and not the set: the volume is left out of
+//! A manifest is parsed line by line. Only its volumes are stored. Of the list of changed files, which may have millions
+//! of lines, the number and a digest are stored. A damaged entry costs its volume and not the set: the volume is left out of
 //! [`Manifest::volumes`], appears in [`Manifest::missing_volumes`], and [`Manifest::problems`] has the reason.
 //! [`Manifest::doubt`] returns the damage that concerns one path.
 
+mod changed_files;
 mod parser;
 mod problem;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::fmt;
 
 use crate::{ArchivePath, VolumeNumber};
 
+pub use changed_files::ChangedFiles;
 pub use parser::ManifestParser;
 pub use problem::{ManifestProblem, ManifestProblemKind};
 
@@ -98,6 +100,10 @@ pub struct Manifest {
     last_number: u32,
     /// True if it was rebuilt from the volumes, so that nothing proves them.
     is_rebuilt: bool,
+    /// True if the run that wrote it was resumed.
+    is_resumed: bool,
+    /// The new and changed files of the list, if it has any and is whole.
+    listed_files: Option<ChangedFiles>,
     /// For each volume, the index of the volume with the greatest end among the volumes up to it (inclusive).
     greatest_end: Vec<usize>,
 }
@@ -132,6 +138,16 @@ impl Manifest {
     /// is read by it must be proved by its signature.
     pub fn is_rebuilt(&self) -> bool {
         self.is_rebuilt
+    }
+
+    /// Returns true if the run that wrote the manifest was resumed: a volume is listed again.
+    pub fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    /// Returns the new and changed files of the list of changed files. `None` without a list, or if it is empty or damaged.
+    pub fn listed_files(&self) -> Option<ChangedFiles> {
+        self.listed_files
     }
 
     /// Returns the volume with `part` of `path`, if the set has that part. Returns `None` if the path sorts after the

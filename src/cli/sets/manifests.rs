@@ -107,13 +107,14 @@ pub(super) fn completeness(manifests: &Manifests) -> CommandExit {
     exits.max().unwrap_or(CommandExit::Done)
 }
 
-/// The problems of names and manifests together, the gravest first.
+/// The problems of names and manifests together with those that were `checked`, the gravest first.
 pub(super) fn problems(
     repository: &Repository,
     collection: &Collection,
     manifests: &Manifests,
+    checked: Vec<ReportedProblem>,
 ) -> Vec<ReportedProblem> {
-    let mut problems: Vec<ReportedProblem> = Vec::new();
+    let mut problems = checked;
     for problem in collection.problems() {
         // The manifest states what the numbers in the names only suggest.
         let of_volumes = matches!(problem.kind, ProblemKind::MissingVolumes | ProblemKind::NoVolumes);

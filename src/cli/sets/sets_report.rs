@@ -101,7 +101,7 @@ pub(super) struct OtherReport {
 }
 
 impl SetsReport {
-    pub(super) fn of(repository: &Repository, manifests: &Manifests) -> Self {
+    pub(super) fn of(repository: &Repository, manifests: &Manifests, checked: Vec<ReportedProblem>) -> Self {
         let collection = &*repository.collection();
         let chains = collection.chains();
         let chain = |(index, chain): (usize, &Chain)| ChainReport::of(collection, chain, chains.primary == Some(index));
@@ -121,7 +121,7 @@ impl SetsReport {
             orphaned_signatures: chains.orphaned_signatures.iter().map(ToString::to_string).collect(),
             other_backups: others.map(|o| OtherReport { options: o.options.clone(), objects: o.objects }).collect(),
             foreign_objects: collection.foreign_objects(),
-            problems: manifests::problems(repository, collection, manifests),
+            problems: manifests::problems(repository, collection, manifests, checked),
         }
     }
 

@@ -315,7 +315,7 @@ fn messages_that_are_older_than_their_set_are_recorded_or_refused() {
             let stored = at(date, more);
             let decoder = decoder(&["rsa.secret.asc"], &[PASSPHRASE]);
             for (object, time, found) in [("a.gpg", None, false), ("b.gpg", Some(set_time), is_old)] {
-                let name = DatedName { name: object, set_time: time };
+                let name = DatedName { name: object, set_time: time, records_time: false };
                 let mut out = Vec::new();
                 decoder
                     .open(name, Box::new(&*stored), &DecodeLimits::default())
@@ -331,7 +331,7 @@ fn messages_that_are_older_than_their_set_are_recorded_or_refused() {
         let options = DecodeOptions { require_signer: Some(signer.clone()), ..DecodeOptions::default() };
         let strict = Decoder::new(keys, options);
         let signed = at(date, &sign);
-        let name = DatedName { name: "x.gpg", set_time: Some(set_time) };
+        let name = DatedName { name: "x.gpg", set_time: Some(set_time), records_time: false };
         let read =
             strict.open(name, Box::new(&*signed), &DecodeLimits::default()).unwrap().read_to_end(&mut Vec::new());
         match read {

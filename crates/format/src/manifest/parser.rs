@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use super::{
-    HashKind, Manifest, ManifestProblem, ManifestProblemKind, ManifestVolume, VolumeBoundary, VolumeHash, end_key,
+    ChangedFiles, HashKind, Manifest, ManifestProblem, ManifestProblemKind, ManifestVolume, VolumeBoundary, VolumeHash,
+    end_key,
 };
 use crate::FormatError;
 use crate::{ArchivePath, MAX_PATH_LEN, VolumeNumber};
@@ -41,6 +42,12 @@ pub struct ManifestParser {
     ahead: Option<(u32, u64)>,
     announced_files: Option<AnnouncedFiles>,
     changed_files: u64,
+    /// The new and changed files in the list.
+    listed_files: ChangedFiles,
+    /// True once the path of one of them could not be read.
+    has_unreadable_file: bool,
+    /// True once a volume was listed again.
+    is_resumed: bool,
     /// Memory for the entries in `volumes`.
     volume_bytes: u64,
     problems: Vec<ManifestProblem>,
@@ -116,6 +123,9 @@ impl ManifestParser {
     pub fn finish(mut self) -> Result<Manifest, FormatError> {
         self.end_line();
         self.end_volume();
+        let is_whole = self.announced_files.is_some_and(|announced| announced.count == Some(self.changed_files));
+        let is_usable = is_whole && !self.has_unreadable_file && self.changed_files > 0;
+        let listed_files = is_usable.then_some(self.listed_files);
         if let Some(AnnouncedFiles { count: Some(count), offset }) = self.announced_files
             && count != self.changed_files
         {
@@ -145,6 +155,8 @@ impl ManifestParser {
             changed_files: self.announced_files.map(|_| self.changed_files),
             problems: self.problems,
             last_number: self.last_number,
+            is_resumed: self.is_resumed,
+            listed_files,
             ..Manifest::from_volumes(volumes)
         };
         manifest.check_order();
@@ -195,6 +207,9 @@ impl ManifestParser {
         let is = |word: &[u8]| keyword.eq_ignore_ascii_case(word);
         if indented && (is(b"new") || is(b"changed") || is(b"deleted")) {
             self.changed_files += 1;
+            if !is(b"deleted") {
+                self.take_changed_file(tokens.next(), tokens.next());
+            }
             return;
         }
         if indented {
@@ -226,6 +241,15 @@ impl ManifestParser {
             // A top-level keyword of another version has no effect on volumes. After a damaged keyword, the next lines
             // belong to no volume, which is reported there.
             self.end_volume();
+        }
+    }
+
+    /// Takes a new or changed file of the list.
+    fn take_changed_file(&mut self, path: Option<&[u8]>, more: Option<&[u8]>) {
+        let path = path.filter(|_| more.is_none()).and_then(unquote);
+        match path.and_then(|path| ArchivePath::parse(&path).ok()) {
+            Some(path) => self.listed_files.add(&path),
+            None => self.has_unreadable_file = true,
         }
     }
 
@@ -271,6 +295,7 @@ impl ManifestParser {
     fn end_volume(&mut self) {
         let Some(draft) = self.current.take() else { return };
         let Some(number) = draft.number else { return };
+        self.is_resumed |= number <= self.last_number;
         self.last_number = number;
         if self.contiguous.checked_add(1) == Some(number) {
             self.contiguous = number;

@@ -24,8 +24,9 @@ use super::signature_verifier::SignatureVerifier;
 use super::signer::Signer;
 use super::stored_form::{SNIFFED_BYTES, StoredForm};
 use super::threaded_layer;
-use super::written_time::{BackdatedObjects, WrittenTimeRule};
+use super::written_time::{WrittenTimeRule, WrittenTimes};
 use dupfs_base::sync::lock;
+use dupfs_format::BackupTime;
 use dupfs_format::name::NameSuffix;
 use zeroize::zeroize_stack;
 
@@ -72,8 +73,8 @@ pub struct Decoder {
     warned: Mutex<HashSet<Arc<str>>>,
     /// Objects for which the warning about another hash was logged.
     warned_of_hash: Mutex<HashSet<Arc<str>>>,
-    /// Objects that are older than their sets.
-    backdated: Arc<BackdatedObjects>,
+    /// The times at which objects were written.
+    times: Arc<WrittenTimes>,
 }
 
 /// Puts a further reader around a layer, or returns the layer as it is.
@@ -86,12 +87,18 @@ impl Decoder {
     /// Creates a decoder with these keys.
     pub fn new(keys: Keys, options: DecodeOptions) -> Self {
         let (unauthenticated, warned, warned_of_hash) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { keys, options, unauthenticated, warned, warned_of_hash, backdated: Arc::default() }
+        Self { keys, options, unauthenticated, warned, warned_of_hash, times: Arc::default() }
     }
 
     /// Returns the objects read so far that were written before the times of their sets, one for each set.
     pub fn backdated_objects(&self) -> Vec<BackdatedObject> {
-        self.backdated.all()
+        self.times.backdated()
+    }
+
+    /// Returns the time at which `object`, whose name came with [`DatedName::records_time`], was encrypted, or signed if it
+    /// must be signed. `None` unless it was read to its verified end and states the time.
+    pub fn written_at(&self, object: &str) -> Option<BackupTime> {
+        self.times.of(object)
     }
 
     /// Returns true if every object must be signed.
@@ -237,10 +244,7 @@ impl Decoder {
             EncryptedPacket::Ocb(header) => Box::new(OcbReader::new(ctx, header, body, &key)?),
         };
         let verifier = self.options.require_signer.as_ref().map(SignatureVerifier::new);
-        let rule = match verifier {
-            Some(_) => WrittenTimeRule::Refuse,
-            None => WrittenTimeRule::Record(Arc::clone(&self.backdated)),
-        };
+        let rule = WrittenTimeRule { times: Arc::clone(&self.times), refuses: verifier.is_some() };
         Ok(Box::new(MessageReader::new(ctx, wrap(plain), verifier, rule)))
     }
 

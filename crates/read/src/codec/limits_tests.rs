@@ -57,7 +57,15 @@ fn bzip2(plain: impl Read) -> Vec<u8> {
 fn drain(message: Vec<u8>, limits: &DecodeLimits) -> io::Result<u64> {
     let ctx = ObjectContext::with_limits("x".into(), limits);
     let source = layer::stored_bytes(&ctx, Box::new(Cursor::new(message)));
-    io::copy(&mut MessageReader::new(&ctx, source, None, WrittenTimeRule::Refuse), &mut io::sink())
+    io::copy(
+        &mut MessageReader::new(
+            &ctx,
+            source,
+            None,
+            WrittenTimeRule { times: std::sync::Arc::default(), refuses: true },
+        ),
+        &mut io::sink(),
+    )
 }
 
 fn small_limits() -> DecodeLimits {

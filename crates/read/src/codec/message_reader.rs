@@ -97,11 +97,12 @@ impl<'a> MessageReader<'a> {
     /// Reads one packet after the data, or the end.
     fn after(&mut self, mut source: LayerReader<'a>) -> io::Result<MessageState<'a>> {
         let Some(header) = read_header(&self.ctx, &mut source)? else {
-            if let Some(verifier) = &self.verifier {
-                verifier.finish(&self.ctx)?;
-            }
+            let signed = match &self.verifier {
+                Some(verifier) => verifier.finish(&self.ctx)?,
+                None => None,
+            };
             // The date is under the integrity code, which is verified now.
-            self.rule.apply(&self.ctx, self.date).map_err(CodecError::into_io)?;
+            self.rule.apply(&self.ctx, self.date, signed).map_err(CodecError::into_io)?;
             return Ok(MessageState::Done);
         };
         if !matches!(header.tag, tag::SIGNATURE | tag::MARKER) {

@@ -15,6 +15,8 @@ pub(super) struct ObjectContext {
     pub(super) object: Arc<str>,
     /// The time of its set, if it is known.
     pub(super) set_time: Option<BackupTime>,
+    /// True if the time at which it was written is recorded.
+    pub(super) records_time: bool,
     pub(super) limits: DecodeLimits,
 }
 
@@ -26,7 +28,8 @@ impl ObjectContext {
 
     /// An object that is decoded within `limits`.
     pub(super) fn with_limits(object: DatedName<'_>, limits: &DecodeLimits) -> Self {
-        Self { object: object.name.into(), set_time: object.set_time, limits: limits.clone() }
+        let DatedName { name, set_time, records_time } = object;
+        Self { object: name.into(), set_time, records_time, limits: limits.clone() }
     }
 
     /// Checks that the request has not ended. Steps that take long call it.

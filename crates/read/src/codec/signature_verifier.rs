@@ -76,15 +76,17 @@ impl SignatureVerifier {
     }
 
     /// Checks at the end of the message that a good signature was seen, and that it is not older than the object's set.
+    /// Returns the time of the signature, if it states one.
     ///
     /// # Errors
     /// [`CodecError::NotSigned`] unless a good signature of the required key was seen; [`CodecError::Backdated`].
-    pub(super) fn finish(&self, ctx: &ObjectContext) -> io::Result<()> {
+    pub(super) fn finish(&self, ctx: &ObjectContext) -> io::Result<Option<BackupTime>> {
         if self.verified {
             let signed_at = self.signed_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
             let seconds = signed_at.and_then(|since| i64::try_from(since.as_secs()).ok());
-            return seconds
-                .map_or(Ok(()), |seconds| written_time::refuse(ctx, BackupTime(seconds)).map_err(CodecError::into_io));
+            let Some(signed) = seconds.map(BackupTime) else { return Ok(None) };
+            written_time::refuse(ctx, signed).map_err(CodecError::into_io)?;
+            return Ok(Some(signed));
         }
         let what =
             if self.contexts.is_empty() { "it is not signed" } else { "it has no good signature of the right key" };
@@ -138,8 +140,9 @@ mod tests {
         signatures.iter().for_each(|_| verifier.one_pass(&[3, 0, HashAlgorithm::SHA512.into(), 22]));
         content.chunks(5).for_each(|piece| verifier.update(piece));
         signatures.iter().for_each(|signature| verifier.trailing(signature));
-        let ctx = ObjectContext::new(DatedName { name: "x", set_time: Some(BackupTime(set_time)) });
-        verifier.finish(&ctx).map_err(|error| error.to_string())
+        let ctx =
+            ObjectContext::new(DatedName { name: "x", set_time: Some(BackupTime(set_time)), records_time: false });
+        verifier.finish(&ctx).map(drop).map_err(|error| error.to_string())
     }
 
     #[test]

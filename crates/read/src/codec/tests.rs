@@ -293,9 +293,14 @@ fn nested_compression_and_strange_packets_end_in_an_error() {
     let ctx = ObjectContext::new("x");
     let read = |bytes: Vec<u8>| {
         let mut out = Vec::new();
-        MessageReader::new(&ctx, Box::new(Cursor::new(bytes)), None, WrittenTimeRule::Refuse)
-            .read_to_end(&mut out)
-            .map(|_| out)
+        MessageReader::new(
+            &ctx,
+            Box::new(Cursor::new(bytes)),
+            None,
+            WrittenTimeRule { times: std::sync::Arc::default(), refuses: true },
+        )
+        .read_to_end(&mut out)
+        .map(|_| out)
     };
     let nest = |depth: usize| {
         (0..depth).fold(literal(b"hello"), |inner, _| packet(tag::COMPRESSED, &[&[0][..], &inner].concat()))

@@ -5,7 +5,7 @@
 //! time at which it was made. duplicity encrypts the objects of a set after the time of the set, or much later if a run is
 //! resumed, but never before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::backdated_object::BackdatedObject;
@@ -13,16 +13,34 @@ use super::error::CodecError;
 use super::object_context::ObjectContext;
 use dupfs_format::BackupTime;
 
-/// The objects that were found to be older than their sets, one for each set.
+/// The times at which objects were written, as far as they are of interest.
 #[derive(Debug, Default)]
-pub(super) struct BackdatedObjects(Mutex<BTreeMap<BackupTime, BackdatedObject>>);
+pub(super) struct WrittenTimes {
+    /// The objects that were found to be older than their sets, one for each set.
+    backdated: Mutex<BTreeMap<BackupTime, BackdatedObject>>,
+    /// Of the objects whose times are recorded: one manifest and one signature archive for each set.
+    by_name: Mutex<HashMap<Arc<str>, BackupTime>>,
+}
 
-impl BackdatedObjects {
+impl WrittenTimes {
+    /// Records that the object `ctx` was `written` at that time, if its time is to be recorded.
+    fn record(&self, ctx: &ObjectContext, written: BackupTime) {
+        if ctx.records_time {
+            let mut times = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+            times.insert(Arc::clone(&ctx.object), written);
+        }
+    }
+
+    /// Returns the time at which `object` was written, if it was recorded.
+    pub(super) fn of(&self, object: &str) -> Option<BackupTime> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).get(object).copied()
+    }
+
     /// Adds the object `ctx` if it was `written` before the time of its set. The first one of each set is logged.
-    pub(super) fn check(&self, ctx: &ObjectContext, written: BackupTime) {
+    fn check(&self, ctx: &ObjectContext, written: BackupTime) {
         let Some(found) = find(ctx, written) else { return };
         let line = format!("{}: {}; use it only if you know why; --sign-key refuses it", found.object, found.finding());
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.backdated.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = !known.contains_key(&found.set_time);
         known.entry(found.set_time).or_insert(found);
         drop(known);
@@ -31,34 +49,36 @@ impl BackdatedObjects {
         }
     }
 
-    /// Returns all objects found so far, by the times of their sets.
-    pub(super) fn all(&self) -> Vec<BackdatedObject> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    /// Returns all backdated objects found so far, by the times of their sets.
+    pub(super) fn backdated(&self) -> Vec<BackdatedObject> {
+        self.backdated.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 
 /// The rule that a message must meet about the time at which it was written.
 #[derive(Clone, Debug)]
-pub(super) enum WrittenTimeRule {
-    /// Messages that are too old are recorded and logged.
-    Record(Arc<BackdatedObjects>),
-    /// Messages that are too old are refused.
-    Refuse,
+pub(super) struct WrittenTimeRule {
+    pub(super) times: Arc<WrittenTimes>,
+    /// True if messages that are too old are refused. Otherwise they are recorded and logged.
+    pub(super) refuses: bool,
 }
 
 impl WrittenTimeRule {
     /// Applies the rule to the object `ctx`, whose literal data packet has `date`. 0 means unknown (RFC 4880 section 5.9).
+    /// It counts as written when it was `signed`, if a good signature states that.
     ///
     /// # Errors
     /// [`CodecError::Backdated`].
-    pub(super) fn apply(&self, ctx: &ObjectContext, date: u32) -> Result<(), CodecError> {
-        if date == 0 {
-            return Ok(());
+    pub(super) fn apply(&self, ctx: &ObjectContext, date: u32, signed: Option<BackupTime>) -> Result<(), CodecError> {
+        let dated = (date != 0).then_some(BackupTime(date.into()));
+        if let Some(written) = dated {
+            match self.refuses {
+                false => self.times.check(ctx, written),
+                true => refuse(ctx, written)?,
+            }
         }
-        let written = BackupTime(date.into());
-        match self {
-            Self::Record(objects) => objects.check(ctx, written),
-            Self::Refuse => refuse(ctx, written)?,
+        if let Some(written) = signed.or(dated) {
+            self.times.record(ctx, written);
         }
         Ok(())
     }
@@ -84,13 +104,35 @@ mod tests {
     use super::super::dated_name::DatedName;
     use super::*;
 
+    fn context(set_time: Option<i64>, records_time: bool) -> ObjectContext {
+        ObjectContext::new(DatedName { name: "x", set_time: set_time.map(BackupTime), records_time })
+    }
+
+    fn rule(refuses: bool) -> WrittenTimeRule {
+        WrittenTimeRule { times: Arc::default(), refuses }
+    }
+
     fn found(set_time: Option<i64>, date: u32) -> bool {
-        let ctx = ObjectContext::new(DatedName { name: "x", set_time: set_time.map(BackupTime) });
-        let objects = Arc::new(BackdatedObjects::default());
-        WrittenTimeRule::Record(Arc::clone(&objects)).apply(&ctx, date).unwrap();
-        let refused = WrittenTimeRule::Refuse.apply(&ctx, date).is_err();
-        assert_eq!(refused, !objects.all().is_empty());
+        let ctx = context(set_time, false);
+        let recording = rule(false);
+        recording.apply(&ctx, date, None).unwrap();
+        let refused = rule(true).apply(&ctx, date, None).is_err();
+        assert_eq!(refused, !recording.times.backdated().is_empty());
+        assert_eq!(recording.times.of("x"), None);
         refused
+    }
+
+    #[test]
+    fn the_time_of_the_signature_counts_before_that_of_the_data() {
+        let rule = rule(true);
+        let recorded = |date, signed: Option<i64>| {
+            rule.apply(&context(Some(5), true), date, signed.map(BackupTime)).unwrap();
+            rule.times.of("x")
+        };
+        assert_eq!(recorded(0, None), None);
+        assert_eq!(recorded(7, None), Some(BackupTime(7)));
+        assert_eq!(recorded(7, Some(6)), Some(BackupTime(6)));
+        assert_eq!(recorded(0, Some(8)), Some(BackupTime(8)));
     }
 
     #[test]

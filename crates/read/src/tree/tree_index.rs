@@ -54,7 +54,7 @@ fn chain_of(repository: &Repository, sets: &[SetIndex]) -> Vec<Identity> {
     let mut chain: Vec<Identity> = Vec::new();
     for &set in sets {
         let Some(own) = repository.index().tree_identity(set) else { break };
-        chain.push(chain.last().map_or_else(|| Identity::of(&[b"tree", &own.0]), |last| last.with(&[&own.0])));
+        chain.push(chain.last().map_or_else(|| Identity::of(&[b"bound tree", &own.0]), |last| last.with(&[&own.0])));
     }
     chain
 }

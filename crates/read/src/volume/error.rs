@@ -70,6 +70,19 @@ pub enum VolumeError {
         /// The name of the set.
         set: Arc<str>,
     },
+    /// The signature archive in the place of that of a set is of another set.
+    #[error(
+        "{object}: is not the signature archive of {set}: {reason}; it was exchanged: copy the right one back from another \
+         replica of the backup"
+    )]
+    OtherSignatures {
+        /// The object's name in the store.
+        object: Arc<str>,
+        /// The name of the set.
+        set: Arc<str>,
+        /// The difference from the manifest of the set.
+        reason: Arc<str>,
+    },
     /// The shared execution of the work failed.
     #[error(transparent)]
     SingleFlight(SingleFlightError),
@@ -171,7 +184,7 @@ impl HasKind for VolumeError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Object { kind, .. } => *kind,
-            Self::HashMismatch { .. } | Self::Range { .. } => ErrorKind::Corrupt,
+            Self::HashMismatch { .. } | Self::OtherSignatures { .. } | Self::Range { .. } => ErrorKind::Corrupt,
             Self::NoSet { .. } => ErrorKind::Io,
             Self::UnlistedVolume { .. }
             | Self::NoVolume { .. }

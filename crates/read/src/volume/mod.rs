@@ -8,6 +8,7 @@ mod archive_dir;
 mod block_span;
 mod block_store;
 mod block_sums;
+mod bound_reader;
 mod decode_volume;
 mod drop_behind;
 mod error;

@@ -13,8 +13,9 @@ use super::refused_objects::RefusedObjects;
 use crate::codec::{BackdatedObject, DatedName, DecodeLimits, Decoder, ExpansionLimit};
 use crate::storage::{ObjectInfo, ObjectStore, StorageError};
 use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext};
+use dupfs_format::BackupTime;
 use dupfs_format::manifest::{HashKind, VolumeHash};
-use dupfs_format::name::NamePrefixes;
+use dupfs_format::name::{FileRole, NamePrefixes};
 
 /// Objects of at least this many stored bytes are decoded by two threads. For smaller ones it does not pay.
 const MIN_THREADED_BYTES: u64 = 128 << 10;
@@ -55,9 +56,23 @@ impl ObjectReader {
         self.decoder.backdated_objects()
     }
 
+    /// The time at which `object`, a manifest or signature archive, was encrypted, or signed if it must be signed. `None`
+    /// unless it was read to its verified end and states the time.
+    pub(super) fn written_at(&self, object: &str) -> Option<BackupTime> {
+        self.decoder.written_at(object)
+    }
+
+    /// Returns true if every object must be signed.
+    pub(super) fn requires_signer(&self) -> bool {
+        self.decoder.requires_signer()
+    }
+
     /// The name of `object` with the time that it states.
     fn dated<'n>(&self, object: &'n ObjectInfo) -> DatedName<'n> {
-        DatedName { name: &object.name, set_time: self.prefixes.parse(&object.name).map(|name| name.set.end) }
+        let parsed = self.prefixes.parse(&object.name);
+        // There are many volumes, and their times are of no interest.
+        let records_time = parsed.as_ref().is_some_and(|name| !matches!(name.role, FileRole::Volume(_)));
+        DatedName { name: &object.name, set_time: parsed.map(|name| name.set.end), records_time }
     }
 
     /// A reader of the objects of another store, with the same decoder and limits.

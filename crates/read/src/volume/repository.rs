@@ -97,7 +97,12 @@ impl Repository {
             index: Arc::clone(&index),
         };
         let manifests = Arc::new(ManifestStore::new(Arc::clone(&collection), readers, config.manifest_bytes));
-        let signatures = Arc::new(SignatureArchives::new(Arc::clone(&collection), objects.clone(), archive_dir));
+        let signatures = Arc::new(SignatureArchives::new(
+            Arc::clone(&collection),
+            objects.clone(),
+            Arc::clone(&manifests),
+            archive_dir,
+        ));
         let sources = VolumeSources {
             objects: objects.clone(),
             collection: Arc::clone(&collection),
@@ -239,6 +244,14 @@ impl Repository {
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         self.signatures.stream_stored(set, context, consume)
+    }
+
+    /// Reads the stored signature archive of `set`, and compares it with the manifest of the set if both are encrypted.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if the archive is missing, cannot be decrypted, is damaged, or is that of another set.
+    pub fn check_signatures(&self, set: SetIndex, context: &RequestContext) -> Result<(), VolumeError> {
+        self.signatures.check(set, context)
     }
 
     /// The content of the file at `path` as `set` signed it, from the stored signature archive; `None` without a signature.

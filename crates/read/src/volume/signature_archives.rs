@@ -1,20 +1,25 @@
 //! The signature archives of the sets as plaintext streams.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use super::archive_dir::ArchiveDir;
+use super::bound_reader::BoundReader;
 use super::error::VolumeError;
 use super::fetch_log;
 use super::live_collection::LiveCollection;
+use super::manifest_store::ManifestStore;
 use super::object_reader::{DecodeThreads, ObjectReader};
 use super::plaintext::feed;
 use super::signed_contents::{SignedContents, SignedContentsBuilder};
 use crate::storage::ObjectInfo;
-use dupfs_base::RequestContext;
 use dupfs_base::sync::{SingleFlight, lock};
+use dupfs_base::{HasKind, RequestContext};
 use dupfs_format::SetIndex;
-use dupfs_format::name::FileRole;
+use dupfs_format::collection::BackupSet;
+use dupfs_format::manifest::Manifest;
+use dupfs_format::name::{FileRole, NameSuffix};
 use dupfs_format::tar::{TarLimits, TarParser};
 
 /// Stored bytes of a signature archive that a peek fetches.
@@ -22,6 +27,10 @@ const PEEK_BYTES: u64 = 256 << 10;
 
 /// Sets whose signed contents are in memory, some 60 bytes for each file of theirs.
 const MAX_SIGNED_SETS: usize = 3;
+
+/// Seconds by which the clock of the machine may have been set while duplicity wrote a set. A signature archive that
+/// differs by more from the time of its set and from the time of the manifest is of another run.
+const CLOCK_ALLOWANCE: i64 = 3_600;
 
 /// Reads the plaintext of a signature archive. It is given the name of the archive too.
 pub(super) type ConsumeSignatures<'a> = &'a mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>;
@@ -31,7 +40,10 @@ pub(super) type ConsumeSignatures<'a> = &'a mut dyn FnMut(&str, &mut dyn Read) -
 pub(super) struct SignatureArchives {
     collection: Arc<LiveCollection>,
     objects: ObjectReader,
+    manifests: Arc<ManifestStore>,
     archive_dir: Option<Arc<ArchiveDir>>,
+    /// The sets for which the warning about the time of the archive was logged.
+    warned: Mutex<HashSet<SetIndex>>,
     /// Signed contents of the sets that were asked for last, the newest at the end.
     signed: Mutex<Vec<(SetIndex, Arc<SignedContents>)>>,
     reads: SingleFlight<SetIndex, Arc<SignedContents>, VolumeError>,
@@ -42,9 +54,11 @@ impl SignatureArchives {
     pub(super) fn new(
         collection: Arc<LiveCollection>,
         objects: ObjectReader,
+        manifests: Arc<ManifestStore>,
         archive_dir: Option<Arc<ArchiveDir>>,
     ) -> Self {
-        Self { collection, objects, archive_dir, signed: Mutex::default(), reads: SingleFlight::new() }
+        let (warned, signed, reads) = (Mutex::default(), Mutex::default(), SingleFlight::new());
+        Self { collection, objects, manifests, archive_dir, warned, signed, reads }
     }
 
     /// Streams the signature archive of `set` into `consume`, from duplicity's archive directory or from the store. The
@@ -64,24 +78,109 @@ impl SignatureArchives {
         if copied { Ok(()) } else { self.stream_stored(set, context, consume) }
     }
 
-    /// Streams the signature archive of `set` from the store into `consume`, which is called once.
+    /// Streams the signature archive of `set` from the store into `consume`, which is called once. An encrypted archive is
+    /// compared with the manifest of the set, because an attacker can exchange two of them without a key.
     ///
     /// # Errors
-    /// As [`Self::stream`].
+    /// As [`Self::stream`]; [`VolumeError::OtherSignatures`].
     pub(super) fn stream_stored(
         &self,
         set: SetIndex,
         context: &RequestContext,
         consume: ConsumeSignatures<'_>,
     ) -> Result<(), VolumeError> {
+        let record = self.collection.set(set)?;
         let object = self.object(set)?;
-        let threads = DecodeThreads::TwoIfLarge;
-        fetch_log::note(&object, "for the names of files");
-        let read = self.objects.stream(&object, None, threads, context, &mut |plain| consume(&object.name, plain));
-        read.map_err(|error| match self.collection.set(set) {
-            Ok(record) => error.with_second_copy(&record, FileRole::Signature),
-            Err(_) => error,
-        })
+        let manifest = self.binding_manifest(&record, &object, context)?;
+        self.stream_bound(&record, &object, manifest.as_deref(), context, consume)?;
+        match self.other_time(&record, &object).filter(|_| manifest.is_some()) {
+            Some(reason) if self.objects.requires_signer() => Err(other_signatures(&record, &object, &reason)),
+            Some(reason) => {
+                if lock(&self.warned).insert(set) {
+                    log::warn!(
+                        "{}; use it only if you know why; --sign-key refuses it",
+                        other_signatures(&record, &object, &reason)
+                    );
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the signature archive of `set` from the store and compares it with the manifest of the set.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if it is missing, cannot be decrypted or is damaged; [`VolumeError::OtherSignatures`].
+    pub(super) fn check(&self, set: SetIndex, context: &RequestContext) -> Result<(), VolumeError> {
+        let record = self.collection.set(set)?;
+        let object = self.object(set)?;
+        let Some(manifest) = self.binding_manifest(&record, &object, context)? else { return Ok(()) };
+        self.stream_bound(&record, &object, Some(&manifest), context, &mut |_, _| Ok(()))?;
+        match self.other_time(&record, &object) {
+            Some(reason) => Err(other_signatures(&record, &object, &reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn stream_bound(
+        &self,
+        record: &BackupSet,
+        object: &ObjectInfo,
+        manifest: Option<&Manifest>,
+        context: &RequestContext,
+        consume: ConsumeSignatures<'_>,
+    ) -> Result<(), VolumeError> {
+        let mut mismatch = None;
+        fetch_log::note(object, "for the names of files");
+        let read = self.objects.stream(object, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
+            let Some(manifest) = manifest else { return consume(&object.name, plain) };
+            let mut bound = BoundReader::new(plain, manifest, record.start.is_none());
+            consume(&object.name, &mut bound)?;
+            mismatch = bound.finish(&object.name)?;
+            Ok(())
+        });
+        read.map_err(|error| error.with_second_copy(record, FileRole::Signature))?;
+        match mismatch {
+            Some(mismatch) => Err(other_signatures(record, object, &mismatch.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// The manifest that the signature archive `object` of a set is compared with. `None` if one of the two is not encrypted,
+    /// because then anyone can write a pair that agrees, or if the manifest cannot be read and reading it again would not
+    /// help: then no file of the set can be read.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if reading the manifest again may help.
+    fn binding_manifest(
+        &self,
+        record: &BackupSet,
+        object: &ObjectInfo,
+        context: &RequestContext,
+    ) -> Result<Option<Arc<Manifest>>, VolumeError> {
+        let is_encrypted = |object: &ObjectInfo| NameSuffix::of(&object.name).is_encrypted();
+        if record.is_rebuilt || !is_encrypted(object) || !record.manifest.as_ref().is_some_and(is_encrypted) {
+            return Ok(None);
+        }
+        match self.manifests.get(record.index, context) {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(error) if error.kind().is_transient() => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The reason why the signature archive `object` of a set is of another run by the time at which it was written.
+    /// duplicity encrypts it after the volumes and directly before the manifest.
+    fn other_time(&self, record: &BackupSet, object: &ObjectInfo) -> Option<String> {
+        let written = self.objects.written_at(&object.name)?;
+        let start = record.time;
+        if written.0 < start.0.saturating_sub(CLOCK_ALLOWANCE) {
+            return Some(format!("it was written at {written}, and the set was begun at {start}"));
+        }
+        let manifest = self.objects.written_at(&record.manifest.as_ref()?.name)?;
+        let is_later = written.0 > manifest.0.saturating_add(CLOCK_ALLOWANCE);
+        is_later.then(|| format!("it was written at {written}, and the set was completed at {manifest}"))
     }
 
     /// Streams the beginning of the signature archive of `set` into `consume`; only a small part of it is fetched. Nothing is
@@ -155,4 +254,8 @@ impl SignatureArchives {
         let record = self.collection.set(set)?;
         record.signatures.clone().ok_or_else(|| VolumeError::NoSignatures { set: record.label().into() })
     }
+}
+
+fn other_signatures(record: &BackupSet, object: &ObjectInfo, reason: &str) -> VolumeError {
+    VolumeError::OtherSignatures { object: Arc::clone(&object.name), set: record.label().into(), reason: reason.into() }
 }
