@@ -29,6 +29,7 @@ pub(super) struct InputSection {
     pub(super) end: u64,
     /// The bytes that hold bits `start` to `end`.
     pub(super) bytes: Arc<[u8]>,
+    /// The decoding, once it is to be begun.
     pub(super) task: Option<Arc<DecodeTask<DecodedBlock>>>,
 }
 
@@ -147,7 +148,7 @@ impl SectionQueue {
         (queued + self.open.bytes.capacity()) as u64 + self.input.memory_bytes()
     }
 
-    /// Reads until `count` sections are in the queue.
+    /// Reads until `count` sections are in the queue, and has the blocks among them decoded.
     pub(super) fn fill(&mut self, count: usize, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
         let mut marks = Vec::new();
         while self.queue.len() < count && !self.input_ended {
@@ -175,21 +176,30 @@ impl SectionQueue {
                 self.input_ended = true;
                 self.close(self.open.end(), None);
             }
+            self.submit(count);
         }
+        self.submit(count);
         Ok(())
+    }
+
+    /// Has the blocks among the first `count` sections decoded. Not more: one chunk of input may have hundreds of blocks of
+    /// 46 MB each, and what was begun is decoded even if the reader does not return.
+    fn submit(&mut self, count: usize) {
+        let waiting = |section: &&mut InputSection| section.kind == SectionKind::Block && section.task.is_none();
+        for section in self.queue.iter_mut().take(count).filter(waiting) {
+            let (start, end) = (section.start, section.end);
+            let (bytes, wanted) = (Arc::clone(&section.bytes), self.wanted.clone());
+            section.task = Some(self.workers.submit(self.flow, move || {
+                decode(&bytes, start, end, &RequestContext::new(None, wanted)).unwrap_or(DecodedBlock::Bad)
+            }));
+        }
     }
 
     /// Ends the open section at bit `end`, where the next one begins at `mark`.
     fn close(&mut self, end: u64, mark: Option<BlockMark>) {
         let bytes: Arc<[u8]> = self.open.bytes.get(..self.open.before(end.div_ceil(8))).unwrap_or(&[]).into();
         let (start, kind) = (self.open.start, self.open.kind);
-        let task = (kind == SectionKind::Block).then(|| {
-            let (bytes, wanted) = (Arc::clone(&bytes), self.wanted.clone());
-            self.workers.submit(self.flow, move || {
-                decode(&bytes, start, end, &RequestContext::new(None, wanted)).unwrap_or(DecodedBlock::Bad)
-            })
-        });
-        self.queue.push_back(InputSection { kind, start, end, bytes, task });
+        self.queue.push_back(InputSection { kind, start, end, bytes, task: None });
         if let Some(mark) = mark {
             self.open.bytes.drain(..self.open.before(end / 8));
             self.open.kind = if mark.end { SectionKind::End } else { SectionKind::Block };
@@ -210,5 +220,35 @@ impl SectionQueue {
 impl Drop for SectionQueue {
     fn drop(&mut self) {
         self.wanted.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::memory_source::MemorySource;
+
+    /// 5 kB of input can have a hundred blocks that decode to 46 MB each. What was begun is decoded even if its reader does
+    /// not return, so only the next blocks may be begun.
+    #[test]
+    fn only_the_next_blocks_of_a_dense_input_are_begun() {
+        let mut encoder = ::bzip2::write::BzEncoder::new(Vec::new(), ::bzip2::Compression::best());
+        encoder.write_all(&vec![0; 1 << 20]).unwrap();
+        let packed = encoder.finish().unwrap().repeat(100);
+        let workers = Arc::new(DecodeWorkers::new());
+        let request = RequestContext::unlimited();
+        let context = DecodeContext::new(&workers, 0, &request);
+        let mut sections = SectionQueue::new(Arc::new(MemorySource::new("a", packed)), Arc::clone(&workers), 0);
+        let begun = |sections: &SectionQueue| sections.queue.iter().filter(|section| section.task.is_some()).count();
+        sections.fill(4, &context).unwrap();
+        assert!(sections.queue.len() > 100, "{}", sections.queue.len());
+        assert_eq!(begun(&sections), 2, "the header, a block, the end, a block");
+        sections.pop();
+        sections.fill(4, &context).unwrap();
+        assert_eq!(begun(&sections), 2);
+        let first = sections.pop().unwrap();
+        assert!(first.kind == SectionKind::Block && first.task.is_some());
     }
 }
