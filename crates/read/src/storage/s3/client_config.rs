@@ -16,6 +16,8 @@ use crate::storage::endpoint_host::{host_of, is_aws};
 use crate::storage::{S3Addressing, S3Credentials, S3Location, StorageError, StoreOptions};
 use dupfs_base::ErrorKind;
 
+/// The time after which a connection that is not in use is closed, if there is a session token.
+const IDLE_WITH_TOKEN: Duration = Duration::from_secs(3);
 /// Upper bound of the time to connect by TCP and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -78,9 +80,7 @@ impl S3ClientConfig {
             unencrypted: options.s3_unencrypted,
             path_style,
             credentials: options.s3_credentials.clone(),
-            http: aws_smithy_http_client::Builder::new()
-                .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-                .build_https(),
+            http: http_client(&options.s3_credentials),
             region: region.unwrap_or_else(|| "us-east-1".to_owned()),
         }
     }
@@ -189,6 +189,17 @@ fn region_in_host(endpoint: &str) -> Option<String> {
 fn is_host_name(bucket: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (3..=63).contains(&bucket.len()) && bucket.chars().all(fits) && !bucket.starts_with('-') && !bucket.ends_with('-')
+}
+
+/// An HTTP client. A connection holds the headers of its last request in memory that is not locked. With a session token,
+/// which is one of them, a connection that is not in use is closed early, and its memory overwritten.
+fn http_client(credentials: &S3Credentials) -> SharedHttpClient {
+    let builder = aws_smithy_http_client::Builder::new();
+    let builder = match credentials {
+        S3Credentials::Static { token: Some(_), .. } => builder.pool_idle_timeout(IDLE_WITH_TOKEN),
+        S3Credentials::Static { token: None, .. } | S3Credentials::Anonymous | S3Credentials::Chain => builder,
+    };
+    builder.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
 }
 
 #[cfg(test)]
