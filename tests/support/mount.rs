@@ -69,7 +69,10 @@ impl Mount {
 
     /// Unmounts, and requires that the daemon ends by itself with exit code 0, without having panicked.
     pub fn unmount(self) {
-        assert!(fusermount(&self.dir), "fusermount3 -u {} failed\n{}", self.dir.display(), self.log());
+        if !fusermount(&self.dir) {
+            let users = users_below(&self.dir).join("\n");
+            panic!("fusermount3 -u {} failed; open there:\n{users}\n{}", self.dir.display(), self.log());
+        }
         let status = self.wait(Duration::from_secs(20));
         let log = self.log();
         assert!(status.is_some_and(|s| s.success()), "after the unmount the daemon ended with {status:?}\n{log}");
@@ -153,6 +156,17 @@ pub fn release(dir: &Path) {
         };
         let _ = quiet(&[]) || quiet(&["-l"]);
     }
+}
+
+/// The processes with open files or working directories below `dir`.
+fn users_below(dir: &Path) -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let links = processes.flat_map(|process| {
+        let fds = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten().map(|fd| fd.path());
+        fds.chain([process.path().join("cwd")]).collect::<Vec<_>>()
+    });
+    let below = |link: &PathBuf| fs::read_link(link).is_ok_and(|target| target.starts_with(dir));
+    links.filter(below).map(|link| format!("{} -> {:?}", link.display(), fs::read_link(&link).ok())).collect()
 }
 
 /// `fusermount3 -u`, retried for a moment: a process that just closed its last file may still be counted.
