@@ -42,7 +42,10 @@ pub(super) fn backups_below(store: &dyn ObjectStore) -> Option<String> {
         let Ok(listing) = store.list_directory(&dir, &context) else { continue };
         match Collection::from_listing(&listing.objects, &PrefixOptions::default()) {
             Ok(collection) if !dir.is_empty() => {
-                found.push((dir, collection.sets().len(), is_archive_dir(&collection)));
+                let path = format!("{}/{}", store.url().trim_end_matches('/'), dir.trim_end_matches('/'));
+                let is_archive =
+                    has_names_of_archive_dir(&collection) && has_marks_of_archive_dir(&path, &listing.objects);
+                found.push((dir, collection.sets().len(), is_archive));
             }
             Ok(_) | Err(_) if depth < MAX_DEPTH => {
                 pending.extend(listing.directories.into_iter().map(|name| (format!("{dir}{name}/"), depth + 1)));
@@ -82,8 +85,20 @@ pub(super) fn remark_on_missing(typed: &str, dir: &Path) -> Option<String> {
             return Some(format!("two slashes make it relative; write three slashes: file:///{rest}"));
         }
     }
+    if let Some((backup, path)) = backup_above(dir) {
+        let url = Location::Local(backup).display_without_secrets();
+        return Some(format!("{url} is a backup; give a path in it as an argument: dupfs ls {url} {path}"));
+    }
     let meant = similar_directory(dir)?;
     Some(format!("did you mean {}?", Location::Local(meant).display_without_secrets()))
+}
+
+/// The deepest existing directory above the missing `dir` and the rest of the path, if that directory has a backup.
+fn backup_above(dir: &Path) -> Option<(PathBuf, String)> {
+    let absolute = std::path::absolute(dir).ok()?;
+    let existing = absolute.ancestors().skip(1).find(|ancestor| ancestor.is_dir())?;
+    let rest = escape_bytes(absolute.strip_prefix(existing).ok()?.as_os_str().as_encoded_bytes());
+    has_backup_files(existing).then(|| (existing.to_owned(), rest))
 }
 
 /// The directory that the missing `dir` may be a slip for.
@@ -117,20 +132,30 @@ pub(super) fn directories_with_backup_files(dir: &Path) -> Vec<String> {
     found
 }
 
-/// Returns the options that use the local directory of `collection` as duplicity's archive directory, if it looks like
-/// one: it has manifests and signature archives, none of them encrypted, and no volume.
-pub(super) fn as_archive_dir(dir: &Path, collection: &Collection) -> Option<String> {
-    if !is_archive_dir(collection) {
+/// A local directory that looks like duplicity's archive directory.
+pub(super) struct LikelyArchiveDir {
+    /// The options that use it as such.
+    pub(super) options: String,
+    /// True if it has marks of one beside the names of its files. Without them it may be a backup that has lost its volumes.
+    pub(super) is_marked: bool,
+}
+
+/// Returns the options that use the local directory `dir` of `collection` as duplicity's archive directory, if it looks like
+/// one. `objects` are all files in it.
+pub(super) fn as_archive_dir(dir: &Path, collection: &Collection, objects: &[ObjectInfo]) -> Option<LikelyArchiveDir> {
+    if !has_names_of_archive_dir(collection) {
         return None;
     }
     let absolute = std::path::absolute(dir).ok()?;
     let shown = |bytes: &std::ffi::OsStr| escape_bytes(bytes.as_encoded_bytes());
-    Some(format!("--archive-dir {} --name {}", shown(absolute.parent()?.as_os_str()), shown(absolute.file_name()?)))
+    let (parent, name) = (shown(absolute.parent()?.as_os_str()), shown(absolute.file_name()?));
+    let is_marked = has_marks_of_archive_dir(&format!("{parent}/{name}"), objects);
+    Some(LikelyArchiveDir { options: format!("--archive-dir {parent} --name {name}"), is_marked })
 }
 
-/// Returns true if `collection` looks like duplicity's archive directory: it has manifests and signature archives, none of them
-/// encrypted, and no volume.
-fn is_archive_dir(collection: &Collection) -> bool {
+/// Returns true if `collection` has what an archive directory has: manifests and signature archives, none of them encrypted,
+/// and no volume.
+fn has_names_of_archive_dir(collection: &Collection) -> bool {
     let is_plain = |object: &ObjectInfo| !NameSuffix::of(&object.name).is_encrypted();
     let is_of_cache = |set: &BackupSet| {
         set.volumes.is_empty()
@@ -139,6 +164,14 @@ fn is_archive_dir(collection: &Collection) -> bool {
     };
     let sets = || collection.sets().iter().map(|set| &**set);
     sets().all(is_of_cache) && sets().any(|set| set.manifest.is_some()) && sets().any(|set| set.signatures.is_some())
+}
+
+/// Returns true if the directory at `path` with the files `objects` has marks that only archive directories have: the MD5 of
+/// a URL as its name, duplicity's default place, or the lock file of duplicity.
+fn has_marks_of_archive_dir(path: &str, objects: &[ObjectInfo]) -> bool {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_hash = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash || parent.ends_with("/.cache/duplicity") || objects.iter().any(|object| object.name.starts_with("lockfile"))
 }
 
 #[cfg(test)]
@@ -154,6 +187,33 @@ mod tests {
         assert_eq!(similar("stor/shop"), Some(tmp.path().join("store/shop")));
         assert_eq!(similar("stor/other"), None);
         assert_eq!(similar("mail"), None);
+    }
+
+    #[test]
+    fn a_path_in_a_backup_is_not_part_of_the_url() {
+        let tmp = tempfile::tempdir().unwrap();
+        fs::create_dir(tmp.path().join("etc")).unwrap();
+        let missing = tmp.path().join("etc/hosts");
+        let remark = || remark_on_missing("x", &missing);
+        assert_eq!(remark(), None);
+        fs::write(tmp.path().join("etc/duplicity-full.20261122T131029Z.manifest"), "").unwrap();
+        let dir = tmp.path().join("etc").display().to_string();
+        let expected =
+            format!("file://{dir} is a backup; give a path in it as an argument: dupfs ls file://{dir} hosts");
+        assert_eq!(remark().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_name_the_place_and_the_lock_file_mark_an_archive_directory() {
+        let object = |name: &str| ObjectInfo { name: name.into(), size: 0, version: "".into(), archived: None };
+        let is_marked = |path: &str, names: &[&str]| {
+            has_marks_of_archive_dir(path, &names.iter().map(|name| object(name)).collect::<Vec<_>>())
+        };
+        assert!(is_marked("/arch/0adee28a0adee28a0adee28a0adee28a", &[]));
+        assert!(is_marked("/root/.cache/duplicity/shop", &[]));
+        assert!(is_marked("/arch/shop", &["x", "lockfile.lock"]));
+        assert!(!is_marked("/arch/shop", &["duplicity-full.20261122T131029Z.manifest"]));
+        assert!(!is_marked("/duplicity/shop", &[]));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use dupfs_unpack::{IndexPointStore, MemoryPointStore, NameEncoding, PointStore, 
 use super::error::CliError;
 use super::key_trial::{self, ManifestDamage, ShownSnapshots};
 use super::memory_shares::MemoryShares;
-use super::nearby;
+use super::nearby::{self, LikelyArchiveDir};
 use super::request_timeout::RequestTimeout;
 use super::start_up::StartUp;
 
@@ -139,12 +139,18 @@ fn open_within(
         Ok::<_, CliError>((objects, collection))
     };
     let (mut objects, mut collection) = list(start)?;
-    if let Some(given) = options.local.as_deref().and_then(|dir| nearby::as_archive_dir(dir, &collection)) {
-        let line = format!(
-            "{}: this looks like duplicity's archive directory, not the backup; give the backup's URL with {given}",
-            store.url()
+    let likely = options.local.as_deref().and_then(|dir| nearby::as_archive_dir(dir, &collection, &objects));
+    if let Some(LikelyArchiveDir { options: given, is_marked }) = likely {
+        let url = store.url();
+        if is_marked {
+            let line = format!(
+                "{url}: this looks like duplicity's archive directory, not the backup; give the backup's URL with {given}"
+            );
+            return Err(CliError::failed(ErrorKind::NotFound, line));
+        }
+        log::warn!(
+            "{url}: no set has a volume here; if this is duplicity's archive directory, give the backup's URL with {given}"
         );
-        return Err(CliError::failed(ErrorKind::NotFound, line));
     }
     // A listing is not atomic: it may contain a manifest that was just written, and not the signature archive that was written
     // before it. Without that archive the tree would be built from all the set's volumes.

@@ -237,32 +237,61 @@ fn the_error_for_a_wrong_directory_names_nearby_backups() {
 }
 
 #[test]
+fn a_backup_that_has_lost_its_volumes_is_shown() {
+    let scratch = Scratch::new();
+    let source = scratch.dir("source");
+    fs::write(source.join("f"), "content").unwrap();
+    for (name, mode) in [("gz", Mode::Gzip), ("plain", Mode::Plain)] {
+        let repo = Repository::new("3.2.1", |_| mode, &scratch.dir(name));
+        repo.backup(true, &source, 1_700_000_000);
+        for entry in fs::read_dir(repo.dir()).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_str().unwrap().contains("difftar") {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        let run = |command: &str, args: &[&str]| {
+            let output = output(repo.reader().command(command).arg(repo.url()).args(args));
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (output.status.code(), text(&output.stdout), text(&output.stderr))
+        };
+        let (code, listed, log) = run("ls", &[]);
+        assert_eq!((code, &*listed), (Some(0), "f\n"), "{name}: {log}");
+        assert!(log.contains("no set has a volume here; if this is duplicity's archive directory"), "{log}");
+        let (code, content, log) = run("cat", &["f"]);
+        assert_eq!((code, &*content), (Some(6), ""), "{name}: {log}");
+        let (code, report, log) = run("sets", &["--check"]);
+        assert_eq!(code, Some(6), "{name}: {log}");
+        assert!(report.contains("none of its 1 volumes is in the store"), "{report}");
+    }
+}
+
+#[test]
 fn a_misplaced_archive_directory_is_reported_with_the_options() {
     let scratch = Scratch::new();
     let source = scratch.dir("source");
     fs::write(source.join("f"), "content").unwrap();
     let repo = Repository::new("3.2.1", |_| Mode::Gzip, &scratch.dir("r"));
     repo.backup(true, &source, 1_700_000_000);
-    let archive = scratch.dir("arch/shop");
-    for entry in fs::read_dir(repo.dir()).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        if !name.contains("difftar") {
-            fs::copy(entry.path(), archive.join(name)).unwrap();
-        }
-    }
-    let base = scratch.path().join("arch").display().to_string();
-    let (code, message) = refusal(&scratch, &["sets", &format!("file://{base}/shop")]);
+    let made = fs::read_dir(scratch.path().join("r/archive")).unwrap().next().unwrap().unwrap();
+    let base = scratch.path().join("r/archive").display().to_string();
+    let name = made.file_name().into_string().unwrap();
+    let (code, message) = refusal(&scratch, &["sets", &format!("file://{base}/{name}")]);
     assert_eq!(code, 3, "{message}");
-    let options = format!("--archive-dir {base} --name shop");
+    let options = format!("--archive-dir {base} --name {name}");
     assert!(message.contains("looks like duplicity's archive directory") && message.contains(&options), "{message}");
     // The parent directory of all archive directories.
     let (code, message) = refusal(&scratch, &["sets", &format!("file://{base}")]);
-    assert!(
-        code == 3 && message.contains("shop (1 set, but it looks like duplicity's archive directory)"),
-        "{message}"
-    );
+    let expected = format!("{name} (1 set, but it looks like duplicity's archive directory)");
+    assert!(code == 3 && message.contains(&expected), "{message}");
     let listed = |options: &[&str]| output(repo.reader().command("ls").args(options).arg(repo.url()));
+    let archive = scratch.dir("arch/shop");
+    for entry in fs::read_dir(made.path()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), archive.join(entry.file_name())).unwrap();
+    }
+    let base = scratch.path().join("arch").display().to_string();
+    let options = format!("--archive-dir {base} --name shop");
     let misplaced = listed(&["--archive-dir", &format!("{base}/shop")]);
     assert!(misplaced.status.success(), "{misplaced:?}");
     let (_, message) = one_line(&misplaced);
