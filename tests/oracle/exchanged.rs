@@ -16,10 +16,10 @@ const TIMES: [i64; 3] = [1_700_000_000, 1_700_003_600, 1_700_007_200];
 const PASSPHRASE: &str = "the owner's passphrase";
 const DAY: i64 = 86_400;
 
-/// Requires that `sets --check` finds no signature archive that is not of its set or cannot be read.
+/// Requires that `sets --check` finds no manifest or signature archive that is not of its set, and reads all archives.
 pub fn no_false_alarm(dupfs: &Dupfs, url: &str) {
     let (_, report) = checked(dupfs, url);
-    for kind in ["signature-exchanged", "signature-unreadable"] {
+    for kind in ["signature-exchanged", "signature-unreadable", "manifest-exchanged"] {
         assert_eq!(messages(&report, kind), Vec::<String>::new(), "{url}");
     }
 }
@@ -219,6 +219,16 @@ fn manifests_of_other_sets_serve_no_file_of_them() {
         let (code, report) = checked(&dupfs, &forged);
         assert_eq!(code, Some(6), "{place} from {other}: {report:#}");
         assert_eq!(messages(&report, "signature-exchanged").len(), 1, "{report:#}");
+        let [line] = &messages(&report, "manifest-exchanged")[..] else { panic!("{report:#}") };
+        assert!(line.contains(&stamp(TIMES[place])) && line.contains(&stamp(TIMES[other])), "{line}");
+        // Exchanged together, the two agree.
+        fs::copy(
+            repo.dir().join(&objects(repo.dir(), ".sigtar")[other]),
+            scratch.path().join("exchanged").join(&objects(repo.dir(), ".sigtar")[place]),
+        )
+        .unwrap();
+        let (code, report) = checked(&dupfs, &forged);
+        assert_eq!((code, messages(&report, "manifest-exchanged").len()), (Some(6), 1), "{report:#}");
         let time = stamp(TIMES[place]);
         let output = exec::output(dupfs.command("cat").args(["--time", &time, &forged, "dir/edited"]));
         assert_eq!((output.status.code(), output.stdout.len()), (Some(6), 0), "{place} from {other}");

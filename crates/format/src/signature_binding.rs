@@ -271,5 +271,7 @@ mod tests {
         let raw = format!("Volume 1:\n{raw}{HASH}Filelist 2\n    new \u{e9}t\u{e9}\n    new a\n");
         assert_eq!(mismatch(&raw, &[(Signature, "a"), (Signature, "\u{e9}\u{e9}")]), None);
         assert!(mismatch(&raw, &[(Signature, "b"), (Signature, "\u{e9}t\u{e9}")]).is_some());
+        let cut = mismatch(&raw, &[(Signature, "a")]);
+        assert_eq!(cut.unwrap(), "it has 1 changed files, but the manifest lists 2");
     }
 }

@@ -1,6 +1,7 @@
 //! Reads all manifests, and finds the problems that they show.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +11,7 @@ use crate::cli::request_timeout::RequestTimeout;
 use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_format::VolumeNumber;
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, Severity, describe_volumes};
-use dupfs_format::manifest::{Manifest, ManifestProblemKind};
+use dupfs_format::manifest::{Manifest, ManifestProblemKind, VolumeHash};
 use dupfs_format::name::NameSuffix;
 use dupfs_read::codec::BackdatedObject;
 use dupfs_read::volume::{Repository, VolumeError};
@@ -39,6 +40,8 @@ pub(super) struct ManifestSummary {
     pub(super) localdir: Option<Box<[u8]>>,
     /// Number of changed files.
     pub(super) changed_files: Option<u64>,
+    /// The hash of the first volume of an encrypted set. Each is different, because each volume has a random session key.
+    first_hash: Option<VolumeHash>,
 }
 
 impl ManifestSummary {
@@ -53,6 +56,7 @@ impl ManifestSummary {
             hostname: manifest.hostname.clone(),
             localdir: manifest.localdir.clone(),
             changed_files: manifest.changed_files,
+            first_hash: manifest.volumes.first().filter(|_| set.suffix.is_encrypted()).and_then(|v| v.hash.clone()),
         }
     }
 }
@@ -129,6 +133,7 @@ pub(super) fn problems(
         problems.extend(manifest.problems.iter().cloned());
     }
     problems.extend(moved_sources(collection, manifests));
+    problems.extend(repeated(collection, manifests));
     problems.extend(backdated(repository, collection));
     problems.sort_by_key(|problem| (problem.rank(), problem.set.unwrap_or(u32::MAX)));
     problems
@@ -288,6 +293,28 @@ fn moved_sources(collection: &Collection, manifests: &Manifests) -> Vec<Reported
                     before.1
                 );
                 problems.push(ReportedProblem::new(Severity::Note, "source-changed", Some(after.0), line));
+            }
+        }
+    }
+    problems
+}
+
+/// Encrypted sets whose manifests list the volumes of an earlier set: one of the two manifests, or the whole set, is a copy.
+fn repeated(collection: &Collection, manifests: &Manifests) -> Vec<ReportedProblem> {
+    let mut first_with: HashMap<&[u8], &BackupSet> = HashMap::new();
+    let mut problems = Vec::new();
+    for (set, manifest) in collection.sets().iter().zip(manifests) {
+        let Some(Ok(ManifestSummary { first_hash: Some(hash), .. })) = manifest else { continue };
+        match first_with.entry(&hash.digest) {
+            Entry::Vacant(entry) => drop(entry.insert(&**set)),
+            Entry::Occupied(entry) => {
+                let line = format!(
+                    "{}: its manifest lists the volumes of {}: one of the two manifests was exchanged, or one of the sets is \
+                     a copy of the other under another time",
+                    set.label(),
+                    entry.get().label()
+                );
+                problems.push(ReportedProblem::new(Severity::Error, "manifest-exchanged", Some(set), line));
             }
         }
     }

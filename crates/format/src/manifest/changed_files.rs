@@ -11,7 +11,8 @@ static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// The paths of the files that a set stored, new or changed, in any order.
 ///
-/// Paths with bytes outside of ASCII do not count: one set may have them in two encodings (docs/FORMAT.md section 4.3).
+/// Of paths with bytes outside of ASCII only the number counts: one set may have them in two encodings (docs/FORMAT.md
+/// section 4.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChangedFiles {
     count: u64,
@@ -21,13 +22,13 @@ pub struct ChangedFiles {
 impl ChangedFiles {
     /// Adds a path.
     pub fn add(&mut self, path: &ArchivePath) {
+        self.count = self.count.saturating_add(1);
         if path.as_bytes().is_ascii() {
-            self.count = self.count.saturating_add(1);
             self.sum = self.sum.wrapping_add(KEY.hash_one(path.as_bytes()));
         }
     }
 
-    /// Returns the number of paths that count.
+    /// Returns the number of paths.
     pub fn count(&self) -> u64 {
         self.count
     }
