@@ -40,7 +40,7 @@ fn messages(report: &serde_json::Value, kind: &str) -> Vec<String> {
 fn objects(dir: &Path, kind: &str) -> Vec<String> {
     let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.filter(|name| name.contains(kind)).collect();
-    names.sort_by_key(|name| name.split('.').filter(|part| part.starts_with("20")).next_back().map(str::to_owned));
+    names.sort_by_key(|name| name.split('.').rfind(|part| part.starts_with("20")).map(str::to_owned));
     names
 }
 
