@@ -1,5 +1,6 @@
 //! Builds the attributes of archived objects.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ops::{Attr, Ino, NodeKind};
@@ -78,7 +79,7 @@ impl Attr {
 /// mounted.
 pub(super) fn implied_dir(mtime: i64) -> EntryMeta {
     let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
-    EntryMeta { kind: EntryKind::Dir, mode: 0o755, uid, gid, uname: Box::default(), gname: Box::default(), mtime }
+    EntryMeta { kind: EntryKind::Dir, mode: 0o755, uid, gid, uname: Arc::default(), gname: Arc::default(), mtime }
 }
 
 /// The inode type of an archived object.

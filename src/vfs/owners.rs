@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     fn meta(user: &str) -> EntryMeta {
-        let (uname, gname) = (user.as_bytes().into(), Box::default());
+        let (uname, gname) = (user.as_bytes().into(), Arc::default());
         EntryMeta { kind: EntryKind::Dir, mode: 0, uid: 7, gid: 8, uname, gname, mtime: 0 }
     }
 

@@ -128,7 +128,9 @@ impl SnapshotTree {
             };
             Some((node, (kind?, table.name(node).to_vec())))
         });
-        entries.take(MAX_BATCH).collect()
+        let mut batch = Vec::with_capacity(if first.is_some() { MAX_BATCH } else { 0 });
+        batch.extend(entries.take(MAX_BATCH));
+        batch
     }
 
     /// The number of directories in `dir`.

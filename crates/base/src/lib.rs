@@ -6,6 +6,7 @@
 //! | [`RequestContext`] | the limits of a request: may it block, until when, is it cancelled |
 //! | [`ErrorKind`] | the meaning of an error, which decides the errno and the exit code |
 
+mod common_prefix;
 mod convert;
 mod error_kind;
 mod escape;
@@ -18,6 +19,7 @@ mod secret_slots;
 pub mod sync;
 mod wiping_allocator;
 
+pub use common_prefix::common_prefix_len;
 pub use convert::{clamp_len, whole_nanos};
 pub use error_kind::{ErrorKind, HasKind};
 pub use escape::{escape_bytes, hex};

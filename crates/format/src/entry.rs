@@ -1,5 +1,7 @@
 //! The type and metadata of an object in a backup.
 
+use std::sync::Arc;
+
 /// The type of an object in a backup, with the data that only that type has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EntryKind {
@@ -29,9 +31,9 @@ pub struct EntryMeta {
     /// Numeric group.
     pub gid: u32,
     /// Owner's name in raw bytes. Empty if it was unknown.
-    pub uname: Box<[u8]>,
+    pub uname: Arc<[u8]>,
     /// Group's name in raw bytes. Empty if it was unknown.
-    pub gname: Box<[u8]>,
+    pub gname: Arc<[u8]>,
     /// Modification time, whole seconds since 1970-01-01 UTC.
     pub mtime: i64,
 }

@@ -9,7 +9,7 @@ use super::name;
 use super::sigtar::{SigEntry, SigtarParser, SigtarSink};
 use super::tar::{TarEntry, TarLimits, TarParser, TarSink};
 use super::timespec;
-use crate::{ArchivePath, BackupTime};
+use crate::{ArchivePath, BackupTime, LastOwnerNames};
 use dupfs_base::clamp_len;
 
 /// Names: the name begins with the prefix that was found, and parsing with that prefix gives the same result.
@@ -126,7 +126,7 @@ impl TarSink for TarLog<'_> {
     fn entry(&mut self, header: &TarEntry<'_>, data_offset: u64) -> Result<(), FormatError> {
         assert!(self.entries.last().is_none_or(|entry| entry.3), "an entry begins within another");
         assert!(header.header_offset < data_offset, "the data of an entry precedes its header");
-        let shown = format!("{header:?} {:?}", header.meta().ok());
+        let shown = format!("{header:?} {:?}", header.meta(&mut LastOwnerNames::default()).ok());
         self.entries.push((shown, data_offset, Vec::new(), false));
         Ok(())
     }

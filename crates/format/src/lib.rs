@@ -44,6 +44,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz_entry;
 mod ids;
+mod last_owner_names;
 pub mod manifest;
 pub mod name;
 mod object;
@@ -60,6 +61,7 @@ pub use backup_time::BackupTime;
 pub use entry::{EntryKind, EntryMeta};
 pub use error::FormatError;
 pub use ids::{SetIndex, VolumeId, VolumeNumber};
+pub use last_owner_names::LastOwnerNames;
 pub use object::ObjectInfo;
 pub use path::{ArchivePath, MAX_PATH_LEN, PathError};
 pub use signature_binding::{BindingMismatch, SignatureBinding};

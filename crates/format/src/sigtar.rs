@@ -4,7 +4,7 @@
 use super::FormatError;
 use super::difftar::{path_fault, split_kind};
 use super::tar::{TarEntry, TarLimits, TarParser, TarSink};
-use crate::{ArchivePath, EntryMeta};
+use crate::{ArchivePath, EntryMeta, LastOwnerNames};
 
 #[cfg(test)]
 mod tests;
@@ -183,6 +183,7 @@ impl SigtarParser {
 #[derive(Debug, Default)]
 struct CurrentEntry {
     entry: Option<SigEntry>,
+    names: LastOwnerNames,
     /// Size of the entry's data.
     size: u64,
     /// Offset of the entry's header.
@@ -204,7 +205,7 @@ impl<S: SigtarSink + ?Sized> TarSink for SigtarAdapter<'_, S> {
         self.current.size = header.size;
         self.current.offset = header.header_offset;
         let parsed = parse_entry_name(header.path).map_err(|error| error.at(header.header_offset));
-        let parsed = parsed.and_then(|(change, path)| Ok((change, path, header.meta()?)));
+        let parsed = parsed.and_then(|(change, path)| Ok((change, path, header.meta(&mut self.current.names)?)));
         self.current.entry = match parsed {
             Ok((change, path, meta)) => Some(SigEntry { path, change, meta, signature: None, bounds: None }),
             Err(problem) => {

@@ -1,11 +1,13 @@
 //! The encoding of paths and metadata in records of the index, and in memory while a set is read. Decoding accepts any
 //! bytes: it returns `None` for what is not valid.
 
+use std::sync::Arc;
+
 use dupfs_cache::index::encoding::{RecordDecoder, RecordEncoder};
 use dupfs_format::{ArchivePath, EntryKind, EntryMeta};
 
 /// An owner: user, group, and their names.
-pub(crate) type OwnerFields = (u32, u32, Box<[u8]>, Box<[u8]>);
+pub(crate) type OwnerFields = (u32, u32, Arc<[u8]>, Arc<[u8]>);
 
 /// Appends `meta`.
 pub(crate) fn encode_meta(encoder: &mut RecordEncoder, meta: &EntryMeta) {
@@ -103,7 +105,7 @@ mod tests {
             EntryKind::BlockDevice(8, u32::MAX),
         ];
         for kind in kinds {
-            let (uname, gname) = ((*b"user").into(), Box::default());
+            let (uname, gname) = ((*b"user").into(), Arc::default());
             let meta = EntryMeta { kind, mode: 0o7777, uid: 1, gid: u32::MAX, uname, gname, mtime: -5 };
             let mut encoder = RecordEncoder::default();
             encode_meta(&mut encoder, &meta);
@@ -116,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_metadata_are_stable() {
-        let (uname, gname) = ((*b"user").into(), Box::default());
+        let (uname, gname) = ((*b"user").into(), Arc::default());
         let kind = EntryKind::Symlink((*b"to").into());
         let meta = EntryMeta { kind, mode: 0o777, uid: 1, gid: 300, uname, gname, mtime: -5 };
         let mut encoder = RecordEncoder::default();

@@ -84,7 +84,7 @@ mod tests {
     use dupfs_format::EntryMeta;
 
     fn entry(kind: EntryKind) -> ArchiveEntry {
-        let (uname, gname) = (Box::default(), Box::default());
+        let (uname, gname) = Default::default();
         ArchiveEntry {
             meta: EntryMeta { kind, mode: 0o644, uid: 0, gid: 0, uname, gname, mtime: 0 },
             data: MemberData::Nothing,

@@ -10,7 +10,7 @@ use super::error::UnpackError;
 use dupfs_base::RequestContext;
 use dupfs_format::FormatError;
 use dupfs_format::tar::{SparseLayout, SparseMapFault, TarEntry, TarLimits, TarParser, TarSink};
-use dupfs_format::{EntryKind, EntryMeta};
+use dupfs_format::{EntryKind, EntryMeta, LastOwnerNames};
 
 /// Bytes read at a time.
 const STEP: usize = 256 << 10;
@@ -28,6 +28,7 @@ pub(super) type AddMember<'a> = &'a mut dyn FnMut(ArchiveMember<'_>) -> Result<(
 #[derive(Debug)]
 pub(super) struct TarScan {
     parser: TarParser,
+    names: LastOwnerNames,
     /// A sparse member whose map is in its data.
     mapped: Option<MappedMember>,
     /// Offset of the next byte to be read.
@@ -42,6 +43,7 @@ struct TarMemberSink<'a> {
     add: AddMember<'a>,
     fault: Option<UnpackError>,
     mapped: &'a mut Option<MappedMember>,
+    names: &'a mut LastOwnerNames,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,7 @@ struct MappedMember {
 impl TarScan {
     pub(super) fn new() -> Self {
         let parser = TarParser::new(TarLimits { max_extension_len: EXTENSION, allow_sparse: true });
-        Self { parser, mapped: None, at: 0, run: 0, has_ended: false }
+        Self { parser, names: LastOwnerNames::default(), mapped: None, at: 0, run: 0, has_ended: false }
     }
 
     /// Returns true if nothing was read yet.
@@ -79,7 +81,13 @@ impl TarScan {
         while !self.has_ended {
             let bytes = source.read_at(self.at, STEP, context.wait())?;
             context.work(&source.name())?;
-            let mut sink = TarMemberSink { name: source.name(), add, fault: None, mapped: &mut self.mapped };
+            let mut sink = TarMemberSink {
+                name: source.name(),
+                add,
+                fault: None,
+                mapped: &mut self.mapped,
+                names: &mut self.names,
+            };
             if let Err(error) = self.parser.feed(&bytes, &mut sink) {
                 let fault = sink.fault.take();
                 let damaged = || UnpackError::damaged(&source.name(), self.parser.offset(), plain(&error));
@@ -216,15 +224,9 @@ impl TarSink for TarMemberSink<'_> {
             b'0' if header.path.last() == Some(&b'/') && header.size == 0 => EntryKind::Dir,
             _ => EntryKind::File,
         };
-        let meta = EntryMeta {
-            mode: header.mode,
-            uid: low_bits(header.uid),
-            gid: low_bits(header.gid),
-            uname: header.uname.into(),
-            gname: header.gname.into(),
-            mtime: header.mtime,
-            kind,
-        };
+        let (uid, gid) = (low_bits(header.uid), low_bits(header.gid));
+        let (uname, gname) = self.names.share(header.uname, header.gname);
+        let meta = EntryMeta { kind, mode: header.mode, uid, gid, uname, gname, mtime: header.mtime };
         if let Some(sparse) = header.sparse {
             return self.sparse(header, meta, sparse, at);
         }

@@ -188,8 +188,8 @@ fn add_member(
         mode: permissions,
         uid,
         gid,
-        uname: Box::default(),
-        gname: Box::default(),
+        uname: Arc::default(),
+        gname: Arc::default(),
         mtime: mtime(record),
     };
     add(ArchiveMember { path: &path, entry: ArchiveEntry { meta, data }, hard_link: None })

@@ -65,8 +65,8 @@ pub(super) fn meta_of(attr: &Attr) -> EntryMeta {
         mode: attr.perm,
         uid: attr.uid,
         gid: attr.gid,
-        uname: Box::default(),
-        gname: Box::default(),
+        uname: Arc::default(),
+        gname: Arc::default(),
         mtime: attr.mtime,
     }
 }

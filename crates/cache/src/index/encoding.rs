@@ -1,6 +1,8 @@
 //! The encoding of numbers and strings in records. Decoding accepts any bytes: it returns `None` for what is not valid, it
 //! does not panic, and it allocates no more than the input holds.
 
+use dupfs_base::common_prefix_len;
+
 /// Encodes fields one after the other.
 #[derive(Debug, Default)]
 pub struct RecordEncoder {
@@ -37,7 +39,7 @@ impl RecordEncoder {
 
     /// Appends `text` as the length of the prefix it shares with `previous`, and the rest of it.
     pub fn text_after(&mut self, previous: &[u8], text: &[u8]) {
-        let shared = previous.iter().zip(text).take_while(|(a, b)| a == b).count();
+        let shared = common_prefix_len(previous, text);
         self.number(shared as u64);
         self.bytes(text.get(shared..).unwrap_or(&[]));
     }

@@ -4,7 +4,7 @@ use super::fields::{self, TarBlock, number, permissions, until_nul};
 use super::pax::PaxRecords;
 use super::sparse::{SparseLayout, SparseMap, layout_of};
 use crate::FormatError;
-use crate::{EntryKind, EntryMeta};
+use crate::{EntryKind, EntryMeta, LastOwnerNames};
 
 /// An entry of a tar stream, with PAX records and GNU long names applied. All byte strings are raw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +40,12 @@ pub struct TarEntry<'a> {
 }
 
 impl TarEntry<'_> {
-    /// Returns the metadata of the entry. A negative id is the unsigned 32-bit id of the same bits.
+    /// Returns the metadata of the entry. A negative id is the unsigned 32-bit id of the same bits. `names` are those of the
+    /// entry before.
     ///
     /// # Errors
     /// [`FormatError::Entry`] for types that duplicity does not write, and for ids that do not fit 32 bits.
-    pub fn meta(&self) -> Result<EntryMeta, FormatError> {
+    pub fn meta(&self, names: &mut LastOwnerNames) -> Result<EntryMeta, FormatError> {
         let refuse = |what| FormatError::entry(self.header_offset, self.path, what);
         let kind = match self.type_flag {
             b'0' | b'7' | b'S' => EntryKind::File,
@@ -61,15 +62,9 @@ impl TarEntry<'_> {
                 .map(i32::cast_unsigned)
                 .map_err(|_| refuse("an owner's or group's number does not fit 32 bits")),
         };
-        Ok(EntryMeta {
-            kind,
-            mode: self.mode,
-            uid: id(self.uid)?,
-            gid: id(self.gid)?,
-            uname: self.uname.into(),
-            gname: self.gname.into(),
-            mtime: self.mtime,
-        })
+        let (uid, gid) = (id(self.uid)?, id(self.gid)?);
+        let (uname, gname) = names.share(self.uname, self.gname);
+        Ok(EntryMeta { kind, mode: self.mode, uid, gid, uname, gname, mtime: self.mtime })
     }
 }
 

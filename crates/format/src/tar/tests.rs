@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::EntryKind;
-use crate::FormatError;
+use crate::{FormatError, LastOwnerNames};
 use dupfs_test_tar::{TarMagic, TestHeader, pax_record, put, put_entry, put_extension};
 
 /// One entry as the sink received it, with its data.
@@ -335,7 +335,7 @@ fn metadata_is_returned_for_every_type_that_duplicity_writes() {
     struct Metas(Vec<Result<crate::EntryMeta, String>>);
     impl TarSink for Metas {
         fn entry(&mut self, header: &TarEntry<'_>, _: u64) -> Result<(), FormatError> {
-            self.0.push(header.meta().map_err(|error| error.to_string()));
+            self.0.push(header.meta(&mut LastOwnerNames::default()).map_err(|error| error.to_string()));
             Ok(())
         }
         fn data(&mut self, _: &[u8]) -> Result<(), FormatError> {

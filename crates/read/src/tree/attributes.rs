@@ -1,6 +1,7 @@
 //! Attributes that many versions share or few have, stored beside the versions so that a version stays small.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::error::TreeError;
 use super::ids::{checked_number, list_index};
@@ -40,8 +41,8 @@ impl VersionKind {
 pub(super) struct OwnerRecord {
     pub(super) uid: u32,
     pub(super) gid: u32,
-    pub(super) uname: Box<[u8]>,
-    pub(super) gname: Box<[u8]>,
+    pub(super) uname: Arc<[u8]>,
+    pub(super) gname: Arc<[u8]>,
 }
 
 /// Byte strings by their number, in one piece of memory.

@@ -1,8 +1,10 @@
 //! An upper bound of the memory by which the entries of one set make a version table grow.
 
-use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use super::version_table::Change;
+use crate::meta_encoding::OwnerFields;
+use dupfs_base::common_prefix_len;
 use dupfs_format::{ArchivePath, EntryKind, EntryMeta};
 
 /// Bytes of a version, with the room that a growing list keeps free.
@@ -18,9 +20,7 @@ const OWNER: u64 = 128;
 #[derive(Debug, Default)]
 pub(super) struct GrowthEstimate {
     last: Vec<u8>,
-    /// A hash of the owner of the entry before.
-    last_owner: Option<u64>,
-    hasher: RandomState,
+    last_owner: Option<OwnerFields>,
     bytes: u64,
 }
 
@@ -28,7 +28,7 @@ impl GrowthEstimate {
     /// Counts an entry. Returns the bytes of all entries so far.
     pub(super) fn add(&mut self, path: &ArchivePath, change: &Change) -> u64 {
         let path = path.as_bytes();
-        let same = self.last.iter().zip(path).take_while(|(a, b)| a == b).count();
+        let same = common_prefix_len(&self.last, path);
         let whole = |path: &[u8]| matches!(path.get(same), None | Some(b'/'));
         let shared = if whole(&self.last) && whole(path) {
             same
@@ -50,9 +50,11 @@ impl GrowthEstimate {
 
     /// Counts what is stored beside the version. An owner other than that of the entry before is taken to be new.
     fn add_attributes(&mut self, meta: &EntryMeta) {
-        let owner = Some(self.hasher.hash_one((meta.uid, meta.gid, &meta.uname, &meta.gname)));
-        if self.last_owner != owner {
-            self.last_owner = owner;
+        let is_last = self.last_owner.as_ref().is_some_and(|(uid, gid, uname, gname)| {
+            (*uid, *gid) == (meta.uid, meta.gid) && *uname == meta.uname && *gname == meta.gname
+        });
+        if !is_last {
+            self.last_owner = Some((meta.uid, meta.gid, Arc::clone(&meta.uname), Arc::clone(&meta.gname)));
             let names = meta.uname.len().saturating_add(meta.gname.len()) as u64;
             self.count(OWNER.saturating_add(names.saturating_mul(2)));
         }

@@ -3,14 +3,14 @@
 //! Nodes are numbered in the order in which they are added. A parent is numbered before its children, and siblings are linked
 //! in the order of their numbers.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::hash_table::Entry;
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::error::TreeError;
 use super::ids::{NONE, NodeId, checked_number, list_index};
+use dupfs_base::common_prefix_len;
 use dupfs_format::ArchivePath;
 
 /// A path. Its name ends where the next node's begins.
@@ -135,7 +135,7 @@ impl PathTree {
     /// [`TreeError::TooLarge`] beyond 2^32 nodes or bytes of names.
     pub(super) fn insert(&mut self, path: &ArchivePath) -> Result<NodeId, TreeError> {
         let bytes = path.as_bytes();
-        let same = self.insert.path.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+        let same = common_prefix_len(&self.insert.path, bytes);
         let shared = |&&(end, _): &&(usize, u32)| end <= same && matches!(bytes.get(end), None | Some(b'/'));
         let known = self.insert.dirs.iter().take_while(shared).count();
         self.insert.dirs.truncate(known);

@@ -1,6 +1,7 @@
 //! The records of one set, packed small until its integrity is verified and it may enter the table.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::error::TreeError;
 use super::missing_range::MissingRange;
@@ -114,7 +115,7 @@ impl StagedSet {
         } else {
             None
         };
-        let no_owner = (0, 0, Box::default(), Box::default());
+        let no_owner = (0, 0, Arc::default(), Arc::default());
         let mut meta = decode_attributes(decoder, no_owner)?;
         let owner = self.by_number.get(usize::try_from(decoder.number()?).ok()?)?.clone();
         (meta.uid, meta.gid, meta.uname, meta.gname) = owner;

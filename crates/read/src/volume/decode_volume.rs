@@ -12,10 +12,10 @@ use crate::storage::ObjectInfo;
 use dupfs_base::sync::Semaphore;
 use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_cache::{BLOCK_BYTES, BlockIndex};
-use dupfs_format::FormatError;
 use dupfs_format::difftar;
 use dupfs_format::manifest::VolumeHash;
 use dupfs_format::tar::{TarEntry, TarLimits, TarParser, TarSink};
+use dupfs_format::{FormatError, LastOwnerNames};
 
 /// Receives the blocks of a pass in order, before they are verified: it hides them from all readers until the pass has
 /// returned `Ok`.
@@ -125,12 +125,13 @@ fn index_plaintext(
 #[derive(Default)]
 struct MemberTableSink {
     builder: MemberTableBuilder,
+    names: LastOwnerNames,
 }
 
 impl TarSink for MemberTableSink {
     fn entry(&mut self, entry: &TarEntry<'_>, data_offset: u64) -> Result<(), FormatError> {
         let member = difftar::parse_entry_name(entry.path).map_err(|e| e.at(entry.header_offset))?;
-        self.builder.push(member, entry.meta()?, data_offset, entry.size);
+        self.builder.push(member, entry.meta(&mut self.names)?, data_offset, entry.size);
         Ok(())
     }
 

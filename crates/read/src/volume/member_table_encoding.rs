@@ -112,7 +112,7 @@ mod tests {
             uid,
             gid: 5,
             uname: (*b"u").into(),
-            gname: Box::default(),
+            gname: Default::default(),
             mtime,
         };
         let mut at = 512;

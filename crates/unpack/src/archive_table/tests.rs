@@ -1,5 +1,7 @@
 //! Members with strings that are crafted to exhaust the memory, and names that no file system accepts.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::stream_decoder::put_len;
 use crate::zip_method::{StatedContent, ZipMethod};
@@ -7,7 +9,7 @@ use dupfs_format::EntryMeta;
 
 fn entry(kind: EntryKind) -> ArchiveEntry {
     let meta =
-        EntryMeta { kind, mode: 0o644, uid: 0, gid: 0, uname: b"".as_slice().into(), gname: Box::default(), mtime: 0 };
+        EntryMeta { kind, mode: 0o644, uid: 0, gid: 0, uname: b"".as_slice().into(), gname: Arc::default(), mtime: 0 };
     ArchiveEntry { meta, data: MemberData::Nothing }
 }
 
