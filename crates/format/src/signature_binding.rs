@@ -7,11 +7,10 @@
 use std::fmt;
 
 use crate::ArchivePath;
-use crate::FormatError;
 use crate::manifest::{ChangedFiles, Manifest};
-use crate::sigtar::{SigChange, SigEntry, SigtarSink};
+use crate::sigtar::SigChange;
 
-/// The paths of a signature archive, compared with a manifest. It takes the entries of the archive as a [`SigtarSink`].
+/// The paths of a signature archive, compared with a manifest.
 ///
 /// An archive of the same run as the manifest always agrees. These facts are compared:
 ///
@@ -117,7 +116,8 @@ impl<'m> SignatureBinding<'m> {
         }
     }
 
-    fn take(&mut self, change: SigChange, path: &ArchivePath) {
+    /// Compares the next entry of the archive.
+    pub fn add(&mut self, change: SigChange, path: &ArchivePath) {
         self.take_of_full(change, path);
         if change == SigChange::Signature {
             self.signed.add(path);
@@ -162,17 +162,6 @@ impl<'m> SignatureBinding<'m> {
     }
 }
 
-impl SigtarSink for SignatureBinding<'_> {
-    fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
-        self.take(entry.change, &entry.path);
-        Ok(())
-    }
-
-    fn problem(&mut self, problem: FormatError) -> Result<(), FormatError> {
-        Err(problem)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +181,7 @@ mod tests {
         let manifest = Manifest::read(&mut manifest.as_bytes()).unwrap();
         let mut binding = SignatureBinding::new(&manifest, is_full);
         for (change, path) in entries {
-            binding.take(*change, &ArchivePath::parse(path.as_bytes()).unwrap());
+            binding.add(*change, &ArchivePath::parse(path.as_bytes()).unwrap());
         }
         binding.mismatch().map(|mismatch| mismatch.to_string())
     }

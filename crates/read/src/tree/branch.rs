@@ -15,6 +15,10 @@ use dupfs_base::sync::{self, Semaphore, SingleFlight, lock};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::SetIndex;
 
+/// Sets that are loaded at a time. Most of the time of a small archive is the latency of the store, so these are more than
+/// there are processors. [`LoadQueue`] bounds their memory.
+const MAX_CONCURRENT_LOADS: usize = 8;
+
 /// A full set and the increments of one line of descent, and the table of versions over them.
 #[derive(Debug)]
 pub struct Branch {
@@ -122,7 +126,7 @@ impl Branch {
         positions: std::ops::Range<u32>,
         context: &RequestContext,
     ) -> Result<(), TreeError> {
-        let max_workers = std::thread::available_parallelism().map_or(2, usize::from).min(4).min(positions.len());
+        let max_workers = MAX_CONCURRENT_LOADS.min(positions.len());
         let queue = LoadQueue::new(positions.start, positions.end);
         let (send, results) = mpsc::channel();
         let next = || {

@@ -1,6 +1,5 @@
 //! Reads the records of one set: from its signature archive, or else from the headers in its volumes.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use super::error::TreeError;
@@ -9,7 +8,7 @@ use super::set_limits::SetLimits;
 use super::staged_set::StagedSet;
 use super::tree_index;
 use super::version_table::{Change, VersionTable};
-use crate::volume::{MemberRun, MemberTable, Repository, VolumeError, feed};
+use crate::volume::{MemberRun, MemberTable, Repository, SignatureStream, VolumeError};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::FormatError;
 use dupfs_format::difftar::DiffKind;
@@ -120,10 +119,10 @@ fn from_signatures(
     };
     if position > 0 {
         let mut staged = StagedSet::default();
-        repository.stream_signatures(set, context, &mut |object, plain| {
+        repository.stream_signatures(set, context, &mut |archive| {
             staged = StagedSet::default();
-            let mut limits = limits(object);
-            read_sigtar(object, plain, &mut |path, change| {
+            let mut limits = limits(archive.object());
+            read_sigtar(archive, &mut |path, change| {
                 if limits.admit(path, &change, staged.bytes())? {
                     staged.push(path, change);
                 }
@@ -135,11 +134,11 @@ fn from_signatures(
         return Ok(LoadedSet::Next(Box::new(staged)));
     }
     let mut begun = Ok(VersionTable::default());
-    let streamed = repository.stream_signatures(set, context, &mut |object, plain| {
+    let streamed = repository.stream_signatures(set, context, &mut |archive| {
         let mut table = VersionTable::default();
         let mut grown = table.begin_set();
-        let mut limits = limits(object);
-        let read = read_sigtar(object, plain, &mut |path, change| {
+        let mut limits = limits(archive.object());
+        let read = read_sigtar(archive, &mut |path, change| {
             if grown.is_ok() && limits.admit(path, &change, 0)? {
                 grown = table.push(path, change);
             }
@@ -160,15 +159,10 @@ fn from_signatures(
 /// Takes an entry.
 type PushEntry<'a> = &'a mut dyn FnMut(&ArchivePath, Change) -> Result<(), VolumeError>;
 
-fn read_sigtar(object: &str, plain: &mut dyn Read, push: PushEntry<'_>) -> Result<(), VolumeError> {
-    let mut reader = SigtarParser::default();
+fn read_sigtar(archive: &mut SignatureStream<'_, '_>, push: PushEntry<'_>) -> Result<(), VolumeError> {
     let mut entries = Entries { push, refused: None };
-    let read = feed(object, plain, &mut |chunk| reader.feed(chunk, &mut entries));
-    match entries.refused {
-        Some(refused) => return Err(refused),
-        None => read?,
-    }
-    reader.finish().map_err(|e| VolumeError::from_format(object, &e))
+    let read = archive.parse(&mut entries);
+    entries.refused.map_or(read, Err)
 }
 
 struct Entries<'a> {

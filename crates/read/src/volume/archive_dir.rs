@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use super::error::VolumeError;
 use super::loaded_manifest::LoadedManifest;
 use super::object_reader::{DecodeThreads, ObjectReader};
+use super::signature_stream::SignatureStream;
 use super::table_allowance::TableMemory;
 use crate::storage::{LocalStore, ObjectInfo, ObjectStore};
 use dupfs_base::sync::lock;
@@ -115,7 +116,7 @@ impl ArchiveDir {
         set: &BackupSet,
         objects: &ObjectReader,
         context: &RequestContext,
-        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+        consume: &mut dyn FnMut(&mut SignatureStream<'_, '_>) -> Result<(), VolumeError>,
     ) -> bool {
         let Some(copy) = self.signatures_copy(set) else { return false };
         if let Some(original) = &set.signatures
@@ -128,7 +129,8 @@ impl ArchiveDir {
             self.refuse(copy, &reason, context);
             return false;
         }
-        let streamed = self.stream(copy, objects, context, &mut |plain| consume(&copy.name, plain));
+        let streamed = self
+            .stream(copy, objects, context, &mut |plain| consume(&mut SignatureStream::new(&copy.name, plain, None)));
         if let Err(error) = &streamed {
             self.refuse(copy, &error.to_string(), context);
         }

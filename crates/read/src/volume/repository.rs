@@ -17,6 +17,7 @@ use super::prefetcher::{PrefetchSource, Prefetcher};
 use super::read_hint::ReadHint;
 use super::repository_index::{IndexLocation, RepositoryIndex};
 use super::signature_archives::SignatureArchives;
+use super::signature_stream::SignatureStream;
 use super::signed_contents::SignedContent;
 use super::signed_sets::SignedSets;
 use super::table_allowance::TableMemory;
@@ -228,7 +229,7 @@ impl Repository {
         &self,
         set: SetIndex,
         context: &RequestContext,
-        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+        consume: &mut dyn FnMut(&mut SignatureStream<'_, '_>) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         self.signatures.stream(set, context, consume)
     }
@@ -241,7 +242,7 @@ impl Repository {
         &self,
         set: SetIndex,
         context: &RequestContext,
-        consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
+        consume: &mut dyn FnMut(&mut SignatureStream<'_, '_>) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         self.signatures.stream_stored(set, context, consume)
     }

@@ -65,7 +65,7 @@ impl Volumes for RequestVolumes<'_> {
         consume: &mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         self.context.check_may_block()?;
-        self.repository.stream_stored_signatures(set, self.context, consume)
+        self.repository.stream_stored_signatures(set, self.context, &mut |archive| consume(archive.object(), archive))
     }
 
     fn signed_content(&self, set: SetIndex, path: &ArchivePath) -> Result<Option<SignedContent>, VolumeError> {

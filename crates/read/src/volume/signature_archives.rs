@@ -5,22 +5,22 @@ use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use super::archive_dir::ArchiveDir;
-use super::bound_reader::BoundReader;
 use super::error::VolumeError;
 use super::fetch_log;
 use super::live_collection::LiveCollection;
 use super::manifest_store::ManifestStore;
 use super::object_reader::{DecodeThreads, ObjectReader};
 use super::plaintext::feed;
+use super::signature_stream::SignatureStream;
 use super::signed_contents::{SignedContents, SignedContentsBuilder};
 use crate::storage::ObjectInfo;
 use dupfs_base::sync::{SingleFlight, lock};
 use dupfs_base::{HasKind, RequestContext};
-use dupfs_format::SetIndex;
 use dupfs_format::collection::BackupSet;
 use dupfs_format::manifest::Manifest;
 use dupfs_format::name::{FileRole, NameSuffix};
 use dupfs_format::tar::{TarLimits, TarParser};
+use dupfs_format::{SetIndex, SignatureBinding};
 
 /// Stored bytes of a signature archive that a peek fetches.
 const PEEK_BYTES: u64 = 256 << 10;
@@ -32,8 +32,11 @@ const MAX_SIGNED_SETS: usize = 3;
 /// differs by more from the time of its set and from the time of the manifest is of another run.
 const CLOCK_ALLOWANCE: i64 = 3_600;
 
-/// Reads the plaintext of a signature archive. It is given the name of the archive too.
-pub(super) type ConsumeSignatures<'a> = &'a mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>;
+/// Reads a signature archive.
+pub(super) type ConsumeSignatures<'a> = &'a mut dyn FnMut(&mut SignatureStream<'_, '_>) -> Result<(), VolumeError>;
+
+/// Reads the plaintext at the beginning of a signature archive. It is given the name of the archive too.
+pub(super) type ConsumeBeginning<'a> = &'a mut dyn FnMut(&str, &mut dyn Read) -> Result<(), VolumeError>;
 
 /// The signature archives of a repository.
 #[derive(Debug)]
@@ -116,7 +119,7 @@ impl SignatureArchives {
         let record = self.collection.set(set)?;
         let object = self.object(set)?;
         let Some(manifest) = self.binding_manifest(&record, &object, context)? else { return Ok(()) };
-        self.stream_bound(&record, &object, Some(&manifest), context, &mut |_, _| Ok(()))?;
+        self.stream_bound(&record, &object, Some(&manifest), context, &mut |_| Ok(()))?;
         match self.other_time(&record, &object) {
             Some(reason) => Err(other_signatures(&record, &object, &reason)),
             None => Ok(()),
@@ -134,10 +137,10 @@ impl SignatureArchives {
         let mut mismatch = None;
         fetch_log::note(object, "for the names of files");
         let read = self.objects.stream(object, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
-            let Some(manifest) = manifest else { return consume(&object.name, plain) };
-            let mut bound = BoundReader::new(plain, manifest, record.start.is_none());
-            consume(&object.name, &mut bound)?;
-            mismatch = bound.finish(&object.name)?;
+            let binding = manifest.map(|manifest| SignatureBinding::new(manifest, record.start.is_none()));
+            let mut archive = SignatureStream::new(&object.name, plain, binding);
+            consume(&mut archive)?;
+            mismatch = archive.finish()?;
             Ok(())
         });
         read.map_err(|error| error.with_second_copy(record, FileRole::Signature))?;
@@ -193,7 +196,7 @@ impl SignatureArchives {
         &self,
         set: SetIndex,
         context: &RequestContext,
-        consume: ConsumeSignatures<'_>,
+        consume: ConsumeBeginning<'_>,
     ) -> Result<(), VolumeError> {
         let record = self.collection.set(set)?;
         if self.archive_dir.as_ref().is_some_and(|dir| dir.peek(&record, &self.objects, context, consume)) {
@@ -222,9 +225,10 @@ impl SignatureArchives {
                 return Ok(known);
             }
             let mut builder = SignedContentsBuilder::default();
-            this.stream_stored(set, context, &mut |object, plain| {
+            this.stream_stored(set, context, &mut |archive| {
+                let object = archive.object();
                 let mut parser = TarParser::new(TarLimits::default());
-                feed(object, plain, &mut |chunk| parser.feed(chunk, &mut builder))?;
+                feed(object, archive, &mut |chunk| parser.feed(chunk, &mut builder))?;
                 parser.finish().map_err(|e| VolumeError::from_format(object, &e))
             })?;
             let contents = Arc::new(builder.contents);
