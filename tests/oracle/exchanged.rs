@@ -119,6 +119,17 @@ fn owner(home: &Home) -> Mode {
     Mode::Key(home.generate("owner", "future-default", "owner passphrase"))
 }
 
+/// `duplicity replicate` encrypts all signature archives before the volumes and manifests.
+fn replicated(version: &str) {
+    let scratch = Scratch::new();
+    let (repo, dupfs) = backup(version, |_| Mode::Symmetric(PASSPHRASE.to_owned()), false, &scratch);
+    let replica = format!("file://{}", scratch.dir("replica").display());
+    exec::run(repo.command("replicate").args([&repo.url(), &replica]));
+    let (code, report) = checked(&dupfs, &replica);
+    assert_eq!((code, report["sets"].as_array().unwrap().len()), (Some(0), 3), "{report:#}");
+    no_false_alarm(&dupfs, &replica);
+}
+
 fn archives_of_other_sets(version: &str, mode: impl FnOnce(&Home) -> Mode, signed: bool) {
     let scratch = Scratch::new();
     let (repo, dupfs) = backup(version, mode, signed, &scratch);
@@ -135,6 +146,8 @@ fn signature_archives_of_other_sets_are_refused() {
             archives_of_other_sets(version, owner, false);
             archives_of_other_sets(version, |_| Mode::Symmetric(PASSPHRASE.to_owned()), false);
         }
+        replicated("0.8.22");
+        replicated("1.2.3");
     }
 }
 
