@@ -69,7 +69,7 @@ impl Mount {
 
     /// Unmounts, and requires that the daemon ends by itself with exit code 0, without having panicked.
     pub fn unmount(self) {
-        if !fusermount(&self.dir) {
+        if !fusermount(&self.dir, Duration::from_secs(20)) {
             let users = users_below(&self.dir).join("\n");
             panic!("fusermount3 -u {} failed; open there:\n{users}\n{}", self.dir.display(), self.log());
         }
@@ -150,7 +150,7 @@ impl Drop for Mount {
 
 /// Unmounts `dir` if it is mounted: by fusermount3, then by umount, then lazily.
 pub fn release(dir: &Path) {
-    if is_mounted(dir) && !fusermount(dir) {
+    if is_mounted(dir) && !fusermount(dir, Duration::from_secs(2)) {
         let quiet = |args: &[&str]| {
             Command::new("umount").args(args).arg(dir).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
         };
@@ -169,16 +169,20 @@ fn users_below(dir: &Path) -> Vec<String> {
     links.filter(below).map(|link| format!("{} -> {:?}", link.display(), fs::read_link(&link).ok())).collect()
 }
 
-/// `fusermount3 -u`, retried for a moment: a process that just closed its last file may still be counted.
-fn fusermount(dir: &Path) -> bool {
-    (0..20).any(|_| {
+/// `fusermount3 -u`, retried until `limit`: a process that just closed its last file may still be counted, and a process
+/// that another test starts has all open files of the test program until it is the other program.
+fn fusermount(dir: &Path, limit: Duration) -> bool {
+    let start = Instant::now();
+    loop {
         let output = Command::new("fusermount3").arg("-u").arg(dir).stdin(Stdio::null()).output();
-        let done = output.is_ok_and(|o| o.status.success());
-        if !done {
-            std::thread::sleep(Duration::from_millis(100));
+        if output.is_ok_and(|o| o.status.success()) {
+            return true;
         }
-        done
-    })
+        if start.elapsed() >= limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Returns true if the kernel's mount table has `dir`.
