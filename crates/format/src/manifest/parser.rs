@@ -133,6 +133,11 @@ impl ManifestParser {
             let what = format!("{count} changed files are announced but {listed} are listed");
             self.problem(ManifestProblemKind::FileList, offset, what);
         }
+        // `duplicity replicate` lists each volume once, in any order.
+        let highest = self.volumes.keys().next_back().copied().unwrap_or(0);
+        if !self.is_resumed && usize::try_from(highest) == Ok(self.volumes.len()) {
+            self.last_number = highest;
+        }
         // After a restart lower numbers follow, but only such as had an entry before.
         if let Some((number, offset)) = self.ahead.filter(|&(number, _)| number > self.last_number) {
             let what =
@@ -295,7 +300,6 @@ impl ManifestParser {
     fn end_volume(&mut self) {
         let Some(draft) = self.current.take() else { return };
         let Some(number) = draft.number else { return };
-        self.is_resumed |= number <= self.last_number;
         self.last_number = number;
         if self.contiguous.checked_add(1) == Some(number) {
             self.contiguous = number;
@@ -317,7 +321,7 @@ impl ManifestParser {
         };
         let paths = volume.as_ref().map_or(0, |v| v.start.path.as_bytes().len() + v.end.path.as_bytes().len());
         self.volume_bytes = self.volume_bytes.saturating_add(ENTRY_BYTES + paths as u64);
-        self.volumes.insert(number, volume);
+        self.is_resumed |= self.volumes.insert(number, volume).is_some();
     }
 
     /// Leaves out volumes without a hash if others have one: their line was lost, and they could not be verified.

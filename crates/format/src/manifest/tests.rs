@@ -345,7 +345,13 @@ fn entries_that_come_before_lower_numbers_are_damage() {
     for order in [&[1, 2, 3][..], &[1, 2, 3, 3, 4], &[1, 2, 3, 4, 5, 2, 3], &[1, 2, 1]] {
         assert_eq!(read(&list(order)).problems, [], "{order:?}");
     }
-    for order in [&[3, 2, 1][..], &[1, 3, 2], &[2, 1]] {
+    // Each once, in any order, as `duplicity replicate` lists them.
+    for order in [&[3, 2, 1][..], &[1, 3, 2], &[2, 1], &[5, 2, 1, 4, 6, 3]] {
+        let manifest = read(&list(order));
+        assert_eq!((&manifest.problems[..], manifest.is_resumed()), (&[][..], false), "{order:?}");
+        assert_eq!(manifest.volumes.len(), order.len(), "{order:?}");
+    }
+    for order in [&[3, 1][..], &[1, 4, 3], &[3, 2, 1, 1, 2], &[3, 1, 2, 2]] {
         let manifest = read(&list(order));
         let kinds: Vec<_> = manifest.problems.iter().map(|problem| problem.kind).collect();
         assert_eq!(kinds, [ManifestProblemKind::UnknownEntry], "{order:?}");
