@@ -96,7 +96,7 @@ impl<'a> App<'a> {
         let reads = match &cli.command {
             Command::Mount(args) => args.foreground || cli.report_ready,
             Command::Umount(_) => false,
-            Command::Sets(_) | Command::Ls(_) | Command::Cat(_) | Command::Restore(_) => true,
+            Command::Sets(_) | Command::Ls(_) | Command::Find(_) | Command::Cat(_) | Command::Restore(_) => true,
         };
         if reads && cli.secrets_fd.is_none() {
             daemon::drop_environment_secrets(|more| (self.respawn)(&[more, own.to_vec()].concat()));
@@ -106,6 +106,7 @@ impl<'a> App<'a> {
             Command::Umount(args) => umount::run(args),
             Command::Sets(args) => check_output().and_then(|()| self.backend.sets(args)),
             Command::Ls(args) => check_output().and_then(|()| self.backend.ls(args)),
+            Command::Find(args) => check_output().and_then(|()| self.backend.find(args)),
             Command::Cat(args) => check_output().and_then(|()| self.backend.cat(args)),
             Command::Restore(args) => check_output().and_then(|()| self.backend.restore(args)),
         }
@@ -145,6 +146,7 @@ fn swapped(command: &Command) -> Option<String> {
     match command {
         Command::Mount(args) => usage_hints::swapped("mount", &args.repo.url, args.mountpoint.as_os_str()),
         Command::Ls(args) => usage_hints::swapped("ls", &args.repo.url, args.path.as_deref()?),
+        Command::Find(args) => usage_hints::swapped("find", &args.repo.url, &args.pattern),
         Command::Cat(args) => usage_hints::swapped("cat", &args.repo.url, args.paths.first()?),
         Command::Restore(args) => usage_hints::swapped("restore", &args.repo.url, args.operands.first()?),
         Command::Umount(_) | Command::Sets(_) => None,

@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use dupfs_unpack::NameEncoding;
 
 use super::options::{
-    CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs, TimeArgs, TimeSpan, parse_zip_names,
+    ByteSize, CacheArgs, DeadlineArgs, FileType, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs, TimeArgs,
+    TimeSpan, parse_zip_names,
 };
 
 /// Mount duplicity backups read-only: restore with cp, rsync, tar or mysql < file
@@ -46,6 +47,8 @@ pub enum Command {
     Sets(Box<SetsArgs>),
     /// List a snapshot (duplicity: list-current-files)
     Ls(Box<LsArgs>),
+    /// Find paths by their names, in one snapshot or in all; fetches no volume
+    Find(Box<FindArgs>),
     /// Print file contents; needs no FUSE
     Cat(Box<CatArgs>),
     /// Write a snapshot or paths of it to a directory; needs no FUSE
@@ -209,6 +212,54 @@ pub struct LsArgs {
     pub owners: OwnerArgs,
 }
 
+/// `dupfs find`.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct FindArgs {
+    /// The backup.
+    #[command(flatten)]
+    pub repo: RepoArgs,
+
+    /// A glob in quotes: '*.sql' matches names at any depth, 'etc/*.conf' and 'home/**/*.jpg' match paths from the root
+    pub pattern: OsString,
+
+    /// Search all snapshots, also for deleted paths, and print the snapshots that have each path
+    #[arg(long, conflicts_with = "time")]
+    pub all: bool,
+
+    /// PATTERN is a regular expression that matches a part of the path
+    #[arg(long)]
+    pub regex: bool,
+
+    /// Ignore letter case
+    #[arg(short = 'i', long)]
+    pub ignore_case: bool,
+
+    /// Only these types: f, d, l, p, c, b as in find(1), or the long names; separated by commas
+    #[arg(long = "type", value_name = "TYPE", value_enum, value_delimiter = ',')]
+    pub types: Vec<FileType>,
+
+    /// Only what was modified after this time, in the forms of --time
+    #[arg(long, value_name = "TIME")]
+    pub newer: Option<String>,
+
+    /// Only regular files of more bytes, such as 100M
+    #[arg(long, value_name = "BYTES")]
+    pub larger: Option<ByteSize>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// End paths with NUL and print them raw, without the snapshots
+    #[arg(long, conflicts_with = "json")]
+    pub print0: bool,
+
+    /// The snapshot.
+    #[command(flatten)]
+    pub snapshot: SnapshotArgs,
+}
+
 /// `dupfs cat`.
 #[derive(Args, Clone, Debug)]
 #[command(args_override_self = true)]
@@ -296,7 +347,7 @@ mod tests {
     #[test]
     fn only_commands_that_work_are_listed() {
         let names: Vec<_> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
-        assert_eq!(names, ["mount", "umount", "sets", "ls", "cat", "restore"]);
+        assert_eq!(names, ["mount", "umount", "sets", "ls", "find", "cat", "restore"]);
     }
 
     #[test]
@@ -305,6 +356,7 @@ mod tests {
             Command::Mount(args) => args.deadline,
             Command::Sets(args) => args.deadline,
             Command::Ls(args) => args.snapshot.deadline,
+            Command::Find(args) => args.snapshot.deadline,
             Command::Cat(args) => args.snapshot.deadline,
             Command::Restore(args) => args.snapshot.deadline,
             Command::Umount(_) => panic!("no backup is read"),
@@ -313,6 +365,7 @@ mod tests {
             "mount --deadline 2m u m",
             "sets --deadline 2m u",
             "ls --deadline 2m u",
+            "find --deadline 2m u p",
             "cat --deadline 2m u p",
             "restore --deadline 2m u d",
         ];
@@ -338,6 +391,22 @@ mod tests {
             assert_eq!(of(&format!("dupfs sets --s3-url-style {style} u")), style);
         }
         assert!(Cli::try_parse_from(["dupfs", "sets", "--s3-url-style", "other", "u"]).is_err());
+    }
+
+    #[test]
+    fn types_to_find_have_the_names_of_find_and_of_json() {
+        let of = |line: &str| match parsed(line) {
+            Command::Find(args) => args.types,
+            _ => panic!("another command"),
+        };
+        assert_eq!(of("dupfs find u p"), []);
+        let all = [FileType::File, FileType::Dir, FileType::Symlink, FileType::Fifo];
+        assert_eq!(of("dupfs find u p --type f,d,l,p"), all);
+        assert_eq!(of("dupfs find u p --type file --type dir --type symlink,fifo"), all);
+        assert_eq!(of("dupfs find u p --type c,block-device"), [FileType::CharDevice, FileType::BlockDevice]);
+        for wrong in ["find u p --type x", "find --all --time now u p", "find --json --print0 u p", "find u"] {
+            assert!(Cli::try_parse_from(format!("dupfs {wrong}").split(' ')).is_err(), "{wrong}");
+        }
     }
 
     #[test]

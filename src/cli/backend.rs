@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::vfs::FileSystem;
 use dupfs_unpack::NameEncoding;
 
-use super::args::{CatArgs, LsArgs, RestoreArgs, SetsArgs};
+use super::args::{CatArgs, FindArgs, LsArgs, RestoreArgs, SetsArgs};
 use super::error::CliError;
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
 use super::request_timeout::RequestTimeout;
@@ -74,6 +74,12 @@ pub trait Backend {
     /// # Errors
     /// [`CliError`].
     fn ls(&self, args: &LsArgs) -> Result<(), CliError>;
+
+    /// `dupfs find`.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    fn find(&self, args: &FindArgs) -> Result<(), CliError>;
 
     /// `dupfs cat`.
     ///

@@ -19,15 +19,16 @@ use dupfs_read::storage::{
     self, Location, ObjectStore, S3Addressing, S3Credentials, StoreOptions, UrlOptions, parse_url_with,
 };
 
-use super::args::{CatArgs, LsArgs, RestoreArgs, SetsArgs};
+use super::args::{CatArgs, FindArgs, LsArgs, RestoreArgs, SetsArgs};
 use super::backend::{Backend, BackupLocation, OpenRequest};
 use super::environment_secrets;
 use super::error::CliError;
 use super::exit::CommandExit;
+use super::find::{self, FindOptions};
 use super::gpg_args::gpg_for_session_keys;
 use super::ls::LsOptions;
 use super::open::{DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_mount, open_repository};
-use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs, TimeArgs};
+use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::restore::{self, RestoreOptions};
@@ -70,7 +71,7 @@ impl Backend for Backups {
             ..repository_options(request.repo, request.keys, request.cache, &request.passphrases)?
         };
         let view = ViewOptions {
-            time: time(request.time)?,
+            time: request.time.time.as_deref().map(|text| time("--time", text)).transpose()?,
             path: request.path.map(path).transpose()?,
             owners: owners(request.owners),
             size_bounds: request.size_bounds,
@@ -102,6 +103,27 @@ impl Backend for Backups {
         let listed = print(|printer| ls::run(&*fs, args.path.as_deref(), &options, timeout, printer));
         fs.finish();
         listed
+    }
+
+    fn find(&self, args: &FindArgs) -> Result<(), CliError> {
+        let timeout = RequestTimeout::from(&args.snapshot.deadline);
+        let options = FindOptions {
+            pattern: args.pattern.clone(),
+            regex: args.regex,
+            ignore_case: args.ignore_case,
+            kinds: args.types.iter().map(|of| of.kind()).collect(),
+            newer: args.newer.as_deref().map(|text| time("--newer", text)).transpose()?,
+            larger: args.larger.map(|size| size.0),
+            print0: args.print0,
+            json: args.json,
+        };
+        find::check(&options)?;
+        // A path as the mount has it selects the file system with all snapshots.
+        let paths: &[OsString] = if args.all { &["snapshots".into()] } else { &[] };
+        let fs = self.view(&args.repo, &args.snapshot, paths, &OwnerArgs::default())?;
+        let found = print(|printer| find::run(&*fs, &options, timeout, printer));
+        fs.finish();
+        found
     }
 
     fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
@@ -302,16 +324,16 @@ fn owners(args: &OwnerArgs) -> OwnerOptions {
     OwnerOptions { numeric: args.numeric_owner, uid: args.uid, gid: args.gid, umask: args.umask.unwrap_or(0) }
 }
 
-fn time(args: &TimeArgs) -> Result<Option<BackupTime>, CliError> {
-    let Some(text) = &args.time else { return Ok(None) };
+/// The time that `text` stands for, the value of `option`.
+fn time(option: &str, text: &str) -> Result<BackupTime, CliError> {
     let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset())
-        .map_err(|error| CliError::Usage(format!("--time: {error}")))?;
+        .map_err(|error| CliError::Usage(format!("{option}: {error}")))?;
     if timespec::is_suspicious_epoch(text) {
         log::warn!(
-            "--time {text}: digits alone are seconds since 1970, which makes it {parsed}; write dates as 2017-01-28"
+            "{option} {text}: digits alone are seconds since 1970, which makes it {parsed}; write dates as 2017-01-28"
         );
     }
-    Ok(Some(parsed))
+    Ok(parsed)
 }
 
 fn path(typed: &OsStr) -> Result<ArchivePath, CliError> {

@@ -308,15 +308,7 @@ struct LsJsonDetails {
 impl LsJsonEntry {
     fn of(row: &LsEntry) -> Self {
         let (path, path_hex) = json_bytes(row.path.as_bytes());
-        let kind = match row.kind {
-            NodeKind::File => "file",
-            NodeKind::Dir => "dir",
-            NodeKind::Symlink => "symlink",
-            NodeKind::Fifo => "fifo",
-            NodeKind::CharDevice => "char-device",
-            NodeKind::BlockDevice => "block-device",
-        };
-        Self { path, path_hex, kind, details: row.details.as_ref().map(LsJsonDetails::of) }
+        Self { path, path_hex, kind: json_type(row.kind), details: row.details.as_ref().map(LsJsonDetails::of) }
     }
 }
 
@@ -337,6 +329,18 @@ impl LsJsonDetails {
             target: target.map(|(text, _)| text),
             device: is_device.then_some(attr.rdev),
         }
+    }
+}
+
+/// The name of a type in JSON.
+pub(super) fn json_type(kind: NodeKind) -> &'static str {
+    match kind {
+        NodeKind::File => "file",
+        NodeKind::Dir => "dir",
+        NodeKind::Symlink => "symlink",
+        NodeKind::Fifo => "fifo",
+        NodeKind::CharDevice => "char-device",
+        NodeKind::BlockDevice => "block-device",
     }
 }
 

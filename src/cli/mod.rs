@@ -12,6 +12,7 @@ mod environment_secrets;
 mod error;
 mod exit;
 mod file_chunks;
+pub mod find;
 mod gpg_args;
 mod key_trial;
 mod logging;
@@ -21,6 +22,7 @@ mod mount;
 mod nearby;
 pub mod open;
 mod options;
+mod path_pattern;
 pub mod printer;
 mod refresh;
 mod request_timeout;
@@ -38,14 +40,15 @@ mod umount;
 mod usage_hints;
 
 pub use app::App;
-pub use args::{CatArgs, Cli, Command, LsArgs, MountArgs, RestoreArgs, SetsArgs, UmountArgs};
+pub use args::{CatArgs, Cli, Command, FindArgs, LsArgs, MountArgs, RestoreArgs, SetsArgs, UmountArgs};
 pub use backend::{Backend, BackupLocation, OpenRequest};
 pub use backups::Backups;
 pub use error::CliError;
 pub use exit::CommandExit;
 pub use mount::Respawn;
 pub use options::{
-    ByteSize, CacheArgs, DeadlineArgs, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs, TimeArgs, TimeSpan,
+    ByteSize, CacheArgs, DeadlineArgs, FileType, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs, TimeArgs,
+    TimeSpan,
 };
 pub use request_timeout::RequestTimeout;
 pub use secrets::Passphrases;

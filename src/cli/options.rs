@@ -13,6 +13,7 @@ use dupfs_unpack::NameEncoding;
 use nix::unistd::{Group, User};
 
 use crate::fuse::DEFAULT_DEADLINE;
+use crate::vfs::NodeKind;
 
 /// The location of the backup and the names of its files.
 #[derive(Args, Clone, Debug)]
@@ -256,6 +257,43 @@ pub enum SizeMode {
     Exact,
     /// An upper bound until the file is opened
     Bound,
+}
+
+/// A type of object to find, under the names of find(1) and those of JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FileType {
+    /// A regular file
+    #[value(alias = "f")]
+    File,
+    /// A directory
+    #[value(alias = "d")]
+    Dir,
+    /// A symbolic link
+    #[value(alias = "l", alias = "link")]
+    Symlink,
+    /// A named pipe
+    #[value(alias = "p")]
+    Fifo,
+    /// A character device
+    #[value(alias = "c")]
+    CharDevice,
+    /// A block device
+    #[value(alias = "b")]
+    BlockDevice,
+}
+
+impl FileType {
+    /// The type as the file system has it.
+    pub(super) fn kind(self) -> NodeKind {
+        match self {
+            Self::File => NodeKind::File,
+            Self::Dir => NodeKind::Dir,
+            Self::Symlink => NodeKind::Symlink,
+            Self::Fifo => NodeKind::Fifo,
+            Self::CharDevice => NodeKind::CharDevice,
+            Self::BlockDevice => NodeKind::BlockDevice,
+        }
+    }
 }
 
 /// A number of bytes: decimal digits and one of K, M, G, T for powers of 1024.

@@ -39,7 +39,8 @@ const COMMANDS: &[(&[&str], &str)] = &[
         ],
         "dupfs only reads backups; make and remove them with duplicity",
     ),
-    (&["diff", "find", "history"], "mount the backup and use diff, find and ls: dupfs mount URL MOUNTPOINT"),
+    (&["locate", "search", "grep"], "find paths with: dupfs find URL PATTERN (--all: in all snapshots)"),
+    (&["diff", "history"], "mount the backup and use diff and ls: dupfs mount URL MOUNTPOINT"),
 ];
 
 /// Options for a path of the snapshot.
@@ -84,7 +85,7 @@ fn command_of(typed: &[OsString]) -> Option<&str> {
         .iter()
         .skip(1)
         .filter_map(|arg| arg.to_str())
-        .find(|arg| ["mount", "umount", "sets", "ls", "cat", "restore"].contains(arg))
+        .find(|arg| ["mount", "umount", "sets", "ls", "find", "cat", "restore"].contains(arg))
 }
 
 fn unknown_command(word: &str) -> Option<String> {
@@ -107,17 +108,22 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
         return match command {
             "cat" => Some(format!("{name}: the path is an argument: dupfs cat URL PATH")),
             "ls" => Some(format!("{name}: the path is an argument: dupfs ls URL PATH")),
+            "find" => Some(format!("{name}: the path is a part of the pattern: dupfs find URL 'PATH/**'")),
             "sets" => Some(format!("{name}: sets reports on the whole backup; list a path with: dupfs ls URL PATH")),
             _ => None,
         };
     }
     if TIME_OPTIONS.contains(&name) && command == "sets" {
-        return Some(format!("{name}: sets shows all times; {name} is an option of mount, ls, cat and restore"));
+        return Some(format!("{name}: sets shows all times; {name} is an option of mount, ls, find, cat and restore"));
     }
     if SELECTION_OPTIONS.contains(&name) {
         return Some(format!("{name}: dupfs shows the whole backup; choose by paths, or with options of rsync or tar"));
     }
     match name {
+        // `-name` and so on of find(1), one letter at a time.
+        "-n" | "-p" | "-r" if command == "find" => {
+            Some("the pattern is an argument: dupfs find URL 'PATTERN'; see dupfs find --help".to_owned())
+        }
         "--force" => Some("--force: dupfs overwrites nothing; leave it out".to_owned()),
         "-o" | "--options" if command != "mount" => {
             Some("-o is an option of mount; here give the long option itself, such as --secret-key FILE".to_owned())
@@ -152,6 +158,7 @@ pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<
     let usage = match command {
         "mount" => "dupfs mount URL MOUNTPOINT",
         "ls" => "dupfs ls URL PATH",
+        "find" => "dupfs find URL PATTERN",
         "restore" => "dupfs restore URL [PATH]... DEST",
         _ => "dupfs cat URL PATH",
     };
@@ -182,6 +189,7 @@ mod tests {
             ("dupfs collection-status file:///b", "dupfs sets URL"),
             ("dupfs verify file:///b /src", "verified when it is read"),
             ("dupfs unmount /mnt", "dupfs umount MOUNTPOINT"),
+            ("dupfs locate file:///b x", "dupfs find URL PATTERN"),
             ("dupfs remove-older-than 3M file:///b", "only reads"),
             ("dupfs file:///b /mnt", "dupfs mount file:///b MOUNTPOINT"),
         ] {
@@ -200,6 +208,8 @@ mod tests {
             ("dupfs cat --path-to-restore=etc/hosts u", "dupfs cat URL PATH"),
             ("dupfs ls --path etc u", "dupfs ls URL PATH"),
             ("dupfs sets --file-to-restore etc u", "dupfs ls URL PATH"),
+            ("dupfs find --path etc u x", "dupfs find URL 'PATH/**'"),
+            ("dupfs find u -name x", "dupfs find URL 'PATTERN'"),
             ("dupfs mount --exclude x u m", "options of rsync"),
             ("dupfs cat --force u x", "leave it out"),
             ("dupfs ls -o secret_key=k u", "--secret-key FILE"),

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use crate::memory::MemoryFs;
 use crate::support::exec::test_name;
 use dupfs::cli::{
-    App, Backend, BackupLocation, CacheArgs, CatArgs, CliError, LsArgs, OpenRequest, RepoArgs, RestoreArgs, SetsArgs,
+    App, Backend, BackupLocation, CacheArgs, CatArgs, CliError, FindArgs, LsArgs, OpenRequest, RepoArgs, RestoreArgs,
+    SetsArgs,
 };
 use dupfs::fuse::{mount_at, unmount};
 use dupfs::vfs::FileSystem;
@@ -57,6 +58,10 @@ impl Backend for Memory {
         loop {
             writeln!(std::io::stdout(), "name").map_err(|error| CliError::output(&error))?;
         }
+    }
+
+    fn find(&self, _: &FindArgs) -> Result<(), CliError> {
+        Ok(())
     }
 
     fn cat(&self, _: &CatArgs) -> Result<(), CliError> {

@@ -16,6 +16,7 @@ mod collection;
 mod commands;
 mod dense;
 mod exchanged;
+mod find;
 mod forged;
 mod golden;
 mod index;
