@@ -42,10 +42,13 @@ pub enum Command {
     /// Mount a backup; returns once the mount answers
     Mount(Box<MountArgs>),
     /// Unmount a backup
+    #[command(alias = "unmount")]
     Umount(UmountArgs),
     /// Report chains, sets, snapshots and problems (duplicity: collection-status)
+    #[command(alias = "collection-status")]
     Sets(Box<SetsArgs>),
-    /// List a snapshot (duplicity: list-current-files)
+    /// List a snapshot (duplicity: list-current-files, which is ls -R)
+    #[command(alias = "list-current-files")]
     Ls(Box<LsArgs>),
     /// Find paths by their names, in one snapshot or in all; fetches no volume
     Find(Box<FindArgs>),

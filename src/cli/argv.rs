@@ -149,6 +149,7 @@ pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
     let name = typed.first().map(|program| Path::new(program).file_name().unwrap_or_default().to_owned());
     let is_helper = name.is_some_and(|name| is_mount_helper(&name));
     let typed = if is_helper { from_mount(typed, &mut out.fake, &mut sloppy)? } else { typed };
+    let typed = list_recursively(typed);
     let typed = expand_lists(join_gpg_options(typed), sloppy, &mut out.notes)?;
     if is_helper {
         // mount(8) passes `rw` by default.
@@ -156,6 +157,24 @@ pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
     }
     drop_without_effect(typed, &mut out);
     Ok(out)
+}
+
+/// Adds `-R` after the command `list-current-files`, an alias of `ls`: it lists everything.
+fn list_recursively(mut typed: Vec<OsString>) -> Vec<OsString> {
+    let mut position = 1;
+    while let Some(arg) = typed.get(position) {
+        match arg.to_str() {
+            // The global options with a value.
+            Some("--log-file" | "--secrets-fd") => position += 2,
+            Some("list-current-files") => {
+                typed.insert(position + 1, "-R".into());
+                break;
+            }
+            Some(option) if option.starts_with('-') && option != "--" => position += 1,
+            _ => break,
+        }
+    }
+    typed
 }
 
 /// Joins `--gpg-options VALUE` into one argument, so that the value, which begins with `-`, is not taken for an option.

@@ -80,12 +80,13 @@ pub(super) fn answer(error: &clap::Error, typed: &[OsString]) -> Option<String> 
 }
 
 /// The name of the command in `typed`.
-fn command_of(typed: &[OsString]) -> Option<&str> {
-    typed
-        .iter()
-        .skip(1)
-        .filter_map(|arg| arg.to_str())
-        .find(|arg| ["mount", "umount", "sets", "ls", "find", "cat", "restore"].contains(arg))
+fn command_of(typed: &[OsString]) -> Option<&'static str> {
+    typed.iter().skip(1).filter_map(|arg| arg.to_str()).find_map(|arg| match arg {
+        "collection-status" => Some("sets"),
+        "list-current-files" => Some("ls"),
+        "unmount" => Some("umount"),
+        _ => ["mount", "umount", "sets", "ls", "find", "cat", "restore"].into_iter().find(|name| *name == arg),
+    })
 }
 
 fn unknown_command(word: &str) -> Option<String> {
@@ -104,6 +105,13 @@ fn unknown_command(word: &str) -> Option<String> {
 
 fn unknown_option(option: &str, command: &str) -> Option<String> {
     let name = option.split(['=', ' ']).next().unwrap_or(option);
+    if command == "find" && !option.starts_with('-') {
+        // A shell has replaced the pattern by several names, or an option of find(1) took no value.
+        return Some(format!(
+            "{option} is one argument too many: put the pattern in quotes (dupfs find URL '*.sql'), and write options with \
+             two dashes (--type f)"
+        ));
+    }
     if PATH_OPTIONS.contains(&name) {
         return match command {
             "cat" => Some(format!("{name}: the path is an argument: dupfs cat URL PATH")),
@@ -120,6 +128,14 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
         return Some(format!("{name}: dupfs shows the whole backup; choose by paths, or with options of rsync or tar"));
     }
     match name {
+        "--file-changed" => {
+            Some("--file-changed: list the versions of a path with: dupfs ls -l URL versions/PATH".to_owned())
+        }
+        "--show-changes-in-set" => Some(
+            "--show-changes-in-set: mount the backup and compare two snapshots with: diff -r --no-dereference \
+             MOUNTPOINT/snapshots/TIME MOUNTPOINT/snapshots/TIME"
+                .to_owned(),
+        ),
         // `-name` and so on of find(1), one letter at a time.
         "-n" | "-p" | "-r" if command == "find" => {
             Some("the pattern is an argument: dupfs find URL 'PATTERN'; see dupfs find --help".to_owned())
@@ -184,11 +200,10 @@ mod tests {
     fn commands_of_duplicity_get_the_equivalent_as_a_hint() {
         for (line, part) in [
             ("dupfs extract file:///b /to", "dupfs restore URL [PATH]... DEST"),
-            ("dupfs list-current-files file:///b", "dupfs ls URL"),
             ("dupfs list-curent-files file:///b", "dupfs ls URL"),
-            ("dupfs collection-status file:///b", "dupfs sets URL"),
+            ("dupfs colection-status file:///b", "dupfs sets URL"),
             ("dupfs verify file:///b /src", "verified when it is read"),
-            ("dupfs unmount /mnt", "dupfs umount MOUNTPOINT"),
+            ("dupfs fusermount /mnt", "dupfs umount MOUNTPOINT"),
             ("dupfs locate file:///b x", "dupfs find URL PATTERN"),
             ("dupfs remove-older-than 3M file:///b", "only reads"),
             ("dupfs file:///b /mnt", "dupfs mount file:///b MOUNTPOINT"),
@@ -206,10 +221,16 @@ mod tests {
             ("dupfs sets -t 1D u", "sets shows all times"),
             ("dupfs cat --file-to-restore etc/hosts u", "dupfs cat URL PATH"),
             ("dupfs cat --path-to-restore=etc/hosts u", "dupfs cat URL PATH"),
+            ("dupfs list-current-files --file-to-restore etc u", "dupfs ls URL PATH"),
+            ("dupfs collection-status --time 1D u", "sets shows all times"),
+            ("dupfs collection-status --file-changed etc/hosts u", "dupfs ls -l URL versions/PATH"),
+            ("dupfs collection-status --show-changes-in-set=1 u", "diff -r"),
             ("dupfs ls --path etc u", "dupfs ls URL PATH"),
             ("dupfs sets --file-to-restore etc u", "dupfs ls URL PATH"),
             ("dupfs find --path etc u x", "dupfs find URL 'PATH/**'"),
             ("dupfs find u -name x", "dupfs find URL 'PATTERN'"),
+            ("dupfs find u a.sql b.sql", "in quotes"),
+            ("dupfs find u x -type f", "--type f"),
             ("dupfs mount --exclude x u m", "options of rsync"),
             ("dupfs cat --force u x", "leave it out"),
             ("dupfs ls -o secret_key=k u", "--secret-key FILE"),

@@ -32,6 +32,21 @@ fn the_line_of_an_fstab_is_understood() {
 }
 
 #[test]
+fn commands_of_duplicity_are_aliases() {
+    let command = |line: &str| Cli::try_parse_from(normalise(words(line)).unwrap().args).unwrap().command;
+    assert!(matches!(command("dupfs collection-status u"), Command::Sets(_)));
+    assert!(matches!(command("dupfs unmount m"), Command::Umount(_)));
+    for (line, recursive) in [
+        ("dupfs list-current-files u", true),
+        ("dupfs -v --log-file f list-current-files --time 3D u", true),
+        ("dupfs ls u list-current-files", false),
+    ] {
+        let Command::Ls(args) = command(line) else { panic!("{line}") };
+        assert_eq!(args.recursive, recursive, "{line}");
+    }
+}
+
+#[test]
 fn flags_of_mount_8_are_not_those_of_dupfs_mount() {
     let arguments = normalise(words("mount.dupfs dupfs#file:///b /mnt -sfnv -t fuse.dupfs -o rw,nonsense")).unwrap();
     assert!(arguments.fake);
