@@ -12,6 +12,10 @@ use dupfs_format::{EntryKind, EntryMeta, SetIndex};
 use dupfs_read::tree::{Branch, Branches, peek_root};
 use dupfs_read::volume::Repository;
 
+/// Archives whose beginnings one request fetches, one after the other, to find the metadata of a root. Beyond that, the tree is
+/// loaded, whose archives are fetched concurrently.
+const MAX_PEEKS: usize = 2;
+
 /// A number of sets of a branch, as its tree counts them.
 ///
 /// # Errors
@@ -82,8 +86,8 @@ impl SnapshotTrees {
     }
 
     /// The metadata of a snapshot's root while its tree is not loaded: `ls -l snapshots` must not fetch the signature
-    /// archives of all of them. `None` if the tree is loaded, or has to be, because the root is not a directory or cannot be
-    /// read separately.
+    /// archives of all of them. `None` if the tree is loaded, or has to be: the root is not a directory, cannot be read
+    /// separately, or is not in the sets whose archives one request looks at.
     ///
     /// # Errors
     /// WouldBlock.
@@ -96,12 +100,15 @@ impl SnapshotTrees {
         if self.load(view, snapshot, &RequestContext::cached_only()).is_ok() {
             return Ok(None);
         }
+        let mut peeks = 0;
         for &set in view.snapshot(snapshot)?.lineage().iter().rev() {
             let known = lock(&self.peeked_roots).get(&set).cloned();
             let meta = match known {
                 Some(meta) => meta,
                 None if !context.may_block() => return Err(FsError::WouldBlock),
+                None if peeks == MAX_PEEKS => return Ok(None),
                 None => {
+                    peeks += 1;
                     let Ok(meta) = peek_root(&self.repository, set, context) else { return Ok(None) };
                     lock(&self.peeked_roots).insert(set, meta.clone());
                     meta

@@ -204,6 +204,22 @@ fn versions_fetch_the_signature_archives_of_all_chains_and_share_the_tables_of_t
 }
 
 #[test]
+fn the_attributes_of_a_root_that_no_increment_has_fetch_two_archives_before_the_tree() {
+    let overwrite = |at| Step { full: false, edits: vec![Edit::Content(0, vec![Change::Overwrite { at, len: 9 }])] };
+    let steps = (0..8).map(|n| overwrite(n * 100)).collect();
+    let history = History { lone_file: None, root_meta: meta(), base: vec![add(b"dump", 100_000)], steps };
+    let fulls: Vec<bool> = (0..9).map(|set| set == 0).collect();
+    let counted = Counted::new(encode(&history.trees(), &fulls, &usual(100_000)));
+    let fs = counted.open();
+    counted.store.take_counts();
+    let root = counted.find(&*fs, 8, &Path::new()).ino;
+    assert_eq!(names(&*fs, root), [b"dump"]);
+    let counts = counted.store.take_counts();
+    let opens = counted.repository.sets.iter().map(|set| counts.get(&set.sigtar).map_or(0, |count| count.opens));
+    assert_eq!(opens.collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 2, 2]);
+}
+
+#[test]
 fn a_listing_fetches_signature_archives_of_its_chain_and_no_volume() {
     let counted = Counted::new(repository());
     let fs = counted.open();
