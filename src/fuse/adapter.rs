@@ -93,9 +93,11 @@ impl FuseAdapter {
         Ok(Self { core: Arc::new(AdapterCore { fs, pool, deadlines, closed, failures, process_attribute }) })
     }
 
-    /// The progress of requests that wait, which changes with each answer and each fetch; `None` if no request waits.
-    pub(super) fn progress(&self) -> Option<(u64, Option<String>)> {
-        Some((self.core.deadlines.answered_while_pending()?, self.core.fs.cost()))
+    /// The progress of requests that wait and of prefetch, which changes with each answer and each fetch; `None` if nothing
+    /// waits for the store.
+    pub(super) fn progress(&self) -> Option<(Option<u64>, Option<String>)> {
+        let answered = self.core.deadlines.answered_while_pending();
+        (answered.is_some() || self.core.fs.is_prefetching()).then(|| (answered, self.core.fs.cost()))
     }
 
     /// Answers from memory, or moves `reply` to a worker.

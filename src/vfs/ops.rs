@@ -236,6 +236,11 @@ pub trait FileSystem: Send + Sync {
         let _ = ino;
     }
 
+    /// Returns true if the store is read in advance of a reader.
+    fn is_prefetching(&self) -> bool {
+        false
+    }
+
     /// Stops the work in the background that no request waits for: a reader was interrupted, and may not return.
     fn stop_prefetch(&self) {}
 

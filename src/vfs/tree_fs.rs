@@ -355,6 +355,10 @@ impl FileSystem for TreeFs {
         }
     }
 
+    fn is_prefetching(&self) -> bool {
+        self.nodes.repository.is_prefetching()
+    }
+
     fn stop_prefetch(&self) {
         self.nodes.repository.stop_prefetch();
     }

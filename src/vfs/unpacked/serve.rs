@@ -178,6 +178,10 @@ impl FileSystem for UnpackedFs {
         self.below.leave(ino);
     }
 
+    fn is_prefetching(&self) -> bool {
+        self.below.is_prefetching()
+    }
+
     fn stop_prefetch(&self) {
         self.below.stop_prefetch();
     }

@@ -423,6 +423,20 @@ fn prefetching_continues_for_a_process_between_two_files() {
 }
 
 #[test]
+fn sigterm_ends_a_mount_that_prefetches_for_an_open_file() {
+    let (world, _) = world();
+    large(&world, "noise", &noise(5, 16_000_000));
+    while_prefetching(&world, "latest/noise", "", |reader, mount| {
+        let start = Instant::now();
+        send(mount.pid(), Signal::TERM);
+        assert!(mount.exits(Duration::from_secs(10)).is_some_and(|status| status.success()), "{}", mount.log());
+        println!("prefetching for an open file: {} ms", start.elapsed().as_millis());
+        reader.kill().unwrap();
+        ended("the reader", reader);
+    });
+}
+
+#[test]
 fn the_bytes_before_an_interrupt_are_not_fetched_again() {
     const CAME: u64 = 700_000;
     let (world, dupfs) = world();
@@ -568,6 +582,10 @@ fn sigterm_ends_a_mount_with_a_silent_store_in_each_state() {
         eventually("the store is listed again", STARTED, || world.proxy.faults() > faults);
         Vec::new()
     });
+    // The others take some seconds each.
+    if std::env::var_os("DUPFS_TEST_ROUNDS").is_none() {
+        return;
+    }
     sigterm_ends("many readers", |world, mount| {
         silent(world);
         let mut readers = vec![waits(world, &mut command("cat", &[&first(mount)]))];

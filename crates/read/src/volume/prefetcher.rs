@@ -80,6 +80,11 @@ impl Prefetcher {
         }
     }
 
+    /// Returns true if a volume is prefetched now.
+    pub(super) fn is_running(&self) -> bool {
+        !lock(&self.running).by_id.is_empty()
+    }
+
     /// Records that the reader of `file` is gone. The prefetch for it stops, unless the scan has continued with another file.
     pub(super) fn leave(&self, file: u64) {
         self.scans.leave(file);

@@ -164,6 +164,11 @@ impl Repository {
         self.prefetcher.leave(file);
     }
 
+    /// Returns true if volumes are prefetched now.
+    pub fn is_prefetching(&self) -> bool {
+        self.prefetcher.is_running()
+    }
+
     /// Stops the prefetch of volumes that no request waits for.
     pub fn stop_prefetch(&self) {
         self.prefetcher.stop();
