@@ -96,7 +96,12 @@ impl<'a> App<'a> {
         let reads = match &cli.command {
             Command::Mount(args) => args.foreground || cli.report_ready,
             Command::Umount(_) => false,
-            Command::Sets(_) | Command::Ls(_) | Command::Find(_) | Command::Cat(_) | Command::Restore(_) => true,
+            Command::Sets(_)
+            | Command::Ls(_)
+            | Command::Find(_)
+            | Command::Cat(_)
+            | Command::Restore(_)
+            | Command::Verify(_) => true,
         };
         if reads && cli.secrets_fd.is_none() {
             daemon::drop_environment_secrets(|more| (self.respawn)(&[more, own.to_vec()].concat()));
@@ -109,6 +114,7 @@ impl<'a> App<'a> {
             Command::Find(args) => check_output().and_then(|()| self.backend.find(args)),
             Command::Cat(args) => check_output().and_then(|()| self.backend.cat(args)),
             Command::Restore(args) => check_output().and_then(|()| self.backend.restore(args)),
+            Command::Verify(args) => check_output().and_then(|()| self.backend.verify(args)),
         }
     }
 }
@@ -149,7 +155,7 @@ fn swapped(command: &Command) -> Option<String> {
         Command::Find(args) => usage_hints::swapped("find", &args.repo.url, &args.pattern),
         Command::Cat(args) => usage_hints::swapped("cat", &args.repo.url, args.paths.first()?),
         Command::Restore(args) => usage_hints::swapped("restore", &args.repo.url, args.operands.first()?),
-        Command::Umount(_) | Command::Sets(_) => None,
+        Command::Umount(_) | Command::Sets(_) | Command::Verify(_) => None,
     }
 }
 

@@ -56,6 +56,8 @@ pub enum Command {
     Cat(Box<CatArgs>),
     /// Write a snapshot or paths of it to a directory; needs no FUSE
     Restore(Box<RestoreArgs>),
+    /// Read every object and report all damage: what is lost, and what can still be restored
+    Verify(Box<VerifyArgs>),
 }
 
 /// `dupfs mount`.
@@ -331,6 +333,23 @@ impl RestoreArgs {
     }
 }
 
+/// `dupfs verify`.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct VerifyArgs {
+    /// The backup.
+    #[command(flatten)]
+    pub repo: RepoArgs,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// The snapshot.
+    #[command(flatten)]
+    pub snapshot: SnapshotArgs,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -350,7 +369,7 @@ mod tests {
     #[test]
     fn only_commands_that_work_are_listed() {
         let names: Vec<_> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
-        assert_eq!(names, ["mount", "umount", "sets", "ls", "find", "cat", "restore"]);
+        assert_eq!(names, ["mount", "umount", "sets", "ls", "find", "cat", "restore", "verify"]);
     }
 
     #[test]
@@ -362,6 +381,7 @@ mod tests {
             Command::Find(args) => args.snapshot.deadline,
             Command::Cat(args) => args.snapshot.deadline,
             Command::Restore(args) => args.snapshot.deadline,
+            Command::Verify(args) => args.snapshot.deadline,
             Command::Umount(_) => panic!("no backup is read"),
         };
         let lines = [
@@ -371,6 +391,7 @@ mod tests {
             "find --deadline 2m u p",
             "cat --deadline 2m u p",
             "restore --deadline 2m u d",
+            "verify --deadline 2m u",
         ];
         for line in lines {
             assert_eq!(of(&format!("dupfs {line}")).deadline.0.as_secs(), 120, "{line}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::vfs::FileSystem;
 use dupfs_unpack::NameEncoding;
 
-use super::args::{CatArgs, FindArgs, LsArgs, RestoreArgs, SetsArgs};
+use super::args::{CatArgs, FindArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
 use super::error::CliError;
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
 use super::request_timeout::RequestTimeout;
@@ -92,4 +92,10 @@ pub trait Backend {
     /// # Errors
     /// [`CliError`].
     fn restore(&self, args: &RestoreArgs) -> Result<(), CliError>;
+
+    /// `dupfs verify`.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    fn verify(&self, args: &VerifyArgs) -> Result<(), CliError>;
 }

@@ -19,7 +19,7 @@ use dupfs_read::storage::{
     self, Location, ObjectStore, S3Addressing, S3Credentials, StoreOptions, UrlOptions, parse_url_with,
 };
 
-use super::args::{CatArgs, FindArgs, LsArgs, RestoreArgs, SetsArgs};
+use super::args::{CatArgs, FindArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
 use super::backend::{Backend, BackupLocation, OpenRequest};
 use super::environment_secrets;
 use super::error::CliError;
@@ -27,14 +27,15 @@ use super::exit::CommandExit;
 use super::find::{self, FindOptions};
 use super::gpg_args::gpg_for_session_keys;
 use super::ls::LsOptions;
-use super::open::{DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_mount, open_repository};
+use super::open::{DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_file_system, open_mount, open_repository};
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::restore::{self, RestoreOptions};
 use super::secrets::Passphrases;
 use super::sets::SetsOptions;
-use super::{cat, ls, nearby, sets, typed_path};
+use super::verify::VerifyOptions;
+use super::{cat, ls, nearby, sets, typed_path, verify};
 
 /// Default of `--cache-size`: bytes of sealed blocks on disk.
 const DEFAULT_CACHE_SIZE: u64 = 2 << 30;
@@ -150,6 +151,23 @@ impl Backend for Backups {
         let restored = print(|printer| restore::run(&*fs, &url, &options, timeout, printer));
         fs.finish();
         restored
+    }
+
+    fn verify(&self, args: &VerifyArgs) -> Result<(), CliError> {
+        let SnapshotArgs { deadline, time: at, keys, cache } = &args.snapshot;
+        let timeout = RequestTimeout::from(deadline);
+        let passphrases = Arc::new(Passphrases::gather(keys)?);
+        if args.repo.archive_dir.is_some() {
+            log::warn!("--archive-dir: verify reads everything from the backup itself");
+        }
+        let store = store(&args.repo)?;
+        // Neither an index nor a copy may answer for an object of the backup, and nothing is read twice.
+        let options = repository_options(&args.repo, keys, cache, &passphrases)?;
+        let options = RepositoryOptions { index: None, archive_dir: None, spill: None, ..options };
+        let fs = open_file_system(store, options, ViewOptions::default(), timeout)?;
+        let options =
+            VerifyOptions { time: at.time.as_deref().map(|text| time("--time", text)).transpose()?, json: args.json };
+        print(|printer| verify::run(&*fs, fs.repository(), options, timeout, printer))
     }
 }
 

@@ -38,9 +38,10 @@ mod terminal_prompt;
 mod typed_path;
 mod umount;
 mod usage_hints;
+pub mod verify;
 
 pub use app::App;
-pub use args::{CatArgs, Cli, Command, FindArgs, LsArgs, MountArgs, RestoreArgs, SetsArgs, UmountArgs};
+pub use args::{CatArgs, Cli, Command, FindArgs, LsArgs, MountArgs, RestoreArgs, SetsArgs, UmountArgs, VerifyArgs};
 pub use backend::{Backend, BackupLocation, OpenRequest};
 pub use backups::Backups;
 pub use error::CliError;

@@ -18,10 +18,11 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (&["list-current-files", "list", "dir"], "list a snapshot with: dupfs ls URL [PATH] (-R: everything below)"),
     (&["collection-status", "status", "info", "snapshots"], "show the backups and their problems with: dupfs sets URL"),
+    (&["check", "fsck", "scrub"], "read every object and report all damage with: dupfs verify URL"),
     (
-        &["verify", "check", "compare"],
-        "dupfs sets URL reports what is missing or damaged as far as names and manifests show; every byte is verified when \
-         it is read: mount, and run find MOUNTPOINT/latest/ -type f -exec cat {} + > /dev/null",
+        &["compare"],
+        "mount the backup and compare: dupfs mount URL MOUNTPOINT, then rsync -anc --delete --itemize-changes \
+         MOUNTPOINT/latest/ DIRECTORY/",
     ),
     (&["unmount", "fusermount", "fusermount3"], "unmount with: dupfs umount MOUNTPOINT"),
     (
@@ -85,7 +86,9 @@ fn command_of(typed: &[OsString]) -> Option<&'static str> {
         "collection-status" => Some("sets"),
         "list-current-files" => Some("ls"),
         "unmount" => Some("umount"),
-        _ => ["mount", "umount", "sets", "ls", "find", "cat", "restore"].into_iter().find(|name| *name == arg),
+        _ => {
+            ["mount", "umount", "sets", "ls", "find", "cat", "restore", "verify"].into_iter().find(|name| *name == arg)
+        }
     })
 }
 
@@ -112,6 +115,12 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
              two dashes (--type f)"
         ));
     }
+    if command == "verify" && !option.starts_with('-') {
+        return Some(format!(
+            "{option}: verify reads the backup alone; compare it with a directory by mounting it: dupfs mount URL \
+             MOUNTPOINT, then rsync -anc --delete --itemize-changes MOUNTPOINT/latest/ {option}/"
+        ));
+    }
     if PATH_OPTIONS.contains(&name) {
         return match command {
             "cat" => Some(format!("{name}: the path is an argument: dupfs cat URL PATH")),
@@ -122,7 +131,9 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
         };
     }
     if TIME_OPTIONS.contains(&name) && command == "sets" {
-        return Some(format!("{name}: sets shows all times; {name} is an option of mount, ls, find, cat and restore"));
+        return Some(format!(
+            "{name}: sets shows all times; {name} is an option of mount, ls, find, cat, restore and verify"
+        ));
     }
     if SELECTION_OPTIONS.contains(&name) {
         return Some(format!("{name}: dupfs shows the whole backup; choose by paths, or with options of rsync or tar"));
@@ -202,7 +213,8 @@ mod tests {
             ("dupfs extract file:///b /to", "dupfs restore URL [PATH]... DEST"),
             ("dupfs list-curent-files file:///b", "dupfs ls URL"),
             ("dupfs colection-status file:///b", "dupfs sets URL"),
-            ("dupfs verify file:///b /src", "verified when it is read"),
+            ("dupfs verify file:///b /src", "rsync -anc"),
+            ("dupfs check file:///b", "dupfs verify URL"),
             ("dupfs fusermount /mnt", "dupfs umount MOUNTPOINT"),
             ("dupfs locate file:///b x", "dupfs find URL PATTERN"),
             ("dupfs remove-older-than 3M file:///b", "only reads"),

@@ -6,6 +6,7 @@ use crate::exchanged;
 use crate::support::duplicity::{Repository, stamp};
 use crate::support::mount::Mount;
 use crate::support::tree::{Kind, Rules, Tree, assert_same};
+use crate::verify;
 
 /// Restores the snapshot of `time` and compares it with the one mounted.
 pub fn snapshot(what: &str, repo: &Repository, mount: &Mount, time: i64, rules: &Rules, scratch: &Path) -> Tree {
@@ -33,6 +34,9 @@ pub fn every_snapshot_by(
     scratch: &Path,
 ) {
     exchanged::no_false_alarm(reader, &repo.url());
+    if std::env::var_os("DUPFS_TEST_ROUNDS").is_some() {
+        verify::finds_nothing(reader, &repo.url());
+    }
     let mount = Mount::new(reader, &repo.url(), &scratch.join("mnt"));
     assert_eq!(snapshots(&mount), times.iter().map(|t| stamp(*t)).collect::<Vec<_>>(), "{what}: the snapshots listed");
     for (&time, source) in times.iter().zip(sources) {

@@ -13,6 +13,7 @@ use crate::support::exec::{self, Dupfs};
 use crate::support::mount::Mount;
 use crate::support::tree::{Entry, Kind, Tree, show};
 use crate::support::{Scratch, fixtures};
+use crate::verify;
 
 /// The passphrase of all symmetrically encrypted files in tests/fixtures.
 const PASSPHRASE: &str = "fixture passphrase";
@@ -83,6 +84,7 @@ fn check(name: &str, listings: &[&str], keys: impl FnOnce(Dupfs) -> Dupfs) {
     let scratch = Scratch::new();
     let dupfs = keys(Dupfs::new(&scratch.dir("home")));
     exchanged::no_false_alarm(&dupfs, &fixtures::url(name));
+    verify::finds_nothing(&dupfs, &fixtures::url(name));
     let mount = Mount::new(&dupfs, &fixtures::url(name), &scratch.dir("mnt"));
     let mut stamps: Vec<_> = fs::read_dir(mount.path().join("snapshots"))
         .unwrap()

@@ -31,3 +31,4 @@ mod runbook;
 mod secrecy;
 mod times;
 mod unsigned;
+mod verify;

@@ -1,0 +1,249 @@
+//! Compares the files that a set signed with the files that its volumes hold.
+//!
+//! An interrupted backup that was resumed while its source changed signs files that no volume holds, and holds parts of two
+//! states of a file (docs/FORMAT.md section 2.3). Names and sizes show where to look, not what is lost: a writer mangles names,
+//! and a file of two states may still be the one that was signed. So the result is a list of suspects.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+use super::error::VolumeError;
+use super::member_table::{MemberPart, MemberTable};
+use super::repository::Repository;
+use super::table_allowance::TableAllowance;
+use dupfs_base::RequestContext;
+use dupfs_format::collection::BackupSet;
+use dupfs_format::difftar::{self, DiffKind};
+use dupfs_format::manifest::VolumeBoundary;
+use dupfs_format::sigtar::{SigChange, SigEntry, SigtarSink, SizeBounds};
+use dupfs_format::{ArchivePath, EntryKind, FormatError};
+
+/// Bytes of memory of a stored file in the table, with the room that the table keeps free.
+const FILE_BYTES: u64 = 2 * (size_of::<(u64, StoredFile)>() as u64 + 1);
+/// Bytes of memory of a path in a list, besides its own bytes.
+const PATH_BYTES: u64 = 48;
+
+const GAP: &str = "its stored parts are not consecutive";
+const MIXED: &str = "its stored parts are of different states of it";
+
+/// The stored parts of one name, added up.
+#[derive(Debug)]
+struct StoredFile {
+    /// The number of the part that comes next.
+    next: u64,
+    bytes: u64,
+    mtime: i64,
+    kind: DiffKind,
+    flaw: Option<&'static str>,
+}
+
+impl StoredFile {
+    fn add(&mut self, kind: DiffKind, parts: &[MemberPart]) {
+        for part in parts {
+            if part.number != self.next {
+                self.flaw = Some(GAP);
+            } else if part.mtime != self.mtime || kind != self.kind {
+                self.flaw = Some(MIXED);
+            }
+            self.next = part.number.saturating_add(1);
+            self.bytes = self.bytes.saturating_add(part.len);
+        }
+    }
+
+    /// The reason for which this may not be the file whose size is within `bounds`.
+    fn suspicion(&self, bounds: Option<&SizeBounds>) -> Option<&'static str> {
+        let is_whole = self.kind == DiffKind::Snapshot;
+        let fits = !is_whole || bounds.is_none_or(|bounds| bounds.contains(self.bytes));
+        self.flaw.or_else(|| (!fits).then_some("its stored size contradicts its signature"))
+    }
+}
+
+/// The paths of a volume that could not be read: those after `after`, up to `last`.
+#[derive(Debug)]
+struct LostPaths {
+    after: Option<VolumeBoundary>,
+    last: VolumeBoundary,
+    paths: Vec<ArchivePath>,
+}
+
+impl LostPaths {
+    fn contains(&self, path: &ArchivePath) -> bool {
+        let begins = self.after.as_ref().is_none_or(|after| match after.part {
+            Some(_) => *path >= after.path,
+            None => *path > after.path,
+        });
+        begins && *path <= self.last.path
+    }
+}
+
+/// The comparison of one set: first all its volumes in order, then its signature archive.
+#[derive(Debug)]
+pub struct SetComparison {
+    /// Keyed at random, because whoever writes the backup chooses the paths.
+    hasher: RandomState,
+    files: HashMap<u64, StoredFile>,
+    lost: Vec<LostPaths>,
+    allowance: TableAllowance,
+    path_bytes: u64,
+}
+
+/// The result of a comparison.
+#[derive(Debug, Default)]
+pub struct ComparedSet {
+    /// Number of regular files that were signed.
+    pub files: u64,
+    /// Files that may not be those that were signed, each with the reason. They are not in a volume that could not be read.
+    pub suspects: Vec<(ArchivePath, &'static str)>,
+    /// For each volume that could not be read, in the order in which they were added: the files that were signed in its range.
+    pub lost: Vec<Vec<ArchivePath>>,
+}
+
+impl SetComparison {
+    /// The comparison of `set`, before its first volume.
+    pub fn new(repository: &Repository, set: &BackupSet) -> Self {
+        let name = set.label().into();
+        let allowance = repository.table_memory().allowance(&name, set.stored_bytes());
+        Self { hasher: RandomState::new(), files: HashMap::new(), lost: Vec::new(), allowance, path_bytes: 0 }
+    }
+
+    /// Adds the next volume.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if the table of its files is larger than there is memory for.
+    pub fn add_volume(&mut self, members: &MemberTable) -> Result<(), VolumeError> {
+        for run in members.runs().iter().filter(|run| run.kind != DiffKind::Deleted && run.meta.kind == EntryKind::File)
+        {
+            let key = self.hasher.hash_one(run.path.as_bytes());
+            let new = StoredFile { next: 1, bytes: 0, mtime: run.meta.mtime, kind: run.kind, flaw: None };
+            self.files.entry(key).or_insert(new).add(run.kind, members.parts(run));
+        }
+        let bytes = (self.files.len() as u64).saturating_mul(FILE_BYTES);
+        self.allowance.check(bytes.saturating_add(self.path_bytes))
+    }
+
+    /// Adds a volume that cannot be read, whose last entry is `last`; that of the volume before it is `after`.
+    pub fn add_lost_volume(&mut self, after: Option<&VolumeBoundary>, last: &VolumeBoundary) {
+        self.lost.push(LostPaths { after: after.cloned(), last: last.clone(), paths: Vec::new() });
+    }
+
+    /// Compares what was added with the stored signature archive of `set`, which is read to its verified end.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if it is missing, damaged or that of another set, or for want of memory.
+    pub fn compare(
+        mut self,
+        repository: &Repository,
+        set: &BackupSet,
+        context: &RequestContext,
+    ) -> Result<ComparedSet, VolumeError> {
+        let mut found = ComparedSet::default();
+        repository.stream_stored_signatures(set.index, context, &mut |archive| {
+            let mut sink = SignedFiles { comparison: &mut self, found: &mut found, refused: None };
+            let read = archive.parse(&mut sink);
+            sink.refused.map_or(read, Err)
+        })?;
+        found.lost = self.lost.into_iter().map(|lost| lost.paths).collect();
+        Ok(found)
+    }
+
+    /// The file that is stored as `path`, or under a name into which a writer mangles it.
+    fn stored(&self, path: &ArchivePath) -> Option<&StoredFile> {
+        let by_name = |name: &[u8]| self.files.get(&self.hasher.hash_one(name));
+        by_name(path.as_bytes()).or_else(|| difftar::mangled_forms(path).iter().find_map(|form| by_name(form)))
+    }
+
+    /// Counts the memory of `path` in a list.
+    fn admit(&mut self, path: &ArchivePath) -> Result<(), VolumeError> {
+        self.path_bytes = self.path_bytes.saturating_add(PATH_BYTES + path.as_bytes().len() as u64);
+        let bytes = (self.files.len() as u64).saturating_mul(FILE_BYTES);
+        self.allowance.check(bytes.saturating_add(self.path_bytes))
+    }
+
+    fn take(&mut self, entry: &SigEntry, found: &mut ComparedSet) -> Result<(), VolumeError> {
+        if entry.change != SigChange::Signature {
+            return Ok(());
+        }
+        found.files = found.files.saturating_add(1);
+        let path = &entry.path;
+        let lost: Vec<usize> =
+            self.lost.iter().enumerate().filter(|(_, lost)| lost.contains(path)).map(|(at, _)| at).collect();
+        for &at in &lost {
+            self.admit(path)?;
+            if let Some(lost) = self.lost.get_mut(at) {
+                lost.paths.push(path.clone());
+            }
+        }
+        if !lost.is_empty() {
+            return Ok(());
+        }
+        let suspicion = match self.stored(path) {
+            None => Some("no volume holds data of it"),
+            Some(stored) => stored.suspicion(entry.bounds.as_ref()),
+        };
+        if let Some(suspicion) = suspicion {
+            self.admit(path)?;
+            found.suspects.push((path.clone(), suspicion));
+        }
+        Ok(())
+    }
+}
+
+/// Takes the entries of the signature archive.
+struct SignedFiles<'a> {
+    comparison: &'a mut SetComparison,
+    found: &'a mut ComparedSet,
+    /// The reason why an entry was not taken.
+    refused: Option<VolumeError>,
+}
+
+impl SigtarSink for SignedFiles<'_> {
+    fn entry(&mut self, entry: SigEntry) -> Result<(), FormatError> {
+        self.comparison.take(&entry, self.found).map_err(|error| {
+            self.refused = Some(error);
+            FormatError::Tar { offset: 0, what: "an entry was refused" }
+        })
+    }
+
+    /// An archive with an entry that cannot be understood is not trusted for the others either.
+    fn problem(&mut self, problem: FormatError) -> Result<(), FormatError> {
+        Err(problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boundary(path: &str, part: Option<u64>) -> VolumeBoundary {
+        VolumeBoundary { path: ArchivePath::parse(path.as_bytes()).unwrap(), part }
+    }
+
+    #[test]
+    fn a_volume_covers_a_file_that_begins_before_it_or_continues_after_it() {
+        let covers = |after: Option<VolumeBoundary>, last: VolumeBoundary, path: &str| {
+            let lost = LostPaths { after, last, paths: Vec::new() };
+            lost.contains(&ArchivePath::parse(path.as_bytes()).unwrap())
+        };
+        assert!(covers(None, boundary("b", Some(3)), "a"));
+        assert!(covers(None, boundary("b", Some(3)), "b"));
+        assert!(!covers(None, boundary("b", Some(3)), "c"));
+        assert!(covers(Some(boundary("b", Some(3))), boundary("d", None), "b"), "its later parts");
+        assert!(!covers(Some(boundary("b", None)), boundary("d", None), "b"), "it ended before");
+        assert!(covers(Some(boundary("b", None)), boundary("d", None), "b/x"));
+    }
+
+    #[test]
+    fn gaps_mixed_states_and_wrong_sizes_are_suspect() {
+        let part = |number, len, mtime| MemberPart { number, offset: 0, len, mtime };
+        let suspicion = |parts: &[MemberPart], max: u64| {
+            let mut stored = StoredFile { next: 1, bytes: 0, mtime: 5, kind: DiffKind::Snapshot, flaw: None };
+            stored.add(DiffKind::Snapshot, parts);
+            stored.suspicion(Some(&SizeBounds { blocks: 1, min: 1, max }))
+        };
+        assert_eq!(suspicion(&[part(1, 10, 5), part(2, 3, 5)], 512), None);
+        assert_eq!(suspicion(&[part(1, 10, 5), part(3, 3, 5)], 512), Some(GAP));
+        assert_eq!(suspicion(&[part(1, 10, 5), part(2, 3, 6)], 512), Some(MIXED));
+        assert!(suspicion(&[part(1, 600, 5)], 512).is_some());
+    }
+}

@@ -1,0 +1,322 @@
+//! `dupfs verify`: reads every object of a backup, and reports all that is damaged.
+//!
+//! The volumes of a set are read in order, some of them ahead. Its signature archive is read last, and compared with the
+//! files that the volumes hold. A file that looks wrong is read at each snapshot that may show it: only what cannot be read
+//! is damage.
+
+mod verify_progress;
+mod verify_report;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use self::verify_progress::VerifyProgress;
+use self::verify_report::{Finding, VerifyReport};
+use super::error::CliError;
+use super::exit::CommandExit;
+use super::file_chunks::FileChunks;
+use super::printer::Printer;
+use super::request_timeout::RequestTimeout;
+use super::signal_watch::{SignalWatch, unwatched};
+use crate::vfs::{FileSystem, FsError, ROOT_INO};
+use dupfs_base::{CancelToken, ErrorKind, HasKind, RequestContext};
+use dupfs_format::collection::{BackupSet, Collection, ProblemKind, describe_volumes};
+use dupfs_format::manifest::Manifest;
+use dupfs_format::name::NameSuffix;
+use dupfs_format::{ArchivePath, BackupTime, ObjectInfo, SetIndex, VolumeId, VolumeNumber};
+use dupfs_read::volume::{MemberTable, Repository, SetComparison, VolumeError};
+
+/// Volumes that are read at the same time.
+const READERS: usize = 3;
+/// Upper bound of the volume numbers examined where a damaged manifest may name any number of them.
+const MANY: usize = 10_000;
+
+/// The options of a verification.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VerifyOptions {
+    /// Only the sets that the snapshot of this time is made of.
+    pub time: Option<BackupTime>,
+    /// Print the report as JSON (docs/CLI.md).
+    pub json: bool,
+}
+
+/// Verifies the sets of `repository`, which `fs` shows with all its snapshots. Reading one object may take `timeout`.
+///
+/// # Errors
+/// [`CliError`] when there is no such snapshot, or the report cannot be printed.
+pub fn run(
+    fs: &dyn FileSystem,
+    repository: &Arc<Repository>,
+    options: VerifyOptions,
+    timeout: RequestTimeout,
+    printer: &mut Printer<'_>,
+) -> Result<CommandExit, CliError> {
+    let collection = repository.collection();
+    let sets = chosen_sets(repository.url(), &collection, options.time)?;
+    let cancel = CancelToken::new();
+    // Before, a signal ends the program.
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
+    let on_signal = cancel.clone();
+    let _watch = SignalWatch::start(signals, move |_| on_signal.cancel())?;
+    let progress = VerifyProgress::new(sets.iter().flat_map(|set| set.volumes.values()));
+    let report = VerifyReport::new(repository.url(), options.time.map(|_| sets.as_slice()));
+    let mut run = VerifyRun { fs, repository, collection: &collection, timeout, cancel, progress, report };
+    run.listed_problems(options.time.is_some());
+    for set in &sets {
+        if run.cancel.is_cancelled() {
+            break;
+        }
+        run.set(set);
+    }
+    run.progress.clear();
+    let (interrupted, mut report) = (run.cancel.is_cancelled(), run.report);
+    report.finish(interrupted, &sets);
+    if options.json {
+        printer.json(&report, true)?;
+        printer.text("\n")?;
+    } else {
+        report.print(printer)?;
+    }
+    let exit = printer.finish()?.max(report.exit());
+    Ok(if interrupted { CommandExit::Interrupted } else { exit })
+}
+
+/// The sets to verify: those of one snapshot, or all that have a manifest.
+fn chosen_sets(url: &str, collection: &Collection, time: Option<BackupTime>) -> Result<Vec<Arc<BackupSet>>, CliError> {
+    let Some(time) = time else {
+        let sets = collection.sets().iter().filter(|set| set.is_complete() && !collection.is_removed(set.index));
+        return Ok(sets.cloned().collect());
+    };
+    let selected = collection.select(time);
+    let snapshot = selected.map_err(|error| CliError::failed(error.kind(), format!("{url}: {error}")))?;
+    Ok(snapshot.lineage().iter().filter_map(|set| collection.set(*set).cloned()).collect())
+}
+
+/// The state of a run.
+struct VerifyRun<'a> {
+    fs: &'a dyn FileSystem,
+    repository: &'a Arc<Repository>,
+    collection: &'a Collection,
+    timeout: RequestTimeout,
+    cancel: CancelToken,
+    progress: VerifyProgress,
+    report: VerifyReport,
+}
+
+impl VerifyRun<'_> {
+    /// The limits of a call that starts now.
+    fn start(&self) -> RequestContext {
+        RequestContext::new(self.timeout.start().deadline(), self.cancel.clone())
+    }
+
+    /// Adds the sets that no snapshot shows, because they have lost a manifest.
+    fn listed_problems(&mut self, is_one_snapshot: bool) {
+        // Reading the objects shows the others.
+        let is_shown_by_names = |kind: ProblemKind| {
+            matches!(kind, ProblemKind::ManifestMissing | ProblemKind::Orphaned) && !is_one_snapshot
+        };
+        for problem in self.collection.problems().iter().filter(|problem| is_shown_by_names(problem.kind)) {
+            let set = problem.set.and_then(|set| self.collection.set(set));
+            let mut finding = Finding::new(problem.kind.code(), set.map(|set| &**set), problem.message.clone());
+            finding.object = problem.object.as_ref().map(ToString::to_string);
+            self.report.add(finding);
+        }
+    }
+
+    /// The names of the snapshots that need `set`.
+    fn snapshots_on(&self, set: SetIndex) -> Vec<String> {
+        let snapshots = self.collection.snapshots().iter().filter(|snapshot| snapshot.lineage().contains(&set));
+        snapshots.map(|snapshot| snapshot.name.to_string()).collect()
+    }
+
+    /// Adds a failure to read an object of `set`, unless the user has ended the run. `is_key_known` is true if a key that has
+    /// opened the manifest of the set must open the object.
+    fn failed(
+        &mut self,
+        (kind, set): (&'static str, &BackupSet),
+        error: &VolumeError,
+        is_key_known: bool,
+        (object, restorable): (Option<&ObjectInfo>, &str),
+    ) {
+        if self.cancel.is_cancelled() {
+            return;
+        }
+        let exit = match error.kind() {
+            ErrorKind::KeyMissing if is_key_known => CommandExit::Damage,
+            ErrorKind::NotFound => CommandExit::Damage,
+            kind => CommandExit::of(kind),
+        };
+        let snapshots = self.snapshots_on(set.index);
+        let (object, restorable) = (object.map(|object| object.name.to_string()), restorable.to_owned());
+        let finding = Finding::new(kind, Some(set), error.to_string());
+        self.progress.clear();
+        self.report.add(Finding { exit, object, snapshots, restorable, ..finding });
+    }
+
+    fn set(&mut self, set: &Arc<BackupSet>) {
+        let manifest = match self.repository.manifest(set.index, &self.start()) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                let left = "nothing of this set without its manifest; snapshots that do not need the set";
+                self.failed(("manifest", set), &error, false, (set.manifest.as_ref(), left));
+                self.progress.skip(set.volumes.values());
+                return;
+            }
+        };
+        self.report.manifests = self.report.manifests.saturating_add(1);
+        if set.is_rebuilt {
+            let line = format!("{}: has lost its manifest, and is read as far as its signatures prove it", set.label());
+            let snapshots = self.snapshots_on(set.index);
+            let restorable = "what the signature archive proves".into();
+            self.report.add(Finding { snapshots, restorable, ..Finding::new("manifest", Some(set), line) });
+        }
+        self.manifest_damage(set, &manifest);
+        let mut comparison = SetComparison::new(self.repository, set);
+        let failed = self.volumes(set, &manifest, &mut comparison);
+        if !self.cancel.is_cancelled() {
+            self.signatures(set, comparison, &failed);
+        }
+    }
+
+    /// Adds the volumes that a damaged manifest has lost.
+    fn manifest_damage(&mut self, set: &BackupSet, manifest: &Manifest) {
+        let Some(damage) = manifest.entry_damage() else { return };
+        let lost: Vec<VolumeNumber> = manifest.missing_volumes().take(MANY).collect();
+        let effect = if lost.is_empty() {
+            "files may not be found in its volumes".to_owned()
+        } else {
+            format!("{} not described", describe_volumes(lost))
+        };
+        let object = set.manifest.as_ref().map(|object| object.name.to_string());
+        let name = object.as_deref().unwrap_or("its manifest");
+        let line = format!("{}: {name} is damaged: {damage}; {effect}", set.label());
+        let snapshots = self.snapshots_on(set.index);
+        let restorable = "what is in the volumes that the manifest describes".into();
+        self.report.add(Finding { object, snapshots, restorable, ..Finding::new("manifest", Some(set), line) });
+    }
+
+    /// Reads the volumes of `manifest` in order. Returns the positions in the report of those that cannot be read.
+    fn volumes(
+        &mut self,
+        set: &Arc<BackupSet>,
+        manifest: &Manifest,
+        comparison: &mut SetComparison,
+    ) -> Vec<Option<usize>> {
+        let (repository, context) = (self.repository, (self.timeout, self.cancel.clone()));
+        let listed = &manifest.volumes;
+        let mut failed = Vec::new();
+        thread::scope(|scope| {
+            let count = READERS.min(listed.len()).max(1);
+            let start = |first: usize| -> Option<Receiver<Result<Arc<MemberTable>, VolumeError>>> {
+                // A reader waits until its volume is taken before it reads the next one.
+                let (sender, receiver) = sync_channel(0);
+                let (timeout, cancel) = context.clone();
+                let work = move || {
+                    for volume in listed.iter().skip(first).step_by(count) {
+                        let context = RequestContext::new(timeout.start().deadline(), cancel.clone());
+                        let id = VolumeId { set: set.index, number: volume.number };
+                        let read = context.check().map_err(VolumeError::from);
+                        if sender.send(read.and_then(|()| repository.members(id, &context))).is_err() {
+                            return;
+                        }
+                    }
+                };
+                let spawned = thread::Builder::new().name("dupfs-verify".into()).spawn_scoped(scope, work);
+                spawned.ok().map(|_| receiver)
+            };
+            let readers: Vec<_> = (0..count).map(start).collect();
+            for (at, volume) in listed.iter().enumerate() {
+                let id = VolumeId { set: set.index, number: volume.number };
+                let read = match readers.get(at % count) {
+                    Some(Some(reader)) => reader.recv().ok(),
+                    _ => None,
+                };
+                // Without a thread it is read here.
+                let read = read.unwrap_or_else(|| self.repository.members(id, &self.start()));
+                if self.cancel.is_cancelled() {
+                    return;
+                }
+                let stored = set.volumes.get(&volume.number);
+                self.progress.step(stored.map_or(0, |object| object.size));
+                let added = read.and_then(|members| comparison.add_volume(&members));
+                let Err(error) = added else {
+                    self.report.volumes = self.report.volumes.saturating_add(1);
+                    let size = stored.map_or(0, |object| object.size);
+                    self.report.bytes = self.report.bytes.saturating_add(size);
+                    continue;
+                };
+                let is_key_known = set.manifest.as_ref().is_some_and(|m| NameSuffix::of(&m.name).is_encrypted());
+                let left = "all other paths, and these from snapshots that do not need this volume";
+                self.failed(("volume", set), &error, is_key_known, (stored, left));
+                failed.push(self.report.last_index());
+                let before = at.checked_sub(1).and_then(|before| listed.get(before)).map(|before| &before.end);
+                comparison.add_lost_volume(before, &volume.end);
+            }
+        });
+        failed
+    }
+
+    /// Reads the signature archive of `set`, and names the files that are lost. `failed` has the places in the report of the
+    /// volumes that were added to `comparison` as lost.
+    fn signatures(&mut self, set: &Arc<BackupSet>, comparison: SetComparison, failed: &[Option<usize>]) {
+        let compared = match comparison.compare(self.repository, set, &self.start()) {
+            Ok(compared) => compared,
+            Err(error) => {
+                let left =
+                    "everything by dupfs, which reads the names in the volumes instead; duplicity leaves the set out";
+                self.failed(("signatures", set), &error, set.manifest.is_some(), (set.signatures.as_ref(), left));
+                return;
+            }
+        };
+        self.report.signature_archives = self.report.signature_archives.saturating_add(1);
+        self.report.files = self.report.files.saturating_add(compared.files);
+        for (index, paths) in failed.iter().zip(compared.lost) {
+            self.report.set_paths(*index, &paths);
+        }
+        for (path, reason) in compared.suspects {
+            if self.cancel.is_cancelled() {
+                return;
+            }
+            self.suspect(set, &path, reason);
+        }
+    }
+
+    /// Reads `path` at each snapshot that needs `set`, and reports those at which this fails.
+    fn suspect(&mut self, set: &BackupSet, path: &ArchivePath, reason: &str) {
+        let mut failures = Vec::new();
+        for snapshot in self.snapshots_on(set.index) {
+            match self.read_file(&snapshot, path) {
+                Ok(()) => {}
+                Err(_) if self.cancel.is_cancelled() => return,
+                // It is deleted there, or no file.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => failures.push((snapshot, error)),
+            }
+        }
+        let Some((_, error)) = failures.first() else { return };
+        let text = error.to_string();
+        let line = if text.contains(&path.to_string()) { text } else { format!("{path}: {text}") };
+        let line = format!("{}: {reason}: {line}", set.label());
+        let exit = CommandExit::of_read(error.kind());
+        let snapshots = failures.into_iter().map(|(snapshot, _)| snapshot).collect();
+        let restorable = "all other paths, and this one from other snapshots".into();
+        self.progress.clear();
+        self.report.add(Finding { exit, snapshots, restorable, ..Finding::new("file", Some(set), line) });
+        self.report.set_paths(self.report.last_index(), std::slice::from_ref(path));
+    }
+
+    /// Reads a file at a snapshot to its end.
+    fn read_file(&self, snapshot: &str, path: &ArchivePath) -> Result<(), FsError> {
+        let mut ino = ROOT_INO;
+        for name in [b"snapshots".as_slice(), snapshot.as_bytes()].into_iter().chain(path.components()) {
+            ino = self.fs.lookup(ino, name, &self.start())?.ino;
+        }
+        let mut chunks = FileChunks::open(self.fs, ino, || self.start())?;
+        while chunks.next()?.is_some() {}
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! The report as data and as text. Keys of its JSON are stable (docs/CLI.md).
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::cli::error::CliError;
+use crate::cli::exit::CommandExit;
+use crate::cli::ls::json_bytes;
+use crate::cli::printer::Printer;
+use dupfs_format::ArchivePath;
+use dupfs_format::collection::BackupSet;
+
+/// Paths and snapshots that the text names of each finding.
+const SHOWN: usize = 5;
+
+/// The report of `dupfs verify`.
+#[derive(Debug, Serialize)]
+pub(super) struct VerifyReport {
+    url: String,
+    /// True if everything was read: no interruption, and no object that could not be checked.
+    complete: bool,
+    interrupted: bool,
+    /// True if it is complete and nothing is damaged.
+    sound: bool,
+    /// The times of the sets, if only those of one snapshot were read.
+    only_sets: Option<Vec<String>>,
+    /// Number of sets to verify.
+    sets: usize,
+    pub(super) manifests: u64,
+    pub(super) signature_archives: u64,
+    /// Number of volumes read, of all that the sets have in the store.
+    pub(super) volumes: u64,
+    pub(super) all_volumes: usize,
+    /// Stored bytes of the volumes read.
+    pub(super) bytes: u64,
+    /// Number of regular files in the signature archives.
+    pub(super) files: u64,
+    findings: Vec<Finding>,
+}
+
+/// An object or a file that is damaged, or could not be checked.
+#[derive(Debug, Serialize)]
+pub(super) struct Finding {
+    pub(super) kind: &'static str,
+    #[serde(rename = "damaged", serialize_with = "is_damage")]
+    pub(super) exit: CommandExit,
+    /// The time of the set.
+    pub(super) set: Option<String>,
+    pub(super) object: Option<String>,
+    pub(super) message: String,
+    /// The files that it affects; none if they are not known.
+    pub(super) paths: Option<Vec<FindingPath>>,
+    pub(super) snapshots: Vec<String>,
+    pub(super) restorable: String,
+}
+
+/// A path that a finding affects.
+#[derive(Debug, Serialize)]
+pub(super) struct FindingPath {
+    path: String,
+    path_hex: Option<String>,
+}
+
+fn is_damage<S: serde::Serializer>(exit: &CommandExit, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(*exit == CommandExit::Damage)
+}
+
+impl Finding {
+    /// Damage of `set`, of which nothing is known but the message.
+    pub(super) fn new(kind: &'static str, set: Option<&BackupSet>, message: String) -> Self {
+        Self {
+            kind,
+            exit: CommandExit::Damage,
+            set: set.map(|set| set.time.to_string()),
+            object: None,
+            message,
+            paths: None,
+            snapshots: Vec::new(),
+            restorable: String::new(),
+        }
+    }
+}
+
+impl VerifyReport {
+    /// An empty report.
+    pub(super) fn new(url: &str, only: Option<&[Arc<BackupSet>]>) -> Self {
+        Self {
+            url: url.to_owned(),
+            complete: false,
+            interrupted: false,
+            sound: false,
+            only_sets: only.map(|sets| sets.iter().map(|set| set.time.to_string()).collect()),
+            sets: 0,
+            manifests: 0,
+            signature_archives: 0,
+            volumes: 0,
+            all_volumes: 0,
+            bytes: 0,
+            files: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    /// Adds a finding.
+    pub(super) fn add(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// The place of the finding that was added last.
+    pub(super) fn last_index(&self) -> Option<usize> {
+        self.findings.len().checked_sub(1)
+    }
+
+    /// Sets the paths that the finding at `index` affects.
+    pub(super) fn set_paths(&mut self, index: Option<usize>, paths: &[ArchivePath]) {
+        let reported = |path: &ArchivePath| {
+            let (path, path_hex) = json_bytes(path.as_bytes());
+            FindingPath { path, path_hex }
+        };
+        if let Some(finding) = index.and_then(|index| self.findings.get_mut(index)) {
+            finding.paths = Some(paths.iter().map(reported).collect());
+        }
+    }
+
+    /// Ends the report on `sets`.
+    pub(super) fn finish(&mut self, interrupted: bool, sets: &[Arc<BackupSet>]) {
+        self.sets = sets.len();
+        self.all_volumes = sets.iter().map(|set| set.volumes.len()).sum();
+        self.interrupted = interrupted;
+        self.complete = !interrupted && self.findings.iter().all(|finding| finding.exit == CommandExit::Damage);
+        self.sound = self.complete && self.findings.is_empty();
+    }
+
+    /// The exit code of the findings.
+    pub(super) fn exit(&self) -> CommandExit {
+        self.findings.iter().map(|finding| finding.exit).max().unwrap_or(CommandExit::Done)
+    }
+
+    /// Prints it as text.
+    pub(super) fn print(&self, printer: &mut Printer<'_>) -> Result<(), CliError> {
+        let mut lines = Vec::new();
+        for finding in &self.findings {
+            let what = if finding.exit == CommandExit::Damage { "damaged" } else { "not checked" };
+            lines.push(format!("{what}: {}", finding.message));
+            match &finding.paths {
+                Some(paths) => {
+                    let names: Vec<_> = paths.iter().map(|path| path.path.as_str()).collect();
+                    lines.push(format!("  files: {}", shown(&names)));
+                }
+                None => lines.push("  files: not known".to_owned()),
+            }
+            lines.push(format!("  snapshots: {}", shown(&finding.snapshots)));
+            if !finding.restorable.is_empty() {
+                lines.push(format!("  can be restored: {}", finding.restorable));
+            }
+        }
+        lines.push(self.summary());
+        for line in lines {
+            printer.name(line.as_bytes())?;
+            printer.text("\n")?;
+        }
+        Ok(())
+    }
+
+    fn summary(&self) -> String {
+        let damaged = self.findings.iter().filter(|finding| finding.exit == CommandExit::Damage).count();
+        let unchecked = self.findings.len().saturating_sub(damaged);
+        let end = match (self.interrupted, damaged, unchecked) {
+            (true, _, _) => format!("interrupted; damaged so far: {damaged}"),
+            (false, 0, 0) => "sound".to_owned(),
+            (false, _, 0) => format!("damaged: {damaged}"),
+            (false, _, _) => format!("damaged: {damaged}, not checked: {unchecked}"),
+        };
+        format!(
+            "{}: read {} of {} volumes ({} bytes), {} signature archives and {} manifests of {} sets, with {} files: {end}",
+            self.url,
+            self.volumes,
+            self.all_volumes,
+            self.bytes,
+            self.signature_archives,
+            self.manifests,
+            self.sets,
+            self.files
+        )
+    }
+}
+
+/// Some of `names`, and the number of the others.
+fn shown<T: AsRef<str>>(names: &[T]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    let first: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let more = names.len().saturating_sub(first.len());
+    let more = if more > 0 { format!(" and {more} more (--json has all)") } else { String::new() };
+    format!("{}{more}", first.join(", "))
+}
