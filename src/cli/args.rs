@@ -341,6 +341,10 @@ pub struct VerifyArgs {
     #[command(flatten)]
     pub repo: RepoArgs,
 
+    /// Also read each version of each file, and compare its content with the block sums of its signature
+    #[arg(long)]
+    pub deep: bool,
+
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,

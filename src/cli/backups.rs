@@ -165,8 +165,11 @@ impl Backend for Backups {
         let options = repository_options(&args.repo, keys, cache, &passphrases)?;
         let options = RepositoryOptions { index: None, archive_dir: None, spill: None, ..options };
         let fs = open_file_system(store, options, ViewOptions::default(), timeout)?;
-        let options =
-            VerifyOptions { time: at.time.as_deref().map(|text| time("--time", text)).transpose()?, json: args.json };
+        let options = VerifyOptions {
+            time: at.time.as_deref().map(|text| time("--time", text)).transpose()?,
+            deep: args.deep,
+            json: args.json,
+        };
         print(|printer| verify::run(&*fs, fs.repository(), options, timeout, printer))
     }
 }

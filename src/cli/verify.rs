@@ -2,7 +2,8 @@
 //!
 //! The volumes of a set are read in order, some of them ahead. Its signature archive is read last, and compared with the
 //! files that the volumes hold. A file that looks wrong is read at each snapshot that may show it: only what cannot be read
-//! is damage.
+//! is damage. With [`VerifyOptions::deep`] each version of each file is read, and compared with the block sums of its
+//! signature.
 
 mod verify_progress;
 mod verify_report;
@@ -40,6 +41,8 @@ const MANY: usize = 10_000;
 pub struct VerifyOptions {
     /// Only the sets that the snapshot of this time is made of.
     pub time: Option<BackupTime>,
+    /// Compare the content of each version of each file with its signature.
+    pub deep: bool,
     /// Print the report as JSON (docs/CLI.md).
     pub json: bool,
 }
@@ -63,8 +66,9 @@ pub fn run(
     let on_signal = cancel.clone();
     let _watch = SignalWatch::start(signals, move |_| on_signal.cancel())?;
     let progress = VerifyProgress::new(sets.iter().flat_map(|set| set.volumes.values()));
-    let report = VerifyReport::new(repository.url(), options.time.map(|_| sets.as_slice()));
-    let mut run = VerifyRun { fs, repository, collection: &collection, timeout, cancel, progress, report };
+    let report = VerifyReport::new(repository.url(), options.time.map(|_| sets.as_slice()), options.deep);
+    let deep = options.deep;
+    let mut run = VerifyRun { fs, repository, collection: &collection, timeout, cancel, deep, progress, report };
     run.listed_problems(options.time.is_some());
     for set in &sets {
         if run.cancel.is_cancelled() {
@@ -96,6 +100,22 @@ fn chosen_sets(url: &str, collection: &Collection, time: Option<BackupTime>) -> 
     Ok(snapshot.lineage().iter().filter_map(|set| collection.set(*set).cloned()).collect())
 }
 
+/// Returns true if the key that opens the manifest of `set` opens its other objects.
+fn has_encrypted_manifest(set: &BackupSet) -> bool {
+    set.manifest.as_ref().is_some_and(|object| NameSuffix::of(&object.name).is_encrypted())
+}
+
+/// The content of a file that was read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadContent {
+    /// It is what was signed.
+    Signed,
+    /// It is not what was signed.
+    Other,
+    /// It was not compared, or there is no signature to compare it with.
+    Unproved,
+}
+
 /// The state of a run.
 struct VerifyRun<'a> {
     fs: &'a dyn FileSystem,
@@ -103,6 +123,7 @@ struct VerifyRun<'a> {
     collection: &'a Collection,
     timeout: RequestTimeout,
     cancel: CancelToken,
+    deep: bool,
     progress: VerifyProgress,
     report: VerifyReport,
 }
@@ -175,7 +196,7 @@ impl VerifyRun<'_> {
             self.report.add(Finding { snapshots, restorable, ..Finding::new("manifest", Some(set), line) });
         }
         self.manifest_damage(set, &manifest);
-        let mut comparison = SetComparison::new(self.repository, set);
+        let mut comparison = SetComparison::new(self.repository, set, self.deep);
         let failed = self.volumes(set, &manifest, &mut comparison);
         if !self.cancel.is_cancelled() {
             self.signatures(set, comparison, &failed);
@@ -249,7 +270,7 @@ impl VerifyRun<'_> {
                     self.report.bytes = self.report.bytes.saturating_add(size);
                     continue;
                 };
-                let is_key_known = set.manifest.as_ref().is_some_and(|m| NameSuffix::of(&m.name).is_encrypted());
+                let is_key_known = has_encrypted_manifest(set);
                 let left = "all other paths, and these from snapshots that do not need this volume";
                 self.failed(("volume", set), &error, is_key_known, (stored, left));
                 failed.push(self.report.last_index());
@@ -268,7 +289,7 @@ impl VerifyRun<'_> {
             Err(error) => {
                 let left =
                     "everything by dupfs, which reads the names in the volumes instead; duplicity leaves the set out";
-                self.failed(("signatures", set), &error, set.manifest.is_some(), (set.signatures.as_ref(), left));
+                self.failed(("signatures", set), &error, has_encrypted_manifest(set), (set.signatures.as_ref(), left));
                 return;
             }
         };
@@ -277,46 +298,99 @@ impl VerifyRun<'_> {
         for (index, paths) in failed.iter().zip(compared.lost) {
             self.report.set_paths(*index, &paths);
         }
-        for (path, reason) in compared.suspects {
+        let lists = (compared.suspects, compared.others);
+        let suspects = lists.0.into_iter().map(|(path, reason)| (path, Some(reason)));
+        let others = lists.1.into_iter().map(|path| (path, None));
+        let mut left = suspects.len().saturating_add(others.len());
+        for (path, reason) in suspects.chain(others) {
             if self.cancel.is_cancelled() {
                 return;
             }
-            self.suspect(set, &path, reason);
+            self.progress.file(left);
+            left = left.saturating_sub(1);
+            self.file(set, &path, reason);
         }
     }
 
-    /// Reads `path` at each snapshot that needs `set`, and reports those at which this fails.
-    fn suspect(&mut self, set: &BackupSet, path: &ArchivePath, reason: &str) {
-        let mut failures = Vec::new();
+    /// Reads `path` at the snapshot of `set`, or if it is suspect at each that needs the set, and reports those at which it
+    /// cannot be read or is not what was signed.
+    fn file(&mut self, set: &BackupSet, path: &ArchivePath, suspicion: Option<&str>) {
+        if suspicion.is_none() {
+            let own = self.collection.snapshot_of(set.index).map(|snapshot| snapshot.name.to_string());
+            match own.map(|own| self.read_file(&own, path)) {
+                None => return,
+                Some(Ok(ReadContent::Signed)) => {
+                    self.report.proved = self.report.proved.saturating_add(1);
+                    return;
+                }
+                Some(Ok(ReadContent::Unproved)) => return,
+                Some(Ok(ReadContent::Other) | Err(_)) => {}
+            }
+        }
+        let (mut failures, mut differing) = (Vec::new(), Vec::new());
         for snapshot in self.snapshots_on(set.index) {
-            match self.read_file(&snapshot, path) {
-                Ok(()) => {}
-                Err(_) if self.cancel.is_cancelled() => return,
+            let read = self.read_file(&snapshot, path);
+            if self.cancel.is_cancelled() {
+                return;
+            }
+            match read {
+                Ok(ReadContent::Signed | ReadContent::Unproved) => {}
+                Ok(ReadContent::Other) => differing.push(snapshot),
                 // It is deleted there, or no file.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => failures.push((snapshot, error)),
             }
         }
-        let Some((_, error)) = failures.first() else { return };
-        let text = error.to_string();
-        let line = if text.contains(&path.to_string()) { text } else { format!("{path}: {text}") };
-        let line = format!("{}: {reason}: {line}", set.label());
-        let exit = CommandExit::of_read(error.kind());
-        let snapshots = failures.into_iter().map(|(snapshot, _)| snapshot).collect();
-        let restorable = "all other paths, and this one from other snapshots".into();
         self.progress.clear();
-        self.report.add(Finding { exit, snapshots, restorable, ..Finding::new("file", Some(set), line) });
-        self.report.set_paths(self.report.last_index(), std::slice::from_ref(path));
+        if let Some((_, error)) = failures.first() {
+            let text = error.to_string();
+            let line = if text.contains(&path.to_string()) { text } else { format!("{path}: {text}") };
+            let reason = suspicion.map_or_else(String::new, |reason| format!("{reason}: "));
+            let line = format!("{}: {reason}{line}", set.label());
+            let exit = CommandExit::of_read(error.kind());
+            let snapshots = failures.into_iter().map(|(snapshot, _)| snapshot).collect();
+            let restorable = "all other paths, and this one from other snapshots".into();
+            self.report.add(Finding { exit, snapshots, restorable, ..Finding::new("file", Some(set), line) });
+            self.report.set_paths(self.report.last_index(), std::slice::from_ref(path));
+        }
+        if !differing.is_empty() {
+            let line = format!(
+                "{}: {path}: its stored content is not the one that was signed: the backup was interrupted and resumed while \
+                 the file changed, or the volume was made from another file",
+                set.label()
+            );
+            let restorable = "all other paths; this one is not what it was at the time of the snapshot".into();
+            let finding = Finding::new("content", Some(set), line);
+            self.report.add(Finding { snapshots: differing, restorable, ..finding });
+            self.report.set_paths(self.report.last_index(), std::slice::from_ref(path));
+        }
     }
 
-    /// Reads a file at a snapshot to its end.
-    fn read_file(&self, snapshot: &str, path: &ArchivePath) -> Result<(), FsError> {
+    /// Reads a file at a snapshot to its end. With `deep`, compares it with its signature.
+    fn read_file(&self, snapshot: &str, path: &ArchivePath) -> Result<ReadContent, FsError> {
         let mut ino = ROOT_INO;
         for name in [b"snapshots".as_slice(), snapshot.as_bytes()].into_iter().chain(path.components()) {
             ino = self.fs.lookup(ino, name, &self.start())?.ino;
         }
+        let signed = match self.deep {
+            // A signature archive that cannot be read is reported as such.
+            true => self.fs.signed_content(ino, &self.start()).unwrap_or_default(),
+            false => None,
+        };
         let mut chunks = FileChunks::open(self.fs, ino, || self.start())?;
-        while chunks.next()?.is_some() {}
-        Ok(())
+        let Some(signed) = signed else {
+            while chunks.next()?.is_some() {}
+            return Ok(ReadContent::Unproved);
+        };
+        let block = usize::try_from(signed.block_len()).unwrap_or(usize::MAX).max(1);
+        let (mut proof, mut pending) = (signed.begin_proof(), Vec::new());
+        while let Some(bytes) = chunks.next()? {
+            pending.extend_from_slice(&bytes);
+            let whole = pending.len() / block * block;
+            proof.take(pending.get(..whole).unwrap_or_default());
+            pending.drain(..whole);
+        }
+        proof.take(&pending);
+        Ok(if proof.holds() { ReadContent::Signed } else { ReadContent::Other })
     }
 }

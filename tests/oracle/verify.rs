@@ -15,11 +15,22 @@ const TIME: i64 = 1_700_000_000;
 
 /// Requires that a sound backup is found to be sound.
 pub fn finds_nothing(dupfs: &Dupfs, url: &str) {
-    let report: Value = serde_json::from_slice(&dupfs.run("verify", &["--json", url])).unwrap();
-    assert_eq!(report["findings"], Value::Array(Vec::new()), "{url}");
+    sound(dupfs, &["--json", url]);
+}
+
+/// Requires that a sound backup is found to be sound, and that each file is what was signed.
+pub fn proves_all(dupfs: &Dupfs, url: &str) {
+    let report = sound(dupfs, &["--json", "--deep", url]);
+    assert_eq!(report["proved"], report["files"], "{report}");
+}
+
+fn sound(dupfs: &Dupfs, args: &[&str]) -> Value {
+    let report: Value = serde_json::from_slice(&dupfs.run("verify", args)).unwrap();
+    assert_eq!(report["findings"], Value::Array(Vec::new()), "{args:?}");
     assert_eq!((&report["sound"], &report["complete"]), (&true.into(), &true.into()), "{report}");
     assert_eq!(report["volumes"], report["all_volumes"], "{report}");
     assert_eq!(report["signature_archives"], report["sets"], "{report}");
+    report
 }
 
 /// The report of a damaged backup.
@@ -57,6 +68,12 @@ fn object(repo: &Repository, part: &str) -> PathBuf {
         name.contains("full") && name.contains(part)
     };
     fs::read_dir(repo.dir()).unwrap().map(|entry| entry.unwrap().path()).find(full).unwrap()
+}
+
+/// The SHA-1 of a file, as manifests have it.
+fn hash(path: &Path) -> String {
+    let line = String::from_utf8(exec::run(Command::new("sha1sum").arg(path))).unwrap();
+    line.split(' ').next().unwrap().to_owned()
 }
 
 fn flip(path: &Path, at: usize) {
@@ -149,10 +166,6 @@ fn a_file_that_is_signed_and_not_stored_is_reported() {
     let scratch = Scratch::new();
     let (repo, _) = backup(Mode::Plain, &scratch);
     let volume = object(&repo, ".vol1.");
-    let hash = |path: &Path| {
-        let line = String::from_utf8(exec::run(Command::new("sha1sum").arg(path))).unwrap();
-        line.split(' ').next().unwrap().to_owned()
-    };
     let (before, mut bytes) = (hash(&volume), fs::read(&volume).unwrap());
     let name = b"snapshot/dir0/file3\0";
     let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
@@ -169,6 +182,36 @@ fn a_file_that_is_signed_and_not_stored_is_reported() {
     let found = report(&repo, &[]);
     assert!(affected(&found, TIME).contains("dir0/file3"), "{found}");
     assert_reported("renamed", &repo, &found, &scratch);
+}
+
+#[test]
+fn silent_damage_is_found_by_the_sums_of_the_signature() {
+    let scratch = Scratch::new();
+    let (repo, source) = backup(Mode::Plain, &scratch);
+    let changed = [noise(1, 20_000), noise(2, 100_000)].concat();
+    fs::write(source.join("dir1/file5"), &changed).unwrap();
+    exec::run(Command::new("touch").args(["-d", "2012-12-12 12:12:12Z"]).arg(source.join("dir1/file5")));
+    repo.backup(false, &source, TIME + 120);
+    proves_all(&repo.reader(), &repo.url());
+
+    // Another byte in a file, and the hash in the manifest is that of the changed volume: nothing else can notice it.
+    let data = fs::read(source.join("dir1/file4")).unwrap();
+    let volumes = ["vol1", "vol2", "vol3", "vol4", "vol5"].map(|number| object(&repo, &format!(".{number}.")));
+    let find = |volume: &PathBuf| fs::read(volume).unwrap().windows(64).position(|window| window == &data[1000..1064]);
+    let (volume, at) = volumes.iter().find_map(|volume| Some((volume, find(volume)?))).unwrap();
+    let before = hash(volume);
+    flip(volume, at);
+    let manifest = object(&repo, ".manifest");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace(&before, &hash(volume))).unwrap();
+    finds_nothing(&repo.reader(), &repo.url());
+    let found = report(&repo, &["--deep"]);
+    let findings = found["findings"].as_array().unwrap();
+    assert_eq!((findings.len(), &findings[0]["kind"]), (1, &"content".into()), "{found}");
+    for time in [TIME, TIME + 60, TIME + 120] {
+        assert_eq!(affected(&found, time), BTreeSet::from(["dir1/file4".to_owned()]), "{found}");
+    }
+    assert_eq!(found["proved"].as_u64().unwrap() + 1, found["files"].as_u64().unwrap());
 }
 
 #[test]

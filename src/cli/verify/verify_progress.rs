@@ -42,6 +42,19 @@ impl VerifyProgress {
         }
     }
 
+    /// Shows that `left` files of a set are to be read.
+    pub(super) fn file(&mut self, left: usize) {
+        if self.terminal && self.shown.elapsed() >= INTERVAL {
+            self.shown = Instant::now();
+            let _ = write!(
+                io::stderr(),
+                "\rvolume {} of {}, {left} files of this set to compare\x1b[K",
+                self.volumes.0,
+                self.volumes.1
+            );
+        }
+    }
+
     /// Leaves out volumes that are not read.
     pub(super) fn skip<'a>(&mut self, volumes: impl Iterator<Item = &'a ObjectInfo>) {
         for object in volumes {

@@ -23,6 +23,8 @@ pub(super) struct VerifyReport {
     interrupted: bool,
     /// True if it is complete and nothing is damaged.
     sound: bool,
+    /// True if the content of files was compared with their signatures.
+    deep: bool,
     /// The times of the sets, if only those of one snapshot were read.
     only_sets: Option<Vec<String>>,
     /// Number of sets to verify.
@@ -36,6 +38,8 @@ pub(super) struct VerifyReport {
     pub(super) bytes: u64,
     /// Number of regular files in the signature archives.
     pub(super) files: u64,
+    /// Number of files whose content was proved to be the one that was signed.
+    pub(super) proved: u64,
     findings: Vec<Finding>,
 }
 
@@ -84,12 +88,13 @@ impl Finding {
 
 impl VerifyReport {
     /// An empty report.
-    pub(super) fn new(url: &str, only: Option<&[Arc<BackupSet>]>) -> Self {
+    pub(super) fn new(url: &str, only: Option<&[Arc<BackupSet>]>, deep: bool) -> Self {
         Self {
             url: url.to_owned(),
             complete: false,
             interrupted: false,
             sound: false,
+            deep,
             only_sets: only.map(|sets| sets.iter().map(|set| set.time.to_string()).collect()),
             sets: 0,
             manifests: 0,
@@ -98,6 +103,7 @@ impl VerifyReport {
             all_volumes: 0,
             bytes: 0,
             files: 0,
+            proved: 0,
             findings: Vec::new(),
         }
     }
@@ -172,8 +178,9 @@ impl VerifyReport {
             (false, _, 0) => format!("damaged: {damaged}"),
             (false, _, _) => format!("damaged: {damaged}, not checked: {unchecked}"),
         };
+        let proved = if self.deep { format!(", {} of them proved", self.proved) } else { String::new() };
         format!(
-            "{}: read {} of {} volumes ({} bytes), {} signature archives and {} manifests of {} sets, with {} files: {end}",
+            "{}: read {} of {} volumes ({} bytes), {} signature archives and {} manifests of {} sets, with {} files{proved}: {end}",
             self.url,
             self.volumes,
             self.all_volumes,

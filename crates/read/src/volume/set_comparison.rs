@@ -86,6 +86,8 @@ pub struct SetComparison {
     lost: Vec<LostPaths>,
     allowance: TableAllowance,
     path_bytes: u64,
+    /// True if all files are listed.
+    lists_all: bool,
 }
 
 /// The result of a comparison.
@@ -95,16 +97,25 @@ pub struct ComparedSet {
     pub files: u64,
     /// Files that may not be those that were signed, each with the reason. They are not in a volume that could not be read.
     pub suspects: Vec<(ArchivePath, &'static str)>,
+    /// The other files that were signed and are not in such a volume, if they are wanted.
+    pub others: Vec<ArchivePath>,
     /// For each volume that could not be read, in the order in which they were added: the files that were signed in its range.
     pub lost: Vec<Vec<ArchivePath>>,
 }
 
 impl SetComparison {
-    /// The comparison of `set`, before its first volume.
-    pub fn new(repository: &Repository, set: &BackupSet) -> Self {
+    /// The comparison of `set`, before its first volume. With `lists_all` it also lists the files that are not suspect.
+    pub fn new(repository: &Repository, set: &BackupSet, lists_all: bool) -> Self {
         let name = set.label().into();
         let allowance = repository.table_memory().allowance(&name, set.stored_bytes());
-        Self { hasher: RandomState::new(), files: HashMap::new(), lost: Vec::new(), allowance, path_bytes: 0 }
+        Self {
+            hasher: RandomState::new(),
+            files: HashMap::new(),
+            lost: Vec::new(),
+            allowance,
+            path_bytes: 0,
+            lists_all,
+        }
     }
 
     /// Adds the next volume.
@@ -184,6 +195,9 @@ impl SetComparison {
         if let Some(suspicion) = suspicion {
             self.admit(path)?;
             found.suspects.push((path.clone(), suspicion));
+        } else if self.lists_all {
+            self.admit(path)?;
+            found.others.push(path.clone());
         }
         Ok(())
     }
