@@ -40,7 +40,8 @@ fn ls_lists_what_list_current_files_lists() {
             let expected: BTreeSet<_> =
                 output.lines().filter(dated).map(|l| l[25..].to_owned()).filter(|p| p != ".").collect();
             assert!(expected.len() > 8, "{output}");
-            let listed = repo.reader().run("ls", &["-R", "--print0", "--time", &time, &repo.url()]);
+            let listed = repo.reader().run("list-current-files", &["--print0", "--time", &time, &repo.url()]);
+            assert_eq!(listed, repo.reader().run("ls", &["-R", "--print0", "--time", &time, &repo.url()]));
             let listed = String::from_utf8(listed).unwrap();
             let listed: BTreeSet<_> = listed.split_terminator('\0').map(str::to_owned).collect();
             assert_eq!(listed, expected, "{version} at {time}");
@@ -67,7 +68,7 @@ fn sets_reports_the_same_as_collection_status() {
         shown.sort();
         assert_eq!(shown, expected, "{version}");
         assert_eq!(sets["latest"], stamp(TIMES[3]));
-        let plain = String::from_utf8(repo.reader().run("sets", &[&repo.url()])).unwrap();
+        let plain = String::from_utf8(repo.reader().run("collection-status", &[&repo.url()])).unwrap();
         for time in TIMES {
             assert!(plain.contains(&stamp(time)), "no {} in\n{plain}", stamp(time));
         }
