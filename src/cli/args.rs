@@ -10,6 +10,7 @@ use super::options::{
     ByteSize, CacheArgs, DeadlineArgs, FileType, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs, TimeArgs,
     TimeSpan, parse_zip_names,
 };
+use super::verify::parse_percent;
 
 /// Mount duplicity backups read-only: restore with cp, rsync, tar or mysql < file
 #[derive(Clone, Debug, Parser)]
@@ -342,8 +343,16 @@ pub struct VerifyArgs {
     pub repo: RepoArgs,
 
     /// Also read each version of each file, and compare its content with the block sums of its signature
-    #[arg(long)]
+    #[arg(long, conflicts_with = "sample")]
     pub deep: bool,
+
+    /// Read only this share of the volumes, chosen at random, as 5%
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub sample: Option<f64>,
+
+    /// The seed of --sample: the same one chooses the same volumes
+    #[arg(long, value_name = "NUMBER", requires = "sample")]
+    pub seed: Option<u32>,
 
     /// Print the report as JSON
     #[arg(long)]

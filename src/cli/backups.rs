@@ -34,7 +34,7 @@ use super::request_timeout::RequestTimeout;
 use super::restore::{self, RestoreOptions};
 use super::secrets::Passphrases;
 use super::sets::SetsOptions;
-use super::verify::VerifyOptions;
+use super::verify::{SampleOptions, VerifyOptions};
 use super::{cat, ls, nearby, sets, typed_path, verify};
 
 /// Default of `--cache-size`: bytes of sealed blocks on disk.
@@ -168,6 +168,7 @@ impl Backend for Backups {
         let options = VerifyOptions {
             time: at.time.as_deref().map(|text| time("--time", text)).transpose()?,
             deep: args.deep,
+            sample: args.sample.map(|percent| SampleOptions::new(percent, args.seed)),
             json: args.json,
         };
         print(|printer| verify::run(&*fs, fs.repository(), options, timeout, printer))

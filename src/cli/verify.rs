@@ -7,7 +7,9 @@
 
 mod verify_progress;
 mod verify_report;
+mod volume_sample;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -17,6 +19,7 @@ use signal_hook::iterator::Signals;
 
 use self::verify_progress::VerifyProgress;
 use self::verify_report::{Finding, VerifyReport};
+pub use self::volume_sample::{SampleOptions, parse_percent};
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::file_chunks::FileChunks;
@@ -43,6 +46,8 @@ pub struct VerifyOptions {
     pub time: Option<BackupTime>,
     /// Compare the content of each version of each file with its signature.
     pub deep: bool,
+    /// Only a sample of the volumes.
+    pub sample: Option<SampleOptions>,
     /// Print the report as JSON (docs/CLI.md).
     pub json: bool,
 }
@@ -65,10 +70,16 @@ pub fn run(
     let signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
     let on_signal = cancel.clone();
     let _watch = SignalWatch::start(signals, move |_| on_signal.cancel())?;
-    let progress = VerifyProgress::new(sets.iter().flat_map(|set| set.volumes.values()));
-    let report = VerifyReport::new(repository.url(), options.time.map(|_| sets.as_slice()), options.deep);
+    let sample = options.sample.map(|sample| sample.choose(&sets));
+    let is_read = |set: SetIndex, number| sample.as_ref().is_none_or(|sample| sample.contains(&(set, number)));
+    let volumes = sets.iter().flat_map(|set| set.volumes.iter().map(|(number, object)| (set.index, *number, object)));
+    let read = volumes.filter(|(set, number, _)| is_read(*set, *number));
+    let progress = VerifyProgress::new(read.map(|(_, _, object)| object));
+    let report =
+        VerifyReport::new(repository.url(), options.time.map(|_| sets.as_slice()), (options.deep, options.sample));
     let deep = options.deep;
-    let mut run = VerifyRun { fs, repository, collection: &collection, timeout, cancel, deep, progress, report };
+    let mut run =
+        VerifyRun { fs, repository, collection: &collection, timeout, cancel, deep, sample, progress, report };
     run.listed_problems(options.time.is_some());
     for set in &sets {
         if run.cancel.is_cancelled() {
@@ -124,6 +135,8 @@ struct VerifyRun<'a> {
     timeout: RequestTimeout,
     cancel: CancelToken,
     deep: bool,
+    /// The volumes to read; all without one.
+    sample: Option<HashSet<(SetIndex, VolumeNumber)>>,
     progress: VerifyProgress,
     report: VerifyReport,
 }
@@ -229,6 +242,18 @@ impl VerifyRun<'_> {
     ) -> Vec<Option<usize>> {
         let (repository, context) = (self.repository, (self.timeout, self.cancel.clone()));
         let listed = &manifest.volumes;
+        let sample = &self.sample;
+        let is_read = |number: VolumeNumber| sample.as_ref().is_none_or(|sample| sample.contains(&(set.index, number)));
+        let (mut chosen, mut before) = (Vec::new(), None);
+        for volume in listed {
+            if is_read(volume.number) {
+                chosen.push((before, volume));
+            } else {
+                comparison.add_skipped_volume(before, &volume.end);
+            }
+            before = Some(&volume.end);
+        }
+        let listed = &chosen;
         let mut failed = Vec::new();
         thread::scope(|scope| {
             let count = READERS.min(listed.len()).max(1);
@@ -237,7 +262,7 @@ impl VerifyRun<'_> {
                 let (sender, receiver) = sync_channel(0);
                 let (timeout, cancel) = context.clone();
                 let work = move || {
-                    for volume in listed.iter().skip(first).step_by(count) {
+                    for (_, volume) in listed.iter().skip(first).step_by(count) {
                         let context = RequestContext::new(timeout.start().deadline(), cancel.clone());
                         let id = VolumeId { set: set.index, number: volume.number };
                         let read = context.check().map_err(VolumeError::from);
@@ -250,7 +275,7 @@ impl VerifyRun<'_> {
                 spawned.ok().map(|_| receiver)
             };
             let readers: Vec<_> = (0..count).map(start).collect();
-            for (at, volume) in listed.iter().enumerate() {
+            for (at, (before, volume)) in listed.iter().enumerate() {
                 let id = VolumeId { set: set.index, number: volume.number };
                 let read = match readers.get(at % count) {
                     Some(Some(reader)) => reader.recv().ok(),
@@ -274,8 +299,7 @@ impl VerifyRun<'_> {
                 let left = "all other paths, and these from snapshots that do not need this volume";
                 self.failed(("volume", set), &error, is_key_known, (stored, left));
                 failed.push(self.report.last_index());
-                let before = at.checked_sub(1).and_then(|before| listed.get(before)).map(|before| &before.end);
-                comparison.add_lost_volume(before, &volume.end);
+                comparison.add_lost_volume(*before, &volume.end);
             }
         });
         failed

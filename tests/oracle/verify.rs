@@ -185,6 +185,27 @@ fn a_file_that_is_signed_and_not_stored_is_reported() {
 }
 
 #[test]
+fn a_sample_reads_some_volumes_and_a_seed_the_same_ones_again() {
+    let scratch = Scratch::new();
+    let (repo, _) = backup(Mode::Gzip, &scratch);
+    let sample = |percent: &str, seed: &str| {
+        let args = ["--json", "--sample", percent, "--seed", seed, &repo.url()];
+        let output = exec::output(repo.reader().command("verify").args(args));
+        (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    };
+    let (code, all) = sample("100%", "1");
+    assert_eq!((code, &all["volumes"]), (Some(0), &all["all_volumes"]));
+    let (code, one) = sample("0.1%", "1");
+    assert_eq!((code, &one["volumes"], &one["findings"]), (Some(0), &1.into(), &Value::Array(Vec::new())), "{one}");
+    assert_eq!(one["sample"]["seed"], 1, "{one}");
+    flip(&object(&repo, ".vol2."), 300_000);
+    let seeds: Vec<String> = (0..16).map(|seed| seed.to_string()).collect();
+    let found: Vec<_> = seeds.iter().filter(|seed| sample("20%", seed).0 == Some(6)).collect();
+    assert!(!found.is_empty() && found.len() < seeds.len(), "{found:?}");
+    assert_eq!(sample("20%", found[0]).0, Some(6), "another run with the same seed");
+}
+
+#[test]
 fn silent_damage_is_found_by_the_sums_of_the_signature() {
     let scratch = Scratch::new();
     let (repo, source) = backup(Mode::Plain, &scratch);

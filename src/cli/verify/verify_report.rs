@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::volume_sample::SampleOptions;
 use crate::cli::error::CliError;
 use crate::cli::exit::CommandExit;
 use crate::cli::ls::json_bytes;
@@ -25,6 +26,8 @@ pub(super) struct VerifyReport {
     sound: bool,
     /// True if the content of files was compared with their signatures.
     deep: bool,
+    /// The sample of volumes that was read.
+    sample: Option<SampleOptions>,
     /// The times of the sets, if only those of one snapshot were read.
     only_sets: Option<Vec<String>>,
     /// Number of sets to verify.
@@ -88,13 +91,18 @@ impl Finding {
 
 impl VerifyReport {
     /// An empty report.
-    pub(super) fn new(url: &str, only: Option<&[Arc<BackupSet>]>, deep: bool) -> Self {
+    pub(super) fn new(
+        url: &str,
+        only: Option<&[Arc<BackupSet>]>,
+        (deep, sample): (bool, Option<SampleOptions>),
+    ) -> Self {
         Self {
             url: url.to_owned(),
             complete: false,
             interrupted: false,
             sound: false,
             deep,
+            sample,
             only_sets: only.map(|sets| sets.iter().map(|set| set.time.to_string()).collect()),
             sets: 0,
             manifests: 0,
@@ -177,6 +185,10 @@ impl VerifyReport {
             (false, 0, 0) => "sound".to_owned(),
             (false, _, 0) => format!("damaged: {damaged}"),
             (false, _, _) => format!("damaged: {damaged}, not checked: {unchecked}"),
+        };
+        let end = match self.sample {
+            Some(sample) => format!("{end} (a sample of {}%, --seed {})", sample.percent, sample.seed),
+            None => end,
         };
         let proved = if self.deep { format!(", {} of them proved", self.proved) } else { String::new() };
         format!(

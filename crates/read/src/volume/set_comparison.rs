@@ -64,6 +64,8 @@ impl StoredFile {
 struct LostPaths {
     after: Option<VolumeBoundary>,
     last: VolumeBoundary,
+    /// False if the volume was left out, and its paths are not wanted.
+    is_listed: bool,
     paths: Vec<ArchivePath>,
 }
 
@@ -135,7 +137,12 @@ impl SetComparison {
 
     /// Adds a volume that cannot be read, whose last entry is `last`; that of the volume before it is `after`.
     pub fn add_lost_volume(&mut self, after: Option<&VolumeBoundary>, last: &VolumeBoundary) {
-        self.lost.push(LostPaths { after: after.cloned(), last: last.clone(), paths: Vec::new() });
+        self.lost.push(LostPaths { after: after.cloned(), last: last.clone(), is_listed: true, paths: Vec::new() });
+    }
+
+    /// Adds a volume that is left out: nothing is said of its files.
+    pub fn add_skipped_volume(&mut self, after: Option<&VolumeBoundary>, last: &VolumeBoundary) {
+        self.lost.push(LostPaths { after: after.cloned(), last: last.clone(), is_listed: false, paths: Vec::new() });
     }
 
     /// Compares what was added with the stored signature archive of `set`, which is read to its verified end.
@@ -154,7 +161,7 @@ impl SetComparison {
             let read = archive.parse(&mut sink);
             sink.refused.map_or(read, Err)
         })?;
-        found.lost = self.lost.into_iter().map(|lost| lost.paths).collect();
+        found.lost = self.lost.into_iter().filter(|lost| lost.is_listed).map(|lost| lost.paths).collect();
         Ok(found)
     }
 
@@ -180,9 +187,11 @@ impl SetComparison {
         let lost: Vec<usize> =
             self.lost.iter().enumerate().filter(|(_, lost)| lost.contains(path)).map(|(at, _)| at).collect();
         for &at in &lost {
-            self.admit(path)?;
-            if let Some(lost) = self.lost.get_mut(at) {
-                lost.paths.push(path.clone());
+            if self.lost.get(at).is_some_and(|lost| lost.is_listed) {
+                self.admit(path)?;
+                if let Some(lost) = self.lost.get_mut(at) {
+                    lost.paths.push(path.clone());
+                }
             }
         }
         if !lost.is_empty() {
@@ -236,7 +245,7 @@ mod tests {
     #[test]
     fn a_volume_covers_a_file_that_begins_before_it_or_continues_after_it() {
         let covers = |after: Option<VolumeBoundary>, last: VolumeBoundary, path: &str| {
-            let lost = LostPaths { after, last, paths: Vec::new() };
+            let lost = LostPaths { after, last, is_listed: true, paths: Vec::new() };
             lost.contains(&ArchivePath::parse(path.as_bytes()).unwrap())
         };
         assert!(covers(None, boundary("b", Some(3)), "a"));
