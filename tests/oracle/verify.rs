@@ -236,7 +236,7 @@ fn silent_damage_is_found_by_the_sums_of_the_signature() {
 }
 
 #[test]
-fn an_interrupt_ends_the_verification_and_it_says_how_far_it_got() {
+fn an_interrupt_ends_the_verification_with_a_report_so_far() {
     let scratch = Scratch::new();
     let (repo, _) = backup(Mode::Symmetric("p".to_owned()), &scratch);
     let mut child = repo.reader().command("verify");

@@ -9,7 +9,7 @@ use dupfs_format::ObjectInfo;
 const INTERVAL: Duration = Duration::from_millis(500);
 const MIB: u64 = 1 << 20;
 
-/// How far a verification is. It shows nothing unless standard error is a terminal.
+/// The progress of a verification. It shows nothing unless standard error is a terminal.
 #[derive(Debug)]
 pub(super) struct VerifyProgress {
     terminal: bool,

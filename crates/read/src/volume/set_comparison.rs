@@ -20,7 +20,7 @@ use dupfs_format::sigtar::{SigChange, SigEntry, SigtarSink, SizeBounds};
 use dupfs_format::{ArchivePath, EntryKind, FormatError};
 
 /// Bytes of memory of a stored file in the table, with the room that the table keeps free.
-const FILE_BYTES: u64 = 2 * (size_of::<(u64, StoredFile)>() as u64 + 1);
+const FILE_BYTES: u64 = 2 * (size_of::<(u64, StoredParts)>() as u64 + 1);
 /// Bytes of memory of a path in a list, besides its own bytes.
 const PATH_BYTES: u64 = 48;
 
@@ -29,7 +29,7 @@ const MIXED: &str = "its stored parts are of different states of it";
 
 /// The stored parts of one name, added up.
 #[derive(Debug)]
-struct StoredFile {
+struct StoredParts {
     /// The number of the part that comes next.
     next: u64,
     bytes: u64,
@@ -38,7 +38,7 @@ struct StoredFile {
     flaw: Option<&'static str>,
 }
 
-impl StoredFile {
+impl StoredParts {
     fn add(&mut self, kind: DiffKind, parts: &[MemberPart]) {
         for part in parts {
             if part.number != self.next {
@@ -82,9 +82,9 @@ impl LostPaths {
 /// The comparison of one set: first all its volumes in order, then its signature archive.
 #[derive(Debug)]
 pub struct SetComparison {
-    /// Keyed at random, because whoever writes the backup chooses the paths.
+    /// Keyed at random, because the writer of a backup chooses the paths.
     hasher: RandomState,
-    files: HashMap<u64, StoredFile>,
+    files: HashMap<u64, StoredParts>,
     lost: Vec<LostPaths>,
     allowance: TableAllowance,
     path_bytes: u64,
@@ -128,7 +128,7 @@ impl SetComparison {
         for run in members.runs().iter().filter(|run| run.kind != DiffKind::Deleted && run.meta.kind == EntryKind::File)
         {
             let key = self.hasher.hash_one(run.path.as_bytes());
-            let new = StoredFile { next: 1, bytes: 0, mtime: run.meta.mtime, kind: run.kind, flaw: None };
+            let new = StoredParts { next: 1, bytes: 0, mtime: run.meta.mtime, kind: run.kind, flaw: None };
             self.files.entry(key).or_insert(new).add(run.kind, members.parts(run));
         }
         let bytes = (self.files.len() as u64).saturating_mul(FILE_BYTES);
@@ -166,7 +166,7 @@ impl SetComparison {
     }
 
     /// The file that is stored as `path`, or under a name into which a writer mangles it.
-    fn stored(&self, path: &ArchivePath) -> Option<&StoredFile> {
+    fn stored(&self, path: &ArchivePath) -> Option<&StoredParts> {
         let by_name = |name: &[u8]| self.files.get(&self.hasher.hash_one(name));
         by_name(path.as_bytes()).or_else(|| difftar::mangled_forms(path).iter().find_map(|form| by_name(form)))
     }
@@ -260,7 +260,7 @@ mod tests {
     fn gaps_mixed_states_and_wrong_sizes_are_suspect() {
         let part = |number, len, mtime| MemberPart { number, offset: 0, len, mtime };
         let suspicion = |parts: &[MemberPart], max: u64| {
-            let mut stored = StoredFile { next: 1, bytes: 0, mtime: 5, kind: DiffKind::Snapshot, flaw: None };
+            let mut stored = StoredParts { next: 1, bytes: 0, mtime: 5, kind: DiffKind::Snapshot, flaw: None };
             stored.add(DiffKind::Snapshot, parts);
             stored.suspicion(Some(&SizeBounds { blocks: 1, min: 1, max }))
         };
