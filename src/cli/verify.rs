@@ -150,15 +150,25 @@ impl VerifyRun<'_> {
     /// Adds the sets that no snapshot shows, because they have lost a manifest.
     fn listed_problems(&mut self, is_one_snapshot: bool) {
         // Reading the objects shows the others.
-        let is_shown_by_names = |kind: ProblemKind| {
-            matches!(kind, ProblemKind::ManifestMissing | ProblemKind::Orphaned) && !is_one_snapshot
-        };
-        for problem in self.collection.problems().iter().filter(|problem| is_shown_by_names(problem.kind)) {
-            let set = problem.set.and_then(|set| self.collection.set(set));
+        let collection = self.collection;
+        let problems = collection.problems().iter().filter(|problem| match problem.kind {
+            ProblemKind::ManifestMissing => problem.set.is_some_and(|set| self.was_complete(set)),
+            kind => kind == ProblemKind::Orphaned,
+        });
+        let problems: Vec<_> = problems.filter(|_| !is_one_snapshot).collect();
+        for problem in problems {
+            let set = problem.set.and_then(|set| collection.set(set));
             let mut finding = Finding::new(problem.kind.code(), set.map(|set| &**set), problem.message.clone());
             finding.object = problem.object.as_ref().map(ToString::to_string);
             self.report.add(finding);
         }
+    }
+
+    /// Returns true if `set`, which has no manifest, had one: duplicity writes it directly after the signature archive, and
+    /// builds on complete sets only. Without it an upload was interrupted, or is still running, and nothing is lost.
+    fn was_complete(&self, set: SetIndex) -> bool {
+        let is_base = |time: BackupTime| self.collection.sets().iter().any(|other| other.start == Some(time));
+        self.collection.set(set).is_some_and(|set| set.signatures.is_some() || is_base(set.time))
     }
 
     /// The names of the snapshots that need `set`.
