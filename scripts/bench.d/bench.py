@@ -8,6 +8,7 @@ import signal
 import sys
 
 import corpora
+import rows_commands
 import rows_files
 import rows_scale
 import rows_unpacked
@@ -15,7 +16,7 @@ import table
 from box import Box, Failure, run
 from measure import ROWS, Record
 
-assert rows_files and rows_scale and rows_unpacked  # they fill ROWS
+assert rows_commands and rows_files and rows_scale and rows_unpacked  # they fill ROWS
 
 
 class Bench:

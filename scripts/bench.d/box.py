@@ -26,6 +26,19 @@ def run(command, env=None, cwd=None, discard=False):
     return done.stdout or b''
 
 
+def run_measured(command, env):
+    """As `run`. Returns what the command printed, and its peak memory in bytes."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0), errors.seek(0)
+        if process.returncode:
+            lines = errors.read().decode(errors='replace').strip().splitlines()
+            raise Failure(f'`{" ".join(command)}` ended with {process.returncode}: {lines[-1] if lines else "without output"}')
+        return output.read(), usage.ru_maxrss * 1024
+
+
 def discard(path):
     """Removes a file or a tree, if it is there."""
     if os.path.isfile(path):
