@@ -24,11 +24,19 @@ impl<'a, C: Fn() -> RequestContext> FileChunks<'a, C> {
     /// # Errors
     /// Those of [`FileSystem::open`].
     pub(super) fn open(fs: &'a dyn FileSystem, ino: Ino, context: C) -> Result<Self, FsError> {
-        let handle = fs.open(ino, &context())?.handle;
-        Ok(Self { fs, ino, handle, context, offset: 0, ended: false })
+        Self::open_at(fs, ino, 0, context)
     }
 
-    /// The bytes that have been read.
+    /// As [`FileChunks::open`]. The first chunk is the one at `offset`.
+    ///
+    /// # Errors
+    /// Those of [`FileSystem::open`].
+    pub(super) fn open_at(fs: &'a dyn FileSystem, ino: Ino, offset: u64, context: C) -> Result<Self, FsError> {
+        let handle = fs.open(ino, &context())?.handle;
+        Ok(Self { fs, ino, handle, context, offset, ended: false })
+    }
+
+    /// The end of the last chunk that was read.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }

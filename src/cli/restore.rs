@@ -37,13 +37,16 @@ use super::resolve::{self, LastLink};
 use super::signal_watch::{SignalWatch, unwatched};
 use super::typed_path;
 use crate::vfs::{Attr, FileSystem, NodeKind};
-use dupfs_base::{CancelToken, io_reason};
+use dupfs_base::{CancelToken, HasKind, io_reason};
 use dupfs_format::ArchivePath;
+use dupfs_read::volume::SignedContent;
 
 /// Upper bound of the files that are written at the same time.
 const MAX_WORKERS: usize = 4;
 /// Interval of the lines of progress on a terminal.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// An interrupted copy of a file is continued from this many bytes on. Shorter ones are quickly written again.
+const MIN_CONTINUED: u64 = 16 << 20;
 
 /// The options of a restore.
 #[derive(Clone, Debug, Default)]
@@ -503,12 +506,14 @@ impl ObjectWriter<'_> {
             Ok(Some(bytes)) => ObjectOutcome::Written { bytes },
             Ok(None) => ObjectOutcome::AlreadyRight,
             Err(_) if self.limits.is_over() => {
-                let _ = destination::remove_temporary(dir.as_fd(), &object.name);
+                let _ = destination::remove_short_temporary(dir.as_fd(), &object.name, MIN_CONTINUED);
                 ObjectOutcome::Interrupted
             }
             Err(error) => {
+                let continues = matches!(&error, CopyError::Backup(error) if error.kind().is_transient());
+                let min_continued = if continues { MIN_CONTINUED } else { u64::MAX };
                 // The failure itself is reported; the next run removes what cannot be removed now.
-                let _ = destination::remove_temporary(dir.as_fd(), &object.name);
+                let _ = destination::remove_short_temporary(dir.as_fd(), &object.name, min_continued);
                 match error {
                     CopyError::Backup(error) => ObjectOutcome::Failed(resolve::read_failed(&object.path, &error)),
                     CopyError::Destination(error) if is_full(&error) => {
@@ -541,14 +546,7 @@ impl ObjectWriter<'_> {
             known => known.filter(|(_, size)| !attr.exact || *size == attr.size),
         };
         if let Some((file, _)) = &known {
-            let signed = self.fs.signed_content(ino, &self.limits.start()).unwrap_or_else(|error| {
-                log::info!(
-                    "{}: its signature cannot be read, so it is compared with its volumes: {error}",
-                    object.path
-                );
-                None
-            });
-            let is_right = match signed {
+            let is_right = match self.signed_content(object) {
                 Some(signed) => file_copy::is_signed(file, signed, self.limits).map_err(written)?,
                 None => Some(false),
             };
@@ -558,8 +556,14 @@ impl ObjectWriter<'_> {
                 None => return Err(written(io::ErrorKind::Interrupted.into())),
             }
         }
-        let temporary = File::from(destination::create_temporary(dir.as_fd(), name).map_err(written)?);
-        let size = file_copy::copy(self.fs, ino, &temporary, self.limits)?;
+        let (temporary, size) = match self.continued(dir, object)? {
+            Some(continued) => continued,
+            None => {
+                let temporary = File::from(destination::create_temporary(dir.as_fd(), name).map_err(written)?);
+                let size = file_copy::copy(self.fs, ino, &temporary, 0, self.limits)?;
+                (temporary, size)
+            }
+        };
         // The time may be exact only now: that of the stored data.
         let attr = self.fs.getattr(ino, &self.limits.start()).map_err(CopyError::Backup)?;
         if let Some((file, _)) = &known
@@ -570,6 +574,39 @@ impl ObjectWriter<'_> {
         destination::set_attributes(temporary.as_fd(), &attr, self.policy).map_err(written)?;
         destination::place(dir.as_fd(), name, self.force).map_err(written)?;
         Ok(Some(size))
+    }
+
+    /// Continues the copy of a large file that an interrupted run began. Returns the file and its size; `None` if there is no
+    /// such copy, or the signature does not prove it as a whole.
+    fn continued(&self, dir: &OwnedFd, object: &WantedObject) -> Result<Option<(File, u64)>, CopyError> {
+        let written = CopyError::Destination;
+        let Some(begun) = destination::open_temporary(dir.as_fd(), &object.name).map_err(written)? else {
+            return Ok(None);
+        };
+        let begun = File::from(begun);
+        if begun.metadata().map_err(written)?.len() < MIN_CONTINUED {
+            return Ok(None);
+        }
+        let Some(signed) = self.signed_content(object) else { return Ok(None) };
+        let start = file_copy::continued_at(self.fs, object.attr.ino, &begun, self.limits)?;
+        if start == 0 {
+            return Ok(None);
+        }
+        begun.set_len(start).map_err(written)?;
+        let size = file_copy::copy(self.fs, object.attr.ino, &begun, start, self.limits)?;
+        match file_copy::is_signed(&begun, signed, self.limits).map_err(written)? {
+            Some(true) => Ok(Some((begun, size))),
+            Some(false) => Ok(None),
+            None => Err(written(io::ErrorKind::Interrupted.into())),
+        }
+    }
+
+    /// The signed content of a file, as far as its signature archive can be read.
+    fn signed_content(&self, object: &WantedObject) -> Option<SignedContent> {
+        self.fs.signed_content(object.attr.ino, &self.limits.start()).unwrap_or_else(|error| {
+            log::info!("{}: its signature cannot be read, so its volumes are read: {error}", object.path);
+            None
+        })
     }
 
     /// Sets the attributes of an existing file whose content is right, and removes what an interrupted run left beside it.

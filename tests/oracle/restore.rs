@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::duplicity::{Mode, Repository};
+use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::tree::{Kind, Rules, Tree, assert_same};
 use crate::support::{Scratch, exec, noise};
 
@@ -249,4 +249,103 @@ fn a_full_disk_and_a_read_only_one_are_reported_and_leave_no_half_file() {
         assert_eq!(code, Some(4), "{message}");
         assert!(message.contains("nothing can be restored here"), "{message}");
     }
+}
+
+/// The temporary name of a file in its destination.
+fn temporary(dest: &Path, name: &str) -> PathBuf {
+    let sum = exec::run(Command::new("sh").args(["-c", "printf %s \"$1\" | md5sum", "sh", name]));
+    dest.join(format!("{TEMPORARY}-{}", std::str::from_utf8(&sum[..32]).unwrap()))
+}
+
+/// A copy as an interrupted run leaves it.
+fn leave_copy(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn an_interrupted_copy_of_a_large_file_is_continued_if_its_signature_proves_it() {
+    const MIB: usize = 1 << 20;
+    let scratch = Scratch::new();
+    let source = scratch.dir("source");
+    let whole = noise(77, 24 * MIB + 12_345);
+    fs::write(source.join("dump"), &whole).unwrap();
+    let repo = Repository::new("3.2.1", |_| Mode::Plain, &scratch.dir("r"));
+    repo.backup(true, &source, TIME);
+    let dest = scratch.dir("dest");
+    let (file, begun) = (dest.join("out"), temporary(&dest, "out"));
+    let restore = |options: &[&str]| {
+        let url = repo.url();
+        let report =
+            repo.reader().run("restore", &[options, &["--json", &url, "dump", as_text(&file)]].concat());
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!((&report["complete"], &report["files"]), (&true.into(), &1.into()), "{report}");
+        assert!(fs::read(&file).unwrap() == whole, "other bytes");
+        assert!(!begun.exists(), "the temporary file is left");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o644);
+        fs::remove_file(&file).unwrap();
+    };
+    // Wrong at the end, in the middle, too long, and of another user: written again from the start.
+    let mut wrong = whole[..20 * MIB].to_vec();
+    *wrong.last_mut().unwrap() ^= 1;
+    leave_copy(&begun, &wrong);
+    restore(&[]);
+    let mut wrong = whole[..20 * MIB].to_vec();
+    wrong[5 * MIB] ^= 1;
+    leave_copy(&begun, &wrong);
+    restore(&[]);
+    leave_copy(&begun, &[&whole[..], &[0; MIB]].concat());
+    restore(&[]);
+    leave_copy(&begun, &whole[..20 * MIB]);
+    std::os::unix::fs::chown(&begun, Some(12_345), None).unwrap();
+    restore(&[]);
+    let outside = scratch.path().join("outside");
+    leave_copy(&outside, &whole[..20 * MIB]);
+    symlink(&outside, &begun).unwrap();
+    restore(&[]);
+    assert!(fs::read(&outside).unwrap() == whole[..20 * MIB], "written through a link");
+
+    // Right: the volumes that have only bytes before the end of the copy are not needed.
+    for number in 3..=15 {
+        fs::remove_file(repo.dir().join(format!("duplicity-full.{}.vol{number}.difftar", stamp(TIME)))).unwrap();
+    }
+    leave_copy(&begun, &whole[..20 * MIB + 777]);
+    restore(&[]);
+    leave_copy(&begun, &whole[..15 * MIB]);
+    let (code, message) = repo.reader().fails("restore", &[&repo.url(), "dump", as_text(&file)]);
+    assert_eq!(code, Some(6), "a copy that is too short is not continued: {message}");
+    assert!(!file.exists() && !begun.exists());
+}
+
+#[test]
+fn an_interrupt_leaves_the_copy_of_a_large_file_for_the_next_run() {
+    let scratch = Scratch::new();
+    let source = scratch.dir("source");
+    let whole = noise(78, 64 << 20);
+    fs::write(source.join("dump"), &whole).unwrap();
+    let repo = Repository::new("3.2.1", |_| Mode::Plain, &scratch.dir("r"));
+    repo.backup(true, &source, TIME);
+    let dest = scratch.dir("dest");
+    let (file, begun) = (dest.join("out"), temporary(&dest, "out"));
+    let len = || fs::metadata(&begun).map_or(0, |file| file.len());
+    // The copy may end before the signal comes.
+    let left = (0..30).find_map(|_| {
+        let mut command = repo.reader().command("restore");
+        let command = command.arg(repo.url()).arg("dump").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        while len() < 18 << 20 && child.try_wait().unwrap().is_none() {}
+        exec::output(Command::new("kill").args(["-INT", &child.id().to_string()]));
+        let code = child.wait().unwrap().code();
+        if code == Some(0) {
+            fs::remove_file(&file).unwrap();
+            return None;
+        }
+        assert_eq!(code, Some(130));
+        Some(len())
+    });
+    assert!(left.is_some_and(|left| left >= 16 << 20), "{left:?} bytes are left");
+    assert!(!file.exists());
+    repo.reader().run("restore", &[&repo.url(), "dump", as_text(&file)]);
+    assert!(fs::read(&file).unwrap() == whole, "other bytes");
+    assert_eq!(fs::read_dir(&dest).unwrap().count(), 1);
 }

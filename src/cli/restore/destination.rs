@@ -83,6 +83,33 @@ pub(super) fn create_temporary(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<O
     Ok(fs::openat(dir, temporary.as_str(), flags, Mode::RUSR | Mode::WUSR)?)
 }
 
+/// Opens the temporary file for `name` that an earlier run of this user left. `None` if there is none, or another object.
+pub(super) fn open_temporary(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match fs::openat(dir, temporary_name(name).as_str(), flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::ACCESS) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // No other user can have it open for writing, and no other name leads to it.
+    let stat = fs::fstat(&file)?;
+    let is_private = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && Mode::from_raw_mode(stat.st_mode) == Mode::RUSR | Mode::WUSR
+        && stat.st_nlink == 1
+        && stat.st_uid == rustix::process::geteuid().as_raw();
+    Ok(is_private.then_some(file))
+}
+
+/// Removes the temporary object for `name`, if there is one, unless it is a file of at least `min_len` bytes.
+pub(super) fn remove_short_temporary(dir: BorrowedFd<'_>, name: &[u8], min_len: u64) -> io::Result<()> {
+    match fs::statat(dir, temporary_name(name).as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if u64::try_from(stat.st_size).is_ok_and(|len| len >= min_len) => Ok(()),
+        Ok(_) => remove_temporary(dir, name),
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Removes the temporary object for `name`, if there is one.
 pub(super) fn remove_temporary(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     match fs::unlinkat(dir, temporary_name(name).as_str(), AtFlags::empty()) {

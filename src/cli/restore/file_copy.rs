@@ -22,10 +22,16 @@ pub(super) enum CopyError {
     Destination(io::Error),
 }
 
-/// Writes the content of `ino` to the empty `file`, with holes for zeros. Returns its size.
-pub(super) fn copy(fs: &dyn FileSystem, ino: Ino, file: &File, limits: &CallLimits) -> Result<u64, CopyError> {
-    let mut chunks = FileChunks::open(fs, ino, || limits.start()).map_err(CopyError::Backup)?;
-    let mut written = 0;
+/// Writes the content of `ino` from `start` on to `file`, which has only zeros there, with holes for zeros. Returns its size.
+pub(super) fn copy(
+    fs: &dyn FileSystem,
+    ino: Ino,
+    file: &File,
+    start: u64,
+    limits: &CallLimits,
+) -> Result<u64, CopyError> {
+    let mut chunks = FileChunks::open_at(fs, ino, start, || limits.start()).map_err(CopyError::Backup)?;
+    let mut written = start;
     while let Some(bytes) = chunks.next().map_err(CopyError::Backup)? {
         write_sparse(file, &bytes, written).map_err(CopyError::Destination)?;
         written = chunks.offset();
@@ -33,6 +39,24 @@ pub(super) fn copy(fs: &dyn FileSystem, ino: Ino, file: &File, limits: &CallLimi
     // The end may be a hole.
     file.set_len(written).map_err(CopyError::Destination)?;
     Ok(written)
+}
+
+/// The offset at which a copy into `file`, which an interrupted run left, continues: its length in whole chunks, if the last of
+/// them is that of `ino`; else 0. Only a comparison of the whole proves the part before.
+pub(super) fn continued_at(
+    fs: &dyn FileSystem,
+    ino: Ino,
+    file: &File,
+    limits: &CallLimits,
+) -> Result<u64, CopyError> {
+    let len = file.metadata().map_err(CopyError::Destination)?.len();
+    let end = len - len % CHUNK as u64;
+    let Some(start) = end.checked_sub(CHUNK as u64) else { return Ok(0) };
+    let mut written = vec![0; CHUNK];
+    read_full(file, &mut written, start).map_err(CopyError::Destination)?;
+    let mut chunks = FileChunks::open_at(fs, ino, start, || limits.start()).map_err(CopyError::Backup)?;
+    let wanted = chunks.next().map_err(CopyError::Backup)?;
+    Ok(if wanted.is_some_and(|wanted| wanted == written) { end } else { 0 })
 }
 
 /// Writes `bytes` at `offset`, a multiple of [`HOLE`], without the pieces that are zero.
