@@ -276,8 +276,7 @@ fn an_interrupted_copy_of_a_large_file_is_continued_if_its_signature_proves_it()
     let (file, begun) = (dest.join("out"), temporary(&dest, "out"));
     let restore = |options: &[&str]| {
         let url = repo.url();
-        let report =
-            repo.reader().run("restore", &[options, &["--json", &url, "dump", as_text(&file)]].concat());
+        let report = repo.reader().run("restore", &[options, &["--json", &url, "dump", as_text(&file)]].concat());
         let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
         assert_eq!((&report["complete"], &report["files"]), (&true.into(), &1.into()), "{report}");
         assert!(fs::read(&file).unwrap() == whole, "other bytes");
@@ -348,4 +347,77 @@ fn an_interrupt_leaves_the_copy_of_a_large_file_for_the_next_run() {
     repo.reader().run("restore", &[&repo.url(), "dump", as_text(&file)]);
     assert!(fs::read(&file).unwrap() == whole, "other bytes");
     assert_eq!(fs::read_dir(&dest).unwrap().count(), 1);
+}
+
+#[test]
+fn paths_of_the_mount_and_of_its_archives_are_restored() {
+    let scratch = Scratch::new();
+    let (repo, source) = backup(&scratch);
+    exec::run(Command::new("tar").args(["-c", "-z", "-f", "packed.tgz", "dir1", "dir2"]).current_dir(&source));
+    exec::run(Command::new("gzip").args(["-k", "dir1/file7"]).current_dir(&source));
+    repo.backup(false, &source, TIME + 120);
+    let (reader, url) = (repo.reader(), repo.url());
+    let restored = |path: &str| {
+        let dest = scratch.path().join(path.replace('/', "-"));
+        reader.run("restore", &[&url, path, as_text(&dest)]);
+        dest
+    };
+    let (first, latest) = (stamp(TIME), stamp(TIME + 120));
+    for (path, wanted) in [
+        (format!("snapshots/{latest}/dir1"), "dir1"),
+        ("latest/dir2".to_owned(), "dir2"),
+        (format!("at/{}/dir1", TIME + 121), "dir1"),
+        ("unpacked/latest/packed.tgz/dir2".to_owned(), "dir2"),
+    ] {
+        let restored = restored(&path);
+        assert_same(&path, &Tree::walk(&source.join(wanted)), &Tree::walk(&restored), &Rules::default());
+    }
+    let same = |path: &str, wanted: &str| {
+        assert!(fs::read(restored(path)).unwrap() == fs::read(source.join(wanted)).unwrap(), "{path}");
+    };
+    same(&format!("versions/dir1/file5/{first}"), "dir1/file5");
+    same(&format!("unpacked/{latest}/packed.tgz/dir1/file7"), "dir1/file7");
+    let versions = restored("versions/dir3/file11");
+    assert_eq!(fs::read_dir(&versions).unwrap().count(), 2);
+    assert!(fs::read(versions.join(stamp(TIME + 60))).unwrap() == fs::read(source.join("dir3/file11")).unwrap());
+    assert_eq!(fs::metadata(versions.join(&first)).unwrap().len(), 363_003);
+}
+
+#[test]
+fn a_user_without_rights_restores_with_modes_and_times_and_without_owners() {
+    const NOBODY: u32 = 65_534;
+    let scratch = Scratch::new();
+    let source = scratch.dir("source");
+    build_source(&source);
+    std::os::unix::fs::chown(source.join("dir1/file5"), Some(12), Some(34)).unwrap();
+    fs::set_permissions(source.join("dir1/file6"), fs::Permissions::from_mode(0o400)).unwrap();
+    fs::set_permissions(source.join("dir3"), fs::Permissions::from_mode(0o555)).unwrap();
+    exec::run(Command::new("mknod").arg(source.join("null")).args(["c", "1", "3"]));
+    let repo = Repository::new("3.2.1", |_| Mode::Gzip, &scratch.dir("r"));
+    repo.backup(true, &source, TIME);
+    let mut wanted = Tree::walk(&source);
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    exec::run(Command::new("chmod").args(["-R", "go+rX"]).arg(scratch.path().join("r")));
+    let home = scratch.dir("home");
+    let program = home.join("dupfs");
+    fs::copy(env!("CARGO_BIN_EXE_dupfs"), &program).unwrap();
+    for path in [&home, &scratch.dir("out")] {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let reader = exec::Dupfs::new(&home).with_user(NOBODY, &program);
+    let dest = scratch.path().join("out/tree");
+    let (code, message) = reader.fails("restore", &[&repo.url(), as_text(&dest)]);
+    assert_eq!(code, Some(4), "{message}");
+    assert_eq!(message.lines().filter(|line| line.contains("null: cannot be written")).count(), 1, "{message}");
+    wanted.entries.remove(&b"null"[..]);
+    for entry in wanted.entries.values_mut() {
+        (entry.uid, entry.gid) = (NOBODY, NOBODY);
+    }
+    // The run is not complete, so its marker stays.
+    fs::remove_file(dest.join(TEMPORARY)).unwrap();
+    let mut restored = Tree::walk(&dest);
+    for tree in [&mut wanted, &mut restored] {
+        tree.entries.get_mut(&b""[..]).unwrap().mtime = 0;
+    }
+    assert_same("as nobody", &wanted, &restored, &Rules::default());
 }

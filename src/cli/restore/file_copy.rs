@@ -43,12 +43,7 @@ pub(super) fn copy(
 
 /// The offset at which a copy into `file`, which an interrupted run left, continues: its length in whole chunks, if the last of
 /// them is that of `ino`; else 0. Only a comparison of the whole proves the part before.
-pub(super) fn continued_at(
-    fs: &dyn FileSystem,
-    ino: Ino,
-    file: &File,
-    limits: &CallLimits,
-) -> Result<u64, CopyError> {
+pub(super) fn continued_at(fs: &dyn FileSystem, ino: Ino, file: &File, limits: &CallLimits) -> Result<u64, CopyError> {
     let len = file.metadata().map_err(CopyError::Destination)?.len();
     let end = len - len % CHUNK as u64;
     let Some(start) = end.checked_sub(CHUNK as u64) else { return Ok(0) };

@@ -108,6 +108,9 @@ fn a_backup_written_to_s3_by_duplicity_is_mounted_as_duplicity_restores_it() {
         let mut command = duplicity_on_s3(&world, &repo, "restore");
         exec::run(command.args(["--force", "--time", &time.to_string(), url]).arg(&dest));
         compare_with_restore(&format!("snapshot {time}"), &mount, time, &dest, source);
+        let dest = world.scratch.path().join(format!("ours-{time}"));
+        reader.run("restore", &["--time", &time.to_string(), url, dest.to_str().unwrap()]);
+        assert_same("dupfs restore", &Tree::walk(source), &Tree::walk(&dest), &Rules::default());
     }
     mount.unmount();
 }
