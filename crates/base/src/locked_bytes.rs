@@ -1,12 +1,12 @@
-//! Bytes in memory pages of their own that are not written to the swap space.
+//! Bytes in separate memory pages that are not written to the swap space.
 //!
 //! This file has unsafe code (tests/structure allows it here): the calls that lock and unlock pages.
 #![allow(unsafe_code)]
 
 use zeroize::Zeroize;
 
-/// Bytes that are overwritten when dropped. Their pages hold nothing else and are locked into memory, as far as the limit of
-/// the process lets it (`RLIMIT_MEMLOCK`).
+/// Bytes that are overwritten when dropped. Their pages contain nothing else and are locked into memory, as far as the
+/// limit of the process lets it (`RLIMIT_MEMLOCK`).
 pub(crate) struct LockedBytes {
     /// Contains the pages; never reallocated.
     storage: Box<[u8]>,

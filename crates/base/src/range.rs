@@ -20,7 +20,7 @@ impl ByteRange {
         self.end.saturating_sub(self.start)
     }
 
-    /// Returns true if the range holds no byte.
+    /// Returns true if the range contains no byte.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

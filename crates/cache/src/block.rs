@@ -23,7 +23,7 @@ impl BlockIndex {
         (number <= Self::LAST.0).then_some(Self(number))
     }
 
-    /// The block that holds byte `offset`.
+    /// The block that contains byte `offset`.
     pub fn containing(offset: u64) -> Self {
         Self(offset / BLOCK_LEN)
     }
@@ -33,7 +33,7 @@ impl BlockIndex {
         Self(offset.div_ceil(BLOCK_LEN)).min(Self::LAST)
     }
 
-    /// The blocks that hold the bytes of `range`; the end is exclusive.
+    /// The blocks that contain the bytes of `range`; the end is exclusive.
     pub fn range(range: ByteRange) -> std::ops::Range<Self> {
         Self::containing(range.start)..Self::starting_from(range.end)
     }

@@ -4,7 +4,7 @@ use std::hash::Hash;
 
 use lru::LruCache;
 
-/// A map whose entries have a weight each, and whose total weight is bounded. Callers guard it by a lock of their own.
+/// A map whose entries have a weight each, and whose total weight is bounded. It has no lock: callers guard it.
 #[derive(Debug)]
 pub struct ByteLru<K: Hash + Eq, V> {
     entries: LruCache<K, (V, u64)>,

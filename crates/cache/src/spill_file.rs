@@ -44,7 +44,7 @@ struct SpillSlots<K: Hash + Eq> {
     is_off: bool,
 }
 
-/// The slot of a block, and what is needed to open it.
+/// The slot of a block, and the values that are needed to open it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct SealedBlock {
     slot: u32,

@@ -6,7 +6,7 @@
 /// A valid date and time of day, without a time zone.
 #[derive(Clone, Copy)]
 pub(super) struct CivilTime {
-    /// Epoch seconds if the fields are read as UTC.
+    /// The epoch seconds of the fields as UTC.
     seconds: i64,
 }
 

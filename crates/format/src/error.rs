@@ -110,7 +110,7 @@ impl FormatError {
 impl HasKind for FormatError {
     fn kind(&self) -> ErrorKind {
         match self {
-            // The source may have an error kind of its own. Only the caller knows its type.
+            // The source may be an error with another kind. Only the caller knows its type.
             Self::Read { source, .. } => match source.kind() {
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
                 io::ErrorKind::TimedOut => ErrorKind::Timeout,

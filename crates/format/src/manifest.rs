@@ -1,8 +1,8 @@
 //! Manifests: the volumes of a set and the paths in them (docs/FORMAT.md section 2).
 //!
 //! A manifest is parsed line by line. Only its volumes are stored. Of the list of changed files, which may have millions
-//! of lines, the number and a digest are stored. A damaged entry costs its volume and not the set: the volume is left out of
-//! [`Manifest::volumes`], appears in [`Manifest::missing_volumes`], and [`Manifest::problems`] has the reason.
+//! of lines, the number and a digest are stored. A damaged entry affects its volume and not the set: the volume is left
+//! out of [`Manifest::volumes`], appears in [`Manifest::missing_volumes`], and [`Manifest::problems`] has the reason.
 //! [`Manifest::doubt`] returns the damage that concerns one path.
 
 mod changed_files;
@@ -134,8 +134,8 @@ impl Manifest {
         manifest
     }
 
-    /// Returns true if the manifest replaces a lost one. It states where a file may be, and proves nothing: what
-    /// is read by it must be proved by its signature.
+    /// Returns true if the manifest replaces a lost one. It states where a file may be, and proves nothing: content
+    /// that is read by it must be proved by its signature.
     pub fn is_rebuilt(&self) -> bool {
         self.is_rebuilt
     }
@@ -153,15 +153,15 @@ impl Manifest {
     /// Returns the volume with `part` of `path`, if the set has that part. Returns `None` if the path sorts after the
     /// end of the last volume.
     ///
-    /// Only `EndingPath` decides (docs/FORMAT.md section 2.2): volume n holds the keys in (greatest end before n, end
-    /// of n]. Where volumes are missing, the result is the next known volume, and the part may have been in a missing
-    /// one.
+    /// Only `EndingPath` decides (docs/FORMAT.md section 2.2): volume n contains the keys in (greatest end before n,
+    /// end of n]. Where volumes are missing, the result is the next known volume, and the part may have been in a
+    /// missing one.
     pub fn volume_of(&self, path: &ArchivePath, part: PartSelector) -> Option<VolumeNumber> {
         self.volumes.get(self.index_of(path, part)).map(|volume| volume.number)
     }
 
-    /// Returns all volumes that may have parts of `path`, in order. None do if the path sorts after the end of the last
-    /// volume.
+    /// Returns all volumes that may have parts of `path`, in order. The result is empty if the path sorts after the end
+    /// of the last volume.
     pub fn volumes_of(&self, path: &ArchivePath) -> &[ManifestVolume] {
         let first = self.index_of(path, PartSelector::Number(1));
         let end = self.index_of(path, PartSelector::Last).saturating_add(1).min(self.volumes.len());

@@ -86,7 +86,7 @@ impl FileRole {
     }
 }
 
-/// A kind of file, to which duplicity can give a prefix of its own.
+/// A kind of file, for which duplicity has a separate option for the prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NameKind {
     /// Volumes, which duplicity's options call archives.

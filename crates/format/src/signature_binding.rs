@@ -16,7 +16,7 @@ use crate::sigtar::SigChange;
 ///
 /// - The archive of a full set deletes nothing, and has the directory of each of its paths.
 /// - No path is beyond the end of the last volume.
-/// - The first and the last path of every volume is in the archive. This does not hold for a resumed run, whose
+/// - The first and the last path of every volume is in the archive. This is not required of a resumed run, whose
 ///   archive describes a later state of the source than the first volumes (docs/FORMAT.md section 2.3). A run with one
 ///   volume was not resumed. Others are compared only if the version of duplicity shows a resumed run in the manifest, as
 ///   those before the list of changed files do.
@@ -79,7 +79,7 @@ impl fmt::Display for BindingMismatch {
 }
 
 /// Paths with other bytes than ASCII are not compared: one set may have them in two encodings (docs/FORMAT.md section
-/// 4.3). The root is not compared either, because it also stands for a volume without entries.
+/// 4.3). The root is not compared either, because it also marks a volume without entries.
 fn is_comparable(path: &ArchivePath) -> bool {
     path.as_bytes().is_ascii() && !path.is_root()
 }

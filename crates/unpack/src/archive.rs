@@ -1,4 +1,4 @@
-//! An archive: its table of members, read in one pass that readers need not wait for.
+//! An archive: its table of members, which is read in one pass. Readers need not wait for the end of the pass.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use dupfs_format::{EntryKind, EntryMeta};
 #[derive(Debug)]
 pub struct Archive {
     unpacker: Arc<Unpacker>,
-    /// The archive's file, as members are named after it.
+    /// The path of the archive's file, which precedes the paths of members in messages.
     name: Arc<str>,
     /// The tar stream, decompressed, or the zip file.
     source: Arc<dyn ByteSource>,
@@ -66,8 +66,8 @@ impl Archive {
         &self.pass
     }
 
-    /// Keeps the pass running until the returned interest is dropped; starts it if need be. An open file whose end depends on
-    /// the pass holds it.
+    /// Keeps the pass running until the returned interest is dropped; starts it if need be. An open file whose end
+    /// depends on the pass has such an interest.
     pub fn join_pass(&self) -> PassInterest {
         self.pass.join()
     }

@@ -1,4 +1,5 @@
-//! The pass over an archive, which reads its table of members: on a thread of its own, as long as a request needs the result.
+//! The pass over an archive, which reads its table of members: on its own thread, as long as a request needs the
+//! result.
 
 use std::sync::Arc;
 use std::thread;
@@ -28,7 +29,7 @@ pub enum PassProgress {
     Failed(UnpackError),
 }
 
-/// The pass over one archive. A request that waits for it, and an open file whose end depends on it, hold a [`PassInterest`].
+/// The pass over one archive. A request that waits for it, and an open file whose end depends on it, have a [`PassInterest`].
 /// When the last of these is dropped the pass stops; the members that it has reached stay, and it continues from there later.
 #[derive(Debug)]
 pub(super) struct ArchivePass {
@@ -126,7 +127,7 @@ impl ArchivePass {
         ask: impl Fn(&PassState) -> Option<T>,
     ) -> Result<T, UnpackError> {
         let known = self.inspect(|state| match &state.progress {
-            // The pass may get further this time.
+            // The pass may reach more members this time.
             PassProgress::Failed(error) if error.is_transient() && context.may_block() => None,
             _ => ask(state),
         });
@@ -198,7 +199,7 @@ impl ArchivePass {
             }
         }
         drop(decoding);
-        // To the very end, where the stream's checks are, whether or not its length is known without that.
+        // To the end of the stream, where its checks are, even if its length is known without that.
         self.source.check_end(context)?;
         let shortened = self.inspect(|state| state.table.shortened());
         if shortened > 0 {
@@ -240,7 +241,7 @@ impl Drop for PassInterest {
             state.interested = state.interested.saturating_sub(1);
             if state.interested == 0 { state.running.clone() } else { None }
         };
-        // Without the lock, as it wakes the threads that wait under the token.
+        // Without the lock, because it wakes the threads that wait under the token.
         if let Some(running) = unneeded {
             running.cancel();
         }

@@ -1,7 +1,7 @@
 //! Tables of archives that are not open any more, encoded, as blocks of the cache of decoded data.
 //!
-//! A table holds names, link targets and owners from inside a backup. They are written to the disk only as the blocks of the cache:
-//! sealed under a key that exists only in memory and ends with the process.
+//! A table contains names, link targets and owners from inside a backup. They are written to the disk only as blocks of
+//! the cache: sealed under a key that exists only in memory and is lost when the process ends.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

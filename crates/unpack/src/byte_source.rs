@@ -32,13 +32,13 @@ pub trait ByteSource: Send + Sync + Debug {
     /// The number of bytes, if it is known without work.
     fn known_len(&self) -> Option<u64>;
 
-    /// The number of bytes. May cost a pass over all of them.
+    /// The number of bytes. May need a pass over all of them.
     ///
     /// # Errors
     /// [`UnpackError`] when it cannot be determined.
     fn len(&self, context: &RequestContext) -> Result<u64, UnpackError>;
 
-    /// Returns true if there are no bytes. May cost decoding the first.
+    /// Returns true if there are no bytes. May need to decode the first one.
     ///
     /// # Errors
     /// [`UnpackError`] when that cannot be determined.
@@ -46,9 +46,9 @@ pub trait ByteSource: Send + Sync + Debug {
         Ok(self.read_at(0, 1, context)?.is_empty())
     }
 
-    /// Verifies the checks after all its parts with bytes from `from` to before `to`, if parts have checks of
-    /// their own; not those of a part that also has the byte at `next`, where the caller continues. Other sources are
-    /// verified at their end.
+    /// Verifies the checks after all its parts with bytes from `from` to before `to`, if parts have separate checks;
+    /// not those of a part that also has the byte at `next`, where the caller continues. Other sources are verified at
+    /// their end.
     ///
     /// # Errors
     /// [`UnpackError`] when one of them is wrong or cannot be reached.
@@ -57,7 +57,7 @@ pub trait ByteSource: Send + Sync + Debug {
         Ok(())
     }
 
-    /// Verifies the checks at its end. May cost a pass over all of it.
+    /// Verifies the checks at its end. May need a pass over all of it.
     ///
     /// # Errors
     /// [`UnpackError`] when one of them is wrong or cannot be reached.

@@ -1,9 +1,9 @@
-//! Concatenated bzip2 streams. Blocks are found by the magic at their beginning and decoded separately, each as a stream of
-//! its own made for the library, in advance of the reader on all processors.
+//! Concatenated bzip2 streams. Blocks are found by the magic at their beginning and decoded separately, each as a
+//! separate stream for the library, in advance of the reader on all processors.
 //!
 //! The start of a block is only a guess, as a magic may occur inside a block by chance or on purpose. A block counts if
-//! the library decodes it to its very last bit and its checksum is right; a wrong guess makes that fail, and
-//! decoding is retried up to later guesses. The checksum over all blocks is compared at the stream's end.
+//! the library decodes it to its last bit and its checksum is right; a wrong guess makes that fail, and decoding is
+//! retried up to later guesses. The checksum over all blocks is compared at the stream's end.
 
 use std::sync::Arc;
 

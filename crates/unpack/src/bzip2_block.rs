@@ -1,4 +1,4 @@
-//! One block of bzip2 data, decoded as a stream of its own that is made for the library.
+//! One block of bzip2 data, decoded as a separate stream that is made for the library.
 
 use ::bzip2::{Decompress, Status};
 

@@ -27,7 +27,7 @@ pub(super) struct InputSection {
     pub(super) kind: SectionKind,
     pub(super) start: u64,
     pub(super) end: u64,
-    /// The bytes that hold bits `start` to `end`.
+    /// The bytes that contain bits `start` to `end`.
     pub(super) bytes: Arc<[u8]>,
     /// The decoding, once it is to be begun.
     pub(super) task: Option<Arc<DecodeTask<DecodedBlock>>>,
@@ -141,14 +141,14 @@ impl SectionQueue {
         self.queue.drain(..=last);
     }
 
-    /// Bytes of memory for the sections and what is decoded of them.
+    /// Bytes of memory for the sections and the data that was decoded from them.
     pub(super) fn memory_bytes(&self) -> u64 {
         let ahead = |section: &InputSection| section.bytes.len() + if section.task.is_some() { USUAL } else { 0 };
         let queued = self.queue.iter().map(ahead).sum::<usize>();
         (queued + self.open.bytes.capacity()) as u64 + self.input.memory_bytes()
     }
 
-    /// Reads until `count` sections are in the queue, and has the blocks among them decoded.
+    /// Reads until `count` sections are in the queue, and submits the blocks among them to the workers.
     pub(super) fn fill(&mut self, count: usize, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
         let mut marks = Vec::new();
         while self.queue.len() < count && !self.input_ended {
@@ -182,8 +182,8 @@ impl SectionQueue {
         Ok(())
     }
 
-    /// Has the blocks among the first `count` sections decoded. Not more: one chunk of input may have hundreds of blocks of
-    /// 46 MB each, and what was begun is decoded even if the reader does not return.
+    /// Submits the blocks among the first `count` sections to the workers, and no others: one chunk of input may have
+    /// hundreds of blocks of 46 MB each, and a block that was begun is decoded even if the reader does not return.
     fn submit(&mut self, count: usize) {
         let waiting = |section: &&mut InputSection| section.kind == SectionKind::Block && section.task.is_none();
         for section in self.queue.iter_mut().take(count).filter(waiting) {
@@ -230,8 +230,8 @@ mod tests {
     use super::*;
     use crate::memory_source::MemorySource;
 
-    /// 5 kB of input can have a hundred blocks that decode to 46 MB each. What was begun is decoded even if its reader does
-    /// not return, so only the next blocks may be begun.
+    /// 5 kB of input can have a hundred blocks that decode to 46 MB each. A block that was begun is decoded even if its
+    /// reader does not return, so only the next blocks may be begun.
     #[test]
     fn only_the_next_blocks_of_a_dense_input_are_begun() {
         let mut encoder = ::bzip2::write::BzEncoder::new(Vec::new(), ::bzip2::Compression::best());

@@ -57,8 +57,8 @@ impl DecodeCursor {
         self.out
     }
 
-    /// The next block, in a `buffer` if it is full. A full block is returned only when more is known to follow, so that a reader
-    /// that gets the end knows that the checks there are right. An error of the source does not change the cursor.
+    /// The next block, in a `buffer` if it is full. A full block is returned only when more is known to follow. So the
+    /// checks at the end are right when a reader gets the end. An error of the source does not change the cursor.
     ///
     /// # Errors
     /// [`UnpackError`]; `Stopped` between two calls of the decoder if the request ended.

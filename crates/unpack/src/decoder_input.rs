@@ -96,7 +96,7 @@ impl DecoderInput {
         Ok(self.peek(context)?.is_empty())
     }
 
-    /// Waits for a processor to decode what was read.
+    /// Waits for a processor to decode the bytes that were read.
     pub(super) fn work(&self, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
         context.work(&self.source.name())
     }

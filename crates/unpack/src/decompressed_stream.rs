@@ -32,7 +32,7 @@ pub struct DecompressedStream {
     pool: Arc<CursorPool>,
     /// Blocks of an xz file, once a reader has jumped.
     blocks: XzBlockList,
-    /// The limit that a pass over all of it has reached: another pass would cost as much and reach the same.
+    /// The limit that a pass over all of it has reached: another pass would take as long and reach the same limit.
     refused: OnceLock<UnpackError>,
 }
 
@@ -55,7 +55,7 @@ impl DecompressedStream {
         Arc::new(this)
     }
 
-    /// Bytes of what it is decompressed from, if that is known without work.
+    /// Bytes of its compressed form, if the number is known without work.
     pub fn packed_len(&self) -> Option<u64> {
         self.source.known_len()
     }
@@ -189,7 +189,7 @@ impl DecompressedStream {
             Some(true) => {}
         }
         let encoded = match self.codec {
-            // These hold offsets and a checksum of all that is before them.
+            // These contain offsets and a checksum of all bytes before them.
             StreamCodec::Bzip2 | StreamCodec::Xz | StreamCodec::Zstd => self.pool.encode_points(len),
             StreamCodec::Zip(method, _) if method.has_plain_points() => self.pool.encode_points(len),
             // The store may be unencrypted on the disk, and these points contain decompressed bytes.
@@ -220,7 +220,7 @@ impl DecompressedStream {
         let touched = blocks.iter().skip(first).take_while(|block| block.out < to);
         for block in touched.filter(|block| block.out < block.end() && !goes_on_in(block)) {
             self.check_part(block, context)?;
-            // One without a check of its own has that of what it is in.
+            // A block without a check is protected by those of its source.
             self.source.check_range(block.at, block.packed_end(), None, context)?;
         }
         Ok(())
@@ -245,7 +245,7 @@ impl DecompressedStream {
     /// See [`ByteSource::check_end`].
     fn check_whole(&self, context: &RequestContext) -> Result<(), UnpackError> {
         match self.codec {
-            // Their lengths are stated, and cost no decoding.
+            // Their lengths are stated, so no decoding is needed.
             StreamCodec::Zip(..) if self.pool.len().is_none() => self.block(u64::MAX, context).map(drop),
             StreamCodec::Zip(..) => Ok(()),
             StreamCodec::Gzip | StreamCodec::Bzip2 | StreamCodec::Xz | StreamCodec::Zstd => self.len(context).map(drop),

@@ -41,7 +41,7 @@ pub enum UnpackError {
         /// The limit and its value.
         limit: Arc<str>,
     },
-    /// A member of that name came later in the archive: what was read so far belongs to one that it replaces.
+    /// A member of that name came later in the archive: the bytes read so far are of the member that it replaces.
     #[error(
         "{object}: a later member of the archive has the same name and replaces what was read so far; open it again"
     )]

@@ -1,4 +1,5 @@
-//! The code of the fuzz targets, as plain functions: each takes any bytes and asserts invariants that hold for all of them.
+//! The code of the fuzz targets, as plain functions: each takes any bytes and asserts invariants that are true for all
+//! of them.
 
 use std::sync::Arc;
 

@@ -22,11 +22,11 @@ const WINDOW: usize = 32 << 10;
 const RING: usize = 256 << 10;
 /// Decompressed bytes between two seek points, at least.
 const SPACING: u64 = 1 << 20;
-/// The error for a zip member of which the directory states too little: a reader must not take that for all.
+/// The error for a zip member whose directory states too short a length: a reader must not take that for the whole.
 pub(super) const TOO_LONG: &str = "longer than the directory of the archive states";
 /// Upper bound of the bytes of a name or comment in a member's header.
 const FIELD: usize = 1 << 16;
-/// Upper bound of the bytes of a member's header: what is fixed, an extra field, a name, a comment and a checksum.
+/// Upper bound of the bytes of a member's header: fixed fields, an extra field, a name, a comment and a checksum.
 const LONGEST_HEADER: usize = 10 + 2 + 3 * FIELD + 2;
 
 /// The values that the end of a deflate stream is compared with.
@@ -163,7 +163,7 @@ impl DeflateDecoder {
         Ok(true)
     }
 
-    /// Returns true if nothing but zeros follows, as tapes have; takes them.
+    /// Returns true if only zeros follow, as on tapes; takes them.
     fn rest_is_zeros(&mut self, context: &DecodeContext<'_>) -> Result<bool, UnpackError> {
         loop {
             let bytes = self.input.peek(context)?;
@@ -177,7 +177,7 @@ impl DeflateDecoder {
         }
     }
 
-    /// Compares what was decoded with the trailer or the directory.
+    /// Compares the decoded bytes with the trailer or the directory.
     fn finish(&mut self, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
         let crc = self.crc.clone().finalize();
         let (stored, same_size) = match self.wrapper {

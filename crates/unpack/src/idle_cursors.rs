@@ -1,5 +1,5 @@
-//! A common bound on the memory of idle cursors of all streams: a cursor may hold a window of 128 MiB for a reader that never
-//! returns.
+//! A common bound on the memory of idle cursors of all streams: a cursor may have a window of 128 MiB for a reader that
+//! never returns.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, Weak};
@@ -20,7 +20,7 @@ struct IdleCursor {
 }
 
 /// The idle cursors of all streams of an [`Unpacker`](super::Unpacker), the one that was used longest ago first. They are few:
-/// each stream has a handful.
+/// each stream has up to four.
 pub(super) struct IdleCursors {
     max_bytes: u64,
     cursors: Mutex<VecDeque<IdleCursor>>,
@@ -32,8 +32,8 @@ impl IdleCursors {
         Self { max_bytes, cursors: Mutex::default() }
     }
 
-    /// The cursor of `slot` holds `bytes` and is idle from now on. Lets the oldest go until all fit; this one stays in any case,
-    /// as its reader would have to start again. Call it with no lock cursors.
+    /// Records that the cursor of `slot` takes `bytes` and is idle from now on. Drops the oldest until all fit, but
+    /// never this one, because its reader would have to start again. The caller must not hold a lock on cursors.
     pub(super) fn put(&self, stream: u64, slot: u64, bytes: u64, owner: Weak<dyn CursorOwner>) {
         let mut cursors = lock(&self.cursors);
         cursors.retain(|cursor| (cursor.stream, cursor.slot) != (stream, slot));
@@ -63,7 +63,7 @@ impl IdleCursors {
         lock(&self.cursors).retain(|cursor| cursor.stream != stream);
     }
 
-    /// Bytes that idle cursors hold; for tests and logs.
+    /// Bytes that idle cursors take; for tests and logs.
     pub(super) fn bytes(&self) -> u64 {
         sum(&lock(&self.cursors))
     }

@@ -17,14 +17,14 @@ pub struct UnpackLimits {
     pub members: usize,
     /// Bytes of all strings in one archive: names, targets of links, owners, reasons why something cannot be read.
     pub names: usize,
-    /// A stream of more than `free` bytes may not be more than this many times as long as what it was unpacked from, nor as the
-    /// stored file that it comes from through all levels.
+    /// A stream of more than `free` bytes may not be more than this many times as long as its compressed form, nor as
+    /// the stored file that it comes from through all levels.
     pub ratio: u64,
     /// Bytes that any stream may have.
     pub free: u64,
     /// Bytes of memory that one decoder may allocate.
     pub memory: u64,
-    /// Upper bound of the bytes that all idle decoders hold together.
+    /// Upper bound of the bytes that all idle decoders take together.
     pub idle: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Symbolic links in archives, which lead nowhere but into their archive.
+//! Symbolic links in archives, which lead only into their archive.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::archive_table::{ArchiveTable, NodeKey};
 use dupfs_format::EntryKind;
 
-/// Symbolic links followed to find where one leads.
+/// Upper bound of the symbolic links that are followed to resolve one.
 const FOLLOWED: usize = 40;
 
 /// Returns true if a target leads to somewhere below the link's own directory, or up as far as the archive's root, whatever is on
@@ -125,7 +125,7 @@ mod tests {
     fn links_to_the_directory_itself_do_not_lead_out_of_the_archive() {
         let climb = "l/l/l/l/../../../../etc/passwd";
         assert_eq!(shown(&[("l", "."), ("evil", climb)]), "etc/passwd");
-        // Round and round.
+        // A cycle of links.
         let ended = shown(&[("a", "b/x"), ("b", "a/x"), ("evil", "a/../../../etc")]);
         assert!(!ended.contains(".."), "{ended}");
     }

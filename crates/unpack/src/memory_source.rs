@@ -32,7 +32,7 @@ impl ByteSource for MemorySource {
     }
 
     fn origin(&self) -> StoredOrigin {
-        // As long as it lives, no other has bytes there.
+        // As long as it exists, no other has bytes at this address.
         StoredOrigin { flow: self.bytes.as_ptr() as usize as u64, len: self.bytes.len() as u64 }
     }
 

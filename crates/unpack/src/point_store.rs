@@ -45,7 +45,7 @@ fn identity_of(key: &[u8]) -> Identity {
 
 type ValuesByKey = ByteLru<Box<[u8]>, Box<[u8]>>;
 
-/// Holds seek points in memory and evicts the least recently used.
+/// Stores seek points in memory and evicts the least recently used.
 #[derive(Debug)]
 pub struct MemoryPointStore {
     values: Mutex<ValuesByKey>,

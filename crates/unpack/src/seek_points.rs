@@ -112,7 +112,7 @@ mod tests {
         assert!(points.before(u64::MAX).unwrap().out > 9_000 << 20);
     }
 
-    /// The index holds these bytes: another encoding needs another version.
+    /// The index contains these bytes: another encoding needs another version.
     #[test]
     fn the_bytes_of_seek_points_are_stable() {
         let mut points = SeekPoints::default();

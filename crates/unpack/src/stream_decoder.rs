@@ -30,13 +30,14 @@ pub(super) trait StreamDecoder: Send {
     /// [`UnpackError`] of the source, or for damaged data.
     fn next(&mut self, context: &DecodeContext<'_>) -> Result<Option<Vec<u8>>, UnpackError>;
 
-    /// Input offset, state: where decoding can start for what follows the bytes given so far, if it can there.
+    /// The input offset and the state from which decoding can start for the bytes after those returned so far, if it
+    /// can start there.
     fn resume(&self) -> Option<(u64, Vec<u8>)>;
 
     /// Offset of the input read so far.
     fn taken(&self) -> u64;
 
-    /// Bytes of memory that it holds, more or less.
+    /// Approximate bytes of memory that it uses.
     fn memory_bytes(&mut self) -> u64;
 }
 

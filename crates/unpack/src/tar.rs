@@ -1,5 +1,5 @@
-//! The members of a tar stream, by the project's own parser: unlike the libraries' it is bounded in memory and reports
-//! the positions of the pieces of sparse files.
+//! The members of a tar stream, by the project's own parser: unlike those of libraries it is bounded in memory and
+//! reports the positions of the pieces of sparse files.
 
 use std::sync::Arc;
 

@@ -4,5 +4,5 @@ use std::sync::LazyLock;
 
 use dupfs_base::RequestContext;
 
-/// The context of a request that waits as long as it takes.
+/// The context of a request without a deadline.
 pub(crate) static UNLIMITED: LazyLock<RequestContext> = LazyLock::new(RequestContext::unlimited);

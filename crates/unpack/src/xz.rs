@@ -1,5 +1,5 @@
 //! xz streams one after the other. Seek points are blocks, which the index at a stream's end lists; a block is decoded as a
-//! stream of its own made for the library.
+//! separate stream that is made for the library.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ const INDEX: u64 = 8 << 20;
 const HEADER: u64 = 12;
 /// Bytes before the data of a zip member that is compressed by LZMA.
 const LZMA_HEADER: usize = 9;
-/// As exactly as it matters what a decoder holds.
+/// The accuracy to which the memory of a decoder is determined, in bytes.
 const LEAST: u64 = 64 << 10;
-/// Most blocks of a file that are seek points, which takes 5 MiB. xz makes them of 1 MiB at its fastest and of 24 MiB as it
-/// comes. In a file of more than that, 128 GiB at least, a jump back costs decoding from the start.
+/// Most blocks of a file that are seek points, which takes 5 MiB. xz makes them of 1 MiB at its fastest and of 24 MiB
+/// by default. In a file of more than that, 128 GiB at least, a jump back decodes from the start.
 const BLOCKS: usize = 1 << 17;
 /// Most streams of a file whose blocks are looked for.
 const STREAMS: usize = 4096;
@@ -223,7 +223,7 @@ impl StreamDecoder for XzDecoder {
         None
     }
 
-    /// Counted from the file's start, as what was decoded is.
+    /// Counted from the file's start, as the decoded bytes are.
     fn taken(&self) -> u64 {
         self.base.saturating_add(self.input.offset())
     }
@@ -247,7 +247,7 @@ impl StreamDecoder for XzDecoder {
     }
 }
 
-/// Index and footer of a stream with nothing but `block`.
+/// Index and footer of a stream whose only block is `block`.
 fn footer(block: &XzBlock) -> Vec<u8> {
     let mut out = vec![0, 1];
     put_number(&mut out, block.unpadded);
@@ -266,7 +266,7 @@ fn footer(block: &XzBlock) -> Vec<u8> {
 }
 
 /// The blocks of an xz file by the indexes at its streams' ends; `None` if they contradict the rest of the file:
-/// then it has to be decoded from the start, which finds what is wrong. `None` too where there are more blocks, streams or
+/// then it has to be decoded from the start, which finds the damage. Also `None` if there are more blocks, streams or
 /// padding than any file needs.
 pub(super) fn blocks(
     source: &dyn ByteSource,

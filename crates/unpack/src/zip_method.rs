@@ -29,7 +29,7 @@ pub enum ZipMethod {
     Deflate64,
     /// bzip2.
     Bzip2,
-    /// LZMA with a header of its own.
+    /// LZMA with a separate header.
     Lzma,
     /// zstd.
     Zstd,
@@ -87,7 +87,7 @@ impl ZipMethod {
         }
     }
 
-    /// Returns true if its seek points hold nothing of the content.
+    /// Returns true if its seek points contain no content.
     pub(super) fn has_plain_points(self) -> bool {
         match self {
             Self::Stored | Self::Bzip2 | Self::Zstd => true,
@@ -155,7 +155,7 @@ pub(super) fn member_decoder(
 /// Bytes of the own part of a seek point's state.
 const STATE: usize = 12;
 
-/// A decoder whose content is compared with what the directory states.
+/// A decoder whose output is compared with the checksum and length in the directory.
 struct StatedDecoder {
     inner: Box<dyn StreamDecoder>,
     name: Arc<str>,
@@ -165,7 +165,7 @@ struct StatedDecoder {
 }
 
 impl StatedDecoder {
-    /// Checksum and length of what is before a seek point.
+    /// Checksum and length of the bytes before a seek point.
     fn restore(state: &[u8]) -> Option<(Hasher, u64)> {
         let mut fields = ByteFields(state);
         let (crc, len) = (fields.u32()?, fields.u64()?);

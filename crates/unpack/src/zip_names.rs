@@ -35,8 +35,8 @@ impl NameEncoding {
     /// Code page 437.
     const OEM: Self = Self(CodePage::Dos(CP437));
 
-    /// The encoding called `label`: `cp437`, `cp850`, `cp852`, or one that browsers know, such as `cp866`, `shift_jis`, `gbk` or
-    /// `windows-1251`; `None` for another.
+    /// The encoding called `label`: `cp437`, `cp850`, `cp852`, or one that browsers support, such as `cp866`,
+    /// `shift_jis`, `gbk` or `windows-1251`; `None` for another.
     pub fn for_label(label: &str) -> Option<Self> {
         let label = label.to_ascii_lowercase();
         let number = label.strip_prefix("cp").or_else(|| label.strip_prefix("ibm")).unwrap_or(&label);

@@ -36,7 +36,7 @@ impl HasKind for SingleFlightError {
     }
 }
 
-/// The executions in progress, by key. Each runs on a thread of its own and counts the requests that wait for it. When the
+/// The executions in progress, by key. Each runs on its own thread and counts the requests that wait for it. When the
 /// last of them gives up, the execution is cancelled, and a later request starts a new one.
 ///
 /// Nothing is retained once an execution ends. Results belong in a cache: the work stores its result there, and looks

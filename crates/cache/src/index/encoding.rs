@@ -1,5 +1,5 @@
-//! The encoding of numbers and strings in records. Decoding accepts any bytes: it returns `None` for what is not valid, it
-//! does not panic, and it allocates no more than the input holds.
+//! The encoding of numbers and strings in records. Decoding accepts any bytes: it returns `None` for invalid input,
+//! does not panic, and allocates no more than the length of the input.
 
 use dupfs_base::common_prefix_len;
 

@@ -1,5 +1,5 @@
-//! The checks of the fuzz target `index`. Each function accepts any bytes and asserts what holds for all of them. The checks of
-//! trees and member tables are in `dupfs-read`, beside their formats.
+//! The checks of the fuzz target `index`. Each function accepts any bytes and asserts invariants that are true for all
+//! of them. The checks of trees and member tables are in `dupfs-read`, beside their formats.
 
 use super::encoding::RecordDecoder;
 use super::framed_file::{decode_file, encode_file};

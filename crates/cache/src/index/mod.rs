@@ -1,4 +1,4 @@
-//! The index on disk: it persists what is known of a repository from one mount to the next.
+//! The index on disk: it persists facts about a repository from one mount to the next.
 //!
 //! An index is one directory. Version tables are files that are read as a whole; everything else is a record by key. A caller
 //! identifies the object that it stores by an [`Identity`], a hash of everything the object depends on: after a change the

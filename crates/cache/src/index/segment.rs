@@ -1,5 +1,5 @@
 //! A segment: a file of records by key, with a table of its records at the end. Opening a segment reads only the table. Each
-//! record has a checksum of its own.
+//! record has its own checksum.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

@@ -57,7 +57,7 @@ pub(super) fn group(objects: &[NamedObject<'_>]) -> GroupedObjects {
     let mut grouped = GroupedObjects::default();
     for (times, by_role) in by_times {
         let has_only_signatures = by_role.keys().all(|role| *role == FileRole::Signature);
-        // A listing cannot hold 2^32 sets in memory.
+        // A listing in memory cannot have 2^32 sets.
         let Some(index) = SetIndex::from_position(grouped.sets.len()) else { break };
         let set = assemble(index, times, by_role);
         if let Some(object) = &set.signatures {

@@ -1,4 +1,5 @@
-//! Sets without encryption beside encrypted ones: what `latest` leads to, what is reported, and `--require-encryption`.
+//! Sets without encryption beside encrypted ones: the target of `latest`, the reported problems, and
+//! `--require-encryption`.
 
 use super::tests::{day, days, full, inc, listing, set_names, shown, without};
 use super::{Collection, CollectionError, CollectionOptions, PrefixOptions, ProblemKind, SetEncryption};

@@ -348,8 +348,9 @@ impl ManifestParser {
 }
 
 impl Manifest {
-    /// Adds a problem for each volume that ends before an earlier one does. Paths are looked up by the ends alone, so what
-    /// such a volume holds is not found. A volume without entries is exempt: duplicity gives `.` as its range.
+    /// Adds a problem for each volume that ends before an earlier one does. Paths are looked up by the ends alone, so
+    /// the entries of such a volume are not found. A volume without entries is exempt: duplicity gives `.` as its
+    /// range.
     pub(super) fn check_order(&mut self) {
         let mut problems = Vec::new();
         for (volume, &greatest) in self.volumes.iter().zip(&self.greatest_end) {

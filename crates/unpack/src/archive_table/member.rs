@@ -32,7 +32,7 @@ impl EntryNumber {
     }
 }
 
-/// An object that an archive holds under one or more names.
+/// An object that is in an archive under one or more names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveEntry {
     /// Type and attributes.
@@ -64,9 +64,9 @@ pub enum MemberData {
         /// Its checksum and length.
         stated: StatedContent,
     },
-    /// It cannot be read, and why.
+    /// It cannot be read; the reason.
     Refused(Arc<str>),
-    /// It is damaged, and how.
+    /// It is damaged; the damage.
     Damaged(Arc<str>),
 }
 

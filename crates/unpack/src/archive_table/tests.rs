@@ -154,7 +154,7 @@ fn encoded_tables_with_names_that_no_file_system_accepts_are_refused() {
     assert!(ArchiveTable::decode(&with(256), 1000, 100_000).is_none());
 }
 
-/// The spill file holds these bytes.
+/// The spill file contains these bytes.
 #[test]
 fn the_bytes_of_an_archive_table_are_stable() {
     let mut table = ArchiveTable::new(1000, 100_000);

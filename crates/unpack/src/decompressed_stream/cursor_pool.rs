@@ -24,7 +24,7 @@ const RESTART_BYTES: u64 = 4 << 20;
 
 /// The next step for a block that is not in the cache.
 pub(super) enum BlockClaim {
-    /// It is here.
+    /// It is this one.
     Found(Arc<[u8]>),
     /// The stream ends before it.
     BeyondTheEnd,
@@ -122,9 +122,9 @@ impl CursorPool {
         self.state.lock().runs.contains(start, end)
     }
 
-    /// Decides what to do for a block that is not in the cache: wait for a cursor that will reach it, take one, or make one.
-    /// With `through`, a position where decoding can start, everything from there on is decoded. `blocks` are those of
-    /// an xz file, if they are known.
+    /// Chooses the next step for a block that is not in the cache: wait for a cursor that will reach it, take one, or
+    /// make one. With `through`, a position where decoding can start, everything from there on is decoded. `blocks` are
+    /// those of an xz file, if they are known.
     ///
     /// # Errors
     /// [`UnpackError::Stopped`] if the request may not block or ends.
@@ -214,8 +214,8 @@ impl CursorPool {
         drop(old);
     }
 
-    /// Records that `slot` has decoded everything before `decoded`, and whether the stream ends there. Runs are recorded where
-    /// parts of the stream have checks of their own.
+    /// Records that `slot` has decoded everything before `decoded`, and whether the stream ends there. Runs are
+    /// recorded where parts of the stream have separate checks.
     pub(super) fn record_decoded(&self, slot: u64, decoded: u64, has_ended: bool, with_runs: bool) {
         let mut state = self.state.lock();
         state.furthest = state.furthest.max(decoded);

@@ -15,11 +15,11 @@ impl DecodedRuns {
     /// Records that a decoder that began at `from` has returned everything before `end`.
     pub(super) fn add(&mut self, from: u64, end: u64) {
         if self.runs.len() >= MAX_RUNS {
-            // A run that was dropped is decoded once more.
+            // A run that was dropped is decoded again.
             self.runs.clear();
         }
         let next = self.runs.partition_point(|run| run.0 <= from);
-        // Those that only touch stay apart: the check at the end of the first may not have been verified.
+        // Runs that only touch are not joined: the check at the end of the first may not have been verified.
         let continues = |run: &(u64, u64)| run.0 == from || run.1 > from;
         let at = next.checked_sub(1).filter(|&at| self.runs.get(at).is_some_and(continues));
         let at = at.unwrap_or_else(|| {

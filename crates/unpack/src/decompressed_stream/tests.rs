@@ -432,13 +432,13 @@ fn a_sequential_reader_never_restarts_and_a_jump_needs_no_second_pass() {
         let more = source.read.load(Ordering::Relaxed) - read;
         assert!(more < packed.len() as u64 / 2, "{codec:?}: {more} of {} for a jump", packed.len());
 
-        // A later mount knows the stored length and seek points.
+        // A later mount loads the stored length and seek points.
         let source = counted(&packed);
         let again = DecompressedStream::new(&unpacker, Arc::clone(&source) as _, codec);
         assert_eq!(again.known_len(), Some(plain.len() as u64));
         assert_eq!(again.read_at(5_500_000, 10, &UNLIMITED).unwrap(), &plain[5_500_000..5_500_010]);
         let read = source.read.load(Ordering::Relaxed);
-        // Points of gzip hold content, and are not stored.
+        // Points of gzip contain content, and are not stored.
         assert!(codec == StreamCodec::Gzip || read < packed.len() as u64 / 2, "{codec:?}: {read} of {}", packed.len());
     }
 }

@@ -19,7 +19,7 @@ impl XzBlockList {
         self.found.get().cloned()
     }
 
-    /// The blocks of `source`, a file of `len` bytes, by its own index. Costs no decoding.
+    /// The blocks of `source`, a file of `len` bytes, by its own index. Needs no decoding.
     ///
     /// # Errors
     /// [`UnpackError`] of the source.

@@ -123,7 +123,7 @@ fn many_concurrent_readers_get_their_bytes_while_decoders_are_evicted() {
             });
         }
     });
-    // One that stays in any case, and what was put back at the same moment.
+    // One that is never dropped, and one that was put back at the same time.
     assert!(unpacker.idle.bytes() <= 20 * MIB, "{}", unpacker.idle.bytes());
     drop(streams);
     assert_eq!(unpacker.idle.bytes(), 0);

@@ -22,7 +22,7 @@ fn the_extra_field_is_first_if_it_belongs_to_the_name() {
     for (made_by, is_utf8) in [(UNIX, false), (UNIX, true), (DOS, false)] {
         assert_eq!(decoded(b"name", made_by, is_utf8, &field, Some("cp866")).unwrap(), "имя");
     }
-    // An archiver that knows nothing of the field has renamed the member, and so on.
+    // An archiver without support for the field has renamed the member, and so on.
     assert_eq!(decoded(b"other", UNIX, false, &field, None).unwrap(), "other");
     assert_eq!(decoded(b"name", UNIX, false, &unicode_field(2, b"name", b"x"), None).unwrap(), "name");
     assert_eq!(decoded(b"name", UNIX, false, &unicode_field(1, b"name", b"\xff"), None).unwrap(), "name");
