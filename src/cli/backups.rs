@@ -309,7 +309,7 @@ fn misplaced_archive_dir(given: &Path, dir: &Path) -> Option<String> {
     let shown = |path: &OsStr| escape_bytes(path.as_bytes());
     if let (Some(parent), Some(name), true) = (given.parent(), given.file_name(), nearby::has_backup_files(&given)) {
         let (parent, name) = (shown(parent.as_os_str()), shown(name));
-        return Some(format!("that directory holds manifests itself; give --archive-dir {parent} --name {name}"));
+        return Some(format!("that directory contains manifests itself; give --archive-dir {parent} --name {name}"));
     }
     let below = nearby::directories_with_backup_files(&given);
     (!below.is_empty()).then(|| {

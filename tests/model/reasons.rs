@@ -224,7 +224,7 @@ fn the_error_for_a_file_without_data_does_not_blame_an_intact_manifest() {
     let signatures = sigtar(&[("signature/a", b'0', signature(1)), ("signature/ghost", b'0', signature(1))]);
     put_set(&store, None, T0, Some(signatures), &[("snapshot/a", b"a".to_vec())]);
     let message = read(&*open(store), T0, "ghost").unwrap_err().to_string();
-    assert!(message.contains("lists it but holds no data for it") && !message.contains("manifest"), "{message}");
+    assert!(message.contains("lists it but has no data for it") && !message.contains("manifest"), "{message}");
 }
 
 #[test]

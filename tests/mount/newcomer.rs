@@ -119,7 +119,7 @@ fn a_wrong_key_is_reported_with_the_command_to_export_the_right_one() {
     let wrong = wrong.to_str().unwrap();
     let (code, message) = refusal(&scratch, &["ls", "--secret-key", wrong, &url()]);
     assert_eq!(code, 5, "{message}");
-    assert!(message.contains(&format!("; {wrong} holds 0x")), "{message}");
+    assert!(message.contains(&format!("; {wrong} contains 0x")), "{message}");
     let (_, wanted) = message.split_once("encrypted to key 0x").unwrap();
     let wanted = &wanted[..16];
     assert!(
@@ -295,7 +295,7 @@ fn a_misplaced_archive_directory_is_reported_with_the_options() {
     let misplaced = listed(&["--archive-dir", &format!("{base}/shop")]);
     assert!(misplaced.status.success(), "{misplaced:?}");
     let (_, message) = one_line(&misplaced);
-    assert!(message.contains(&format!("that directory holds manifests itself; give {options};")), "{message}");
+    assert!(message.contains(&format!("that directory contains manifests itself; give {options};")), "{message}");
     let (_, message) = one_line(&listed(&["--archive-dir", &base]));
     assert!(message.contains("choose with --name one of: shop"), "{message}");
     assert_eq!(listed(&["--archive-dir", &base, "--name", "shop"]).stderr, b"");

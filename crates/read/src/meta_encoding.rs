@@ -1,5 +1,5 @@
 //! The encoding of paths and metadata in records of the index, and in memory while a set is read. Decoding accepts any
-//! bytes: it returns `None` for what is not valid.
+//! bytes: it returns `None` for invalid ones.
 
 use std::sync::Arc;
 

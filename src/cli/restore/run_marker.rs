@@ -70,7 +70,7 @@ impl RunMarker {
         if !is_new && !known.is_empty() && known != what && !force {
             let first = known.lines().next().unwrap_or_default().escape_debug();
             return Err(refused(&format!(
-                "holds the interrupted restore of {first}; finish it with the --time and paths of that run, or replace what \
+                "contains the interrupted restore of {first}; finish it with the --time and paths of that run, or replace what \
                  differs with --force"
             )));
         }

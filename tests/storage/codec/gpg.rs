@@ -163,7 +163,7 @@ fn files_without_keys_are_refused_with_a_remedy() {
     assert_eq!(error.kind(), ErrorKind::KeyMissing);
     assert!(error.to_string().contains("--export-secret-keys"), "{error}");
     assert_eq!(load(key("none.asc")).kind(), ErrorKind::Invalid);
-    assert!(load(fixtures().join("codec/plain.manifest")).to_string().contains("holds no secret key"));
+    assert!(load(fixtures().join("codec/plain.manifest")).to_string().contains("contains no secret key"));
     let cut = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(cut.path(), &std::fs::read(key("rsa.secret.asc")).unwrap()[..2000]).unwrap();
     assert_eq!(load(cut.path().into()).kind(), ErrorKind::Invalid);
@@ -251,7 +251,7 @@ fn signed_messages_are_read_and_a_required_signature_is_enforced() {
     home.import("rsa.secret.asc").import("elgamal.secret.asc").import("nistp384.secret.asc");
     let rsa = Signer::load("0x99CE9E4FAD1F72F3", &key("rsa.public.asc")).unwrap();
     let dsa = Signer::load("8FD8D8C2", &key("elgamal.public.asc")).unwrap_err();
-    assert!(dsa.to_string().contains("does not hold the key"), "{dsa}");
+    assert!(dsa.to_string().contains("does not contain the key"), "{dsa}");
     let dsa = Signer::load("2FD8D8C2", &key("elgamal.public.asc")).unwrap();
     let ecdsa = Signer::load("5862332113CCC6DC", &key("nistp384.secret.asc")).unwrap();
     let require = |signer: &Signer| {
@@ -407,7 +407,7 @@ fn the_error_names_the_missing_key_or_passphrase() {
     assert_eq!(
         error.to_string(),
         format!(
-            "vol1.gpg: encrypted to keys 0xB54B6D31383DE26B, 0xFE53DB66EF484C5F; {} holds 0x976732FA1578FF2D; \
+            "vol1.gpg: encrypted to keys 0xB54B6D31383DE26B, 0xFE53DB66EF484C5F; {} contains 0x976732FA1578FF2D; \
              export the right one: gpg --armor --export-secret-keys 0xB54B6D31383DE26B",
             file.display()
         )

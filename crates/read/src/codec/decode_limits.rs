@@ -20,9 +20,9 @@ pub struct ExpansionLimit {
 }
 
 impl ExpansionLimit {
-    /// The limit of volumes and signature archives. A tar header with a number of its own precedes each 64 KiB of a
-    /// volume, so that even bzip2 needs more than a byte for them: a file of zeros reaches 25,000 to 1, and its signature
-    /// 10,000 to 1. Deflate never exceeds 1,032 to 1.
+    /// The limit of volumes and signature archives. A tar header with another number precedes each 64 KiB of a volume, so
+    /// that even bzip2 needs more than a byte for them: a file of zeros reaches 25,000 to 1, and its signature 10,000 to
+    /// 1. Deflate never exceeds 1,032 to 1.
     pub const ARCHIVE: Self = Self { base: 256 << 20, ratio: 1 << 16 };
 
     /// The limit of manifests, which have a hash for each volume and a line for each file.
@@ -38,7 +38,7 @@ impl ExpansionLimit {
 pub(super) enum LimitReached {
     /// The request has ended.
     Stopped(Stopped),
-    /// More came out of the stored bytes than the limit allows.
+    /// The stored bytes decompressed to more than the limit allows.
     Expansion {
         /// Decompressed bytes.
         expanded: u64,
@@ -52,7 +52,7 @@ pub(super) enum LimitReached {
     },
 }
 
-/// The limits of one decoding and what it used of them. Clones share the measurements.
+/// The limits of one decoding and its use of them. Clones share the measurements.
 #[derive(Clone, Debug)]
 pub struct DecodeLimits {
     context: RequestContext,
@@ -66,7 +66,7 @@ struct Measurements {
     /// Stored bytes that were read, buffers included.
     stored: AtomicU64,
     expanded: AtomicU64,
-    /// True once more came out of the stored bytes than the limit allows.
+    /// True once the stored bytes decompressed to more than the limit allows.
     exceeded: AtomicBool,
     /// The first decompression.
     started: OnceLock<Instant>,

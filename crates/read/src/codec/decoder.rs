@@ -115,8 +115,8 @@ impl Decoder {
     /// read fails.
     ///
     /// # Errors
-    /// At once: no key, a refused form, damage at the start, a failing input. While reading: [`io::Error`]s that hold a
-    /// [`CodecError`] or the error of `input`; see [`super::error_kind`].
+    /// At once: no key, a refused form, damage at the start, a failing input. While reading: [`io::Error`]s that
+    /// contain a [`CodecError`] or the error of `input`; see [`super::error_kind`].
     pub fn open<'a, 'n>(
         &self,
         object: impl Into<DatedName<'n>>,
@@ -141,9 +141,9 @@ impl Decoder {
         self.open_wrapped(object.into(), input, limits, threaded_layer::read_in_thread)
     }
 
-    /// Returns true if `object`, which was decoded to its verified end, has proven its content by an integrity code of its
-    /// own: that of OpenPGP, or the checksum of gzip. The suffix of the name decides, because it is binding; of OpenPGP, the
-    /// packet that was found when the object was opened last.
+    /// Returns true if `object`, which was decoded to its verified end, has proven its content by its own integrity
+    /// code: that of OpenPGP, or the checksum of gzip. The suffix of the name decides, because it is binding; of
+    /// OpenPGP, the packet that was found when the object was opened last.
     pub fn has_own_integrity(&self, object: &str) -> bool {
         match NameSuffix::of(object) {
             NameSuffix::OpenPgp => !lock(&self.unauthenticated).contains(object),
@@ -192,7 +192,7 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Self::open`].
-    #[inline(never)] // for a stack frame of its own, which is overwritten
+    #[inline(never)] // for a separate stack frame, which is overwritten
     pub(super) fn layers<'a>(
         &self,
         ctx: &ObjectContext,

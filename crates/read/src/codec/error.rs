@@ -32,7 +32,7 @@ pub enum CodecError {
         /// The damage.
         what: Cow<'static, str>,
     },
-    /// More came out of the stored bytes than out of those of any backup.
+    /// The stored bytes decompress to more than those of any backup.
     #[error(
         "{object}: over the limit: {stored} stored bytes decompress to more than {expanded} \
          (limit: {ratio} to 1); it is damaged or a decompression bomb; use another copy of this object if there is one"

@@ -1,5 +1,5 @@
-//! The bodies of the fuzz target `codec`: each function takes any bytes and asserts what holds for all of them. The session
-//! key is fixed, so that nothing is derived from passphrases and no key is needed.
+//! The bodies of the fuzz target `codec`: each function takes any bytes and asserts invariants that are true for all of
+//! them. The session key is fixed, so that nothing is derived from passphrases and no key is needed.
 
 use std::io::{self, Read};
 use std::sync::OnceLock;
@@ -54,12 +54,13 @@ pub fn fuzz_object(data: &[u8]) {
             assert!(!cut.intact || cut.plain == whole.plain, "a truncated object is accepted");
         }
     }
-    // Without an integrity code nothing but the bounds can be asserted.
+    // Without an integrity code only the bounds can be asserted.
     decode_in_pieces("x.gpg", data, DecodeOptions { allow_unauthenticated: true, ..DecodeOptions::default() });
 }
 
-/// Messages as anyone who has the public key can make them: `packets` are encrypted under an integrity code. What is accepted
-/// is what the OpenPGP library finds in them, no changed bit of it is accepted, and nothing is accepted as signed.
+/// Messages as anyone who has the public key can make them: `packets` are encrypted under an integrity code. An
+/// accepted content is the one that the OpenPGP library finds in them, no changed bit of it is accepted, and nothing is
+/// accepted as signed.
 pub fn fuzz_message(packets: &[u8]) {
     let object = encrypt(packets);
     let decoded = decode_in_pieces("x.gpg", &object, DecodeOptions::default());

@@ -56,7 +56,7 @@ impl Keys {
     /// Reads the key files, without unlocking them or prompting.
     ///
     /// # Errors
-    /// [`CodecError::KeyFile`] for a file that cannot be read or holds no secret key for decryption.
+    /// [`CodecError::KeyFile`] for a file that cannot be read or contains no secret key for decryption.
     pub fn load(options: KeyOptions) -> Result<Self, CodecError> {
         let mut secret_keys = Vec::new();
         for path in &options.secret_keys {

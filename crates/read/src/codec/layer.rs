@@ -1,7 +1,7 @@
 //! The layers of decoding: readers over readers, and the helpers that they share.
 //!
-//! Invariant of every layer: an empty `fill_buf`/`Ok(0)` means that this layer has verified its own end and that the layer
-//! beneath has ended in the same way, down to the last byte of the stored object.
+//! Invariant of every layer: an empty `fill_buf`/`Ok(0)` means that this layer has verified its own end, and that the
+//! layers beneath have done so too, down to the last byte of the stored object.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
@@ -46,7 +46,7 @@ pub(super) fn read_up_to(source: &mut dyn BufRead, limit: usize) -> io::Result<V
     Ok(out)
 }
 
-/// Appends `limit` bytes of `source` to `out`, fewer only at its end. Memory grows with the bytes that are there, not with
+/// Appends `limit` bytes of `source` to `out`, fewer only at its end. Memory grows with the bytes that exist, not with
 /// `limit`. Returns the number of bytes.
 pub(super) fn append_up_to(source: &mut dyn BufRead, limit: usize, out: &mut Vec<u8>) -> io::Result<usize> {
     // usize has at most 64 bits on every platform.

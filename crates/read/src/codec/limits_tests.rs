@@ -36,7 +36,7 @@ fn deflate_piece(plain: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `levels` compressed packets around a literal packet. Each of them holds a piece of the one within it over and over.
+/// `levels` compressed packets around a literal packet. Each of them repeats a piece of the one within it.
 fn nested_bomb(levels: u32) -> Vec<u8> {
     let (mut start, mut unit) = (literal(b"begin"), vec![0; 1 << 20]);
     for _ in 0..levels {
@@ -215,7 +215,7 @@ fn a_search_for_the_key_ends_with_its_request() {
     assert!(matches!(open(), CodecError::Stopped { .. }), "an unfinished search does not prove that no key fits");
 }
 
-/// A difftar with a file of `parts` times 64 KiB of zeros, as duplicity writes it: each part has a header of its own.
+/// A difftar with a file of `parts` times 64 KiB of zeros, as duplicity writes it: each part has its own header.
 struct ZerosDifftar {
     parts: u32,
     next: u32,
@@ -292,7 +292,7 @@ mod needs_gpg {
             ratios.push(ZerosDifftar::len(PARTS) / stored);
         }
         let _ = Command::new("gpgconf").arg("--homedir").arg(home.path()).args(["--kill", "all"]).status();
-        // The data is as dense as the limit is meant for.
+        // The data is as dense as the limit allows.
         assert!(ratios[0] > 300 && ratios[1] > 300 && ratios[2] > 8000, "{ratios:?}");
     }
 }

@@ -114,14 +114,15 @@ where
     }
 }
 
-/// Bytes of the stack that the end of a decryption uses: a copy of the state of the largest cipher, and what moves it.
+/// Bytes of the stack that the end of a decryption uses: a copy of the state of the largest cipher, and the frame of
+/// the function that moves it.
 const USED_STACK: usize = 16 << 10;
 
 impl<C> CfbStream<C>
 where
     C: BlockEncryptMut + BlockCipher + Clone,
 {
-    #[inline(never)] // for a stack frame of its own, which is overwritten
+    #[inline(never)] // for a separate stack frame, which is overwritten
     fn decrypt_tail(&self, tail: &mut [u8]) {
         self.0.clone().decrypt(tail);
     }

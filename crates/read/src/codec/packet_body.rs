@@ -74,7 +74,7 @@ impl<S: BufRead> PacketBody<S> {
         self
     }
 
-    /// Moves to the chunk that holds the next byte. Afterwards `left` is 0 only at the packet's end.
+    /// Moves to the chunk that contains the next byte. Afterwards `left` is 0 only at the packet's end.
     fn advance(&mut self) -> io::Result<()> {
         while self.left == 0 && matches!(self.length, PacketLength::Partial(_)) {
             self.length = read_chunk_length(&self.ctx, &mut self.source)?;

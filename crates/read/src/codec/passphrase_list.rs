@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dupfs_base::Secret;
 
-/// Prompts the user for a passphrase with the given text. Returns `None` if there is no terminal or the user gave up.
+/// Prompts the user for a passphrase with the given text. Returns `None` if there is no terminal or the user enters
+/// nothing.
 pub type PassphrasePrompt = Box<dyn Fn(&str) -> Option<Secret> + Send + Sync>;
 
 /// Upper bound of the questions for one key or object.

@@ -1,4 +1,4 @@
-//! The packets before the encrypted data of a message, and the header of the packet that holds the data.
+//! The packets before the encrypted data of a message, and the header of the packet with the data.
 
 use std::io;
 
@@ -16,11 +16,11 @@ use super::session_key_packet::{EncryptedSessionKey, MAX_SESSION_KEY_PACKET, Pas
 /// Upper bound of the session key packets of one object.
 const MAX_SESSION_KEY_PACKETS: usize = 256;
 
-/// Upper bound of those that a passphrase opens; gpg writes one. Each costs up to half a second for each passphrase that is
-/// tried.
+/// Upper bound of those that a passphrase opens; gpg writes one. Each takes up to half a second for each passphrase
+/// that is tried.
 const MAX_PASSPHRASE_PACKETS: usize = 16;
 
-/// The type of the packet that holds the encrypted data.
+/// The type of the packet with the encrypted data.
 #[derive(Debug)]
 pub(super) enum EncryptedPacket {
     /// Packet 18 of version 1: integrity by an MDC.

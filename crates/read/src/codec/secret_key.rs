@@ -64,17 +64,17 @@ pub(super) fn load(path: &Path) -> Result<Vec<SecretKey>, CodecError> {
     }
     if let Some(curve) = out.iter().find_map(|key| key.unsupported_curve.as_deref()) {
         let reason = format!(
-            "holds a key on the curve {curve}, which dupfs does not support; import it into your gpg and leave \
+            "contains a key on the curve {curve}, which dupfs does not support; import it into your gpg and leave \
              --secret-key out to ask gpg for session keys"
         );
         return Err(key_file_error(path, ErrorKind::KeyMissing, reason));
     }
     let reason = if stub {
-        "holds no secret key but a reference to a card or to another place; leave --secret-key out to ask gpg for it"
+        "contains no secret key but a reference to a card or to another place; leave --secret-key out to ask gpg for it"
     } else if public {
-        "holds a public key only; export the secret one: gpg --armor --export-secret-keys KEYID"
+        "contains a public key only; export the secret one: gpg --armor --export-secret-keys KEYID"
     } else {
-        "holds no secret key for decryption; export one: gpg --armor --export-secret-keys KEYID"
+        "contains no secret key for decryption; export one: gpg --armor --export-secret-keys KEYID"
     };
     Err(key_file_error(path, ErrorKind::KeyMissing, reason))
 }

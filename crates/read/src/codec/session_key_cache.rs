@@ -1,4 +1,4 @@
-//! The session keys that were found, so that reopening an object derives nothing again.
+//! The session keys that were found, so that no key is derived again when an object is opened again.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use dupfs_base::{SecretSlot, SecretSlots};
 /// Upper bound of the number of session keys in memory.
 const MAX_SESSION_KEYS: usize = 1 << 16;
 
-/// A bounded cache of session keys, by a digest of the object's first bytes, which hold the encrypted session keys.
+/// A bounded cache of session keys, by a digest of the object's first bytes, which contain the encrypted session keys.
 #[derive(Debug)]
 pub(super) struct SessionKeyCache {
     keys: Mutex<CachedKeys>,

@@ -196,8 +196,8 @@ impl PassphraseEsk {
         }
     }
 
-    /// Returns the session key if `passphrase` is the right one. A packet of version 4 has no check of its own: any
-    /// passphrase may give a key, which [`super::preamble::Preamble::fits`] judges.
+    /// Returns the session key if `passphrase` is the right one. A packet of version 4 has no check: any passphrase may
+    /// give a key, which [`super::preamble::Preamble::fits`] tests.
     pub(super) fn open(&self, passphrase: &[u8]) -> Option<SessionKey> {
         let key = self.s2k.derive(passphrase, self.cipher.key_len())?;
         match &self.sealed {

@@ -124,8 +124,8 @@ impl SessionKeySearch<'_> {
         attempts
     }
 
-    /// Tries the passphrases from number `from` on, and none once the request has ended: each costs a key derivation for each
-    /// session key packet.
+    /// Tries the passphrases from number `from` on, and none once the request has ended: each needs a key derivation
+    /// for each session key packet.
     fn try_passphrases(&self, from: usize) -> Option<SessionKey> {
         self.passphrases.find(from, |passphrase| {
             if self.preamble.is_old_style() {
@@ -145,7 +145,7 @@ impl SessionKeySearch<'_> {
         self.preamble.public_key_esks().map(|esk| esk.recipient.clone()).collect()
     }
 
-    /// The keys in the given files, for a message: `wrong.asc holds 0x0123456789ABCDEF`.
+    /// The keys in the given files, for a message: `wrong.asc contains 0x0123456789ABCDEF`.
     fn loaded_keys(&self) -> String {
         let mut files: Vec<(&str, Vec<String>)> = Vec::new();
         for key in self.secret_keys {
@@ -159,7 +159,7 @@ impl SessionKeySearch<'_> {
             let more = ids.len().saturating_sub(MAX_NAMED_KEYS);
             let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let ids = ids.into_iter().take(MAX_NAMED_KEYS).collect::<Vec<_>>().join(", ");
-            format!("{file} holds {ids}{and_more}")
+            format!("{file} contains {ids}{and_more}")
         });
         files.collect::<Vec<_>>().join("; ")
     }

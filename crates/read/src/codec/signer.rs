@@ -56,7 +56,7 @@ impl Signer {
             None => Err(key_file_error(
                 verify_key,
                 ErrorKind::KeyMissing,
-                format!("does not hold the key {key_id}; export it: gpg --armor --export {key_id}"),
+                format!("does not contain the key {key_id}; export it: gpg --armor --export {key_id}"),
             )),
         }
     }

@@ -6,7 +6,7 @@ use sequoia_openpgp::types::HashAlgorithm;
 use sha1::{Digest, Sha1};
 use zeroize::Zeroizing;
 
-/// A specifier of the way from a passphrase to a key.
+/// A specifier of the derivation of a key from a passphrase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StringToKey {
     hash: u8,

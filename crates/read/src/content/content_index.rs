@@ -1,4 +1,4 @@
-//! Extent maps and exact sizes in the index. An extent map is found again only for the very same sets and versions, and only
+//! Extent maps and exact sizes in the index. An extent map is found again only for the same sets and versions, and only
 //! where nothing of the tree is uncertain.
 
 use super::extent_map::ExtentMap;

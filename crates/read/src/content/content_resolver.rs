@@ -23,7 +23,7 @@ use dupfs_format::EntryMeta;
 struct PendingDelta {
     /// Its index in the file's history.
     index: usize,
-    /// The delta, if there was memory to hold it. Otherwise it is located again.
+    /// The delta, if there was memory for it. Otherwise it is located again.
     located: Option<(LocatedVersion, Permit)>,
 }
 
@@ -49,7 +49,7 @@ impl ContentResolver {
     /// The exact size of `file` in bytes, and the metadata stored with its data where that differs from the
     /// signature archive's in time (FORMAT.md 2.3: `duplicity restore` shows the former).
     ///
-    /// Costs at most the file's last volume in the newest set that holds it; for a delta, the delta's volumes.
+    /// Fetches at most the file's last volume in the newest set that has it; for a delta, the delta's volumes.
     ///
     /// # Errors
     /// [`ContentError`] when the size cannot be known.
@@ -108,7 +108,7 @@ impl ContentResolver {
         // True if the newest version is stored in the state that was signed: others are no base, so their extent maps are not
         // cached.
         let mut signed = true;
-        // A set that proves nothing of what it stores. Also a delta that only copies decides the content.
+        // A set that proves nothing about its content. Also a delta that only copies decides the content.
         let mut doubtful = None;
         let mut located = 1;
         for (index, older) in file.history.iter().enumerate() {
@@ -174,14 +174,15 @@ impl ContentResolver {
         Ok(extent_map)
     }
 
-    /// Holds a delta until its base is known, if there is memory for it.
+    /// Keeps a delta in memory until its base is known, if there is memory for it.
     fn hold(&self, index: usize, located: LocatedVersion) -> PendingDelta {
         let bytes = located.weight();
         let permit = self.memory.pending.try_acquire(bytes).filter(|permit| permit.count() >= bytes);
         PendingDelta { index, located: permit.map(|permit| (located, permit)) }
     }
 
-    /// The extent map of the version that `delta`, stored as `stream`, makes of `base`. A large one waits for its permit.
+    /// The extent map of the version that `delta`, stored as `stream`, makes of `base`. A large extent map waits for
+    /// its permit.
     fn compose(
         &self,
         volumes: &dyn Volumes,

@@ -8,7 +8,8 @@ use dupfs_base::sync::Semaphore;
 /// changed has a tenth of them.
 const MAX_EXTENTS: usize = 1 << 24;
 
-/// Bytes for deltas and extent maps however small `--memory` is: honest backups stay readable with the smallest cache.
+/// Bytes for deltas and extent maps however small `--memory` is: ordinary backups stay readable with the smallest
+/// cache.
 const MIN_BYTES: u64 = 4 << 20;
 
 /// Bytes of an op of a delta.
@@ -23,10 +24,10 @@ pub(super) struct DeltaMemory {
     pub(super) max_extents: usize,
     /// Ops of a delta, and extents of a version, that need no permit.
     pub(super) max_small: usize,
-    /// One permit, for the request that parses or composes what is larger. It waits for no other request of this layer while it
-    /// has the permit.
+    /// One permit, for the request that parses a larger delta or composes a larger version. It waits for no other
+    /// request of this layer while it has the permit.
     pub(super) large: Semaphore,
-    /// Bytes of parsed deltas that requests may hold until they are composed. Others are parsed again.
+    /// Bytes of parsed deltas that requests may keep in memory until they are composed. Others are parsed again.
     pub(super) pending: Semaphore,
 }
 

@@ -17,10 +17,10 @@ pub enum ContentError {
         /// The failure.
         error: VolumeError,
     },
-    /// The signature archive lists the file but no volume holds it (FORMAT.md 2.3: the backup was interrupted, resumed,
+    /// The signature archive lists the file but no volume has it (FORMAT.md 2.3: the backup was interrupted, resumed,
     /// and the source had changed).
     #[error(
-        "{path}: {set} lists it but holds no data for it: that backup was interrupted and resumed while the source changed{or_lost}; try the snapshot before or after"
+        "{path}: {set} lists it but has no data for it: that backup was interrupted and resumed while the source changed{or_lost}; try the snapshot before or after"
     )]
     NoData {
         /// The file.
@@ -56,7 +56,7 @@ pub enum ContentError {
     },
     /// Parts of the file are missing between those that are there.
     #[error(
-        "{path}: {set} holds only some of its parts ({detail}): that backup was interrupted; try the snapshot before or after"
+        "{path}: {set} has only some of its parts ({detail}): that backup was interrupted; try the snapshot before or after"
     )]
     Incomplete {
         /// The file.
@@ -66,9 +66,9 @@ pub enum ContentError {
         /// The missing parts.
         detail: Arc<str>,
     },
-    /// The set holds parts of two states of the file (FORMAT.md 2.3).
+    /// The set has parts of two states of the file (FORMAT.md 2.3).
     #[error(
-        "{path}: {set} holds parts of two different states of it: that backup was interrupted and resumed while the file changed; try the snapshot before or after"
+        "{path}: {set} has parts of two different states of it: that backup was interrupted and resumed while the file changed; try the snapshot before or after"
     )]
     Mixed {
         /// The file.
@@ -87,7 +87,7 @@ pub enum ContentError {
         detail: Arc<str>,
     },
     /// A delta without the state it was made from.
-    #[error("{path}: {set} holds a delta for it, but no earlier set holds the file it applies to")]
+    #[error("{path}: {set} has a delta for it, but no earlier set has the file it applies to")]
     NoBase {
         /// The file.
         path: ArchivePath,
@@ -117,7 +117,7 @@ pub enum ContentError {
         /// The kind of the failure.
         kind: ErrorKind,
     },
-    /// Several files are stored under one name, and which is which is unknown (FORMAT.md 4.3).
+    /// Several files are stored under one name and cannot be distinguished (FORMAT.md 4.3).
     #[error(
         "{path}: {set} stores several files under the same mangled name, so they cannot be distinguished; try another snapshot"
     )]

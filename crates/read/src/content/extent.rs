@@ -1,4 +1,4 @@
-//! Ranges of a file that are stored in one piece, and ranges that a file holds more than once.
+//! Ranges of a file that are stored in one piece, and ranges that a file contains more than once.
 
 use dupfs_base::ByteRange;
 
@@ -23,13 +23,14 @@ impl StreamIndex {
 pub(super) struct Extent {
     pub(super) start: u64,
     pub(super) len: u64,
-    /// `None` for a range that a damaged delta takes from beyond its base's end: an error when it is read, not before, as the
-    /// rest of the file is good.
+    /// `None` for a range that a damaged delta takes from beyond its base's end: an error when it is read, not before,
+    /// because the rest of the file is good.
     pub(super) stream: Option<StreamIndex>,
     pub(super) offset: u64,
 }
 
-/// Ranges of streams that a file holds more than once, in order: deltas copy one range several times where content repeats.
+/// Ranges of streams that a file contains more than once, in order: deltas copy one range several times where content
+/// repeats.
 #[derive(Debug, Default)]
 pub(super) struct RepeatedRanges(Vec<(StreamIndex, u64, u64)>);
 

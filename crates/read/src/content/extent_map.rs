@@ -1,5 +1,5 @@
-//! An extent map: a version of a file as one flat list of extents over stored streams. Deltas compose into it, so that no
-//! version is ever materialised and reading after many increments costs what reading from the full costs.
+//! An extent map: a version of a file as one flat list of extents over stored streams. Deltas compose into it, so no
+//! version is ever materialised, and reading after many increments is as fast as reading from the full set.
 
 use std::sync::{Arc, OnceLock};
 
@@ -24,7 +24,7 @@ pub struct ExtentMap {
 }
 
 impl ExtentMap {
-    /// The extent map of a file that one stream holds whole.
+    /// The extent map of a file that is one whole stream.
     pub(super) fn of_stream(stream: Arc<StoredStream>) -> Self {
         let (size, set) = (stream.len, stream.set);
         let whole = Extent { start: 0, len: size, stream: StreamIndex::new(0), offset: 0 };
@@ -33,7 +33,7 @@ impl ExtentMap {
     }
 
     /// The extent map of the version that `delta`, stored as `stream`, makes of the version `base`; `None` if it has more than
-    /// `max_extents`: small deltas that copy the whole of their base many times could multiply them without end.
+    /// `max_extents`: small deltas that copy the whole of their base many times could multiply them without bound.
     pub(super) fn compose(
         base: Option<&Self>,
         delta: &ParsedDelta,

@@ -60,7 +60,7 @@ pub(super) fn decode(file: &FileRef, record: &[u8]) -> Option<ExtentMap> {
     let (mut extents, mut size) = (Vec::new(), 0u64);
     for _ in 0..decoder.count()? {
         let len = decoder.number().filter(|&len| len > 0)?;
-        // 0 is a range that is in no stream.
+        // 0 marks a range that is in no stream.
         let stream = match decoder.number_u32()?.checked_sub(1) {
             Some(index) => Some(StreamIndex::new(usize::try_from(index).ok()?)?),
             None => None,
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use dupfs_format::{EntryKind, EntryMeta, SetIndex};
 
-    /// The index holds these bytes: for another encoding, raise VERSION in crates/cache/src/index/framed_file.rs.
+    /// The index contains these bytes: for another encoding, raise VERSION in crates/cache/src/index/framed_file.rs.
     #[test]
     fn the_bytes_of_an_extent_map_are_stable() {
         let meta = EntryMeta {

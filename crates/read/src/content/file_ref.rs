@@ -9,7 +9,7 @@ use dupfs_cache::index::Identity;
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{ArchivePath, SetIndex};
 
-/// A regular file at a snapshot: its path and the versions its content may rest on.
+/// A regular file at a snapshot: its path and the versions that its content may depend on.
 #[derive(Clone, Debug)]
 pub struct FileRef {
     /// The branch of sets the snapshot is on.
@@ -56,7 +56,7 @@ impl FileRef {
         self.history.iter().copied().find(|v| v.position == position)
     }
 
-    /// Checks that no set between those of two versions may hold another one.
+    /// Checks that no set between those of two versions may have another one.
     pub(super) fn check_succession(
         &self,
         volumes: &dyn Volumes,
@@ -75,7 +75,7 @@ impl FileRef {
         })
     }
 
-    /// The identity of the file's versions, and of all that their sets store. `None` where something of the tree is
+    /// The identity of the file's versions and of all content of their sets. `None` where something of the tree is
     /// uncertain.
     pub(super) fn versions_identity(&self, volumes: &dyn Volumes) -> Option<Identity> {
         let locations: Vec<(u32, u32)> = {
@@ -106,7 +106,7 @@ impl FileRef {
     }
 }
 
-/// Identity of one version of one file; branches live as long as the file system.
+/// Identity of one version of one file; branches exist as long as the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FileKey {
     branch: usize,

@@ -1,4 +1,4 @@
-//! A parsed delta: where the bytes of one version come from, in terms of the version before it.
+//! A parsed delta: the origin of the bytes of one version, in terms of the version before it.
 
 use super::delta_memory::{DeltaMemory, OP_BYTES};
 use super::error::ContentError;
@@ -32,9 +32,9 @@ const _: () = assert!(size_of::<DeltaOp>() <= OP_BYTES, "the memory of ops is un
 /// The size that a delta may have.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum DeltaSize<'a> {
-    /// Small: several are read at the same time.
+    /// A small delta: several are read at the same time.
     Small(&'a DeltaMemory),
-    /// Any that memory has room for.
+    /// Any size that memory has room for.
     Any(&'a DeltaMemory),
 }
 

@@ -124,7 +124,7 @@ impl<'a> PartFinder<'a> {
         parts.get(index).map(|part| (volume, *part)).ok_or_else(missing)
     }
 
-    /// Every part of the path, from all volumes that may hold some, in order.
+    /// Every part of the path, from all volumes that may have some, in order.
     ///
     /// The second value is true if there are parts of different times (FORMAT.md 2.3).
     pub(super) fn all_parts(&self, kind: DiffKind) -> Result<(Vec<PartLocation>, bool), ContentError> {
@@ -218,7 +218,7 @@ impl<'a> PartFinder<'a> {
         let last = self.manifest.volume_of(&self.file.path, PartSelector::Last).unwrap_or(first);
         [Some(first), Some(last), first.0.checked_sub(1).map(VolumeNumber)].into_iter().flatten().find_map(|number| {
             let listed = self.manifest.volume(number)?;
-            // Its hash was verified, so it is the volume that the entry means.
+            // Its hash was verified, so it is the volume of the entry.
             let table = self.volumes.members(VolumeId { set: self.set, number }).ok()?;
             let run = table.runs().last()?;
             let part = table.parts(run).last().map(|part| part.number).filter(|_| run.multivol);
@@ -235,7 +235,7 @@ impl<'a> PartFinder<'a> {
     }
 }
 
-/// The runs of `path` that hold an object or a delta, as indexes into the table's runs.
+/// The runs of `path` that are an object or a delta, as indexes into the table's runs.
 fn stored(table: &MemberTable, path: &ArchivePath) -> Vec<usize> {
     let present = table.runs_of(path).filter(|(_, run)| run.kind != DiffKind::Deleted);
     present.map(|(index, _)| index).collect()

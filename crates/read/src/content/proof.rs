@@ -24,7 +24,7 @@ pub(super) enum Doubt {
 }
 
 impl Doubt {
-    /// The doubt about what `stream` holds, if there is one.
+    /// The doubt about the content of `stream`, if there is one.
     pub(super) fn about(volumes: &dyn Volumes, stream: &StoredStream) -> Option<Self> {
         let lost = || volumes.is_rebuilt(stream.set).then_some(Self::LostManifest);
         stream.is_ambiguous.then_some(Self::RepeatedName).or_else(lost)
@@ -44,8 +44,8 @@ impl Doubt {
     }
 }
 
-/// Proves that `extent_map`, which rests on what a doubtful set stores, is the content that was signed for `version` of
-/// `file`. Reads all of it.
+/// Proves that `extent_map`, which depends on a doubtful set, is the content that was signed for `version` of `file`.
+/// Reads all of it.
 ///
 /// # Errors
 /// [`ContentError::Unproven`] if it is not, or nothing was signed; the failure to read it.

@@ -15,8 +15,8 @@ use dupfs_format::tar::{TarEntry, TarLimits, TarParser, TarSink};
 /// Returns the next bytes of the content: as many as requested, fewer at its end; `None` if they cannot be read.
 pub(super) type NextBlock<'a> = dyn FnMut(usize) -> Option<Vec<u8>> + 'a;
 
-/// Compares a file's content with its signature while the signature archive streams by. The result counts only once
-/// the archive was found intact.
+/// Compares a file's content with its signature while the signature archive is read. The result counts only once the
+/// archive was found intact.
 pub(super) struct SignatureCheck<'a> {
     path: &'a ArchivePath,
     next_block: &'a mut NextBlock<'a>,

@@ -1,4 +1,4 @@
-//! A stored stream: the bytes that one set holds for one path (the file itself, or a delta), located in its volumes.
+//! A stored stream: the bytes that one set has for one path (the file itself, or a delta), located in its volumes.
 
 use std::sync::OnceLock;
 
@@ -14,10 +14,10 @@ use dupfs_format::manifest::PartSelector;
 use dupfs_format::sigtar::SizeBounds;
 use dupfs_format::{EntryMeta, SetIndex, VolumeId};
 
-/// The bytes one set holds for one path.
+/// The bytes that one set has for one path.
 #[derive(Debug)]
 pub(super) struct StoredStream {
-    /// The set that holds it.
+    /// The set that has it.
     pub set: SetIndex,
     /// Distinguishes the file itself from a delta.
     pub kind: DiffKind,
@@ -39,14 +39,14 @@ impl StoredStream {
         let parts = match &self.layout {
             PartLayout::Uniform { .. } => 0,
             PartLayout::Parts(parts) => parts.len() as u64,
-            // Hardly ever looked up.
+            // Rarely looked up.
             PartLayout::Assumed { sure } => (*sure).min(1 << 15),
         };
         parts.saturating_mul(size_of::<PartLocation>() as u64).saturating_add(size_of::<Self>() as u64 + 128)
     }
 
-    /// Finds the stream that the set at `position` holds for `file`, fetching the file's last volume in that set; all
-    /// its volumes if it is a delta or its parts are not of one size.
+    /// Finds the stream that the set at `position` has for `file`, fetching the file's last volume in that set; all its
+    /// volumes if it is a delta or its parts are not of one size.
     ///
     /// # Errors
     /// [`ContentError`].
@@ -152,10 +152,11 @@ impl StoredStream {
         Err(ContentError::OtherBase { path: file.path.clone(), set: set_label(volumes, self.set) })
     }
 
-    /// The stream that the set at `position`, the oldest of the file's history, must hold: the file itself, as there is
-    /// nothing that a delta could apply to. Fetches nothing. `None` without a signature.
+    /// The stream that the set at `position`, the oldest of the file's history, must have: the file itself, because a
+    /// delta would have no base. Fetches nothing. `None` without a signature.
     ///
-    /// Copies of a delta need no more of its base than the volumes that hold the bytes, neither its last nor its size.
+    /// Copies of a delta need only the volumes of its base that contain the copied bytes, neither its last volume nor
+    /// its size.
     pub(super) fn assume_base(file: &FileRef, position: u32) -> Option<Self> {
         let bounds = file.bounds_at(position)?;
         let sure = bounds.min / PART_BYTES;
@@ -170,7 +171,7 @@ impl StoredStream {
     /// Appends the bytes `range` of the stream to `out`; `once` is true if a reader of the whole file reads them once.
     ///
     /// # Errors
-    /// [`ContentError`]; then `out` may hold a part of the range.
+    /// [`ContentError`]; then `out` may contain a part of the range.
     pub(super) fn read(
         &self,
         volumes: &dyn Volumes,

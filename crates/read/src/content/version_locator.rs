@@ -1,7 +1,7 @@
 //! Locates the stored streams of a file's versions.
 //!
 //! Each delta of a chain is located in its own set, so several sets are searched concurrently. One after the other, a
-//! file thirty increments deep would cost sixty times the store's latency.
+//! file thirty increments deep would take sixty times the store's latency.
 
 use std::sync::Arc;
 

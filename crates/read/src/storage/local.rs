@@ -120,7 +120,7 @@ impl ObjectStore for LocalStore {
         let fail = |e: io::Error| StorageError::from_io(&self.url, "list the directory", &e);
         for entry in fs::read_dir(self.dir.join(dir)).map_err(fail)? {
             let entry = entry.map_err(fail)?;
-            // A link to a directory above would be followed for ever.
+            // A link to a directory above would be followed endlessly.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 listing.directories.extend(entry.file_name().into_string());
             }

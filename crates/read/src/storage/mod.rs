@@ -1,4 +1,4 @@
-//! Stores of the objects of a backup. They know nothing of duplicity.
+//! Stores of the objects of a backup. They are independent of duplicity.
 
 mod counting;
 mod endpoint_host;

@@ -23,9 +23,11 @@ pub struct StoreOptions {
     pub timeout: Duration,
     /// Upper bound of the requests at once.
     pub connections: usize,
-    /// Upper bound of the bytes fetched before a reader requests them. Each open stream may hold one more part (8 MiB).
+    /// Upper bound of the bytes fetched before a reader requests them. Each open stream may have one more part (8 MiB)
+    /// in memory.
     pub read_ahead_bytes: usize,
-    /// Upper bound of the bytes that are kept of fetches that were interrupted, and for that purpose of those that run.
+    /// Upper bound of the bytes that are retained of interrupted fetches, and of running ones in case they are
+    /// interrupted.
     pub kept_bytes: usize,
 }
 

@@ -63,8 +63,8 @@ impl StorageError {
         Self::new(stopped.kind(), object, stopped.to_string())
     }
 
-    /// An error of the operating system in the operation `action` on `object`. `NotFound` keeps its kind: the caller knows
-    /// whether the object should exist.
+    /// An error of the operating system in the operation `action` on `object`. `NotFound` keeps its kind: only the
+    /// caller can decide if the object should exist.
     pub fn from_io(object: &str, action: &str, error: &io::Error) -> Self {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,

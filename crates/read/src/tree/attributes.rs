@@ -1,4 +1,5 @@
-//! Attributes that many versions share or few have, stored beside the versions so that a version stays small.
+//! Attributes that many versions share or that only few versions have. They are stored beside the versions, so that a
+//! version stays small.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -90,7 +91,7 @@ pub(super) struct AttributeTable {
 }
 
 impl AttributeTable {
-    /// The number of the owner of `meta`, and its kind with what goes with it.
+    /// The number of the owner of `meta`, and its kind with the number `aux`.
     ///
     /// # Errors
     /// [`TreeError::TooLarge`] beyond 2^32 of either.

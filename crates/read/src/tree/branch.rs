@@ -59,7 +59,7 @@ impl Branch {
         }
     }
 
-    /// The table as far as it is loaded. Hold the guard for in-memory work only.
+    /// The table as far as it is loaded. The guard is for in-memory work only.
     pub fn table(&self) -> RwLockReadGuard<'_, VersionTable> {
         sync::read(&self.table)
     }
@@ -73,7 +73,7 @@ impl Branch {
     /// missing or damaged.
     ///
     /// # Errors
-    /// [`TreeError`] when what a snapshot of `depth` sets shows cannot be known at all.
+    /// [`TreeError`] when no part of a snapshot of `depth` sets can be determined.
     pub fn ensure(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
@@ -174,7 +174,7 @@ impl Branch {
         self.saver.finish();
     }
 
-    /// Enters the sets at `positions` into the table as they come, in their order.
+    /// Enters the sets at `positions` into the table as they are loaded, in their order.
     fn enter_all(
         &self,
         positions: std::ops::Range<u32>,
@@ -242,7 +242,7 @@ impl Branch {
         }
     }
 
-    /// Upper bound of the bytes that the set at `position` takes while it is staged: its archive holds more than its
+    /// Upper bound of the bytes that the set at `position` takes while it is staged: its archive contains more than its
     /// entries.
     fn staged_weight(&self, repository: &Repository, position: u32) -> u64 {
         let set = self.set_at(position).and_then(|set| repository.set(set).ok());

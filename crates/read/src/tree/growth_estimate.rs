@@ -15,8 +15,8 @@ const NODE: u64 = 64;
 /// Bytes of an owner besides the names.
 const OWNER: u64 = 128;
 
-/// The sum over the entries so far. Components that an entry shares with the one before are counted once; all others are taken to
-/// be new to the table.
+/// The sum over the entries so far. Components that an entry shares with the one before are counted once; all others
+/// are assumed to be new to the table.
 #[derive(Debug, Default)]
 pub(super) struct GrowthEstimate {
     last: Vec<u8>,
@@ -48,7 +48,8 @@ impl GrowthEstimate {
         self.bytes
     }
 
-    /// Counts what is stored beside the version. An owner other than that of the entry before is taken to be new.
+    /// Counts the attributes that are stored beside the version. An owner other than that of the entry before is
+    /// assumed to be new.
     fn add_attributes(&mut self, meta: &EntryMeta) {
         let is_last = self.last_owner.as_ref().is_some_and(|(uid, gid, uname, gname)| {
             (*uid, *gid) == (meta.uid, meta.gid) && *uname == meta.uname && *gname == meta.gname

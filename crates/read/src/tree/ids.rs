@@ -1,7 +1,7 @@
 //! Numbers of paths and versions in a table.
 //!
-//! Tables hold them as `u32` with [`NONE`] for "no such"; [`list_index`] and [`checked_number`] convert between such a number
-//! and an index into a list.
+//! Tables store them as `u32` with [`NONE`] for "no such"; [`list_index`] and [`checked_number`] convert between such a
+//! number and an index into a list.
 
 use super::error::TreeError;
 

@@ -27,7 +27,7 @@ pub(super) enum LoadedSet {
 /// Reads the records of the set at `position` of a branch.
 ///
 /// # Errors
-/// [`TreeError`] when neither the signature archive nor the volumes can be read, or when trying again may help.
+/// [`TreeError`] when neither the signature archive nor the volumes can be read, or when a retry may help.
 pub(super) fn load_set(
     repository: &Arc<Repository>,
     set: SetIndex,
@@ -61,8 +61,8 @@ pub(super) fn load_set(
 }
 
 /// The root's metadata as the beginning of the set's signature archive has it; `None` if the set does not name the root.
-/// The root comes first in every archive, so this costs a small part of it; nothing vouches for the answer until the
-/// whole archive was read. Nothing is fetched if the index knows it.
+/// The root comes first in every archive, so this needs a small part of it. The answer is not verified until the whole
+/// archive was read. Nothing is fetched if the index has it.
 ///
 /// # Errors
 /// [`VolumeError`] when the archive's beginning cannot be read.
@@ -105,8 +105,8 @@ impl SigtarSink for FirstEntry {
     }
 }
 
-/// The first set goes straight into a table that no reader sees before the archive was verified to its end; the others
-/// are packed small until then.
+/// The first set is read directly into a table that no reader sees before the archive was verified to its end; the
+/// others are stored in compact form until then.
 fn from_signatures(
     repository: &Repository,
     set: SetIndex,

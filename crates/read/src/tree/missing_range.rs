@@ -9,7 +9,7 @@ use dupfs_format::difftar::mangled_forms;
 /// Part of the tree that could not be read: keys after `after` up to and including `last` in the set at `position`.
 #[derive(Clone, Debug)]
 pub struct MissingRange {
-    /// True if nothing but `last` is missing, with everything below it, and `after` is its directory.
+    /// True if only `last` is missing, with everything below it, and `after` is its directory.
     pub is_single: bool,
     /// Position in the branch of the set whose records are lost.
     pub position: u32,
@@ -32,7 +32,7 @@ pub struct Uncertainty {
     pub kind: ErrorKind,
 }
 
-const MANGLED: &str = "a set without a readable signature archive may hold a newer state under a name that its writer \
+const MANGLED: &str = "a set without a readable signature archive may have a newer state under a name that its writer \
                        mangled: look for one with '?' in it, or put the signature archive back";
 
 impl MissingRange {

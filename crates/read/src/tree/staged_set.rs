@@ -1,4 +1,4 @@
-//! The records of one set, packed small until its integrity is verified and it may enter the table.
+//! The records of one set in compact form, until its integrity is verified and it may enter the table.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -88,11 +88,11 @@ impl StagedSet {
         number
     }
 
-    /// The next entries in order, a piece at a time; `path` is the one before, empty at first. None are left when it gives
-    /// none.
+    /// The next entries in order, a piece at a time; `path` is the one before, empty at first. The result is empty at
+    /// the end.
     ///
     /// # Errors
-    /// [`TreeError::Internal`]: nothing but [`Self::push`] writes pieces.
+    /// [`TreeError::Internal`] for pieces that [`Self::push`] did not write.
     pub(super) fn take_piece(&mut self, path: &mut Vec<u8>) -> Result<Vec<(ArchivePath, Change)>, TreeError> {
         let piece = self.pieces.pop_front().unwrap_or_else(|| std::mem::take(&mut self.encoder.out));
         let mut decoder = RecordDecoder::new(&piece);

@@ -1,5 +1,5 @@
 //! Encodes a [`VersionTable`] as bytes and decodes it. Links between siblings and versions and the lookup by name are derived
-//! when it is decoded. Decoding takes any bytes: what is no table gives `None`.
+//! when it is decoded. Decoding takes any bytes and returns `None` for those that are no table.
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -134,7 +134,7 @@ pub(super) fn decode(input: &mut dyn Read, len: u64) -> Option<VersionTable> {
         (COUNTS_BYTES, 1),
     ];
     let whole = sizes.iter().try_fold(0usize, |sum, (count, size)| sum.checked_add(count.checked_mul(*size)?))?;
-    // Nothing is allocated that the file does not hold.
+    // No more is allocated than the file contains.
     if whole as u64 != len
         || sets == 0
         || nodes == 0
@@ -284,7 +284,7 @@ mod tests {
                 assert_eq!(meta(&back), meta(&before), "{:?} at depth {depth}", before.path(node));
             }
         }
-        // and it grows on as the other would
+        // and it grows as the other does
         let (mut grown, path) = (before, super::super::tests::path("a/d/new"));
         for table in [&mut back, &mut grown] {
             table.begin_set().unwrap();
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(bytes(back), bytes(grown));
     }
 
-    /// The index holds these bytes: for another encoding, raise VERSION in crates/cache/src/index/framed_file.rs.
+    /// The index contains these bytes: for another encoding, raise VERSION in crates/cache/src/index/framed_file.rs.
     #[test]
     fn the_bytes_of_a_table_are_stable() {
         use super::super::tests::{path, present};

@@ -45,7 +45,7 @@ struct SaveJob {
     chain: Arc<[Identity]>,
     roots: Arc<[Identity]>,
     groups: Arc<[u64]>,
-    /// Of all trees that there may be.
+    /// The identities of all possible trees.
     live: Arc<HashSet<Identity>>,
 }
 
@@ -84,7 +84,7 @@ impl TreeSaver {
         Some(found)
     }
 
-    /// Takes note that sets were loaded into `table`. The tree of a whole branch is saved at once, in the background.
+    /// Records that sets were loaded into `table`. The tree of a whole branch is saved at once, in the background.
     pub(super) fn record_loaded(&self, repository: &Repository, sets: &[SetIndex], table: &Arc<RwLock<VersionTable>>) {
         let Some(index) = repository.index().on_disk() else { return };
         let depth = read(table).depth();
@@ -246,7 +246,7 @@ fn root_record(table: &VersionTable, position: u32) -> Vec<u8> {
     encoder.out
 }
 
-/// The root's metadata in `set` if the index knows it; the inner is `None` if the set does not name the root.
+/// The root's metadata in `set` if the index has it; the inner is `None` if the set does not name the root.
 pub(super) fn load_root(repository: &Repository, set: SetIndex) -> Option<Option<EntryMeta>> {
     let record = repository.index().on_disk()?.load_record(root_key(repository.index().tree_identity(set)?))?;
     let mut decoder = RecordDecoder::new(&record);

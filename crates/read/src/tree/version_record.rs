@@ -1,4 +1,4 @@
-//! One version of a path, packed small: a table has one for each change of each path.
+//! One version of a path in compact form: a table has one for each change of each path.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,7 +74,7 @@ pub(super) fn pack_bounds(bounds: Option<SizeBounds>) -> (u64, u32) {
     match u32::try_from(max.saturating_sub(min)) {
         Ok(0) if max < UNKNOWN => (max | EXACT, 0),
         Ok(span) if span != UNBOUNDED && max < UNKNOWN => (max, span),
-        // No signature has such blocks; without bounds the size is found all the same.
+        // No signature has such blocks; the size is found without bounds too.
         _ => (UNKNOWN, UNBOUNDED),
     }
 }

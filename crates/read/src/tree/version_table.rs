@@ -1,8 +1,8 @@
 //! The table of versions per path: one for a branch, shared by all its snapshots.
 //!
 //! Its size is paths + changes, never paths x snapshots. Nodes are added set by set in the order of the signature
-//! archives, so a node's number is the same at every mount of the same backup, however many sets are loaded; inode
-//! numbers rest on that.
+//! archives, so a node's number is the same at every mount of the same backup, for any number of loaded sets. Inode
+//! numbers depend on that.
 //!
 //! A set's versions may be added in pieces: readers do not see them before [`VersionTable::publish_set`].
 
@@ -64,7 +64,7 @@ pub struct VersionTable {
     pub(super) lost: LostRecords,
     /// Paths that a set names again.
     repeated: RepeatedPaths,
-    /// The shares of memory that the sets have, for as long as the table lives.
+    /// The shares of memory that the sets have, as long as the table exists.
     allowances: Vec<TableAllowance>,
 }
 
@@ -192,7 +192,7 @@ impl VersionTable {
         self.starts.get(list_index(depth.min(self.published))).map_or(NONE, |start| start.node)
     }
 
-    /// The versions of a regular file that its content at `depth` may rest on, newest first: from the version shown
+    /// The versions of a regular file that its content at `depth` may depend on, newest first: from the version shown
     /// back to where the path was not a regular file. Of a set that names the path twice, the version that it shows.
     pub fn file_history(&self, node: NodeId, depth: u32) -> Vec<FileVersion> {
         let files = self.version_chain(node, depth).take_while(|(_, v)| v.kind == VersionKind::File);
@@ -320,7 +320,7 @@ impl VersionTable {
         self.paths.finish_inserting();
     }
 
-    /// Keeps the share of memory of a set for as long as the table lives.
+    /// Keeps the share of memory of a set as long as the table exists.
     pub(super) fn set_allowance(&mut self, allowance: TableAllowance) {
         self.allowances.push(allowance);
     }
@@ -369,8 +369,8 @@ impl VersionTable {
         u32::try_from(self.starts.len()).ok()?.checked_sub(1)
     }
 
-    /// The number of paths that sets name again, one such set and one of its paths; `None` if there are none. They are
-    /// forgotten by this call. Sets that were rebuilt from their volumes do not count, whose names may be mangled.
+    /// The number of paths that sets name again, one such set and one of its paths; `None` if there are none. This call
+    /// removes them. Sets that were rebuilt from their volumes do not count, whose names may be mangled.
     pub(super) fn take_repeated(&mut self) -> Option<(u32, u32, ArchivePath)> {
         let RepeatedPaths { count, example } = std::mem::take(&mut self.repeated);
         let (position, node) = example.filter(|&(position, _)| !self.lost.is_rebuilt(position))?;

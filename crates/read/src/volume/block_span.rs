@@ -24,7 +24,7 @@ impl BlockSpan {
         Self { first, blocks: blocks.into() }
     }
 
-    /// The blocks that hold `range`, if `get` returns all of them.
+    /// The blocks that contain `range`, if `get` returns all of them.
     pub(super) fn collect(range: ByteRange, get: impl Fn(BlockIndex) -> Option<Arc<[u8]>>) -> Option<Self> {
         let blocks = BlockIndex::range(range);
         let first = blocks.start;

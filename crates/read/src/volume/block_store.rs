@@ -21,7 +21,7 @@ struct VolumeBlockKey {
 /// Called with the number of each block that a pass has decoded.
 pub(super) type OnBlock = Box<dyn FnMut(BlockIndex) + Send>;
 
-/// The verified blocks of volumes, as far as the block cache holds them.
+/// The verified blocks of volumes, as far as the block cache has them.
 #[derive(Debug)]
 pub(super) struct BlockStore {
     cache: BlockCache<VolumeBlockKey>,
@@ -88,14 +88,15 @@ impl BlockStore {
     }
 }
 
-/// Bytes that a cache of this configuration holds in memory and on disk.
+/// The capacity of a cache of this configuration in bytes, in memory and on disk.
 pub(super) fn cache_bytes(config: &CacheConfig) -> u64 {
     let spill = config.spill.as_ref().map_or(0, |spill| spill.bytes);
     config.memory_bytes.saturating_add(spill)
 }
 
-/// The blocks of one pass. It adds them to the cache under the number of the pass. It also holds the wanted blocks itself, so
-/// that a pass serves its request however small the cache is. Exactly one of [`Self::publish`] and [`Self::discard`] ends it.
+/// The blocks of one pass. It adds them to the cache under the number of the pass. It also has the wanted blocks
+/// itself, so that a pass serves its request with a cache of any size. Exactly one of [`Self::publish`] and
+/// [`Self::discard`] ends it.
 pub(super) struct PassBlocks<'a> {
     store: &'a BlockStore,
     id: VolumeId,

@@ -39,7 +39,7 @@ pub(super) fn read_members(
     decode_volume(objects, object, None, DecodeThreads::TwoIfLarge, limits, &mut NoBlocks::default())
 }
 
-/// A sink that keeps no block.
+/// A sink that drops all blocks.
 #[derive(Default)]
 struct NoBlocks(Option<Arc<[u8]>>);
 

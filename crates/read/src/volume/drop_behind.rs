@@ -29,7 +29,7 @@ pub(super) struct PassedBlocks {
     pub(super) blocks: Range<BlockIndex>,
 }
 
-/// The position of a sequential reader of one set, and the blocks behind it that are not passed yet.
+/// The position of a sequential reader of one set, and the blocks before it that are not passed yet.
 #[derive(Debug)]
 struct ReaderTrack {
     volume: VolumeNumber,

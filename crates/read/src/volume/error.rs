@@ -86,7 +86,7 @@ pub enum VolumeError {
     /// The shared execution of the work failed.
     #[error(transparent)]
     SingleFlight(SingleFlightError),
-    /// A prefetch failed. A request that joined it has not tried yet: the failure may be older than the request.
+    /// A prefetch failed. A request that joined it has made no attempt yet: the failure may be older than the request.
     #[error(transparent)]
     Prefetch(Arc<VolumeError>),
     /// The request ended before the answer was complete, or it may not block and the answer is not cached.

@@ -44,7 +44,7 @@ pub struct MemberTable {
     /// Indexes of `runs`, by path and then stored order.
     by_path: Vec<u32>,
     plain_len: u64,
-    /// Its share of the memory for tables, for as long as it lives.
+    /// Its share of the memory for tables, as long as it exists.
     allowance: Option<TableAllowance>,
 }
 

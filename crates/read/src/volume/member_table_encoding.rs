@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(format!("{:?}", MemberTable::decode(&table.encode()).unwrap()), format!("{table:?}"));
     }
 
-    /// The index holds these bytes: for another encoding, raise VERSION in crates/cache/src/index/framed_file.rs.
+    /// The index contains these bytes: for another encoding, raise VERSION in crates/cache/src/index/framed_file.rs.
     #[test]
     fn the_bytes_of_a_table_are_stable() {
         let part = b"\x01\x80\x04\x80\x80\x04\x00";

@@ -33,7 +33,7 @@ pub(super) trait PrefetchSource: Send + Sync + std::fmt::Debug {
 #[derive(Debug)]
 pub(super) struct Prefetcher {
     source: Arc<dyn PrefetchSource>,
-    /// Bytes that the cache of the source holds.
+    /// The capacity of the cache of the source, in bytes.
     cache_bytes: u64,
     scans: ScanTracker,
     /// A permit for each volume that may be prefetched at the same time.

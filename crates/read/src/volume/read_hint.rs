@@ -7,7 +7,7 @@ use dupfs_format::VolumeNumber;
 pub struct ReadHint {
     /// A number that identifies the file that the bytes belong to.
     pub file: u64,
-    /// The last volume of the set that holds parts of the file; `None` if it is unknown.
+    /// The last volume of the set with parts of the file; `None` if it is unknown.
     pub last_volume: Option<VolumeNumber>,
     /// True if a reader of the whole file needs these bytes once. Deltas may copy the same bytes several times.
     pub read_once: bool,

@@ -1,4 +1,4 @@
-//! The objects that could not be decoded within their limits, so that no request decodes them for nothing again.
+//! The objects that could not be decoded within their limits, so that no request decodes them again without success.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ enum RefusalReason {
         attempts: u32,
         /// The end of the last one.
         stopped: Instant,
-        /// The longest time that an attempt decoded, and the bytes that it got.
+        /// The longest decoding time of an attempt, and the bytes that it decoded.
         used: Duration,
         expanded: u64,
     },
@@ -85,8 +85,8 @@ impl RefusedObjects {
         VolumeError::object(&object.name, ErrorKind::Timeout, reason)
     }
 
-    /// Takes note that decoding `object` within `limits` failed with `error`, if another attempt would be in
-    /// vain: the object is over a limit, or it was decoded for more than half of the deadline.
+    /// Records that decoding `object` within `limits` failed with `error`, if another attempt would fail too: the
+    /// object is over a limit, or it was decoded for more than half of the deadline.
     pub(super) fn record_failure(&self, object: &ObjectInfo, limits: &DecodeLimits, error: &VolumeError) {
         let used = limits.time_used();
         let was_stopped = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Cancelled);

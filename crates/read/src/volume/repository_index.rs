@@ -16,7 +16,7 @@ use dupfs_format::manifest::VolumeHash;
 /// The location of a repository's index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexLocation {
-    /// The directory that holds indexes, one subdirectory each.
+    /// The directory of indexes, one subdirectory each.
     pub base: PathBuf,
     /// The requirements on objects. Records of objects that were accepted under other requirements are not used.
     pub requirements: Vec<u8>,

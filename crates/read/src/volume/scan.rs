@@ -86,9 +86,10 @@ impl Scan {
     }
 }
 
-/// The scan that a read from `start` of `volume` continues, removed from `scans`. It is one that is there and not further, or
-/// that comes from the volume before, or at least is there. If there is none, makes room for a new one: a random reader that
-/// has read least is dropped first, then the scan that was idle longest.
+/// Removes from `scans` the scan that a read from `start` of `volume` continues, and returns it. It is one in this
+/// volume that the read continues in ascending order, else a sequential one in the volume before, else any in this
+/// volume. If there is none, makes room for a new one: drops the random reader that has read least, else the scan that
+/// was idle longest.
 fn take(scans: &mut Vec<Scan>, volume: VolumeNumber, start: u64) -> Option<Scan> {
     let there = scans.iter().position(|scan| scan.volume == volume);
     if let Some(position) = there
@@ -137,7 +138,7 @@ impl ScanTracker {
         scan.advance(range, plain_len, hint.file);
         let furthest = id.number.0.saturating_add(depth);
         let is_beyond_file = scan.files >= SCANNED_FILES;
-        // Of a file whose end is unknown, nothing beyond the volume that is read.
+        // If the end of the file is unknown, nothing beyond the volume that is read.
         let end_of_file = hint.last_volume.unwrap_or(id.number);
         let last = VolumeNumber(if is_beyond_file { furthest } else { furthest.min(end_of_file.0) });
         let before =
@@ -146,7 +147,7 @@ impl ScanTracker {
         before.map(|before| VolumeRange { set: id.set, first: VolumeNumber(before.0.saturating_add(1)), last })
     }
 
-    /// Records that the reader of `file` is gone. A scan that has read it last is left, until it continues.
+    /// Records that the reader of `file` is gone. A scan that has read it last counts as left until it continues.
     pub(super) fn leave(&self, file: u64) {
         for scan in lock(&self.scans).values_mut().flatten().filter(|scan| scan.file == file) {
             scan.is_left = true;
@@ -162,7 +163,7 @@ impl ScanTracker {
         readers.peek().is_some() && readers.all(|scan| scan.is_left)
     }
 
-    /// Records that `volumes` are not prefetched after all: the next read asks for them again.
+    /// Records that `volumes` are not prefetched after all: the next read requests them again.
     pub(super) fn retract(&self, volumes: VolumeRange) {
         let prefetched = VolumeNumber(volumes.first.0.saturating_sub(1));
         for scan in lock(&self.scans).get_mut(&volumes.set).into_iter().flatten() {

@@ -1,8 +1,8 @@
-//! Compares the files that a set signed with the files that its volumes hold.
+//! Compares the files that a set signed with the files in its volumes.
 //!
-//! An interrupted backup that was resumed while its source changed signs files that no volume holds, and holds parts of two
-//! states of a file (docs/FORMAT.md section 2.3). Names and sizes show where to look, not what is lost: a writer mangles names,
-//! and a file of two states may still be the one that was signed. So the result is a list of suspects.
+//! An interrupted backup that was resumed while its source changed signs files that are in no volume, and has parts of
+//! two states of a file (docs/FORMAT.md section 2.3). Names and sizes show suspects, not losses: a writer mangles
+//! names, and a file of two states may still be the one that was signed. So the result is a list of suspects.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -140,7 +140,7 @@ impl SetComparison {
         self.lost.push(LostPaths { after: after.cloned(), last: last.clone(), is_listed: true, paths: Vec::new() });
     }
 
-    /// Adds a volume that is left out: nothing is said of its files.
+    /// Adds a volume that is left out: its files are not in the result.
     pub fn add_skipped_volume(&mut self, after: Option<&VolumeBoundary>, last: &VolumeBoundary) {
         self.lost.push(LostPaths { after: after.cloned(), last: last.clone(), is_listed: false, paths: Vec::new() });
     }
@@ -148,7 +148,7 @@ impl SetComparison {
     /// Compares what was added with the stored signature archive of `set`, which is read to its verified end.
     ///
     /// # Errors
-    /// [`VolumeError`] if it is missing, damaged or that of another set, or for want of memory.
+    /// [`VolumeError`] if it is missing, damaged or that of another set, or if there is not enough memory.
     pub fn compare(
         mut self,
         repository: &Repository,
@@ -198,7 +198,7 @@ impl SetComparison {
             return Ok(());
         }
         let suspicion = match self.stored(path) {
-            None => Some("no volume holds data of it"),
+            None => Some("no volume has data of it"),
             Some(stored) => stored.suspicion(entry.bounds.as_ref()),
         };
         if let Some(suspicion) = suspicion {

@@ -47,7 +47,7 @@ pub(super) struct SignatureArchives {
     archive_dir: Option<Arc<ArchiveDir>>,
     /// The sets for which the warning about the time of the archive was logged.
     warned: Mutex<HashSet<SetIndex>>,
-    /// Signed contents of the sets that were asked for last, the newest at the end.
+    /// Signed contents of the sets that were requested last, the newest at the end.
     signed: Mutex<Vec<(SetIndex, Arc<SignedContents>)>>,
     reads: SingleFlight<SetIndex, Arc<SignedContents>, VolumeError>,
 }

@@ -100,7 +100,7 @@ fn short_digest(bytes: &[u8]) -> ShortDigest {
     digest.finish()
 }
 
-/// Collects the signed contents while the signature archive streams by. The result counts only once the archive was
+/// Collects the signed contents while the signature archive is read. The result counts only once the archive was
 /// verified to its end.
 #[derive(Debug, Default)]
 pub(super) struct SignedContentsBuilder {
@@ -108,7 +108,7 @@ pub(super) struct SignedContentsBuilder {
     current: Option<CurrentSignature>,
 }
 
-/// The signature that streams by.
+/// The signature that is being read.
 #[derive(Debug)]
 struct CurrentSignature {
     path: ShortDigest,

@@ -1,7 +1,8 @@
 //! The check that `latest` leads to a set that the required key has signed (`--sign-key`).
 //!
 //! Anyone who can write to the store and has the public key can add a set that decrypts. Reading it fails, but without this check
-//! `latest` would lead to it. A manifest has the hashes of all volumes of its set, so its signature and the time of that decide.
+//! `latest` would lead to it. A manifest has the hashes of all volumes of its set, so its signature and the time of the signature
+//! decide.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -90,7 +91,7 @@ impl SignedSets {
                 | ErrorKind::Missing
                 | ErrorKind::NotFound
                 | ErrorKind::Archived => Some(error),
-                // The key may be given or asked for later.
+                // The key may be given or requested later.
                 ErrorKind::KeyMissing => return Ok(false),
                 ErrorKind::Denied
                 | ErrorKind::Timeout

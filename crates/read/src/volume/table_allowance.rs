@@ -60,8 +60,8 @@ enum TableBasis {
     Volumes(usize),
 }
 
-/// The memory that the tables of one object may take. What it has of the common share is given back on drop: it lives as long
-/// as the tables.
+/// The memory that the tables of one object may take. Its part of the common share is returned on drop: it exists as
+/// long as the tables.
 #[derive(Debug)]
 pub struct TableAllowance {
     object: Arc<str>,
@@ -75,8 +75,8 @@ impl TableAllowance {
     /// Checks that the tables may take `bytes` together. Never waits.
     ///
     /// # Errors
-    /// [`VolumeError`] of the kind `Unsupported` (`Corrupt` for a list of volumes): no honest object has such tables, or other
-    /// such objects have used up the common share.
+    /// [`VolumeError`] of the kind `Unsupported` (`Corrupt` for a list of volumes): no ordinary object has such tables,
+    /// or other such objects have used up the common share.
     pub fn check(&mut self, bytes: u64) -> Result<(), VolumeError> {
         while bytes > self.max_bytes {
             let wanted = bytes.saturating_sub(self.max_bytes).max(STEP);
@@ -98,7 +98,7 @@ impl TableAllowance {
                  compressed so well, so it is damaged or forged; if it is sound, raise --memory"
                 ),
             ),
-            // The listing contradicts it. Other sets are shown all the same, as with other damage in a manifest.
+            // The listing contradicts it. Other sets are still shown, as with other damage in a manifest.
             TableBasis::Volumes(volumes) => (
                 ErrorKind::Corrupt,
                 format!(

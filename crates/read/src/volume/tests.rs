@@ -82,7 +82,8 @@ fn repository_with_deadline(store: Arc<dyn ObjectStore>, deadline: Duration) -> 
     Repository::new(store, decoder, collection, config)
 }
 
-/// A set that the collection does not have is a bug, not damage: neither the errno nor the exit code may blame the backup.
+/// A set that the collection does not have is a bug, not damage: neither the errno nor the exit code may be that of
+/// damage.
 #[test]
 fn an_unknown_set_is_an_internal_error_and_has_no_group_in_the_index() {
     let repository = repository(Arc::new(backup()));
@@ -149,7 +150,7 @@ impl ObjectStore for GatedStore {
     }
 }
 
-/// A repository whose next open of the volume is gated, and the ends of the gate that the test holds.
+/// A repository whose next open of the volume is gated, and the test's ends of the gate.
 struct GatedRepository {
     repository: Arc<Repository>,
     /// Receives when a read of the store starts.
@@ -314,7 +315,7 @@ fn a_pass_over_its_deadline_stops_and_is_not_repeated_at_once() {
         assert!(started.elapsed() < PLENTY, "the pass continues: {first}");
         thread::yield_now();
     }
-    // The pass takes note of the failure after it has closed the stream.
+    // The pass records the failure after it has closed the stream.
     while !timed_out().contains("retried in") {
         assert!(started.elapsed() < PLENTY);
     }

@@ -137,7 +137,7 @@ impl VolumeStore {
                 return Ok(());
             }
         }
-        // The cache is too small for the requests of this moment: the pass serves this range alone.
+        // The cache is too small for the present requests: the pass serves this range alone.
         let key = PassKey { id, only: Some(BlockIndex::range(range)) };
         let decoded = self.decode(key, range, None, context)?;
         if is_done(Some(decoded.wanted), out) { Ok(()) } else { Err(self.range_error(id, range, &decoded.table)) }
@@ -153,8 +153,8 @@ impl VolumeStore {
         self.blocks.stats()
     }
 
-    /// The blocks of `range`, if they can be had without a pass. A request that may not block is answered from memory: even
-    /// the disk of the cache may be slow.
+    /// The blocks of `range`, if they are available without a pass. A request that may not block is answered from
+    /// memory: even the disk of the cache may be slow.
     fn cached_blocks(&self, id: VolumeId, range: ByteRange, context: &RequestContext) -> Option<BlockSpan> {
         if context.may_block() { self.blocks.get(id, range) } else { self.blocks.get_in_memory(id, range) }
     }
@@ -173,7 +173,7 @@ impl VolumeStore {
         VolumeError::Range { object, start: range.start, end: range.end, len: table.plain_len() }
     }
 
-    /// Decodes volume `id` for a request that waits. If it joined a prefetch that failed, it tries again itself.
+    /// Decodes volume `id` for a request that waits. If it joined a prefetch that failed, it makes its own attempt.
     fn decode_for_reader(
         self: &Arc<Self>,
         id: VolumeId,

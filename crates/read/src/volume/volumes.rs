@@ -40,7 +40,7 @@ pub trait Volumes: Sync {
     fn read_volume(&self, id: VolumeId, range: ByteRange, hint: ReadHint, out: &mut Vec<u8>)
     -> Result<(), VolumeError>;
 
-    /// Records that `range` of volume `id` was located, though not read. A program that asks for the sizes of many files in
+    /// Records that `range` of volume `id` was located but not read. A program that requests the sizes of many files in
     /// stored order scans the volumes as one that reads the files does.
     fn record_lookup(&self, id: VolumeId, range: ByteRange, hint: ReadHint);
 

@@ -116,7 +116,7 @@ impl KeptBytes {
         }
     }
 
-    /// Takes what is kept of `object` in this state. Its room stays reserved until it is released.
+    /// Takes the kept bytes of `object` in this state. Their room stays reserved until it is released.
     pub(super) fn take(&self, object: &ObjectInfo) -> KeptPieces {
         let mut state = lock(&self.state);
         let Some(at) = state.objects.iter().rposition(|(kept, _)| kept == object) else { return KeptPieces::default() };

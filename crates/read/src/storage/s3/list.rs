@@ -31,7 +31,7 @@ pub(super) async fn page(
         .bucket(bucket.config.bucket())
         .prefix(format!("{}{dir}", bucket.config.prefix()))
         .delimiter("/")
-        // Keys may hold what XML cannot.
+        // Keys may contain characters that XML cannot.
         .encoding_type(EncodingType::Url)
         .set_continuation_token(token.map(str::to_owned))
         .set_max_keys(max_keys)

@@ -8,7 +8,7 @@ use dupfs_base::ErrorKind;
 
 /// Upper bound of the delay between two attempts.
 const MAX_DELAY: Duration = Duration::from_secs(4);
-/// Bytes that count as progress: a body that drips slower than this in all the timer is as good as none.
+/// Bytes that count as progress: a slower body counts as one without progress.
 const PROGRESS_BYTES: u64 = 16 * 1024;
 
 /// Times one request over all its attempts. The attempts are spaced by exponential backoff with jitter.

@@ -1,7 +1,7 @@
 //! A range of an object as one ordered stream that is fetched in several parts at once.
 //!
-//! Each part is fetched by a task of its own; the reader takes the chunks of the parts in order. The first part of a stream is
-//! always fetched. Later parts are fetched only as far as the budget allows that all streams share. So memory is
+//! Each part is fetched by its own task; the reader takes the chunks of the parts in order. The first part of a stream
+//! is always fetched. Later parts are fetched only as far as the budget allows that all streams share. So memory is
 //! bounded, and a reader that pauses does not block others. Dropping the stream aborts its tasks.
 //!
 //! Chunks that were read are retained within a bound. If the request is interrupted, they are kept together with those that were
@@ -22,7 +22,8 @@ use crate::storage::{ObjectInfo, StorageError};
 use dupfs_base::sync::Monitor;
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 
-/// Bytes of a part: large enough that requests cost little, small enough that a volume comes over several connections.
+/// Bytes of a part: large enough that the overhead of requests is small, small enough that a volume comes over several
+/// connections.
 const PART_BYTES: u64 = 8 << 20;
 /// Upper bound of the parts of one stream that are fetched at once.
 const MAX_PARTS: usize = 8;
@@ -173,7 +174,8 @@ impl S3Stream {
         Ok(())
     }
 
-    /// Ends the tasks. What has come is kept if the request was interrupted; after any other failure it may be the reason.
+    /// Ends the tasks. The received bytes are kept if the request was interrupted; after any other failure they may be
+    /// its cause.
     fn end(&mut self) {
         if self.context.cancel_token().is_cancelled() {
             self.retained.push(self.at, std::mem::take(&mut self.current));
