@@ -1,12 +1,12 @@
 //! dupfs mounts duplicity backups as an ordinary read-only directory tree.
 //!
-//! The layers below are crates of their own: `dupfs-base`, `dupfs-format`, `dupfs-cache`, `dupfs-unpack` and `dupfs-read`.
+//! The layers below are separate crates: `dupfs-base`, `dupfs-format`, `dupfs-cache`, `dupfs-unpack` and `dupfs-read`.
 //! docs/ARCHITECTURE.md describes them. A module here imports only from those above it in this table.
 //!
 //! | module | contents |
 //! |---|---|
 //! | [`vfs`] | lookup, getattr, readdir, read: the answers of a file system, without FUSE types |
-//! | [`fuse`] | the only module that knows the FUSE crate |
+//! | [`fuse`] | the only module that uses the FUSE crate |
 //! | [`cli`] | commands; wires the layers |
 
 pub mod cli;

@@ -104,7 +104,7 @@ pub struct MountArgs {
     #[arg(long, hide = true)]
     pub noexec: bool,
 
-    /// The size that `stat` shows where the exact one costs a volume.
+    /// The size that `stat` shows where the exact one needs a volume.
     #[arg(long, hide = true, value_enum, default_value_t)]
     pub sizes: SizeMode,
 

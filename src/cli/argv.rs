@@ -1,5 +1,5 @@
-//! Brings the arguments into the form that the definition of the commands knows: the arguments of mount(8) for
-//! `mount.dupfs`, lists after `-o`, and duplicity's options that only matter when writing.
+//! Brings the arguments into the form of the definition of the commands: the arguments of mount(8) for `mount.dupfs`,
+//! lists after `-o`, and duplicity's options that only matter when writing.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

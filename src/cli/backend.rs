@@ -38,7 +38,7 @@ pub struct OpenRequest<'a> {
     pub owners: &'a OwnerArgs,
     /// The path of the snapshot at the root.
     pub path: Option<&'a OsStr>,
-    /// Lets `stat` show a bound of sizes that cost a volume.
+    /// Lets `stat` show a bound of sizes that need a volume.
     pub size_bounds: bool,
     /// The encoding of names in zip archives that do not state it.
     pub zip_names: Option<NameEncoding>,

@@ -346,7 +346,7 @@ fn owners(args: &OwnerArgs) -> OwnerOptions {
     OwnerOptions { numeric: args.numeric_owner, uid: args.uid, gid: args.gid, umask: args.umask.unwrap_or(0) }
 }
 
-/// The time that `text` stands for, the value of `option`.
+/// The time in `text`, the value of `option`.
 fn time(option: &str, text: &str) -> Result<BackupTime, CliError> {
     let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset())
         .map_err(|error| CliError::Usage(format!("{option}: {error}")))?;

@@ -34,7 +34,7 @@ pub(super) const REPORT_FLAG: &str = "--report-ready";
 
 /// The variable that bounds the arenas of the C library's allocator, which reads it at program start. By default each thread
 /// gets an arena, up to eight for each processor, and an arena retains the memory that was freed in it. Blocks and buffers are
-/// allocated by one thread and freed by another, which doubled the memory in use. Two arenas still cost 80 MB more than one
+/// allocated by one thread and freed by another, which doubled the memory in use. Two arenas still took 80 MB more than one
 /// and saved no time: frequent allocations are small and come from the cache of each thread, or large and reused.
 const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 
@@ -54,8 +54,8 @@ pub(super) fn protect_memory() {
     }
 }
 
-/// Makes the end of the parent process end this one too, until [`detach`]: no user would know of a daemon whose start was
-/// interrupted, and which waits for a store that does not answer.
+/// Makes the end of the parent process end this one too, until [`detach`]: no user would notice a daemon whose start
+/// was interrupted, and which waits for a store that does not answer.
 pub(super) fn end_with_parent() {
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
         log::debug!("the parent process cannot be watched: {error}");
@@ -196,7 +196,7 @@ impl InheritedFiles {
         self.0.retain(|own| *own != number);
     }
 
-    /// Closes them. A lock that the parent holds by one of them, or a pipe, would last as long as the mount.
+    /// Closes them. A lock or a pipe of the parent in one of them would last as long as the mount.
     fn close(self) {
         for number in self.0 {
             if let Err(error) = nix::unistd::close(number) {

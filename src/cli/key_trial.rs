@@ -11,8 +11,8 @@ use dupfs_format::SetIndex;
 use dupfs_format::collection::{Collection, Snapshot};
 use dupfs_read::volume::{Repository, VolumeError};
 
-/// Upper bound of the manifests that are tried to find a snapshot that can be read. Each may cost a request to the store, and a
-/// key derivation for each passphrase.
+/// Upper bound of the manifests that are tried to find a snapshot that can be read. Each may need a request to the
+/// store, and a key derivation for each passphrase.
 const MAX_TRIALS: usize = 48;
 
 /// The snapshots that can be reached.
@@ -131,7 +131,7 @@ fn try_key(
 }
 
 /// Opens the manifest of `set`, or the beginning of the signature archive of a set that has lost its manifest: to rebuild that
-/// would cost all its volumes.
+/// would need all its volumes.
 fn open_one_object(repository: &Arc<Repository>, set: SetIndex, context: &RequestContext) -> Result<(), VolumeError> {
     match repository.set(set)?.is_rebuilt {
         true => repository.peek_signatures(set, context, &mut |_, _| Ok(())),

@@ -203,8 +203,8 @@ impl Log for ProgramLog {
         if target.starts_with("dupfs") {
             return lock(&self.target).write(record.level(), &line);
         }
-        // A library does not know what a message means here: the FUSE crate warns of each mount that was unmounted from
-        // outside.
+        // The level of a message of a library may not fit here: the FUSE crate warns of each mount that was unmounted
+        // from outside.
         if !(target.starts_with("fuser") && line.starts_with("Failed to umount filesystem")) {
             lock(&self.target).write(Level::Debug, &format!("{target}: {line}"));
         }

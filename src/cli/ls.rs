@@ -19,7 +19,7 @@ use dupfs_format::{ArchivePath, BackupTime};
 /// The options of a listing by `dupfs ls`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LsOptions {
-    /// Mode, links, owner, group, exact size, time and link target. Sizes may cost volumes.
+    /// Mode, links, owner, group, exact size, time and link target. Sizes may need volumes.
     pub long: bool,
     /// Everything below, as paths from the snapshot's root.
     pub recursive: bool,

@@ -4,7 +4,7 @@ use dupfs_cache::{CacheConfig, SpillConfig};
 
 /// The shares of the layers. Five eighths of the memory are for decoded blocks, and an eighth each for member tables, for
 /// extent maps, and for unpacked data including the tables of archives. Of the spill file three quarters are for decoded
-/// blocks, the rest is for unpacked data. The other shares come on top of that.
+/// blocks, the rest is for unpacked data. The other shares are added to that.
 #[derive(Clone, Debug)]
 pub(super) struct MemoryShares {
     /// Decoded blocks of volumes.

@@ -1,4 +1,4 @@
-//! `dupfs mount`: checks everything, the checks that cost the user least first, and then mounts.
+//! `dupfs mount`: checks everything, in the order of the user's effort, and then mounts.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -158,7 +158,7 @@ fn watch(
         // Requested, so it is logged at any verbosity.
         SIGUSR1 => log::warn!("{}", fs.cost().unwrap_or_default()),
         SIGHUP if refresh.is_some() => {
-            // The receiver lives as long as the mount.
+            // The receiver exists as long as the mount.
             let _ = refresh.as_ref().map(|refresh| refresh.send(()));
         }
         _ => stop(),

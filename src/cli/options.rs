@@ -249,7 +249,7 @@ fn parse_timeout(text: &str) -> Result<TimeSpan, String> {
     if span.0 > Duration::from_secs(3600) { Err("give at most one hour".to_owned()) } else { Ok(span) }
 }
 
-/// The size that `stat` shows for a file whose exact size costs a volume.
+/// The size that `stat` shows for a file whose exact size needs a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SizeMode {
     /// The exact size, found when it is requested

@@ -211,7 +211,7 @@ impl Glob {
         Ok(out)
     }
 
-    /// Appends characters that stand for themselves.
+    /// Appends literal characters.
     fn literal(&mut self, bytes: &[u8]) {
         match std::str::from_utf8(bytes) {
             Ok(text) => self.regex.push_str(&regex::escape(text)),
@@ -223,7 +223,7 @@ impl Glob {
         }
     }
 
-    /// Appends the class that begins after `[`; returns what follows it.
+    /// Appends the class that begins after `[`; returns the rest of the pattern.
     fn class<'g>(&mut self, after: &'g [u8]) -> Result<&'g [u8], &'static str> {
         const OPEN: &str = "a [ is not closed; write it as \\[ if it is part of a name";
         let negated = after.strip_prefix(b"!").or_else(|| after.strip_prefix(b"^"));
@@ -261,7 +261,7 @@ impl Glob {
     }
 }
 
-/// The first character, or byte that is part of none, and what follows it.
+/// The first character, or byte that is part of none, and the rest.
 fn first_char(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let len = match bytes.first()? {
         0xc0..=0xdf => 2,

@@ -1,8 +1,8 @@
 //! `dupfs restore`: writes a part of a snapshot to a directory, without FUSE.
 //!
 //! Everything is listed first, then the free space is checked, and then directories, objects and, last, the attributes of
-//! directories are written. An object gets its name once it is complete. What exists already is kept if it is right: a file if
-//! its block sums are those of its signature, for which no volume is fetched.
+//! directories are written. An object gets its name once it is complete. An existing object is kept if it is right: a
+//! file if its block sums are those of its signature, for which no volume is fetched.
 
 mod destination;
 mod file_copy;
@@ -179,7 +179,7 @@ fn find(
     Ok(found)
 }
 
-/// Identifies what is restored: the same text means the same objects.
+/// Identifies the restored objects: the same text means the same objects.
 fn describe(fs: &dyn FileSystem, url: &str, wanted: &[(Attr, ArchivePath)]) -> String {
     let objects = wanted.iter().map(|(attr, path)| fs.path(attr.ino).unwrap_or_else(|| path.to_string()));
     format!("{} of {url}\n", objects.collect::<Vec<_>>().join(", "))
@@ -361,7 +361,8 @@ impl RestoreRun<'_> {
         failed
     }
 
-    /// Writes all objects that are no directories, several at a time, in the order in which the volumes of a full set hold them.
+    /// Writes all objects that are no directories, several at a time, in the order in which they are in the volumes of
+    /// a full set.
     fn objects(&mut self, tree: &WantedTree, root: &OwnedFd, failed: &HashSet<usize>, printer: &mut Printer<'_>) {
         let mut order: Vec<&WantedObject> =
             tree.objects.iter().filter(|object| !failed.contains(&object.dir)).collect();
@@ -443,7 +444,7 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
 }
 
-/// Opens directories of the destination, and holds the one used last: neighbours follow each other.
+/// Opens directories of the destination, and keeps the one used last open: neighbours follow each other.
 struct DirCache<'a> {
     tree: &'a WantedTree,
     root: &'a OwnedFd,
@@ -674,7 +675,7 @@ impl ProgressLine {
         }
         self.shown = Some(Instant::now());
         let rate = u128::from(bytes) / self.started.elapsed().as_millis().max(1) / 1000;
-        // Progress is no result: a terminal that is gone is ignored.
+        // Progress is no result: a closed terminal is ignored.
         let _ = write!(
             io::stderr(),
             "\r{} of {} objects, {} MB, {rate} MB/s\x1b[K",

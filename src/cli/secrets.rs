@@ -69,7 +69,7 @@ impl Passphrases {
         drop(one_at_a_time);
         match answer {
             Ok(PromptAnswer::Line(line)) => Some(Secret::new(line.as_slice())).filter(|secret| !secret.is_empty()),
-            // Nothing has begun that would have to end first: the prompt comes before the mount.
+            // Nothing has begun that would have to end first: the prompt precedes the mount.
             Ok(PromptAnswer::Interrupted) => std::process::exit(CommandExit::Interrupted.code().into()),
             Err(_) => None,
         }

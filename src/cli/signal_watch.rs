@@ -15,7 +15,7 @@ pub(super) struct SignalWatch {
 }
 
 impl SignalWatch {
-    /// Calls `on_signal` for each of `signals`, on a thread of its own.
+    /// Calls `on_signal` for each of `signals`, on a separate thread.
     ///
     /// # Errors
     /// [`CliError`] when no thread can be started.

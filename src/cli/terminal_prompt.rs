@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 /// The terminal of this process.
 const TERMINAL: &str = "/dev/tty";
 
-/// Upper bound of the bytes of an answer; what is typed beyond it is ignored.
+/// Upper bound of the bytes of an answer; further input is ignored.
 const MAX_ANSWER: usize = 4096;
 
 /// The end of a question.
@@ -60,7 +60,7 @@ impl<'t> QuietTerminal<'t> {
         // A read returns with each byte.
         quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
         quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
-        // Now, and without dropping what was typed ahead.
+        // Now, and without dropping earlier input.
         tcsetattr(terminal, OptionalActions::Now, &quiet)?;
         Ok(Self { terminal, before })
     }
@@ -68,7 +68,7 @@ impl<'t> QuietTerminal<'t> {
 
 impl Drop for QuietTerminal<'_> {
     fn drop(&mut self) {
-        // Fails only if the terminal is gone.
+        // Fails only if the terminal was closed.
         let _ = tcsetattr(self.terminal, OptionalActions::Now, &self.before);
     }
 }

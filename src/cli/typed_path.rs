@@ -22,8 +22,8 @@ pub(super) fn is_of_mount(typed: &OsStr) -> bool {
     first.is_some_and(|first| MOUNT_NAMES.contains(&first))
 }
 
-/// Finds what the user means by `typed`: the path itself if it exists, else the first of the other readings that does. Returns
-/// the attributes, whose size may not be exact, and the path that was found.
+/// Finds the path that the user means by `typed`: the text itself if it exists, else the first of its other readings
+/// that exists. Returns the attributes, whose size may not be exact, and the path that was found.
 ///
 /// # Errors
 /// [`CliError`]; one that says that the path does not exist names a similar one if there is one.

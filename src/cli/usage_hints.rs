@@ -64,8 +64,8 @@ const SELECTION_OPTIONS: &[&str] = &[
     "--include-globbing-filelist",
 ];
 
-/// Returns the answer to an error of the argument parser, if this one knows better what was meant. `typed` are the
-/// arguments with the program's name first.
+/// Returns the answer to an error of the argument parser, if it is more specific than that of the parser. `typed` are
+/// the arguments with the program's name first.
 pub(super) fn answer(error: &clap::Error, typed: &[OsString]) -> Option<String> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -168,7 +168,7 @@ pub(super) fn is_url(text: &str) -> bool {
 }
 
 /// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is
-/// not. Of two paths to `mount`, only the second may be that of a backup. What is mounted already is not read, as its
+/// not. Of two paths to `mount`, only the second may be that of a backup. A mounted directory is not read, because its
 /// daemon may hang.
 pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<String> {
     let backup = backup.to_str()?;

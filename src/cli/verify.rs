@@ -1,9 +1,9 @@
 //! `dupfs verify`: reads every object of a backup, and reports all that is damaged.
 //!
 //! The volumes of a set are read in order, some of them ahead. Its signature archive is read last, and compared with the
-//! files that the volumes hold. A file that looks wrong is read at each snapshot that may show it: only what cannot be read
-//! is damage. With [`VerifyOptions::deep`] each version of each file is read, and compared with the block sums of its
-//! signature.
+//! files in the volumes. A file that looks wrong is read at each snapshot that may show it: only a file that cannot be
+//! read is damage. With [`VerifyOptions::deep`] each version of each file is read, and compared with the block sums of
+//! its signature.
 
 mod verify_progress;
 mod verify_report;
@@ -119,9 +119,9 @@ fn has_encrypted_manifest(set: &BackupSet) -> bool {
 /// The content of a file that was read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadContent {
-    /// It is what was signed.
+    /// It is the content that was signed.
     Signed,
-    /// It is not what was signed.
+    /// It is not the content that was signed.
     Other,
     /// It was not compared, or there is no signature to compare it with.
     Unproved,
@@ -347,7 +347,7 @@ impl VerifyRun<'_> {
     }
 
     /// Reads `path` at the snapshot of `set`, or if it is suspect at each that needs the set, and reports those at which it
-    /// cannot be read or is not what was signed.
+    /// cannot be read or is not the content that was signed.
     fn file(&mut self, set: &BackupSet, path: &ArchivePath, suspicion: Option<&str>) {
         if suspicion.is_none() {
             let own = self.collection.snapshot_of(set.index).map(|snapshot| snapshot.name.to_string());

@@ -70,7 +70,8 @@ struct FuseCall<Compute, Send> {
     cost: RequestCost,
     /// Computes the answer; called a second time, from a worker, if the answer is not cached.
     compute: Compute,
-    /// Sends the answer; without a reply (the request has expired or was interrupted) it releases what the answer holds.
+    /// Sends the answer; without a reply (the request has expired or was interrupted) it releases the resources of the
+    /// answer.
     send: Send,
 }
 

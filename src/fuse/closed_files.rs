@@ -15,7 +15,8 @@ use crate::vfs::Ino;
 /// The interval in which the processes are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The time after which a process that is not visible is taken to be gone: programs that copy many files open the next one sooner.
+/// The time after which a process that is not visible is assumed to have exited: programs that copy many files open the
+/// next one sooner.
 const HIDDEN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The time after which a file is not watched further: no prefetch of a store that answers takes longer.
@@ -24,7 +25,7 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 /// Upper bound of the files that are watched. The file that was closed first is dropped first.
 const MAX_FILES: usize = 64;
 
-/// Reports that the reader of a stored file is gone.
+/// Reports that the reader of a stored file has exited.
 pub(super) type ReportLeave = Arc<dyn Fn(Ino) + Send + Sync>;
 
 /// The thread that has opened a file; `None` if it is not visible.

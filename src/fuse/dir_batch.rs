@@ -1,7 +1,7 @@
 //! Directory entries gathered for one reply to readdir or readdirplus.
 //!
 //! They are gathered before the attributes are looked up, so that no call into the file system happens inside another.
-//! Offsets of the kernel are those of the file system plus 2, as `.` and `..` come first and are made here.
+//! Offsets of the kernel are those of the file system plus 2, because `.` and `..` come first and are made here.
 
 use std::ops::Range;
 
@@ -128,8 +128,8 @@ impl DirBatch {
     }
 
     /// Looks up the attributes of the rows after the first `dots`. Truncates the batch before the first row that would
-    /// block, except that the very first may block if `context` allows it. A name whose attributes are unavailable stays
-    /// listed.
+    /// block, except that the first one of all may block if `context` allows it. A name whose attributes are
+    /// unavailable stays listed.
     fn look_up(&mut self, fs: &dyn FileSystem, dir: Ino, dots: usize, context: &RequestContext) -> Result<(), FsError> {
         let mut keep = self.rows.len();
         for (i, row) in self.rows.iter_mut().enumerate().skip(dots) {

@@ -13,7 +13,7 @@ use super::recent_errors::RecentErrors;
 /// A message that was logged is not logged again for this long.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Upper bound of the messages that are remembered; when it is reached, all are forgotten and may be logged again.
+/// Upper bound of the messages that are remembered; when it is reached, all are removed and may be logged again.
 const MAX_MESSAGES: usize = 1024;
 
 /// The log of failed requests.

@@ -1,6 +1,6 @@
 //! Serving a [`crate::vfs::FileSystem`] through the kernel.
 //!
-//! `adapter`, `attributes` and `mounted` are the only files that know the FUSE crate. A request is answered on the FUSE
+//! `adapter`, `attributes` and `mounted` are the only files that use the FUSE crate. A request is answered on the FUSE
 //! thread if the answer is in memory; otherwise its reply moves to a worker (`worker_pool`), under a deadline (`deadline`),
 //! so that a volume being decoded never delays an answer that is cached.
 //!

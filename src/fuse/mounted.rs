@@ -76,7 +76,7 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts `fs` on `point` and serves it from threads of its own; returns once the mount answers.
+    /// Mounts `fs` on `point` and serves it from separate threads; returns once the mount answers.
     ///
     /// # Errors
     /// [`MountError`].

@@ -108,7 +108,7 @@ impl MountPoint {
     }
 }
 
-/// The right to mount on a directory, as long as it lives: a lock on it.
+/// The right to mount on a directory, as long as it exists: a lock on the directory.
 #[derive(Debug)]
 pub(super) struct MountClaim {
     _dir: fs::File,

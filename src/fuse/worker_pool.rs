@@ -3,7 +3,7 @@
 
 use dupfs_base::sync::{Job, ThreadPool};
 
-/// Upper bound of what a deferred request costs, which selects the workers that serve it.
+/// Upper bound of the work of a deferred request, which selects the workers that serve it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestCost {
     /// Signature archives at most: lookup, readdir, readlink, extended attributes.

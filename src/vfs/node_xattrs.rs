@@ -1,4 +1,4 @@
-//! Extended attributes `user.dupfs.*`: the set an object is from, and the volumes that hold it.
+//! Extended attributes `user.dupfs.*`: the set an object is from, and the volumes with its data.
 
 use super::error::FsError;
 use super::inode::Inode;
@@ -52,7 +52,7 @@ pub(super) fn xattr(
     }
 }
 
-/// The volumes that may hold parts of the file in the sets that its content may depend on, by the manifests alone.
+/// The volumes that may have parts of the file in the sets that its content may depend on, by the manifests alone.
 fn volumes_of(
     repository: &std::sync::Arc<Repository>,
     file: &FileRef,

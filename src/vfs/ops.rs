@@ -193,8 +193,8 @@ pub trait FileSystem: Send + Sync {
         Ok(None)
     }
 
-    /// As [`Self::lookup`] without blocking, for a listing that can show a name without its attributes: if these would cost
-    /// more than the listing, any error but WouldBlock.
+    /// As [`Self::lookup`] without blocking, for a listing that can show a name without its attributes: if these would
+    /// need more than the listing, any error but WouldBlock.
     ///
     /// # Errors
     /// [`FsError`]; after WouldBlock the caller calls `lookup` on a thread that may block.
@@ -231,7 +231,8 @@ pub trait FileSystem: Send + Sync {
         ino
     }
 
-    /// Records that the reader of the stored file `ino` is gone. The prefetch for it stops, also if a handle is still open.
+    /// Records that the reader of the stored file `ino` has exited. The prefetch for it stops, also if a handle is
+    /// still open.
     fn leave(&self, ino: Ino) {
         let _ = ino;
     }

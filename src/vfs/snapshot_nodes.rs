@@ -43,7 +43,7 @@ pub(super) struct SnapshotNodes {
 
 impl SnapshotNodes {
     /// The objects of `repository`, with `extent_map_bytes` of memory for extent maps. With `size_bounds` an upper
-    /// bound is shown as the size of files whose exact size costs a volume.
+    /// bound is shown as the size of files whose exact size needs a volume.
     pub(super) fn new(
         repository: Arc<Repository>,
         owners: OwnerOptions,
@@ -104,8 +104,8 @@ impl SnapshotNodes {
         self.attr(snapshot, node, &state, context)
     }
 
-    /// Attributes whose size may be a bound: `lookup` returns these, so that walking costs no volume. The size is exact if its
-    /// volume is cached, which saves the kernel a second request.
+    /// Attributes whose size may be a bound: `lookup` returns these, so that a walk over the tree fetches no volume.
+    /// The size is exact if its volume is cached, which saves the kernel a second request.
     ///
     /// # Errors
     /// As [`Self::state`].

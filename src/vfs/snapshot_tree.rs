@@ -25,7 +25,7 @@ pub(super) struct NodeState {
 }
 
 impl NodeState {
-    /// The state of a directory that has no version of its own.
+    /// The state of a directory without a version.
     pub(super) fn of_dir(meta: EntryMeta) -> Self {
         Self { version: None, meta, exact: None, bound: 0, is_bounded: true }
     }

@@ -126,7 +126,7 @@ pub(super) fn place(dir: BorrowedFd<'_>, name: &[u8], force: bool) -> io::Result
         return Ok(fs::renameat(dir, temporary, dir, shown)?);
     }
     match fs::renameat_with(dir, temporary, dir, shown, RenameFlags::NOREPLACE) {
-        // This file system does not know the flag. A new link never replaces anything either.
+        // This file system does not support the flag. A new link never replaces anything either.
         Err(Errno::INVAL | Errno::NOSYS) => {
             fs::linkat(dir, temporary, dir, shown, AtFlags::empty())?;
             Ok(fs::unlinkat(dir, temporary, AtFlags::empty())?)

@@ -1,5 +1,5 @@
-//! The file in the destination that states what is being restored there. While it exists, the same restore continues and
-//! another one is refused. Its lock excludes a second process.
+//! The file in the destination that states the objects that are being restored there. While it exists, the same restore
+//! continues and another one is refused. Its lock excludes a second process.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

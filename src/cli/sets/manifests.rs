@@ -16,7 +16,7 @@ use dupfs_format::name::NameSuffix;
 use dupfs_read::codec::BackdatedObject;
 use dupfs_read::volume::{Repository, VolumeError};
 
-/// Manifests read at a time. Each costs a round trip to the store and, with a passphrase, a slow key derivation.
+/// Manifests read at a time. Each needs a round trip to the store and, with a passphrase, a slow key derivation.
 const READERS: usize = 8;
 /// Upper bound of the volume numbers examined where a damaged manifest may name any number of them.
 const MANY: usize = 10_000;
@@ -120,7 +120,7 @@ pub(super) fn problems(
 ) -> Vec<ReportedProblem> {
     let mut problems = checked;
     for problem in collection.problems() {
-        // The manifest states what the numbers in the names only suggest.
+        // The manifest states facts that the numbers in the names only suggest.
         let of_volumes = matches!(problem.kind, ProblemKind::MissingVolumes | ProblemKind::NoVolumes);
         let index = problem.set.and_then(|set| usize::try_from(set.0).ok());
         let read = index.and_then(|index| manifests.get(index)).is_some_and(|m| matches!(m, Some(Ok(_))));

@@ -22,7 +22,7 @@ pub(super) struct SetsReport {
     pub(super) orphaned_sets: Vec<u32>,
     pub(super) incomplete_sets: Vec<u32>,
     pub(super) replaced_sets: Vec<ReplacedReport>,
-    /// The set that duplicity would discard for want of its signature archive.
+    /// The set that duplicity would discard because its signature archive is missing.
     pub(super) discarded_set: Option<u32>,
     pub(super) signature_chains: Vec<SignatureReport>,
     pub(super) orphaned_signatures: Vec<String>,

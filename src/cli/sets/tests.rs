@@ -239,7 +239,7 @@ fn a_lost_manifest_is_reported_with_the_option_that_rebuilds_it() {
     assert!(!without["problems"][0]["message"].as_str().unwrap().contains("--rebuild"), "{without:#}");
 }
 
-/// A store of `multi://` is missing: volumes are gone with the signature archive, so names are gone too.
+/// A store of `multi://` is missing: volumes are missing with the signature archive, so names are missing too.
 #[test]
 fn a_missing_store_of_a_stripe_is_not_reported_as_harmless() {
     let store = MemoryStore::new();

@@ -11,7 +11,7 @@ use dupfs_format::{EntryKind, EntryMeta};
 use dupfs_unpack::{ArchiveFormat, EntryNumber, NodeKey};
 
 /// An archive that was visited: the part that stays when its table is dropped. An archive that replaces it under its
-/// name has a slot of its own, so that no number of a member ever means another archive's.
+/// name has its own slot, so that the number of a member is never reused for another archive.
 #[derive(Debug)]
 pub(super) struct ArchiveSlot {
     /// Its space.
@@ -58,7 +58,7 @@ impl ArchiveSlot {
     }
 }
 
-/// Attributes of an archive's file as the metadata of what is in it.
+/// Attributes of an archive's file as the metadata of its members.
 pub(super) fn meta_of(attr: &Attr) -> EntryMeta {
     EntryMeta {
         kind: EntryKind::File,

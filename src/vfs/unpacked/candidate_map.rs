@@ -49,7 +49,7 @@ impl CandidateMap {
             Some(known) if known.name == looked_up.name && known.attr == looked_up.attr => return Ok(known),
             Some(known) => Arc::clone(&known.content),
             None if !context.may_block() => return Err(FsError::WouldBlock),
-            // The kernel may know the number from the entry before: it is not forgotten what it is.
+            // The kernel may have the number from the entry before: the candidate is kept.
             None if state.candidates.contains_key(&ino) => {
                 state.unconfirmed.retain(|unconfirmed| *unconfirmed != ino);
                 Arc::default()
@@ -123,7 +123,7 @@ mod tests {
         }
         assert!(count(&candidates) <= 999 + 2 * UNCONFIRMED, "{} are retained", count(&candidates));
         assert!((100..100_000).step_by(100).all(|ino| candidates.get(ino).is_some()));
-        // A request that holds one may be reading its content.
+        // A request with a reference to one may be reading its content.
         assert!(Arc::ptr_eq(&used, &candidates.get(0).unwrap()));
         assert!(lock(&candidates.state).unconfirmed.len() <= UNCONFIRMED);
     }

@@ -1,7 +1,6 @@
 //! Inode numbers below `unpacked/`: the upper half is a space, of a snapshot's tree or of an archive that was opened, the
 //! lower half a node in it. Spaces are numbered as they are found and retained for the life of the mount, so that a number never
-//! changes its meaning and none has to be forgotten: memory grows with the archives that were visited, not with what is
-//! in them.
+//! changes its meaning and none has to be removed: memory grows with the archives that were visited, not with what is in them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -23,7 +22,7 @@ pub(super) enum InodeTarget {
     Mirror(Ino),
     /// A node in an archive; never its root, which has the number of the archive's file.
     Member(Arc<ArchiveSlot>, NodeKey),
-    /// The stored bytes of a compressed file in an archive, which has a number of its own for its decompressed content.
+    /// The stored bytes of a compressed file in an archive, whose decompressed content has another number.
     StoredMember(Arc<ArchiveSlot>, NodeKey),
 }
 
@@ -44,7 +43,8 @@ struct SpacesState {
     mirrors: HashMap<u64, u32>,
     /// By the number of the file, and that of its entry if it is a member of an archive.
     archives: HashMap<(Ino, Option<EntryNumber>), Arc<ArchiveSlot>>,
-    /// The links below that `unpacked/latest` has mirrored: each has a number of its own, as the kernel keeps targets of links.
+    /// The links below that `unpacked/latest` has mirrored: each has its own number, because the kernel caches targets
+    /// of links.
     latest: Vec<Ino>,
 }
 

@@ -79,7 +79,8 @@ impl MemberDirs<'_> {
         last: bool,
     ) -> Result<Option<Attr>, FsError> {
         let archive = &open.archive;
-        // Asked before the table: what is answered from it may be cached only if nothing could change it from here on.
+        // Requested before the table: an answer from the table may be cached only if nothing can change it from here
+        // on.
         let complete = open.is_complete();
         let ask = |table: &ArchiveTable| {
             let found = shown_names::resolve(name, &|n| has(table, dir, n))?;

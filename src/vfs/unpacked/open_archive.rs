@@ -47,7 +47,7 @@ impl OpenArchive {
         Ok(progress)
     }
 
-    /// Waits until the enclosing archives are verified: names have no checks of their own.
+    /// Waits until the enclosing archives are verified: names have no separate checks.
     ///
     /// # Errors
     /// As [`MemberRef::content_matches`].

@@ -69,7 +69,7 @@ impl OpenHandles {
         lock(&self.handles).get(&handle).map(Arc::clone)
     }
 
-    /// Closes `handle` of file `ino`; returns what was open.
+    /// Closes `handle` of file `ino`; returns the open file.
     pub(super) fn close(&self, ino: Ino, handle: u64) -> Option<Arc<UnpackedHandle>> {
         let open = lock(&self.handles).remove(&handle)?;
         if open.is_streaming {

@@ -1,4 +1,4 @@
-//! The operations: what is below `unpacked/` is answered here, everything else by the file system below.
+//! The operations: requests for inodes below `unpacked/` are answered here, all others by the file system below.
 
 use super::super::error::FsError;
 use super::super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO};

@@ -1,4 +1,4 @@
-//! The sources of what is below `unpacked/`: stored files, members, archives and decompressed streams by their inode numbers.
+//! The sources below `unpacked/`: stored files, members, archives and decompressed streams by their inode numbers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +27,7 @@ pub(super) struct SourceOpener {
 }
 
 impl SourceOpener {
-    /// Opens files of `below` and what is in them.
+    /// Opens files of `below` and the archives and streams in them.
     pub(super) fn new(below: Arc<dyn FileSystem>, unpacker: Arc<Unpacker>, spaces: Arc<InodeSpaces>) -> Self {
         Self { below, unpacker, spaces, recently_used: RecentlyUsed::default() }
     }

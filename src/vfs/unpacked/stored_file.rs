@@ -7,7 +7,7 @@ use super::super::ops::{FileSystem, Ino};
 use dupfs_base::{HasKind, RequestContext};
 use dupfs_unpack::{ByteSource, StoredOrigin, UnpackError};
 
-/// A regular file of the file system below, open as long as this lives.
+/// A regular file of the file system below, open as long as this exists.
 pub(super) struct StoredFile {
     below: Arc<dyn FileSystem>,
     ino: Ino,

@@ -214,7 +214,7 @@ fn the_size_of_a_compressed_member_that_was_replaced_is_never_shown_for_the_new_
     let handle = mounted.fs.open(ino, &RequestContext::unlimited()).unwrap().handle;
     mounted.fs.release(ino, handle);
     mounted.below.release();
-    // A request in the meantime waits, and gets the new member's or an error.
+    // A request meanwhile waits, and gets the new member's or an error.
     if let Ok(attr) = mounted.fs.getattr(ino, &RequestContext::unlimited()) {
         assert_eq!(attr.size, 11);
     }

@@ -1,4 +1,4 @@
-//! Attributes of what is below `unpacked/`.
+//! Attributes of the inodes below `unpacked/`.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -66,7 +66,7 @@ impl UnpackedFiles {
         Ok(Some(candidate))
     }
 
-    /// Attributes of a decompressed file with its exact size, which costs a pass over it once.
+    /// Attributes of a decompressed file with its exact size, which needs a pass over it once.
     pub(super) fn exact_attr(
         &self,
         ino: Ino,
@@ -74,7 +74,7 @@ impl UnpackedFiles {
         context: &RequestContext,
     ) -> Result<Attr, FsError> {
         if candidate.entry.is_none() {
-            // Notes what a reader has found meanwhile.
+            // Records the size that a reader has found meanwhile.
             candidate.known_size();
         }
         if let Some(&size) = candidate.content.size.get() {
@@ -229,7 +229,7 @@ impl UnpackedFiles {
     }
 }
 
-/// The size of a small file's content, found now. A failure is left to the read that comes to it.
+/// The size of a small file's content, found now. A failure is left to the read that reaches it.
 fn small_size(stream: &DecompressedStream, context: &RequestContext) -> Result<Option<u64>, FsError> {
     if stream.packed_len().is_none_or(|len| len > MAX_DECOMPRESSED_AT_OPEN) {
         return Ok(None);
