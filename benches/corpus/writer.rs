@@ -148,7 +148,7 @@ impl<'a> SetWriter<'a> {
     }
 
     fn end(mut self, mut manifest: Sink) {
-        // a gpg of its own compresses it concurrently
+        // a separate gpg compresses it concurrently
         let empty = Archive::new(Sink::plain(Path::new("/dev/null")));
         let last = std::mem::replace(&mut self.volume, empty);
         self.record(last);

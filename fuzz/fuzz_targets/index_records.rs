@@ -1,4 +1,4 @@
-//! Feeds arbitrary bytes to the decoders of metadata, trees and member tables that the index holds.
+//! Feeds arbitrary bytes to the decoders of metadata, trees and member tables in the index.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
 //! Tests against the reference model, without a mount: an independent encoder writes random histories as duplicity would,
-//! and dupfs must show them. Also the requests that answers cost, the index on disk, and damaged backups.
+//! and dupfs must show them. Also the requests that answers need, the index on disk, and damaged backups.
 //!
 //! Needs duplicity and gpg, which `scripts/test` installs. Needs neither root nor FUSE.
 

@@ -33,7 +33,7 @@ pub(crate) fn encoded(history: &History, layout: &Layout) -> Repository {
     encode(&history.trees(), &fulls, layout)
 }
 
-/// Runs `case` on a thread of its own: a hang is a failure, and so is a panic.
+/// Runs `case` on a separate thread: a hang is a failure, and so is a panic.
 fn watched(case: impl FnOnce() + Send + 'static) -> Result<(), TestCaseError> {
     let (done, finished) = mpsc::channel();
     let thread = std::thread::spawn(move || {

@@ -94,7 +94,7 @@ fn read(fs: &dyn FileSystem, snapshot: &str, name: &str) -> Result<Vec<u8>, FsEr
     fs.read(ino, handle, 0, size, &context)
 }
 
-/// One full set of the files a, b and c, each in a volume of its own. `edit` changes the manifest.
+/// One full set of the files a, b and c, each in a separate volume. `edit` changes the manifest.
 fn three_volumes(edit: impl Fn(String) -> String) -> Arc<dyn FileSystem> {
     let store = MemoryStore::new();
     let names = ["a", "b", "c"];

@@ -29,8 +29,8 @@ fn with_faults(repository: &Repository, faults: &[(&String, Fault)]) {
     check_faults(repository, &faults, false, 1);
 }
 
-/// The last volume holds the last part alone, and the signature's blocks are large (the file shrank while it was read):
-/// the parts before might be of 65536 bytes, and are not. The size was computed from the last part's number.
+/// The last volume contains the last part alone, and the signature's blocks are large (the file shrank while it was
+/// read): the parts before might be of 65536 bytes, and are not. The size was computed from the last part's number.
 #[test]
 fn a_size_is_not_guessed_from_the_last_part_where_parts_may_be_short() {
     for seed in 0..12 {

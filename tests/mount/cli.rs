@@ -414,7 +414,7 @@ fn a_mount_whose_daemon_hangs_blocks_no_command() {
     });
     let output = place.run(&["mount", "memory:", "MNT"]);
     assert!(stderr(&output).contains("in use"), "{output:?}");
-    // A directory may stand for a mount point in the wrong place.
+    // A directory may be a mount point in the wrong place.
     let dir = place.dir.path().to_str().unwrap();
     assert!(!place.run(&["mount", dir, "MNT"]).status.success());
     let output = place.run(&["umount", "--lazy", "MNT"]);

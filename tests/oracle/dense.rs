@@ -1,5 +1,5 @@
-//! The densest honest backup: a file of zeros, whose volume expands 460 times with gzip, and 25,000 times with the bzip2 of
-//! gpg. The limits that stop decompression bombs leave it readable in every way.
+//! The densest ordinary backup: a file of zeros, whose volume expands 460 times with gzip, and 25,000 times with the
+//! bzip2 of gpg. The limits that stop decompression bombs leave it readable in every way.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

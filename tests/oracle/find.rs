@@ -59,7 +59,7 @@ fn found_json(repo: &Repository, args: &[&str]) -> BTreeMap<String, Value> {
     entries.map(|entry| (entry["path"].as_str().unwrap().to_owned(), entry.clone())).collect()
 }
 
-/// Compares searches in each snapshot and in all with what the source had.
+/// Compares searches in each snapshot and in all with the states of the source.
 fn compare(repo: &Repository, snapshots: &[(String, Tree)]) {
     for (time, tree) in snapshots {
         let at = |args: &[&str]| found(repo, &[args, &["--time", time.as_str()]].concat());

@@ -15,7 +15,7 @@ use crate::support::tree::{Rules, Tree, assert_same};
 use crate::support::{Scratch, mount::is_mounted};
 
 const TIME: i64 = 1_700_000_000;
-/// Debian's nobody.
+/// The user ID of Debian's user `nobody`.
 const NOBODY: u32 = 65_534;
 
 /// A backup from a machine on which owner names have other numbers: `daemon` was 4001 there, `mail` 4002, and

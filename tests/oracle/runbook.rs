@@ -59,7 +59,7 @@ impl ScriptRun {
         links.iter().flatten().any(|target| target.starts_with(dir)) || line.windows(wanted.len()).any(|w| w == wanted)
     }
 
-    /// Runs a script in a process group of its own, with its output in a file. Returns the output, and true if it
+    /// Runs a script in a separate process group, with its output in a file. Returns the output, and true if it
     /// succeeded in time.
     fn run(&self, script: &str, args: &[&str]) -> (String, bool) {
         let log = self.scratch.path().join("log");

@@ -19,7 +19,7 @@ const FORGED: i64 = 1_700_007_200;
 const PASSPHRASE: &str = "the owner's passphrase";
 const PATH: &str = "dir/edited";
 
-/// A signed full set and increment, and sets that an attacker could have made, each in a directory of its own.
+/// A signed full set and increment, and sets that an attacker could have made, each in a separate directory.
 struct World {
     scratch: Scratch,
     /// The tree that forged sets have.

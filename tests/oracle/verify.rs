@@ -1,4 +1,4 @@
-//! `dupfs verify` against damage: what it reports is what a restore of each snapshot cannot write, and nothing else.
+//! `dupfs verify` against damage: it reports exactly the objects that a restore of each snapshot cannot write.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ pub fn finds_nothing(dupfs: &Dupfs, url: &str) {
     sound(dupfs, &["--json", url]);
 }
 
-/// Requires that a sound backup is found to be sound, and that each file is what was signed.
+/// Requires that a sound backup is found to be sound, and that each file is the signed one.
 pub fn proves_all(dupfs: &Dupfs, url: &str) {
     let report = sound(dupfs, &["--json", "--deep", url]);
     assert_eq!(report["proved"], report["files"], "{report}");
@@ -241,7 +241,7 @@ fn an_interrupt_ends_the_verification_with_a_report_so_far() {
     let (repo, _) = backup(Mode::Symmetric("p".to_owned()), &scratch);
     let mut child = repo.reader().command("verify");
     let child = child.args(["--json", &repo.url()]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    // The thread that handles the signal exists from the moment on at which one does not end the program.
+    // The thread that handles the signal exists as soon as a signal does not end the program.
     let threads = PathBuf::from(format!("/proc/{}/task", child.id()));
     let is_watched = || {
         let tasks = fs::read_dir(&threads).into_iter().flatten().flatten();

@@ -1,5 +1,5 @@
 //! Settings that the S3 store reads from the environment: credentials and certificates. Each case runs this program
-//! again in an environment of its own.
+//! again in a separate environment.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use crate::support::s3::{KEY_ID, S3Server, SECRET};
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_read::storage::{S3Credentials, StoreOptions, open, parse_url};
 
-/// Set when a test runs itself again in an environment of its own.
+/// Set when a test runs itself again in a separate environment.
 const CHILD: &str = "TEST_CHILD";
 
 /// Runs the test `name` of this program with an empty environment but for `HOME`, [`CHILD`], no metadata service, and

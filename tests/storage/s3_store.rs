@@ -241,7 +241,7 @@ fn memory_for_unread_parts_is_bounded_and_idle_readers_block_no_others() {
     assert_eq!(read(&*store, &object, ByteRange::at(5, 10)).unwrap().len(), 10);
 }
 
-/// Returns once `condition` holds.
+/// Returns once `condition` is true.
 fn wait_until(description: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {

@@ -150,7 +150,7 @@ impl Parser<'_> {
 
     fn run(&mut self, mut path: ModulePath) {
         self.module(&path);
-        // The depth of braces, and for each module that is open the depth of its own.
+        // The depth of braces, and for each module that is open its depth.
         let (mut depth, mut opened, mut at) = (0, vec![0], 0);
         while at < self.tokens.len() {
             let text = self.text(at).to_owned();

@@ -101,7 +101,7 @@ pub(crate) fn line_of(code: &str, at: usize) -> usize {
     code[..at].matches('\n').count() + 1
 }
 
-/// The modules that `code` declares under `#[cfg(test)]` and that are files of their own.
+/// The modules that `code` declares under `#[cfg(test)]` and that are separate files.
 pub(crate) fn test_modules(code: &str) -> Vec<String> {
     let declared = code.match_indices("#[cfg(test)]").filter_map(|(at, attribute)| {
         let item = code[at + attribute.len()..].split(['{', ';']).next()?;

@@ -1,4 +1,4 @@
-# usage: sh bare-root.sh ROOT DUPFS SAMPLES SCRIPT  (in a mount namespace of its own, as root)
+# usage: sh bare-root.sh ROOT DUPFS SAMPLES SCRIPT  (in a new mount namespace, as root)
 # Runs SCRIPT in a root without CA certificates, a system log and getfattr. The programs are this machine's. DUPFS is in PATH
 # as dupfs, the sample's backup is /backups/shop, its key and passphrase are in the working directory, and `mysql DATABASE`
 # writes its input to /tmp/mysql-DATABASE.

@@ -53,7 +53,7 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// A repository in `work/repo`; `work` also holds duplicity's archive directory, gpg home and temporary files.
+    /// A repository in `work/repo`; `work` also contains duplicity's archive directory, gpg home and temporary files.
     pub fn new(version: &str, mode: impl FnOnce(&Home) -> Mode, work: &Path) -> Self {
         let home = Home::new(&work.join("gnupg"));
         let mode = mode(&home);
@@ -117,8 +117,8 @@ impl Repository {
         exec::run(command.arg(self.url()).arg(dest));
     }
 
-    /// Runs a command without operands of its own (`list-current-files`, `collection-status`, `cleanup` ...). Returns
-    /// its standard output.
+    /// Runs a command without operands (`list-current-files`, `collection-status`, `cleanup` ...). Returns its standard
+    /// output.
     pub fn ask(&self, what: &str, more: &[&str]) -> String {
         let mut command = self.command(what);
         command.args(more).args(self.naming_options());
@@ -154,7 +154,7 @@ impl Repository {
         command
     }
 
-    /// dupfs with the keys for this repository and a home directory of its own.
+    /// dupfs with the keys for this repository and a separate home directory.
     pub fn reader(&self) -> exec::Dupfs {
         let home = self.work.join("dupfs-home");
         std::fs::create_dir_all(&home).unwrap();

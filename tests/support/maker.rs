@@ -38,7 +38,7 @@ impl Maker {
         self.root.join(name)
     }
 
-    /// Writes a file (and the directories above it) with a modification time of its own.
+    /// Writes a file (and the directories above it) with a new modification time.
     pub fn file(&mut self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) {
         let path = self.at(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

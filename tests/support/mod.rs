@@ -22,7 +22,7 @@ pub mod tree;
 
 use std::path::{Path, PathBuf};
 
-/// A directory of this test alone, removed when dropped; short, because gpg's socket lives below it.
+/// A directory of this test alone, removed when dropped; short, because gpg's socket is below it.
 pub struct Scratch {
     dir: tempfile::TempDir,
 }

@@ -368,7 +368,7 @@ impl Shared {
             self.pieces.lock().unwrap().push(Piece { at: link.free_at, bytes: bytes as u64 });
             link.free_at
         };
-        // Sleeping is coarse, so pieces that are due within a moment are sent at once.
+        // Sleeping is coarse, so pieces that are due soon are sent at once.
         let wait = until.saturating_duration_since(Instant::now());
         if wait > Duration::from_millis(2) {
             std::thread::sleep(wait);

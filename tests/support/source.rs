@@ -18,7 +18,7 @@ pub const STATES: usize = 4;
 /// Content and modification time of this path do not agree in state 2: duplicity keeps the content of state 1.
 pub const SAME_MTIME: &str = "edits/same-mtime";
 
-/// The tree in its states, each a directory of its own below `dir`.
+/// The tree in its states, each a separate directory below `dir`.
 pub fn build(dir: &Path) -> [PathBuf; STATES] {
     let mut first = Maker::new(&dir.join("state-0"), 1_400_000_000);
     types(&mut first);
@@ -108,7 +108,7 @@ fn names(m: &mut Maker) {
     m.file("names/diff/1", "one");
     m.file("names/deleted/signature", "sig");
     m.file("names/1", noise(7, 70_000));
-    // The ustar name field holds 100 bytes, and a prefix of its own goes before the name.
+    // The ustar name field has 100 bytes, and a prefix precedes the name.
     for len in [88, 89, 90, 91, 92, 93, 94, 95, 99, 100, 101, 255] {
         m.file(Path::new("names").join("n".repeat(len)), format!("{len}"));
     }

@@ -1,4 +1,4 @@
-"""Runs a program on a terminal of its own and types into it.
+"""Runs a program on a new terminal and types into it.
 
 Reads JSON from standard input: {"argv": [...], "cwd": ..., "steps": [[text to wait for, text to type], ...]}.
 Writes JSON: {"output": what the terminal showed, "code": the exit code as a shell shows it, "echo": is the echo on,

@@ -17,7 +17,7 @@ pub struct TerminalRun {
     pub restored: bool,
 }
 
-/// Runs `command` on a terminal of its own. For each step, waits for the first text and types the second.
+/// Runs `command` on a new terminal. For each step, waits for the first text and types the second.
 pub fn on_terminal(command: &Command, steps: &[(&str, &str)]) -> TerminalRun {
     let text = |value: &std::ffi::OsStr| value.to_str().unwrap().to_owned();
     let mut unset: Vec<String> = Vec::new();

@@ -108,7 +108,7 @@ fn damaged_and_cut_archives_show_what_is_before_the_damage_and_end_in_an_error()
         assert_eq!(error.raw_os_error(), Some(libc::EIO), "{name}");
         assert!(read.len() < plain.len());
         // The index at the end of an xz file has the length. For the other formats it is unknown.
-        // The size is provisional while the file counts as open, which it does for a moment after it is closed.
+        // The size is provisional while the file counts as open, which it does briefly after it is closed.
         let ask = || fs::metadata(backup.at(name)).map(|meta| meta.len());
         let start = Instant::now();
         let mut size = ask();

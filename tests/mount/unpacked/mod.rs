@@ -55,7 +55,7 @@ impl Backup {
         self.scratch.path().join("source").join(name)
     }
 
-    /// An empty directory of its own.
+    /// An empty directory for it alone.
     fn empty(&self, name: &str) -> PathBuf {
         self.scratch.dir(name)
     }

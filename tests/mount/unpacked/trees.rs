@@ -156,7 +156,7 @@ fn a_dump_in_an_archive_in_a_backup_is_a_plain_file() {
         let shown = backup.at("in.zip/latest").join(name.trim_end_matches(".bz2"));
         assert_eq!(fs::read(&shown).unwrap(), plain);
     }
-    // Several concurrent readers, each of its own file and position.
+    // Several concurrent readers, each with a different file and position.
     std::thread::scope(|scope| {
         for reader in 0..6_usize {
             let (backup, dumps) = (&backup, &dumps);

@@ -27,7 +27,7 @@ pub fn sample(name: &str) -> Vec<u8> {
     std::fs::read(fixtures().join("codec").join(name)).unwrap()
 }
 
-/// A gpg home of its own; the agent that gpg may have started in it is ended with it.
+/// A separate gpg home; the agent that gpg may have started in it is ended with it.
 #[derive(Debug)]
 pub struct Home {
     dir: tempfile::TempDir,
@@ -163,7 +163,7 @@ fn decode_by_one(decoder: &Decoder, object: &str, bytes: &[u8], step: usize) -> 
             (out, Ok(()))
         }
         Err(error) => {
-            reader.read(&mut [0; 9]).expect_err("a reader that failed must fail for ever");
+            reader.read(&mut [0; 9]).expect_err("a reader that failed must fail permanently");
             (out, Err(CodecError::from_io(&object.into(), &error)))
         }
     }

@@ -15,7 +15,7 @@ fn section(name: &str, id: &str, secret: &str) -> String {
     format!("[{name}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
 }
 
-/// The program with a home directory of its own, in which `file` has the content `text`.
+/// The program with a separate home directory, in which `file` has the content `text`.
 fn at_home(world: &World, home: &str, file: &str, text: &str) -> Dupfs {
     let home = world.scratch.dir(home);
     let file = home.join(file);
@@ -59,7 +59,7 @@ fn the_secret_of_the_environment_is_once_in_memory_in_a_locked_page() {
     let mount = world.mount(&dupfs, "bucket/p");
     assert_eq!(Tree::walk(&mount.path().join("latest/")).entries.len(), 3);
     let secrets = [("secret", SECRET.as_bytes()), ("token", TOKEN.as_bytes())];
-    // A connection holds the headers of its last request until it is closed.
+    // A connection keeps the headers of its last request until it is closed.
     wait_for("mount", mount.pid(), &secrets, |_, found| once_and_locked(found));
     mount.unmount();
 }

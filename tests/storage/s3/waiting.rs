@@ -412,7 +412,7 @@ fn prefetching_continues_for_a_process_between_two_files() {
     large(&world, "noise", &noise(5, 16_000_000));
     while_prefetching(&world, "latest/noise", "os.close(f)\ntime.sleep(1.5)", |reader, mount| {
         assert!(world.proxy.stalled() > 0, "the process may continue with the next file");
-        // It waits for nothing, so the mount ends although the store is silent.
+        // It waits for nothing, so the mount ends although the store does not answer.
         let start = Instant::now();
         send(mount.pid(), Signal::TERM);
         assert!(mount.exits(SOON).is_some_and(|status| status.success()), "{}", mount.log());

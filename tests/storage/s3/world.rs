@@ -27,8 +27,8 @@ impl World {
         Self::on(S3Server::start())
     }
 
-    /// The same, for buckets that are written through the server only: rclone then caches listings for a moment.
-    /// Without that, it keeps a processor busy after an upload and may not answer.
+    /// The same, for buckets that are written through the server only: rclone then caches listings briefly. Without
+    /// that, it keeps a processor busy after an upload and may not answer.
     pub fn written_by_clients() -> Self {
         Self::on(S3Server::start_with(&["--dir-cache-time", "10ms"], "http"))
     }
@@ -136,7 +136,7 @@ fn name_of(request: &Request) -> &str {
     request.target.split('?').next().unwrap().rsplit('/').next().unwrap()
 }
 
-/// Waits until `holds`.
+/// Waits until `holds` returns true.
 pub fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {

@@ -99,7 +99,7 @@ mod tests {
     fn paths_that_the_stored_bytes_do_not_explain_are_refused() {
         let memory = TableMemory::new(1 << 20);
         let mut limits = SetLimits::new(0, "x.sigtar.gz", memory.allowance(&"x.sigtar.gz".into(), 1000));
-        // Each has 2,000 directories of its own.
+        // Each has 2,000 directories that no other has.
         let refused = (0..100).find_map(|i| {
             let text = format!("{i}/{}", "d/".repeat(2000));
             limits.admit(&path(&text), &Change::Deleted, 0).err()

@@ -377,7 +377,7 @@ impl VersionTable {
         Some((count, position, self.path(node)))
     }
 
-    /// Adds a version as the newest of its node. A deletion does not replace an object of its own set: such a set has names
+    /// Adds a version as the newest of its node. A deletion does not replace an object of the same set: such a set has names
     /// in two encodings, and duplicity restores the object too.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub enum VolumeError {
         object: Arc<str>,
         /// The name of the hash.
         kind: &'static str,
-        /// True if the object has an integrity code of its own and is whole by it.
+        /// True if the object has its own integrity code and is whole by it.
         is_whole: bool,
     },
     /// The manifest names a volume that the store does not have.
