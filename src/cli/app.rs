@@ -99,6 +99,8 @@ impl<'a> App<'a> {
             Command::Sets(_)
             | Command::Ls(_)
             | Command::Find(_)
+            | Command::History(_)
+            | Command::Diff(_)
             | Command::Cat(_)
             | Command::Restore(_)
             | Command::Verify(_) => true,
@@ -112,6 +114,8 @@ impl<'a> App<'a> {
             Command::Sets(args) => check_output().and_then(|()| self.backend.sets(args)),
             Command::Ls(args) => check_output().and_then(|()| self.backend.ls(args)),
             Command::Find(args) => check_output().and_then(|()| self.backend.find(args)),
+            Command::History(args) => check_output().and_then(|()| self.backend.history(args)),
+            Command::Diff(args) => check_output().and_then(|()| self.backend.diff(args)),
             Command::Cat(args) => check_output().and_then(|()| self.backend.cat(args)),
             Command::Restore(args) => check_output().and_then(|()| self.backend.restore(args)),
             Command::Verify(args) => check_output().and_then(|()| self.backend.verify(args)),
@@ -153,6 +157,10 @@ fn swapped(command: &Command) -> Option<String> {
         Command::Mount(args) => usage_hints::swapped("mount", &args.repo.url, args.mountpoint.as_os_str()),
         Command::Ls(args) => usage_hints::swapped("ls", &args.repo.url, args.path.as_deref()?),
         Command::Find(args) => usage_hints::swapped("find", &args.repo.url, &args.pattern),
+        Command::History(args) => usage_hints::swapped("history", &args.repo.url, &args.path),
+        Command::Diff(args) => {
+            args.operands.iter().find_map(|operand| usage_hints::swapped("diff", &args.repo.url, operand))
+        }
         Command::Cat(args) => usage_hints::swapped("cat", &args.repo.url, args.paths.first()?),
         Command::Restore(args) => usage_hints::swapped("restore", &args.repo.url, args.operands.first()?),
         Command::Umount(_) | Command::Sets(_) | Command::Verify(_) => None,

@@ -53,6 +53,10 @@ pub enum Command {
     Ls(Box<LsArgs>),
     /// Find paths by their names, in one snapshot or in all; fetches no volume
     Find(Box<FindArgs>),
+    /// Print every version of a path over all snapshots; fetches no volume
+    History(Box<HistoryArgs>),
+    /// Print the changes between two snapshots, or those that one snapshot brought; fetches no volume
+    Diff(Box<DiffArgs>),
     /// Print file contents; needs no FUSE
     Cat(Box<CatArgs>),
     /// Write a snapshot or paths of it to a directory; needs no FUSE
@@ -266,6 +270,80 @@ pub struct FindArgs {
     pub snapshot: SnapshotArgs,
 }
 
+/// `dupfs history`.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct HistoryArgs {
+    /// The backup.
+    #[command(flatten)]
+    pub repo: RepoArgs,
+
+    /// A path that any snapshot has
+    pub path: OsString,
+
+    /// Also print the sets that stored the path again although nothing changed
+    #[arg(short = 'a', long)]
+    pub all: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// The time that a step may take.
+    #[command(flatten)]
+    pub deadline: DeadlineArgs,
+
+    /// Owners.
+    #[command(flatten)]
+    pub owners: OwnerArgs,
+
+    /// Keys.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+
+    /// Caches.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+/// `dupfs diff`.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct DiffArgs {
+    /// The backup.
+    #[command(flatten)]
+    pub repo: RepoArgs,
+
+    /// The times of two snapshots, or of one to compare it with the snapshot before it; and a path to compare only that and
+    /// everything below it
+    #[arg(required = true, num_args = 1..=3, value_name = "TIME [TIME] [PATH]")]
+    pub operands: Vec<OsString>,
+
+    /// Exit with code 7 if anything differs
+    #[arg(long)]
+    pub exit_code: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// End lines with NUL and print paths raw
+    #[arg(long, conflicts_with = "json")]
+    pub print0: bool,
+
+    /// The time that a step may take.
+    #[command(flatten)]
+    pub deadline: DeadlineArgs,
+
+    /// Keys.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+
+    /// Caches.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
 /// `dupfs cat`.
 #[derive(Args, Clone, Debug)]
 #[command(args_override_self = true)]
@@ -382,7 +460,7 @@ mod tests {
     #[test]
     fn only_commands_that_work_are_listed() {
         let names: Vec<_> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
-        assert_eq!(names, ["mount", "umount", "sets", "ls", "find", "cat", "restore", "verify"]);
+        assert_eq!(names, ["mount", "umount", "sets", "ls", "find", "history", "diff", "cat", "restore", "verify"]);
     }
 
     #[test]
@@ -392,6 +470,8 @@ mod tests {
             Command::Sets(args) => args.deadline,
             Command::Ls(args) => args.snapshot.deadline,
             Command::Find(args) => args.snapshot.deadline,
+            Command::History(args) => args.deadline,
+            Command::Diff(args) => args.deadline,
             Command::Cat(args) => args.snapshot.deadline,
             Command::Restore(args) => args.snapshot.deadline,
             Command::Verify(args) => args.snapshot.deadline,
@@ -402,6 +482,8 @@ mod tests {
             "sets --deadline 2m u",
             "ls --deadline 2m u",
             "find --deadline 2m u p",
+            "history --deadline 2m u p",
+            "diff --deadline 2m u p",
             "cat --deadline 2m u p",
             "restore --deadline 2m u d",
             "verify --deadline 2m u",

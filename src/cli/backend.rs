@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::vfs::FileSystem;
 use dupfs_unpack::NameEncoding;
 
-use super::args::{CatArgs, FindArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
+use super::args::{CatArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
 use super::error::CliError;
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
 use super::request_timeout::RequestTimeout;
@@ -80,6 +80,18 @@ pub trait Backend {
     /// # Errors
     /// [`CliError`].
     fn find(&self, args: &FindArgs) -> Result<(), CliError>;
+
+    /// `dupfs history`.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    fn history(&self, args: &HistoryArgs) -> Result<(), CliError>;
+
+    /// `dupfs diff`.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    fn diff(&self, args: &DiffArgs) -> Result<(), CliError>;
 
     /// `dupfs cat`.
     ///

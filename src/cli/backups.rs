@@ -8,24 +8,25 @@ use std::sync::Arc;
 
 use md5::{Digest, Md5};
 
-use crate::vfs::{FileSystem, OwnerOptions};
+use crate::vfs::{FileSystem, OwnerOptions, TreeFs};
 use dupfs_base::{ErrorKind, HasKind, escape_bytes, hex};
 use dupfs_cache::SpillConfig;
+use dupfs_format::ArchivePath;
 use dupfs_format::collection::PrefixOptions;
-use dupfs_format::timespec;
-use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
 use dupfs_read::storage::{
     self, Location, ObjectStore, S3Addressing, S3Credentials, StoreOptions, UrlOptions, parse_url_with,
 };
 
-use super::args::{CatArgs, FindArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
+use super::args::{CatArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
 use super::backend::{Backend, BackupLocation, OpenRequest};
+use super::diff::{self, DiffOptions};
 use super::environment_secrets;
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::find::{self, FindOptions};
 use super::gpg_args::gpg_for_session_keys;
+use super::history::{self, HistoryOptions};
 use super::ls::LsOptions;
 use super::open::{DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_file_system, open_mount, open_repository};
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs};
@@ -35,7 +36,7 @@ use super::restore::{self, RestoreOptions};
 use super::secrets::Passphrases;
 use super::sets::SetsOptions;
 use super::verify::{SampleOptions, VerifyOptions};
-use super::{cat, ls, nearby, sets, typed_path, verify};
+use super::{cat, ls, nearby, sets, time_argument, typed_path, verify};
 
 /// Default of `--cache-size`: bytes of sealed blocks on disk.
 const DEFAULT_CACHE_SIZE: u64 = 2 << 30;
@@ -72,7 +73,7 @@ impl Backend for Backups {
             ..repository_options(request.repo, request.keys, request.cache, &request.passphrases)?
         };
         let view = ViewOptions {
-            time: request.time.time.as_deref().map(|text| time("--time", text)).transpose()?,
+            time: request.time.time.as_deref().map(|text| time_argument::parse("--time", text)).transpose()?,
             path: request.path.map(path).transpose()?,
             owners: owners(request.owners),
             size_bounds: request.size_bounds,
@@ -113,7 +114,7 @@ impl Backend for Backups {
             regex: args.regex,
             ignore_case: args.ignore_case,
             kinds: args.types.iter().map(|of| of.kind()).collect(),
-            newer: args.newer.as_deref().map(|text| time("--newer", text)).transpose()?,
+            newer: args.newer.as_deref().map(|text| time_argument::parse("--newer", text)).transpose()?,
             larger: args.larger.map(|size| size.0),
             print0: args.print0,
             json: args.json,
@@ -125,6 +126,33 @@ impl Backend for Backups {
         let found = print(|printer| find::run(&*fs, &options, timeout, printer));
         fs.finish();
         found
+    }
+
+    fn history(&self, args: &HistoryArgs) -> Result<(), CliError> {
+        let HistoryArgs { repo, deadline, owners: of, keys, cache, .. } = args;
+        let timeout = RequestTimeout::from(deadline);
+        let fs = all_trees(repo, keys, cache, owners(of), timeout)?;
+        let options = HistoryOptions { all: args.all, json: args.json, numeric: of.numeric_owner };
+        let printed = print(|printer| history::run(&fs, &args.path, options, timeout, printer));
+        fs.finish();
+        printed
+    }
+
+    fn diff(&self, args: &DiffArgs) -> Result<(), CliError> {
+        let DiffArgs { repo, deadline, keys, cache, .. } = args;
+        let timeout = RequestTimeout::from(deadline);
+        // Owners are compared as they were archived.
+        let owners = OwnerOptions { numeric: true, ..OwnerOptions::default() };
+        let fs = all_trees(repo, keys, cache, owners, timeout)?;
+        let options = DiffOptions {
+            operands: args.operands.clone(),
+            json: args.json,
+            print0: args.print0,
+            exit_code: args.exit_code,
+        };
+        let printed = print(|printer| diff::run(&fs, &options, timeout, printer));
+        fs.finish();
+        printed
     }
 
     fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
@@ -166,7 +194,7 @@ impl Backend for Backups {
         let options = RepositoryOptions { index: None, archive_dir: None, spill: None, ..options };
         let fs = open_file_system(store, options, ViewOptions::default(), timeout)?;
         let options = VerifyOptions {
-            time: at.time.as_deref().map(|text| time("--time", text)).transpose()?,
+            time: at.time.as_deref().map(|text| time_argument::parse("--time", text)).transpose()?,
             deep: args.deep,
             sample: args.sample.map(|percent| SampleOptions::new(percent, args.seed)),
             json: args.json,
@@ -194,6 +222,21 @@ impl Backups {
             OpenRequest { repo, keys, cache, time, owners, path, size_bounds, zip_names, passphrases, timeout };
         self.open(request)
     }
+}
+
+/// The file system with all snapshots and nothing unpacked.
+fn all_trees(
+    repo: &RepoArgs,
+    keys: &KeyArgs,
+    cache: &CacheArgs,
+    owners: OwnerOptions,
+    timeout: RequestTimeout,
+) -> Result<Arc<TreeFs>, CliError> {
+    let passphrases = Arc::new(Passphrases::gather(keys)?);
+    let store = store(repo)?;
+    let options = repository_options(repo, keys, cache, &passphrases)?;
+    let options = RepositoryOptions { index: index(cache), ..options };
+    open_file_system(store, options, ViewOptions { owners, ..ViewOptions::default() }, timeout)
 }
 
 /// The options by which a repository is opened, without an index.
@@ -344,18 +387,6 @@ fn decode(args: &KeyArgs) -> Result<DecodeOptions, CliError> {
 
 fn owners(args: &OwnerArgs) -> OwnerOptions {
     OwnerOptions { numeric: args.numeric_owner, uid: args.uid, gid: args.gid, umask: args.umask.unwrap_or(0) }
-}
-
-/// The time in `text`, the value of `option`.
-fn time(option: &str, text: &str) -> Result<BackupTime, CliError> {
-    let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset())
-        .map_err(|error| CliError::Usage(format!("{option}: {error}")))?;
-    if timespec::is_suspicious_epoch(text) {
-        log::warn!(
-            "{option} {text}: digits alone are seconds since 1970, which makes it {parsed}; write dates as 2017-01-28"
-        );
-    }
-    Ok(parsed)
 }
 
 fn path(typed: &OsStr) -> Result<ArchivePath, CliError> {

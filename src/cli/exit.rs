@@ -20,6 +20,8 @@ pub enum CommandExit {
     NoKey = 5,
     /// Damage found, or a read that could not be served.
     Damage = 6,
+    /// Something differs, and the user has asked for a code of its own for that.
+    Different = 7,
     /// Interrupted.
     Interrupted = 130,
 }
@@ -46,7 +48,7 @@ impl CommandExit {
     pub fn of_read(kind: ErrorKind) -> Self {
         match Self::of(kind) {
             exit @ (Self::Denied | Self::NoKey | Self::Interrupted) => exit,
-            Self::Done | Self::Failed | Self::Usage | Self::NotFound | Self::Damage => Self::Damage,
+            Self::Done | Self::Failed | Self::Usage | Self::NotFound | Self::Damage | Self::Different => Self::Damage,
         }
     }
 

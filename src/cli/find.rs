@@ -5,9 +5,9 @@ use std::ffi::OsString;
 
 use serde::Serialize;
 
+use super::attr_json::{json_bytes, json_type};
 use super::error::CliError;
 use super::exit::CommandExit;
-use super::ls::json_bytes;
 use super::path_pattern::{PathPattern, PatternForm};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
@@ -299,7 +299,7 @@ impl<'a> FindJsonEntry<'a> {
         Self {
             path,
             path_hex,
-            kind: super::ls::json_type(found.kind),
+            kind: json_type(found.kind),
             mode: attr.map(|attr| format!("{:04o}", attr.perm)),
             uid: attr.map(|attr| attr.uid),
             gid: attr.map(|attr| attr.gid),

@@ -1,11 +1,11 @@
 //! `dupfs ls`: lists a snapshot.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 
-use nix::unistd::{Gid, Group, Uid, User};
 use serde::Serialize;
 
+use super::attr_json::{AttrJson, json_bytes, json_type};
+use super::attr_text::{OwnerNames, mode_text, mtime_text, size_text};
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::printer::Printer;
@@ -13,8 +13,7 @@ use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
 use super::typed_path;
 use crate::vfs::{Attr, FileSystem, Ino, NodeKind};
-use dupfs_base::{escape_bytes, hex};
-use dupfs_format::{ArchivePath, BackupTime};
+use dupfs_format::ArchivePath;
 
 /// The options of a listing by `dupfs ls`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +48,17 @@ struct LsDetails {
     target: Option<Vec<u8>>,
 }
 
+impl LsDetails {
+    fn size_text(&self) -> String {
+        if self.unknown_size { "?".to_owned() } else { size_text(&self.attr) }
+    }
+
+    fn json(&self) -> AttrJson {
+        let json = AttrJson::of(&self.attr, self.target.as_deref()).with_nlink(self.attr.nlink);
+        if self.unknown_size { json.without_size() } else { json }
+    }
+}
+
 /// Lists `path` (the root if it is `None`) of `fs`, which has the snapshot's tree at its root. Reports objects that cannot be
 /// read, and lists the others. Each call of the file system may take `timeout`.
 ///
@@ -62,7 +72,8 @@ pub fn run(
     printer: &mut Printer<'_>,
 ) -> Result<CommandExit, CliError> {
     let (attr, path) = typed_path::find(fs, path.unwrap_or_default(), LastLink::Keep, timeout)?;
-    let mut lister = SnapshotLister { fs, options, timeout, printer, printed: 0, names: OwnerNames::default() };
+    let mut lister =
+        SnapshotLister { fs, options, timeout, printer, printed: 0, names: OwnerNames::new(options.numeric) };
     if options.json {
         lister.printer.text("[")?;
     }
@@ -88,29 +99,6 @@ struct SnapshotLister<'a, 'b> {
     printer: &'a mut Printer<'b>,
     printed: u64,
     names: OwnerNames,
-}
-
-/// Names of owners on this machine, each looked up once.
-#[derive(Default)]
-struct OwnerNames {
-    users: HashMap<u32, String>,
-    groups: HashMap<u32, String>,
-}
-
-impl OwnerNames {
-    fn user(&mut self, uid: u32) -> &str {
-        self.users.entry(uid).or_insert_with(|| {
-            let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-            user.map_or_else(|| uid.to_string(), |user| escape_bytes(user.name.as_bytes()))
-        })
-    }
-
-    fn group(&mut self, gid: u32) -> &str {
-        self.groups.entry(gid).or_insert_with(|| {
-            let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
-            group.map_or_else(|| gid.to_string(), |group| escape_bytes(group.name.as_bytes()))
-        })
-    }
 }
 
 impl SnapshotLister<'_, '_> {
@@ -179,7 +167,7 @@ impl SnapshotLister<'_, '_> {
     }
 
     fn rows(&mut self, rows: &[LsEntry]) -> Result<(), CliError> {
-        let width = rows.iter().filter_map(|row| row.details.as_ref()).map(|d| size_text(d).len()).max().unwrap_or(0);
+        let width = rows.iter().filter_map(|row| row.details.as_ref()).map(|d| d.size_text().len()).max().unwrap_or(0);
         for row in rows {
             if self.options.json {
                 self.printer.text(if self.printed == 0 { "\n" } else { ",\n" })?;
@@ -221,59 +209,14 @@ impl SnapshotLister<'_, '_> {
     /// `-rw-r--r--   1 root     root     123 2017-01-28T02:15:00Z `.
     fn long_text(&mut self, details: &LsDetails, width: usize) -> String {
         let attr = &details.attr;
-        let (user, group) = if self.options.numeric {
-            (attr.uid.to_string(), attr.gid.to_string())
-        } else {
-            (self.names.user(attr.uid).to_owned(), self.names.group(attr.gid).to_owned())
-        };
-        let size = size_text(details);
-        let time = match jiff::Timestamp::from_second(attr.mtime) {
-            Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            Err(_) => BackupTime(attr.mtime).to_string(),
-        };
-        format!("{} {:>3} {user:<8} {group:<8} {size:>width$} {time} ", mode_text(attr), attr.nlink)
+        let (owner, size, time) = (self.names.text(attr), details.size_text(), mtime_text(attr));
+        format!("{} {:>3} {owner} {size:>width$} {time} ", mode_text(attr), attr.nlink)
     }
 }
 
 fn join(dir: &ArchivePath, name: &[u8]) -> Option<ArchivePath> {
     let joined = [dir.as_bytes(), b"/", name].concat();
     ArchivePath::parse(&joined).ok().filter(|path| path.name() == name)
-}
-
-/// The size; of devices their numbers, as `ls` has it. `<=` before an upper bound, `?` if it cannot be determined.
-fn size_text(details: &LsDetails) -> String {
-    let attr = &details.attr;
-    match attr.kind {
-        NodeKind::CharDevice | NodeKind::BlockDevice => format!("{}, {}", attr.rdev.0, attr.rdev.1),
-        _ if details.unknown_size => "?".to_owned(),
-        _ if !attr.exact => format!("<={}", attr.size),
-        _ => attr.size.to_string(),
-    }
-}
-
-fn mode_text(attr: &Attr) -> String {
-    let kind = match attr.kind {
-        NodeKind::File => '-',
-        NodeKind::Dir => 'd',
-        NodeKind::Symlink => 'l',
-        NodeKind::Fifo => 'p',
-        NodeKind::CharDevice => 'c',
-        NodeKind::BlockDevice => 'b',
-    };
-    let mut text = String::from(kind);
-    for (shift, special, set, unset) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
-        let bits = attr.perm >> shift;
-        let execute = match (bits & 1 != 0, attr.perm & special != 0) {
-            (true, true) => set,
-            (false, true) => unset,
-            (true, false) => 'x',
-            (false, false) => '-',
-        };
-        let read = if bits & 4 != 0 { 'r' } else { '-' };
-        let write = if bits & 2 != 0 { 'w' } else { '-' };
-        text.extend([read, write, execute]);
-    }
-    text
 }
 
 /// An object in `--json`. Keys are stable (docs/CLI.md).
@@ -285,70 +228,13 @@ struct LsJsonEntry {
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(flatten)]
-    details: Option<LsJsonDetails>,
-}
-
-#[derive(Serialize)]
-struct LsJsonDetails {
-    mode: String,
-    nlink: u32,
-    uid: u32,
-    gid: u32,
-    size: Option<u64>,
-    size_is_exact: bool,
-    mtime: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target_hex: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<(u32, u32)>,
+    details: Option<AttrJson>,
 }
 
 impl LsJsonEntry {
     fn of(row: &LsEntry) -> Self {
         let (path, path_hex) = json_bytes(row.path.as_bytes());
-        Self { path, path_hex, kind: json_type(row.kind), details: row.details.as_ref().map(LsJsonDetails::of) }
-    }
-}
-
-impl LsJsonDetails {
-    fn of(details: &LsDetails) -> Self {
-        let attr = &details.attr;
-        let target = details.target.as_deref().map(json_bytes);
-        let is_device = matches!(attr.kind, NodeKind::CharDevice | NodeKind::BlockDevice);
-        Self {
-            mode: format!("{:04o}", attr.perm),
-            nlink: attr.nlink,
-            uid: attr.uid,
-            gid: attr.gid,
-            size: (!details.unknown_size).then_some(attr.size),
-            size_is_exact: attr.exact && !details.unknown_size,
-            mtime: attr.mtime,
-            target_hex: target.as_ref().and_then(|(_, hex)| hex.clone()),
-            target: target.map(|(text, _)| text),
-            device: is_device.then_some(attr.rdev),
-        }
-    }
-}
-
-/// The name of a type in JSON.
-pub(super) fn json_type(kind: NodeKind) -> &'static str {
-    match kind {
-        NodeKind::File => "file",
-        NodeKind::Dir => "dir",
-        NodeKind::Symlink => "symlink",
-        NodeKind::Fifo => "fifo",
-        NodeKind::CharDevice => "char-device",
-        NodeKind::BlockDevice => "block-device",
-    }
-}
-
-/// Bytes as JSON has them: as they are if they are UTF-8; else with replacement characters, and the bytes in hex.
-pub(super) fn json_bytes(bytes: &[u8]) -> (String, Option<String>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (text.to_owned(), None),
-        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(hex(bytes))),
+        Self { path, path_hex, kind: json_type(row.kind), details: row.details.as_ref().map(LsDetails::json) }
     }
 }
 

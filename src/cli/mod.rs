@@ -3,23 +3,28 @@
 mod app;
 mod args;
 mod argv;
+mod attr_json;
+mod attr_text;
 mod backend;
 mod backups;
 pub mod cat;
 mod daemon;
 mod default_log_file;
+pub mod diff;
 mod environment_secrets;
 mod error;
 mod exit;
 mod file_chunks;
 pub mod find;
 mod gpg_args;
+pub mod history;
 mod key_trial;
 mod logging;
 pub mod ls;
 mod memory_shares;
 mod mount;
 mod nearby;
+mod object_change;
 pub mod open;
 mod options;
 mod path_pattern;
@@ -31,17 +36,23 @@ pub mod restore;
 mod secrets;
 pub mod sets;
 mod signal_watch;
+mod signed_comparison;
 mod similar;
+mod snapshot_operand;
 mod standard_output;
 mod start_up;
 mod terminal_prompt;
+mod time_argument;
 mod typed_path;
 mod umount;
 mod usage_hints;
 pub mod verify;
 
 pub use app::App;
-pub use args::{CatArgs, Cli, Command, FindArgs, LsArgs, MountArgs, RestoreArgs, SetsArgs, UmountArgs, VerifyArgs};
+pub use args::{
+    CatArgs, Cli, Command, DiffArgs, FindArgs, HistoryArgs, LsArgs, MountArgs, RestoreArgs, SetsArgs, UmountArgs,
+    VerifyArgs,
+};
 pub use backend::{Backend, BackupLocation, OpenRequest};
 pub use backups::Backups;
 pub use error::CliError;

@@ -16,6 +16,9 @@ use dupfs_format::ArchivePath;
 /// The names at the root of a mount.
 const MOUNT_NAMES: [&[u8]; 5] = [b"latest", b"snapshots", b"at", b"versions", b"unpacked"];
 
+/// The directory with all paths of all snapshots.
+const VERSIONS: &[u8] = b"versions";
+
 /// Returns true for a path as a mount of all snapshots has it.
 pub(super) fn is_of_mount(typed: &OsStr) -> bool {
     let first = typed.as_bytes().split(|&b| b == b'/').find(|name| !matches!(*name, b"" | b"."));
@@ -54,15 +57,82 @@ pub(super) fn find(
             result => return Ok((result?, other)),
         }
     }
+    let meant = similar(fs, &ArchivePath::root(), &path, timeout);
+    Err(with_remedy(&missing, typed, meant, source.as_deref()))
+}
+
+/// Finds the path that the user means by `typed` among all paths that any snapshot has. `fs` shows all snapshots, and `source` is
+/// the source directory as duplicity was given it. Symbolic links are not followed.
+///
+/// # Errors
+/// [`CliError`]; one that says that the path does not exist names a similar one if there is one.
+pub(super) fn find_in_any(
+    fs: &dyn FileSystem,
+    typed: &OsStr,
+    source: Option<Vec<u8>>,
+    timeout: RequestTimeout,
+) -> Result<ArchivePath, CliError> {
+    let (path, readings) = readings_in_any(typed, source.as_deref())?;
+    for reading in readings {
+        match resolve(fs, &below(VERSIONS, &reading), LastLink::Keep, timeout) {
+            Ok(attr) if attr.kind == NodeKind::Dir => return Ok(reading),
+            // A version of the path above, as `versions/` has it.
+            Ok(_) => return Ok(reading.parent().unwrap_or_default()),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let missing = missing_in_any(&path);
+    // A path is not compared with the names of its own versions.
+    let top = ArchivePath::parse(VERSIONS).unwrap_or_default();
+    let meant = similar(fs, &top, &path, timeout);
+    Err(with_remedy(&missing, typed, meant, source.as_deref()))
+}
+
+/// The path `typed` itself, and its readings as a path of any snapshot, the most likely first.
+///
+/// # Errors
+/// [`CliError::Usage`].
+pub(super) fn readings_in_any(
+    typed: &OsStr,
+    source: Option<&[u8]>,
+) -> Result<(ArchivePath, Vec<ArchivePath>), CliError> {
+    let path = parse(typed)?;
+    let mut readings = vec![path.clone()];
+    readings.extend(other_readings(typed.as_bytes(), source));
+    let inner: Vec<ArchivePath> = readings.iter().filter_map(below_mount_names).collect();
+    readings.extend(inner);
+    Ok((path, readings))
+}
+
+/// The path in its snapshot of a path as the mount has it.
+fn below_mount_names(path: &ArchivePath) -> Option<ArchivePath> {
+    let names: Vec<&[u8]> = path.components().collect();
+    let inner = match names.as_slice() {
+        [b"latest" | b"versions", inner @ ..] | [b"snapshots" | b"at", _, inner @ ..] => inner,
+        _ => return None,
+    };
+    ArchivePath::parse(&inner.join(&b'/')).ok()
+}
+
+/// The failure to find `path` in any of several snapshots.
+pub(super) fn missing_in_any(path: &ArchivePath) -> CliError {
+    let is_unpacked = path.components().next() == Some(b"unpacked");
+    let remedy = if is_unpacked { "; give the path of the stored archive itself" } else { "" };
+    CliError::new(CommandExit::NotFound, format!("{path}: no snapshot has this path{remedy}"))
+}
+
+/// The failure `missing` with the path that may be meant, or with the source directory if `typed` is absolute.
+pub(super) fn with_remedy(missing: &CliError, typed: &OsStr, meant: Option<String>, source: Option<&[u8]>) -> CliError {
     let source = source.filter(|_| typed.as_bytes().starts_with(b"/"));
-    Err(match (similar(fs, &path, timeout), source) {
+    match (meant, source) {
         (Some(meant), _) => CliError::new(missing.exit(), format!("{missing}; did you mean {meant}?")),
         (None, Some(source)) => {
-            let source = escape_bytes(&source);
+            let source = escape_bytes(source);
             CliError::new(missing.exit(), format!("{missing}; paths are relative to the source directory {source}"))
         }
-        (None, None) => missing,
-    })
+        (None, None) => missing.clone(),
+    }
 }
 
 fn is_missing(error: &CliError) -> bool {
@@ -121,10 +191,16 @@ fn unescape(typed: &[u8]) -> Option<Vec<u8>> {
     found.then_some(out)
 }
 
-/// The path that `path` may be a slip for: the first name that does not exist is replaced by the most similar one beside it.
-fn similar(fs: &dyn FileSystem, path: &ArchivePath, timeout: RequestTimeout) -> Option<String> {
+/// The path below the directory `top` that `path` may be a slip for: the first name that does not exist is replaced by the most
+/// similar one beside it.
+pub(super) fn similar(
+    fs: &dyn FileSystem,
+    top: &ArchivePath,
+    path: &ArchivePath,
+    timeout: RequestTimeout,
+) -> Option<String> {
     let names: Vec<&[u8]> = path.components().collect();
-    let mut parent = ArchivePath::root();
+    let mut parent = top.clone();
     for (depth, name) in names.iter().enumerate() {
         let child = if parent.is_root() {
             ArchivePath::parse(name).ok()?
@@ -148,7 +224,8 @@ fn similar(fs: &dyn FileSystem, path: &ArchivePath, timeout: RequestTimeout) -> 
         }
         let meant = most_similar(name, known)?;
         let rest = names.get(depth + 1..).unwrap_or_default();
-        let parts = parent.components().chain([meant.as_slice()]).chain(rest.iter().copied());
+        let known = parent.components().skip(top.components().count());
+        let parts = known.chain([meant.as_slice()]).chain(rest.iter().copied());
         return Some(escape_bytes(&parts.collect::<Vec<_>>().join(&b'/')));
     }
     None

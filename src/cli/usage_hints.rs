@@ -41,7 +41,8 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "dupfs only reads backups; make and remove them with duplicity",
     ),
     (&["locate", "search", "grep"], "find paths with: dupfs find URL PATTERN (--all: in all snapshots)"),
-    (&["diff", "history"], "mount the backup and use diff and ls: dupfs mount URL MOUNTPOINT"),
+    (&["log", "versions"], "print every version of a path with: dupfs history URL PATH"),
+    (&["changes", "delta"], "print the changes between two snapshots with: dupfs diff URL TIME TIME [PATH]"),
 ];
 
 /// Options for a path of the snapshot.
@@ -86,9 +87,9 @@ fn command_of(typed: &[OsString]) -> Option<&'static str> {
         "collection-status" => Some("sets"),
         "list-current-files" => Some("ls"),
         "unmount" => Some("umount"),
-        _ => {
-            ["mount", "umount", "sets", "ls", "find", "cat", "restore", "verify"].into_iter().find(|name| *name == arg)
-        }
+        _ => ["mount", "umount", "sets", "ls", "find", "history", "diff", "cat", "restore", "verify"]
+            .into_iter()
+            .find(|name| *name == arg),
     })
 }
 
@@ -125,6 +126,8 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
         return match command {
             "cat" => Some(format!("{name}: the path is an argument: dupfs cat URL PATH")),
             "ls" => Some(format!("{name}: the path is an argument: dupfs ls URL PATH")),
+            "history" => Some(format!("{name}: the path is an argument: dupfs history URL PATH")),
+            "diff" => Some(format!("{name}: the path is an argument: dupfs diff URL TIME TIME PATH")),
             "find" => Some(format!("{name}: the path is a part of the pattern: dupfs find URL 'PATH/**'")),
             "sets" => Some(format!("{name}: sets reports on the whole backup; list a path with: dupfs ls URL PATH")),
             _ => None,
@@ -135,16 +138,22 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
             "{name}: sets shows all times; {name} is an option of mount, ls, find, cat, restore and verify"
         ));
     }
+    if TIME_OPTIONS.contains(&name) && command == "history" {
+        return Some(format!("{name}: history shows all times; list the path at one time with: dupfs ls -l URL PATH"));
+    }
+    if TIME_OPTIONS.contains(&name) && command == "diff" {
+        return Some(format!("{name}: times are arguments: dupfs diff URL TIME TIME [PATH]"));
+    }
     if SELECTION_OPTIONS.contains(&name) {
         return Some(format!("{name}: dupfs shows the whole backup; choose by paths, or with options of rsync or tar"));
     }
     match name {
-        "--file-changed" => {
-            Some("--file-changed: list the versions of a path with: dupfs ls -l URL versions/PATH".to_owned())
-        }
+        "--file-changed" => Some(
+            "--file-changed: print every version of a path with: dupfs history URL PATH (--all: every set)".to_owned(),
+        ),
         "--show-changes-in-set" => Some(
-            "--show-changes-in-set: mount the backup and compare two snapshots with: diff -r --no-dereference \
-             MOUNTPOINT/snapshots/TIME MOUNTPOINT/snapshots/TIME"
+            "--show-changes-in-set: print the changes that a snapshot brought with: dupfs diff URL TIME (now: the newest; \
+             dupfs sets URL shows all times)"
                 .to_owned(),
         ),
         // `-name` and so on of find(1), one letter at a time.
@@ -235,8 +244,8 @@ mod tests {
             ("dupfs cat --path-to-restore=etc/hosts u", "dupfs cat URL PATH"),
             ("dupfs list-current-files --file-to-restore etc u", "dupfs ls URL PATH"),
             ("dupfs collection-status --time 1D u", "sets shows all times"),
-            ("dupfs collection-status --file-changed etc/hosts u", "dupfs ls -l URL versions/PATH"),
-            ("dupfs collection-status --show-changes-in-set=1 u", "diff -r"),
+            ("dupfs collection-status --file-changed etc/hosts u", "dupfs history URL PATH"),
+            ("dupfs collection-status --show-changes-in-set=1 u", "dupfs diff URL TIME"),
             ("dupfs ls --path etc u", "dupfs ls URL PATH"),
             ("dupfs sets --file-to-restore etc u", "dupfs ls URL PATH"),
             ("dupfs find --path etc u x", "dupfs find URL 'PATH/**'"),

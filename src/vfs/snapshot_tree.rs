@@ -203,6 +203,17 @@ impl SnapshotTree {
         self.branch.table().name(node).to_vec()
     }
 
+    /// The bounds of the size that the signature of `version` gives, in bytes, both included.
+    pub(super) fn size_bounds(&self, version: VersionId) -> Option<(u64, u64)> {
+        self.branch.table().bounds(version).map(|bounds| (bounds.min, bounds.max))
+    }
+
+    /// The index of `version` among the versions of its set, which is the same on every branch; `None` if the set had to be
+    /// rebuilt from its volumes.
+    pub(super) fn index_in_set(&self, version: VersionId) -> Option<u32> {
+        Some(self.branch.table().index_in_set(version)?.1)
+    }
+
     /// The set that `version` is from.
     pub(super) fn set_of(&self, version: VersionId) -> Option<SetIndex> {
         let position = self.branch.table().position(version)?;

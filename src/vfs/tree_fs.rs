@@ -45,7 +45,7 @@ pub struct TreeOptions {
 /// A repository as a file system. See [`FileSystem`].
 #[derive(Debug)]
 pub struct TreeFs {
-    nodes: SnapshotNodes,
+    pub(super) nodes: SnapshotNodes,
     versions: VersionsDir,
     handles: HandleTable<OpenFile>,
 }
@@ -92,7 +92,7 @@ impl TreeFs {
     }
 
     /// The directory that was backed up in a snapshot, if its manifest names it.
-    fn source_of(&self, snapshot: usize, context: &RequestContext) -> Option<Vec<u8>> {
+    pub(super) fn source_of(&self, snapshot: usize, context: &RequestContext) -> Option<Vec<u8>> {
         let set = self.nodes.view().snapshot(snapshot).ok()?.lineage().last().copied()?;
         Some(self.nodes.repository.manifest(set, context).ok()?.localdir.clone()?.into_vec())
     }

@@ -13,6 +13,7 @@ mod support;
 
 mod reference;
 
+mod changes;
 mod check_tests;
 mod corruption;
 mod duplicity;

@@ -22,7 +22,7 @@ use crate::reference::tree::{Dice, Kind, Path};
 /// Upper bound of the duration of a case; a longer one counts as a hang. A case takes well under a second.
 const CASE_TIMEOUT: Duration = Duration::from_secs(60);
 
-fn config(cases: u32) -> Config {
+pub(crate) fn config(cases: u32) -> Config {
     let cases = std::env::var("PROPTEST_CASES").map_or(cases, |n| n.parse().expect("PROPTEST_CASES is a number"));
     // failures become named tests, no seed files
     Config { cases, failure_persistence: None, max_shrink_iters: 3000, ..Config::default() }
@@ -34,7 +34,7 @@ pub(crate) fn encoded(history: &History, layout: &Layout) -> Repository {
 }
 
 /// Runs `case` on a separate thread: a hang is a failure, and so is a panic.
-fn watched(case: impl FnOnce() + Send + 'static) -> Result<(), TestCaseError> {
+pub(crate) fn watched(case: impl FnOnce() + Send + 'static) -> Result<(), TestCaseError> {
     let (done, finished) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         case();

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use crate::memory::MemoryFs;
 use crate::support::exec::test_name;
 use dupfs::cli::{
-    App, Backend, BackupLocation, CacheArgs, CatArgs, CliError, FindArgs, LsArgs, OpenRequest, RepoArgs, RestoreArgs,
-    SetsArgs, VerifyArgs,
+    App, Backend, BackupLocation, CacheArgs, CatArgs, CliError, DiffArgs, FindArgs, HistoryArgs, LsArgs, OpenRequest,
+    RepoArgs, RestoreArgs, SetsArgs, VerifyArgs,
 };
 use dupfs::fuse::{mount_at, unmount};
 use dupfs::vfs::FileSystem;
@@ -61,6 +61,14 @@ impl Backend for Memory {
     }
 
     fn find(&self, _: &FindArgs) -> Result<(), CliError> {
+        Ok(())
+    }
+
+    fn history(&self, _: &HistoryArgs) -> Result<(), CliError> {
+        Ok(())
+    }
+
+    fn diff(&self, _: &DiffArgs) -> Result<(), CliError> {
         Ok(())
     }
 

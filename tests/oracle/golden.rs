@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::exchanged;
 use crate::support::exec::{self, Dupfs};
 use crate::support::mount::Mount;
 use crate::support::tree::{Entry, Kind, Tree, show};
 use crate::support::{Scratch, fixtures};
 use crate::verify;
+use crate::{changes, exchanged};
 
 /// The passphrase of all symmetrically encrypted files in tests/fixtures.
 const PASSPHRASE: &str = "fixture passphrase";
@@ -95,6 +95,11 @@ fn check(name: &str, listings: &[&str], keys: impl FnOnce(Dupfs) -> Dupfs) {
         .collect();
     stamps.sort();
     assert_eq!(stamps.len(), listings.len(), "{name}: snapshots {stamps:?}");
+    for (at, listing) in listings.iter().enumerate() {
+        let lines = |listing: &str| fs::read_to_string(fixtures::path(&format!("{listing}.expected.jsonl"))).unwrap();
+        let before = at.checked_sub(1).map_or_else(String::new, |before| lines(listings[before]));
+        changes::compare_listings(&dupfs, &fixtures::url(name), &stamps[at], [&before, &lines(listing)]);
+    }
     for (stamp, listing) in stamps.iter().zip(listings) {
         let expected = read_listing(&fixtures::path(&format!("{listing}.expected.jsonl")));
         let tree = Tree::walk(&mount.path().join("snapshots").join(stamp));

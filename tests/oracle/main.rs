@@ -11,6 +11,7 @@
 mod support;
 
 mod archive;
+mod changes;
 mod check;
 mod collection;
 mod commands;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::manifests::{self, ManifestSummary, Manifests};
 use super::reported_problem::ReportedProblem;
-use crate::cli::ls::json_bytes;
+use crate::cli::attr_json::json_bytes;
 use dupfs_format::SetIndex;
 use dupfs_format::collection::{BackupSet, Chain, Collection, SignatureChain};
 use dupfs_read::volume::Repository;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::volume_sample::SampleOptions;
+use crate::cli::attr_json::json_bytes;
 use crate::cli::error::CliError;
 use crate::cli::exit::CommandExit;
-use crate::cli::ls::json_bytes;
 use crate::cli::printer::Printer;
 use dupfs_format::ArchivePath;
 use dupfs_format::collection::BackupSet;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dupfs::cli::RequestTimeout;
 use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
-use dupfs::vfs::{FileSystem, OwnerOptions};
+use dupfs::vfs::{FileSystem, OwnerOptions, TreeFs};
 use dupfs_format::BackupTime;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_read::storage::ObjectStore;
@@ -55,6 +55,16 @@ pub(crate) fn open_rebuilding(
     open_with(store, repository, options, numeric_owners(true))
 }
 
+/// The same, for commands that need the trees of all snapshots.
+#[allow(dead_code)]
+pub(crate) fn open_trees(
+    store: Arc<dyn ObjectStore>,
+    repository: &Repository,
+    memory: u64,
+) -> Result<Arc<TreeFs>, String> {
+    open_tree_fs(store, repository, RepositoryOptions { memory, ..RepositoryOptions::default() }, numeric_owners(true))
+}
+
 fn numeric_owners(numeric: bool) -> ViewOptions {
     ViewOptions { owners: OwnerOptions { numeric, ..OwnerOptions::default() }, ..ViewOptions::default() }
 }
@@ -65,11 +75,19 @@ fn open_with(
     options: RepositoryOptions,
     view: ViewOptions,
 ) -> Result<Arc<dyn FileSystem>, String> {
+    let fs = open_tree_fs(store, repository, options, view)?;
+    Ok(fs)
+}
+
+fn open_tree_fs(
+    store: Arc<dyn ObjectStore>,
+    repository: &Repository,
+    options: RepositoryOptions,
+    view: ViewOptions,
+) -> Result<Arc<TreeFs>, String> {
     let [all, archive, manifest, signature] =
         repository.prefixes.map(|prefix| (!prefix.is_empty()).then(|| prefix.to_owned()));
     let prefixes = PrefixOptions { file_prefix: all, archive, manifest, signature };
-    match open_file_system(store, RepositoryOptions { prefixes, ..options }, view, RequestTimeout::default()) {
-        Ok(fs) => Ok(fs),
-        Err(e) => Err(e.to_string()),
-    }
+    let options = RepositoryOptions { prefixes, ..options };
+    open_file_system(store, options, view, RequestTimeout::default()).map_err(|error| error.to_string())
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::world::{PASSPHRASE, World, assert_same_snapshots, snapshots};
+use super::world::{PASSPHRASE, World, assert_same_snapshots, is_volume, snapshots};
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec::{self, Dupfs};
 use crate::support::fixtures;
@@ -37,6 +37,29 @@ fn chains_of_old_versions_are_the_same_as_from_a_disk() {
     compare(&world, "duplicity-0.6.23-sym", "bucket/sym", symmetric, 3);
     compare(&world, "duplicity-0.6.23-key", "bucket/deep/er/pre fix+\u{fc}", old_key, 3);
     compare(&world, "duplicity-0.7.13-gz", "under_score/x", |d| d, 3);
+}
+
+#[test]
+fn history_and_diff_are_the_same_as_from_a_disk_and_fetch_no_volume() {
+    let world = World::new();
+    world.put_fixture("duplicity-0.6.23-sym", "bucket/sym");
+    let local = symmetric(Dupfs::new(&world.scratch.dir("home-local")));
+    let remote = symmetric(world.reader());
+    for (command, operands, lines) in [
+        ("history", &["--numeric-owner", "srv/assets"][..], 2),
+        ("history", &["--json", "--all", "srv"], 5),
+        ("diff", &["now"], 2),
+        ("diff", &["--json", "20261122T131028Z", "20261122T131036Z"], 5),
+        ("diff", &["20261122T131028Z"], 10),
+    ] {
+        let run =
+            |dupfs: &Dupfs, url: &str| String::from_utf8(dupfs.run(command, &[&[url], operands].concat())).unwrap();
+        let shown = run(&remote, "s3://bucket/sym");
+        assert_eq!(shown, run(&local, &fixtures::url("duplicity-0.6.23-sym")), "{command} {operands:?}");
+        assert!(shown.lines().count() >= lines, "{command} {operands:?}: {shown}");
+    }
+    let log = world.proxy.log();
+    assert!(log.len() > 10 && !log.iter().any(is_volume), "{log:?}");
 }
 
 #[test]

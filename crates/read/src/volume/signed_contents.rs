@@ -46,6 +46,12 @@ impl SignedContent {
         self.sums.block_len() as u64
     }
 
+    /// Returns true if the content is that of `other`, and false if it is not, by the sums of their blocks. `None` if the two
+    /// were signed with blocks of different lengths, which says nothing about contents of the same size.
+    pub fn is_same_as(&self, other: &Self) -> Option<bool> {
+        (self.sums == other.sums).then(|| self.digest == other.digest)
+    }
+
     /// Begins the proof of a content.
     pub fn begin_proof(self) -> ContentProof {
         let mut digest = SignatureDigest::default();
@@ -204,5 +210,23 @@ mod tests {
         for path in ["other", "dir", "cut", "none"] {
             assert_eq!(holds(path, &[b"hello\n"]), None, "{path}");
         }
+    }
+
+    #[test]
+    fn contents_are_compared_by_their_sums() {
+        let mut changed = HELLO.to_vec();
+        *changed.last_mut().unwrap() ^= 1;
+        let mut longer_blocks = HELLO.to_vec();
+        longer_blocks[6] = 4;
+        let contents = contents(&[
+            ("signature/a", HELLO),
+            ("signature/b", HELLO),
+            ("signature/changed", &changed),
+            ("signature/longer-blocks", &longer_blocks),
+        ]);
+        let of = |path: &str| contents.get(&ArchivePath::parse(path.as_bytes()).unwrap()).unwrap();
+        assert_eq!(of("a").is_same_as(&of("b")), Some(true));
+        assert_eq!(of("a").is_same_as(&of("changed")), Some(false));
+        assert_eq!(of("a").is_same_as(&of("longer-blocks")), None);
     }
 }
