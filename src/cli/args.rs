@@ -319,6 +319,14 @@ pub struct DiffArgs {
     #[arg(required = true, num_args = 1..=3, value_name = "TIME [TIME] [PATH]")]
     pub operands: Vec<OsString>,
 
+    /// Print the changes of contents as patches, by the program diff; fetches volumes
+    #[arg(short, long, conflicts_with_all = ["json", "print0"])]
+    pub patch: bool,
+
+    /// With --patch: also for files that one of the snapshots lacks
+    #[arg(short = 'N', long, requires = "patch")]
+    pub new_file: bool,
+
     /// Exit with code 7 if anything differs
     #[arg(long)]
     pub exit_code: bool,

@@ -120,9 +120,14 @@ impl Backend for Backups {
             json: args.json,
         };
         find::check(&options)?;
-        // A path as the mount has it selects the file system with all snapshots.
-        let paths: &[OsString] = if args.all { &["snapshots".into()] } else { &[] };
-        let fs = self.view(&args.repo, &args.snapshot, paths, &OwnerArgs::default())?;
+        if args.all {
+            let SnapshotArgs { keys, cache, .. } = &args.snapshot;
+            let fs = all_trees(&args.repo, keys, cache, OwnerOptions::default(), timeout)?;
+            let found = print(|printer| find::run_all(&fs, &options, timeout, printer));
+            fs.finish();
+            return found;
+        }
+        let fs = self.view(&args.repo, &args.snapshot, &[], &OwnerArgs::default())?;
         let found = print(|printer| find::run(&*fs, &options, timeout, printer));
         fs.finish();
         found
@@ -149,6 +154,8 @@ impl Backend for Backups {
             json: args.json,
             print0: args.print0,
             exit_code: args.exit_code,
+            patch: args.patch,
+            new_file: args.new_file,
         };
         let printed = print(|printer| diff::run(&fs, &options, timeout, printer));
         fs.finish();

@@ -8,16 +8,17 @@ use serde::Serialize;
 use super::attr_json::{AttrJson, json_bytes, json_type};
 use super::error::CliError;
 use super::exit::CommandExit;
-use super::object_change::{ContentComparison, ObjectDifference};
+use super::object_change::{ChangedPart, ContentComparison, ObjectDifference};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::resolve::read_failed;
 use super::signed_comparison::{self, ContentQuestion};
 use super::snapshot_operand::{is_snapshot, snapshot_of};
+use super::text_patch::{self, PatchSide};
 use super::typed_path;
 use crate::vfs::{FileSystem, FsError, ListedSnapshot, RecordedObject, RecordedTree, RecordedTrees, TreeFs};
-use dupfs_base::HasKind;
-use dupfs_format::ArchivePath;
+use dupfs_base::{HasKind, escape_bytes};
+use dupfs_format::{ArchivePath, EntryKind};
 use dupfs_read::tree::NodeId;
 
 /// The options of `dupfs diff`.
@@ -29,8 +30,12 @@ pub struct DiffOptions {
     pub json: bool,
     /// End lines with NUL instead of a line feed, and never escape paths.
     pub print0: bool,
-    /// Exit with a code of its own if anything differs.
+    /// Exit with a separate code if anything differs.
     pub exit_code: bool,
+    /// Print a patch after each regular file whose content differs.
+    pub patch: bool,
+    /// With a patch also for files that one of the snapshots lacks.
+    pub new_file: bool,
 }
 
 /// Prints the changes between two snapshots of `fs`, which shows all snapshots. Each call of the file system may take
@@ -60,8 +65,8 @@ pub fn run(
         TreeComparison { sides: &sides, changes: Vec::new(), questions: Vec::new(), asked: Vec::new() };
     comparison.compare(old, new, printer);
     let changes = comparison.decide(&trees, timeout, printer);
-    let mut report = DiffReport { sides: &sides, options, timeout, printed: 0 };
-    report.begin(&operands, printer)?;
+    let mut report = DiffReport { fs, sides: &sides, operands: &operands, options, timeout, printed: 0 };
+    report.begin(printer)?;
     for change in &changes {
         report.print(change, printer)?;
     }
@@ -77,6 +82,8 @@ struct DiffOperands<'a> {
     old: Option<&'a ListedSnapshot>,
     new: &'a ListedSnapshot,
     path: Option<&'a OsStr>,
+    /// False if the path is an argument that may also be a time.
+    is_path_certain: bool,
 }
 
 impl<'a> DiffOperands<'a> {
@@ -88,13 +95,15 @@ impl<'a> DiffOperands<'a> {
         let find = |typed: &OsStr| snapshot_of(typed, trees, snapshots);
         let one = |new: &'a ListedSnapshot, path: Option<&'a OsStr>| {
             let old = new.before.and_then(|before| snapshots.iter().find(|snapshot| snapshot.index == before));
-            Self { old, new, path }
+            Self { old, new, path, is_path_certain: false }
         };
         let parsed = match operands {
             [new] => one(find(new)?, None),
             [new, path] if !is_snapshot(path, snapshots) => one(find(new)?, Some(path.as_os_str())),
-            [old, new] => Self { old: Some(find(old)?), new: find(new)?, path: None },
-            [old, new, path] => Self { old: Some(find(old)?), new: find(new)?, path: Some(path.as_os_str()) },
+            [old, new] => Self { old: Some(find(old)?), new: find(new)?, path: None, is_path_certain: false },
+            [old, new, path] => {
+                Self { old: Some(find(old)?), new: find(new)?, path: Some(path.as_os_str()), is_path_certain: true }
+            }
             _ => {
                 return Err(CliError::Usage(
                     "give one or two times, and a path: dupfs diff URL TIME [TIME] [PATH]".into(),
@@ -143,7 +152,11 @@ impl DiffSides<'_> {
             typed_path::similar(fs, &top, &path, timeout)
         };
         let meant = in_snapshot(operands.new).or_else(|| operands.old.and_then(in_snapshot));
-        let missing = CliError::new(CommandExit::NotFound, format!("{path}: neither snapshot has this path"));
+        let line = match operands.is_path_certain {
+            true => format!("{path}: neither snapshot has this path"),
+            false => format!("{path}: neither a time nor a path of these snapshots"),
+        };
+        let missing = CliError::new(CommandExit::NotFound, line);
         Err(typed_path::with_remedy(&missing, typed, meant, source.as_deref()))
     }
 
@@ -296,18 +309,20 @@ fn pairs(old: &[(Vec<u8>, NodeId)], new: &[(Vec<u8>, NodeId)]) -> Vec<(Option<No
 
 /// The output.
 struct DiffReport<'a> {
+    fs: &'a dyn FileSystem,
     sides: &'a DiffSides<'a>,
+    operands: &'a DiffOperands<'a>,
     options: &'a DiffOptions,
     timeout: RequestTimeout,
     printed: u64,
 }
 
 impl DiffReport<'_> {
-    fn begin(&self, operands: &DiffOperands<'_>, printer: &mut Printer<'_>) -> Result<(), CliError> {
+    fn begin(&self, printer: &mut Printer<'_>) -> Result<(), CliError> {
         if !self.options.json {
             return Ok(());
         }
-        let names = DiffJsonSnapshots { old: operands.old.map(|old| &*old.name), new: &operands.new.name };
+        let names = DiffJsonSnapshots { old: self.operands.old.map(|old| &*old.name), new: &self.operands.new.name };
         printer.text("{\"snapshots\":")?;
         printer.json(&names, false)?;
         printer.text(",\"changes\":[")
@@ -343,12 +358,51 @@ impl DiffReport<'_> {
             if self.options.print0 {
                 printer.bytes(shown)?;
                 printer.bytes(b"\0")?;
+            } else if self.options.patch {
+                // A line feed in a name must not begin a line of the patch.
+                printer.text(&format!("{}\n", escape_bytes(shown)))?;
+                self.print_patch(change, &path, printer)?;
             } else {
                 printer.name(shown)?;
                 printer.text("\n")?;
             }
         }
         self.printed += 1;
+        Ok(())
+    }
+
+    /// Prints the patch of a regular file, if its content differs or may differ.
+    fn print_patch(&self, change: &PathChange, path: &ArchivePath, printer: &mut Printer<'_>) -> Result<(), CliError> {
+        let has_other_content = [ChangedPart::Contents, ChangedPart::PossiblyContents];
+        let is_whole = change.old.is_none() || change.new.is_none();
+        if !has_other_content.into_iter().any(|part| change.difference.has(part))
+            && !(is_whole && self.options.new_file)
+        {
+            return Ok(());
+        }
+        // The inode of a regular file; `None` if the snapshot has no object.
+        let file = |tree: Option<&RecordedTree<'_>>, node: Option<NodeId>| {
+            let Some((tree, node)) = tree.zip(node) else { return Ok(Some(None)) };
+            let is_file = tree.object(node)?.meta.kind == EntryKind::File;
+            Ok::<_, FsError>(if is_file { Some(Some(tree.ino(node)?)) } else { None })
+        };
+        let files = file(self.sides.old.as_ref(), change.old)
+            .and_then(|old| Ok((old, file(Some(&self.sides.new), change.new)?)));
+        let (old, new) = match files {
+            Ok((Some(old), Some(new))) => (old, new),
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                printer.report(&read_failed(path, &error));
+                return Ok(());
+            }
+        };
+        let sides = [
+            PatchSide { ino: old, snapshot: self.operands.old.map_or("", |old| &*old.name) },
+            PatchSide { ino: new, snapshot: &self.operands.new.name },
+        ];
+        if let Err(failure) = text_patch::print(self.fs, path, sides, self.timeout, printer)? {
+            printer.report(&failure);
+        }
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ pub enum CommandExit {
     NoKey = 5,
     /// Damage found, or a read that could not be served.
     Damage = 6,
-    /// Something differs, and the user has asked for a code of its own for that.
+    /// Something differs, and the user has requested a separate code for that.
     Different = 7,
     /// Interrupted.
     Interrupted = 130,

@@ -1,7 +1,8 @@
 //! `dupfs find`: the paths of a snapshot, or of all snapshots, that match a pattern. Reads trees only, no volume.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::ops::Range;
 
 use serde::Serialize;
 
@@ -12,9 +13,10 @@ use super::path_pattern::{PathPattern, PatternForm};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::resolve;
-use crate::vfs::{Attr, FileSystem, Ino, NodeKind, ROOT_INO};
+use crate::vfs::{Attr, FileSystem, Ino, ListedSnapshot, NodeKind, ROOT_INO, RecordedBranch, RecordedTrees, TreeFs};
 use dupfs_base::escape_bytes;
 use dupfs_format::{ArchivePath, BackupTime};
+use dupfs_read::tree::NodeId;
 
 /// The options of a search by `dupfs find`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,8 +68,42 @@ struct FoundPath {
     snapshots: Vec<usize>,
 }
 
-/// Prints what matches. `fs` has one snapshot's tree at its root, or shows all snapshots: then all are searched. Each call of
-/// the file system may take `timeout`.
+/// The paths that were found in any snapshot.
+struct FoundPaths {
+    /// The position of each snapshot in the list of snapshots, by its index.
+    order: HashMap<usize, usize>,
+    paths: BTreeMap<ArchivePath, FoundPath>,
+}
+
+impl FoundPaths {
+    /// Adds an object that `snapshots` have.
+    fn insert(&mut self, found: FoundObject, snapshots: &[&ListedSnapshot]) {
+        let positions = snapshots.iter().filter_map(|snapshot| self.order.get(&snapshot.index).copied());
+        let mut positions: Vec<usize> = positions.collect();
+        positions.sort_unstable();
+        match self.paths.get_mut(&found.path) {
+            None => drop(self.paths.insert(found.path.clone(), FoundPath { newest: found, snapshots: positions })),
+            Some(earlier) => {
+                if positions.last() > earlier.snapshots.last() {
+                    earlier.newest = found;
+                }
+                earlier.snapshots.extend(positions);
+                earlier.snapshots.sort_unstable();
+            }
+        }
+    }
+}
+
+/// The parts of `spans` within `ranges`; both are ascending.
+fn within(spans: &[(Range<u32>, NodeKind)], ranges: &[Range<u32>]) -> Vec<(Range<u32>, NodeKind)> {
+    let parts = spans.iter().flat_map(|(span, kind)| {
+        let part = |range: &Range<u32>| span.start.max(range.start)..span.end.min(range.end);
+        ranges.iter().map(part).filter(|part| !part.is_empty()).map(|part| (part, *kind))
+    });
+    parts.collect()
+}
+
+/// Prints what matches in one snapshot, whose tree `fs` has at its root. Each call of the file system may take `timeout`.
 ///
 /// # Errors
 /// [`CliError`] when the pattern is invalid, nothing matches, or the output cannot be written.
@@ -80,22 +116,27 @@ pub fn run(
     let source = fs.source_directory(&timeout.start());
     let pattern = parse(options, source.as_deref())?;
     let mut search = PathSearch { fs, options, pattern, timeout, printer, printed: 0 };
-    if options.json {
-        search.printer.text("[")?;
-    }
-    if fs.shows_snapshots() {
-        search.all_snapshots()?;
-    } else {
-        search.one_snapshot()?;
-    }
-    if options.json {
-        search.printer.text(if search.printed == 0 { "]\n" } else { "\n]\n" })?;
-    }
-    if search.printed == 0 {
-        let failure = search.nothing_found();
-        printer.report(&failure);
-    }
-    printer.finish()
+    search.begin()?;
+    // Each match is printed when it is found.
+    search.search(ROOT_INO, &ArchivePath::root(), &mut |search, found| search.print(&found, None))?;
+    search.end("nothing in this snapshot matches; --all searches all snapshots")
+}
+
+/// Prints what matches in any snapshot of `fs`, which shows all snapshots, each path once.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_all(
+    fs: &TreeFs,
+    options: &FindOptions,
+    timeout: RequestTimeout,
+    printer: &mut Printer<'_>,
+) -> Result<CommandExit, CliError> {
+    let pattern = parse(options, None)?;
+    let mut search = PathSearch { fs, options, pattern, timeout, printer, printed: 0 };
+    search.begin()?;
+    search.all_snapshots(&RecordedTrees::of(fs))?;
+    search.end("nothing in any snapshot matches")
 }
 
 /// Checks the pattern, which needs no backup.
@@ -122,41 +163,124 @@ struct PathSearch<'a, 'b> {
 }
 
 impl PathSearch<'_, '_> {
-    /// Prints each match in the tree at the root when it is found.
-    fn one_snapshot(&mut self) -> Result<(), CliError> {
-        self.search(ROOT_INO, &ArchivePath::root(), &mut |search, found| search.print(&found, None))
+    fn begin(&mut self) -> Result<(), CliError> {
+        if self.options.json { self.printer.text("[") } else { Ok(()) }
     }
 
-    /// Prints the matches in all snapshots, each path once.
-    fn all_snapshots(&mut self) -> Result<(), CliError> {
-        let mut names: Vec<(Vec<u8>, Ino)> = Vec::new();
-        let top = ArchivePath::root();
-        let snapshots = self.fs.lookup(ROOT_INO, b"snapshots", &self.timeout.start());
-        let snapshots = snapshots.map_err(|error| resolve::read_failed(&top, &error))?;
-        let listed = self.fs.readdir(snapshots.ino, 0, &self.timeout.start(), &mut |entry| {
-            names.push((entry.name.to_vec(), entry.ino));
-            true
-        });
-        listed.map_err(|error| resolve::read_failed(&top, &error))?;
-        names.sort();
-        let mut paths: BTreeMap<ArchivePath, FoundPath> = BTreeMap::new();
-        for (position, (name, ino)) in names.iter().enumerate() {
-            let Some(label) = child_of(&top, name) else { continue };
-            self.search(*ino, &label, &mut |_, newest| {
-                let snapshots = match paths.get_mut(&newest.path) {
-                    Some(earlier) => std::mem::take(&mut earlier.snapshots),
-                    None => Vec::new(),
-                };
-                let snapshots = snapshots.into_iter().chain([position]).collect();
-                paths.insert(newest.path.clone(), FoundPath { newest, snapshots });
-                Ok(())
-            })?;
+    /// Ends the output. If nothing was found, reports that with `remark`.
+    fn end(self, remark: &str) -> Result<CommandExit, CliError> {
+        if self.options.json {
+            self.printer.text(if self.printed == 0 { "]\n" } else { "\n]\n" })?;
         }
-        let names: Vec<String> = names.iter().map(|(name, _)| escape_bytes(name)).collect();
-        for found in paths.values() {
+        if self.printed == 0 {
+            let failure = self.nothing_found(remark);
+            self.printer.report(&failure);
+        }
+        self.printer.finish()
+    }
+
+    /// Prints the matches in all snapshots.
+    fn all_snapshots(&mut self, trees: &RecordedTrees<'_>) -> Result<(), CliError> {
+        let snapshots = trees.snapshots();
+        let mut branches: BTreeMap<usize, Vec<&ListedSnapshot>> = BTreeMap::new();
+        for snapshot in &snapshots {
+            branches.entry(snapshot.branch).or_default().push(snapshot);
+        }
+        let order = snapshots.iter().enumerate().map(|(position, snapshot)| (snapshot.index, position)).collect();
+        let mut paths = FoundPaths { order, paths: BTreeMap::new() };
+        for own in branches.values_mut() {
+            own.sort_by_key(|snapshot| snapshot.position);
+            match trees.branch(own, &self.timeout.start()) {
+                Some(branch) => self.search_branch(trees, &branch, own, &mut paths),
+                None => self.search_each(trees, own, &mut paths)?,
+            }
+        }
+        let names: Vec<String> = snapshots.iter().map(|snapshot| snapshot.name.to_string()).collect();
+        for found in paths.paths.values() {
             self.print(&found.newest, Some((&names, &found.snapshots)))?;
         }
         Ok(())
+    }
+
+    /// Searches the tree of each of `snapshots`.
+    fn search_each(
+        &mut self,
+        trees: &RecordedTrees<'_>,
+        snapshots: &[&ListedSnapshot],
+        paths: &mut FoundPaths,
+    ) -> Result<(), CliError> {
+        for snapshot in snapshots {
+            let Some(label) = child_of(&ArchivePath::root(), snapshot.name.as_bytes()) else { continue };
+            match trees.root_ino(snapshot) {
+                Ok(root) => self.search(root, &label, &mut |_, found| {
+                    paths.insert(found, &[*snapshot]);
+                    Ok(())
+                })?,
+                Err(error) => self.printer.report(&resolve::read_failed(&label, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Searches all snapshots of a branch at once: each path is examined once, with its states. `snapshots` are in the order of
+    /// the branch.
+    fn search_branch(
+        &mut self,
+        trees: &RecordedTrees<'_>,
+        branch: &RecordedBranch,
+        snapshots: &[&ListedSnapshot],
+        paths: &mut FoundPaths,
+    ) {
+        // Directories, with the positions at which they exist.
+        let mut pending = vec![(NodeId::ROOT, ArchivePath::root(), vec![branch.positions()])];
+        while let Some((dir, path, reachable)) = pending.pop() {
+            for entry in branch.entries(dir) {
+                let Some(child) = child_of(&path, &entry.name) else { continue };
+                let mut below: Vec<Range<u32>> = Vec::new();
+                let is_match = self.pattern.matches(&child);
+                for (positions, kind) in within(&entry.spans, &reachable) {
+                    let is_of_kind = self.options.kinds.is_empty() || self.options.kinds.contains(&kind);
+                    if is_match && is_of_kind {
+                        let at = |position: u32| snapshots.partition_point(|snapshot| snapshot.position < position);
+                        let having = snapshots.get(at(positions.start)..at(positions.end)).unwrap_or_default();
+                        self.select(trees, (entry.node, &child, kind), having, paths);
+                    }
+                    if kind == NodeKind::Dir {
+                        match below.last_mut() {
+                            Some(before) if before.end == positions.start => before.end = positions.end,
+                            _ => below.push(positions),
+                        }
+                    }
+                }
+                if !below.is_empty() {
+                    pending.push((entry.node, child, below));
+                }
+            }
+        }
+    }
+
+    /// Adds a state of an object, which all of `snapshots` have, unless its attributes exclude it.
+    fn select(
+        &mut self,
+        trees: &RecordedTrees<'_>,
+        (node, path, kind): (NodeId, &ArchivePath, NodeKind),
+        snapshots: &[&ListedSnapshot],
+        paths: &mut FoundPaths,
+    ) {
+        let Some(first) = snapshots.first() else { return };
+        let mut attr = None;
+        if self.options.needs_attributes() {
+            let tree = trees.tree(first.index, &self.timeout.start());
+            match tree.and_then(|tree| tree.attr(node, &self.timeout.start())) {
+                Ok(found) if self.options.selects(&found) => attr = Some(found),
+                Ok(_) => return,
+                Err(error) => {
+                    let label = child_of(&ArchivePath::root(), first.name.as_bytes()).unwrap_or_default();
+                    return self.printer.report(&resolve::read_failed(&labelled(&label, path), &error));
+                }
+            }
+        }
+        paths.insert(FoundObject { path: path.clone(), kind, attr }, snapshots);
     }
 
     /// Passes each match below the directory `root` to `emit`, a directory before its content. A directory that cannot be
@@ -230,12 +354,9 @@ impl PathSearch<'_, '_> {
         Ok(())
     }
 
-    fn nothing_found(&self) -> CliError {
+    fn nothing_found(&self, remark: &str) -> CliError {
         let typed = escape_bytes(self.options.pattern.as_encoded_bytes());
-        let mut line = match self.fs.shows_snapshots() {
-            true => format!("{typed}: nothing in any snapshot matches"),
-            false => format!("{typed}: nothing in this snapshot matches; --all searches all snapshots"),
-        };
+        let mut line = format!("{typed}: {remark}");
         if self.pattern.is_literal() && !typed.contains('/') {
             line.push_str(&format!("; a part of a name is written '*{typed}*'"));
         }

@@ -42,6 +42,7 @@ mod snapshot_operand;
 mod standard_output;
 mod start_up;
 mod terminal_prompt;
+mod text_patch;
 mod time_argument;
 mod typed_path;
 mod umount;

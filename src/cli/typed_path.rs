@@ -83,7 +83,6 @@ pub(super) fn find_in_any(
         }
     }
     let missing = missing_in_any(&path);
-    // A path is not compared with the names of its own versions.
     let top = ArchivePath::parse(VERSIONS).unwrap_or_default();
     let meant = similar(fs, &top, &path, timeout);
     Err(with_remedy(&missing, typed, meant, source.as_deref()))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::error::FsError;
 use super::inode::Inode;
 use super::ops::{Attr, Ino};
+use super::recorded_branch::RecordedBranch;
 use super::snapshot_nodes::SnapshotNodes;
 use super::snapshot_tree::SnapshotTree;
 use super::snapshot_view::SnapshotView;
@@ -26,6 +27,8 @@ pub struct ListedSnapshot {
     pub time: BackupTime,
     /// The branch of sets that it is on. If the tree of one of its snapshots cannot be loaded, nor can those after it.
     pub branch: usize,
+    /// Its position on the branch.
+    pub position: u32,
     /// True if that is a full set.
     pub is_full: bool,
     /// The index of the snapshot before it: that of the set on which an increment builds, or of the newest set before a full
@@ -117,6 +120,7 @@ impl<'a> RecordedTrees<'a> {
                 name: Arc::clone(&snapshot.name),
                 time: snapshot.time,
                 branch: snapshot.branch,
+                position: u32::try_from(snapshot.depth.saturating_sub(1)).unwrap_or(u32::MAX),
                 is_full: base.is_none(),
                 before,
             });
@@ -151,6 +155,23 @@ impl<'a> RecordedTrees<'a> {
         let tree = nodes.trees.load(&self.view, snapshot, context)?;
         let branch = self.view.snapshot(snapshot)?.branch;
         Ok(RecordedTree { nodes, snapshot, branch, tree })
+    }
+
+    /// The branch of `snapshots`, which are all that are on it, in one piece; `None` if it cannot be loaded completely, or data was
+    /// lost that may hide states of paths. Then each of its snapshots has a tree of its own, or an error.
+    pub fn branch(&self, snapshots: &[&ListedSnapshot], context: &RequestContext) -> Option<RecordedBranch> {
+        let deepest = snapshots.iter().max_by_key(|snapshot| snapshot.position)?;
+        let trees = &self.fs.nodes.trees;
+        trees.load(&self.view, deepest.index, context).ok()?;
+        RecordedBranch::of(trees.branch(&self.view, deepest.branch).ok()?, deepest.position.saturating_add(1))
+    }
+
+    /// The inode of a snapshot's root.
+    ///
+    /// # Errors
+    /// An internal error.
+    pub fn root_ino(&self, snapshot: &ListedSnapshot) -> Result<Ino, FsError> {
+        self.view.number(Inode::Node(snapshot.index, NodeId::ROOT))
     }
 
     /// The content of the file at `path` as `set` signed it; `None` if the set has no signature of it that can be used.

@@ -5,10 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use dupfs::cli::diff::{self, DiffOptions};
+use dupfs::cli::find::{self, FindOptions};
 use dupfs::cli::history::{self, HistoryOptions};
 use dupfs::cli::printer::Printer;
 use dupfs::cli::{CliError, CommandExit, RequestTimeout};
-use dupfs::vfs::TreeFs;
+use dupfs::vfs::{NodeKind, TreeFs};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -180,6 +181,37 @@ fn check_history(fs: &TreeFs, repository: &Repository, undecided: bool) {
     }
 }
 
+/// `find --all` prints each path once, with the snapshots that have it.
+fn check_find(fs: &TreeFs, repository: &Repository) {
+    let find = |kinds: Vec<NodeKind>| {
+        let options = FindOptions { pattern: "*".into(), kinds, json: true, ..FindOptions::default() };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let printer = &mut Printer::new(&mut out, &mut err, false);
+        let exit = find::run_all(fs, &options, RequestTimeout::default(), printer).unwrap();
+        let found: Value = serde_json::from_slice(&out).unwrap();
+        let found = found.as_array().unwrap();
+        assert_eq!(exit, if found.is_empty() { CommandExit::NotFound } else { CommandExit::Done });
+        let of = |entry: &Value| (path_of(entry), (entry["snapshots"].clone(), entry["mtime"].clone()));
+        let paths: BTreeMap<_, _> = found.iter().map(of).collect();
+        assert_eq!(paths.len(), found.len(), "a path is printed twice");
+        paths
+    };
+    let expected = |selects: &dyn Fn(&Node) -> bool| {
+        let mut paths: BTreeMap<Vec<u8>, (Value, Value)> = BTreeMap::new();
+        for set in &repository.sets {
+            for (path, node) in set.tree.iter().filter(|(path, node)| !path.is_empty() && selects(node)) {
+                let (snapshots, mtime) =
+                    paths.entry(joined(path)).or_insert_with(|| (Value::Array(vec![]), Value::Null));
+                snapshots.as_array_mut().unwrap().push(set.snapshot().into());
+                *mtime = node.mtime.into();
+            }
+        }
+        paths
+    };
+    assert_eq!(find(vec![]), expected(&|_| true));
+    assert_eq!(find(vec![NodeKind::File]), expected(&|node| node.content().is_some()));
+}
+
 fn check_changes(history: &History, layout: &Layout) {
     let repository = encoded(history, layout);
     let store = MemoryStore::new(&repository.objects);
@@ -188,6 +220,7 @@ fn check_changes(history: &History, layout: &Layout) {
     let undecided = rules.contains(&BlockRule::Stale) || rules.iter().any(|rule| *rule != rules[0]);
     check_diff(&fs, &repository, undecided);
     check_history(&fs, &repository, undecided);
+    check_find(&fs, &repository);
     let is_volume = |name: &String| repository.sets.iter().any(|set| set.volumes.contains(name));
     let fetched: Vec<String> = store
         .take_counts()

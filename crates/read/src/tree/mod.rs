@@ -12,6 +12,7 @@ mod missing_range;
 mod path_tree;
 mod set_limits;
 mod staged_set;
+mod state_span;
 mod table_codec;
 mod tree_index;
 mod version_record;
@@ -23,6 +24,7 @@ pub use error::TreeError;
 pub use ids::{NodeId, VersionId};
 pub use load_set::peek_root;
 pub use missing_range::{MissingRange, Uncertainty};
+pub use state_span::StateSpan;
 pub use version_table::{Change, FileVersion, VersionTable};
 
 /// Decodes arbitrary bytes and walks the table, if they are one. For the fuzz target.
@@ -31,6 +33,7 @@ pub fn fuzz_decode_table(data: &[u8]) {
         for id in (0u32..).take(table.len()) {
             table.path(NodeId(id));
             table.file_history(NodeId(id), table.depth());
+            table.state_spans(NodeId(id), table.depth());
         }
     }
 }

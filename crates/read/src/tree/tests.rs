@@ -227,3 +227,24 @@ fn a_directory_of_later_sets_only_is_recognized_without_searching_below_it() {
     assert!(start.elapsed().as_secs() < 5, "took {:?}", start.elapsed());
     assert!(table.is_implied_dir(later, 2) && table.existed(later, 2));
 }
+
+#[test]
+fn spans_are_the_states_of_each_depth() {
+    let mut numbers = Numbers(11);
+    for _ in 0..300 {
+        let table = random_table(&mut numbers);
+        for node in (0..u32::try_from(table.len()).unwrap()).map(NodeId) {
+            let spans = table.state_spans(node, table.depth());
+            let positions: Vec<u32> = spans.iter().flat_map(|span| span.positions.clone()).collect();
+            assert!(positions.is_sorted_by(|a, b| a < b), "{spans:?}");
+            for depth in 1..=table.depth() {
+                let found = spans.iter().find(|span| span.positions.contains(&(depth - 1)));
+                let expected = match table.version(node, depth) {
+                    Some(version) => Some(Some(version)),
+                    None => something_below_exists(&table, node, depth).then_some(None),
+                };
+                assert_eq!(found.map(|span| span.version), expected, "{} at {depth}: {spans:?}", table.path(node));
+            }
+        }
+    }
+}

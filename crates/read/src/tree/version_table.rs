@@ -210,6 +210,11 @@ impl VersionTable {
         self.version_chain(node, depth).map(|(id, _)| id)
     }
 
+    /// Returns true if a version is not a deletion.
+    pub(super) fn is_present(&self, id: VersionId) -> bool {
+        self.versions.get(id.index()).is_some_and(VersionRecord::is_present)
+    }
+
     /// Metadata of a version; `None` for deletions.
     pub fn meta(&self, id: VersionId) -> Option<EntryMeta> {
         let v = self.versions.get(id.index())?;
