@@ -29,6 +29,7 @@ pub mod open;
 mod options;
 mod path_pattern;
 pub mod printer;
+mod progress_line;
 mod refresh;
 mod request_timeout;
 mod resolve;

@@ -12,14 +12,14 @@ mod wanted_tree;
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -32,6 +32,7 @@ use self::wanted_tree::{CallLimits, WantedDir, WantedObject, WantedTree};
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::printer::Printer;
+use super::progress_line::ProgressLine;
 use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
 use super::signal_watch::{SignalWatch, unwatched};
@@ -43,8 +44,8 @@ use dupfs_read::volume::SignedContent;
 
 /// Upper bound of the files that are written at the same time.
 const MAX_WORKERS: usize = 4;
-/// Interval of the lines of progress on a terminal.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// Interval at which the bytes that are written are counted for the line of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// An interrupted copy of a file is continued from this many bytes on. Shorter ones are quickly written again.
 const MIN_CONTINUED: u64 = 16 << 20;
 
@@ -109,7 +110,8 @@ pub fn run(
     let cancel = limits.cancel.clone();
     let _watch = SignalWatch::start(signals, move |_| cancel.cancel())?;
     let policy = AttributePolicy { owners: !options.no_owner && rustix::process::geteuid().is_root() };
-    let writer = ObjectWriter { fs, limits: &limits, policy, force: options.force };
+    let written = AtomicU64::new(0);
+    let writer = ObjectWriter { fs, limits: &limits, policy, force: options.force, written: &written };
     let mut run = RestoreRun { writer, summary: RestoreSummary::default() };
     let what = describe(fs, url, &wanted);
     match wanted.as_slice() {
@@ -372,8 +374,11 @@ impl RestoreRun<'_> {
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let writer = self.writer;
         let (tx, rx) = channel();
-        let total = order.len();
-        let mut progress = ProgressLine::new(total);
+        let planned_bytes =
+            |object: &WantedObject| if object.attr.kind == NodeKind::File { object.attr.size } else { 0 };
+        let mut progress =
+            ProgressLine::new(order.iter().fold(0u64, |sum, object| sum.saturating_add(planned_bytes(object))));
+        let (mut done, mut counted) = (0usize, writer.written.load(Ordering::Relaxed));
         thread::scope(|scope| {
             for _ in 0..workers {
                 let (tx, order, next, is_over): (Sender<_>, _, _, _) = (tx.clone(), &order, &next, &is_over);
@@ -387,17 +392,30 @@ impl RestoreRun<'_> {
                         if matches!(outcome, ObjectOutcome::Full(_)) {
                             is_over.store(true, Ordering::Relaxed);
                         }
-                        if tx.send((object.attr.kind, outcome)).is_err() {
+                        if tx.send((*object, outcome)).is_err() {
                             break;
                         }
                     }
                 });
             }
             drop(tx);
-            for (kind, outcome) in rx {
+            loop {
+                let received = rx.recv_timeout(PROGRESS_INTERVAL);
+                let written = writer.written.load(Ordering::Relaxed);
+                progress.advance(written.saturating_sub(counted));
+                counted = written;
+                let (object, outcome) = match received {
+                    Ok(received) => received,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
+                done = done.saturating_add(1);
+                progress.describe(format!("{done} of {} objects, ", order.len()));
+                let actual = if let ObjectOutcome::Written { bytes } = outcome { bytes } else { 0 };
+                progress.correct(planned_bytes(object), actual);
                 match outcome {
                     ObjectOutcome::Written { bytes } => {
-                        let is_file = kind == NodeKind::File;
+                        let is_file = object.attr.kind == NodeKind::File;
                         let count = if is_file { &mut self.summary.files } else { &mut self.summary.others };
                         *count = count.saturating_add(1);
                         self.summary.bytes_written = self.summary.bytes_written.saturating_add(bytes);
@@ -411,10 +429,8 @@ impl RestoreRun<'_> {
                     }
                     ObjectOutcome::Interrupted => {}
                 }
-                progress.step(self.summary.bytes_written);
             }
         });
-        progress.clear();
     }
 
     /// Sets owners, modes and times of the directories from number `first` on, the deepest first.
@@ -491,6 +507,8 @@ struct ObjectWriter<'a> {
     limits: &'a CallLimits,
     policy: AttributePolicy,
     force: bool,
+    /// The bytes that were written so far, for the line of progress.
+    written: &'a AtomicU64,
 }
 
 impl ObjectWriter<'_> {
@@ -561,7 +579,7 @@ impl ObjectWriter<'_> {
             Some(continued) => continued,
             None => {
                 let temporary = File::from(destination::create_temporary(dir.as_fd(), name).map_err(written)?);
-                let size = file_copy::copy(self.fs, ino, &temporary, 0, self.limits)?;
+                let size = file_copy::copy(self.fs, ino, &temporary, 0, (self.limits, self.written))?;
                 (temporary, size)
             }
         };
@@ -594,7 +612,8 @@ impl ObjectWriter<'_> {
             return Ok(None);
         }
         begun.set_len(start).map_err(written)?;
-        let size = file_copy::copy(self.fs, object.attr.ino, &begun, start, self.limits)?;
+        self.written.fetch_add(start, Ordering::Relaxed);
+        let size = file_copy::copy(self.fs, object.attr.ino, &begun, start, (self.limits, self.written))?;
         match file_copy::is_signed(&begun, signed, self.limits).map_err(written)? {
             Some(true) => Ok(Some((begun, size))),
             Some(false) => Ok(None),
@@ -648,47 +667,5 @@ impl ObjectWriter<'_> {
         destination::make_special(dir.as_fd(), name, &attr, target.as_deref(), self.policy).map_err(written)?;
         destination::place(dir.as_fd(), name, self.force).map_err(written)?;
         Ok(Some(0))
-    }
-}
-
-/// The line of progress on a terminal.
-struct ProgressLine {
-    total: usize,
-    done: usize,
-    started: Instant,
-    shown: Option<Instant>,
-    is_terminal: bool,
-}
-
-impl ProgressLine {
-    fn new(total: usize) -> Self {
-        let is_terminal = io::stderr().is_terminal();
-        Self { total, done: 0, started: Instant::now(), shown: None, is_terminal }
-    }
-
-    /// Counts one more object, and shows the line now and then.
-    fn step(&mut self, bytes: u64) {
-        self.done = self.done.saturating_add(1);
-        let since = self.shown.unwrap_or(self.started);
-        if !self.is_terminal || since.elapsed() < PROGRESS_INTERVAL {
-            return;
-        }
-        self.shown = Some(Instant::now());
-        let rate = u128::from(bytes) / self.started.elapsed().as_millis().max(1) / 1000;
-        // Progress is no result: a closed terminal is ignored.
-        let _ = write!(
-            io::stderr(),
-            "\r{} of {} objects, {} MB, {rate} MB/s\x1b[K",
-            self.done,
-            self.total,
-            bytes / 1_000_000
-        );
-    }
-
-    /// Removes the line.
-    fn clear(&mut self) {
-        if self.shown.take().is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dupfs_read::volume::SignedContent;
 
@@ -22,19 +23,21 @@ pub(super) enum CopyError {
     Destination(io::Error),
 }
 
-/// Writes the content of `ino` from `start` on to `file`, which has only zeros there, with holes for zeros. Returns its size.
+/// Writes the content of `ino` from `start` on to `file`, which has only zeros there, with holes for zeros, and adds to `copied`.
+/// Returns its size.
 pub(super) fn copy(
     fs: &dyn FileSystem,
     ino: Ino,
     file: &File,
     start: u64,
-    limits: &CallLimits,
+    (limits, copied): (&CallLimits, &AtomicU64),
 ) -> Result<u64, CopyError> {
     let mut chunks = FileChunks::open_at(fs, ino, start, || limits.start()).map_err(CopyError::Backup)?;
     let mut written = start;
     while let Some(bytes) = chunks.next().map_err(CopyError::Backup)? {
         write_sparse(file, &bytes, written).map_err(CopyError::Destination)?;
         written = chunks.offset();
+        copied.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
     // The end may be a hole.
     file.set_len(written).map_err(CopyError::Destination)?;

@@ -1,22 +1,15 @@
-//! The line of progress on a terminal.
-
-use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
+//! The progress of a verification on a terminal.
 
 use dupfs_format::ObjectInfo;
 
-/// Interval of the lines.
-const INTERVAL: Duration = Duration::from_millis(500);
-const MIB: u64 = 1 << 20;
+use crate::cli::progress_line::ProgressLine;
 
-/// The progress of a verification. It shows nothing unless standard error is a terminal.
+/// The volumes that are read, and the files of a set that are compared.
 #[derive(Debug)]
 pub(super) struct VerifyProgress {
-    terminal: bool,
-    begun: Instant,
-    shown: Instant,
+    line: ProgressLine,
+    /// The volumes that were read, and all to read.
     volumes: (u64, u64),
-    bytes: (u64, u64),
 }
 
 impl VerifyProgress {
@@ -27,61 +20,33 @@ impl VerifyProgress {
             count = count.saturating_add(1);
             bytes = bytes.saturating_add(object.size);
         }
-        let now = Instant::now();
-        Self { terminal: io::stderr().is_terminal(), begun: now, shown: now, volumes: (0, count), bytes: (0, bytes) }
+        Self { line: ProgressLine::new(bytes), volumes: (0, count) }
     }
 
     /// Counts a volume of `bytes` bytes.
     pub(super) fn step(&mut self, bytes: u64) {
         self.volumes.0 = self.volumes.0.saturating_add(1);
-        self.bytes.0 = self.bytes.0.saturating_add(bytes);
-        if self.terminal && self.shown.elapsed() >= INTERVAL {
-            self.shown = Instant::now();
-            // A line that cannot be shown is no reason to end.
-            let _ = write!(io::stderr(), "\r{}\x1b[K", self.line());
-        }
+        self.line.describe(format!("volume {} of {}, ", self.volumes.0, self.volumes.1));
+        self.line.advance(bytes);
     }
 
     /// Shows that `left` files of a set are to be read.
     pub(super) fn file(&mut self, left: usize) {
-        if self.terminal && self.shown.elapsed() >= INTERVAL {
-            self.shown = Instant::now();
-            let _ = write!(
-                io::stderr(),
-                "\rvolume {} of {}, {left} files of this set to compare\x1b[K",
-                self.volumes.0,
-                self.volumes.1
-            );
-        }
+        let (volumes, all) = self.volumes;
+        self.line.describe(format!("volume {volumes} of {all}, {left} files of this set to compare, "));
+        self.line.advance(0);
     }
 
     /// Leaves out volumes that are not read.
     pub(super) fn skip<'a>(&mut self, volumes: impl Iterator<Item = &'a ObjectInfo>) {
         for object in volumes {
             self.volumes.1 = self.volumes.1.saturating_sub(1);
-            self.bytes.1 = self.bytes.1.saturating_sub(object.size);
+            self.line.correct(object.size, 0);
         }
     }
 
     /// Removes the line, before other output.
     pub(super) fn clear(&self) {
-        if self.terminal {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-
-    fn line(&self) -> String {
-        let ((volumes, all), (bytes, total)) = (self.volumes, self.bytes);
-        let seconds = self.begun.elapsed().as_secs().max(1);
-        let rate = (bytes / seconds).max(1);
-        let left = total.saturating_sub(bytes) / rate;
-        format!(
-            "volume {volumes} of {all}, {} of {} MiB, {} MiB/s, {}:{:02} min left",
-            bytes / MIB,
-            total / MIB,
-            rate / MIB,
-            left / 60,
-            left % 60
-        )
+        self.line.clear();
     }
 }
