@@ -373,11 +373,11 @@ impl DiffReport<'_> {
 
     /// Prints the patch of a regular file, if its content differs or may differ.
     fn print_patch(&self, change: &PathChange, path: &ArchivePath, printer: &mut Printer<'_>) -> Result<(), CliError> {
-        let has_other_content = [ChangedPart::Contents, ChangedPart::PossiblyContents];
+        let contents = [ChangedPart::Contents, ChangedPart::PossiblyContents];
+        let has_other_content = contents.into_iter().any(|part| change.difference.has(part));
         let is_whole = change.old.is_none() || change.new.is_none();
-        if !has_other_content.into_iter().any(|part| change.difference.has(part))
-            && !(is_whole && self.options.new_file)
-        {
+        let is_printed = has_other_content || (is_whole && self.options.new_file);
+        if !is_printed {
             return Ok(());
         }
         // The inode of a regular file; `None` if the snapshot has no object.
