@@ -62,6 +62,17 @@ impl ArchivePath {
         &self.0
     }
 
+    /// Compares the bytes of two paths, as paths are compared.
+    pub fn compare_bytes(a: &[u8], b: &[u8]) -> Ordering {
+        let differ = a.iter().zip(b.iter()).find(|(a, b)| a != b);
+        match differ {
+            Some((b'/', _)) => Ordering::Less,
+            Some((_, b'/')) => Ordering::Greater,
+            Some((a, b)) => a.cmp(b),
+            None => a.len().cmp(&b.len()),
+        }
+    }
+
     /// Returns true for the root of the backup.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
@@ -112,13 +123,7 @@ impl ArchivePath {
 
 impl Ord for ArchivePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        let differ = self.0.iter().zip(other.0.iter()).find(|(a, b)| a != b);
-        match differ {
-            Some((b'/', _)) => Ordering::Less,
-            Some((_, b'/')) => Ordering::Greater,
-            Some((a, b)) => a.cmp(b),
-            None => self.0.len().cmp(&other.0.len()),
-        }
+        Self::compare_bytes(&self.0, &other.0)
     }
 }
 

@@ -27,7 +27,12 @@ pub(crate) fn encode_owner(encoder: &mut RecordEncoder, meta: &EntryMeta) {
 pub(crate) fn encode_attributes(encoder: &mut RecordEncoder, meta: &EntryMeta) {
     encoder.number(meta.mode.into());
     encoder.signed(meta.mtime);
-    match &meta.kind {
+    encode_kind(encoder, &meta.kind);
+}
+
+/// Appends the type of an object, with the data that only that type has.
+pub(crate) fn encode_kind(encoder: &mut RecordEncoder, kind: &EntryKind) {
+    match kind {
         EntryKind::File => encoder.byte(0),
         EntryKind::Dir => encoder.byte(1),
         EntryKind::Fifo => encoder.byte(2),
@@ -64,7 +69,13 @@ pub(crate) fn decode_attributes(
 ) -> Option<EntryMeta> {
     let mode = u16::try_from(decoder.number()?).ok()?;
     let mtime = decoder.signed()?;
-    let kind = match decoder.byte()? {
+    let kind = decode_kind(decoder)?;
+    Some(EntryMeta { kind, mode, uid, gid, uname, gname, mtime })
+}
+
+/// Decodes a type of [`encode_kind`].
+pub(crate) fn decode_kind(decoder: &mut RecordDecoder<'_>) -> Option<EntryKind> {
+    Some(match decoder.byte()? {
         0 => EntryKind::File,
         1 => EntryKind::Dir,
         2 => EntryKind::Fifo,
@@ -72,8 +83,7 @@ pub(crate) fn decode_attributes(
         4 => EntryKind::CharDevice(decoder.number_u32()?, decoder.number_u32()?),
         5 => EntryKind::BlockDevice(decoder.number_u32()?, decoder.number_u32()?),
         _ => return None,
-    };
-    Some(EntryMeta { kind, mode, uid, gid, uname, gname, mtime })
+    })
 }
 
 /// The path in `text`; `None` if it is not in the normal form of paths.

@@ -59,7 +59,7 @@ impl<'a> PartFinder<'a> {
     ) -> Result<Option<(Arc<MemberTable>, usize)>, ContentError> {
         let id = VolumeId { set: self.set, number: volume };
         let table = self.volumes.members(id).map_err(|e| self.wrap(e))?;
-        let fits = |index: usize| table.run(index).is_some_and(|run| kind.is_none_or(|k| run.kind == k));
+        let fits = |&(_, stored): &(usize, DiffKind)| kind.is_none_or(|kind| stored == kind);
         let mut runs = stored(&table, &self.file.path);
         let mut form: Box<[u8]> = self.file.path.as_bytes().into();
         if runs.is_empty() {
@@ -75,16 +75,16 @@ impl<'a> PartFinder<'a> {
         }
         let run = match *runs.as_slice() {
             [] => None,
-            [only] => Some(only).filter(|&run| fits(run)),
+            [only] => Some(only).filter(fits),
             _ => match self.rank_among_alike(&table, &form, volume) {
-                Some((0, 1)) => runs.iter().rev().copied().find(|&run| fits(run)),
-                Some((rank, alike)) if alike == runs.len() => runs.get(rank).copied().filter(|&run| fits(run)),
+                Some((0, 1)) => runs.iter().rev().copied().find(fits),
+                Some((rank, alike)) if alike == runs.len() => runs.get(rank).copied().filter(fits),
                 _ => {
                     return Err(ContentError::Ambiguous { path: self.file.path.clone(), set: self.label() });
                 }
             },
         };
-        Ok(run.map(|run| (table, run)))
+        Ok(run.map(|(run, _)| (table, run)))
     }
 
     /// The rank of the path, from 0, among those stored as `form` in the volume, and the number of those: volumes and
@@ -119,9 +119,7 @@ impl<'a> PartFinder<'a> {
         let selector = if Some(number) == last { PartSelector::Last } else { PartSelector::Number(number) };
         let volume = self.manifest.volume_of(&self.file.path, selector).ok_or_else(missing)?;
         let (table, run) = self.find_run(volume, Some(kind))?.ok_or_else(missing)?;
-        let parts = table.run(run).map_or(&[][..], |run| table.parts(run));
-        let index = parts.binary_search_by_key(&number, |p| p.number).map_err(|_| missing())?;
-        parts.get(index).map(|part| (volume, *part)).ok_or_else(missing)
+        table.part(run, number).map(|part| (volume, part)).ok_or_else(missing)
     }
 
     /// Every part of the path, from all volumes that may have some, in order.
@@ -135,7 +133,7 @@ impl<'a> PartFinder<'a> {
         for listed in self.manifest.volumes_of(&self.file.path) {
             let Some((table, run)) = self.find_run(listed.number, Some(kind))? else { continue };
             let Some(run) = table.run(run) else { continue };
-            for part in table.parts(run) {
+            for part in table.parts(&run) {
                 if part.number != next {
                     return Err(self.incomplete(format!("part {next} is missing")));
                 }
@@ -220,8 +218,8 @@ impl<'a> PartFinder<'a> {
             let listed = self.manifest.volume(number)?;
             // Its hash was verified, so it is the volume of the entry.
             let table = self.volumes.members(VolumeId { set: self.set, number }).ok()?;
-            let run = table.runs().last()?;
-            let part = table.parts(run).last().map(|part| part.number).filter(|_| run.multivol);
+            let run = table.last_run()?;
+            let part = run.multivol.then(|| table.last_part(&run).number);
             let is_plain = run.path.as_bytes().is_ascii() && listed.end.path.as_bytes().is_ascii();
             let differs = run.path != listed.end.path || (listed.end.part.is_some() && listed.end.part != part);
             let found = VolumeBoundary { path: run.path.clone(), part };
@@ -235,8 +233,7 @@ impl<'a> PartFinder<'a> {
     }
 }
 
-/// The runs of `path` that are an object or a delta, as indexes into the table's runs.
-fn stored(table: &MemberTable, path: &ArchivePath) -> Vec<usize> {
-    let present = table.runs_of(path).filter(|(_, run)| run.kind != DiffKind::Deleted);
-    present.map(|(index, _)| index).collect()
+/// The runs of `path` that are an object or a delta: their indexes in the table and their kinds.
+fn stored(table: &MemberTable, path: &ArchivePath) -> Vec<(usize, DiffKind)> {
+    table.runs_of(path).filter(|(_, kind)| *kind != DiffKind::Deleted).collect()
 }

@@ -55,8 +55,7 @@ impl StoredStream {
         let last_volume = finder.manifest.volume_of(&file.path, PartSelector::Last).ok_or_else(|| finder.no_data())?;
         let (volume, table, run) = finder.find_last(last_volume)?;
         let run = table.run(run).ok_or_else(|| finder.no_data())?;
-        let parts = table.parts(run);
-        let last = parts.last().copied().ok_or_else(|| finder.no_data())?;
+        let last = table.last_part(&run);
         let (set, kind, meta) = (finder.set, run.kind, run.meta.clone());
         let is_ambiguous = volume != last_volume || table.runs_of(&file.path).count() > 1;
         if !run.multivol {
@@ -76,8 +75,10 @@ impl StoredStream {
             });
         }
         if kind == DiffKind::Snapshot
-            && let Some(len) = uniform_len(parts)
-            && file.bounds_at(position).is_some_and(|b| b.contains(len) && has_full_parts(&b, parts))
+            && let Some(len) = uniform_len(table.parts(&run))
+            && file
+                .bounds_at(position)
+                .is_some_and(|b| b.contains(len) && has_full_parts(&b, last, run.first_part() != last))
         {
             let layout = PartLayout::Uniform { last: last.number };
             return Ok(Self { set, kind, len, meta, position, is_ambiguous, layout, resolved: OnceLock::new() });
@@ -286,18 +287,20 @@ impl StoredStream {
 
 /// The length of a stream whose parts are all of 65536 bytes but a shorter last one, judged by the parts in its last
 /// volume; `None` if they are not of that form.
-fn uniform_len(parts: &[MemberPart]) -> Option<u64> {
-    let (last, full) = parts.split_last()?;
-    let consecutive = parts.windows(2).all(|w| matches!(w, [a, b] if b.number == a.number.saturating_add(1)));
-    let agree = full.iter().all(|p| p.len == PART_BYTES && p.mtime == last.mtime);
+fn uniform_len(mut parts: impl Iterator<Item = MemberPart>) -> Option<u64> {
+    let mut last = parts.next()?;
+    let agree = parts.all(|next| {
+        let before = std::mem::replace(&mut last, next);
+        next.number == before.number.saturating_add(1) && before.len == PART_BYTES && before.mtime == next.mtime
+    });
     let before = last.number.checked_sub(1).filter(|&full| full > 0)?.checked_mul(PART_BYTES)?;
-    before.checked_add(last.len).filter(|_| consecutive && agree && last.len < PART_BYTES)
+    before.checked_add(last.len).filter(|_| agree && last.len < PART_BYTES)
 }
 
 /// Returns true if `bounds` rule out that the parts in volumes not seen are shorter than 65536 bytes, as duplicity
-/// wrote them before 0.6.21: then each but the last lacks 512 bytes or more (FORMAT.md 4). A part of full length among
-/// `parts` rules it out too.
-fn has_full_parts(bounds: &SizeBounds, parts: &[MemberPart]) -> bool {
-    let lacking = parts.last().map_or(0, |last| last.number.saturating_sub(1).saturating_mul(512));
-    parts.len() > 1 || bounds.max.saturating_sub(bounds.min) < lacking
+/// wrote them before 0.6.21: then each but the `last` lacks 512 bytes or more (FORMAT.md 4). A part of full length before it
+/// in its volume (`has_full`) rules it out too.
+fn has_full_parts(bounds: &SizeBounds, last: MemberPart, has_full: bool) -> bool {
+    let lacking = last.number.saturating_sub(1).saturating_mul(512);
+    has_full || bounds.max.saturating_sub(bounds.min) < lacking
 }

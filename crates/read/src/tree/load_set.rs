@@ -255,14 +255,13 @@ fn label(path: &Option<ArchivePath>) -> String {
 
 fn stage_members(members: &MemberTable, staged: &mut StagedSet, limits: &mut SetLimits) -> Result<(), VolumeError> {
     for run in members.runs() {
-        let parts = members.parts(run);
-        let continued = parts.first().is_some_and(|p| p.number > 1) && staged.last_path() == Some(run.path.as_bytes());
+        let continued = run.first_part().number > 1 && staged.last_path() == Some(run.path.as_bytes());
         if continued {
             continue;
         }
         let change = match run.kind {
             DiffKind::Deleted => Change::Deleted,
-            DiffKind::Snapshot | DiffKind::Diff => Change::Present(run.meta.clone(), bounds_of(members, run)),
+            DiffKind::Snapshot | DiffKind::Diff => Change::Present(run.meta.clone(), bounds_of(&run)),
         };
         if limits.admit(&run.path, &change, staged.bytes())? {
             staged.push(&run.path, change);
@@ -272,8 +271,8 @@ fn stage_members(members: &MemberTable, staged: &mut StagedSet, limits: &mut Set
 }
 
 /// A whole small file gives its exact size. The size of others is determined when it is requested.
-fn bounds_of(members: &MemberTable, run: &MemberRun) -> Option<SizeBounds> {
+fn bounds_of(run: &MemberRun) -> Option<SizeBounds> {
     let whole = run.kind == DiffKind::Snapshot && !run.multivol;
-    let len = members.parts(run).first().map(|p| p.len)?;
+    let len = run.first_part().len;
     whole.then_some(SizeBounds { blocks: 1, min: len, max: len })
 }

@@ -4,7 +4,8 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::error::VolumeError;
-use super::member_table::{MemberTable, MemberTableBuilder};
+use super::member_table::MemberTable;
+use super::member_table_builder::MemberTableBuilder;
 use super::object_reader::{DecodeThreads, ObjectReader};
 use super::plaintext::fill;
 use super::table_allowance::TableMemory;
@@ -90,7 +91,7 @@ fn index_plaintext(
     (memory, context): (&TableLimits, &RequestContext),
     sink: &mut dyn BlockSink,
 ) -> Result<MemberTable, VolumeError> {
-    let mut allowance = memory.tables.allowance(&object.name, object.size);
+    let mut allowance = memory.tables.member_allowance(&object.name, object.size);
     let mut large = None;
     let object: &str = &object.name;
     let mut parser = TarParser::new(TarLimits::default());
@@ -131,7 +132,7 @@ struct MemberTableSink {
 impl TarSink for MemberTableSink {
     fn entry(&mut self, entry: &TarEntry<'_>, data_offset: u64) -> Result<(), FormatError> {
         let member = difftar::parse_entry_name(entry.path).map_err(|e| e.at(entry.header_offset))?;
-        self.builder.push(member, entry.meta(&mut self.names)?, data_offset, entry.size);
+        self.builder.push(&member, &entry.meta(&mut self.names)?, data_offset, entry.size);
         Ok(())
     }
 

@@ -35,10 +35,9 @@ impl VolumeEnds {
             path: run.path.clone(),
             part: part.filter(|_| run.multivol),
         };
-        let (first, last) = (table.runs().first()?, table.runs().last()?);
-        let first_part = table.parts(first).first().map(|part| part.number);
-        let last_part = table.parts(last).last().map(|part| part.number);
-        Some(Self { first: key(first, first_part), last: key(last, last_part) })
+        let (first, last) = (table.run(0)?, table.last_run()?);
+        let (first_part, last_part) = (first.first_part().number, table.last_part(&last).number);
+        Some(Self { first: key(&first, Some(first_part)), last: key(&last, Some(last_part)) })
     }
 
     /// Returns true if `next`, the volume after this one, continues the last object of this one.

@@ -16,7 +16,10 @@ mod live_collection;
 mod loaded_manifest;
 mod manifest_rebuild;
 mod manifest_store;
+mod member_parts;
+mod member_record;
 mod member_table;
+mod member_table_builder;
 mod member_table_encoding;
 mod object_reader;
 mod plaintext;
@@ -44,7 +47,8 @@ pub(crate) use block_sums::BlockSums;
 pub(crate) use block_sums::tests::HELLO;
 pub use error::VolumeError;
 pub use live_collection::{RefreshError, Refreshed};
-pub use member_table::{MemberPart, MemberRun, MemberTable};
+pub use member_parts::MemberPart;
+pub use member_table::{MemberRun, MemberTable};
 pub(crate) use plaintext::feed;
 pub use read_hint::ReadHint;
 pub use repository::{Repository, RepositoryConfig};
@@ -62,7 +66,10 @@ pub use volumes::Volumes;
 pub fn fuzz_members(data: &[u8]) {
     if let Some(table) = MemberTable::decode(data) {
         for run in table.runs() {
-            assert!(table.runs_of(&run.path).count() > 0, "a run is not found by its path");
+            let found = table.runs_of(&run.path).any(|found| found == (run.index, run.kind));
+            assert!(found, "a run is not found by its path");
+            let parts = table.parts(&run);
+            assert!(parts.take(64).all(|part| table.part(run.index, part.number) == Some(part)), "a part is not found");
         }
     }
 }

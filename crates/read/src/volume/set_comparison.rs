@@ -9,7 +9,8 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use super::error::VolumeError;
-use super::member_table::{MemberPart, MemberTable};
+use super::member_parts::MemberPart;
+use super::member_table::MemberTable;
 use super::repository::Repository;
 use super::table_allowance::TableAllowance;
 use dupfs_base::RequestContext;
@@ -39,7 +40,7 @@ struct StoredParts {
 }
 
 impl StoredParts {
-    fn add(&mut self, kind: DiffKind, parts: &[MemberPart]) {
+    fn add(&mut self, kind: DiffKind, parts: impl Iterator<Item = MemberPart>) {
         for part in parts {
             if part.number != self.next {
                 self.flaw = Some(GAP);
@@ -125,11 +126,10 @@ impl SetComparison {
     /// # Errors
     /// [`VolumeError`] if the table of its files is larger than there is memory for.
     pub fn add_volume(&mut self, members: &MemberTable) -> Result<(), VolumeError> {
-        for run in members.runs().iter().filter(|run| run.kind != DiffKind::Deleted && run.meta.kind == EntryKind::File)
-        {
+        for run in members.runs().filter(|run| run.kind != DiffKind::Deleted && run.meta.kind == EntryKind::File) {
             let key = self.hasher.hash_one(run.path.as_bytes());
             let new = StoredParts { next: 1, bytes: 0, mtime: run.meta.mtime, kind: run.kind, flaw: None };
-            self.files.entry(key).or_insert(new).add(run.kind, members.parts(run));
+            self.files.entry(key).or_insert(new).add(run.kind, members.parts(&run));
         }
         let bytes = (self.files.len() as u64).saturating_mul(FILE_BYTES);
         self.allowance.check(bytes.saturating_add(self.path_bytes))
@@ -261,7 +261,7 @@ mod tests {
         let part = |number, len, mtime| MemberPart { number, offset: 0, len, mtime };
         let suspicion = |parts: &[MemberPart], max: u64| {
             let mut stored = StoredParts { next: 1, bytes: 0, mtime: 5, kind: DiffKind::Snapshot, flaw: None };
-            stored.add(DiffKind::Snapshot, parts);
+            stored.add(DiffKind::Snapshot, parts.iter().copied());
             stored.suspicion(Some(&SizeBounds { blocks: 1, min: 1, max }))
         };
         assert_eq!(suspicion(&[part(1, 10, 5), part(2, 3, 5)], 512), None);

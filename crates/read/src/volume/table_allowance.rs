@@ -1,9 +1,10 @@
 //! The memory that tables of a stored object may take: in proportion to the object's stored bytes, and beyond that from a
 //! share that all tables have in common.
 //!
-//! Compression turns a few stored bytes into any number of paths. Names in a backup compress well, so the ratio is wide:
-//! a million empty files with numbered names take 8.4 stored bytes each with gzip and 2.1 with bzip2, and 110 bytes of
-//! memory; names of 200 bytes that differ in their numbers take 1.2 stored bytes each with bzip2, and 300 of memory.
+//! Compression turns a few stored bytes into any number of paths. Names in a backup compress well, so the ratio of trees is
+//! wide: a million empty files with numbered names take 8.4 stored bytes each with gzip and 2.1 with bzip2, and 110 bytes of
+//! memory; names of 200 bytes that differ in their numbers take 1.2 stored bytes each with bzip2, and 300 of memory. In a
+//! member table such files take RATIOS bytes each.
 
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use dupfs_base::sync::{Permit, Semaphore};
 
 /// Bytes of tables for each stored byte that an object always may have.
 const MAX_RATIO: u64 = 256;
+/// The same for the member table of a volume, which is compact.
+const MAX_MEMBER_RATIO: u64 = 32;
 /// Bytes of a manifest's table for each volume that the store has: two paths of the greatest length, hash and places.
 const MAX_VOLUME_BYTES: u64 = 2 * 4096 + 512;
 /// Bytes that are taken from the common share at a time.
@@ -37,6 +40,11 @@ impl TableMemory {
             memory: self.clone(),
             borrowed: Vec::new(),
         }
+    }
+
+    /// The allowance of the member table of the volume `object`, which has `stored` bytes in the store.
+    pub fn member_allowance(&self, object: &Arc<str>, stored: u64) -> TableAllowance {
+        TableAllowance { max_bytes: stored.saturating_mul(MAX_MEMBER_RATIO), ..self.allowance(object, stored) }
     }
 
     /// The allowance of the list of volumes in the manifest `object`, which has `stored` bytes in the store. `volumes` is the
@@ -137,6 +145,11 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains("the store has 3 of them"), "{error}");
         drop(manifest);
+        let mut members = memory.member_allowance(&"volume".into(), 1000);
+        members.check(1000 * MAX_MEMBER_RATIO + 4 * STEP).unwrap();
+        assert_eq!(memory.0.available(), 0);
+        assert_eq!(members.check(1000 * MAX_MEMBER_RATIO + 4 * STEP + 1).unwrap_err().kind(), ErrorKind::Unsupported);
+        drop(members);
         assert_eq!(memory.0.available(), 4 * STEP);
     }
 }

@@ -177,8 +177,11 @@ fn a_volume_is_decoded_once_and_then_read_from_memory() {
     assert_eq!(read(&repository, &RequestContext::unlimited()).unwrap(), CONTENT);
     assert_eq!(read(&repository, &RequestContext::cached_only()).unwrap(), CONTENT);
     let table = repository.members(ID, &RequestContext::cached_only()).unwrap();
-    let parts: Vec<_> =
-        table.runs().iter().flat_map(|run| table.parts(run)).map(|part| (part.offset, part.len)).collect();
+    let parts: Vec<_> = table
+        .runs()
+        .flat_map(|run| table.parts(&run).collect::<Vec<_>>())
+        .map(|part| (part.offset, part.len))
+        .collect();
     assert_eq!(parts, [(512, 700)]);
 }
 
