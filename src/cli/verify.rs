@@ -222,7 +222,7 @@ impl VerifyRun<'_> {
         let mut comparison = SetComparison::new(self.repository, set, self.deep);
         let failed = self.volumes(set, &manifest, &mut comparison);
         if !self.cancel.is_cancelled() {
-            self.signatures(set, comparison, &failed);
+            self.signatures((set, &manifest), comparison, &failed);
         }
     }
 
@@ -298,7 +298,7 @@ impl VerifyRun<'_> {
                 }
                 let stored = set.volumes.get(&volume.number);
                 self.progress.step(stored.map_or(0, |object| object.size));
-                let added = read.and_then(|members| comparison.add_volume(&members));
+                let added = read.and_then(|members| comparison.add_volume(volume.number, &members));
                 let Err(error) = added else {
                     self.report.volumes = self.report.volumes.saturating_add(1);
                     let size = stored.map_or(0, |object| object.size);
@@ -317,7 +317,12 @@ impl VerifyRun<'_> {
 
     /// Reads the signature archive of `set`, and names the files that are lost. `failed` has the places in the report of the
     /// volumes that were added to `comparison` as lost.
-    fn signatures(&mut self, set: &Arc<BackupSet>, comparison: SetComparison, failed: &[Option<usize>]) {
+    fn signatures(
+        &mut self,
+        (set, manifest): (&Arc<BackupSet>, &Manifest),
+        comparison: SetComparison,
+        failed: &[Option<usize>],
+    ) {
         let compared = match comparison.compare(self.repository, set, &self.start()) {
             Ok(compared) => compared,
             Err(error) => {
@@ -332,6 +337,7 @@ impl VerifyRun<'_> {
         for (index, paths) in failed.iter().zip(compared.lost) {
             self.report.set_paths(*index, &paths);
         }
+        self.differing(set, manifest, &compared.differing);
         let lists = (compared.suspects, compared.others);
         let suspects = lists.0.into_iter().map(|(path, reason)| (path, Some(reason)));
         let others = lists.1.into_iter().map(|path| (path, None));
@@ -344,6 +350,30 @@ impl VerifyRun<'_> {
             left = left.saturating_sub(1);
             self.file(set, &path, reason);
         }
+    }
+
+    /// Adds the paths of `set` on which its volumes and its signature archive do not agree. They cannot in a set of one run; a
+    /// run that was resumed while the source changed looks the same as an exchanged archive.
+    fn differing(&mut self, set: &BackupSet, manifest: &Manifest, differing: &[(ArchivePath, &'static str)]) {
+        let Some((path, reason)) = differing.first() else { return };
+        let is_of_one_run = manifest.is_of_one_run() && !set.is_rebuilt;
+        let cause = if is_of_one_run {
+            "the archive is that of another set, or one of the two was changed"
+        } else {
+            "the backup was interrupted and resumed while the source changed, or the archive is that of another set"
+        };
+        let line = format!(
+            "{}: its volumes and its signature archive do not agree on {} paths, the first is {path} ({reason}): {cause}",
+            set.label(),
+            differing.len()
+        );
+        let paths: Vec<_> = differing.iter().map(|(path, _)| path.clone()).collect();
+        let exit = if is_of_one_run { CommandExit::Damage } else { CommandExit::Done };
+        let snapshots = self.snapshots_on(set.index);
+        let restorable = "everything; duplicity restores the metadata in the volumes".into();
+        self.progress.clear();
+        self.report.add(Finding { exit, snapshots, restorable, ..Finding::new("members", Some(set), line) });
+        self.report.set_paths(self.report.last_index(), &paths);
     }
 
     /// Reads `path` at the snapshot of `set`, or if it is suspect at each that needs the set, and reports those at which it

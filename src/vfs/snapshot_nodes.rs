@@ -140,7 +140,8 @@ impl SnapshotNodes {
         if let Some(meta) = stored_meta {
             log::warn!(
                 "{}: the stored state differs from the signed one (the backup was interrupted and resumed while the file \
-                 changed); it is shown with the time it was stored with, as duplicity restores it",
+                 changed, or the signature archive is that of another set); it is shown with the metadata it was stored \
+                 with, as duplicity restores it",
                 file.path
             );
             state.meta = meta;

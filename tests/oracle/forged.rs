@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -134,4 +135,52 @@ fn a_signature_archive_with_another_passphrase_is_replaced_by_the_volumes() {
         stderr.contains("the passphrase that was given is wrong") && stderr.contains("rebuilt from the headers"),
         "{stderr}"
     );
+}
+
+/// The archive of a set that was made seconds later, when only metadata had changed, contradicts neither the manifest nor
+/// the clock.
+#[test]
+fn metadata_of_an_exchanged_signature_archive_is_replaced_by_that_of_the_volumes() {
+    let scratch = Scratch::new();
+    let source = scratch.dir("source");
+    for (name, mode) in [("secret", 0o600), ("other", 0o644)] {
+        fs::write(source.join(name), format!("content of {name}\n")).unwrap();
+        fs::set_permissions(source.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::create_dir(source.join("dir")).unwrap();
+    let repo = Repository::new("3.2.1", |_| Mode::Symmetric(PASSPHRASE.to_owned()), &scratch.dir("r"));
+    repo.backup(true, &source, TIME);
+    fs::set_permissions(source.join("secret"), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::set_permissions(source.join("dir"), fs::Permissions::from_mode(0o777)).unwrap();
+    repo.backup(true, &source, TIME + 60);
+    let dupfs = repo.reader().option("--no-index");
+    super::verify::finds_nothing(&dupfs, &repo.url());
+    let modes = || -> Vec<(String, String)> {
+        let listed = dupfs.run("ls", &["-l", "--json", "--time", &TIME.to_string(), &repo.url()]);
+        let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+        let entries = listed.as_array().unwrap().iter();
+        entries.map(|entry| (entry["path"].as_str().unwrap().to_owned(), entry["mode"].to_string())).collect()
+    };
+    let mode = |modes: &[(String, String)], name: &str| {
+        modes.iter().find(|(path, _)| path.ends_with(name)).map(|(_, mode)| mode.clone()).unwrap()
+    };
+    let genuine = modes();
+    let mut archives = objects(repo.dir(), "sigtar");
+    archives.sort();
+    let [first, second] = &archives[..] else { panic!("two signature archives") };
+    fs::copy(second, first).unwrap();
+    let shown = modes();
+    for name in ["secret", "other"] {
+        assert_eq!(mode(&shown, name), mode(&genuine, name), "{name}");
+    }
+    // A directory has no data that a read could fetch: only `verify` compares it.
+    assert_ne!(mode(&shown, "dir"), mode(&genuine, "dir"));
+    let output = exec::output(dupfs.command("verify").args(["--json", &repo.url()]));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let [finding] = &report["findings"].as_array().unwrap()[..] else { panic!("one finding: {report}") };
+    assert_eq!((&finding["kind"], &finding["damaged"]), (&"members".into(), &true.into()), "{finding}");
+    let paths = finding["paths"].as_array().unwrap().iter();
+    let paths: Vec<_> = paths.map(|path| path["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["dir", "secret"], "{finding}");
+    assert_eq!(output.status.code(), Some(6), "{report}");
 }

@@ -37,3 +37,18 @@ pub struct EntryMeta {
     /// Modification time, whole seconds since 1970-01-01 UTC.
     pub mtime: i64,
 }
+
+impl EntryMeta {
+    /// Returns the metadata without the texts that some writers mangle in volumes (docs/FORMAT.md section 4.3): names of
+    /// owners and targets of links that are not of ASCII, or that have the `?` which replaces other bytes.
+    #[must_use]
+    pub fn unmangled(&self) -> Self {
+        let is_certain = |text: &[u8]| text.is_ascii() && !text.contains(&b'?');
+        let name = |name: &Arc<[u8]>| if is_certain(name) { Arc::clone(name) } else { Arc::default() };
+        let kind = match &self.kind {
+            EntryKind::Symlink(target) if !is_certain(target) => EntryKind::Symlink(Box::default()),
+            kind => kind.clone(),
+        };
+        Self { kind, uname: name(&self.uname), gname: name(&self.gname), ..*self }
+    }
+}

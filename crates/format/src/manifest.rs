@@ -145,6 +145,14 @@ impl Manifest {
         self.is_resumed
     }
 
+    /// Returns true if one uninterrupted run wrote the whole set. Newer versions of duplicity do not show a resumed run in
+    /// the manifest, so of their sets only those of one volume are known to be of one run.
+    pub fn is_of_one_run(&self) -> bool {
+        let is_whole = self.problems.is_empty() && self.missing_volumes().next().is_none();
+        let is_old = self.changed_files.is_none() && !self.is_resumed();
+        is_whole && (is_old || self.volumes.len() == 1)
+    }
+
     /// Returns the new and changed files of the list of changed files. `None` without a list, or if it is empty or damaged.
     pub fn listed_files(&self) -> Option<ChangedFiles> {
         self.listed_files

@@ -95,8 +95,7 @@ impl<'m> SignatureBinding<'m> {
         let volumes = || manifest.volumes.iter();
         let is_whole = manifest.problems.is_empty() && manifest.missing_volumes().next().is_none();
         let end = volumes().map(|volume| &volume.end.path).max().filter(|_| is_whole);
-        let is_old = manifest.changed_files.is_none() && !manifest.is_resumed();
-        let is_of_one_run = is_whole && (is_old || manifest.volumes.len() == 1);
+        let is_of_one_run = manifest.is_of_one_run();
         let mut boundaries: Vec<_> = volumes()
             .flat_map(|volume| [&volume.start.path, &volume.end.path])
             .filter(|path| is_comparable(path) && is_of_one_run)

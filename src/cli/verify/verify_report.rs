@@ -142,8 +142,14 @@ impl VerifyReport {
         self.sets = sets.len();
         self.all_volumes = sets.iter().map(|set| set.volumes.len()).sum();
         self.interrupted = interrupted;
-        self.complete = !interrupted && self.findings.iter().all(|finding| finding.exit == CommandExit::Damage);
-        self.sound = self.complete && self.findings.is_empty();
+        let is_checked = |exit| matches!(exit, CommandExit::Damage | CommandExit::Done);
+        self.complete = !interrupted && self.findings.iter().all(|finding| is_checked(finding.exit));
+        self.sound = self.complete && self.count(CommandExit::Damage) == 0;
+    }
+
+    /// The number of findings with this exit code.
+    fn count(&self, exit: CommandExit) -> usize {
+        self.findings.iter().filter(|finding| finding.exit == exit).count()
     }
 
     /// The exit code of the findings.
@@ -155,7 +161,17 @@ impl VerifyReport {
     pub(super) fn print(&self, printer: &mut Printer<'_>) -> Result<(), CliError> {
         let mut lines = Vec::new();
         for finding in &self.findings {
-            let what = if finding.exit == CommandExit::Damage { "damaged" } else { "not checked" };
+            let what = match finding.exit {
+                CommandExit::Damage => "damaged",
+                CommandExit::Done => "note",
+                CommandExit::Failed
+                | CommandExit::Usage
+                | CommandExit::NotFound
+                | CommandExit::Denied
+                | CommandExit::NoKey
+                | CommandExit::Interrupted
+                | CommandExit::Different => "not checked",
+            };
             lines.push(format!("{what}: {}", finding.message));
             match &finding.paths {
                 Some(paths) => {
@@ -178,8 +194,8 @@ impl VerifyReport {
     }
 
     fn summary(&self) -> String {
-        let damaged = self.findings.iter().filter(|finding| finding.exit == CommandExit::Damage).count();
-        let unchecked = self.findings.len().saturating_sub(damaged);
+        let damaged = self.count(CommandExit::Damage);
+        let unchecked = self.findings.len().saturating_sub(damaged).saturating_sub(self.count(CommandExit::Done));
         let end = match (self.interrupted, damaged, unchecked) {
             (true, _, _) => format!("interrupted; damaged so far: {damaged}"),
             (false, 0, 0) => "sound".to_owned(),

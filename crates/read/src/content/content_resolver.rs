@@ -47,7 +47,7 @@ impl ContentResolver {
     }
 
     /// The exact size of `file` in bytes, and the metadata stored with its data where that differs from the
-    /// signature archive's in time (FORMAT.md 2.3: `duplicity restore` shows the former).
+    /// signature archive's (FORMAT.md 2.3). `duplicity restore` shows the former, and the manifest has the hash of it.
     ///
     /// Fetches at most the file's last volume in the newest set that has it; for a delta, the delta's volumes.
     ///
@@ -73,7 +73,7 @@ impl ContentResolver {
             let set = set_label(volumes, newest.stream.set);
             return Err(ContentError::Size { path: file.path.clone(), set, size });
         }
-        let other = (newest.stream.meta.mtime != version.mtime).then(|| newest.stream.meta.clone());
+        let other = (!newest.stream.has_signed_meta(file, version)).then(|| newest.stream.meta.clone());
         if other.is_none() {
             content_index::set_exact_size(volumes, file, version, size);
         }
@@ -129,7 +129,7 @@ impl ContentResolver {
             if index > 0 {
                 stream.check_is_base(volumes, file, size)?;
             } else {
-                signed = stream.meta.mtime == older.mtime && older.bounds.is_none_or(|b| b.contains(size));
+                signed = stream.has_signed_meta(file, *older) && older.bounds.is_none_or(|b| b.contains(size));
             }
             match delta {
                 None => {

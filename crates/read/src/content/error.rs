@@ -151,6 +151,16 @@ pub enum ContentError {
         /// Size of the stored data in bytes.
         size: u64,
     },
+    /// The volume has an object of another type under the name.
+    #[error(
+        "{path}: {set} stores no regular file under this name, which contradicts its signature archive: that backup was interrupted and resumed while the source changed, or the archive is that of another set; try the snapshot before or after"
+    )]
+    OtherType {
+        /// The file.
+        path: ArchivePath,
+        /// The set, as people name it.
+        set: Arc<str>,
+    },
     /// The node is not a regular file in this snapshot.
     #[error("{path}: not a regular file in this snapshot")]
     NotFile {
@@ -191,6 +201,7 @@ impl HasKind for ContentError {
             | Self::NoBase { .. }
             | Self::OtherBase { .. }
             | Self::Ambiguous { .. }
+            | Self::OtherType { .. }
             | Self::Size { .. } => ErrorKind::Corrupt,
             Self::UnknownBase { kind, .. } => *kind,
             Self::Pieces { .. } => ErrorKind::Unsupported,

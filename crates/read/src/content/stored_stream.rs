@@ -7,12 +7,13 @@ use super::file_ref::{FileRef, hint_number, set_label};
 use super::part_finder::PartFinder;
 use super::part_layout::{PART_BYTES, PartLayout, PartLocation};
 use super::signature_check::SignatureCheck;
+use crate::tree::FileVersion;
 use crate::volume::{MemberPart, ReadHint, Volumes};
 use dupfs_base::ByteRange;
 use dupfs_format::difftar::DiffKind;
 use dupfs_format::manifest::PartSelector;
 use dupfs_format::sigtar::SizeBounds;
-use dupfs_format::{EntryMeta, SetIndex, VolumeId};
+use dupfs_format::{EntryKind, EntryMeta, SetIndex, VolumeId};
 
 /// The bytes that one set has for one path.
 #[derive(Debug)]
@@ -57,6 +58,9 @@ impl StoredStream {
         let run = table.run(run).ok_or_else(|| finder.no_data())?;
         let last = table.last_part(&run);
         let (set, kind, meta) = (finder.set, run.kind, run.meta.clone());
+        if meta.kind != EntryKind::File {
+            return Err(ContentError::OtherType { path: file.path.clone(), set: set_label(volumes, set) });
+        }
         let is_ambiguous = volume != last_volume || table.runs_of(&file.path).count() > 1;
         if !run.multivol {
             let only = PartLocation { volume, start: 0, offset: last.offset, len: last.len };
@@ -137,6 +141,12 @@ impl StoredStream {
         volumes.signatures(self.set, &mut |object, plain| proof.read(object, plain)).map_err(|e| finder.wrap(e))?;
         let holds = proof.holds();
         failure.map_or(Ok(holds), Err)
+    }
+
+    /// Returns true if the metadata beside the data is that in the signature archive.
+    pub(super) fn has_signed_meta(&self, file: &FileRef, version: FileVersion) -> bool {
+        let signed = file.branch.table().meta(version.id);
+        signed.is_some_and(|signed| signed == self.meta || signed.unmangled() == self.meta.unmangled())
     }
 
     /// Checks that the stream, which makes a file of `size` bytes, is the state that its set signed: the next delta was made

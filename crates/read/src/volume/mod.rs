@@ -16,6 +16,7 @@ mod live_collection;
 mod loaded_manifest;
 mod manifest_rebuild;
 mod manifest_store;
+mod member_comparison;
 mod member_parts;
 mod member_record;
 mod member_table;

@@ -9,8 +9,9 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use super::error::VolumeError;
+use super::member_comparison::{DifferingPath, MemberComparison, NOT_SIGNED};
 use super::member_parts::MemberPart;
-use super::member_table::MemberTable;
+use super::member_table::{MemberRun, MemberTable};
 use super::repository::Repository;
 use super::table_allowance::TableAllowance;
 use dupfs_base::RequestContext;
@@ -18,7 +19,7 @@ use dupfs_format::collection::BackupSet;
 use dupfs_format::difftar::{self, DiffKind};
 use dupfs_format::manifest::VolumeBoundary;
 use dupfs_format::sigtar::{SigChange, SigEntry, SigtarSink, SizeBounds};
-use dupfs_format::{ArchivePath, EntryKind, FormatError};
+use dupfs_format::{ArchivePath, EntryKind, FormatError, VolumeId, VolumeNumber};
 
 /// Bytes of memory of a stored file in the table, with the room that the table keeps free.
 const FILE_BYTES: u64 = 2 * (size_of::<(u64, StoredParts)>() as u64 + 1);
@@ -86,6 +87,7 @@ pub struct SetComparison {
     /// Keyed at random, because the writer of a backup chooses the paths.
     hasher: RandomState,
     files: HashMap<u64, StoredParts>,
+    members: MemberComparison,
     lost: Vec<LostPaths>,
     allowance: TableAllowance,
     path_bytes: u64,
@@ -100,6 +102,9 @@ pub struct ComparedSet {
     pub files: u64,
     /// Files that may not be those that were signed, each with the reason. They are not in a volume that could not be read.
     pub suspects: Vec<(ArchivePath, &'static str)>,
+    /// Paths on which the volumes and the signature archive do not agree, each with the reason. Regular files that no volume
+    /// has are suspects instead.
+    pub differing: Vec<DifferingPath>,
     /// The other files that were signed and are not in such a volume, if they are wanted.
     pub others: Vec<ArchivePath>,
     /// For each volume that could not be read, in the order in which they were added: the files that were signed in its range.
@@ -114,6 +119,7 @@ impl SetComparison {
         Self {
             hasher: RandomState::new(),
             files: HashMap::new(),
+            members: MemberComparison::default(),
             lost: Vec::new(),
             allowance,
             path_bytes: 0,
@@ -121,17 +127,26 @@ impl SetComparison {
         }
     }
 
-    /// Adds the next volume.
+    /// Adds the next volume, which has the number `number`.
     ///
     /// # Errors
     /// [`VolumeError`] if the table of its files is larger than there is memory for.
-    pub fn add_volume(&mut self, members: &MemberTable) -> Result<(), VolumeError> {
-        for run in members.runs().filter(|run| run.kind != DiffKind::Deleted && run.meta.kind == EntryKind::File) {
+    pub fn add_volume(&mut self, number: VolumeNumber, members: &MemberTable) -> Result<(), VolumeError> {
+        for run in members.runs() {
+            self.members.add(number, &run);
+            if run.kind == DiffKind::Deleted || run.meta.kind != EntryKind::File {
+                continue;
+            }
             let key = self.hasher.hash_one(run.path.as_bytes());
             let new = StoredParts { next: 1, bytes: 0, mtime: run.meta.mtime, kind: run.kind, flaw: None };
             self.files.entry(key).or_insert(new).add(run.kind, members.parts(&run));
         }
-        let bytes = (self.files.len() as u64).saturating_mul(FILE_BYTES);
+        self.check_memory()
+    }
+
+    /// Checks that there is memory for the tables and lists.
+    fn check_memory(&mut self) -> Result<(), VolumeError> {
+        let bytes = (self.files.len() as u64).saturating_mul(FILE_BYTES).saturating_add(self.members.bytes());
         self.allowance.check(bytes.saturating_add(self.path_bytes))
     }
 
@@ -161,6 +176,12 @@ impl SetComparison {
             let read = archive.parse(&mut sink);
             sink.refused.map_or(read, Err)
         })?;
+        for (number, run) in self.members.unsigned() {
+            let members = repository.members(VolumeId { set: set.index, number }, context)?;
+            let Some(MemberRun { path, .. }) = members.run(run as usize) else { continue };
+            self.admit(&path)?;
+            found.differing.push((path, NOT_SIGNED));
+        }
         found.lost = self.lost.into_iter().filter(|lost| lost.is_listed).map(|lost| lost.paths).collect();
         Ok(found)
     }
@@ -174,16 +195,22 @@ impl SetComparison {
     /// Counts the memory of `path` in a list.
     fn admit(&mut self, path: &ArchivePath) -> Result<(), VolumeError> {
         self.path_bytes = self.path_bytes.saturating_add(PATH_BYTES + path.as_bytes().len() as u64);
-        let bytes = (self.files.len() as u64).saturating_mul(FILE_BYTES);
-        self.allowance.check(bytes.saturating_add(self.path_bytes))
+        self.check_memory()
     }
 
     fn take(&mut self, entry: &SigEntry, found: &mut ComparedSet) -> Result<(), VolumeError> {
+        let path = &entry.path;
+        let difference = self.members.take(entry);
         if entry.change != SigChange::Signature {
+            if let Some(difference) = difference
+                && !self.lost.iter().any(|lost| lost.contains(path))
+            {
+                self.admit(path)?;
+                found.differing.push((path.clone(), difference));
+            }
             return Ok(());
         }
         found.files = found.files.saturating_add(1);
-        let path = &entry.path;
         let lost: Vec<usize> =
             self.lost.iter().enumerate().filter(|(_, lost)| lost.contains(path)).map(|(at, _)| at).collect();
         for &at in &lost {
@@ -196,6 +223,11 @@ impl SetComparison {
         }
         if !lost.is_empty() {
             return Ok(());
+        }
+        let is_stored = self.stored(path).is_some();
+        if let Some(difference) = difference.filter(|_| is_stored) {
+            self.admit(path)?;
+            found.differing.push((path.clone(), difference));
         }
         let suspicion = match self.stored(path) {
             None => Some("no volume has data of it"),
