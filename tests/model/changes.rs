@@ -13,9 +13,9 @@ use dupfs::vfs::{NodeKind, TreeFs};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::properties::{config, encoded, watched};
+use crate::properties::{encoded, watched};
 use crate::reference::encode::Repository;
-use crate::reference::history::{History, histories};
+use crate::reference::history::{History, config, histories};
 use crate::reference::layout::{BlockRule, Layout, Oddities, layouts};
 use crate::reference::store::MemoryStore;
 use crate::reference::subject;

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use crate::reference::check::{Checker, FaultMap};
 use crate::reference::encode::{Repository, encode};
-use crate::reference::history::{Addition, Change, Edit, History, Meta, Sort, Step, histories};
+use crate::reference::history::{Addition, Change, Edit, History, Meta, Sort, Step, config, histories};
 use crate::reference::layout::{Oddities, layouts, usual};
 use crate::reference::store::{Fault, MemoryStore};
 use crate::reference::subject;
@@ -391,14 +391,8 @@ fn links_within_an_index_are_not_followed() {
     }
 }
 
-fn cases() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").map_or(60, |n| n.parse().expect("PROPTEST_CASES is a number"));
-    // failures become named tests, no seed files
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(config(60))]
 
     /// Every history is shown as it was backed up with any index, whatever part of it was read before.
     #[test]

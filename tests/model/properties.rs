@@ -9,11 +9,11 @@ use std::time::Duration;
 use dupfs_base::ErrorKind;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestCaseError};
+use proptest::test_runner::TestCaseError;
 
 use crate::reference::check::{Checker, FaultMap};
 use crate::reference::encode::{Repository, encode};
-use crate::reference::history::{History, histories};
+use crate::reference::history::{History, config, histories};
 use crate::reference::layout::{Layout, Oddities, layouts};
 use crate::reference::store::{Fault, MemoryStore};
 use crate::reference::subject;
@@ -21,12 +21,6 @@ use crate::reference::tree::{Dice, Kind, Path};
 
 /// Upper bound of the duration of a case; a longer one counts as a hang. A case takes well under a second.
 const CASE_TIMEOUT: Duration = Duration::from_secs(60);
-
-pub(crate) fn config(cases: u32) -> Config {
-    let cases = std::env::var("PROPTEST_CASES").map_or(cases, |n| n.parse().expect("PROPTEST_CASES is a number"));
-    // failures become named tests, no seed files
-    Config { cases, failure_persistence: None, max_shrink_iters: 3000, ..Config::default() }
-}
 
 pub(crate) fn encoded(history: &History, layout: &Layout) -> Repository {
     let fulls: Vec<bool> = [true].into_iter().chain(history.steps.iter().map(|step| step.full)).collect();

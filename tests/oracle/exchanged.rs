@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::sets_problems::messages;
+use crate::support::dated_sets::{DAY, now};
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec::{self, Dupfs};
 use crate::support::gpg::Home;
@@ -14,7 +15,6 @@ use crate::support::{Scratch, fixtures, source};
 
 const TIMES: [i64; 3] = [1_700_000_000, 1_700_003_600, 1_700_007_200];
 const PASSPHRASE: &str = "the owner's passphrase";
-const DAY: i64 = 86_400;
 
 /// Requires that `sets --check` finds no manifest or signature archive that is not of its set, and reads all archives.
 pub fn no_false_alarm(dupfs: &Dupfs, url: &str) {
@@ -29,11 +29,6 @@ fn checked(dupfs: &Dupfs, url: &str) -> (Option<i32>, serde_json::Value) {
     let output = exec::output(dupfs.command("sets").args(["--check", "--json", url]));
     let report = serde_json::from_slice(&output.stdout);
     (output.status.code(), report.unwrap_or_else(|e| panic!("{e}: {}", exec::tail(&output.stderr))))
-}
-
-fn messages(report: &serde_json::Value, kind: &str) -> Vec<String> {
-    let problems = report["problems"].as_array().unwrap().iter().filter(|problem| problem["kind"] == kind);
-    problems.map(|problem| problem["message"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The names in `dir` with `kind` in them, by the times of their sets.
@@ -186,7 +181,7 @@ fn a_signature_archive_with_the_same_files_is_detected_by_its_time() {
     let signer = String::from_utf8(signer).unwrap();
     let signer = signer.lines().find(|line| line.starts_with("fpr:")).unwrap().split(':').nth(9).unwrap().to_owned();
     let repo = make.option(&format!("--sign-key={signer}"));
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    let now = now();
     let times = [now, now + DAY / 2, now + DAY];
     for (index, time) in times.into_iter().enumerate() {
         maker.chmod("dir/data", [0o644, 0o640, 0o600][index]);

@@ -30,6 +30,7 @@ mod restarts;
 mod restore;
 mod runbook;
 mod secrecy;
+mod sets_problems;
 mod times;
 mod unsigned;
 mod verify;

@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::sets_problems::{messages, sets_report};
 use crate::support::Scratch;
+use crate::support::dated_sets::{DAY, now};
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec::{self, Dupfs};
 use crate::support::mount::Mount;
@@ -13,19 +14,6 @@ use crate::support::source;
 
 const TIMES: [i64; 3] = [1_700_000_000, 1_700_003_600, 1_700_007_200];
 const PASSPHRASE: &str = "the owner's passphrase";
-
-fn report(dupfs: &Dupfs, url: &str) -> serde_json::Value {
-    serde_json::from_slice(&dupfs.run("sets", &["--json", url])).unwrap()
-}
-
-fn messages(report: &serde_json::Value, kind: &str) -> Vec<String> {
-    let problems = report["problems"].as_array().unwrap().iter().filter(|problem| problem["kind"] == kind);
-    problems.map(|problem| problem["message"].as_str().unwrap().to_owned()).collect()
-}
-
-fn link(mount: &Mount, name: &str) -> String {
-    fs::read_link(mount.path().join(name)).unwrap().to_str().unwrap().to_owned()
-}
 
 #[test]
 fn encryption_that_ends_is_reported_and_latest_does_not_follow() {
@@ -42,16 +30,13 @@ fn encryption_that_ends_is_reported_and_latest_does_not_follow() {
     let (old, new) = (fs::read(states[0].join("dir/edited")).unwrap(), fs::read(states[1].join("dir/edited")).unwrap());
     assert!(old != new);
 
-    let sets_report = report(&dupfs, &url);
+    let report = sets_report(&dupfs, &url);
+    assert_eq!((&report["latest"], &report["doubtful_sets"]), (&first.clone().into(), &serde_json::json!([1])));
     assert_eq!(
-        (&sets_report["latest"], &sets_report["doubtful_sets"]),
-        (&first.clone().into(), &serde_json::json!([1]))
-    );
-    assert_eq!(
-        (&sets_report["sets"][0]["encryption"], &sets_report["sets"][1]["encryption"]),
+        (&report["sets"][0]["encryption"], &report["sets"][1]["encryption"]),
         (&"openpgp".into(), &"none".into())
     );
-    let [line] = &messages(&sets_report, "not-encrypted")[..] else { panic!("{sets_report:#}") };
+    let [line] = &messages(&report, "not-encrypted")[..] else { panic!("{report:#}") };
     assert!(
         line.contains(&second) && line.contains(&format!("stays at {first}")) && line.contains("--time now"),
         "{line}"
@@ -61,17 +46,17 @@ fn encryption_that_ends_is_reported_and_latest_does_not_follow() {
     assert_eq!(read(&dupfs, &["--time", &second]), new);
 
     let mount = Mount::new(&dupfs, &url, &scratch.path().join("mnt"));
-    assert_eq!(link(&mount, "latest"), format!("snapshots/{first}"));
-    assert_eq!(link(&mount, "at/now"), format!("../snapshots/{second}"));
+    assert_eq!(mount.link("latest"), format!("snapshots/{first}"));
+    assert_eq!(mount.link("at/now"), format!("../snapshots/{second}"));
     assert_eq!(fs::read(mount.path().join("snapshots").join(&second).join("dir/edited")).unwrap(), new);
     assert!(mount.log().contains(line.as_str()), "{}", mount.log());
     mount.unmount();
 
     // With the option nothing of it is read or shown.
     let strict = dupfs.option("--require-encryption");
-    let sets_report = report(&strict, &url);
-    assert_eq!(sets_report["sets"].as_array().unwrap().len(), 1, "{sets_report:#}");
-    assert!(messages(&sets_report, "not-encrypted")[0].contains("--require-encryption"), "{sets_report:#}");
+    let report = sets_report(&strict, &url);
+    assert_eq!(report["sets"].as_array().unwrap().len(), 1, "{report:#}");
+    assert!(messages(&report, "not-encrypted")[0].contains("--require-encryption"), "{report:#}");
     assert_eq!(read(&strict, &["--time", "now"]), old);
     let mount = Mount::new(&strict, &url, &scratch.path().join("mnt"));
     let names: Vec<_> = fs::read_dir(mount.path().join("snapshots")).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -104,15 +89,15 @@ fn an_old_set_under_a_new_time_is_reported_and_refused_with_a_signature() {
     let listing = String::from_utf8(listing).unwrap();
     let fingerprint = listing.lines().find(|line| line.starts_with("fpr:")).unwrap().split(':').nth(9).unwrap();
     let repo = repo.option(&format!("--sign-key={fingerprint}"));
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    let now = now();
     exec::run(repo.backup_command(true, &states[0], now).env("SIGN_PASSPHRASE", "owner passphrase"));
-    let (url, old, new) = (repo.url(), stamp(now), stamp(now + 3 * 86_400));
+    let (url, old, new) = (repo.url(), stamp(now), stamp(now + 3 * DAY));
     let public = home.join("owner.secret.asc");
     let dupfs = repo.reader().option("--no-index");
     let strict =
         dupfs.clone().option("--sign-key").option(fingerprint).option("--verify-key").option(public.to_str().unwrap());
     for dupfs in [&dupfs, &strict] {
-        assert_eq!(messages(&report(dupfs, &url), "backdated"), Vec::<String>::new());
+        assert_eq!(messages(&sets_report(dupfs, &url), "backdated"), Vec::<String>::new());
         let output = exec::output(dupfs.command("cat").args([&url, "a file"]));
         assert_eq!((&*output.stdout, &*output.stderr), (&b"hello\n"[..], &b""[..]));
     }
@@ -120,8 +105,8 @@ fn an_old_set_under_a_new_time_is_reported_and_refused_with_a_signature() {
     for name in names_of(repo.dir(), &old) {
         fs::copy(repo.dir().join(&name), repo.dir().join(name.replace(&old, &new))).unwrap();
     }
-    let sets_report = report(&dupfs, &url);
-    let [line] = &messages(&sets_report, "backdated")[..] else { panic!("{sets_report:#}") };
+    let report = sets_report(&dupfs, &url);
+    let [line] = &messages(&report, "backdated")[..] else { panic!("{report:#}") };
     assert!(line.contains(&new) && line.contains("the set was renamed"), "{line}");
     let output = exec::output(dupfs.command("cat").args([&url, "a file"]));
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -135,6 +120,6 @@ fn an_old_set_under_a_new_time_is_reported_and_refused_with_a_signature() {
     assert_eq!(code, Some(6), "{error}");
     assert!(error.contains("--sign-key refuses it"), "{error}");
     assert_eq!(strict.run("cat", &["--time", &old, &url, "a file"]), b"hello\n");
-    let sets_report = report(&strict, &url);
-    assert!(messages(&sets_report, "manifest-unreadable")[0].contains("the set was renamed"), "{sets_report:#}");
+    let report = sets_report(&strict, &url);
+    assert!(messages(&report, "manifest-unreadable")[0].contains("the set was renamed"), "{report:#}");
 }

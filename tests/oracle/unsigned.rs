@@ -4,9 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use super::sets_problems::{messages, sets_report};
 use crate::support::Scratch;
+use crate::support::dated_sets::{DAY, now};
 use crate::support::duplicity::{Mode, Repository, stamp};
 use crate::support::exec::{self, Dupfs};
 use crate::support::gpg::Home;
@@ -100,35 +102,18 @@ fn fingerprint(repo: &Repository, name: &str) -> String {
     listed.lines().find(|line| line.starts_with("fpr:")).unwrap().split(':').nth(9).unwrap().to_owned()
 }
 
-fn now() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
-}
-
-fn report(dupfs: &Dupfs, url: &str) -> serde_json::Value {
-    serde_json::from_slice(&dupfs.run("sets", &["--json", url])).unwrap()
-}
-
-fn messages(report: &serde_json::Value, kind: &str) -> Vec<String> {
-    let problems = report["problems"].as_array().unwrap().iter().filter(|problem| problem["kind"] == kind);
-    problems.map(|problem| problem["message"].as_str().unwrap().to_owned()).collect()
-}
-
-fn link(mount: &Mount, name: &str) -> String {
-    fs::read_link(mount.path().join(name)).unwrap().to_str().unwrap().to_owned()
-}
-
 /// Requires that the set of the snapshot `newest` in the repository `dir` is refused for `reason`: `latest` stays,
 /// and every other path to the set fails with that reason.
 fn stays(world: &World, what: &str, dir: &Path, newest: &str, reason: &str) {
     let (dupfs, url) = (&world.strict, format!("file://{}", dir.display()));
     let signed = stamp(TIMES[1]);
-    let sets_report = report(dupfs, &url);
-    assert_eq!(sets_report["latest"], *signed, "{what}: {sets_report:#}");
-    let [line] = &messages(&sets_report, "not-signed")[..] else { panic!("{what}: {sets_report:#}") };
+    let report = sets_report(dupfs, &url);
+    assert_eq!(report["latest"], *signed, "{what}: {report:#}");
+    let [line] = &messages(&report, "not-signed")[..] else { panic!("{what}: {report:#}") };
     for part in [newest, reason, &format!("'latest' stays at {signed}"), &format!("snapshots/{newest}")] {
         assert!(line.contains(part), "{what}: {part}: {line}");
     }
-    assert_eq!(messages(&sets_report, "not-encrypted"), Vec::<String>::new(), "{what}: {sets_report:#}");
+    assert_eq!(messages(&report, "not-encrypted"), Vec::<String>::new(), "{what}: {report:#}");
     let output = exec::output(dupfs.command("cat").args([&url, PATH]));
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && output.stdout == world.genuine, "{what}: {stderr}");
@@ -144,9 +129,9 @@ fn stays(world: &World, what: &str, dir: &Path, newest: &str, reason: &str) {
         }
     }
     let mount = Mount::new(dupfs, &url, &world.scratch.path().join("mnt"));
-    assert_eq!(link(&mount, "latest"), format!("snapshots/{signed}"), "{what}");
+    assert_eq!(mount.link("latest"), format!("snapshots/{signed}"), "{what}");
     if is_past {
-        assert_eq!(link(&mount, "at/now"), format!("../snapshots/{newest}"), "{what}");
+        assert_eq!(mount.link("at/now"), format!("../snapshots/{newest}"), "{what}");
     }
     assert_eq!(fs::read(mount.path().join("latest").join(PATH)).unwrap(), world.genuine, "{what}");
     let error = fs::read(mount.path().join("snapshots").join(newest).join(PATH)).unwrap_err();
@@ -173,7 +158,7 @@ fn latest_stays_on_a_signed_set() {
             forged.clone(),
             other,
         ),
-        ("a replayed chain", world.replay("replay", now + 3 * 86_400), stamp(now + 3 * 86_400), "the set was renamed"),
+        ("a replayed chain", world.replay("replay", now + 3 * DAY), stamp(now + 3 * DAY), "the set was renamed"),
     ] {
         let dir = world.with(&format!("with {what}"), &[&objects]);
         stays(&world, what, &dir, &newest, reason);
@@ -187,12 +172,12 @@ fn latest_stays_on_a_signed_set() {
     // Several forged sets are one line, with the reason for the newest.
     let replay = world.scratch.path().join("replay");
     let both = world.with("with several", &[&increment, &replay]);
-    stays(&world, "several", &both, &stamp(now + 3 * 86_400), "the set was renamed");
+    stays(&world, "several", &both, &stamp(now + 3 * DAY), "the set was renamed");
 
     // Without the option these sets cannot be distinguished from those of the owner.
     let url = format!("file://{}", world.scratch.path().join("with an unsigned increment").display());
     let plain = world.repo.reader().option("--no-index");
-    assert_eq!(report(&plain, &url)["latest"], *forged);
+    assert_eq!(sets_report(&plain, &url)["latest"], *forged);
 }
 
 #[test]
@@ -210,7 +195,7 @@ fn a_forged_set_that_appears_during_a_mount_does_not_become_latest() {
         assert!(start.elapsed() < Duration::from_secs(60), "the set is not shown\n{}", mount.log());
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(link(&mount, "latest"), format!("snapshots/{}", stamp(TIMES[1])));
+    assert_eq!(mount.link("latest"), format!("snapshots/{}", stamp(TIMES[1])));
     let log = mount.log();
     assert!(log.contains("it is not signed") && log.contains("'latest' stays at"), "{log}");
     mount.unmount();
@@ -230,16 +215,16 @@ fn an_increment_builds_on_the_signed_set_of_two_with_one_time() {
     }
     let dir = world.with("store", &[&planted]);
     let url = format!("file://{}", dir.display());
-    let sets_report = report(&world.strict, &url);
-    let newest = sets_report["sets"].as_array().unwrap().iter().find(|set| set["time"] == stamp(TIMES[1])).unwrap();
+    let report = sets_report(&world.strict, &url);
+    let newest = report["sets"].as_array().unwrap().iter().find(|set| set["time"] == stamp(TIMES[1])).unwrap();
     let lineage: Vec<String> = newest["lineage"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|index| &sets_report["sets"][usize::try_from(index.as_u64().unwrap()).unwrap()])
+        .map(|index| &report["sets"][usize::try_from(index.as_u64().unwrap()).unwrap()])
         .map(|set| format!("{} {}", set["type"].as_str().unwrap(), set["time"].as_str().unwrap()))
         .collect();
-    assert_eq!(lineage, [format!("full {}", stamp(TIMES[0])), format!("inc {}", stamp(TIMES[1]))], "{sets_report:#}");
+    assert_eq!(lineage, [format!("full {}", stamp(TIMES[0])), format!("inc {}", stamp(TIMES[1]))], "{report:#}");
     assert_eq!(world.strict.run("cat", &[&url, PATH]), world.genuine);
     assert_eq!(world.strict.run("cat", &["--time", &stamp(TIMES[1]), &url, PATH]), world.genuine);
 }
@@ -256,7 +241,7 @@ fn a_backup_without_any_signed_set_is_refused() {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(6), "{stderr}");
     assert!(stderr.contains("it has no good signature of the right key"), "{stderr}");
-    let sets_report = report(&world.strict, &url);
-    let [line] = &messages(&sets_report, "not-signed")[..] else { panic!("{sets_report:#}") };
+    let report = sets_report(&world.strict, &url);
+    let [line] = &messages(&report, "not-signed")[..] else { panic!("{report:#}") };
     assert!(!line.contains("'latest' stays"), "{line}");
 }

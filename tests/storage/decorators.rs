@@ -45,6 +45,8 @@ fn faults_apply_to_the_objects_and_times_of_the_plan() {
     assert!(read(&store, "sig1", ALL).is_ok());
     store.set_plan(vec![Fault::on("vol1", Effect::Hidden)]);
     assert_eq!(store.list(&RequestContext::unlimited()).unwrap().len(), 1);
+    store.set_plan(vec![Fault::on("vol1", Effect::Hidden).at(Nth::Only(0))]);
+    assert_eq!([1, 2, 2].map(|_| store.list(&RequestContext::unlimited()).unwrap().len()), [1, 2, 2]);
     store.set_plan(vec![Fault::on_list(Effect::Error(ErrorKind::Timeout)).at(Nth::First(1))]);
     assert_eq!(store.list(&RequestContext::unlimited()).unwrap_err().kind, ErrorKind::Timeout);
     assert_eq!(store.list(&RequestContext::unlimited()).unwrap().len(), 2);

@@ -57,6 +57,11 @@ impl Mount {
         &self.dir
     }
 
+    /// Returns the target of the symbolic link `name` in the mount.
+    pub fn link(&self, name: &str) -> String {
+        fs::read_link(self.dir.join(name)).unwrap().into_os_string().into_string().unwrap()
+    }
+
     /// Returns the standard output and error of the daemon so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()

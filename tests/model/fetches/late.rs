@@ -7,60 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dupfs::vfs::{FileSystem, ROOT_INO};
-use dupfs_base::{ByteRange, CancelToken, ErrorKind, HasKind, RequestContext};
-use dupfs_read::storage::{ObjectInfo, ObjectStore, StorageError};
+use dupfs_base::{CancelToken, ErrorKind, HasKind, RequestContext};
+use dupfs_read::storage::{Effect, Fault, FaultyStore, Nth, Target, WrappingStore};
 
 use super::{Counted, MEMORY, add, meta, path, subject};
 use crate::reference::encode::encode;
 use crate::reference::history::{Change, Edit, History, Step};
 use crate::reference::layout::usual;
-use crate::reference::store::MemoryStore;
 use crate::reference::tree::{Content, Kind};
-
-/// A store that delays and then fails one read of one object, or that does not list one kind of objects at first.
-#[derive(Debug)]
-struct Late {
-    inner: Arc<MemoryStore>,
-    object: String,
-    opens: AtomicUsize,
-    /// The first listing lacks the objects whose names contain this.
-    unlisted: &'static str,
-    lists: AtomicUsize,
-}
-
-impl Late {
-    fn new(inner: &Arc<MemoryStore>, object: &str, unlisted: &'static str) -> Arc<Self> {
-        let (opens, lists) = Default::default();
-        Arc::new(Self { inner: Arc::clone(inner), object: object.to_owned(), opens, unlisted, lists })
-    }
-}
-
-impl ObjectStore for Late {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
-        let mut objects = self.inner.list(context)?;
-        if self.lists.fetch_add(1, Ordering::SeqCst) == 0 {
-            objects.retain(|object| !object.name.contains(self.unlisted));
-        }
-        Ok(objects)
-    }
-
-    fn open(
-        &self,
-        object: &ObjectInfo,
-        range: ByteRange,
-        context: &RequestContext,
-    ) -> Result<Box<dyn Read + Send>, StorageError> {
-        if *object.name == *self.object && self.opens.fetch_add(1, Ordering::SeqCst) == 0 {
-            std::thread::sleep(Duration::from_millis(800));
-            return Err(StorageError::new(ErrorKind::Timeout, &self.object, "injected delay"));
-        }
-        self.inner.open(object, range, context)
-    }
-}
 
 #[test]
 fn a_failed_prefetch_is_retried_by_the_reader_that_waits_for_it() {
@@ -73,39 +27,36 @@ fn a_failed_prefetch_is_retried_by_the_reader_that_waits_for_it() {
     let volumes = repository.sets[0].volumes.clone();
     assert!(volumes.len() > 3, "{volumes:?}");
     let counted = Counted::new(repository);
-    let store = Late::new(&counted.store, &volumes[1], "nothing");
+    let fault = |effect| Fault::on(&volumes[1], effect).at(Nth::Only(0));
+    let plan = vec![fault(Effect::Delay(Duration::from_millis(800))), fault(Effect::Error(ErrorKind::Timeout))];
+    let store = Arc::new(FaultyStore::new(Arc::clone(&counted.store), plan));
     let fs = subject::open(store.clone(), &counted.repository, MEMORY).unwrap();
     // Three quarters of the first volume, so that the second is prefetched; then the second, while the prefetch runs.
     counted.read(&*fs, 0, &path(b"dump"), 0..1_200_000);
     let start = Instant::now();
-    while store.opens.load(Ordering::SeqCst) == 0 {
+    while store.opens(&volumes[1]) == 0 {
         assert!(start.elapsed() < Duration::from_secs(10), "nothing is read ahead");
         std::thread::sleep(Duration::from_millis(5));
     }
     counted.read(&*fs, 0, &path(b"dump"), 2_000_000..2_100_000);
-    assert_eq!(store.opens.load(Ordering::SeqCst), 2);
+    assert_eq!(store.opens(&volumes[1]), 2);
 }
 
 #[test]
 fn a_signature_archive_that_the_first_listing_lacks_is_looked_up_again() {
     let counted = Counted::new(super::repository());
-    let store = Late::new(&counted.store, "", ".sigtar");
+    let target = Target::Containing(".sigtar".to_owned());
+    let plan = vec![Fault { target, nth: Nth::Only(0), effect: Effect::Hidden }];
+    let store = Arc::new(FaultyStore::new(Arc::clone(&counted.store), plan));
     let fs = subject::open(store.clone(), &counted.repository, MEMORY).unwrap();
-    assert_eq!(store.lists.load(Ordering::SeqCst), 2);
+    assert_eq!(store.lists(), 2);
     let root = counted.find(&*fs, 3, &vec![]).ino;
     assert!(fs.lookup(root, b"dump", &RequestContext::unlimited()).is_ok());
     assert!(fs.getattr(ROOT_INO, &RequestContext::unlimited()).is_ok());
     assert!(counted.volumes_fetched().is_empty(), "the tree was made of volumes");
 }
 
-/// A store that delivers one object in small pieces with delays, as long as it is slow.
-#[derive(Debug)]
-struct Trickle {
-    inner: Arc<MemoryStore>,
-    object: String,
-    pace: Arc<Pace>,
-}
-
+/// The state of a stream that returns small pieces with delays, as long as it is slow.
 #[derive(Debug)]
 struct Pace {
     is_slow: AtomicBool,
@@ -129,29 +80,6 @@ impl Read for TrickleStream {
     }
 }
 
-impl ObjectStore for Trickle {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(context)
-    }
-
-    fn open(
-        &self,
-        object: &ObjectInfo,
-        range: ByteRange,
-        context: &RequestContext,
-    ) -> Result<Box<dyn Read + Send>, StorageError> {
-        let inner = self.inner.open(object, range, context)?;
-        if *object.name != *self.object {
-            return Ok(inner);
-        }
-        Ok(Box::new(TrickleStream { inner, pace: Arc::clone(&self.pace) }))
-    }
-}
-
 #[test]
 fn loading_of_a_tree_without_waiters_stops_and_a_later_request_resumes_it() {
     let overwrite = |at| Step { full: false, edits: vec![Edit::Content(0, vec![Change::Overwrite { at, len: 9 }])] };
@@ -163,9 +91,14 @@ fn loading_of_a_tree_without_waiters_stops_and_a_later_request_resumes_it() {
     let stored = counted.repository.objects[&sigtars[1]].len();
     assert!(stored > 100, "{stored} bytes take less than five seconds");
     let pace = Arc::new(Pace { is_slow: AtomicBool::new(false), reads: AtomicUsize::new(0) });
-    let inner = Arc::clone(&counted.store);
-    let store = Arc::new(Trickle { inner, object: sigtars[1].clone(), pace: Arc::clone(&pace) });
-    let fs = subject::open(store, &counted.repository, MEMORY).unwrap();
+    let (slow, slow_pace) = (sigtars[1].clone(), Arc::clone(&pace));
+    let store = WrappingStore::new(Arc::clone(&counted.store), move |object, inner| {
+        if *object.name != *slow {
+            return inner;
+        }
+        Box::new(TrickleStream { inner, pace: Arc::clone(&slow_pace) })
+    });
+    let fs = subject::open(Arc::new(store), &counted.repository, MEMORY).unwrap();
     let reads = || pace.reads.load(Ordering::SeqCst);
     let root = counted.find(&*fs, 1, &vec![]).ino;
     let before = reads();

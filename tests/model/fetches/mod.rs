@@ -13,7 +13,7 @@ use dupfs::vfs::{Attr, FileSystem, Ino, ROOT_INO};
 use proptest::prelude::*;
 
 use crate::reference::encode::{Repository, encode};
-use crate::reference::history::{Addition, Change, Edit, History, Meta, Sort, Step, histories};
+use crate::reference::history::{Addition, Change, Edit, History, Meta, Sort, Step, config, histories};
 use crate::reference::layout::{BlockRule, Oddities, Parts, layouts, usual};
 use crate::reference::store::{Fault, MemoryStore};
 use crate::reference::subject;
@@ -353,14 +353,8 @@ fn readers_of_one_volume_share_one_fetch() {
     assert_eq!(counts.get(&volume).map(|count| count.bytes), Some(size), "fetched more or less than once");
 }
 
-fn cases() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").map_or(150, |n| n.parse().expect("PROPTEST_CASES is a number"));
-    // failures become named tests, no seed files
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(config(150))]
 
     #[test]
     fn any_read_of_any_history_fetches_only_what_it_needs(

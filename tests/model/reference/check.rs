@@ -49,17 +49,6 @@ pub(crate) struct Checker<'a> {
 /// The largest read that a kernel requests.
 const CHUNK: usize = 128 * 1024;
 
-fn kind_of(node: &Node) -> NodeKind {
-    match node.kind {
-        Kind::File(_) => NodeKind::File,
-        Kind::Dir => NodeKind::Dir,
-        Kind::Symlink(_) => NodeKind::Symlink,
-        Kind::Fifo => NodeKind::Fifo,
-        Kind::Char(..) => NodeKind::CharDevice,
-        Kind::Block(..) => NodeKind::BlockDevice,
-    }
-}
-
 impl Checker<'_> {
     /// Returns the value, or `None` for an error where one is allowed. An error must not be that the object does not
     /// exist.
@@ -195,7 +184,7 @@ impl Checker<'_> {
         for (child, kind, name) in &entries {
             let node = wanted.get(name.as_slice());
             let node = node.unwrap_or_else(|| panic!("{what}: '{}' never was", name.escape_ascii()));
-            assert_eq!(*kind, kind_of(node), "{what}: type of '{}' in the listing", name.escape_ascii());
+            assert_eq!(*kind, node.kind.node_kind(), "{what}: type of '{}' in the listing", name.escape_ascii());
             let mut below = path.clone();
             below.push(name.clone());
             if let Some(attr) = self.lookup(set, ino, &below) {
@@ -252,7 +241,7 @@ impl Checker<'_> {
         let tree = &self.repository.sets[set].tree;
         let node = &tree[path];
         let what = format!("{} at {}", shown(path), self.repository.sets[set].snapshot());
-        assert_eq!(attr.kind, kind_of(node), "{what}: type");
+        assert_eq!(attr.kind, node.kind.node_kind(), "{what}: type");
         if node.kind == Kind::Dir && self.fault_map.tree(self.repository, set) {
             // a directory that is implied by paths below it, as its own header is lost
             return;

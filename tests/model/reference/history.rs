@@ -436,3 +436,10 @@ pub(crate) fn histories() -> impl Strategy<Value = History> {
     )
         .prop_map(|(lone_file, root_meta, base, steps)| History { lone_file, root_meta, base, steps })
 }
+
+/// The configuration of a property that is checked for this number of cases, or for `PROPTEST_CASES`.
+pub(crate) fn config(cases: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").map_or(cases, |n| n.parse().expect("PROPTEST_CASES is a number"));
+    // failures become named tests, no seed files
+    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 3000, ..ProptestConfig::default() }
+}

@@ -96,7 +96,7 @@ impl<'a> Mirror<'a> {
                 let skip = usize::from(self.lie == InjectedFault::LostSnapshot);
                 sets.skip(skip)
                     .map(|(i, set)| {
-                        (set.snapshot().into_bytes(), Place::Object(i, vec![]), kind_of(&set.tree[&Path::new()].kind))
+                        (set.snapshot().into_bytes(), Place::Object(i, vec![]), set.tree[&Path::new()].kind.node_kind())
                     })
                     .collect()
             }
@@ -107,7 +107,7 @@ impl<'a> Mirror<'a> {
                 }
                 let below = |name: &[u8]| path.iter().cloned().chain([name.to_vec()]).collect::<Path>();
                 let mut names: Vec<_> = children(tree, &path)
-                    .map(|(name, node)| (name.to_vec(), Place::Object(set, below(name)), kind_of(&node.kind)))
+                    .map(|(name, node)| (name.to_vec(), Place::Object(set, below(name)), node.kind.node_kind()))
                     .collect();
                 match self.lie {
                     InjectedFault::MissingName => drop(names.pop()),
@@ -121,7 +121,7 @@ impl<'a> Mirror<'a> {
                         if before.get(&path).is_some_and(|node| node.kind == Kind::Dir) {
                             let gone = children(before, &path).filter(|(name, _)| !tree.contains_key(&below(name)));
                             names.extend(gone.map(|(name, node)| {
-                                (name.to_vec(), Place::Object(set - 1, below(name)), kind_of(&node.kind))
+                                (name.to_vec(), Place::Object(set - 1, below(name)), node.kind.node_kind())
                             }));
                         }
                     }
@@ -132,17 +132,6 @@ impl<'a> Mirror<'a> {
         };
         names.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(names)
-    }
-}
-
-fn kind_of(kind: &Kind) -> NodeKind {
-    match kind {
-        Kind::File(_) => NodeKind::File,
-        Kind::Dir => NodeKind::Dir,
-        Kind::Symlink(_) => NodeKind::Symlink,
-        Kind::Fifo => NodeKind::Fifo,
-        Kind::Char(..) => NodeKind::CharDevice,
-        Kind::Block(..) => NodeKind::BlockDevice,
     }
 }
 
@@ -166,7 +155,7 @@ impl FileSystem for Mirror<'_> {
             attr.kind = NodeKind::Symlink;
         }
         let Some(node) = self.node(ino) else { return Ok(attr) };
-        attr.kind = kind_of(&node.kind);
+        attr.kind = node.kind.node_kind();
         attr.perm = node.mode ^ u16::from(self.lie == InjectedFault::Mode);
         attr.uid = node.uid ^ u32::from(self.lie == InjectedFault::Owner);
         (attr.gid, attr.mtime) = (node.gid, node.mtime + i64::from(self.lie == InjectedFault::Mtime));

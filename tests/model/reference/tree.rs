@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use dupfs::vfs::NodeKind;
+
 /// A path as its components; the order of `Vec<Vec<u8>>` is duplicity's order of index tuples.
 pub(crate) type Path = Vec<Vec<u8>>;
 
@@ -34,6 +36,18 @@ impl Kind {
     /// Returns true if two objects have the same type.
     pub(crate) fn same_type(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    /// Returns the type as dupfs shows it.
+    pub(crate) fn node_kind(&self) -> NodeKind {
+        match self {
+            Self::File(_) => NodeKind::File,
+            Self::Dir => NodeKind::Dir,
+            Self::Symlink(_) => NodeKind::Symlink,
+            Self::Fifo => NodeKind::Fifo,
+            Self::Char(..) => NodeKind::CharDevice,
+            Self::Block(..) => NodeKind::BlockDevice,
+        }
     }
 }
 

@@ -3,35 +3,10 @@
 use std::path::Path;
 
 use crate::support::Scratch;
-use crate::support::duplicity::{Mode, Repository, stamp};
+use crate::support::dated_sets::{DAY, dated_sets, now, restored_set, time_text, two_dated_chains};
+use crate::support::duplicity::{Repository, stamp};
 use crate::support::exec;
-use crate::support::maker::Maker;
 use crate::support::mount::Mount;
-
-const DAY: i64 = 86_400;
-
-fn now() -> i64 {
-    i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap()
-}
-
-/// A repository with the sets (full, time), each with a file that identifies it.
-fn sets(version: &str, scratch: &Scratch, sets: &[(bool, i64)]) -> Repository {
-    let repo = Repository::new(version, |_| Mode::Plain, &scratch.dir("r"));
-    let mut maker = Maker::new(&scratch.dir("source"), 1_400_000_000);
-    for (full, time) in sets {
-        maker.file("which", stamp(*time));
-        repo.backup(*full, maker.root(), *time);
-    }
-    repo
-}
-
-/// Returns the set that duplicity restores for `time`, or `None` if it refuses.
-fn by_duplicity(version: &str, repo: &Repository, time: &str, zone: &str, dest: &Path) -> Option<String> {
-    let option = if version.starts_with('0') { "--file-to-restore" } else { "--path-to-restore" };
-    let mut restore = repo.command("restore");
-    restore.args(["--force", "--time", time, option, "which"]).arg(repo.url()).arg(dest).env("TZ", zone);
-    exec::output(&mut restore).status.success().then(|| std::fs::read_to_string(dest).unwrap())
-}
 
 /// Requires that `at/` gives for each of `times` the set that duplicity restores, and no set for those in `early`.
 fn same_choice(version: &str, repo: &Repository, scratch: &Scratch, zone: &str, times: &[String], early: &[String]) {
@@ -39,7 +14,7 @@ fn same_choice(version: &str, repo: &Repository, scratch: &Scratch, zone: &str, 
     let at = mount.path().join("at");
     let mut wrong = Vec::new();
     for (i, time) in times.iter().enumerate() {
-        let wanted = by_duplicity(version, repo, time, zone, &scratch.path().join(format!("{}-{i}", mount.pid())));
+        let wanted = restored_set(version, repo, time, zone, &scratch.path().join(format!("{}-{i}", mount.pid())));
         let link = std::fs::read_link(at.join(time));
         let right = match &wanted {
             Some(which) => {
@@ -64,16 +39,11 @@ fn same_choice(version: &str, repo: &Repository, scratch: &Scratch, zone: &str, 
 
 fn two_chains(version: &str) {
     let scratch = Scratch::new();
-    // Off whole days and hours before now, so that intervals fall between the sets, well away from them.
-    let base = now() - 40 * DAY - 1800;
-    let at: Vec<i64> = [0, 1, 2, 10, 11, 12].iter().map(|d| base + d * DAY).collect();
-    let fulls = [true, false, false, true, false, false];
-    let repo = sets(version, &scratch, &fulls.into_iter().zip(at.iter().copied()).collect::<Vec<_>>());
+    let (repo, at) = two_dated_chains(version, &scratch);
     let mut times: Vec<String> = at.iter().flat_map(|t| [*t, t + 1, t + DAY / 2]).map(|t| t.to_string()).collect();
     times.extend(at.iter().skip(1).map(|t| (t - 1).to_string()));
     times.extend(at.iter().map(|t| stamp(*t)));
     times.extend(["now", "40D", "38D12h", "30D", "29D1h", "1M", "5W", "0s", "20h", "3D"].map(str::to_owned));
-    let day = |t: i64, form: &str| jiff::Timestamp::from_second(t).unwrap().strftime(form).to_string();
     for form in [
         "%Y-%m-%d",
         "%m-%d-%Y",
@@ -83,8 +53,8 @@ fn two_chains(version: &str) {
         "%Y-%m-%dT%H:%M:%S-05:30",
         "%Y-%m-%dT%H:%M:%S",
     ] {
-        times.push(day(at[1] + DAY / 3, form));
-        times.push(day(at[4] + DAY / 3, form));
+        times.push(time_text(at[1] + DAY / 3, form));
+        times.push(time_text(at[4] + DAY / 3, form));
     }
     times.extend(["today", "3d", "1.5D", "T12:00", "2023-13-01", "yesterday", "3D ", "latest"].map(str::to_owned));
     // duplicity selects the oldest full set for these.
@@ -92,7 +62,7 @@ fn two_chains(version: &str) {
     let early = early.into_iter().chain(["5", "1Y", "2Y6M", "20240101"].map(str::to_owned)).collect::<Vec<_>>();
     same_choice(version, &repo, &scratch, "UTC", &times, &early);
     let local: Vec<String> =
-        ["%Y-%m-%d", "%Y%m%dZ", "%Y-%m-%dT%H:%M:%S"].iter().map(|form| day(at[4] + 3600, form)).collect();
+        ["%Y-%m-%d", "%Y%m%dZ", "%Y-%m-%dT%H:%M:%S"].iter().map(|form| time_text(at[4] + 3600, form)).collect();
     same_choice(version, &repo, &scratch, "America/New_York", &local, &[]);
 }
 
@@ -110,7 +80,7 @@ fn every_time_string_3_2_1() {
 fn names_move_with_the_clock() {
     let scratch = Scratch::new();
     let start = now();
-    let repo = sets("3.2.1", &scratch, &[(true, start - 60), (false, start + 10)]);
+    let repo = dated_sets("3.2.1", &scratch, &[(true, start - 60), (false, start + 10)]);
     let mount = Mount::new(&repo.reader(), &repo.url(), &scratch.dir("mnt"));
     let here = mount.path().join("at/now");
     let mut seen = Vec::new();
@@ -135,9 +105,9 @@ fn names_move_with_the_clock() {
 fn a_time_that_two_chains_cover_is_an_error_and_not_a_missing_name() {
     let scratch = Scratch::new();
     let base = 1_700_000_000;
-    let repo = sets("0.8.22", &scratch, &[(true, base), (false, base + 2000)]);
+    let repo = dated_sets("0.8.22", &scratch, &[(true, base), (false, base + 2000)]);
     let other = Scratch::new();
-    let second = sets("0.8.22", &other, &[(true, base + 1000), (false, base + 1200)]);
+    let second = dated_sets("0.8.22", &other, &[(true, base + 1000), (false, base + 1200)]);
     let copy = format!("{}/.", second.dir().display());
     exec::run(std::process::Command::new("cp").arg("-a").arg(copy).arg(repo.dir()));
     let mount = Mount::new(&repo.reader(), &repo.url(), &scratch.dir("mnt"));
@@ -151,7 +121,7 @@ fn a_time_that_two_chains_cover_is_an_error_and_not_a_missing_name() {
 #[test]
 fn a_mount_of_one_snapshot_has_no_special_directories() {
     let scratch = Scratch::new();
-    let repo = sets("3.2.1", &scratch, &[(true, 1_700_000_000)]);
+    let repo = dated_sets("3.2.1", &scratch, &[(true, 1_700_000_000)]);
     let mount = Mount::new(&repo.reader().option("--time").option("now"), &repo.url(), &scratch.dir("mnt"));
     for name in ["at", "versions", "snapshots", "latest"] {
         let missing = std::fs::symlink_metadata(mount.path().join(name)).unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::layer::LayerReader;
+use super::layer::{LayerReader, read_buffered};
 use super::object_context::ObjectContext;
 
 /// The first bytes of an armoured message.
@@ -131,10 +131,7 @@ impl BufRead for ArmorReader<'_> {
 
 impl Read for ArmorReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut bytes = self.fill_buf()?;
-        let n = bytes.read(buf)?;
-        self.consume(n);
-        Ok(n)
+        read_buffered(self, buf)
     }
 }
 

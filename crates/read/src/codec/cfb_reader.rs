@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read};
 
 use sha1::{Digest, Sha1};
 
-use super::layer::{BUFFER, LayerReader, fill};
+use super::layer::{BUFFER, LayerReader, fill, read_buffered};
 use super::object_context::ObjectContext;
 use super::openpgp_cipher::CfbDecrypt;
 use super::packet_body::PacketBody;
@@ -185,9 +185,6 @@ impl BufRead for CfbReader<'_> {
 
 impl Read for CfbReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut bytes = self.fill_buf()?;
-        let n = bytes.read(buf)?;
-        self.consume(n);
-        Ok(n)
+        read_buffered(self, buf)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::layer::{BUFFER, LayerReader};
+use super::layer::{BUFFER, LayerReader, read_buffered};
 use super::object_context::ObjectContext;
 use super::packet_body::PacketBody;
 use super::stream_decompressor::StreamDecompressor;
@@ -49,10 +49,7 @@ impl BufRead for CompressedPacket<'_> {
 
 impl Read for CompressedPacket<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut bytes = self.fill_buf()?;
-        let n = bytes.read(buf)?;
-        self.consume(n);
-        Ok(n)
+        read_buffered(self, buf)
     }
 }
 
@@ -74,9 +71,6 @@ impl BufRead for UncompressedPacket<'_> {
 
 impl Read for UncompressedPacket<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut bytes = self.fill_buf()?;
-        let n = bytes.read(buf)?;
-        self.consume(n);
-        Ok(n)
+        read_buffered(self, buf)
     }
 }

@@ -65,6 +65,14 @@ pub(super) fn fill(source: &mut dyn BufRead, buf: &mut [u8]) -> io::Result<usize
     Ok(filled)
 }
 
+/// Reads from the buffer of `layer` into `buf`: the implementation of [`Read::read`] for a [`BufRead`].
+pub(super) fn read_buffered(layer: &mut impl BufRead, buf: &mut [u8]) -> io::Result<usize> {
+    let mut bytes = layer.fill_buf()?;
+    let n = bytes.read(buf)?;
+    layer.consume(n);
+    Ok(n)
+}
+
 /// Returns a reader of `head` and then of the remaining bytes of `rest`.
 pub(super) fn prefixed<'a>(head: Vec<u8>, rest: LayerReader<'a>) -> LayerReader<'a> {
     Box::new(Cursor::new(head).chain(rest))

@@ -8,7 +8,7 @@ use cfb_mode::cipher::{BlockDecrypt, BlockEncrypt, BlockSizeUser, KeyInit};
 use ocb3::Ocb3;
 use ocb3::aead::AeadInPlace;
 
-use super::layer::{BUFFER, LayerReader, append_up_to};
+use super::layer::{BUFFER, LayerReader, append_up_to, read_buffered};
 use super::object_context::ObjectContext;
 use super::openpgp_cipher::OpenPgpCipher;
 use super::packet_body::PacketBody;
@@ -241,9 +241,6 @@ impl BufRead for OcbReader<'_> {
 
 impl Read for OcbReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut bytes = self.fill_buf()?;
-        let n = bytes.read(buf)?;
-        self.consume(n);
-        Ok(n)
+        read_buffered(self, buf)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::layer::{fill, read_up_to};
+use super::layer::{fill, read_buffered, read_up_to};
 use super::object_context::ObjectContext;
 use super::packet_header::{PacketLength, read_chunk_length};
 use dupfs_base::clamp_len;
@@ -123,10 +123,7 @@ impl<S: BufRead> BufRead for PacketBody<S> {
 
 impl<S: BufRead> Read for PacketBody<S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut bytes = self.fill_buf()?;
-        let n = bytes.read(buf)?;
-        self.consume(n);
-        Ok(n)
+        read_buffered(self, buf)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
 
-use super::layer::LayerReader;
+use super::layer::{LayerReader, read_buffered};
 
 /// Upper bound of the buffers that wait between the two threads; each is one buffer of the layer beneath.
 const MAX_QUEUED: usize = 8;
@@ -71,10 +71,7 @@ impl BufRead for ThreadedLayer {
 
 impl Read for ThreadedLayer {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut bytes = self.fill_buf()?;
-        let n = bytes.read(buf)?;
-        self.consume(n);
-        Ok(n)
+        read_buffered(self, buf)
     }
 }
 

@@ -100,22 +100,16 @@ impl TarSink for SignatureCheck<'_> {
 
 #[cfg(test)]
 mod tests {
+    use dupfs_test_tar::put_entry;
+
     use super::*;
     use crate::volume::HELLO;
 
     fn archive(signature: &[u8]) -> Vec<u8> {
-        let mut header = vec![0u8; 512];
-        header[..13].copy_from_slice(b"signature/a/b");
-        header[100..108].copy_from_slice(b"0000644\0");
-        header[124..136].copy_from_slice(format!("{:011o}\0", signature.len()).as_bytes());
-        header[136..148].copy_from_slice(b"00000000000\0");
-        header[156] = b'0';
-        header[257..265].copy_from_slice(b"ustar\x0000");
-        header[148..156].fill(b' ');
-        let sum: u32 = header.iter().map(|&b| u32::from(b)).sum();
-        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        let padding = vec![0; signature.len().next_multiple_of(512) - signature.len() + 1024];
-        [&header, signature, &padding].concat()
+        let mut out = Vec::new();
+        put_entry(&mut out, b"signature/a/b", b'0', signature);
+        out.extend([0; 1024]);
+        out
     }
 
     fn proves(signature: &[u8], content: &[u8], path: &str, chunk: usize) -> bool {

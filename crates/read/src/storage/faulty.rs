@@ -33,9 +33,9 @@ pub enum Effect {
 pub enum Target {
     /// Listings.
     List,
-    /// Opens of the object of this name; [`Effect::Hidden`] takes its name from here too.
+    /// Opens of the object of this name; for [`Effect::Hidden`] listings, which leave it out.
     Object(String),
-    /// Opens of each object whose name contains this text, counted per object.
+    /// Opens of each object whose name contains this text, counted per object; for [`Effect::Hidden`] listings.
     Containing(String),
 }
 
@@ -136,12 +136,23 @@ impl<S: ObjectStore> FaultyStore<S> {
         *lock(&self.state) = FaultState { plan, ..FaultState::default() };
     }
 
-    fn on_list(&self) -> Vec<Effect> {
+    /// Number of listings since the plan was set.
+    pub fn lists(&self) -> u64 {
+        lock(&self.state).lists
+    }
+
+    /// Number of opens of the object `name` since the plan was set.
+    pub fn opens(&self, name: &str) -> u64 {
+        lock(&self.state).opens.get(name).copied().unwrap_or_default()
+    }
+
+    /// Counts a listing. Returns its number and the effects on it.
+    fn on_list(&self) -> (u64, Vec<Effect>) {
         let mut state = lock(&self.state);
         let n = state.lists;
         state.lists += 1;
         let hit = |f: &&Fault| f.target == Target::List && f.nth.hits(n);
-        state.plan.iter().filter(hit).map(|f| f.effect).collect()
+        (n, state.plan.iter().filter(hit).map(|f| f.effect).collect())
     }
 
     fn on_open(&self, name: &Arc<str>) -> Vec<Effect> {
@@ -152,8 +163,9 @@ impl<S: ObjectStore> FaultyStore<S> {
         state.plan.iter().filter(|f| f.names(name) && f.nth.hits(n)).map(|f| f.effect).collect()
     }
 
-    fn is_hidden(&self, name: &str) -> bool {
-        lock(&self.state).plan.iter().any(|f| f.effect == Effect::Hidden && f.names(name))
+    /// Returns true if listing `n` leaves the object `name` out.
+    fn is_hidden(&self, n: u64, name: &str) -> bool {
+        lock(&self.state).plan.iter().any(|f| f.effect == Effect::Hidden && f.nth.hits(n) && f.names(name))
     }
 }
 
@@ -167,7 +179,8 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
     }
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
-        for effect in self.on_list() {
+        let (n, effects) = self.on_list();
+        for effect in effects {
             match effect {
                 Effect::Delay(time) => std::thread::sleep(time),
                 Effect::Error(kind) => return Err(StorageError::new(kind, self.url(), "planned fault")),
@@ -175,7 +188,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
             }
         }
         let mut objects = self.inner.list(context)?;
-        objects.retain(|object| !self.is_hidden(&object.name));
+        objects.retain(|object| !self.is_hidden(n, &object.name));
         Ok(objects)
     }
 

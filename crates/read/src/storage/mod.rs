@@ -15,6 +15,7 @@ mod s3;
 mod storage_error;
 mod traffic;
 mod url;
+mod wrapping;
 
 pub use dupfs_format::ObjectInfo;
 
@@ -30,3 +31,4 @@ pub use s3::S3Store;
 pub use storage_error::StorageError;
 pub use traffic::Traffic;
 pub use url::{Location, S3Location, S3UrlStyle, UrlOptions, parse_url, parse_url_with};
+pub use wrapping::WrappingStore;

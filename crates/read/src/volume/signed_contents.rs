@@ -155,29 +155,14 @@ impl TarSink for SignedContentsBuilder {
 #[cfg(test)]
 mod tests {
     use dupfs_format::tar::{TarLimits, TarParser};
+    use dupfs_test_tar::put_entry;
 
     use super::super::block_sums::tests::HELLO;
     use super::*;
 
-    fn put_entry(archive: &mut Vec<u8>, name: &str, data: &[u8]) {
-        let mut header = [0u8; 512];
-        header[..name.len()].copy_from_slice(name.as_bytes());
-        header[100..108].copy_from_slice(b"0000644\0");
-        header[124..136].copy_from_slice(format!("{:011o}\0", data.len()).as_bytes());
-        header[136..148].copy_from_slice(b"00000000000\0");
-        header[156] = b'0';
-        header[257..265].copy_from_slice(b"ustar\x0000");
-        header[148..156].fill(b' ');
-        let sum: u32 = header.iter().map(|&b| u32::from(b)).sum();
-        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        archive.extend(header);
-        archive.extend(data);
-        archive.resize(archive.len().next_multiple_of(512), 0);
-    }
-
     fn contents(entries: &[(&str, &[u8])]) -> SignedContents {
         let mut archive = Vec::new();
-        entries.iter().for_each(|(name, data)| put_entry(&mut archive, name, data));
+        entries.iter().for_each(|(name, data)| put_entry(&mut archive, name.as_bytes(), b'0', data));
         archive.extend([0; 1024]);
         let mut builder = SignedContentsBuilder::default();
         let mut parser = TarParser::new(TarLimits::default());

@@ -9,12 +9,13 @@ use sha1::{Digest, Sha1};
 
 use super::*;
 use crate::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
-use crate::storage::{CountingStore, MemoryStore, ObjectInfo, ObjectStore, StorageError};
+use crate::storage::{MemoryStore, ObjectStore, WrappingStore};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, CancelToken, ErrorKind, HasKind, RequestContext, Stopped};
 use dupfs_cache::CacheConfig;
 use dupfs_format::collection::{Collection, PrefixOptions};
 use dupfs_format::{SetIndex, VolumeId, VolumeNumber};
+use dupfs_test_tar::put_entry;
 
 /// Far longer than any step takes.
 const PLENTY: Duration = Duration::from_secs(60);
@@ -28,21 +29,9 @@ const CONTENT: [u8; 700] = [7; 700];
 
 /// A tar file with one file, `snapshot/f`, of [`CONTENT`].
 fn tar() -> Vec<u8> {
-    let mut header = [0u8; 512];
-    let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
-    put(0, b"snapshot/f");
-    for (at, field) in
-        [(100, "0000644"), (108, "0000000"), (116, "0000000"), (124, "00000001274"), (136, "00000000000")]
-    {
-        put(at, field.as_bytes());
-    }
-    put(148, b"        ");
-    put(156, b"0");
-    put(257, b"ustar\x0000");
-    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut out = [&header[..], &CONTENT].concat();
-    out.resize(512 + 1024 + 1024, 0);
+    let mut out = Vec::new();
+    put_entry(&mut out, b"snapshot/f", b'0', &CONTENT);
+    out.resize(out.len() + 1024, 0);
     out
 }
 
@@ -103,14 +92,7 @@ fn read(repository: &Repository, context: &RequestContext) -> Result<Vec<u8>, Vo
     Ok(out)
 }
 
-/// A store whose next stream of the volume waits for a permission at each read, and returns few bytes.
-#[derive(Debug)]
-struct GatedStore {
-    inner: MemoryStore,
-    started: Sender<()>,
-    gate: Mutex<Option<(Receiver<()>, Sender<()>)>>,
-}
-
+/// A stream that waits for a permission at each read, and returns few bytes.
 struct GatedStream {
     inner: Box<dyn Read + Send>,
     started: Sender<()>,
@@ -128,28 +110,6 @@ impl Read for GatedStream {
     }
 }
 
-impl ObjectStore for GatedStore {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(context)
-    }
-
-    fn open(
-        &self,
-        object: &ObjectInfo,
-        range: ByteRange,
-        context: &RequestContext,
-    ) -> Result<Box<dyn Read + Send>, StorageError> {
-        let inner = self.inner.open(object, range, context)?;
-        let gate = if &*object.name == VOLUME { lock(&self.gate).take() } else { None };
-        let Some((permissions, closed)) = gate else { return Ok(inner) };
-        Ok(Box::new(GatedStream { inner, started: self.started.clone(), permissions, _closed: closed }))
-    }
-}
-
 /// A repository whose next open of the volume is gated, and the test's ends of the gate.
 struct GatedRepository {
     repository: Arc<Repository>,
@@ -164,7 +124,12 @@ struct GatedRepository {
 fn gated_repository() -> GatedRepository {
     let ((started, reads), (permit, permissions), (closed, stream)) = (channel(), channel(), channel());
     let gate = Mutex::new(Some((permissions, closed)));
-    let repository = repository(Arc::new(GatedStore { inner: backup(), started, gate }));
+    let store = WrappingStore::new(backup(), move |object, inner| {
+        let gate = if &*object.name == VOLUME { lock(&gate).take() } else { None };
+        let Some((permissions, closed)) = gate else { return inner };
+        Box::new(GatedStream { inner, started: started.clone(), permissions, _closed: closed })
+    });
+    let repository = repository(Arc::new(store));
     repository.manifest(ID.set, &RequestContext::unlimited()).unwrap();
     GatedRepository { repository, reads, permit, stream }
 }
@@ -241,13 +206,7 @@ fn a_cancelled_request_does_not_disturb_the_others() {
     });
 }
 
-/// A store that counts the streams that are open.
-#[derive(Debug)]
-struct StreamCountingStore {
-    inner: MemoryStore,
-    open: Arc<AtomicUsize>,
-}
-
+/// A stream that is counted while it is open.
 struct CountedStream(Box<dyn Read + Send>, Arc<AtomicUsize>);
 
 impl Read for CountedStream {
@@ -259,27 +218,6 @@ impl Read for CountedStream {
 impl Drop for CountedStream {
     fn drop(&mut self) {
         self.1.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl ObjectStore for StreamCountingStore {
-    fn url(&self) -> &str {
-        self.inner.url()
-    }
-
-    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
-        self.inner.list(context)
-    }
-
-    fn open(
-        &self,
-        object: &ObjectInfo,
-        range: ByteRange,
-        context: &RequestContext,
-    ) -> Result<Box<dyn Read + Send>, StorageError> {
-        let inner = self.inner.open(object, range, context)?;
-        self.open.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(CountedStream(inner, Arc::clone(&self.open))))
     }
 }
 
@@ -302,7 +240,11 @@ fn a_pass_over_its_deadline_stops_and_is_not_repeated_at_once() {
     inner.put("duplicity-full-signatures.20200101T000000Z.sigtar.gz", b"x".as_slice());
     let volume = "duplicity-full.20200101T000000Z.vol1.difftar.gz";
     inner.put(volume, volume_that_takes_minutes());
-    let store = CountingStore::new(StreamCountingStore { inner, open: Arc::clone(&open) });
+    let count = Arc::clone(&open);
+    let store = WrappingStore::new(inner, move |_, stream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Box::new(CountedStream(stream, Arc::clone(&count)))
+    });
     let deadline = Duration::from_millis(300);
     let repository = repository_with_deadline(Arc::new(store), deadline);
     repository.manifest(ID.set, &RequestContext::unlimited()).unwrap();

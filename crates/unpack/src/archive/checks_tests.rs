@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::tests::{find, unpacker};
 use super::*;
-use crate::byte_source::StoredOrigin;
-use crate::test_support::UNLIMITED;
+use crate::test_support::{TestSource, UNLIMITED};
 use crate::zip_method::{StatedContent, ZipMethod};
 use crate::{MemorySource, UnpackLimits};
 use dupfs_base::{ErrorKind, HasKind};
@@ -33,38 +31,8 @@ fn flip(packed: &mut [u8], content: &[u8]) {
     packed[at + 20] ^= 4;
 }
 
-/// Bytes of a file, counted as they are read.
-#[derive(Debug)]
-struct Counted(MemorySource, AtomicU64);
-
-impl ByteSource for Counted {
-    fn name(&self) -> Arc<str> {
-        self.0.name()
-    }
-    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
-        let bytes = self.0.read_at(offset, len, context)?;
-        self.1.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(bytes)
-    }
-    fn origin(&self) -> StoredOrigin {
-        self.0.origin()
-    }
-    fn known_len(&self) -> Option<u64> {
-        self.0.known_len()
-    }
-    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
-        self.0.len(context)
-    }
-    fn identity(&self) -> Option<Arc<[u8]>> {
-        None
-    }
-    fn verified_early(&self) -> bool {
-        true
-    }
-}
-
-fn tar_xz(packed: Vec<u8>) -> (Arc<Archive>, Arc<Counted>) {
-    let source = Arc::new(Counted(MemorySource::new("a.tar.xz", packed), AtomicU64::new(0)));
+fn tar_xz(packed: Vec<u8>) -> (Arc<Archive>, Arc<TestSource>) {
+    let source = Arc::new(TestSource::new("a.tar.xz", packed));
     let archive = Archive::new(
         &unpacker(UnpackLimits::default()),
         Arc::clone(&source) as _,
@@ -109,7 +77,7 @@ fn a_wrong_byte_in_a_block_that_the_pass_leaves_early_is_always_an_error() {
     assert_eq!(read_all(&archive, "small").unwrap(), small);
     assert_eq!(read_all(&archive, "last").unwrap(), b"last");
     // The large member is skipped.
-    let read = source.1.load(Ordering::Relaxed);
+    let read = source.bytes_read();
     assert!(read < sound.len() as u64 / 4, "{read} of {}", sound.len());
     assert!(read_all(&archive, "large").unwrap() == noise(MIB).repeat(20));
 
@@ -143,7 +111,7 @@ fn an_xz_file_of_one_block_is_decoded_once_however_large_its_members_are() {
     let packed = xz(&tar, usize::MAX);
     let (archive, source) = tar_xz(packed.clone());
     assert!(matches!(archive.wait_for_pass(&UNLIMITED).unwrap(), PassProgress::Done));
-    let read = source.1.load(Ordering::Relaxed);
+    let read = source.bytes_read();
     assert!(read < packed.len() as u64 * 5 / 4, "{read} of {}", packed.len());
     assert_eq!(read_all(&archive, "small").unwrap(), small);
 }

@@ -1,61 +1,18 @@
 //! Passes that are no longer needed, and passes that continue.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::byte_source::StoredOrigin;
-use crate::test_support::UNLIMITED;
-use crate::{Archive, ArchiveFormat, MemoryPointStore, MemorySource, NodeKey, StreamCodec, UnpackLimits};
+use crate::test_support::{TestSource, UNLIMITED};
+use crate::{Archive, ArchiveFormat, MemoryPointStore, NodeKey, StreamCodec, UnpackLimits};
 use dupfs_base::{ErrorKind, HasKind, Stopped};
 use dupfs_cache::CacheConfig;
 use dupfs_test_tar::{noise, put_entry};
 
 /// A file of which each read takes some time, and ends early when the request does.
-#[derive(Debug)]
-struct SlowFile {
-    file: MemorySource,
-    pause: Duration,
-    read: AtomicU64,
-}
-
-impl SlowFile {
-    fn new(bytes: Vec<u8>, pause: Duration) -> Arc<Self> {
-        Arc::new(Self { file: MemorySource::new("a.tar", bytes), pause, read: AtomicU64::new(0) })
-    }
-
-    fn bytes_read(&self) -> u64 {
-        self.read.load(Ordering::SeqCst)
-    }
-}
-
-impl ByteSource for SlowFile {
-    fn name(&self) -> Arc<str> {
-        self.file.name()
-    }
-    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
-        thread::sleep(self.pause);
-        context.check().map_err(|reason| UnpackError::stopped(&self.name(), reason))?;
-        let bytes = self.file.read_at(offset, len, context)?;
-        self.read.fetch_add(bytes.len() as u64, Ordering::SeqCst);
-        Ok(bytes)
-    }
-    fn origin(&self) -> StoredOrigin {
-        self.file.origin()
-    }
-    fn known_len(&self) -> Option<u64> {
-        self.file.known_len()
-    }
-    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
-        self.file.len(context)
-    }
-    fn identity(&self) -> Option<Arc<[u8]>> {
-        None
-    }
-    fn verified_early(&self) -> bool {
-        true
-    }
+fn slow_file(bytes: Vec<u8>, pause: Duration) -> Arc<TestSource> {
+    Arc::new(TestSource::new("a.tar", bytes).with_pause(pause))
 }
 
 fn unpacker() -> Arc<Unpacker> {
@@ -90,7 +47,7 @@ fn cancellable() -> (CancelToken, RequestContext) {
 
 #[test]
 fn a_cancelled_request_returns_at_once_and_the_pass_ends_within_a_second() {
-    let file = SlowFile::new(tar(200), Duration::from_millis(50));
+    let file = slow_file(tar(200), Duration::from_millis(50));
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
     let (token, context) = cancellable();
     thread::scope(|scope| {
@@ -114,7 +71,7 @@ fn a_cancelled_request_returns_at_once_and_the_pass_ends_within_a_second() {
 
 #[test]
 fn a_pass_continues_while_another_request_needs_it() {
-    let file = SlowFile::new(tar(40), Duration::from_millis(10));
+    let file = slow_file(tar(40), Duration::from_millis(10));
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
     let (token, context) = cancellable();
     thread::scope(|scope| {
@@ -148,7 +105,7 @@ fn a_stopped_pass_resumes_where_it_stopped() {
         (ArchiveFormat::Tar(Some(StreamCodec::Zstd)), ::zstd::encode_all(&tar[..], 1).unwrap()),
     ] {
         let len = packed.len() as u64;
-        let file = SlowFile::new(packed, Duration::from_millis(3));
+        let file = slow_file(packed, Duration::from_millis(3));
         let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, container);
         let mut stops = 0;
         for at in 1..5 {
@@ -177,7 +134,7 @@ fn a_stopped_pass_resumes_where_it_stopped() {
 
 #[test]
 fn a_pass_continues_while_a_file_is_open() {
-    let file = SlowFile::new(tar(200), Duration::from_millis(10));
+    let file = slow_file(tar(200), Duration::from_millis(10));
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
     let open_file = archive.join_pass();
     wait_until("the pass reads", Duration::from_secs(10), || file.bytes_read() > 1 << 20);
@@ -191,7 +148,7 @@ fn a_pass_continues_while_a_file_is_open() {
 
 #[test]
 fn a_request_that_may_not_block_starts_no_pass() {
-    let file = SlowFile::new(tar(3), Duration::ZERO);
+    let file = slow_file(tar(3), Duration::ZERO);
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
     let answer = archive.wait_for_pass(&RequestContext::cached_only());
     assert!(matches!(answer, Err(UnpackError::Stopped { reason: Stopped::WouldBlock, .. })));
@@ -202,7 +159,7 @@ fn a_request_that_may_not_block_starts_no_pass() {
 
 #[test]
 fn a_request_ends_at_its_deadline() {
-    let file = SlowFile::new(tar(200), Duration::from_millis(50));
+    let file = slow_file(tar(200), Duration::from_millis(50));
     let archive = Archive::new(&unpacker(), Arc::clone(&file) as _, ArchiveFormat::Tar(None));
     let started = Instant::now();
     let error = archive.wait_for_pass(&RequestContext::with_timeout(Duration::from_millis(120))).unwrap_err();

@@ -6,59 +6,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::byte_source::StoredOrigin;
-use crate::test_support::UNLIMITED;
-use crate::{
-    Archive, ArchiveFormat, ByteSource, MemoryPointStore, MemorySource, NodeKey, PassProgress, PointStore, StreamCodec,
-    UnpackError, Unpacker,
-};
-use dupfs_base::RequestContext;
+use crate::test_support::{TestSource, UNLIMITED};
+use crate::{Archive, ArchiveFormat, MemoryPointStore, NodeKey, PassProgress, PointStore, StreamCodec, Unpacker};
 use dupfs_cache::SpillConfig;
 use dupfs_test_tar::{TestHeader, noise, put, put_entry};
 
 const MARKERS: [&str; 4] = ["MEMBERNAME-5511", "LINKTARGET-5511", "OWNERNAME-5511", "LOSTLINK-5511"];
 
-/// An archive file that counts the bytes which are read of it.
-#[derive(Debug)]
-struct Counted {
-    file: MemorySource,
-    read: AtomicU64,
-}
-
-impl Counted {
-    fn new(packed: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self { file: MemorySource::new("a.tgz", packed), read: AtomicU64::new(0) })
-    }
-
-    fn take_count(&self) -> u64 {
-        self.read.swap(0, Ordering::Relaxed)
-    }
-}
-
-impl ByteSource for Counted {
-    fn name(&self) -> Arc<str> {
-        self.file.name()
-    }
-    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
-        let bytes = self.file.read_at(offset, len, context)?;
-        self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(bytes)
-    }
-    fn origin(&self) -> StoredOrigin {
-        self.file.origin()
-    }
-    fn known_len(&self) -> Option<u64> {
-        self.file.known_len()
-    }
-    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
-        self.file.len(context)
-    }
-    fn identity(&self) -> Option<Arc<[u8]>> {
-        Some(b"identity of counted".as_slice().into())
-    }
-    fn verified_early(&self) -> bool {
-        true
-    }
+fn counted_file(packed: Vec<u8>) -> Arc<TestSource> {
+    Arc::new(TestSource::new("a.tgz", packed).with_identity(b"identity of counted"))
 }
 
 /// Records everything that is stored.
@@ -100,7 +56,7 @@ fn unpacker(memory_bytes: u64, spill: Option<&Path>) -> Arc<Unpacker> {
 }
 
 /// The encoded table of the archive, once its pass has completed, and the number of one member.
-fn table(unpacker: &Arc<Unpacker>, file: &Arc<Counted>) -> (Vec<u8>, NodeKey) {
+fn table(unpacker: &Arc<Unpacker>, file: &Arc<TestSource>) -> (Vec<u8>, NodeKey) {
     let archive = Archive::new(unpacker, Arc::clone(file) as _, ArchiveFormat::Tar(Some(StreamCodec::Gzip)));
     assert!(matches!(archive.wait_for_pass(&UNLIMITED).unwrap(), PassProgress::Done));
     archive.with_table(|table| (table.encode().unwrap(), table.child(NodeKey::ROOT, b"link").unwrap()))
@@ -117,28 +73,28 @@ fn fill_memory(unpacker: &Unpacker, bytes: u64) {
 fn a_cached_table_needs_no_second_pass() {
     // The longer table takes several blocks.
     for members in [3, 10_000] {
-        let file = Counted::new(packed(members));
+        let file = counted_file(packed(members));
         let unpacker = unpacker(32 << 20, None);
         let first = table(&unpacker, &file);
-        assert!(file.take_count() > 0);
+        assert!(file.take_bytes_read() > 0);
         assert_eq!(table(&unpacker, &file), first);
-        assert_eq!(file.take_count(), 0, "bytes of the archive were read again");
+        assert_eq!(file.take_bytes_read(), 0, "bytes of the archive were read again");
     }
 }
 
 #[test]
 fn a_table_spills_sealed_and_needs_no_second_pass() {
     let scratch = tempfile::tempdir().unwrap();
-    let file = Counted::new(packed(10_000));
+    let file = counted_file(packed(10_000));
     let unpacker = unpacker(4 << 20, Some(scratch.path()));
     let first = table(&unpacker, &file);
     let blocks = first.0.len().div_ceil(BLOCK_BYTES) as u64;
     assert!(blocks > 3 && contains(&first.0, MARKERS[0]));
     fill_memory(&unpacker, 4 << 20);
     let before = unpacker.cache.stats().spill_hits;
-    file.take_count();
+    file.take_bytes_read();
     assert_eq!(table(&unpacker, &file), first);
-    assert_eq!(file.take_count(), 0, "bytes of the archive were read again");
+    assert_eq!(file.take_bytes_read(), 0, "bytes of the archive were read again");
     assert_eq!(unpacker.cache.stats().spill_hits - before, blocks, "the table was not on the disk");
     let spilled = open_files_below(scratch.path());
     assert!(spilled.len() as u64 > blocks * BLOCK_BYTES as u64);
@@ -148,15 +104,15 @@ fn a_table_spills_sealed_and_needs_no_second_pass() {
 #[test]
 fn a_table_that_was_evicted_is_read_again_with_the_same_numbers() {
     for members in [3, 10_000] {
-        let file = Counted::new(packed(members));
+        let file = counted_file(packed(members));
         let unpacker = unpacker(16 << 20, None);
         let first = table(&unpacker, &file);
         fill_memory(&unpacker, 16 << 20);
-        file.take_count();
+        file.take_bytes_read();
         assert_eq!(table(&unpacker, &file), first);
-        assert!(file.take_count() > 0, "the table was not evicted");
+        assert!(file.take_bytes_read() > 0, "the table was not evicted");
         assert_eq!(table(&unpacker, &file), first);
-        assert_eq!(file.take_count(), 0, "the table was not stored again");
+        assert_eq!(file.take_bytes_read(), 0, "the table was not stored again");
     }
 }
 
@@ -164,7 +120,7 @@ fn a_table_that_was_evicted_is_read_again_with_the_same_numbers() {
 fn a_table_of_which_one_block_is_gone_counts_as_absent() {
     let (store, next) = (TableStore::new(&CacheConfig { memory_bytes: 32 << 20, spill: None }), AtomicU64::new(5));
     let cache = BlockCache::new(CacheConfig { memory_bytes: 32 << 20, spill: None });
-    let source = Counted::new(packed(10_000));
+    let source = counted_file(packed(10_000));
     let (bytes, _) = table(&unpacker(32 << 20, None), &source);
     let key = |n: u8| Identity([n; 16]);
     let limits = UnpackLimits::default();
@@ -194,7 +150,7 @@ fn nothing_from_inside_an_archive_is_given_to_the_store_of_seek_points() {
     let recorder = Arc::new(Recorder::default());
     let cache = CacheConfig { memory_bytes: 1 << 20, spill: None };
     let unpacker = Unpacker::new(cache, UnpackLimits::default(), Arc::clone(&recorder) as _);
-    table(&unpacker, &Counted::new(packed(10)));
+    table(&unpacker, &counted_file(packed(10)));
     let stored = lock(&recorder.0);
     assert!(!stored.is_empty(), "the length of the stream is stored");
     MARKERS.iter().for_each(|marker| assert!(!contains(&stored, marker), "{marker}"));

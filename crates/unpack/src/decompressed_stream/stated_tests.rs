@@ -3,8 +3,7 @@
 
 use super::tests::{pack, stream, text, unpacker};
 use super::*;
-use crate::memory_source::MemorySource;
-use crate::test_support::UNLIMITED;
+use crate::test_support::{TestSource, UNLIMITED};
 use crate::zip_method::{StatedContent, ZipMethod};
 use dupfs_base::{ErrorKind, HasKind};
 
@@ -83,34 +82,9 @@ fn an_xz_index_that_states_too_little_makes_no_short_file() {
 
 #[test]
 fn a_recorded_length_of_other_bytes_is_an_error() {
-    #[derive(Debug)]
-    struct Named(MemorySource);
-    impl ByteSource for Named {
-        fn name(&self) -> Arc<str> {
-            self.0.name()
-        }
-        fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
-            self.0.read_at(offset, len, context)
-        }
-        fn origin(&self) -> StoredOrigin {
-            self.0.origin()
-        }
-        fn known_len(&self) -> Option<u64> {
-            self.0.known_len()
-        }
-        fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
-            self.0.len(context)
-        }
-        fn identity(&self) -> Option<Arc<[u8]>> {
-            Some(b"identity".as_slice().into())
-        }
-        fn verified_early(&self) -> bool {
-            true
-        }
-    }
     let unpacker = unpacker(1 << 20);
     let named = |len: usize| -> Arc<dyn ByteSource> {
-        Arc::new(Named(MemorySource::new("a", pack(StreamCodec::Gzip, &text(3, len)))))
+        Arc::new(TestSource::new("a", pack(StreamCodec::Gzip, &text(3, len))).with_identity(b"identity"))
     };
     assert_eq!(
         DecompressedStream::new(&unpacker, named(BLOCK_BYTES), StreamCodec::Gzip).len(&UNLIMITED).unwrap(),

@@ -1,5 +1,4 @@
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
@@ -10,7 +9,7 @@ use crate::limits::UnpackLimits;
 use crate::memory_source::MemorySource;
 use crate::point_store::MemoryPointStore;
 use crate::stream_decoder::StreamDecoder;
-use crate::test_support::UNLIMITED;
+use crate::test_support::{TestSource, UNLIMITED};
 use crate::zip_method::{StatedContent, ZipMethod};
 use dupfs_base::{ErrorKind, HasKind};
 use dupfs_cache::CacheConfig;
@@ -373,41 +372,8 @@ fn nested_levels_are_limited_together_by_the_stored_file() {
     assert_eq!(honest.len(&UNLIMITED).unwrap(), 40_400_000);
 }
 
-/// Counts the bytes that are requested.
-#[derive(Debug)]
-struct Counted {
-    below: MemorySource,
-    read: AtomicU64,
-}
-
-impl ByteSource for Counted {
-    fn name(&self) -> Arc<str> {
-        self.below.name()
-    }
-    fn read_at(&self, offset: u64, len: usize, context: &RequestContext) -> Result<Vec<u8>, UnpackError> {
-        let bytes = self.below.read_at(offset, len, context)?;
-        self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(bytes)
-    }
-    fn origin(&self) -> StoredOrigin {
-        self.below.origin()
-    }
-    fn known_len(&self) -> Option<u64> {
-        self.below.known_len()
-    }
-    fn len(&self, context: &RequestContext) -> Result<u64, UnpackError> {
-        self.below.len(context)
-    }
-    fn identity(&self) -> Option<Arc<[u8]>> {
-        Some(b"counted".as_slice().into())
-    }
-    fn verified_early(&self) -> bool {
-        true
-    }
-}
-
-fn counted(packed: &[u8]) -> Arc<Counted> {
-    Arc::new(Counted { below: MemorySource::new("a", packed.to_vec()), read: AtomicU64::new(0) })
+fn counted(packed: &[u8]) -> Arc<TestSource> {
+    Arc::new(TestSource::new("a", packed.to_vec()).with_identity(b"counted"))
 }
 
 #[test]
@@ -426,10 +392,10 @@ fn a_sequential_reader_never_restarts_and_a_jump_needs_no_second_pass() {
                 assert_eq!(stream.read_at(at as u64, 131_072, &UNLIMITED).unwrap(), wanted);
             }
         }
-        let read = source.read.load(Ordering::Relaxed);
+        let read = source.bytes_read();
         assert!(read <= packed.len() as u64, "{codec:?}: {read} bytes of {} were read", packed.len());
         stream.read_at(4_500_000, 10, &UNLIMITED).unwrap();
-        let more = source.read.load(Ordering::Relaxed) - read;
+        let more = source.bytes_read() - read;
         assert!(more < packed.len() as u64 / 2, "{codec:?}: {more} of {} for a jump", packed.len());
 
         // A later mount loads the stored length and seek points.
@@ -437,7 +403,7 @@ fn a_sequential_reader_never_restarts_and_a_jump_needs_no_second_pass() {
         let again = DecompressedStream::new(&unpacker, Arc::clone(&source) as _, codec);
         assert_eq!(again.known_len(), Some(plain.len() as u64));
         assert_eq!(again.read_at(5_500_000, 10, &UNLIMITED).unwrap(), &plain[5_500_000..5_500_010]);
-        let read = source.read.load(Ordering::Relaxed);
+        let read = source.bytes_read();
         // Points of gzip contain content, and are not stored.
         assert!(codec == StreamCodec::Gzip || read < packed.len() as u64 / 2, "{codec:?}: {read} of {}", packed.len());
     }
@@ -451,9 +417,9 @@ fn a_stream_that_exceeds_the_limit_is_decoded_only_once() {
     let source = counted(&pack(StreamCodec::Gzip, &vec![0; 40_000_000]));
     let stream = DecompressedStream::new(&unpacker, Arc::clone(&source) as _, StreamCodec::Gzip);
     assert_eq!(stream.len(&UNLIMITED).unwrap_err().kind(), ErrorKind::Unsupported);
-    let read = source.read.load(Ordering::Relaxed);
+    let read = source.bytes_read();
     assert_eq!(stream.len(&UNLIMITED).unwrap_err().kind(), ErrorKind::Unsupported);
-    assert_eq!(source.read.load(Ordering::Relaxed), read);
+    assert_eq!(source.bytes_read(), read);
     // The part within the limit can still be read.
     assert_eq!(stream.read_at(1_000_000, 10, &UNLIMITED).unwrap(), [0; 10]);
 }
@@ -470,7 +436,7 @@ fn blocks_of_an_xz_file_are_seek_points_and_give_its_length() {
     assert_eq!(stream.len(&UNLIMITED).unwrap(), plain.len() as u64);
     let at = plain.len() - 2_000_000;
     assert_eq!(stream.read_at(at as u64, 3_000_000, &UNLIMITED).unwrap(), &plain[at..]);
-    let read = source.read.load(Ordering::Relaxed);
+    let read = source.bytes_read();
     assert!(read < packed.len() as u64 / 4, "{read} of {}", packed.len());
     assert_eq!(read_all(&stream, 1 << 20).unwrap(), plain);
 }
