@@ -65,7 +65,7 @@ pub enum Command {
     Verify(Box<VerifyArgs>),
 }
 
-/// `dupfs mount`.
+/// `dupfs mount`. One field for each option, because clap derives the command line from the fields.
 #[derive(Args, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct MountArgs {
@@ -222,7 +222,7 @@ pub struct LsArgs {
     pub owners: OwnerArgs,
 }
 
-/// `dupfs find`.
+/// `dupfs find`. One field for each option, because clap derives the command line from the fields.
 #[derive(Args, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct FindArgs {

@@ -15,7 +15,8 @@ use nix::unistd::{Group, User};
 use crate::fuse::DEFAULT_DEADLINE;
 use crate::vfs::NodeKind;
 
-/// The location of the backup and the names of its files.
+/// The location of the backup and the names of its files. One field for each option, because clap derives the command
+/// line from the fields.
 #[derive(Args, Clone, Debug)]
 pub struct RepoArgs {
     /// The backup: s3://bucket/prefix, file:///directory or a path

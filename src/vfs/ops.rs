@@ -29,7 +29,8 @@ pub enum NodeKind {
     BlockDevice,
 }
 
-/// Attributes of an inode, as `stat` shows them.
+/// Attributes of an inode, as `stat` shows them. It is a flat record, because its fields are those of `stat` and of the
+/// kernel's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
     /// Inode number.

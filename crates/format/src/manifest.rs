@@ -6,10 +6,12 @@
 //! [`Manifest::doubt`] returns the damage that concerns one path.
 
 mod changed_files;
+mod file_list;
 mod parser;
 mod problem;
 #[cfg(test)]
 mod tests;
+mod volume_entries;
 
 use std::fmt;
 

@@ -4,6 +4,7 @@
 //! block, and some have a single one with garbage after it. Sparse files, which duplicity does not write, are accepted
 //! on request ([`TarLimits::allow_sparse`]).
 
+mod extension_headers;
 mod fields;
 mod header;
 mod parser;

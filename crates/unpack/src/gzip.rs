@@ -54,17 +54,65 @@ pub(super) struct DeflateDecoder {
     wrapper: DeflateWrapper,
     phase: InflatePhase,
     state: Box<DecompressorOxide>,
-    ring: Box<[u8]>,
-    /// Bytes of the ring that were decoded.
-    at: usize,
-    /// Bytes of the ring that were given.
-    given: usize,
+    ring: OutputRing,
     crc: Hasher,
     /// Bytes of this member so far.
     len: u64,
+    /// Bytes since the last seek point.
     since_point: u64,
+    /// True at the end of a deflate block that is a seek point.
     boundary: bool,
     padding: ZeroPadding,
+}
+
+/// The ring that is decoded into. Bytes before `at` are decoded, and of those the ones before `given` were returned.
+struct OutputRing {
+    bytes: Box<[u8]>,
+    at: usize,
+    given: usize,
+}
+
+impl OutputRing {
+    fn new() -> Self {
+        Self { bytes: vec![0; RING].into(), at: 0, given: 0 }
+    }
+
+    /// A ring in which `window` was decoded and returned; `None` if it is too long.
+    fn after(window: &[u8]) -> Option<Self> {
+        let mut ring = Self::new();
+        ring.at = window.len();
+        ring.given = ring.at;
+        ring.bytes.get_mut(..ring.at)?.copy_from_slice(window);
+        Some(ring)
+    }
+
+    /// The decoded bytes that were not returned.
+    fn pending(&self) -> &[u8] {
+        self.bytes.get(self.given..self.at).unwrap_or(&[])
+    }
+
+    /// Takes the decoded bytes that were not returned.
+    fn take(&mut self) -> Vec<u8> {
+        let out = self.pending().to_vec();
+        self.given = self.at;
+        out
+    }
+
+    /// Continues at the start of the ring if its end is reached. All decoded bytes must have been taken.
+    fn wrap(&mut self) {
+        self.at %= RING;
+        self.given = self.at;
+    }
+
+    /// The last `len` decoded bytes, at most as many as a deflate stream can copy from.
+    fn window(&self, len: u64) -> Vec<u8> {
+        let have = clamp_len(len, WINDOW);
+        let (before, after) = self.bytes.split_at(self.at.min(self.bytes.len()));
+        let from_before = have.min(before.len());
+        let wrapped = after.get(after.len().saturating_sub(have - from_before)..).unwrap_or(&[]);
+        let recent = before.get(before.len() - from_before..).unwrap_or(&[]);
+        [wrapped, recent].concat()
+    }
 }
 
 impl DeflateDecoder {
@@ -76,9 +124,7 @@ impl DeflateDecoder {
             wrapper,
             phase,
             state: Box::default(),
-            ring: vec![0; RING].into(),
-            at: 0,
-            given: 0,
+            ring: OutputRing::new(),
             crc: Hasher::new(),
             len: 0,
             since_point: 0,
@@ -112,9 +158,7 @@ impl DeflateDecoder {
         *this.state = DecompressorOxide::from_block_boundary_state(&boundary);
         this.crc = Hasher::new_with_initial_len(crc, len);
         this.len = len;
-        this.at = fields.0.len();
-        this.given = this.at;
-        this.ring.get_mut(..this.at).ok_or_else(bad)?.copy_from_slice(fields.0);
+        this.ring = OutputRing::after(fields.0).ok_or_else(bad)?;
         Ok(this)
     }
 
@@ -217,9 +261,9 @@ impl DeflateDecoder {
             if !empty {
                 flags |= TINFL_FLAG_HAS_MORE_INPUT;
             }
-            let (status, taken, given) = decompress(&mut self.state, bytes, &mut self.ring, self.at, flags);
+            let (status, taken, given) = decompress(&mut self.state, bytes, &mut self.ring.bytes, self.ring.at, flags);
             self.input.consume(taken);
-            self.at = self.at.saturating_add(given);
+            self.ring.at = self.ring.at.saturating_add(given);
             match status {
                 TINFLStatus::Done => {
                     self.count()?;
@@ -227,7 +271,7 @@ impl DeflateDecoder {
                     return Ok(Vec::new());
                 }
                 TINFLStatus::BlockBoundary => {
-                    let made = self.at.saturating_sub(self.given) as u64;
+                    let made = self.ring.pending().len() as u64;
                     if self.since_point.saturating_add(made) >= SPACING {
                         self.boundary = true;
                         self.count()?;
@@ -252,7 +296,7 @@ impl DeflateDecoder {
 
     /// Counts the bytes that are returned next; an error if they exceed the maximum of a zip member.
     fn count(&mut self) -> Result<(), UnpackError> {
-        let out = self.ring.get(self.given..self.at).unwrap_or(&[]);
+        let out = self.ring.pending();
         self.crc.update(out);
         self.len = self.len.saturating_add(out.len() as u64);
         self.since_point = self.since_point.saturating_add(out.len() as u64);
@@ -264,21 +308,11 @@ impl DeflateDecoder {
 
     /// Gives the bytes that were decoded and counted.
     fn give(&mut self) -> Vec<u8> {
-        let out = self.ring.get(self.given..self.at).unwrap_or(&[]).to_vec();
+        let out = self.ring.take();
         if !self.boundary {
-            self.at %= RING;
+            self.ring.wrap();
         }
-        self.given = self.at;
         out
-    }
-
-    fn window(&self) -> Vec<u8> {
-        let have = clamp_len(self.len, WINDOW);
-        let (before, after) = self.ring.split_at(self.at.min(self.ring.len()));
-        let from_before = have.min(before.len());
-        let wrapped = after.get(after.len().saturating_sub(have - from_before)..).unwrap_or(&[]);
-        let recent = before.get(before.len() - from_before..).unwrap_or(&[]);
-        [wrapped, recent].concat()
     }
 }
 
@@ -286,8 +320,7 @@ impl StreamDecoder for DeflateDecoder {
     fn next(&mut self, context: &DecodeContext<'_>) -> Result<Option<Vec<u8>>, UnpackError> {
         if std::mem::take(&mut self.boundary) {
             self.since_point = 0;
-            self.at %= RING;
-            self.given = self.at;
+            self.ring.wrap();
         }
         loop {
             match self.phase {
@@ -324,7 +357,7 @@ impl StreamDecoder for DeflateDecoder {
                 let mut out = vec![1, state.num_bits, state.bit_buf];
                 out.extend_from_slice(&self.crc.clone().finalize().to_be_bytes());
                 out.extend_from_slice(&self.len.to_be_bytes());
-                out.extend_from_slice(&self.window());
+                out.extend_from_slice(&self.ring.window(self.len));
                 Some((self.input.offset(), out))
             }
             InflatePhase::Body | InflatePhase::Trailer | InflatePhase::Ended => None,

@@ -9,7 +9,7 @@ use dupfs_format::SetIndex;
 use dupfs_format::collection::{BackupSet, Chain, Collection, SignatureChain};
 use dupfs_read::volume::Repository;
 
-/// The report of `dupfs sets`.
+/// The report of `dupfs sets`. One field for each key of the JSON output.
 #[derive(Serialize)]
 pub(super) struct SetsReport {
     pub(super) url: String,
@@ -31,7 +31,7 @@ pub(super) struct SetsReport {
     pub(super) problems: Vec<ReportedProblem>,
 }
 
-/// One backup set.
+/// One backup set. One field for each key of the JSON output.
 #[derive(Serialize)]
 pub(super) struct SetReport {
     pub(super) index: u32,

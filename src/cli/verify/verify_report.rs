@@ -15,7 +15,7 @@ use dupfs_format::collection::BackupSet;
 /// Paths and snapshots that the text names of each finding.
 const SHOWN: usize = 5;
 
-/// The report of `dupfs verify`.
+/// The report of `dupfs verify`. One field for each key of the JSON output.
 #[derive(Debug, Serialize)]
 pub(super) struct VerifyReport {
     url: String,

@@ -1,19 +1,17 @@
 //! The push parser of manifests.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 
+use super::file_list::FileList;
+use super::volume_entries::VolumeEntries;
 use super::{
-    ChangedFiles, HashKind, Manifest, ManifestProblem, ManifestProblemKind, ManifestVolume, VolumeBoundary, VolumeHash,
-    end_key,
+    HashKind, Manifest, ManifestProblem, ManifestProblemKind, ManifestVolume, VolumeBoundary, VolumeHash, end_key,
 };
 use crate::FormatError;
 use crate::{ArchivePath, MAX_PATH_LEN, VolumeNumber};
 
 /// Upper bound of a line in bytes: four times a fully escaped path of [`MAX_PATH_LEN`] bytes.
 const MAX_LINE_LEN: usize = 64 << 10;
-/// Memory for a volume entry besides its paths, in bytes: the entry, first in a map and then in a list, and its hash.
-const ENTRY_BYTES: u64 = 320;
 /// The highest number that counts as a volume number.
 const MAX_VOLUME_NUMBER: u32 = 10_000_000;
 /// Upper bound of the number of recorded problems.
@@ -31,35 +29,10 @@ pub struct ManifestParser {
     line_start: u64,
     hostname: Option<Box<[u8]>>,
     localdir: Option<Box<[u8]>>,
-    /// Volumes by number. `None` for damaged entries. Later entries replace earlier ones.
-    volumes: BTreeMap<u32, Option<ManifestVolume>>,
-    /// Number of the last volume entry in the file.
-    last_number: u32,
+    entries: VolumeEntries,
     current: Option<VolumeDraft>,
-    /// The highest number such that each up to it had an entry.
-    contiguous: u32,
-    /// The highest number of an entry that came before that of a lower number, and the offset of that entry.
-    ahead: Option<(u32, u64)>,
-    announced_files: Option<AnnouncedFiles>,
-    changed_files: u64,
-    /// The new and changed files in the list.
-    listed_files: ChangedFiles,
-    /// True once the path of one of them could not be read.
-    has_unreadable_file: bool,
-    /// True once a volume was listed again.
-    is_resumed: bool,
-    /// Memory for the entries in `volumes`.
-    volume_bytes: u64,
+    files: FileList,
     problems: Vec<ManifestProblem>,
-}
-
-/// The line that announces the list of changed files.
-#[derive(Clone, Copy, Debug)]
-struct AnnouncedFiles {
-    /// The length of the list; `None` if the line does not state it.
-    count: Option<u64>,
-    /// Start of the line.
-    offset: u64,
 }
 
 /// The entry of a volume whose lines are being read.
@@ -87,7 +60,7 @@ impl ManifestParser {
 
     /// Returns an upper bound of the bytes of memory that the volume entries take, for callers that bound it.
     pub fn table_bytes(&self) -> u64 {
-        self.volume_bytes
+        self.entries.bytes()
     }
 
     /// Takes the next bytes.
@@ -123,30 +96,24 @@ impl ManifestParser {
     pub fn finish(mut self) -> Result<Manifest, FormatError> {
         self.end_line();
         self.end_volume();
-        let is_whole = self.announced_files.is_some_and(|announced| announced.count == Some(self.changed_files));
-        let is_usable = is_whole && !self.has_unreadable_file && self.changed_files > 0;
-        let listed_files = is_usable.then_some(self.listed_files);
-        if let Some(AnnouncedFiles { count: Some(count), offset }) = self.announced_files
-            && count != self.changed_files
-        {
-            let listed = self.changed_files;
-            let what = format!("{count} changed files are announced but {listed} are listed");
+        if let Some((offset, what)) = self.files.damage() {
             self.problem(ManifestProblemKind::FileList, offset, what);
         }
-        // `duplicity replicate` lists each volume once, in any order.
-        let highest = self.volumes.keys().next_back().copied().unwrap_or(0);
-        if !self.is_resumed && usize::try_from(highest) == Ok(self.volumes.len()) {
-            self.last_number = highest;
-        }
-        // After a restart lower numbers follow, but only such as had an entry before.
-        if let Some((number, offset)) = self.ahead.filter(|&(number, _)| number > self.last_number) {
-            let what =
-                format!("volume {number} is listed before lower numbers and the list ends with {}", self.last_number);
+        let ahead = self.entries.end();
+        let last_number = self.entries.last_number();
+        if let Some((number, offset)) = ahead {
+            let what = format!("volume {number} is listed before lower numbers and the list ends with {last_number}");
             self.problem(ManifestProblemKind::UnknownEntry, offset, what);
         }
-        self.volumes.retain(|&number, _| number <= self.last_number);
-        self.drop_unhashed();
-        let volumes: Vec<_> = std::mem::take(&mut self.volumes).into_values().flatten().collect();
+        for number in self.entries.drop_unhashed() {
+            if self.problems.len() < MAX_PROBLEMS {
+                let kind = ManifestProblemKind::Entry(VolumeNumber(number));
+                let what = format!("volume {number} has no hash although others have");
+                self.problems.push(ManifestProblem { kind, offset: None, what });
+            }
+        }
+        let is_resumed = self.entries.is_resumed();
+        let volumes = self.entries.into_volumes();
         if volumes.is_empty() {
             let first = self.problems.into_iter().next();
             let (offset, what) = first.map_or((None, None), |problem| (problem.offset, Some(problem.what)));
@@ -157,11 +124,11 @@ impl ManifestParser {
         let mut manifest = Manifest {
             hostname: self.hostname,
             localdir: self.localdir,
-            changed_files: self.announced_files.map(|_| self.changed_files),
+            changed_files: self.files.count(),
             problems: self.problems,
-            last_number: self.last_number,
-            is_resumed: self.is_resumed,
-            listed_files,
+            last_number,
+            is_resumed,
+            listed_files: self.files.whole(),
             ..Manifest::from_volumes(volumes)
         };
         manifest.check_order();
@@ -180,7 +147,7 @@ impl ManifestParser {
         }
         let kind = match &self.current {
             Some(draft) if is_space(first) => draft.problem_kind(),
-            _ if self.announced_files.is_some() => ManifestProblemKind::FileList,
+            _ if self.files.is_announced() => ManifestProblemKind::FileList,
             _ => ManifestProblemKind::UnknownEntry,
         };
         self.problem(kind, self.line_start, "the file ends within a line".to_owned());
@@ -211,8 +178,9 @@ impl ManifestParser {
         let indented = line.first().is_some_and(|&b| is_space(b));
         let is = |word: &[u8]| keyword.eq_ignore_ascii_case(word);
         if indented && (is(b"new") || is(b"changed") || is(b"deleted")) {
-            self.changed_files += 1;
-            if !is(b"deleted") {
+            if is(b"deleted") {
+                self.files.add_deleted();
+            } else {
                 self.take_changed_file(tokens.next(), tokens.next());
             }
             return;
@@ -237,7 +205,7 @@ impl ManifestParser {
                 let kind = ManifestProblemKind::FileList;
                 self.problem(kind, self.line_start, "the number of changed files is malformed".to_owned());
             }
-            self.announced_files = Some(AnnouncedFiles { count, offset: self.line_start });
+            self.files.announce(count, self.line_start);
         } else if is(b"hostname") {
             self.hostname = tokens.next().map(Into::into);
         } else if is(b"localdir") {
@@ -252,10 +220,7 @@ impl ManifestParser {
     /// Takes a new or changed file of the list.
     fn take_changed_file(&mut self, path: Option<&[u8]>, more: Option<&[u8]>) {
         let path = path.filter(|_| more.is_none()).and_then(unquote);
-        match path.and_then(|path| ArchivePath::parse(&path).ok()) {
-            Some(path) => self.listed_files.add(&path),
-            None => self.has_unreadable_file = true,
-        }
+        self.files.add_changed(path.and_then(|path| ArchivePath::parse(&path).ok()).as_ref());
     }
 
     /// Takes a line of a volume's entry.
@@ -263,7 +228,7 @@ impl ManifestParser {
         let line_start = self.line_start;
         if self.current.is_none() {
             let of_volume = |word: &&[u8]| keyword.eq_ignore_ascii_case(word);
-            if self.announced_files.is_some() && !VOLUME_KEYWORDS.iter().any(of_volume) {
+            if self.files.is_announced() && !VOLUME_KEYWORDS.iter().any(of_volume) {
                 // A damaged line of the list of files. It shows in the number of files.
                 return;
             }
@@ -300,12 +265,6 @@ impl ManifestParser {
     fn end_volume(&mut self) {
         let Some(draft) = self.current.take() else { return };
         let Some(number) = draft.number else { return };
-        self.last_number = number;
-        if self.contiguous.checked_add(1) == Some(number) {
-            self.contiguous = number;
-        } else if number > self.contiguous {
-            self.ahead = self.ahead.max(Some((number, draft.offset)));
-        }
         let volume = match (draft.start, draft.end) {
             (Some(start), Some(end)) if !draft.damaged => {
                 Some(ManifestVolume { number: VolumeNumber(number), start, end, hash: draft.hash })
@@ -319,31 +278,7 @@ impl ManifestParser {
                 None
             }
         };
-        let paths = volume.as_ref().map_or(0, |v| v.start.path.as_bytes().len() + v.end.path.as_bytes().len());
-        self.volume_bytes = self.volume_bytes.saturating_add(ENTRY_BYTES + paths as u64);
-        self.is_resumed |= self.volumes.insert(number, volume).is_some();
-    }
-
-    /// Leaves out volumes without a hash if others have one: their line was lost, and they could not be verified.
-    fn drop_unhashed(&mut self) {
-        let hashed = |volume: &Option<ManifestVolume>| volume.as_ref().is_some_and(|v| v.hash.is_some());
-        if !self.volumes.values().any(hashed) {
-            return;
-        }
-        let mut lost = Vec::new();
-        for (&number, volume) in &mut self.volumes {
-            if volume.as_ref().is_some_and(|v| v.hash.is_none()) {
-                *volume = None;
-                lost.push(number);
-            }
-        }
-        for number in lost {
-            if self.problems.len() < MAX_PROBLEMS {
-                let kind = ManifestProblemKind::Entry(VolumeNumber(number));
-                let what = format!("volume {number} has no hash although others have");
-                self.problems.push(ManifestProblem { kind, offset: None, what });
-            }
-        }
+        self.entries.add(number, draft.offset, volume);
     }
 }
 

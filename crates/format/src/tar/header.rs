@@ -6,7 +6,8 @@ use super::sparse::{SparseLayout, SparseMap, layout_of};
 use crate::FormatError;
 use crate::{EntryKind, EntryMeta, LastOwnerNames};
 
-/// An entry of a tar stream, with PAX records and GNU long names applied. All byte strings are raw.
+/// An entry of a tar stream, with PAX records and GNU long names applied. All byte strings are raw. It is a flat record,
+/// because its fields are those of a tar header and independent of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TarEntry<'a> {
     /// The whole name.

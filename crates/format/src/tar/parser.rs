@@ -1,8 +1,8 @@
 //! The push parser of tar streams.
 
+use super::extension_headers::{ExtensionHeaders, ExtensionKind};
 use super::fields::{self, BLOCK_LEN, TarBlock};
-use super::header::{EntryExtensions, TarEntry, compose};
-use super::pax::PaxRecords;
+use super::header::{TarEntry, compose};
 use super::sparse::{self, OwnedSparseMap};
 use crate::FormatError;
 use dupfs_base::clamp_len;
@@ -59,17 +59,10 @@ pub struct TarParser {
     state: TarState,
     /// Number of bytes taken, up to the end of the stream.
     offset: u64,
-    /// A header block of which the first `filled` bytes have arrived.
-    block: TarBlock,
-    filled: usize,
+    block: PartialBlock,
     /// Data of the extension header that is being read.
     extension: Vec<u8>,
-    /// Offset of the first extension header of the next entry.
-    entry_start: Option<u64>,
-    long_name: Option<Vec<u8>>,
-    long_link: Option<Vec<u8>>,
-    local: PaxRecords,
-    global: PaxRecords,
+    headers: ExtensionHeaders,
     /// The map of the old GNU sparse entry that is being read.
     map: OwnedSparseMap,
     /// The header of that entry and its offset, until the map is complete.
@@ -99,12 +92,26 @@ enum TarState {
     Failed,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum ExtensionKind {
-    LongName,
-    LongLink,
-    Local,
-    Global,
+/// A block that arrives in pieces: the first `filled` bytes are there.
+#[derive(Debug)]
+struct PartialBlock {
+    bytes: TarBlock,
+    filled: usize,
+}
+
+impl PartialBlock {
+    /// Number of missing bytes.
+    fn missing(&self) -> u64 {
+        BLOCK_LEN.saturating_sub(self.filled) as u64
+    }
+
+    /// Adds a piece of at most [`Self::missing`] bytes. Returns the block once it is complete, and then begins the next.
+    fn add(&mut self, piece: &[u8]) -> Option<TarBlock> {
+        let end = self.filled + piece.len();
+        self.bytes.get_mut(self.filled..end)?.copy_from_slice(piece);
+        self.filled = end % BLOCK_LEN;
+        (end == BLOCK_LEN).then_some(self.bytes)
+    }
 }
 
 impl TarParser {
@@ -114,14 +121,9 @@ impl TarParser {
             limits,
             state: TarState::Header,
             offset: 0,
-            block: [0; BLOCK_LEN],
-            filled: 0,
+            block: PartialBlock { bytes: [0; BLOCK_LEN], filled: 0 },
             extension: Vec::new(),
-            entry_start: None,
-            long_name: None,
-            long_link: None,
-            local: PaxRecords::default(),
-            global: PaxRecords::default(),
+            headers: ExtensionHeaders::default(),
             map: Vec::new(),
             sparse_header: None,
             joined: Vec::new(),
@@ -148,8 +150,8 @@ impl TarParser {
     pub fn finish(&mut self) -> Result<(), FormatError> {
         let fault = |what| Err(FormatError::Tar { offset: self.offset, what });
         match self.state {
-            TarState::Header if self.filled > 0 => fault("truncated within a header"),
-            TarState::Header if self.entry_start.is_some() => {
+            TarState::Header if self.block.filled > 0 => fault("truncated within a header"),
+            TarState::Header if self.headers.start().is_some() => {
                 fault("truncated between an extension header and its entry")
             }
             TarState::Header | TarState::Ended => Ok(()),
@@ -198,7 +200,7 @@ impl TarParser {
         while !bytes.is_empty() {
             match self.state {
                 TarState::Header | TarState::SparseMap => {
-                    if self.filled == 0
+                    if self.block.filled == 0
                         && let Some((block, rest)) = bytes.split_first_chunk::<BLOCK_LEN>()
                     {
                         bytes = rest;
@@ -250,11 +252,8 @@ impl TarParser {
 
     /// Adds bytes to a block that arrives in pieces. Returns the block once it is complete.
     fn fill_block(&mut self, bytes: &mut &[u8]) -> Option<TarBlock> {
-        let piece = self.take(bytes, (BLOCK_LEN - self.filled) as u64);
-        let end = self.filled + piece.len();
-        self.block.get_mut(self.filled..end)?.copy_from_slice(piece);
-        self.filled = end % BLOCK_LEN;
-        (end == BLOCK_LEN).then_some(self.block)
+        let piece = self.take(bytes, self.block.missing());
+        self.block.add(piece)
     }
 
     fn begin_padding(&mut self, padding: u64) {
@@ -307,7 +306,7 @@ impl TarParser {
     fn take_header<S: TarSink + ?Sized>(&mut self, block: &TarBlock, sink: &mut S) -> Result<(), FormatError> {
         let start = self.offset.saturating_sub(BLOCK_LEN as u64);
         if fields::is_zero(block) {
-            if self.entry_start.is_some() {
+            if self.headers.start().is_some() {
                 return Err(FormatError::Tar { offset: start, what: "an extension header has no entry" });
             }
             self.state = TarState::Ended;
@@ -332,7 +331,7 @@ impl TarParser {
             let limit = self.limits.max_extension_len;
             return Err(FormatError::TooLarge { offset: start, what: "an extension header", limit });
         }
-        self.entry_start.get_or_insert(start);
+        self.headers.begin(start);
         self.extension.clear();
         if size == 0 {
             return self.end_extension(kind).map(|()| self.state = TarState::Header);
@@ -343,22 +342,8 @@ impl TarParser {
 
     /// Stores a complete extension header, which ends at `self.offset`.
     fn end_extension(&mut self, kind: ExtensionKind) -> Result<(), FormatError> {
-        let data = &self.extension;
-        let start = self.offset.saturating_sub(data.len() as u64);
-        let fault = |what| FormatError::Tar { offset: start, what };
-        match kind {
-            ExtensionKind::LongName => self.long_name = Some(fields::until_nul(data).to_vec()),
-            ExtensionKind::LongLink => self.long_link = Some(fields::until_nul(data).to_vec()),
-            ExtensionKind::Local => self.local.add(data).map_err(fault)?,
-            ExtensionKind::Global => {
-                self.global.add(data).map_err(fault)?;
-                // A global header belongs to no entry, so the stream may end after it.
-                if self.long_name.is_none() && self.long_link.is_none() && self.local.is_empty() {
-                    self.entry_start = None;
-                }
-            }
-        }
-        Ok(())
+        let start = self.offset.saturating_sub(self.extension.len() as u64);
+        self.headers.add(kind, &self.extension).map_err(|what| FormatError::Tar { offset: start, what })
     }
 
     /// Begins the entry with the header `block`.
@@ -368,14 +353,8 @@ impl TarParser {
         start: u64,
         sink: &mut S,
     ) -> Result<(), FormatError> {
-        let extensions = EntryExtensions {
-            long_name: self.long_name.as_deref(),
-            long_link: self.long_link.as_deref(),
-            local: &self.local,
-            global: &self.global,
-            map: self.limits.allow_sparse.then_some(self.map.as_slice()),
-        };
-        let header_offset = self.entry_start.unwrap_or(start);
+        let extensions = self.headers.for_entry(self.limits.allow_sparse.then_some(self.map.as_slice()));
+        let header_offset = self.headers.start().unwrap_or(start);
         let entry = compose(block, &extensions, &mut self.joined, header_offset)
             .map_err(|what| FormatError::Tar { offset: start, what })?;
         let size = entry.size;
@@ -383,11 +362,7 @@ impl TarParser {
             return Err(FormatError::Tar { offset: start, what: "the size is out of range" });
         }
         sink.entry(&entry, self.offset)?;
-        if self.entry_start.take().is_some() {
-            self.long_name = None;
-            self.long_link = None;
-            self.local = PaxRecords::default();
-        }
+        self.headers.end_entry();
         if size == 0 {
             self.state = TarState::Header;
             return sink.end();

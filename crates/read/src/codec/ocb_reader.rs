@@ -138,15 +138,36 @@ pub(super) struct OcbReader<'a> {
     header: OcbHeader,
     body: PacketBody<LayerReader<'a>>,
     state: Box<dyn OcbDecrypt>,
+    /// The number of the next chunk.
     index: u64,
+    /// Bytes of plaintext so far.
     total: u64,
-    /// `..verified` is plaintext, of which `start..` remains to be read; after it comes ciphertext of the next chunk.
-    buf: Vec<u8>,
+    buffer: ChunkBuffer,
+    done: bool,
+}
+
+/// The bytes of the current chunk. `..verified` is plaintext, of which `start..` remains to be read; after `taken` comes
+/// ciphertext of the next chunk.
+#[derive(Default)]
+struct ChunkBuffer {
+    bytes: Vec<u8>,
     start: usize,
     verified: usize,
-    /// Bytes of `buf` that the verified chunk takes with its tag.
+    /// Bytes that the verified chunk takes with its tag.
     taken: usize,
-    done: bool,
+}
+
+impl ChunkBuffer {
+    /// Drops the verified chunk.
+    fn drop_chunk(&mut self) {
+        self.bytes.drain(..self.taken);
+        (self.start, self.verified, self.taken) = (0, 0, 0);
+    }
+
+    /// The plaintext that remains to be read.
+    fn plaintext(&self) -> &[u8] {
+        self.bytes.get(self.start..self.verified).unwrap_or(&[])
+    }
 }
 
 impl<'a> OcbReader<'a> {
@@ -164,25 +185,24 @@ impl<'a> OcbReader<'a> {
             .filter(|key| header.fits(key))
             .and_then(|key| ocb_decryptor(key.cipher(), key.bytes()))
             .ok_or_else(|| ctx.damaged(format!("its session key is not one of cipher {}", header.cipher_id)))?;
-        let (ctx, buf) = (ctx.clone(), Vec::new());
-        Ok(Self { ctx, header, body, state, index: 0, total: 0, buf, start: 0, verified: 0, taken: 0, done: false })
+        let (ctx, buffer) = (ctx.clone(), ChunkBuffer::default());
+        Ok(Self { ctx, header, body, state, index: 0, total: 0, buffer, done: false })
     }
 
     /// Decrypts the next chunk. A chunk is full only if two tags can follow it. The rest at the end is the last, shorter
     /// chunk with its tag, if any, and the tag over all.
     fn refill(&mut self) -> io::Result<()> {
-        self.buf.drain(..self.taken);
-        (self.start, self.verified, self.taken) = (0, 0, 0);
+        self.buffer.drop_chunk();
         let chunk = self.header.chunk_len();
         self.read_up_to(chunk + 2 * TAG)?;
-        if self.buf.len() == chunk + 2 * TAG {
+        if self.buffer.bytes.len() == chunk + 2 * TAG {
             return self.open_chunk(chunk);
         }
-        match self.buf.len().checked_sub(2 * TAG) {
+        match self.buffer.bytes.len().checked_sub(2 * TAG) {
             Some(len) => {
                 self.open_chunk(len)?;
             }
-            None if self.buf.len() == TAG => {}
+            None if self.buffer.bytes.len() == TAG => {}
             None => return Err(self.ctx.damaged("truncated encrypted data")),
         }
         self.open_total()?;
@@ -192,9 +212,10 @@ impl<'a> OcbReader<'a> {
     }
 
     fn read_up_to(&mut self, len: usize) -> io::Result<()> {
-        while self.buf.len() < len {
-            let step = (len - self.buf.len()).min(BUFFER);
-            if append_up_to(&mut self.body, step, &mut self.buf)? == 0 {
+        let bytes = &mut self.buffer.bytes;
+        while bytes.len() < len {
+            let step = (len - bytes.len()).min(BUFFER);
+            if append_up_to(&mut self.body, step, bytes)? == 0 {
                 break;
             }
         }
@@ -204,7 +225,7 @@ impl<'a> OcbReader<'a> {
     fn open_chunk(&mut self, len: usize) -> io::Result<()> {
         let nonce = self.header.nonce(self.index);
         let associated = self.header.associated(self.index);
-        let opened = self.buf.split_at_mut_checked(len).is_some_and(|(bytes, rest)| {
+        let opened = self.buffer.bytes.split_at_mut_checked(len).is_some_and(|(bytes, rest)| {
             rest.first_chunk::<TAG>().is_some_and(|tag| self.state.open(&nonce, &associated, bytes, tag))
         });
         if !opened {
@@ -212,13 +233,13 @@ impl<'a> OcbReader<'a> {
         }
         self.index += 1;
         self.total += len as u64; // usize has at most 64 bits on every platform
-        (self.verified, self.taken) = (len, len + TAG);
+        (self.buffer.verified, self.buffer.taken) = (len, len + TAG);
         Ok(())
     }
 
     fn open_total(&mut self) -> io::Result<()> {
         let associated = [self.header.associated(self.index), self.total.to_be_bytes().to_vec()].concat();
-        let tag = self.buf.get(self.taken..).and_then(|tail| tail.first_chunk::<TAG>());
+        let tag = self.buffer.bytes.get(self.buffer.taken..).and_then(|tail| tail.first_chunk::<TAG>());
         if tag.is_some_and(|tag| self.state.open(&self.header.nonce(self.index), &associated, &mut [], tag)) {
             return Ok(());
         }
@@ -228,14 +249,14 @@ impl<'a> OcbReader<'a> {
 
 impl BufRead for OcbReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.start == self.verified && !self.done {
+        while self.buffer.start == self.buffer.verified && !self.done {
             self.refill()?;
         }
-        Ok(self.buf.get(self.start..self.verified).unwrap_or(&[]))
+        Ok(self.buffer.plaintext())
     }
 
     fn consume(&mut self, amount: usize) {
-        self.start = self.verified.min(self.start.saturating_add(amount));
+        self.buffer.start = self.buffer.verified.min(self.buffer.start.saturating_add(amount));
     }
 }
 

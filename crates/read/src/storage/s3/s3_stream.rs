@@ -28,7 +28,8 @@ const PART_BYTES: u64 = 8 << 20;
 /// Upper bound of the parts of one stream that are fetched at once.
 const MAX_PARTS: usize = 8;
 
-/// A range of an object.
+/// A range of an object. The position in it, the current chunk and the parts change together, so they are not split into
+/// separate types.
 pub(super) struct S3Stream {
     bucket: Arc<S3Bucket>,
     handle: Handle,
