@@ -1,80 +1,12 @@
-//! `at/<TIME>` against `duplicity restore --time TIME`.
+//! `at/<TIME>`: the clock, and errors. `tests/oracle/times.rs` compares every form of time with duplicity.
 
 use std::path::Path;
 
 use crate::support::Scratch;
-use crate::support::dated_sets::{DAY, dated_sets, now, restored_set, time_text, two_dated_chains};
-use crate::support::duplicity::{Repository, stamp};
+use crate::support::dated_sets::{dated_sets, now};
+use crate::support::duplicity::stamp;
 use crate::support::exec;
 use crate::support::mount::Mount;
-
-/// Requires that `at/` gives for each of `times` the set that duplicity restores, and no set for those in `early`.
-fn same_choice(version: &str, repo: &Repository, scratch: &Scratch, zone: &str, times: &[String], early: &[String]) {
-    let mount = Mount::new(&repo.reader().variable("TZ", zone), &repo.url(), &scratch.dir(&zone.replace('/', "-")));
-    let at = mount.path().join("at");
-    let mut wrong = Vec::new();
-    for (i, time) in times.iter().enumerate() {
-        let wanted = restored_set(version, repo, time, zone, &scratch.path().join(format!("{}-{i}", mount.pid())));
-        let link = std::fs::read_link(at.join(time));
-        let right = match &wanted {
-            Some(which) => {
-                let content = std::fs::read_to_string(at.join(time).join("which"));
-                link.as_ref().is_ok_and(|l| *l == Path::new("../snapshots").join(which))
-                    && content.is_ok_and(|content| content == *which)
-            }
-            None => link.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENOENT)),
-        };
-        if !right {
-            wrong.push(format!("{time:?}: {link:?}, duplicity takes {wanted:?}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{version} in {zone}:\n  {}", wrong.join("\n  "));
-    for time in early {
-        let missing = std::fs::symlink_metadata(at.join(time)).unwrap_err();
-        assert_eq!(missing.raw_os_error(), Some(libc::ENOENT), "{time} is before the first backup");
-    }
-    assert_eq!(std::fs::read_dir(&at).unwrap().count(), 0, "at/ lists nothing");
-    mount.unmount();
-}
-
-fn two_chains(version: &str) {
-    let scratch = Scratch::new();
-    let (repo, at) = two_dated_chains(version, &scratch);
-    let mut times: Vec<String> = at.iter().flat_map(|t| [*t, t + 1, t + DAY / 2]).map(|t| t.to_string()).collect();
-    times.extend(at.iter().skip(1).map(|t| (t - 1).to_string()));
-    times.extend(at.iter().map(|t| stamp(*t)));
-    times.extend(["now", "40D", "38D12h", "30D", "29D1h", "1M", "5W", "0s", "20h", "3D"].map(str::to_owned));
-    for form in [
-        "%Y-%m-%d",
-        "%m-%d-%Y",
-        "%Y%m%dZ",
-        "%Y-%m-%dT%H:%M:%SZ",
-        "%Y-%m-%dT%H:%M:%S+00:00",
-        "%Y-%m-%dT%H:%M:%S-05:30",
-        "%Y-%m-%dT%H:%M:%S",
-    ] {
-        times.push(time_text(at[1] + DAY / 3, form));
-        times.push(time_text(at[4] + DAY / 3, form));
-    }
-    times.extend(["today", "3d", "1.5D", "T12:00", "2023-13-01", "yesterday", "3D ", "latest"].map(str::to_owned));
-    // duplicity selects the oldest full set for these.
-    let early = [(at[0] - 1).to_string(), stamp(at[0] - 1)];
-    let early = early.into_iter().chain(["5", "1Y", "2Y6M", "20240101"].map(str::to_owned)).collect::<Vec<_>>();
-    same_choice(version, &repo, &scratch, "UTC", &times, &early);
-    let local: Vec<String> =
-        ["%Y-%m-%d", "%Y%m%dZ", "%Y-%m-%dT%H:%M:%S"].iter().map(|form| time_text(at[4] + 3600, form)).collect();
-    same_choice(version, &repo, &scratch, "America/New_York", &local, &[]);
-}
-
-#[test]
-fn every_time_string_0_8_22() {
-    two_chains("0.8.22");
-}
-
-#[test]
-fn every_time_string_3_2_1() {
-    two_chains("3.2.1");
-}
 
 #[test]
 fn names_move_with_the_clock() {
