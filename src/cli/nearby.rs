@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn the_name_the_place_and_the_lock_file_mark_an_archive_directory() {
-        let object = |name: &str| ObjectInfo { name: name.into(), size: 0, version: "".into(), archived: None };
+        let object =
+            |name: &str| ObjectInfo { name: name.into(), size: 0, version: "".into(), class: None, archived: None };
         let is_marked = |path: &str, names: &[&str]| {
             has_marks_of_archive_dir(path, &names.iter().map(|name| object(name)).collect::<Vec<_>>())
         };

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::vfs::{FileSystem, MountRoot, OwnerOptions, TreeFs, TreeOptions, UnpackedFs};
-use dupfs_base::{ErrorKind, HasKind};
+use crate::vfs::{FileSystem, FsError, MountRoot, OwnerOptions, TreeFs, TreeOptions, UnpackedFs};
+use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_cache::SpillConfig;
-use dupfs_format::collection::{Collection, CollectionError, CollectionOptions, PrefixOptions, Problem};
+use dupfs_format::collection::{Collection, CollectionError, CollectionOptions, PrefixOptions, Problem, Snapshot};
 use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
 use dupfs_read::storage::{ObjectStore, StorageError};
@@ -22,6 +22,9 @@ use super::start_up::StartUp;
 
 /// Default of `--memory`: bytes of memory for decoded data and what belongs to it.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
+
+/// A repository, one of its snapshots, and the tree of that, or the reason why it cannot be loaded.
+pub type OpenSnapshot = (Arc<Repository>, Snapshot, Result<Arc<TreeFs>, FsError>);
 
 /// The options by which a repository is opened.
 #[derive(Debug)]
@@ -89,12 +92,32 @@ impl RepositoryOptions {
         MemoryShares::of(self.memory, self.spill.as_ref())
     }
 
+    /// The options that give the repository an index of its own, as the user gives them, for `dupfs cache`.
+    fn distinguishing_options(&self) -> Vec<String> {
+        let DecodeOptions { allow_unauthenticated, require_signer, ignore_volume_hash, require_encryption } =
+            &self.decode;
+        let flags = [
+            (*allow_unauthenticated, "--allow-unauthenticated"),
+            (require_signer.is_some(), "--sign-key"),
+            (*ignore_volume_hash, "--ignore-volume-hash"),
+            (*require_encryption, "--require-encryption"),
+        ];
+        let flags = flags.into_iter().filter(|(is_given, _)| *is_given).map(|(_, option)| option.to_owned());
+        let copies = self
+            .archive_dir
+            .iter()
+            .map(|dir| format!("--archive-dir ({})", escape_bytes(dir.as_os_str().as_encoded_bytes())));
+        flags.chain(copies).collect()
+    }
+
     fn repository_config(&self, timeout: RequestTimeout) -> RepositoryConfig {
         let shares = self.shares();
         // The index of copies from an archive directory, which nothing verifies, is separate.
         let copies = self.archive_dir.as_ref().map(|dir| dir.as_os_str().as_encoded_bytes().to_vec());
         let requirements = [self.decode.identity_bytes(), copies.unwrap_or_default()].concat();
-        let index = self.index.clone().map(|base| IndexLocation { base, requirements });
+        let local = self.local.as_ref().map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.clone()));
+        let options = self.distinguishing_options();
+        let index = self.index.clone().map(|base| IndexLocation { base, requirements, options, local });
         RepositoryConfig {
             cache: shares.blocks,
             member_table_bytes: shares.member_table_bytes,
@@ -187,42 +210,77 @@ pub fn open_file_system(
     view: ViewOptions,
     timeout: RequestTimeout,
 ) -> Result<Arc<TreeFs>, CliError> {
-    let url = store.url().to_owned();
     let extent_map_bytes = options.shares().extent_map_bytes;
-    let damage = match options.decode.require_signer {
-        Some(_) => ManifestDamage::Refused,
-        None => ManifestDamage::Logged,
-    };
     let mut start = StartUp::begin(timeout, &mut options.keys);
-    let repository = open_within(store, options, timeout, &mut start)?;
-    let collection = repository.collection();
-    collection.problems().iter().for_each(Problem::log);
-    let chosen = match (view.time, collection.latest()) {
-        (None, Some(latest)) => latest,
-        (time, _) => collection.select(time.unwrap_or(BackupTime(i64::MAX))).map_err(|error| with_url(&url, &error))?,
-    };
-    if let Some(time) = view.time.filter(|time| *time < chosen.time) {
-        log::warn!("there is no backup before {time}: showing the oldest one, of {}", chosen.time);
-    }
     let shown = if view.is_overview() { ShownSnapshots::All } else { ShownSnapshots::One };
-    key_trial::try_keys(&repository, chosen.set, (shown, damage), &mut start)?;
+    let (repository, chosen) = open_checked(store, options, (view.time, shown), timeout, &mut start)?;
     let root = match view.path {
         None if view.time.is_none() => MountRoot::Overview,
-        path => {
-            let index = collection.snapshot_position(chosen.set);
-            let unlisted = || {
-                let line = format!(
-                    "{url}: the snapshot of {} is not among those listed: internal error (bug in dupfs)",
-                    chosen.time
-                );
-                CliError::failed(ErrorKind::Io, line)
-            };
-            MountRoot::Path(index.ok_or_else(unlisted)?, path.unwrap_or_default())
-        }
+        path => MountRoot::Path(position_of(&repository, &chosen)?, path.unwrap_or_default()),
     };
     let ViewOptions { owners, size_bounds, .. } = view;
     let options = TreeOptions { root, owners, size_bounds, extent_map_bytes };
     Ok(Arc::new(start.run(|context| TreeFs::new(Arc::clone(&repository), options.clone(), context))?))
+}
+
+/// Opens the repository in `store` and the tree of the snapshot of `time`, or of the newest one. The tree is an error apart from
+/// the others, so that the repository can be used without it.
+///
+/// # Errors
+/// [`CliError`].
+pub fn open_snapshot(
+    store: Arc<dyn ObjectStore>,
+    mut options: RepositoryOptions,
+    time: Option<BackupTime>,
+    timeout: RequestTimeout,
+) -> Result<OpenSnapshot, CliError> {
+    let extent_map_bytes = options.shares().extent_map_bytes;
+    let mut start = StartUp::begin(timeout, &mut options.keys);
+    let (repository, chosen) = open_checked(store, options, (time, ShownSnapshots::One), timeout, &mut start)?;
+    let root = MountRoot::Path(position_of(&repository, &chosen)?, ArchivePath::root());
+    let options = TreeOptions { root, extent_map_bytes, ..TreeOptions::default() };
+    let tree = start.run(|context| TreeFs::new(Arc::clone(&repository), options.clone(), context)).map(Arc::new);
+    Ok((repository, chosen, tree))
+}
+
+/// Opens the repository in `store`, and tries the keys on the manifest of the snapshot of the time.
+fn open_checked(
+    store: Arc<dyn ObjectStore>,
+    options: RepositoryOptions,
+    (time, shown): (Option<BackupTime>, ShownSnapshots),
+    timeout: RequestTimeout,
+    start: &mut StartUp,
+) -> Result<(Arc<Repository>, Snapshot), CliError> {
+    let url = store.url().to_owned();
+    let damage = match options.decode.require_signer {
+        Some(_) => ManifestDamage::Refused,
+        None => ManifestDamage::Logged,
+    };
+    let repository = open_within(store, options, timeout, start)?;
+    let collection = repository.collection();
+    collection.problems().iter().for_each(Problem::log);
+    let chosen = match (time, collection.latest()) {
+        (None, Some(latest)) => latest,
+        (time, _) => collection.select(time.unwrap_or(BackupTime(i64::MAX))).map_err(|error| with_url(&url, &error))?,
+    };
+    if let Some(time) = time.filter(|time| *time < chosen.time) {
+        log::warn!("there is no backup before {time}: showing the oldest one, of {}", chosen.time);
+    }
+    key_trial::try_keys(&repository, chosen.set, (shown, damage), start)?;
+    Ok((Arc::clone(&repository), chosen.clone()))
+}
+
+/// The index of `snapshot` in the list of snapshots.
+fn position_of(repository: &Repository, snapshot: &Snapshot) -> Result<usize, CliError> {
+    let unlisted = || {
+        let line = format!(
+            "{}: the snapshot of {} is not among those listed: internal error (bug in dupfs)",
+            repository.url(),
+            snapshot.time
+        );
+        CliError::failed(ErrorKind::Io, line)
+    };
+    repository.collection().snapshot_position(snapshot.set).ok_or_else(unlisted)
 }
 
 /// Opens the repository in `store` as [`open_file_system`] does, with `unpacked/` beside the snapshots if the root is the

@@ -15,7 +15,7 @@ use super::snapshot_trees::SnapshotTrees;
 use super::snapshot_view::{CurrentView, SnapshotView};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::EntryKind;
-use dupfs_read::content::{ContentError, ContentResolver, ExtentMap, FileRef};
+use dupfs_read::content::{ContentError, ContentResolver, ExtentMap, FileRef, NeededVolumes};
 use dupfs_read::tree::NodeId;
 use dupfs_read::volume::{Repository, RequestVolumes, Volumes};
 
@@ -249,6 +249,20 @@ impl SnapshotNodes {
     /// As [`SnapshotTree::file`].
     pub(super) fn file(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<FileRef, FsError> {
         self.tree(snapshot, context)?.file(node)
+    }
+
+    /// The volumes that a read of a regular file needs.
+    ///
+    /// # Errors
+    /// [`FsError`] when the tree or a manifest cannot be read.
+    pub(super) fn needed_volumes(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        context: &RequestContext,
+    ) -> Result<NeededVolumes, FsError> {
+        let file = self.file(snapshot, node, context)?;
+        self.ask(context, |volumes| self.content.needed_volumes(volumes, &file))
     }
 
     /// Opens a regular file.

@@ -188,6 +188,21 @@ impl SnapshotTree {
         FileRef::at(&self.branch, node, self.depth)
     }
 
+    /// The number of regular files that the snapshot's own set stores, and those of them whose exact size is not known, in
+    /// stored order.
+    pub(super) fn unmeasured_files(&self) -> (usize, Vec<NodeId>) {
+        let table = self.branch.table();
+        let Some(position) = self.depth.checked_sub(1) else { return (0, Vec::new()) };
+        let own_file = |(node, is_present): (NodeId, bool)| {
+            let version = table.version(node, self.depth).filter(|_| is_present)?;
+            let is_file = table.meta(version).is_some_and(|meta| meta.kind == EntryKind::File);
+            (is_file && table.position(version) == Some(position)).then_some((node, version))
+        };
+        let files: Vec<_> = table.set_entries(position).filter_map(own_file).collect();
+        let unmeasured = files.iter().filter(|(_, version)| table.exact_size(*version).is_none());
+        (files.len(), unmeasured.map(|(node, _)| *node).collect())
+    }
+
     /// The parent of `node`.
     pub(super) fn parent(&self, node: NodeId) -> Result<NodeId, FsError> {
         self.branch.table().parent(node).ok_or_else(FsError::not_found)

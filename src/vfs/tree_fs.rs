@@ -15,7 +15,7 @@ use super::{at_dir, node_xattrs, overview};
 use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext, clamp_len};
 use dupfs_format::collection::Problem;
 use dupfs_format::{ArchivePath, BackupTime};
-use dupfs_read::content::hint_number;
+use dupfs_read::content::{NeededVolumes, hint_number};
 use dupfs_read::tree::NodeId;
 use dupfs_read::volume::{Refreshed, Repository, RequestVolumes, SignedContent};
 
@@ -69,6 +69,34 @@ impl TreeFs {
     /// The repository below.
     pub fn repository(&self) -> &Arc<Repository> {
         &self.nodes.repository
+    }
+
+    /// The volumes that a read of regular file `ino` needs. Fetches none.
+    ///
+    /// # Errors
+    /// [`FsError`] if it is no regular file, or the tree or a manifest cannot be read.
+    pub fn needed_volumes(&self, ino: Ino, context: &RequestContext) -> Result<NeededVolumes, FsError> {
+        let (snapshot, node) = self.node_of(ino)?;
+        self.nodes.needed_volumes(snapshot, node, context)
+    }
+
+    /// Loads the tree of the snapshot at `snapshot` in the list of the collection, with those of the snapshots that it builds on.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn load_tree(&self, snapshot: usize, context: &RequestContext) -> Result<(), FsError> {
+        self.nodes.tree(snapshot, context).map(drop)
+    }
+
+    /// The number of regular files that the set of a snapshot stores, and those of them whose exact size is not known, in
+    /// stored order.
+    ///
+    /// # Errors
+    /// [`FsError::WouldBlock`] if its tree is not loaded.
+    pub fn unmeasured_files(&self, snapshot: usize) -> Result<(usize, Vec<Ino>), FsError> {
+        let (count, nodes) = self.nodes.tree(snapshot, &RequestContext::cached_only())?.unmeasured_files();
+        let number = self.nodes.view().numbers_in(snapshot)?;
+        Ok((count, nodes.into_iter().map(number).collect()))
     }
 
     fn find_root(&self, snapshot: usize, path: &ArchivePath, context: &RequestContext) -> Result<RootInode, FsError> {

@@ -192,7 +192,13 @@ fn ask_duplicity(cases: &[Case]) -> Vec<Verdict> {
 }
 
 fn listing(names: &[String]) -> Vec<ObjectInfo> {
-    let object = |name: &String| ObjectInfo { name: name.as_str().into(), size: 1, version: "".into(), archived: None };
+    let object = |name: &String| ObjectInfo {
+        name: name.as_str().into(),
+        size: 1,
+        version: "".into(),
+        class: None,
+        archived: None,
+    };
     names.iter().map(object).collect()
 }
 

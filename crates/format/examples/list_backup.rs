@@ -91,7 +91,13 @@ fn list_dir(dir: &Path) -> io::Result<Vec<ObjectInfo>> {
         let metadata = entry.metadata()?;
         // A name that is not UTF-8 is not duplicity's.
         if let (true, Some(name)) = (metadata.is_file(), entry.file_name().to_str()) {
-            objects.push(ObjectInfo { name: name.into(), size: metadata.len(), version: "".into(), archived: None });
+            objects.push(ObjectInfo {
+                name: name.into(),
+                size: metadata.len(),
+                version: "".into(),
+                class: None,
+                archived: None,
+            });
         }
     }
     Ok(objects)

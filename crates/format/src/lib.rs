@@ -22,7 +22,7 @@
 //! use dupfs_format::collection::{Collection, PrefixOptions};
 //! use dupfs_format::ObjectInfo;
 //!
-//! let object = |name: &str| ObjectInfo { name: name.into(), size: 100, version: "1".into(), archived: None };
+//! let object = |name: &str| ObjectInfo { name: name.into(), size: 100, version: "1".into(), class: None, archived: None };
 //! let listing = [
 //!     object("duplicity-full.20261122T131029Z.manifest"),
 //!     object("duplicity-full.20261122T131029Z.vol1.difftar.gz"),

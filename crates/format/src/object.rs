@@ -13,6 +13,8 @@ pub struct ObjectInfo {
     /// An identifier of this state of the object: an ETag, or the inode, size and times of a file. A replaced object
     /// has another one.
     pub version: Arc<str>,
+    /// The name of its storage class, if the store has such and names it.
+    pub class: Option<Arc<str>>,
     /// The name of the storage class if the object is archived: it must be restored before it can be read.
     pub archived: Option<Arc<str>>,
 }

@@ -132,6 +132,7 @@ impl ObjectStore for MemoryStore {
             size: bytes.len() as u64,
             // the version of the written object: damage does not show in a listing
             version: format!("{:016x}", self.version_of(name)).into(),
+            class: None,
             archived: None,
         };
         // backwards, as the order is unspecified

@@ -10,7 +10,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fchmod, fstat, mkdirat, openat, renameat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, fchmod, flock, fstat, mkdirat,
+    openat, renameat, statat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
 
 use super::framed_file::{VERSION_HEADER, is_older_version};
 use dupfs_base::escape_bytes;
@@ -23,6 +27,22 @@ const MAX_UNFINISHED_AGE: Duration = Duration::from_secs(3600);
 const IDENTITY_DIGITS: usize = 32;
 const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// Prefixes of the names of files of an index.
+const OWN_PREFIXES: [&str; 4] = ["tree-", "seg-", "about-", UNFINISHED];
+/// Upper bound of the attempts to open an index that is being removed.
+const MAX_LOCK_ATTEMPTS: u32 = 50;
+/// The time between them.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The result of an attempt to lock an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DirectoryLock {
+    /// The lock was taken.
+    Taken,
+    /// A process uses the index, or removes it.
+    Held,
+}
+
 /// The open directory of an index.
 #[derive(Debug)]
 pub(super) struct IndexDirectory {
@@ -31,34 +51,15 @@ pub(super) struct IndexDirectory {
 }
 
 impl IndexDirectory {
-    /// Opens directory `name` in `base`; both are created if they do not exist. Removes files of older versions from all
-    /// indexes in `base`.
+    /// Opens directory `name` in `base` for use; both are created if they do not exist. Removes files of older versions from
+    /// all indexes in `base`.
     ///
     /// # Errors
     /// Any I/O error, and if either is a symbolic link or belongs to another user.
     pub(super) fn open(base: &Path, name: &str) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(base)?;
-        let base_dir = openat(CWD, base, DIR_FLAGS, Mode::empty())?;
-        let me = rustix::process::geteuid().as_raw();
-        if !matches!(fstat(&base_dir)?.st_uid, owner if owner == me || owner == 0) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the directory belongs to another user"));
-        }
-        match mkdirat(&base_dir, name, Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(e) => return Err(e.into()),
-        }
-        let dir = openat(&base_dir, name, DIR_FLAGS, Mode::empty())?;
-        let stat = fstat(&dir)?;
-        if stat.st_uid != me {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "the directory of the index belongs to another user",
-            ));
-        }
-        if stat.st_mode & 0o077 != 0 {
-            fchmod(&dir, Mode::RWXU)?;
-        }
-        let directory = Self { dir, display_path: display_path(base, name) };
+        let base_dir = open_base(base)?;
+        let directory = Self::open_locked(&base_dir, base, name)?;
         directory.remove_older_versions();
         directory.remove_abandoned();
         for other in indexes_in(&base_dir).unwrap_or_default().into_iter().filter(|other| other != name) {
@@ -67,6 +68,110 @@ impl IndexDirectory {
             }
         }
         Ok(directory)
+    }
+
+    /// Creates or opens directory `name`, and marks it as in use until it is dropped.
+    fn open_locked(base_dir: &OwnedFd, base: &Path, name: &str) -> io::Result<Self> {
+        for attempt in 1..=MAX_LOCK_ATTEMPTS {
+            match mkdirat(base_dir, name, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e.into()),
+            }
+            let directory = match Self::open_in(base_dir, base, name) {
+                Err(error) if is_missing(&error) && attempt < MAX_LOCK_ATTEMPTS => continue,
+                directory => directory?,
+            };
+            // Locks that the file system does not have protect from nothing; a removal does no harm to the answers.
+            let is_locked = flock(&directory.dir, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK);
+            let is_linked = fstat(&directory.dir)?.st_nlink > 0;
+            if is_locked && is_linked || attempt >= MAX_LOCK_ATTEMPTS {
+                return Ok(directory);
+            }
+            // It is being removed.
+            drop(directory);
+            std::thread::sleep(LOCK_INTERVAL);
+        }
+        Err(Errno::WOULDBLOCK.into())
+    }
+
+    /// Opens the existing directory `name` in `base`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_existing(base: &Path, name: &str) -> io::Result<Self> {
+        Self::open_in(&open_base(base)?, base, name)
+    }
+
+    fn open_in(base_dir: &OwnedFd, base: &Path, name: &str) -> io::Result<Self> {
+        let dir = openat(base_dir, name, DIR_FLAGS, Mode::empty())?;
+        let stat = fstat(&dir)?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the directory of the index belongs to another user",
+            ));
+        }
+        if stat.st_mode & 0o077 != 0 {
+            fchmod(&dir, Mode::RWXU)?;
+        }
+        Ok(Self { dir, display_path: display_path(base, name) })
+    }
+
+    /// The names of the indexes in `base`, sorted.
+    ///
+    /// # Errors
+    /// Any I/O error, and if `base` is a symbolic link or belongs to another user.
+    pub(super) fn names_in(base: &Path) -> io::Result<Vec<String>> {
+        let mut names = indexes_in(&open_base(base)?)?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Removes the empty directory `name` in `base`.
+    ///
+    /// # Errors
+    /// Any I/O error, and if it is not empty.
+    pub(super) fn remove_empty(base: &Path, name: &str) -> io::Result<()> {
+        Ok(unlinkat(open_base(base)?, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Takes the lock under which the index is removed, until it is dropped.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub(super) fn lock_exclusive(&self) -> io::Result<DirectoryLock> {
+        match flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => Ok(DirectoryLock::Held),
+            locked => Ok(locked.map(|()| DirectoryLock::Taken)?),
+        }
+    }
+
+    /// The names of all files that belong to an index.
+    pub(super) fn own_files(&self) -> io::Result<Vec<String>> {
+        let mut names = self.list("")?;
+        names.retain(|name| OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+        Ok(names)
+    }
+
+    /// The names of the files of older versions, and of those whose writer has ended.
+    pub(super) fn outdated_files(&self) -> Vec<String> {
+        [self.older_versions(), self.abandoned()].concat()
+    }
+
+    /// Bytes of the regular file `name`; `None` if it is another object.
+    pub(super) fn len(&self, name: &str) -> Option<u64> {
+        let stat = statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
+        u64::try_from(stat.st_size).ok().filter(|_| is_file)
+    }
+
+    /// Sets the time of file `name` to now. An error is logged only.
+    pub(super) fn touch(&self, name: &str) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        if let Err(e) = utimensat(&self.dir, name, &times, AtFlags::SYMLINK_NOFOLLOW) {
+            log::debug!("{}/{name}: its time cannot be set: {e}", self.display_path);
+        }
     }
 
     /// The path of the directory, for log lines.
@@ -124,15 +229,19 @@ impl IndexDirectory {
         }
     }
 
-    /// The time since file `name` was written.
-    pub(super) fn age(&self, name: &str) -> Option<Duration> {
+    /// The time at which file `name` was written or touched.
+    pub(super) fn written_at(&self, name: &str) -> Option<SystemTime> {
         let stat = statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        let written = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(stat.st_mtime).ok()?))?;
-        SystemTime::now().duration_since(written).ok()
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(stat.st_mtime).ok()?))
     }
 
-    /// Removes every file of an older version, also unfinished ones: it may contain what an index must not contain any more.
-    fn remove_older_versions(&self) {
+    /// The time since file `name` was written.
+    pub(super) fn age(&self, name: &str) -> Option<Duration> {
+        SystemTime::now().duration_since(self.written_at(name)?).ok()
+    }
+
+    /// The files of older versions, also unfinished ones.
+    fn older_versions(&self) -> Vec<String> {
         let is_older = |name: &String| {
             let mut head = [0; VERSION_HEADER];
             let read = self.open_file(name).and_then(|mut file| file.read_exact(&mut head));
@@ -140,6 +249,19 @@ impl IndexDirectory {
         };
         let mut names = self.list("").unwrap_or_default();
         names.retain(is_older);
+        names
+    }
+
+    /// The unfinished files whose writer has ended.
+    fn abandoned(&self) -> Vec<String> {
+        let mut names = self.list(UNFINISHED).unwrap_or_default();
+        names.retain(|name| self.age(name).is_some_and(|age| age > MAX_UNFINISHED_AGE));
+        names
+    }
+
+    /// Removes every file of an older version: it may contain what an index must not contain any more.
+    fn remove_older_versions(&self) {
+        let names = self.older_versions();
         if !names.is_empty() {
             log::info!("{}: removing {} files of an older version of the index", self.display_path, names.len());
         }
@@ -147,12 +269,23 @@ impl IndexDirectory {
     }
 
     fn remove_abandoned(&self) {
-        for name in self.list(UNFINISHED).unwrap_or_default() {
-            if self.age(&name).is_some_and(|age| age > MAX_UNFINISHED_AGE) {
-                self.remove_file(&name);
-            }
-        }
+        self.abandoned().iter().for_each(|name| self.remove_file(name));
     }
+}
+
+/// Returns true if the error is that there is no such file or directory.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// Opens the directory of all indexes.
+fn open_base(base: &Path) -> io::Result<OwnedFd> {
+    let base_dir = openat(CWD, base, DIR_FLAGS, Mode::empty())?;
+    let me = rustix::process::geteuid().as_raw();
+    if !matches!(fstat(&base_dir)?.st_uid, owner if owner == me || owner == 0) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the directory belongs to another user"));
+    }
+    Ok(base_dir)
 }
 
 fn display_path(base: &Path, name: &str) -> String {

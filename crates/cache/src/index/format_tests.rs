@@ -45,6 +45,7 @@ fn the_bytes_of_a_framed_file_are_stable() {
     });
     assert_eq!(body.as_deref(), Some(&b"a body"[..]));
     assert_eq!(IndexFileKind::Tree.name(identity), "tree-d18f36da332b66b372b70fd02399fe45");
+    assert_eq!(IndexFileKind::Description.name(identity), "about-d18f36da332b66b372b70fd02399fe45");
 }
 
 #[test]

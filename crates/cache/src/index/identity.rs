@@ -32,6 +32,16 @@ impl Identity {
         dupfs_base::hex(&self.0)
     }
 
+    /// The identity with these hexadecimal digits.
+    pub(super) fn from_hex(digits: &str) -> Option<Self> {
+        let mut out = [0; 16];
+        let is_hex = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        for (at, to) in out.iter_mut().enumerate().filter(|_| is_hex) {
+            *to = u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()?;
+        }
+        is_hex.then_some(Self(out))
+    }
+
     /// The first 64 bits, for uses where a collision does no harm.
     pub fn truncated(&self) -> u64 {
         self.0.iter().take(8).fold(0, |n, &byte| (n << 8) | u64::from(byte))

@@ -5,6 +5,7 @@
 //! old object is not found. A file or record that is not exactly as it was written counts as absent. An index makes answers
 //! faster, and never changes them; no failure of it is an error of a request.
 
+mod description;
 mod directory;
 pub mod encoding;
 mod framed_file;
@@ -12,6 +13,7 @@ pub mod fuzz_entry;
 mod identity;
 mod record_store;
 mod segment;
+mod stored_index;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -20,7 +22,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use description::IndexDescription;
 pub use identity::Identity;
+pub use stored_index::{IndexFiles, IndexRemoval, StoredIndex, remove_index, remove_outdated_files, stored_indexes};
 
 use directory::IndexDirectory;
 use dupfs_base::sync::prim::{Mutex, thread};
@@ -35,6 +39,7 @@ const MIN_REMOVAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// [`Self::load_file`], [`Self::store_file`], [`Self::remove_outdated_files`] and [`Self::flush`] access the disk.
 #[derive(Debug)]
 pub struct Index {
+    identity: Identity,
     directory: Arc<IndexDirectory>,
     records: Arc<RecordStore>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
@@ -45,6 +50,8 @@ pub struct Index {
 pub enum IndexFileKind {
     /// The version table of a branch.
     Tree,
+    /// The description of the repository.
+    Description,
 }
 
 impl IndexFileKind {
@@ -52,12 +59,14 @@ impl IndexFileKind {
     fn tag(self) -> u8 {
         match self {
             Self::Tree => b't',
+            Self::Description => b'a',
         }
     }
 
     fn prefix(self) -> &'static str {
         match self {
             Self::Tree => "tree-",
+            Self::Description => "about-",
         }
     }
 
@@ -79,12 +88,29 @@ impl Index {
             }
         };
         let records = Arc::new(RecordStore::open(Arc::clone(&directory), identity, live));
-        Some(Arc::new(Self { directory, records, writer: Mutex::default() }))
+        Some(Arc::new(Self { identity, directory, records, writer: Mutex::default() }))
+    }
+
+    /// Records the repository that the index belongs to, and that it is used now.
+    pub fn describe(&self, description: &IndexDescription) {
+        let kind = IndexFileKind::Description;
+        let stored = self.load_file(kind, self.identity, &mut |body, len| IndexDescription::decode(body, len));
+        if stored.as_ref() == Some(description) {
+            self.directory.touch(&kind.name(self.identity));
+            return;
+        }
+        let body = description.encode();
+        self.store_file(kind, self.identity, &mut |out| out.write_all(&body));
     }
 
     /// Loads the record of `key`.
     pub fn load_record(&self, key: Identity) -> Option<Vec<u8>> {
         self.records.load(&key)
+    }
+
+    /// Returns true if there is a record of `key`. Does not read it.
+    pub fn has_record(&self, key: Identity) -> bool {
+        self.records.contains(&key)
     }
 
     /// Stores `record` under `key`, as long as `group` is live. It is written to disk later.
@@ -163,6 +189,11 @@ impl Index {
                 self.directory.remove_file(&name);
             }
         }
+    }
+
+    /// Returns true if nothing is stored any more: the index cannot be written, or is full.
+    pub fn is_off(&self) -> bool {
+        self.records.is_off()
     }
 
     /// Writes all pending records to disk.

@@ -140,6 +140,18 @@ impl RecordStore {
         record
     }
 
+    /// Returns true if there is a record of `key` that is not known to be damaged.
+    pub(super) fn contains(&self, key: &Identity) -> bool {
+        {
+            let pending = self.pending.lock();
+            if pending.records.contains_key(key) || pending.being_written.contains_key(key) {
+                return true;
+            }
+        }
+        let segments = self.segments.read();
+        !segments.damaged.contains(key) && segments.open.iter().any(|segment| segment.find(key).is_some())
+    }
+
     /// Stores `record`. It is written to disk later.
     pub(super) fn store(&self, key: Identity, group: u64, record: Vec<u8>) {
         let mut pending = self.pending.lock();

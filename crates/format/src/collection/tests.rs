@@ -11,7 +11,7 @@ pub(super) fn day(n: i64) -> BackupTime {
 }
 
 fn object(name: &str) -> ObjectInfo {
-    ObjectInfo { name: name.into(), size: 100, version: "1".into(), archived: None }
+    ObjectInfo { name: name.into(), size: 100, version: "1".into(), class: None, archived: None }
 }
 
 /// The names of a set: `volumes` volumes, the manifest and the signature archive, with `suffix`.

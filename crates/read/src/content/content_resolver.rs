@@ -7,6 +7,7 @@ use super::delta_memory::DeltaMemory;
 use super::error::ContentError;
 use super::extent_map::ExtentMap;
 use super::file_ref::{FileKey, FileRef, set_label};
+use super::needed_volumes::{self, NeededVolumes};
 use super::parsed_delta::{ParsedDelta, too_many};
 use super::proof::{self, Doubt};
 use super::stored_stream::StoredStream;
@@ -172,6 +173,20 @@ impl ContentResolver {
             }
         }
         Ok(extent_map)
+    }
+
+    /// The volumes that a read of the whole of `file` needs: exactly, if its extent map is known, else by the manifests. Fetches
+    /// no volume, unless a set has lost its manifest.
+    ///
+    /// # Errors
+    /// [`ContentError`] when a manifest cannot be read.
+    pub fn needed_volumes(&self, volumes: &dyn Volumes, file: &FileRef) -> Result<NeededVolumes, ContentError> {
+        let version = file.version().ok_or_else(|| ContentError::NotFile { path: file.path.clone() })?;
+        let known = self.cached_extent_map(file, version.id).or_else(|| self.load_extent_map(volumes, file));
+        match known {
+            Some(extent_map) => needed_volumes::of_extent_map(volumes, file, &extent_map),
+            None => needed_volumes::of_history(volumes, file),
+        }
     }
 
     /// Keeps a delta in memory until its base is known, if there is memory for it.

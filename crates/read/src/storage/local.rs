@@ -89,7 +89,7 @@ impl LocalStore {
                 Err(_) => (0, UNKNOWN_VERSION.to_owned()),
             };
             let name = if prefix.is_empty() { Arc::from(name) } else { Arc::from(format!("{prefix}{name}")) };
-            out.push(ObjectInfo { name, size, version: version.into(), archived: None });
+            out.push(ObjectInfo { name, size, version: version.into(), class: None, archived: None });
         }
         Ok(())
     }

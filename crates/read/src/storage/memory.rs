@@ -66,6 +66,7 @@ impl ObjectStore for MemoryStore {
             name: Arc::clone(name),
             size: stored.bytes.len() as u64,
             version: Arc::clone(&stored.version),
+            class: stored.archived.clone(),
             archived: stored.archived.clone(),
         };
         Ok(objects.iter().map(info).collect())

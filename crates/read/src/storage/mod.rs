@@ -1,5 +1,6 @@
 //! Stores of the objects of a backup. They are independent of duplicity.
 
+mod bucket_location;
 mod counting;
 mod endpoint_host;
 mod faulty;
@@ -10,6 +11,7 @@ mod object_store;
 mod open;
 mod options;
 mod percent;
+mod rate_limited;
 #[cfg(feature = "s3")]
 mod s3;
 mod storage_error;
@@ -19,6 +21,7 @@ mod wrapping;
 
 pub use dupfs_format::ObjectInfo;
 
+pub use bucket_location::BucketLocation;
 pub use counting::{CountingStore, ReadCount};
 pub use faulty::{Effect, Fault, FaultyStore, Nth, Target};
 pub use local::LocalStore;
@@ -26,6 +29,7 @@ pub use memory::MemoryStore;
 pub use object_store::{DirectoryListing, ObjectStore};
 pub use open::open;
 pub use options::{S3Addressing, S3Credentials, StoreOptions};
+pub use rate_limited::RateLimitedStore;
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
 pub use storage_error::StorageError;

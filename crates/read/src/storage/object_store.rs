@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use super::bucket_location::BucketLocation;
 use super::storage_error::StorageError;
 use super::traffic::Traffic;
 use dupfs_base::{ByteRange, RequestContext};
@@ -59,6 +60,11 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     fn traffic(&self) -> Traffic {
         Traffic::default()
     }
+
+    /// The bucket with the objects, if they are in one.
+    fn bucket(&self) -> Option<BucketLocation> {
+        None
+    }
 }
 
 impl<T: ObjectStore + ?Sized> ObjectStore for Arc<T> {
@@ -85,5 +91,9 @@ impl<T: ObjectStore + ?Sized> ObjectStore for Arc<T> {
 
     fn traffic(&self) -> Traffic {
         (**self).traffic()
+    }
+
+    fn bucket(&self) -> Option<BucketLocation> {
+        (**self).bucket()
     }
 }

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     fn object(name: &str, size: u64) -> ObjectInfo {
-        ObjectInfo { name: name.into(), size, version: "".into(), archived: None }
+        ObjectInfo { name: name.into(), size, version: "".into(), class: None, archived: None }
     }
 
     #[test]

@@ -126,7 +126,7 @@ mod tests {
     use dupfs_format::name::NamePrefixes;
 
     fn object(version: &str) -> ObjectInfo {
-        ObjectInfo { name: "vol1.gz".into(), size: 1, version: version.into(), archived: None }
+        ObjectInfo { name: "vol1.gz".into(), size: 1, version: version.into(), class: None, archived: None }
     }
 
     fn limits() -> DecodeLimits {

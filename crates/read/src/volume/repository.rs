@@ -23,7 +23,7 @@ use super::signed_sets::SignedSets;
 use super::table_allowance::TableMemory;
 use super::volume_store::{VolumeSources, VolumeStore};
 use crate::codec::{BackdatedObject, Decoder, ExpansionLimit};
-use crate::storage::ObjectStore;
+use crate::storage::{BucketLocation, ObjectStore, Traffic};
 use dupfs_base::sync::Semaphore;
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_cache::CacheConfig;
@@ -153,6 +153,11 @@ impl Repository {
         self.objects.backdated_objects()
     }
 
+    /// The bucket with the objects, if they are in one.
+    pub fn bucket(&self) -> Option<BucketLocation> {
+        self.store.bucket()
+    }
+
     /// The index of the repository.
     pub fn index(&self) -> &RepositoryIndex {
         &self.index
@@ -172,6 +177,11 @@ impl Repository {
     /// Stops the prefetch of volumes that no request waits for.
     pub fn stop_prefetch(&self) {
         self.prefetcher.stop();
+    }
+
+    /// The requests and bytes so far.
+    pub fn traffic(&self) -> Traffic {
+        self.store.traffic()
     }
 
     /// A line with the requests and bytes so far, and the statistics of the block cache.
@@ -299,6 +309,14 @@ impl Repository {
     /// Returns true if the member table of any volume is in memory.
     pub fn has_cached_members(&self) -> bool {
         self.volumes.has_cached_members()
+    }
+
+    /// Returns true if the member table of volume `id` is in memory or in the index. May read the manifest of the set.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if the store or the manifest does not have the volume, or the manifest cannot be read.
+    pub fn has_members(&self, id: VolumeId, context: &RequestContext) -> Result<bool, VolumeError> {
+        self.volumes.has_members(id, context)
     }
 
     /// Returns true if volume `id` was decoded since the repository was opened.

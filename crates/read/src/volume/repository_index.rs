@@ -8,10 +8,11 @@ use super::live_collection::LiveCollection;
 use super::member_table::MemberTable;
 use crate::storage::ObjectInfo;
 use dupfs_base::sync::lock;
-use dupfs_cache::index::{Identity, Index};
+use dupfs_cache::index::{Identity, Index, IndexDescription};
 use dupfs_format::SetIndex;
 use dupfs_format::collection::BackupSet;
 use dupfs_format::manifest::VolumeHash;
+use dupfs_format::name::NamePrefixes;
 
 /// The location of a repository's index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub struct IndexLocation {
     pub base: PathBuf,
     /// The requirements on objects. Records of objects that were accepted under other requirements are not used.
     pub requirements: Vec<u8>,
+    /// The options that distinguish this index from others of the same repository, as the user gives them.
+    pub options: Vec<String>,
+    /// The directory of the repository, if it is one of this machine.
+    pub local: Option<PathBuf>,
 }
 
 /// The index of a repository, if it has one.
@@ -44,13 +49,16 @@ impl RepositoryIndex {
         collection: Arc<LiveCollection>,
         hash_identifies: bool,
     ) -> Self {
-        let index = location.and_then(|IndexLocation { base, requirements }| {
+        let index = location.and_then(|IndexLocation { base, requirements, options, local }| {
             let current = collection.current();
             let names = current.prefixes();
             let parts = [url, &names.archive, &names.manifest, &names.signature].map(str::as_bytes);
             let identity = Identity::of(&parts).with(&[&requirements]);
             let live: HashSet<u64> = current.sets().iter().map(|set| group_of(set)).collect();
-            Index::open(&base, identity, live)
+            let index = Index::open(&base, identity, live)?;
+            let options = prefix_options(names).into_iter().chain(options).collect();
+            index.describe(&IndexDescription { url: url.to_owned(), options, local });
+            Some(index)
         });
         Self {
             index,
@@ -104,6 +112,11 @@ impl RepositoryIndex {
         MemberTable::decode(&self.index.as_ref()?.load_record(self.members_key(object, expected))?)
     }
 
+    /// Returns true if the index has the member table of the volume `object`, as [`Self::load_members`] finds it.
+    pub(super) fn has_members(&self, object: &ObjectInfo, expected: Option<&VolumeHash>) -> bool {
+        self.index.as_ref().is_some_and(|index| index.has_record(self.members_key(object, expected)))
+    }
+
     /// Stores the member table of the volume `object` of `set`, which was accepted with the hash `expected` in the manifest.
     pub(super) fn store_members(
         &self,
@@ -140,6 +153,21 @@ impl RepositoryIndex {
         let identity = parts(&record)?.identity();
         Some(*lock(identities).entry(set).or_insert(identity))
     }
+}
+
+/// The options that select a backup with these prefixes.
+fn prefix_options(prefixes: &NamePrefixes) -> Vec<String> {
+    let NamePrefixes { archive, manifest, signature } = prefixes;
+    if archive == manifest && manifest == signature {
+        return [archive]
+            .into_iter()
+            .filter(|prefix| !prefix.is_empty())
+            .map(|p| format!("--file-prefix={p}"))
+            .collect();
+    }
+    let kinds = [("archive", archive), ("manifest", manifest), ("signature", signature)];
+    let given = kinds.into_iter().filter(|(_, prefix)| !prefix.is_empty());
+    given.map(|(kind, prefix)| format!("--file-prefix-{kind}={prefix}")).collect()
 }
 
 fn group_of(set: &BackupSet) -> u64 {

@@ -99,6 +99,18 @@ impl VolumeStore {
         self.decode_for_reader(id, NO_BYTES, context).map(|decoded| decoded.table)
     }
 
+    /// Returns true if the member table of volume `id` is in memory or in the index.
+    ///
+    /// # Errors
+    /// [`VolumeError`] if the store or the manifest does not have the volume, or the manifest cannot be read.
+    pub(super) fn has_members(self: &Arc<Self>, id: VolumeId, context: &RequestContext) -> Result<bool, VolumeError> {
+        if self.cached_members(id).is_some() {
+            return Ok(true);
+        }
+        let (object, expected) = self.sources.manifests.volume_object(id, context)?;
+        Ok(self.sources.index.has_members(&object, expected.as_ref()))
+    }
+
     /// The member table of volume `id`, if it is in memory.
     pub(super) fn cached_members(&self, id: VolumeId) -> Option<Arc<MemberTable>> {
         self.tables.get(&id)

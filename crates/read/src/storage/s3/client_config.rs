@@ -95,6 +95,11 @@ impl S3ClientConfig {
         &self.prefix
     }
 
+    /// The URL of the service; `None` for AWS.
+    pub(super) fn service_url(&self) -> Option<&str> {
+        self.endpoint.as_deref()
+    }
+
     /// The store's URL without secrets.
     pub(super) fn url(&self) -> &str {
         &self.url

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn object(version: &str) -> ObjectInfo {
-        ObjectInfo { name: "volume".into(), size: 100, version: version.into(), archived: None }
+        ObjectInfo { name: "volume".into(), size: 100, version: version.into(), class: None, archived: None }
     }
 
     fn pieces(starts: &[(u64, &[u8])]) -> KeptPieces {

@@ -1,5 +1,6 @@
 //! Listings, page by page.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
@@ -88,14 +89,15 @@ fn info(prefix: &str, object: &Object, encoded: bool) -> Option<ObjectInfo> {
     let key = object.key()?;
     let key = if encoded { decode(key)? } else { key.to_owned() };
     let name = key.strip_prefix(prefix).filter(|name| !name.is_empty() && !name.ends_with('/'))?;
-    let class = object.storage_class().map(|class| class.as_str().to_owned()).unwrap_or_default();
-    let is_archived = matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE") && !is_restored(object.restore_status());
+    let class: Option<Arc<str>> = object.storage_class().map(|class| class.as_str().into());
+    let is_cold = matches!(class.as_deref(), Some("GLACIER" | "DEEP_ARCHIVE"));
+    let archived = class.clone().filter(|_| is_cold && !is_restored(object.restore_status()));
     let Some(size) = object.size().and_then(|size| u64::try_from(size).ok()) else {
         log::warn!("{}: listed without a size, left out", escape_bytes(name.as_bytes()));
         return None;
     };
     let version = version_of(object.e_tag(), object.last_modified());
-    Some(ObjectInfo { name: name.into(), size, version: version.into(), archived: is_archived.then(|| class.into()) })
+    Some(ObjectInfo { name: name.into(), size, version: version.into(), class, archived })
 }
 
 /// Returns true if a copy was restored from cold storage and has not expired.
@@ -147,6 +149,9 @@ mod tests {
         let in_progress = RestoreStatus::builder().is_restore_in_progress(true).build();
         assert!(cold(ObjectStorageClass::Glacier, Some(in_progress)).is_some());
         let done = RestoreStatus::builder().restore_expiry_date(DateTime::from_secs(2_000_000_000)).build();
-        assert_eq!(cold(ObjectStorageClass::Glacier, Some(done)), None);
+        assert_eq!(cold(ObjectStorageClass::Glacier, Some(done.clone())), None);
+        let restored = object("k").storage_class(ObjectStorageClass::Glacier).set_restore_status(Some(done)).build();
+        assert_eq!(info("", &restored, true).unwrap().class.as_deref(), Some("GLACIER"));
+        assert_eq!(info("", &object("k").build(), true).unwrap().class, None);
     }
 }

@@ -45,6 +45,7 @@ mod tests {
             name: "k".into(),
             size: 5,
             version: version_of(tag, Some(&DateTime::from_secs(time))).into(),
+            class: None,
             archived: None,
         };
         let (early, late) = (DateTime::from_secs(5), DateTime::from_secs(6));

@@ -12,7 +12,7 @@ use super::list;
 use super::probe::probe;
 use super::s3_stream::S3Stream;
 use crate::storage::{
-    DirectoryListing, ObjectInfo, ObjectStore, S3Location, StorageError, StoreOptions, Traffic,
+    BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, S3Location, StorageError, StoreOptions, Traffic,
     file_prefix::listed_dirs,
 };
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
@@ -151,6 +151,16 @@ impl ObjectStore for S3Store {
 
     fn traffic(&self) -> Traffic {
         self.bucket.counters.get()
+    }
+
+    fn bucket(&self) -> Option<BucketLocation> {
+        let config = &self.bucket.config;
+        Some(BucketLocation {
+            bucket: config.bucket().to_owned(),
+            prefix: config.prefix().to_owned(),
+            endpoint: config.service_url().map(str::to_owned),
+            region: self.bucket.client().region.clone(),
+        })
     }
 }
 
