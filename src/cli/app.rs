@@ -16,7 +16,7 @@ use super::environment_secrets;
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::mount::Respawn;
-use super::{argv, daemon, logging, mount, standard_output, umount, usage_hints};
+use super::{argv, cache, daemon, logging, mount, standard_output, umount, usage_hints};
 
 /// The program with its dependencies.
 pub struct App<'a> {
@@ -95,7 +95,7 @@ impl<'a> App<'a> {
         // A mount in the background hands its secrets over to the daemon.
         let reads = match &cli.command {
             Command::Mount(args) => args.foreground || cli.report_ready,
-            Command::Umount(_) => false,
+            Command::Umount(_) | Command::Cache(_) => false,
             Command::Sets(_)
             | Command::Ls(_)
             | Command::Find(_)
@@ -103,7 +103,9 @@ impl<'a> App<'a> {
             | Command::Diff(_)
             | Command::Cat(_)
             | Command::Restore(_)
-            | Command::Verify(_) => true,
+            | Command::Verify(_)
+            | Command::Volumes(_)
+            | Command::Index(_) => true,
         };
         if reads && cli.secrets_fd.is_none() {
             daemon::drop_environment_secrets(|more| (self.respawn)(&[more, own.to_vec()].concat()));
@@ -119,6 +121,9 @@ impl<'a> App<'a> {
             Command::Cat(args) => check_output().and_then(|()| self.backend.cat(args)),
             Command::Restore(args) => check_output().and_then(|()| self.backend.restore(args)),
             Command::Verify(args) => check_output().and_then(|()| self.backend.verify(args)),
+            Command::Index(args) => check_output().and_then(|()| self.backend.index(args)),
+            Command::Cache(args) => check_output().and_then(|()| cache::run(args)),
+            Command::Volumes(args) => check_output().and_then(|()| self.backend.volumes(args)),
         }
     }
 }
@@ -163,7 +168,8 @@ fn swapped(command: &Command) -> Option<String> {
         }
         Command::Cat(args) => usage_hints::swapped("cat", &args.repo.url, args.paths.first()?),
         Command::Restore(args) => usage_hints::swapped("restore", &args.repo.url, args.operands.first()?),
-        Command::Umount(_) | Command::Sets(_) | Command::Verify(_) => None,
+        Command::Volumes(args) => usage_hints::swapped("volumes", &args.repo.url, args.paths.first()?),
+        Command::Umount(_) | Command::Sets(_) | Command::Verify(_) | Command::Index(_) | Command::Cache(_) => None,
     }
 }
 

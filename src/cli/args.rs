@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use dupfs_unpack::NameEncoding;
 
+use super::build_index::IndexArgs;
+use super::cache::CacheCommandArgs;
 use super::options::{
     ByteSize, CacheArgs, DeadlineArgs, FileType, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs, TimeArgs,
     TimeSpan, parse_zip_names,
 };
 use super::verify::parse_percent;
+use super::volumes::VolumesArgs;
 
 /// Mount duplicity backups read-only: restore with cp, rsync, tar or mysql < file
 #[derive(Clone, Debug, Parser)]
@@ -63,6 +66,12 @@ pub enum Command {
     Restore(Box<RestoreArgs>),
     /// Read every object and report all damage: what is lost, and what can still be restored
     Verify(Box<VerifyArgs>),
+    /// Name the volumes that a read would fetch, and what is in cold storage; fetches none
+    Volumes(Box<VolumesArgs>),
+    /// Read all trees and sizes into the index on this machine, so that later mounts and stats are instant
+    Index(Box<IndexArgs>),
+    /// List or remove what dupfs has stored on this machine: the indexes of backups
+    Cache(CacheCommandArgs),
 }
 
 /// `dupfs mount`. One field for each option, because clap derives the command line from the fields.
@@ -468,7 +477,13 @@ mod tests {
     #[test]
     fn only_commands_that_work_are_listed() {
         let names: Vec<_> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
-        assert_eq!(names, ["mount", "umount", "sets", "ls", "find", "history", "diff", "cat", "restore", "verify"]);
+        assert_eq!(
+            names,
+            [
+                "mount", "umount", "sets", "ls", "find", "history", "diff", "cat", "restore", "verify", "volumes",
+                "index", "cache"
+            ]
+        );
     }
 
     #[test]
@@ -483,7 +498,9 @@ mod tests {
             Command::Cat(args) => args.snapshot.deadline,
             Command::Restore(args) => args.snapshot.deadline,
             Command::Verify(args) => args.snapshot.deadline,
-            Command::Umount(_) => panic!("no backup is read"),
+            Command::Volumes(args) => args.snapshot.deadline,
+            Command::Index(args) => args.deadline,
+            Command::Umount(_) | Command::Cache(_) => panic!("no backup is read"),
         };
         let lines = [
             "mount --deadline 2m u m",
@@ -495,6 +512,8 @@ mod tests {
             "cat --deadline 2m u p",
             "restore --deadline 2m u d",
             "verify --deadline 2m u",
+            "volumes --deadline 2m u",
+            "index --deadline 2m u",
         ];
         for line in lines {
             assert_eq!(of(&format!("dupfs {line}")).deadline.0.as_secs(), 120, "{line}");

@@ -361,10 +361,12 @@ fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
     let is_archive_dir =
         |arg: &OsString| arg.to_str().is_some_and(|arg| arg.split('=').next() == Some("--archive-dir"));
     let named = typed.iter().take_while(|arg| *arg != "--").any(is_archive_dir);
-    // Only `restore` writes owners.
-    let restores = typed.iter().take_while(|arg| *arg != "--").any(|arg| arg == "restore");
+    // Only `restore` writes owners, and only `cache` removes anything.
+    let has_word = |word: &str| typed.iter().take_while(|arg| *arg != "--").any(|arg| arg == word);
+    let (restores, removes) = (has_word("restore"), has_word("cache"));
     let has_effect = |name: &str| match name {
         "name" => named,
+        "dry-run" => removes,
         "do-not-restore-ownership" | "no-restore-ownership" => restores,
         _ => false,
     };

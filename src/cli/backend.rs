@@ -8,10 +8,12 @@ use crate::vfs::FileSystem;
 use dupfs_unpack::NameEncoding;
 
 use super::args::{CatArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
+use super::build_index::IndexArgs;
 use super::error::CliError;
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, TimeArgs};
 use super::request_timeout::RequestTimeout;
 use super::secrets::Passphrases;
+use super::volumes::VolumesArgs;
 
 /// The location of a backup, from its URL alone.
 #[derive(Clone, Debug)]
@@ -110,4 +112,16 @@ pub trait Backend {
     /// # Errors
     /// [`CliError`].
     fn verify(&self, args: &VerifyArgs) -> Result<(), CliError>;
+
+    /// `dupfs volumes`.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    fn volumes(&self, args: &VolumesArgs) -> Result<(), CliError>;
+
+    /// `dupfs index`.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    fn index(&self, args: &IndexArgs) -> Result<(), CliError>;
 }

@@ -1,10 +1,11 @@
 //! Opens backups for the commands: from arguments to a store, keys and a file system.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal, Write};
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use md5::{Digest, Md5};
 
@@ -15,31 +16,40 @@ use dupfs_format::ArchivePath;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
 use dupfs_read::storage::{
-    self, Location, ObjectStore, S3Addressing, S3Credentials, StoreOptions, UrlOptions, parse_url_with,
+    self, Location, ObjectInfo, ObjectStore, RateLimitedStore, S3Addressing, S3Credentials, StoreOptions, UrlOptions,
+    parse_url_with,
 };
 
 use super::args::{CatArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
 use super::backend::{Backend, BackupLocation, OpenRequest};
+use super::build_index::{IndexArgs, IndexOptions};
+use super::cache_dir::cache_dir;
 use super::diff::{self, DiffOptions};
 use super::environment_secrets;
 use super::error::CliError;
-use super::exit::CommandExit;
 use super::find::{self, FindOptions};
 use super::gpg_args::gpg_for_session_keys;
 use super::history::{self, HistoryOptions};
 use super::ls::LsOptions;
-use super::open::{DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_file_system, open_mount, open_repository};
+use super::open::{
+    DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_file_system, open_mount, open_repository, open_snapshot,
+};
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs};
-use super::printer::Printer;
+use super::printer::print;
 use super::request_timeout::RequestTimeout;
 use super::restore::{self, RestoreOptions};
 use super::secrets::Passphrases;
 use super::sets::SetsOptions;
 use super::verify::{SampleOptions, VerifyOptions};
-use super::{cat, ls, nearby, sets, time_argument, typed_path, verify};
+use super::volumes::{ThawOptions, VolumesArgs, VolumesOptions, VolumesSource};
+use super::{build_index, cat, ls, nearby, sets, time_argument, typed_path, verify, volumes};
 
 /// Default of `--cache-size`: bytes of sealed blocks on disk.
 const DEFAULT_CACHE_SIZE: u64 = 2 << 30;
+/// Upper bound of the volumes that are fetched at the same time.
+const MAX_CONCURRENT_VOLUMES: u64 = 4;
+/// Default of `--days`: the time for which copies from cold storage stay.
+const DEFAULT_THAW_DAYS: u32 = 7;
 
 /// Opens real backups.
 #[derive(Clone, Copy, Debug, Default)]
@@ -208,6 +218,61 @@ impl Backend for Backups {
         };
         print(|printer| verify::run(&*fs, fs.repository(), options, timeout, printer))
     }
+
+    fn index(&self, args: &IndexArgs) -> Result<(), CliError> {
+        if args.cache.no_index {
+            return Err(CliError::Usage("--no-index: there is nothing to do without an index".to_owned()));
+        }
+        let dir = index(&args.cache).ok_or_else(|| {
+            CliError::Usage(
+                "this user has no home directory: give the directory of the index by --cache-dir".to_owned(),
+            )
+        })?;
+        let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
+        let mut timeout = RequestTimeout::from(&args.deadline);
+        let store = match args.rate {
+            Some(rate) => {
+                // What is fetched in advance of a reader is not limited.
+                let store = store_with(&args.repo, |options| options.read_ahead_bytes = 0)?;
+                timeout.0 = timeout.0.saturating_add(time_at_rate(&*store, rate, timeout)?);
+                Arc::new(RateLimitedStore::new(store, rate))
+            }
+            None => store(&args.repo)?,
+        };
+        let options = repository_options(&args.repo, &args.keys, &args.cache, &passphrases)?;
+        let options = RepositoryOptions { index: Some(dir), ..options };
+        let tree = open_file_system(store, options, ViewOptions::default(), timeout)?;
+        let options = IndexOptions { no_sizes: args.no_sizes, json: args.json };
+        print(|printer| build_index::run(&tree, options, timeout, printer))
+    }
+
+    fn volumes(&self, args: &VolumesArgs) -> Result<(), CliError> {
+        let SnapshotArgs { deadline, time: at, keys, cache } = &args.snapshot;
+        volumes::check(&args.paths)?;
+        let timeout = RequestTimeout::from(deadline);
+        let passphrases = Arc::new(Passphrases::gather(keys)?);
+        let store = store(&args.repo)?;
+        let options = repository_options(&args.repo, keys, cache, &passphrases)?;
+        let options = RepositoryOptions { index: index(cache), spill: None, ..options };
+        let shows_snapshots = at.time.is_none() && args.paths.iter().any(|path| typed_path::is_of_mount(path));
+        let source = if shows_snapshots {
+            let tree = open_file_system(store, options, ViewOptions::default(), timeout)?;
+            VolumesSource { repository: Arc::clone(tree.repository()), snapshot: None, tree: Ok(tree) }
+        } else {
+            let time = at.time.as_deref().map(|text| time_argument::parse("--time", text)).transpose()?;
+            let (repository, snapshot, tree) = open_snapshot(store, options, time, timeout)?;
+            VolumesSource { repository, snapshot: Some(snapshot), tree }
+        };
+        let thaw = args
+            .thaw
+            .then(|| ThawOptions { days: args.days.unwrap_or(DEFAULT_THAW_DAYS), tier: args.tier.unwrap_or_default() });
+        let options = VolumesOptions { paths: args.paths.clone(), thaw, json: args.json };
+        let printed = print(|printer| volumes::run(&source, &options, timeout, printer));
+        if let Ok(tree) = &source.tree {
+            tree.finish();
+        }
+        printed
+    }
 }
 
 impl Backups {
@@ -276,10 +341,25 @@ fn location(repo: &RepoArgs) -> Result<Location, CliError> {
 }
 
 fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
+    store_with(repo, |_| {})
+}
+
+/// The time that a step may take longer at a limited rate: that of the largest object, which others are fetched beside, and of
+/// all small ones, the manifests and signature archives.
+fn time_at_rate(store: &dyn ObjectStore, rate: NonZeroU64, timeout: RequestTimeout) -> Result<Duration, CliError> {
+    let objects = store.list(&timeout.start())?;
+    let is_volume = |object: &&ObjectInfo| object.name.contains(".difftar") || object.name.contains(".vol");
+    let largest = objects.iter().map(|object| object.size).max().unwrap_or(0);
+    let others = objects.iter().filter(|object| !is_volume(object)).map(|object| object.size);
+    let bytes = others.fold(largest.saturating_mul(MAX_CONCURRENT_VOLUMES), u64::saturating_add);
+    Ok(Duration::from_secs(bytes / rate))
+}
+
+fn store_with(repo: &RepoArgs, change: impl FnOnce(&mut StoreOptions)) -> Result<Arc<dyn ObjectStore>, CliError> {
     let prefixes = prefixes(repo);
     let common = prefixes.file_prefix.as_deref().unwrap_or("");
     let kinds = [&prefixes.archive, &prefixes.manifest, &prefixes.signature];
-    let options = StoreOptions {
+    let mut options = StoreOptions {
         file_prefixes: kinds.map(|kind| format!("{common}{}", kind.as_deref().unwrap_or(""))).to_vec(),
         s3_endpoint_url: repo.s3_endpoint_url.clone(),
         s3_region: repo.s3_region_name.clone(),
@@ -289,6 +369,7 @@ fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
         timeout: repo.timeout.0,
         ..StoreOptions::default()
     };
+    change(&mut options);
     let location = location(repo)?;
     storage::open(&location, &options).map_err(|error| {
         let remark = match (&location, repo.url.to_str()) {
@@ -408,36 +489,10 @@ fn memory(cache: &CacheArgs) -> u64 {
 /// The spill file; none with `--cache-size 0` or without a home directory.
 fn spill(cache: &CacheArgs) -> Option<SpillConfig> {
     let bytes = cache.cache_size.map_or(DEFAULT_CACHE_SIZE, |size| size.0);
-    Some(SpillConfig { dir: cache_base(cache).filter(|_| bytes > 0)?, bytes })
+    Some(SpillConfig { dir: cache_dir(cache.cache_dir.as_deref()).filter(|_| bytes > 0)?, bytes })
 }
 
 /// The directory of the indexes; none with `--no-index` or without a home directory.
 fn index(cache: &CacheArgs) -> Option<PathBuf> {
-    cache_base(cache).filter(|_| !cache.no_index)
-}
-
-/// `--cache-dir`, else `$XDG_CACHE_HOME/dupfs`, else `~/.cache/dupfs`.
-fn cache_base(cache: &CacheArgs) -> Option<PathBuf> {
-    // A relative path would create a cache in the working directory.
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || variable("HOME").map(|home| home.join(".cache"));
-    let default = || variable("XDG_CACHE_HOME").or_else(home).map(|path| path.join("dupfs"));
-    let dir = cache.cache_dir.clone().or_else(default)?;
-    // A daemon changes its working directory.
-    Some(std::path::absolute(&dir).unwrap_or(dir))
-}
-
-/// Runs a command that prints.
-fn print(command: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>) -> Result<(), CliError> {
-    let stdout = std::io::stdout();
-    let terminal = stdout.is_terminal();
-    let mut out = std::io::BufWriter::with_capacity(64 << 10, stdout.lock());
-    let mut err = std::io::stderr();
-    let result = command(&mut Printer::new(&mut out, &mut err, terminal));
-    let flushed = out.flush();
-    match result {
-        Ok(CommandExit::Done) => flushed.map_err(|error| CliError::output(&error)),
-        Ok(exit) => Err(CliError::Reported(exit.code())),
-        Err(error) => Err(error),
-    }
+    cache_dir(cache.cache_dir.as_deref()).filter(|_| !cache.no_index)
 }

@@ -7,6 +7,9 @@ mod attr_json;
 mod attr_text;
 mod backend;
 mod backups;
+pub mod build_index;
+mod cache;
+mod cache_dir;
 pub mod cat;
 mod daemon;
 mod default_log_file;
@@ -30,6 +33,7 @@ mod options;
 mod path_pattern;
 pub mod printer;
 mod progress_line;
+mod quantities;
 mod refresh;
 mod request_timeout;
 mod resolve;
@@ -49,6 +53,7 @@ mod typed_path;
 mod umount;
 mod usage_hints;
 pub mod verify;
+pub mod volumes;
 
 pub use app::App;
 pub use args::{
@@ -57,6 +62,8 @@ pub use args::{
 };
 pub use backend::{Backend, BackupLocation, OpenRequest};
 pub use backups::Backups;
+pub use build_index::IndexArgs;
+pub use cache::{CacheAction, CacheCommandArgs};
 pub use error::CliError;
 pub use exit::CommandExit;
 pub use mount::Respawn;
@@ -67,3 +74,4 @@ pub use options::{
 pub use request_timeout::RequestTimeout;
 pub use secrets::Passphrases;
 pub use standard_output::record_closed_output;
+pub use volumes::VolumesArgs;

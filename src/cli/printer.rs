@@ -1,7 +1,7 @@
 //! The output of commands: standard output and standard error.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -9,6 +9,24 @@ use super::error::CliError;
 use super::exit::CommandExit;
 use super::logging::one_line;
 use dupfs_base::escape_bytes;
+
+/// Runs a command that prints to standard output.
+///
+/// # Errors
+/// [`CliError`] of the command, or [`CliError::Reported`] with the exit code of the failures that it has reported.
+pub(super) fn print(command: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>) -> Result<(), CliError> {
+    let stdout = std::io::stdout();
+    let terminal = stdout.is_terminal();
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, stdout.lock());
+    let mut err = std::io::stderr();
+    let result = command(&mut Printer::new(&mut out, &mut err, terminal));
+    let flushed = out.flush();
+    match result {
+        Ok(CommandExit::Done) => flushed.map_err(|error| CliError::output(&error)),
+        Ok(exit) => Err(CliError::Reported(exit.code())),
+        Err(error) => Err(error),
+    }
+}
 
 /// The output of a command.
 pub struct Printer<'a> {
@@ -28,6 +46,11 @@ impl<'a> Printer<'a> {
     /// A printer on `out` and, for failures that do not end the command, on `err`. `terminal` is true if `out` is a terminal.
     pub fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, terminal: bool) -> Self {
         Self { out, err, terminal, exit: CommandExit::Done }
+    }
+
+    /// Returns true if the output is a terminal.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// Prints bytes as they are.

@@ -21,8 +21,17 @@ const VERSIONS: &[u8] = b"versions";
 
 /// Returns true for a path as a mount of all snapshots has it.
 pub(super) fn is_of_mount(typed: &OsStr) -> bool {
-    let first = typed.as_bytes().split(|&b| b == b'/').find(|name| !matches!(*name, b"" | b"."));
-    first.is_some_and(|first| MOUNT_NAMES.contains(&first))
+    first_name(typed).is_some_and(|first| MOUNT_NAMES.contains(&first))
+}
+
+/// Returns true for a path below `unpacked/` of a mount of all snapshots.
+pub(super) fn is_unpacked(typed: &OsStr) -> bool {
+    first_name(typed) == Some(b"unpacked")
+}
+
+/// The first name of a path.
+fn first_name(typed: &OsStr) -> Option<&[u8]> {
+    typed.as_bytes().split(|&b| b == b'/').find(|name| !matches!(*name, b"" | b"."))
 }
 
 /// Finds the path that the user means by `typed`: the text itself if it exists, else the first of its other readings

@@ -87,9 +87,12 @@ fn command_of(typed: &[OsString]) -> Option<&'static str> {
         "collection-status" => Some("sets"),
         "list-current-files" => Some("ls"),
         "unmount" => Some("umount"),
-        _ => ["mount", "umount", "sets", "ls", "find", "history", "diff", "cat", "restore", "verify"]
-            .into_iter()
-            .find(|name| *name == arg),
+        _ => [
+            "mount", "umount", "sets", "ls", "find", "history", "diff", "cat", "restore", "verify", "volumes", "index",
+            "cache",
+        ]
+        .into_iter()
+        .find(|name| *name == arg),
     })
 }
 

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use crate::memory::MemoryFs;
 use crate::support::exec::test_name;
 use dupfs::cli::{
-    App, Backend, BackupLocation, CacheArgs, CatArgs, CliError, DiffArgs, FindArgs, HistoryArgs, LsArgs, OpenRequest,
-    RepoArgs, RestoreArgs, SetsArgs, VerifyArgs,
+    App, Backend, BackupLocation, CacheArgs, CatArgs, CliError, DiffArgs, FindArgs, HistoryArgs, IndexArgs, LsArgs,
+    OpenRequest, RepoArgs, RestoreArgs, SetsArgs, VerifyArgs, VolumesArgs,
 };
 use dupfs::fuse::{mount_at, unmount};
 use dupfs::vfs::FileSystem;
@@ -81,6 +81,14 @@ impl Backend for Memory {
     }
 
     fn verify(&self, _: &VerifyArgs) -> Result<(), CliError> {
+        Ok(())
+    }
+
+    fn volumes(&self, _: &VolumesArgs) -> Result<(), CliError> {
+        Ok(())
+    }
+
+    fn index(&self, _: &IndexArgs) -> Result<(), CliError> {
         Ok(())
     }
 }

@@ -11,6 +11,7 @@
 mod support;
 
 mod archive;
+mod cache;
 mod changes;
 mod check;
 mod collection;
@@ -21,6 +22,7 @@ mod find;
 mod forged;
 mod golden;
 mod index;
+mod index_command;
 mod keys;
 mod matrix;
 mod naming;
@@ -34,3 +36,4 @@ mod sets_problems;
 mod times;
 mod unsigned;
 mod verify;
+mod volumes;

@@ -127,6 +127,13 @@ fn nothing_is_changed_after_two_dashes_or_in_other_commands() {
 }
 
 #[test]
+fn a_dry_run_is_dropped_only_where_nothing_is_removed() {
+    let arguments = normalise(words("dupfs cache --log-file l prune --dry-run")).unwrap();
+    assert_eq!((arguments.args, arguments.dropped.len()), (words("dupfs cache --log-file l prune --dry-run"), 0));
+    assert_eq!(normalise(words("dupfs ls --dry-run u")).unwrap().dropped, ["--dry-run"]);
+}
+
+#[test]
 fn no_option_of_dupfs_is_dropped() {
     for (name, _) in WITHOUT_EFFECT {
         // Without --archive-dir it has no effect and is dropped.

@@ -3,6 +3,7 @@
 use super::sets_report::{ChainReport, SetReport, SetsReport};
 use crate::cli::error::CliError;
 use crate::cli::printer::Printer;
+use crate::cli::quantities::{counted, human_bytes};
 
 /// Prints the report.
 pub(super) fn print(report: &SetsReport, printer: &mut Printer<'_>) -> Result<(), CliError> {
@@ -38,7 +39,7 @@ fn head(report: &SetsReport, lines: &mut Vec<String>) {
         counted(report.sets.len(), "backup set"),
         counted(snapshots, "snapshot"),
         counted(volumes, "volume"),
-        bytes(total)
+        human_bytes(total)
     ));
     let source = report.sets.iter().rev().find(|set| set.hostname.is_some() || set.source_directory.is_some());
     if let Some(set) = source {
@@ -58,7 +59,7 @@ fn chain_lines(report: &SetsReport, chain: &ChainReport, lines: &mut Vec<String>
         chain.end_time,
         counted(chain.sets.len(), "set"),
         counted(chain.volumes, "volume"),
-        bytes(chain.bytes)
+        human_bytes(chain.bytes)
     ));
     let sets = chain.sets.iter().filter_map(|index| report.set(*index));
     lines.extend(sets.map(|set| set_line(set, if set.rebuilt { "rebuilt" } else { "" })));
@@ -116,29 +117,8 @@ fn set_line(set: &SetReport, remark: &str) -> String {
         "mixed" => "mixed",
         _ => "not encrypted",
     };
-    let line = format!("  {:4} {}{from}  {volumes:>14}  {:>10}  {encryption:13}", set.kind, set.time, bytes(set.bytes));
+    let line =
+        format!("  {:4} {}{from}  {volumes:>14}  {:>10}  {encryption:13}", set.kind, set.time, human_bytes(set.bytes));
     let line = if remark.is_empty() { line } else { format!("{line}  {remark}") };
     line.trim_end().to_owned()
-}
-
-fn counted(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}
-
-/// `512 B`, `1.5 KiB`, `25.0 MiB`.
-fn bytes(n: u64) -> String {
-    let mut unit = 1u64;
-    let mut name = "B";
-    for next in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
-        if n / unit < 1024 {
-            break;
-        }
-        unit *= 1024;
-        name = next;
-    }
-    if unit == 1 {
-        return format!("{n} B");
-    }
-    let tenths = u128::from(n) * 10 / u128::from(unit);
-    format!("{}.{} {name}", tenths / 10, tenths % 10)
 }

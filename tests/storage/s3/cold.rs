@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::process::Command;
+
+use serde_json::Value;
 
 use super::world::{World, is_listing};
-use crate::support::exec::Dupfs;
+use crate::support::exec::{self, Dupfs};
 use crate::support::fixtures;
 use crate::support::mount::Mount;
 use crate::support::proxy::Fault;
@@ -68,6 +71,74 @@ fn a_volume_in_glacier_is_eremote_with_the_remedy_in_the_log_and_all_else_is_ser
     }
     mount.unmount();
     local.unmount();
+}
+
+#[test]
+fn volumes_names_what_is_cold_and_thaw_prints_the_commands_that_restore_it() {
+    let world = World::new();
+    let place = "bucket/my shop's";
+    world.put_fixture("duplicity-0.7.13-gz", place);
+    let url = format!("s3://{place}");
+    let output = |args: &[&str]| exec::output(world.reader().command("volumes").arg(&url).args(args));
+    let json =
+        |args: &[&str]| -> Value { serde_json::from_slice(&output(&[args, &["--json"]].concat()).stdout).unwrap() };
+    let names = |report: &Value, list: &str| -> Vec<String> {
+        let objects = report[list].as_array().unwrap().iter().filter(|object| object["cold"] == true);
+        objects.map(|object| object["object"].as_str().unwrap().to_owned()).collect()
+    };
+    // The commands are run by a shell, with a program that prints what it is given.
+    let bin = world.scratch.dir("bin");
+    fs::write(bin.join("aws"), "#!/bin/sh\nprintf '[%s]' \"$@\"\necho\n").unwrap();
+    exec::run(Command::new("chmod").arg("+x").arg(bin.join("aws")));
+    let run_commands = |commands: &[u8]| -> Vec<String> {
+        let script = String::from_utf8(commands.to_vec()).unwrap();
+        let path = format!("{}:/usr/bin:/bin", bin.display());
+        let printed = exec::run(Command::new("sh").arg("-c").arg(script).env("PATH", path));
+        String::from_utf8(printed).unwrap().lines().map(str::to_owned).collect()
+    };
+    let expected = |objects: &[String], days: u32, tier: &str| -> Vec<String> {
+        let address = &world.proxy.address;
+        let line = |object: &String| {
+            format!(
+                "[s3api][restore-object][--endpoint-url][http://{address}][--region][us-east-1][--bucket][bucket]\
+                 [--key][my shop's/{object}][--restore-request][Days={days},GlacierJobParameters={{Tier={tier}}}]"
+            )
+        };
+        objects.iter().map(line).collect()
+    };
+    for (class, is_cold) in [("STANDARD", false), ("GLACIER_IR", false), ("GLACIER", true), ("DEEP_ARCHIVE", true)] {
+        world.proxy.set_plan(move |request| is_listing(request).then_some(Fault::Class(COLD, class)));
+        let report = json(&[]);
+        let cold = if is_cold { vec![COLD.to_owned()] } else { vec![] };
+        assert_eq!((names(&report, "volumes"), names(&report, "metadata")), (cold.clone(), vec![]), "{class}");
+        assert_eq!(report["cold_count"], cold.len());
+        let volumes = report["volumes"].as_array().unwrap();
+        assert_eq!(volumes.iter().find(|volume| volume["object"] == COLD).unwrap()["storage_class"], class);
+        assert_eq!(run_commands(&output(&["--thaw"]).stdout), expected(&cold, 7, "Standard"), "{class}");
+    }
+    let bulk = output(&["--thaw", "--days", "30", "--tier", "Bulk"]).stdout;
+    assert_eq!(run_commands(&bulk), expected(&[COLD.to_owned()], 30, "Bulk"));
+    let refused = output(&["--thaw", "--tier", "expedited"]);
+    assert_eq!((refused.status.code(), &*refused.stdout), (Some(2), &b""[..]), "{refused:?}");
+
+    // A signature archive in cold storage: nothing is known of the files, but the snapshot's volumes are.
+    let signatures = "duplicity-full-signatures.20261122T131027Z.sigtar.gz";
+    world.proxy.set_plan(|request| {
+        if is_listing(request) {
+            Some(Fault::Class("Z.sigtar.gz", "GLACIER"))
+        } else {
+            request.target.contains("sigtar").then_some(Fault::Status(403, "InvalidObjectState"))
+        }
+    });
+    let report = json(&[]);
+    assert_eq!((&report["known"], &report["certain_count"]), (&false.into(), &0.into()), "{report}");
+    assert!(report["count"].as_u64().unwrap() >= 4 && names(&report, "volumes").is_empty(), "{report}");
+    let metadata = names(&report, "metadata");
+    assert!(metadata.len() == 3 && metadata.contains(&signatures.to_owned()), "{report}");
+    let thaw = output(&["--thaw", "some/path"]);
+    assert_eq!(thaw.status.code(), Some(1), "{thaw:?}");
+    assert!(exec::tail(&thaw.stderr).contains("restore these objects first"), "{thaw:?}");
+    assert_eq!(run_commands(&thaw.stdout), expected(&metadata, 7, "Standard"));
 }
 
 /// Collects the names below `dir` by readdir, without requesting attributes.

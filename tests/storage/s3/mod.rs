@@ -7,6 +7,7 @@ mod cold;
 mod comparison;
 mod credentials;
 mod faults;
+mod index_command;
 mod refusals;
 mod requests;
 mod urls;
