@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use signal_hook::consts::SIGXFSZ;
 
 use dupfs_base::{ErrorKind, io_reason};
@@ -16,7 +16,11 @@ use super::environment_secrets;
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::mount::Respawn;
-use super::{argv, cache, daemon, logging, mount, standard_output, umount, usage_hints};
+use super::option_levels::LeveledArguments;
+use super::{argv, cache, completions, daemon, logging, man_pages, mount, standard_output, umount, usage_hints};
+
+/// The option of a process that this program starts again, in front of all other arguments.
+const RESTARTED: &str = "--restarted";
 
 /// The program with its dependencies.
 pub struct App<'a> {
@@ -40,21 +44,38 @@ impl<'a> App<'a> {
 
     /// Runs the command `typed` (with the program's name first), reports a failure to the user, and returns the exit code.
     pub fn run(&self, typed: Vec<OsString>) -> u8 {
+        match completions::answer(&typed) {
+            Ok(false) => {}
+            Ok(true) => return 0,
+            Err(error) => return error.report(),
+        }
         let inherited = daemon::InheritedFiles::record();
         survive_file_size_limit();
         let arguments = match argv::normalise(typed) {
             Ok(arguments) => arguments,
             Err(error) => return error.report(),
         };
-        let cli = match Cli::try_parse_from(&arguments.args) {
+        let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        let levels = match LeveledArguments::gather(&arguments.args, &variables) {
+            Ok(levels) => levels,
+            Err(error) => return error.report(),
+        };
+        let matches = levels.parser().try_get_matches_from(&levels.args);
+        let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
             Ok(cli) => cli,
-            Err(error) => return explain(&error, &arguments.args),
+            Err(error) => return explain(&error, &arguments.args, &levels),
         };
         if arguments.fake {
             return 0;
         }
-        let own = arguments.args.get(1..).unwrap_or_default();
-        match self.dispatch(&cli, own, &arguments, inherited) {
+        // A process that takes the place of this one gathers the options again: the arguments of a process are public.
+        let typed = arguments.args.get(1..).unwrap_or_default().iter().cloned();
+        let own: Vec<OsString> = match cli.restarted {
+            true => typed.collect(),
+            false => std::iter::once(OsString::from(RESTARTED)).chain(typed).collect(),
+        };
+        let notes = [arguments.notes.as_slice(), &levels.notes].concat();
+        match self.dispatch(&cli, &own, &arguments, &notes, inherited) {
             Ok(()) => 0,
             Err(error) => error.report(),
         }
@@ -65,6 +86,7 @@ impl<'a> App<'a> {
         cli: &Cli,
         own: &[OsString],
         arguments: &Arguments,
+        notes: &[String],
         mut inherited: daemon::InheritedFiles,
     ) -> Result<(), CliError> {
         if let Some(fd) = cli.secrets_fd {
@@ -86,7 +108,7 @@ impl<'a> App<'a> {
         if !arguments.dropped.is_empty() {
             log::warn!("without effect on reading, ignored: {}", arguments.dropped.join(" "));
         }
-        for note in &arguments.notes {
+        for note in notes.iter().filter(|_| !cli.restarted) {
             log::warn!("{note}");
         }
         if let Some(right) = swapped(&cli.command) {
@@ -95,7 +117,7 @@ impl<'a> App<'a> {
         // A mount in the background hands its secrets over to the daemon.
         let reads = match &cli.command {
             Command::Mount(args) => args.foreground || cli.report_ready,
-            Command::Umount(_) | Command::Cache(_) => false,
+            Command::Umount(_) | Command::Cache(_) | Command::Completions(_) | Command::Man(_) => false,
             Command::Sets(_)
             | Command::Ls(_)
             | Command::Find(_)
@@ -124,6 +146,8 @@ impl<'a> App<'a> {
             Command::Index(args) => check_output().and_then(|()| self.backend.index(args)),
             Command::Cache(args) => check_output().and_then(|()| cache::run(args)),
             Command::Volumes(args) => check_output().and_then(|()| self.backend.volumes(args)),
+            Command::Completions(args) => check_output().and_then(|()| completions::print(args)),
+            Command::Man(args) => man_pages::write(args),
         }
     }
 }
@@ -142,8 +166,8 @@ fn survive_file_size_limit() {
 }
 
 /// Reports that the arguments cannot be parsed, or prints the help that they ask for; returns the exit code.
-fn explain(error: &clap::Error, typed: &[OsString]) -> u8 {
-    if let Some(answer) = usage_hints::answer(error, typed) {
+fn explain(error: &clap::Error, typed: &[OsString], levels: &LeveledArguments) -> u8 {
+    if let Some(answer) = usage_hints::answer(error, typed).or_else(|| levels.explain(error)) {
         return CliError::Usage(answer).report();
     }
     // Help goes to standard output and is no error; the rest goes to standard error.
@@ -169,7 +193,13 @@ fn swapped(command: &Command) -> Option<String> {
         Command::Cat(args) => usage_hints::swapped("cat", &args.repo.url, args.paths.first()?),
         Command::Restore(args) => usage_hints::swapped("restore", &args.repo.url, args.operands.first()?),
         Command::Volumes(args) => usage_hints::swapped("volumes", &args.repo.url, args.paths.first()?),
-        Command::Umount(_) | Command::Sets(_) | Command::Verify(_) | Command::Index(_) | Command::Cache(_) => None,
+        Command::Umount(_)
+        | Command::Sets(_)
+        | Command::Verify(_)
+        | Command::Index(_)
+        | Command::Cache(_)
+        | Command::Completions(_)
+        | Command::Man(_) => None,
     }
 }
 

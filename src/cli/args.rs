@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use dupfs_unpack::NameEncoding;
 
 use super::build_index::IndexArgs;
 use super::cache::CacheCommandArgs;
 use super::options::{
-    ByteSize, CacheArgs, DeadlineArgs, FileType, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs, TimeArgs,
-    TimeSpan, parse_zip_names,
+    ByteSize, CacheArgs, CompletionShell, DeadlineArgs, FileType, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs,
+    TimeArgs, TimeSpan, parse_zip_names,
 };
 use super::verify::parse_percent;
 use super::volumes::VolumesArgs;
@@ -30,6 +30,14 @@ pub struct Cli {
     /// Append the log to this file
     #[arg(long, value_name = "FILE", global = true)]
     pub log_file: Option<PathBuf>,
+
+    /// Read the configuration from this file [default: ~/.config/dupfs/config.toml and /etc/dupfs/config.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// Set by dupfs itself when it starts itself again: remarks on the arguments were made.
+    #[arg(long, hide = true, global = true)]
+    pub restarted: bool,
 
     /// Set by dupfs itself for the process that becomes the daemon.
     #[arg(long, hide = true, global = true)]
@@ -72,6 +80,10 @@ pub enum Command {
     Index(Box<IndexArgs>),
     /// List or remove what dupfs has stored on this machine: the indexes of backups
     Cache(CacheCommandArgs),
+    /// Print the completion script of a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages, one for each command
+    Man(ManArgs),
 }
 
 /// `dupfs mount`. One field for each option, because clap derives the command line from the fields.
@@ -83,6 +95,7 @@ pub struct MountArgs {
     pub repo: RepoArgs,
 
     /// The mount point, an empty directory
+    #[arg(value_hint = ValueHint::DirPath)]
     pub mountpoint: PathBuf,
 
     /// Stay in the foreground
@@ -159,6 +172,7 @@ pub struct MountArgs {
 #[derive(Args, Clone, Debug)]
 pub struct UmountArgs {
     /// The mount point
+    #[arg(value_hint = ValueHint::DirPath)]
     pub mountpoint: PathBuf,
 
     /// Detach the mount at once even if it is in use; the daemon exits when the last file is closed
@@ -388,7 +402,7 @@ pub struct RestoreArgs {
 
     /// Paths of the snapshot (none: all of it), and the destination as the last argument: the name of the restored object
     /// itself for one path, a directory for several
-    #[arg(required = true, value_name = "[PATH]... DEST")]
+    #[arg(required = true, value_name = "[PATH]... DEST", value_hint = ValueHint::AnyPath)]
     pub operands: Vec<OsString>,
 
     /// Restore this path, as if it were given before DEST
@@ -458,6 +472,21 @@ pub struct VerifyArgs {
     pub snapshot: SnapshotArgs,
 }
 
+/// `dupfs completions`.
+#[derive(Args, Clone, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: CompletionShell,
+}
+
+/// `dupfs man`.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// The directory for the pages; created if it is missing
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -480,8 +509,21 @@ mod tests {
         assert_eq!(
             names,
             [
-                "mount", "umount", "sets", "ls", "find", "history", "diff", "cat", "restore", "verify", "volumes",
-                "index", "cache"
+                "mount",
+                "umount",
+                "sets",
+                "ls",
+                "find",
+                "history",
+                "diff",
+                "cat",
+                "restore",
+                "verify",
+                "volumes",
+                "index",
+                "cache",
+                "completions",
+                "man"
             ]
         );
     }
@@ -500,7 +542,9 @@ mod tests {
             Command::Verify(args) => args.snapshot.deadline,
             Command::Volumes(args) => args.snapshot.deadline,
             Command::Index(args) => args.deadline,
-            Command::Umount(_) | Command::Cache(_) => panic!("no backup is read"),
+            Command::Umount(_) | Command::Cache(_) | Command::Completions(_) | Command::Man(_) => {
+                panic!("no backup is read")
+            }
         };
         let lines = [
             "mount --deadline 2m u m",

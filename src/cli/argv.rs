@@ -8,7 +8,9 @@ use clap::CommandFactory;
 
 use super::args::Cli;
 use super::error::CliError;
+use super::long_option::parse_switch;
 use super::similar::most_similar;
+use super::typed_command::TypedCommand;
 
 /// Arguments in the form that [`Cli`] parses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -53,7 +55,6 @@ const WITHOUT_EFFECT: &[(&str, bool)] = &[
     ("metadata-sync-mode", true),
     ("mf-purge", false),
     ("mp-segment-size", true),
-    ("name", true),
     ("no-compression", false),
     ("no-encryption", false),
     ("no-files-changed", false),
@@ -161,18 +162,10 @@ pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
 
 /// Adds `-R` after the command `list-current-files`, an alias of `ls`: it lists everything.
 fn list_recursively(mut typed: Vec<OsString>) -> Vec<OsString> {
-    let mut position = 1;
-    while let Some(arg) = typed.get(position) {
-        match arg.to_str() {
-            // The global options with a value.
-            Some("--log-file" | "--secrets-fd") => position += 2,
-            Some("list-current-files") => {
-                typed.insert(position + 1, "-R".into());
-                break;
-            }
-            Some(option) if option.starts_with('-') && option != "--" => position += 1,
-            _ => break,
-        }
+    if let Some(end) = TypedCommand::find(&typed).map(|command| command.end)
+        && end.checked_sub(1).and_then(|word| typed.get(word)).is_some_and(|word| word == "list-current-files")
+    {
+        typed.insert(end, "-R".into());
     }
     typed
 }
@@ -284,6 +277,14 @@ fn expand_lists(typed: Vec<OsString>, sloppy: bool, notes: &mut Vec<String>) -> 
     Ok(out)
 }
 
+/// Turns a list of mount options into long options with their values attached.
+///
+/// # Errors
+/// [`CliError::Usage`] for unknown mount options.
+pub(super) fn expand_list(list: &str) -> Result<Vec<String>, CliError> {
+    split_list(list).iter().filter_map(|item| expand_item(item, false).transpose()).collect()
+}
+
 /// Splits at commas without a backslash before them.
 fn split_list(list: &str) -> Vec<String> {
     let mut items = vec![String::new()];
@@ -320,8 +321,11 @@ fn expand_item(item: &str, sloppy: bool) -> Result<Option<String>, CliError> {
     match (takes_value, value) {
         (Some(true), Some(value)) => Ok(Some(format!("--{long}={value}"))),
         (Some(false), None) => Ok(Some(format!("--{long}"))),
+        (Some(false), Some(value)) if parse_switch(value).is_some() => Ok(Some(format!("--{long}={value}"))),
         (Some(true), None) => Err(CliError::Usage(format!("mount option {name} needs a value: {name}=..."))),
-        (Some(false), Some(_)) => Err(CliError::Usage(format!("mount option {name} takes no value"))),
+        (Some(false), Some(_)) => {
+            Err(CliError::Usage(format!("mount option {name} takes no value but true and false")))
+        }
         (None, _) if sloppy => Ok(None),
         (None, _) => Err(CliError::Usage(match similar_option(&long) {
             Some(meant) => format!("unknown mount option {name}: did you mean {meant}?"),
@@ -337,7 +341,7 @@ fn similar_option(long: &str) -> Option<String> {
     let own = mount.get_arguments().chain(cli.get_arguments()).filter(|arg| arg.get_id() != "options");
     let own = own.flat_map(|arg| arg.get_long_and_visible_aliases().unwrap_or_default());
     let known: Vec<String> = own
-        .filter(|long| *long != "report-ready")
+        .filter(|long| !["report-ready", "restarted", "secrets-fd"].contains(long))
         .chain(OF_MOUNT.iter().copied())
         .map(|name| name.replace('-', "_"))
         .collect();
@@ -356,16 +360,12 @@ fn known_option(long: &str) -> Option<bool> {
     Some(found.get_action().takes_values())
 }
 
-/// Drops duplicity's options without effect on a reader, up to `--`. `--name` has an effect with `--archive-dir`.
+/// Drops duplicity's options without effect on a reader, up to `--`.
 fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
-    let is_archive_dir =
-        |arg: &OsString| arg.to_str().is_some_and(|arg| arg.split('=').next() == Some("--archive-dir"));
-    let named = typed.iter().take_while(|arg| *arg != "--").any(is_archive_dir);
     // Only `restore` writes owners, and only `cache` removes anything.
     let has_word = |word: &str| typed.iter().take_while(|arg| *arg != "--").any(|arg| arg == word);
     let (restores, removes) = (has_word("restore"), has_word("cache"));
     let has_effect = |name: &str| match name {
-        "name" => named,
         "dry-run" => removes,
         "do-not-restore-ownership" | "no-restore-ownership" => restores,
         _ => false,

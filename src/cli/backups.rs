@@ -421,7 +421,13 @@ fn prefixes(repo: &RepoArgs) -> PrefixOptions {
 fn archive_dir(repo: &RepoArgs) -> Option<PathBuf> {
     let hashed = || hex(&Md5::digest(repo.url.as_bytes()));
     let name = repo.name.clone().unwrap_or_else(|| hashed().into());
-    let given = repo.archive_dir.as_ref()?;
+    let Some(given) = &repo.archive_dir else {
+        if repo.name.is_some() {
+            // duplicity's name of its cache.
+            log::warn!("without effect on reading, ignored: --name (it belongs to --archive-dir)");
+        }
+        return None;
+    };
     let dir = given.join(name);
     if let Some(remedy) = misplaced_archive_dir(given, &dir) {
         let given = escape_bytes(given.as_os_str().as_bytes());

@@ -27,6 +27,32 @@ pub enum CommandExit {
 }
 
 impl CommandExit {
+    /// All codes, in ascending order.
+    pub const ALL: [Self; 8] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::NotFound,
+        Self::Denied,
+        Self::NoKey,
+        Self::Damage,
+        Self::Interrupted,
+    ];
+
+    /// The meaning of the code, as docs/CLI.md has it.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::NotFound => "no such backup, snapshot or path",
+            Self::Denied => "credentials or permission",
+            Self::NoKey => "no key or passphrase fits",
+            Self::Damage => "damage, or a failed read",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
     /// The code for a failure of `kind`.
     pub fn of(kind: ErrorKind) -> Self {
         match kind {

@@ -11,6 +11,9 @@ pub mod build_index;
 mod cache;
 mod cache_dir;
 pub mod cat;
+mod completions;
+mod config_file;
+mod configuration;
 mod daemon;
 mod default_log_file;
 pub mod diff;
@@ -23,12 +26,16 @@ mod gpg_args;
 pub mod history;
 mod key_trial;
 mod logging;
+mod long_option;
 pub mod ls;
+mod man_pages;
 mod memory_shares;
 mod mount;
 mod nearby;
 mod object_change;
 pub mod open;
+mod option_levels;
+mod option_variables;
 mod options;
 mod path_pattern;
 pub mod printer;
@@ -40,15 +47,18 @@ mod resolve;
 pub mod restore;
 mod secrets;
 pub mod sets;
+mod setting;
 mod signal_watch;
 mod signed_comparison;
 mod similar;
 mod snapshot_operand;
 mod standard_output;
 mod start_up;
+mod switch_values;
 mod terminal_prompt;
 mod text_patch;
 mod time_argument;
+mod typed_command;
 mod typed_path;
 mod umount;
 mod usage_hints;
@@ -57,8 +67,8 @@ pub mod volumes;
 
 pub use app::App;
 pub use args::{
-    CatArgs, Cli, Command, DiffArgs, FindArgs, HistoryArgs, LsArgs, MountArgs, RestoreArgs, SetsArgs, UmountArgs,
-    VerifyArgs,
+    CatArgs, Cli, Command, CompletionsArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, ManArgs, MountArgs, RestoreArgs,
+    SetsArgs, UmountArgs, VerifyArgs,
 };
 pub use backend::{Backend, BackupLocation, OpenRequest};
 pub use backups::Backups;
@@ -68,8 +78,8 @@ pub use error::CliError;
 pub use exit::CommandExit;
 pub use mount::Respawn;
 pub use options::{
-    ByteSize, CacheArgs, DeadlineArgs, FileType, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs, TimeArgs,
-    TimeSpan,
+    ByteSize, CacheArgs, CompletionShell, DeadlineArgs, FileType, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs,
+    TimeArgs, TimeSpan,
 };
 pub use request_timeout::RequestTimeout;
 pub use secrets::Passphrases;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use dupfs_read::storage::{S3UrlStyle, StoreOptions};
 use dupfs_unpack::NameEncoding;
 use nix::unistd::{Group, User};
@@ -19,7 +19,8 @@ use crate::vfs::NodeKind;
 /// line from the fields.
 #[derive(Args, Clone, Debug)]
 pub struct RepoArgs {
-    /// The backup: s3://bucket/prefix, file:///directory or a path
+    /// The backup: s3://bucket/prefix, file:///directory, a path, or the name of a repository of the configuration file
+    #[arg(value_hint = ValueHint::DirPath)]
     pub url: OsString,
 
     /// Prefix of all the backup's file names
@@ -39,11 +40,11 @@ pub struct RepoArgs {
     pub file_prefix_signature: Option<String>,
 
     /// duplicity's archive directory: read manifests and signature archives there if it has them, without a key
-    #[arg(long, value_name = "DIR", conflicts_with = "sign_key", help_heading = "Backup")]
+    #[arg(long, value_name = "DIR", conflicts_with = "sign_key", value_hint = ValueHint::DirPath, help_heading = "Backup")]
     pub archive_dir: Option<PathBuf>,
 
     /// The backup's directory below --archive-dir [default: the MD5 hash of the URL, as in duplicity]
-    #[arg(long, value_name = "NAME", requires = "archive_dir", help_heading = "Backup")]
+    #[arg(long, value_name = "NAME", help_heading = "Backup")]
     pub name: Option<OsString>,
 
     /// Show sets that have lost their manifests, as far as their signature archives prove the content of the volumes
@@ -93,7 +94,7 @@ pub struct KeyArgs {
     pub passphrase_command: Option<String>,
 
     /// The gpg that gives session keys [default: gpg]
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(long, value_name = "PROGRAM", value_hint = ValueHint::ExecutablePath)]
     pub gpg_binary: Option<PathBuf>,
 
     /// Options for this gpg, such as --gpg-options=--homedir=DIR; repeatable
@@ -175,7 +176,7 @@ pub struct OwnerArgs {
 #[command(next_help_heading = "Cache")]
 pub struct CacheArgs {
     /// Directory of the index and the spill file [default: $XDG_CACHE_HOME/dupfs]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub cache_dir: Option<PathBuf>,
 
     /// Upper bound of decoded data on disk, sealed; 0: none [default: 2G]
@@ -258,6 +259,17 @@ pub enum SizeMode {
     Exact,
     /// An upper bound until the file is opened
     Bound,
+}
+
+/// A shell that has a script for completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompletionShell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
 }
 
 /// A type of object to find, under the names of find(1) and those of JSON.

@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::nearby::has_backup_files;
 use super::similar::most_similar;
+use super::typed_command::TypedCommand;
 use crate::fuse::mount_on;
 
 /// Commands of duplicity and words that are near, and the answer.
@@ -75,25 +76,11 @@ pub(super) fn answer(error: &clap::Error, typed: &[OsString]) -> Option<String> 
     match error.kind() {
         ErrorKind::InvalidSubcommand => unknown_command(context(ContextKind::InvalidSubcommand)?),
         ErrorKind::UnknownArgument => {
-            unknown_option(context(ContextKind::InvalidArg)?, command_of(typed).unwrap_or_default())
+            let command = TypedCommand::find(typed).map(|command| command.name).unwrap_or_default();
+            unknown_option(context(ContextKind::InvalidArg)?, &command)
         }
         _ => None,
     }
-}
-
-/// The name of the command in `typed`.
-fn command_of(typed: &[OsString]) -> Option<&'static str> {
-    typed.iter().skip(1).filter_map(|arg| arg.to_str()).find_map(|arg| match arg {
-        "collection-status" => Some("sets"),
-        "list-current-files" => Some("ls"),
-        "unmount" => Some("umount"),
-        _ => [
-            "mount", "umount", "sets", "ls", "find", "history", "diff", "cat", "restore", "verify", "volumes", "index",
-            "cache",
-        ]
-        .into_iter()
-        .find(|name| *name == arg),
-    })
 }
 
 fn unknown_command(word: &str) -> Option<String> {

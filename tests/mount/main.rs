@@ -1,5 +1,5 @@
 //! Tests through the kernel: an in-memory file system served by FUSE (`kernel`), the program and its daemon (`cli`),
-//! its messages for newcomers (`newcomer`), and the directories `at/`, `versions/` and `unpacked/` of a mounted
+//! its messages for newcomers (`newcomer`), its configuration and the scripts for shells (`configuration`), and the directories `at/`, `versions/` and `unpacked/` of a mounted
 //! backup.
 //!
 //! Needs root (devices, owners, other users), duplicity, gpg, FUSE and the common archivers, which `scripts/test` installs.
@@ -15,6 +15,7 @@ mod memory;
 mod areas;
 mod bombs;
 mod cli;
+mod configuration;
 mod export;
 mod kernel;
 mod newcomer;

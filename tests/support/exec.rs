@@ -107,7 +107,7 @@ impl Dupfs {
             }
         };
         cmd.arg(command).args(&self.args);
-        cmd.env_remove("PASSPHRASE").env_remove("GPG_AGENT_INFO");
+        cmd.env_remove("PASSPHRASE").env_remove("GPG_AGENT_INFO").env_remove("XDG_CONFIG_HOME");
         cmd.env("HOME", &self.home).env("XDG_CACHE_HOME", self.home.join("cache"));
         cmd.env("GNUPGHOME", self.home.join("no-keyring"));
         if let Some(passphrase) = &self.passphrase {

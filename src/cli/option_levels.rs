@@ -1,0 +1,185 @@
+//! Options from all places: the command line, then the environment, then the repository of the configuration, then its
+//! defaults. The first place that has an option counts, with all its values.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command, CommandFactory};
+
+use super::args::Cli;
+use super::configuration::{Configuration, NamedPlace};
+use super::error::CliError;
+use super::long_option::{CONFIG, LongOption, OptionKind};
+use super::option_variables::{self, LIST, expand_list};
+use super::setting::Setting;
+use super::switch_values;
+use super::typed_command::TypedCommand;
+
+/// The argument of a command for the location of a backup.
+pub(super) const URL: &str = "url";
+
+/// Arguments with the options of all places.
+#[derive(Debug, Default)]
+pub(super) struct LeveledArguments {
+    /// The program's name and the arguments, in the form that [`LeveledArguments::parser`] takes.
+    pub(super) args: Vec<OsString>,
+    /// Remarks for the user, one line each.
+    pub(super) notes: Vec<String>,
+    /// The options that are not from the command line.
+    added: Vec<Setting>,
+    /// The name of a repository that was typed, and its URL.
+    repository: Option<(OsString, OsString)>,
+}
+
+impl LeveledArguments {
+    /// Adds to `typed` (with the program's name first) the options that `variables` and the configuration have for the command.
+    ///
+    /// # Errors
+    /// [`CliError`] for invalid values, and for a configuration that cannot be used.
+    pub(super) fn gather(typed: &[OsString], variables: &[(OsString, OsString)]) -> Result<Self, CliError> {
+        let unchanged = || Self { args: typed.to_vec(), ..Self::default() };
+        let Some(command) = TypedCommand::find(typed) else { return Ok(unchanged()) };
+        let options = LongOption::of(&command.definition);
+        let switched = switch_values::resolve(typed, &options)?;
+        // An error stops this parser where it stops the one that reports it.
+        let Ok(matches) = Cli::command().ignore_errors(true).try_get_matches_from(&switched.args) else {
+            return Ok(Self { args: switched.args, ..Self::default() });
+        };
+        // Commands with no option of their own need no configuration to work.
+        if options.iter().all(LongOption::is_of_program) {
+            return Ok(Self { args: switched.args, ..Self::default() });
+        }
+        let given = GivenArguments::of(&matches, &options);
+        let mut notes = option_variables::remarks(variables);
+        let file = given.config.as_deref().or_else(|| option_variables::config(variables));
+        let configuration = Configuration::load(file)?;
+        let place = match &given.url {
+            Some(url) => configuration.find(url)?,
+            None => NamedPlace::Literal,
+        };
+        let mut levels = option_variables::settings(variables, &options)?;
+        let mut repository = None;
+        if let NamedPlace::Repository(found, remark) = place {
+            notes.extend(remark);
+            levels.extend(with_lists(&found.settings, &options)?);
+            repository = given.url.map(|name| (name, found.url.clone()));
+        }
+        let defaults: Vec<Setting> = configuration.defaults().cloned().collect();
+        levels.extend(with_lists(&defaults, &options)?);
+
+        // Where a command was found there is a position after it. `--FLAG=VALUE` before it may have been removed.
+        let end = TypedCommand::find(&switched.args).map_or(command.end, |command| command.end);
+        let mut args = switched.args;
+        let mut added = Vec::new();
+        let mut arguments = Vec::new();
+        for option in &options {
+            let name = option.name();
+            if given.options.contains(name) || switched.switched.iter().any(|switched| switched == name) {
+                continue;
+            }
+            if let Some(setting) = levels.iter().find(|setting| setting.option == name) {
+                arguments.extend(setting.arguments(option).map_err(CliError::Usage)?);
+                added.push(setting.clone());
+            }
+        }
+        args.splice(end..end, arguments);
+        Ok(Self { args, notes, added, repository })
+    }
+
+    /// The definition of the commands, by which the name of the repository stands for its URL.
+    pub(super) fn parser(&self) -> Command {
+        let mut command = Cli::command();
+        if let Some((name, url)) = &self.repository {
+            command = with_repository(command, name, url);
+        }
+        command
+    }
+
+    /// Adds to the report of the parser which of the options are not from the command line. Returns `None` if it names none of
+    /// them.
+    pub(super) fn explain(&self, error: &clap::Error) -> Option<String> {
+        let text = error.to_string();
+        let report = text.split("\n\n").next().unwrap_or_default();
+        let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
+        let report = report.strip_prefix("error: ").unwrap_or(&report);
+        let is_named = |setting: &&Setting| {
+            let long = format!("--{}", setting.option);
+            report.match_indices(&long).any(|(at, _)| {
+                let after = report.get(at + long.len()..).and_then(|rest| rest.chars().next());
+                !after.is_some_and(|c| c.is_ascii_alphanumeric() || c == '-')
+            })
+        };
+        let origins: Vec<String> = self
+            .added
+            .iter()
+            .filter(is_named)
+            .map(|setting| {
+                let is_flag = LongOption::of_all_commands()
+                    .iter()
+                    .any(|option| option.name() == setting.option && option.kind() == OptionKind::Flag);
+                let remedy =
+                    if is_flag { format!(" (--{}=false turns it off)", setting.option) } else { String::new() };
+                format!("{} sets --{}{remedy}", setting.origin, setting.option)
+            })
+            .collect();
+        (!origins.is_empty()).then(|| format!("{report}; {}", origins.join(", ")))
+    }
+}
+
+/// `settings` with lists of mount options replaced by the settings in them, which come last: the first setting of an option
+/// counts.
+fn with_lists(settings: &[Setting], options: &[LongOption]) -> Result<Vec<Setting>, CliError> {
+    let (lists, mut own): (Vec<Setting>, Vec<Setting>) =
+        settings.iter().cloned().partition(|setting| setting.option == LIST);
+    if options.iter().any(|option| option.name() == LIST) {
+        for list in &lists {
+            own.extend(expand_list(list, options)?);
+        }
+    }
+    Ok(own)
+}
+
+/// `command` with a parser of [`URL`] that replaces `name` by `url`. The order of the operands is that of the arguments, which
+/// [`Command::mut_arg`] would change.
+fn with_repository(command: Command, name: &OsStr, url: &OsStr) -> Command {
+    let replace = |arg: Arg| {
+        if arg.get_id() != URL {
+            return arg;
+        }
+        let (name, url) = (name.to_owned(), url.to_owned());
+        let parser = OsStringValueParser::new().map(move |typed| if typed == name { url.clone() } else { typed });
+        arg.value_parser(parser)
+    };
+    command.mut_args(replace).mut_subcommands(|below| with_repository(below, name, url))
+}
+
+/// The arguments that the user typed.
+#[derive(Debug, Default)]
+struct GivenArguments {
+    /// The names of long options, however they were typed.
+    options: HashSet<String>,
+    url: Option<OsString>,
+    config: Option<OsString>,
+}
+
+impl GivenArguments {
+    fn of(matches: &ArgMatches, options: &[LongOption]) -> Self {
+        let mut innermost = matches;
+        while let Some((_, below)) = innermost.subcommand() {
+            innermost = below;
+        }
+        let is_typed = |id: &str| {
+            innermost.ids().any(|known| known == id) && innermost.value_source(id) == Some(ValueSource::CommandLine)
+        };
+        let raw = |id: &str| {
+            is_typed(id).then(|| innermost.get_raw(id)).flatten().and_then(Iterator::last).map(OsStr::to_owned)
+        };
+        let typed = options.iter().filter(|option| is_typed(option.id()));
+        Self { options: typed.map(|option| option.name().to_owned()).collect(), url: raw(URL), config: raw(CONFIG) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

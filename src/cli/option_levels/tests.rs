@@ -1,0 +1,210 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use clap::FromArgMatches;
+
+use super::super::args::Command as ParsedCommand;
+use super::*;
+
+/// A command line, with a configuration file of its own.
+struct Line {
+    dir: tempfile::TempDir,
+}
+
+impl Line {
+    fn new(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.toml"), config).unwrap();
+        fs::set_permissions(dir.path().join("config.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+        Self { dir }
+    }
+
+    fn variables(&self, pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+        let config = self.dir.path().join("config.toml").into_os_string();
+        let own = [(OsString::from("DUPFS_CONFIG"), config)];
+        own.into_iter().chain(pairs.iter().map(|(name, value)| (name.into(), value.into()))).collect()
+    }
+
+    fn gather(&self, typed: &[&str], pairs: &[(&str, &str)]) -> Result<LeveledArguments, CliError> {
+        let typed: Vec<OsString> = std::iter::once(&"dupfs").chain(typed).map(OsString::from).collect();
+        LeveledArguments::gather(&typed, &self.variables(pairs))
+    }
+
+    fn parsed(&self, line: &str, pairs: &[(&str, &str)]) -> ParsedCommand {
+        let levels = self.gather(&line.split(' ').collect::<Vec<_>>(), pairs).unwrap();
+        let matches = levels.parser().try_get_matches_from(&levels.args).unwrap();
+        Cli::from_arg_matches(&matches).unwrap().command
+    }
+
+    fn failed(&self, line: &str, pairs: &[(&str, &str)]) -> String {
+        let levels = self.gather(&line.split(' ').collect::<Vec<_>>(), pairs);
+        let text = match levels {
+            Err(error) => error.to_string(),
+            Ok(levels) => {
+                let error = levels.parser().try_get_matches_from(&levels.args).unwrap_err();
+                levels.explain(&error).unwrap_or_else(|| error.to_string())
+            }
+        };
+        text.replace(self.dir.path().to_str().unwrap(), "DIR")
+    }
+}
+
+const SITE: &str = "[defaults]\nmemory = '1M'\nuid = 1\nrecursive = true\nsecret-key = '/default'\n\
+                    [repository.site]\nurl = 's3://b/site'\nmemory = '2M'\nuid = 2\nsecret-key = ['/a', '/b']\n";
+
+#[test]
+fn the_command_line_comes_before_the_environment_the_repository_and_the_defaults() {
+    let line = Line::new(SITE);
+    let of = |words: &str, pairs: &[(&str, &str)]| {
+        let ParsedCommand::Ls(args) = line.parsed(words, pairs) else { panic!("{words}") };
+        let url = args.repo.url.to_str().unwrap().to_owned();
+        (url, args.snapshot.cache.memory.unwrap().0 >> 20, args.owners.uid.unwrap(), args.recursive)
+    };
+    assert_eq!(of("ls s3://b/other", &[]), ("s3://b/other".to_owned(), 1, 1, true));
+    assert_eq!(of("ls site", &[]), ("s3://b/site".to_owned(), 2, 2, true));
+    assert_eq!(of("ls site", &[("DUPFS_MEMORY", "3M"), ("DUPFS_UID", "")]), ("s3://b/site".to_owned(), 3, 2, true));
+    let environment = [("DUPFS_MEMORY", "3M"), ("DUPFS_RECURSIVE", "off")];
+    assert_eq!(of("ls --memory 4M site", &environment), ("s3://b/site".to_owned(), 4, 2, false));
+    assert_eq!(of("ls --recursive=false site -- path", &[]), ("s3://b/site".to_owned(), 2, 2, false));
+    assert_eq!(of("ls -R site", &environment), ("s3://b/site".to_owned(), 3, 2, true));
+}
+
+#[test]
+fn a_repeatable_option_is_replaced_as_a_whole() {
+    let line = Line::new(SITE);
+    let keys = |words: &str, pairs: &[(&str, &str)]| {
+        let ParsedCommand::Ls(args) = line.parsed(words, pairs) else { panic!("{words}") };
+        args.snapshot.keys.secret_key.iter().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys("ls u/", &[]), ["/default"]);
+    assert_eq!(keys("ls site", &[]), ["/a", "/b"]);
+    assert_eq!(keys("ls site", &[("DUPFS_SECRET_KEY", "c\nd")]), ["c", "d"]);
+    assert_eq!(keys("ls --encrypt-secret-keyring e site", &[("DUPFS_SECRET_KEY", "c")]), ["e"]);
+}
+
+#[test]
+fn options_that_need_each_other_may_come_from_different_places() {
+    let line = Line::new("[defaults]\nverify-key = '/k'\n");
+    let ParsedCommand::Cat(args) = line.parsed("cat --sign-key ABCDEF01 u/ x", &[]) else { panic!() };
+    assert_eq!(args.snapshot.keys.verify_key, Some("/k".into()));
+}
+
+#[test]
+fn lists_of_mount_options_work_in_all_places() {
+    let line =
+        Line::new("[defaults]\noptions = 'allow_other,sizes=bound'\n[repository.site]\nurl = '/b'\nsizes = 'exact'\n");
+    let of = |words: &str, pairs: &[(&str, &str)]| {
+        let ParsedCommand::Mount(args) = line.parsed(words, pairs) else { panic!("{words}") };
+        (args.allow_other, args.noexec, args.sizes == super::super::options::SizeMode::Bound)
+    };
+    assert_eq!(of("mount u/ m", &[]), (true, false, true));
+    assert_eq!(of("mount site m", &[]), (true, false, false));
+    assert_eq!(of("mount site m", &[("DUPFS_OPTIONS", "noexec,sizes=bound")]), (true, true, true));
+    assert_eq!(of("mount --allow-other=false site m", &[]), (false, false, false));
+    // Another command has no mount options.
+    assert!(matches!(line.parsed("ls site", &[]), ParsedCommand::Ls(_)));
+}
+
+#[test]
+fn an_invalid_value_is_reported_with_its_place() {
+    let line = Line::new("[defaults]\nmemory = 'lots'\n[repository.site]\nurl = '/b'\ndeep = true\n");
+    assert_eq!(line.failed("ls u/", &[]), "DIR/config.toml:2: memory: unknown unit \"LOTS\": give bytes as 512M or 4G");
+    assert_eq!(
+        line.failed("ls u/", &[("DUPFS_MEMORY", "1X")]),
+        "DUPFS_MEMORY: memory: unknown unit \"X\": give bytes as 512M or 4G"
+    );
+    assert_eq!(
+        line.failed("ls u/", &[("DUPFS_MEMORY", "1M"), ("DUPFS_LONG", "maybe")]),
+        "DUPFS_LONG: long: give true or false"
+    );
+    // A value that is not used is not checked.
+    let conflict = line.failed("verify --memory 1M --sample 5% site", &[]);
+    assert!(conflict.contains("--sample <PERCENT>") && conflict.contains("cannot be used with"), "{conflict}");
+    assert!(conflict.ends_with("; DIR/config.toml:5 sets --deep (--deep=false turns it off)"), "{conflict}");
+    let ParsedCommand::Verify(args) = line.parsed("verify --memory 1M --sample 5% --deep=false site", &[]) else {
+        panic!()
+    };
+    assert!(args.sample.is_some() && !args.deep);
+}
+
+#[test]
+fn commands_without_options_need_no_configuration() {
+    let line = Line::new("nonsense");
+    assert!(line.gather(&["completions", "bash"], &[("DUPFS_NONSENSE", "1")]).unwrap().notes.is_empty());
+    assert!(line.gather(&["help", "ls"], &[]).is_ok() && line.gather(&["--version"], &[]).is_ok());
+    let error = line.gather(&["umount", "m"], &[]).unwrap_err();
+    assert!(error.to_string().contains("config.toml:1: not valid TOML"), "{error}");
+}
+
+/// The words of each command with options, and its definition.
+fn commands() -> Vec<(Vec<String>, Command)> {
+    fn add(command: &Command, words: &[String], into: &mut Vec<(Vec<String>, Command)>) {
+        let below: Vec<&Command> = command.get_subcommands().filter(|below| below.get_name() != "help").collect();
+        if below.is_empty() && !LongOption::of(command).iter().all(LongOption::is_of_program) {
+            into.push((words.to_vec(), command.clone()));
+        }
+        for below in below {
+            add(below, &[words, &[below.get_name().to_owned()]].concat(), into);
+        }
+    }
+    let mut program = Cli::command();
+    program.build();
+    let mut found = Vec::new();
+    add(&program, &[], &mut found);
+    found
+}
+
+/// A value that the option takes.
+fn sample(option: &LongOption) -> &'static str {
+    let samples = ["/sample", "1", "5%", "now", "old", "exact", "cp437", "dir", "text"];
+    let fitting = samples.into_iter().find(|value| option.check(OsStr::new(value)).is_ok());
+    fitting.unwrap_or_else(|| panic!("give a sample for --{}", option.name()))
+}
+
+#[test]
+fn each_long_option_of_each_command_works_in_all_places() {
+    let commands = commands();
+    assert!(commands.len() >= 8, "{}", commands.len());
+    for (words, definition) in commands {
+        let has_url = definition.get_arguments().any(|arg| arg.get_id() == URL);
+        for option in LongOption::of(&definition) {
+            if [CONFIG, LIST].contains(&option.name()) {
+                continue;
+            }
+            let is_flag = matches!(option.kind(), OptionKind::Flag | OptionKind::Count);
+            let (value, key) = match is_flag {
+                true => ("true", format!("{} = true\n", option.name())),
+                false => (sample(&option), format!("{} = '{}'\n", option.name(), sample(&option))),
+            };
+            let operands: &[&str] = if has_url { &["site"] } else { &[] };
+            let typed: Vec<&str> = words.iter().map(String::as_str).chain(operands.iter().copied()).collect();
+            let argument = format!("--{}={value}", option.name());
+            let variable = option.variable();
+            let url = "[repository.site]\nurl = '/backup'\n";
+            let expected = match is_flag {
+                true => OsString::from(format!("--{}", option.name())),
+                false => argument.clone().into(),
+            };
+            let places = [
+                ("command line", url.to_owned(), Some(argument.as_str()), vec![]),
+                ("environment", url.to_owned(), None, vec![(variable.as_str(), value)]),
+                ("defaults", format!("[defaults]\n{key}{url}"), None, vec![]),
+                ("repository", format!("{url}{key}"), None, vec![]),
+            ];
+            for (place, config, argument, variables) in places {
+                if place == "repository" && !has_url {
+                    continue;
+                }
+                let line = Line::new(&config);
+                let typed: Vec<&str> = typed.iter().copied().chain(argument).collect();
+                let levels = line.gather(&typed, &variables).unwrap();
+                assert!(levels.args.contains(&expected), "{place}: {words:?} --{}: {levels:?}", option.name());
+                assert_eq!(levels.notes, [""; 0], "{place}: {words:?} --{}", option.name());
+                // And the parser knows it.
+                let parsed = levels.parser().ignore_errors(true).try_get_matches_from(&levels.args).unwrap();
+                let options = LongOption::of(&definition);
+                assert!(GivenArguments::of(&parsed, &options).options.contains(option.name()), "{place}: {levels:?}");
+            }
+        }
+    }
+}
