@@ -17,7 +17,9 @@ use super::error::CliError;
 use super::exit::CommandExit;
 use super::mount::Respawn;
 use super::option_levels::LeveledArguments;
-use super::{argv, cache, completions, daemon, logging, man_pages, mount, standard_output, umount, usage_hints};
+use super::{
+    argv, cache, completions, daemon, logging, man_pages, mount, printer, standard_output, status, umount, usage_hints,
+};
 
 /// The option of a process that this program starts again, in front of all other arguments.
 const RESTARTED: &str = "--restarted";
@@ -117,7 +119,9 @@ impl<'a> App<'a> {
         // A mount in the background hands its secrets over to the daemon.
         let reads = match &cli.command {
             Command::Mount(args) => args.foreground || cli.report_ready,
-            Command::Umount(_) | Command::Cache(_) | Command::Completions(_) | Command::Man(_) => false,
+            Command::Umount(_) | Command::Status(_) | Command::Cache(_) | Command::Completions(_) | Command::Man(_) => {
+                false
+            }
             Command::Sets(_)
             | Command::Ls(_)
             | Command::Find(_)
@@ -135,6 +139,9 @@ impl<'a> App<'a> {
         match &cli.command {
             Command::Mount(args) => mount::run(self.backend, self.respawn, cli, args, own, inherited),
             Command::Umount(args) => umount::run(args),
+            Command::Status(args) => {
+                check_output().and_then(|()| printer::print(|printer| status::run(args, self.respawn, printer)))
+            }
             Command::Sets(args) => check_output().and_then(|()| self.backend.sets(args)),
             Command::Ls(args) => check_output().and_then(|()| self.backend.ls(args)),
             Command::Find(args) => check_output().and_then(|()| self.backend.find(args)),
@@ -194,6 +201,7 @@ fn swapped(command: &Command) -> Option<String> {
         Command::Restore(args) => usage_hints::swapped("restore", &args.repo.url, args.operands.first()?),
         Command::Volumes(args) => usage_hints::swapped("volumes", &args.repo.url, args.paths.first()?),
         Command::Umount(_)
+        | Command::Status(_)
         | Command::Sets(_)
         | Command::Verify(_)
         | Command::Index(_)

@@ -56,6 +56,8 @@ pub enum Command {
     /// Unmount a backup
     #[command(alias = "unmount")]
     Umount(UmountArgs),
+    /// Report what mounts do: what is fetched for whom, waits, the cache, the last errors
+    Status(StatusArgs),
     /// Report chains, sets, snapshots and problems (duplicity: collection-status)
     #[command(alias = "collection-status")]
     Sets(Box<SetsArgs>),
@@ -178,6 +180,26 @@ pub struct UmountArgs {
     /// Detach the mount at once even if it is in use; the daemon exits when the last file is closed
     #[arg(short, long)]
     pub lazy: bool,
+}
+
+/// `dupfs status`.
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct StatusArgs {
+    /// The mount point (none: all mounts)
+    pub mountpoint: Option<PathBuf>,
+
+    /// Repeat every 2 seconds, or in this interval, until the mount ends
+    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2")]
+    pub watch: Option<TimeSpan>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Set by dupfs itself for the process that asks a daemon, which may not answer.
+    #[arg(long, hide = true)]
+    pub ask: bool,
 }
 
 /// `dupfs sets`.
@@ -511,6 +533,7 @@ mod tests {
             [
                 "mount",
                 "umount",
+                "status",
                 "sets",
                 "ls",
                 "find",
@@ -542,7 +565,7 @@ mod tests {
             Command::Verify(args) => args.snapshot.deadline,
             Command::Volumes(args) => args.snapshot.deadline,
             Command::Index(args) => args.deadline,
-            Command::Umount(_) | Command::Cache(_) | Command::Completions(_) | Command::Man(_) => {
+            Command::Umount(_) | Command::Status(_) | Command::Cache(_) | Command::Completions(_) | Command::Man(_) => {
                 panic!("no backup is read")
             }
         };

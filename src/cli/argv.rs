@@ -9,6 +9,7 @@ use clap::CommandFactory;
 use super::args::Cli;
 use super::error::CliError;
 use super::long_option::parse_switch;
+use super::options::TimeSpan;
 use super::similar::most_similar;
 use super::typed_command::TypedCommand;
 
@@ -150,7 +151,7 @@ pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
     let name = typed.first().map(|program| Path::new(program).file_name().unwrap_or_default().to_owned());
     let is_helper = name.is_some_and(|name| is_mount_helper(&name));
     let typed = if is_helper { from_mount(typed, &mut out.fake, &mut sloppy)? } else { typed };
-    let typed = list_recursively(typed);
+    let typed = join_watch_interval(list_recursively(typed));
     let typed = expand_lists(join_gpg_options(typed), sloppy, &mut out.notes)?;
     if is_helper {
         // mount(8) passes `rw` by default.
@@ -166,6 +167,21 @@ fn list_recursively(mut typed: Vec<OsString>) -> Vec<OsString> {
         && end.checked_sub(1).and_then(|word| typed.get(word)).is_some_and(|word| word == "list-current-files")
     {
         typed.insert(end, "-R".into());
+    }
+    typed
+}
+
+/// Joins `--watch SECONDS` of the command `status` into one argument: the number is optional, and a mount point may follow.
+fn join_watch_interval(mut typed: Vec<OsString>) -> Vec<OsString> {
+    if !typed.iter().any(|arg| arg == "status") {
+        return typed;
+    }
+    let is_watch = |arg: &OsString| arg == "--watch" || arg == "-w";
+    if let Some(at) = typed.iter().position(is_watch)
+        && let Some(interval) = typed.get(at + 1).and_then(|arg| arg.to_str()).map(str::to_owned)
+        && interval.parse::<TimeSpan>().is_ok()
+    {
+        typed.splice(at..at + 2, [format!("--watch={interval}").into()]);
     }
     typed
 }

@@ -54,6 +54,7 @@ mod similar;
 mod snapshot_operand;
 mod standard_output;
 mod start_up;
+mod status;
 mod switch_values;
 mod terminal_prompt;
 mod text_patch;
@@ -68,7 +69,7 @@ pub mod volumes;
 pub use app::App;
 pub use args::{
     CatArgs, Cli, Command, CompletionsArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, ManArgs, MountArgs, RestoreArgs,
-    SetsArgs, UmountArgs, VerifyArgs,
+    SetsArgs, StatusArgs, UmountArgs, VerifyArgs,
 };
 pub use backend::{Backend, BackupLocation, OpenRequest};
 pub use backups::Backups;

@@ -18,7 +18,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
          MOUNTPOINT, then cp -a MOUNTPOINT/latest/PATH DEST",
     ),
     (&["list-current-files", "list", "dir"], "list a snapshot with: dupfs ls URL [PATH] (-R: everything below)"),
-    (&["collection-status", "status", "info", "snapshots"], "show the backups and their problems with: dupfs sets URL"),
+    (&["collection-status", "info", "snapshots"], "show the backups and their problems with: dupfs sets URL"),
     (&["check", "fsck", "scrub"], "read every object and report all damage with: dupfs verify URL"),
     (
         &["compare"],

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +13,15 @@ use fuser::{
     ReplyStatfs, ReplyXattr, Request, RequestId,
 };
 
-use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
+use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, tenths};
 use dupfs_base::{ErrorKind, RequestContext};
 
 use super::attributes::{attr_ttl, file_attr, file_type, plus_attr};
 use super::closed_files::ClosedFiles;
-use super::deadline::{DeadlineQueue, ErrorReply, RequestOrigin};
+use super::deadline::{DeadlineQueue, ErrorReply, RequestOrigin, WaitingRequest};
 use super::dir_batch::{BatchEntry, DirBatch, DirRequest};
 use super::failure_log::FailureLog;
+use super::mount_status::{MAX_STATUS_BYTES, MountStatus, STATUS_ATTRIBUTE, WaitStatus};
 use super::waiter::WaiterId;
 use super::worker_pool::{RequestCost, WorkerPool};
 
@@ -51,6 +53,8 @@ struct AdapterCore {
     closed: ClosedFiles,
     failures: FailureLog,
     process_attribute: String,
+    /// The parts of the status that do not change.
+    identity: MountStatus,
 }
 
 impl std::fmt::Debug for AdapterCore {
@@ -76,11 +80,15 @@ struct FuseCall<Compute, Send> {
 }
 
 impl FuseAdapter {
-    /// An adapter whose deferred requests expire after `deadline`.
+    /// An adapter whose deferred requests expire after `deadline`. `url` and `mountpoint` are for its status.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn new(fs: Arc<dyn FileSystem>, deadline: Duration) -> std::io::Result<Self> {
+    pub(super) fn new(
+        fs: Arc<dyn FileSystem>,
+        deadline: Duration,
+        (url, mountpoint): (&str, &Path),
+    ) -> std::io::Result<Self> {
         let deadlines = DeadlineQueue::start(deadline)?;
         let process_attribute = format!("{} {}", std::process::id(), pid_namespace());
         let (pool, failures) = (WorkerPool::new(), FailureLog::default());
@@ -91,7 +99,16 @@ impl FuseAdapter {
             }
         };
         let closed = ClosedFiles::new(Arc::new(leave));
-        Ok(Self { core: Arc::new(AdapterCore { fs, pool, deadlines, closed, failures, process_attribute }) })
+        let identity = MountStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            url: url.to_owned(),
+            mountpoint: mountpoint.to_string_lossy().into_owned(),
+            pid: std::process::id(),
+            since: jiff::Timestamp::now().as_second(),
+            ..MountStatus::default()
+        };
+        let core = AdapterCore { fs, pool, deadlines, closed, failures, process_attribute, identity };
+        Ok(Self { core: Arc::new(core) })
     }
 
     /// The progress of requests that wait and of prefetch, which changes with each answer and each fetch; `None` if nothing
@@ -129,7 +146,7 @@ impl FuseAdapter {
                 core.failures.note(op, &core.shown(ino), &FsError::failed(ErrorKind::Timeout, message));
             }
         };
-        let deferred = self.core.deadlines.register(call.origin, Box::new(report), reply);
+        let deferred = self.core.deadlines.register(call.origin, (op, ino), Box::new(report), reply);
         let core = Arc::clone(&self.core);
         let names = call.cost == RequestCost::Index;
         let cost = if self.core.fs.unpacks(call.ino, names) { RequestCost::Unpack } else { call.cost };
@@ -209,6 +226,30 @@ impl AdapterCore {
         if catch_unwind(AssertUnwindSafe(send)).is_err() {
             log::error!("{op} of {}: internal error (bug in dupfs)", self.shown(ino));
         }
+    }
+
+    /// The value of the attribute with the status. Everything in it is in memory, except for the names of processes.
+    fn status(&self) -> Vec<u8> {
+        let (waiting, answered) = self.deadlines.waiting();
+        let shown = |request: WaitingRequest| {
+            let process = request.waiter.map(WaiterId::process);
+            WaitStatus {
+                operation: request.op.to_owned(),
+                path: self.shown(request.ino),
+                pid: process.as_ref().map(|(pid, _)| *pid),
+                command: process.and_then(|(_, command)| command),
+                seconds: tenths(request.elapsed),
+                object: request.object.map(|object| object.to_string()),
+            }
+        };
+        let status = MountStatus {
+            fs: self.fs.status(),
+            waiting: waiting.into_iter().map(shown).collect(),
+            answered,
+            errors: self.failures.recent().lines().map(str::to_owned).collect(),
+            ..self.identity.clone()
+        };
+        status.encode()
     }
 
     fn refuse<R: ErrorReply>(&self, reply: R, op: &'static str, ino: Ino, error: &FsError) {
@@ -426,12 +467,22 @@ impl Filesystem for FuseAdapter {
         if ino == ROOT_INO && name == PID_ATTRIBUTE {
             return send_xattr(reply, self.core.process_attribute.as_bytes(), size);
         }
-        if ino == ROOT_INO && name == ERRORS_ATTRIBUTE {
+        if ino == ROOT_INO && (name == ERRORS_ATTRIBUTE || name == STATUS_ATTRIBUTE) {
             let own = rustix::process::geteuid().as_raw();
             if req.uid() != 0 && req.uid() != own {
                 return reply.error(Errno::EACCES);
             }
-            return send_xattr(reply, self.core.failures.recent().as_bytes(), size);
+            if name == ERRORS_ATTRIBUTE {
+                return send_xattr(reply, self.core.failures.recent().as_bytes(), size);
+            }
+            if size == 0 {
+                // The value may grow before it is read.
+                return reply.size(MAX_STATUS_BYTES.try_into().unwrap_or(u32::MAX));
+            }
+            return match catch_unwind(AssertUnwindSafe(|| self.core.status())) {
+                Ok(status) => send_xattr(reply, &status, size),
+                Err(_) => reply.error(Errno::EIO),
+            };
         }
         let name: OsString = name.to_owned();
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getxattr(ino, name.as_bytes(), context);
@@ -509,6 +560,10 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
+    fn adapter(fs: Arc<MemoryFs>, deadline: Duration) -> FuseAdapter {
+        FuseAdapter::new(fs, deadline, ("memory:", Path::new("/mnt"))).unwrap()
+    }
+
     /// A reply that records its errno; 0 for success.
     struct TestReply(Sender<i32>);
 
@@ -548,7 +603,7 @@ mod tests {
     #[test]
     fn a_request_past_its_deadline_times_out_and_its_work_is_stopped() {
         let (fs, ino) = hanging_fs();
-        let adapter = FuseAdapter::new(Arc::clone(&fs) as _, Duration::from_millis(100)).unwrap();
+        let adapter = adapter(Arc::clone(&fs), Duration::from_millis(100));
         let calls = Arc::new(AtomicUsize::new(0));
         let started = Instant::now();
         assert_eq!(request(&adapter, ino, &calls).recv_timeout(SOON).unwrap(), libc::ETIMEDOUT);
@@ -564,7 +619,7 @@ mod tests {
     #[test]
     fn the_queued_work_of_an_expired_request_is_not_run() {
         let (fs, ino) = hanging_fs();
-        let adapter = FuseAdapter::new(fs, Duration::from_millis(300)).unwrap();
+        let adapter = adapter(fs, Duration::from_millis(300));
         // All workers of this cost are busy until after the deadline of the queued request.
         let (release, released) = channel::<()>();
         let released = Arc::new(std::sync::Mutex::new(released));

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dupfs_base::sync::lock;
-use dupfs_base::{CancelToken, RequestContext};
+use dupfs_base::{AwaitedObject, CancelToken, RequestContext};
 
 use super::waiter::{WaiterId, WaiterState};
 
@@ -38,6 +38,18 @@ pub(super) struct RequestOrigin {
     pub(super) waiter: Option<WaiterId>,
     /// Inode and handle of the file that is read, if the thread is not visible: closing the file then ends the request.
     pub(super) file: Option<(u64, u64)>,
+}
+
+/// A request that was deferred and has no answer yet.
+#[derive(Clone, Debug)]
+pub(super) struct WaitingRequest {
+    pub(super) op: &'static str,
+    pub(super) ino: u64,
+    pub(super) waiter: Option<WaiterId>,
+    /// The time since it came.
+    pub(super) elapsed: Duration,
+    /// The object that it waits for.
+    pub(super) object: Option<Arc<str>>,
 }
 
 /// The deferred requests in the order of their deadlines. Answers `ETIMEDOUT` to those that are not claimed in time, and
@@ -73,10 +85,13 @@ struct DeadlineState {
 }
 
 struct PendingRequest {
+    op: &'static str,
+    ino: u64,
     since: Instant,
     due: Instant,
     origin: RequestOrigin,
     slot: Arc<dyn EndEarly>,
+    awaited: Arc<AwaitedObject>,
 }
 
 impl DeadlineState {
@@ -148,10 +163,11 @@ impl DeadlineQueue {
         Ok(Self { timeout, shared })
     }
 
-    /// Puts `reply` under a deadline that starts now. `report` is called if it passes.
+    /// Puts `reply` to the operation `op` on inode `ino` under a deadline that starts now. `report` is called if it passes.
     pub(super) fn register<R: ErrorReply>(
         &self,
         origin: RequestOrigin,
+        (op, ino): (&'static str, u64),
         report: ReportExpiry,
         reply: R,
     ) -> DeferredReply<R> {
@@ -164,13 +180,15 @@ impl DeadlineQueue {
         let id = state.next_id;
         state.next_id = id.wrapping_add(1);
         let was_empty = state.pending.is_empty();
-        state.pending.insert(id, PendingRequest { since, due, origin, slot: end_early });
+        let awaited = Arc::<AwaitedObject>::default();
+        let recorded = Arc::clone(&awaited);
+        state.pending.insert(id, PendingRequest { op, ino, since, due, origin, slot: end_early, awaited });
         state.by_origin.insert(origin.id, id);
         drop(state);
         if was_empty {
             self.shared.wake.notify_all();
         }
-        let context = RequestContext::new(Some(due), cancel);
+        let context = RequestContext::new(Some(due), cancel).recording(recorded);
         DeferredReply { id, slot, queue: Arc::clone(&self.shared), context }
     }
 
@@ -202,6 +220,20 @@ impl DeadlineQueue {
     pub(super) fn interrupt_all(&self) {
         let ids: Vec<u64> = lock(&self.shared.state).pending.keys().copied().collect();
         ids.into_iter().for_each(|id| self.shared.interrupt(id));
+    }
+
+    /// The requests without an answer, the oldest first, and the number of those that were answered so far.
+    pub(super) fn waiting(&self) -> (Vec<WaitingRequest>, u64) {
+        let now = Instant::now();
+        let state = lock(&self.shared.state);
+        let shown = |request: &PendingRequest| WaitingRequest {
+            op: request.op,
+            ino: request.ino,
+            waiter: request.origin.waiter,
+            elapsed: now.saturating_duration_since(request.since),
+            object: request.awaited.get(),
+        };
+        (state.pending.values().map(shown).collect(), state.next_id.saturating_sub(state.pending.len() as u64))
     }
 
     /// The number of requests that were answered so far; `None` if none is pending.
@@ -311,6 +343,8 @@ mod tests {
 
     const ORIGIN: RequestOrigin = RequestOrigin { id: 6, waiter: None, file: None };
 
+    const OP: (&str, u64) = ("read", 12);
+
     struct SentErrno(Sender<i32>);
 
     impl ErrorReply for SentErrno {
@@ -324,7 +358,7 @@ mod tests {
         let deadlines = DeadlineQueue::start(Duration::from_millis(50)).unwrap();
         let (tx, rx) = channel();
         let started = Instant::now();
-        let deferred = deadlines.register(ORIGIN, Box::new(|_| {}), SentErrno(tx));
+        let deferred = deadlines.register(ORIGIN, OP, Box::new(|_| {}), SentErrno(tx));
         assert_eq!(rx.recv_timeout(Duration::from_secs(5)).unwrap(), libc::ETIMEDOUT);
         assert!(started.elapsed() >= Duration::from_millis(50));
         assert!(deferred.ended());
@@ -341,7 +375,7 @@ mod tests {
     fn a_claimed_request_never_times_out() {
         let deadlines = DeadlineQueue::start(Duration::from_millis(30)).unwrap();
         let (tx, rx) = channel();
-        let reply = deadlines.register(ORIGIN, Box::new(|_| {}), SentErrno(tx)).claim().unwrap();
+        let reply = deadlines.register(ORIGIN, OP, Box::new(|_| {}), SentErrno(tx)).claim().unwrap();
         thread::sleep(Duration::from_millis(90));
         assert!(rx.try_recv().is_err());
         reply.fail(0);
@@ -350,10 +384,26 @@ mod tests {
     }
 
     #[test]
+    fn a_waiting_request_is_listed_with_the_object_that_it_waits_for() {
+        let deadlines = DeadlineQueue::start(Duration::from_secs(3600)).unwrap();
+        let (tx, rx) = channel();
+        let deferred = deadlines.register(ORIGIN, OP, Box::new(|_| {}), SentErrno(tx));
+        let waiting = deferred.context().awaiting(|| "volume".into());
+        let (listed, answered) = deadlines.waiting();
+        let [request] = &listed[..] else { panic!("{listed:?}") };
+        assert_eq!(((request.op, request.ino), request.object.as_deref(), answered), (OP, Some("volume"), 0));
+        drop(waiting);
+        assert_eq!(deadlines.waiting().0[0].object, None);
+        deferred.claim().unwrap().fail(0);
+        assert_eq!(rx.recv().unwrap(), 0);
+        assert!(matches!(deadlines.waiting(), (listed, 1) if listed.is_empty()));
+    }
+
+    #[test]
     fn a_dropped_reply_is_answered_at_once() {
         let deadlines = DeadlineQueue::start(Duration::from_secs(3600)).unwrap();
         let (tx, rx) = channel();
-        drop(deadlines.register(ORIGIN, Box::new(|_| {}), SentErrno(tx)));
+        drop(deadlines.register(ORIGIN, OP, Box::new(|_| {}), SentErrno(tx)));
         assert_eq!(rx.try_recv().unwrap(), libc::EIO);
     }
 
@@ -361,7 +411,7 @@ mod tests {
     fn an_interrupted_request_is_answered_and_cancelled() {
         let deadlines = DeadlineQueue::start(Duration::from_secs(3600)).unwrap();
         let (tx, rx) = channel();
-        let deferred = deadlines.register(ORIGIN, Box::new(|_| {}), SentErrno(tx));
+        let deferred = deadlines.register(ORIGIN, OP, Box::new(|_| {}), SentErrno(tx));
         assert!(!deadlines.interrupt(8), "another request");
         assert!(rx.try_recv().is_err());
         assert!(deadlines.interrupt(ORIGIN.id));
@@ -378,7 +428,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let origin = RequestOrigin { waiter: WaiterId::new(child.id()), ..ORIGIN };
         let (tx, rx) = channel();
-        let deferred = deadlines.register(origin, Box::new(|_| {}), SentErrno(tx));
+        let deferred = deadlines.register(origin, OP, Box::new(|_| {}), SentErrno(tx));
         assert!(deadlines.interrupt(ORIGIN.id), "known");
         assert!(rx.recv_timeout(2 * WATCH_INTERVAL).is_err(), "no signal is pending");
         child.kill().unwrap();

@@ -83,7 +83,7 @@ impl Mounted {
     pub fn mount(fs: Arc<dyn FileSystem>, point: &MountPoint, settings: &MountSettings) -> Result<Self, MountError> {
         let path = point.path();
         let failed = |error: io::Error| MountError::failed(path, error);
-        let adapter = FuseAdapter::new(fs, settings.deadline).map_err(failed)?;
+        let adapter = FuseAdapter::new(fs, settings.deadline, (&settings.url, path)).map_err(failed)?;
         let claim = point.claim()?;
         let session = Session::new(adapter.clone(), path, &config(settings))
             .map_err(|error| MountError::of_mounting(path, &error, mount_method()))?;

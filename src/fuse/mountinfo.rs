@@ -1,5 +1,6 @@
 //! The kernel's table of mounts, `/proc/self/mountinfo`, which can be read even if the daemon of a mount has exited.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -34,6 +35,23 @@ impl MountEntry {
 pub fn mount_at(target: &Path) -> io::Result<Option<MountEntry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(table.split(|&b| b == b'\n').filter_map(parse).rfind(|mount| mount.target == target))
+}
+
+/// The dupfs mounts that are not covered by other mounts, in the order of the table.
+///
+/// # Errors
+/// When the table of mounts cannot be read.
+pub fn dupfs_mounts() -> io::Result<Vec<MountEntry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(uncovered(table.split(|&b| b == b'\n').filter_map(parse).collect()))
+}
+
+/// The dupfs mounts among `mounts` that are the topmost ones on their mount points.
+fn uncovered(mounts: Vec<MountEntry>) -> Vec<MountEntry> {
+    let topmost: HashMap<PathBuf, usize> =
+        mounts.iter().enumerate().map(|(at, mount)| (mount.target.clone(), at)).collect();
+    let shown = mounts.into_iter().enumerate().filter(|(at, mount)| topmost.get(&mount.target) == Some(at));
+    shown.map(|(_, mount)| mount).filter(MountEntry::is_dupfs).collect()
 }
 
 /// The topmost mount on `path`, which may be relative and have symbolic links; `None` if there is none. A mount whose
@@ -131,6 +149,23 @@ mod tests {
         assert_eq!(mount.source, "dupfs:file:///a b");
         assert_eq!(mount.user_id, Some(1000));
         assert!(mount.is_dupfs());
+    }
+
+    #[test]
+    fn only_the_topmost_mount_of_a_mount_point_is_listed() {
+        let line = |target: &str, kind: &str, source: &str| {
+            parse(format!("36 35 0:52 / {target} rw - {kind} {source} ro").as_bytes()).unwrap()
+        };
+        let mounts = vec![
+            line("/a", "fuse.dupfs", "dupfs:file:///1"),
+            line("/a", "fuse.dupfs", "dupfs:file:///2"),
+            line("/b", "fuse", "dupfs:file:///3"),
+            line("/c", "fuse.dupfs", "dupfs:file:///4"),
+            line("/c", "tmpfs", "none"),
+            line("/d", "fuse.sshfs", "dupfs"),
+        ];
+        let sources: Vec<String> = uncovered(mounts).into_iter().map(|mount| mount.source).collect();
+        assert_eq!(sources, ["dupfs:file:///2", "dupfs:file:///3"]);
     }
 
     #[test]

@@ -33,6 +33,18 @@ impl WaiterId {
         Pid::from_raw(i32::try_from(tid).ok()?).map(Self)
     }
 
+    /// The number of its process, and the name of the program that the process runs, as far as `/proc` shows them.
+    pub(super) fn process(self) -> (u32, Option<String>) {
+        let thread = u32::try_from(self.0.as_raw_nonzero().get()).unwrap_or_default();
+        if !own_proc() {
+            return (thread, None);
+        }
+        let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+        let process = field(&status, "Tgid").and_then(|number| number.parse().ok()).unwrap_or(thread);
+        let name = std::fs::read(format!("/proc/{process}/comm")).ok();
+        (process, name.map(|name| String::from_utf8_lossy(name.trim_ascii_end()).into_owned()))
+    }
+
     /// The state of the thread now.
     pub(super) fn state(self) -> WaiterState {
         // Not by the absence in /proc, which may hide processes of other users, or show another namespace.
@@ -55,11 +67,15 @@ fn own_proc() -> bool {
     own.is_ok_and(|link| link.to_str().and_then(|pid| pid.parse().ok()) == Some(std::process::id()))
 }
 
+/// The field `name` of a `/proc/<pid>/status`.
+fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}
+
 /// The state that a `/proc/<pid>/status` describes.
 fn parse(status: &str) -> WaiterState {
-    let field = |name: &str| status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()));
-    let mask = |name| u64::from_str_radix(field(name)?, 16).ok();
-    if field("State").is_some_and(|state| state.starts_with(['Z', 'X'])) {
+    let mask = |name| u64::from_str_radix(field(status, name)?, 16).ok();
+    if field(status, "State").is_some_and(|state| state.starts_with(['Z', 'X'])) {
         return WaiterState::Ends;
     }
     let (Some(own), Some(shared), Some(blocked), Some(caught)) =
@@ -116,6 +132,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let waiter = WaiterId::new(child.id()).unwrap();
         assert_eq!(waiter.state(), WaiterState::Waits);
+        assert_eq!(waiter.process(), (child.id(), Some("sleep".to_owned())));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(waiter.state(), WaiterState::Ends);

@@ -3,6 +3,7 @@
 mod at_dir;
 mod attr;
 mod error;
+mod fs_status;
 mod handle_table;
 mod inode;
 mod link_counts;
@@ -24,6 +25,8 @@ mod unpacked;
 mod versions_dir;
 
 pub use error::FsError;
+pub(crate) use fs_status::tenths;
+pub use fs_status::{CacheStatus, FetchStatus, FsStatus, LastListing, LinkStatus, ShownRange};
 pub use ops::{Attr, DirEntry, FileSystem, FsStats, Ino, NodeKind, Opened, ROOT_INO};
 pub use owners::OwnerOptions;
 pub use recorded_branch::{BranchEntry, RecordedBranch};

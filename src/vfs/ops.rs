@@ -5,6 +5,7 @@ use dupfs_read::volume::SignedContent;
 use std::time::Duration;
 
 use super::error::FsError;
+use super::fs_status::FsStatus;
 
 /// An inode number. The root is [`ROOT_INO`]; numbers are stable over remounts of the same backup.
 pub type Ino = u64;
@@ -266,6 +267,12 @@ pub trait FileSystem: Send + Sync {
     /// The requests and bytes fetched so far, in one line; `None` if that is not counted.
     fn cost(&self) -> Option<String> {
         None
+    }
+
+    /// The activity of the file system, and its caches. It never waits for the store, the disk or a request; all zero if nothing
+    /// is counted.
+    fn status(&self) -> FsStatus {
+        FsStatus::default()
     }
 
     /// Returns true if a request for `ino` may need to unpack something, which takes longer than all others: one for the `names`

@@ -72,6 +72,7 @@ impl SnapshotTrees {
         if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
+        let _waiting = context.awaiting(|| format!("the signature archives of snapshot {name}").into());
         let loaded = branch.ensure(&self.repository, depth, context);
         loaded.map_err(|error| FsError::failed(error.kind(), format!("snapshot {name}: {error}")))
     }

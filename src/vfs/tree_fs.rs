@@ -1,9 +1,11 @@
 //! The mounted tree over a repository: `latest`, `snapshots/<time>/...`, or one directory of one snapshot as the root.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::attr::{MUTABLE_TTL, kind_of};
 use super::error::FsError;
+use super::fs_status::{FsStatus, LastListing, ShownRange};
 use super::handle_table::HandleTable;
 use super::inode::Inode;
 use super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO};
@@ -12,6 +14,7 @@ use super::snapshot_nodes::{OpenFile, SnapshotNodes};
 use super::snapshot_view::RootInode;
 use super::versions_dir::VersionsDir;
 use super::{at_dir, node_xattrs, overview};
+use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext, clamp_len};
 use dupfs_format::collection::Problem;
 use dupfs_format::{ArchivePath, BackupTime};
@@ -48,6 +51,8 @@ pub struct TreeFs {
     pub(super) nodes: SnapshotNodes,
     versions: VersionsDir,
     handles: HandleTable<OpenFile>,
+    /// The end of the last listing, and the reason if it failed.
+    listed: Mutex<(Instant, Option<String>)>,
 }
 
 impl TreeFs {
@@ -58,7 +63,8 @@ impl TreeFs {
     /// [`FsError`]: NotFound if the root's path does not exist in its snapshot.
     pub fn new(repository: Arc<Repository>, options: TreeOptions, context: &RequestContext) -> Result<Self, FsError> {
         let nodes = SnapshotNodes::new(repository, options.owners, options.size_bounds, options.extent_map_bytes);
-        let fs = Self { nodes, versions: VersionsDir::default(), handles: HandleTable::default() };
+        let listed = Mutex::new((Instant::now(), None));
+        let fs = Self { nodes, versions: VersionsDir::default(), handles: HandleTable::default(), listed };
         if let MountRoot::Path(snapshot, path) = options.root {
             let root = fs.find_root(snapshot, &path, context)?;
             fs.nodes.current().set_root(root);
@@ -314,7 +320,9 @@ impl FileSystem for TreeFs {
 
     fn refresh(&self, context: &RequestContext) -> Result<Option<String>, FsError> {
         let repository = &self.nodes.repository;
-        let outcome = repository.refresh(context).map_err(|error| {
+        let refreshed = repository.refresh(context);
+        *lock(&self.listed) = (Instant::now(), refreshed.as_ref().err().map(ToString::to_string));
+        let outcome = refreshed.map_err(|error| {
             let message = format!("the backup cannot be listed again, the mount is unchanged: {error}");
             FsError::failed(error.kind(), message)
         })?;
@@ -393,6 +401,34 @@ impl FileSystem for TreeFs {
 
     fn cost(&self) -> Option<String> {
         Some(self.nodes.repository.cost())
+    }
+
+    fn status(&self) -> FsStatus {
+        let view = self.nodes.view();
+        let name = |index: usize| view.snapshot(index).ok().map(|snapshot| snapshot.name.to_string());
+        let (snapshots, path) = match &view.root {
+            RootInode::Overview => {
+                let mut by_time: Vec<_> = view.listed().map(|(_, snapshot)| (snapshot.time, &snapshot.name)).collect();
+                by_time.sort_unstable();
+                let names = [by_time.first(), by_time.last()].map(|found| found.map(|(_, name)| name.to_string()));
+                let [oldest, newest] = names;
+                (ShownRange { count: by_time.len() as u64, oldest, newest }, None)
+            }
+            RootInode::Dir(snapshot, node) | RootInode::Single(snapshot, node, _) => {
+                let only = name(*snapshot);
+                let tree = self.nodes.tree(*snapshot, &RequestContext::cached_only());
+                let path = tree.map(|tree| tree.path(*node).to_string()).unwrap_or_default();
+                (ShownRange { count: 1, oldest: only.clone(), newest: only }, Some(path))
+            }
+        };
+        let (ended, error) = lock(&self.listed).clone();
+        FsStatus {
+            snapshots,
+            path,
+            listing: LastListing { seconds: ended.elapsed().as_secs(), error },
+            paths: self.nodes.trees.path_count(),
+            ..FsStatus::of_repository(self.nodes.repository.status())
+        }
     }
 
     fn finish(&self) {

@@ -610,3 +610,106 @@ fn errors_of_a_machine_without_fuse_differ_by_cause() {
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     assert!(stderr(&output).contains("may not write to it"), "{output:?}");
 }
+
+/// The JSON of `status`, as its last line: the test program prints others before it.
+fn status_json(output: &Output) -> serde_json::Value {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let at = text.find("[\n  {").unwrap_or_else(|| panic!("no JSON: {output:?}"));
+    serde_json::from_str(&text[at..]).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn status_reports_who_waits_the_last_errors_and_nothing_to_other_users() {
+    let place = TestMountPoint::new();
+    let daemon = place.mount(&["mount", "memory:", "MNT", "-o", "allow_other"]);
+    let shown = || status_json(&place.run(&["status", "MNT", "--json"]));
+    let report = shown();
+    let status = &report[0]["status"];
+    assert_eq!(report[0]["state"], "serving");
+    assert_eq!((status["url"].as_str(), status["pid"].as_i64()), (Some("memory:"), Some(daemon.as_raw_pid().into())));
+    assert_eq!(status["mountpoint"].as_str(), place.mnt().to_str());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!((now - 60..=now).contains(&status["since"].as_u64().unwrap()), "{status}");
+    assert_eq!((&status["waiting"], &status["errors"]), (&serde_json::json!([]), &serde_json::json!([])));
+
+    let mut reader = Command::new("cat").arg(place.mnt().join("odd/stuck")).stdout(Stdio::null()).spawn().unwrap();
+    eventually("the read waits", || {
+        let waiting = &shown()[0]["status"]["waiting"][0];
+        let process = (waiting["pid"].as_u64(), waiting["command"].as_str());
+        waiting["operation"] == "read" && process == (Some(reader.id().into()), Some("cat"))
+    });
+    let text = String::from_utf8(place.run(&["status", "MNT"]).stdout).unwrap();
+    assert!(text.contains(&format!("by cat ({}) for ", reader.id())), "{text}");
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    eventually("nothing waits", || shown()[0]["status"]["waiting"].as_array().unwrap().is_empty());
+    assert!(fs::read(place.mnt().join("odd/damaged")).is_err());
+    let report = shown();
+    let errors = report[0]["status"]["errors"].as_array().unwrap();
+    assert!(errors.last().unwrap().as_str().unwrap().contains("EIO read of"), "{errors:?}");
+
+    // getfattr asks for the length first.
+    let len = rustix::fs::getxattr_query(place.mnt(), dupfs::fuse::STATUS_ATTRIBUTE).unwrap();
+    let mut value = vec![0; len];
+    let len = rustix::fs::getxattr(place.mnt(), dupfs::fuse::STATUS_ATTRIBUTE, &mut value[..]).unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&value[..len]).unwrap();
+    assert_eq!(value["pid"], daemon.as_raw_pid());
+    let output = wrapped(&AS_NOBODY, &place.dupfs(&["status", "MNT", "--json"])).output().unwrap();
+    assert_eq!((output.status.code(), &status_json(&output)[0]["state"]), (Some(4), &"denied".into()), "{output:?}");
+    assert_eq!(status_json(&output)[0]["status"], serde_json::Value::Null);
+}
+
+#[test]
+fn status_watches_until_the_mount_ends() {
+    let place = TestMountPoint::new();
+    assert_eq!(place.run(&["status", "MNT"]).status.code(), Some(3));
+    place.mount(&["mount", "memory:", "MNT"]);
+    let mut watch = place.dupfs(&["status", "--watch", "1", "MNT"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = lines.filter(|line| line.contains(" serving fetching=0 waiting=0 "));
+    for _ in 0..2 {
+        assert!(lines.next().unwrap().contains(place.mnt().to_str().unwrap()));
+    }
+    eventually("it is unmounted", || place.run(&["umount", "MNT"]).status.success());
+    assert_eq!(lines.count(), 0);
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
+/// In a namespace of its own, as the requests of `status` would disturb the unmounting of other tests.
+#[test]
+fn a_mount_that_hangs_or_is_stale_does_not_delay_the_status_of_others() {
+    let place = TestMountPoint::new();
+    let script = r#"
+        umount -alt fuse.dupfs
+        cd "$1"; shift
+        mkdir hangs stale serves
+        run() { DUPFS_TEST_ARGUMENTS=$(printf '%s\n' "$@") "${program[@]}"; }
+        program=("$@")
+        for name in hangs stale serves; do run mount memory: "$PWD/$name" || exit 90; done
+        pid() { python3 -c 'import os, sys; print(int(os.getxattr(sys.argv[1], "user.dupfs.pid").split()[0]))' "$1"; }
+        hanging=$(pid hangs); dead=$(pid stale)
+        kill -KILL "$dead"
+        kill -STOP "$hanging"
+        until ! grep -hv ') T ' /proc/"$hanging"/task/*/stat; do sleep 0.01; done
+        while kill -0 "$dead" 2>/dev/null && ! grep -q ') Z ' /proc/"$dead"/stat; do sleep 0.01; done
+        run status --json
+        code=$?
+        run status "$PWD/serves" >/dev/null || code=91
+        umount -l hangs; kill -KILL "$hanging"
+        umount -l stale serves
+        exit "$code"
+    "#;
+    let program = place.dupfs(&[]);
+    let dir = place.dir.path().to_str().unwrap();
+    let started = Instant::now();
+    let output = wrapped(&["unshare", "-m", "bash", "-c", script, "bash", dir], &program).output().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report = status_json(&output);
+    let state = |name: &str| {
+        let path = place.dir.path().join(name);
+        let reports = report.as_array().unwrap();
+        reports.iter().find(|found| found["mountpoint"].as_str() == path.to_str()).unwrap()["state"].clone()
+    };
+    assert_eq!([state("hangs"), state("stale"), state("serves")], ["hangs", "stale", "serving"]);
+}

@@ -40,27 +40,43 @@ pub struct RequestContext {
     may_block: bool,
     deadline: Option<Instant>,
     cancel: CancelToken,
+    awaited: Option<Arc<AwaitedObject>>,
 }
 
 impl RequestContext {
     /// A request that is answered from memory. It never waits for the store, the disk or another thread.
     pub fn cached_only() -> Self {
-        Self { may_block: false, deadline: None, cancel: CancelToken::never() }
+        Self { may_block: false, deadline: None, cancel: CancelToken::never(), awaited: None }
     }
 
     /// A request without a deadline that is never cancelled.
     pub fn unlimited() -> Self {
-        Self { may_block: true, deadline: None, cancel: CancelToken::never() }
+        Self { may_block: true, deadline: None, cancel: CancelToken::never(), awaited: None }
     }
 
     /// A request that may block until `deadline` or until `cancel` is cancelled.
     pub fn new(deadline: Option<Instant>, cancel: CancelToken) -> Self {
-        Self { may_block: true, deadline, cancel }
+        Self { may_block: true, deadline, cancel, awaited: None }
     }
 
     /// A request that may block for `timeout` from now; without a deadline if the clock cannot express it.
     pub fn with_timeout(timeout: Duration) -> Self {
         Self::new(Instant::now().checked_add(timeout), CancelToken::never())
+    }
+
+    /// The same request, which records in `awaited` what it waits for.
+    pub fn recording(self, awaited: Arc<AwaitedObject>) -> Self {
+        Self { awaited: Some(awaited), ..self }
+    }
+
+    /// Records that the request waits for `object` as long as the returned guard lives. It costs nothing if nothing records
+    /// this.
+    pub fn awaiting(&self, object: impl FnOnce() -> Arc<str>) -> AwaitGuard {
+        AwaitGuard(self.awaited.as_ref().map(|awaited| {
+            let object = object();
+            let outer = awaited.0.lock().replace(object);
+            (Arc::clone(awaited), outer)
+        }))
     }
 
     /// Returns true if the request may wait for the store, the disk or another thread.
@@ -103,6 +119,30 @@ impl RequestContext {
     /// [`Stopped`].
     pub fn check_may_block(&self) -> Result<(), Stopped> {
         if self.may_block { self.check() } else { Err(Stopped::WouldBlock) }
+    }
+}
+
+/// The object that a request waits for now, for reports about it.
+#[derive(Debug, Default)]
+pub struct AwaitedObject(Mutex<Option<Arc<str>>>);
+
+impl AwaitedObject {
+    /// The name of the object; `None` if the request computes, or waits for something without a name.
+    pub fn get(&self) -> Option<Arc<str>> {
+        self.0.lock().clone()
+    }
+}
+
+/// A wait for an object, from [`RequestContext::awaiting`]. Dropping it ends the wait; one that it interrupted continues.
+#[derive(Debug)]
+pub struct AwaitGuard(Option<(Arc<AwaitedObject>, Option<Arc<str>>)>);
+
+impl Drop for AwaitGuard {
+    fn drop(&mut self) {
+        if let Some((awaited, outer)) = self.0.take() {
+            let ended = std::mem::replace(&mut *awaited.0.lock(), outer);
+            drop(ended);
+        }
     }
 }
 
@@ -194,5 +234,29 @@ impl Drop for Subscription {
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_wait_is_recorded_and_the_outer_one_continues() {
+        let awaited = Arc::new(AwaitedObject::default());
+        let context = RequestContext::unlimited().recording(Arc::clone(&awaited));
+        assert_eq!(awaited.get(), None);
+        let outer = context.awaiting(|| "volume".into());
+        let inner = context.clone().awaiting(|| "manifest".into());
+        assert_eq!(awaited.get().as_deref(), Some("manifest"));
+        drop(inner);
+        assert_eq!(awaited.get().as_deref(), Some("volume"));
+        drop(outer);
+        assert_eq!(awaited.get(), None);
+    }
+
+    #[test]
+    fn a_request_that_nothing_records_makes_no_name() {
+        drop(RequestContext::unlimited().awaiting(|| panic!("no name is needed")));
     }
 }

@@ -47,6 +47,10 @@ pub struct CacheStats {
     pub memory_bytes: u64,
     /// Bytes on disk.
     pub spill_bytes: u64,
+    /// Upper bound of the bytes in memory.
+    pub max_memory_bytes: u64,
+    /// Upper bound of the bytes on disk; 0 without a spill file.
+    pub max_spill_bytes: u64,
 }
 
 /// A block in memory.
@@ -145,6 +149,11 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
         Some(block)
     }
 
+    /// Counts a block that was wanted and has no key: it was never inserted.
+    pub fn record_miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Returns true if the block of `key` is cached. The order of eviction does not change.
     pub fn contains(&self, key: &K) -> bool {
         let in_memory = self.memory.lock().contains(key);
@@ -214,12 +223,18 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
 
     /// The counters and the current size.
     pub fn stats(&self) -> CacheStats {
+        let (memory_bytes, max_memory_bytes) = {
+            let memory = self.memory.lock();
+            (memory.lru.used(), memory.lru.max_weight())
+        };
         CacheStats {
             memory_hits: self.memory_hits.load(Ordering::Relaxed),
             spill_hits: self.spill_hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
-            memory_bytes: self.memory.lock().lru.used(),
+            memory_bytes,
             spill_bytes: self.spill.as_ref().map_or(0, SpillFile::used),
+            max_memory_bytes,
+            max_spill_bytes: self.spill.as_ref().map_or(0, SpillFile::max_bytes),
         }
     }
 

@@ -95,6 +95,11 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
         self.entries.is_empty()
     }
 
+    /// Upper bound of [`Self::used`].
+    pub fn max_weight(&self) -> u64 {
+        self.max_weight
+    }
+
     /// Weight of all entries, overhead included.
     pub fn used(&self) -> u64 {
         self.used

@@ -174,6 +174,11 @@ impl<K: Hash + Eq + Clone> SpillFile<K> {
         (slots as u64).saturating_mul(SLOT_BYTES)
     }
 
+    /// Upper bound of [`Self::used`].
+    pub(super) fn max_bytes(&self) -> u64 {
+        u64::from(self.max_slots).saturating_mul(SLOT_BYTES)
+    }
+
     /// Takes a slot for the caller to write, until it is indexed or freed. `None` if the block need not be written.
     fn claim_slot(&self, key: &K) -> Option<u32> {
         let mut slots = self.slots.lock();

@@ -32,6 +32,22 @@ fn the_line_of_an_fstab_is_understood() {
 }
 
 #[test]
+fn the_interval_of_watch_is_a_number_and_what_follows_the_mount_point() {
+    let status = |line: &str| match Cli::try_parse_from(normalise(words(line)).unwrap().args).unwrap().command {
+        Command::Status(args) => (args.watch.map(|span| span.0.as_secs()), args.mountpoint),
+        other => panic!("{other:?}"),
+    };
+    let mnt = Some(Path::new("/mnt").to_owned());
+    assert_eq!(status("dupfs status"), (None, None));
+    assert_eq!(status("dupfs status --watch"), (Some(2), None));
+    assert_eq!(status("dupfs status --watch /mnt"), (Some(2), mnt.clone()));
+    assert_eq!(status("dupfs status --watch 5"), (Some(5), None));
+    assert_eq!(status("dupfs status -w 1m /mnt"), (Some(60), mnt.clone()));
+    assert_eq!(status("dupfs status --watch=7 /mnt"), (Some(7), mnt.clone()));
+    assert_eq!(status("dupfs status /mnt -w"), (Some(2), mnt));
+}
+
+#[test]
 fn commands_of_duplicity_are_aliases() {
     let command = |line: &str| Cli::try_parse_from(normalise(words(line)).unwrap().args).unwrap().command;
     assert!(matches!(command("dupfs collection-status u"), Command::Sets(_)));

@@ -1,6 +1,7 @@
 //! The operations: requests for inodes below `unpacked/` are answered here, all others by the file system below.
 
 use super::super::error::FsError;
+use super::super::fs_status::FsStatus;
 use super::super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO};
 use super::inode_number::TOP_INO;
 use super::inode_spaces::{InodeSpaces, InodeTarget};
@@ -196,6 +197,10 @@ impl FileSystem for UnpackedFs {
 
     fn cost(&self) -> Option<String> {
         self.below.cost()
+    }
+
+    fn status(&self) -> FsStatus {
+        self.below.status()
     }
 
     fn finish(&self) {

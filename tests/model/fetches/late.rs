@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dupfs::vfs::{FileSystem, ROOT_INO};
-use dupfs_base::{CancelToken, ErrorKind, HasKind, RequestContext};
-use dupfs_read::storage::{Effect, Fault, FaultyStore, Nth, Target, WrappingStore};
+use dupfs_base::{AwaitedObject, CancelToken, ErrorKind, HasKind, RequestContext};
+use dupfs_read::storage::{Effect, Fault, FaultyStore, Nth, ObjectStore, Target, WrappingStore};
 
 use super::{Counted, MEMORY, add, meta, path, subject};
 use crate::reference::encode::encode;
@@ -80,6 +80,17 @@ impl Read for TrickleStream {
     }
 }
 
+/// The store, of which `slow` arrives at `pace`.
+fn trickling(counted: &Counted, slow: &str, pace: &Arc<Pace>) -> Arc<dyn ObjectStore> {
+    let (slow, pace) = (slow.to_owned(), Arc::clone(pace));
+    Arc::new(WrappingStore::new(Arc::clone(&counted.store), move |object, inner| {
+        if *object.name != *slow {
+            return inner;
+        }
+        Box::new(TrickleStream { inner, pace: Arc::clone(&pace) })
+    }))
+}
+
 #[test]
 fn loading_of_a_tree_without_waiters_stops_and_a_later_request_resumes_it() {
     let overwrite = |at| Step { full: false, edits: vec![Edit::Content(0, vec![Change::Overwrite { at, len: 9 }])] };
@@ -91,14 +102,8 @@ fn loading_of_a_tree_without_waiters_stops_and_a_later_request_resumes_it() {
     let stored = counted.repository.objects[&sigtars[1]].len();
     assert!(stored > 100, "{stored} bytes take less than five seconds");
     let pace = Arc::new(Pace { is_slow: AtomicBool::new(false), reads: AtomicUsize::new(0) });
-    let (slow, slow_pace) = (sigtars[1].clone(), Arc::clone(&pace));
-    let store = WrappingStore::new(Arc::clone(&counted.store), move |object, inner| {
-        if *object.name != *slow {
-            return inner;
-        }
-        Box::new(TrickleStream { inner, pace: Arc::clone(&slow_pace) })
-    });
-    let fs = subject::open(Arc::new(store), &counted.repository, MEMORY).unwrap();
+    let store = trickling(&counted, &sigtars[1], &pace);
+    let fs = subject::open(store, &counted.repository, MEMORY).unwrap();
     let reads = || pace.reads.load(Ordering::SeqCst);
     let root = counted.find(&*fs, 1, &vec![]).ino;
     let before = reads();
@@ -126,6 +131,50 @@ fn loading_of_a_tree_without_waiters_stops_and_a_later_request_resumes_it() {
     assert!(fs.lookup(root, b"z", &RequestContext::unlimited()).is_ok());
     let fetched = counted.fetched();
     assert!(!fetched.contains(&sigtars[0]) && fetched.contains(&sigtars[1]), "{fetched:?}");
+}
+
+#[test]
+fn the_status_names_the_object_that_a_request_waits_for_and_its_progress() {
+    let counted = Counted::new(super::repository());
+    let volume = counted.repository.data_volumes(0, &path(b"dump"), 300_000..300_001).pop_first().unwrap();
+    let stored = counted.repository.objects[&volume].len() as u64;
+    let pace = Arc::new(Pace { is_slow: AtomicBool::new(false), reads: AtomicUsize::new(0) });
+    let store = trickling(&counted, &volume, &pace);
+    let fs = subject::open(store, &counted.repository, MEMORY).unwrap();
+    let ino = counted.find(&*fs, 0, &path(b"dump")).ino;
+    let snapshots = fs.status().snapshots;
+    let names = [0, 6].map(|set: usize| Some(counted.repository.sets[set].snapshot()));
+    assert_eq!((snapshots.count, [snapshots.oldest, snapshots.newest]), (7, names));
+    assert_eq!(fs.status().fetching, []);
+    pace.is_slow.store(true, Ordering::SeqCst);
+    let (token, awaited) = (CancelToken::new(), Arc::<AwaitedObject>::default());
+    let until = |what: &str, is_true: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !is_true() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{what}: {:?}", fs.status());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    std::thread::scope(|scope| {
+        let context = RequestContext::new(None, token.clone()).recording(Arc::clone(&awaited));
+        let fs = &fs;
+        let request = scope.spawn(move || {
+            let opened = fs.open(ino, &context)?;
+            fs.read(ino, opened.handle, 300_000, 1, &context)
+        });
+        until("the volume is fetched", &|| {
+            let fetching = fs.status().fetching;
+            fetching
+                .iter()
+                .any(|fetch| fetch.object.as_ref() == Some(&volume) && fetch.bytes > 2 && fetch.size == stored)
+        });
+        assert_eq!(awaited.get().as_deref(), Some(volume.as_str()));
+        assert!(fs.status().link.bytes_per_second > 0 && fs.status().cache.misses > 0, "{:?}", fs.status());
+        token.cancel();
+        assert_eq!(request.join().unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
+    });
+    assert_eq!(awaited.get(), None);
+    until("the fetch ends", &|| fs.status().fetching.is_empty());
 }
 
 #[test]

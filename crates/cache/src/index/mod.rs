@@ -103,6 +103,11 @@ impl Index {
         self.store_file(kind, self.identity, &mut |out| out.write_all(&body));
     }
 
+    /// The path of its directory, escaped for messages.
+    pub fn display_path(&self) -> &str {
+        self.directory.display_path()
+    }
+
     /// Loads the record of `key`.
     pub fn load_record(&self, key: Identity) -> Option<Vec<u8>> {
         self.records.load(&key)

@@ -39,7 +39,13 @@ impl BlockStore {
 
     /// The blocks of `range` of volume `id` if they are all cached. May read the disk.
     pub(super) fn get(&self, id: VolumeId, range: ByteRange) -> Option<BlockSpan> {
-        BlockSpan::collect(range, |index| self.cache.get(&self.key(id, index)?))
+        BlockSpan::collect(range, |index| match self.key(id, index) {
+            Some(key) => self.cache.get(&key),
+            None => {
+                self.cache.record_miss();
+                None
+            }
+        })
     }
 
     /// The blocks of `range` of volume `id` if they are all in memory. Never blocks.

@@ -66,9 +66,11 @@ impl ManifestStore {
             return Ok(manifest);
         }
         let this = Arc::clone(self);
+        let object = || self.collection.set(set).ok().and_then(|set| Some(Arc::clone(&set.manifest.as_ref()?.name)));
+        let _waiting = context.awaiting(|| object().unwrap_or_else(|| "a lost manifest".into()));
         let loaded = self.loads.run(set, "dupfs-manifest", context, move |context| this.load(set, context));
-        loaded.map_err(|error| match self.collection.set(set).ok().and_then(|set| set.manifest.clone()) {
-            Some(object) => error.while_waiting_for(&object.name),
+        loaded.map_err(|error| match object() {
+            Some(name) => error.while_waiting_for(&name),
             None => error,
         })
     }

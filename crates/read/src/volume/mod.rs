@@ -52,7 +52,7 @@ pub use member_parts::MemberPart;
 pub use member_table::{MemberRun, MemberTable};
 pub(crate) use plaintext::feed;
 pub use read_hint::ReadHint;
-pub use repository::{Repository, RepositoryConfig};
+pub use repository::{Repository, RepositoryConfig, RepositoryStatus};
 pub use repository_index::{IndexLocation, RepositoryIndex};
 pub use request_index::RequestIndex;
 pub use request_volumes::RequestVolumes;

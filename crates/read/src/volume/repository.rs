@@ -23,10 +23,10 @@ use super::signed_sets::SignedSets;
 use super::table_allowance::TableMemory;
 use super::volume_store::{VolumeSources, VolumeStore};
 use crate::codec::{BackdatedObject, Decoder, ExpansionLimit};
-use crate::storage::{BucketLocation, ObjectStore, Traffic};
+use crate::storage::{ActiveTransfer, BucketLocation, MeteredStore, ObjectStore, StoreMeter, Traffic};
 use dupfs_base::sync::Semaphore;
 use dupfs_base::{ByteRange, RequestContext};
-use dupfs_cache::CacheConfig;
+use dupfs_cache::{CacheConfig, CacheStats};
 use dupfs_format::collection::{BackupSet, Collection};
 use dupfs_format::manifest::Manifest;
 use dupfs_format::{ArchivePath, SetIndex, VolumeId};
@@ -52,11 +52,27 @@ pub struct RepositoryConfig {
     pub deadline: Duration,
 }
 
+/// The activity and the caches of a [`Repository`].
+#[derive(Clone, Debug)]
+pub struct RepositoryStatus {
+    /// Requests and bytes since the repository was opened.
+    pub traffic: Traffic,
+    /// Bytes per second that come from the store, on the average of the last ten seconds.
+    pub bytes_per_second: u64,
+    /// The reads of objects, and listings, that have begun and not ended; the oldest first.
+    pub transfers: Vec<ActiveTransfer>,
+    /// The block cache.
+    pub cache: CacheStats,
+    /// The directory of the index; `None` without one.
+    pub index: Option<String>,
+}
+
 /// A duplicity repository: its listing, its manifests and signature archives, and its volumes as verified plaintext. Shared by
 /// all threads; no lock is held across I/O.
 #[derive(Debug)]
 pub struct Repository {
     store: Arc<dyn ObjectStore>,
+    meter: Arc<StoreMeter>,
     collection: Arc<LiveCollection>,
     manifests: Arc<ManifestStore>,
     signatures: Arc<SignatureArchives>,
@@ -76,6 +92,8 @@ impl Repository {
         collection: Collection,
         config: RepositoryConfig,
     ) -> Arc<Self> {
+        let meter = Arc::<StoreMeter>::default();
+        let store: Arc<dyn ObjectStore> = Arc::new(MeteredStore::new(store, Arc::clone(&meter)));
         let prefixes = collection.prefixes().clone();
         let decoder = decoder.into();
         let hash_identifies = decoder.requires_volume_hash();
@@ -118,6 +136,7 @@ impl Repository {
         let drop_behind = DropBehind::default();
         Arc::new(Self {
             store,
+            meter,
             collection,
             manifests,
             signatures,
@@ -182,6 +201,17 @@ impl Repository {
     /// The requests and bytes so far.
     pub fn traffic(&self) -> Traffic {
         self.store.traffic()
+    }
+
+    /// The activity and the caches now. Fetches nothing.
+    pub fn status(&self) -> RepositoryStatus {
+        RepositoryStatus {
+            traffic: self.store.traffic(),
+            bytes_per_second: self.meter.bytes_per_second(),
+            transfers: self.meter.transfers(),
+            cache: self.volumes.cache_stats(),
+            index: self.index.on_disk().map(|index| index.display_path().to_owned()),
+        }
     }
 
     /// A line with the requests and bytes so far, and the statistics of the block cache.

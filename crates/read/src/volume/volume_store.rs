@@ -211,6 +211,7 @@ impl VolumeStore {
         context: &RequestContext,
     ) -> Result<DecodedVolume, VolumeError> {
         let (this, id) = (Arc::clone(self), key.id);
+        let _waiting = context.awaiting(|| self.sources.collection.volume_name(id));
         let is_prefetch = on_block.is_some();
         let decoded = self.passes.run(key, "dupfs-volume", context, move |context| {
             let decoded = this.run_pass(id, wanted, on_block, context);
