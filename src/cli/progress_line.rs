@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What ends sooner shows no progress.
+/// Work that ends sooner shows no progress.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 /// Upper bound of the updates in a second.
 const MAX_HZ: u8 = 4;
