@@ -200,10 +200,10 @@ fn swapped(command: &Command) -> Option<String> {
         Command::Cat(args) => usage_hints::swapped("cat", &args.repo.url, args.paths.first()?),
         Command::Restore(args) => usage_hints::swapped("restore", &args.repo.url, args.operands.first()?),
         Command::Volumes(args) => usage_hints::swapped("volumes", &args.repo.url, args.paths.first()?),
+        Command::Verify(args) => usage_hints::swapped("verify", &args.repo.url, args.directory.as_deref()?.as_os_str()),
         Command::Umount(_)
         | Command::Status(_)
         | Command::Sets(_)
-        | Command::Verify(_)
         | Command::Index(_)
         | Command::Cache(_)
         | Command::Completions(_)

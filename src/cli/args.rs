@@ -473,6 +473,30 @@ pub struct VerifyArgs {
     #[command(flatten)]
     pub repo: RepoArgs,
 
+    /// Compare the snapshot with this directory, as duplicity does: the same as --compare DIR
+    #[arg(value_name = "DIR", conflicts_with_all = ["compare", "sample"])]
+    pub directory: Option<PathBuf>,
+
+    /// Compare the snapshot with this directory instead of reading every object
+    #[arg(long, value_name = "DIR", conflicts_with = "sample")]
+    pub compare: Option<PathBuf>,
+
+    /// Compare contents too, by their signatures where possible; with --deep always with the volumes
+    #[arg(long)]
+    pub compare_data: bool,
+
+    /// Compare this path of the snapshot with the directory
+    #[arg(long, value_name = "PATH", aliases = ["path-to-restore", "file-to-restore"], help_heading = "View")]
+    pub path: Option<OsString>,
+
+    /// Do not compare owners
+    #[arg(long)]
+    pub no_owner: bool,
+
+    /// Compare the archived numbers of owners instead of mapping owners by name
+    #[arg(long, conflicts_with = "no_owner", help_heading = "View")]
+    pub numeric_owner: bool,
+
     /// Also read each version of each file, and compare its content with the block sums of its signature
     #[arg(long, conflicts_with = "sample")]
     pub deep: bool,
@@ -492,6 +516,28 @@ pub struct VerifyArgs {
     /// The snapshot.
     #[command(flatten)]
     pub snapshot: SnapshotArgs,
+}
+
+impl VerifyArgs {
+    /// The directory to compare the snapshot with; `None` to verify the backup alone.
+    ///
+    /// # Errors
+    /// A usage error, in words, for options that do not fit.
+    pub fn compared(&self) -> Result<Option<&PathBuf>, String> {
+        let directory = self.directory.as_ref().or(self.compare.as_ref());
+        let of_comparison = self.compare_data || self.path.is_some() || self.no_owner || self.numeric_owner;
+        match directory {
+            None if of_comparison => {
+                Err("--compare-data, --path, --no-owner and --numeric-owner need a directory to compare \
+                                          the snapshot with: dupfs verify URL DIR"
+                    .to_owned())
+            }
+            Some(_) if self.deep && !self.compare_data => {
+                Err("--deep compares contents with a directory only together with --compare-data".to_owned())
+            }
+            directory => Ok(directory),
+        }
+    }
 }
 
 /// `dupfs completions`.
@@ -619,6 +665,25 @@ mod tests {
         assert_eq!(of("dupfs find u p --type c,block-device"), [FileType::CharDevice, FileType::BlockDevice]);
         for wrong in ["find u p --type x", "find --all --time now u p", "find --json --print0 u p", "find u"] {
             assert!(Cli::try_parse_from(format!("dupfs {wrong}").split(' ')).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn verify_compares_with_a_directory_in_both_forms() {
+        let of = |line: &str| match parsed(line) {
+            Command::Verify(args) => args.compared().map(|directory| directory.cloned()),
+            _ => panic!("another command"),
+        };
+        assert_eq!(of("dupfs verify u"), Ok(None));
+        assert_eq!(of("dupfs verify --deep u"), Ok(None));
+        assert_eq!(of("dupfs verify u d"), Ok(Some("d".into())));
+        assert_eq!(of("dupfs verify --compare d --compare-data --deep u"), Ok(Some("d".into())));
+        assert_eq!(of("dupfs verify --compare-data --file-to-restore p u d"), Ok(Some("d".into())));
+        for wrong in ["--compare-data u", "--path p u", "--numeric-owner u", "--no-owner u", "--deep u d"] {
+            assert!(of(&format!("dupfs verify {wrong}")).is_err(), "{wrong}");
+        }
+        for wrong in ["--compare d u d", "--sample 5% u d", "--sample 5% --compare d u"] {
+            assert!(Cli::try_parse_from(format!("dupfs verify {wrong}").split(' ')).is_err(), "{wrong}");
         }
     }
 

@@ -378,12 +378,13 @@ fn known_option(long: &str) -> Option<bool> {
 
 /// Drops duplicity's options without effect on a reader, up to `--`.
 fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
-    // Only `restore` writes owners, and only `cache` removes anything.
+    // Only `restore` writes owners, only `cache` removes anything, and only `verify` compares.
     let has_word = |word: &str| typed.iter().take_while(|arg| *arg != "--").any(|arg| arg == word);
-    let (restores, removes) = (has_word("restore"), has_word("cache"));
+    let (restores, removes, verifies) = (has_word("restore"), has_word("cache"), has_word("verify"));
     let has_effect = |name: &str| match name {
         "dry-run" => removes,
         "do-not-restore-ownership" | "no-restore-ownership" => restores,
+        "compare-data" => verifies,
         _ => false,
     };
     let mut typed = typed.into_iter().peekable();

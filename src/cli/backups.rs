@@ -24,6 +24,7 @@ use super::args::{CatArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, RestoreArgs,
 use super::backend::{Backend, BackupLocation, OpenRequest};
 use super::build_index::{IndexArgs, IndexOptions};
 use super::cache_dir::cache_dir;
+use super::compare::{self, CompareOptions, ContentRule};
 use super::diff::{self, DiffOptions};
 use super::environment_secrets;
 use super::error::CliError;
@@ -199,6 +200,9 @@ impl Backend for Backups {
     }
 
     fn verify(&self, args: &VerifyArgs) -> Result<(), CliError> {
+        if let Some(directory) = args.compared().map_err(CliError::Usage)? {
+            return self.compare(args, directory);
+        }
         let SnapshotArgs { deadline, time: at, keys, cache } = &args.snapshot;
         let timeout = RequestTimeout::from(deadline);
         let passphrases = Arc::new(Passphrases::gather(keys)?);
@@ -276,6 +280,30 @@ impl Backend for Backups {
 }
 
 impl Backups {
+    /// `dupfs verify` with a directory.
+    fn compare(&self, args: &VerifyArgs, directory: &Path) -> Result<(), CliError> {
+        if args.directory.is_some() {
+            log::warn!(
+                "with a directory, verify compares the snapshot with it, as --compare does; dupfs verify URL alone reads \
+                 every object of the backup"
+            );
+        }
+        let timeout = RequestTimeout::from(&args.snapshot.deadline);
+        let url = self.locate(&args.repo, &args.snapshot.cache)?.url;
+        let owners = OwnerArgs { numeric_owner: args.numeric_owner, ..OwnerArgs::default() };
+        let fs = self.view(&args.repo, &args.snapshot, args.path.as_slice(), &owners)?;
+        let contents = match (args.compare_data, args.deep) {
+            (false, _) => ContentRule::None,
+            (true, false) => ContentRule::Signed,
+            (true, true) => ContentRule::Stored,
+        };
+        let (path, directory) = (args.path.clone(), directory.to_owned());
+        let options = CompareOptions { path, directory, contents, no_owner: args.no_owner, json: args.json };
+        let compared = print(|printer| compare::run(&*fs, &url, &options, timeout, printer));
+        fs.finish();
+        compared
+    }
+
     /// The file system with one snapshot's tree at its root: that of the time, or the newest. Without a time, and if one of the
     /// paths is as the mount has it, the file system with all snapshots.
     fn view(

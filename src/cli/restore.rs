@@ -28,9 +28,11 @@ use signal_hook::iterator::Signals;
 use self::destination::{AttributePolicy, Existing};
 use self::file_copy::CopyError;
 use self::run_marker::RunMarker;
-use self::wanted_tree::{CallLimits, WantedDir, WantedObject, WantedTree};
+use self::wanted_tree::{WantedDir, WantedObject, WantedTree};
+use super::call_limits::CallLimits;
 use super::error::CliError;
 use super::exit::CommandExit;
+use super::local_content::{is_same, is_signed};
 use super::printer::Printer;
 use super::progress_line::ProgressLine;
 use super::request_timeout::RequestTimeout;
@@ -566,7 +568,7 @@ impl ObjectWriter<'_> {
         };
         if let Some((file, _)) = &known {
             let is_right = match self.signed_content(object) {
-                Some(signed) => file_copy::is_signed(file, signed, self.limits).map_err(written)?,
+                Some(signed) => is_signed(file, signed, self.limits).map_err(written)?,
                 None => Some(false),
             };
             match is_right {
@@ -586,7 +588,7 @@ impl ObjectWriter<'_> {
         // The time may be exact only now: that of the stored data.
         let attr = self.fs.getattr(ino, &self.limits.start()).map_err(CopyError::Backup)?;
         if let Some((file, _)) = &known
-            && file_copy::is_same(file, &temporary).map_err(written)?
+            && is_same(file, &temporary).map_err(written)?
         {
             return self.keep(dir, (file, name), &attr);
         }
@@ -614,7 +616,7 @@ impl ObjectWriter<'_> {
         begun.set_len(start).map_err(written)?;
         self.written.fetch_add(start, Ordering::Relaxed);
         let size = file_copy::copy(self.fs, object.attr.ino, &begun, start, (self.limits, self.written))?;
-        match file_copy::is_signed(&begun, signed, self.limits).map_err(written)? {
+        match is_signed(&begun, signed, self.limits).map_err(written)? {
             Some(true) => Ok(Some((begun, size))),
             Some(false) => Ok(None),
             None => Err(written(io::ErrorKind::Interrupted.into())),

@@ -20,11 +20,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["list-current-files", "list", "dir"], "list a snapshot with: dupfs ls URL [PATH] (-R: everything below)"),
     (&["collection-status", "info", "snapshots"], "show the backups and their problems with: dupfs sets URL"),
     (&["check", "fsck", "scrub"], "read every object and report all damage with: dupfs verify URL"),
-    (
-        &["compare"],
-        "mount the backup and compare: dupfs mount URL MOUNTPOINT, then rsync -anc --delete --itemize-changes \
-         MOUNTPOINT/latest/ DIRECTORY/",
-    ),
+    (&["compare"], "compare a snapshot with a directory with: dupfs verify URL DIR"),
     (&["unmount", "fusermount", "fusermount3"], "unmount with: dupfs umount MOUNTPOINT"),
     (
         &[
@@ -106,12 +102,6 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
              two dashes (--type f)"
         ));
     }
-    if command == "verify" && !option.starts_with('-') {
-        return Some(format!(
-            "{option}: verify reads the backup alone; compare it with a directory by mounting it: dupfs mount URL \
-             MOUNTPOINT, then rsync -anc --delete --itemize-changes MOUNTPOINT/latest/ {option}/"
-        ));
-    }
     if PATH_OPTIONS.contains(&name) {
         return match command {
             "cat" => Some(format!("{name}: the path is an argument: dupfs cat URL PATH")),
@@ -186,6 +176,7 @@ pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<
         "ls" => "dupfs ls URL PATH",
         "find" => "dupfs find URL PATTERN",
         "restore" => "dupfs restore URL [PATH]... DEST",
+        "verify" => "dupfs verify URL DIR",
         _ => "dupfs cat URL PATH",
     };
     is_swapped
@@ -212,7 +203,7 @@ mod tests {
             ("dupfs extract file:///b /to", "dupfs restore URL [PATH]... DEST"),
             ("dupfs list-curent-files file:///b", "dupfs ls URL"),
             ("dupfs colection-status file:///b", "dupfs sets URL"),
-            ("dupfs verify file:///b /src", "rsync -anc"),
+            ("dupfs compare file:///b /src", "dupfs verify URL DIR"),
             ("dupfs check file:///b", "dupfs verify URL"),
             ("dupfs fusermount /mnt", "dupfs umount MOUNTPOINT"),
             ("dupfs locate file:///b x", "dupfs find URL PATTERN"),

@@ -16,6 +16,7 @@ mod changes;
 mod check;
 mod collection;
 mod commands;
+mod compare;
 mod dense;
 mod exchanged;
 mod find;

@@ -1,35 +1,16 @@
 //! The objects to restore: the wanted part of a snapshot, listed completely before anything is written.
 
-use dupfs_base::{CancelToken, ErrorKind, HasKind, RequestContext};
+use dupfs_base::{ErrorKind, HasKind};
 use dupfs_format::ArchivePath;
 
+use crate::cli::call_limits::CallLimits;
 use crate::cli::error::CliError;
 use crate::cli::exit::CommandExit;
-use crate::cli::request_timeout::RequestTimeout;
 use crate::cli::resolve;
 use crate::vfs::{Attr, FileSystem, Ino, NodeKind};
 
 /// The beginning of the names that a restore uses itself in the destination: of its marker and of temporary objects.
 pub(super) const RESERVED_PREFIX: &str = ".dupfs-restore";
-
-/// The limits of each call of the file system: a timeout, and the signal of the user to stop.
-#[derive(Clone, Debug)]
-pub(super) struct CallLimits {
-    pub(super) timeout: RequestTimeout,
-    pub(super) cancel: CancelToken,
-}
-
-impl CallLimits {
-    /// The context of a call that starts now.
-    pub(super) fn start(&self) -> RequestContext {
-        RequestContext::new(self.timeout.start().deadline(), self.cancel.clone())
-    }
-
-    /// Returns true once the user has interrupted the command.
-    pub(super) fn is_over(&self) -> bool {
-        self.cancel.is_cancelled()
-    }
-}
 
 /// A directory to restore. The first one is the destination itself, with attributes only if it is a directory of the backup.
 #[derive(Debug)]
@@ -135,7 +116,10 @@ pub(super) fn reserved(path: &ArchivePath) -> Option<CliError> {
 
 #[cfg(test)]
 mod tests {
+    use dupfs_base::CancelToken;
+
     use super::*;
+    use crate::cli::request_timeout::RequestTimeout;
     use crate::vfs::ROOT_INO;
     use crate::vfs::memory_fs::{MemoryFs, MemoryNodeKind};
 
