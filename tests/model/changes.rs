@@ -17,7 +17,7 @@ use crate::properties::{encoded, watched};
 use crate::reference::encode::Repository;
 use crate::reference::history::{History, config, histories};
 use crate::reference::layout::{BlockRule, Layout, Oddities, layouts};
-use crate::reference::store::MemoryStore;
+use crate::reference::store::{Fault, MemoryStore};
 use crate::reference::subject;
 use crate::reference::tree::{Kind, Node, Path, Tree, joined, shown};
 
@@ -72,21 +72,35 @@ fn path_of(entry: &Value) -> Vec<u8> {
     }
 }
 
+/// The permitted deviations.
+#[derive(Clone, Copy)]
+struct Allowance {
+    /// The comparison of contents may be undecided.
+    undecided: bool,
+    /// Signature archives are missing, which is reported where contents need them.
+    lost_archives: bool,
+}
+
 /// Runs a command that must succeed without a message.
-fn printed(run: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>) -> Vec<u8> {
+fn printed(allowance: Allowance, run: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>) -> Vec<u8> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let exit = run(&mut Printer::new(&mut out, &mut err, false));
-    assert_eq!((exit, String::from_utf8(err).unwrap().as_str()), (Ok(CommandExit::Done), ""));
+    let exit = run(&mut Printer::new(&mut out, &mut err, false)).unwrap();
+    let message = String::from_utf8(err).unwrap();
+    let reported = allowance.lost_archives && !message.is_empty();
+    assert_eq!(exit, if reported { CommandExit::Damage } else { CommandExit::Done }, "{message}");
+    assert!(message.lines().all(|line| reported && line.contains("files cannot be compared")), "{message}");
     out
 }
 
-fn diff_json(fs: &TreeFs, operands: &[&str]) -> Value {
+fn diff_json(fs: &TreeFs, operands: &[&str], allowance: Allowance) -> Value {
     let operands = operands.iter().map(OsString::from).collect();
     let options = DiffOptions { operands, json: true, ..DiffOptions::default() };
-    serde_json::from_slice(&printed(|printer| diff::run(fs, &options, RequestTimeout::default(), printer))).unwrap()
+    let run = |printer: &mut Printer<'_>| diff::run(fs, &options, RequestTimeout::default(), printer);
+    serde_json::from_slice(&printed(allowance, run)).unwrap()
 }
 
-fn check_diff(fs: &TreeFs, repository: &Repository, undecided: bool) {
+fn check_diff(fs: &TreeFs, repository: &Repository, allowance: Allowance) {
+    let undecided = allowance.undecided;
     let empty = Tree::new();
     for (new_index, new) in repository.sets.iter().enumerate() {
         let pairs = repository.sets.iter().map(|old| (Some(old.snapshot()), &old.tree));
@@ -94,7 +108,7 @@ fn check_diff(fs: &TreeFs, repository: &Repository, undecided: bool) {
         for (old_name, old) in pairs.chain([(None, before)]) {
             let operands: Vec<String> = old_name.clone().into_iter().chain([new.snapshot()]).collect();
             let operands: Vec<&str> = operands.iter().map(String::as_str).collect();
-            let report = diff_json(fs, &operands);
+            let report = diff_json(fs, &operands, allowance);
             assert_eq!(report["snapshots"]["new"], new.snapshot());
             let changes = report["changes"].as_array().unwrap();
             let mut expected = differences(old, &new.tree);
@@ -140,7 +154,8 @@ fn expected_history(repository: &Repository, path: &Path) -> Vec<(String, &'stat
     rows
 }
 
-fn check_history(fs: &TreeFs, repository: &Repository, undecided: bool) {
+fn check_history(fs: &TreeFs, repository: &Repository, allowance: Allowance) {
+    let undecided = allowance.undecided;
     let paths: BTreeSet<&Path> = repository.sets.iter().flat_map(|set| set.tree.keys()).collect();
     for path in paths {
         let typed = [b"versions/", &joined(path)[..]].concat();
@@ -148,7 +163,7 @@ fn check_history(fs: &TreeFs, repository: &Repository, undecided: bool) {
         let run = |printer: &mut Printer<'_>| {
             history::run(fs, OsStr::from_bytes(&typed), options, RequestTimeout::default(), printer)
         };
-        let rows: Value = serde_json::from_slice(&printed(run)).unwrap();
+        let rows: Value = serde_json::from_slice(&printed(allowance, run)).unwrap();
         let mut rows: Vec<Value> = rows.as_array().unwrap().clone();
         let expected = expected_history(repository, path);
         if undecided {
@@ -218,8 +233,9 @@ fn check_changes(history: &History, layout: &Layout) {
     let fs = subject::open_trees(store.clone(), &repository, 1 << 20).expect("a sound repository opens");
     let rules: Vec<BlockRule> = layout.sets.iter().map(|set| set.blocks).collect();
     let undecided = rules.contains(&BlockRule::Stale) || rules.iter().any(|rule| *rule != rules[0]);
-    check_diff(&fs, &repository, undecided);
-    check_history(&fs, &repository, undecided);
+    let allowance = Allowance { undecided, lost_archives: false };
+    check_diff(&fs, &repository, allowance);
+    check_history(&fs, &repository, allowance);
     check_find(&fs, &repository);
     let is_volume = |name: &String| repository.sets.iter().any(|set| set.volumes.contains(name));
     let fetched: Vec<String> = store
@@ -231,8 +247,30 @@ fn check_changes(history: &History, layout: &Layout) {
     assert!(fetched.is_empty(), "volumes were fetched: {fetched:?}");
 }
 
+/// The same for trees of which some are made of volumes, because signature archives are missing.
+fn check_without_signatures(history: &History, layout: &Layout, lost: u8) {
+    let repository = encoded(history, layout);
+    let store = MemoryStore::new(&repository.objects);
+    let sets = repository.sets.iter().enumerate().filter(|(at, _)| lost >> (at % 8) & 1 == 1);
+    store.set_faults(&sets.map(|(_, set)| (set.sigtar.clone(), Fault::Missing)).collect());
+    let fs = subject::open_trees(store, &repository, 1 << 20).expect("a repository without signatures opens");
+    let allowance = Allowance { undecided: true, lost_archives: true };
+    check_diff(&fs, &repository, allowance);
+    check_history(&fs, &repository, allowance);
+    check_find(&fs, &repository);
+}
+
 proptest! {
     #![proptest_config(config(60))]
+
+    #[test]
+    fn without_signature_archives_only_contents_are_undecided(
+        history in histories(),
+        layout in layouts(Oddities::None),
+        lost in any::<u8>(),
+    ) {
+        watched(move || check_without_signatures(&history, &layout, lost))?;
+    }
 
     #[test]
     fn diff_and_history_print_the_differences_of_the_trees(

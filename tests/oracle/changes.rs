@@ -497,3 +497,56 @@ fn patches_are_those_of_the_system() {
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(6), &b"contents,mtime text\n"[..]), "{message}");
 }
+
+/// Two machines with one backup each made an increment of the same full set.
+#[test]
+fn increments_of_one_base_are_compared_with_the_base() {
+    let scratch = Scratch::new();
+    let mut base = Maker::new(&scratch.dir("base"), 1_400_000_000);
+    base.file("both", "base\n");
+    base.file("first", "base\n");
+    base.file("second", "base\n");
+    let state = |name: &str, own: &str| {
+        let mut maker = Maker::copy_of(&base, &scratch.path().join(name), 1_410_000_000);
+        maker.edit("both", |content| content.extend(name.as_bytes()));
+        maker.edit(own, |content| content.extend(b"changed\n"));
+        maker.file(format!("only {own}"), own);
+        maker.mtime("", 1_390_000_000, 0);
+        maker.root().to_owned()
+    };
+    base.mtime("", 1_390_000_000, 0);
+    let (first, second) = (state("a", "first"), state("b", "second"));
+    let repo = Repository::new("3.2.1", |_| Mode::Gzip, &scratch.dir("r"));
+    repo.backup(true, base.root(), TIMES[0]);
+    let other = scratch.path().join("other");
+    exec::run(Command::new("cp").arg("-a").arg(scratch.path().join("r")).arg(&other));
+    repo.backup(false, &first, TIMES[1]);
+    let raced = Repository::new("3.2.1", |_| Mode::Gzip, &other);
+    raced.backup(false, &second, TIMES[2]);
+    for entry in fs::read_dir(raced.dir()).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_str().unwrap().contains(&stamp(TIMES[2])) {
+            fs::copy(entry.path(), repo.dir().join(entry.file_name())).unwrap();
+        }
+    }
+    let trees = [base.root(), &first, &second].map(Tree::walk);
+    let times = TIMES.map(stamp);
+    let [base_time, first_time, second_time] = [&times[0], &times[1], &times[2]];
+    assert_eq!(diff(&repo, &[first_time]), expected_diff(&trees[0], &trees[1]));
+    assert_eq!(diff(&repo, &[second_time]), expected_diff(&trees[0], &trees[2]));
+    assert_eq!(diff(&repo, &[first_time, second_time]), expected_diff(&trees[1], &trees[2]));
+    let rows = |path: &str| -> Vec<Value> {
+        let rows = history(&repo, path.as_bytes(), &[]);
+        rows.iter().map(|row| json!([row["snapshot"], row["event"], row["snapshots"]])).collect()
+    };
+    let created = |snapshots: &[&String]| json!([base_time, "created", snapshots]);
+    let changed = |time: &String| json!([time, "changed", [time]]);
+    assert_eq!(rows("both"), [created(&[base_time]), changed(first_time), changed(second_time)]);
+    assert_eq!(rows("first"), [created(&[base_time, second_time]), changed(first_time)]);
+    assert_eq!(rows("second"), [created(&[base_time, first_time]), changed(second_time)]);
+    assert_eq!(rows("only second"), [json!([second_time, "created", [second_time]])]);
+    let found = String::from_utf8(repo.reader().run("find", &[&repo.url(), "--all", "*"])).unwrap();
+    let all = format!("{base_time}..{second_time}");
+    let expected =
+        format!("{all} both\n{all} first\n{first_time} only first\n{second_time} only second\n{all} second\n");
+    assert_eq!(found, expected);
+}
