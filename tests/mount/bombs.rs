@@ -7,20 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dupfs_test_tar::{TestHeader, put, put_entry};
-use flate2::{Compress, Compression, FlushCompress};
-use sequoia_openpgp::Cert;
-use sequoia_openpgp::parse::Parse;
-use sequoia_openpgp::policy::StandardPolicy;
-use sequoia_openpgp::serialize::stream::{Encryptor, Message};
-use sequoia_openpgp::types::SymmetricAlgorithm;
-use sha1::{Digest, Sha1};
+use flate2::Compression;
 
+use crate::crafted::{SIGNATURE, deflate_piece, encrypt, literal, outcome, sha1};
 use crate::support::mount::Mount;
 use crate::support::{Scratch, exec, fixtures};
 
 const TIME: &str = "20260101T000000Z";
-/// The signature of a file with the content "hello\n".
-const SIGNATURE: &[u8] = b"rs\x016\0\0\x02\0\0\0\0\x08\x0a\xd0\x02\xd8\x63\x48\x1c\x78\xae\x04\xc2\x01";
 /// Far longer than any step.
 const PLENTY: Duration = Duration::from_secs(60);
 
@@ -70,35 +63,6 @@ impl Plain {
     }
 }
 
-fn sha1(bytes: &[u8]) -> String {
-    Sha1::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The packets `inner`, encrypted to the public key of the fixtures.
-fn encrypt(inner: &[u8]) -> Vec<u8> {
-    let cert = Cert::from_file(fixtures::path("keys/rsa.public.asc")).unwrap();
-    let policy = StandardPolicy::new();
-    let keys = cert.keys().with_policy(&policy, None).supported().for_transport_encryption();
-    let mut out = Vec::new();
-    let message = Encryptor::for_recipients(Message::new(&mut out), keys);
-    let mut message = message.symmetric_algo(SymmetricAlgorithm::AES256).build().unwrap();
-    message.write_all(inner).unwrap();
-    message.finalize().unwrap();
-    out
-}
-
-/// Literal data of indeterminate length.
-fn literal(plain: &[u8]) -> Vec<u8> {
-    [&[0xaf][..], b"b\0\0\0\0\0", plain].concat()
-}
-
-/// Raw deflate of `plain` that ends at a byte and can be repeated.
-fn deflate_piece(plain: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(plain.len() + 1024);
-    Compress::new(Compression::best(), false).compress_vec(plain, &mut out, FlushCompress::Full).unwrap();
-    out
-}
-
 /// Three compressed packets, one within the other, around `plain` and more than 10^13 times `filler`.
 fn nested_bomb(plain: &[u8], filler: u8) -> Vec<u8> {
     let (mut start, mut unit) = (literal(plain), vec![filler; 1 << 20]);
@@ -130,13 +94,6 @@ fn encrypted_backup(scratch: &Scratch, bomb: &str) -> (exec::Dupfs, String) {
     assert!(size < 2 << 20, "{size}");
     let dupfs = exec::Dupfs::new(&scratch.dir("home")).secret_key(&fixtures::path("keys/rsa.secret.asc"));
     (dupfs.option("--no-index"), format!("file://{}", dir.display()))
-}
-
-/// Runs a command. Returns its exit code, standard output and standard error.
-fn outcome(dupfs: &exec::Dupfs, command: &str, operands: &[&str]) -> (Option<i32>, String, String) {
-    let output = exec::output(dupfs.command(command).args(operands));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 const REASON: &str = "damaged: compressed data within compressed data";

@@ -72,6 +72,13 @@ impl Mount {
         self.child.lock().unwrap().id()
     }
 
+    /// The peak of the daemon's resident memory so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+    }
+
     /// Unmounts, and requires that the daemon ends by itself with exit code 0, without having panicked.
     pub fn unmount(self) {
         if !fusermount(&self.dir, Duration::from_secs(20)) {

@@ -138,11 +138,16 @@ fn from_signatures(
         let mut table = VersionTable::default();
         let mut grown = table.begin_set();
         let mut limits = limits(archive.object());
+        let object = archive.object();
         let read = read_sigtar(archive, &mut |path, change| {
             if grown.is_ok() && limits.admit(path, &change, 0)? {
                 grown = table.push(path, change);
             }
-            Ok(())
+            // Nothing of the rest of the archive could be shown.
+            match &grown {
+                Ok(()) => Ok(()),
+                Err(full) => Err(VolumeError::object(object, full.kind(), full.to_string())),
+            }
         });
         let (allowance, missing) = limits.finish();
         missing.into_iter().for_each(|range| table.push_missing_range(range));
@@ -150,8 +155,9 @@ fn from_signatures(
         begun = grown.map(|()| table);
         read
     });
-    streamed?;
+    // Why the table could not grow, rather than that reading was stopped for it.
     let mut table = begun?;
+    streamed?;
     table.publish_set()?;
     Ok(LoadedSet::First(Box::new(table)))
 }
