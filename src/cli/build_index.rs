@@ -190,7 +190,7 @@ impl IndexRun<'_, '_> {
         let all = deepest.len();
         let sets = self.collection.sets().iter().filter(|set| !self.collection.is_removed(set.index));
         let archives = sets.map(|set| self.repository.signatures_len(set.index));
-        self.progress.expect(archives.fold(0, u64::saturating_add));
+        self.progress.begin_phase(archives.fold(0, u64::saturating_add));
         for (done, (_, position)) in deepest.into_values().enumerate() {
             if self.cancel.is_cancelled() {
                 return;
@@ -220,7 +220,7 @@ impl IndexRun<'_, '_> {
         let files: Vec<_> = files.into_iter().map(|ino| (ino, self.last_volume(ino))).collect();
         let volumes: BTreeSet<VolumeId> = files.iter().filter_map(|(_, last)| last.as_ref().ok().copied()?).collect();
         let lens = volumes.iter().filter(|id| !self.is_indexed(**id)).map(|id| self.stored_len(*id));
-        self.progress.expect(lens.fold(0, u64::saturating_add));
+        self.progress.begin_phase(lens.fold(0, u64::saturating_add));
         let (mut unreadable, mut store_failures) = (BTreeSet::new(), 0);
         let all = files.len();
         for (done, (ino, last)) in files.into_iter().enumerate() {

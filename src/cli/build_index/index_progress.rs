@@ -56,7 +56,7 @@ impl IndexProgress {
     }
 
     /// Begins a phase that fetches about `bytes`.
-    pub(super) fn expect(&self, bytes: u64) {
+    pub(super) fn begin_phase(&self, bytes: u64) {
         let mut line = lock(&self.line);
         line.update();
         let (total, next) = (line.total, line.counted.saturating_add(bytes));
