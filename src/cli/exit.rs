@@ -28,7 +28,7 @@ pub enum CommandExit {
 
 impl CommandExit {
     /// All codes, in ascending order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -36,6 +36,7 @@ impl CommandExit {
         Self::Denied,
         Self::NoKey,
         Self::Damage,
+        Self::Different,
         Self::Interrupted,
     ];
 
@@ -49,6 +50,7 @@ impl CommandExit {
             Self::Denied => "credentials or permission",
             Self::NoKey => "no key or passphrase fits",
             Self::Damage => "damage, or a failed read",
+            Self::Different => "differences, only with diff --exit-code",
             Self::Interrupted => "interrupted",
         }
     }

@@ -1,7 +1,7 @@
 //! The output of commands: standard output and standard error.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -103,20 +103,5 @@ impl<'a> Printer<'a> {
     pub fn finish(&mut self) -> Result<CommandExit, CliError> {
         self.out.flush().map_err(|e| CliError::output(&e))?;
         Ok(self.exit)
-    }
-}
-
-/// Runs a command that prints.
-pub(super) fn print(command: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>) -> Result<(), CliError> {
-    let stdout = io::stdout();
-    let terminal = stdout.is_terminal();
-    let mut out = io::BufWriter::with_capacity(64 << 10, stdout.lock());
-    let mut err = io::stderr();
-    let result = command(&mut Printer::new(&mut out, &mut err, terminal));
-    let flushed = out.flush();
-    match result {
-        Ok(CommandExit::Done) => flushed.map_err(|error| CliError::output(&error)),
-        Ok(exit) => Err(CliError::Reported(exit.code())),
-        Err(error) => Err(error),
     }
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use crate::cli::attr_json::json_bytes;
 use crate::cli::error::CliError;
-use crate::cli::ls::json_bytes;
 use crate::cli::printer::Printer;
 use crate::cli::quantities::{counted, human_bytes};
 use dupfs_format::ArchivePath;
