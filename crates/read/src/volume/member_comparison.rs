@@ -13,7 +13,7 @@ use dupfs_format::sigtar::{SigChange, SigEntry};
 use dupfs_format::{ArchivePath, EntryMeta, VolumeNumber};
 
 /// Bytes of memory of an object in the table, with the room that the table keeps free.
-const OBJECT_BYTES: u64 = 2 * (size_of::<(u64, NamedObject)>() as u64 + 1);
+const OBJECT_BYTES: u64 = 2 * (size_of::<(u64, ComparedMember)>() as u64 + 1);
 
 const OTHER_METADATA: &str = "its volume has other metadata than the signature archive";
 const NOT_STORED: &str = "it is in the signature archive, and no volume names it";
@@ -22,7 +22,7 @@ pub(super) const NOT_SIGNED: &str = "a volume names it, and it is not in the sig
 
 /// An object or a deletion that the volumes name.
 #[derive(Clone, Copy, Debug)]
-struct NamedObject {
+struct ComparedMember {
     metadata: u64,
     volume: VolumeNumber,
     run: u32,
@@ -37,14 +37,14 @@ struct NamedObject {
 pub(super) struct MemberComparison {
     /// Keyed at random, because the writer of a backup chooses the paths.
     hasher: RandomState,
-    objects: HashMap<u64, NamedObject>,
+    objects: HashMap<u64, ComparedMember>,
 }
 
 impl MemberComparison {
     /// Adds a run of `volume`.
     pub(super) fn add(&mut self, volume: VolumeNumber, run: &MemberRun) {
         let metadata = self.digest(run.kind == DiffKind::Deleted, &run.meta);
-        let object = NamedObject {
+        let object = ComparedMember {
             metadata,
             volume,
             run: u32::try_from(run.index).unwrap_or(u32::MAX),
@@ -106,9 +106,9 @@ pub(super) type DifferingPath = (ArchivePath, &'static str);
 mod tests {
     use super::super::member_table_builder::MemberTableBuilder;
     use super::*;
-    use SigChange::{Deleted, Signature, Snapshot};
     use dupfs_format::EntryKind;
     use dupfs_format::difftar::DiffEntryName;
+    use dupfs_format::sigtar::SigChange::{Deleted, Signature, Snapshot};
 
     fn meta(kind: EntryKind, mode: u16) -> EntryMeta {
         EntryMeta { kind, mode, uid: 1, gid: 2, uname: (*b"user").into(), gname: (*b"group").into(), mtime: 5 }
@@ -136,8 +136,8 @@ mod tests {
     fn members_of_other_kinds_and_metadata_differ() {
         let link = |target: &[u8]| meta(EntryKind::Symlink(target.into()), 0o777);
         let file = meta(EntryKind::File, 0o644);
-        let stored = [
-            (&b"d"[..], DiffKind::Snapshot, None, meta(EntryKind::Dir, 0o755)),
+        let stored: [(&[u8], DiffKind, Option<u64>, EntryMeta); 6] = [
+            (b"d", DiffKind::Snapshot, None, meta(EntryKind::Dir, 0o755)),
             (b"f", DiffKind::Diff, None, file.clone()),
             (b"gone", DiffKind::Deleted, None, file.clone()),
             (b"link", DiffKind::Snapshot, None, link(b"to")),
@@ -145,8 +145,8 @@ mod tests {
             (b"only stored", DiffKind::Snapshot, None, file.clone()),
         ];
         let take = |name: &[u8], change, meta| comparison(&stored).take(&signed(name, change, meta));
-        let same = [
-            (&b"d"[..], Snapshot, meta(EntryKind::Dir, 0o755)),
+        let same: [(&[u8], SigChange, EntryMeta); 5] = [
+            (b"d", Snapshot, meta(EntryKind::Dir, 0o755)),
             (b"f", Signature, file.clone()),
             (b"gone", Deleted, meta(EntryKind::File, 0)),
             (b"link", Snapshot, link(b"to")),
@@ -157,8 +157,8 @@ mod tests {
             assert_eq!(whole.take(&signed(name, change, meta)), None, "{}", path(name));
         }
         assert_eq!(whole.unsigned(), [(VolumeNumber(1), 5)]);
-        let other = [
-            (&b"d"[..], Snapshot, meta(EntryKind::Dir, 0o700)),
+        let other: [(&[u8], SigChange, EntryMeta); 9] = [
+            (b"d", Snapshot, meta(EntryKind::Dir, 0o700)),
             (b"d", Deleted, meta(EntryKind::File, 0)),
             (b"f", Signature, EntryMeta { mtime: 6, ..file.clone() }),
             (b"f", Signature, EntryMeta { uid: 0, ..file.clone() }),

@@ -1,7 +1,7 @@
 //! The member table of a volume: the location of each part of each path in its plaintext.
 //!
 //! The records are encoded one after the other, each by its difference from the one before, in blocks of some records. So a
-//! member takes about 15 bytes. A lookup finds the block by binary search and decodes it.
+//! small member takes some ten bytes. A lookup finds the block by binary search and decodes it.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -159,7 +159,7 @@ pub(super) struct MemberRecords {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecordBlock {
     pub(super) chunk: u32,
-    /// Where it starts in its chunk.
+    /// Its start in its chunk.
     pub(super) offset: u32,
     /// The run of its first record.
     pub(super) run: u32,

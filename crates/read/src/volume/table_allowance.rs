@@ -4,7 +4,7 @@
 //! Compression turns a few stored bytes into any number of paths. Names in a backup compress well, so the ratio of trees is
 //! wide: a million empty files with numbered names take 8.4 stored bytes each with gzip and 2.1 with bzip2, and 110 bytes of
 //! memory; names of 200 bytes that differ in their numbers take 1.2 stored bytes each with bzip2, and 300 of memory. In a
-//! member table such files take RATIOS bytes each.
+//! member table such files take at most 10 and 24 bytes each.
 
 use std::sync::Arc;
 
