@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 use jiff::Timestamp;
@@ -82,7 +82,7 @@ fn page(command: &Command, name: &str, related: &[String], date: &str) -> io::Re
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim().to_owned();
     let has_commands = command.has_subcommands();
-    let man = Man::new(command.clone().override_usage(usage))
+    let man = Man::new(command.clone().mut_args(with_values).override_usage(usage))
         .title(name.to_uppercase())
         .section(SECTION)
         .date(date)
@@ -102,6 +102,19 @@ fn page(command: &Command, name: &str, related: &[String], date: &str) -> io::Re
     exit_status().to_writer(&mut roff)?;
     see_also(related).to_writer(&mut roff)?;
     Ok(roff)
+}
+
+/// `arg` with its possible values in its help text. clap_mangen writes a list of them with line breaks that `mandoc -Tlint`
+/// reports.
+fn with_values(arg: Arg) -> Arg {
+    let values = arg.get_possible_values();
+    let names: Vec<&str> = values.iter().filter(|value| !value.is_hide_set()).map(|value| value.get_name()).collect();
+    if names.is_empty() {
+        return arg;
+    }
+    let help = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
+    let help = format!("{help}. One of: {}", names.join(", "));
+    arg.help(help.clone()).long_help(help).hide_possible_values(true)
 }
 
 fn exit_status() -> Roff {
@@ -233,6 +246,7 @@ mod tests {
             assert!(ls.contains(&format!(".SH {section}\n")), "{section}: {ls}");
         }
         assert!(ls.contains("6\ndamage"), "{ls}");
+        assert!(ls.contains("One of: auto, old, new"), "{ls}");
         assert!(ls.contains("DUPFS_CACHE_DIR") && !ls.contains("DUPFS_FOREGROUND"), "{ls}");
     }
 }

@@ -122,12 +122,14 @@ fn bash_completes_commands_options_and_repositories() {
             "source <(dupfs completions bash)\ncomplete -p dupfs >&2\nCOMP_WORDS=({words})\nCOMP_CWORD=$((${{#COMP_WORDS[@]}}-1))\n\
              COMP_TYPE=9\n_clap_complete_dupfs dupfs \"${{COMP_WORDS[COMP_CWORD]}}\" x\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
         );
-        bash(&scratch, &script)
+        let mut lines = bash(&scratch, &script);
+        lines.sort();
+        lines
     };
     assert_eq!(complete("dupfs mou"), ["mount"]);
     assert_eq!(complete("dupfs ls --mem"), ["--memory"]);
-    assert_eq!(complete("dupfs ls si"), ["site", "sisters/"]);
-    assert_eq!(complete("dupfs verify si"), ["site", "sisters/"]);
+    assert_eq!(complete("dupfs ls si"), ["sisters/", "site"]);
+    assert_eq!(complete("dupfs verify si"), ["sisters/", "site"]);
     assert!(complete("dupfs completions ''").contains(&"zsh".to_owned()));
     // A configuration that cannot be used costs the names only.
     configure(&scratch, "nonsense", 0o600);
