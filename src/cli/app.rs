@@ -195,7 +195,7 @@ fn swapped(command: &Command) -> Option<String> {
         Command::Find(args) => usage_hints::swapped("find", &args.repo.url, &args.pattern),
         Command::History(args) => usage_hints::swapped("history", &args.repo.url, &args.path),
         Command::Diff(args) => {
-            args.operands.iter().find_map(|operand| usage_hints::swapped("diff", &args.repo.url, operand))
+            args.operands().find_map(|operand| usage_hints::swapped("diff", &args.repo.url, operand))
         }
         Command::Cat(args) => usage_hints::swapped("cat", &args.repo.url, args.paths.first()?),
         Command::Restore(args) => usage_hints::swapped("restore", &args.repo.url, args.operands.first()?),

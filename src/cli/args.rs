@@ -359,10 +359,15 @@ pub struct DiffArgs {
     #[command(flatten)]
     pub repo: RepoArgs,
 
-    /// The times of two snapshots, or of one to compare it with the snapshot before it; and a path to compare only that and
-    /// everything below it
-    #[arg(required = true, num_args = 1..=3, value_name = "TIME [TIME] [PATH]")]
-    pub operands: Vec<OsString>,
+    /// The time of a snapshot, in the forms of --time. Alone, it is compared with the snapshot before it
+    pub time: OsString,
+
+    /// The time of the snapshot to compare it with; PATH if it is no time
+    #[arg(value_name = "TIME")]
+    pub other: Option<OsString>,
+
+    /// Compare only this path and everything below it
+    pub path: Option<OsString>,
 
     /// Print the changes of contents as patches, by the program diff; fetches volumes
     #[arg(short, long, conflicts_with_all = ["json", "print0"])]
@@ -395,6 +400,13 @@ pub struct DiffArgs {
     /// Caches.
     #[command(flatten)]
     pub cache: CacheArgs,
+}
+
+impl DiffArgs {
+    /// The times and the path, as they were typed.
+    pub fn operands(&self) -> impl Iterator<Item = &OsString> {
+        [Some(&self.time), self.other.as_ref(), self.path.as_ref()].into_iter().flatten()
+    }
 }
 
 /// `dupfs cat`.

@@ -161,7 +161,7 @@ impl Backend for Backups {
         let owners = OwnerOptions { numeric: true, ..OwnerOptions::default() };
         let fs = all_trees(repo, keys, cache, owners, timeout)?;
         let options = DiffOptions {
-            operands: args.operands.clone(),
+            operands: args.operands().cloned().collect(),
             json: args.json,
             print0: args.print0,
             exit_code: args.exit_code,

@@ -401,6 +401,8 @@ fn history_and_diff_have_the_documented_form() {
         ("diff", vec![&url], 2, ""),
         ("diff", vec![&url, &first, "--time", "now"], 2, "times are arguments"),
         ("diff", vec![&url, &first, &second, "--json", "--print0"], 2, "cannot be used with"),
+        ("diff", vec![&url, &first, "-p", "--json"], 2, "cannot be used with"),
+        ("diff", vec![&url, &first, "-N"], 2, "--patch"),
         ("diff", vec![&url, &first, &second, "--exit-code"], 7, ""),
         ("diff", vec![&url, &first, &first, "--exit-code"], 0, "both times"),
         ("collection-status", vec!["--file-changed", "new", &url], 2, "dupfs history URL PATH"),
