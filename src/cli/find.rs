@@ -13,7 +13,9 @@ use super::path_pattern::{PathPattern, PatternForm};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::resolve;
-use crate::vfs::{Attr, FileSystem, Ino, ListedSnapshot, NodeKind, ROOT_INO, RecordedBranch, RecordedTrees, TreeFs};
+use crate::vfs::{
+    Attr, FileSystem, FsError, Ino, ListedSnapshot, NodeKind, ROOT_INO, RecordedBranch, RecordedTrees, TreeFs,
+};
 use dupfs_base::escape_bytes;
 use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::tree::NodeId;
@@ -301,8 +303,10 @@ impl PathSearch<'_, '_> {
                 }
                 true
             });
-            if let Err(error) = listed {
-                self.printer.report(&resolve::read_failed(&labelled(label, &path), &error));
+            match listed {
+                // The root of a backup of a single file has no entries.
+                Ok(()) | Err(FsError::NotDir) => {}
+                Err(error) => self.printer.report(&resolve::read_failed(&labelled(label, &path), &error)),
             }
             children.sort_by(|(a, ..), (b, ..)| a.as_bytes().cmp(b.as_bytes()));
             let first_below = pending.len();
