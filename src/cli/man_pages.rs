@@ -218,7 +218,7 @@ mod tests {
                 }
                 let item = text.split(".TP\n").find(|item| {
                     let head = item.lines().next().unwrap_or_default();
-                    head.split([',', ' ']).any(|word| word == format!("--{long}"))
+                    head.split([',', ' ', '[']).any(|word| word == format!("--{long}"))
                 });
                 let item = item.unwrap_or_else(|| panic!("{}: no --{long}", page.file));
                 assert!(help.len() > 3 && item.lines().nth(1).is_some_and(|line| line.len() > 3), "--{long}: {item}");

@@ -47,7 +47,7 @@ impl LeveledArguments {
         let Ok(matches) = Cli::command().ignore_errors(true).try_get_matches_from(&switched.args) else {
             return Ok(Self { args: switched.args, ..Self::default() });
         };
-        // Commands with no option of their own need no configuration to work.
+        // Commands without options need no configuration.
         if options.iter().all(LongOption::is_of_program) {
             return Ok(Self { args: switched.args, ..Self::default() });
         }
