@@ -455,6 +455,10 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub ignore_space: bool,
 
+    /// Only count what would be restored; the destination is not examined
+    #[arg(long)]
+    pub dry_run: bool,
+
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,

@@ -382,7 +382,7 @@ fn drop_without_effect(typed: Vec<OsString>, out: &mut Arguments) {
     let has_word = |word: &str| typed.iter().take_while(|arg| *arg != "--").any(|arg| arg == word);
     let (restores, removes, verifies) = (has_word("restore"), has_word("cache"), has_word("verify"));
     let has_effect = |name: &str| match name {
-        "dry-run" => removes,
+        "dry-run" => removes || restores,
         "do-not-restore-ownership" | "no-restore-ownership" => restores,
         "compare-data" => verifies,
         _ => false,

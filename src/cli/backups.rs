@@ -192,6 +192,7 @@ impl Backend for Backups {
             force: args.force,
             no_owner: args.no_owner,
             ignore_space: args.ignore_space,
+            dry_run: args.dry_run,
             json: args.json,
         };
         let restored = print(|printer| restore::run(&*fs, &url, &options, timeout, printer));

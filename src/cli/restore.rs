@@ -64,6 +64,8 @@ pub struct RestoreOptions {
     pub no_owner: bool,
     /// Start although the free space seems too small.
     pub ignore_space: bool,
+    /// Only count what would be restored.
+    pub dry_run: bool,
     /// Print the summary as JSON (docs/CLI.md).
     pub json: bool,
 }
@@ -73,6 +75,7 @@ pub struct RestoreOptions {
 struct RestoreSummary {
     complete: bool,
     interrupted: bool,
+    dry_run: bool,
     files: u64,
     directories: u64,
     others: u64,
@@ -114,9 +117,11 @@ pub fn run(
     let policy = AttributePolicy { owners: !options.no_owner && rustix::process::geteuid().is_root() };
     let written = AtomicU64::new(0);
     let writer = ObjectWriter { fs, limits: &limits, policy, force: options.force, written: &written };
-    let mut run = RestoreRun { writer, summary: RestoreSummary::default() };
+    let summary = RestoreSummary { dry_run: options.dry_run, ..RestoreSummary::default() };
+    let mut run = RestoreRun { writer, summary };
     let what = describe(fs, url, &wanted);
     match wanted.as_slice() {
+        _ if options.dry_run => run.count(&wanted, printer),
         [(attr, path)] if attr.kind != NodeKind::Dir => run.single(*attr, path, options, printer)?,
         _ => run.trees(&wanted, &what, options, printer)?,
     }
@@ -140,14 +145,16 @@ impl RestoreSummary {
             (false, 0) => String::new(),
             (false, count) => format!("; {count} failures: the same command tries these again"),
         };
+        let shown = dupfs_base::escape_bytes(dest.as_os_str().as_bytes());
+        if self.dry_run {
+            return format!(
+                "{shown}: {} files (at most {} bytes), {} directories, {} links and others would be restored\n",
+                self.files, self.bytes_written, self.directories, self.others
+            );
+        }
         format!(
-            "{}: {} files ({} bytes), {} directories, {} links and others restored, {} already right{end}\n",
-            dupfs_base::escape_bytes(dest.as_os_str().as_bytes()),
-            self.files,
-            self.bytes_written,
-            self.directories,
-            self.others,
-            self.already_right
+            "{shown}: {} files ({} bytes), {} directories, {} links and others restored, {} already right{end}\n",
+            self.files, self.bytes_written, self.directories, self.others, self.already_right
         )
     }
 
@@ -198,6 +205,13 @@ fn write_failed(path: &ArchivePath, error: &io::Error) -> CliError {
         _ => io_reason(error).to_string(),
     };
     CliError::new(exit, format!("{path}: cannot be written: {reason}"))
+}
+
+/// The bytes that an object is expected to have; 0 if that is unknown.
+fn planned_bytes(object: &WantedObject) -> u64 {
+    // A size without a bound is unknown.
+    let is_known = object.attr.kind == NodeKind::File && object.attr.size < i64::MAX.unsigned_abs();
+    if is_known { object.attr.size } else { 0 }
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -258,26 +272,8 @@ impl RestoreRun<'_> {
         options: &RestoreOptions,
         printer: &mut Printer<'_>,
     ) -> Result<(), CliError> {
-        let ObjectWriter { fs, limits, force, .. } = self.writer;
-        let mut tree = WantedTree::default();
-        match wanted {
-            [(attr, path)] => tree.add_tree(fs, (0, b""), (*attr, path.clone()), limits),
-            several => {
-                let dest = WantedDir { parent: 0, name: Vec::new(), path: ArchivePath::root(), attr: None };
-                tree.dirs.push(dest);
-                for (attr, path) in several {
-                    let (name, path, attr) = (path.name().to_vec(), path.clone(), *attr);
-                    if attr.kind == NodeKind::Dir {
-                        tree.add_tree(fs, (0, &name), (attr, path), limits);
-                    } else {
-                        tree.objects.push(WantedObject { dir: 0, name, path, attr });
-                    }
-                }
-            }
-        }
-        for failure in std::mem::take(&mut tree.failures) {
-            self.summary.fail(&failure, printer);
-        }
+        let ObjectWriter { limits, force, .. } = self.writer;
+        let mut tree = self.list(wanted, printer);
         if limits.is_over() {
             return Ok(());
         }
@@ -304,6 +300,45 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
+    /// Lists what is below the wanted objects, and reports what cannot be listed.
+    fn list(&mut self, wanted: &[(Attr, ArchivePath)], printer: &mut Printer<'_>) -> WantedTree {
+        let ObjectWriter { fs, limits, .. } = self.writer;
+        let mut tree = WantedTree::default();
+        match wanted {
+            [(attr, path)] if attr.kind == NodeKind::Dir => {
+                tree.add_tree(fs, (0, b""), (*attr, path.clone()), limits);
+            }
+            several => {
+                let dest = WantedDir { parent: 0, name: Vec::new(), path: ArchivePath::root(), attr: None };
+                tree.dirs.push(dest);
+                for (attr, path) in several {
+                    let (name, path, attr) = (path.name().to_vec(), path.clone(), *attr);
+                    if attr.kind == NodeKind::Dir {
+                        tree.add_tree(fs, (0, &name), (attr, path), limits);
+                    } else {
+                        tree.objects.push(WantedObject { dir: 0, name, path, attr });
+                    }
+                }
+            }
+        }
+        for failure in std::mem::take(&mut tree.failures) {
+            self.summary.fail(&failure, printer);
+        }
+        tree
+    }
+
+    /// Counts what would be restored. Sizes that are not known exactly count as their upper bound.
+    fn count(&mut self, wanted: &[(Attr, ArchivePath)], printer: &mut Printer<'_>) {
+        let tree = self.list(wanted, printer);
+        let files = tree.objects.iter().filter(|object| object.attr.kind == NodeKind::File);
+        let (files, bytes) = files.fold((0u64, 0u64), |(files, bytes), object| {
+            (files.saturating_add(1), bytes.saturating_add(planned_bytes(object)))
+        });
+        let dirs = tree.dirs.iter().filter(|dir| dir.attr.is_some()).count() as u64;
+        self.summary.others = (tree.objects.len() as u64).saturating_sub(files);
+        (self.summary.files, self.summary.bytes_written, self.summary.directories) = (files, bytes, dirs);
+    }
+
     /// Refuses a destination with too little free space for the files that do not exist yet.
     fn check_space(&self, tree: &WantedTree, root: &OwnedFd, options: &RestoreOptions) -> Result<(), CliError> {
         if options.ignore_space {
@@ -315,9 +350,7 @@ impl RestoreRun<'_> {
             let exists = dirs.open(object.dir).is_ok_and(|dir| {
                 matches!(destination::existing(dir.as_fd(), &object.name), Ok(Existing::File(_, size)) if size > 0)
             });
-            // A size without a bound is unknown.
-            let size = if object.attr.size < i64::MAX.unsigned_abs() { object.attr.size } else { 0 };
-            needed = needed.saturating_add(if exists { 0 } else { size });
+            needed = needed.saturating_add(if exists { 0 } else { planned_bytes(object) });
         }
         let free = destination::free_bytes(root.as_fd()).map_err(|error| destination::failed(&options.dest, &error))?;
         if needed > free {
@@ -376,8 +409,6 @@ impl RestoreRun<'_> {
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let writer = self.writer;
         let (tx, rx) = channel();
-        let planned_bytes =
-            |object: &WantedObject| if object.attr.kind == NodeKind::File { object.attr.size } else { 0 };
         let mut progress =
             ProgressLine::new(order.iter().fold(0u64, |sum, object| sum.saturating_add(planned_bytes(object))));
         let (mut done, mut counted) = (0usize, writer.written.load(Ordering::Relaxed));

@@ -166,6 +166,12 @@ fn one_path_becomes_the_destination_and_several_go_into_it() {
     assert!(fs::read(&file).unwrap() == fs::read(source.join("dir1/file7")).unwrap());
 
     let dir = scratch.path().join("tree");
+    let counted: serde_json::Value =
+        serde_json::from_slice(&reader.run("restore", &["--dry-run", "--json", &url, "dir2", as_text(&dir)])).unwrap();
+    assert_eq!((&counted["files"], &counted["directories"], &counted["others"]), (&12.into(), &1.into(), &1.into()));
+    assert!(counted["dry_run"] == true && counted["bytes_written"].as_u64().unwrap() > 1_000_000, "{counted}");
+    assert!(!dir.exists(), "written with --dry-run");
+    reader.run("restore", &["--dry-run", "--force", &url, "dir1/file7", as_text(&file)]);
     reader.run("restore", &[&url, "dir2", as_text(&dir)]);
     assert_same("one directory", &Tree::walk(&source.join("dir2")), &Tree::walk(&dir), &Rules::default());
     let several = scratch.path().join("several");

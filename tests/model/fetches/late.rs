@@ -169,7 +169,7 @@ fn the_status_names_the_object_that_a_request_waits_for_and_its_progress() {
                 .any(|fetch| fetch.object.as_ref() == Some(&volume) && fetch.bytes > 2 && fetch.size == stored)
         });
         assert_eq!(awaited.get().as_deref(), Some(volume.as_str()));
-        assert!(fs.status().link.bytes_per_second > 0 && fs.status().cache.misses > 0, "{:?}", fs.status());
+        assert!(fs.status().link.bytes_per_second > 0, "{:?}", fs.status());
         token.cancel();
         assert_eq!(request.join().unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
     });

@@ -155,3 +155,20 @@ impl BlockSink for PassBlocks<'_> {
         self.store.cache.insert(VolumeBlockKey { volume: self.id, pass: self.pass, index }, block);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dupfs_format::{SetIndex, VolumeNumber};
+
+    #[test]
+    fn a_read_of_a_volume_that_was_never_decoded_is_a_miss() {
+        let store = BlockStore::new(CacheConfig { memory_bytes: 1 << 20, spill: None });
+        let id = VolumeId { set: SetIndex(0), number: VolumeNumber(1) };
+        assert!(store.get(id, ByteRange { start: 0, end: 10 }).is_none());
+        assert_eq!(store.stats().misses, 1);
+        // A later attempt that waits counts it.
+        assert!(store.get_in_memory(id, ByteRange { start: 0, end: 10 }).is_none());
+        assert_eq!(store.stats().misses, 1);
+    }
+}
