@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::rate_meter::RateMeter;
-use super::{DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
+use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::lock;
 use dupfs_base::{AwaitGuard, ByteRange, RequestContext};
 
@@ -134,6 +134,10 @@ impl ObjectStore for MeteredStore {
 
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
+    }
+
+    fn bucket(&self) -> Option<BucketLocation> {
+        self.inner.bucket()
     }
 }
 
