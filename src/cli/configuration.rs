@@ -115,11 +115,12 @@ fn of_user() -> Option<PathBuf> {
     variable("XDG_CONFIG_HOME").or_else(home).map(|dir| dir.join(OF_USER))
 }
 
-/// Returns true if a file that nobody named counts as missing. That of the machine may be for root alone.
+/// Returns true if a file that nobody named counts as missing. That of the machine may be for root alone, and HOME may be that
+/// of another user (sudo, setpriv), whose directories are closed.
 fn is_absent(path: &Path, error: &io::Error) -> bool {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => true,
-        io::ErrorKind::PermissionDenied => path == Path::new(OF_MACHINE),
+        io::ErrorKind::PermissionDenied => path == Path::new(OF_MACHINE) || path.symlink_metadata().is_err(),
         _ => false,
     }
 }
