@@ -24,7 +24,7 @@ use dupfs_read::tree::NodeId;
 /// The options of `dupfs diff`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiffOptions {
-    /// One or two times, and a path: TIME [TIME] [PATH].
+    /// One or two times, and a path: `TIME [TIME] [PATH]`.
     pub operands: Vec<OsString>,
     /// An object (docs/CLI.md).
     pub json: bool,
