@@ -22,7 +22,7 @@ def dupfs(box, corpus, rec, name, command, *args):
 
 
 @row('restore', '`dupfs restore` of the full snapshot, cold', 3, within('dupfs', 'the floor', 1), faster('dupfs', '`cp -a` from the mount', 1),
-     faster('dupfs', 'duplicity', 5), faster('dupfs', 'restic restore', 1), faster('dupfs', 'borg extract', 1))
+     compare('dupfs', 'duplicity'), faster('dupfs', 'restic restore', 1), faster('dupfs', 'borg extract', 1))
 def restore_full(bench, rec):
     box, corpus = bench.box, bench.corpus('main')
     restic(bench), borg(bench)
