@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
-use dupfs_read::storage::{ObjectInfo, ObjectStore, StorageError};
+use dupfs_read::storage::{BucketLocation, ObjectInfo, ObjectStore, StorageError, Traffic};
 
 /// A fault of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +121,14 @@ impl MemoryStore {
 }
 
 impl ObjectStore for MemoryStore {
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+
+    fn bucket(&self) -> Option<BucketLocation> {
+        None
+    }
+
     fn url(&self) -> &str {
         "memory:"
     }

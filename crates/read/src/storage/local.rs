@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::file_prefix::listed_dirs;
 use super::traffic::TrafficCounters;
-use super::{DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
+use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::{ByteRange, ErrorKind, RequestContext, clamp_len, escape_bytes};
 
 /// The version of a file that cannot be examined. It matches no file.
@@ -157,6 +157,10 @@ impl ObjectStore for LocalStore {
         let seek = stream.file.seek(SeekFrom::Start(range.start.min(object.size)));
         seek.map_err(|e| StorageError::from_io(&object.name, "seek", &e))?;
         Ok(Box::new(stream))
+    }
+
+    fn bucket(&self) -> Option<BucketLocation> {
+        None
     }
 
     fn traffic(&self) -> Traffic {

@@ -5,7 +5,7 @@ use std::io::{Cursor, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{ObjectInfo, ObjectStore, StorageError};
+use super::{BucketLocation, ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, RequestContext};
 
@@ -56,6 +56,14 @@ impl MemoryStore {
 }
 
 impl ObjectStore for MemoryStore {
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+
+    fn bucket(&self) -> Option<BucketLocation> {
+        None
+    }
+
     fn url(&self) -> &str {
         "memory:"
     }

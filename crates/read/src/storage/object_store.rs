@@ -56,15 +56,12 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
         context: &RequestContext,
     ) -> Result<Box<dyn Read + Send>, StorageError>;
 
-    /// The requests and bytes so far; zero for stores that do not count.
-    fn traffic(&self) -> Traffic {
-        Traffic::default()
-    }
+    /// The requests and bytes so far; zero for stores that do not count. Without a default, so that no store that wraps another
+    /// one forgets it.
+    fn traffic(&self) -> Traffic;
 
-    /// The bucket with the objects, if they are in one.
-    fn bucket(&self) -> Option<BucketLocation> {
-        None
-    }
+    /// The bucket with the objects, if they are in one. Without a default, as [`ObjectStore::traffic`].
+    fn bucket(&self) -> Option<BucketLocation>;
 }
 
 impl<T: ObjectStore + ?Sized> ObjectStore for Arc<T> {
