@@ -32,6 +32,7 @@ mod planted;
 mod restarts;
 mod restore;
 mod runbook;
+mod schemas;
 mod secrecy;
 mod sets_problems;
 mod times;
