@@ -27,6 +27,7 @@ fn pypi_1_2_3_symmetric_gz_and_plain() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn pypi_2_2_4_to_an_rsa_key_gz_and_plain() {
     all_modes("2.2.4", |home| Mode::Key(home.import(&fixtures::path("old-key.secret.asc"), "old key")));
 }

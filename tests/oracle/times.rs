@@ -115,6 +115,7 @@ fn every_time_string_0_8_22() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn every_time_string_3_2_1() {
     two_chains("3.2.1");
 }
