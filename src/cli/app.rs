@@ -14,7 +14,7 @@ use super::argv::Arguments;
 use super::backend::Backend;
 use super::environment_secrets;
 use super::error::CliError;
-use super::exit::CommandExit;
+use super::exit::{self, CommandExit};
 use super::mount::Respawn;
 use super::option_levels::LeveledArguments;
 use super::{
@@ -46,6 +46,16 @@ impl<'a> App<'a> {
 
     /// Runs the command `typed` (with the program's name first), reports a failure to the user, and returns the exit code.
     pub fn run(&self, typed: Vec<OsString>) -> u8 {
+        let is_called_by_mount = argv::is_called_by_mount(&typed);
+        let hint = argv::network_hint(&typed);
+        let code = self.run_command(typed);
+        if let Some(hint) = hint.filter(|_| code == CommandExit::Failed.code()) {
+            logging::report(hint);
+        }
+        if is_called_by_mount { exit::code_for_mount(code) } else { code }
+    }
+
+    fn run_command(&self, typed: Vec<OsString>) -> u8 {
         match completions::answer(&typed) {
             Ok(false) => {}
             Ok(true) => return 0,

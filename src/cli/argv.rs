@@ -1,7 +1,7 @@
 //! Brings the arguments into the form of the definition of the commands: the arguments of mount(8) for `mount.dupfs`,
 //! lists after `-o`, and duplicity's options that only matter when writing.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::Path;
 
 use clap::CommandFactory;
@@ -148,8 +148,7 @@ const OF_MOUNT: &[&str] = &[
 pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
     let mut out = Arguments::default();
     let mut sloppy = false;
-    let name = typed.first().map(|program| Path::new(program).file_name().unwrap_or_default().to_owned());
-    let is_helper = name.is_some_and(|name| is_mount_helper(&name));
+    let is_helper = is_called_by_mount(&typed);
     let typed = if is_helper { from_mount(typed, &mut out.fake, &mut sloppy)? } else { typed };
     let typed = join_watch_interval(list_recursively(typed));
     let typed = expand_lists(join_gpg_options(typed), sloppy, &mut out.notes)?;
@@ -210,8 +209,31 @@ fn join_gpg_options(typed: Vec<OsString>) -> Vec<OsString> {
     out
 }
 
-fn is_mount_helper(name: &OsStr) -> bool {
-    name == "mount.dupfs" || name == "mount.fuse.dupfs"
+/// Returns true if mount(8) calls the program: by the name of a helper, or through mount.fuse, which calls it as
+/// `dupfs SPEC DIR -o OPTIONS`.
+pub(super) fn is_called_by_mount(typed: &[OsString]) -> bool {
+    let name = typed.first().and_then(|program| Path::new(program).file_name());
+    name.is_some_and(|name| name == "mount.dupfs" || name == "mount.fuse.dupfs") || is_called_by_mount_fuse(typed)
+}
+
+/// The second word of a command of dupfs is never an absolute path if the first one is not a command.
+fn is_called_by_mount_fuse(typed: &[OsString]) -> bool {
+    let [_, source, directory, option, _] = typed else { return false };
+    let is_word = |word: &OsString| !word.as_encoded_bytes().starts_with(b"-");
+    let is_command = || source == "help" || Cli::command().find_subcommand(source).is_some();
+    option == "-o" && Path::new(directory).is_absolute() && is_word(source) && !is_command()
+}
+
+/// Returns a hint for a mount by mount(8) that failed, if its backup is on the network and its options do not say so.
+pub(super) fn network_hint(typed: &[OsString]) -> Option<&'static str> {
+    let is_remote = |word: &OsString| {
+        let text = word.to_str().unwrap_or_default();
+        let url = text.strip_prefix("dupfs#").unwrap_or(text);
+        url.contains("://") && !url.starts_with("file://")
+    };
+    let is_declared = |word: &OsString| word.to_str().unwrap_or_default().split(',').any(|item| item == "_netdev");
+    let is_undeclared = is_called_by_mount(typed) && typed.iter().any(is_remote) && !typed.iter().any(is_declared);
+    is_undeclared.then_some("if the network was not up yet, add _netdev to the options of this line in /etc/fstab")
 }
 
 /// mount(8) calls `mount.TYPE SPEC DIR [-sfnv] [-N namespace] [-o options] [-t type.subtype]`.
@@ -232,10 +254,13 @@ fn from_mount(typed: Vec<OsString>, fake: &mut bool, sloppy: &mut bool) -> Resul
                         'f' => *fake = true,
                         'v' => out.push("-v".into()),
                         'n' | 'r' | 'w' => {}
+                        'h' => return Ok(vec!["dupfs".into(), "mount".into(), "--help".into()]),
+                        'V' => return Ok(vec!["dupfs".into(), "mount".into(), "--version".into()]),
                         _ => return Err(CliError::Usage(format!("unknown option of mount(8): -{flag}"))),
                     }
                 }
             }
+            Some("--help" | "--version") => return Ok(vec!["dupfs".into(), "mount".into(), arg]),
             _ => positional.push(arg),
         }
     }
@@ -328,6 +353,11 @@ fn expand_item(item: &str, sloppy: bool) -> Result<Option<String>, CliError> {
     let (name, value) = item.split_once('=').map_or((item, None), |(name, value)| (name, Some(value)));
     if OF_MOUNT.contains(&name) || name.starts_with("x-") || name.starts_with("X-") {
         return Ok(None);
+    }
+    if name == "remount" {
+        return Err(CliError::Usage(
+            "the options of a dupfs mount cannot be changed (remount): unmount it, and mount it again".to_owned(),
+        ));
     }
     let long = name.replace('_', "-");
     let takes_value = match WITHOUT_EFFECT.iter().find(|(known, _)| *known == long) {

@@ -11,6 +11,7 @@ use dupfs_base::{ErrorKind, io_reason};
 use super::config_file::{self, ConfigFile, NamedRepository, is_name};
 use super::error::CliError;
 use super::exit::CommandExit;
+use super::home_dir::home_dir;
 use super::setting::Setting;
 use super::similar::most_similar;
 
@@ -111,7 +112,7 @@ impl Configuration {
 /// The file of this user: in `$XDG_CONFIG_HOME`, else in `~/.config`.
 fn of_user() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || variable("HOME").map(|home| home.join(".config"));
+    let home = || home_dir().map(|home| home.join(".config"));
     variable("XDG_CONFIG_HOME").or_else(home).map(|dir| dir.join(OF_USER))
 }
 

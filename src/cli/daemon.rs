@@ -27,6 +27,7 @@ use dupfs_base::{ErrorKind, io_reason};
 use super::environment_secrets::{self, SecretsFile};
 use super::error::CliError;
 use super::exit::CommandExit;
+use super::home_dir::{HOME, home_dir};
 use super::standard_output;
 
 /// The option that makes the process report success, in front of all other arguments.
@@ -69,18 +70,23 @@ pub(super) fn end_with_parent() {
     }
 }
 
-/// Makes `command` bound its memory, unless the user set a bound. Returns true if it was changed.
-fn bound_memory(command: &mut Command) -> bool {
+/// Completes the environment of `command`: bounds its memory, unless the user set a bound, and names the home directory, in which
+/// gpg and the libraries of the stores find their files. Returns true if it was changed.
+fn complete_environment(command: &mut Command) -> bool {
     let unbound = std::env::var_os(ARENAS.0).is_none();
     if unbound {
         command.env(ARENAS.0, ARENAS.1);
     }
-    unbound
+    let home = if std::env::var_os(HOME).is_none() { home_dir() } else { None };
+    if let Some(home) = &home {
+        command.env(HOME, home);
+    }
+    unbound || home.is_some()
 }
 
-/// Replaces this process by `command`, the same program with its memory bounded; returns if it is bounded, or cannot be.
-pub(super) fn become_bounded(mut command: Command) {
-    if bound_memory(&mut command) {
+/// Replaces this process by `command`, the same program with its environment completed; returns if it is complete, or that fails.
+pub(super) fn restart_with_complete_environment(mut command: Command) {
+    if complete_environment(&mut command) {
         standard_output::close_again();
         let error = command.exec();
         log::info!("cannot start again with bounded memory: {error}");
@@ -97,7 +103,7 @@ pub(super) fn drop_environment_secrets(respawn: impl FnOnce(Vec<OsString>) -> Co
         Ok(secrets) => {
             let mut command = respawn(vec![secrets.argument()]);
             environment_secrets::remove_from(&mut command);
-            bound_memory(&mut command);
+            complete_environment(&mut command);
             standard_output::close_again();
             command.exec()
         }
@@ -123,7 +129,7 @@ pub(super) fn launch(own: &[OsString], respawn: &dyn Fn(&[OsString]) -> Command)
     let more: Vec<OsString> = secrets.iter().map(SecretsFile::argument).collect();
     let mut command = respawn(&[more, arguments(own)].concat());
     environment_secrets::remove_from(&mut command);
-    bound_memory(&mut command);
+    complete_environment(&mut command);
     // Ctrl-C reaches both processes. This one waits until the other has ended, which may have to restore the terminal.
     let interrupted = Arc::new(AtomicBool::new(false));
     if let Err(error) = signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)) {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use super::home_dir::home_dir;
+
 /// Upper bound of the bytes of the file. The messages before are in a second file of at most this length.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -24,7 +26,7 @@ impl DefaultLogFile {
         let path = if rustix::process::geteuid().is_root() {
             PathBuf::from("/var/log/dupfs.log")
         } else {
-            let home = || variable("HOME").map(|home| home.join(".local/state"));
+            let home = || home_dir().map(|home| home.join(".local/state"));
             variable("XDG_STATE_HOME").or_else(home)?.join("dupfs/dupfs.log")
         };
         Some(Self { path }).filter(Self::is_writable)

@@ -86,3 +86,17 @@ impl CommandExit {
         self as u8
     }
 }
+
+/// The exit code that mount(8) documents for a helper which ends with `code`: 1 for wrong arguments, 8 for an interruption, and
+/// 32 for every other failure.
+pub(super) fn code_for_mount(code: u8) -> u8 {
+    const WRONG_ARGUMENTS: u8 = 1;
+    const INTERRUPTED: u8 = 8;
+    const MOUNT_FAILED: u8 = 32;
+    match code {
+        0 => 0,
+        code if code == CommandExit::Usage.code() => WRONG_ARGUMENTS,
+        code if code == CommandExit::Interrupted.code() => INTERRUPTED,
+        _ => MOUNT_FAILED,
+    }
+}

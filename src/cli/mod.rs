@@ -26,6 +26,7 @@ mod file_chunks;
 pub mod find;
 mod gpg_args;
 pub mod history;
+mod home_dir;
 mod key_trial;
 mod local_content;
 mod logging;

@@ -44,7 +44,7 @@ pub(super) fn run(
         daemon::end_with_parent();
     }
     // Before anything is read that cannot be read again, such as a passphrase.
-    daemon::become_bounded(respawn(own));
+    daemon::restart_with_complete_environment(respawn(own));
     let ready = prepare(backend, args)?;
     // From here on a signal is handled, or it would leave a stale mount; before, it ends the program.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(unwatched)?;

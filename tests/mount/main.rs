@@ -1,5 +1,6 @@
 //! Tests through the kernel: an in-memory file system served by FUSE (`kernel`), the program and its daemon (`cli`),
-//! its messages for newcomers (`newcomer`), its configuration and the scripts for shells (`configuration`), and the directories `at/`, `versions/` and `unpacked/` of a mounted
+//! its messages for newcomers (`newcomer`), its configuration and the scripts for shells (`configuration`), the program as helper
+//! of mount(8) (`helper`), and the directories `at/`, `versions/` and `unpacked/` of a mounted
 //! backup.
 //!
 //! Needs root (devices, owners, other users), duplicity, gpg, FUSE and the common archivers, which `scripts/test` installs.
@@ -18,6 +19,7 @@ mod cli;
 mod configuration;
 mod crafted;
 mod export;
+mod helper;
 mod kernel;
 mod newcomer;
 mod peak_memory;

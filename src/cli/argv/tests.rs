@@ -71,6 +71,38 @@ fn flags_of_mount_8_are_not_those_of_dupfs_mount() {
 }
 
 #[test]
+fn mount_fuse_calls_the_program_without_a_command() {
+    let args = mount("/usr/bin/dupfs s3://bucket /mnt/backup -o rw,dev,suid,time=now");
+    assert_eq!((args.repo.url.to_str(), args.mountpoint.to_str()), (Some("s3://bucket"), Some("/mnt/backup")));
+    for own in ["dupfs ls /backup -o x", "dupfs help /mnt -o x", "dupfs s3://b mnt -o x", "dupfs s3://b /mnt -x y"] {
+        assert!(!is_called_by_mount(&words(own)), "{own}");
+    }
+    for helper in ["/sbin/mount.dupfs u m", "mount.fuse.dupfs u m -o ro"] {
+        assert!(is_called_by_mount(&words(helper)), "{helper}");
+    }
+}
+
+#[test]
+fn a_failed_mount_from_the_network_gets_a_hint_if_its_line_does_not_wait_for_it() {
+    for (line, has_hint) in [
+        ("mount.dupfs s3://b /mnt -o rw", true),
+        ("mount.dupfs s3://b /mnt -o rw,_netdev", false),
+        ("mount.dupfs file:///b /mnt -o rw", false),
+        ("mount.dupfs site /mnt -o rw", false),
+        ("dupfs mount s3://b /mnt", false),
+    ] {
+        assert_eq!(network_hint(&words(line)).is_some(), has_hint, "{line}");
+    }
+}
+
+#[test]
+fn a_helper_prints_help_and_refuses_to_remount() {
+    assert_eq!(normalise(words("mount.dupfs -V")).unwrap().args, words("dupfs mount --version"));
+    assert_eq!(normalise(words("mount.dupfs --help")).unwrap().args, words("dupfs mount --help"));
+    assert!(refused("mount.dupfs u m -o remount,ro").ends_with("unmount it, and mount it again"));
+}
+
+#[test]
 fn each_item_of_a_list_is_an_option() {
     let args = mount(
         "dupfs mount u m -o allow_other,default_permissions,sizes=bound,nonempty -oumask=022,secret-key=/a\\,b,uid=7",
