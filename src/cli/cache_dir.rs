@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::home_dir::home_dir;
 
-/// The directory that the user gives, else `$XDG_CACHE_HOME/dupfs`, else `~/.cache/dupfs`. `None` without a home directory.
+/// The directory that the user gives, else that of a service (`CacheDirectory=` of systemd), else `$XDG_CACHE_HOME/dupfs`, else
+/// `~/.cache/dupfs`. `None` without a home directory.
 pub(super) fn cache_dir(given: Option<&Path>) -> Option<PathBuf> {
     // A relative path would create a cache in the working directory.
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || home_dir().map(|home| home.join(".cache"));
-    let default = || variable("XDG_CACHE_HOME").or_else(home).map(|path| path.join("dupfs"));
+    let of_user = || variable("XDG_CACHE_HOME").or_else(home).map(|path| path.join("dupfs"));
+    let default = || variable("CACHE_DIRECTORY").or_else(of_user);
     let dir = given.map(Path::to_owned).or_else(default)?;
     // A daemon changes its working directory.
     Some(std::path::absolute(&dir).unwrap_or(dir))

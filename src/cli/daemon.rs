@@ -28,6 +28,7 @@ use super::environment_secrets::{self, SecretsFile};
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::home_dir::{HOME, home_dir};
+use super::service_manager;
 use super::standard_output;
 
 /// The option that makes the process report success, in front of all other arguments.
@@ -130,6 +131,7 @@ pub(super) fn launch(own: &[OsString], respawn: &dyn Fn(&[OsString]) -> Command)
     let mut command = respawn(&[more, arguments(own)].concat());
     environment_secrets::remove_from(&mut command);
     complete_environment(&mut command);
+    service_manager::hand_over(&mut command);
     // Ctrl-C reaches both processes. This one waits until the other has ended, which may have to restore the terminal.
     let interrupted = Arc::new(AtomicBool::new(false));
     if let Err(error) = signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)) {

@@ -10,6 +10,7 @@ use dupfs_base::sync::lock;
 use dupfs_base::without_errno;
 
 use super::default_log_file::DefaultLogFile;
+use super::journal_stream::standard_error_is_journal;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// The socket of the system log.
@@ -19,6 +20,8 @@ const SYSTEM_LOG: &str = "/dev/log";
 #[derive(Debug)]
 enum LogTarget {
     Terminal,
+    /// Standard error, which the journal of systemd reads.
+    Journal,
     File(File, PathBuf),
     /// Of a daemon: the system log, and a file for messages that it does not take.
     Daemon(SystemLog, Option<DefaultLogFile>),
@@ -83,6 +86,7 @@ static LOG: OnceLock<ProgramLog> = OnceLock::new();
 pub(super) fn start(verbose: u8, file: Option<&Path>) -> io::Result<()> {
     let target = match file {
         Some(path) => LogTarget::File(OpenOptions::new().create(true).append(true).open(path)?, path.to_owned()),
+        None if standard_error_is_journal() => LogTarget::Journal,
         None => LogTarget::Terminal,
     };
     let level = match verbose {
@@ -108,7 +112,7 @@ pub(super) fn start(verbose: u8, file: Option<&Path>) -> io::Result<()> {
 pub(super) fn detach_from_terminal() {
     let Some(logger) = LOG.get() else { return };
     let mut target = lock(&logger.target);
-    if matches!(*target, LogTarget::Terminal) {
+    if matches!(*target, LogTarget::Terminal | LogTarget::Journal) {
         *target = LogTarget::of_daemon();
     }
 }
@@ -131,7 +135,7 @@ pub(super) fn destination_of_daemon() -> String {
             "errors go to the system log, with the name dupfs".to_owned()
         }
         LogTarget::Daemon(_, Some(file)) => format!("errors go to {}", file.path().display()),
-        LogTarget::Daemon(_, None) | LogTarget::Terminal | LogTarget::None => {
+        LogTarget::Daemon(_, None) | LogTarget::Terminal | LogTarget::Journal | LogTarget::None => {
             "errors go nowhere: this machine has no system log; mount with --log-file FILE".to_owned()
         }
     }
@@ -140,6 +144,11 @@ pub(super) fn destination_of_daemon() -> String {
 /// Reports to the user on standard error why the program ends, and to the log if that is elsewhere.
 pub(super) fn report(message: &str) {
     let line = one_line(message);
+    let is_journal =
+        LOG.get().map_or_else(standard_error_is_journal, |log| matches!(*lock(&log.target), LogTarget::Journal));
+    if is_journal {
+        return LogTarget::Journal.write(Level::Error, &line);
+    }
     // If standard error is closed nothing can be reported.
     let _ = writeln!(io::stderr(), "dupfs: {line}");
     if let Some(logger) = LOG.get() {
@@ -163,18 +172,21 @@ impl LogTarget {
             Level::Info => "info",
             Level::Debug | Level::Trace => "debug",
         };
+        // As in syslog(3).
+        let severity = match level {
+            Level::Error => 3,
+            Level::Warn => 4,
+            Level::Info => 6,
+            Level::Debug | Level::Trace => 7,
+        };
         let _ = match self {
             Self::Terminal => writeln!(io::stderr(), "dupfs: {level_name}: {line}"),
+            // The journal adds the name of the program. One write, so that lines of several processes do not mix.
+            Self::Journal => io::stderr().write_all(format!("<{severity}>{level_name}: {line}\n").as_bytes()),
             // One write, so that lines of several processes do not mix.
             Self::File(file, _) => file.write_all(line_of_file(level_name, line).as_bytes()),
             Self::Daemon(log, file) => {
                 // RFC 3164: facility daemon (3), then the severity.
-                let severity = match level {
-                    Level::Error => 3,
-                    Level::Warn => 4,
-                    Level::Info => 6,
-                    Level::Debug | Level::Trace => 7,
-                };
                 let message = format!("<{}>dupfs[{}]: {level_name}: {line}", 3 * 8 + severity, std::process::id());
                 match (log.send(message.as_bytes()), file) {
                     // A daemon of the log that is slow loses messages.

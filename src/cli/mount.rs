@@ -22,6 +22,7 @@ use super::options::SizeMode;
 use super::refresh;
 use super::request_timeout::RequestTimeout;
 use super::secrets::Passphrases;
+use super::service_manager::ServiceManager;
 use super::signal_watch::{SignalWatch, unwatched};
 
 /// Starts this program again with the given arguments.
@@ -45,16 +46,25 @@ pub(super) fn run(
     }
     // Before anything is read that cannot be read again, such as a passphrase.
     daemon::restart_with_complete_environment(respawn(own));
+    let manager = ServiceManager::of_environment();
+    manager.status("opening the backup");
     let ready = prepare(backend, args)?;
     // From here on a signal is handled, or it would leave a stale mount; before, it ends the program.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(unwatched)?;
     let mounted = Mounted::mount(Arc::clone(&ready.fs), &ready.point, &ready.settings)?;
     let timeout = RequestTimeout(ready.settings.deadline);
-    let refresh = refresh::start(Arc::clone(&ready.fs), refresh::interval(args), timeout).map_err(unwatched)?;
-    let watch = watch(signals, &mounted, Arc::clone(&ready.fs), (!args.foreground).then_some(refresh.clone()))?;
+    let listed = report_listings(manager.clone(), Arc::clone(&ready.fs));
+    let refresh = refresh::start(Arc::clone(&ready.fs), refresh::interval(args), timeout, listed).map_err(unwatched)?;
+    // A closing terminal sends SIGHUP, but a service has none.
+    let on_request = (!args.foreground || manager.is_present()).then_some(refresh.clone());
+    let watch = watch(signals, &mounted, Arc::clone(&ready.fs), on_request, manager.clone())?;
+    let mountpoint = mounted.path().to_owned();
+    // Answered by the threads that serve the mount.
+    let watchdog = manager.start_watchdog(move || rustix::fs::statvfs(&mountpoint).is_ok())?;
     ready.passphrases.stop_asking();
     log::info!("mounted on {}", mounted.path().display());
     announce(&*ready.fs, args);
+    manager.ready(&ready.fs.summary().unwrap_or_default());
     if let Some(null) = &ready.null {
         daemon::detach(null, inherited).map_err(|error| {
             let reason = io_reason(&error);
@@ -62,7 +72,7 @@ pub(super) fn run(
         })?;
     }
     let end = mounted.wait()?;
-    drop((watch, refresh));
+    drop((watch, refresh, watchdog));
     ready.fs.finish();
     if let Some(cost) = ready.fs.cost() {
         log::info!("{cost}");
@@ -145,22 +155,38 @@ fn probe(fs: &dyn FileSystem, timeout: RequestTimeout) -> Result<(), FsError> {
     fs.readdir(ROOT_INO, 0, &context, &mut |_| false)
 }
 
-/// Ends the mount on SIGINT and SIGTERM. SIGHUP triggers `refresh`; without one, in the foreground, it means that the terminal
-/// was closed and ends the mount too. SIGUSR1 logs the requests and bytes fetched so far.
+/// Ends the mount on SIGINT and SIGTERM. SIGHUP triggers `refresh`; without one, in the foreground of a terminal, it means that
+/// the terminal was closed and ends the mount too. SIGUSR1 logs the requests and bytes fetched so far.
 fn watch(
     signals: Signals,
     mounted: &Mounted,
     fs: Arc<dyn FileSystem>,
     refresh: Option<Sender<()>>,
+    manager: ServiceManager,
 ) -> Result<SignalWatch, CliError> {
     let stop = mounted.stopper();
     SignalWatch::start(signals, move |signal| match signal {
         // Requested, so it is logged at any verbosity.
         SIGUSR1 => log::warn!("{}", fs.cost().unwrap_or_default()),
         SIGHUP if refresh.is_some() => {
+            manager.reloading();
             // The receiver exists as long as the mount.
             let _ = refresh.as_ref().map(|refresh| refresh.send(()));
         }
-        _ => stop(),
+        _ => {
+            manager.stopping();
+            stop();
+        }
     })
+}
+
+/// Reports each listing of the backup to the service manager.
+fn report_listings(manager: ServiceManager, fs: Arc<dyn FileSystem>) -> impl Fn(Option<&str>) + Send + 'static {
+    move |failure| {
+        let summary = fs.summary().unwrap_or_default();
+        match failure {
+            Some(error) => manager.reloaded(&format!("{summary}; {error}")),
+            None => manager.reloaded(&summary),
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! Options from all places: the command line, then the environment, then the repository of the configuration, then its
-//! defaults. The first place that has an option counts, with all its values.
+//! Options from all places: the command line, then the environment, then the credentials of a service, then the repository of
+//! the configuration, then its defaults. The first place that has an option counts, with all its values.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -13,6 +13,7 @@ use super::configuration::{Configuration, NamedPlace};
 use super::error::CliError;
 use super::long_option::{CONFIG, LongOption, OptionKind};
 use super::option_variables::{self, LIST, expand_list};
+use super::service_credentials;
 use super::setting::Setting;
 use super::switch_values;
 use super::typed_command::TypedCommand;
@@ -60,6 +61,7 @@ impl LeveledArguments {
             None => NamedPlace::Literal,
         };
         let mut levels = option_variables::settings(variables, &options)?;
+        levels.extend(service_credentials::settings(variables, &options));
         let mut repository = None;
         if let NamedPlace::Repository(found, remark) = place {
             notes.extend(remark);

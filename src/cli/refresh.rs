@@ -24,7 +24,7 @@ pub(super) fn interval(args: &MountArgs) -> Option<Duration> {
 }
 
 /// Starts a thread that lists the backup of `fs` every `interval` and on every message; it ends when all senders are
-/// dropped. A listing may take `timeout`.
+/// dropped. A listing may take `timeout`. After each one `listed` is called, with the error if it failed.
 ///
 /// # Errors
 /// When no thread can be started.
@@ -32,13 +32,20 @@ pub(super) fn start(
     fs: Arc<dyn FileSystem>,
     interval: Option<Duration>,
     timeout: RequestTimeout,
+    listed: impl Fn(Option<&str>) + Send + 'static,
 ) -> io::Result<Sender<()>> {
     let (tx, rx) = channel();
-    thread::Builder::new().name("dupfs-refresh".into()).spawn(move || run(&*fs, interval, timeout, &rx))?;
+    thread::Builder::new().name("dupfs-refresh".into()).spawn(move || run(&*fs, interval, timeout, &rx, &listed))?;
     Ok(tx)
 }
 
-fn run(fs: &dyn FileSystem, interval: Option<Duration>, timeout: RequestTimeout, requests: &Receiver<()>) {
+fn run(
+    fs: &dyn FileSystem,
+    interval: Option<Duration>,
+    timeout: RequestTimeout,
+    requests: &Receiver<()>,
+    listed: &dyn Fn(Option<&str>),
+) {
     let mut failed = None;
     loop {
         let woken = match interval {
@@ -51,6 +58,7 @@ fn run(fs: &dyn FileSystem, interval: Option<Duration>, timeout: RequestTimeout,
         // One listing serves all requests that were sent before it starts.
         while requests.try_recv().is_ok() {}
         refresh(fs, timeout, &mut failed);
+        listed(failed.as_deref());
     }
 }
 
@@ -73,7 +81,11 @@ fn refresh(fs: &dyn FileSystem, timeout: RequestTimeout, failed: &mut Option<Str
             }
             *failed = Some(line);
         }
-        Err(_) => log::error!("listing the backup again: internal error (bug in dupfs); the mount is unchanged"),
+        Err(_) => {
+            let line = "listing the backup again: internal error (bug in dupfs); the mount is unchanged";
+            log::error!("{line}");
+            *failed = Some(line.to_owned());
+        }
     }
 }
 
@@ -104,7 +116,7 @@ mod tests {
     #[test]
     fn the_thread_ends_with_its_last_sender() {
         let (tx, rx) = channel();
-        let thread = thread::spawn(move || run(&MemoryFs::new(), None, RequestTimeout::default(), &rx));
+        let thread = thread::spawn(move || run(&MemoryFs::new(), None, RequestTimeout::default(), &rx, &|_| {}));
         tx.send(()).unwrap();
         tx.send(()).unwrap();
         drop(tx);

@@ -16,6 +16,7 @@ use super::environment_secrets;
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::options::KeyArgs;
+use super::service_credentials;
 use super::terminal_prompt::{self, PromptAnswer};
 
 /// Upper bound of the bytes of one file or of the output of one command.
@@ -84,7 +85,7 @@ impl Passphrases {
 fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
-    if meta.is_file() && meta.mode() & 0o077 != 0 {
+    if meta.is_file() && meta.mode() & 0o077 != 0 && !service_credentials::is_credential(path) {
         log::warn!("{}: other users may read this file of passphrases: chmod 600 it", path.display());
     }
     read_all(file)

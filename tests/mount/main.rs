@@ -1,6 +1,6 @@
 //! Tests through the kernel: an in-memory file system served by FUSE (`kernel`), the program and its daemon (`cli`),
 //! its messages for newcomers (`newcomer`), its configuration and the scripts for shells (`configuration`), the program as helper
-//! of mount(8) (`helper`), and the directories `at/`, `versions/` and `unpacked/` of a mounted
+//! of mount(8) (`helper`) and as a service (`service`), and the directories `at/`, `versions/` and `unpacked/` of a mounted
 //! backup.
 //!
 //! Needs root (devices, owners, other users), duplicity, gpg, FUSE and the common archivers, which `scripts/test` installs.
@@ -24,4 +24,5 @@ mod kernel;
 mod newcomer;
 mod peak_memory;
 mod readme_session;
+mod service;
 mod unpacked;

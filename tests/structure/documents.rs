@@ -8,7 +8,7 @@ use crate::tree;
 const MAX_WIDTH: usize = 100;
 
 /// Directories at the top of the repository. A word in backquotes that begins with one of them is a path.
-const TOP: &[&str] = &["benches/", "crates/", "docs/", "fuzz/", "samples/", "scripts/", "src/", "tests/"];
+const TOP: &[&str] = &["benches/", "crates/", "docs/", "fuzz/", "packaging/", "samples/", "scripts/", "src/", "tests/"];
 
 /// Returns the lines of `text` outside of code blocks, with their numbers from 1.
 fn prose(text: &str) -> Vec<(usize, &str)> {
