@@ -4,6 +4,7 @@
 //! - `circles`: the files of a crate do not depend on each other in a circle.
 //! - `names`: the name of a type is unique among all crates.
 //! - `wording`: doc comments begin with their subject, and retired words are not used.
+//! - `quotations`: the errors in docs/TROUBLESHOOTING.md exist in the source.
 //! - `documents`: links and paths in documents exist, and lines have at most 100 characters.
 //!
 //! Also tests of the script that runs the tests (`runner`).
@@ -14,6 +15,7 @@ mod documents;
 mod layers;
 mod modules;
 mod names;
+mod quotations;
 mod runner;
 mod source;
 mod tokens;
