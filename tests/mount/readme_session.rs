@@ -77,6 +77,24 @@ fn the_session_in_the_readme_works_as_it_is_shown() {
 }
 
 #[test]
+fn the_picture_shows_the_session() {
+    let picture = fs::read_to_string(Path::new(ROOT).join("docs/pictures/session.svg")).unwrap();
+    let texts: Vec<String> = picture
+        .lines()
+        .filter_map(|line| line.strip_prefix("<text ")?.split_once('>')?.1.strip_suffix("</text>"))
+        .map(|text| text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+        .collect();
+    let expected: Vec<String> = session()
+        .into_iter()
+        .flat_map(|(command, shown)| {
+            let output: Vec<String> = shown.lines().map(str::to_owned).collect();
+            [vec![format!("$ {command}")], output].concat()
+        })
+        .collect();
+    assert_eq!(texts, expected, "scripts/picture draws it again");
+}
+
+#[test]
 fn without_a_system_log_errors_go_to_a_private_file_that_mount_names() {
     let output = in_bare_root(
         "exec 2>&1\n\
