@@ -19,6 +19,8 @@ mod configuration;
 mod daemon;
 mod default_log_file;
 pub mod diff;
+#[cfg(test)]
+mod documented_commands;
 mod environment_secrets;
 mod error;
 mod exit;
