@@ -105,7 +105,7 @@ test_results() {
 # Tests synchronisation and caches under random schedules of their threads. Their build replaces the locks of the standard
 # library.
 test_schedules() {
-    cargo test --release -p dupfs-base -p dupfs-cache --features shuttle --test schedules
+    cargo test --profile quick -p dupfs-base -p dupfs-cache --features shuttle --test schedules
 }
 
 # Makes /dev/fuse accessible to every user, as on an ordinary machine: fusermount3 mounts for users, but they open the device
