@@ -23,6 +23,24 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
     out
 }
 
+/// Upper bound of the bytes of a path that a message shows whole.
+const MAX_SHOWN_PATH: usize = 1024;
+/// Bytes at the beginning and at the end of a longer path that a message shows.
+const SHOWN_PART: usize = 400;
+
+/// Returns the path `bytes` as text for a message: as [`escape_bytes`], and a path of more than a kilobyte without its middle.
+pub fn escape_path(bytes: &[u8]) -> String {
+    if bytes.len() <= MAX_SHOWN_PATH {
+        return escape_bytes(bytes);
+    }
+    let is_inside = |at: &usize| bytes.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    // Characters of UTF-8 have at most four bytes; other bytes are cut anywhere.
+    let cut = |at: usize| (at..at + 4).find(|at| !is_inside(at)).unwrap_or(at);
+    let (head, tail) = (cut(SHOWN_PART), cut(bytes.len() - SHOWN_PART));
+    let [head_text, tail_text] = [bytes.get(..head), bytes.get(tail..)].map(|part| escape_bytes(part.unwrap_or(&[])));
+    format!("{head_text}[{} more bytes]{tail_text}", tail - head)
+}
+
 /// Returns `bytes` as hexadecimal digits in lower case.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -40,6 +58,18 @@ mod tests {
     fn escaping_preserves_text_and_replaces_all_other_bytes() {
         assert_eq!(escape_bytes("ü\n\\".as_bytes()), "ü\\x0a\\x5c");
         assert_eq!(escape_bytes(b"lat-\xe9"), "lat-\\xe9");
+    }
+
+    #[test]
+    fn long_paths_are_shown_without_their_middle() {
+        let path = |len: usize| "ü/".repeat(len / 3).into_bytes();
+        assert_eq!(escape_path(&path(1023)), "ü/".repeat(341));
+        let shown = escape_path(&path(4095));
+        assert_eq!(shown.len(), 401 + "[3294 more bytes]".len() + 400, "{shown}");
+        assert!(shown.starts_with("ü/ü/") && shown.ends_with("ü/ü/") && !shown.contains('\\'), "{shown}");
+        let [head, tail] = [shown.split('[').next(), shown.split(']').nth(1)].map(|part| part.unwrap().len());
+        assert_eq!(head + 3294 + tail, 4095);
+        assert!(escape_path(&[0xbf; 2000]).contains("[1200 more bytes]"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use dupfs_base::escape_bytes;
+use dupfs_base::escape_path;
 
 /// Upper bound of the bytes of a path in a backup. Linux takes no path of more bytes (PATH_MAX counts the final NUL too),
 /// and duplicity reaches every object by its whole path.
@@ -133,9 +133,10 @@ impl PartialOrd for ArchivePath {
     }
 }
 
+/// As messages show it; see [`escape_path`].
 impl fmt::Display for ArchivePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_root() { f.write_str(".") } else { f.write_str(&escape_bytes(&self.0)) }
+        if self.is_root() { f.write_str(".") } else { f.write_str(&escape_path(&self.0)) }
     }
 }
 
