@@ -84,6 +84,11 @@ impl RequestContext {
         self.may_block
     }
 
+    /// The same request, which `cancel` ends too. That token is a child of its own token ([`CancelToken::child`]).
+    pub fn ended_by(&self, cancel: &ChildToken) -> Self {
+        Self { cancel: cancel.token.clone(), ..self.clone() }
+    }
+
     /// The time at which the request gives up; `None` if it has no deadline.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
@@ -204,6 +209,48 @@ impl CancelToken {
     }
 }
 
+impl CancelToken {
+    /// A token that is cancelled together with this one, and that can be cancelled alone.
+    pub fn child(&self) -> ChildToken {
+        let token = Self::new();
+        let link = Arc::new(ChildLink(token.clone()));
+        let parent: Weak<ChildLink> = Arc::downgrade(&link);
+        let subscription = self.subscribe(parent);
+        if self.is_cancelled() {
+            token.cancel();
+        }
+        ChildToken { token, _link: link, _subscription: subscription }
+    }
+}
+
+struct ChildLink(CancelToken);
+
+impl Wake for ChildLink {
+    fn wake(&self) {
+        self.0.cancel();
+    }
+}
+
+/// A token that another one cancels too, as long as this value lives.
+pub struct ChildToken {
+    token: CancelToken,
+    _link: Arc<ChildLink>,
+    _subscription: Subscription,
+}
+
+impl ChildToken {
+    /// The token.
+    pub fn token(&self) -> &CancelToken {
+        &self.token
+    }
+}
+
+impl fmt::Debug for ChildToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ChildToken").field(&self.token).finish()
+    }
+}
+
 impl Default for CancelToken {
     fn default() -> Self {
         Self::new()
@@ -253,6 +300,21 @@ mod tests {
         assert_eq!(awaited.get().as_deref(), Some("volume"));
         drop(outer);
         assert_eq!(awaited.get(), None);
+    }
+
+    #[test]
+    fn a_child_token_is_cancelled_with_its_parent_or_alone() {
+        let parent = CancelToken::new();
+        let (alone, together) = (parent.child(), parent.child());
+        alone.token().cancel();
+        assert!(alone.token().is_cancelled() && !parent.is_cancelled() && !together.token().is_cancelled());
+        parent.cancel();
+        assert!(together.token().is_cancelled() && parent.child().token().is_cancelled());
+        let request = RequestContext::unlimited();
+        let child = request.cancel_token().child();
+        assert_eq!(request.ended_by(&child).check(), Ok(()));
+        child.token().cancel();
+        assert_eq!((request.ended_by(&child).check(), request.check()), (Err(Stopped::Cancelled), Ok(())));
     }
 
     #[test]
