@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::block::BLOCK_BYTES;
 use super::byte_lru::ByteLru;
+use super::lent_memory::LentMemory;
 use super::spill_file::SpillFile;
 use dupfs_base::sync::prim::atomic::{AtomicU64, Ordering};
 use dupfs_base::sync::prim::{Mutex, MutexGuard};
@@ -98,6 +99,9 @@ impl<K: Hash + Eq> MemoryTier<K> {
 #[derive(Debug)]
 pub struct BlockCache<K: Hash + Eq> {
     memory: Mutex<MemoryTier<K>>,
+    /// Bytes in memory if nothing is lent.
+    memory_bytes: u64,
+    lent: LentMemory,
     spill: Option<SpillFile<K>>,
     /// Buffers of full blocks for reuse. Otherwise the allocator requests memory from the system and returns it for each
     /// block, and keeps holes between the blocks.
@@ -115,7 +119,15 @@ pub struct BlockCache<K: Hash + Eq> {
 impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
     /// An empty cache. If the spill file cannot be created, a warning is logged and the cache works in memory only.
     pub fn new(config: CacheConfig) -> Self {
+        Self::lending(config, LentMemory::default())
+    }
+
+    /// As [`Self::new`]. The cache leaves the memory `lent` to another user, up to half of its own. Blocks are evicted for
+    /// it when the next one is inserted.
+    pub fn lending(config: CacheConfig, lent: LentMemory) -> Self {
         Self {
+            memory_bytes: config.memory_bytes,
+            lent,
             memory: Mutex::new(MemoryTier { lru: ByteLru::new(config.memory_bytes), spilling: Vec::new() }),
             spill: config.spill.and_then(|spill| SpillFile::open(&spill.dir, spill.bytes)),
             spare: Mutex::default(),
@@ -256,6 +268,7 @@ impl<K: Eq + Hash + Clone + Send + Sync> BlockCache<K> {
             if read_at.is_some_and(|read_at| self.is_stale(read_at)) {
                 return;
             }
+            memory.lru.set_max_weight(self.memory_bytes.saturating_sub(self.lent.taken_from(self.memory_bytes)));
             let evicted = memory.lru.insert(key, MemoryBlock { block, is_demoted: false }, weight);
             if self.spill.is_some() {
                 let spilled = evicted.iter().filter(|(_, cached)| !cached.is_demoted);

@@ -100,6 +100,11 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
         self.max_weight
     }
 
+    /// Changes the upper bound. The next insertion evicts what is beyond it.
+    pub fn set_max_weight(&mut self, max_weight: u64) {
+        self.max_weight = max_weight;
+    }
+
     /// Weight of all entries, overhead included.
     pub fn used(&self) -> u64 {
         self.used

@@ -7,10 +7,12 @@ mod block;
 mod block_cache;
 mod byte_lru;
 pub mod index;
+mod lent_memory;
 mod shared_lru;
 mod spill_file;
 
 pub use block::{BLOCK_BYTES, BlockIndex};
 pub use block_cache::{BlockCache, CacheConfig, CacheStats, SpillConfig};
 pub use byte_lru::ByteLru;
+pub use lent_memory::LentMemory;
 pub use shared_lru::SharedLru;

@@ -123,3 +123,21 @@ fn demoted_blocks_are_evicted_first_and_not_spilled() {
     cache.demote(0..20);
     assert_eq!(cache.stats().spill_bytes, 0);
 }
+
+#[test]
+fn lent_memory_is_left_to_its_user_from_the_next_block_on() {
+    let (lent, max) = (LentMemory::default(), 16 * (1010 + OVERHEAD));
+    let cache = BlockCache::lending(CacheConfig { memory_bytes: max, spill: None }, lent.clone());
+    (0..16).for_each(|key| cache.insert(key, block(key)));
+    assert!(cache.stats().memory_bytes > max / 8 * 7);
+    lent.set(max / 4);
+    cache.insert(16, block(16));
+    assert!((max / 8 * 5..=max / 4 * 3).contains(&cache.stats().memory_bytes), "{:?}", cache.stats());
+    lent.set(u64::MAX);
+    cache.insert(17, block(17));
+    assert!((max / 8 * 3..=max / 2).contains(&cache.stats().memory_bytes), "{:?}", cache.stats());
+    assert!(cache.get_in_memory(&17).is_some());
+    lent.set(0);
+    (20..36).for_each(|key| cache.insert(key, block(key)));
+    assert!(cache.stats().memory_bytes > max / 8 * 7);
+}
