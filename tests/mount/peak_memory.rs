@@ -256,8 +256,8 @@ fn a_signature_archive_with_names_of_the_greatest_length_of_a_header() {
     }
 }
 
-/// Nothing of the first volume is served; the other is not affected.
-fn check_a_volume(members: impl Fn() -> Vec<DeflatedPiece>, message: &'static str) {
+/// Nothing of the first volume is served, which gives `errno`; the other is not affected.
+fn check_a_volume(members: impl Fn() -> Vec<DeflatedPiece>, message: &'static str, errno: i32) {
     for is_encrypted in [false, true] {
         let backup = Backup::new(is_encrypted);
         backup.put_full(&time(0), Planted { members: members(), ..Planted::default() });
@@ -266,7 +266,7 @@ fn check_a_volume(members: impl Fn() -> Vec<DeflatedPiece>, message: &'static st
         backup.check("cat", &["f", "g"], &Expected::new(6, "hello\n", message));
         let log = backup.check_mount(|latest| {
             let error = fs::read(latest.join("f")).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+            assert_eq!(error.raw_os_error(), Some(errno), "{error}");
             assert_eq!(fs::read(latest.join("g")).unwrap(), b"hello\n");
         });
         assert!(log.contains(message), "{log}");
@@ -276,7 +276,13 @@ fn check_a_volume(members: impl Fn() -> Vec<DeflatedPiece>, message: &'static st
 #[test]
 fn a_volume_with_names_of_a_million_bytes() {
     let message = "an extension header at byte 1536 is larger than the 65536 bytes that are accepted";
-    check_a_volume(|| long_names("snapshot", 5000, &[b'n'; 1_000_000], b""), message);
+    check_a_volume(|| long_names("snapshot", 5000, &[b'n'; 1_000_000], b""), message, libc::EIO);
+}
+
+#[test]
+fn a_volume_with_names_of_the_greatest_length_of_a_header() {
+    let message = "its tables of paths take";
+    check_a_volume(|| long_names("snapshot", 20_000, &[b'n'; 65_000], b""), message, libc::EOPNOTSUPP);
 }
 
 /// Eight sets whose manifest is `manifest`: the tree is shown, and no file can be read.

@@ -16,6 +16,10 @@ use dupfs_base::sync::{Permit, Semaphore};
 const MAX_RATIO: u64 = 256;
 /// The same for the member table of a volume, which is compact.
 const MAX_MEMBER_RATIO: u64 = 32;
+/// Upper bound of a member table, as a multiple of the common share. The share is an eighth of `--memory`.
+const MAX_MEMBER_SHARES: u64 = 5;
+/// The same bound in bytes, if the share is small: the table of six million small files.
+const MIN_MAX_MEMBER_BYTES: u64 = 64 << 20;
 /// Bytes of a manifest's table for each volume that the store has: two paths of the greatest length, hash and places.
 const MAX_VOLUME_BYTES: u64 = 2 * 4096 + 512;
 /// Bytes that are taken from the common share at a time.
@@ -23,12 +27,17 @@ const STEP: u64 = 16 << 10;
 
 /// The common share of memory for tables that are larger than the stored bytes of their objects explain.
 #[derive(Clone, Debug)]
-pub struct TableMemory(Semaphore);
+pub struct TableMemory {
+    share: Semaphore,
+    /// Upper bound of a member table without memory of the share.
+    max_member_bytes: u64,
+}
 
 impl TableMemory {
     /// A share of `bytes`.
     pub fn new(bytes: u64) -> Self {
-        Self(Semaphore::new(bytes))
+        let max_member_bytes = bytes.saturating_mul(MAX_MEMBER_SHARES).max(MIN_MAX_MEMBER_BYTES);
+        Self { share: Semaphore::new(bytes), max_member_bytes }
     }
 
     /// The allowance of the tables of `object`, which has `stored` bytes in the store.
@@ -44,7 +53,8 @@ impl TableMemory {
 
     /// The allowance of the member table of the volume `object`, which has `stored` bytes in the store.
     pub fn member_allowance(&self, object: &Arc<str>, stored: u64) -> TableAllowance {
-        TableAllowance { max_bytes: stored.saturating_mul(MAX_MEMBER_RATIO), ..self.allowance(object, stored) }
+        let max_bytes = stored.saturating_mul(MAX_MEMBER_RATIO).min(self.max_member_bytes);
+        TableAllowance { max_bytes, ..self.allowance(object, stored) }
     }
 
     /// The allowance of the list of volumes in the manifest `object`, which has `stored` bytes in the store. `volumes` is the
@@ -88,7 +98,7 @@ impl TableAllowance {
     pub fn check(&mut self, bytes: u64) -> Result<(), VolumeError> {
         while bytes > self.max_bytes {
             let wanted = bytes.saturating_sub(self.max_bytes).max(STEP);
-            let permit = self.memory.0.try_acquire(wanted).filter(|permit| permit.count() >= wanted);
+            let permit = self.memory.share.try_acquire(wanted).filter(|permit| permit.count() >= wanted);
             let permit = permit.ok_or_else(|| self.exceeded(bytes))?;
             self.max_bytes = self.max_bytes.saturating_add(wanted);
             self.borrowed.push(permit);
@@ -129,7 +139,7 @@ mod tests {
         let memory = TableMemory::new(4 * STEP);
         let mut sound = memory.allowance(&"sound".into(), 1000);
         sound.check(1000 * MAX_RATIO).unwrap();
-        assert_eq!(memory.0.available(), 4 * STEP);
+        assert_eq!(memory.share.available(), 4 * STEP);
         let mut forged = memory.allowance(&"forged".into(), 10);
         forged.check(10 * MAX_RATIO + 3 * STEP).unwrap();
         let error = forged.check(10 * MAX_RATIO + 4 * STEP + 1).unwrap_err();
@@ -147,9 +157,13 @@ mod tests {
         drop(manifest);
         let mut members = memory.member_allowance(&"volume".into(), 1000);
         members.check(1000 * MAX_MEMBER_RATIO + 4 * STEP).unwrap();
-        assert_eq!(memory.0.available(), 0);
+        assert_eq!(memory.share.available(), 0);
         assert_eq!(members.check(1000 * MAX_MEMBER_RATIO + 4 * STEP + 1).unwrap_err().kind(), ErrorKind::Unsupported);
         drop(members);
-        assert_eq!(memory.0.available(), 4 * STEP);
+        let mut dense = memory.member_allowance(&"volume".into(), 1 << 30);
+        dense.check(MIN_MAX_MEMBER_BYTES + 4 * STEP).unwrap();
+        dense.check(MIN_MAX_MEMBER_BYTES + 4 * STEP + 1).unwrap_err();
+        drop(dense);
+        assert_eq!(memory.share.available(), 4 * STEP);
     }
 }
