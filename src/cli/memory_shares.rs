@@ -1,6 +1,10 @@
 //! The division of `--memory` and of the spill file among the layers.
 
 use dupfs_cache::{CacheConfig, SpillConfig};
+use dupfs_unpack::UnpackLimits;
+
+/// Memory that one decoder may take whatever `--memory` is: that of a file of `xz -9`, with a window of 64 MiB.
+const MIN_MAX_DECODERS: u64 = 80 << 20;
 
 /// The shares of the layers. Five eighths of the memory are for decoded blocks, and an eighth each for member tables, for
 /// extent maps, and for unpacked data including the tables of archives. Of the spill file three quarters are for decoded
@@ -19,6 +23,8 @@ pub(super) struct MemoryShares {
     pub(super) extent_map_bytes: u64,
     /// Unpacked data.
     pub(super) unpacked: CacheConfig,
+    /// The bounds of unpacking. Decoders take their memory from that of decoded blocks.
+    pub(super) unpack_limits: UnpackLimits,
     /// Seek points, where there is no index on disk: room for all points of the longest stream at the default of `--memory`.
     pub(super) seek_point_bytes: u64,
 }
@@ -36,6 +42,11 @@ impl MemoryShares {
             table_bytes: memory / 8,
             extent_map_bytes: memory / 8,
             unpacked: CacheConfig { memory_bytes: memory / 8, spill: spill_of(1) },
+            unpack_limits: UnpackLimits {
+                decoders: memory / 8 * 5,
+                max_decoders: memory.max(MIN_MAX_DECODERS),
+                ..UnpackLimits::default()
+            },
             seek_point_bytes: memory / 32,
         }
     }

@@ -11,7 +11,7 @@ use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
 use dupfs_read::storage::{ObjectStore, StorageError};
 use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig, SignedSets};
-use dupfs_unpack::{IndexPointStore, MemoryPointStore, NameEncoding, PointStore, UnpackLimits, Unpacker};
+use dupfs_unpack::{IndexPointStore, MemoryPointStore, NameEncoding, PointStore, Unpacker};
 
 use super::error::CliError;
 use super::key_trial::{self, ManifestDamage, ShownSnapshots};
@@ -303,7 +303,8 @@ pub fn open_mount(
         Some(index) => Arc::new(IndexPointStore(Arc::clone(index))),
         None => Arc::new(MemoryPointStore::new(shares.seek_point_bytes)),
     };
-    let unpacker = Unpacker::with_zip_names(shares.unpacked, UnpackLimits::default(), point_store, zip_names);
+    let lent = tree.repository().lent_memory().clone();
+    let unpacker = Unpacker::with_zip_names(shares.unpacked, shares.unpack_limits, point_store, (zip_names, lent));
     Ok(Arc::new(UnpackedFs::new(tree, unpacker, owners)))
 }
 

@@ -13,6 +13,17 @@ pub struct StoredOrigin {
     pub flow: u64,
     /// Its bytes in the backup. They bound everything that is decoded from it, through all levels.
     pub len: u64,
+    /// Number of decoders between the file and the bytes.
+    pub decoders: u32,
+    /// Bytes of memory that these need together, as far as it is known.
+    pub decoder_bytes: u64,
+}
+
+impl StoredOrigin {
+    /// The origin of the bytes of a stored file of `len` bytes, whose number is `flow`.
+    pub fn file(flow: u64, len: u64) -> Self {
+        Self { flow, len, decoders: 0, decoder_bytes: 0 }
+    }
 }
 
 /// Random access to immutable bytes. May be used from many threads at once; no lock is held while it reads.

@@ -13,7 +13,7 @@ use super::byte_source::ByteSource;
 #[cfg(test)]
 use super::bzip2_bits::BlockMark;
 use super::bzip2_bits::{MAGIC_BITS, bits_at};
-use super::bzip2_block::{DecodedBlock, LONGEST, USUAL, decode, unread};
+use super::bzip2_block::{DecodedBlock, LONGEST, decode, unread};
 use super::bzip2_sections::{InputSection, SectionKind, SectionQueue};
 use super::decode_context::DecodeContext;
 use super::decode_workers::DecodeWorkers;
@@ -225,11 +225,5 @@ impl StreamDecoder for BzipDecoder {
 
     fn taken(&self) -> u64 {
         self.sections.input().offset()
-    }
-
-    /// The number of blocks that are decoded in advance of the reader, or are being decoded.
-    fn memory_bytes(&mut self) -> u64 {
-        let long = self.long.as_ref().map_or(0, |(_, packed)| packed.len() + USUAL);
-        self.sections.memory_bytes() + long as u64
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::byte_source::ByteSource;
 use super::bzip2_bits::{BlockMark, MarkScanner};
-use super::bzip2_block::{DecodedBlock, LONGEST, USUAL, decode};
+use super::bzip2_block::{DecodedBlock, LONGEST, decode};
 use super::decode_context::DecodeContext;
 use super::decode_workers::{DecodeTask, DecodeWorkers};
 use super::decoder_input::DecoderInput;
@@ -139,13 +139,6 @@ impl SectionQueue {
     /// Drops the sections up to and with the one at `last`.
     pub(super) fn drop_to(&mut self, last: usize) {
         self.queue.drain(..=last);
-    }
-
-    /// Bytes of memory for the sections and the data that was decoded from them.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        let ahead = |section: &InputSection| section.bytes.len() + if section.task.is_some() { USUAL } else { 0 };
-        let queued = self.queue.iter().map(ahead).sum::<usize>();
-        (queued + self.open.bytes.capacity()) as u64 + self.input.memory_bytes()
     }
 
     /// Reads until `count` sections are in the queue, and submits the blocks among them to the workers.

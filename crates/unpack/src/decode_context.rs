@@ -1,6 +1,6 @@
 //! The context of a decoder: the request that it decodes for, and its turn on a processor.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +20,45 @@ pub(super) struct DecodeContext<'a> {
     workers: &'a Arc<DecodeWorkers>,
     flow: u64,
     turn: RefCell<Option<Turn>>,
+    /// Bytes of memory that the decoder may have.
+    memory: Cell<u64>,
+    /// Bytes that it needs, once those are more.
+    needed: Cell<Option<u64>>,
 }
 
 impl<'a> DecodeContext<'a> {
     /// The context of `request` for a decoder of the stored file `flow`.
     pub(super) fn new(workers: &'a Arc<DecodeWorkers>, flow: u64, request: &'a RequestContext) -> Self {
-        Self { request, workers, flow, turn: RefCell::new(None) }
+        let (turn, memory, needed) = (RefCell::new(None), Cell::new(u64::MAX), Cell::new(None));
+        Self { request, workers, flow, turn, memory, needed }
+    }
+
+    /// The same for a decoder that may have `bytes` of memory.
+    pub(super) fn with_memory(self, bytes: u64) -> Self {
+        self.memory.set(bytes);
+        self
+    }
+
+    /// Checks that the decoder may have `bytes` of memory. To be called before it allocates them.
+    ///
+    /// # Errors
+    /// [`UnpackError::Stopped`] if not: the cursor that runs the decoder gets the memory, and calls it again.
+    pub(super) fn check_memory(&self, name: &Arc<str>, bytes: u64) -> Result<(), UnpackError> {
+        if bytes <= self.memory.get() {
+            return Ok(());
+        }
+        self.needed.set(Some(bytes));
+        Err(UnpackError::stopped(name, Stopped::WouldBlock))
+    }
+
+    /// Takes the bytes for which [`Self::check_memory`] failed.
+    pub(super) fn take_needed(&self) -> Option<u64> {
+        self.needed.take()
+    }
+
+    /// Allows the decoder to have `bytes` of memory.
+    pub(super) fn allow_memory(&self, bytes: u64) {
+        self.memory.set(bytes);
     }
 
     /// Waits for a processor unless the decoder has one. To be called before each piece of work.

@@ -95,11 +95,6 @@ impl DecodeCursor {
         Ok(DecodeStep::Last(last))
     }
 
-    /// Bytes of memory that it uses.
-    pub(super) fn memory_bytes(&mut self) -> u64 {
-        self.decoder.memory_bytes().saturating_add(self.pending.capacity() as u64)
-    }
-
     fn rest(&self) -> &[u8] {
         self.pending.get(self.given..).unwrap_or(&[])
     }

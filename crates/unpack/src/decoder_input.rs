@@ -32,11 +32,6 @@ impl DecoderInput {
         self.base.saturating_add(self.taken as u64)
     }
 
-    /// Bytes of memory that it uses.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.buffer.capacity() as u64
-    }
-
     pub(super) fn name(&self) -> Arc<str> {
         self.source.name()
     }

@@ -14,14 +14,24 @@ use xz_block_list::XzBlockList;
 use super::byte_source::{ByteSource, StoredOrigin};
 use super::decode_context::DecodeContext;
 use super::decode_cursor::{DecodeCursor, DecodeStep};
+use super::decoder_memory::CURSOR_BYTES;
 use super::error::UnpackError;
 use super::seek_points::SeekPoints;
 use super::stream_codec::StreamCodec;
+use super::stream_decoder::SeekPoint;
 use super::unpacker::Unpacker;
 use super::xz::XzBlock;
 use super::zip_method::DecoderSetup;
 use dupfs_base::{RequestContext, clamp_len};
 use dupfs_cache::BLOCK_BYTES;
+
+/// The end of a run of a cursor.
+enum RunEnd {
+    /// The block; `None` if the stream ends before it.
+    Block(Option<Arc<[u8]>>),
+    /// The cursor was dropped, as it has not enough memory, or as others need it more.
+    Dropped,
+}
 
 /// The decompressed bytes of a source.
 #[derive(Debug)]
@@ -80,7 +90,10 @@ impl DecompressedStream {
                 BlockClaim::Found(block) => return Ok(Some(block)),
                 BlockClaim::BeyondTheEnd => return Ok(None),
                 BlockClaim::Again => {}
-                BlockClaim::Run(slot, start) => return self.run(slot, start, index, context),
+                BlockClaim::Run(slot, start) => match self.run(slot, start, index, context)? {
+                    RunEnd::Block(block) => return Ok(block),
+                    RunEnd::Dropped => {}
+                },
             }
         }
     }
@@ -102,41 +115,51 @@ impl DecompressedStream {
     }
 
     /// Runs a cursor until it has given block `index`.
-    fn run(
-        &self,
-        slot: u64,
-        start: DecodeStart,
-        index: u64,
-        context: &RequestContext,
-    ) -> Result<Option<Arc<[u8]>>, UnpackError> {
+    fn run(&self, slot: u64, start: DecodeStart, index: u64, context: &RequestContext) -> Result<RunEnd, UnpackError> {
         // Takes the slot away if the decoder fails or panics, so that no reader waits for it.
         let mut running = self.pool.run(slot);
-        let context = &DecodeContext::new(&self.unpacker.workers, self.source.origin().flow, context);
-        let mut cursor = match start {
-            DecodeStart::Cursor(cursor) => cursor,
-            DecodeStart::Point(point) => {
-                let out = point.as_ref().map_or(0, |p| p.out);
-                let workers = &self.unpacker.workers;
-                let setup = DecoderSetup { workers, limits: self.unpacker.limits, request: context.wait() };
-                let source = Arc::clone(&self.source);
-                let decoder = codec_decoder(source, self.codec, point, self.blocks.known().flatten(), &setup)?;
-                Box::new(DecodeCursor::new(decoder, &*self.source, self.unpacker.limits, out))
-            }
+        let (origin, workers) = (self.source.origin(), &self.unpacker.workers);
+        let token = context.cancel_token().child();
+        let new = matches!(start, DecodeStart::Point(_)).then(|| self.codec.memory_bytes(workers.width()));
+        let memory = running.get_memory((origin, new), token.token(), context)?;
+        let own = &context.ended_by(&token);
+        let decoding = &DecodeContext::new(workers, origin.flow, own).with_memory(memory);
+        let started = match start {
+            DecodeStart::Cursor(cursor) => Ok(cursor),
+            DecodeStart::Point(point) => self.start(point, decoding),
+        };
+        let mut cursor = match started {
+            Err(_) if running.is_revoked() && context.check().is_ok() => return Ok(RunEnd::Dropped),
+            started => started?,
         };
         loop {
+            if running.is_revoked() {
+                return Ok(RunEnd::Dropped);
+            }
             let number = cursor.next();
             let buffer = || self.unpacker.cache.buffer();
-            let (block, ended) = match cursor.advance(buffer, |point| self.pool.add_point(point), context) {
+            let (block, ended) = match cursor.advance(buffer, |point| self.pool.add_point(point), decoding) {
                 Ok(DecodeStep::Block(block)) => (block, false),
                 Ok(DecodeStep::Last(block)) => (block, true),
                 Err(error) => {
+                    if let Some(bytes) = decoding.take_needed() {
+                        if !running.grow(bytes) {
+                            return Ok(RunEnd::Dropped);
+                        }
+                        decoding.allow_memory(bytes);
+                        continue;
+                    }
                     if error.is_of_source() {
+                        if running.is_revoked() && context.check().is_ok() {
+                            return Ok(RunEnd::Dropped);
+                        }
                         // For the next request: the cursor is as it was.
                         running.cursor = Some(cursor);
                     }
                     return Err(error);
                 }
             };
+            running.add_block();
             // Before any reader can get a byte of it: more is known to follow a block that is not the last.
             let more = number.saturating_add(1).saturating_mul(BLOCK_BYTES as u64).saturating_add(1);
             self.check_stated(slot, if ended { cursor.len() } else { more }, ended)?;
@@ -146,14 +169,24 @@ impl DecompressedStream {
             if ended {
                 self.pool.set_last(number, &block);
                 self.record_len(cursor.len())?;
-                return Ok(Some(block).filter(|block| number == index && !block.is_empty()));
+                return Ok(RunEnd::Block(Some(block).filter(|block| number == index && !block.is_empty())));
             }
             self.pool.passed(slot, number, &block);
             if number >= index {
                 running.cursor = Some(cursor);
-                return Ok(Some(block));
+                return Ok(RunEnd::Block(Some(block)));
             }
         }
+    }
+
+    /// A cursor at `point`, or at the start of the stream.
+    fn start(&self, point: Option<SeekPoint>, context: &DecodeContext<'_>) -> Result<Box<DecodeCursor>, UnpackError> {
+        let out = point.as_ref().map_or(0, |p| p.out);
+        let (workers, limits) = (&self.unpacker.workers, self.unpacker.limits);
+        let setup = DecoderSetup { workers, limits, request: context.wait() };
+        let source = Arc::clone(&self.source);
+        let decoder = codec_decoder(source, self.codec, point, self.blocks.known().flatten(), &setup)?;
+        Ok(Box::new(DecodeCursor::new(decoder, &*self.source, limits, out)))
     }
 
     /// Records that `slot` has decoded at least `len` bytes, or exactly that many, and compares this with the length that was
@@ -235,8 +268,7 @@ impl DecompressedStream {
                 if decoded {
                     return Err(UnpackError::damaged(&self.name(), block.at, "the index does not match the blocks"));
                 }
-                self.run(slot, start, index, context)?;
-                decoded = true;
+                decoded = matches!(self.run(slot, start, index, context)?, RunEnd::Block(_));
             }
         }
         Ok(())
@@ -275,7 +307,10 @@ impl ByteSource for DecompressedStream {
     }
 
     fn origin(&self) -> StoredOrigin {
-        self.source.origin()
+        let origin = self.source.origin();
+        let needed = self.pool.needed().max(self.codec.memory_bytes(self.unpacker.workers.width()));
+        let bytes = origin.decoder_bytes.saturating_add(needed).saturating_add(CURSOR_BYTES);
+        StoredOrigin { decoders: origin.decoders.saturating_add(1), decoder_bytes: bytes, ..origin }
     }
 
     fn known_len(&self) -> Option<u64> {

@@ -58,8 +58,4 @@ impl StreamDecoder for Deflate64Decoder {
     fn taken(&self) -> u64 {
         self.input.offset()
     }
-
-    fn memory_bytes(&mut self) -> u64 {
-        size_of::<InflaterManaged>() as u64 + self.input.memory_bytes()
-    }
 }

@@ -367,10 +367,6 @@ impl StreamDecoder for DeflateDecoder {
     fn taken(&self) -> u64 {
         self.input.offset()
     }
-
-    fn memory_bytes(&mut self) -> u64 {
-        (RING + size_of::<DecompressorOxide>()) as u64 + self.input.memory_bytes()
-    }
 }
 
 /// Bytes that are stored as they are, and a checksum over all of them: a member of a zip archive.
@@ -429,9 +425,5 @@ impl StreamDecoder for StoredDecoder {
 
     fn taken(&self) -> u64 {
         self.input.offset()
-    }
-
-    fn memory_bytes(&mut self) -> u64 {
-        self.input.memory_bytes()
     }
 }

@@ -1,6 +1,7 @@
 //! Bounds on unpacking, against archives that are crafted to exhaust resources.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::UnpackError;
 
@@ -24,8 +25,12 @@ pub struct UnpackLimits {
     pub free: u64,
     /// Bytes of memory that one decoder may allocate.
     pub memory: u64,
-    /// Upper bound of the bytes that all idle decoders take together.
-    pub idle: u64,
+    /// Bytes of memory that all decoders take together, running and idle.
+    pub decoders: u64,
+    /// Bytes of memory that one decoder may take together with those below it, while no other large one is live.
+    pub max_decoders: u64,
+    /// The time for which a decoder is kept although others wait for memory.
+    pub hold: Duration,
 }
 
 impl Default for UnpackLimits {
@@ -38,8 +43,9 @@ impl Default for UnpackLimits {
             ratio: 2000,
             free: 1 << 30,
             memory: 256 << 20,
-            // Eight readers in order of `xz -9` at once: one whose decoder was dropped starts again.
-            idle: 576 << 20,
+            decoders: 160 << 20,
+            max_decoders: 256 << 20,
+            hold: Duration::from_secs(30),
         }
     }
 }

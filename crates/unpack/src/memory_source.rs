@@ -33,7 +33,7 @@ impl ByteSource for MemorySource {
 
     fn origin(&self) -> StoredOrigin {
         // As long as it exists, no other has bytes at this address.
-        StoredOrigin { flow: self.bytes.as_ptr() as usize as u64, len: self.bytes.len() as u64 }
+        StoredOrigin::file(self.bytes.as_ptr() as usize as u64, self.bytes.len() as u64)
     }
 
     fn known_len(&self) -> Option<u64> {

@@ -2,6 +2,9 @@
 
 use super::zip_method::{StatedContent, ZipMethod};
 
+/// Memory of a bzip2 block that is decoded in advance of its reader: a usual one, its compressed form twice.
+const BZIP2_BLOCK: u64 = 3 << 19;
+
 /// The form of compression of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamCodec {
@@ -18,6 +21,17 @@ pub enum StreamCodec {
 }
 
 impl StreamCodec {
+    /// Memory of a decoder apart from what each cursor has, in bytes, as far as it is known before the header of the data
+    /// is read. `width` blocks are decoded at once.
+    pub(super) fn memory_bytes(self, width: usize) -> u64 {
+        match self {
+            Self::Bzip2 | Self::Zip(ZipMethod::Bzip2, _) => {
+                (width as u64).saturating_add(2).saturating_mul(BZIP2_BLOCK)
+            }
+            Self::Gzip | Self::Xz | Self::Zstd | Self::Zip(..) => 0,
+        }
+    }
+
     /// Bytes that distinguish streams of this form from others of the same source.
     pub(super) fn tag(self) -> &'static [u8] {
         match self {

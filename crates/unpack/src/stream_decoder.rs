@@ -36,9 +36,6 @@ pub(super) trait StreamDecoder: Send {
 
     /// Offset of the input read so far.
     fn taken(&self) -> u64;
-
-    /// Approximate bytes of memory that it uses.
-    fn memory_bytes(&mut self) -> u64;
 }
 
 /// Reads the fields of a [`SeekPoint`]'s state.

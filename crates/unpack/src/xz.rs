@@ -21,6 +21,8 @@ const INDEX: u64 = 8 << 20;
 const HEADER: u64 = 12;
 /// Bytes before the data of a zip member that is compressed by LZMA.
 const LZMA_HEADER: usize = 9;
+/// Memory of a decoder until its header is read.
+const UNREAD: u64 = 256 << 10;
 /// The accuracy to which the memory of a decoder is determined, in bytes.
 const LEAST: u64 = 64 << 10;
 /// Most blocks of a file that are seek points, which takes 5 MiB. xz makes them of 1 MiB at its fastest and of 24 MiB
@@ -85,7 +87,7 @@ pub(super) struct XzDecoder {
 
 impl XzDecoder {
     pub(super) fn new(source: Arc<dyn ByteSource>, limits: UnpackLimits) -> Result<Self, UnpackError> {
-        let library = library(&source.name(), limits)?;
+        let library = library(&source.name())?;
         let (input, padding) = (DecoderInput::new(source, 0), ZeroPadding::default());
         let (head, tail) = (Vec::new(), Vec::new());
         Ok(Self { input, base: 0, library, ended: false, rest: None, limits, head, tail, padding })
@@ -104,8 +106,8 @@ impl XzDecoder {
         let Some(&[_, _, 5, 0, coder, d0, d1, d2, d3]) = head.first_chunk::<LZMA_HEADER>() else {
             return Err(UnpackError::damaged(&name, 0, "unknown LZMA header"));
         };
-        let library = Stream::new_lzma_decoder(limits.memory)
-            .map_err(|e| UnpackError::unsupported(&name, format!("LZMA: {e}")))?;
+        let library =
+            Stream::new_lzma_decoder(UNREAD).map_err(|e| UnpackError::unsupported(&name, format!("LZMA: {e}")))?;
         // The header of a file of the older form, which the library reads once it has room for output.
         let mut head = vec![coder, d0, d1, d2, d3];
         head.extend_from_slice(&size.to_le_bytes());
@@ -125,7 +127,7 @@ impl XzDecoder {
         let block = blocks.get(index).ok_or_else(|| bad_point(&name, 0))?;
         let padded = block.unpadded.next_multiple_of(4);
         let body = MemberSource::range(Arc::clone(&name), Arc::clone(&source), block.at, padded);
-        let mut library = library(&name, limits)?;
+        let mut library = library(&name)?;
         let mut head = b"\xfd7zXZ\0".to_vec();
         head.extend_from_slice(&block.flags);
         head.extend_from_slice(&crc32fast::hash(&block.flags).to_le_bytes());
@@ -150,13 +152,33 @@ impl XzDecoder {
         UnpackError::damaged(&self.input.name(), self.taken(), what)
     }
 
+    fn too_much(&self) -> UnpackError {
+        let limit = self.limits.memory;
+        UnpackError::limit(&self.input.name(), format!("decoding needs more than {limit} bytes of memory"))
+    }
+
+    /// Lets the library allocate what the header of the data requires, to within a sixteenth: the least limit that the
+    /// library accepts.
+    fn allow_needed(&mut self, context: &DecodeContext<'_>) -> Result<(), UnpackError> {
+        let (mut too_little, mut enough) = (0, self.limits.memory);
+        if self.library.set_memlimit(enough).is_err() {
+            return Err(self.too_much());
+        }
+        while enough - too_little > enough / 16 + LEAST {
+            let middle = too_little + (enough - too_little) / 2;
+            if self.library.set_memlimit(middle).is_ok() {
+                enough = middle;
+            } else {
+                too_little = middle;
+            }
+        }
+        context.check_memory(&self.input.name(), enough)
+    }
+
     fn refuse(&self, error: &Error) -> UnpackError {
         let name = self.input.name();
         match error {
-            Error::MemLimit | Error::Mem => {
-                let limit = self.limits.memory;
-                UnpackError::limit(&name, format!("decoding needs more than {limit} bytes of memory"))
-            }
+            Error::MemLimit | Error::Mem => self.too_much(),
             Error::Options | Error::UnsupportedCheck => {
                 UnpackError::unsupported(&name, "an xz variant that liblzma does not support")
             }
@@ -166,8 +188,8 @@ impl XzDecoder {
     }
 }
 
-fn library(name: &Arc<str>, limits: UnpackLimits) -> Result<Stream, UnpackError> {
-    Stream::new_stream_decoder(limits.memory, CONCATENATED | TELL_UNSUPPORTED_CHECK)
+fn library(name: &Arc<str>) -> Result<Stream, UnpackError> {
+    Stream::new_stream_decoder(UNREAD, CONCATENATED | TELL_UNSUPPORTED_CHECK)
         .map_err(|e| UnpackError::unsupported(name, format!("xz: {e}")))
 }
 
@@ -213,6 +235,9 @@ impl StreamDecoder for XzDecoder {
                 Ok(Status::Ok | Status::GetCheck) => {}
                 Ok(Status::MemNeeded) if empty => return Err(self.damaged("truncated xz or LZMA data")),
                 Ok(Status::MemNeeded) => {}
+                // The output before the header is given first: the next call gets here again.
+                Err(Error::MemLimit) if !out.is_empty() => {}
+                Err(Error::MemLimit) => self.allow_needed(context)?,
                 Err(error) => return Err(self.refuse(&error)),
             }
         }
@@ -226,24 +251,6 @@ impl StreamDecoder for XzDecoder {
     /// Counted from the file's start, as the decoded bytes are.
     fn taken(&self) -> u64 {
         self.base.saturating_add(self.input.offset())
-    }
-
-    /// Found by the limits that the library refuses, to within a sixteenth.
-    fn memory_bytes(&mut self) -> u64 {
-        let limit = self.limits.memory;
-        let (mut too_little, mut enough) = (0, limit);
-        while enough - too_little > enough / 16 + LEAST {
-            let middle = too_little + (enough - too_little) / 2;
-            if self.library.set_memlimit(middle).is_ok() {
-                enough = middle;
-            } else {
-                too_little = middle;
-            }
-        }
-        if let Err(error) = self.library.set_memlimit(limit) {
-            log::debug!("{}: the memory of the decoder is limited to {enough} bytes: {error}", self.input.name());
-        }
-        enough.saturating_add(self.input.memory_bytes())
     }
 }
 

@@ -207,8 +207,4 @@ impl StreamDecoder for StatedDecoder {
     fn taken(&self) -> u64 {
         self.inner.taken()
     }
-
-    fn memory_bytes(&mut self) -> u64 {
-        self.inner.memory_bytes()
-    }
 }

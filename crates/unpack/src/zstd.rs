@@ -11,6 +11,16 @@ use super::error::UnpackError;
 use super::limits::ZeroPadding;
 use super::stream_decoder::StreamDecoder;
 
+/// The first bytes of a frame.
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Most bytes of a frame's header.
+const HEADER: usize = 18;
+/// A window up to this size needs no more memory than any cursor has.
+const SMALL_WINDOW: u64 = 256 << 10;
+/// Largest window that the library accepts.
+const MAX_WINDOW: u64 = 1 << 27;
+/// Memory of the library apart from the window: two blocks of 128 KiB, and tables.
+const TABLES: u64 = 512 << 10;
 /// Bytes decoded at a time.
 const STEP: usize = 256 << 10;
 
@@ -43,12 +53,38 @@ impl ZstdDecoder {
     }
 }
 
+/// The window of the frame that begins with `header`; `None` if it has none: it is not a frame with content.
+fn frame_window(header: &[u8]) -> Option<u64> {
+    let (&magic, rest) = header.split_first_chunk::<4>()?;
+    let (&descriptor, rest) = rest.split_first().filter(|_| magic == MAGIC)?;
+    let is_single = descriptor & 0x20 != 0;
+    if !is_single {
+        let window = *rest.first()?;
+        let base = 1_u64 << (10 + (window >> 3));
+        return Some(base.saturating_add(base / 8 * u64::from(window & 7)));
+    }
+    // The window of a single segment is its content.
+    let dictionary_id = [0, 1, 2, 4].get(usize::from(descriptor & 3))?;
+    let size = rest.get(*dictionary_id..)?;
+    match descriptor >> 6 {
+        0 => size.first().map(|&size| u64::from(size)),
+        1 => size.first_chunk().map(|&size| u64::from(u16::from_le_bytes(size)) + 256),
+        2 => size.first_chunk().map(|&size| u64::from(u32::from_le_bytes(size))),
+        _ => size.first_chunk().map(|&size| u64::from_le_bytes(size)),
+    }
+}
+
 impl StreamDecoder for ZstdDecoder {
     fn next(&mut self, context: &DecodeContext<'_>) -> Result<Option<Vec<u8>>, UnpackError> {
         self.out.resize(STEP, 0);
         while self.made < STEP {
             let (name, offset) = (self.input.name(), self.input.offset());
-            self.input.peek(context)?;
+            self.input.fill(if self.between { HEADER } else { 1 }, context)?;
+            if self.between
+                && let Some(window) = frame_window(self.input.buffered()).filter(|window| *window > SMALL_WINDOW)
+            {
+                context.check_memory(&name, window.min(MAX_WINDOW).saturating_add(TABLES))?;
+            }
             self.input.work(context)?;
             let bytes = self.input.buffered();
             if bytes.is_empty() && self.between {
@@ -96,8 +132,30 @@ impl StreamDecoder for ZstdDecoder {
     fn taken(&self) -> u64 {
         self.input.offset()
     }
+}
 
-    fn memory_bytes(&mut self) -> u64 {
-        (self.library.sizeof() + self.out.capacity()) as u64 + self.input.memory_bytes()
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_window_of_a_frame_is_read_from_its_header() {
+        for log in [10, 17, 23, 27] {
+            let mut encoder = ::zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            encoder.write_all(b"hello").unwrap();
+            encoder.flush().unwrap();
+            encoder.write_all(b"hello").unwrap();
+            assert_eq!(frame_window(&encoder.finish().unwrap()), Some(1 << log));
+        }
+        for len in [5, 300, 70_000, 3_000_000] {
+            let frame = ::zstd::bulk::compress(&vec![7; len], 1).unwrap();
+            let window = frame_window(&frame).unwrap();
+            assert!(window >= len.min(1 << 19) as u64, "{len}: {window}");
+        }
+        assert_eq!(frame_window(b"\x50\x2a\x4d\x18\0\0\0\0skippable frame"), None);
+        assert_eq!(frame_window(&MAGIC), None);
     }
 }

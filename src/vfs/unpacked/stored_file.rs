@@ -52,7 +52,7 @@ impl ByteSource for StoredFile {
     }
 
     fn origin(&self) -> StoredOrigin {
-        StoredOrigin { flow: self.ino, len: self.size }
+        StoredOrigin::file(self.ino, self.size)
     }
 
     fn known_len(&self) -> Option<u64> {

@@ -3,6 +3,7 @@
 //!
 //! Needs root (owners, devices), duplicity, /dev/fuse and the archivers, which `scripts/test` installs.
 
+mod decoder_memory;
 mod fairness;
 mod hostile;
 mod programs;

@@ -7,7 +7,7 @@ use super::block_span::{BlockSpan, block_numbers};
 use super::decode_volume::BlockSink;
 use super::verified_blocks::{PassId, VerifiedBlocks};
 use dupfs_base::ByteRange;
-use dupfs_cache::{BlockCache, BlockIndex, CacheConfig, CacheStats};
+use dupfs_cache::{BlockCache, BlockIndex, CacheConfig, CacheStats, LentMemory};
 use dupfs_format::VolumeId;
 
 /// Key of a block in the cache. The pass hides blocks that are not verified yet from all readers.
@@ -26,15 +26,24 @@ pub(super) type OnBlock = Box<dyn FnMut(BlockIndex) + Send>;
 pub(super) struct BlockStore {
     cache: BlockCache<VolumeBlockKey>,
     verified: VerifiedBlocks,
-    /// Bytes that one pass may add to the cache from the wanted range on; before it half as many.
-    max_pass_bytes: u64,
+    /// Bytes of the cache in memory and on disk.
+    cache_bytes: u64,
+    /// Bytes of it in memory, of which some may be lent.
+    memory_bytes: u64,
+    lent: LentMemory,
 }
 
 impl BlockStore {
-    /// An empty store. One pass may fill half of the cache.
-    pub(super) fn new(config: CacheConfig) -> Self {
-        let max_pass_bytes = cache_bytes(&config) / 2;
-        Self { cache: BlockCache::new(config), verified: VerifiedBlocks::default(), max_pass_bytes }
+    /// An empty store that leaves memory `lent` to others. One pass may fill half of the cache.
+    pub(super) fn new(config: CacheConfig, lent: LentMemory) -> Self {
+        let (cache_bytes, memory_bytes) = (cache_bytes(&config), config.memory_bytes);
+        let cache = BlockCache::lending(config, lent.clone());
+        Self { cache, verified: VerifiedBlocks::default(), cache_bytes, memory_bytes, lent }
+    }
+
+    /// Bytes that one pass may add to the cache from the wanted range on; before it half as many.
+    fn max_pass_bytes(&self) -> u64 {
+        self.cache_bytes.saturating_sub(self.lent.taken_from(self.memory_bytes)) / 2
     }
 
     /// The blocks of `range` of volume `id` if they are all cached. May read the disk.
@@ -83,8 +92,8 @@ impl BlockStore {
             wanted_blocks: Vec::new(),
             stored: Vec::new(),
             count: 0,
-            budget_before: self.max_pass_bytes / 2,
-            budget_after: self.max_pass_bytes,
+            budget_before: self.max_pass_bytes() / 2,
+            budget_after: self.max_pass_bytes(),
             on_block,
         }
     }
@@ -163,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_read_of_a_volume_that_was_never_decoded_is_a_miss() {
-        let store = BlockStore::new(CacheConfig { memory_bytes: 1 << 20, spill: None });
+        let store = BlockStore::new(CacheConfig { memory_bytes: 1 << 20, spill: None }, LentMemory::default());
         let id = VolumeId { set: SetIndex(0), number: VolumeNumber(1) };
         assert!(store.get(id, ByteRange { start: 0, end: 10 }).is_none());
         assert_eq!(store.stats().misses, 1);

@@ -10,7 +10,7 @@ use super::read_hint::ReadHint;
 use super::scan::{ScanTracker, VolumeRange};
 use dupfs_base::sync::{Semaphore, lock};
 use dupfs_base::{ByteRange, CancelToken, RequestContext};
-use dupfs_cache::BlockIndex;
+use dupfs_cache::{BlockIndex, LentMemory};
 use dupfs_format::VolumeId;
 
 /// Upper bound of the volumes that are prefetched from the one that is read. A reader of small files waits for each of them
@@ -35,6 +35,8 @@ pub(super) struct Prefetcher {
     source: Arc<dyn PrefetchSource>,
     /// The capacity of the cache of the source, in bytes.
     cache_bytes: u64,
+    /// The part of that which is lent.
+    lent: LentMemory,
     scans: ScanTracker,
     /// A permit for each volume that may be prefetched at the same time.
     slots: Semaphore,
@@ -59,12 +61,13 @@ struct PrefetchJob {
 }
 
 impl Prefetcher {
-    /// A prefetcher for a source with a cache of `cache_bytes`.
-    pub(super) fn new(source: Arc<dyn PrefetchSource>, cache_bytes: u64) -> Self {
+    /// A prefetcher for a source with a cache of `cache_bytes`, which lends the memory `lent`.
+    pub(super) fn new(source: Arc<dyn PrefetchSource>, cache_bytes: u64, lent: LentMemory) -> Self {
         let slots = thread::available_parallelism().map_or(2, usize::from).max(2);
         Self {
             source,
             cache_bytes,
+            lent,
             scans: ScanTracker::default(),
             slots: Semaphore::new(slots as u64),
             running: Arc::default(),
@@ -74,7 +77,8 @@ impl Prefetcher {
     /// Records a read of `range` of volume `id`, whose plaintext has `plain_len` bytes. Starts to prefetch if it is part of a
     /// scan.
     pub(super) fn record_read(self: &Arc<Self>, id: VolumeId, range: ByteRange, plain_len: u64, hint: ReadHint) {
-        let depth = depth(self.cache_bytes, plain_len);
+        let cache_bytes = self.cache_bytes.saturating_sub(self.lent.taken_from(self.cache_bytes));
+        let depth = depth(cache_bytes, plain_len);
         if let Some(volumes) = self.scans.record(id, range, plain_len, hint, depth) {
             self.start(PrefetchJob { volumes, plain_len, cancel: CancelToken::new() });
         }
@@ -244,7 +248,7 @@ mod tests {
     fn the_next_volume_is_started_half_way_through_the_one_before() {
         let ((started, volumes), (decoded, blocks)) = (channel(), channel());
         let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
-        let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40));
+        let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40, LentMemory::default()));
         let (set, next) = (SetIndex(0), |volumes: &Receiver<u32>| volumes.recv_timeout(Duration::from_secs(20)));
         let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(9)), read_once: true };
         let id = VolumeId { set, number: VolumeNumber(1) };
@@ -262,7 +266,7 @@ mod tests {
     fn a_prefetch_whose_reader_is_gone_ends() {
         let ((started, volumes), (_decoded, blocks)) = (channel(), channel());
         let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
-        let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40));
+        let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40, LentMemory::default()));
         let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(12)), read_once: true };
         let id = VolumeId { set: SetIndex(0), number: VolumeNumber(11) };
         prefetcher.record_read(id, ByteRange::at(0, 8 * MIB), 64 * MIB, hint);
@@ -282,7 +286,7 @@ mod tests {
     fn a_stopped_prefetch_ends_and_its_scan_can_restart_it() {
         let ((started, volumes), (_decoded, blocks)) = (channel(), channel());
         let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
-        let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40));
+        let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40, LentMemory::default()));
         let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(12)), read_once: true };
         let id = VolumeId { set: SetIndex(0), number: VolumeNumber(11) };
         for offset in [0, 8 * MIB] {

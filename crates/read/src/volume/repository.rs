@@ -26,7 +26,7 @@ use crate::codec::{BackdatedObject, Decoder, ExpansionLimit};
 use crate::storage::{ActiveTransfer, BucketLocation, MeteredStore, ObjectStore, StoreMeter, Traffic};
 use dupfs_base::sync::Semaphore;
 use dupfs_base::{ByteRange, RequestContext};
-use dupfs_cache::{CacheConfig, CacheStats};
+use dupfs_cache::{CacheConfig, CacheStats, LentMemory};
 use dupfs_format::collection::{BackupSet, Collection};
 use dupfs_format::manifest::Manifest;
 use dupfs_format::{ArchivePath, SetIndex, VolumeId};
@@ -80,6 +80,7 @@ pub struct Repository {
     index: Arc<RepositoryIndex>,
     volumes: Arc<VolumeStore>,
     table_memory: TableMemory,
+    lent: LentMemory,
     prefetcher: Arc<Prefetcher>,
     drop_behind: DropBehind,
 }
@@ -129,10 +130,10 @@ impl Repository {
             index: Arc::clone(&index),
             table_limits,
         };
-        let cache_bytes = cache_bytes(&config.cache);
-        let volumes = Arc::new(VolumeStore::new(sources, config.cache, config.member_table_bytes));
+        let (cache_bytes, lent) = (cache_bytes(&config.cache), LentMemory::default());
+        let volumes = Arc::new(VolumeStore::new(sources, (config.cache, lent.clone()), config.member_table_bytes));
         let source: Arc<dyn PrefetchSource> = Arc::<VolumeStore>::clone(&volumes);
-        let prefetcher = Arc::new(Prefetcher::new(source, cache_bytes));
+        let prefetcher = Arc::new(Prefetcher::new(source, cache_bytes, lent.clone()));
         let drop_behind = DropBehind::default();
         Arc::new(Self {
             store,
@@ -144,6 +145,7 @@ impl Repository {
             index,
             volumes,
             table_memory,
+            lent,
             prefetcher,
             drop_behind,
         })
@@ -244,6 +246,11 @@ impl Repository {
     /// The common share of memory for tables that are larger than the stored bytes of their objects explain.
     pub fn table_memory(&self) -> &TableMemory {
         &self.table_memory
+    }
+
+    /// The memory that the cache of blocks lends to others, who set it.
+    pub fn lent_memory(&self) -> &LentMemory {
+        &self.lent
     }
 
     /// The name of `set` in messages.

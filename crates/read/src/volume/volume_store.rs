@@ -17,7 +17,7 @@ use super::prefetcher::PrefetchSource;
 use super::repository_index::RepositoryIndex;
 use dupfs_base::sync::SingleFlight;
 use dupfs_base::{ByteRange, RequestContext};
-use dupfs_cache::{BlockIndex, CacheConfig, CacheStats, SharedLru};
+use dupfs_cache::{BlockIndex, CacheConfig, CacheStats, LentMemory, SharedLru};
 use dupfs_format::VolumeId;
 
 /// Number of passes of other requests that a request joins before it starts one for its own range.
@@ -64,13 +64,17 @@ struct DecodedVolume {
 }
 
 impl VolumeStore {
-    /// The volumes of `sources`, with empty caches.
-    pub(super) fn new(sources: VolumeSources, cache: CacheConfig, member_table_bytes: u64) -> Self {
+    /// The volumes of `sources`, with empty caches. That of blocks lends memory.
+    pub(super) fn new(
+        sources: VolumeSources,
+        (cache, lent): (CacheConfig, LentMemory),
+        member_table_bytes: u64,
+    ) -> Self {
         let table_limits = sources.table_limits.clone();
         Self {
             table_limits,
             sources,
-            blocks: BlockStore::new(cache),
+            blocks: BlockStore::new(cache, lent),
             tables: SharedLru::new(member_table_bytes),
             passes: SingleFlight::new(),
             running_passes: AtomicUsize::new(0),

@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use super::decoded_runs::DecodedRuns;
+use crate::byte_source::StoredOrigin;
 use crate::decode_cursor::DecodeCursor;
+use crate::decoder_memory::{CURSOR_BYTES, CursorKey, CursorOwner, LeaseRequest, RunningLease};
 use crate::error::UnpackError;
-use crate::idle_cursors::CursorOwner;
 use crate::seek_points::SeekPoints;
 use crate::stream_decoder::SeekPoint;
 use crate::unpacker::Unpacker;
 use crate::xz::XzBlock;
-use dupfs_base::RequestContext;
 use dupfs_base::sync::Monitor;
+use dupfs_base::{CancelToken, ErrorKind, RequestContext, Stopped};
 use dupfs_cache::BLOCK_BYTES;
 
 /// Upper bound of the live decoders of one stream.
@@ -62,6 +63,10 @@ struct CursorPoolState {
     /// Upper bound of the bytes that were decoded.
     furthest: u64,
     runs: DecodedRuns,
+    /// Memory that a decoder has needed, in bytes, apart from that of any cursor.
+    needed: u64,
+    /// Bytes that have to be decoded again because the last cursor was dropped to make room.
+    lost: u64,
     ticks: u64,
     /// Incremented when there is progress for waiting requests.
     changes: u64,
@@ -175,7 +180,9 @@ impl CursorPool {
             };
             let old = state.slots.swap_remove(oldest);
             drop(state);
-            self.unpacker.idle.take(self.id, old.id);
+            let slot = old.id;
+            drop(old);
+            self.unpacker.decoders.end(CursorKey { stream: self.id, slot });
             return Ok(BlockClaim::Again);
         }
         let next = point.as_ref().map_or(0, |p| p.out.div_ceil(BLOCK_BYTES as u64));
@@ -190,10 +197,28 @@ impl CursorPool {
         Ok(BlockClaim::Again)
     }
 
-    /// Records that the caller runs the cursor of `slot`.
+    /// The caller runs the cursor of `slot`. Without a lease yet.
     pub(super) fn run(&self, slot: u64) -> RunningCursor<'_> {
-        self.unpacker.idle.take(self.id, slot);
-        RunningCursor { pool: self, slot, cursor: None }
+        RunningCursor { pool: self, slot, cursor: None, lease: None }
+    }
+
+    /// Memory that a decoder has needed so far, in bytes, apart from that of any cursor.
+    pub(super) fn needed(&self) -> u64 {
+        self.state.lock().needed
+    }
+
+    /// Records that decoders need `bytes` apart from those of any cursor.
+    pub(super) fn set_needed(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        state.needed = state.needed.max(bytes);
+    }
+
+    /// Counts the loss of a cursor that is dropped to make room.
+    fn add_lost(state: &mut CursorPoolState, slot: u64) {
+        let Some(slot) = state.slots.iter().find(|s| s.id == slot) else { return };
+        let reached = slot.next.saturating_mul(BLOCK_BYTES as u64);
+        let point = state.points.before(reached).map_or(0, |point| point.out).max(slot.from);
+        state.lost = reached.saturating_sub(point);
     }
 
     /// Adds a position where decoding can start.
@@ -255,45 +280,127 @@ pub(super) struct RunningCursor<'a> {
     slot: u64,
     /// The cursor to put back.
     pub(super) cursor: Option<Box<DecodeCursor>>,
+    lease: Option<RunningLease<'a>>,
 }
 
-impl Drop for RunningCursor<'_> {
-    fn drop(&mut self) {
-        let cursor = self.cursor.take().map(|mut cursor| (cursor.memory_bytes(), cursor));
-        let (pool, slot) = (self.pool, self.slot);
-        let (removed, memory) = pool.state.update(|state| {
-            state.changes += 1;
-            let Some(at) = state.slots.iter().position(|s| s.id == slot) else { return (None, None) };
-            match (cursor, state.slots.get_mut(at)) {
-                (Some((bytes, cursor)), Some(slot)) => {
-                    slot.cursor = Some(cursor);
-                    (None, Some(bytes.saturating_add((slot.recent.len() * BLOCK_BYTES) as u64)))
-                }
-                _ => (Some(state.slots.swap_remove(at)), None),
-            }
-        });
-        drop(removed);
-        match memory {
-            Some(bytes) => {
-                pool.unpacker.idle.put(pool.id, slot, bytes, Weak::clone(&pool.this) as Weak<dyn CursorOwner>);
-            }
-            None => pool.unpacker.idle.take(pool.id, slot),
+impl RunningCursor<'_> {
+    /// Gets memory for a new cursor, or that which the cursor has already. `token` is cancelled when others need it more.
+    /// Returns the bytes for its decoder, apart from those of any cursor.
+    ///
+    /// # Errors
+    /// [`UnpackError`] if the request ends first, or if that much can never be had.
+    pub(super) fn get_memory(
+        &mut self,
+        (source, new): (StoredOrigin, Option<u64>),
+        token: &CancelToken,
+        context: &RequestContext,
+    ) -> Result<u64, UnpackError> {
+        let pool = self.pool;
+        let (needed, lost) = {
+            let state = pool.state.lock();
+            // A cursor that waited for more memory while it has some could deadlock with another one.
+            (new.map_or(0, |codec_bytes| state.needed.max(codec_bytes)), state.lost)
+        };
+        let bytes = needed.saturating_add(CURSOR_BYTES);
+        let all = bytes.saturating_add(source.decoder_bytes);
+        if new.is_some() && all > pool.unpacker.decoders.max() {
+            let mib = all.div_ceil(1 << 20);
+            let limit = format!("decoding needs {mib} MiB of memory: mount with --memory {mib}M or more");
+            return Err(UnpackError::limit(&pool.name, limit));
+        }
+        let request = LeaseRequest {
+            key: CursorKey { stream: pool.id, slot: self.slot },
+            flow: source.flow,
+            level: source.decoders,
+            bytes,
+            lost,
+            owner: Weak::clone(&pool.this) as Weak<dyn CursorOwner>,
+            token: token.clone(),
+        };
+        let lease = pool.unpacker.decoders.run(request, context).map_err(|reason| match reason {
+            Stopped::Deadline => UnpackError::Source {
+                kind: ErrorKind::Timeout,
+                reason: format!(
+                    "{}: other files that are unpacked at the same time used the memory for decoders until the deadline; \
+                     try again, or mount with a larger --memory",
+                    pool.name
+                )
+                .into(),
+            },
+            Stopped::WouldBlock | Stopped::Cancelled => UnpackError::stopped(&pool.name, reason),
+        })?;
+        let bytes = lease.bytes();
+        self.lease = Some(lease);
+        Ok(bytes.saturating_sub(CURSOR_BYTES))
+    }
+
+    /// Gets `bytes` for the decoder, if they are free now. The next cursor of the stream gets them before it starts.
+    pub(super) fn grow(&self, bytes: u64) -> bool {
+        self.pool.set_needed(bytes);
+        self.lease.as_ref().is_some_and(|lease| lease.grow(bytes.saturating_add(CURSOR_BYTES)))
+    }
+
+    /// Returns true if the cursor is to be dropped because others need its memory.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.lease.as_ref().is_some_and(RunningLease::is_revoked)
+    }
+
+    /// Counts a block that the cursor has decoded.
+    pub(super) fn add_block(&self) {
+        if let Some(lease) = &self.lease {
+            lease.add_decoded(BLOCK_BYTES as u64);
         }
     }
 }
 
+impl Drop for RunningCursor<'_> {
+    fn drop(&mut self) {
+        // A reader that wants it can get it from here on: its lease has to be idle before.
+        if self.is_revoked() {
+            self.cursor = None;
+            self.pool.state.update(|state| CursorPool::add_lost(state, self.slot));
+        }
+        let cursor = self.cursor.take();
+        let ended = match (&cursor, self.lease.take()) {
+            (Some(_), Some(lease)) => {
+                lease.into_idle();
+                None
+            }
+            (_, lease) => lease,
+        };
+        let (pool, slot) = (self.pool, self.slot);
+        let removed = pool.state.update(|state| {
+            state.changes += 1;
+            let at = state.slots.iter().position(|s| s.id == slot)?;
+            match (cursor, state.slots.get_mut(at)) {
+                (Some(cursor), Some(slot)) => {
+                    slot.cursor = Some(cursor);
+                    None
+                }
+                _ => Some(state.slots.swap_remove(at)),
+            }
+        });
+        // The memory is free before the lease ends.
+        drop(removed);
+        drop(ended);
+    }
+}
+
 impl CursorOwner for CursorPool {
-    fn drop_cursor(&self, slot: u64) {
+    fn drop_cursor(&self, slot: u64) -> bool {
         let mut state = self.state.lock();
         let idle = state.slots.iter().position(|s| s.id == slot && s.cursor.is_some());
+        if idle.is_some() {
+            Self::add_lost(&mut state, slot);
+        }
         let evicted = idle.map(|at| state.slots.swap_remove(at));
         drop(state);
-        drop(evicted);
+        evicted.is_some()
     }
 }
 
 impl Drop for CursorPool {
     fn drop(&mut self) {
-        self.unpacker.idle.forget(self.id);
+        self.unpacker.decoders.end_all(self.id);
     }
 }

@@ -67,7 +67,7 @@ impl ByteSource for Sparse {
         Ok(out)
     }
     fn origin(&self) -> StoredOrigin {
-        StoredOrigin { flow: 0, len: self.len }
+        StoredOrigin::file(0, self.len)
     }
     fn known_len(&self) -> Option<u64> {
         Some(self.len)
