@@ -69,6 +69,13 @@ impl RequestContext {
         Self { awaited: Some(awaited), ..self }
     }
 
+    /// The same request with `time` as its deadline, if it has no earlier one.
+    #[must_use]
+    pub fn until(&self, time: Instant) -> Self {
+        let deadline = self.deadline.map_or(time, |deadline| deadline.min(time));
+        Self { deadline: Some(deadline), ..self.clone() }
+    }
+
     /// Records that the request waits for `object` as long as the returned guard lives. It costs nothing if nothing records
     /// this.
     pub fn awaiting(&self, object: impl FnOnce() -> Arc<str>) -> AwaitGuard {

@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 pub use fair_queue::{FairQueue, Turn};
 pub use monitor::Monitor;
 pub use semaphore::{Permit, Semaphore};
-pub use single_flight::{SingleFlight, SingleFlightError};
+pub use single_flight::{JoinedExecution, SingleFlight, SingleFlightError};
 pub use thread_pool::{Job, ThreadPool};
 
 /// Locks `mutex`. A panic elsewhere does not poison the value: every critical section leaves its data consistent.

@@ -28,7 +28,7 @@ fn run(
 }
 
 /// Waits until `count` requests wait for the execution of `key`.
-fn wait_for_waiters(executions: &Executions<u32, usize, TestError>, key: u32, count: usize) {
+fn wait_for_waiters(executions: &Executions<u32, usize, TestError, ()>, key: u32, count: usize) {
     while executions.lock().get(&key).map_or(0, |execution| *execution.waiting.lock()) < count {
         thread::yield_now();
     }
@@ -155,8 +155,8 @@ fn keys_do_not_wait_for_each_other() {
 
 #[test]
 fn an_execution_whose_thread_cannot_be_started_is_reported_as_such() {
-    let executions = Executions::<u32, usize, TestError>::default();
-    let execution = Arc::new(Execution::new());
+    let executions = Executions::<u32, usize, TestError, ()>::default();
+    let execution = Arc::new(Execution::new(()));
     executions.lock().insert(1, Arc::clone(&execution));
     // As the standard library does with the closure of a thread that it cannot start.
     drop(RunningExecution { executions: Arc::clone(&executions), key: 1, execution: Arc::clone(&execution) });
@@ -189,4 +189,32 @@ fn a_request_that_joins_drops_its_own_work_before_it_waits() {
         release.send(()).unwrap();
         assert_eq!((first.join().unwrap(), second.join().unwrap()), (Ok(1), Ok(1)));
     });
+}
+
+#[test]
+fn a_joined_execution_runs_until_the_last_interest_is_dropped() {
+    let flight: SingleFlight<u32, usize, TestError, &str> = SingleFlight::new();
+    let context = RequestContext::unlimited();
+    let (ended, end) = mpsc::channel();
+    let work = move |context: &RequestContext, _: &&str| {
+        while context.check().is_ok() {
+            thread::yield_now();
+        }
+        ended.send(()).unwrap();
+        Ok(1)
+    };
+    let first = flight.begin(1, "test", &context, "first", work).unwrap();
+    let second = flight.begin(1, "test", &context, "second", |_, _| Ok(2)).unwrap();
+    assert_eq!((*first.shared(), *second.shared()), ("first", "first"));
+    assert_eq!(first.wait_until(Instant::now() + Duration::from_millis(5), &context), Ok(None));
+    let soon = RequestContext::with_timeout(Duration::from_millis(5));
+    let stopped = TestError::Flight(SingleFlightError::Stopped(Stopped::Deadline));
+    assert_eq!(first.wait_until(Instant::now() + Duration::from_secs(60), &soon), Err(stopped));
+    let third = second.clone();
+    drop(first);
+    drop(second);
+    assert_eq!((end.try_recv(), flight.len()), (Err(mpsc::TryRecvError::Empty), 1));
+    drop(third);
+    assert_eq!((end.recv_timeout(Duration::from_secs(20)), flight.len()), (Ok(()), 0));
+    assert_eq!(flight.begin(1, "test", &context, "next", |_, _| Ok(3)).unwrap().wait(&context), Ok(3));
 }
