@@ -35,7 +35,7 @@ use super::ls::LsOptions;
 use super::open::{
     DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_file_system, open_mount, open_repository, open_snapshot,
 };
-use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs};
+use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs, VerifiedUnit};
 use super::printer::print;
 use super::request_timeout::RequestTimeout;
 use super::restore::{self, RestoreOptions};
@@ -356,6 +356,7 @@ fn repository_options(
         archive_dir: archive_dir(repo),
         local: local(repo)?,
         rebuild: repo.rebuild,
+        prove_after: RepositoryOptions::default().prove_after.filter(|_| keys.verify == VerifiedUnit::Block),
         ..RepositoryOptions::default()
     })
 }

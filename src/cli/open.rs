@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::vfs::{FileSystem, FsError, MountRoot, OwnerOptions, TreeFs, TreeOptions, UnpackedFs};
 use dupfs_base::{ErrorKind, HasKind, escape_bytes};
@@ -22,6 +23,10 @@ use super::start_up::StartUp;
 
 /// Default of `--memory`: bytes of memory for decoded data and what belongs to it.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
+
+/// The time after which content of a volume that is still being read is served if its signature proves it. Most volumes of a local
+/// store are verified sooner.
+const PROVE_AFTER: Duration = Duration::from_millis(200);
 
 /// A repository, one of its snapshots, and the tree of that, or the reason why it cannot be loaded.
 pub type OpenSnapshot = (Arc<Repository>, Snapshot, Result<Arc<TreeFs>, FsError>);
@@ -47,6 +52,9 @@ pub struct RepositoryOptions {
     pub local: Option<PathBuf>,
     /// Show sets that have lost their manifests, as far as their signature archives prove their content.
     pub rebuild: bool,
+    /// The time after which content of a volume that is still being read is served if its signature proves it. `None` if every
+    /// volume is verified as a whole first; so it is with a required signer.
+    pub prove_after: Option<Duration>,
 }
 
 /// The options by which a repository is shown as a file system.
@@ -83,6 +91,7 @@ impl Default for RepositoryOptions {
             index: None,
             local: None,
             rebuild: false,
+            prove_after: Some(PROVE_AFTER),
         }
     }
 }
@@ -127,6 +136,7 @@ impl RepositoryOptions {
             archive_dir: None,
             signed: None,
             deadline: timeout.0,
+            prove_after: self.prove_after.filter(|_| self.decode.require_signer.is_none()),
         }
     }
 }
@@ -331,4 +341,21 @@ fn with_url(url: &str, error: &CollectionError) -> CliError {
 fn listing_error(error: StorageError) -> CliError {
     let kind = if error.kind == ErrorKind::Missing { ErrorKind::NotFound } else { error.kind };
     StorageError { kind, ..error }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use dupfs_read::codec::Signer;
+
+    #[test]
+    fn with_a_required_signer_every_volume_is_verified_first() {
+        let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys/rsa.public.asc");
+        let mut options = RepositoryOptions::default();
+        assert!(options.repository_config(RequestTimeout::default()).prove_after.is_some());
+        options.decode.require_signer = Some(Signer::load("AD1F72F3", &key).unwrap());
+        assert_eq!(options.repository_config(RequestTimeout::default()).prove_after, None);
+    }
 }

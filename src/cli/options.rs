@@ -117,9 +117,32 @@ pub struct KeyArgs {
     #[arg(long)]
     pub allow_unauthenticated: bool,
 
+    /// The unit that is verified before a byte of it is served, if a volume is slow; --sign-key implies volume
+    #[arg(long, value_name = "UNIT", default_value_t, value_enum)]
+    pub verify: VerifiedUnit,
+
     /// Read volumes that are intact by their own integrity code although their hash is not the one in the manifest
     #[arg(long)]
     pub ignore_volume_hash: bool,
+}
+
+/// The part of a backup that is verified before bytes of it are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum VerifiedUnit {
+    /// The blocks of the file, by its signature, while the volume is still being read
+    #[default]
+    Block,
+    /// The whole volume
+    Volume,
+}
+
+impl fmt::Display for VerifiedUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Block => "block",
+            Self::Volume => "volume",
+        })
+    }
 }
 
 /// The snapshot to read.

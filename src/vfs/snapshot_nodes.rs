@@ -13,9 +13,9 @@ use super::pagination::{last_before, offset_after};
 use super::snapshot_tree::{NodeState, SnapshotTree};
 use super::snapshot_trees::SnapshotTrees;
 use super::snapshot_view::{CurrentView, SnapshotView};
-use dupfs_base::{ErrorKind, HasKind, RequestContext};
+use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext, clamp_len};
 use dupfs_format::EntryKind;
-use dupfs_read::content::{ContentError, ContentResolver, ExtentMap, FileRef, NeededVolumes};
+use dupfs_read::content::{ContentError, ContentResolver, FileContent, FileRef, NeededVolumes};
 use dupfs_read::tree::NodeId;
 use dupfs_read::volume::{Repository, RequestVolumes, Volumes};
 
@@ -25,8 +25,15 @@ const MAX_TARGET_BYTES: usize = 4095;
 /// An open regular file.
 #[derive(Debug)]
 pub(super) struct OpenFile {
-    pub(super) file: FileRef,
-    pub(super) extents: Arc<ExtentMap>,
+    file: FileRef,
+    content: FileContent,
+}
+
+impl OpenFile {
+    /// The file's size in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.content.size()
+    }
 }
 
 /// The objects of all snapshots of a repository.
@@ -271,9 +278,20 @@ impl SnapshotNodes {
     /// [`FsError`] when its content cannot be located.
     pub(super) fn open(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<OpenFile, FsError> {
         let file = self.file(snapshot, node, context)?;
-        self.ask(context, |volumes| self.content.stat(volumes, &file))?;
-        let extents = self.ask(context, |volumes| self.content.extent_map(volumes, &file))?;
-        Ok(OpenFile { file, extents })
+        let content = self.ask(context, |volumes| FileContent::open(&self.content, volumes, &file))?;
+        Ok(OpenFile { file, content })
+    }
+
+    /// The bytes `range` of an open file, cut at its end.
+    ///
+    /// # Errors
+    /// [`FsError`] when a byte cannot be read.
+    pub(super) fn read(&self, open: &OpenFile, range: ByteRange, context: &RequestContext) -> Result<Vec<u8>, FsError> {
+        self.ask(context, |volumes| {
+            let mut out = Vec::with_capacity(clamp_len(range.len(), usize::MAX));
+            open.content.read(&self.content, volumes, &open.file, range, &mut out)?;
+            Ok(out)
+        })
     }
 
     /// Calls the content layer within the limits of the request.

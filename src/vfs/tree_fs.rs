@@ -294,14 +294,10 @@ impl FileSystem for TreeFs {
                 Arc::new(self.nodes.open(snapshot, node, context)?)
             }
         };
-        let left = open.extents.size().saturating_sub(offset);
+        let left = open.size().saturating_sub(offset);
         let len = clamp_len(left, size);
         let range = ByteRange::at(offset, len as u64);
-        self.nodes.ask(context, |volumes| {
-            let mut out = Vec::with_capacity(len);
-            open.extents.read(volumes, &open.file, range, &mut out)?;
-            Ok(out)
-        })
+        self.nodes.read(&open, range, context)
     }
 
     fn release(&self, _ino: Ino, handle: u64) {

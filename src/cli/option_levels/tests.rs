@@ -156,7 +156,7 @@ fn commands() -> Vec<(Vec<String>, Command)> {
 
 /// A value that the option takes.
 fn sample(option: &LongOption) -> &'static str {
-    let samples = ["/sample", "1", "5%", "now", "old", "exact", "cp437", "dir", "standard", "text"];
+    let samples = ["/sample", "1", "5%", "now", "old", "exact", "cp437", "dir", "standard", "text", "block"];
     let fitting = samples.into_iter().find(|value| option.check(OsStr::new(value)).is_ok());
     fitting.unwrap_or_else(|| panic!("give a sample for --{}", option.name()))
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dupfs::cli::RequestTimeout;
 use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
@@ -65,6 +66,17 @@ pub(crate) fn open_trees(
     open_tree_fs(store, repository, RepositoryOptions { memory, ..RepositoryOptions::default() }, numeric_owners(true))
 }
 
+/// The same; content of volumes that are still being read is served after `prove_after`, if the signatures prove it.
+pub(crate) fn open_streaming(
+    store: Arc<dyn ObjectStore>,
+    repository: &Repository,
+    memory: u64,
+    prove_after: Option<Duration>,
+) -> Result<Arc<dyn FileSystem>, String> {
+    let options = RepositoryOptions { memory, prove_after, ..RepositoryOptions::default() };
+    open_with(store, repository, options, numeric_owners(true))
+}
+
 fn numeric_owners(numeric: bool) -> ViewOptions {
     ViewOptions { owners: OwnerOptions { numeric, ..OwnerOptions::default() }, ..ViewOptions::default() }
 }
@@ -88,6 +100,9 @@ fn open_tree_fs(
     let [all, archive, manifest, signature] =
         repository.prefixes.map(|prefix| (!prefix.is_empty()).then(|| prefix.to_owned()));
     let prefixes = PrefixOptions { file_prefix: all, archive, manifest, signature };
-    let options = RepositoryOptions { prefixes, ..options };
+    // Half of the random cases serve all content as early as it can be proved.
+    let is_early = repository.sets.first().is_some_and(|set| set.time % 2 == 1);
+    let prove_after = if is_early { Some(Duration::ZERO) } else { options.prove_after };
+    let options = RepositoryOptions { prefixes, prove_after, ..options };
     open_file_system(store, options, view, RequestTimeout::default()).map_err(|error| error.to_string())
 }

@@ -4,7 +4,7 @@
 use dupfs_base::common_prefix_len;
 
 /// Encodes fields one after the other.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RecordEncoder {
     /// The encoded fields.
     pub out: Vec<u8>,

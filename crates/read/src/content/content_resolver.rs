@@ -10,10 +10,11 @@ use super::file_ref::{FileKey, FileRef, set_label};
 use super::needed_volumes::{self, NeededVolumes};
 use super::parsed_delta::{ParsedDelta, too_many};
 use super::proof::{self, Doubt};
+use super::proved_read::{self, ProvedFile};
 use super::stored_stream::StoredStream;
 use super::version_locator::{LocatedVersion, VersionLocator};
-use crate::tree::VersionId;
-use crate::volume::Volumes;
+use crate::tree::{FileVersion, VersionId};
+use crate::volume::{VolumeError, Volumes};
 use dupfs_base::Stopped;
 use dupfs_base::sync::Permit;
 use dupfs_cache::SharedLru;
@@ -35,22 +36,25 @@ pub struct ContentResolver {
     locator: VersionLocator,
     extent_maps: SharedLru<FileKey, Arc<ExtentMap>>,
     memory: Arc<DeltaMemory>,
+    /// The files whose sizes were proved before their volumes were verified.
+    proved: SharedLru<FileKey, Arc<ProvedFile>>,
 }
 
 impl ContentResolver {
     /// A resolver that caches up to `bytes`. While it makes deltas and extent maps they take as much again, and the one large
     /// map that is made at a time up to four times that.
     pub fn new(bytes: u64) -> Self {
-        let half = bytes / 2;
+        let (half, proved) = (bytes / 2, SharedLru::new(bytes / 32));
         let memory = Arc::new(DeltaMemory::new(bytes));
         let locator = VersionLocator::new(half, Arc::clone(&memory));
-        Self { locator, extent_maps: SharedLru::new(half), memory }
+        Self { locator, extent_maps: SharedLru::new(half), memory, proved }
     }
 
     /// The exact size of `file` in bytes, and the metadata stored with its data where that differs from the
     /// signature archive's (FORMAT.md 2.3). `duplicity restore` shows the former, and the manifest has the hash of it.
     ///
-    /// Fetches at most the file's last volume in the newest set that has it; for a delta, the delta's volumes.
+    /// Fetches at most the file's last volume in the newest set that has it; for a delta, the delta's volumes. If the last volume
+    /// is being read and its beginning has the end of the file, the signature proves the size at once.
     ///
     /// # Errors
     /// [`ContentError`] when the size cannot be known.
@@ -62,6 +66,11 @@ impl ContentResolver {
             // Only files that are stored as they were signed have one.
             content_index::set_exact_size(volumes, file, version, extent_map.size());
             return Ok((extent_map.size(), None));
+        }
+        // It keeps the pass that it has found to be slow, until the request has its answer.
+        let until_slow = volumes.until_slow();
+        if let Some(proved) = self.prove_size((volumes, until_slow.as_deref()), file, version)? {
+            return Ok((proved.extents.size(), None));
         }
         let newest = self.locator.locate(volumes, file, 0)?;
         if Doubt::about(volumes, &newest.stream).is_some() {
@@ -79,6 +88,38 @@ impl ContentResolver {
             content_index::set_exact_size(volumes, file, version, size);
         }
         Ok((size, other))
+    }
+
+    /// The file, if its size is proved and its last volume is not verified, or if its size is proved now by what a pass has decoded
+    /// of that volume.
+    fn prove_size(
+        &self,
+        (volumes, until_slow): (&dyn Volumes, Option<&dyn Volumes>),
+        file: &FileRef,
+        version: FileVersion,
+    ) -> Result<Option<Arc<ProvedFile>>, ContentError> {
+        if let Some(proved) = self.proved_file(file) {
+            // Without waiting, it is located only once the volume is verified.
+            let is_verified = until_slow.is_none() && self.locator.locate(volumes, file, 0).is_ok();
+            return Ok((!is_verified).then_some(proved));
+        }
+        let Some(volumes) = until_slow else { return Ok(None) };
+        match self.locator.locate(volumes, file, 0) {
+            Err(ContentError::Volume { error: VolumeError::Slow { .. }, .. }) => {}
+            // The pass has failed.
+            Err(error @ ContentError::Volume { .. }) => return Err(error),
+            Ok(_) | Err(_) => return Ok(None),
+        }
+        let Some(running) = volumes.slow_volume() else { return Ok(None) };
+        let Some(proved) = proved_read::locate(volumes, file, &running)? else { return Ok(None) };
+        let proved = Arc::new(proved);
+        self.proved.insert(&file.key(version.id), &proved, proved.weight());
+        Ok(Some(proved))
+    }
+
+    /// The file, if its size was proved before its last volume was verified.
+    pub(super) fn proved_file(&self, file: &FileRef) -> Option<Arc<ProvedFile>> {
+        self.proved.get(&file.key(file.version()?.id))
     }
 
     /// The extent map of a file with deltas, if the index has it.

@@ -97,7 +97,7 @@ impl ExtentMap {
     }
 
     /// The extents of `range`, cut at its ends and at the end of the file.
-    fn slice(&self, range: ByteRange) -> impl Iterator<Item = Extent> + '_ {
+    pub(super) fn slice(&self, range: ByteRange) -> impl Iterator<Item = Extent> + '_ {
         let end = range.end.min(self.size);
         let first = self.extents.partition_point(|e| e.start.saturating_add(e.len) <= range.start);
         let extents = self.extents.get(first..).unwrap_or(&[]);

@@ -1,19 +1,20 @@
-//! The decoded blocks of volumes in the block cache. Blocks become visible to readers once their pass has verified them.
+//! The decoded blocks of volumes and signature archives in the block cache. Blocks become visible to readers once their pass has
+//! verified them; blocks of a running pass are given out only for a proof.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::block_span::{BlockSpan, block_numbers};
-use super::decode_volume::BlockSink;
-use super::verified_blocks::{PassId, VerifiedBlocks};
+use super::decode_volume::{BlockSink, MemberTableSink};
+use super::verified_blocks::{DecodedObject, PassId, VerifiedBlocks};
+use super::volume_progress::VolumeProgress;
 use dupfs_base::ByteRange;
 use dupfs_cache::{BlockCache, BlockIndex, CacheConfig, CacheStats, LentMemory};
-use dupfs_format::VolumeId;
 
 /// Key of a block in the cache. The pass hides blocks that are not verified yet from all readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct VolumeBlockKey {
-    volume: VolumeId,
+struct DecodedBlockKey {
+    object: DecodedObject,
     pass: PassId,
     index: BlockIndex,
 }
@@ -21,10 +22,10 @@ struct VolumeBlockKey {
 /// Called with the number of each block that a pass has decoded.
 pub(super) type OnBlock = Box<dyn FnMut(BlockIndex) + Send>;
 
-/// The verified blocks of volumes, as far as the block cache has them.
+/// The verified blocks of objects, as far as the block cache has them.
 #[derive(Debug)]
 pub(super) struct BlockStore {
-    cache: BlockCache<VolumeBlockKey>,
+    cache: BlockCache<DecodedBlockKey>,
     verified: VerifiedBlocks,
     /// Bytes of the cache in memory and on disk.
     cache_bytes: u64,
@@ -47,7 +48,8 @@ impl BlockStore {
     }
 
     /// The blocks of `range` of volume `id` if they are all cached. May read the disk.
-    pub(super) fn get(&self, id: VolumeId, range: ByteRange) -> Option<BlockSpan> {
+    pub(super) fn get(&self, id: impl Into<DecodedObject>, range: ByteRange) -> Option<BlockSpan> {
+        let id = id.into();
         BlockSpan::collect(range, |index| match self.key(id, index) {
             Some(key) => self.cache.get(&key),
             None => {
@@ -58,22 +60,24 @@ impl BlockStore {
     }
 
     /// The blocks of `range` of volume `id` if they are all in memory. Never blocks.
-    pub(super) fn get_in_memory(&self, id: VolumeId, range: ByteRange) -> Option<BlockSpan> {
+    pub(super) fn get_in_memory(&self, id: impl Into<DecodedObject>, range: ByteRange) -> Option<BlockSpan> {
+        let id = id.into();
         BlockSpan::collect(range, |index| self.cache.get_in_memory(&self.key(id, index)?))
     }
 
     /// Returns true if block `index` of volume `id` is verified and cached.
-    pub(super) fn contains(&self, id: VolumeId, index: BlockIndex) -> bool {
-        self.key(id, index).is_some_and(|key| self.cache.contains(&key))
+    pub(super) fn contains(&self, id: impl Into<DecodedObject>, index: BlockIndex) -> bool {
+        self.key(id.into(), index).is_some_and(|key| self.cache.contains(&key))
     }
 
     /// Returns true if a pass over volume `id` has succeeded, whether or not its blocks are still cached.
-    pub(super) fn was_verified(&self, id: VolumeId) -> bool {
-        self.verified.pass_of(id, BlockIndex::FIRST).is_some()
+    pub(super) fn was_verified(&self, id: impl Into<DecodedObject>) -> bool {
+        self.verified.pass_of(id.into(), BlockIndex::FIRST).is_some()
     }
 
     /// Marks `blocks` of volume `id`, up to its end at most, as first to be evicted.
-    pub(super) fn demote(&self, id: VolumeId, blocks: Range<BlockIndex>) {
+    pub(super) fn demote(&self, id: impl Into<DecodedObject>, blocks: Range<BlockIndex>) {
+        let id = id.into();
         self.cache.demote(block_numbers(blocks).map_while(|index| self.key(id, index)));
     }
 
@@ -83,10 +87,16 @@ impl BlockStore {
     }
 
     /// Begins a pass over volume `id` for a request that wants the bytes `wanted`.
-    pub(super) fn begin_pass(&self, id: VolumeId, wanted: ByteRange, on_block: Option<OnBlock>) -> PassBlocks<'_> {
+    pub(super) fn begin_pass(
+        &self,
+        id: impl Into<DecodedObject>,
+        wanted: ByteRange,
+        on_block: Option<OnBlock>,
+        progress: Option<Arc<VolumeProgress>>,
+    ) -> PassBlocks<'_> {
         PassBlocks {
             store: self,
-            id,
+            id: id.into(),
             pass: self.verified.begin_pass(),
             wanted: BlockIndex::range(wanted),
             wanted_blocks: Vec::new(),
@@ -95,11 +105,28 @@ impl BlockStore {
             budget_before: self.max_pass_bytes() / 2,
             budget_after: self.max_pass_bytes(),
             on_block,
+            progress,
         }
     }
 
-    fn key(&self, volume: VolumeId, index: BlockIndex) -> Option<VolumeBlockKey> {
-        Some(VolumeBlockKey { volume, pass: self.verified.pass_of(volume, index)?, index })
+    /// The blocks of `range` of an object as the running pass `pass` has decoded them, if they are all cached. They are not
+    /// verified.
+    pub(super) fn get_unverified(
+        &self,
+        id: impl Into<DecodedObject>,
+        pass: PassId,
+        range: ByteRange,
+    ) -> Option<BlockSpan> {
+        let object = id.into();
+        BlockSpan::collect(range, |index| {
+            // The pass stores no second copy of a verified block.
+            let verified = self.key(object, index).and_then(|key| self.cache.get(&key));
+            verified.or_else(|| self.cache.get(&DecodedBlockKey { object, pass, index }))
+        })
+    }
+
+    fn key(&self, object: DecodedObject, index: BlockIndex) -> Option<DecodedBlockKey> {
+        Some(DecodedBlockKey { object, pass: self.verified.pass_of(object, index)?, index })
     }
 }
 
@@ -114,7 +141,7 @@ pub(super) fn cache_bytes(config: &CacheConfig) -> u64 {
 /// [`Self::discard`] ends it.
 pub(super) struct PassBlocks<'a> {
     store: &'a BlockStore,
-    id: VolumeId,
+    id: DecodedObject,
     pass: PassId,
     wanted: Range<BlockIndex>,
     wanted_blocks: Vec<Arc<[u8]>>,
@@ -124,9 +151,25 @@ pub(super) struct PassBlocks<'a> {
     budget_before: u64,
     budget_after: u64,
     on_block: Option<OnBlock>,
+    progress: Option<Arc<VolumeProgress>>,
 }
 
 impl PassBlocks<'_> {
+    /// The number of the pass.
+    pub(super) fn pass(&self) -> PassId {
+        self.pass
+    }
+
+    /// Limits the bytes that the pass adds to the cache.
+    pub(super) fn limit(&mut self, max_bytes: u64) {
+        self.budget_after = self.budget_after.min(max_bytes);
+    }
+
+    /// Returns true if every block was added to the cache.
+    pub(super) fn is_whole(&self) -> bool {
+        self.stored.len() == self.count
+    }
+
     /// Makes the blocks visible to readers, as the pass has verified them, and returns the wanted ones.
     pub(super) fn publish(self) -> BlockSpan {
         self.store.verified.publish(self.id, self.pass, self.count, &self.stored);
@@ -136,7 +179,7 @@ impl PassBlocks<'_> {
     /// Removes the blocks from the cache: the pass has failed.
     pub(super) fn discard(self) {
         if !self.stored.is_empty() {
-            self.store.cache.remove_where(|key| (key.volume, key.pass) == (self.id, self.pass));
+            self.store.cache.remove_where(|key| (key.object, key.pass) == (self.id, self.pass));
         }
     }
 }
@@ -146,7 +189,27 @@ impl BlockSink for PassBlocks<'_> {
         self.store.cache.buffer()
     }
 
+    fn members(&self) -> Arc<Mutex<MemberTableSink>> {
+        self.progress.as_ref().map_or_else(Arc::default, |progress| progress.members())
+    }
+
+    fn forbid_suspension(&self) {
+        if let Some(progress) = &self.progress {
+            progress.forbid_suspension();
+        }
+    }
+
     fn block(&mut self, index: BlockIndex, block: Arc<[u8]>) {
+        let len = block.len() as u64;
+        self.store_block(index, block);
+        if let Some(progress) = &self.progress {
+            progress.advance(len);
+        }
+    }
+}
+
+impl PassBlocks<'_> {
+    fn store_block(&mut self, index: BlockIndex, block: Arc<[u8]>) {
         self.count = self.count.saturating_add(1);
         if let Some(on_block) = &mut self.on_block {
             on_block(index);
@@ -161,14 +224,14 @@ impl BlockSink for PassBlocks<'_> {
             return self.store.cache.recycle(block);
         }
         self.stored.push(index);
-        self.store.cache.insert(VolumeBlockKey { volume: self.id, pass: self.pass, index }, block);
+        self.store.cache.insert(DecodedBlockKey { object: self.id, pass: self.pass, index }, block);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dupfs_format::{SetIndex, VolumeNumber};
+    use dupfs_format::{SetIndex, VolumeId, VolumeNumber};
 
     #[test]
     fn a_read_of_a_volume_that_was_never_decoded_is_a_miss() {

@@ -1,16 +1,16 @@
 //! One pass over a stored volume: fetch, hash, decrypt, decompress, index.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::error::VolumeError;
 use super::member_table::MemberTable;
 use super::member_table_builder::MemberTableBuilder;
-use super::object_reader::{DecodeThreads, ObjectReader};
+use super::object_reader::{DecodeMode, DecodeThreads, ObjectReader};
 use super::plaintext::fill;
 use super::table_allowance::TableMemory;
 use crate::storage::ObjectInfo;
-use dupfs_base::sync::Semaphore;
+use dupfs_base::sync::{Semaphore, lock};
 use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_cache::{BLOCK_BYTES, BlockIndex};
 use dupfs_format::difftar;
@@ -26,6 +26,12 @@ pub(super) trait BlockSink {
 
     /// A buffer of [`BLOCK_BYTES`] for the next block, without other owners.
     fn buffer(&mut self) -> Arc<[u8]>;
+
+    /// The place of the members that were read so far.
+    fn members(&self) -> Arc<Mutex<MemberTableSink>>;
+
+    /// Ensures that the pass is not suspended: it has a permit that others wait for.
+    fn forbid_suspension(&self) {}
 }
 
 /// Decodes one volume for its member table alone.
@@ -37,7 +43,8 @@ pub(super) fn read_members(
     object: &ObjectInfo,
     limits: (&TableLimits, &RequestContext),
 ) -> Result<MemberTable, VolumeError> {
-    decode_volume(objects, object, None, DecodeThreads::TwoIfLarge, limits, &mut NoBlocks::default())
+    let mode = DecodeMode { threads: DecodeThreads::TwoIfLarge, gate: None };
+    decode_volume(objects, object, None, mode, limits, &mut NoBlocks::default())
 }
 
 /// A sink that drops all blocks.
@@ -51,6 +58,10 @@ impl BlockSink for NoBlocks {
 
     fn buffer(&mut self) -> Arc<[u8]> {
         self.0.take().unwrap_or_else(|| vec![0; BLOCK_BYTES].into())
+    }
+
+    fn members(&self) -> Arc<Mutex<MemberTableSink>> {
+        Arc::default()
     }
 }
 
@@ -73,12 +84,12 @@ pub(super) fn decode_volume(
     objects: &ObjectReader,
     object: &ObjectInfo,
     expected: Option<&VolumeHash>,
-    threads: DecodeThreads,
+    mode: DecodeMode,
     (memory, context): (&TableLimits, &RequestContext),
     sink: &mut dyn BlockSink,
 ) -> Result<MemberTable, VolumeError> {
     let mut table = None;
-    objects.stream(object, expected, threads, context, &mut |plain| {
+    objects.stream(object, expected, mode, context, &mut |plain| {
         table = Some(index_plaintext(object, plain, (memory, context), sink)?);
         Ok(())
     })?;
@@ -95,7 +106,7 @@ fn index_plaintext(
     let mut large = None;
     let object: &str = &object.name;
     let mut parser = TarParser::new(TarLimits::default());
-    let mut members = MemberTableSink::default();
+    let members = sink.members();
     let mut plain_len = 0u64;
     let mut index = BlockIndex::FIRST;
     loop {
@@ -103,11 +114,16 @@ fn index_plaintext(
         let filled = fill(plain, Arc::make_mut(&mut block)).map_err(|e| VolumeError::from_io(object, &e))?;
         let is_full = filled == BLOCK_BYTES;
         let block = if is_full { block } else { block.get(..filled).unwrap_or(&[]).into() };
-        parser.feed(&block, &mut members).map_err(|e| VolumeError::from_format(object, &e))?;
+        let table_bytes = {
+            let mut members = lock(&members);
+            parser.feed(&block, &mut *members).map_err(|e| VolumeError::from_format(object, &e))?;
+            members.builder.bytes()
+        };
         plain_len = plain_len.saturating_add(filled as u64);
-        allowance.check(members.builder.bytes())?;
-        if large.is_none() && members.builder.bytes() > memory.max_concurrent_bytes {
+        allowance.check(table_bytes)?;
+        if large.is_none() && table_bytes > memory.max_concurrent_bytes {
             large = Some(memory.large.acquire(1, context)?);
+            sink.forbid_suspension();
         }
         if filled > 0 {
             sink.block(index, block);
@@ -118,14 +134,15 @@ fn index_plaintext(
         index = index.next();
     }
     parser.finish().map_err(|e| VolumeError::from_format(object, &e))?;
-    members.builder.set_allowance(allowance);
-    Ok(members.builder.finish(plain_len))
+    let mut builder = std::mem::take(&mut lock(&members).builder);
+    builder.set_allowance(allowance);
+    Ok(builder.finish(plain_len))
 }
 
 /// Adds the entries of a volume to a member table.
-#[derive(Default)]
-struct MemberTableSink {
-    builder: MemberTableBuilder,
+#[derive(Debug, Default)]
+pub(super) struct MemberTableSink {
+    pub(super) builder: MemberTableBuilder,
     names: LastOwnerNames,
 }
 

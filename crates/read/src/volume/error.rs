@@ -89,6 +89,12 @@ pub enum VolumeError {
     /// A prefetch failed. A request that joined it has made no attempt yet: the failure may be older than the request.
     #[error(transparent)]
     Prefetch(Arc<VolumeError>),
+    /// The volume is being read and not verified yet, and the request does not wait for that.
+    #[error("{object}: is not verified yet")]
+    Slow {
+        /// The object's name in the store.
+        object: Arc<str>,
+    },
     /// The request ended before the answer was complete, or it may not block and the answer is not cached.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -193,6 +199,7 @@ impl HasKind for VolumeError {
             Self::SingleFlight(error) => error.kind(),
             Self::Prefetch(error) => error.kind(),
             Self::Stopped(stopped) => stopped.kind(),
+            Self::Slow { .. } => ErrorKind::WouldBlock,
         }
     }
 }

@@ -64,7 +64,7 @@ fn end_of(parts: &PartGroup) -> u64 {
 }
 
 /// Encodes records, each after the one before.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct MemberRecordWriter {
     last: Option<MemberRecord>,
 }

@@ -147,7 +147,7 @@ impl MemberTable {
 }
 
 /// Encoded records of a table.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct MemberRecords {
     /// The bytes in pieces, so that no large piece is moved as the table grows. No block is in two of them.
     pub(super) chunks: Vec<Vec<u8>>,

@@ -5,8 +5,8 @@ use super::member_record::{MemberRecord, MemberRecordWriter};
 use super::member_table::{MemberRecords, MemberTable, RecordBlock, RunsByPath};
 use super::table_allowance::TableAllowance;
 use dupfs_cache::index::encoding::RecordEncoder;
-use dupfs_format::EntryMeta;
 use dupfs_format::difftar::DiffEntryName;
+use dupfs_format::{ArchivePath, EntryMeta};
 
 /// Records of a block. A lookup decodes half of them.
 const BLOCK_RECORDS: u32 = 16;
@@ -91,6 +91,27 @@ impl MemberTableBuilder {
         self.allowance = Some(allowance);
     }
 
+    /// The path of the member that was added last.
+    pub(super) fn newest(&self) -> Option<&ArchivePath> {
+        self.open.as_ref().map(|open| &open.path)
+    }
+
+    /// The members that were added so far, as the table of a volume of `plain_len` bytes. `None` if they are not in the order of
+    /// their paths: then the table is worth its cost only once.
+    pub(super) fn so_far(&self, plain_len: u64) -> Option<MemberTable> {
+        let copy = Self {
+            records: self.records.clone(),
+            closed_bytes: self.closed_bytes,
+            chunk: self.chunk.clone(),
+            writer: self.writer.clone(),
+            block_records: self.block_records,
+            open: self.open.clone(),
+            is_unsorted: false,
+            allowance: None,
+        };
+        (!self.is_unsorted).then(|| copy.finish(plain_len))
+    }
+
     /// The table of a volume whose plaintext has `plain_len` bytes.
     pub(super) fn finish(mut self, plain_len: u64) -> MemberTable {
         if let Some(last) = self.open.take() {
@@ -109,8 +130,8 @@ impl MemberTableBuilder {
 mod tests {
     use super::super::member_table::MemberRun;
     use super::*;
+    use dupfs_format::EntryKind;
     use dupfs_format::difftar::DiffKind;
-    use dupfs_format::{ArchivePath, EntryKind};
 
     fn meta(kind: EntryKind, uid: u32, mtime: i64) -> EntryMeta {
         EntryMeta { kind, mode: 0o640, uid, gid: 5, uname: (*b"user").into(), gname: (*b"group").into(), mtime }

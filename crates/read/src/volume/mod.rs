@@ -2,12 +2,15 @@
 //!
 //! The unit of work is the volume, because neither gzip nor OpenPGP can seek. A pass fetches, hashes, decrypts, decompresses
 //! and indexes one volume. Its blocks are served only after the manifest's hash, the integrity code and the tar structure have
-//! been verified. Concurrent requests share one pass.
+//! been verified. Concurrent requests share one pass. The content layer can prove blocks of a slow pass before that, by the sums
+//! in the signature archive: it gets them as [`Unverified`].
 
+mod answered_passes;
 mod archive_dir;
 mod block_span;
 mod block_store;
 mod block_sums;
+mod captured_archives;
 mod decode_volume;
 mod drop_behind;
 mod error;
@@ -23,6 +26,8 @@ mod member_table;
 mod member_table_builder;
 mod member_table_encoding;
 mod object_reader;
+mod pass_join;
+mod pass_wait;
 mod plaintext;
 mod prefetcher;
 mod read_hint;
@@ -31,14 +36,17 @@ mod repository;
 mod repository_index;
 mod request_index;
 mod request_volumes;
+mod running_volume;
 mod scan;
 mod set_comparison;
 mod signature_archives;
 mod signature_stream;
+mod signed_blocks;
 mod signed_contents;
 mod signed_sets;
 mod table_allowance;
 mod verified_blocks;
+mod volume_progress;
 mod volume_store;
 mod volumes;
 
@@ -56,8 +64,11 @@ pub use repository::{Repository, RepositoryConfig, RepositoryStatus};
 pub use repository_index::{IndexLocation, RepositoryIndex};
 pub use request_index::RequestIndex;
 pub use request_volumes::RequestVolumes;
+pub use running_volume::RunningVolume;
 pub use set_comparison::{ComparedSet, SetComparison};
 pub use signature_stream::SignatureStream;
+pub use signed_blocks::SignedBlocks;
+pub(crate) use signed_blocks::Unverified;
 pub use signed_contents::{ContentProof, SignedContent};
 pub use signed_sets::SignedSets;
 pub use table_allowance::{TableAllowance, TableMemory};

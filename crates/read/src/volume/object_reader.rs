@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use md5::Md5;
 use sha1::{Digest, Sha1};
@@ -12,7 +12,7 @@ use super::error::VolumeError;
 use super::refused_objects::RefusedObjects;
 use crate::codec::{BackdatedObject, DatedName, DecodeLimits, Decoder, ExpansionLimit};
 use crate::storage::{ObjectInfo, ObjectStore, StorageError};
-use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext};
+use dupfs_base::{ByteRange, ErrorKind, HasKind, RequestContext, Stopped};
 use dupfs_format::BackupTime;
 use dupfs_format::manifest::{HashKind, VolumeHash};
 use dupfs_format::name::{FileRole, NamePrefixes};
@@ -37,6 +37,34 @@ pub(super) enum DecodeThreads {
     One,
     /// Two threads if the object is large enough.
     TwoIfLarge,
+}
+
+/// Decides if the stored bytes of an object are fetched further. Without it they are fetched to their end.
+pub(super) trait FetchGate: Send + Sync + std::fmt::Debug {
+    /// Returns true if further bytes are wanted.
+    fn is_open(&self) -> bool;
+
+    /// Waits until further bytes are wanted.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    fn wait(&self, context: &RequestContext) -> Result<(), Stopped>;
+
+    /// Records that `len` further bytes were read.
+    fn passed(&self, len: u64);
+}
+
+/// The way in which an object is decoded.
+#[derive(Clone, Debug)]
+pub(super) struct DecodeMode {
+    pub(super) threads: DecodeThreads,
+    pub(super) gate: Option<Arc<dyn FetchGate>>,
+}
+
+impl From<DecodeThreads> for DecodeMode {
+    fn from(threads: DecodeThreads) -> Self {
+        Self { threads, gate: None }
+    }
 }
 
 impl ObjectReader {
@@ -100,13 +128,13 @@ impl ObjectReader {
         &self,
         object: &ObjectInfo,
         expected: Option<&VolumeHash>,
-        threads: DecodeThreads,
+        mode: impl Into<DecodeMode>,
         context: &RequestContext,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         self.refused.check(object)?;
         let limits = self.limits(context);
-        let streamed = self.stream_within(&limits, object, expected, threads, context, consume);
+        let streamed = self.stream_within(&limits, object, expected, mode.into(), context, consume);
         streamed.inspect_err(|error| self.refused.record_failure(object, &limits, error))
     }
 
@@ -120,7 +148,7 @@ impl ObjectReader {
         limits: &DecodeLimits,
         object: &ObjectInfo,
         expected: Option<&VolumeHash>,
-        threads: DecodeThreads,
+        mode: DecodeMode,
         context: &RequestContext,
         consume: &mut dyn FnMut(&mut dyn Read) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
@@ -129,7 +157,9 @@ impl ObjectReader {
         let input = self.store.open(object, whole, context).map_err(|e| VolumeError::from_storage(name, &e))?;
         let hasher = Hasher::new(expected);
         let (tx, rx) = channel();
-        let hashing = HashingReader { input, hasher, object: Arc::clone(&object.name), context: context.clone() };
+        let DecodeMode { threads, gate } = mode;
+        let (store, object_info, context) = (Arc::clone(&self.store), object.clone(), context.clone());
+        let hashing = HashingReader { input, hasher, object: object_info, context, store, gate, at: 0 };
         let input = Box::new(ReturningReader { reader: Some(hashing), tx });
         let opened = match threads {
             DecodeThreads::TwoIfLarge if object.size >= MIN_THREADED_BYTES => {
@@ -200,18 +230,52 @@ impl Hasher {
     }
 }
 
-/// Hashes the stored bytes as the decoder reads them. A read fails once the request has ended, so that the decoding stops.
+/// The time after which a suspended pass ends its fetch. Until then the connection waits.
+const MAX_IDLE_FETCH: Duration = Duration::from_millis(200);
+
+/// Hashes the stored bytes as the decoder reads them. A read fails once the request has ended, so that the decoding stops. It
+/// waits as long as the gate is closed, so that the decoder keeps its state.
 struct HashingReader {
     input: Box<dyn Read + Send>,
     hasher: Hasher,
-    object: Arc<str>,
+    object: ObjectInfo,
     context: RequestContext,
+    store: Arc<dyn ObjectStore>,
+    gate: Option<Arc<dyn FetchGate>>,
+    /// The stored bytes that were read.
+    at: u64,
+}
+
+impl HashingReader {
+    /// Waits until `gate` is open.
+    fn suspend(&mut self, gate: &dyn FetchGate) -> io::Result<()> {
+        let fail = |stopped| StorageError::stopped(&self.object.name, stopped).into_io();
+        match gate.wait(&self.context.until(Instant::now() + MAX_IDLE_FETCH)) {
+            Err(Stopped::Deadline) => self.context.check().map_err(fail)?,
+            waited => return waited.map_err(fail),
+        }
+        self.input = Box::new(io::empty());
+        gate.wait(&self.context).map_err(fail)?;
+        let rest = ByteRange { start: self.at, end: self.object.size };
+        self.input = self.store.open(&self.object, rest, &self.context).map_err(StorageError::into_io)?;
+        Ok(())
+    }
 }
 
 impl Read for HashingReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.context.check().map_err(|stopped| StorageError::stopped(&self.object, stopped).into_io())?;
+        self.context.check().map_err(|stopped| StorageError::stopped(&self.object.name, stopped).into_io())?;
+        if let Some(gate) = self.gate.clone()
+            && self.at < self.object.size
+            && !gate.is_open()
+        {
+            self.suspend(&*gate)?;
+        }
         let n = self.input.read(buf)?;
+        self.at = self.at.saturating_add(n as u64);
+        if let Some(gate) = &self.gate {
+            gate.passed(n as u64);
+        }
         let got = buf.get(..n).unwrap_or(&[]);
         match &mut self.hasher {
             Hasher::None => {}
@@ -225,7 +289,7 @@ impl Read for HashingReader {
 impl HashingReader {
     /// Reads the rest of the object and compares the hash.
     fn finish(mut self, expected: Option<&VolumeHash>) -> Result<(), VolumeError> {
-        let object = Arc::clone(&self.object);
+        let object = Arc::clone(&self.object.name);
         io::copy(&mut self, &mut io::sink()).map_err(|e| VolumeError::from_io(&object, &e))?;
         let Some(expected) = expected else { return Ok(()) };
         let (digest, kind) = match self.hasher {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::archive_dir::ArchiveDir;
-use super::block_store::cache_bytes;
+use super::block_store::{BlockStore, cache_bytes};
+use super::captured_archives::CapturedArchives;
 use super::decode_volume::TableLimits;
 use super::drop_behind::{DropBehind, PassedBlocks};
 use super::error::VolumeError;
@@ -13,11 +14,14 @@ use super::live_collection::{LiveCollection, RefreshError, Refreshed};
 use super::manifest_store::{ManifestReaders, ManifestStore};
 use super::member_table::MemberTable;
 use super::object_reader::ObjectReader;
+use super::pass_wait::PassWait;
 use super::prefetcher::{PrefetchSource, Prefetcher};
 use super::read_hint::ReadHint;
 use super::repository_index::{IndexLocation, RepositoryIndex};
-use super::signature_archives::SignatureArchives;
+use super::running_volume::RunningVolume;
+use super::signature_archives::{CaptureLimits, SignatureArchives};
 use super::signature_stream::SignatureStream;
+use super::signed_blocks::SignedBlocks;
 use super::signed_contents::SignedContent;
 use super::signed_sets::SignedSets;
 use super::table_allowance::TableMemory;
@@ -50,6 +54,9 @@ pub struct RepositoryConfig {
     pub signed: Option<SignedSets>,
     /// The time that a request may take. Decoding one object may take as long.
     pub deadline: Duration,
+    /// The time after which content of a volume that is still being read is served if its signature proves it. `None` if every
+    /// volume is verified as a whole first.
+    pub prove_after: Option<Duration>,
 }
 
 /// The activity and the caches of a [`Repository`].
@@ -117,11 +124,20 @@ impl Repository {
             index: Arc::clone(&index),
         };
         let manifests = Arc::new(ManifestStore::new(Arc::clone(&collection), readers, config.manifest_bytes));
+        let (memory_bytes, cache_bytes) = (config.cache.memory_bytes, cache_bytes(&config.cache));
+        let lent = LentMemory::default();
+        let blocks = Arc::new(BlockStore::new(config.cache, lent.clone()));
+        let capture = config.prove_after.map(|_| CaptureLimits {
+            archives: CapturedArchives::new(Arc::clone(&blocks)),
+            max_bytes: memory_bytes / 8,
+            max_requested_bytes: cache_bytes / 4,
+        });
         let signatures = Arc::new(SignatureArchives::new(
             Arc::clone(&collection),
             objects.clone(),
             Arc::clone(&manifests),
             archive_dir,
+            capture,
         ));
         let sources = VolumeSources {
             objects: objects.clone(),
@@ -130,8 +146,7 @@ impl Repository {
             index: Arc::clone(&index),
             table_limits,
         };
-        let (cache_bytes, lent) = (cache_bytes(&config.cache), LentMemory::default());
-        let volumes = Arc::new(VolumeStore::new(sources, (config.cache, lent.clone()), config.member_table_bytes));
+        let volumes = Arc::new(VolumeStore::new(sources, blocks, config.member_table_bytes, config.prove_after));
         let source: Arc<dyn PrefetchSource> = Arc::<VolumeStore>::clone(&volumes);
         let prefetcher = Arc::new(Prefetcher::new(source, cache_bytes, lent.clone()));
         let drop_behind = DropBehind::default();
@@ -184,10 +199,11 @@ impl Repository {
         &self.index
     }
 
-    /// Records that the reader of the file that hints name as `file` is gone. The prefetch of volumes for it stops, unless its
-    /// scan has continued with another file.
+    /// Records that the reader of the file that hints name as `file` is gone. The fetch of volumes for it stops, unless its scan
+    /// has continued with another file.
     pub fn leave(&self, file: u64) {
         self.prefetcher.leave(file);
+        self.volumes.leave(file);
     }
 
     /// Returns true if volumes are prefetched now.
@@ -198,6 +214,7 @@ impl Repository {
     /// Stops the prefetch of volumes that no request waits for.
     pub fn stop_prefetch(&self) {
         self.prefetcher.stop();
+        self.volumes.end_answered_passes();
     }
 
     /// The requests and bytes so far.
@@ -340,7 +357,45 @@ impl Repository {
     /// # Errors
     /// [`VolumeError`] if the volume is missing, damaged or cannot be decrypted, or for the end of the request.
     pub fn members(&self, id: VolumeId, context: &RequestContext) -> Result<Arc<MemberTable>, VolumeError> {
-        self.volumes.members(id, context)
+        self.members_within(id, PassWait::ToItsEnd, context)
+    }
+
+    /// As [`Self::members`]; a pass is waited for as `wait` says.
+    pub(super) fn members_within(
+        &self,
+        id: VolumeId,
+        wait: PassWait<'_>,
+        context: &RequestContext,
+    ) -> Result<Arc<MemberTable>, VolumeError> {
+        self.volumes.members(id, wait, context)
+    }
+
+    /// Returns true if content may be served before its volume is verified.
+    pub(super) fn serves_slow_passes(&self) -> bool {
+        self.volumes.serves_slow_passes()
+    }
+
+    /// The sums of the blocks of the file at `path` as `set` signed it.
+    ///
+    /// # Errors
+    /// For the end of the request.
+    pub(super) fn signed_blocks(
+        &self,
+        set: SetIndex,
+        path: &ArchivePath,
+        max_fetch: u64,
+        context: &RequestContext,
+    ) -> Result<Option<SignedBlocks>, VolumeError> {
+        self.signatures.signed_blocks(set, path, max_fetch, context)
+    }
+
+    /// Records that `range` of a volume was proved and served before the volume is verified. The volumes after it are prefetched
+    /// once most of it was read: earlier they would delay it.
+    pub(super) fn record_proved(&self, running: &RunningVolume, range: ByteRange, hint: ReadHint, path: &ArchivePath) {
+        self.volumes.record_answer(running, hint.file, path);
+        if let Some(plain_len) = running.likely_plain_len() {
+            self.prefetcher.record_read(running.id(), range, plain_len, hint);
+        }
     }
 
     /// Returns true if the member table of any volume is in memory.
@@ -375,10 +430,22 @@ impl Repository {
         out: &mut Vec<u8>,
         context: &RequestContext,
     ) -> Result<(), VolumeError> {
+        self.read_within(id, range, hint, out, (PassWait::ToItsEnd, context))
+    }
+
+    /// As [`Self::read_volume`]; a pass is waited for as `wait` says.
+    pub(super) fn read_within(
+        &self,
+        id: VolumeId,
+        range: ByteRange,
+        hint: ReadHint,
+        out: &mut Vec<u8>,
+        wait: (PassWait<'_>, &RequestContext),
+    ) -> Result<(), VolumeError> {
         if range.is_empty() {
             return Ok(());
         }
-        self.volumes.read(id, range, out, context)?;
+        self.volumes.read(id, range, out, wait)?;
         self.record_lookup(id, range, hint);
         if let Some(table) = self.volumes.cached_members(id) {
             let passed = self.drop_behind.record_read(id, range, table.plain_len(), hint.read_once);
@@ -393,5 +460,12 @@ impl Repository {
         if let Some(table) = self.volumes.cached_members(id).filter(|_| self.volumes.was_decoded(id)) {
             self.prefetcher.record_read(id, range, table.plain_len(), hint);
         }
+    }
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        // A suspended pass refers to the volumes, and they to the pass.
+        self.volumes.end_answered_passes();
     }
 }

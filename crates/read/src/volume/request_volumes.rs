@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use super::error::VolumeError;
 use super::member_table::MemberTable;
+use super::pass_wait::{PassWait, SlowVolume};
 use super::read_hint::ReadHint;
 use super::repository::Repository;
 use super::request_index::RequestIndex;
+use super::running_volume::RunningVolume;
+use super::signed_blocks::SignedBlocks;
 use super::signed_contents::SignedContent;
 use super::volumes::Volumes;
 use dupfs_base::{ByteRange, RequestContext};
@@ -15,16 +18,22 @@ use dupfs_format::manifest::Manifest;
 use dupfs_format::{ArchivePath, SetIndex, VolumeId};
 
 /// The volumes of a repository within the limits of one request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct RequestVolumes<'a> {
     repository: &'a Repository,
     context: &'a RequestContext,
+    /// The place for a slow volume, if the request does not wait for such.
+    slow: Option<SlowVolume>,
 }
 
 impl<'a> RequestVolumes<'a> {
     /// The volumes of `repository` for a request with this `context`.
     pub fn new(repository: &'a Repository, context: &'a RequestContext) -> Self {
-        Self { repository, context }
+        Self { repository, context, slow: None }
+    }
+
+    fn wait(&self) -> PassWait<'_> {
+        self.slow.as_ref().map_or(PassWait::ToItsEnd, PassWait::UntilSlow)
     }
 }
 
@@ -42,7 +51,7 @@ impl Volumes for RequestVolumes<'_> {
     }
 
     fn members(&self, id: VolumeId) -> Result<Arc<MemberTable>, VolumeError> {
-        self.repository.members(id, self.context)
+        self.repository.members_within(id, self.wait(), self.context)
     }
 
     fn read_volume(
@@ -52,7 +61,30 @@ impl Volumes for RequestVolumes<'_> {
         hint: ReadHint,
         out: &mut Vec<u8>,
     ) -> Result<(), VolumeError> {
-        self.repository.read_volume(id, range, hint, out, self.context)
+        self.repository.read_within(id, range, hint, out, (self.wait(), self.context))
+    }
+
+    fn until_slow(&self) -> Option<Box<dyn Volumes + '_>> {
+        let is_possible = self.context.may_block() && self.repository.serves_slow_passes();
+        let slow = Some(SlowVolume::default());
+        is_possible.then(|| Box::new(Self { slow, ..*self }) as Box<dyn Volumes>)
+    }
+
+    fn slow_volume(&self) -> Option<Arc<RunningVolume>> {
+        self.slow.as_ref()?.get()
+    }
+
+    fn signed_blocks(
+        &self,
+        set: SetIndex,
+        path: &ArchivePath,
+        max_fetch: u64,
+    ) -> Result<Option<SignedBlocks>, VolumeError> {
+        self.repository.signed_blocks(set, path, max_fetch, self.context)
+    }
+
+    fn record_proved(&self, running: &RunningVolume, range: ByteRange, hint: ReadHint, path: &ArchivePath) {
+        self.repository.record_proved(running, range, hint, path);
     }
 
     fn record_lookup(&self, id: VolumeId, range: ByteRange, hint: ReadHint) {

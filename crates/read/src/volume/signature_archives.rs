@@ -1,10 +1,11 @@
 //! The signature archives of the sets as plaintext streams.
 
 use std::collections::HashSet;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
 use super::archive_dir::ArchiveDir;
+use super::captured_archives::{ArchiveRecorder, CapturedArchives, RecordedPlaintext};
 use super::error::VolumeError;
 use super::fetch_log;
 use super::live_collection::LiveCollection;
@@ -12,6 +13,7 @@ use super::manifest_store::ManifestStore;
 use super::object_reader::{DecodeThreads, ObjectReader};
 use super::plaintext::feed;
 use super::signature_stream::SignatureStream;
+use super::signed_blocks::SignedBlocks;
 use super::signed_contents::{SignedContents, SignedContentsBuilder};
 use crate::storage::ObjectInfo;
 use dupfs_base::sync::{SingleFlight, lock};
@@ -20,7 +22,7 @@ use dupfs_format::collection::BackupSet;
 use dupfs_format::manifest::Manifest;
 use dupfs_format::name::{FileRole, NameSuffix};
 use dupfs_format::tar::{TarLimits, TarParser};
-use dupfs_format::{SetIndex, SignatureBinding};
+use dupfs_format::{ArchivePath, SetIndex, SignatureBinding};
 
 /// Stored bytes of a signature archive that a peek fetches.
 const PEEK_BYTES: u64 = 256 << 10;
@@ -50,6 +52,21 @@ pub(super) struct SignatureArchives {
     /// Signed contents of the sets that were requested last, the newest at the end.
     signed: Mutex<Vec<(SetIndex, Arc<SignedContents>)>>,
     reads: SingleFlight<SetIndex, Arc<SignedContents>, VolumeError>,
+    /// The plaintext of archives, for the proof of content before its volumes are verified.
+    capture: Option<CaptureLimits>,
+    captures: SingleFlight<SetIndex, (), VolumeError>,
+    /// The sets whose archives were read only for their sums, once each.
+    requested: Mutex<HashSet<SetIndex>>,
+}
+
+/// The archives that are captured, and the limits of their plaintext in bytes.
+#[derive(Debug)]
+pub(super) struct CaptureLimits {
+    pub(super) archives: CapturedArchives,
+    /// Of an archive that is read for another purpose.
+    pub(super) max_bytes: u64,
+    /// Of an archive that is read for the sums of a file.
+    pub(super) max_requested_bytes: u64,
 }
 
 impl SignatureArchives {
@@ -59,9 +76,20 @@ impl SignatureArchives {
         objects: ObjectReader,
         manifests: Arc<ManifestStore>,
         archive_dir: Option<Arc<ArchiveDir>>,
+        capture: Option<CaptureLimits>,
     ) -> Self {
-        let (warned, signed, reads) = (Mutex::default(), Mutex::default(), SingleFlight::new());
-        Self { collection, objects, manifests, archive_dir, warned, signed, reads }
+        Self {
+            collection,
+            objects,
+            manifests,
+            archive_dir,
+            warned: Mutex::default(),
+            signed: Mutex::default(),
+            reads: SingleFlight::new(),
+            capture,
+            captures: SingleFlight::new(),
+            requested: Mutex::default(),
+        }
     }
 
     /// Streams the signature archive of `set` into `consume`, from duplicity's archive directory or from the store. The
@@ -92,10 +120,26 @@ impl SignatureArchives {
         context: &RequestContext,
         consume: ConsumeSignatures<'_>,
     ) -> Result<(), VolumeError> {
+        let max_bytes = self.capture.as_ref().map_or(0, |capture| capture.max_bytes);
+        self.stream_captured(set, max_bytes, context, consume)
+    }
+
+    /// As [`Self::stream_stored`]; the plaintext is captured if it has at most `max_bytes`.
+    fn stream_captured(
+        &self,
+        set: SetIndex,
+        max_bytes: u64,
+        context: &RequestContext,
+        consume: ConsumeSignatures<'_>,
+    ) -> Result<(), VolumeError> {
         let record = self.collection.set(set)?;
         let object = self.object(set)?;
         let manifest = self.binding_manifest(&record, &object, context)?;
-        self.stream_bound(&record, &object, manifest.as_deref(), context, consume)?;
+        let mut recorder =
+            self.capture.as_ref().filter(|_| !record.is_rebuilt).and_then(|capture| {
+                capture.archives.begin(set, NameSuffix::of(&object.name).is_encrypted(), max_bytes)
+            });
+        self.stream_bound(&record, &object, manifest.as_deref(), context, (recorder.as_mut(), consume))?;
         match self.other_time(&record, &object).filter(|_| manifest.is_some()) {
             Some(reason) if self.objects.requires_signer() => Err(other_signatures(&record, &object, &reason)),
             Some(reason) => {
@@ -105,10 +149,55 @@ impl SignatureArchives {
                         other_signatures(&record, &object, &reason)
                     );
                 }
+                // Nothing is proved by an archive that may be of another run.
                 Ok(())
             }
-            None => Ok(()),
+            None => {
+                if let Some(recorder) = recorder {
+                    recorder.publish();
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// The sums of the blocks of the file at `path` as `set` signed it. If the archive was not captured when it was read, it is
+    /// read for them, once, if it has at most `max_fetch` stored bytes. `None` if there are no sums that prove blocks.
+    ///
+    /// # Errors
+    /// For the end of the request.
+    pub(super) fn signed_blocks(
+        self: &Arc<Self>,
+        set: SetIndex,
+        path: &ArchivePath,
+        max_fetch: u64,
+        context: &RequestContext,
+    ) -> Result<Option<SignedBlocks>, VolumeError> {
+        let Some(capture) = &self.capture else { return Ok(None) };
+        let is_wanted = !capture.archives.contains(set)
+            && !lock(&self.requested).contains(&set)
+            && self.object(set).is_ok_and(|object| object.size <= max_fetch);
+        if is_wanted {
+            let this = Arc::clone(self);
+            let captured = self.captures.run(set, "dupfs-sums", context, move |context| this.capture(set, context));
+            if let Err(error) = captured {
+                context.check()?;
+                log::debug!("the sums of files are not available: {error}");
+            }
+        }
+        Ok(capture.archives.find(set, path))
+    }
+
+    /// Reads the archive of `set` to capture its plaintext.
+    fn capture(&self, set: SetIndex, context: &RequestContext) -> Result<(), VolumeError> {
+        let Some(capture) = &self.capture else { return Ok(()) };
+        let captured = self.stream_captured(set, capture.max_requested_bytes, context, &mut |archive| {
+            let object = archive.object();
+            io::copy(archive, &mut io::sink()).map(drop).map_err(|error| VolumeError::from_io(object, &error))
+        });
+        context.check()?;
+        lock(&self.requested).insert(set);
+        captured
     }
 
     /// Reads the signature archive of `set` from the store and compares it with the manifest of the set.
@@ -119,7 +208,7 @@ impl SignatureArchives {
         let record = self.collection.set(set)?;
         let object = self.object(set)?;
         let Some(manifest) = self.binding_manifest(&record, &object, context)? else { return Ok(()) };
-        self.stream_bound(&record, &object, Some(&manifest), context, &mut |_| Ok(()))?;
+        self.stream_bound(&record, &object, Some(&manifest), context, (None, &mut |_| Ok(())))?;
         match self.other_time(&record, &object) {
             Some(reason) => Err(other_signatures(&record, &object, &reason)),
             None => Ok(()),
@@ -132,13 +221,14 @@ impl SignatureArchives {
         object: &ObjectInfo,
         manifest: Option<&Manifest>,
         context: &RequestContext,
-        consume: ConsumeSignatures<'_>,
+        (mut recorder, consume): (Option<&mut ArchiveRecorder<'_>>, ConsumeSignatures<'_>),
     ) -> Result<(), VolumeError> {
         let mut mismatch = None;
         fetch_log::note(object, "for the names of files");
         let read = self.objects.stream(object, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
             let binding = manifest.map(|manifest| SignatureBinding::new(manifest, record.start.is_none()));
-            let mut archive = SignatureStream::new(&object.name, plain, binding);
+            let mut plain = RecordedPlaintext { inner: plain, recorder: recorder.as_deref_mut() };
+            let mut archive = SignatureStream::new(&object.name, &mut plain, binding);
             consume(&mut archive)?;
             mismatch = archive.finish()?;
             Ok(())

@@ -67,6 +67,7 @@ fn repository_with_deadline(store: Arc<dyn ObjectStore>, deadline: Duration) -> 
         archive_dir: None,
         signed: None,
         deadline,
+        prove_after: None,
     };
     Repository::new(store, decoder, collection, config)
 }

@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use super::answered_passes::AnsweredPasses;
 use super::block_span::BlockSpan;
 use super::block_store::{BlockStore, OnBlock};
 use super::decode_volume::{TableLimits, decode_volume};
@@ -12,13 +14,17 @@ use super::fetch_log;
 use super::live_collection::LiveCollection;
 use super::manifest_store::ManifestStore;
 use super::member_table::MemberTable;
-use super::object_reader::{DecodeThreads, ObjectReader};
+use super::object_reader::{DecodeMode, DecodeThreads, FetchGate, ObjectReader};
+use super::pass_join::{DecodedVolume, JoinedPass, PassKey, RunningPasses};
+use super::pass_wait::PassWait;
 use super::prefetcher::PrefetchSource;
 use super::repository_index::RepositoryIndex;
-use dupfs_base::sync::SingleFlight;
+use super::running_volume::RunningVolume;
+use super::volume_progress::{EndOnDrop, VolumeInterest, VolumeProgress};
 use dupfs_base::{ByteRange, RequestContext};
-use dupfs_cache::{BlockIndex, CacheConfig, CacheStats, LentMemory, SharedLru};
-use dupfs_format::VolumeId;
+use dupfs_cache::{BlockIndex, CacheStats, SharedLru};
+use dupfs_format::name::NameSuffix;
+use dupfs_format::{ArchivePath, VolumeId};
 
 /// Number of passes of other requests that a request joins before it starts one for its own range.
 const MAX_JOINS: usize = 2;
@@ -40,54 +46,72 @@ pub(super) struct VolumeSources {
 #[derive(Debug)]
 pub(super) struct VolumeStore {
     sources: VolumeSources,
-    blocks: BlockStore,
+    blocks: Arc<BlockStore>,
     tables: SharedLru<VolumeId, Arc<MemberTable>>,
     table_limits: TableLimits,
-    passes: SingleFlight<PassKey, DecodedVolume, VolumeError>,
+    passes: RunningPasses,
     running_passes: AtomicUsize,
-}
-
-/// Requests for the same key share a pass.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct PassKey {
-    id: VolumeId,
-    /// The only blocks that are of use, or `None` if requests for any blocks may share the pass.
-    only: Option<Range<BlockIndex>>,
-}
-
-/// The outcome of a pass.
-#[derive(Clone, Debug)]
-struct DecodedVolume {
-    table: Arc<MemberTable>,
-    /// The blocks for the request that started the pass.
-    wanted: BlockSpan,
+    /// The time after which a pass is slow; `None` if nothing is served before a volume is verified.
+    slow_after: Option<Duration>,
+    answered: AnsweredPasses,
 }
 
 impl VolumeStore {
-    /// The volumes of `sources`, with empty caches. That of blocks lends memory.
+    /// The volumes of `sources`, with an empty cache of tables, and their blocks in `blocks`. Passes that take longer than
+    /// `slow_after` may answer requests that prove the content themselves.
     pub(super) fn new(
         sources: VolumeSources,
-        (cache, lent): (CacheConfig, LentMemory),
+        blocks: Arc<BlockStore>,
         member_table_bytes: u64,
+        slow_after: Option<Duration>,
     ) -> Self {
         let table_limits = sources.table_limits.clone();
         Self {
             table_limits,
             sources,
-            blocks: BlockStore::new(cache, lent),
+            blocks,
             tables: SharedLru::new(member_table_bytes),
-            passes: SingleFlight::new(),
+            passes: RunningPasses::new(),
             running_passes: AtomicUsize::new(0),
+            slow_after,
+            answered: AnsweredPasses::default(),
         }
+    }
+
+    /// Returns true if slow passes may answer requests.
+    pub(super) fn serves_slow_passes(&self) -> bool {
+        self.slow_after.is_some()
+    }
+
+    /// Records that a part of the file at `path`, with the number `file` in read hints, was served from `running`: its pass
+    /// continues.
+    pub(super) fn record_answer(&self, running: &RunningVolume, file: u64, path: &ArchivePath) {
+        running.record_answer(file, path);
+        let progress = running.joined.shared();
+        self.answered.add(progress, || running.joined.clone());
+        if progress.is_ended() {
+            self.answered.remove(progress);
+        }
+    }
+
+    /// Records that the reader of `file` is gone: passes that continue for it are suspended.
+    pub(super) fn leave(&self, file: u64) {
+        self.answered.leave(file);
+    }
+
+    /// Ends the passes that no request waits for.
+    pub(super) fn end_answered_passes(&self) {
+        self.answered.clear();
     }
 
     /// The member table of volume `id`. The volume is decoded if neither memory nor the index has it.
     ///
     /// # Errors
-    /// [`VolumeError`] if the volume is missing, damaged or cannot be decrypted, or for the end of the request.
+    /// [`VolumeError`] if the volume is missing, damaged or cannot be decrypted, or for the end of the request or of `wait`.
     pub(super) fn members(
         self: &Arc<Self>,
         id: VolumeId,
+        wait: PassWait<'_>,
         context: &RequestContext,
     ) -> Result<Arc<MemberTable>, VolumeError> {
         if let Some(table) = self.cached_members(id) {
@@ -100,7 +124,7 @@ impl VolumeStore {
             self.tables.insert(&id, &table, table.weight());
             return Ok(table);
         }
-        self.decode_for_reader(id, NO_BYTES, context).map(|decoded| decoded.table)
+        self.decode_for_reader(id, NO_BYTES, wait, context).map(|decoded| decoded.table)
     }
 
     /// Returns true if the member table of volume `id` is in memory or in the index.
@@ -133,21 +157,21 @@ impl VolumeStore {
     /// Appends the bytes `range` of the plaintext of volume `id` to `out`.
     ///
     /// # Errors
-    /// [`VolumeError`] if the volume cannot be read or ends before the range does, or for the end of the request; then `out`
-    /// is as it was.
+    /// [`VolumeError`] if the volume cannot be read or ends before the range does, or for the end of the request or of `wait`;
+    /// then `out` is as it was.
     pub(super) fn read(
         self: &Arc<Self>,
         id: VolumeId,
         range: ByteRange,
         out: &mut Vec<u8>,
-        context: &RequestContext,
+        (wait, context): (PassWait<'_>, &RequestContext),
     ) -> Result<(), VolumeError> {
         let is_done = |blocks: Option<BlockSpan>, out: &mut Vec<u8>| blocks.is_some_and(|b| b.append_to(range, out));
         for _ in 0..MAX_JOINS {
             if is_done(self.cached_blocks(id, range, context), out) {
                 return Ok(());
             }
-            let decoded = self.decode_for_reader(id, range, context)?;
+            let decoded = self.decode_for_reader(id, range, wait, context)?;
             self.check_range(id, range, &decoded.table)?;
             if is_done(Some(decoded.wanted), out) {
                 return Ok(());
@@ -155,7 +179,7 @@ impl VolumeStore {
         }
         // The cache is too small for the present requests: the pass serves this range alone.
         let key = PassKey { id, only: Some(BlockIndex::range(range)) };
-        let decoded = self.decode(key, range, None, context)?;
+        let decoded = self.decode(key, range, None, (PassWait::ToItsEnd, context))?;
         if is_done(Some(decoded.wanted), out) { Ok(()) } else { Err(self.range_error(id, range, &decoded.table)) }
     }
 
@@ -194,9 +218,10 @@ impl VolumeStore {
         self: &Arc<Self>,
         id: VolumeId,
         wanted: ByteRange,
+        wait: PassWait<'_>,
         context: &RequestContext,
     ) -> Result<DecodedVolume, VolumeError> {
-        let decode = || self.decode(PassKey { id, only: None }, wanted, None, context);
+        let decode = || self.decode(PassKey { id, only: None }, wanted, None, (wait, context));
         for _ in 0..MAX_JOINS {
             match decode() {
                 Err(VolumeError::Prefetch(_)) => {}
@@ -212,16 +237,52 @@ impl VolumeStore {
         key: PassKey,
         wanted: ByteRange,
         on_block: Option<OnBlock>,
-        context: &RequestContext,
+        (wait, context): (PassWait<'_>, &RequestContext),
     ) -> Result<DecodedVolume, VolumeError> {
         let (this, id) = (Arc::clone(self), key.id);
-        let _waiting = context.awaiting(|| self.sources.collection.volume_name(id));
+        let name = || self.sources.collection.volume_name(id);
+        let _waiting = context.awaiting(name);
         let is_prefetch = on_block.is_some();
-        let decoded = self.passes.run(key, "dupfs-volume", context, move |context| {
-            let decoded = this.run_pass(id, wanted, on_block, context);
-            decoded.map_err(|e| if is_prefetch { VolumeError::Prefetch(Arc::new(e)) } else { e })
-        });
-        decoded.map_err(|error| error.while_waiting_for(&self.sources.collection.volume_name(id)))
+        let joined =
+            self.passes.begin(key, "dupfs-volume", context, VolumeProgress::new(), move |context, progress| {
+                let _end = EndOnDrop(Arc::clone(progress));
+                let decoded = this.run_pass(id, wanted, on_block, (progress, context));
+                this.answered.remove(progress);
+                decoded.map_err(|e| if is_prefetch { VolumeError::Prefetch(Arc::new(e)) } else { e })
+            })?;
+        let interest = joined.shared().enter();
+        let decoded = match (wait, self.slow_after) {
+            (PassWait::UntilSlow(slow), Some(slow_after)) => {
+                match joined.wait_until(joined.shared().begun() + slow_after, context) {
+                    Ok(Some(decoded)) => Ok(decoded),
+                    Ok(None) => {
+                        let running = self.running_volume(id, joined, interest);
+                        let object = Arc::clone(&running.object);
+                        slow.set(running);
+                        return Err(VolumeError::Slow { object });
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            (PassWait::UntilSlow(_) | PassWait::ToItsEnd, _) => joined.wait(context),
+        };
+        decoded.map_err(|error| error.while_waiting_for(&name()))
+    }
+
+    /// Volume `id` during the pass that is joined.
+    fn running_volume(&self, id: VolumeId, joined: JoinedPass, interest: VolumeInterest) -> RunningVolume {
+        let object = self.sources.collection.volume_name(id);
+        let set = self.sources.collection.set(id.set).ok();
+        let stored_len = set.and_then(|set| set.volumes.get(&id.number).map(|object| object.size)).unwrap_or(0);
+        RunningVolume {
+            id,
+            is_encrypted: NameSuffix::of(&object).is_encrypted(),
+            object,
+            stored_len,
+            blocks: Arc::clone(&self.blocks),
+            joined,
+            _interest: interest,
+        }
     }
 
     fn run_pass(
@@ -229,7 +290,7 @@ impl VolumeStore {
         id: VolumeId,
         wanted: ByteRange,
         on_block: Option<OnBlock>,
-        context: &RequestContext,
+        (progress, context): (&Arc<VolumeProgress>, &RequestContext),
     ) -> Result<DecodedVolume, VolumeError> {
         let VolumeSources { objects, manifests, index, .. } = &self.sources;
         let (object, expected) = manifests.volume_object(id, context)?;
@@ -240,9 +301,12 @@ impl VolumeStore {
         let running = RunningDecode::begin(&self.running_passes);
         let is_alone = on_block.is_none() && running.others == 0;
         let threads = if is_alone { DecodeThreads::TwoIfLarge } else { DecodeThreads::One };
-        let mut blocks = self.blocks.begin_pass(id, wanted, on_block);
+        let mut blocks = self.blocks.begin_pass(id, wanted, on_block, Some(Arc::clone(progress)));
+        progress.start(blocks.pass(), object.size);
+        let gate: Arc<dyn FetchGate> = Arc::<VolumeProgress>::clone(progress);
+        let mode = DecodeMode { threads, gate: self.serves_slow_passes().then_some(gate) };
         let decoded =
-            decode_volume(objects, &object, expected.as_ref(), threads, (&self.table_limits, context), &mut blocks);
+            decode_volume(objects, &object, expected.as_ref(), mode, (&self.table_limits, context), &mut blocks);
         drop(running);
         match decoded {
             Ok(table) => {
@@ -274,7 +338,7 @@ impl PrefetchSource for VolumeStore {
             return Ok(());
         }
         let key = PassKey { id, only: None };
-        self.decode(key, NO_BYTES, Some(on_block), context).map(drop)
+        self.decode(key, NO_BYTES, Some(on_block), (PassWait::ToItsEnd, context)).map(drop)
     }
 }
 

@@ -7,6 +7,8 @@ use super::error::VolumeError;
 use super::member_table::MemberTable;
 use super::read_hint::ReadHint;
 use super::request_index::RequestIndex;
+use super::running_volume::RunningVolume;
+use super::signed_blocks::SignedBlocks;
 use super::signed_contents::SignedContent;
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_format::manifest::Manifest;
@@ -39,6 +41,29 @@ pub trait Volumes: Sync {
     /// [`VolumeError`]; then `out` is as it was.
     fn read_volume(&self, id: VolumeId, range: ByteRange, hint: ReadHint, out: &mut Vec<u8>)
     -> Result<(), VolumeError>;
+
+    /// The same volumes for a request that does not wait for slow passes: [`Self::members`] and [`Self::read_volume`] then give
+    /// [`VolumeError::Slow`], and [`Self::slow_volume`] the volume. `None` if nothing may be served from them, or the request may not block.
+    fn until_slow(&self) -> Option<Box<dyn Volumes + '_>>;
+
+    /// The volume for which a call has given [`VolumeError::Slow`] last. Its pass continues as long as it is kept, or this object.
+    fn slow_volume(&self) -> Option<Arc<RunningVolume>>;
+
+    /// The sums of the blocks of the file at `path` as `set` signed it. The signature archive may be fetched for them, once, if it
+    /// has at most `max_fetch` stored bytes. `None` if no sums prove single blocks.
+    ///
+    /// # Errors
+    /// For the end of the request.
+    fn signed_blocks(
+        &self,
+        set: SetIndex,
+        path: &ArchivePath,
+        max_fetch: u64,
+    ) -> Result<Option<SignedBlocks>, VolumeError>;
+
+    /// Records that `range` of a volume, a part of the file at `path`, was proved and served before the volume is verified. Its pass
+    /// continues for the next reads.
+    fn record_proved(&self, running: &RunningVolume, range: ByteRange, hint: ReadHint, path: &ArchivePath);
 
     /// Records that `range` of volume `id` was located but not read. A program that requests the sizes of many files in
     /// stored order scans the volumes as one that reads the files does.
