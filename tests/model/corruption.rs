@@ -160,7 +160,7 @@ impl Original {
             |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap().into());
         let objects = fs::read_dir(repo.dir()).unwrap().map(|e| read(e.unwrap())).collect();
         let mut original = Self { objects, secret, healthy: BTreeMap::new() };
-        let fs = original.open(original.store()).expect("the repository opens while it is well");
+        let fs = original.open(original.store(), false).expect("the repository opens while it is well");
         let mut healthy = BTreeMap::new();
         record(&*fs, ROOT_INO, Vec::new(), &mut healthy);
         original.healthy = healthy;
@@ -192,13 +192,15 @@ impl Original {
         store
     }
 
-    fn open(&self, store: MemoryStore) -> Result<Arc<dyn FileSystem>, String> {
+    /// Opens the repository; if it `is_early`, content is served as early as it can be proved.
+    fn open(&self, store: MemoryStore, is_early: bool) -> Result<Arc<dyn FileSystem>, String> {
         let keys = KeyOptions {
             secret_keys: self.secret.iter().cloned().collect(),
             passphrases: vec![Secret::from(SYMMETRIC.to_owned())],
             ..KeyOptions::default()
         };
-        let options = RepositoryOptions { keys, memory: 64 << 20, ..RepositoryOptions::default() };
+        let prove_after = is_early.then_some(Duration::ZERO);
+        let options = RepositoryOptions { keys, memory: 64 << 20, prove_after, ..RepositoryOptions::default() };
         open_file_system(Arc::new(store), options, ViewOptions::default(), RequestTimeout::default())
             .map(|fs| fs as Arc<dyn FileSystem>)
             .map_err(|e| e.to_string())
@@ -224,6 +226,8 @@ struct Corruption {
     at: usize,
     /// The mask that is xored with the byte; `None` for a truncation.
     flip: Option<u8>,
+    /// True if content is served as early as it can be proved.
+    is_early: bool,
 }
 
 impl Corruption {
@@ -239,7 +243,8 @@ impl Corruption {
         let objects = &originals[original].objects;
         let (object, bytes) = objects.iter().nth(below(random[1], objects.len())).unwrap();
         let flip = (!random[3].is_multiple_of(4)).then(|| u8::try_from(random[3] >> 8 & 0xff).unwrap().max(1));
-        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip }
+        let is_early = random[3] >> 16 & 1 == 1;
+        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip, is_early }
     }
 
     /// Opens the damaged repository and reads all of it.
@@ -253,7 +258,7 @@ impl Corruption {
         let store = original.store();
         store.put(&self.object, bytes);
         let mut seen = RoundCounts::default();
-        match original.open(store) {
+        match original.open(store, self.is_early) {
             Err(error) if error.is_empty() || error.contains('\n') => {
                 return Err(format!("no one-line error: {error:?}"));
             }

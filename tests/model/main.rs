@@ -23,3 +23,4 @@ mod properties;
 mod reasons;
 mod rebuild;
 mod regressions;
+mod streaming;
