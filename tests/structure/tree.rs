@@ -76,7 +76,7 @@ pub(crate) fn documents() -> BTreeMap<String, String> {
 /// Returns the scripts of the repository with their text, by path.
 pub(crate) fn scripts() -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
-    for dir in ["scripts", "scripts/bench.d", ".ci"] {
+    for dir in ["scripts", "scripts/bench.d", "scripts/bench-link.d", ".ci"] {
         for entry in std::fs::read_dir(root().join(dir)).unwrap() {
             let entry = entry.unwrap();
             if let (true, Ok(text)) = (entry.file_type().unwrap().is_file(), std::fs::read_to_string(entry.path())) {
