@@ -1,6 +1,7 @@
 //! Loads the trees of snapshots.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::error::FsError;
@@ -12,9 +13,9 @@ use dupfs_format::{EntryKind, EntryMeta, SetIndex};
 use dupfs_read::tree::{Branch, Branches, peek_root};
 use dupfs_read::volume::Repository;
 
-/// Archives whose beginnings one request fetches, one after the other, to find the metadata of a root. Beyond that, the tree is
-/// loaded, whose archives are fetched concurrently.
-const MAX_PEEKS: usize = 2;
+/// Archives whose beginnings are fetched for the roots of the snapshots that are listed next, and how many of them at a time.
+const MAX_PEEKS: usize = 64;
+const MAX_CONCURRENT_PEEKS: usize = 16;
 
 /// A number of sets of a branch, as its tree counts them.
 ///
@@ -31,11 +32,18 @@ pub(super) struct SnapshotTrees {
     branches: Branches,
     /// The root's metadata in sets whose tree is not loaded; `None` for a set that does not contain it.
     peeked_roots: Mutex<HashMap<SetIndex, Option<EntryMeta>>>,
+    /// True once the list of snapshots was read.
+    is_listed: AtomicBool,
 }
 
 impl SnapshotTrees {
     pub(super) fn new(repository: Arc<Repository>) -> Self {
-        Self { repository, branches: Branches::default(), peeked_roots: Mutex::default() }
+        Self {
+            repository,
+            branches: Branches::default(),
+            peeked_roots: Mutex::default(),
+            is_listed: AtomicBool::new(false),
+        }
     }
 
     /// The tree of a snapshot.
@@ -86,9 +94,15 @@ impl SnapshotTrees {
         Ok(self.branches.branch(number, sets))
     }
 
-    /// The metadata of a snapshot's root while its tree is not loaded: `ls -l snapshots` must not fetch the signature
-    /// archives of all of them. `None` if the tree is loaded, or has to be: the root is not a directory, cannot be read
-    /// separately, or is not in the sets whose archives one request looks at.
+    /// Records that the list of snapshots was read.
+    pub(super) fn record_listing(&self) {
+        self.is_listed.store(true, Ordering::Relaxed);
+    }
+
+    /// The metadata of the root of a snapshot while its tree is not loaded, for a reader that goes through the list of snapshots:
+    /// `ls -l snapshots` must not fetch the signature archives of all of them. The beginnings of the archives of the snapshots
+    /// that follow are fetched at the same time. `None` if the tree is loaded, or has to be: for any other reader, or if the root
+    /// is not a directory or is not in the archives whose beginnings are known.
     ///
     /// # Errors
     /// WouldBlock.
@@ -101,18 +115,17 @@ impl SnapshotTrees {
         if self.load(view, snapshot, &RequestContext::cached_only()).is_ok() {
             return Ok(None);
         }
-        let mut peeks = 0;
-        for &set in view.snapshot(snapshot)?.lineage().iter().rev() {
-            let known = lock(&self.peeked_roots).get(&set).cloned();
-            let meta = match known {
+        let mut is_fetched = false;
+        for set in view.snapshot(snapshot)?.lineage().iter().rev() {
+            let known = || lock(&self.peeked_roots).get(set).cloned();
+            let meta = match known() {
                 Some(meta) => meta,
+                None if is_fetched || !self.is_next_in_listing(view, snapshot) => return Ok(None),
                 None if !context.may_block() => return Err(FsError::WouldBlock),
-                None if peeks == MAX_PEEKS => return Ok(None),
                 None => {
-                    peeks += 1;
-                    let Ok(meta) = peek_root(&self.repository, set, context) else { return Ok(None) };
-                    lock(&self.peeked_roots).insert(set, meta.clone());
-                    meta
+                    self.peek_roots(view, snapshot, context);
+                    is_fetched = true;
+                    known().flatten()
                 }
             };
             if let Some(meta) = meta {
@@ -120,6 +133,44 @@ impl SnapshotTrees {
             }
         }
         Ok(None)
+    }
+
+    /// Returns true if the snapshots were listed, and the root of the one before `snapshot` in the list is known, or there is
+    /// none before it.
+    fn is_next_in_listing(&self, view: &SnapshotView, snapshot: usize) -> bool {
+        let mut before = view.listed().take_while(|(index, _)| *index < snapshot);
+        let is_only = view.listed().nth(1).is_none();
+        let follows = match before.by_ref().last() {
+            Some((_, before)) => before.lineage().last().is_some_and(|set| lock(&self.peeked_roots).contains_key(set)),
+            None => !is_only,
+        };
+        self.is_listed.load(Ordering::Relaxed) && follows
+    }
+
+    /// Fetches the roots of the snapshots in the list from `first` on. One that cannot be read has no root.
+    fn peek_roots(&self, view: &SnapshotView, first: usize, context: &RequestContext) {
+        let sets = view.listed().filter(|(index, _)| *index >= first).take(MAX_PEEKS);
+        let sets: Vec<SetIndex> = sets.filter_map(|(_, snapshot)| snapshot.lineage().last().copied()).collect();
+        let next = AtomicUsize::new(0);
+        let peek = || {
+            while let Some(&set) = sets.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if lock(&self.peeked_roots).contains_key(&set) {
+                    continue;
+                }
+                match peek_root(&self.repository, set, context) {
+                    Err(error) if error.kind() == ErrorKind::Cancelled => return,
+                    peeked => drop(lock(&self.peeked_roots).insert(set, peeked.ok().flatten())),
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers = MAX_CONCURRENT_PEEKS.min(sets.len()).saturating_sub(1);
+            for _ in 0..workers {
+                // This thread does the work of one that cannot be started.
+                let _ = std::thread::Builder::new().name("dupfs-peek".into()).spawn_scoped(scope, peek);
+            }
+            peek();
+        });
     }
 
     /// The number of paths in all loaded trees.

@@ -183,6 +183,7 @@ impl TreeFs {
     }
 
     fn list_snapshots(&self, offset: u64, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+        self.nodes.trees.record_listing();
         let view = self.nodes.view();
         // No list is longer than memory.
         let Ok(start) = usize::try_from(offset) else { return Ok(()) };

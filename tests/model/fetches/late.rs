@@ -105,14 +105,15 @@ fn loading_of_a_tree_without_waiters_stops_and_a_later_request_resumes_it() {
     let store = trickling(&counted, &sigtars[1], &pace);
     let fs = subject::open(store, &counted.repository, MEMORY).unwrap();
     let reads = || pace.reads.load(Ordering::SeqCst);
-    let root = counted.find(&*fs, 1, &vec![]).ino;
+    let snapshots = fs.lookup(ROOT_INO, b"snapshots", &RequestContext::unlimited()).unwrap().ino;
+    let name = counted.repository.sets[1].snapshot().into_bytes();
     let before = reads();
     pace.is_slow.store(true, Ordering::SeqCst);
     let token = CancelToken::new();
     std::thread::scope(|scope| {
         let context = RequestContext::new(None, token.clone());
-        let fs = &fs;
-        let request = scope.spawn(move || fs.lookup(root, b"z", &context));
+        let (fs, name) = (&fs, &name);
+        let request = scope.spawn(move || fs.lookup(snapshots, name, &context));
         let start = Instant::now();
         while reads() < before + 5 {
             assert!(start.elapsed() < Duration::from_secs(20), "the archive is not read");
@@ -128,6 +129,7 @@ fn loading_of_a_tree_without_waiters_stops_and_a_later_request_resumes_it() {
     assert_eq!(reads(), stopped, "the archive is still read");
     counted.store.take_counts();
     pace.is_slow.store(false, Ordering::SeqCst);
+    let root = fs.lookup(snapshots, &name, &RequestContext::unlimited()).unwrap().ino;
     assert!(fs.lookup(root, b"z", &RequestContext::unlimited()).is_ok());
     let fetched = counted.fetched();
     assert!(!fetched.contains(&sigtars[0]) && fetched.contains(&sigtars[1]), "{fetched:?}");

@@ -16,6 +16,7 @@ mod rate_limited;
 mod rate_meter;
 #[cfg(feature = "s3")]
 mod s3;
+mod staged;
 mod storage_error;
 mod traffic;
 mod url;
@@ -35,6 +36,7 @@ pub use options::{S3Addressing, S3Credentials, StoreOptions};
 pub use rate_limited::RateLimitedStore;
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
+pub use staged::{StagedBatch, StagedStore};
 pub use storage_error::StorageError;
 pub use traffic::Traffic;
 pub use url::{Location, S3Location, S3UrlStyle, UrlOptions, parse_url, parse_url_with};

@@ -30,14 +30,16 @@ pub struct Branch {
     table_access: Semaphore,
     /// The position of a set that cannot be loaded, and the error, where a retry cannot help.
     failed: Mutex<Option<(u32, TreeError)>>,
+    /// Sets that were read when one before them failed, by position. Their memory is bounded as that of [`LoadQueue`].
+    staged: Mutex<HashMap<u32, LoadedSet>>,
     saver: TreeSaver,
 }
 
 impl Branch {
     /// A branch of `sets`, of which none is loaded.
     pub(super) fn new(sets: Arc<[SetIndex]>) -> Self {
-        let (table, loads, failed, saver) = Default::default();
-        Self { sets: RwLock::new(sets), table, loads, table_access: Semaphore::new(1), failed, saver }
+        let (table, loads, failed, staged, saver) = Default::default();
+        Self { sets: RwLock::new(sets), table, loads, table_access: Semaphore::new(1), failed, staged, saver }
     }
 
     /// The set at `position`.
@@ -126,6 +128,8 @@ impl Branch {
         positions: std::ops::Range<u32>,
         context: &RequestContext,
     ) -> Result<(), TreeError> {
+        let sets: Vec<_> = positions.clone().filter(|at| !self.is_staged(*at)).filter_map(|at| self.set_at(at)).collect();
+        let _fetched = repository.stage_signatures(&sets, context);
         let max_workers = MAX_CONCURRENT_LOADS.min(positions.len());
         let queue = LoadQueue::new(positions.start, positions.end);
         let (send, results) = mpsc::channel();
@@ -152,10 +156,26 @@ impl Branch {
                 0 => self.enter_all(positions, &queue, context, next),
                 _ => {
                     drop(send);
-                    self.enter_all(positions, &queue, context, || results.recv().ok())
+                    let entered = self.enter_all(positions, &queue, context, || results.recv().ok());
+                    if entered.is_err() {
+                        queue.close();
+                        results.iter().for_each(|(position, loaded)| self.keep_staged(position, loaded));
+                    }
+                    entered
                 }
             }
         })
+    }
+
+    fn is_staged(&self, position: u32) -> bool {
+        lock(&self.staged).contains_key(&position)
+    }
+
+    /// Keeps a set that was read for the next attempt, after a set before it failed.
+    fn keep_staged(&self, position: u32, loaded: Result<LoadedSet, TreeError>) {
+        if let Ok(loaded) = loaded {
+            lock(&self.staged).insert(position, loaded);
+        }
     }
 
     fn load_set(
@@ -165,6 +185,10 @@ impl Branch {
         context: &RequestContext,
     ) -> Result<LoadedSet, TreeError> {
         context.check()?;
+        let staged = lock(&self.staged).remove(&position);
+        if let Some(loaded) = staged {
+            return Ok(loaded);
+        }
         let set = self.set_at(position).ok_or(TreeError::NoSet { position })?;
         load_set::load_set(repository, set, position, context)
     }
@@ -194,7 +218,12 @@ impl Branch {
                 };
                 early.insert(at, loaded);
             };
-            loaded.and_then(|loaded| self.enter(loaded)).inspect_err(|error| self.record_failure(position, error))?;
+            let entered = loaded.and_then(|loaded| self.enter(loaded));
+            if let Err(error) = entered {
+                self.record_failure(position, &error);
+                early.into_iter().for_each(|(position, loaded)| self.keep_staged(position, loaded));
+                return Err(error);
+            }
             queue.advance();
         }
         Ok(())

@@ -27,7 +27,9 @@ use super::signed_sets::SignedSets;
 use super::table_allowance::TableMemory;
 use super::volume_store::{VolumeSources, VolumeStore};
 use crate::codec::{BackdatedObject, Decoder, ExpansionLimit};
-use crate::storage::{ActiveTransfer, BucketLocation, MeteredStore, ObjectStore, StoreMeter, Traffic};
+use crate::storage::{
+    ActiveTransfer, BucketLocation, MeteredStore, ObjectStore, StagedBatch, StagedStore, StoreMeter, Traffic,
+};
 use dupfs_base::sync::Semaphore;
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_cache::{CacheConfig, CacheStats, LentMemory};
@@ -79,6 +81,7 @@ pub struct RepositoryStatus {
 #[derive(Debug)]
 pub struct Repository {
     store: Arc<dyn ObjectStore>,
+    staging: Arc<StagedStore>,
     meter: Arc<StoreMeter>,
     collection: Arc<LiveCollection>,
     manifests: Arc<ManifestStore>,
@@ -102,6 +105,8 @@ impl Repository {
     ) -> Arc<Self> {
         let meter = Arc::<StoreMeter>::default();
         let store: Arc<dyn ObjectStore> = Arc::new(MeteredStore::new(store, Arc::clone(&meter)));
+        let staging = Arc::new(StagedStore::new(store));
+        let store: Arc<dyn ObjectStore> = Arc::<StagedStore>::clone(&staging);
         let prefixes = collection.prefixes().clone();
         let decoder = decoder.into();
         let hash_identifies = decoder.requires_volume_hash();
@@ -152,6 +157,7 @@ impl Repository {
         let drop_behind = DropBehind::default();
         Arc::new(Self {
             store,
+            staging,
             meter,
             collection,
             manifests,
@@ -301,6 +307,12 @@ impl Repository {
         consume: &mut dyn FnMut(&mut SignatureStream<'_, '_>) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         self.signatures.stream(set, context, consume)
+    }
+
+    /// Announces that the signature archives of `sets` will be read, in this order: they are fetched in advance, many at a time,
+    /// with the manifests that they are compared with, until the returned batch is dropped.
+    pub fn stage_signatures(&self, sets: &[SetIndex], context: &RequestContext) -> StagedBatch {
+        self.staging.stage(sets.iter().flat_map(|set| self.signatures.needed_objects(*set)), context)
     }
 
     /// As [`Self::stream_signatures`], but from the store only. `consume` is called once.

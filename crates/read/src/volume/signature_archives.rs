@@ -252,8 +252,7 @@ impl SignatureArchives {
         object: &ObjectInfo,
         context: &RequestContext,
     ) -> Result<Option<Arc<Manifest>>, VolumeError> {
-        let is_encrypted = |object: &ObjectInfo| NameSuffix::of(&object.name).is_encrypted();
-        if record.is_rebuilt || !is_encrypted(object) || !record.manifest.as_ref().is_some_and(is_encrypted) {
+        if !is_bound(record, object) {
             return Ok(None);
         }
         match self.manifests.get(record.index, context) {
@@ -344,10 +343,26 @@ impl SignatureArchives {
         self.object(set).map_or(0, |object| object.size).max(copied)
     }
 
+    /// The stored objects that [`Self::stream`] reads for `set`, as far as they are not in memory. None with an archive directory,
+    /// whose copies are read first.
+    pub(super) fn needed_objects(&self, set: SetIndex) -> Vec<ObjectInfo> {
+        let (Ok(record), None) = (self.collection.set(set), &self.archive_dir) else { return Vec::new() };
+        let Some(archive) = record.signatures.clone() else { return Vec::new() };
+        let is_needed = is_bound(&record, &archive) && self.manifests.cached(set).is_none();
+        let manifest = record.manifest.clone().filter(|_| is_needed);
+        [Some(archive), manifest].into_iter().flatten().collect()
+    }
+
     fn object(&self, set: SetIndex) -> Result<ObjectInfo, VolumeError> {
         let record = self.collection.set(set)?;
         record.signatures.clone().ok_or_else(|| VolumeError::NoSignatures { set: record.label().into() })
     }
+}
+
+/// Returns true if the signature archive `object` of a set is compared with the manifest of the set.
+fn is_bound(record: &BackupSet, object: &ObjectInfo) -> bool {
+    let is_encrypted = |object: &ObjectInfo| NameSuffix::of(&object.name).is_encrypted();
+    !record.is_rebuilt && is_encrypted(object) && record.manifest.as_ref().is_some_and(is_encrypted)
 }
 
 fn other_signatures(record: &BackupSet, object: &ObjectInfo, reason: &str) -> VolumeError {

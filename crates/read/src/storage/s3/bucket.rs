@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::client_config::{S3Client, S3ClientConfig};
@@ -19,6 +20,9 @@ use dupfs_base::{ErrorKind, clamp_len};
 const PERMIT_BYTES: u64 = 64 * 1024;
 /// Credentials are not fetched twice within this time.
 const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The first page of a listing that is older than this is listed again.
+const MAX_PAGE_AGE: Duration = Duration::from_secs(5);
 
 /// A bucket and the state that the requests to it share.
 ///
@@ -39,6 +43,8 @@ pub(super) struct S3Bucket {
     /// Bytes that came for requests that were interrupted.
     pub(super) kept: Arc<KeptBytes>,
     pub(super) counters: TrafficCounters,
+    /// The page that was listed to find out if the bucket answers, and the time at which it came.
+    first_page: Mutex<Option<(Instant, ListObjectsV2Output)>>,
 }
 
 /// Permits for one request. They are returned when it is dropped.
@@ -68,12 +74,24 @@ impl S3Bucket {
             readahead_budget: Arc::new(Semaphore::new(budget)),
             kept: KeptBytes::new(options.kept_bytes as u64),
             counters: TrafficCounters::default(),
+            first_page: Mutex::default(),
         })
     }
 
     /// The client to use now.
     pub(super) fn client(&self) -> Arc<S3Client> {
         Arc::clone(&lock(&self.client))
+    }
+
+    /// Keeps the first page of the listing for the first caller that lists the bucket.
+    pub(super) fn keep_first_page(&self, page: ListObjectsV2Output) {
+        *lock(&self.first_page) = Some((Instant::now(), page));
+    }
+
+    /// The first page of the listing if it has just been listed. It is returned once.
+    pub(super) fn take_first_page(&self) -> Option<ListObjectsV2Output> {
+        let (at, page) = lock(&self.first_page).take()?;
+        (at.elapsed() < MAX_PAGE_AGE).then_some(page)
     }
 
     /// Uses another region from now on.

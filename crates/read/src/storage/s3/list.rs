@@ -14,7 +14,7 @@ use super::retry_timer::RetryTimer;
 use crate::storage::{DirectoryListing, ObjectInfo, StorageError};
 use dupfs_base::escape_bytes;
 
-/// The page after `token` of at most `max_keys` objects directly in `dir`. Objects in deeper directories are not listed.
+/// The page after `token` of the objects directly in `dir`. Objects in deeper directories are not listed.
 ///
 /// # Errors
 /// [`S3Failure`] of this one attempt.
@@ -23,7 +23,6 @@ pub(super) async fn page(
     client: &S3Client,
     dir: &str,
     token: Option<&str>,
-    max_keys: Option<i32>,
 ) -> Result<ListObjectsV2Output, S3Failure> {
     bucket.counters.lists.fetch_add(1, Ordering::Relaxed);
     let request = client
@@ -35,7 +34,6 @@ pub(super) async fn page(
         // Keys may contain characters that XML cannot.
         .encoding_type(EncodingType::Url)
         .set_continuation_token(token.map(str::to_owned))
-        .set_max_keys(max_keys)
         .set_optional_object_attributes(bucket.config.is_aws().then(|| vec![OptionalObjectAttributes::RestoreStatus]));
     let limit = RetryTimer::new(bucket.timeout).answer_timeout();
     match tokio::time::timeout(limit, request.send()).await {
@@ -53,9 +51,13 @@ pub(super) async fn all(bucket: &S3Bucket, dir: &str, out: &mut DirectoryListing
     let mut token: Option<String> = None;
     loop {
         let mut timer = RetryTimer::new(bucket.timeout);
+        let first = if dir.is_empty() && token.is_none() { bucket.take_first_page() } else { None };
         let page = loop {
+            if let Some(page) = first {
+                break page;
+            }
             let client = bucket.client();
-            match page(bucket, &client, dir, token.as_deref(), None).await {
+            match page(bucket, &client, dir, token.as_deref()).await {
                 Ok(page) => break page,
                 Err(failure) => bucket.recover(&client, failure, &mut timer).await?,
             }

@@ -12,7 +12,8 @@ use dupfs_base::ErrorKind;
 /// Upper bound of the time without an answer while the store is opened: a user waits for it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Lists one key. That checks host, credentials, bucket and region as a whole listing does, and needs no other permission.
+/// Lists the first page, which the first listing begins with. That checks host, credentials, bucket and region, and needs no
+/// other permission.
 ///
 /// # Errors
 /// [`StorageError`] if the bucket cannot be listed.
@@ -21,8 +22,11 @@ pub(super) async fn probe(bucket: &S3Bucket) -> Result<(), StorageError> {
     let mut is_redirected = false;
     loop {
         let client = bucket.client();
-        let failure = match list::page(bucket, &client, "", None, Some(1)).await {
-            Ok(_) => return Ok(()),
+        let failure = match list::page(bucket, &client, "", None).await {
+            Ok(page) => {
+                bucket.keep_first_page(page);
+                return Ok(());
+            }
             Err(failure) => failure,
         };
         match &failure.cause {

@@ -1,0 +1,338 @@
+//! A store that fetches small objects before they are read, many at a time.
+
+use std::collections::HashMap;
+use std::io::{self, Cursor, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
+use dupfs_base::sync::{Monitor, Permit, Semaphore, ThreadPool};
+use dupfs_base::{ByteRange, CancelToken, ErrorKind, RequestContext};
+
+/// Upper bound of the size of an object that is fetched as a whole. The time of a smaller one is that of a round trip.
+const MAX_STAGED_OBJECT: u64 = 256 << 10;
+/// Upper bound of the objects that are fetched at a time.
+const MAX_CONCURRENT_FETCHES: usize = 16;
+/// Upper bound of the bytes that are fetched and not read.
+const MAX_STAGED_BYTES: u64 = 8 << 20;
+/// Bytes that are read at a time.
+const CHUNK: usize = 16 << 10;
+
+/// Fetches announced objects of another store in advance. The first reader of an object gets its bytes.
+#[derive(Debug)]
+pub struct StagedStore {
+    shared: Arc<StagingArea>,
+    pool: ThreadPool,
+    batches: AtomicU64,
+}
+
+#[derive(Debug)]
+struct StagingArea {
+    inner: Arc<dyn ObjectStore>,
+    objects: Arc<Monitor<HashMap<Arc<str>, StagedObject>>>,
+    /// One permit for each byte.
+    room: Semaphore,
+}
+
+/// An object that was announced and not read.
+struct StagedObject {
+    object: ObjectInfo,
+    batch: u64,
+    state: StageState,
+}
+
+enum StageState {
+    Queued,
+    Fetching,
+    Fetched(Vec<u8>, Permit),
+    /// A large object, of which the store has begun to fetch the beginning.
+    Opened(Box<dyn Read + Send>),
+    Failed(StorageError),
+}
+
+impl std::fmt::Debug for StagedObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StagedObject").field("object", &self.object).field("batch", &self.batch).finish_non_exhaustive()
+    }
+}
+
+/// Announced objects. When it is dropped, those that were not read are forgotten and their fetches end.
+#[derive(Debug)]
+pub struct StagedBatch {
+    shared: Arc<StagingArea>,
+    batch: u64,
+    cancel: CancelToken,
+}
+
+impl Drop for StagedBatch {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        let forgotten = self
+            .shared
+            .objects
+            .update(|objects| objects.extract_if(|_, staged| staged.batch == self.batch).collect::<Vec<_>>());
+        drop(forgotten);
+    }
+}
+
+impl StagedStore {
+    /// A store over `inner`.
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
+        let shared =
+            StagingArea { inner, objects: Monitor::new(HashMap::new()), room: Semaphore::new(MAX_STAGED_BYTES) };
+        let pool = ThreadPool::with_idle("dupfs-stage", MAX_CONCURRENT_FETCHES, 0);
+        Self { shared: Arc::new(shared), pool, batches: AtomicU64::new(0) }
+    }
+
+    /// Announces that `objects` will be read as wholes, in about this order. The small ones are fetched now, many at a time,
+    /// and of the large ones the first is opened. Failures are those of the later reads.
+    pub fn stage(&self, objects: impl IntoIterator<Item = ObjectInfo>, context: &RequestContext) -> StagedBatch {
+        let batch = self.batches.fetch_add(1, Ordering::Relaxed);
+        let cancel = CancelToken::new();
+        let staged = StagedBatch { shared: Arc::clone(&self.shared), batch, cancel: cancel.clone() };
+        let own = RequestContext::new(context.deadline(), cancel);
+        let mut has_large = false;
+        for object in objects {
+            let is_large = object.size > MAX_STAGED_OBJECT;
+            if is_large && std::mem::replace(&mut has_large, true) {
+                continue;
+            }
+            let name = Arc::clone(&object.name);
+            let is_new = self.shared.objects.update(|objects| {
+                let is_new = !objects.contains_key(&name);
+                if is_new {
+                    let state = StageState::Queued;
+                    objects.insert(Arc::clone(&name), StagedObject { object: object.clone(), batch, state });
+                }
+                is_new
+            });
+            let fetch = StagedFetch { shared: Arc::clone(&self.shared), object, batch, context: own.clone() };
+            // An object that is not fetched in advance is fetched by its reader.
+            if is_new && self.pool.submit(Box::new(move || fetch.run(is_large))).is_err() {
+                self.shared.objects.update(|objects| objects.remove(&name));
+            }
+        }
+        staged
+    }
+}
+
+/// The fetch of one object.
+struct StagedFetch {
+    shared: Arc<StagingArea>,
+    object: ObjectInfo,
+    batch: u64,
+    context: RequestContext,
+}
+
+impl StagedFetch {
+    fn run(self, is_large: bool) {
+        let room = if is_large { 0 } else { self.object.size };
+        let Ok(room) = self.shared.room.acquire(room, &self.context) else { return };
+        if !self.replace(|state| matches!(state, StageState::Queued), StageState::Fetching) {
+            return;
+        }
+        let whole = ByteRange::at(0, self.object.size);
+        let fetched = self.shared.inner.open(&self.object, whole, &self.context).and_then(|mut stream| {
+            if is_large {
+                return Ok(StageState::Opened(stream));
+            }
+            let mut bytes = Vec::with_capacity(dupfs_base::clamp_len(self.object.size, usize::MAX));
+            let mut chunk = vec![0; CHUNK];
+            loop {
+                self.context.check().map_err(|stopped| StorageError::stopped(&self.object.name, stopped))?;
+                let got = stream.read(&mut chunk).map_err(|error| StorageError::recover(&self.object.name, &error))?;
+                if got == 0 {
+                    return Ok(StageState::Fetched(bytes, room));
+                }
+                bytes.extend_from_slice(chunk.get(..got).unwrap_or_default());
+            }
+        });
+        let state = fetched.unwrap_or_else(StageState::Failed);
+        self.replace(|state| matches!(state, StageState::Fetching), state);
+    }
+
+    /// Changes the state from one that `is_before` accepts. Returns false if it is another one, or the object was read or
+    /// forgotten.
+    fn replace(&self, is_before: impl Fn(&StageState) -> bool, state: StageState) -> bool {
+        let before = self.shared.objects.update(|objects| {
+            let staged = objects.get_mut(&self.object.name).filter(|staged| staged.batch == self.batch)?;
+            is_before(&staged.state).then(|| std::mem::replace(&mut staged.state, state))
+        });
+        before.is_some()
+    }
+}
+
+impl Drop for StagedFetch {
+    /// No reader waits for a fetch that panicked.
+    fn drop(&mut self) {
+        let failed =
+            StorageError::new(ErrorKind::Io, &self.object.name, "another request for it failed internally; retry");
+        self.replace(|state| matches!(state, StageState::Fetching), StageState::Failed(failed));
+    }
+}
+
+impl ObjectStore for StagedStore {
+    fn url(&self) -> &str {
+        self.shared.inner.url()
+    }
+
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.shared.inner.list(context)
+    }
+
+    fn list_directory(&self, dir: &str, context: &RequestContext) -> Result<DirectoryListing, StorageError> {
+        self.shared.inner.list_directory(dir, context)
+    }
+
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
+        if range.start > 0 || range.end < object.size {
+            return self.shared.inner.open(object, range, context);
+        }
+        let _waiting = context.awaiting(|| Arc::clone(&object.name));
+        let taken = self.shared.objects.wait_until(context, |objects| match objects.get(&object.name) {
+            Some(staged) if staged.object != *object => Some(None),
+            Some(StagedObject { state: StageState::Fetching, .. }) => None,
+            _ => Some(objects.remove(&object.name)),
+        });
+        let taken = taken.map_err(|stopped| StorageError::stopped(&object.name, stopped))?;
+        match taken.map(|staged| staged.state) {
+            Some(StageState::Fetched(bytes, room)) => {
+                Ok(Box::new(StagedBytes { bytes: Cursor::new(bytes), _room: room }))
+            }
+            Some(StageState::Opened(stream)) => Ok(stream),
+            Some(StageState::Failed(error)) if !matches!(error.kind, ErrorKind::Timeout | ErrorKind::Cancelled) => {
+                Err(error)
+            }
+            // A reader may wait longer than the fetch.
+            Some(StageState::Queued | StageState::Fetching | StageState::Failed(_)) | None => {
+                self.shared.inner.open(object, range, context)
+            }
+        }
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.shared.inner.traffic()
+    }
+
+    fn bucket(&self) -> Option<BucketLocation> {
+        self.shared.inner.bucket()
+    }
+}
+
+/// The bytes of an object that was fetched.
+struct StagedBytes {
+    bytes: Cursor<Vec<u8>>,
+    _room: Permit,
+}
+
+impl Read for StagedBytes {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.bytes.read(buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Condvar, Mutex};
+
+    use super::super::MemoryStore;
+    use super::*;
+    use dupfs_base::sync::lock;
+
+    /// A store whose reads wait until enough of them run at the same time.
+    #[derive(Debug)]
+    struct MeetingStore {
+        inner: MemoryStore,
+        waiting: Mutex<usize>,
+        changed: Condvar,
+        meet: usize,
+    }
+
+    impl ObjectStore for MeetingStore {
+        fn url(&self) -> &str {
+            self.inner.url()
+        }
+        fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+            self.inner.list(context)
+        }
+        fn open(
+            &self,
+            object: &ObjectInfo,
+            range: ByteRange,
+            context: &RequestContext,
+        ) -> Result<Box<dyn Read + Send>, StorageError> {
+            let mut waiting = lock(&self.waiting);
+            *waiting += 1;
+            self.changed.notify_all();
+            while *waiting < self.meet {
+                waiting = self.changed.wait(waiting).unwrap();
+            }
+            drop(waiting);
+            self.inner.open(object, range, context)
+        }
+        fn traffic(&self) -> Traffic {
+            Traffic::default()
+        }
+        fn bucket(&self) -> Option<BucketLocation> {
+            None
+        }
+    }
+
+    fn store(count: usize, meet: usize) -> (Arc<MeetingStore>, StagedStore, Vec<ObjectInfo>) {
+        let inner = MemoryStore::new();
+        (0..count).for_each(|i| inner.put(&format!("object-{i:02}"), vec![7; 100 + i]));
+        let meeting = Arc::new(MeetingStore { inner, waiting: Mutex::new(0), changed: Condvar::new(), meet });
+        let mut objects = meeting.list(&RequestContext::unlimited()).unwrap();
+        objects.sort_by(|a, b| a.name.cmp(&b.name));
+        (Arc::clone(&meeting), StagedStore::new(meeting), objects)
+    }
+
+    fn read(store: &StagedStore, object: &ObjectInfo) -> Result<Vec<u8>, StorageError> {
+        let mut bytes = Vec::new();
+        store.open(object, ByteRange::at(0, u64::MAX), &RequestContext::unlimited())?.read_to_end(&mut bytes).unwrap();
+        Ok(bytes)
+    }
+
+    #[test]
+    fn objects_are_fetched_at_the_same_time_and_once() {
+        let (inner, store, objects) = store(40, MAX_CONCURRENT_FETCHES);
+        let staged = store.stage(objects.iter().cloned(), &RequestContext::unlimited());
+        for (i, object) in objects.iter().enumerate() {
+            assert_eq!(read(&store, object).unwrap(), vec![7; 100 + i]);
+        }
+        assert_eq!(*lock(&inner.waiting), 40);
+        assert_eq!(store.shared.room.available(), MAX_STAGED_BYTES);
+        assert_eq!(read(&store, &objects[0]).unwrap().len(), 100);
+        assert_eq!(*lock(&inner.waiting), 41, "a second read fetches again");
+        drop(staged);
+    }
+
+    #[test]
+    fn dropping_a_batch_forgets_its_objects() {
+        let (_, store, objects) = store(3, 0);
+        let staged = store.stage(objects.iter().cloned(), &RequestContext::unlimited());
+        assert_eq!(read(&store, &objects[1]).unwrap().len(), 101);
+        drop(staged);
+        assert_eq!(read(&store, &objects[2]).unwrap().len(), 102);
+        assert!(store.shared.objects.lock().is_empty());
+        store
+            .shared
+            .room
+            .acquire(MAX_STAGED_BYTES, &RequestContext::with_timeout(std::time::Duration::from_secs(60)))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_failure_is_that_of_the_reader() {
+        let (inner, store, objects) = store(2, 0);
+        inner.inner.remove(&objects[0].name);
+        let _staged = store.stage(objects.iter().cloned(), &RequestContext::unlimited());
+        assert_eq!(read(&store, &objects[0]).unwrap_err().kind, ErrorKind::Missing);
+        assert_eq!(read(&store, &objects[1]).unwrap().len(), 101);
+    }
+}
