@@ -10,7 +10,7 @@ use super::build_index::IndexArgs;
 use super::cache::CacheCommandArgs;
 use super::options::{
     ByteSize, CacheArgs, CompletionShell, DeadlineArgs, FileType, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs,
-    TimeArgs, TimeSpan, parse_zip_names,
+    MountDeadlineArgs, TimeArgs, TimeSpan, parse_zip_names,
 };
 use super::verify::parse_percent;
 use super::volumes::VolumesArgs;
@@ -142,7 +142,7 @@ pub struct MountArgs {
 
     /// The time that a request may take.
     #[command(flatten)]
-    pub deadline: DeadlineArgs,
+    pub deadline: MountDeadlineArgs,
 
     /// Interval of listing the backup again for new snapshots; also as 90s, 10m or 1h; 0: only on SIGHUP [default: 300; with
     /// --time or --path: 0]
@@ -616,7 +616,6 @@ mod tests {
     #[test]
     fn every_command_that_reads_a_backup_takes_a_deadline() {
         let of = |line: &str| match parsed(line) {
-            Command::Mount(args) => args.deadline,
             Command::Sets(args) => args.deadline,
             Command::Ls(args) => args.snapshot.deadline,
             Command::Find(args) => args.snapshot.deadline,
@@ -627,12 +626,12 @@ mod tests {
             Command::Verify(args) => args.snapshot.deadline,
             Command::Volumes(args) => args.snapshot.deadline,
             Command::Index(args) => args.deadline,
-            Command::Umount(_) | Command::Status(_) | Command::Cache(_) | Command::Completions(_) | Command::Man(_) => {
+            Command::Mount(_)
+            | Command::Umount(_) | Command::Status(_) | Command::Cache(_) | Command::Completions(_) | Command::Man(_) => {
                 panic!("no backup is read")
             }
         };
         let lines = [
-            "mount --deadline 2m u m",
             "sets --deadline 2m u",
             "ls --deadline 2m u",
             "find --deadline 2m u p",
@@ -653,6 +652,11 @@ mod tests {
             );
         }
         assert!(Cli::try_parse_from(["dupfs", "sets", "--deadline", "0", "u"]).is_err());
+        for (line, request, start) in [("mount --deadline 2m u m", 120, 120), ("mount u m", 1800, 600)] {
+            let Command::Mount(args) = parsed(&format!("dupfs {line}")) else { panic!() };
+            let deadline = &args.deadline;
+            assert_eq!((deadline.of_requests().as_secs(), deadline.of_start().as_secs()), (request, start), "{line}");
+        }
     }
 
     #[test]
@@ -726,6 +730,6 @@ mod tests {
         assert_eq!(args.keys.secret_key, [PathBuf::from("k")]);
         assert_eq!(args.path, Some("etc".into()));
         assert!(args.owners.numeric_owner);
-        assert_eq!((args.repo.url.to_str(), args.deadline.deadline.0.as_secs()), (Some("u"), 600));
+        assert_eq!((args.repo.url.to_str(), args.deadline.of_start().as_secs()), (Some("u"), 600));
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::vfs::FileSystem;
+use dupfs_read::storage::{FetchLimit, ReadTimeout};
 use dupfs_unpack::NameEncoding;
 
 use super::args::{CatArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
@@ -46,8 +47,34 @@ pub struct OpenRequest<'a> {
     pub zip_names: Option<NameEncoding>,
     /// Passphrases, and the prompt until the mount is up.
     pub passphrases: Arc<Passphrases>,
-    /// Upper bound of the time that opening it takes, and each request later.
+    /// Upper bound of the time that opening it takes.
+    pub start: RequestTimeout,
+    /// Upper bound of the time that each request later takes.
     pub timeout: RequestTimeout,
+    /// The bounds of the store.
+    pub bounds: StoreBounds,
+}
+
+/// The bounds of a store that can change while it is read.
+#[derive(Clone, Debug, Default)]
+pub struct StoreBounds {
+    /// The time in which a read makes no progress because the store does not answer; `None` for that of other requests.
+    pub read_timeout: Option<ReadTimeout>,
+    /// The bytes that are fetched in all.
+    pub fetch_limit: Option<Arc<FetchLimit>>,
+}
+
+impl StoreBounds {
+    /// The bounds of a command.
+    pub fn of_command(repo: &RepoArgs) -> Self {
+        Self::limited(repo, "give a larger limit, or name fewer files".to_owned())
+    }
+
+    /// The bounds that `repo` states, with the words that end the error of a read over the limit.
+    pub(super) fn limited(repo: &RepoArgs, remedy: String) -> Self {
+        let fetch_limit = repo.fetch_limit.map(|bytes| FetchLimit::new(bytes.0, remedy));
+        Self { read_timeout: None, fetch_limit }
+    }
 }
 
 /// Opens backups for the commands.

@@ -16,12 +16,12 @@ use dupfs_format::ArchivePath;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
 use dupfs_read::storage::{
-    self, Location, ObjectInfo, ObjectStore, RateLimitedStore, S3Addressing, S3Credentials, StoreOptions, UrlOptions,
+    self, LimitedStore, Location, ObjectInfo, ObjectStore, RateLimitedStore, S3Addressing, S3Credentials, StoreOptions, UrlOptions,
     parse_url_with,
 };
 
 use super::args::{CatArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
-use super::backend::{Backend, BackupLocation, OpenRequest};
+use super::backend::{Backend, BackupLocation, OpenRequest, StoreBounds};
 use super::build_index::{IndexArgs, IndexOptions};
 use super::cache_dir::cache_dir;
 use super::compare::{self, CompareOptions, ContentRule};
@@ -78,9 +78,10 @@ impl Backend for Backups {
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError> {
-        let store = store(request.repo)?;
+        let store = store_with(request.repo, &request.bounds, |_| {})?;
         let options = RepositoryOptions {
             index: index(request.cache),
+            start_timeout: Some(request.start.0),
             ..repository_options(request.repo, request.keys, request.cache, &request.passphrases)?
         };
         let view = ViewOptions {
@@ -238,7 +239,7 @@ impl Backend for Backups {
         let store = match args.rate {
             Some(rate) => {
                 // What is fetched in advance of a reader is not limited.
-                let store = store_with(&args.repo, |options| options.read_ahead_bytes = 0)?;
+                let store = store_with(&args.repo, &StoreBounds::of_command(&args.repo), |options| options.read_ahead_bytes = 0)?;
                 timeout.0 = timeout.0.saturating_add(time_at_rate(&*store, rate, timeout)?);
                 Arc::new(RateLimitedStore::new(store, rate))
             }
@@ -270,7 +271,11 @@ impl Backend for Backups {
         };
         let thaw = args
             .thaw
-            .then(|| ThawOptions { days: args.days.unwrap_or(DEFAULT_THAW_DAYS), tier: args.tier.unwrap_or_default() });
+            .then(|| ThawOptions {
+                days: args.days.unwrap_or(DEFAULT_THAW_DAYS),
+                tier: args.tier.unwrap_or_default(),
+                requester_pays: args.repo.s3_requester_pays,
+            });
         let options = VolumesOptions { paths: args.paths.clone(), thaw, json: args.json };
         let printed = print(|printer| volumes::run(&source, &options, timeout, printer));
         if let Ok(tree) = &source.tree {
@@ -319,9 +324,21 @@ impl Backups {
         let shows_snapshots = time.time.is_none() && paths.iter().any(|path| typed_path::is_of_mount(path));
         let path = (!shows_snapshots).then_some(OsStr::new(""));
         let (size_bounds, zip_names) = (false, None);
-        let request =
-            OpenRequest { repo, keys, cache, time, owners, path, size_bounds, zip_names, passphrases, timeout };
-        self.open(request)
+        let (start, bounds) = (timeout, StoreBounds::of_command(repo));
+        self.open(OpenRequest {
+            repo,
+            keys,
+            cache,
+            time,
+            owners,
+            path,
+            size_bounds,
+            zip_names,
+            passphrases,
+            start,
+            timeout,
+            bounds,
+        })
     }
 }
 
@@ -371,7 +388,7 @@ fn location(repo: &RepoArgs) -> Result<Location, CliError> {
 }
 
 fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
-    store_with(repo, |_| {})
+    store_with(repo, &StoreBounds::of_command(repo), |_| {})
 }
 
 /// The time that a step may take longer at a limited rate: that of the largest object, which others are fetched beside, and of
@@ -385,7 +402,11 @@ fn time_at_rate(store: &dyn ObjectStore, rate: NonZeroU64, timeout: RequestTimeo
     Ok(Duration::from_secs(bytes / rate))
 }
 
-fn store_with(repo: &RepoArgs, change: impl FnOnce(&mut StoreOptions)) -> Result<Arc<dyn ObjectStore>, CliError> {
+fn store_with(
+    repo: &RepoArgs,
+    bounds: &StoreBounds,
+    change: impl FnOnce(&mut StoreOptions),
+) -> Result<Arc<dyn ObjectStore>, CliError> {
     let prefixes = prefixes(repo);
     let common = prefixes.file_prefix.as_deref().unwrap_or("");
     let kinds = [&prefixes.archive, &prefixes.manifest, &prefixes.signature];
@@ -396,12 +417,14 @@ fn store_with(repo: &RepoArgs, change: impl FnOnce(&mut StoreOptions)) -> Result
         s3_unencrypted: repo.s3_unencrypted_connection,
         s3_credentials: s3_credentials(),
         s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
-        timeout: repo.timeout.0,
+        timeout: repo.request_timeout(),
+        read_timeout: bounds.read_timeout.clone(),
+        s3_requester_pays: repo.s3_requester_pays,
         ..StoreOptions::default()
     };
     change(&mut options);
     let location = location(repo)?;
-    storage::open(&location, &options).map_err(|error| {
+    let store = storage::open(&location, &options).map_err(|error| {
         let remark = match (&location, repo.url.to_str()) {
             (Location::Local(dir), Some(typed)) if error.kind() == ErrorKind::NotFound => {
                 nearby::remark_on_missing(typed, dir)
@@ -412,6 +435,10 @@ fn store_with(repo: &RepoArgs, change: impl FnOnce(&mut StoreOptions)) -> Result
             Some(remark) => CliError::failed(error.kind(), format!("{error}; {remark}")),
             None => error.into(),
         }
+    })?;
+    Ok(match &bounds.fetch_limit {
+        Some(limit) => Arc::new(LimitedStore::new(store, Arc::clone(limit))),
+        None => store,
     })
 }
 

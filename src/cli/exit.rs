@@ -66,6 +66,7 @@ impl CommandExit {
             ErrorKind::Cancelled => Self::Interrupted,
             ErrorKind::Timeout
             | ErrorKind::Archived
+            | ErrorKind::OverLimit
             | ErrorKind::Unsupported
             | ErrorKind::Io
             | ErrorKind::WouldBlock => Self::Failed,
@@ -75,6 +76,7 @@ impl CommandExit {
     /// The code for a failure of `kind` to serve an object that exists: damage, unless the user can change the reason.
     pub fn of_read(kind: ErrorKind) -> Self {
         match Self::of(kind) {
+            exit if kind == ErrorKind::OverLimit => exit,
             exit @ (Self::Denied | Self::NoKey | Self::Interrupted) => exit,
             Self::Done | Self::Failed | Self::Usage | Self::NotFound | Self::Damage | Self::Different => Self::Damage,
         }

@@ -121,6 +121,7 @@ fn try_key(
             ErrorKind::Denied
             | ErrorKind::KeyMissing
             | ErrorKind::Timeout
+            | ErrorKind::OverLimit
             | ErrorKind::Unsupported
             | ErrorKind::Invalid
             | ErrorKind::Io

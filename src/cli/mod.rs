@@ -80,7 +80,7 @@ pub use args::{
     CatArgs, Cli, Command, CompletionsArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, ManArgs, MountArgs, RestoreArgs,
     SetsArgs, StatusArgs, UmountArgs, VerifyArgs,
 };
-pub use backend::{Backend, BackupLocation, OpenRequest};
+pub use backend::{Backend, BackupLocation, OpenRequest, StoreBounds};
 pub use backups::Backups;
 pub use build_index::IndexArgs;
 pub use cache::{CacheAction, CacheCommandArgs};

@@ -6,15 +6,16 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::fuse::{MountEnd, MountPoint, MountSettings, Mounted, check_device};
 use crate::vfs::{FileSystem, FsError, ROOT_INO};
 use dupfs_base::{ErrorKind, escape_bytes, io_reason};
+use dupfs_read::storage::{FetchLimit, ReadTimeout};
 
 use super::args::{Cli, MountArgs};
-use super::backend::{Backend, OpenRequest};
+use super::backend::{Backend, OpenRequest, StoreBounds};
 use super::daemon;
 use super::error::CliError;
 use super::logging;
@@ -50,18 +51,28 @@ pub(super) fn run(
     manager.status("opening the backup");
     let ready = prepare(backend, args)?;
     // From here on a signal is handled, or it would leave a stale mount; before, it ends the program.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(unwatched)?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]).map_err(unwatched)?;
     let mounted = Mounted::mount(Arc::clone(&ready.fs), &ready.point, &ready.settings)?;
     let timeout = RequestTimeout(ready.settings.deadline);
     let listed = report_listings(manager.clone(), Arc::clone(&ready.fs));
     let refresh = refresh::start(Arc::clone(&ready.fs), refresh::interval(args), timeout, listed).map_err(unwatched)?;
     // A closing terminal sends SIGHUP, but a service has none.
     let on_request = (!args.foreground || manager.is_present()).then_some(refresh.clone());
-    let watch = watch(signals, &mounted, Arc::clone(&ready.fs), on_request, manager.clone())?;
+    let targets = SignalTargets {
+        fs: Arc::clone(&ready.fs),
+        refresh: on_request,
+        limit: ready.bounds.fetch_limit.clone(),
+        manager: manager.clone(),
+    };
+    let watch = watch(signals, &mounted, targets)?;
     let mountpoint = mounted.path().to_owned();
     // Answered by the threads that serve the mount.
     let watchdog = manager.start_watchdog(move || rustix::fs::statvfs(&mountpoint).is_ok())?;
     ready.passphrases.stop_asking();
+    // From here on a read outlives an outage, because its wait can be interrupted.
+    if let Some(read_timeout) = &ready.bounds.read_timeout {
+        read_timeout.set(ready.settings.deadline);
+    }
     log::info!("mounted on {}", mounted.path().display());
     announce(&*ready.fs, args);
     manager.ready(&ready.fs.summary().unwrap_or_default());
@@ -90,6 +101,7 @@ struct PreparedMount {
     point: MountPoint,
     fs: Arc<dyn FileSystem>,
     settings: MountSettings,
+    bounds: StoreBounds,
     passphrases: Arc<Passphrases>,
     /// The replacement of the terminal in a daemon.
     null: Option<File>,
@@ -106,7 +118,11 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
     check_device(args.allow_other)?;
     let null = if args.foreground { None } else { Some(daemon::open_null()?) };
     let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
-    let timeout = RequestTimeout::from(&args.deadline);
+    let (start, timeout) = (RequestTimeout(args.deadline.of_start()), RequestTimeout(args.deadline.of_requests()));
+    let remedy = format!("kill -USR2 {} lifts the limit of this mount", std::process::id());
+    let mut bounds = StoreBounds::limited(&args.repo, remedy);
+    // A timeout that the user gives holds for all requests.
+    bounds.read_timeout = args.repo.timeout.is_none().then(|| ReadTimeout::new(args.repo.request_timeout()));
     let fs = backend.open(OpenRequest {
         repo: &args.repo,
         keys: &args.keys,
@@ -117,9 +133,11 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
         size_bounds: args.sizes == SizeMode::Bound,
         zip_names: args.zip_names,
         passphrases: Arc::clone(&passphrases),
+        start,
         timeout,
+        bounds: bounds.clone(),
     })?;
-    probe(&*fs, timeout)?;
+    probe(&*fs, start)?;
     let settings = MountSettings {
         url: location.url,
         allow_other: args.allow_other,
@@ -127,7 +145,7 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
         noexec: args.noexec,
         deadline: timeout.0,
     };
-    Ok(PreparedMount { point, fs, settings, passphrases, null })
+    Ok(PreparedMount { point, fs, settings, bounds, passphrases, null })
 }
 
 /// Prints the mounted backup and the location of its errors, on a terminal.
@@ -155,19 +173,33 @@ fn probe(fs: &dyn FileSystem, timeout: RequestTimeout) -> Result<(), FsError> {
     fs.readdir(ROOT_INO, 0, &context, &mut |_| false)
 }
 
-/// Ends the mount on SIGINT and SIGTERM. SIGHUP triggers `refresh`; without one, in the foreground of a terminal, it means that
-/// the terminal was closed and ends the mount too. SIGUSR1 logs the requests and bytes fetched so far.
+/// The objects of signals other than those that end a mount.
+struct SignalTargets {
+    fs: Arc<dyn FileSystem>,
+    /// Triggers a listing; `None` in the foreground of a terminal.
+    refresh: Option<Sender<()>>,
+    limit: Option<Arc<FetchLimit>>,
+    manager: ServiceManager,
+}
+
+/// Ends the mount on SIGINT and SIGTERM. SIGHUP triggers a listing; without that, in the foreground of a terminal, it means that
+/// the terminal was closed and ends the mount too. SIGUSR1 logs the requests and bytes fetched so far, and SIGUSR2 lifts the
+/// limit of the bytes to fetch.
 fn watch(
     signals: Signals,
     mounted: &Mounted,
-    fs: Arc<dyn FileSystem>,
-    refresh: Option<Sender<()>>,
-    manager: ServiceManager,
+    SignalTargets { fs, refresh, limit, manager }: SignalTargets,
 ) -> Result<SignalWatch, CliError> {
     let stop = mounted.stopper();
     SignalWatch::start(signals, move |signal| match signal {
         // Requested, so it is logged at any verbosity.
         SIGUSR1 => log::warn!("{}", fs.cost().unwrap_or_default()),
+        SIGUSR2 => match &limit {
+            Some(limit) => {
+                log::warn!("--fetch-limit is lifted; {} bytes were read from the store so far", limit.lift())
+            }
+            None => log::warn!("SIGUSR2 lifts --fetch-limit, and this mount has none"),
+        },
         SIGHUP if refresh.is_some() => {
             manager.reloading();
             // The receiver exists as long as the mount.

@@ -55,6 +55,8 @@ pub struct RepositoryOptions {
     /// The time after which content of a volume that is still being read is served if its signature proves it. `None` if every
     /// volume is verified as a whole first; so it is with a required signer.
     pub prove_after: Option<Duration>,
+    /// Upper bound of the time in which it is opened; `None` for that of a request.
+    pub start_timeout: Option<Duration>,
 }
 
 /// The options by which a repository is shown as a file system.
@@ -92,11 +94,17 @@ impl Default for RepositoryOptions {
             local: None,
             rebuild: false,
             prove_after: Some(PROVE_AFTER),
+            start_timeout: None,
         }
     }
 }
 
 impl RepositoryOptions {
+    /// The start of the opening, by requests that may take `timeout`.
+    fn begin(&mut self, timeout: RequestTimeout) -> StartUp {
+        StartUp::begin(self.start_timeout.map_or(timeout, RequestTimeout), &mut self.keys)
+    }
+
     fn shares(&self) -> MemoryShares {
         MemoryShares::of(self.memory, self.spill.as_ref())
     }
@@ -151,7 +159,7 @@ pub fn open_repository(
     mut options: RepositoryOptions,
     timeout: RequestTimeout,
 ) -> Result<Arc<Repository>, CliError> {
-    let mut start = StartUp::begin(timeout, &mut options.keys);
+    let mut start = options.begin(timeout);
     open_within(store, options, timeout, &mut start)
 }
 
@@ -221,7 +229,7 @@ pub fn open_file_system(
     timeout: RequestTimeout,
 ) -> Result<Arc<TreeFs>, CliError> {
     let extent_map_bytes = options.shares().extent_map_bytes;
-    let mut start = StartUp::begin(timeout, &mut options.keys);
+    let mut start = options.begin(timeout);
     let shown = if view.is_overview() { ShownSnapshots::All } else { ShownSnapshots::One };
     let (repository, chosen) = open_checked(store, options, (view.time, shown), timeout, &mut start)?;
     let root = match view.path {
@@ -245,7 +253,7 @@ pub fn open_snapshot(
     timeout: RequestTimeout,
 ) -> Result<OpenSnapshot, CliError> {
     let extent_map_bytes = options.shares().extent_map_bytes;
-    let mut start = StartUp::begin(timeout, &mut options.keys);
+    let mut start = options.begin(timeout);
     let (repository, chosen) = open_checked(store, options, (time, ShownSnapshots::One), timeout, &mut start)?;
     let root = MountRoot::Path(position_of(&repository, &chosen)?, ArchivePath::root());
     let options = TreeOptions { root, extent_map_bytes, ..TreeOptions::default() };

@@ -12,7 +12,7 @@ use dupfs_read::storage::{S3UrlStyle, StoreOptions};
 use dupfs_unpack::NameEncoding;
 use nix::unistd::{Group, User};
 
-use crate::fuse::DEFAULT_DEADLINE;
+use crate::fuse::{DEFAULT_DEADLINE, MOUNT_DEADLINE};
 use crate::vfs::NodeKind;
 
 /// The location of the backup and the names of its files. One field for each option, because clap derives the command
@@ -71,10 +71,25 @@ pub struct RepoArgs {
     #[arg(long, help_heading = "S3")]
     pub s3_use_new_style: bool,
 
-    /// Abort a request that makes no progress for this time, including retries; also as 90s or 5m, at most 1h
+    /// Pay for the requests and transfers, as buckets with "requester pays" demand
+    #[arg(long, help_heading = "S3")]
+    pub s3_requester_pays: bool,
+
+    /// Abort a request that makes no progress for this time, including retries; also as 90s or 5m, at most 1h [default: 30; reads
+    /// of a mount without an answer: --deadline]
     #[arg(long, value_name = "SECONDS", value_parser = parse_timeout, help_heading = "S3")]
-    #[arg(default_value_t = TimeSpan(StoreOptions::DEFAULT_TIMEOUT))]
-    pub timeout: TimeSpan,
+    pub timeout: Option<TimeSpan>,
+
+    /// Upper bound of the bytes that are fetched in all; reads that need more fail
+    #[arg(long, value_name = "BYTES", help_heading = "Backup")]
+    pub fetch_limit: Option<ByteSize>,
+}
+
+impl RepoArgs {
+    /// The time in which a request must make progress.
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.timeout.map_or(StoreOptions::DEFAULT_TIMEOUT, |span| span.0)
+    }
 }
 
 /// The keys and passphrases that open an encrypted backup.
@@ -221,6 +236,26 @@ pub struct DeadlineArgs {
     /// Abort a step that takes longer (mount: answer the request with ETIMEDOUT); also as 90s, 10m or 1h
     #[arg(long, value_name = "SECONDS", default_value_t = TimeSpan(DEFAULT_DEADLINE), value_parser = parse_deadline)]
     pub deadline: TimeSpan,
+}
+
+/// The time that a request to a mount may take.
+#[derive(Args, Clone, Debug)]
+pub struct MountDeadlineArgs {
+    /// Answer a request that takes longer with ETIMEDOUT; also as 90s, 10m or 1h [default: 1800; start of the mount: 600]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_deadline)]
+    pub deadline: Option<TimeSpan>,
+}
+
+impl MountDeadlineArgs {
+    /// Upper bound of the time of a request: long enough for a network that is down for some minutes.
+    pub fn of_requests(&self) -> Duration {
+        self.deadline.map_or(MOUNT_DEADLINE, |span| span.0)
+    }
+
+    /// Upper bound of the time in which the mount starts.
+    pub fn of_start(&self) -> Duration {
+        self.deadline.map_or(DEFAULT_DEADLINE, |span| span.0)
+    }
 }
 
 /// A time span: decimal digits, and nothing or `s` for seconds, `m` for minutes, `h` for hours, `d` for days.

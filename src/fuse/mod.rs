@@ -25,7 +25,7 @@ mod worker_pool;
 pub use adapter::{ERRORS_ATTRIBUTE, PID_ATTRIBUTE, pid_namespace};
 pub use mount_error::MountError;
 pub use mount_status::{MAX_STATUS_BYTES, MountStatus, STATUS_ATTRIBUTE, WaitStatus};
-pub use mounted::{DEFAULT_DEADLINE, MountEnd, MountSettings, Mounted};
+pub use mounted::{DEFAULT_DEADLINE, MOUNT_DEADLINE, MountEnd, MountSettings, Mounted};
 pub use mountinfo::{MountEntry, dupfs_mounts, mount_at, mount_on};
 pub use mountpoint::{MountPoint, check_device};
 pub use unmount::{UnmountError, unmount};

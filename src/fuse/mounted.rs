@@ -18,8 +18,11 @@ use super::mountinfo::mount_at;
 use super::mountpoint::{MountPoint, is_root};
 use super::unmount::{UnmountError, unmount};
 
-/// Upper bound of the time that a request waits, unless the user sets another deadline.
+/// Upper bound of the time that a step of a command takes, unless the user sets another deadline.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Upper bound of the time that a request of the kernel waits, unless the user sets another deadline. A wait can be interrupted.
+pub const MOUNT_DEADLINE: Duration = Duration::from_secs(1800);
 
 /// The time that open files are still served after the mount was stopped.
 const GRACE_PERIOD: Duration = Duration::from_secs(30);

@@ -52,6 +52,7 @@ impl FsError {
                 ErrorKind::KeyMissing => libc::ENOKEY,
                 ErrorKind::Timeout => libc::ETIMEDOUT,
                 ErrorKind::Archived => libc::EREMOTE,
+                ErrorKind::OverLimit => libc::EDQUOT,
                 // Not ENOENT: the path exists, its data does not (rsync --delete would act on ENOENT).
                 ErrorKind::Corrupt | ErrorKind::Missing | ErrorKind::Io => libc::EIO,
                 ErrorKind::Unsupported => libc::EOPNOTSUPP,

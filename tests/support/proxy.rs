@@ -44,6 +44,8 @@ pub struct Request {
     pub range: Option<(u64, u64)>,
     /// The id of the access key that signed it.
     pub key: Option<String>,
+    /// The party that pays for it, if the request states that.
+    pub payer: Option<String>,
 }
 
 /// A piece of a body on its way over the link.
@@ -274,7 +276,8 @@ impl Shared {
             credential.split('/').next().map(str::to_owned)
         });
         let mut log = self.log.lock().unwrap();
-        let request = Request { number: log.len() as u64, target, range, key };
+        let payer = header(head, "x-amz-request-payer").map(str::to_owned);
+        let request = Request { number: log.len() as u64, target, range, key, payer };
         log.push(request.clone());
         request
     }

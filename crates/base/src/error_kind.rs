@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The request is invalid.
     Invalid,
+    /// More bytes would be fetched than the user allows.
+    OverLimit,
     /// The store or the operating system failed, possibly for a short time.
     Io,
     /// The request was cancelled: no caller waits for the answer any more.
@@ -33,7 +35,7 @@ pub enum ErrorKind {
 impl ErrorKind {
     /// Returns true if a later attempt may succeed without a repair.
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Timeout | Self::Io | Self::Cancelled | Self::WouldBlock)
+        matches!(self, Self::Timeout | Self::OverLimit | Self::Io | Self::Cancelled | Self::WouldBlock)
     }
 }
 

@@ -98,6 +98,7 @@ pub(super) fn completeness(manifests: &Manifests) -> CommandExit {
         kind @ (ErrorKind::Denied
         | ErrorKind::KeyMissing
         | ErrorKind::Timeout
+        | ErrorKind::OverLimit
         | ErrorKind::Io
         | ErrorKind::Cancelled
         | ErrorKind::WouldBlock) => CommandExit::of(kind),
@@ -161,6 +162,7 @@ fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<ReportedPro
             kind @ (ErrorKind::Denied
             | ErrorKind::KeyMissing
             | ErrorKind::Timeout
+            | ErrorKind::OverLimit
             | ErrorKind::Io
             | ErrorKind::Cancelled
             | ErrorKind::WouldBlock) => {

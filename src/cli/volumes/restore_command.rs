@@ -10,11 +10,13 @@ pub struct ThawOptions {
     pub days: u32,
     /// The speed and price.
     pub tier: RetrievalTier,
+    /// The requester pays, also for transfers.
+    pub requester_pays: bool,
 }
 
 /// The command line, for a shell, that restores the object `name` of `bucket`.
-pub(super) fn restore_command(bucket: &BucketLocation, name: &str, options: ThawOptions) -> String {
-    let request = format!("Days={},GlacierJobParameters={{Tier={}}}", options.days, options.tier.name());
+pub(super) fn restore_command(bucket: &BucketLocation, name: &str, thaw: ThawOptions) -> String {
+    let request = format!("Days={},GlacierJobParameters={{Tier={}}}", thaw.days, thaw.tier.name());
     let endpoint = bucket.endpoint.as_ref().map(|url| ["--endpoint-url".to_owned(), url.clone()]);
     let words = ["aws", "s3api", "restore-object"].map(str::to_owned).into_iter().chain(endpoint.into_iter().flatten());
     let key = format!("{}{name}", bucket.prefix);
@@ -24,7 +26,8 @@ pub(super) fn restore_command(bucket: &BucketLocation, name: &str, options: Thaw
         ("--key", key),
         ("--restore-request", request),
     ];
-    let words = words.chain(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
+    let payer = thaw.requester_pays.then(|| ("--request-payer", "requester".to_owned()));
+    let words = words.chain(options.into_iter().chain(payer).flat_map(|(option, value)| [option.to_owned(), value]));
     words.map(|word| quoted(&word)).collect::<Vec<_>>().join(" ")
 }
 
@@ -70,15 +73,15 @@ mod tests {
             endpoint: None,
             region: "eu-central-1".to_owned(),
         };
-        let options = ThawOptions { days: 7, tier: RetrievalTier::Standard };
+        let options = ThawOptions { days: 7, tier: RetrievalTier::Standard, requester_pays: false };
         assert_eq!(
             restore_command(&aws, "duplicity-full.vol1.difftar.gpg", options),
             "aws s3api restore-object --region eu-central-1 --bucket bucket --key 'my host/duplicity-full.vol1.difftar.gpg' \
              --restore-request 'Days=7,GlacierJobParameters={Tier=Standard}'"
         );
         let other = BucketLocation { endpoint: Some("http://127.0.0.1:9000".to_owned()), ..aws };
-        let line = restore_command(&other, "x", ThawOptions { days: 30, tier: RetrievalTier::Bulk });
+        let line = restore_command(&other, "x", ThawOptions { days: 30, tier: RetrievalTier::Bulk, requester_pays: true });
         assert!(line.starts_with("aws s3api restore-object --endpoint-url http://127.0.0.1:9000 --region"), "{line}");
-        assert!(line.ends_with("'Days=30,GlacierJobParameters={Tier=Bulk}'"), "{line}");
+        assert!(line.ends_with("'Days=30,GlacierJobParameters={Tier=Bulk}' --request-payer requester"), "{line}");
     }
 }

@@ -8,6 +8,7 @@ mod comparison;
 mod credentials;
 mod faults;
 mod index_command;
+mod limits;
 mod refusals;
 mod requests;
 mod urls;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::outage_watch::OutageWatch;
 use super::rate_meter::RateMeter;
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::lock;
@@ -94,12 +95,14 @@ impl Drop for TransferGuard {
 pub struct MeteredStore {
     inner: Arc<dyn ObjectStore>,
     meter: Arc<StoreMeter>,
+    outages: Arc<OutageWatch>,
 }
 
 impl MeteredStore {
     /// Measures the reads of `inner` by `meter`.
     pub fn new(inner: Arc<dyn ObjectStore>, meter: Arc<StoreMeter>) -> Self {
-        Self { inner, meter }
+        let outages = OutageWatch::new(inner.url());
+        Self { inner, meter, outages }
     }
 }
 
@@ -110,7 +113,10 @@ impl ObjectStore for MeteredStore {
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         let _listing = self.meter.begin(None, 0);
-        self.inner.list(context)
+        let wait = self.outages.wait();
+        let listed = self.inner.list(context)?;
+        wait.end();
+        Ok(listed)
     }
 
     fn list_directory(&self, dir: &str, context: &RequestContext) -> Result<DirectoryListing, StorageError> {
@@ -128,8 +134,11 @@ impl ObjectStore for MeteredStore {
         let guard = self.meter.begin(Some(Arc::clone(&object.name)), size);
         // A request that shares the read with others has recorded it already.
         let waiting = context.awaiting(|| Arc::clone(&object.name));
+        let wait = self.outages.wait();
         let inner = self.inner.open(object, range, context)?;
-        Ok(Box::new(MeteredStream { inner, guard, _waiting: waiting }))
+        wait.end();
+        let outages = Arc::clone(&self.outages);
+        Ok(Box::new(MeteredStream { inner, guard, outages, _waiting: waiting }))
     }
 
     fn traffic(&self) -> Traffic {
@@ -144,12 +153,15 @@ impl ObjectStore for MeteredStore {
 struct MeteredStream {
     inner: Box<dyn Read + Send>,
     guard: TransferGuard,
+    outages: Arc<OutageWatch>,
     _waiting: AwaitGuard,
 }
 
 impl Read for MeteredStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let wait = self.outages.wait();
         let got = self.inner.read(buf)?;
+        wait.end();
         self.guard.transfer.bytes.fetch_add(got as u64, Ordering::Relaxed);
         self.guard.meter.rate.add(got as u64);
         Ok(got)

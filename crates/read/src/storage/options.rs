@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::read_timeout::ReadTimeout;
 use dupfs_base::Secret;
 
 /// The options of a store. The defaults are those of the program.
@@ -21,6 +22,10 @@ pub struct StoreOptions {
     pub s3_credentials: S3Credentials,
     /// Upper bound of the time in which a request makes no progress, over all its retries. Then it fails with a timeout.
     pub timeout: Duration,
+    /// Upper bound of the time in which a read makes no progress because the service does not answer; `None` for the timeout.
+    pub read_timeout: Option<ReadTimeout>,
+    /// `--s3-requester-pays`: the requests state that the requester pays for them.
+    pub s3_requester_pays: bool,
     /// Upper bound of the requests at once.
     pub connections: usize,
     /// Upper bound of the bytes fetched before a reader requests them. Each open stream may have one more part (8 MiB)
@@ -46,6 +51,8 @@ impl Default for StoreOptions {
             s3_addressing: S3Addressing::Auto,
             s3_credentials: S3Credentials::Chain,
             timeout: Self::DEFAULT_TIMEOUT,
+            read_timeout: None,
+            s3_requester_pays: false,
             connections: 16,
             read_ahead_bytes: 48 << 20,
             kept_bytes: 16 << 20,

@@ -45,6 +45,7 @@ pub(super) fn load_set(
         ErrorKind::KeyMissing => repository.manifest(set, context).is_ok(),
         ErrorKind::Denied
         | ErrorKind::Timeout
+        | ErrorKind::OverLimit
         | ErrorKind::Archived
         | ErrorKind::Invalid
         | ErrorKind::Cancelled

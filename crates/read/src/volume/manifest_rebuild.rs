@@ -105,6 +105,7 @@ fn is_lost(kind: ErrorKind) -> bool {
         ErrorKind::Denied
         | ErrorKind::KeyMissing
         | ErrorKind::Timeout
+        | ErrorKind::OverLimit
         | ErrorKind::Archived
         | ErrorKind::Cancelled
         | ErrorKind::WouldBlock

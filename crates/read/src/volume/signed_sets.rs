@@ -95,6 +95,7 @@ impl SignedSets {
                 ErrorKind::KeyMissing => return Ok(false),
                 ErrorKind::Denied
                 | ErrorKind::Timeout
+                | ErrorKind::OverLimit
                 | ErrorKind::Invalid
                 | ErrorKind::Io
                 | ErrorKind::Cancelled

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::types::RequestPayer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::client_config::{S3Client, S3ClientConfig};
@@ -12,7 +13,7 @@ use super::failure::{FailureCause, S3Failure};
 use super::kept_bytes::KeptBytes;
 use super::retry_timer::RetryTimer;
 use crate::storage::traffic::TrafficCounters;
-use crate::storage::{StorageError, StoreOptions};
+use crate::storage::{ReadTimeout, StorageError, StoreOptions};
 use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, clamp_len};
 
@@ -35,6 +36,10 @@ pub(super) struct S3Bucket {
     renewal: tokio::sync::Mutex<Option<Instant>>,
     /// Upper bound of the time in which a request makes no progress, over all its attempts.
     pub(super) timeout: Duration,
+    /// The same for reads of a service that does not answer.
+    pub(super) read_timeout: ReadTimeout,
+    /// The statement about the payer, if requests have one.
+    pub(super) payer: Option<RequestPayer>,
     connections: Semaphore,
     /// The connections that readahead may use. The others stay free for parts that a reader waits for.
     readahead_connections: Semaphore,
@@ -69,6 +74,8 @@ impl S3Bucket {
             client: Mutex::new(Arc::new(client)),
             renewal: tokio::sync::Mutex::new(None),
             timeout: options.timeout,
+            read_timeout: options.read_timeout.clone().unwrap_or_else(|| ReadTimeout::new(options.timeout)),
+            payer: options.s3_requester_pays.then_some(RequestPayer::Requester),
             connections: Semaphore::new(connections),
             readahead_connections: Semaphore::new((connections - connections / 4).max(1)),
             readahead_budget: Arc::new(Semaphore::new(budget)),

@@ -33,6 +33,7 @@ pub(super) async fn page(
         .delimiter("/")
         // Keys may contain characters that XML cannot.
         .encoding_type(EncodingType::Url)
+        .set_request_payer(bucket.payer.clone())
         .set_continuation_token(token.map(str::to_owned))
         .set_optional_object_attributes(bucket.config.is_aws().then(|| vec![OptionalObjectAttributes::RestoreStatus]));
     let limit = RetryTimer::new(bucket.timeout).answer_timeout();

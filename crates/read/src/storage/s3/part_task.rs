@@ -84,7 +84,7 @@ impl PartTask {
 
     /// Fetches the part into `out`. The last item is an error if that fails.
     pub(super) async fn run(mut self, out: ChunkSender) {
-        let mut timer = RetryTimer::new(self.bucket.timeout);
+        let mut timer = RetryTimer::of_read(self.bucket.timeout, self.bucket.read_timeout.clone());
         while self.at < self.end {
             let client = self.bucket.client();
             let Err(failure) = self.attempt(&client, &out, &mut timer).await else { continue };
@@ -108,6 +108,7 @@ impl PartTask {
             .bucket(bucket.config.bucket())
             .key(format!("{}{name}", bucket.config.prefix()))
             .set_if_match(tag_of(&self.object).map(|tag| format!("\"{tag}\"")))
+            .set_request_payer(bucket.payer.clone())
             .range(format!("bytes={}-{last}", self.at));
         let limit = timer.answer_timeout();
         let output = match timeout(limit, request.send()).await {

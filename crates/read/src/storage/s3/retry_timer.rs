@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::failure::{FailureCause, S3Failure};
-use crate::storage::StorageError;
+use crate::storage::{ReadTimeout, StorageError};
 use dupfs_base::ErrorKind;
 
 /// Upper bound of the delay between two attempts.
@@ -15,6 +15,8 @@ const PROGRESS_BYTES: u64 = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct RetryTimer {
     timeout: Duration,
+    /// The same while the service does not answer; `None` for the timeout.
+    unanswered: Option<ReadTimeout>,
     /// The time of the last progress.
     since: Instant,
     attempts: u32,
@@ -25,7 +27,12 @@ pub(super) struct RetryTimer {
 impl RetryTimer {
     /// A request that fails after `timeout` without progress.
     pub(super) fn new(timeout: Duration) -> Self {
-        Self { timeout, since: Instant::now(), attempts: 0, bytes: 0, renewed: false }
+        Self { timeout, unanswered: None, since: Instant::now(), attempts: 0, bytes: 0, renewed: false }
+    }
+
+    /// As [`Self::new`] for a read of an object, which fails after `unanswered` if the service does not answer.
+    pub(super) fn of_read(timeout: Duration, unanswered: ReadTimeout) -> Self {
+        Self { unanswered: Some(unanswered), ..Self::new(timeout) }
     }
 
     /// Upper bound of the time until an answer begins. A second attempt fits into the timeout.
@@ -63,11 +70,15 @@ impl RetryTimer {
         let max_delay = Duration::from_millis(50).saturating_mul(1 << self.attempts.min(8)).min(MAX_DELAY);
         let delay = max_delay.mul_f64(0.5 + 0.5 * random_fraction());
         let waited = self.since.elapsed();
-        if waited + delay < self.timeout {
+        let timeout = match (&failure.cause, &self.unanswered) {
+            (FailureCause::NoAnswer | FailureCause::NoService, Some(unanswered)) => unanswered.get().max(self.timeout),
+            _ => self.timeout,
+        };
+        if waited + delay < timeout {
             return Ok(delay);
         }
         let StorageError { kind, object, reason } = failure.error;
-        let seconds = self.timeout.as_secs_f64();
+        let seconds = timeout.as_secs_f64();
         let (kind, text) = match failure.cause {
             FailureCause::NoAnswer => {
                 let hint = "check the network; the next read retries";
@@ -102,6 +113,19 @@ mod tests {
             assert_eq!(error.kind, kind, "{error}");
         }
         assert_eq!(&*timer.next_delay(failure(FailureCause::Final)).unwrap_err().reason, "broken");
+    }
+
+    #[test]
+    fn a_read_of_a_service_that_does_not_answer_outlives_an_outage() {
+        let unanswered = ReadTimeout::new(Duration::ZERO);
+        let mut timer = RetryTimer::of_read(Duration::ZERO, unanswered.clone());
+        assert!(timer.next_delay(failure(FailureCause::NoAnswer)).is_err());
+        unanswered.set(Duration::from_secs(1800));
+        for cause in [FailureCause::NoAnswer, FailureCause::NoService] {
+            assert!(timer.next_delay(failure(cause)).is_ok());
+        }
+        assert!(timer.next_delay(failure(FailureCause::Busy)).is_err(), "a service that answers is retried for the timeout only");
+        assert_eq!(timer.answer_timeout(), Duration::from_millis(50), "each attempt is as short as before");
     }
 
     #[test]
