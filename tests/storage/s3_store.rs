@@ -106,9 +106,9 @@ fn a_volume_is_fetched_in_parts_and_only_as_far_as_requested() {
     let before = store.traffic();
     assert!(read(&*store, &object, ALL).unwrap() == all);
     let ranges: Vec<_> = world.proxy.log().iter().map(|r| r.range.unwrap().1 - r.range.unwrap().0 + 1).collect();
-    assert_eq!((ranges.len(), ranges.iter().sum::<u64>()), (3, all.len() as u64));
+    assert_eq!((ranges.len(), ranges.iter().sum::<u64>()), (11, all.len() as u64));
     let after = store.traffic();
-    assert_eq!(after.get_requests - before.get_requests, 3);
+    assert_eq!(after.get_requests - before.get_requests, 11);
     assert_eq!(after.bytes - before.bytes, all.len() as u64);
     assert_eq!((after.list_requests, after.retries), (before.list_requests, 0));
     world.proxy.clear_log();
@@ -120,6 +120,7 @@ fn a_volume_is_fetched_in_parts_and_only_as_far_as_requested() {
 
 #[test]
 fn every_kind_of_fault_is_retried_and_streams_resume_where_they_stopped() {
+    const PART: u64 = 2 << 20;
     let world = World::new();
     let all = bytes(2, 9 * MIB);
     world.put("vol", &all);
@@ -127,9 +128,9 @@ fn every_kind_of_fault_is_retried_and_streams_resume_where_they_stopped() {
     let object = find(&*store, "vol");
     for fault in [
         Fault::Reset(0),
-        Fault::Reset(3_000_000),
+        Fault::Reset(1_000_000),
         Fault::Close(0),
-        Fault::Close(5_000_000),
+        Fault::Close(1_000_000),
         Fault::CutBody(1000),
         Fault::Status(500, "InternalError"),
         Fault::Status(503, "SlowDown"),
@@ -144,8 +145,9 @@ fn every_kind_of_fault_is_retried_and_streams_resume_where_they_stopped() {
         assert!(read(&*store, &object, ALL).unwrap() == all, "{fault:?}");
         assert_eq!(world.proxy.faults() - faults, 3, "{fault:?}");
         if let Fault::Close(at @ 1..) = fault {
-            let resumed = world.proxy.log().iter().filter(|r| r.range.is_some_and(|(first, _)| first == at)).count();
-            assert_eq!(resumed, 1, "the rest is fetched, not all of it again");
+            let resumed =
+                world.proxy.log().iter().filter(|r| r.range.is_some_and(|(first, _)| first % PART == at)).count();
+            assert_eq!(resumed, 3, "the rest of a part is fetched, not all of it again");
         }
     }
     // The HTTP client itself retries after a reset before an answer.
@@ -234,9 +236,9 @@ fn memory_for_unread_parts_is_bounded_and_idle_readers_block_no_others() {
     let idle: Vec<_> = (0..4).map(|_| store.open(&object, ALL, &RequestContext::unlimited()).unwrap()).collect();
     assert_eq!(read(&*store, &object, ALL).unwrap().len(), 40 * MIB);
     std::thread::sleep(Duration::from_millis(500));
-    // Four idle streams: one part each, and two parts of readahead in total.
+    // Four idle streams: one part each, and the readahead in total.
     let fetched = store.traffic().bytes - before;
-    assert!(fetched <= (40 + 4 * 8 + 16) * MIB as u64, "{fetched}");
+    assert!(fetched <= (40 + 4 * 2 + 16) * MIB as u64, "{fetched}");
     drop(idle);
     assert_eq!(read(&*store, &object, ByteRange::at(5, 10)).unwrap().len(), 10);
 }
@@ -326,7 +328,10 @@ fn listings_of_many_pages_are_complete_and_foreign_directories_are_not_listed() 
     let store = world.open();
     world.proxy.clear_log();
     assert_eq!(store.list(&RequestContext::unlimited()).unwrap().len(), 2500);
-    assert_eq!(world.proxy.log().len(), 3);
+    // The first page was listed when the store was opened.
+    assert_eq!(world.proxy.log().len(), 2);
+    assert_eq!(store.list(&RequestContext::unlimited()).unwrap().len(), 2500);
+    assert_eq!(world.proxy.log().len(), 5);
     let prefixed = world.open_with(|o| o.file_prefixes = vec!["foreign/deep/a-".into()]).unwrap();
     assert_eq!(read(&*prefixed, &find(&*prefixed, "foreign/deep/a-duplicity"), ALL).unwrap(), b"y");
     assert_eq!(prefixed.list(&RequestContext::unlimited()).unwrap().len(), 2501);
@@ -390,7 +395,7 @@ fn the_region_is_found_automatically() {
         world.proxy.clear_log();
         world.proxy.set_plan(move |r| (r.number == 0).then(|| fault.clone()));
         assert_eq!(world.open().list(&RequestContext::unlimited()).unwrap().len(), 1);
-        assert_eq!(world.proxy.log().len(), 3);
+        assert_eq!(world.proxy.log().len(), 2);
     }
 }
 

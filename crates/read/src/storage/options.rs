@@ -28,7 +28,7 @@ pub struct StoreOptions {
     pub s3_requester_pays: bool,
     /// Upper bound of the requests at once.
     pub connections: usize,
-    /// Upper bound of the bytes fetched before a reader requests them. Each open stream may have one more part (8 MiB)
+    /// Upper bound of the bytes fetched before a reader requests them. Each open stream may have one more part (2 MiB)
     /// in memory.
     pub read_ahead_bytes: usize,
     /// Upper bound of the bytes that are retained of interrupted fetches, and of running ones in case they are

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use super::client_config::{S3Client, S3ClientConfig};
 use super::failure::{FailureCause, S3Failure};
 use super::kept_bytes::KeptBytes;
+use super::part_window::PartWindow;
 use super::retry_timer::RetryTimer;
 use crate::storage::traffic::TrafficCounters;
 use crate::storage::{ReadTimeout, StorageError, StoreOptions};
@@ -45,6 +46,8 @@ pub(super) struct S3Bucket {
     readahead_connections: Semaphore,
     /// The budget of bytes of the readahead.
     readahead_budget: Arc<Semaphore>,
+    /// The parts that are fetched at once.
+    pub(super) window: PartWindow,
     /// Bytes that came for requests that were interrupted.
     pub(super) kept: Arc<KeptBytes>,
     pub(super) counters: TrafficCounters,
@@ -79,6 +82,7 @@ impl S3Bucket {
             connections: Semaphore::new(connections),
             readahead_connections: Semaphore::new((connections - connections / 4).max(1)),
             readahead_budget: Arc::new(Semaphore::new(budget)),
+            window: PartWindow::default(),
             kept: KeptBytes::new(options.kept_bytes as u64),
             counters: TrafficCounters::default(),
             first_page: Mutex::default(),

@@ -10,6 +10,7 @@ mod kept_bytes;
 mod list;
 mod object_version;
 mod part_task;
+mod part_window;
 mod probe;
 mod retry_timer;
 mod s3_stream;

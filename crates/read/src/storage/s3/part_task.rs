@@ -100,6 +100,7 @@ impl PartTask {
         let name = Arc::clone(&self.object.name);
         let bucket = Arc::clone(&self.bucket);
         let _permits = bucket.connection(&name, self.is_readahead).await?;
+        let (part, begin) = (bucket.window.begin(), self.at);
         bucket.counters.gets.fetch_add(1, Ordering::Relaxed);
         let last = self.end.saturating_sub(1);
         let request = client
@@ -116,8 +117,11 @@ impl PartTask {
             Ok(Err(e)) => return Err(S3Failure::of_get(&self.object, &e)),
             Err(_) => return Err(S3Failure::silent(&name, format!("no answer in {} s", limit.as_secs_f64()))),
         };
+        part.answered();
         self.check(&output)?;
-        self.receive(output.body, out, timer).await
+        self.receive(output.body, out, timer).await?;
+        part.complete(self.at.saturating_sub(begin));
+        Ok(())
     }
 
     /// Checks that the answer has the requested range of the object that was listed.

@@ -124,7 +124,10 @@ mod tests {
         for cause in [FailureCause::NoAnswer, FailureCause::NoService] {
             assert!(timer.next_delay(failure(cause)).is_ok());
         }
-        assert!(timer.next_delay(failure(FailureCause::Busy)).is_err(), "a service that answers is retried for the timeout only");
+        assert!(
+            timer.next_delay(failure(FailureCause::Busy)).is_err(),
+            "a service that answers is retried for the timeout only"
+        );
         assert_eq!(timer.answer_timeout(), Duration::from_millis(50), "each attempt is as short as before");
     }
 

@@ -18,15 +18,10 @@ use tokio::task::AbortHandle;
 use super::bucket::S3Bucket;
 use super::kept_bytes::{KeptBytes, KeptPieces};
 use super::part_task::{ChunkQueue, PartTask};
+use super::part_window::PART_BYTES;
 use crate::storage::{ObjectInfo, StorageError};
 use dupfs_base::sync::Monitor;
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
-
-/// Bytes of a part: large enough that the overhead of requests is small, small enough that a volume comes over several
-/// connections.
-const PART_BYTES: u64 = 8 << 20;
-/// Upper bound of the parts of one stream that are fetched at once.
-const MAX_PARTS: usize = 8;
 
 /// A range of an object. The position in it, the current chunk and the parts change together, so they are not split into
 /// separate types.
@@ -126,7 +121,7 @@ impl S3Stream {
 
     /// Starts the next parts, as far as the budget allows.
     fn start_parts(&mut self) {
-        while self.next < self.end && self.parts.len() < MAX_PARTS {
+        while self.next < self.end && self.parts.len() < self.bucket.window.parts() {
             if let Some(piece) = self.kept.take_at(self.next, self.end) {
                 let queue = Monitor::new(ChunkQueue::complete(piece.chunks));
                 let (end, left) = (piece.range.end, piece.range.len());
