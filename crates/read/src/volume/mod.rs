@@ -44,6 +44,7 @@ mod signature_stream;
 mod signed_blocks;
 mod signed_contents;
 mod signed_sets;
+mod small_volumes;
 mod table_allowance;
 mod verified_blocks;
 mod volume_progress;

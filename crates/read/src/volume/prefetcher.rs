@@ -46,8 +46,16 @@ pub(super) struct Prefetcher {
 /// The jobs whose first volumes are decoded now.
 #[derive(Debug, Default)]
 struct RunningPrefetches {
-    by_id: BTreeMap<u64, PrefetchJob>,
+    by_id: BTreeMap<u64, RunningPrefetch>,
     next_id: u64,
+}
+
+/// A job whose first volume is decoded now.
+#[derive(Clone, Debug)]
+struct RunningPrefetch {
+    job: PrefetchJob,
+    /// The volumes that follow; `None` once they were started.
+    rest: Arc<Mutex<Option<PrefetchJob>>>,
 }
 
 /// Volumes to be prefetched one after the other.
@@ -79,9 +87,38 @@ impl Prefetcher {
     pub(super) fn record_read(self: &Arc<Self>, id: VolumeId, range: ByteRange, plain_len: u64, hint: ReadHint) {
         let cache_bytes = self.cache_bytes.saturating_sub(self.lent.taken_from(self.cache_bytes));
         let depth = depth(cache_bytes, plain_len);
-        if let Some(volumes) = self.scans.record(id, range, plain_len, hint, depth) {
+        if let Some(volumes) = self.scans.record(id, range, plain_len, hint, depth)
+            && !self.append(volumes)
+        {
             self.start(PrefetchJob { volumes, plain_len, cancel: CancelToken::new() });
         }
+    }
+
+    /// Appends `volumes` to a running job that ends before them, so that they are decoded in their order. Returns false if there
+    /// is none.
+    fn append(&self, volumes: VolumeRange) -> bool {
+        let running: Vec<RunningPrefetch> = lock(&self.running).by_id.values().cloned().collect();
+        running.iter().any(|running| match &mut *lock(&running.rest) {
+            Some(rest) if !rest.cancel.is_cancelled() => rest.volumes.append(volumes),
+            _ => false,
+        })
+    }
+
+    /// Decodes volume `id` of `stored_len` bytes on this thread, if it is not cached and the cache has room for some of its length.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub(super) fn fetch_ahead(
+        &self,
+        id: VolumeId,
+        stored_len: u64,
+        context: &RequestContext,
+    ) -> Result<(), VolumeError> {
+        // Its plaintext may be longer.
+        if depth(self.cache_bytes, stored_len.saturating_mul(2)) < 2 || !self.source.is_prefetchable(id) {
+            return Ok(());
+        }
+        Arc::clone(&self.source).prefetch(id, Box::new(|_| {}), context)
     }
 
     /// Returns true if a volume is prefetched now.
@@ -101,16 +138,16 @@ impl Prefetcher {
     }
 
     fn stop_if(&self, is_unwanted: impl Fn(VolumeRange) -> bool) {
-        let running: Vec<PrefetchJob> = lock(&self.running).by_id.values().cloned().collect();
+        let running: Vec<PrefetchJob> = lock(&self.running).by_id.values().map(|running| running.job.clone()).collect();
         running.iter().filter(|job| is_unwanted(job.volumes)).for_each(|job| job.cancel.cancel());
     }
 
     /// Counts the first volume of `job` as running until the returned value is dropped.
-    fn begin(&self, job: &PrefetchJob) -> BegunPrefetch {
+    fn begin(&self, job: &PrefetchJob, rest: &Arc<Mutex<Option<PrefetchJob>>>) -> BegunPrefetch {
         let mut running = lock(&self.running);
         let id = running.next_id;
         running.next_id = id.wrapping_add(1);
-        running.by_id.insert(id, job.clone());
+        running.by_id.insert(id, RunningPrefetch { job: job.clone(), rest: Arc::clone(rest) });
         drop(running);
         BegunPrefetch { running: Arc::clone(&self.running), id }
     }
@@ -131,10 +168,11 @@ impl Prefetcher {
         let permit = if job.cancel.is_cancelled() { None } else { self.slots.try_acquire(1) };
         let is_started = permit.is_some_and(|permit| {
             let this = Arc::clone(self);
-            let begun = self.begin(&job);
+            let (cancel, half) = (rest.cancel.clone(), BlockIndex::containing(rest.plain_len / 2));
+            let rest = Arc::new(Mutex::new(Some(rest)));
+            let begun = self.begin(&job, &rest);
             let work = move || {
-                let cancel = rest.cancel.clone();
-                this.decode(id, rest, &cancel);
+                this.decode(id, (rest, half), &cancel);
                 if cancel.is_cancelled() {
                     this.scans.retract(volumes);
                 }
@@ -149,9 +187,12 @@ impl Prefetcher {
     }
 
     /// Decodes volume `id` and starts `rest` half way through it, until it is cancelled.
-    fn decode(self: &Arc<Self>, id: VolumeId, rest: PrefetchJob, cancel: &CancelToken) {
-        let half = BlockIndex::containing(rest.plain_len / 2);
-        let rest = Arc::new(Mutex::new(Some(rest)));
+    fn decode(
+        self: &Arc<Self>,
+        id: VolumeId,
+        (rest, half): (Arc<Mutex<Option<PrefetchJob>>>, BlockIndex),
+        cancel: &CancelToken,
+    ) {
         let (this, rest_at_half) = (Arc::clone(self), Arc::clone(&rest));
         let on_block = move |block| {
             if block >= half
@@ -263,6 +304,26 @@ mod tests {
     }
 
     #[test]
+    fn volumes_that_a_scan_needs_later_follow_those_that_are_prefetched() {
+        let ((started, volumes), (decoded, blocks)) = (channel(), channel());
+        let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
+        let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40, LentMemory::default()));
+        let next = |volumes: &Receiver<u32>| volumes.recv_timeout(Duration::from_secs(20));
+        let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(9)), read_once: true };
+        let id = |number| VolumeId { set: SetIndex(0), number: VolumeNumber(number) };
+        // From volume 4 on: 5, 6 and 7. The reader then enters volume 5, and 8 becomes due.
+        prefetcher.record_read(id(4), ByteRange::at(0, 8 * MIB), 64 * MIB, hint);
+        assert_eq!(next(&volumes), Ok(5));
+        prefetcher.record_read(id(5), ByteRange::at(0, 8 * MIB), 64 * MIB, hint);
+        assert!(volumes.recv_timeout(Duration::from_millis(50)).is_err(), "volume 8 is started before 6 and 7");
+        for expected in [6, 7, 8] {
+            decoded.send(128).unwrap();
+            assert_eq!(next(&volumes), Ok(expected));
+        }
+        decoded.send(128).unwrap();
+    }
+
+    #[test]
     fn a_prefetch_whose_reader_is_gone_ends() {
         let ((started, volumes), (_decoded, blocks)) = (channel(), channel());
         let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
@@ -271,7 +332,8 @@ mod tests {
         let id = VolumeId { set: SetIndex(0), number: VolumeNumber(11) };
         prefetcher.record_read(id, ByteRange::at(0, 8 * MIB), 64 * MIB, hint);
         assert_eq!(volumes.recv_timeout(Duration::from_secs(20)), Ok(STUCK));
-        let cancelled = || lock(&prefetcher.running).by_id.values().next().map(|job| job.cancel.is_cancelled());
+        let cancelled =
+            || lock(&prefetcher.running).by_id.values().next().map(|running| running.job.cancel.is_cancelled());
         prefetcher.leave(2);
         assert_eq!(cancelled(), Some(false), "another file");
         prefetcher.leave(1);

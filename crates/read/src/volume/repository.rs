@@ -24,6 +24,7 @@ use super::signature_stream::SignatureStream;
 use super::signed_blocks::SignedBlocks;
 use super::signed_contents::SignedContent;
 use super::signed_sets::SignedSets;
+use super::small_volumes::SmallVolumes;
 use super::table_allowance::TableMemory;
 use super::volume_store::{VolumeSources, VolumeStore};
 use crate::codec::{BackdatedObject, Decoder, ExpansionLimit};
@@ -93,6 +94,7 @@ pub struct Repository {
     lent: LentMemory,
     prefetcher: Arc<Prefetcher>,
     drop_behind: DropBehind,
+    small: SmallVolumes,
 }
 
 impl Repository {
@@ -155,6 +157,7 @@ impl Repository {
         let source: Arc<dyn PrefetchSource> = Arc::<VolumeStore>::clone(&volumes);
         let prefetcher = Arc::new(Prefetcher::new(source, cache_bytes, lent.clone()));
         let drop_behind = DropBehind::default();
+        let small = SmallVolumes::new(Arc::clone(&staging), Arc::clone(&collection));
         Arc::new(Self {
             store,
             staging,
@@ -169,6 +172,7 @@ impl Repository {
             lent,
             prefetcher,
             drop_behind,
+            small,
         })
     }
 
@@ -423,6 +427,21 @@ impl Repository {
         self.volumes.has_members(id, context)
     }
 
+    /// Decodes volume `id` into the cache for requests that are expected, if the cache has room for it beside others. Requests for
+    /// it share the work.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; a request for the volume makes its own attempt.
+    pub fn fetch_ahead(&self, id: VolumeId, context: &RequestContext) -> Result<(), VolumeError> {
+        self.prefetcher.fetch_ahead(id, self.stored_len(id), context)
+    }
+
+    /// Stored bytes of volume `id`; 0 if there is none.
+    fn stored_len(&self, id: VolumeId) -> u64 {
+        let set = self.collection.set(id.set).ok();
+        set.and_then(|set| Some(set.volumes.get(&id.number)?.size)).unwrap_or(0)
+    }
+
     /// Returns true if volume `id` was decoded since the repository was opened.
     pub fn was_decoded(&self, id: VolumeId) -> bool {
         self.volumes.was_decoded(id)
@@ -459,6 +478,7 @@ impl Repository {
         }
         self.volumes.read(id, range, out, wait)?;
         self.record_lookup(id, range, hint);
+        self.small.record_read(id, hint.file);
         if let Some(table) = self.volumes.cached_members(id) {
             let passed = self.drop_behind.record_read(id, range, table.plain_len(), hint.read_once);
             passed.into_iter().for_each(|PassedBlocks { id, blocks }| self.volumes.demote(id, blocks));

@@ -35,6 +35,15 @@ impl VolumeRange {
         let rest = Self { first: VolumeNumber(self.first.0.checked_add(1)?), ..self };
         (self.first <= self.last).then_some((id, rest))
     }
+
+    /// Adds `next` if it begins with the volume after these. Returns false if it does not.
+    pub(super) fn append(&mut self, next: Self) -> bool {
+        let follows = next.set == self.set && self.last.0.checked_add(1) == Some(next.first.0);
+        if follows {
+            self.last = next.last;
+        }
+        follows
+    }
 }
 
 /// The position of one reader of a set.
