@@ -9,8 +9,8 @@ use dupfs_unpack::NameEncoding;
 use super::build_index::IndexArgs;
 use super::cache::CacheCommandArgs;
 use super::options::{
-    ByteSize, CacheArgs, CompletionShell, DeadlineArgs, FileType, KeyArgs, OwnerArgs, RepoArgs, SizeMode, SnapshotArgs,
-    MountDeadlineArgs, TimeArgs, TimeSpan, parse_zip_names,
+    ByteSize, CacheArgs, CompletionShell, DeadlineArgs, FileType, KeyArgs, MountDeadlineArgs, OwnerArgs, RepoArgs,
+    SizeMode, SnapshotArgs, TimeArgs, TimeSpan, parse_zip_names,
 };
 use super::verify::parse_percent;
 use super::volumes::VolumesArgs;
@@ -627,7 +627,11 @@ mod tests {
             Command::Volumes(args) => args.snapshot.deadline,
             Command::Index(args) => args.deadline,
             Command::Mount(_)
-            | Command::Umount(_) | Command::Status(_) | Command::Cache(_) | Command::Completions(_) | Command::Man(_) => {
+            | Command::Umount(_)
+            | Command::Status(_)
+            | Command::Cache(_)
+            | Command::Completions(_)
+            | Command::Man(_) => {
                 panic!("no backup is read")
             }
         };

@@ -16,8 +16,8 @@ use dupfs_format::ArchivePath;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
 use dupfs_read::storage::{
-    self, LimitedStore, Location, ObjectInfo, ObjectStore, RateLimitedStore, S3Addressing, S3Credentials, StoreOptions, UrlOptions,
-    parse_url_with,
+    self, LimitedStore, Location, ObjectInfo, ObjectStore, RateLimitedStore, S3Addressing, S3Credentials, StoreOptions,
+    UrlOptions, parse_url_with,
 };
 
 use super::args::{CatArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
@@ -239,7 +239,9 @@ impl Backend for Backups {
         let store = match args.rate {
             Some(rate) => {
                 // What is fetched in advance of a reader is not limited.
-                let store = store_with(&args.repo, &StoreBounds::of_command(&args.repo), |options| options.read_ahead_bytes = 0)?;
+                let store = store_with(&args.repo, &StoreBounds::of_command(&args.repo), |options| {
+                    options.read_ahead_bytes = 0
+                })?;
                 timeout.0 = timeout.0.saturating_add(time_at_rate(&*store, rate, timeout)?);
                 Arc::new(RateLimitedStore::new(store, rate))
             }
@@ -269,13 +271,11 @@ impl Backend for Backups {
             let (repository, snapshot, tree) = open_snapshot(store, options, time, timeout)?;
             VolumesSource { repository, snapshot: Some(snapshot), tree }
         };
-        let thaw = args
-            .thaw
-            .then(|| ThawOptions {
-                days: args.days.unwrap_or(DEFAULT_THAW_DAYS),
-                tier: args.tier.unwrap_or_default(),
-                requester_pays: args.repo.s3_requester_pays,
-            });
+        let thaw = args.thaw.then(|| ThawOptions {
+            days: args.days.unwrap_or(DEFAULT_THAW_DAYS),
+            tier: args.tier.unwrap_or_default(),
+            requester_pays: args.repo.s3_requester_pays,
+        });
         let options = VolumesOptions { paths: args.paths.clone(), thaw, json: args.json };
         let printed = print(|printer| volumes::run(&source, &options, timeout, printer));
         if let Ok(tree) = &source.tree {

@@ -16,6 +16,7 @@ mod owners;
 mod pagination;
 mod recorded_branch;
 mod recorded_trees;
+mod size_ahead;
 mod snapshot_nodes;
 mod snapshot_tree;
 mod snapshot_trees;

@@ -10,6 +10,7 @@ use super::link_counts::LinkCounts;
 use super::ops::{Attr, DirEntry, NodeKind};
 use super::owners::{OwnerOptions, Owners};
 use super::pagination::{last_before, offset_after};
+use super::size_ahead::SizeAhead;
 use super::snapshot_tree::{NodeState, SnapshotTree};
 use super::snapshot_trees::SnapshotTrees;
 use super::snapshot_view::{CurrentView, SnapshotView};
@@ -45,6 +46,7 @@ pub(super) struct SnapshotNodes {
     current: CurrentView,
     content: ContentResolver,
     link_counts: LinkCounts,
+    pub(super) sizes: SizeAhead,
     size_bounds: bool,
 }
 
@@ -63,6 +65,7 @@ impl SnapshotNodes {
             current: CurrentView::new(repository.collection()),
             content: ContentResolver::new(extent_map_bytes),
             link_counts: LinkCounts::default(),
+            sizes: SizeAhead::new(Arc::clone(&repository)),
             size_bounds,
             repository,
         }
@@ -106,7 +109,7 @@ impl SnapshotNodes {
     pub(super) fn exact_attr(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<Attr, FsError> {
         let mut state = self.state(snapshot, node, context)?;
         if self.needs_size(&state) {
-            self.find_size(snapshot, node, &mut state, context)?;
+            self.find_size_in_order(snapshot, node, &mut state, context)?;
         }
         self.attr(snapshot, node, &state, context)
     }
@@ -132,6 +135,27 @@ impl SnapshotNodes {
 
     fn needs_size(&self, state: &NodeState) -> bool {
         state.meta.kind == EntryKind::File && state.exact.is_none() && !(self.size_bounds && state.is_bounded)
+    }
+
+    /// As [`Self::find_size`]. The sizes of the files after it are found ahead if they are asked for one after the other.
+    fn find_size_in_order(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        state: &mut NodeState,
+        context: &RequestContext,
+    ) -> Result<(), FsError> {
+        match self.find_size(snapshot, node, state, &RequestContext::cached_only()) {
+            Err(FsError::WouldBlock) if context.may_block() => {
+                let _question = self.sizes.wait(snapshot, node, &self.tree(snapshot, context)?);
+                self.find_size(snapshot, node, state, context)
+            }
+            Err(FsError::WouldBlock) => Err(FsError::WouldBlock),
+            found => {
+                self.sizes.record(snapshot, node);
+                found
+            }
+        }
     }
 
     fn find_size(

@@ -203,6 +203,28 @@ impl SnapshotTree {
         (files.len(), unmeasured.map(|(node, _)| *node).collect())
     }
 
+    /// Returns true if `node` is one of the next entries after `before` in their directory.
+    pub(super) fn is_listed_after(&self, before: NodeId, node: NodeId) -> bool {
+        let table = self.branch.table();
+        let following = std::iter::successors(table.next_sibling(before), |sibling| table.next_sibling(*sibling));
+        following.take(MAX_BATCH).any(|sibling| sibling == node)
+    }
+
+    /// The regular files after `node` in its directory whose exact sizes are not known, in the order of listings, of the next
+    /// `max` entries.
+    pub(super) fn unmeasured_after(&self, node: NodeId, max: usize) -> Vec<NodeId> {
+        let table = self.branch.table();
+        let following = std::iter::successors(table.next_sibling(node), |sibling| table.next_sibling(*sibling));
+        let is_unmeasured = |sibling: &NodeId| {
+            let version = table.version(*sibling, self.depth);
+            version.is_some_and(|version| {
+                let is_file = table.meta(version).is_some_and(|meta| meta.kind == EntryKind::File);
+                is_file && table.exact_size(version).is_none()
+            })
+        };
+        following.take(max).filter(is_unmeasured).collect()
+    }
+
     /// The parent of `node`.
     pub(super) fn parent(&self, node: NodeId) -> Result<NodeId, FsError> {
         self.branch.table().parent(node).ok_or_else(FsError::not_found)

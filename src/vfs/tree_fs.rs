@@ -393,6 +393,7 @@ impl FileSystem for TreeFs {
     }
 
     fn stop_prefetch(&self) {
+        self.nodes.sizes.stop();
         self.nodes.repository.stop_prefetch();
     }
 

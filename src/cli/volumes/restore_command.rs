@@ -80,7 +80,8 @@ mod tests {
              --restore-request 'Days=7,GlacierJobParameters={Tier=Standard}'"
         );
         let other = BucketLocation { endpoint: Some("http://127.0.0.1:9000".to_owned()), ..aws };
-        let line = restore_command(&other, "x", ThawOptions { days: 30, tier: RetrievalTier::Bulk, requester_pays: true });
+        let line =
+            restore_command(&other, "x", ThawOptions { days: 30, tier: RetrievalTier::Bulk, requester_pays: true });
         assert!(line.starts_with("aws s3api restore-object --endpoint-url http://127.0.0.1:9000 --region"), "{line}");
         assert!(line.ends_with("'Days=30,GlacierJobParameters={Tier=Bulk}' --request-payer requester"), "{line}");
     }

@@ -11,6 +11,7 @@ mod index_command;
 mod limits;
 mod refusals;
 mod requests;
+mod sizes;
 mod urls;
 mod waiting;
 mod world;

@@ -1,6 +1,7 @@
 //! Processes that wait for a store that does not answer: a signal ends them at once, and a mount ends although they
 //! wait.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -13,7 +14,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::world::{World, eventually, is_volume, put};
+use super::world::{World, eventually, fetched, is_volume, put};
 use crate::support::duplicity::{Mode, Repository};
 use crate::support::exec::Dupfs;
 use crate::support::mount::{Mount, is_mounted, release};
@@ -126,6 +127,30 @@ fn forget_first(shown: &Path) {
     }
     let file = File::open(shown.join("noise-0")).unwrap();
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+#[test]
+fn sizes_are_found_ahead_of_a_program_that_asks_in_order_until_it_stops() {
+    let (world, _) = world();
+    let mount = world.mount(&world.reader().option("--timeout=600"), "bucket/p");
+    let latest = mount.path().join("latest");
+    let first = fs::metadata(latest.join("noise-0")).unwrap();
+    assert_eq!(first.len(), 1_500_000);
+    let known = fetched(&world.proxy.log());
+    world.proxy.set_plan(|request| is_volume(request).then_some(Fault::Stall(0)));
+    // The second question in the order of the listing: its own volume, and two for the files after it.
+    let mut asking = waits(&world, &mut command("stat", &[&latest.join("noise-1")]));
+    eventually("three volumes are fetched", STARTED, || world.proxy.stalled() >= 3);
+    send(asking.id(), Signal::KILL);
+    asking.wait().unwrap();
+    nothing_waits(&world);
+    let volumes: BTreeSet<_> = fetched(&world.proxy.log()).into_iter().filter(|name| !known.contains(name)).collect();
+    assert_eq!(volumes.len(), 3, "{volumes:?}");
+    answers(&world);
+    for i in 1..8 {
+        assert_eq!(fs::metadata(latest.join(format!("noise-{i}"))).unwrap().len(), 1_500_000);
+    }
+    mount.unmount();
 }
 
 fn command(program: &str, operands: &[&Path]) -> Command {

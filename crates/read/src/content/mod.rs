@@ -28,4 +28,4 @@ pub use error::ContentError;
 pub use extent_map::ExtentMap;
 pub use file_content::FileContent;
 pub use file_ref::{FileRef, hint_number};
-pub use needed_volumes::NeededVolumes;
+pub use needed_volumes::{NeededVolumes, size_volume};

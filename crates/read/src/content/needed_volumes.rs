@@ -33,6 +33,13 @@ impl NeededVolumes {
     }
 }
 
+/// The volume that gives the exact size of `file`, unless it has to be searched; `None` also if the manifest cannot be read.
+pub fn size_volume(volumes: &dyn Volumes, file: &FileRef) -> Option<VolumeId> {
+    let set = file.branch.set_at(file.version()?.position)?;
+    let number = manifest(volumes, file, set).ok()?.volume_of(&file.path, PartSelector::Last)?;
+    Some(VolumeId { set, number })
+}
+
 /// The volumes that hold the extents of `extent_map`.
 pub(super) fn of_extent_map(
     volumes: &dyn Volumes,

@@ -128,7 +128,8 @@ impl Branch {
         positions: std::ops::Range<u32>,
         context: &RequestContext,
     ) -> Result<(), TreeError> {
-        let sets: Vec<_> = positions.clone().filter(|at| !self.is_staged(*at)).filter_map(|at| self.set_at(at)).collect();
+        let sets: Vec<_> =
+            positions.clone().filter(|at| !self.is_staged(*at)).filter_map(|at| self.set_at(at)).collect();
         let _fetched = repository.stage_signatures(&sets, context);
         let max_workers = MAX_CONCURRENT_LOADS.min(positions.len());
         let queue = LoadQueue::new(positions.start, positions.end);
