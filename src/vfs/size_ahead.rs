@@ -2,8 +2,8 @@
 //! each may need another volume.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::snapshot_tree::SnapshotTree;
@@ -32,6 +32,9 @@ pub(super) struct SizeAhead {
     repository: Arc<Repository>,
     state: Mutex<SizeAheadState>,
     waits: Arc<Monitor<SizeWaits>>,
+    /// The threads of jobs that may still run. They are joined when this is dropped, because the index is complete only when
+    /// nothing has the repository any more.
+    threads: Mutex<Vec<(CancelToken, JoinHandle<()>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +101,12 @@ pub(super) struct SizeQuestion {
 impl SizeAhead {
     /// The questions for files of `repository`.
     pub(super) fn new(repository: Arc<Repository>) -> Self {
-        Self { repository, state: Mutex::default(), waits: Monitor::new(SizeWaits::default()) }
+        Self {
+            repository,
+            state: Mutex::default(),
+            waits: Monitor::new(SizeWaits::default()),
+            threads: Mutex::default(),
+        }
     }
 
     /// Records a question for the size of `node` of a snapshot that was answered from memory.
@@ -150,9 +158,13 @@ impl SizeAhead {
         before.inspect(|before| before.progress.update(|progress| progress.changed = Instant::now()));
         let (run, repository, tree) = (Arc::clone(&job), Arc::clone(&self.repository), tree.clone());
         let started = thread::Builder::new().name("dupfs-size-ahead".into());
-        if started.spawn(move || run.run(&repository, &tree, &files)).is_err() {
-            job.progress.update(|progress| progress.is_over = true);
+        let mut threads = lock(&self.threads);
+        threads.retain(|(_, thread)| !thread.is_finished());
+        match started.spawn(move || run.run(&repository, &tree, &files)) {
+            Ok(thread) => threads.push((job.cancel.clone(), thread)),
+            Err(_) => job.progress.update(|progress| progress.is_over = true),
         }
+        drop(threads);
         Some(job)
     }
 
@@ -166,7 +178,7 @@ impl SizeAhead {
         if is_watched {
             return;
         }
-        let (waits, repository) = (Arc::clone(&self.waits), Arc::clone(&self.repository));
+        let (waits, repository) = (Arc::clone(&self.waits), Arc::downgrade(&self.repository));
         let watch = move || {
             loop {
                 thread::sleep(CHECK_INTERVAL);
@@ -196,7 +208,8 @@ impl SizeAhead {
 }
 
 /// Logs what is fetched for the sizes of the files in `directory`.
-fn report(repository: &Repository, directory: &str) {
+fn report(repository: &Weak<Repository>, directory: &str) {
+    let Some(repository) = repository.upgrade() else { return };
     let transfers = repository.status().transfers;
     let Some(transfer) = transfers.iter().find(|transfer| transfer.object.is_some()) else { return };
     let object = transfer.object.as_deref().unwrap_or_default();
@@ -225,27 +238,31 @@ impl SizeJob {
         let context = RequestContext::new(None, self.cancel.clone());
         let volumes = RequestVolumes::new(repository, &context);
         let mut planned = HashSet::new();
-        for (node, position) in files.iter().zip(1..) {
-            if !self.wait_until(SizeProgress::has_room) {
-                break;
-            }
-            let volume = tree.find_file(*node).and_then(|file| size_volume(&volumes, &file));
-            let Some(id) = volume.filter(|id| planned.insert(*id) && !repository.was_decoded(*id)) else { continue };
-            self.progress.update(|progress| progress.volumes.push((position, true)));
-            let (job, repository, context) = (Arc::clone(self), Arc::clone(repository), context.clone());
-            let fetch = move || {
-                // A question for a size meets the same failure and reports it.
-                if let Err(error) = repository.fetch_ahead(id, &context) {
-                    log::debug!("sizes: {error}");
+        thread::scope(|scope| {
+            for (node, position) in files.iter().zip(1..) {
+                if !self.wait_until(SizeProgress::has_room) {
+                    break;
                 }
-                job.end_fetch(position);
-            };
-            if thread::Builder::new().name("dupfs-size-fetch".into()).spawn(fetch).is_err() {
-                self.end_fetch(position);
+                let volume = tree.find_file(*node).and_then(|file| size_volume(&volumes, &file));
+                let Some(id) = volume.filter(|id| planned.insert(*id) && !repository.was_decoded(*id)) else {
+                    continue;
+                };
+                self.progress.update(|progress| progress.volumes.push((position, true)));
+                let context = context.clone();
+                let fetch = move || {
+                    // A question for a size meets the same failure and reports it.
+                    if let Err(error) = repository.fetch_ahead(id, &context) {
+                        log::debug!("sizes: {error}");
+                    }
+                    self.end_fetch(position);
+                };
+                if thread::Builder::new().name("dupfs-size-fetch".into()).spawn_scoped(scope, fetch).is_err() {
+                    self.end_fetch(position);
+                }
             }
-        }
-        self.wait_until(|progress| !progress.is_running());
-        self.progress.update(|progress| progress.is_over = true);
+            self.wait_until(|progress| !progress.is_running());
+            self.progress.update(|progress| progress.is_over = true);
+        });
     }
 
     fn end_fetch(&self, position: usize) {
@@ -267,6 +284,17 @@ impl SizeJob {
             if ready.is_ok() {
                 return true;
             }
+        }
+    }
+}
+
+impl Drop for SizeAhead {
+    fn drop(&mut self) {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        threads.iter().for_each(|(cancel, _)| cancel.cancel());
+        for (_, thread) in threads {
+            // A panic was reported by the thread.
+            let _ = thread.join();
         }
     }
 }
