@@ -125,7 +125,9 @@ impl SnapshotTrees {
                 None => {
                     self.peek_roots(view, snapshot, context);
                     is_fetched = true;
-                    known().flatten()
+                    // An archive that cannot be read may have the root: the sets before are not asked.
+                    let Some(meta) = known() else { return Ok(None) };
+                    meta
                 }
             };
             if let Some(meta) = meta {
@@ -147,7 +149,7 @@ impl SnapshotTrees {
         self.is_listed.load(Ordering::Relaxed) && follows
     }
 
-    /// Fetches the roots of the snapshots in the list from `first` on. One that cannot be read has no root.
+    /// Fetches the roots of the snapshots in the list from `first` on, as far as they can be read.
     fn peek_roots(&self, view: &SnapshotView, first: usize, context: &RequestContext) {
         let sets = view.listed().filter(|(index, _)| *index >= first).take(MAX_PEEKS);
         let sets: Vec<SetIndex> = sets.filter_map(|(_, snapshot)| snapshot.lineage().last().copied()).collect();
@@ -158,8 +160,9 @@ impl SnapshotTrees {
                     continue;
                 }
                 match peek_root(&self.repository, set, context) {
+                    Ok(meta) => drop(lock(&self.peeked_roots).insert(set, meta)),
                     Err(error) if error.kind() == ErrorKind::Cancelled => return,
-                    peeked => drop(lock(&self.peeked_roots).insert(set, peeked.ok().flatten())),
+                    Err(_) => {}
                 }
             }
         };
