@@ -196,6 +196,10 @@ fn a_volume_that_takes_longer_than_the_deadline_stops_and_is_not_decoded_at_each
     let scratch = Scratch::new();
     let url = format!("file://{}", slow_backup(&scratch).display());
     let dupfs = exec::Dupfs::new(&scratch.dir("home")).option("--no-index").option("--deadline=2");
+    // The beginning of the volume is proved by the signature.
+    let beginning = outcome(&dupfs, "cat", &[&url, "f"]);
+    assert_eq!((beginning.0, beginning.1.as_str()), (Some(0), "hello\n"), "{}", beginning.2);
+    let dupfs = dupfs.option("--verify=volume");
     let volume = format!("duplicity-full.{TIME}.vol1.difftar.gz: ");
     for (command, operands) in [("cat", vec![&*url, "f"]), ("ls", vec!["-l", &url])] {
         let (code, out, err) = outcome(&dupfs, command, &operands);
