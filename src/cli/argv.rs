@@ -88,7 +88,6 @@ const WITHOUT_EFFECT: &[(&str, bool)] = &[
     ("sftp-command", true),
     ("short-filenames", false),
     ("ssh-askpass", false),
-    ("ssh-options", true),
     ("tempdir", true),
     ("time-separator", true),
     ("use-agent", false),
@@ -151,7 +150,7 @@ pub(super) fn normalise(typed: Vec<OsString>) -> Result<Arguments, CliError> {
     let is_helper = is_called_by_mount(&typed);
     let typed = if is_helper { from_mount(typed, &mut out.fake, &mut sloppy)? } else { typed };
     let typed = join_watch_interval(list_recursively(typed));
-    let typed = expand_lists(join_gpg_options(typed), sloppy, &mut out.notes)?;
+    let typed = expand_lists(join_program_options(typed), sloppy, &mut out.notes)?;
     if is_helper {
         // mount(8) passes `rw` by default.
         out.notes.clear();
@@ -185,9 +184,10 @@ fn join_watch_interval(mut typed: Vec<OsString>) -> Vec<OsString> {
     typed
 }
 
-/// Joins `--gpg-options VALUE` into one argument, so that the value, which begins with `-`, is not taken for an option.
-fn join_gpg_options(typed: Vec<OsString>) -> Vec<OsString> {
-    const OPTION: &str = "--gpg-options";
+/// Joins `--gpg-options VALUE` and `--ssh-options VALUE` into one argument, so that the value, which begins with `-`, is not
+/// taken for an option.
+fn join_program_options(typed: Vec<OsString>) -> Vec<OsString> {
+    const OPTIONS: [&str; 2] = ["--gpg-options", "--ssh-options"];
     let mut typed = typed.into_iter();
     let mut out = Vec::with_capacity(typed.len());
     while let Some(arg) = typed.next() {
@@ -196,9 +196,10 @@ fn join_gpg_options(typed: Vec<OsString>) -> Vec<OsString> {
             out.extend(typed);
             break;
         }
-        match (arg == OPTION).then(|| typed.next()).flatten() {
-            Some(value) => {
-                let mut joined = OsString::from(OPTION);
+        let option = OPTIONS.into_iter().find(|option| arg == *option);
+        match option.and_then(|option| Some((option, typed.next()?))) {
+            Some((option, value)) => {
+                let mut joined = OsString::from(option);
                 joined.push("=");
                 joined.push(value);
                 out.push(joined);

@@ -16,8 +16,8 @@ use dupfs_format::ArchivePath;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
 use dupfs_read::storage::{
-    self, LimitedStore, Location, ObjectInfo, ObjectStore, RateLimitedStore, S3Addressing, S3Credentials, StoreOptions,
-    UrlOptions, parse_url_with,
+    self, LimitedStore, Location, ObjectInfo, ObjectStore, RateLimitedStore, S3Addressing, S3Credentials, SecretSource,
+    StoreOptions, UrlOptions, parse_url_with,
 };
 
 use super::args::{CatArgs, DiffArgs, FindArgs, HistoryArgs, LsArgs, RestoreArgs, SetsArgs, VerifyArgs};
@@ -72,7 +72,7 @@ impl Backend for Backups {
                 let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
                 Location::Local(absolute).display_without_secrets()
             }
-            Location::S3(_) => location.display_without_secrets(),
+            Location::S3(_) | Location::Remote(_) | Location::Multi(_) => location.display_without_secrets(),
         };
         Ok(BackupLocation { url, local })
     }
@@ -416,6 +416,9 @@ fn store_with(
         s3_region: repo.s3_region_name.clone(),
         s3_unencrypted: repo.s3_unencrypted_connection,
         s3_credentials: s3_credentials(),
+        rclone: repo.rclone.clone(),
+        ssh_options: split_words(repo.ssh_options.as_deref().unwrap_or_default()),
+        secrets: SecretSource::new(environment_secrets::get),
         s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
         timeout: repo.request_timeout(),
         read_timeout: bounds.read_timeout.clone(),
@@ -446,7 +449,7 @@ fn store_with(
 fn local(repo: &RepoArgs) -> Result<Option<PathBuf>, CliError> {
     match location(repo)? {
         Location::Local(dir) => Ok(Some(dir)),
-        Location::S3(_) => Ok(None),
+        Location::S3(_) | Location::Remote(_) | Location::Multi(_) => Ok(None),
     }
 }
 
@@ -463,6 +466,24 @@ fn s3_credentials() -> S3Credentials {
         Some((id, key)) => S3Credentials::Static { id, secret: key, token: secret("AWS_SESSION_TOKEN") },
         None => S3Credentials::Chain,
     }
+}
+
+/// The words of a text in which quotes keep spaces, as a shell reads them.
+fn split_words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in text.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            None if c == '"' || c == '\'' => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            None if c.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
 }
 
 fn prefixes(repo: &RepoArgs) -> PrefixOptions {
@@ -558,4 +579,17 @@ fn spill(cache: &CacheArgs) -> Option<SpillConfig> {
 /// The directory of the indexes; none with `--no-index` or without a home directory.
 fn index(cache: &CacheArgs) -> Option<PathBuf> {
     cache_dir(cache.cache_dir.as_deref()).filter(|_| !cache.no_index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_keep_the_spaces_of_a_word() {
+        let of = |text: &str| split_words(text);
+        assert_eq!(of("-oPort=1  -i '/a b/key'"), ["-oPort=1", "-i", "/a b/key"]);
+        assert_eq!(of("-oIdentityFile=\"/a b\" ''"), ["-oIdentityFile=/a b", ""]);
+        assert!(of("  ").is_empty());
+    }
 }

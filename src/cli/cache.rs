@@ -140,6 +140,7 @@ fn names_of(typed: &OsStr) -> Vec<String> {
                 reading = location.alternative.as_deref();
             }
         }
+        Some(other @ (Location::Remote(_) | Location::Multi(_))) => names.push(other.display_without_secrets()),
         None => {}
     }
     names

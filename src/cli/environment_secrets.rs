@@ -15,12 +15,13 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use zeroize::Zeroizing;
 
 use dupfs_base::Secret;
+use dupfs_read::storage::SecretSource;
 
 /// The variables that are handed over.
-const SECRET_VARIABLES: [&str; 4] = ["PASSPHRASE", "AWS_SECRET_ACCESS_KEY", "SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+const SECRET_VARIABLES: &[&str] = &SecretSource::VARIABLES;
 
 /// Variables with secrets that duplicity uses and dupfs does not.
-const DROPPED: [&str; 2] = ["SIGN_PASSPHRASE", "FTP_PASSWORD"];
+const DROPPED: [&str; 1] = ["SIGN_PASSPHRASE"];
 
 /// The option that names the descriptor of the anonymous file, in front of all other arguments.
 const FLAG: &str = "--secrets-fd";
@@ -99,7 +100,7 @@ pub(super) fn take_over(fd: i32) -> io::Result<()> {
     for entry in bytes.split(|&b| b == 0) {
         let Some(at) = entry.iter().position(|&b| b == b'=') else { continue };
         let (name, value) = (entry.get(..at).unwrap_or_default(), entry.get(at + 1..).unwrap_or_default());
-        let known = SECRET_VARIABLES.into_iter().find(|known| known.as_bytes() == name);
+        let known = SECRET_VARIABLES.iter().copied().find(|known| known.as_bytes() == name);
         secrets.extend(known.map(|name| (name, Secret::new(value))));
     }
     // Set once, at the start of the program.

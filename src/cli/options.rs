@@ -19,7 +19,8 @@ use crate::vfs::NodeKind;
 /// line from the fields.
 #[derive(Args, Clone, Debug)]
 pub struct RepoArgs {
-    /// The backup: s3://bucket/prefix, file:///directory, a path, or the name of a repository of the configuration file
+    /// The backup: s3://bucket/prefix, sftp://host/directory, file:///directory ... as in duplicity, a path, or the name of a
+    /// repository of the configuration file
     #[arg(value_hint = ValueHint::DirPath)]
     pub url: OsString,
 
@@ -75,9 +76,17 @@ pub struct RepoArgs {
     #[arg(long, help_heading = "S3")]
     pub s3_requester_pays: bool,
 
+    /// The program that reads sftp, ftp, webdav and other services [default: rclone]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath, help_heading = "Stores")]
+    pub rclone: Option<PathBuf>,
+
+    /// Options of ssh for sftp, scp and rsync, such as --ssh-options=-oIdentityFile=FILE
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true, help_heading = "Stores")]
+    pub ssh_options: Option<String>,
+
     /// Abort a request that makes no progress for this time, including retries; also as 90s or 5m, at most 1h [default: 30; reads
     /// of a mount without an answer: --deadline]
-    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout, help_heading = "S3")]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout, help_heading = "Stores")]
     pub timeout: Option<TimeSpan>,
 
     /// Upper bound of the bytes that are fetched in all; reads that need more fail

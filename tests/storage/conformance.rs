@@ -1,13 +1,17 @@
 //! Tests of the contract of [`dupfs_read::storage::ObjectStore`] for every store.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{CountingStore, FaultyStore, LocalStore, MemoryStore, ObjectInfo, ObjectStore, StorageError};
 
-use crate::support::s3::S3Server;
+use crate::support::remote_servers::{RemoteServer, debian_rclone};
+use crate::support::s3::{self, S3Server};
 
 /// A place that tests can write to, and a store that reads it.
 trait Fixture {
@@ -87,6 +91,37 @@ impl Fixture for S3 {
     }
     fn remove(&self, name: &str) {
         fs::remove_file(self.server.bucket().join(self.prefix).join(name)).unwrap();
+    }
+}
+
+/// A directory that a server on this machine offers, read by rclone.
+struct Remote {
+    server: RemoteServer,
+    rclone: PathBuf,
+    /// Seconds that were given to files as their times.
+    time: AtomicU64,
+}
+
+impl Remote {
+    fn new(server: RemoteServer, rclone: PathBuf) -> Self {
+        Self { server, rclone, time: AtomicU64::new(1_700_000_000) }
+    }
+}
+
+impl Fixture for Remote {
+    fn store(&self) -> Arc<dyn ObjectStore> {
+        dupfs_read::storage::open(&self.server.location(), &self.server.options(&self.rclone)).unwrap()
+    }
+    fn put(&self, name: &str, bytes: &[u8]) {
+        let temporary = self.server.root().join(".new");
+        fs::write(&temporary, bytes).unwrap();
+        // Servers report times in seconds: a file that is replaced twice in a second looks the same.
+        let time = UNIX_EPOCH + Duration::from_secs(self.time.fetch_add(1, Ordering::Relaxed));
+        File::options().write(true).open(&temporary).unwrap().set_modified(time).unwrap();
+        fs::rename(&temporary, self.server.root().join(name)).unwrap();
+    }
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.server.root().join(name)).unwrap();
     }
 }
 
@@ -210,13 +245,16 @@ fn a_stream_that_is_dropped_early_costs_nothing(fixture: &dyn Fixture) {
 }
 
 macro_rules! conformance {
-    ($store:ident, $make:expr) => {
+    ($(#[$attribute:meta])? $store:ident, $make:expr) => {
         mod $store {
             use super::*;
-            conformance!(@ $make, a_listing_names_every_object_with_its_size, every_range_is_right_and_cut_at_the_end,
+            conformance!(@ $(#[$attribute])? $make, a_listing_names_every_object_with_its_size, every_range_is_right_and_cut_at_the_end,
                 a_replaced_object_is_an_error_and_not_a_mixture, an_object_that_was_listed_and_is_gone_is_missing,
                 many_threads_read_at_once, a_stream_that_is_dropped_early_costs_nothing);
         }
+    };
+    (@ #[$attribute:meta] $make:expr, $($case:ident),*) => {
+        $(#[test] #[$attribute] fn $case() { super::$case(&$make); })*
     };
     (@ $make:expr, $($case:ident),*) => {
         $(#[test] fn $case() { super::$case(&$make); })*
@@ -228,3 +266,34 @@ conformance!(decorated, Decorated(Memory(Arc::new(MemoryStore::new()))));
 conformance!(local, Local(tempfile::tempdir().unwrap()));
 conformance!(s3_bucket, S3::new(""));
 conformance!(s3_prefix, S3::new("some/prefix x"));
+conformance!(webdav, Remote::new(RemoteServer::webdav(), s3::rclone()));
+conformance!(
+    #[ignore = "slow: scripts/test --all"]
+    webdav_debian,
+    Remote::new(RemoteServer::webdav(), debian_rclone())
+);
+conformance!(
+    #[ignore = "slow: scripts/test --all"]
+    ftp,
+    Remote::new(RemoteServer::ftp(), s3::rclone())
+);
+conformance!(
+    #[ignore = "slow: scripts/test --all"]
+    ftp_debian,
+    Remote::new(RemoteServer::ftp(), debian_rclone())
+);
+conformance!(
+    #[ignore = "slow: scripts/test --all"]
+    sftp,
+    Remote::new(RemoteServer::ssh(), s3::rclone())
+);
+conformance!(
+    #[ignore = "slow: scripts/test --all"]
+    sftp_debian,
+    Remote::new(RemoteServer::ssh(), debian_rclone())
+);
+conformance!(
+    #[ignore = "slow: scripts/test --all"]
+    sftp_password,
+    Remote::new(RemoteServer::ssh().with_password(), s3::rclone())
+);

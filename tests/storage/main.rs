@@ -1,6 +1,6 @@
 //! Tests of the stores (a directory, S3) and of the codec (gzip, OpenPGP by gpg), and of backups on S3 through a mount.
 //!
-//! Needs root (devices, owners), duplicity, gpg, FUSE, openssl and rclone, which `scripts/test` installs.
+//! Needs root (devices, owners), duplicity, gpg, FUSE, openssl, rclone and sshd, which `scripts/test` installs.
 
 // A failing test panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, unreachable_pub)]
@@ -14,6 +14,8 @@ mod codec;
 mod conformance;
 mod decorators;
 mod local;
+mod rclone;
+mod rclone_requests;
 mod s3;
 mod s3_environment;
 mod s3_store;

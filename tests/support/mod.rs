@@ -16,6 +16,7 @@ pub mod maker;
 pub mod memory;
 pub mod mount;
 pub mod proxy;
+pub mod remote_servers;
 pub mod s3;
 pub mod source;
 pub mod terminal;

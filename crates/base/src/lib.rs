@@ -25,7 +25,7 @@ pub use error_kind::{ErrorKind, HasKind};
 pub use escape::{escape_bytes, escape_path, hex};
 pub use io_reason::{io_reason, without_errno};
 pub use range::ByteRange;
-pub use request::{AwaitGuard, AwaitedObject, CancelToken, ChildToken, RequestContext, Stopped};
+pub use request::{AwaitGuard, AwaitedObject, CancelToken, ChildToken, RequestContext, Stopped, Subscription, Wake};
 pub use secret::Secret;
 pub use secret_slots::{SecretSlot, SecretSlots};
 pub use wiping_allocator::WipingAllocator;

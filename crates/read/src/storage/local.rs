@@ -1,19 +1,25 @@
 //! A directory as a store.
 
-use std::fs::{self, File, Metadata};
+use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
+use super::file_identity::FileIdentity;
 use super::file_prefix::listed_dirs;
 use super::traffic::TrafficCounters;
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
+use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, ErrorKind, RequestContext, clamp_len, escape_bytes};
 
 /// The version of a file that cannot be examined. It matches no file.
 const UNKNOWN_VERSION: &str = "unknown";
+
+/// The version of a file, and its fingerprint.
+type OpenedFile = (Arc<str>, u64);
 
 /// The files of one directory.
 ///
@@ -26,6 +32,9 @@ pub struct LocalStore {
     /// Listed directories, relative to `dir`: empty, or with a trailing slash.
     listed: Vec<String>,
     counters: Arc<TrafficCounters>,
+    identity: FileIdentity,
+    /// The fingerprints of files that were opened, by name.
+    fingerprints: Mutex<HashMap<Arc<str>, OpenedFile>>,
 }
 
 impl LocalStore {
@@ -37,7 +46,9 @@ impl LocalStore {
         let shown = escape_bytes(dir.as_os_str().as_encoded_bytes());
         let absolute = std::path::absolute(dir).map_err(|e| StorageError::from_io(&shown, "resolve the path", &e))?;
         let url = format!("file://{}", escape_bytes(absolute.as_os_str().as_encoded_bytes()));
-        let store = Self { dir: absolute, url, listed: vec![String::new()], counters: Arc::default() };
+        let identity = FileIdentity::in_directory(&absolute);
+        let (listed, counters, fingerprints) = (vec![String::new()], Arc::default(), Mutex::default());
+        let store = Self { dir: absolute, url, listed, counters, identity, fingerprints };
         store.examine(&store.dir)?;
         Ok(store)
     }
@@ -81,7 +92,7 @@ impl LocalStore {
                 continue;
             }
             let (size, version) = match fs::metadata(entry.path()) {
-                Ok(m) if m.is_file() => (m.len(), version(&m)),
+                Ok(m) if m.is_file() => (m.len(), self.identity.version(&m)),
                 Ok(_) => continue,
                 // Removed in the meantime, or a dangling link.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
@@ -90,6 +101,31 @@ impl LocalStore {
             };
             let name = if prefix.is_empty() { Arc::from(name) } else { Arc::from(format!("{prefix}{name}")) };
             out.push(ObjectInfo { name, size, version: version.into(), class: None, archived: None });
+        }
+        Ok(())
+    }
+}
+
+impl LocalStore {
+    /// Checks that a file has the content that it had when it was opened before, as far as its ends show. For file systems where
+    /// size and time may be those of another file.
+    fn check_fingerprint(&self, file: &File, object: &ObjectInfo) -> Result<(), StorageError> {
+        let read = self.identity.fingerprint(file, object.size);
+        let Some(found) = read.map_err(|e| StorageError::from_io(&object.name, "read", &e))? else { return Ok(()) };
+        let mut known = lock(&self.fingerprints);
+        let (version, first) = known
+            .entry(Arc::clone(&object.name))
+            .and_modify(|(version, first)| {
+                if *version != object.version {
+                    (*version, *first) = (Arc::clone(&object.version), found);
+                }
+            })
+            .or_insert_with(|| (Arc::clone(&object.version), found));
+        let is_same = *version == object.version && *first == found;
+        if !is_same {
+            // A later listing shows it as it is now.
+            known.remove(&object.name);
+            return Err(StorageError::replaced(object));
         }
         Ok(())
     }
@@ -148,9 +184,10 @@ impl ObjectStore for LocalStore {
                 io::ErrorKind::NotFound => StorageError::missing(object),
                 _ => StorageError::from_io(&object.name, "open", &e),
             })?;
-        let mut stream =
-            LocalStream { file, object: object.clone(), left: 0, want: 0, counters: Arc::clone(&self.counters) };
+        let (identity, counters) = (self.identity, Arc::clone(&self.counters));
+        let mut stream = LocalStream { file, object: object.clone(), left: 0, want: 0, counters, identity };
         stream.check_unchanged()?;
+        self.check_fingerprint(&stream.file, object)?;
         let end = range.end.min(object.size);
         stream.want = end.saturating_sub(range.start);
         stream.left = stream.want;
@@ -168,12 +205,6 @@ impl ObjectStore for LocalStore {
     }
 }
 
-/// The version of a file. It does not include the device number, which changes with each mount of many file systems: records in
-/// the index stay valid.
-fn version(metadata: &Metadata) -> String {
-    format!("{:x}-{:x}-{:x}.{:09}", metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())
-}
-
 /// A range of a file. The version of the file is checked before the first byte and with the last one.
 struct LocalStream {
     file: File,
@@ -183,12 +214,13 @@ struct LocalStream {
     /// Bytes of the whole range.
     want: u64,
     counters: Arc<TrafficCounters>,
+    identity: FileIdentity,
 }
 
 impl LocalStream {
     fn check_unchanged(&self) -> Result<(), StorageError> {
         let metadata = self.file.metadata().map_err(|e| StorageError::from_io(&self.object.name, "examine", &e))?;
-        if metadata.is_file() && *version(&metadata) == *self.object.version {
+        if metadata.is_file() && *self.identity.version(&metadata) == *self.object.version {
             Ok(())
         } else {
             Err(StorageError::replaced(&self.object))
@@ -225,5 +257,46 @@ impl LocalStream {
 impl Read for LocalStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_some(buf).map_err(StorageError::into_io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn put(path: &Path, bytes: &[u8]) {
+        // A new inode each time.
+        let temporary = path.with_extension("new");
+        fs::write(&temporary, bytes).unwrap();
+        let file = File::options().write(true).open(&temporary).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
+        fs::rename(&temporary, path).unwrap();
+    }
+
+    #[test]
+    fn another_inode_of_the_same_content_is_the_same_object_where_inodes_are_not_stable() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("o");
+        put(&path, b"content");
+        let mut store = LocalStore::open(tmp.path()).unwrap();
+        store.identity = FileIdentity::Time(1);
+        let context = RequestContext::unlimited();
+        let object = store.list(&context).unwrap().remove(0);
+        let read =
+            |object: &ObjectInfo| store.open(object, ByteRange { start: 0, end: u64::MAX }, &context).map(|_| ());
+        read(&object).unwrap();
+        put(&path, b"content");
+        read(&object).unwrap();
+        assert_eq!(store.list(&context).unwrap(), std::slice::from_ref(&object));
+        put(&path, b"CONTENT");
+        assert!(read(&object).unwrap_err().to_string().contains("was replaced or changed"));
+        read(&object).unwrap();
+        store.identity = FileIdentity::Inode;
+        let object = store.list(&context).unwrap().remove(0);
+        put(&path, b"CONTENT");
+        let range = ByteRange { start: 0, end: u64::MAX };
+        assert!(store.open(&object, range, &context).is_err(), "another inode is another object");
     }
 }

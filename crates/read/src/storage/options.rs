@@ -1,7 +1,9 @@
 //! The options of stores.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::SecretSource;
 use super::read_timeout::ReadTimeout;
 use dupfs_base::Secret;
 
@@ -20,6 +22,12 @@ pub struct StoreOptions {
     pub s3_addressing: S3Addressing,
     /// The source of the credentials.
     pub s3_credentials: S3Credentials,
+    /// The program rclone; `None` for the one in the path.
+    pub rclone: Option<PathBuf>,
+    /// `--ssh-options`, split into words.
+    pub ssh_options: Vec<String>,
+    /// The secrets of the environment.
+    pub secrets: SecretSource,
     /// Upper bound of the time in which a request makes no progress, over all its retries. Then it fails with a timeout.
     pub timeout: Duration,
     /// Upper bound of the time in which a read makes no progress because the service does not answer; `None` for the timeout.
@@ -50,6 +58,9 @@ impl Default for StoreOptions {
             s3_unencrypted: false,
             s3_addressing: S3Addressing::Auto,
             s3_credentials: S3Credentials::Chain,
+            rclone: None,
+            ssh_options: Vec::new(),
+            secrets: SecretSource::default(),
             timeout: Self::DEFAULT_TIMEOUT,
             read_timeout: None,
             s3_requester_pays: false,

@@ -1,14 +1,17 @@
-//! The URLs of backups, in every form that duplicity 0.6 to 3.x accepts (docs/S3.md, "URLs").
+//! The URLs of backups, in every form that duplicity 0.6 to 3.x accepts (docs/S3.md, "URLs", and docs/STORES.md).
 
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use super::StorageError;
 use super::endpoint_host::{host_of, is_aws};
 use super::percent::percent_decode;
+use super::{MultiLocation, RemoteLocation, StorageError};
 use dupfs_base::{ErrorKind, escape_bytes};
+
+/// The host of Google Cloud Storage.
+pub(super) const GOOGLE_STORAGE: &str = "storage.googleapis.com";
 
 /// The location of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +20,10 @@ pub enum Location {
     Local(PathBuf),
     /// A prefix in a bucket.
     S3(S3Location),
+    /// A place that rclone reads.
+    Remote(RemoteLocation),
+    /// Several stores.
+    Multi(MultiLocation),
 }
 
 /// A prefix in a bucket.
@@ -87,6 +94,8 @@ impl Location {
             }
             Self::Local(path) => escape_bytes(path.as_os_str().as_encoded_bytes()),
             Self::S3(s3) => s3.display(),
+            Self::Remote(remote) => remote.display(),
+            Self::Multi(multi) => multi.display(),
         }
     }
 }
@@ -114,44 +123,74 @@ pub fn parse_url(text: &str) -> Result<Location, StorageError> {
 /// [`ErrorKind::Invalid`] for text that is no location, [`ErrorKind::Unsupported`] for an unsupported scheme. The error never
 /// contains a password.
 pub fn parse_url_with(text: &str, options: &UrlOptions) -> Result<Location, StorageError> {
-    let Some((scheme, rest)) = split_scheme(text) else {
+    let Some(UrlScheme { scheme, rest, is_gio }) = UrlScheme::split(text) else {
         if text.is_empty() {
-            return Err(invalid(text, "the URL is empty; give s3://bucket/prefix, file:///directory or a path"));
+            return Err(invalid(text, "the URL is empty; give s3://bucket/prefix, sftp://host/directory or a path"));
         }
         return Ok(Location::Local(PathBuf::from(text)));
     };
+    if let Some(remote) = RemoteLocation::parse(&scheme, rest, is_gio) {
+        return remote.map(Location::Remote);
+    }
+    if scheme == "multi" {
+        return MultiLocation::parse(rest).map(Location::Multi);
+    }
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     match scheme.as_str() {
         "file" => parse_file(rest),
         "s3" | "boto+s3" | "boto3+s3" | "s3+http" => parse_s3(&scheme, rest, options).map(Location::S3),
-        "gs" | "boto+gs" => {
-            let hint = "use s3://bucket/prefix with --s3-endpoint-url=https://storage.googleapis.com and HMAC keys";
-            Err(StorageError::new(ErrorKind::Unsupported, &format!("{scheme}://"), format!("unsupported; {hint}")))
-        }
+        "gs" | "boto+gs" => parse_gs(&scheme, rest, options).map(Location::S3),
         _ => {
-            let reason = "unsupported scheme; supported are s3://bucket/prefix (also s3+http, boto+s3, boto3+s3), \
-                          file:///directory and plain paths; for other services copy or mount the backup's files first";
+            let reason = "unsupported scheme; supported are s3, sftp, scp, rsync (over ssh), ftp, ftps, webdav, webdavs, rclone, \
+                          b2, azure, swift, gs, dpbx, gdrive, mega, multi, file and plain paths; for other services make a remote \
+                          with rclone config, and mount rclone://NAME:directory";
             Err(StorageError::new(ErrorKind::Unsupported, &format!("{scheme}://"), reason))
         }
     }
+}
+
+/// A bucket of Google Cloud Storage, which has the protocol of S3 too.
+fn parse_gs(scheme: &str, rest: &str, options: &UrlOptions) -> Result<S3Location, StorageError> {
+    let endpoint_url = options.endpoint_url.clone();
+    let options = UrlOptions { style: S3UrlStyle::New, endpoint_url: endpoint_url.clone() };
+    let location = parse_s3(scheme, rest, &options)?;
+    Ok(match endpoint_url {
+        Some(_) => location,
+        None => S3Location { host: Some(GOOGLE_STORAGE.to_owned()), ..location },
+    })
 }
 
 fn invalid(object: &str, reason: &str) -> StorageError {
     StorageError::new(ErrorKind::Invalid, object, reason)
 }
 
-/// The scheme in lower case without a `par2+` prefix, and the text after its colon; `None` for a path. Unknown schemes require
-/// the `//`, because a path may contain a colon.
-fn split_scheme(text: &str) -> Option<(String, &str)> {
-    let (scheme, rest) = text.split_once(':')?;
-    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_'));
-    let mut scheme = scheme.to_ascii_lowercase();
-    while let Some(inner) = scheme.strip_prefix("par2+") {
-        scheme = inner.to_owned();
+/// The scheme of a URL, and what follows.
+struct UrlScheme<'a> {
+    /// In lower case, without the prefixes that name the program of duplicity.
+    scheme: String,
+    /// The text after the colon.
+    rest: &'a str,
+    /// True with the prefix `gio+`: a path after one slash is absolute.
+    is_gio: bool,
+}
+
+impl<'a> UrlScheme<'a> {
+    /// `None` for a path. Unknown schemes require the `//`, because a path may contain a colon.
+    fn split(text: &'a str) -> Option<Self> {
+        let (scheme, rest) = text.split_once(':')?;
+        let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_'));
+        let mut scheme = scheme.to_ascii_lowercase();
+        let mut is_gio = false;
+        while let Some((prefix, inner)) = scheme.split_once('+')
+            && matches!(prefix, "par2" | "gio" | "lftp" | "pexpect" | "ncftp" | "paramiko")
+        {
+            is_gio |= prefix == "gio";
+            scheme = inner.to_owned();
+        }
+        let known = matches!(scheme.as_str(), "file" | "s3" | "boto+s3" | "boto3+s3" | "s3+http");
+        (is_scheme && (known || rest.starts_with("//"))).then_some(Self { scheme, rest, is_gio })
     }
-    let known = matches!(scheme.as_str(), "file" | "s3" | "boto+s3" | "boto3+s3" | "s3+http");
-    (is_scheme && (known || rest.starts_with("//"))).then_some((scheme, rest))
 }
 
 /// Parses `///abs`, `//rel` and `/abs`. `////abs` is relative, as in duplicity: the leading `///` and one slash are dropped.

@@ -3,7 +3,7 @@
 //! The unit of work is the volume, because neither gzip nor OpenPGP can seek. A pass fetches, hashes, decrypts, decompresses
 //! and indexes one volume. Its blocks are served only after the manifest's hash, the integrity code and the tar structure have
 //! been verified. Concurrent requests share one pass. The content layer can prove blocks of a slow pass before that, by the sums
-//! in the signature archive: it gets them as [`Unverified`].
+//! in the signature archive: it gets them as `Unverified`.
 
 mod answered_passes;
 mod archive_dir;

@@ -11,7 +11,7 @@ use super::volume_progress::{VolumeInterest, VolumeProgress};
 use dupfs_base::{ByteRange, RequestContext};
 use dupfs_format::{ArchivePath, VolumeId};
 
-/// A volume whose pass has not ended. Nothing of it is verified: members may be wrong, and its bytes are [`Unverified`]. The pass
+/// A volume whose pass has not ended. Nothing of it is verified: members may be wrong, and its bytes are `Unverified`. The pass
 /// continues as long as this exists.
 #[derive(Debug)]
 pub struct RunningVolume {

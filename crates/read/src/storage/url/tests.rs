@@ -4,14 +4,14 @@ use dupfs_base::HasKind;
 fn local(text: &str) -> String {
     match parse_url(text).unwrap() {
         Location::Local(path) => path.to_string_lossy().into_owned(),
-        Location::S3(s3) => panic!("{text}: read as {s3:?}"),
+        other => panic!("{text}: read as {other:?}"),
     }
 }
 
 fn s3_with(text: &str, options: &UrlOptions) -> S3Location {
     match parse_url_with(text, options).unwrap() {
         Location::S3(s3) => s3,
-        Location::Local(path) => panic!("{text}: read as {path:?}"),
+        other => panic!("{text}: read as {other:?}"),
     }
 }
 
@@ -69,12 +69,18 @@ fn urls_without_a_location_are_refused() {
 
 #[test]
 fn unsupported_schemes_say_what_is_supported_and_no_password() {
-    let text = parse_url("ftp://joe:geheim/x@host/dir").unwrap_err();
+    let text = parse_url("gopher://joe:geheim@host/dir").unwrap_err();
     assert_eq!(text.kind(), ErrorKind::Unsupported);
-    assert!(text.to_string().contains("s3://bucket/prefix") && !text.to_string().contains("geheim"), "{text}");
-    let google = parse_url("gs://bucket/x").unwrap_err().to_string();
-    assert!(google.contains("storage.googleapis.com"), "{google}");
-    assert_eq!(parse_url("multi:///x.json").unwrap_err().kind(), ErrorKind::Unsupported);
+    assert!(text.to_string().contains("rclone://NAME:") && !text.to_string().contains("geheim"), "{text}");
+}
+
+#[test]
+fn google_storage_is_read_by_the_protocol_of_s3() {
+    for scheme in ["gs", "boto+gs"] {
+        assert_eq!(s3(&format!("{scheme}://bucket/a/b")), three("storage.googleapis.com", "bucket", "a/b/"));
+    }
+    let endpoint = UrlOptions { endpoint_url: Some("http://other:9000".into()), ..UrlOptions::default() };
+    assert_eq!(s3_with("gs://bucket/a", &endpoint).host, None);
 }
 
 #[test]

@@ -1,0 +1,138 @@
+//! The identity of a file's state: what a file system keeps of it.
+
+use std::fs::Metadata;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+/// File systems whose inode numbers belong to files, also over mounts: ext2 to ext4, XFS, Btrfs, F2FS, bcachefs, ZFS, JFS,
+/// ReiserFS, NFS, tmpfs and overlayfs.
+const WITH_STABLE_INODES: [u64; 11] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0xf2f5_2010,
+    0xca45_1a4e,
+    0x2fc1_2fc1,
+    0x3153_464a,
+    0x5265_4973,
+    0x6969,
+    0x0102_1994,
+    0x794c_7630,
+];
+/// FAT, which has times of two seconds, and exFAT.
+const FAT: [u64; 2] = [0x4d44, 0x2011_bab0];
+/// Bytes at each end of a file that tell files of one size and time apart.
+const END_BYTES: u64 = 4096;
+
+/// The identification of the state of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileIdentity {
+    /// By inode, size and time. For file systems with stable inode numbers.
+    Inode,
+    /// By size and time in steps of this many seconds. FUSE (sshfs, rclone, mergerfs), FAT, CIFS and others number files as
+    /// they come.
+    Time(i64),
+}
+
+impl FileIdentity {
+    /// The identity of files in the directory `dir`.
+    pub(super) fn in_directory(dir: &Path) -> Self {
+        let kind = rustix::fs::statfs(dir).ok().and_then(|stat| u64::try_from(stat.f_type).ok());
+        match kind {
+            Some(kind) if WITH_STABLE_INODES.contains(&kind) => Self::Inode,
+            Some(kind) if FAT.contains(&kind) => Self::Time(2),
+            _ => Self::Time(1),
+        }
+    }
+
+    /// The version of a file. It does not include the device number, which changes with each mount of many file systems:
+    /// records in the index stay valid.
+    pub(super) fn version(self, metadata: &Metadata) -> String {
+        match self {
+            Self::Inode => {
+                format!("{:x}-{:x}-{:x}.{:09}", metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())
+            }
+            Self::Time(step) => {
+                let time = metadata.mtime() - metadata.mtime().rem_euclid(step.max(1));
+                format!("{:x}-{time:x}", metadata.len())
+            }
+        }
+    }
+
+    /// A number that differs for files of other content, as far as their ends do; `None` if the inode is enough.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub(super) fn fingerprint(self, file: &impl FileExt, size: u64) -> io::Result<Option<u64>> {
+        if self == Self::Inode {
+            return Ok(None);
+        }
+        let mut hasher = DefaultHasher::new();
+        let mut bytes = [0; 4096];
+        for start in [0, size.saturating_sub(END_BYTES)] {
+            let mut filled = 0;
+            while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+                match file.read_at(rest, start.saturating_add(filled as u64)) {
+                    Ok(0) => break,
+                    Ok(got) => filled += got,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            bytes.get(..filled).hash(&mut hasher);
+        }
+        Ok(Some(hasher.finish()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn a_copy_with_the_same_time_is_the_same_file_without_stable_inodes() {
+        let tmp = tempfile::tempdir().unwrap();
+        let file = |name: &str, seconds: u64, nanos: u32| {
+            let path = tmp.path().join(name);
+            fs::write(&path, name).unwrap();
+            File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_modified(UNIX_EPOCH + Duration::new(seconds, nanos))
+                .unwrap();
+            fs::metadata(path).unwrap()
+        };
+        let (a, b, c) = (file("a", 100, 7), file("b", 100, 8), file("c", 101, 7));
+        let same =
+            |identity: FileIdentity, one: &Metadata, other: &Metadata| identity.version(one) == identity.version(other);
+        assert!(!same(FileIdentity::Inode, &a, &b));
+        assert!(same(FileIdentity::Time(1), &a, &b) && !same(FileIdentity::Time(1), &a, &c));
+        assert!(same(FileIdentity::Time(2), &a, &c));
+        assert!(!same(FileIdentity::Time(1), &a, &file("longer", 100, 7)));
+    }
+
+    #[test]
+    fn the_ends_of_a_file_distinguish_contents() {
+        let print = |bytes: &[u8]| {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(bytes, 0).unwrap();
+            assert_eq!(FileIdentity::Inode.fingerprint(&file, bytes.len() as u64).unwrap(), None);
+            FileIdentity::Time(1).fingerprint(&file, bytes.len() as u64).unwrap()
+        };
+        let mut bytes = vec![7; 20_000];
+        let before = print(&bytes);
+        assert_eq!(print(&bytes), before);
+        for at in [0, 4095, 15_904, 19_999] {
+            bytes[at] = 8;
+            assert_ne!(print(&bytes), before, "{at}");
+            bytes[at] = 7;
+        }
+        assert_ne!(print(b""), print(b"x"));
+    }
+}

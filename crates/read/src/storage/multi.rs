@@ -1,0 +1,311 @@
+//! Several stores of one backup: duplicity's `multi:`, as mirrors or with the objects distributed over them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
+
+use super::multi_location::{MultiLocation, StoreVariable};
+use super::{
+    BucketLocation, DirectoryListing, Location, ObjectInfo, ObjectStore, S3Credentials, StorageError, StoreOptions,
+    Traffic, UrlOptions, parse_url_with,
+};
+use dupfs_base::sync::lock;
+use dupfs_base::{ByteRange, ErrorKind, RequestContext, Secret};
+
+/// Opens one of the stores.
+pub(super) type OpenStore = fn(&Location, &StoreOptions) -> Result<Arc<dyn ObjectStore>, StorageError>;
+
+/// One of several stores.
+#[derive(Debug)]
+struct MultiMember {
+    url: String,
+    location: Location,
+    options: StoreOptions,
+    open: OpenStore,
+    state: Mutex<MemberState>,
+}
+
+#[derive(Debug, Default)]
+struct MemberState {
+    /// `None` as long as it could not be opened.
+    store: Option<Arc<dyn ObjectStore>>,
+    /// Its last complete listing.
+    objects: Vec<ObjectInfo>,
+    /// The reason why it could not be listed, as it was logged.
+    failure: Option<String>,
+}
+
+/// The copies of one object: the stores that have it, and its state in each.
+type ObjectCopies = Vec<(usize, ObjectInfo)>;
+
+/// Several stores of one backup. The listing has the objects of all of them, and an object is read from any store that has
+/// it. A store that cannot be reached is left out until it answers.
+#[derive(Debug)]
+pub struct MultiStore {
+    url: String,
+    members: Arc<Vec<MultiMember>>,
+    copies: Mutex<Arc<HashMap<Arc<str>, ObjectCopies>>>,
+}
+
+impl MultiStore {
+    /// Opens all stores of the configuration by `open`.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the configuration is invalid, or if no store can be opened.
+    pub(super) fn open(
+        location: &MultiLocation,
+        options: &StoreOptions,
+        open: OpenStore,
+    ) -> Result<Self, StorageError> {
+        let url = location.display();
+        let mut options = options.clone();
+        let mut members = Vec::new();
+        for entry in location.read()? {
+            // As in duplicity, variables also apply to the stores that follow.
+            for StoreVariable { name, value } in &entry.env {
+                options.secrets = options.secrets.clone().with(name, Secret::new(value.as_bytes()));
+            }
+            if !entry.env.is_empty() {
+                use_account(&mut options);
+            }
+            let url_options = UrlOptions { endpoint_url: options.s3_endpoint_url.clone(), ..UrlOptions::default() };
+            let location = parse_url_with(&format!("{}{}", entry.url, location.subpath), &url_options)?;
+            if matches!(location, Location::Multi(_)) {
+                return Err(StorageError::new(
+                    ErrorKind::Invalid,
+                    &url,
+                    "a store of the configuration is multi: itself",
+                ));
+            }
+            let (shown, state) = (location.display_without_secrets(), Mutex::default());
+            members.push(MultiMember { url: shown, location, options: options.clone(), open, state });
+        }
+        let store = Self { url, members: Arc::new(members), copies: Mutex::default() };
+        store.list(&RequestContext::unlimited())?;
+        Ok(store)
+    }
+
+    /// Does `work` with each store, all at once. Stores that were not opened yet are opened.
+    fn with_each<T: Send>(
+        &self,
+        work: impl Fn(&Arc<dyn ObjectStore>) -> Result<T, StorageError> + Sync,
+    ) -> Vec<Result<T, StorageError>> {
+        let run = |member: &MultiMember| -> Result<T, StorageError> { work(&member.store()?) };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = self.members.iter().map(|member| scope.spawn(|| run(member))).collect();
+            let panicked = |_| Err(StorageError::new(ErrorKind::Io, &self.url, "internal error (bug in dupfs)"));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+        })
+    }
+}
+
+/// Takes an access key of AWS that the configuration has.
+fn use_account(options: &mut StoreOptions) {
+    if let (Some(id), Some(secret)) =
+        (options.secrets.text("AWS_ACCESS_KEY_ID"), options.secrets.get("AWS_SECRET_ACCESS_KEY"))
+    {
+        let token = options.secrets.get("AWS_SESSION_TOKEN");
+        options.s3_credentials = S3Credentials::Static { id, secret, token };
+    }
+}
+
+impl MultiMember {
+    fn store(&self) -> Result<Arc<dyn ObjectStore>, StorageError> {
+        if let Some(store) = &lock(&self.state).store {
+            return Ok(Arc::clone(store));
+        }
+        // Listings are one at a time, so it is opened once.
+        let store = (self.open)(&self.location, &self.options)?;
+        lock(&self.state).store = Some(Arc::clone(&store));
+        Ok(store)
+    }
+
+    /// Records the outcome of a listing. A store that does not answer now has the objects that it had.
+    fn record(&self, listed: Result<Vec<ObjectInfo>, StorageError>) -> Vec<ObjectInfo> {
+        let mut state = lock(&self.state);
+        match listed {
+            Ok(objects) => {
+                if state.failure.take().is_some() {
+                    log::info!("{}: answers again", self.url);
+                }
+                state.objects = objects;
+            }
+            Err(error) => {
+                let line = error.to_string();
+                if state.failure.as_ref() != Some(&line) {
+                    log::warn!("{line}; the other stores are read, and what only this one has is missing");
+                }
+                state.failure = Some(line);
+            }
+        }
+        state.objects.clone()
+    }
+}
+
+/// The copies of each object that may be read: those of the largest size, because a smaller one was not written completely.
+fn union(listings: Vec<Vec<ObjectInfo>>) -> HashMap<Arc<str>, ObjectCopies> {
+    let mut all: HashMap<Arc<str>, ObjectCopies> = HashMap::new();
+    for (at, objects) in listings.into_iter().enumerate() {
+        for object in objects {
+            all.entry(Arc::clone(&object.name)).or_default().push((at, object));
+        }
+    }
+    for copies in all.values_mut() {
+        let size = copies.iter().map(|(_, object)| object.size).max().unwrap_or(0);
+        copies.retain(|(_, object)| object.size == size);
+    }
+    all
+}
+
+impl ObjectStore for MultiStore {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        context.check_may_block().map_err(|stopped| StorageError::stopped(&self.url, stopped))?;
+        let listed = self.with_each(|store| store.list(context));
+        context.check().map_err(|stopped| StorageError::stopped(&self.url, stopped))?;
+        let first_error = listed.iter().find_map(|listed| listed.as_ref().err().cloned());
+        if let Some(error) = first_error.filter(|_| listed.iter().all(Result::is_err)) {
+            return Err(error);
+        }
+        let listings = self.members.iter().zip(listed).map(|(member, listed)| member.record(listed)).collect();
+        let copies = union(listings);
+        let objects = copies.values().filter_map(|copies| copies.first()).map(|(_, object)| object.clone()).collect();
+        *lock(&self.copies) = Arc::new(copies);
+        Ok(objects)
+    }
+
+    fn list_directory(&self, dir: &str, context: &RequestContext) -> Result<DirectoryListing, StorageError> {
+        let listed = self.with_each(|store| store.list_directory(dir, context));
+        if let Some(error) = listed
+            .iter()
+            .find_map(|listed| listed.as_ref().err().cloned())
+            .filter(|_| listed.iter().all(Result::is_err))
+        {
+            return Err(error);
+        }
+        let mut directories = BTreeMap::new();
+        let mut objects = Vec::new();
+        for listing in listed.into_iter().flatten() {
+            directories.extend(listing.directories.into_iter().map(|name| (name, ())));
+            objects.push(listing.objects);
+        }
+        let objects = union(objects).into_values().filter_map(|copies| Some(copies.into_iter().next()?.1)).collect();
+        Ok(DirectoryListing { objects, directories: directories.into_keys().collect() })
+    }
+
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
+        let all = Arc::clone(&lock(&self.copies));
+        let copies = all.get(&object.name).ok_or_else(|| StorageError::missing(object))?;
+        if !copies.iter().any(|(_, copy)| copy == object) {
+            return Err(StorageError::replaced(object));
+        }
+        let range = ByteRange { start: range.start, end: range.end.min(object.size) };
+        if range.is_empty() {
+            return Ok(Box::new(io::empty()));
+        }
+        let copies = copies.iter().rev().cloned().collect();
+        let mut stream = MultiStream {
+            members: Arc::clone(&self.members),
+            object: object.clone(),
+            copies,
+            at: range.start,
+            end: range.end,
+            inner: None,
+            context: context.clone(),
+        };
+        stream.open_next(None)?;
+        Ok(Box::new(stream))
+    }
+
+    fn traffic(&self) -> Traffic {
+        let stores = self.members.iter().filter_map(|member| lock(&member.state).store.clone());
+        stores.map(|store| store.traffic()).fold(Traffic::default(), |sum, one| Traffic {
+            list_requests: sum.list_requests.saturating_add(one.list_requests),
+            get_requests: sum.get_requests.saturating_add(one.get_requests),
+            retries: sum.retries.saturating_add(one.retries),
+            bytes: sum.bytes.saturating_add(one.bytes),
+        })
+    }
+
+    fn bucket(&self) -> Option<BucketLocation> {
+        None
+    }
+}
+
+/// A range of an object, from the first store that gives it. After a failure it goes on with the copy of the next store.
+struct MultiStream {
+    members: Arc<Vec<MultiMember>>,
+    object: ObjectInfo,
+    /// The copies that were not tried yet, the next one last.
+    copies: ObjectCopies,
+    /// The next byte, and the end of the range.
+    at: u64,
+    end: u64,
+    inner: Option<Box<dyn Read + Send>>,
+    context: RequestContext,
+}
+
+impl MultiStream {
+    /// Opens the next copy that can be opened.
+    ///
+    /// # Errors
+    /// `failure`, or else that of the first copy, if none can.
+    fn open_next(&mut self, failure: Option<StorageError>) -> Result<(), StorageError> {
+        let mut first = failure;
+        while let Some((at, copy)) = self.copies.pop() {
+            let range = ByteRange { start: self.at, end: self.end };
+            let store = self.members.get(at).and_then(|member| lock(&member.state).store.clone());
+            let opened = match store {
+                Some(store) => store.open(&copy, range, &self.context),
+                None => Err(StorageError::new(ErrorKind::Io, &copy.name, "its store cannot be reached")),
+            };
+            match opened {
+                Ok(stream) => {
+                    self.inner = Some(stream);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.context.check_may_block().map_err(|stopped| StorageError::stopped(&copy.name, stopped))?;
+                    log::info!("{error}; trying another store");
+                    first = Some(first.unwrap_or(error));
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| StorageError::missing(&self.object)))
+    }
+}
+
+impl Read for MultiStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() || self.at >= self.end {
+            return Ok(0);
+        }
+        loop {
+            let Some(inner) = &mut self.inner else { return Err(StorageError::missing(&self.object).into_io()) };
+            let error = match inner.read(buf) {
+                Ok(0) => StorageError::short(&self.object, self.at, self.end),
+                Ok(got) => {
+                    self.at = self.at.saturating_add(got as u64);
+                    return Ok(got);
+                }
+                Err(e) => StorageError::recover(&self.object.name, &e),
+            };
+            if let Err(stopped) = self.context.check() {
+                return Err(StorageError::stopped(&self.object.name, stopped).into_io());
+            }
+            self.open_next(Some(error)).map_err(StorageError::into_io)?;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "multi/tests.rs"]
+mod tests;

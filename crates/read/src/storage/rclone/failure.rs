@@ -1,0 +1,210 @@
+//! The failure of a request to rclone: a message of one line with the remedy, and whether another attempt may succeed.
+
+use super::http::HttpFailure;
+use crate::storage::StorageError;
+use dupfs_base::{ErrorKind, escape_bytes};
+
+/// A failed attempt.
+#[derive(Debug)]
+pub(super) struct RcloneFailure {
+    pub(super) error: StorageError,
+    pub(super) cause: RcloneCause,
+}
+
+/// The cause of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RcloneCause {
+    /// The answer is final.
+    Final,
+    /// The service is overloaded, failed, or broke off the answer: retry.
+    Busy,
+    /// There was no answer, or its body stalled: retry.
+    NoAnswer,
+    /// The host does not exist or refuses connections: retry, but not while the store is being opened.
+    NoService,
+    /// The connection was closed before it was of use, without a reason: retry. A diagnosis may find the reason.
+    Closed,
+    /// The object or directory does not exist.
+    Absent,
+}
+
+impl RcloneFailure {
+    /// A failure that no retry helps against.
+    pub(super) fn last(error: StorageError) -> Self {
+        Self { error, cause: RcloneCause::Final }
+    }
+
+    /// The answer is invalid or incomplete; another attempt may succeed.
+    pub(super) fn broken(object: &str, reason: impl AsRef<str>) -> Self {
+        Self { error: StorageError::new(ErrorKind::Io, object, reason), cause: RcloneCause::Busy }
+    }
+
+    /// The failure of a request for `object` without an answer, or without all of it.
+    pub(super) fn of_transport(object: &str, failure: HttpFailure) -> Self {
+        match failure {
+            HttpFailure::Stopped(stopped) => Self::last(StorageError::stopped(object, stopped)),
+            HttpFailure::Gone => Self::broken(object, "rclone has exited"),
+            HttpFailure::Broken(reason) => Self::broken(object, format!("the answer broke off: {reason}")),
+            HttpFailure::Silent(time) => Self {
+                error: StorageError::new(ErrorKind::Timeout, object, format!("no data in {} s", time.as_secs_f64())),
+                cause: RcloneCause::NoAnswer,
+            },
+        }
+    }
+
+    /// The failure that rclone reports about `object` in the body of an answer.
+    pub(super) fn of_answer(object: &str, status: u16, body: &str) -> Self {
+        let message = message_of(body);
+        Self::of_message(object, status, &message)
+    }
+
+    /// The failure that a message of rclone or ssh states.
+    pub(super) fn of_message(object: &str, status: u16, message: &str) -> Self {
+        let lower = message.to_lowercase();
+        let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
+        // As a word: dates in names contain such digits.
+        let has_code = |codes: &[&str]| lower.split(|c: char| !c.is_alphanumeric()).any(|word| codes.contains(&word));
+        let reason: String = escape_bytes(last_part(message).as_bytes()).chars().take(300).collect();
+        let fail =
+            |kind, cause, hint: &str| Self { error: StorageError::new(kind, object, format!("{reason}{hint}")), cause };
+        use RcloneCause::{Absent, Busy, Closed, Final, NoAnswer, NoService};
+        if has(&["key is unknown", "host key verification failed"]) && !has(&["has changed"]) {
+            let reason = "the host key of the server is not in known_hosts; compare it with the server's own and accept it \
+                          once (ssh HOST)";
+            return Self::last(StorageError::new(ErrorKind::Denied, object, reason));
+        }
+        if has(&["knownhosts: key mismatch", "identification has changed"]) {
+            let reason = "the host key of the server is not the one in known_hosts: another machine answers, or the key was \
+                          changed (see ssh HOST); rclone before 1.64 also needs the server's keys of all types there \
+                          (ssh-keyscan)";
+            return Self::last(StorageError::new(ErrorKind::Denied, object, reason));
+        }
+        if has(&["didn't find section in config", "didn't find backend called"]) {
+            let hint = "; rclone has no such remote: see rclone listremotes, and make one with rclone config";
+            return fail(ErrorKind::Invalid, Final, hint);
+        }
+        if has(&[
+            "unable to authenticate",
+            "unexpected message type 51",
+            "permission denied (",
+            "unauthorized",
+            "login incorrect",
+        ]) || has_code(&["401", "530"])
+            || has(&["authentication failed", "invalid_grant", "invalid_access_token", "expired_access_token"])
+            || has(&["password is required", "passphrase protected", "couldn't decrypt", "signaturedoesnotmatch"])
+        {
+            return fail(ErrorKind::Denied, Final, "; check the user, and the password, key or token");
+        }
+        if has(&["permission denied", "access denied", "accessdenied", "forbidden"]) || has_code(&["403"]) {
+            return fail(ErrorKind::Denied, Final, "; check the permissions of the user");
+        }
+        if has(&["too many requests", "rate limit", "ratelimit", "slow down", "slowdown", "throttl"])
+            || has_code(&["429"])
+        {
+            return fail(ErrorKind::Io, Busy, "");
+        }
+        if has(&["certificate", "x509", "tls:"]) {
+            let hint = "; check the CA certificates (package ca-certificates) and the clock";
+            return fail(ErrorKind::Io, Final, hint);
+        }
+        if has(&["connection refused"]) {
+            return fail(ErrorKind::Io, NoService, "; check the host and the port");
+        }
+        if has(&[
+            "no such host",
+            "server misbehaving",
+            "name or service not known",
+            "could not resolve",
+            "no route to host",
+        ]) || has(&["network is unreachable", "temporary failure in name resolution"])
+        {
+            return fail(ErrorKind::Io, NoService, "; check the name of the host and the network");
+        }
+        if has(&["timeout", "timed out", "deadline exceeded"]) {
+            return fail(ErrorKind::Timeout, NoAnswer, "");
+        }
+        if status == 404 || has(&["object not found", "directory not found", "no such file"]) {
+            return fail(ErrorKind::NotFound, Absent, "");
+        }
+        if has(&["unexpected eof", "couldn't initialise sftp"]) {
+            return fail(ErrorKind::Io, Closed, "");
+        }
+        fail(ErrorKind::Io, Busy, "")
+    }
+}
+
+/// The text of the member `error` of an answer, or the answer itself.
+fn message_of(body: &str) -> String {
+    let parsed: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    let error = parsed.as_ref().and_then(|answer| answer.get("error")?.as_str());
+    error.unwrap_or(body).trim().to_owned()
+}
+
+/// The message without the parts in front that name steps of rclone.
+fn last_part(message: &str) -> &str {
+    let mut rest = message.trim();
+    for step in [
+        "error in ListJSON: ",
+        "failed to make FS: ",
+        "failed to make Fs: ",
+        "NewFs: ",
+        "failed to find object: ",
+        "read metadata failed: ",
+    ] {
+        rest = rest.strip_prefix(step).unwrap_or(rest);
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(message: &str) -> (ErrorKind, RcloneCause) {
+        let failure = RcloneFailure::of_answer("o", 500, &serde_json::json!({ "error": message }).to_string());
+        assert!(!failure.error.to_string().contains('\n'));
+        (failure.error.kind, failure.cause)
+    }
+
+    #[test]
+    fn messages_of_rclone_have_their_kinds() {
+        use ErrorKind::{Denied, Invalid, Io, NotFound, Timeout};
+        use RcloneCause::{Absent, Busy, Closed, Final, NoAnswer, NoService};
+        for (message, kind, cause) in [
+            (
+                "NewFs: couldn't connect SSH: ssh: handshake failed: ssh: unable to authenticate, attempted methods [none \
+                 publickey], no supported methods remain",
+                Denied,
+                Final,
+            ),
+            // The server refused a login (SSH_MSG_USERAUTH_FAILURE) where the library expects a prompt.
+            (
+                "NewFs: couldn't connect SSH: ssh: handshake failed: ssh: unexpected message type 51 (expected 60)",
+                Denied,
+                Final,
+            ),
+            ("NewFs: couldn't connect SSH: ssh: handshake failed: knownhosts: key is unknown", Denied, Final),
+            ("NewFs: couldn't connect SSH: ssh: handshake failed: knownhosts: key mismatch", Denied, Final),
+            ("dial tcp 127.0.0.1:2298: connect: connection refused", Io, NoService),
+            ("dial tcp: lookup nohost: no such host", Io, NoService),
+            ("error in ListJSON: directory not found", NotFound, Absent),
+            ("failed to find object: object not found", NotFound, Absent),
+            ("couldn't list files: Unauthorized: 401 Unauthorized", Denied, Final),
+            ("NewFs: failed to make FTP connection: 530 Login incorrect.", Denied, Final),
+            ("didn't find section in config file", Invalid, Final),
+            ("googleapi: Error 429: Too Many Requests", Io, Busy),
+            ("read tcp: i/o timeout", Timeout, NoAnswer),
+            ("couldn't initialise SFTP: server unexpectedly closed connection: unexpected EOF", Io, Closed),
+            ("something else of 20240101T040300Z", Io, Busy),
+        ] {
+            assert_eq!(of(message), (kind, cause), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_steps_of_rclone_are_not_shown() {
+        let failure = RcloneFailure::of_answer("o", 500, "{\"error\": \"error in ListJSON: NewFs: broken \\n pipe\"}");
+        assert_eq!(failure.error.to_string(), "o: broken \\x0a pipe");
+        assert_eq!(RcloneFailure::of_answer("o", 500, "no json").error.to_string(), "o: no json");
+    }
+}

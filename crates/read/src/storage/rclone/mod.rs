@@ -1,0 +1,19 @@
+//! Services that the program rclone reads, by a child process that serves over loopback.
+
+mod diagnosis;
+mod encoding;
+mod failure;
+mod http;
+mod listing;
+mod obscure;
+mod process;
+mod program;
+mod remote;
+mod retries;
+mod services;
+mod session;
+mod ssh;
+mod store;
+mod stream;
+
+pub use store::RcloneStore;

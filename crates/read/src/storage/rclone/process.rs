@@ -1,0 +1,288 @@
+//! The child process: started, restarted when it dies, and killed with the store or with this process.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::http::RcloneEndpoint;
+use super::program::RcloneProgram;
+use super::remote::RcloneRemote;
+use crate::storage::StorageError;
+use crate::storage::secret_source::SecretSource;
+use dupfs_base::sync::{Monitor, lock};
+use dupfs_base::{CancelToken, ErrorKind, RequestContext, Secret, Stopped, escape_bytes, hex, io_reason};
+
+/// The end of the line by which rclone reports its address.
+const SERVING: &str = "Serving remote control on http://";
+/// A process that lives for a shorter time is not started again at once.
+const MIN_LIFE: Duration = Duration::from_secs(2);
+/// The pause before another start after a failed one.
+const RESTART_DELAY: Duration = Duration::from_millis(500);
+/// Upper bound of the retained lines of the log of the process.
+const MAX_LINES: usize = 20;
+
+/// The state of the child process.
+#[derive(Debug)]
+enum RcloneState {
+    /// It was started and has not reported its address yet.
+    Starting,
+    /// It serves.
+    Running(RcloneEndpoint),
+    /// It could not be started, or died early. It will be started again.
+    Failed(StorageError),
+}
+
+/// Everything that is needed to start the process.
+#[derive(Debug)]
+struct RcloneStart {
+    program: RcloneProgram,
+    remote: RcloneRemote,
+    timeout: Duration,
+    secrets: SecretSource,
+}
+
+/// The child process. It is killed when this is dropped.
+#[derive(Debug)]
+pub(super) struct RcloneProcess {
+    url: String,
+    state: Arc<Monitor<RcloneState>>,
+    child: Arc<Mutex<Option<Child>>>,
+    /// Cancelled when the store is closed.
+    closed: CancelToken,
+}
+
+impl RcloneProcess {
+    /// Starts the process and a thread that starts it again when it dies. The process is killed when that thread ends, so it
+    /// lives as long as the store.
+    ///
+    /// # Errors
+    /// [`StorageError`] if there is no thread.
+    pub(super) fn start(
+        program: RcloneProgram,
+        remote: RcloneRemote,
+        timeout: Duration,
+        secrets: SecretSource,
+    ) -> Result<Self, StorageError> {
+        let url = remote.url.clone();
+        let (state, child, closed) = (Monitor::new(RcloneState::Starting), Arc::default(), CancelToken::new());
+        let process = Self { url, state, child, closed };
+        let start = RcloneStart { program, remote, timeout, secrets };
+        let (state, child, closed) = (Arc::clone(&process.state), Arc::clone(&process.child), process.closed.clone());
+        let thread = std::thread::Builder::new().name("dupfs-rclone".to_owned());
+        let spawned = thread.spawn(move || supervise(&start, &state, &child, &closed));
+        spawned.map_err(|e| StorageError::from_io(&process.url, "start a thread", &e))?;
+        Ok(process)
+    }
+
+    /// The address of the running process. Waits while it is being started, for `limit` at most.
+    ///
+    /// # Errors
+    /// The reason why it does not run, or the end of the request.
+    pub(super) fn endpoint(&self, limit: Duration, context: &RequestContext) -> Result<RcloneEndpoint, StorageError> {
+        let own = RequestContext::with_timeout(limit);
+        let until = match (own.deadline(), context.deadline()) {
+            (Some(own), Some(other)) => Some(own.min(other)),
+            (own, other) => own.or(other),
+        };
+        let context_of_wait = RequestContext::new(until, context.cancel_token().clone());
+        context.check_may_block().map_err(|stopped| StorageError::stopped(&self.url, stopped))?;
+        let ready = |state: &mut RcloneState| match state {
+            RcloneState::Starting => None,
+            RcloneState::Running(endpoint) => Some(Ok(endpoint.clone())),
+            RcloneState::Failed(error) => Some(Err(error.clone())),
+        };
+        self.state.wait_until(&context_of_wait, ready).unwrap_or_else(|stopped| match context.check() {
+            Ok(()) if stopped == Stopped::Deadline => {
+                let reason = "rclone was started and does not serve; see the log with -v";
+                Err(StorageError::new(ErrorKind::Timeout, &self.url, reason))
+            }
+            _ => Err(StorageError::stopped(&self.url, stopped)),
+        })
+    }
+
+    /// Records that the process at `endpoint` does not answer: requests wait for the next one.
+    pub(super) fn is_gone(&self, endpoint: &RcloneEndpoint) {
+        self.state.update(|state| {
+            if matches!(state, RcloneState::Running(running) if running.address == endpoint.address) {
+                *state = RcloneState::Starting;
+            }
+        });
+        // It may be alive and not listen.
+        kill(&self.child);
+    }
+}
+
+impl Drop for RcloneProcess {
+    fn drop(&mut self) {
+        self.closed.cancel();
+        kill(&self.child);
+    }
+}
+
+fn kill(child: &Mutex<Option<Child>>) {
+    if let Some(child) = &mut *lock(child)
+        && let Err(error) = child.kill()
+    {
+        log::debug!("rclone cannot be killed: {error}");
+    }
+}
+
+/// Runs the process until the store is closed.
+fn supervise(
+    start: &RcloneStart,
+    state: &Arc<Monitor<RcloneState>>,
+    running: &Mutex<Option<Child>>,
+    closed: &CancelToken,
+) {
+    let url = &start.remote.url;
+    while !closed.is_cancelled() {
+        let begun = Instant::now();
+        state.update(|state| *state = RcloneState::Starting);
+        let lines = match start.spawn() {
+            Ok((mut child, endpoint)) => {
+                let output = child.stderr.take();
+                *lock(running) = Some(child);
+                if closed.is_cancelled() {
+                    kill(running);
+                }
+                let lines = output.map(|output| listen(output, endpoint, state)).unwrap_or_default();
+                wait(running);
+                lines
+            }
+            Err(error) => {
+                state.update(|state| *state = RcloneState::Failed(error));
+                Vec::new()
+            }
+        };
+        if closed.is_cancelled() {
+            return;
+        }
+        let was_short = begun.elapsed() < MIN_LIFE;
+        if let Some(line) = lines.last() {
+            log::warn!("{url}: rclone has exited; starting it again ({line})");
+            if was_short {
+                let reason = format!("rclone exits at once: {line}");
+                let failed = StorageError::new(ErrorKind::Io, url, reason);
+                state.update(|state| *state = RcloneState::Failed(failed));
+            }
+        } else {
+            log::warn!("{url}: rclone has exited; starting it again");
+        }
+        if was_short {
+            // Ends early when the store is closed.
+            let pause = RequestContext::new(Instant::now().checked_add(RESTART_DELAY), closed.clone());
+            let _ = Monitor::new(()).wait_until(&pause, |()| None::<()>);
+        }
+    }
+}
+
+/// Waits until the process has exited. It has closed its log, or was killed.
+fn wait(running: &Mutex<Option<Child>>) {
+    loop {
+        let mut child = lock(running);
+        match child.as_mut().map(Child::try_wait) {
+            Some(Ok(None)) => {}
+            _ => {
+                *child = None;
+                return;
+            }
+        }
+        drop(child);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Reads the log of the process to its end, and publishes its address. Returns the last lines.
+fn listen(output: impl io::Read, endpoint: PendingEndpoint, state: &Monitor<RcloneState>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut pending = Some(endpoint);
+    let mut output = BufReader::new(output);
+    loop {
+        let mut line = Vec::new();
+        if !matches!(output.read_until(b'\n', &mut line), Ok(read) if read > 0) {
+            return lines;
+        }
+        let line = escape_bytes(line.trim_ascii_end());
+        if let Some(address) = served_address(&line)
+            && let Some(PendingEndpoint(password)) = pending.take()
+        {
+            state.update(|state| *state = RcloneState::Running(RcloneEndpoint { address, password }));
+            continue;
+        }
+        log::debug!("rclone: {line}");
+        if lines.len() == MAX_LINES {
+            lines.remove(0);
+        }
+        lines.push(line);
+    }
+}
+
+/// The address in the line by which rclone reports it.
+fn served_address(line: &str) -> Option<SocketAddr> {
+    line.split_once(SERVING)?
+        .1
+        .split('/')
+        .next()?
+        .parse()
+        .ok()
+        .filter(|address: &SocketAddr| address.ip().is_loopback())
+}
+
+/// The password of a process whose address is not known yet.
+struct PendingEndpoint(Secret);
+
+impl RcloneStart {
+    fn spawn(&self) -> Result<(Child, PendingEndpoint), StorageError> {
+        let url = &self.remote.url;
+        let mut random = [0; 32];
+        getrandom::fill(&mut random)
+            .map_err(|e| StorageError::new(ErrorKind::Io, url, format!("no random bytes: {e}")))?;
+        let password = Secret::from(hex(&random));
+        let mut command = self.program.serve(&self.remote, &password, self.timeout, &self.secrets);
+        let input = match &self.remote.known_hosts {
+            Some(lines) => {
+                anonymous_file(lines).map_err(|e| StorageError::from_io(url, "store known hosts", &e))?.into()
+            }
+            None => Stdio::null(),
+        };
+        let child = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let child = child.map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => {
+                let reason = "needs the program setpriv to start rclone: apt install util-linux";
+                StorageError::new(ErrorKind::Unsupported, url, reason)
+            }
+            _ => StorageError::new(ErrorKind::Io, url, format!("rclone cannot be started: {}", io_reason(&e))),
+        })?;
+        Ok((child, PendingEndpoint(password)))
+    }
+}
+
+/// A file in memory without a name.
+fn anonymous_file(content: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("dupfs-known-hosts", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_read_from_the_log_and_only_loopback_counts() {
+        let line = "2026/11/27 13:57:54 NOTICE: Serving remote control on http://127.0.0.1:35461/";
+        assert_eq!(served_address(line), Some("127.0.0.1:35461".parse().unwrap()));
+        for other in [
+            "NOTICE: Serving remote control on http://192.168.0.1:35461/",
+            "NOTICE: Serving remote control on http://[::]:80/",
+            "NOTICE: hello",
+            "Serving remote control on http://",
+        ] {
+            assert_eq!(served_address(other), None, "{other}");
+        }
+    }
+}

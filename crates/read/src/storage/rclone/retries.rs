@@ -1,0 +1,144 @@
+//! The pauses between the attempts of a request, and the time at which it fails.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::failure::{RcloneCause, RcloneFailure};
+use crate::storage::StorageError;
+use dupfs_base::sync::Monitor;
+use dupfs_base::{ErrorKind, RequestContext, Stopped};
+
+/// Upper bound of the pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(4);
+/// Bytes that count as progress: a slower body counts as one without progress.
+const PROGRESS_BYTES: u64 = 16 * 1024;
+/// Upper bound of the attempts while a store is being opened: a wrong configuration should be reported soon.
+const MAX_OPENING_ATTEMPTS: u32 = 2;
+
+/// Times one request over all its attempts.
+#[derive(Debug)]
+pub(super) struct RcloneRetries {
+    timeout: Duration,
+    /// The time of the last progress.
+    since: Instant,
+    attempts: u32,
+    bytes: u64,
+    /// True if the store is being opened.
+    opening: bool,
+}
+
+impl RcloneRetries {
+    /// A request that fails after `timeout` without progress.
+    pub(super) fn new(timeout: Duration, opening: bool) -> Self {
+        Self { timeout, since: Instant::now(), attempts: 0, bytes: 0, opening }
+    }
+
+    /// Upper bound of the time until an answer begins. rclone may have to connect first.
+    pub(super) fn answer_timeout(&self) -> Duration {
+        self.timeout.max(Duration::from_millis(50))
+    }
+
+    /// Upper bound of the time without a byte of a body. A second attempt fits into the timeout.
+    pub(super) fn stall_timeout(&self) -> Duration {
+        (self.timeout / 3).clamp(Duration::from_millis(50), Duration::from_secs(10))
+    }
+
+    /// Records that `bytes` were received.
+    pub(super) fn progress(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes >= PROGRESS_BYTES {
+            (self.bytes, self.attempts, self.since) = (0, 0, Instant::now());
+        }
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// The failure, if the timeout is over or another attempt is of no use; or the end of the request.
+    pub(super) fn pause(&mut self, failure: RcloneFailure, context: &RequestContext) -> Result<(), StorageError> {
+        let is_transient = match failure.cause {
+            RcloneCause::Busy | RcloneCause::NoAnswer => true,
+            RcloneCause::NoService | RcloneCause::Closed => !self.opening,
+            RcloneCause::Final | RcloneCause::Absent => false,
+        };
+        self.attempts = self.attempts.saturating_add(1);
+        if !is_transient || (self.opening && self.attempts >= MAX_OPENING_ATTEMPTS) {
+            return Err(failure.error);
+        }
+        let pause = Duration::from_millis(50).saturating_mul(1 << self.attempts.min(8)).min(MAX_PAUSE);
+        if self.since.elapsed() + pause >= self.timeout {
+            return Err(self.given_up(failure));
+        }
+        log::debug!("{}; retrying in {} ms", failure.error, pause.as_millis());
+        let until = Instant::now().checked_add(pause);
+        let end = match (until, context.deadline()) {
+            (Some(until), Some(deadline)) => Some(until.min(deadline)),
+            (until, deadline) => until.or(deadline),
+        };
+        let nothing: Arc<Monitor<()>> = Monitor::new(());
+        let waited = nothing.wait_until(&RequestContext::new(end, context.cancel_token().clone()), |()| None::<()>);
+        match waited {
+            Err(Stopped::Deadline) | Ok(()) => context.check(),
+            Err(stopped) => Err(stopped),
+        }
+        .map_err(|stopped| StorageError::stopped(&failure.error.object, stopped))
+    }
+
+    /// The error after all retries.
+    fn given_up(&self, failure: RcloneFailure) -> StorageError {
+        let StorageError { kind, object, reason } = failure.error;
+        let seconds = self.timeout.as_secs_f64();
+        let (kind, text) = match failure.cause {
+            RcloneCause::NoAnswer => (
+                ErrorKind::Timeout,
+                format!("no answer within {seconds} s ({reason}); check the network; the next read retries"),
+            ),
+            _ => (kind, format!("still failing after {seconds} s of retries: {reason}")),
+        };
+        StorageError::new(kind, &object, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dupfs_base::CancelToken;
+
+    fn failure(cause: RcloneCause) -> RcloneFailure {
+        RcloneFailure { error: StorageError::new(ErrorKind::Io, "o", "broken"), cause }
+    }
+
+    #[test]
+    fn transient_failures_are_retried_until_the_timeout() {
+        let context = RequestContext::unlimited();
+        let mut retries = RcloneRetries::new(Duration::from_millis(400), false);
+        for cause in [RcloneCause::Busy, RcloneCause::Closed] {
+            retries.pause(failure(cause), &context).unwrap();
+        }
+        let error = retries.pause(failure(RcloneCause::NoAnswer), &context).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+        retries.progress(PROGRESS_BYTES);
+        retries.pause(failure(RcloneCause::NoService), &context).unwrap();
+        let error = retries.pause(failure(RcloneCause::Final), &context).unwrap_err();
+        assert_eq!(&*error.reason, "broken");
+    }
+
+    #[test]
+    fn a_store_that_is_being_opened_reports_a_wrong_place_soon() {
+        let context = RequestContext::unlimited();
+        let opening = || RcloneRetries::new(Duration::from_secs(60), true);
+        assert!(opening().pause(failure(RcloneCause::NoService), &context).is_err());
+        let mut busy = opening();
+        assert!(busy.pause(failure(RcloneCause::Busy), &context).is_ok());
+        assert!(busy.pause(failure(RcloneCause::Busy), &context).is_err());
+    }
+
+    #[test]
+    fn a_pause_ends_with_its_request() {
+        let token = CancelToken::new();
+        token.cancel();
+        let mut retries = RcloneRetries::new(Duration::from_secs(60), false);
+        let error = retries.pause(failure(RcloneCause::Busy), &RequestContext::new(None, token)).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Cancelled);
+    }
+}

@@ -1,0 +1,155 @@
+//! A range of an object as a stream: one request for all of it, and after a failure one for the rest.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::encoding::parse_http_date;
+use super::failure::{RcloneCause, RcloneFailure};
+use super::http::{HttpAnswer, HttpBody, RcloneRequest};
+use super::retries::RcloneRetries;
+use super::session::RcloneSession;
+use crate::storage::{ObjectInfo, StorageError};
+use dupfs_base::sync::Permit;
+use dupfs_base::{ByteRange, RequestContext, clamp_len};
+
+/// A range of an object. Its bytes come directly from the connection, so a reader that pauses makes rclone pause.
+pub(super) struct RcloneStream {
+    session: Arc<RcloneSession>,
+    object: ObjectInfo,
+    path: String,
+    /// The next byte, and the end of the range.
+    at: u64,
+    end: u64,
+    body: Option<HttpBody>,
+    permit: Option<Permit>,
+    retries: RcloneRetries,
+    failed: Option<StorageError>,
+    context: RequestContext,
+}
+
+impl RcloneStream {
+    /// Starts to read `range`, which lies within the object and is not empty, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`StorageError`] if there is none, or for the end of the request.
+    pub(super) fn open(
+        session: Arc<RcloneSession>,
+        object: ObjectInfo,
+        range: ByteRange,
+        context: RequestContext,
+    ) -> Result<Self, StorageError> {
+        let (path, retries) = (session.get_path(&object), RcloneRetries::new(session.timeout, false));
+        let permit = session.permit(&object.name, &context)?;
+        let (at, end, body, failed) = (range.start, range.end, None, None);
+        let mut stream = Self { session, object, path, at, end, body, permit, retries, failed, context };
+        stream.connect()?;
+        Ok(stream)
+    }
+
+    /// Requests the rest of the range, if necessary in several attempts.
+    fn connect(&mut self) -> Result<(), StorageError> {
+        loop {
+            match self.attempt() {
+                Ok(body) => {
+                    self.body = Some(body);
+                    return Ok(());
+                }
+                Err(failure) => self.pause(failure)?,
+            }
+        }
+    }
+
+    fn pause(&mut self, failure: RcloneFailure) -> Result<(), StorageError> {
+        let failure = self.session.explained(failure);
+        if failure.cause == RcloneCause::Absent {
+            return Err(StorageError::missing(&self.object));
+        }
+        self.session.pause(&mut self.retries, failure, &self.context)
+    }
+
+    fn attempt(&mut self) -> Result<HttpBody, RcloneFailure> {
+        let request = RcloneRequest::Get(&self.path, ByteRange { start: self.at, end: self.end });
+        let mut answer = self.session.request(&self.object.name, &request, &self.retries, &self.context)?;
+        self.check_range(&answer)?;
+        let modified = answer.header("last-modified").and_then(parse_http_date);
+        self.session.check_version(&self.object, modified, &self.retries, &self.context)?;
+        answer.body.set_stall(self.retries.stall_timeout());
+        Ok(answer.body)
+    }
+
+    /// Checks that the answer has the requested range of an object of the listed size.
+    fn check_range(&self, answer: &HttpAnswer) -> Result<(), RcloneFailure> {
+        let broken = |reason: String| RcloneFailure::broken(&self.object.name, reason);
+        let replaced = || RcloneFailure::last(StorageError::replaced(&self.object));
+        match answer.header("content-range") {
+            Some(range) => {
+                let total = range.rsplit_once('/').map_or("", |(_, total)| total);
+                if total != self.object.size.to_string() {
+                    return Err(replaced());
+                }
+                let expected = format!("bytes {}-{}/{total}", self.at, self.end.saturating_sub(1));
+                if range != expected {
+                    return Err(broken(format!("requested {expected}, received {range}")));
+                }
+            }
+            // The answer to a request for the whole object may omit the range.
+            None if self.at == 0 && self.end == self.object.size && answer.length() == Some(self.end) => {}
+            None if answer.length().is_some_and(|length| length != self.object.size) => return Err(replaced()),
+            None => return Err(broken("the requested range was ignored".to_owned())),
+        }
+        match answer.length() {
+            Some(length) if length != self.end.saturating_sub(self.at) => {
+                Err(broken(format!("requested {} bytes, received {length}", self.end.saturating_sub(self.at))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, StorageError> {
+        loop {
+            let max_len = clamp_len(self.end.saturating_sub(self.at), buf.len());
+            let Some(part) = buf.get_mut(..max_len).filter(|part| !part.is_empty()) else {
+                // The range is complete: its connection serves others.
+                (self.body, self.permit) = (None, None);
+                return Ok(0);
+            };
+            let Some(body) = &mut self.body else {
+                self.connect()?;
+                continue;
+            };
+            let failure = match body.read(part) {
+                Ok(got) if got > 0 => {
+                    let bytes = got as u64;
+                    self.session.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    self.retries.progress(bytes);
+                    self.at = self.at.saturating_add(bytes);
+                    return Ok(got);
+                }
+                Ok(_) => {
+                    RcloneFailure::broken(&self.object.name, format!("the body was truncated at byte {}", self.at))
+                }
+                Err(e) => RcloneFailure::of_transport(&self.object.name, body.failure(&e)),
+            };
+            self.body = None;
+            self.pause(failure)?;
+        }
+    }
+}
+
+impl Read for RcloneStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        if let Some(error) = &self.failed {
+            return Err(error.clone().into_io());
+        }
+        self.read_some(buf).map_err(|error| {
+            // The stream may outlive the request: its connection must not.
+            (self.body, self.permit) = (None, None);
+            self.failed = Some(error.clone());
+            error.into_io()
+        })
+    }
+}

@@ -1,0 +1,277 @@
+//! The URLs of the services that rclone reads, as duplicity's backends read them (docs/STORES.md).
+
+use std::fmt::Write as _;
+
+use super::StorageError;
+use super::percent::percent_decode;
+use dupfs_base::{ErrorKind, Secret, escape_bytes};
+
+/// A kind of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RemoteService {
+    /// SFTP.
+    Ssh,
+    /// FTP in the clear.
+    Ftp,
+    /// FTP inside TLS from the beginning.
+    FtpImplicitTls,
+    /// FTP that changes to TLS.
+    FtpExplicitTls,
+    /// WebDAV over HTTP.
+    Webdav,
+    /// WebDAV over HTTPS.
+    WebdavTls,
+    /// A remote of the user's own configuration of rclone.
+    Rclone,
+    /// Backblaze B2.
+    B2,
+    /// Azure Blob Storage.
+    Azure,
+    /// OpenStack Swift.
+    Swift,
+    /// Swift of OVH (Public Cloud Archive).
+    Pca,
+    /// Dropbox.
+    Dropbox,
+    /// Google Drive with a service account.
+    GoogleDrive,
+    /// MEGA.
+    Mega,
+}
+
+/// A place that rclone reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteLocation {
+    pub(super) service: RemoteService,
+    scheme: String,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<Secret>,
+    /// As it is written; empty for services without a host.
+    pub(super) host: String,
+    pub(super) port: Option<u16>,
+    /// The directory: relative, or absolute with a slash in front, where the service knows the difference. Of services with
+    /// buckets the bucket comes first. Of rclone the whole remote.
+    pub(super) dir: String,
+    /// The parameters after `?`.
+    pub(super) query: Vec<(String, String)>,
+}
+
+/// A service that rclone reads only from its own configuration.
+const BY_CONFIGURATION: &[&str] =
+    &["box", "gdata+gdocs", "gdocs", "idrived", "jottacloud", "onedrive", "pcloud", "pydrive", "pydrive+gdocs", "smb"];
+
+/// Services that have ended, or that no program reads any more, with the reason.
+const GONE: &[(&str, &str)] = &[
+    ("ad", "Amazon Drive was closed in 2023"),
+    ("acd", "Amazon Drive was closed in 2023"),
+    ("cf", "the Rackspace Cloud Files backend needs software that is no longer maintained"),
+    ("cf+http", "the Rackspace Cloud Files backend needs software that is no longer maintained"),
+    ("cf+hubic", "hubiC was closed in 2023"),
+    ("cfpyrax+http", "the Rackspace Cloud Files backend needs software that is no longer maintained"),
+    ("copy", "Copy.com was closed in 2016"),
+    ("hubic", "hubiC was closed in 2023"),
+    ("u1", "Ubuntu One was closed in 2014"),
+    ("u1+http", "Ubuntu One was closed in 2014"),
+    ("ubuntuone", "Ubuntu One was closed in 2014"),
+];
+
+/// Services that neither dupfs nor rclone reads.
+const UNREAD: &[&str] = &["hsi", "imap", "imaps", "mf", "slate", "sx", "tahoe", "xorriso"];
+
+/// The URL in its parts, as Python splits it.
+pub(super) struct UrlParts<'a> {
+    pub(super) authority: &'a str,
+    /// Not decoded.
+    pub(super) path: &'a str,
+    query: &'a str,
+}
+
+impl RemoteLocation {
+    /// Parses the text after `scheme:`, if it is one of a service that rclone reads, or that nothing reads. `is_absolute`: a
+    /// path after one slash is absolute.
+    pub(super) fn parse(scheme: &str, rest: &str, is_absolute: bool) -> Option<Result<Self, StorageError>> {
+        let service = match scheme {
+            "sftp" | "scp" | "ssh" | "fish" | "rsync" => RemoteService::Ssh,
+            "ftp" => RemoteService::Ftp,
+            "ftps" => RemoteService::FtpImplicitTls,
+            "ftpes" => RemoteService::FtpExplicitTls,
+            "webdav" | "dav" | "http" => RemoteService::Webdav,
+            "webdavs" | "davs" | "https" => RemoteService::WebdavTls,
+            "rclone" => RemoteService::Rclone,
+            "b2" => RemoteService::B2,
+            "azure" => RemoteService::Azure,
+            "swift" => RemoteService::Swift,
+            "pca" => RemoteService::Pca,
+            "dpbx" => RemoteService::Dropbox,
+            "gdrive" => RemoteService::GoogleDrive,
+            "mega" | "megav2" | "megav3" => RemoteService::Mega,
+            _ => return other_service(scheme).map(Err),
+        };
+        Some(Self::parse_service(service, scheme, rest, is_absolute))
+    }
+
+    fn parse_service(
+        service: RemoteService,
+        scheme: &str,
+        rest: &str,
+        is_absolute: bool,
+    ) -> Result<Self, StorageError> {
+        let invalid = |reason: &str| StorageError::new(ErrorKind::Invalid, &format!("{scheme}://"), reason);
+        let parts = UrlParts::split(rest);
+        if scheme == "rsync" && rest.contains("::") {
+            let reason = "a module of an rsync daemon cannot be read in parts; copy the backup first (rsync -a), or give the \
+                          directory on its machine as sftp://";
+            return Err(StorageError::new(ErrorKind::Unsupported, "rsync://", reason));
+        }
+        let (login, place) = parts.authority.rsplit_once('@').map_or((None, parts.authority), |(l, p)| (Some(l), p));
+        let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
+            Some((user, password)) => {
+                (decoded(user).ok_or_else(|| invalid("the user is not UTF-8"))?, percent_decode(password))
+            }
+            None => (String::new(), Vec::new()),
+        };
+        let path = decoded(parts.path).ok_or_else(|| invalid("the path is not UTF-8 after percent-decoding"))?;
+        let mut location = Self {
+            service,
+            scheme: scheme.to_owned(),
+            user: Some(user).filter(|user| !user.is_empty()),
+            password: Some(password).filter(|password| !password.is_empty()).map(Secret::new),
+            host: String::new(),
+            port: None,
+            dir: String::new(),
+            query: parts.parameters(),
+        };
+        let below = path.strip_prefix('/').unwrap_or(&path);
+        match service {
+            RemoteService::Rclone => {
+                // As duplicity passes it on.
+                let whole = format!("{}{path}", parts.authority).replacen(":/", ":", 1);
+                (location.user, location.password) = (None, None);
+                location.dir = whole;
+                if !location.dir.contains(':') {
+                    return Err(invalid("the URL names no remote; write rclone://REMOTE:path"));
+                }
+                return Ok(location);
+            }
+            RemoteService::Azure | RemoteService::Swift | RemoteService::Pca | RemoteService::Dropbox => {
+                location.dir = format!("{}{path}", parts.authority);
+                if service != RemoteService::Dropbox && location.dir.trim_matches('/').is_empty() {
+                    return Err(invalid("the URL names no container"));
+                }
+                return Ok(location);
+            }
+            RemoteService::B2 => {
+                location.dir = format!("{place}{path}");
+                if location.user.is_none() {
+                    return Err(invalid(
+                        "the URL names no key; write b2://KEY_ID:KEY@bucket/path, or without the key and with \
+                                        BACKEND_PASSWORD in the environment",
+                    ));
+                }
+                if place.is_empty() {
+                    return Err(invalid("the URL names no bucket"));
+                }
+                return Ok(location);
+            }
+            RemoteService::Ssh if scheme == "rsync" => {
+                // `rsync://host:/relative` has an empty port.
+                location.dir =
+                    if path.starts_with("//") { path.clone() } else { path.trim_start_matches('/').to_owned() };
+            }
+            RemoteService::Ssh => location.dir = if is_absolute { format!("/{below}") } else { below.to_owned() },
+            RemoteService::Ftp | RemoteService::FtpImplicitTls | RemoteService::FtpExplicitTls => {
+                // Without a path lftp changes to the root.
+                let absolute = is_absolute || below.is_empty();
+                location.dir = if absolute { format!("/{below}") } else { below.to_owned() };
+            }
+            RemoteService::Webdav | RemoteService::WebdavTls | RemoteService::GoogleDrive | RemoteService::Mega => {
+                location.dir = below.to_owned();
+            }
+        }
+        let (host, port) = split_port(place).ok_or_else(|| invalid("the port is not a number"))?;
+        (location.host, location.port) = (host.to_owned(), port);
+        if location.host.is_empty() {
+            return Err(invalid(&format!("the URL names no host; write {scheme}://user@host/path")));
+        }
+        let is_name =
+            |text: &str| !text.starts_with('-') && text.chars().all(|c| !c.is_control() && c != ' ' && c != '"');
+        if !is_name(&location.host) || !location.user.as_deref().is_none_or(is_name) {
+            return Err(invalid("this is not a name of a user or a host"));
+        }
+        Ok(location)
+    }
+
+    /// As a URL, without the password.
+    pub fn display(&self) -> String {
+        let mut text = format!("{}://", self.scheme);
+        if let Some(user) = self.user.as_ref().filter(|_| self.service != RemoteService::B2) {
+            let _ = write!(text, "{user}@");
+        }
+        text.push_str(&self.host);
+        if let Some(port) = self.port {
+            let _ = write!(text, ":{port}");
+        }
+        if !self.host.is_empty() {
+            text.push('/');
+        }
+        text.push_str(&self.dir);
+        escape_bytes(text.as_bytes())
+    }
+
+    /// The value of the parameter `name`.
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+}
+
+/// The failure for a scheme of a service that is not read.
+fn other_service(scheme: &str) -> Option<StorageError> {
+    let unsupported = |reason: String| Some(StorageError::new(ErrorKind::Unsupported, &format!("{scheme}://"), reason));
+    if BY_CONFIGURATION.contains(&scheme) {
+        return unsupported(
+            "its account cannot be taken over from duplicity: make a remote with rclone config, and mount \
+             rclone://NAME:directory"
+                .to_owned(),
+        );
+    }
+    if let Some((_, reason)) = GONE.iter().find(|(known, _)| *known == scheme) {
+        return unsupported(format!("{reason}; if a copy of the backup exists, give its place"));
+    }
+    UNREAD
+        .contains(&scheme)
+        .then(|| unsupported("unsupported; copy the backup's files to a directory first".to_owned()))?
+}
+
+impl<'a> UrlParts<'a> {
+    /// Splits the text after the colon of the scheme.
+    pub(super) fn split(rest: &'a str) -> Self {
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let Some(rest) = rest.strip_prefix("//") else { return Self { authority: "", path: rest, query } };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        Self { authority, path, query }
+    }
+
+    /// The parameters after `?`.
+    pub(super) fn parameters(&self) -> Vec<(String, String)> {
+        let pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter_map(|(name, value)| Some((decoded(name)?, decoded(&value.replace('+', " "))?))).collect()
+    }
+}
+
+fn decoded(text: &str) -> Option<String> {
+    String::from_utf8(percent_decode(text)).ok()
+}
+
+/// Splits `host:port`; `None` if the port is not a number. An empty port is none. An IPv6 address is in brackets.
+fn split_port(place: &str) -> Option<(&str, Option<u16>)> {
+    match place.rsplit_once(':') {
+        Some((host, "")) => Some((host, None)),
+        Some((host, port)) if !port.ends_with(']') => Some((host, Some(port.parse().ok()?))),
+        _ => Some((place, None)),
+    }
+}
+
+#[cfg(test)]
+#[path = "remote_location/tests.rs"]
+mod tests;

@@ -1,0 +1,133 @@
+use super::*;
+use crate::storage::{Location, parse_url};
+
+fn remote(url: &str) -> RemoteLocation {
+    match parse_url(url) {
+        Ok(Location::Remote(remote)) => remote,
+        other => panic!("{url}: {other:?}"),
+    }
+}
+
+/// user, host, port, directory
+fn parts(url: &str) -> (String, String, u16, String) {
+    let remote = remote(url);
+    (remote.user.unwrap_or_default(), remote.host, remote.port.unwrap_or(0), remote.dir)
+}
+
+fn four(user: &str, host: &str, port: u16, dir: &str) -> (String, String, u16, String) {
+    (user.to_owned(), host.to_owned(), port, dir.to_owned())
+}
+
+#[test]
+fn one_slash_of_an_ssh_url_is_the_home_directory_and_two_are_the_root() {
+    for scheme in ["sftp", "scp", "ssh", "pexpect+sftp", "paramiko+scp", "lftp+sftp", "par2+sftp", "SFTP"] {
+        assert_eq!(parts(&format!("{scheme}://joe@host:2222/a/b")), four("joe", "host", 2222, "a/b"), "{scheme}");
+        assert_eq!(parts(&format!("{scheme}://host//a/b")), four("", "host", 0, "/a/b"), "{scheme}");
+        assert_eq!(parts(&format!("{scheme}://host")), four("", "host", 0, ""), "{scheme}");
+    }
+    assert_eq!(parts("gio+sftp://host/a"), four("", "host", 0, "/a"));
+    assert_eq!(parts("sftp://j%40e@[::1]:22/a%20b%23"), four("j@e", "[::1]", 22, "a b#"));
+}
+
+#[test]
+fn rsync_urls_over_ssh_have_all_their_forms() {
+    assert_eq!(parts("rsync://joe@host/rel"), four("joe", "host", 0, "rel"));
+    assert_eq!(parts("rsync://joe@host:/rel"), four("joe", "host", 0, "rel"));
+    assert_eq!(parts("rsync://joe@host:2222//abs/x"), four("joe", "host", 2222, "//abs/x"));
+    assert_eq!(parts("rsync://joe@host://abs/x"), four("joe", "host", 0, "//abs/x"));
+    for daemon in ["rsync://joe@host::module/x", "rsync://host:873::/module"] {
+        let error = parse_url(daemon).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+        assert!(error.to_string().contains("rsync daemon"), "{error}");
+    }
+}
+
+#[test]
+fn ftp_and_webdav_urls_have_their_directories() {
+    assert_eq!(parts("ftp://joe:pw@host/a"), four("joe", "host", 0, "a"));
+    assert_eq!(parts("ncftp+ftp://host//a"), four("", "host", 0, "/a"));
+    assert_eq!(parts("ftpes://host"), four("", "host", 0, "/"));
+    assert_eq!(parts("webdavs://joe@host:444/a//b/"), four("joe", "host", 444, "a//b/"));
+    let services = ["ftp", "ftps", "ftpes", "lftp+ftps", "webdav", "https", "gio+davs"]
+        .map(|scheme| remote(&format!("{scheme}://h/d")).service);
+    use RemoteService::{Ftp, FtpExplicitTls, FtpImplicitTls, Webdav, WebdavTls};
+    assert_eq!(services, [Ftp, FtpImplicitTls, FtpExplicitTls, FtpImplicitTls, Webdav, WebdavTls, WebdavTls]);
+}
+
+#[test]
+fn remotes_of_rclone_are_those_that_duplicity_passes_on() {
+    for (url, dir) in [
+        ("rclone://remote:a/b", "remote:a/b"),
+        ("rclone://remote:/a/b", "remote:a/b"),
+        ("rclone://remote://a/b", "remote:/a/b"),
+        ("rclone://remote:", "remote:"),
+        ("rclone://remote:a%20b/c%20d", "remote:a%20b/c d"),
+    ] {
+        assert_eq!(remote(url).dir, dir, "{url}");
+    }
+    assert_eq!(parse_url("rclone://remote").unwrap_err().kind, ErrorKind::Invalid);
+}
+
+#[test]
+fn services_with_buckets_have_the_bucket_first() {
+    let b2 = remote("b2://id:se%2Fcret@Bucket/a/b");
+    assert_eq!((b2.user.as_deref(), &*b2.dir), (Some("id"), "Bucket/a/b"));
+    assert_eq!(b2.password.unwrap().expose(), b"se/cret");
+    assert_eq!(remote("swift://container/a").dir, "container/a");
+    assert_eq!(remote("azure://container").dir, "container");
+    assert_eq!(remote("dpbx:///a b").dir, "/a b");
+    let drive = remote("gdrive://joe@p.iam.gserviceaccount.com/dir/?driveID=0A%2Bx");
+    assert_eq!((&*drive.dir, drive.parameter("driveID")), ("dir/", Some("0A+x")));
+    for wrong in ["b2://bucket/a", "b2://id@/x", "swift:///", "azure://"] {
+        assert_eq!(parse_url(wrong).unwrap_err().kind, ErrorKind::Invalid, "{wrong}");
+    }
+}
+
+#[test]
+fn services_that_are_not_read_say_so() {
+    for (url, words) in [
+        ("onedrive://dir", "rclone config"),
+        ("jottacloud:///dir", "rclone://NAME:directory"),
+        ("cf+hubic://x", "hubiC was closed"),
+        ("cf+http://x", "no longer maintained"),
+        ("u1://x", "Ubuntu One"),
+        ("imaps://j@h/x", "copy the backup"),
+        ("gio+smb://h/x", "rclone config"),
+    ] {
+        let error = parse_url(url).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unsupported, "{url}");
+        assert!(error.to_string().contains(words), "{url}: {error}");
+    }
+}
+
+#[test]
+fn names_that_ssh_would_take_for_options_are_refused() {
+    for url in [
+        "sftp://-oProxyCommand=x/a",
+        "sftp://-l@host/a",
+        "sftp://a%20b@host/a",
+        "sftp:///a",
+        "sftp://host:x/a",
+        "ftp://@/a",
+    ] {
+        assert_eq!(parse_url(url).unwrap_err().kind, ErrorKind::Invalid, "{url}");
+    }
+}
+
+#[test]
+fn no_password_is_shown() {
+    for (url, shown) in [
+        ("sftp://joe:geheim@host:22//a", "sftp://joe@host:22//a"),
+        ("ftp://joe:gehe@im@host/a", "ftp://joe@host/a"),
+        ("b2://id:geheim@bucket/a", "b2://bucket/a"),
+        ("webdav://host", "webdav://host/"),
+        ("rclone://r:a", "rclone://r:a"),
+    ] {
+        let remote = remote(url);
+        assert_eq!(remote.display(), shown);
+        assert!(!format!("{remote:?}").contains("geheim"), "{remote:?}");
+    }
+    for wrong in ["sftp://joe:geheim@/a", "sftp://joe:geheim@-host/a", "sftp://joe:geheim@host:port/"] {
+        assert!(!parse_url(wrong).unwrap_err().to_string().contains("geheim"), "{wrong}");
+    }
+}

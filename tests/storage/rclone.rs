@@ -1,0 +1,291 @@
+//! Stores that rclone reads from real servers: logins, faults, and the backups of real duplicity.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use dupfs_base::{ByteRange, ErrorKind, RequestContext};
+use dupfs_read::storage::{LocalStore, ObjectInfo, ObjectStore, RcloneStore, StorageError, StoreOptions};
+
+use crate::support::exec::{Dupfs, run};
+use crate::support::mount::Mount;
+use crate::support::remote_servers::{PASSWORD, RemoteServer, SshAgent, debian_rclone, store_processes};
+use crate::support::{Scratch, duplicity, fixtures, noise, s3};
+
+/// Base64 with padding.
+pub fn base64(bytes: &[u8]) -> String {
+    let mut child = Command::new("base64");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    String::from_utf8(run(child.arg("-w0").arg(file.path()))).unwrap()
+}
+
+fn open(server: &RemoteServer, options: &StoreOptions) -> Result<RcloneStore, StorageError> {
+    let dupfs_read::storage::Location::Remote(location) = server.location() else { panic!() };
+    RcloneStore::open(&location, options)
+}
+
+fn only_object(store: &dyn ObjectStore) -> ObjectInfo {
+    let mut objects = store.list(&RequestContext::unlimited()).unwrap();
+    assert_eq!(objects.len(), 1, "{objects:?}");
+    objects.remove(0)
+}
+
+fn read(store: &dyn ObjectStore, object: &ObjectInfo) -> Result<Vec<u8>, StorageError> {
+    let mut out = Vec::new();
+    let mut stream = store.open(object, ByteRange { start: 0, end: u64::MAX }, &RequestContext::unlimited())?;
+    stream.read_to_end(&mut out).map_err(|e| StorageError::recover(&object.name, &e))?;
+    Ok(out)
+}
+
+#[test]
+fn a_real_sshd_is_read_by_key_and_by_password_and_never_without_its_host_key() {
+    let server = RemoteServer::ssh();
+    fs::write(server.root().join("o"), b"content").unwrap();
+    for rclone in [debian_rclone(), s3::rclone()] {
+        server.trust();
+        let by_key = server.options(&rclone);
+        let store = open(&server, &by_key).unwrap();
+        assert_eq!(read(&store, &only_object(&store)).unwrap(), b"content");
+        let secrets = by_key.secrets.clone();
+        let with = |password: &str| StoreOptions {
+            secrets: secrets.clone().with("BACKEND_PASSWORD", dupfs_base::Secret::new(password)),
+            ..by_key.clone()
+        };
+        server.log_in_by("other_key");
+        let store = open(&server, &with(PASSWORD)).unwrap();
+        assert_eq!(read(&store, &only_object(&store)).unwrap(), b"content");
+        for refused in [&by_key, &with("wrong")] {
+            let error = open(&server, refused).unwrap_err();
+            assert!(error.kind == ErrorKind::Denied && error.to_string().contains("check the user"), "{error}");
+            assert!(!error.to_string().contains("wrong"), "{error}");
+        }
+        server.log_in_by("key");
+        // Options of the user do not turn the check off.
+        let unchecked = StoreOptions {
+            ssh_options: [by_key.ssh_options.clone(), vec!["-oStrictHostKeyChecking=no".to_owned()]].concat(),
+            ..by_key.clone()
+        };
+        fs::write(server.file("known_hosts"), "").unwrap();
+        for options in [&by_key, &unchecked, &with(PASSWORD)] {
+            let error = open(&server, options).unwrap_err();
+            assert!(error.kind == ErrorKind::Denied && error.to_string().contains("is not in known_hosts"), "{error}");
+        }
+        let known = ["key.pub", "host_ecdsa.pub"].map(|file| fs::read_to_string(server.file(file)).unwrap());
+        let other = format!("[127.0.0.1]:{} {}", server.port, known[0]);
+        fs::write(server.file("known_hosts"), other).unwrap();
+        for options in [&by_key, &unchecked, &with(PASSWORD)] {
+            let error = open(&server, options).unwrap_err();
+            assert!(error.kind == ErrorKind::Denied && error.to_string().contains("is not the one in"), "{error}");
+        }
+        server.trust();
+        let missing = dupfs_read::storage::parse_url(&server.url("missing")).unwrap();
+        let error = dupfs_read::storage::open(&missing, &by_key).unwrap_err();
+        assert!(error.kind == ErrorKind::NotFound && error.to_string().contains("no such directory"), "{error}");
+    }
+}
+
+#[test]
+fn servers_of_webdav_and_ftp_are_read_and_refuse_a_wrong_password() {
+    for (server, is_ftp) in [(RemoteServer::webdav(), false), (RemoteServer::ftp(), true)] {
+        fs::create_dir(server.root().join("dir")).unwrap();
+        fs::write(server.root().join("dir/o"), b"content").unwrap();
+        let location = dupfs_read::storage::parse_url(&server.url("dir")).unwrap();
+        let rclone = if is_ftp { debian_rclone() } else { s3::rclone() };
+        let options = server.options(&rclone);
+        let store = dupfs_read::storage::open(&location, &options).unwrap();
+        assert_eq!(read(&*store, &only_object(&*store)).unwrap(), b"content");
+        let secrets = options.secrets.clone().with("FTP_PASSWORD", dupfs_base::Secret::new("wrong"));
+        let error = dupfs_read::storage::open(&location, &StoreOptions { secrets, ..options.clone() }).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Denied, "{error}");
+    }
+}
+
+#[test]
+fn a_server_that_stops_and_a_killed_rclone_end_in_an_error_and_reads_go_on_afterwards() {
+    let mut server = RemoteServer::webdav();
+    let content = noise(1, 30 << 20);
+    fs::write(server.root().join("o"), &content).unwrap();
+    let options = StoreOptions { timeout: Duration::from_secs(5), ..server.options(&s3::rclone()) };
+    let store = open(&server, &options).unwrap();
+    let object = only_object(&store);
+    let rclone_of_store = || {
+        let of_port = format!("RCLONE_CONFIG_DUPFS_URL=http://127.0.0.1:{}/", server.port);
+        let own = store_processes(std::process::id());
+        own.into_iter().find(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|&b| b == 0).any(|variable| variable == of_port.as_bytes())
+        })
+    };
+    // Killed in the middle of a stream, which goes on.
+    let first = rclone_of_store().unwrap();
+    let mut stream = store.open(&object, ByteRange { start: 0, end: u64::MAX }, &RequestContext::unlimited()).unwrap();
+    let mut begin = vec![0; 1000];
+    stream.read_exact(&mut begin).unwrap();
+    run(Command::new("kill").args(["-9", &first.to_string()]));
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!([begin, rest].concat() == content);
+    assert!(store.traffic().retries > 0);
+    let second = rclone_of_store().unwrap();
+    assert_ne!(first, second);
+    server.stop();
+    let error = read(&store, &object).unwrap_err();
+    assert!(error.to_string().contains("connection refused"), "{error}");
+    server.restart();
+    assert!(read(&store, &object).unwrap() == content);
+    server.signal("-STOP");
+    let error = read(&store, &object).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+    server.signal("-CONT");
+    assert!(read(&store, &object).unwrap() == content);
+    drop((stream, store));
+    let begun = Instant::now();
+    while Path::new(&format!("/proc/{second}")).exists() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "rclone outlives its store");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_mount_shows_the_backup_of_the_directory_and_its_rclone_dies_with_it() {
+    let scratch = Scratch::new();
+    let server = RemoteServer::ssh();
+    let fixture = fixtures::path("duplicity-0.8.15-python2.7-gz");
+    run(Command::new("cp").arg("-a").arg(&fixture).arg(server.root().join("backup")));
+    let rclone = debian_rclone();
+    let dupfs = Dupfs::new(scratch.path()).option("--rclone").option(rclone.to_str().unwrap());
+    let dupfs = server
+        .ssh_options()
+        .chunks(2)
+        .fold(dupfs, |dupfs, pair| dupfs.option(&format!("--ssh-options={} {}", pair[0], pair[1])));
+    let url = server.url("backup");
+    let local = Dupfs::new(scratch.path());
+    for arguments in [&["-lR"][..], &["--json", "-R", "-t", "now"]] {
+        let remote: Vec<&str> = [arguments, &[&url]].concat();
+        let fixture = fixture.to_str().unwrap();
+        let local_arguments: Vec<&str> = [arguments, &[fixture]].concat();
+        assert_eq!(dupfs.run("ls", &remote), local.run("ls", &local_arguments));
+    }
+    let mount = Mount::new(&dupfs, &url, &scratch.dir("m"));
+    let local_mount = Mount::new(&local, fixture.to_str().unwrap(), &scratch.dir("l"));
+    let [a, b] = [&mount, &local_mount].map(|mount| mount.path().join("latest/"));
+    // diff calls two named pipes different.
+    run(Command::new("diff").args(["-r", "--no-dereference", "--exclude=pipe"]).arg(a).arg(b));
+    let cost = run(Command::new("getfattr").args(["-n", "user.dupfs.cost", "--only-values"]).arg(mount.path()));
+    assert!(String::from_utf8_lossy(&cost).contains(" get requests"), "{}", String::from_utf8_lossy(&cost));
+    let processes = store_processes(mount.pid());
+    let [rclone] = processes[..] else { panic!("{processes:?}") };
+    mount.kill();
+    let begun = Instant::now();
+    while Path::new(&format!("/proc/{rclone}")).exists() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "rclone outlives dupfs");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+#[ignore = "slow: scripts/test --all"]
+fn an_agent_logs_in() {
+    let scratch = Scratch::new();
+    let server = RemoteServer::ssh();
+    run(Command::new("cp").arg("-a").arg(fixtures::path("duplicity-0.8.15-python2.7-gz")).arg(server.root().join("b")));
+    let agent = SshAgent::new(&scratch.path().join("agent"), &server.file("key"));
+    // No key of a file is used.
+    let config = format!(
+        "Host *\n UserKnownHostsFile {}\n GlobalKnownHostsFile /dev/null\n IdentityFile /nonexistent\n",
+        server.file("known_hosts").display()
+    );
+    fs::write(server.file("ssh_config"), config).unwrap();
+    for rclone in [debian_rclone(), s3::rclone()] {
+        let dupfs = Dupfs::new(scratch.path()).option("--rclone").option(rclone.to_str().unwrap());
+        let dupfs = dupfs.option(&format!("--ssh-options={}", server.ssh_options().join(" "))).option("--no-index");
+        let (code, log) = dupfs.fails("sets", &[&server.url("b")]);
+        assert_eq!(code, Some(4), "{log}");
+        let with_agent = dupfs.variable("SSH_AUTH_SOCK", agent.socket.to_str().unwrap());
+        with_agent.run("sets", &[&server.url("b")]);
+    }
+}
+
+#[test]
+#[ignore = "slow: scripts/test --all"]
+fn every_fixture_is_the_same_through_every_server() {
+    let servers = [RemoteServer::ssh(), RemoteServer::webdav(), RemoteServer::ftp()];
+    let names: Vec<_> = fs::read_dir(fixtures::path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names = names
+        .iter()
+        .filter_map(|name| name.to_str())
+        .filter(|name| name.contains("-") && !name.contains('.') || name.starts_with("duplicity"));
+    for name in names.filter(|name| fixtures::path(name).is_dir()) {
+        let local = LocalStore::open(&fixtures::path(name)).unwrap();
+        let mut wanted = local.list(&RequestContext::unlimited()).unwrap();
+        wanted.sort_by(|a, b| a.name.cmp(&b.name));
+        for server in &servers {
+            run(Command::new("cp").arg("-a").arg(fixtures::path(name)).arg(server.root()));
+            for rclone in [debian_rclone(), s3::rclone()] {
+                let location = dupfs_read::storage::parse_url(&server.url(name)).unwrap();
+                let store = dupfs_read::storage::open(&location, &server.options(&rclone)).unwrap();
+                let mut objects = store.list(&RequestContext::unlimited()).unwrap();
+                objects.sort_by(|a, b| a.name.cmp(&b.name));
+                assert_eq!(objects.len(), wanted.len(), "{name}");
+                for (object, wanted) in objects.iter().zip(&wanted) {
+                    assert_eq!((&object.name, object.size), (&wanted.name, wanted.size));
+                    assert!(read(&*store, object).unwrap() == read(&local, wanted).unwrap(), "{name}/{}", object.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "slow: scripts/test --all"]
+fn a_changed_host_key_ends_a_running_store() {
+    for rclone in [debian_rclone(), s3::rclone()] {
+        let mut server = RemoteServer::ssh();
+        fs::write(server.root().join("o"), b"content").unwrap();
+        let options = StoreOptions { timeout: Duration::from_secs(3), ..server.options(&rclone) };
+        let store = open(&server, &options).unwrap();
+        let object = only_object(&store);
+        server.stop();
+        for key in ["host", "host_ecdsa"] {
+            fs::copy(server.file("other_key"), server.file(key)).unwrap();
+            fs::copy(server.file("other_key.pub"), server.file(&format!("{key}.pub"))).unwrap();
+        }
+        server.restart();
+        let error = read(&store, &object).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Denied, "{error}");
+        assert!(error.to_string().contains("known_hosts"), "{error}");
+    }
+}
+
+/// duplicity writes by the URL that dupfs then reads.
+fn written_by(version: &str, server: &RemoteServer, options: &[String], expected_scheme: &str) {
+    let scratch = Scratch::new();
+    let source = scratch.dir("source");
+    fs::write(source.join("file"), noise(7, 3 << 20)).unwrap();
+    let url = server.url("written");
+    assert!(url.starts_with(expected_scheme), "{url}");
+    let mut command = Command::new(duplicity::program(version));
+    command.args(["full", "--no-encryption", "--volsize=1", "--num-retries=1"]);
+    command.arg("--archive-dir").arg(scratch.dir("archive")).args(options).arg(&source).arg(&url);
+    command.env("HOME", scratch.path()).env("FTP_PASSWORD", PASSWORD).env("LC_ALL", "C.UTF-8");
+    run(&mut command);
+    let dupfs = Dupfs::new(scratch.path()).variable("FTP_PASSWORD", PASSWORD);
+    let dupfs = dupfs.option("--rclone").option(debian_rclone().to_str().unwrap().to_owned().as_str());
+    let dupfs = options.iter().fold(dupfs, |dupfs, option| dupfs.option(option));
+    assert!(dupfs.run("cat", &[&url, "file"]) == noise(7, 3 << 20), "{version} {url}");
+}
+
+#[test]
+#[ignore = "slow: scripts/test --all"]
+fn real_duplicity_writes_what_is_read_by_the_same_url() {
+    for version in ["0.8.22", "3.2.1"] {
+        let server = RemoteServer::ssh();
+        let known = format!("-oUserKnownHostsFile={}", server.file("known_hosts").display());
+        let options = format!("--ssh-options={known} -oIdentityFile={}", server.file("key").display());
+        written_by(version, &server, &[options], "sftp://");
+        written_by(version, &RemoteServer::webdav(), &[], "webdav://");
+    }
+}
