@@ -68,7 +68,7 @@ pub(super) fn locate(
         return Ok(None);
     }
     let Some(sums) = sums(volumes, file, running.stored_len())? else { return Ok(None) };
-    let found = running.find(volumes.context(), |members| last_part(members, &file.path));
+    let found = running.find(volumes.context(), &file.path, |members| last_part(members, &file.path));
     let Some(end) = found.map_err(|error| finder.wrap(error))? else { return Ok(None) };
     let before = end.number.saturating_sub(1).saturating_mul(PART_BYTES);
     let len = before.saturating_add(end.part.len);
@@ -88,7 +88,9 @@ pub(super) fn locate(
         resolved: OnceLock::new(),
     };
     let is_file = stream.kind == DiffKind::Snapshot && stream.meta.kind == EntryKind::File;
-    if !is_file || !stream.has_signed_meta(file, version) || !sums.allows(len) {
+    // An empty file has no block that proves it.
+    let is_covered = sums.covers(running.is_encrypted());
+    if !is_file || !is_covered || !stream.has_signed_meta(file, version) || !sums.allows(len) {
         return Ok(None);
     }
     let extents = ExtentMap::of_stream(Arc::new(stream));
@@ -231,23 +233,24 @@ fn part_at(
     let start = at - at % PART_BYTES;
     let selector = if Some(number) == last { PartSelector::Last } else { PartSelector::Number(number) };
     let Some(volume) = finder.manifest.volume_of(&file.path, selector) else { return Ok(None) };
-    let part = find_part(volumes, finder, volume, |members| part_of(members, &file.path, stream.kind, number))?;
+    let part =
+        find_part(volumes, (finder, &file.path), volume, |members| part_of(members, &file.path, stream.kind, number))?;
     let expected = if Some(number) == last { stream.len.saturating_sub(start) } else { PART_BYTES };
     let part = part.filter(|part| part.len == expected);
     Ok(part.map(|part| PartLocation { volume, start, offset: part.offset, len: part.len }))
 }
 
-/// The part that `look` finds in the members of `volume`, as far as they were decoded.
+/// The part of the object at `path` that `look` finds in the members of `volume`, as far as they were decoded.
 fn find_part(
     volumes: &dyn Volumes,
-    finder: &PartFinder<'_>,
+    (finder, path): (&PartFinder<'_>, &ArchivePath),
     volume: VolumeNumber,
     look: impl Fn(&MemberTable) -> Option<MemberPart>,
 ) -> Result<Option<MemberPart>, ContentError> {
     match volumes.members(VolumeId { set: finder.set, number: volume }) {
         Ok(members) => Ok(look(&members)),
         Err(VolumeError::Slow { .. }) => match volumes.slow_volume() {
-            Some(running) => running.find(volumes.context(), look).map_err(|error| finder.wrap(error)),
+            Some(running) => running.find(volumes.context(), path, look).map_err(|error| finder.wrap(error)),
             None => Ok(None),
         },
         Err(error) => Err(finder.wrap(error)),

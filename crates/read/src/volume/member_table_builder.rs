@@ -99,6 +99,9 @@ impl MemberTableBuilder {
     /// The members that were added so far, as the table of a volume of `plain_len` bytes. `None` if they are not in the order of
     /// their paths: then the table is worth its cost only once.
     pub(super) fn so_far(&self, plain_len: u64) -> Option<MemberTable> {
+        if self.is_unsorted {
+            return None;
+        }
         let copy = Self {
             records: self.records.clone(),
             closed_bytes: self.closed_bytes,
@@ -109,7 +112,7 @@ impl MemberTableBuilder {
             is_unsorted: false,
             allowance: None,
         };
-        (!self.is_unsorted).then(|| copy.finish(plain_len))
+        Some(copy.finish(plain_len))
     }
 
     /// The table of a volume whose plaintext has `plain_len` bytes.

@@ -41,29 +41,42 @@ impl RunningVolume {
         self.stored_len
     }
 
+    /// Returns true if only an encrypted signature archive proves its content.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.is_encrypted
+    }
+
     fn progress(&self) -> &Arc<VolumeProgress> {
         self.joined.shared()
     }
 
-    /// Waits until `look` finds a value in the members that were decoded so far, given with the number of decoded bytes of
-    /// plaintext. `None` if the pass ends first, or if the members are not in order.
+    /// Waits until `look` finds a value of the object at `path` in the members that were decoded so far. `None` if the pass ends
+    /// first, if there is none before the next path, or if the members are not in order.
     ///
     /// # Errors
     /// [`VolumeError`] if the pass fails, or for the end of the request.
     pub(crate) fn find<T>(
         &self,
         context: &RequestContext,
+        path: &ArchivePath,
         mut look: impl FnMut(&MemberTable) -> Option<T>,
     ) -> Result<Option<T>, VolumeError> {
         let _waiting = context.awaiting(|| Arc::clone(&self.object));
         let mut seen = 0;
         loop {
             let Some(decoded) = self.wait_beyond(seen, context)? else { return self.ended(context) };
+            seen = decoded;
+            let newest = self.progress().newest_path();
+            if newest.as_ref().is_none_or(|newest| newest < path) {
+                continue;
+            }
             let Some(members) = self.progress().members_so_far() else { return Ok(None) };
             if let Some(found) = look(&members) {
                 return Ok(Some(found));
             }
-            seen = decoded;
+            if newest.is_some_and(|newest| newest > *path) {
+                return Ok(None);
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use super::signed_blocks::SignedBlocks;
 use super::signed_contents::{SignedContents, SignedContentsBuilder};
 use crate::storage::ObjectInfo;
 use dupfs_base::sync::{SingleFlight, lock};
-use dupfs_base::{HasKind, RequestContext};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::collection::BackupSet;
 use dupfs_format::manifest::Manifest;
 use dupfs_format::name::{FileRole, NameSuffix};
@@ -135,10 +135,15 @@ impl SignatureArchives {
         let record = self.collection.set(set)?;
         let object = self.object(set)?;
         let manifest = self.binding_manifest(&record, &object, context)?;
-        let mut recorder =
-            self.capture.as_ref().filter(|_| !record.is_rebuilt).and_then(|capture| {
-                capture.archives.begin(set, NameSuffix::of(&object.name).is_encrypted(), max_bytes)
-            });
+        let is_encrypted = NameSuffix::of(&object.name).is_encrypted();
+        let manifest_is_encrypted = record.manifest.as_ref().is_some_and(|m| NameSuffix::of(&m.name).is_encrypted());
+        // An archive that anyone could have written proves nothing of an encrypted set.
+        let proves = !record.is_rebuilt && (is_encrypted || !manifest_is_encrypted);
+        let mut recorder = self
+            .capture
+            .as_ref()
+            .filter(|_| proves)
+            .and_then(|capture| capture.archives.begin(set, is_encrypted, max_bytes));
         self.stream_bound(&record, &object, manifest.as_deref(), context, (recorder.as_mut(), consume))?;
         match self.other_time(&record, &object).filter(|_| manifest.is_some()) {
             Some(reason) if self.objects.requires_signer() => Err(other_signatures(&record, &object, &reason)),
@@ -196,7 +201,10 @@ impl SignatureArchives {
             io::copy(archive, &mut io::sink()).map(drop).map_err(|error| VolumeError::from_io(object, &error))
         });
         context.check()?;
-        lock(&self.requested).insert(set);
+        // After an outage it is read again.
+        if !captured.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::Io | ErrorKind::Timeout)) {
+            lock(&self.requested).insert(set);
+        }
         captured
     }
 

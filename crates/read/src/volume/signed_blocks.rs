@@ -75,6 +75,11 @@ impl SignedBlocks {
         self.sums.block_len() as u64
     }
 
+    /// Returns true if it may prove content of a volume that is encrypted if `is_encrypted`.
+    pub(crate) fn covers(&self, is_encrypted: bool) -> bool {
+        self.is_encrypted || !is_encrypted
+    }
+
     /// Returns true if a file of `size` bytes has this number of blocks.
     pub(crate) fn allows(&self, size: u64) -> bool {
         size.div_ceil(self.block_len()) == self.blocks
@@ -87,7 +92,7 @@ impl SignedBlocks {
         let (block, each) = (self.block_len(), self.sums.sums_len());
         let end = start.checked_add(bytes.len() as u64)?;
         let is_whole = start.is_multiple_of(block) && (end == size || (end < size && end.is_multiple_of(block)));
-        if !is_whole || !self.allows(size) || (is_encrypted && !self.is_encrypted) {
+        if !is_whole || !self.allows(size) || !self.covers(is_encrypted) {
             return None;
         }
         let (first, last) = (start / block, end.div_ceil(block));

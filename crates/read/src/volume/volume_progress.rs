@@ -28,6 +28,8 @@ pub(super) struct VolumeProgress {
     pass: OnceLock<PassId>,
     state: Arc<Monitor<VolumePassState>>,
     members: Arc<Mutex<MemberTableSink>>,
+    /// The members after this number of decoded bytes.
+    copy: Mutex<Option<(u64, Arc<MemberTable>)>>,
     /// Stored bytes of the volume, and those that were read.
     stored_len: AtomicU64,
     stored_read: AtomicU64,
@@ -86,6 +88,7 @@ impl VolumeProgress {
             pass: OnceLock::new(),
             state: Monitor::new(state),
             members: Arc::default(),
+            copy: Mutex::default(),
             stored_len: AtomicU64::new(0),
             stored_read: AtomicU64::new(0),
         })
@@ -112,10 +115,23 @@ impl VolumeProgress {
         Arc::clone(&self.members)
     }
 
-    /// The members so far; `None` if they are not in order.
-    pub(super) fn members_so_far(&self) -> Option<MemberTable> {
+    /// The path of the member that was decoded last.
+    pub(super) fn newest_path(&self) -> Option<ArchivePath> {
+        self.state.lock().newest.clone()
+    }
+
+    /// The members so far; `None` if they are not in order. All requests share one copy of a state.
+    pub(super) fn members_so_far(&self) -> Option<Arc<MemberTable>> {
         let decoded = self.state.lock().decoded;
-        lock(&self.members).builder.so_far(decoded)
+        let mut copy = lock(&self.copy);
+        if let Some((at, members)) = &*copy
+            && *at == decoded
+        {
+            return Some(Arc::clone(members));
+        }
+        let members = Arc::new(lock(&self.members).builder.so_far(decoded)?);
+        *copy = Some((decoded, Arc::clone(&members)));
+        Some(members)
     }
 
     /// Records that `len` more bytes of plaintext are available.

@@ -245,8 +245,10 @@ impl VolumeStore {
         let is_prefetch = on_block.is_some();
         let joined =
             self.passes.begin(key, "dupfs-volume", context, VolumeProgress::new(), move |context, progress| {
-                let _end = EndOnDrop(Arc::clone(progress));
+                let end = EndOnDrop(Arc::clone(progress));
                 let decoded = this.run_pass(id, wanted, on_block, (progress, context));
+                // In this order: an answer that is recorded now sees that the pass has ended, or is removed.
+                drop(end);
                 this.answered.remove(progress);
                 decoded.map_err(|e| if is_prefetch { VolumeError::Prefetch(Arc::new(e)) } else { e })
             })?;
@@ -273,10 +275,15 @@ impl VolumeStore {
     fn running_volume(&self, id: VolumeId, joined: JoinedPass, interest: VolumeInterest) -> RunningVolume {
         let object = self.sources.collection.volume_name(id);
         let set = self.sources.collection.set(id.set).ok();
-        let stored_len = set.and_then(|set| set.volumes.get(&id.number).map(|object| object.size)).unwrap_or(0);
+        let stored = set.as_ref().and_then(|set| set.volumes.get(&id.number));
+        let stored_len = stored.map_or(0, |object| object.size);
+        // Whoever can write to the store chooses the name of the volume, but cannot make an encrypted manifest that opens.
+        let manifest = set.as_ref().and_then(|set| set.manifest.as_ref());
+        let is_encrypted = [Some(&object), manifest.map(|manifest| &manifest.name)].into_iter().flatten();
+        let is_encrypted = is_encrypted.map(|name| NameSuffix::of(name)).any(|suffix| suffix.is_encrypted());
         RunningVolume {
             id,
-            is_encrypted: NameSuffix::of(&object).is_encrypted(),
+            is_encrypted,
             object,
             stored_len,
             blocks: Arc::clone(&self.blocks),
