@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dupfs_test_tar::{TestHeader, put, put_entry};
 use flate2::Compression;
 
-use crate::crafted::{SIGNATURE, deflate_piece, encrypt, literal, outcome, sha1};
+use crate::crafted::{Deflated, SIGNATURE, deflate_piece, encrypt, literal, outcome, sha1};
 use crate::support::mount::Mount;
 use crate::support::{Scratch, exec, fixtures};
 
@@ -220,4 +220,20 @@ fn a_volume_that_takes_longer_than_the_deadline_stops_and_is_not_decoded_at_each
     assert_eq!(read("g").unwrap(), b"hello\n");
 
     mount.unmount();
+}
+
+#[test]
+fn an_archive_without_encryption_proves_nothing_of_a_set_with_an_encrypted_manifest() {
+    let scratch = Scratch::new();
+    let dir = slow_backup(&scratch);
+    let url = format!("file://{}", dir.display());
+    let manifest = dir.join(format!("duplicity-full.{TIME}.manifest"));
+    let encrypted = Deflated::new(&fs::read(&manifest).unwrap()).encrypted();
+    fs::write(dir.join(format!("duplicity-full.{TIME}.manifest.gpg")), encrypted).unwrap();
+    fs::remove_file(manifest).unwrap();
+    // Anyone who can write to the store can have made the archive and the volume.
+    let dupfs = exec::Dupfs::new(&scratch.dir("home")).option("--no-index").option("--deadline=2");
+    let dupfs = dupfs.secret_key(&fixtures::path("keys/rsa.secret.asc"));
+    let (code, out, err) = outcome(&dupfs, "cat", &[&url, "f"]);
+    assert!(code == Some(6) && out.is_empty() && err.contains("deadline"), "{code:?} {out} {err}");
 }

@@ -53,8 +53,9 @@ fn assert_clean(what: &str, pid: u32) {
     for secret in ENVIRONMENT.iter().map(|(_, value)| *value).chain([PASSPHRASE]) {
         assert!(!start.contains(secret), "{what}: {secret} in {start}");
     }
-    let unused: Vec<_> = ENVIRONMENT[2..].iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-    wait_for(what, pid, &unused, |_, found| found.is_empty());
+    let [.., unused, password] = ENVIRONMENT.map(|(name, value)| (name, value.as_bytes()));
+    wait_for(what, pid, &[unused], |_, found| found.is_empty());
+    wait_for(what, pid, &[password], |_, found| once_and_locked(found));
 }
 
 #[test]

@@ -508,6 +508,7 @@ fn a_link_with_latency_is_kept_busy() {
     assert!(read(&*store, &object, ALL).unwrap() == all);
     let busy = all.len() as f64 / speed / start.elapsed().as_secs_f64();
     println!("{:.0} % of a link of 25 MB/s at 200 ms", busy * 100.0);
-    // Fetching one part after the other would use 60 % of it.
-    assert!(busy > 0.7, "only {busy:.2} of the link");
+    // A part takes 80 ms of the link. One after the other, they would leave it idle for most of the time.
+    let connections = world.proxy.open_connections();
+    assert!(connections >= 4, "{connections} connections");
 }
