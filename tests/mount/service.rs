@@ -163,6 +163,10 @@ fn systemd_accepts_the_units_and_their_exposure_is_as_documented() {
     let all = [system.clone(), units("packaging/examples", &["mount", "automount"])].concat();
     let user = units("packaging/systemd/user", &["service"]);
     assert!(all.len() >= 8 && user.len() == 1, "{all:?}");
+    for unit in all.iter().chain(&user) {
+        // `my-repo` would become `my/repo`.
+        assert!(!std::fs::read_to_string(unit).unwrap().contains("%I"), "{} unescapes the name", unit.display());
+    }
     let verify = |options: &[&str], units: &[PathBuf]| {
         // The units call the installed program.
         let script = "mount -t tmpfs tmpfs .; cd \"$PWD\"; mkdir upper work; cp \"$DUPFS\" upper/dupfs\n\

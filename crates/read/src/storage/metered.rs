@@ -10,7 +10,7 @@ use super::outage_watch::OutageWatch;
 use super::rate_meter::RateMeter;
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::lock;
-use dupfs_base::{AwaitGuard, ByteRange, RequestContext};
+use dupfs_base::{AwaitGuard, ByteRange, ErrorKind, RequestContext};
 
 /// A read of an object that has begun and not ended, or a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +106,11 @@ impl MeteredStore {
     }
 }
 
+/// Returns true if the store has answered, be it by a refusal.
+fn is_answer<T>(result: &Result<T, StorageError>) -> bool {
+    !result.as_ref().is_err_and(|error| matches!(error.kind, ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Cancelled))
+}
+
 impl ObjectStore for MeteredStore {
     fn url(&self) -> &str {
         self.inner.url()
@@ -114,9 +119,11 @@ impl ObjectStore for MeteredStore {
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         let _listing = self.meter.begin(None, 0);
         let wait = self.outages.wait();
-        let listed = self.inner.list(context)?;
-        wait.end();
-        Ok(listed)
+        let listed = self.inner.list(context);
+        if is_answer(&listed) {
+            wait.end();
+        }
+        listed
     }
 
     fn list_directory(&self, dir: &str, context: &RequestContext) -> Result<DirectoryListing, StorageError> {
@@ -135,8 +142,11 @@ impl ObjectStore for MeteredStore {
         // A request that shares the read with others has recorded it already.
         let waiting = context.awaiting(|| Arc::clone(&object.name));
         let wait = self.outages.wait();
-        let inner = self.inner.open(object, range, context)?;
-        wait.end();
+        let inner = self.inner.open(object, range, context);
+        if is_answer(&inner) {
+            wait.end();
+        }
+        let inner = inner?;
         let outages = Arc::clone(&self.outages);
         Ok(Box::new(MeteredStream { inner, guard, outages, _waiting: waiting }))
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::{Monitor, Permit, Semaphore, ThreadPool};
-use dupfs_base::{ByteRange, CancelToken, ErrorKind, RequestContext};
+use dupfs_base::{ByteRange, ChildToken, ErrorKind, RequestContext};
 
 /// Upper bound of the size of an object that is fetched as a whole. The time of a smaller one is that of a round trip.
 const MAX_STAGED_OBJECT: u64 = 256 << 10;
@@ -61,12 +61,13 @@ impl std::fmt::Debug for StagedObject {
 pub struct StagedBatch {
     shared: Arc<StagingArea>,
     batch: u64,
-    cancel: CancelToken,
+    /// Cancelled with the request that has staged it, or alone.
+    cancel: ChildToken,
 }
 
 impl Drop for StagedBatch {
     fn drop(&mut self) {
-        self.cancel.cancel();
+        self.cancel.token().cancel();
         let forgotten = self
             .shared
             .objects
@@ -88,9 +89,9 @@ impl StagedStore {
     /// and of the large ones the first is opened. Failures are those of the later reads.
     pub fn stage(&self, objects: impl IntoIterator<Item = ObjectInfo>, context: &RequestContext) -> StagedBatch {
         let batch = self.batches.fetch_add(1, Ordering::Relaxed);
-        let cancel = CancelToken::new();
-        let staged = StagedBatch { shared: Arc::clone(&self.shared), batch, cancel: cancel.clone() };
-        let own = RequestContext::new(context.deadline(), cancel);
+        let cancel = context.cancel_token().child();
+        let own = RequestContext::new(context.deadline(), cancel.token().clone());
+        let staged = StagedBatch { shared: Arc::clone(&self.shared), batch, cancel };
         let mut has_large = false;
         for object in objects {
             let is_large = object.size > MAX_STAGED_OBJECT;

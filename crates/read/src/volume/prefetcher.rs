@@ -115,7 +115,8 @@ impl Prefetcher {
         context: &RequestContext,
     ) -> Result<(), VolumeError> {
         // Its plaintext may be longer.
-        if depth(self.cache_bytes, stored_len.saturating_mul(2)) < 2 || !self.source.is_prefetchable(id) {
+        let cache_bytes = self.cache_bytes.saturating_sub(self.lent.taken_from(self.cache_bytes));
+        if depth(cache_bytes, stored_len.saturating_mul(2)) < 2 || !self.source.is_prefetchable(id) {
             return Ok(());
         }
         Arc::clone(&self.source).prefetch(id, Box::new(|_| {}), context)

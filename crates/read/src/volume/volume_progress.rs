@@ -120,9 +120,15 @@ impl VolumeProgress {
         self.state.lock().newest.clone()
     }
 
-    /// The members so far; `None` if they are not in order. All requests share one copy of a state.
+    /// The members so far; `None` if they are not in order, or too many. All requests share one copy of a state.
     pub(super) fn members_so_far(&self) -> Option<Arc<MemberTable>> {
-        let decoded = self.state.lock().decoded;
+        let state = self.state.lock();
+        // The table is large, and a copy of it would be too.
+        if state.is_exclusive {
+            return None;
+        }
+        let decoded = state.decoded;
+        drop(state);
         let mut copy = lock(&self.copy);
         if let Some((at, members)) = &*copy
             && *at == decoded
