@@ -217,3 +217,21 @@ fn a_delta_is_not_applied_to_another_state_than_it_was_made_from() {
         }
     }
 }
+
+/// The manifest and a volume without an integrity code of its own are both damaged. A first blank of the line with the hash
+/// that became another character hid the hash, and the wrong byte in the volume was served.
+#[test]
+fn no_flip_in_a_manifest_hides_a_flip_in_a_volume() {
+    let meta = Meta { mode: 0o644, uid: 0, gid: 0, owner: ("", ""), mtime: 1_000_000_000 };
+    let lone_file = Some(Sort::File { size: 65_535, seed: 0, grain: 0 });
+    let history = History { lone_file, root_meta: meta, base: vec![], steps: vec![] };
+    let mut layout = usual(43_776);
+    layout.sets[0].wrap = Wrap::Plain;
+    let repository = encoded(&history, &layout);
+    let set = &repository.sets[0];
+    let manifest = &repository.objects[&set.manifest];
+    for (at, bit) in (0..manifest.len()).flat_map(|at| [(at, 0), (at, 4)]) {
+        let faults = [(&set.manifest, Fault::Flip { at, bit }), (&set.volumes[0], Fault::Flip { at: 512, bit: 0 })];
+        with_faults(&repository, &faults);
+    }
+}

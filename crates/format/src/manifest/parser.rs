@@ -212,7 +212,17 @@ impl ManifestParser {
             self.localdir = tokens.next().and_then(unquote).map(Vec::into_boxed_slice);
         } else {
             // A top-level keyword of another version has no effect on volumes. After a damaged keyword, the next lines
-            // belong to no volume, which is reported there.
+            // belong to no volume, which is reported there. It may also be the damaged line of a volume's hash, the last
+            // one of an entry: without a hash nothing else would show that.
+            let number =
+                self.current.as_mut().filter(|draft| draft.hash.is_none() && !draft.damaged).and_then(|draft| {
+                    draft.damaged = true;
+                    draft.number
+                });
+            if let Some(number) = number {
+                let kind = ManifestProblemKind::Entry(VolumeNumber(number));
+                self.problem(kind, self.line_start, format!("volume {number}: the keyword is unknown"));
+            }
             self.end_volume();
         }
     }

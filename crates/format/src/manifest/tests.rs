@@ -180,6 +180,9 @@ fn a_damaged_entry_costs_its_volume_only() {
     let manifest =
         read(&[good[0].as_str(), &good[1].replace(&format!("    Hash SHA1 {:040x}\n", 2), ""), &good[2]].concat());
     assert_eq!((numbers(&manifest), manifest.problems.len()), (vec![(1, 1), (3, 3)], 1));
+    // a hash that became a line of its own, in a manifest of one volume
+    let alone = Manifest::read(&mut good[0].replace("    Hash", "!   Hash").as_bytes());
+    assert!(alone.is_err_and(|error| error.to_string().contains("volume 1: the keyword is unknown")));
     // a lost number: its lines must not pass for the previous volume's
     for header in ["Volume x:", "Volume 2", "Volume 0:", "Volume 99999999999:", "Wolume 2:"] {
         let manifest = read(&[good[0].as_str(), &good[1].replace("Volume 2:", header), &good[2]].concat());
