@@ -289,3 +289,34 @@ fn real_duplicity_writes_what_is_read_by_the_same_url() {
         written_by(version, &RemoteServer::webdav(), &[], "webdav://");
     }
 }
+
+#[test]
+#[ignore = "slow: scripts/test --all"]
+fn real_duplicity_writes_several_stores_that_are_read_as_one_also_without_one_of_them() {
+    for (version, mode) in [("0.8.22", "mirror"), ("3.2.1", "mirror"), ("3.2.1", "stripe")] {
+        let scratch = Scratch::new();
+        let (source, local) = (scratch.dir("source"), scratch.dir("local"));
+        fs::write(source.join("file"), noise(9, 3 << 20)).unwrap();
+        let mut server = RemoteServer::webdav();
+        let configuration = scratch.path().join("multi.json");
+        let password = format!("[{{\"name\": \"FTP_PASSWORD\", \"value\": \"{PASSWORD}\"}}]");
+        let json = format!(
+            "[{{\"url\": \"file://{}\"}}, {{\"url\": \"{}\", \"env\": {password}}}]",
+            local.display(),
+            server.url("written")
+        );
+        fs::write(&configuration, json).unwrap();
+        let url = format!("multi://{}?mode={mode}&onfail=abort", configuration.display());
+        let mut command = Command::new(duplicity::program(version));
+        command.args(["full", "--no-encryption", "--volsize=1", "--num-retries=1", "--archive-dir"]);
+        command.arg(scratch.dir("archive")).arg(&source).arg(&url);
+        run(command.env("HOME", scratch.path()).env("LC_ALL", "C.UTF-8"));
+        let dupfs = Dupfs::new(scratch.path()).option("--rclone").option(debian_rclone().to_str().unwrap());
+        let dupfs = dupfs.option("--no-index").option("--timeout=3");
+        assert!(dupfs.run("cat", &[&url, "file"]) == noise(9, 3 << 20), "{version} {mode}");
+        server.stop();
+        let (code, log) = dupfs.fails("cat", &[&url, "file"]);
+        assert!(log.contains("connection refused") && log.contains("the other stores are read"), "{mode}: {log}");
+        assert_eq!(code == Some(0), mode == "mirror", "{mode}: {log}");
+    }
+}
