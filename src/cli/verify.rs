@@ -30,7 +30,6 @@ use crate::vfs::{FileSystem, FsError, ROOT_INO};
 use dupfs_base::{CancelToken, ErrorKind, HasKind, RequestContext};
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, describe_volumes};
 use dupfs_format::manifest::Manifest;
-use dupfs_format::name::NameSuffix;
 use dupfs_format::{ArchivePath, BackupTime, ObjectInfo, SetIndex, VolumeId, VolumeNumber};
 use dupfs_read::volume::{MemberTable, Repository, SetComparison, VolumeError};
 
@@ -109,11 +108,6 @@ fn chosen_sets(url: &str, collection: &Collection, time: Option<BackupTime>) -> 
     let selected = collection.select(time);
     let snapshot = selected.map_err(|error| CliError::failed(error.kind(), format!("{url}: {error}")))?;
     Ok(snapshot.lineage().iter().filter_map(|set| collection.set(*set).cloned()).collect())
-}
-
-/// Returns true if the key that opens the manifest of `set` opens its other objects.
-fn has_encrypted_manifest(set: &BackupSet) -> bool {
-    set.manifest.as_ref().is_some_and(|object| NameSuffix::of(&object.name).is_encrypted())
 }
 
 /// The content of a file that was read to its end.
@@ -305,7 +299,7 @@ impl VerifyRun<'_> {
                     self.report.bytes = self.report.bytes.saturating_add(size);
                     continue;
                 };
-                let is_key_known = has_encrypted_manifest(set);
+                let is_key_known = set.has_encrypted_manifest();
                 let left = "all other paths, and these from snapshots that do not need this volume";
                 self.failed(("volume", set), &error, is_key_known, (stored, left));
                 failed.push(self.report.last_index());
@@ -328,7 +322,7 @@ impl VerifyRun<'_> {
             Err(error) => {
                 let left =
                     "everything by dupfs, which reads the names in the volumes instead; duplicity leaves the set out";
-                self.failed(("signatures", set), &error, has_encrypted_manifest(set), (set.signatures.as_ref(), left));
+                self.failed(("signatures", set), &error, set.has_encrypted_manifest(), (set.signatures.as_ref(), left));
                 return;
             }
         };

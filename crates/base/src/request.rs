@@ -76,6 +76,13 @@ impl RequestContext {
         Self { deadline: Some(deadline), ..self.clone() }
     }
 
+    /// The same request, which may take `time` from now on, if it has no earlier deadline.
+    #[must_use]
+    pub fn within(&self, time: Duration) -> Self {
+        // A time beyond the clock is no bound.
+        Instant::now().checked_add(time).map_or_else(|| self.clone(), |end| self.until(end))
+    }
+
     /// Records that the request waits for `object` as long as the returned guard lives. It costs nothing if nothing records
     /// this.
     pub fn awaiting(&self, object: impl FnOnce() -> Arc<str>) -> AwaitGuard {

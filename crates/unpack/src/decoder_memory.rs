@@ -211,11 +211,8 @@ impl DecoderMemory {
             if let Some((bytes, revoked)) = self.grant(&mut request, Some(waiting.ticket)) {
                 return Ok(RunningLease { memory: self, key, bytes, revoked, is_idle: false });
             }
-            let soon = Instant::now() + CHECK;
-            let until = context.deadline().map_or(soon, |deadline| deadline.min(soon));
-            let pause = RequestContext::new(Some(until), context.cancel_token().clone());
             let changed = |table: &mut LeaseTable| (table.changes != changes).then_some(());
-            if self.table.wait_until(&pause, changed).is_err() {
+            if self.table.wait_until(&context.within(CHECK), changed).is_err() {
                 context.check()?;
             }
         }

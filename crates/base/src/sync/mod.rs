@@ -15,7 +15,7 @@ mod thread_pool;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use fair_queue::{FairQueue, Turn};
-pub use monitor::Monitor;
+pub use monitor::{Monitor, pause_until};
 pub use semaphore::{Permit, Semaphore};
 pub use single_flight::{JoinedExecution, SingleFlight, SingleFlightError};
 pub use thread_pool::{Job, ThreadPool};

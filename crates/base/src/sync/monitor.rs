@@ -1,6 +1,7 @@
 //! A mutex together with the condition that its users wait for.
 
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::prim::{Condvar, Mutex, MutexGuard};
 use crate::request::{RequestContext, Stopped, Wake};
@@ -64,6 +65,17 @@ impl<T: Send + 'static> Monitor<T> {
     }
 }
 
+/// Waits until `time`.
+///
+/// # Errors
+/// [`Stopped`] if the request ends before.
+pub fn pause_until(time: Instant, context: &RequestContext) -> Result<(), Stopped> {
+    match Monitor::new(()).wait_until(&context.until(time), |()| None::<()>) {
+        Err(Stopped::Deadline) => context.check(),
+        stopped => stopped,
+    }
+}
+
 impl<T: Send> Wake for Monitor<T> {
     fn wake(&self) {
         // The lock is held for a moment: a waiter that has checked its token and does not wait yet holds it.
@@ -118,6 +130,20 @@ mod tests {
             assert!(changed.is_err());
             assert_eq!(waiter.join().unwrap(), Ok(()));
         });
+    }
+
+    #[test]
+    fn a_pause_ends_at_its_time_or_with_its_request() {
+        let soon = || Instant::now() + Duration::from_millis(10);
+        let late = || Instant::now() + Duration::from_secs(3600);
+        assert_eq!(pause_until(soon(), &RequestContext::unlimited()), Ok(()));
+        assert_eq!(pause_until(soon(), &RequestContext::unlimited().within(Duration::from_secs(3600))), Ok(()));
+        let short = RequestContext::unlimited().within(Duration::from_millis(10));
+        assert_eq!(pause_until(late(), &short), Err(Stopped::Deadline));
+        assert!(RequestContext::unlimited().within(Duration::MAX).deadline().is_none());
+        let token = CancelToken::new();
+        token.cancel();
+        assert_eq!(pause_until(late(), &RequestContext::new(None, token)), Err(Stopped::Cancelled));
     }
 
     #[test]

@@ -110,6 +110,11 @@ impl BackupSet {
         }
     }
 
+    /// Returns true if the manifest is encrypted: then the set is one of encrypted objects, whatever the names of the others say.
+    pub fn has_encrypted_manifest(&self) -> bool {
+        self.manifest.as_ref().is_some_and(|object| NameSuffix::of(&object.name).is_encrypted())
+    }
+
     /// Returns true if any object of the set is encrypted, also one that is not used because another has its role.
     pub(super) fn has_encrypted_objects(&self) -> bool {
         let objects = self.objects().chain(self.duplicates.iter().map(|duplicate| &duplicate.object));

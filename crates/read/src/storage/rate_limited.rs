@@ -2,11 +2,11 @@
 
 use std::io::{self, Read};
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
-use dupfs_base::sync::Monitor;
+use dupfs_base::sync::{lock, pause_until};
 use dupfs_base::{ByteRange, RequestContext, Stopped, clamp_len};
 
 /// The share of a second for which a reader takes bytes at a time.
@@ -26,13 +26,13 @@ pub struct RateLimitedStore<S> {
 struct RateLimiter {
     bytes_per_second: NonZeroU64,
     /// The time at which all bytes so far have passed.
-    free_at: Arc<Monitor<Instant>>,
+    free_at: Mutex<Instant>,
 }
 
 impl<S: ObjectStore> RateLimitedStore<S> {
     /// Reads from `inner` at most `bytes_per_second`, by all readers together.
     pub fn new(inner: S, bytes_per_second: NonZeroU64) -> Self {
-        let free_at = Monitor::new(Instant::now());
+        let free_at = Mutex::new(Instant::now());
         Self { inner, limiter: Arc::new(RateLimiter { bytes_per_second, free_at }) }
     }
 }
@@ -48,17 +48,12 @@ impl RateLimiter {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second.get());
         let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let passed_at = {
-            let mut free_at = self.free_at.lock();
+            let mut free_at = lock(&self.free_at);
             let begin = (*free_at).max(Instant::now());
             *free_at = begin.checked_add(time).unwrap_or(begin);
             *free_at
         };
-        let end = context.deadline().map_or(passed_at, |deadline| deadline.min(passed_at));
-        let wait = RequestContext::new(Some(end), context.cancel_token().clone());
-        match self.free_at.wait_until(&wait, |_| None::<()>) {
-            Err(Stopped::Deadline) => context.check(),
-            stopped => stopped,
-        }
+        pause_until(passed_at, context)
     }
 }
 

@@ -239,58 +239,23 @@ impl Read for StagedBytes {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Condvar, Mutex};
-
-    use super::super::MemoryStore;
+    use super::super::{MemoryStore, WrappingStore};
     use super::*;
-    use dupfs_base::sync::lock;
 
-    /// A store whose reads wait until enough of them run at the same time.
-    #[derive(Debug)]
-    struct MeetingStore {
-        inner: MemoryStore,
-        waiting: Mutex<usize>,
-        changed: Condvar,
-        meet: usize,
-    }
-
-    impl ObjectStore for MeetingStore {
-        fn url(&self) -> &str {
-            self.inner.url()
-        }
-        fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
-            self.inner.list(context)
-        }
-        fn open(
-            &self,
-            object: &ObjectInfo,
-            range: ByteRange,
-            context: &RequestContext,
-        ) -> Result<Box<dyn Read + Send>, StorageError> {
-            let mut waiting = lock(&self.waiting);
-            *waiting += 1;
-            self.changed.notify_all();
-            while *waiting < self.meet {
-                waiting = self.changed.wait(waiting).unwrap();
-            }
-            drop(waiting);
-            self.inner.open(object, range, context)
-        }
-        fn traffic(&self) -> Traffic {
-            Traffic::default()
-        }
-        fn bucket(&self) -> Option<BucketLocation> {
-            None
-        }
-    }
-
-    fn store(count: usize, meet: usize) -> (Arc<MeetingStore>, StagedStore, Vec<ObjectInfo>) {
-        let inner = MemoryStore::new();
-        (0..count).for_each(|i| inner.put(&format!("object-{i:02}"), vec![7; 100 + i]));
-        let meeting = Arc::new(MeetingStore { inner, waiting: Mutex::new(0), changed: Condvar::new(), meet });
-        let mut objects = meeting.list(&RequestContext::unlimited()).unwrap();
+    /// `count` objects in memory, a store whose reads wait until `meet` of them have begun, and the number of reads so far.
+    fn store(count: usize, meet: usize) -> (Arc<MemoryStore>, Arc<Monitor<usize>>, StagedStore, Vec<ObjectInfo>) {
+        let memory = Arc::new(MemoryStore::new());
+        (0..count).for_each(|i| memory.put(&format!("object-{i:02}"), vec![7; 100 + i]));
+        let mut objects = memory.list(&RequestContext::unlimited()).unwrap();
         objects.sort_by(|a, b| a.name.cmp(&b.name));
-        (Arc::clone(&meeting), StagedStore::new(meeting), objects)
+        let begun = Monitor::new(0);
+        let counter = Arc::clone(&begun);
+        let meeting = WrappingStore::new(Arc::clone(&memory), move |_, stream| {
+            counter.update(|begun| *begun += 1);
+            counter.wait_until(&RequestContext::unlimited(), |begun| (*begun >= meet).then_some(())).unwrap();
+            stream
+        });
+        (memory, begun, StagedStore::new(Arc::new(meeting)), objects)
     }
 
     fn read(store: &StagedStore, object: &ObjectInfo) -> Result<Vec<u8>, StorageError> {
@@ -301,21 +266,21 @@ mod tests {
 
     #[test]
     fn objects_are_fetched_at_the_same_time_and_once() {
-        let (inner, store, objects) = store(40, MAX_CONCURRENT_FETCHES);
+        let (_, begun, store, objects) = store(40, MAX_CONCURRENT_FETCHES);
         let staged = store.stage(objects.iter().cloned(), &RequestContext::unlimited());
         for (i, object) in objects.iter().enumerate() {
             assert_eq!(read(&store, object).unwrap(), vec![7; 100 + i]);
         }
-        assert_eq!(*lock(&inner.waiting), 40);
+        assert_eq!(*begun.lock(), 40);
         assert_eq!(store.shared.room.available(), MAX_STAGED_BYTES);
         assert_eq!(read(&store, &objects[0]).unwrap().len(), 100);
-        assert_eq!(*lock(&inner.waiting), 41, "a second read fetches again");
+        assert_eq!(*begun.lock(), 41, "a second read fetches again");
         drop(staged);
     }
 
     #[test]
     fn dropping_a_batch_forgets_its_objects() {
-        let (_, store, objects) = store(3, 0);
+        let (_, _, store, objects) = store(3, 0);
         let staged = store.stage(objects.iter().cloned(), &RequestContext::unlimited());
         assert_eq!(read(&store, &objects[1]).unwrap().len(), 101);
         drop(staged);
@@ -330,8 +295,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_that_of_the_reader() {
-        let (inner, store, objects) = store(2, 0);
-        inner.inner.remove(&objects[0].name);
+        let (memory, _, store, objects) = store(2, 0);
+        memory.remove(&objects[0].name);
         let _staged = store.stage(objects.iter().cloned(), &RequestContext::unlimited());
         assert_eq!(read(&store, &objects[0]).unwrap_err().kind, ErrorKind::Missing);
         assert_eq!(read(&store, &objects[1]).unwrap().len(), 101);

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use md5::Md5;
 use sha1::{Digest, Sha1};
@@ -250,7 +250,7 @@ impl HashingReader {
     /// Waits until `gate` is open.
     fn suspend(&mut self, gate: &dyn FetchGate) -> io::Result<()> {
         let fail = |stopped| StorageError::stopped(&self.object.name, stopped).into_io();
-        match gate.wait(&self.context.until(Instant::now() + MAX_IDLE_FETCH)) {
+        match gate.wait(&self.context.within(MAX_IDLE_FETCH)) {
             Err(Stopped::Deadline) => self.context.check().map_err(fail)?,
             waited => return waited.map_err(fail),
         }

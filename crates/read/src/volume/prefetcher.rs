@@ -82,11 +82,15 @@ impl Prefetcher {
         }
     }
 
+    /// Bytes of the cache without the memory that is lent.
+    fn own_bytes(&self) -> u64 {
+        self.cache_bytes.saturating_sub(self.lent.taken_from(self.cache_bytes))
+    }
+
     /// Records a read of `range` of volume `id`, whose plaintext has `plain_len` bytes. Starts to prefetch if it is part of a
     /// scan.
     pub(super) fn record_read(self: &Arc<Self>, id: VolumeId, range: ByteRange, plain_len: u64, hint: ReadHint) {
-        let cache_bytes = self.cache_bytes.saturating_sub(self.lent.taken_from(self.cache_bytes));
-        let depth = depth(cache_bytes, plain_len);
+        let depth = depth(self.own_bytes(), plain_len);
         if let Some(volumes) = self.scans.record(id, range, plain_len, hint, depth)
             && !self.append(volumes)
         {
@@ -115,8 +119,7 @@ impl Prefetcher {
         context: &RequestContext,
     ) -> Result<(), VolumeError> {
         // Its plaintext may be longer.
-        let cache_bytes = self.cache_bytes.saturating_sub(self.lent.taken_from(self.cache_bytes));
-        if depth(cache_bytes, stored_len.saturating_mul(2)) < 2 || !self.source.is_prefetchable(id) {
+        if depth(self.own_bytes(), stored_len.saturating_mul(2)) < 2 || !self.source.is_prefetchable(id) {
             return Ok(());
         }
         Arc::clone(&self.source).prefetch(id, Box::new(|_| {}), context)

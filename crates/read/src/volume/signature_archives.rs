@@ -136,9 +136,8 @@ impl SignatureArchives {
         let object = self.object(set)?;
         let manifest = self.binding_manifest(&record, &object, context)?;
         let is_encrypted = NameSuffix::of(&object.name).is_encrypted();
-        let manifest_is_encrypted = record.manifest.as_ref().is_some_and(|m| NameSuffix::of(&m.name).is_encrypted());
         // An archive that anyone could have written proves nothing of an encrypted set.
-        let proves = !record.is_rebuilt && (is_encrypted || !manifest_is_encrypted);
+        let proves = !record.is_rebuilt && (is_encrypted || !record.has_encrypted_manifest());
         let mut recorder = self
             .capture
             .as_ref()
@@ -369,8 +368,7 @@ impl SignatureArchives {
 
 /// Returns true if the signature archive `object` of a set is compared with the manifest of the set.
 fn is_bound(record: &BackupSet, object: &ObjectInfo) -> bool {
-    let is_encrypted = |object: &ObjectInfo| NameSuffix::of(&object.name).is_encrypted();
-    !record.is_rebuilt && is_encrypted(object) && record.manifest.as_ref().is_some_and(is_encrypted)
+    !record.is_rebuilt && NameSuffix::of(&object.name).is_encrypted() && record.has_encrypted_manifest()
 }
 
 fn other_signatures(record: &BackupSet, object: &ObjectInfo, reason: &str) -> VolumeError {

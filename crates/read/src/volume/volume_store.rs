@@ -278,9 +278,8 @@ impl VolumeStore {
         let stored = set.as_ref().and_then(|set| set.volumes.get(&id.number));
         let stored_len = stored.map_or(0, |object| object.size);
         // Anyone who can write to the store chooses the name of the volume, but cannot make an encrypted manifest that opens.
-        let manifest = set.as_ref().and_then(|set| set.manifest.as_ref());
-        let is_encrypted = [Some(&object), manifest.map(|manifest| &manifest.name)].into_iter().flatten();
-        let is_encrypted = is_encrypted.map(|name| NameSuffix::of(name)).any(|suffix| suffix.is_encrypted());
+        let is_encrypted =
+            NameSuffix::of(&object).is_encrypted() || set.as_ref().is_some_and(|set| set.has_encrypted_manifest());
         RunningVolume {
             id,
             is_encrypted,

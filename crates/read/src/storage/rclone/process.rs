@@ -12,7 +12,7 @@ use super::program::RcloneProgram;
 use super::remote::RcloneRemote;
 use crate::storage::StorageError;
 use crate::storage::secret_source::SecretSource;
-use dupfs_base::sync::{Monitor, lock};
+use dupfs_base::sync::{Monitor, lock, pause_until};
 use dupfs_base::{CancelToken, ErrorKind, RequestContext, Secret, Stopped, escape_bytes, hex, io_reason};
 
 /// The end of the line by which rclone reports its address.
@@ -82,19 +82,13 @@ impl RcloneProcess {
     /// # Errors
     /// The reason why it does not run, or the end of the request.
     pub(super) fn endpoint(&self, limit: Duration, context: &RequestContext) -> Result<RcloneEndpoint, StorageError> {
-        let own = RequestContext::with_timeout(limit);
-        let until = match (own.deadline(), context.deadline()) {
-            (Some(own), Some(other)) => Some(own.min(other)),
-            (own, other) => own.or(other),
-        };
-        let context_of_wait = RequestContext::new(until, context.cancel_token().clone());
         context.check_may_block().map_err(|stopped| StorageError::stopped(&self.url, stopped))?;
         let ready = |state: &mut RcloneState| match state {
             RcloneState::Starting => None,
             RcloneState::Running(endpoint) => Some(Ok(endpoint.clone())),
             RcloneState::Failed(error) => Some(Err(error.clone())),
         };
-        self.state.wait_until(&context_of_wait, ready).unwrap_or_else(|stopped| match context.check() {
+        self.state.wait_until(&context.within(limit), ready).unwrap_or_else(|stopped| match context.check() {
             Ok(()) if stopped == Stopped::Deadline => {
                 let reason = "rclone was started and does not serve; see the log with -v";
                 Err(StorageError::new(ErrorKind::Timeout, &self.url, reason))
@@ -173,8 +167,7 @@ fn supervise(
         }
         if was_short {
             // Ends early when the store is closed.
-            let pause = RequestContext::new(Instant::now().checked_add(RESTART_DELAY), closed.clone());
-            let _ = Monitor::new(()).wait_until(&pause, |()| None::<()>);
+            let _ = pause_until(Instant::now() + RESTART_DELAY, &RequestContext::new(None, closed.clone()));
         }
     }
 }

@@ -1,12 +1,11 @@
 //! The pauses between the attempts of a request, and the time at which it fails.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::failure::{RcloneCause, RcloneFailure};
 use crate::storage::StorageError;
-use dupfs_base::sync::Monitor;
-use dupfs_base::{ErrorKind, RequestContext, Stopped};
+use dupfs_base::sync::pause_until;
+use dupfs_base::{ErrorKind, RequestContext};
 
 /// Upper bound of the pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
@@ -70,18 +69,8 @@ impl RcloneRetries {
             return Err(self.given_up(failure));
         }
         log::debug!("{}; retrying in {} ms", failure.error, pause.as_millis());
-        let until = Instant::now().checked_add(pause);
-        let end = match (until, context.deadline()) {
-            (Some(until), Some(deadline)) => Some(until.min(deadline)),
-            (until, deadline) => until.or(deadline),
-        };
-        let nothing: Arc<Monitor<()>> = Monitor::new(());
-        let waited = nothing.wait_until(&RequestContext::new(end, context.cancel_token().clone()), |()| None::<()>);
-        match waited {
-            Err(Stopped::Deadline) | Ok(()) => context.check(),
-            Err(stopped) => Err(stopped),
-        }
-        .map_err(|stopped| StorageError::stopped(&failure.error.object, stopped))
+        pause_until(Instant::now() + pause, context)
+            .map_err(|stopped| StorageError::stopped(&failure.error.object, stopped))
     }
 
     /// The error after all retries.

@@ -147,9 +147,7 @@ impl RcloneSession {
 
     /// Waits until fewer objects are read than may be at once; `None` if that takes long.
     pub(super) fn permit(&self, object: &str, context: &RequestContext) -> Result<Option<Permit>, StorageError> {
-        let own = RequestContext::with_timeout(MAX_PERMIT_WAIT).deadline();
-        let end = own.into_iter().chain(context.deadline()).min();
-        match self.streams.acquire(1, &RequestContext::new(end, context.cancel_token().clone())) {
+        match self.streams.acquire(1, &context.within(MAX_PERMIT_WAIT)) {
             Ok(permit) => Ok(Some(permit)),
             Err(Stopped::Deadline) => {
                 context.check().map_err(|stopped| StorageError::stopped(object, stopped))?;
