@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::byte_source::ByteSource;
@@ -195,6 +196,38 @@ fn nested_streams_whose_decoders_do_not_fit_together_do_not_deadlock() {
                     out.extend_from_slice(&outer.read_at(out.len() as u64, 100_000, &UNLIMITED).unwrap());
                 }
                 assert!(&out == plain);
+            });
+        }
+    });
+    assert_eq!(unpacker.decoders.bytes(), 0);
+}
+
+#[test]
+fn nested_streams_that_are_read_for_ever_do_not_keep_others_from_their_memory() {
+    let plain = text(400_000);
+    let packed = xz(&xz(&plain));
+    // One pair of decoders fits.
+    let unpacker = with_limits(22 * MIB, 24 * MIB, Duration::from_millis(20));
+    let unfinished = AtomicUsize::new(3);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let (unpacker, packed, plain, unfinished) = (&unpacker, &packed, &plain, &unfinished);
+            scope.spawn(move || {
+                let mut has_finished = false;
+                // A new stream has no blocks in the cache, so each round needs both decoders for all of the content.
+                while unfinished.load(Ordering::SeqCst) > 0 {
+                    let inner = stream(unpacker, packed, StreamCodec::Xz);
+                    let outer = DecompressedStream::new(unpacker, inner, StreamCodec::Xz);
+                    let mut at = 0;
+                    while at < plain.len() && !(has_finished && unfinished.load(Ordering::SeqCst) == 0) {
+                        let bytes = outer.read_at(at as u64, 50_000, &UNLIMITED).unwrap();
+                        assert_eq!(bytes, &plain[at..at + bytes.len()]);
+                        at += bytes.len();
+                    }
+                    if !std::mem::replace(&mut has_finished, true) {
+                        unfinished.fetch_sub(1, Ordering::SeqCst);
+                    }
+                }
             });
         }
     });
