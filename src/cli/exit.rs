@@ -3,10 +3,11 @@
 use dupfs_base::ErrorKind;
 
 /// An exit code. Of several failures the greatest code counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum CommandExit {
     /// Done.
+    #[default]
     Done = 0,
     /// Failed.
     Failed = 1,

@@ -31,7 +31,7 @@ use dupfs_base::{CancelToken, ErrorKind, HasKind, RequestContext};
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, describe_volumes};
 use dupfs_format::manifest::Manifest;
 use dupfs_format::{ArchivePath, BackupTime, ObjectInfo, SetIndex, VolumeId, VolumeNumber};
-use dupfs_read::volume::{MemberTable, Repository, SetComparison, VolumeError};
+use dupfs_read::volume::{MemberTable, PathList, Repository, SetComparison, VolumeError};
 
 /// Volumes that are read at the same time.
 const READERS: usize = 3;
@@ -172,16 +172,16 @@ impl VerifyRun<'_> {
     }
 
     /// Adds a failure to read an object of `set`, unless the user has ended the run. `is_key_known` is true if a key that has
-    /// opened the manifest of the set must open the object.
+    /// opened the manifest of the set must open the object. Returns the place of the finding in the report.
     fn failed(
         &mut self,
         (kind, set): (&'static str, &BackupSet),
         error: &VolumeError,
         is_key_known: bool,
         (object, restorable): (Option<&ObjectInfo>, &str),
-    ) {
+    ) -> Option<usize> {
         if self.cancel.is_cancelled() {
-            return;
+            return None;
         }
         let exit = match error.kind() {
             ErrorKind::KeyMissing if is_key_known => CommandExit::Damage,
@@ -192,7 +192,7 @@ impl VerifyRun<'_> {
         let (object, restorable) = (object.map(|object| object.name.to_string()), restorable.to_owned());
         let finding = Finding::new(kind, Some(set), error.to_string());
         self.progress.clear();
-        self.report.add(Finding { exit, object, snapshots, restorable, ..finding });
+        self.report.add(Finding { exit, object, snapshots, restorable, ..finding })
     }
 
     fn set(&mut self, set: &Arc<BackupSet>) {
@@ -301,8 +301,7 @@ impl VerifyRun<'_> {
                 };
                 let is_key_known = set.has_encrypted_manifest();
                 let left = "all other paths, and these from snapshots that do not need this volume";
-                self.failed(("volume", set), &error, is_key_known, (stored, left));
-                failed.push(self.report.last_index());
+                failed.push(self.failed(("volume", set), &error, is_key_known, (stored, left)));
                 comparison.add_lost_volume(*before, &volume.end);
             }
         });
@@ -331,7 +330,7 @@ impl VerifyRun<'_> {
         for (index, paths) in failed.iter().zip(compared.lost) {
             self.report.set_paths(*index, &paths);
         }
-        self.differing(set, manifest, &compared.differing);
+        self.differing((set, manifest), &compared.differing, compared.difference);
         let lists = (compared.suspects, compared.others);
         let suspects = lists.0.into_iter().map(|(path, reason)| (path, Some(reason)));
         let others = lists.1.into_iter().map(|path| (path, None));
@@ -348,8 +347,8 @@ impl VerifyRun<'_> {
 
     /// Adds the paths of `set` on which its volumes and its signature archive do not agree. They cannot in a set of one run; a
     /// run that was resumed while the source changed looks the same as an exchanged archive.
-    fn differing(&mut self, set: &BackupSet, manifest: &Manifest, differing: &[(ArchivePath, &'static str)]) {
-        let Some((path, reason)) = differing.first() else { return };
+    fn differing(&mut self, (set, manifest): (&BackupSet, &Manifest), paths: &PathList, reason: Option<&'static str>) {
+        let (Some(path), Some(reason)) = (paths.paths.first(), reason) else { return };
         let is_of_one_run = manifest.is_of_one_run() && !set.is_rebuilt;
         let cause = if is_of_one_run {
             "the archive is that of another set, or one of the two was changed"
@@ -359,15 +358,14 @@ impl VerifyRun<'_> {
         let line = format!(
             "{}: its volumes and its signature archive do not agree on {} paths, the first is {path} ({reason}): {cause}",
             set.label(),
-            differing.len()
+            paths.total()
         );
-        let paths: Vec<_> = differing.iter().map(|(path, _)| path.clone()).collect();
         let exit = if is_of_one_run { CommandExit::Damage } else { CommandExit::Done };
         let snapshots = self.snapshots_on(set.index);
         let restorable = "everything; duplicity restores the metadata in the volumes".into();
         self.progress.clear();
-        self.report.add(Finding { exit, snapshots, restorable, ..Finding::new("members", Some(set), line) });
-        self.report.set_paths(self.report.last_index(), &paths);
+        let at = self.report.add(Finding { exit, snapshots, restorable, ..Finding::new("members", Some(set), line) });
+        self.report.set_paths(at, paths);
     }
 
     /// Reads `path` at the snapshot of `set`, or if it is suspect at each that needs the set, and reports those at which it
@@ -408,8 +406,8 @@ impl VerifyRun<'_> {
             let exit = CommandExit::of_read(error.kind());
             let snapshots = failures.into_iter().map(|(snapshot, _)| snapshot).collect();
             let restorable = "all other paths, and this one from other snapshots".into();
-            self.report.add(Finding { exit, snapshots, restorable, ..Finding::new("file", Some(set), line) });
-            self.report.set_paths(self.report.last_index(), std::slice::from_ref(path));
+            let finding = Finding { exit, snapshots, restorable, ..Finding::new("file", Some(set), line) };
+            self.add_file(finding, path);
         }
         if !differing.is_empty() {
             let line = format!(
@@ -419,9 +417,14 @@ impl VerifyRun<'_> {
             );
             let restorable = "all other paths; this one is not what it was at the time of the snapshot".into();
             let finding = Finding::new("content", Some(set), line);
-            self.report.add(Finding { snapshots: differing, restorable, ..finding });
-            self.report.set_paths(self.report.last_index(), std::slice::from_ref(path));
+            self.add_file(Finding { snapshots: differing, restorable, ..finding }, path);
         }
+    }
+
+    /// Adds a finding about one file.
+    fn add_file(&mut self, finding: Finding, path: &ArchivePath) {
+        let at = self.report.add(finding);
+        self.report.set_paths(at, &PathList { paths: vec![path.clone()], more: 0 });
     }
 
     /// Reads a file at a snapshot to its end. With `deep`, compares it with its signature.

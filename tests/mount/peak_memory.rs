@@ -396,3 +396,45 @@ fn deltas_of_16_million_copies_of_one_byte() {
         assert!(log.contains(message), "{log}");
     }
 }
+
+/// `count` entries of empty files, compressed in pieces of 10,000.
+fn empty_files(kind: &str, count: u32, data: &[u8]) -> Vec<DeflatedPiece> {
+    let entries = |from: u32| {
+        let mut plain = Vec::new();
+        for number in from..(from + 10_000).min(count) {
+            let name = format!("{kind}/f{number:08}");
+            put_entry(&mut plain, name.as_bytes(), b'0', data);
+        }
+        DeflatedPiece::new(&plain)
+    };
+    (0..count).step_by(10_000).map(entries).collect()
+}
+
+#[test]
+#[ignore = "slow: scripts/test --all"]
+fn verification_of_a_million_files_that_no_signature_archive_lists() {
+    let backup = Backup::new(false);
+    backup.put_full(&time(0), Planted { members: empty_files("snapshot", 1_000_000, b""), ..Planted::default() });
+    let output = "do not agree on 1000000 paths, the first is f00000000 (a volume names it, and it is not in the \
+                  signature archive)";
+    backup.check("verify", &[], &Expected::new(6, output, ""));
+    backup.check("verify", &["--json"], &Expected::new(6, "\"more_paths\": 900000", ""));
+}
+
+#[test]
+fn verification_of_files_that_no_volume_has() {
+    let backup = Backup::new(false);
+    let entries = empty_files("signature", 10_003, SIGNATURE);
+    let mut archive = Deflated::new(&root());
+    for path in ["f", "g"] {
+        let mut plain = Vec::new();
+        put_entry(&mut plain, format!("signature/{path}").as_bytes(), b'0', SIGNATURE);
+        archive.put(&plain);
+    }
+    entries.iter().for_each(|piece| archive.push(piece));
+    archive.put(&[0; 1024]);
+    backup.put_full(&time(0), Planted { signatures: Some(archive), ..Planted::default() });
+    backup.check("verify", &[], &Expected::new(6, "... and 3 more, which are not listed\n", ""));
+    backup.check("verify", &[], &Expected::new(6, "damaged: 10003\n", ""));
+    backup.check("verify", &["--json"], &Expected::new(6, "\"more_findings\": 3", ""));
+}

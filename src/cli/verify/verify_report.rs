@@ -9,11 +9,15 @@ use crate::cli::attr_json::json_bytes;
 use crate::cli::error::CliError;
 use crate::cli::exit::CommandExit;
 use crate::cli::printer::Printer;
-use dupfs_format::ArchivePath;
 use dupfs_format::collection::BackupSet;
+use dupfs_read::volume::PathList;
 
 /// Paths and snapshots that the text names of each finding.
 const SHOWN: usize = 5;
+/// Upper bound of the findings that are listed: a small object can affect millions of files.
+const MAX_FINDINGS: usize = 10_000;
+/// Upper bound of the bytes of all listed paths.
+const MAX_PATH_BYTES: usize = 32 << 20;
 
 /// The report of `dupfs verify`. One field for each key of the JSON output.
 #[derive(Debug, Serialize)]
@@ -44,6 +48,40 @@ pub(super) struct VerifyReport {
     /// Number of files whose content was proved to be the one that was signed.
     pub(super) proved: u64,
     findings: Vec<Finding>,
+    /// Number of findings behind those that are listed.
+    more_findings: u64,
+    #[serde(skip)]
+    counts: FindingCounts,
+    /// Bytes of all listed paths.
+    #[serde(skip)]
+    path_bytes: usize,
+}
+
+/// Numbers of all findings.
+#[derive(Debug, Default)]
+struct FindingCounts {
+    damaged: u64,
+    /// Objects that could not be checked.
+    unchecked: u64,
+    /// The exit code of all.
+    exit: CommandExit,
+}
+
+impl FindingCounts {
+    fn add(&mut self, exit: CommandExit) {
+        match exit {
+            CommandExit::Done => {}
+            CommandExit::Damage => self.damaged = self.damaged.saturating_add(1),
+            CommandExit::Failed
+            | CommandExit::Usage
+            | CommandExit::NotFound
+            | CommandExit::Denied
+            | CommandExit::NoKey
+            | CommandExit::Interrupted
+            | CommandExit::Different => self.unchecked = self.unchecked.saturating_add(1),
+        }
+        self.exit = self.exit.max(exit);
+    }
 }
 
 /// An object or a file that is damaged, or could not be checked.
@@ -58,6 +96,8 @@ pub(super) struct Finding {
     pub(super) message: String,
     /// The files that it affects; none if they are not known.
     pub(super) paths: Option<Vec<FindingPath>>,
+    /// Number of files behind those that are listed.
+    pub(super) more_paths: u64,
     pub(super) snapshots: Vec<String>,
     pub(super) restorable: String,
 }
@@ -83,6 +123,7 @@ impl Finding {
             object: None,
             message,
             paths: None,
+            more_paths: 0,
             snapshots: Vec::new(),
             restorable: String::new(),
         }
@@ -113,28 +154,38 @@ impl VerifyReport {
             files: 0,
             proved: 0,
             findings: Vec::new(),
+            more_findings: 0,
+            counts: FindingCounts::default(),
+            path_bytes: 0,
         }
     }
 
-    /// Adds a finding.
-    pub(super) fn add(&mut self, finding: Finding) {
+    /// Adds a finding. Returns its place, or `None` if it is only counted.
+    pub(super) fn add(&mut self, finding: Finding) -> Option<usize> {
+        self.counts.add(finding.exit);
+        if self.findings.len() >= MAX_FINDINGS {
+            self.more_findings = self.more_findings.saturating_add(1);
+            return None;
+        }
         self.findings.push(finding);
-    }
-
-    /// The place of the finding that was added last.
-    pub(super) fn last_index(&self) -> Option<usize> {
         self.findings.len().checked_sub(1)
     }
 
     /// Sets the paths that the finding at `index` affects.
-    pub(super) fn set_paths(&mut self, index: Option<usize>, paths: &[ArchivePath]) {
-        let reported = |path: &ArchivePath| {
+    pub(super) fn set_paths(&mut self, index: Option<usize>, list: &PathList) {
+        let Some(finding) = index.and_then(|index| self.findings.get_mut(index)) else { return };
+        let mut listed = Vec::new();
+        for path in &list.paths {
+            self.path_bytes =
+                self.path_bytes.saturating_add(path.as_bytes().len().saturating_add(size_of::<FindingPath>()));
+            if self.path_bytes > MAX_PATH_BYTES {
+                break;
+            }
             let (path, path_hex) = json_bytes(path.as_bytes());
-            FindingPath { path, path_hex }
-        };
-        if let Some(finding) = index.and_then(|index| self.findings.get_mut(index)) {
-            finding.paths = Some(paths.iter().map(reported).collect());
+            listed.push(FindingPath { path, path_hex });
         }
+        finding.more_paths = list.total().saturating_sub(listed.len() as u64);
+        finding.paths = Some(listed);
     }
 
     /// Ends the report on `sets`.
@@ -142,19 +193,13 @@ impl VerifyReport {
         self.sets = sets.len();
         self.all_volumes = sets.iter().map(|set| set.volumes.len()).sum();
         self.interrupted = interrupted;
-        let is_checked = |exit| matches!(exit, CommandExit::Damage | CommandExit::Done);
-        self.complete = !interrupted && self.findings.iter().all(|finding| is_checked(finding.exit));
-        self.sound = self.complete && self.count(CommandExit::Damage) == 0;
-    }
-
-    /// The number of findings with this exit code.
-    fn count(&self, exit: CommandExit) -> usize {
-        self.findings.iter().filter(|finding| finding.exit == exit).count()
+        self.complete = !interrupted && self.counts.unchecked == 0;
+        self.sound = self.complete && self.counts.damaged == 0;
     }
 
     /// The exit code of the findings.
     pub(super) fn exit(&self) -> CommandExit {
-        self.findings.iter().map(|finding| finding.exit).max().unwrap_or(CommandExit::Done)
+        self.counts.exit
     }
 
     /// Prints it as text.
@@ -176,14 +221,17 @@ impl VerifyReport {
             match &finding.paths {
                 Some(paths) => {
                     let names: Vec<_> = paths.iter().map(|path| path.path.as_str()).collect();
-                    lines.push(format!("  files: {}", shown(&names)));
+                    lines.push(format!("  files: {}", shown(&names, finding.more_paths)));
                 }
                 None => lines.push("  files: not known".to_owned()),
             }
-            lines.push(format!("  snapshots: {}", shown(&finding.snapshots)));
+            lines.push(format!("  snapshots: {}", shown(&finding.snapshots, 0)));
             if !finding.restorable.is_empty() {
                 lines.push(format!("  can be restored: {}", finding.restorable));
             }
+        }
+        if self.more_findings > 0 {
+            lines.push(format!("... and {} more, which are not listed", self.more_findings));
         }
         lines.push(self.summary());
         for line in lines {
@@ -194,8 +242,7 @@ impl VerifyReport {
     }
 
     fn summary(&self) -> String {
-        let damaged = self.count(CommandExit::Damage);
-        let unchecked = self.findings.len().saturating_sub(damaged).saturating_sub(self.count(CommandExit::Done));
+        let FindingCounts { damaged, unchecked, .. } = self.counts;
         let end = match (self.interrupted, damaged, unchecked) {
             (true, _, _) => format!("interrupted; damaged so far: {damaged}"),
             (false, 0, 0) => "sound".to_owned(),
@@ -221,13 +268,17 @@ impl VerifyReport {
     }
 }
 
-/// Some of `names`, and the number of the others.
-fn shown<T: AsRef<str>>(names: &[T]) -> String {
+/// Some of `names`, and the number of the others. There are `unlisted` more.
+fn shown<T: AsRef<str>>(names: &[T], unlisted: u64) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }
     let first: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
-    let more = names.len().saturating_sub(first.len());
-    let more = if more > 0 { format!(" and {more} more (--json has all)") } else { String::new() };
+    let more = (names.len().saturating_sub(first.len()) as u64).saturating_add(unlisted);
+    let more = match (more, unlisted) {
+        (0, _) => String::new(),
+        (_, 0) => format!(" and {more} more (--json has all)"),
+        _ => format!(" and {more} more (--json has the first {})", names.len()),
+    };
     format!("{}{more}", first.join(", "))
 }

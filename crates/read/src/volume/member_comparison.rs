@@ -3,14 +3,14 @@
 //! duplicity writes both from the same objects, so in a run that was not resumed each object is in both, with the same
 //! metadata. Names and texts that a writer may have mangled are not compared (docs/FORMAT.md section 4.3).
 
-use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher;
 
 use super::member_table::MemberRun;
 use dupfs_format::difftar::{self, DiffKind};
 use dupfs_format::sigtar::{SigChange, SigEntry};
-use dupfs_format::{ArchivePath, EntryMeta, VolumeNumber};
+use dupfs_format::{EntryMeta, VolumeNumber};
 
 /// Bytes of memory of an object in the table, with the room that the table keeps free.
 const OBJECT_BYTES: u64 = 2 * (size_of::<(u64, ComparedMember)>() as u64 + 1);
@@ -86,12 +86,18 @@ impl MemberComparison {
         (object.metadata != metadata && !object.is_repeated).then_some(OTHER_METADATA)
     }
 
-    /// The volumes and runs of the objects that no entry names, in order.
-    pub(super) fn unsigned(&self) -> Vec<(VolumeNumber, u32)> {
+    /// The volumes and runs of the objects that no entry names: the first `max` in order, and the number of the others.
+    pub(super) fn unsigned(&self, max: usize) -> (Vec<(VolumeNumber, u32)>, u64) {
         let unsigned = self.objects.values().filter(|object| !object.is_signed && object.is_ascii);
-        let mut unsigned: Vec<_> = unsigned.map(|object| (object.volume, object.run)).collect();
-        unsigned.sort_unstable();
-        unsigned
+        let (mut first, mut more) = (BinaryHeap::new(), 0_u64);
+        for object in unsigned {
+            first.push((object.volume, object.run));
+            if first.len() > max {
+                first.pop();
+                more = more.saturating_add(1);
+            }
+        }
+        (first.into_sorted_vec(), more)
     }
 
     fn digest(&self, is_deleted: bool, meta: &EntryMeta) -> u64 {
@@ -99,16 +105,13 @@ impl MemberComparison {
     }
 }
 
-/// A path that differs, with the reason.
-pub(super) type DifferingPath = (ArchivePath, &'static str);
-
 #[cfg(test)]
 mod tests {
     use super::super::member_table_builder::MemberTableBuilder;
     use super::*;
-    use dupfs_format::EntryKind;
     use dupfs_format::difftar::DiffEntryName;
     use dupfs_format::sigtar::SigChange::{Deleted, Signature, Snapshot};
+    use dupfs_format::{ArchivePath, EntryKind};
 
     fn meta(kind: EntryKind, mode: u16) -> EntryMeta {
         EntryMeta { kind, mode, uid: 1, gid: 2, uname: (*b"user").into(), gname: (*b"group").into(), mtime: 5 }
@@ -156,7 +159,8 @@ mod tests {
         for (name, change, meta) in same {
             assert_eq!(whole.take(&signed(name, change, meta)), None, "{}", path(name));
         }
-        assert_eq!(whole.unsigned(), [(VolumeNumber(1), 5)]);
+        assert_eq!(whole.unsigned(9), (vec![(VolumeNumber(1), 5)], 0));
+        assert_eq!(comparison(&stored).unsigned(2), (vec![(VolumeNumber(1), 0), (VolumeNumber(1), 1)], 4));
         let other: [(&[u8], SigChange, EntryMeta); 9] = [
             (b"d", Snapshot, meta(EntryKind::Dir, 0o700)),
             (b"d", Deleted, meta(EntryKind::File, 0)),
@@ -187,6 +191,6 @@ mod tests {
         assert_eq!(comparison.take(&signed(b"big", Signature, EntryMeta { mtime: 7, ..file.clone() })), None);
         assert_eq!(comparison.take(&signed(b"caf\xe9", Snapshot, link(b"t\xe9"))), None);
         assert_eq!(comparison.take(&signed(b"\xff", Signature, file)), None);
-        assert!(comparison.unsigned().is_empty());
+        assert_eq!(comparison.unsigned(9), (Vec::new(), 0));
     }
 }

@@ -9,9 +9,10 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use super::error::VolumeError;
-use super::member_comparison::{DifferingPath, MemberComparison, NOT_SIGNED};
+use super::member_comparison::{MemberComparison, NOT_SIGNED};
 use super::member_parts::MemberPart;
 use super::member_table::{MemberRun, MemberTable};
+use super::path_list::PathList;
 use super::repository::Repository;
 use super::table_allowance::TableAllowance;
 use dupfs_base::RequestContext;
@@ -25,6 +26,10 @@ use dupfs_format::{ArchivePath, EntryKind, FormatError, VolumeId, VolumeNumber};
 const FILE_BYTES: u64 = 2 * (size_of::<(u64, StoredParts)>() as u64 + 1);
 /// Bytes of memory of a path in a list, besides its own bytes.
 const PATH_BYTES: u64 = 48;
+/// Upper bound of the paths in one list of a report.
+const MAX_LISTED: usize = 100_000;
+/// Upper bound of the memory of all lists for a report.
+const MAX_LISTED_BYTES: u64 = 16 << 20;
 
 const GAP: &str = "its stored parts are not consecutive";
 const MIXED: &str = "its stored parts are of different states of it";
@@ -68,7 +73,7 @@ struct LostPaths {
     last: VolumeBoundary,
     /// False if the volume was left out, and its paths are not wanted.
     is_listed: bool,
-    paths: Vec<ArchivePath>,
+    paths: PathList,
 }
 
 impl LostPaths {
@@ -91,6 +96,8 @@ pub struct SetComparison {
     lost: Vec<LostPaths>,
     allowance: TableAllowance,
     path_bytes: u64,
+    /// Bytes of the lists for a report.
+    listed_bytes: u64,
     /// True if all files are listed.
     lists_all: bool,
 }
@@ -102,13 +109,15 @@ pub struct ComparedSet {
     pub files: u64,
     /// Files that may not be those that were signed, each with the reason. They are not in a volume that could not be read.
     pub suspects: Vec<(ArchivePath, &'static str)>,
-    /// Paths on which the volumes and the signature archive do not agree, each with the reason. Regular files that no volume
-    /// has are suspects instead.
-    pub differing: Vec<DifferingPath>,
+    /// Paths on which the volumes and the signature archive do not agree. Regular files that no volume has are suspects
+    /// instead.
+    pub differing: PathList,
+    /// The reason for the first of them.
+    pub difference: Option<&'static str>,
     /// The other files that were signed and are not in such a volume, if they are wanted.
     pub others: Vec<ArchivePath>,
     /// For each volume that could not be read, in the order in which they were added: the files that were signed in its range.
-    pub lost: Vec<Vec<ArchivePath>>,
+    pub lost: Vec<PathList>,
 }
 
 impl SetComparison {
@@ -123,6 +132,7 @@ impl SetComparison {
             lost: Vec::new(),
             allowance,
             path_bytes: 0,
+            listed_bytes: 0,
             lists_all,
         }
     }
@@ -152,12 +162,22 @@ impl SetComparison {
 
     /// Adds a volume that cannot be read, whose last entry is `last`; that of the volume before it is `after`.
     pub fn add_lost_volume(&mut self, after: Option<&VolumeBoundary>, last: &VolumeBoundary) {
-        self.lost.push(LostPaths { after: after.cloned(), last: last.clone(), is_listed: true, paths: Vec::new() });
+        self.lost.push(LostPaths {
+            after: after.cloned(),
+            last: last.clone(),
+            is_listed: true,
+            paths: PathList::default(),
+        });
     }
 
     /// Adds a volume that is left out: its files are not in the result.
     pub fn add_skipped_volume(&mut self, after: Option<&VolumeBoundary>, last: &VolumeBoundary) {
-        self.lost.push(LostPaths { after: after.cloned(), last: last.clone(), is_listed: false, paths: Vec::new() });
+        self.lost.push(LostPaths {
+            after: after.cloned(),
+            last: last.clone(),
+            is_listed: false,
+            paths: PathList::default(),
+        });
     }
 
     /// Compares what was added with the stored signature archive of `set`, which is read to its verified end.
@@ -176,12 +196,13 @@ impl SetComparison {
             let read = archive.parse(&mut sink);
             sink.refused.map_or(read, Err)
         })?;
-        for (number, run) in self.members.unsigned() {
+        let (unsigned, more) = self.members.unsigned(MAX_LISTED);
+        for (number, run) in unsigned {
             let members = repository.members(VolumeId { set: set.index, number }, context)?;
             let Some(MemberRun { path, .. }) = members.run(run as usize) else { continue };
-            self.admit(&path)?;
-            found.differing.push((path, NOT_SIGNED));
+            self.add_differing(&path, NOT_SIGNED, &mut found);
         }
+        found.differing.more = found.differing.more.saturating_add(more);
         found.lost = self.lost.into_iter().filter(|lost| lost.is_listed).map(|lost| lost.paths).collect();
         Ok(found)
     }
@@ -198,6 +219,22 @@ impl SetComparison {
         self.check_memory()
     }
 
+    /// Returns true if there is room for `path` in a list for a report that has `len` paths.
+    fn has_room(&mut self, path: &ArchivePath, len: usize) -> bool {
+        let bytes = self.listed_bytes.saturating_add(PATH_BYTES + path.as_bytes().len() as u64);
+        let has_room = len < MAX_LISTED && bytes <= MAX_LISTED_BYTES;
+        if has_room {
+            self.listed_bytes = bytes;
+        }
+        has_room
+    }
+
+    fn add_differing(&mut self, path: &ArchivePath, difference: &'static str, found: &mut ComparedSet) {
+        let has_room = self.has_room(path, found.differing.paths.len());
+        found.differing.push(path, has_room);
+        found.difference.get_or_insert(difference);
+    }
+
     fn take(&mut self, entry: &SigEntry, found: &mut ComparedSet) -> Result<(), VolumeError> {
         let path = &entry.path;
         let difference = self.members.take(entry);
@@ -205,8 +242,7 @@ impl SetComparison {
             if let Some(difference) = difference
                 && !self.lost.iter().any(|lost| lost.contains(path))
             {
-                self.admit(path)?;
-                found.differing.push((path.clone(), difference));
+                self.add_differing(path, difference, found);
             }
             return Ok(());
         }
@@ -214,11 +250,11 @@ impl SetComparison {
         let lost: Vec<usize> =
             self.lost.iter().enumerate().filter(|(_, lost)| lost.contains(path)).map(|(at, _)| at).collect();
         for &at in &lost {
-            if self.lost.get(at).is_some_and(|lost| lost.is_listed) {
-                self.admit(path)?;
-                if let Some(lost) = self.lost.get_mut(at) {
-                    lost.paths.push(path.clone());
-                }
+            let listed = self.lost.get(at).filter(|lost| lost.is_listed).map(|lost| lost.paths.paths.len());
+            let Some(listed) = listed else { continue };
+            let has_room = self.has_room(path, listed);
+            if let Some(lost) = self.lost.get_mut(at) {
+                lost.paths.push(path, has_room);
             }
         }
         if !lost.is_empty() {
@@ -226,8 +262,7 @@ impl SetComparison {
         }
         let is_stored = self.stored(path).is_some();
         if let Some(difference) = difference.filter(|_| is_stored) {
-            self.admit(path)?;
-            found.differing.push((path.clone(), difference));
+            self.add_differing(path, difference, found);
         }
         let suspicion = match self.stored(path) {
             None => Some("no volume has data of it"),
@@ -277,7 +312,7 @@ mod tests {
     #[test]
     fn a_volume_covers_a_file_that_begins_before_it_or_continues_after_it() {
         let covers = |after: Option<VolumeBoundary>, last: VolumeBoundary, path: &str| {
-            let lost = LostPaths { after, last, is_listed: true, paths: Vec::new() };
+            let lost = LostPaths { after, last, is_listed: true, paths: PathList::default() };
             lost.contains(&ArchivePath::parse(path.as_bytes()).unwrap())
         };
         assert!(covers(None, boundary("b", Some(3)), "a"));
