@@ -180,6 +180,10 @@ pub struct UmountArgs {
     /// Detach the mount at once even if it is in use; the daemon exits when the last file is closed
     #[arg(short, long)]
     pub lazy: bool,
+
+    /// Unmount only a mount whose daemon has ended; anything else is no error
+    #[arg(long)]
+    pub stale: bool,
 }
 
 /// `dupfs status`.

@@ -44,12 +44,14 @@ impl ServiceManager {
     /// The manager that the environment names.
     pub(super) fn of_environment() -> Self {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let Some(address) = variable(SOCKET) else { return Self::default() };
+        let number = |name: &str| variable(name)?.to_str()?.parse::<u64>().ok();
+        let own = u64::from(std::process::id());
+        // A process that a service has started inherits the variables: it must not report that service as ready.
+        let is_inherited = number(STARTED_PROCESS).is_some_and(|started| started != own);
+        let Some(address) = variable(SOCKET).filter(|_| !is_inherited) else { return Self::default() };
         match connect(&address) {
             Ok(socket) => {
-                let number = |name: &str| variable(name)?.to_str()?.parse::<u64>().ok();
-                let is_own = variable(WATCHDOG_PROCESS).is_none()
-                    || number(WATCHDOG_PROCESS) == Some(u64::from(std::process::id()));
+                let is_own = variable(WATCHDOG_PROCESS).is_none() || number(WATCHDOG_PROCESS) == Some(own);
                 let interval = number(WATCHDOG_INTERVAL).filter(|interval| is_own && *interval > 0);
                 Self { socket: Some(Arc::new(socket)), watchdog: interval.map(Duration::from_micros) }
             }
@@ -137,7 +139,8 @@ pub(super) struct WatchdogThread {
 pub(super) fn hand_over(command: &mut Command) {
     let started = std::env::var(STARTED_PROCESS).ok();
     let is_main = started.is_some_and(|started| started == std::process::id().to_string());
-    command.env_remove(WATCHDOG_PROCESS);
+    // The process of the daemon is another one.
+    command.env_remove(WATCHDOG_PROCESS).env_remove(STARTED_PROCESS);
     if !is_main {
         command.env_remove(SOCKET).env_remove(WATCHDOG_INTERVAL);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::fuse::{PID_ATTRIBUTE, pid_namespace, unmount};
+use crate::fuse::{PID_ATTRIBUTE, pid_namespace, unmount, unmount_stale};
 
 use super::args::UmountArgs;
 use super::error::CliError;
@@ -22,6 +22,9 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Unmounts.
 pub(super) fn run(args: &UmountArgs) -> Result<(), CliError> {
+    if args.stale {
+        return Ok(unmount_stale(&args.mountpoint)?);
+    }
     let daemon = if args.lazy { None } else { daemon_of(&args.mountpoint) };
     unmount(&args.mountpoint, args.lazy)?;
     if let Some(process) = daemon {

@@ -28,4 +28,4 @@ pub use mount_status::{MAX_STATUS_BYTES, MountStatus, STATUS_ATTRIBUTE, WaitStat
 pub use mounted::{DEFAULT_DEADLINE, MOUNT_DEADLINE, MountEnd, MountSettings, Mounted};
 pub use mountinfo::{MountEntry, dupfs_mounts, mount_at, mount_on};
 pub use mountpoint::{MountPoint, check_device};
-pub use unmount::{UnmountError, unmount};
+pub use unmount::{UnmountError, unmount, unmount_stale};

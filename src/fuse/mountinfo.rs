@@ -6,6 +6,9 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+/// Upper bound of the symbolic links that are followed one after the other, as in the kernel.
+const MAX_LINKS: u32 = 40;
+
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
@@ -123,11 +126,25 @@ pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Follows symbolic links without accessing the directory at their end, which may be a stale mount. `link/` with a stale
+/// mount at its end can neither be resolved nor read.
+///
+/// # Errors
+/// As [`absolute`], and when there are too many links.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    let mut path = absolute(path)?;
+    for _ in 0..MAX_LINKS {
+        let Ok(target) = std::fs::read_link(&path) else { return Ok(path) };
+        path = absolute(&path.parent().unwrap_or(Path::new("/")).join(target))?;
+    }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
+}
+
 /// The forms of `path` that the table of mounts may contain: with its last component as it is, and with symbolic links
 /// followed.
 fn spellings(path: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = Vec::new();
-    for found in [path.canonicalize(), absolute(path)].into_iter().flatten() {
+    for found in [path.canonicalize(), followed(path), absolute(path)].into_iter().flatten() {
         if !all.iter().any(|known| known.as_os_str().as_bytes() == found.as_os_str().as_bytes()) {
             all.push(found);
         }

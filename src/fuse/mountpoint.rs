@@ -150,7 +150,7 @@ fn mounted_on(path: &Path) -> Result<Option<MountEntry>, MountError> {
 ///
 /// The kernel does not release a process before a request that a daemon has accepted is answered: if the daemon stops at
 /// that moment, this timeout does not help.
-fn is_stale(mount: &MountEntry) -> bool {
+pub(super) fn is_stale(mount: &MountEntry) -> bool {
     if !mount.kind.starts_with("fuse") {
         return false;
     }

@@ -12,6 +12,7 @@ use dupfs_base::{ErrorKind, HasKind, without_errno};
 
 use super::mount_error::one_line;
 use super::mountinfo::mount_on;
+use super::mountpoint::is_stale;
 
 /// The reason why a mount was not unmounted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -79,6 +80,17 @@ pub fn unmount(path: &Path, lazy: bool) -> Result<(), UnmountError> {
         }
         Err(Errno::PERM) => through_helper(path, &mount.target, lazy),
         Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// Unmounts the dupfs mount on `path` if its daemon has ended. Anything else there is left as it is.
+///
+/// # Errors
+/// [`UnmountError`].
+pub fn unmount_stale(path: &Path) -> Result<(), UnmountError> {
+    match mount_on(path) {
+        Ok(Some(mount)) if mount.is_dupfs() && is_stale(&mount) => unmount(path, true),
+        _ => Ok(()),
     }
 }
 

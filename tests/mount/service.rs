@@ -127,6 +127,13 @@ fn a_daemon_takes_the_place_of_the_process_that_the_manager_started_and_of_no_ot
     mounted("SYSTEMD_EXEC_PID=$$ ; export SYSTEMD_EXEC_PID; \"$@\"");
     assert!(is_mounted(&mnt));
     dupfs.run("umount", &[mnt.to_str().unwrap()]);
+    // Nor does a mount in the foreground, which stays the process that the script started.
+    mounted(
+        "SYSTEMD_EXEC_PID=$$ ; export SYSTEMD_EXEC_PID; \"$@\" -f >/dev/null 2>&1 & for mnt; do :; done; \
+         until mountpoint -q \"$mnt\"; do kill -0 $! && sleep 0.1 || exit 1; done",
+    );
+    assert!(is_mounted(&mnt));
+    dupfs.run("umount", &[mnt.to_str().unwrap()]);
     assert!(socket.recv(&mut [0; 4000]).is_err(), "a mount reported the service ready that ran it");
 }
 
