@@ -529,6 +529,10 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "NUMBER", requires = "sample")]
     pub seed: Option<u32>,
 
+    /// Continue the last run with the same options, if it was interrupted: what it has read and found whole is not read again
+    #[arg(long, conflicts_with_all = ["sample", "directory", "compare"])]
+    pub resume: bool,
+
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,

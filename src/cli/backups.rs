@@ -12,8 +12,8 @@ use md5::{Digest, Md5};
 use crate::vfs::{FileSystem, OwnerOptions, TreeFs};
 use dupfs_base::{ErrorKind, HasKind, escape_bytes, hex};
 use dupfs_cache::SpillConfig;
-use dupfs_format::ArchivePath;
 use dupfs_format::collection::PrefixOptions;
+use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
 use dupfs_read::storage::{
     self, LimitedStore, Location, ObjectInfo, ObjectStore, RateLimitedStore, S3Addressing, S3Credentials, SecretSource,
@@ -212,28 +212,46 @@ impl Backend for Backups {
             log::warn!("--archive-dir: verify reads everything from the backup itself");
         }
         let store = store(&args.repo)?;
-        // Neither an index nor a copy may answer for an object of the backup, and nothing is read twice.
-        let options = repository_options(&args.repo, keys, cache, &passphrases)?;
-        let options = RepositoryOptions { index: None, archive_dir: None, spill: None, ..options };
-        let fs = open_file_system(store, options, ViewOptions::default(), timeout)?;
         let options = VerifyOptions {
             time: at.time.as_deref().map(|text| time_argument::parse("--time", text)).transpose()?,
             deep: args.deep,
             sample: args.sample.map(|percent| SampleOptions::new(percent, args.seed)),
+            resume: args.resume,
             json: args.json,
         };
-        print(|printer| verify::run(&*fs, fs.repository(), options, timeout, printer))
+        // Neither an index of mounts nor a copy may answer for an object of the backup, and nothing is read twice.
+        let of_run = |index: Option<PathBuf>| {
+            let opened = repository_options(&args.repo, keys, cache, &passphrases)?;
+            let verification = index.is_some().then(|| options.record_name());
+            let opened = RepositoryOptions { index, verification, archive_dir: None, spill: None, ..opened };
+            open_file_system(Arc::clone(&store), opened, ViewOptions::default(), timeout)
+        };
+        let Some(dir) = args.resume.then(|| required_index(cache)).transpose()? else {
+            let fs = of_run(None)?;
+            return print(|printer| Ok(verify::run(&*fs, fs.repository(), options, timeout, printer)?.exit));
+        };
+        let mut fs = of_run(Some(dir.clone()))?;
+        if let Some(name) = verify::outdated_index(fs.repository(), BackupTime::now()) {
+            drop(fs);
+            verify::remove_record(&dir, &name);
+            fs = of_run(Some(dir.clone()))?;
+        }
+        let name = fs.repository().index().on_disk().map(|index| index.name());
+        let mut is_complete = false;
+        let result = print(|printer| {
+            let ended = verify::run(&*fs, fs.repository(), options, timeout, printer)?;
+            is_complete = ended.is_complete;
+            Ok(ended.exit)
+        });
+        drop(fs);
+        if let Some(name) = name.filter(|_| is_complete) {
+            verify::remove_record(&dir, &name);
+        }
+        result
     }
 
     fn index(&self, args: &IndexArgs) -> Result<(), CliError> {
-        if args.cache.no_index {
-            return Err(CliError::Usage("--no-index: there is nothing to do without an index".to_owned()));
-        }
-        let dir = index(&args.cache).ok_or_else(|| {
-            CliError::Usage(
-                "this user has no home directory: give the directory of the index by --cache-dir".to_owned(),
-            )
-        })?;
+        let dir = required_index(&args.cache)?;
         let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
         let mut timeout = RequestTimeout::from(&args.deadline);
         let store = match args.rate {
@@ -579,6 +597,16 @@ fn spill(cache: &CacheArgs) -> Option<SpillConfig> {
 /// The directory of the indexes; none with `--no-index` or without a home directory.
 fn index(cache: &CacheArgs) -> Option<PathBuf> {
     cache_dir(cache.cache_dir.as_deref()).filter(|_| !cache.no_index)
+}
+
+/// The directory of indexes of a command that does nothing without one.
+fn required_index(cache: &CacheArgs) -> Result<PathBuf, CliError> {
+    if cache.no_index {
+        return Err(CliError::Usage("--no-index: there is nothing to do without an index".to_owned()));
+    }
+    index(cache).ok_or_else(|| {
+        CliError::Usage("this user has no home directory: give the directory of the index by --cache-dir".to_owned())
+    })
 }
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ pub struct RepositoryOptions {
     pub archive_dir: Option<PathBuf>,
     /// The directory of the index on disk; `None` for an index in memory only.
     pub index: Option<PathBuf>,
+    /// The index is that of an interrupted verification with these options, and of the states of objects that it has read.
+    pub verification: Option<Vec<String>>,
     /// The directory of the backup, if it is one of this machine.
     pub local: Option<PathBuf>,
     /// Show sets that have lost their manifests, as far as their signature archives prove their content.
@@ -91,6 +93,7 @@ impl Default for RepositoryOptions {
             spill: None,
             archive_dir: None,
             index: None,
+            verification: None,
             local: None,
             rebuild: false,
             prove_after: Some(PROVE_AFTER),
@@ -124,17 +127,26 @@ impl RepositoryOptions {
             .archive_dir
             .iter()
             .map(|dir| format!("--archive-dir ({})", escape_bytes(dir.as_os_str().as_encoded_bytes())));
-        flags.chain(copies).collect()
+        flags.chain(copies).chain(self.verification.iter().flatten().cloned()).collect()
     }
 
     fn repository_config(&self, timeout: RequestTimeout) -> RepositoryConfig {
         let shares = self.shares();
         // The index of copies from an archive directory, which nothing verifies, is separate.
         let copies = self.archive_dir.as_ref().map(|dir| dir.as_os_str().as_encoded_bytes().to_vec());
-        let requirements = [self.decode.identity_bytes(), copies.unwrap_or_default()].concat();
+        let verification =
+            self.verification.iter().flatten().flat_map(|option| [b"\0verify\0", option.as_bytes()].concat());
+        let verification: Vec<u8> = verification.collect();
+        let requirements = [self.decode.identity_bytes(), copies.unwrap_or_default(), verification].concat();
         let local = self.local.as_ref().map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.clone()));
         let options = self.distinguishing_options();
-        let index = self.index.clone().map(|base| IndexLocation { base, requirements, options, local });
+        let index = self.index.clone().map(|base| IndexLocation {
+            base,
+            requirements,
+            options,
+            local,
+            is_of_states: self.verification.is_some(),
+        });
         RepositoryConfig {
             cache: shares.blocks,
             member_table_bytes: shares.member_table_bytes,

@@ -4,7 +4,10 @@
 //! files in the volumes. A file that looks wrong is read at each snapshot that may show it: only a file that cannot be
 //! read is damage. With [`VerifyOptions::deep`] each version of each file is read, and compared with the block sums of
 //! its signature.
+//!
+//! An interrupted run can be continued ([`VerifyOptions::resume`]) if the repository was opened with an index for it.
 
+mod resumed_run;
 mod verify_progress;
 mod verify_report;
 mod volume_sample;
@@ -17,6 +20,8 @@ use std::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use self::resumed_run::{ProvedFiles, ResumedRun};
+pub use self::resumed_run::{outdated_index, remove_record};
 use self::verify_progress::VerifyProgress;
 use self::verify_report::{Finding, VerifyReport};
 pub use self::volume_sample::{SampleOptions, parse_percent};
@@ -47,8 +52,28 @@ pub struct VerifyOptions {
     pub deep: bool,
     /// Only a sample of the volumes.
     pub sample: Option<SampleOptions>,
+    /// Continue the run that the index of the repository records, and record this one.
+    pub resume: bool,
     /// Print the report as JSON (docs/CLI.md).
     pub json: bool,
+}
+
+/// The end of a verification.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifyEnd {
+    /// The exit code.
+    pub exit: CommandExit,
+    /// True if every object was checked; damage does not matter.
+    pub is_complete: bool,
+}
+
+impl VerifyOptions {
+    /// The options that a run and the one that continues it have in common.
+    pub fn record_name(&self) -> Vec<String> {
+        let deep = self.deep.then(|| "--deep".to_owned());
+        let time = self.time.map(|time| format!("--time={time}"));
+        ["verify --resume".to_owned()].into_iter().chain(deep).chain(time).collect()
+    }
 }
 
 /// Verifies the sets of `repository`, which `fs` shows with all its snapshots. Reading one object may take `timeout`.
@@ -61,7 +86,7 @@ pub fn run(
     options: VerifyOptions,
     timeout: RequestTimeout,
     printer: &mut Printer<'_>,
-) -> Result<CommandExit, CliError> {
+) -> Result<VerifyEnd, CliError> {
     let collection = repository.collection();
     let sets = chosen_sets(repository.url(), &collection, options.time)?;
     let cancel = CancelToken::new();
@@ -74,11 +99,16 @@ pub fn run(
     let volumes = sets.iter().flat_map(|set| set.volumes.iter().map(|(number, object)| (set.index, *number, object)));
     let read = volumes.filter(|(set, number, _)| is_read(*set, *number));
     let progress = VerifyProgress::new(read.map(|(_, _, object)| object));
-    let report =
-        VerifyReport::new(repository.url(), options.time.map(|_| sets.as_slice()), (options.deep, options.sample));
+    let only = options.time.map(|_| sets.as_slice());
+    let mut report = VerifyReport::new(repository.url(), only, (options.deep, options.sample));
+    let resumed = options.resume.then(|| ResumedRun::of(repository, BackupTime::now())).flatten();
+    if options.resume && resumed.is_none() {
+        log::warn!("--resume: the run cannot be recorded, and starts from the beginning");
+    }
+    report.resumed_since = resumed.as_ref().and_then(|resumed| resumed.since).map(|since| since.to_string());
     let deep = options.deep;
     let mut run =
-        VerifyRun { fs, repository, collection: &collection, timeout, cancel, deep, sample, progress, report };
+        VerifyRun { fs, repository, collection: &collection, timeout, cancel, deep, sample, resumed, progress, report };
     run.listed_problems(options.time.is_some());
     for set in &sets {
         if run.cancel.is_cancelled() {
@@ -96,7 +126,7 @@ pub fn run(
         report.print(printer)?;
     }
     let exit = printer.finish()?.max(report.exit());
-    Ok(if interrupted { CommandExit::Interrupted } else { exit })
+    Ok(VerifyEnd { exit: if interrupted { CommandExit::Interrupted } else { exit }, is_complete: report.is_complete() })
 }
 
 /// The sets to verify: those of one snapshot, or all that have a manifest.
@@ -131,6 +161,8 @@ struct VerifyRun<'a> {
     deep: bool,
     /// The volumes to read; all without one.
     sample: Option<HashSet<(SetIndex, VolumeNumber)>>,
+    /// What an interrupted run has proved; `None` if nothing is recorded.
+    resumed: Option<ResumedRun>,
     progress: VerifyProgress,
     report: VerifyReport,
 }
@@ -258,6 +290,16 @@ impl VerifyRun<'_> {
             before = Some(&volume.end);
         }
         let listed = &chosen;
+        // Before any of them is read in this run.
+        let known: HashSet<VolumeNumber> = match &self.resumed {
+            Some(resumed) => {
+                let numbers = listed.iter().map(|(_, volume)| volume.number);
+                let is_known =
+                    |number: &VolumeNumber| resumed.knows(VolumeId { set: set.index, number: *number }, &self.start());
+                numbers.filter(is_known).collect()
+            }
+            None => HashSet::new(),
+        };
         let mut failed = Vec::new();
         thread::scope(|scope| {
             let count = READERS.min(listed.len()).max(1);
@@ -295,6 +337,7 @@ impl VerifyRun<'_> {
                 let added = read.and_then(|members| comparison.add_volume(volume.number, &members));
                 let Err(error) = added else {
                     self.report.volumes = self.report.volumes.saturating_add(1);
+                    self.report.known_volumes += u64::from(known.contains(&volume.number));
                     let size = stored.map_or(0, |object| object.size);
                     self.report.bytes = self.report.bytes.saturating_add(size);
                     continue;
@@ -332,17 +375,32 @@ impl VerifyRun<'_> {
         }
         self.differing((set, manifest), &compared.differing, compared.difference);
         let lists = (compared.suspects, compared.others);
-        let suspects = lists.0.into_iter().map(|(path, reason)| (path, Some(reason)));
-        let others = lists.1.into_iter().map(|path| (path, None));
+        let proved = self.proved_files(set, lists.1.len());
+        let suspects = lists.0.into_iter().map(|(path, reason)| (path, Some(reason), None));
+        let others = lists.1.into_iter().enumerate().map(|(at, path)| (path, None, Some(at)));
         let mut left = suspects.len().saturating_add(others.len());
-        for (path, reason) in suspects.chain(others) {
+        for (path, reason, at) in suspects.chain(others) {
             if self.cancel.is_cancelled() {
                 return;
             }
             self.progress.file(left);
             left = left.saturating_sub(1);
-            self.file(set, &path, reason);
+            let recorded = at.zip(proved.as_ref());
+            if recorded.is_some_and(|(at, proved)| proved.contains(at)) {
+                self.report.proved = self.report.proved.saturating_add(1);
+                self.report.known_proofs = self.report.known_proofs.saturating_add(1);
+                continue;
+            }
+            let is_proved = self.file(set, &path, reason);
+            if let (true, Some((at, proved)), Some(resumed)) = (is_proved, recorded, &self.resumed) {
+                resumed.add_proved(proved, at);
+            }
         }
+    }
+
+    /// The files of `set` that an interrupted run has proved, of the `len` files that are not suspect.
+    fn proved_files(&self, set: &BackupSet, len: usize) -> Option<ProvedFiles> {
+        self.resumed.as_ref()?.proved_files(self.collection, set, len)
     }
 
     /// Adds the paths of `set` on which its volumes and its signature archive do not agree. They cannot in a set of one run; a
@@ -369,17 +427,17 @@ impl VerifyRun<'_> {
     }
 
     /// Reads `path` at the snapshot of `set`, or if it is suspect at each that needs the set, and reports those at which it
-    /// cannot be read or is not the content that was signed.
-    fn file(&mut self, set: &BackupSet, path: &ArchivePath, suspicion: Option<&str>) {
+    /// cannot be read or is not the content that was signed. Returns true if its content was proved to be that.
+    fn file(&mut self, set: &BackupSet, path: &ArchivePath, suspicion: Option<&str>) -> bool {
         if suspicion.is_none() {
             let own = self.collection.snapshot_of(set.index).map(|snapshot| snapshot.name.to_string());
             match own.map(|own| self.read_file(&own, path)) {
-                None => return,
+                None => return false,
                 Some(Ok(ReadContent::Signed)) => {
                     self.report.proved = self.report.proved.saturating_add(1);
-                    return;
+                    return true;
                 }
-                Some(Ok(ReadContent::Unproved)) => return,
+                Some(Ok(ReadContent::Unproved)) => return false,
                 Some(Ok(ReadContent::Other) | Err(_)) => {}
             }
         }
@@ -387,7 +445,7 @@ impl VerifyRun<'_> {
         for snapshot in self.snapshots_on(set.index) {
             let read = self.read_file(&snapshot, path);
             if self.cancel.is_cancelled() {
-                return;
+                return false;
             }
             match read {
                 Ok(ReadContent::Signed | ReadContent::Unproved) => {}
@@ -419,6 +477,7 @@ impl VerifyRun<'_> {
             let finding = Finding::new("content", Some(set), line);
             self.add_file(Finding { snapshots: differing, restorable, ..finding }, path);
         }
+        false
     }
 
     /// Adds a finding about one file.

@@ -28,6 +28,8 @@ pub(super) struct VerifyReport {
     interrupted: bool,
     /// True if it is complete and nothing is damaged.
     sound: bool,
+    /// The time at which the interrupted run began that this one continues.
+    pub(super) resumed_since: Option<String>,
     /// True if the content of files was compared with their signatures.
     deep: bool,
     /// The sample of volumes that was read.
@@ -40,6 +42,8 @@ pub(super) struct VerifyReport {
     pub(super) signature_archives: u64,
     /// Number of volumes read, of all that the sets have in the store.
     pub(super) volumes: u64,
+    /// Number of those that an interrupted run had read.
+    pub(super) known_volumes: u64,
     pub(super) all_volumes: usize,
     /// Stored bytes of the volumes read.
     pub(super) bytes: u64,
@@ -47,6 +51,8 @@ pub(super) struct VerifyReport {
     pub(super) files: u64,
     /// Number of files whose content was proved to be the one that was signed.
     pub(super) proved: u64,
+    /// Number of those that an interrupted run had proved.
+    pub(super) known_proofs: u64,
     findings: Vec<Finding>,
     /// Number of findings behind those that are listed.
     more_findings: u64,
@@ -142,6 +148,7 @@ impl VerifyReport {
             complete: false,
             interrupted: false,
             sound: false,
+            resumed_since: None,
             deep,
             sample,
             only_sets: only.map(|sets| sets.iter().map(|set| set.time.to_string()).collect()),
@@ -149,10 +156,12 @@ impl VerifyReport {
             manifests: 0,
             signature_archives: 0,
             volumes: 0,
+            known_volumes: 0,
             all_volumes: 0,
             bytes: 0,
             files: 0,
             proved: 0,
+            known_proofs: 0,
             findings: Vec::new(),
             more_findings: 0,
             counts: FindingCounts::default(),
@@ -195,6 +204,11 @@ impl VerifyReport {
         self.interrupted = interrupted;
         self.complete = !interrupted && self.counts.unchecked == 0;
         self.sound = self.complete && self.counts.damaged == 0;
+    }
+
+    /// Returns true if every object was checked.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The exit code of the findings.
@@ -251,6 +265,13 @@ impl VerifyReport {
         };
         let end = match self.sample {
             Some(sample) => format!("{end} (a sample of {}%, --seed {})", sample.percent, sample.seed),
+            None => end,
+        };
+        let end = match &self.resumed_since {
+            Some(since) => format!(
+                "{end} (continued from the run of {since}, which had read {} of these volumes and proved {} of these files)",
+                self.known_volumes, self.known_proofs
+            ),
             None => end,
         };
         let proved = if self.deep { format!(", {} of them proved", self.proved) } else { String::new() };

@@ -13,5 +13,6 @@ mod refusals;
 mod requests;
 mod sizes;
 mod urls;
+mod verify_resume;
 mod waiting;
 mod world;

@@ -103,6 +103,11 @@ impl Index {
         self.store_file(kind, self.identity, &mut |out| out.write_all(&body));
     }
 
+    /// The name of its directory, for [`remove_index`].
+    pub fn name(&self) -> String {
+        self.identity.hex()
+    }
+
     /// The path of its directory, escaped for messages.
     pub fn display_path(&self) -> &str {
         self.directory.display_path()

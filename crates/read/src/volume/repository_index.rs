@@ -25,6 +25,9 @@ pub struct IndexLocation {
     pub options: Vec<String>,
     /// The directory of the repository, if it is one of this machine.
     pub local: Option<PathBuf>,
+    /// Records are about the listed states of objects only: a changed object has none, even if the hash in the manifest is that
+    /// of before. So a record proves that this very object was read.
+    pub is_of_states: bool,
 }
 
 /// The index of a repository, if it has one.
@@ -49,7 +52,8 @@ impl RepositoryIndex {
         collection: Arc<LiveCollection>,
         hash_identifies: bool,
     ) -> Self {
-        let index = location.and_then(|IndexLocation { base, requirements, options, local }| {
+        let is_of_states = location.as_ref().is_some_and(|location| location.is_of_states);
+        let index = location.and_then(|IndexLocation { base, requirements, options, local, .. }| {
             let current = collection.current();
             let names = current.prefixes();
             let parts = [url, &names.archive, &names.manifest, &names.signature].map(str::as_bytes);
@@ -63,7 +67,7 @@ impl RepositoryIndex {
         Self {
             index,
             collection,
-            hash_identifies,
+            hash_identifies: hash_identifies && !is_of_states,
             tree_identities: Mutex::default(),
             stored_identities: Mutex::default(),
         }
