@@ -1,11 +1,12 @@
 //! Random single-byte corruptions and truncations over all files of small encrypted repositories, written by duplicity:
 //! every directory, attribute and read is right or an error. Nothing panics or hangs, and nothing is missing without
-//! an error.
+//! an error. In a part of the rounds `verify` has to report each file that cannot be read, and only the object that was
+//! damaged.
 //!
 //! DUPFS_TEST_ROUNDS sets their number (800 by default), DUPFS_TEST_SEED the choice.
 
 use dupfs_base::RequestContext;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,12 @@ use crate::support::duplicity::{Mode, Repository};
 use crate::support::{Scratch, dump, noise};
 use dupfs::cli::RequestTimeout;
 use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
-use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
+use dupfs::cli::printer::Printer;
+use dupfs::cli::verify::{self, VerifyOptions};
+use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, TreeFs};
 use dupfs_read::codec::{KeyOptions, Secret};
 use dupfs_read::storage::MemoryStore;
+use serde_json::Value;
 
 /// Upper bound of the duration of one round.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -80,6 +84,8 @@ fn tally(receive: &mpsc::Receiver<Outcome>, rounds: u64, seed: u64) {
                 total.right += seen.right;
                 total.errors += seen.errors;
                 total.refused += seen.refused;
+                total.verified += seen.verified;
+                total.found += seen.found;
                 unharmed += u64::from(seen.errors + seen.refused == 0);
             }
             Ok(Err(what)) => wrong.push(format!("DUPFS_TEST_SEED={} {corruption:?}: {what}", seed + round)),
@@ -90,6 +96,7 @@ fn tally(receive: &mpsc::Receiver<Outcome>, rounds: u64, seed: u64) {
     let shown = wrong.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n  ");
     assert!(wrong.is_empty(), "{} of {rounds} rounds:\n  {shown}", wrong.len());
     assert!(total.errors > rounds && total.right > rounds, "{total:?}: this proved nothing");
+    assert!(total.verified > rounds / 10 && total.found > total.verified / 2, "{total:?}: verify proved nothing");
     assert!(total.refused < rounds / 10, "{total:?}: one damaged file must not close the whole repository");
 }
 
@@ -149,6 +156,12 @@ struct RoundCounts {
     right: u64,
     errors: u64,
     refused: u64,
+    /// Verifications.
+    verified: u64,
+    /// Those of them that found damage.
+    found: u64,
+    /// The snapshot and the path of each file that cannot be read.
+    unreadable: BTreeSet<(String, String)>,
 }
 
 impl Original {
@@ -193,7 +206,7 @@ impl Original {
     }
 
     /// Opens the repository; if it `is_early`, content is served as early as it can be proved.
-    fn open(&self, store: MemoryStore, is_early: bool) -> Result<Arc<dyn FileSystem>, String> {
+    fn open(&self, store: MemoryStore, is_early: bool) -> Result<Arc<TreeFs>, String> {
         let keys = KeyOptions {
             secret_keys: self.secret.iter().cloned().collect(),
             passphrases: vec![Secret::from(SYMMETRIC.to_owned())],
@@ -202,7 +215,6 @@ impl Original {
         let prove_after = is_early.then_some(Duration::ZERO);
         let options = RepositoryOptions { keys, memory: 64 << 20, prove_after, ..RepositoryOptions::default() };
         open_file_system(Arc::new(store), options, ViewOptions::default(), RequestTimeout::default())
-            .map(|fs| fs as Arc<dyn FileSystem>)
             .map_err(|e| e.to_string())
     }
 }
@@ -228,6 +240,8 @@ struct Corruption {
     flip: Option<u8>,
     /// True if content is served as early as it can be proved.
     is_early: bool,
+    /// True if the damaged repository is verified too; the second is true with `--deep`.
+    verified: (bool, bool),
 }
 
 impl Corruption {
@@ -244,7 +258,8 @@ impl Corruption {
         let (object, bytes) = objects.iter().nth(below(random[1], objects.len())).unwrap();
         let flip = (!random[3].is_multiple_of(4)).then(|| u8::try_from(random[3] >> 8 & 0xff).unwrap().max(1));
         let is_early = random[3] >> 16 & 1 == 1;
-        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip, is_early }
+        let verified = (random[3] >> 17 & 3 == 0, random[3] >> 19 & 1 == 1);
+        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip, is_early, verified }
     }
 
     /// Opens the damaged repository and reads all of it.
@@ -255,17 +270,66 @@ impl Corruption {
             Some(flip) => bytes[self.at] ^= flip,
             None => bytes.truncate(self.at),
         }
-        let store = original.store();
-        store.put(&self.object, bytes);
+        let store = || {
+            let store = original.store();
+            store.put(&self.object, bytes.clone());
+            store
+        };
         let mut seen = RoundCounts::default();
-        match original.open(store, self.is_early) {
+        match original.open(store(), self.is_early) {
             Err(error) if error.is_empty() || error.contains('\n') => {
                 return Err(format!("no one-line error: {error:?}"));
             }
             Err(_) => seen.refused = 1,
-            Ok(fs) => examine(&*fs, ROOT_INO, Vec::new(), &original.healthy, &mut seen)?,
+            Ok(fs) => {
+                examine(&*fs, ROOT_INO, Vec::new(), &original.healthy, &mut seen)?;
+                if self.verified.0 {
+                    self.verify(&*original.open(store(), false)?, &mut seen)?;
+                }
+            }
         }
         Ok(seen)
+    }
+
+    /// Verifies the damaged repository, and compares the report with the files that could not be read.
+    fn verify(&self, fs: &TreeFs, seen: &mut RoundCounts) -> Result<(), String> {
+        let options = VerifyOptions { deep: self.verified.1, json: true, ..VerifyOptions::default() };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut printer = Printer::new(&mut out, &mut err, false);
+        let end = verify::run(fs, fs.repository(), options, RequestTimeout::default(), &mut printer);
+        let end = end.map_err(|error| format!("verify: {error}"))?;
+        let report: Value = serde_json::from_slice(&out).map_err(|error| error.to_string())?;
+        let findings = report["findings"].as_array().unwrap();
+        seen.verified += 1;
+        seen.found += u64::from(!findings.is_empty());
+        if (report["sound"] == true) != findings.is_empty() || (end.exit.code() == 0) != findings.is_empty() {
+            return Err(format!("verify ends with {:?}: {report}", end.exit));
+        }
+        for (snapshot, path) in &seen.unreadable {
+            let is_reported = findings.iter().any(|finding| {
+                let is_affected = finding["snapshots"].as_array().unwrap().iter().any(|name| name == snapshot);
+                let paths = finding["paths"].as_array();
+                is_affected && paths.is_none_or(|paths| paths.iter().any(|listed| listed["path"] == path.as_str()))
+            });
+            if !is_reported {
+                return Err(format!("verify does not report {path} of {snapshot}, which cannot be read: {report}"));
+            }
+        }
+        match findings.iter().find(|finding| finding["object"].as_str().is_some_and(|object| object != self.object)) {
+            Some(other) => Err(format!("verify reports an object that is whole: {other}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl RoundCounts {
+    /// Adds a regular file in `snapshots/` that cannot be read.
+    fn add_unreadable(&mut self, path: &[u8], node: &Node) {
+        let path = String::from_utf8(path.to_vec()).unwrap();
+        let place = path.strip_prefix("/snapshots/").and_then(|place| place.split_once('/'));
+        if let Some((snapshot, path)) = place.filter(|_| node.attr.kind == NodeKind::File) {
+            self.unreadable.insert((snapshot.to_owned(), path.to_owned()));
+        }
     }
 }
 
@@ -326,6 +390,7 @@ fn examine(
     let place = path.escape_ascii();
     let Some(attr) = right_or_error(fs.getattr(ino, &RequestContext::unlimited()), &format!("stat {place}"), seen)?
     else {
+        seen.add_unreadable(&path, want);
         return Ok(());
     };
     let unknown = path.starts_with(b"/versions/") && lasting(attr) == closed(attr, want.attr);
@@ -333,6 +398,9 @@ fn examine(
         return Err(format!("stat {place}: {attr:?}, right is {:?}", want.attr));
     }
     let read = right_or_error(content(fs, &attr), &format!("read {place}"), seen)?;
+    if read.is_none() {
+        seen.add_unreadable(&path, want);
+    }
     if let Some(bytes) = read.filter(|bytes| *bytes != want.content) {
         let at = bytes.iter().zip(&want.content).take_while(|(a, b)| a == b).count();
         return Err(format!(
