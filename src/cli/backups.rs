@@ -433,7 +433,7 @@ fn store_with(
         s3_endpoint_url: repo.s3_endpoint_url.clone(),
         s3_region: repo.s3_region_name.clone(),
         s3_unencrypted: repo.s3_unencrypted_connection,
-        s3_credentials: s3_credentials(),
+        s3_credentials: repo.s3_profile.clone().map_or_else(s3_credentials, S3Credentials::Profile),
         rclone: repo.rclone.clone(),
         ssh_options: split_words(repo.ssh_options.as_deref().unwrap_or_default()),
         secrets: SecretSource::new(environment_secrets::get),

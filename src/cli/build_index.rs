@@ -10,19 +10,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 pub use self::index_args::IndexArgs;
 use self::index_progress::IndexProgress;
+use super::call_limits::CallLimits;
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::printer::Printer;
 use super::quantities::counted;
 use super::request_timeout::RequestTimeout;
-use super::signal_watch::{SignalWatch, unwatched};
 use crate::vfs::{FileSystem, FsError, Ino, TreeFs};
-use dupfs_base::{CancelToken, ErrorKind, HasKind, RequestContext};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::collection::Collection;
 use dupfs_format::{ObjectInfo, VolumeId};
 use dupfs_read::volume::Repository;
@@ -77,28 +75,23 @@ pub fn run(
         let line = format!("{}: the index on disk cannot be opened; see the log", repository.url());
         return Err(CliError::new(CommandExit::Failed, line));
     };
-    let cancel = CancelToken::new();
-    // Before, a signal ends the program.
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
-    let on_signal = cancel.clone();
-    let _watch = SignalWatch::start(signals, move |_| on_signal.cancel())?;
+    let (limits, _watch) = CallLimits::until_signal(timeout)?;
     let collection = repository.collection();
     let summary = IndexSummary { url: repository.url().to_owned(), ..IndexSummary::default() };
     let mut run = IndexRun {
         fs,
         repository,
         collection: &collection,
-        timeout,
-        cancel,
+        limits,
         printer,
         progress: IndexProgress::begin(repository),
         summary,
     };
     run.trees();
     run.sizes(options.no_sizes);
-    let IndexRun { cancel, mut summary, progress, .. } = run;
+    let IndexRun { limits, mut summary, progress, .. } = run;
     drop(progress);
-    let interrupted = cancel.is_cancelled();
+    let interrupted = limits.is_over();
     fs.finish();
     if index.is_off() {
         let line = format!("{}: the index cannot be written; see the log", repository.url());
@@ -152,8 +145,7 @@ struct IndexRun<'a, 'b> {
     fs: &'a Arc<TreeFs>,
     repository: &'a Arc<Repository>,
     collection: &'a Collection,
-    timeout: RequestTimeout,
-    cancel: CancelToken,
+    limits: CallLimits,
     printer: &'a mut Printer<'b>,
     progress: IndexProgress,
     summary: IndexSummary,
@@ -162,11 +154,11 @@ struct IndexRun<'a, 'b> {
 impl IndexRun<'_, '_> {
     /// The limits of a call that starts now.
     fn start(&self) -> RequestContext {
-        RequestContext::new(self.timeout.start().deadline(), self.cancel.clone())
+        self.limits.start()
     }
 
     fn fail(&mut self, error: &FsError, line: String) {
-        if self.cancel.is_cancelled() {
+        if self.limits.is_over() {
             return;
         }
         self.progress.clear();
@@ -192,7 +184,7 @@ impl IndexRun<'_, '_> {
         let archives = sets.map(|set| self.repository.signatures_len(set.index));
         self.progress.begin_phase(archives.fold(0, u64::saturating_add));
         for (done, (_, position)) in deepest.into_values().enumerate() {
-            if self.cancel.is_cancelled() {
+            if self.limits.is_over() {
                 return;
             }
             self.progress.describe(format!("trees of chain {} of {all}, ", done + 1));
@@ -224,7 +216,7 @@ impl IndexRun<'_, '_> {
         let (mut unreadable, mut store_failures) = (BTreeSet::new(), 0);
         let all = files.len();
         for (done, (ino, last)) in files.into_iter().enumerate() {
-            if self.cancel.is_cancelled() {
+            if self.limits.is_over() {
                 break;
             }
             self.progress.describe(format!("size {} of {all}, ", done + 1));

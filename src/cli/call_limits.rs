@@ -1,8 +1,12 @@
 //! The limits of the calls that a long command makes.
 
 use dupfs_base::{CancelToken, RequestContext};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
+use super::error::CliError;
 use super::request_timeout::RequestTimeout;
+use super::signal_watch::{SignalWatch, unwatched};
 
 /// The limits of each call of the file system: a timeout, and the signal of the user to stop.
 #[derive(Clone, Debug)]
@@ -12,6 +16,19 @@ pub(super) struct CallLimits {
 }
 
 impl CallLimits {
+    /// The limits until SIGINT or SIGTERM, which are watched until the second of the results is dropped. Before that they end
+    /// the program.
+    ///
+    /// # Errors
+    /// [`CliError`] when signals cannot be watched.
+    pub(super) fn until_signal(timeout: RequestTimeout) -> Result<(Self, SignalWatch), CliError> {
+        let cancel = CancelToken::new();
+        let signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
+        let on_signal = cancel.clone();
+        let watch = SignalWatch::start(signals, move |_| on_signal.cancel())?;
+        Ok((Self { timeout, cancel }, watch))
+    }
+
     /// The context of a call that starts now.
     pub(super) fn start(&self) -> RequestContext {
         RequestContext::new(self.timeout.start().deadline(), self.cancel.clone())

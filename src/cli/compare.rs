@@ -16,9 +16,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-
 use self::compare_output::CompareOutput;
 use self::local_tree::{LocalKind, LocalObject, LocalTree};
 use self::object_difference::{Difference, OwnerRule, differences};
@@ -30,10 +27,9 @@ use super::local_content::{is_signed, read_full};
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
-use super::signal_watch::{SignalWatch, unwatched};
 use super::typed_path;
 use crate::vfs::{Attr, FileSystem, FsError, NodeKind};
-use dupfs_base::{CancelToken, ErrorKind, HasKind, escape_bytes, io_reason};
+use dupfs_base::{ErrorKind, HasKind, escape_bytes, io_reason};
 use dupfs_format::ArchivePath;
 
 /// The comparison of contents.
@@ -76,11 +72,7 @@ pub fn run(
 ) -> Result<CommandExit, CliError> {
     let typed = options.path.as_deref().unwrap_or(OsStr::new(""));
     let (attr, path) = typed_path::find(fs, typed, LastLink::Keep, timeout)?;
-    let limits = CallLimits { timeout, cancel: CancelToken::new() };
-    // Before, a signal ends the program.
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
-    let cancel = limits.cancel.clone();
-    let _watch = SignalWatch::start(signals, move |_| cancel.cancel())?;
+    let (limits, _watch) = CallLimits::until_signal(timeout)?;
     let snapshot = fs.path(attr.ino).unwrap_or_default();
     let directory = options.directory.as_path();
     let root = open_root(directory, attr.kind)?;

@@ -60,6 +60,10 @@ pub struct RepoArgs {
     #[arg(long, value_name = "NAME", help_heading = "S3")]
     pub s3_region_name: Option<String>,
 
+    /// The profile of AWS's tools with the credentials [default: AWS_ACCESS_KEY_ID and so on, AWS_PROFILE]
+    #[arg(long, value_name = "NAME", help_heading = "S3")]
+    pub s3_profile: Option<String>,
+
     /// Use plain HTTP
     #[arg(long, help_heading = "S3")]
     pub s3_unencrypted_connection: bool,

@@ -54,14 +54,22 @@ impl ProgressLine {
 
     /// Removes the line, before other output. The next update shows it again.
     pub(super) fn clear(&self) {
-        self.bar.suspend(|| {});
+        // `suspend` would draw it again at once.
+        self.bar.finish_and_clear();
     }
 
     fn update(&mut self) {
         if let Some((_, target)) = self.hidden.take_if(|(begun, _)| begun.elapsed() >= SHOWN_AFTER) {
             self.bar.set_draw_target(target);
         }
+        let is_cleared = self.bar.is_finished();
+        if is_cleared {
+            self.bar.reset();
+        }
         self.bar.set_position(self.done.min(self.total));
+        if is_cleared {
+            self.bar.force_draw();
+        }
     }
 }
 
@@ -134,6 +142,10 @@ mod tests {
         line.correct(50 << 20, 0);
         assert!(text().contains("volume 1 of 4, 25.00 MiB of 50.00 MiB, "), "{}", text());
         assert!(text().contains("/s, ") && text().trim_end().ends_with(" left"), "{}", text());
+        line.clear();
+        assert!(text().ends_with("<cleared>"), "{}", text());
+        line.advance(5 << 20);
+        assert!(text().contains("volume 1 of 4, 30.00 MiB of 50.00 MiB, "), "{}", text());
         // More than was expected.
         line.advance(80 << 20);
         drop(line);

@@ -22,8 +22,6 @@ use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use self::destination::{AttributePolicy, Existing};
 use self::file_copy::CopyError;
@@ -37,10 +35,9 @@ use super::printer::Printer;
 use super::progress_line::ProgressLine;
 use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
-use super::signal_watch::{SignalWatch, unwatched};
 use super::typed_path;
 use crate::vfs::{Attr, FileSystem, NodeKind};
-use dupfs_base::{CancelToken, HasKind, io_reason};
+use dupfs_base::{HasKind, io_reason};
 use dupfs_format::ArchivePath;
 use dupfs_read::volume::SignedContent;
 
@@ -108,12 +105,8 @@ pub fn run(
     timeout: RequestTimeout,
     printer: &mut Printer<'_>,
 ) -> Result<CommandExit, CliError> {
-    let limits = CallLimits { timeout, cancel: CancelToken::new() };
     let wanted = find(fs, &options.paths, timeout)?;
-    // Before, a signal ends the program.
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
-    let cancel = limits.cancel.clone();
-    let _watch = SignalWatch::start(signals, move |_| cancel.cancel())?;
+    let (limits, _watch) = CallLimits::until_signal(timeout)?;
     let policy = AttributePolicy { owners: !options.no_owner && rustix::process::geteuid().is_root() };
     let written = AtomicU64::new(0);
     let writer = ObjectWriter { fs, limits: &limits, policy, force: options.force, written: &written };

@@ -17,22 +17,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-
 use self::resumed_run::{ProvedFiles, ResumedRun};
 pub use self::resumed_run::{outdated_index, remove_record};
 use self::verify_progress::VerifyProgress;
 use self::verify_report::{Finding, VerifyReport};
 pub use self::volume_sample::{SampleOptions, parse_percent};
+use super::call_limits::CallLimits;
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::file_chunks::FileChunks;
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
-use super::signal_watch::{SignalWatch, unwatched};
 use crate::vfs::{FileSystem, FsError, ROOT_INO};
-use dupfs_base::{CancelToken, ErrorKind, HasKind, RequestContext};
+use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, describe_volumes};
 use dupfs_format::manifest::Manifest;
 use dupfs_format::{ArchivePath, BackupTime, ObjectInfo, SetIndex, VolumeId, VolumeNumber};
@@ -89,11 +86,7 @@ pub fn run(
 ) -> Result<VerifyEnd, CliError> {
     let collection = repository.collection();
     let sets = chosen_sets(repository.url(), &collection, options.time)?;
-    let cancel = CancelToken::new();
-    // Before, a signal ends the program.
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
-    let on_signal = cancel.clone();
-    let _watch = SignalWatch::start(signals, move |_| on_signal.cancel())?;
+    let (limits, _watch) = CallLimits::until_signal(timeout)?;
     let sample = options.sample.map(|sample| sample.choose(&sets));
     let is_read = |set: SetIndex, number| sample.as_ref().is_none_or(|sample| sample.contains(&(set, number)));
     let volumes = sets.iter().flat_map(|set| set.volumes.iter().map(|(number, object)| (set.index, *number, object)));
@@ -108,16 +101,16 @@ pub fn run(
     report.resumed_since = resumed.as_ref().and_then(|resumed| resumed.since).map(|since| since.to_string());
     let deep = options.deep;
     let mut run =
-        VerifyRun { fs, repository, collection: &collection, timeout, cancel, deep, sample, resumed, progress, report };
+        VerifyRun { fs, repository, collection: &collection, limits, deep, sample, resumed, progress, report };
     run.listed_problems(options.time.is_some());
     for set in &sets {
-        if run.cancel.is_cancelled() {
+        if run.limits.is_over() {
             break;
         }
         run.set(set);
     }
     run.progress.clear();
-    let (interrupted, mut report) = (run.cancel.is_cancelled(), run.report);
+    let (interrupted, mut report) = (run.limits.is_over(), run.report);
     report.finish(interrupted, &sets);
     if options.json {
         printer.json(&report, true)?;
@@ -156,8 +149,7 @@ struct VerifyRun<'a> {
     fs: &'a dyn FileSystem,
     repository: &'a Arc<Repository>,
     collection: &'a Collection,
-    timeout: RequestTimeout,
-    cancel: CancelToken,
+    limits: CallLimits,
     deep: bool,
     /// The volumes to read; all without one.
     sample: Option<HashSet<(SetIndex, VolumeNumber)>>,
@@ -170,7 +162,7 @@ struct VerifyRun<'a> {
 impl VerifyRun<'_> {
     /// The limits of a call that starts now.
     fn start(&self) -> RequestContext {
-        RequestContext::new(self.timeout.start().deadline(), self.cancel.clone())
+        self.limits.start()
     }
 
     /// Adds the sets that no snapshot shows, because they have lost a manifest.
@@ -212,7 +204,7 @@ impl VerifyRun<'_> {
         is_key_known: bool,
         (object, restorable): (Option<&ObjectInfo>, &str),
     ) -> Option<usize> {
-        if self.cancel.is_cancelled() {
+        if self.limits.is_over() {
             return None;
         }
         let exit = match error.kind() {
@@ -247,7 +239,7 @@ impl VerifyRun<'_> {
         self.manifest_damage(set, &manifest);
         let mut comparison = SetComparison::new(self.repository, set, self.deep);
         let failed = self.volumes(set, &manifest, &mut comparison);
-        if !self.cancel.is_cancelled() {
+        if !self.limits.is_over() {
             self.signatures((set, &manifest), comparison, &failed);
         }
     }
@@ -276,7 +268,7 @@ impl VerifyRun<'_> {
         manifest: &Manifest,
         comparison: &mut SetComparison,
     ) -> Vec<Option<usize>> {
-        let (repository, context) = (self.repository, (self.timeout, self.cancel.clone()));
+        let (repository, limits) = (self.repository, self.limits.clone());
         let listed = &manifest.volumes;
         let sample = &self.sample;
         let is_read = |number: VolumeNumber| sample.as_ref().is_none_or(|sample| sample.contains(&(set.index, number)));
@@ -306,10 +298,10 @@ impl VerifyRun<'_> {
             let start = |first: usize| -> Option<Receiver<Result<Arc<MemberTable>, VolumeError>>> {
                 // A reader waits until its volume is taken before it reads the next one.
                 let (sender, receiver) = sync_channel(0);
-                let (timeout, cancel) = context.clone();
+                let limits = &limits;
                 let work = move || {
                     for (_, volume) in listed.iter().skip(first).step_by(count) {
-                        let context = RequestContext::new(timeout.start().deadline(), cancel.clone());
+                        let context = limits.start();
                         let id = VolumeId { set: set.index, number: volume.number };
                         let read = context.check().map_err(VolumeError::from);
                         if sender.send(read.and_then(|()| repository.members(id, &context))).is_err() {
@@ -329,7 +321,7 @@ impl VerifyRun<'_> {
                 };
                 // Without a thread it is read here.
                 let read = read.unwrap_or_else(|| self.repository.members(id, &self.start()));
-                if self.cancel.is_cancelled() {
+                if self.limits.is_over() {
                     return;
                 }
                 let stored = set.volumes.get(&volume.number);
@@ -380,7 +372,7 @@ impl VerifyRun<'_> {
         let others = lists.1.into_iter().enumerate().map(|(at, path)| (path, None, Some(at)));
         let mut left = suspects.len().saturating_add(others.len());
         for (path, reason, at) in suspects.chain(others) {
-            if self.cancel.is_cancelled() {
+            if self.limits.is_over() {
                 return;
             }
             self.progress.file(left);
@@ -444,7 +436,7 @@ impl VerifyRun<'_> {
         let (mut failures, mut differing) = (Vec::new(), Vec::new());
         for snapshot in self.snapshots_on(set.index) {
             let read = self.read_file(&snapshot, path);
-            if self.cancel.is_cancelled() {
+            if self.limits.is_over() {
                 return false;
             }
             match read {

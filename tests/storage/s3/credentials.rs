@@ -35,6 +35,14 @@ fn a_mount_finds_credentials_in_profiles_and_in_botos_files() {
     let cases = [
         ("~/.aws", at_home(&world, "h1", ".aws/credentials", &section("default", KEY_ID, SECRET))),
         ("AWS_PROFILE", at_home(&world, "h2", ".aws/credentials", &profiles).variable("AWS_PROFILE", "backup")),
+        // Before the key of the environment.
+        (
+            "--s3-profile",
+            at_home(&world, "h5", ".aws/credentials", &profiles)
+                .variable("AWS_ACCESS_KEY_ID", "OTHER")
+                .variable("AWS_SECRET_ACCESS_KEY", "wrong")
+                .option("--s3-profile=backup"),
+        ),
         ("~/.boto", at_home(&world, "h3", ".boto", &section("Credentials", KEY_ID, SECRET))),
         ("BOTO_CONFIG", at_home(&world, "h4", ".boto", "").variable("BOTO_CONFIG", boto.to_str().unwrap())),
     ];
@@ -49,6 +57,10 @@ fn a_mount_finds_credentials_in_profiles_and_in_botos_files() {
         assert!(!log.contains(SECRET) && !log.contains(PASSPHRASE), "{what}: a secret is shown\n{log}");
         mount.unmount();
     }
+    let other = at_home(&world, "h6", ".aws/credentials", &profiles).option("--s3-profile=nobody");
+    let (code, message) = other.fails("sets", &["s3://bucket/p"]);
+    let expected = "the profile 'nobody' (--s3-profile) has no credentials in ~/.aws";
+    assert!(code == Some(4) && message.contains(expected), "{code:?}: {message}");
 }
 
 #[test]

@@ -89,6 +89,8 @@ pub enum S3Credentials {
     /// Environment, profiles, web identity, boto's files, container and instance roles. Requests are unsigned if there are none.
     #[default]
     Chain,
+    /// The profile of this name in the files of AWS's tools, and no other source.
+    Profile(String),
     /// Unsigned requests.
     Anonymous,
     /// A fixed access key.
@@ -106,6 +108,7 @@ impl std::fmt::Debug for S3Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Chain => "Chain",
+            Self::Profile(_) => "Profile",
             Self::Anonymous => "Anonymous",
             Self::Static { .. } => "Static",
         })

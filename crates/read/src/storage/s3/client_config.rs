@@ -202,7 +202,10 @@ fn http_client(credentials: &S3Credentials) -> SharedHttpClient {
     let builder = aws_smithy_http_client::Builder::new();
     let builder = match credentials {
         S3Credentials::Static { token: Some(_), .. } => builder.pool_idle_timeout(IDLE_WITH_TOKEN),
-        S3Credentials::Static { token: None, .. } | S3Credentials::Anonymous | S3Credentials::Chain => builder,
+        S3Credentials::Static { token: None, .. }
+        | S3Credentials::Anonymous
+        | S3Credentials::Chain
+        | S3Credentials::Profile(_) => builder,
     };
     builder.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
 }

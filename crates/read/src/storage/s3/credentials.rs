@@ -35,7 +35,8 @@ pub(super) async fn provider(
             let key = FixedKey { id: id.clone(), secret: secret.clone(), token: token.clone() };
             Ok(Some(SharedCredentialsProvider::new(key)))
         }
-        S3Credentials::Chain => search(http, region, url).await,
+        S3Credentials::Chain => search(None, http, region, url).await,
+        S3Credentials::Profile(name) => search(Some(name), http, region, url).await,
     }
 }
 
@@ -67,22 +68,31 @@ impl ProvideCredentials for FixedKey {
     }
 }
 
-/// Tries the environment, profiles (with assumed roles, SSO, processes), web identity and boto's files. The last are providers that
+/// Uses the profile `named`. Without one, tries the environment, profiles (with assumed roles, SSO, processes), web identity and boto's files. The last are providers that
 /// send a request to a metadata service: outside of a cloud it is not answered.
 async fn search(
+    named: Option<&str>,
     http: SharedHttpClient,
     region: &str,
     url: &str,
 ) -> Result<Option<SharedCredentialsProvider>, StorageError> {
     let config =
         ProviderConfig::without_region().with_http_client(http).with_region(Some(Region::new(region.to_owned())));
-    let profile = aws_config::profile::ProfileFileCredentialsProvider::builder().configure(&config).build();
+    let profile = aws_config::profile::ProfileFileCredentialsProvider::builder().configure(&config);
+    let profile = match named {
+        Some(name) => profile.profile_name(name).build(),
+        None => profile.build(),
+    };
     let web = aws_config::web_identity_token::WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
-    let mut providers =
-        CredentialsProviderChain::first_try("environment", EnvironmentVariableCredentialsProvider::new())
+    let mut providers = match named {
+        Some(_) => CredentialsProviderChain::first_try("profile", profile),
+        None => CredentialsProviderChain::first_try("environment", EnvironmentVariableCredentialsProvider::new())
             .or_else("profile", profile)
-            .or_else("web identity", web);
-    if let Some((key, file)) = boto::find() {
+            .or_else("web identity", web),
+    };
+    if named.is_some() {
+        // An explicit choice has no fallback.
+    } else if let Some((key, file)) = boto::find() {
         log::debug!("{}: boto's credentials are the fallback", file.display());
         providers = providers.or_else("boto", FixedKey { id: key.id, secret: key.secret, token: None });
     } else {
@@ -96,8 +106,9 @@ async fn search(
     match found {
         Ok(Ok(_)) => Ok(Some(SharedCredentialsProvider::new(providers))),
         Ok(Err(CredentialsError::CredentialsNotLoaded(_))) => {
-            if let Ok(name) = std::env::var("AWS_PROFILE") {
-                return Err(denied(format!("the profile '{name}' (AWS_PROFILE) has no credentials in ~/.aws")));
+            let of_environment = || std::env::var("AWS_PROFILE").ok().map(|name| (name, "AWS_PROFILE"));
+            if let Some((name, source)) = named.map(|name| (name.to_owned(), "--s3-profile")).or_else(of_environment) {
+                return Err(denied(format!("the profile '{name}' ({source}) has no credentials in ~/.aws")));
             }
             // The error of the first request reports it if the bucket is not public.
             log::info!("{url}: no credentials found (environment, ~/.aws, ~/.boto, roles); trying without credentials");

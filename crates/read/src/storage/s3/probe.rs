@@ -51,6 +51,6 @@ fn without_credentials(credentials: &S3Credentials, error: StorageError) -> Stor
                           AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or fill ~/.aws/credentials or ~/.boto";
             StorageError::new(ErrorKind::Denied, &error.object, reason)
         }
-        S3Credentials::Anonymous | S3Credentials::Static { .. } => error,
+        S3Credentials::Anonymous | S3Credentials::Profile(_) | S3Credentials::Static { .. } => error,
     }
 }
