@@ -412,13 +412,13 @@ fn empty_files(kind: &str, count: u32, data: &[u8]) -> Vec<DeflatedPiece> {
 
 #[test]
 #[ignore = "slow: scripts/test --all"]
-fn verification_of_a_million_files_that_no_signature_archive_lists() {
+fn verification_of_three_million_files_that_no_signature_archive_lists() {
     let backup = Backup::new(false);
-    backup.put_full(&time(0), Planted { members: empty_files("snapshot", 1_000_000, b""), ..Planted::default() });
-    let output = "do not agree on 1000000 paths, the first is f00000000 (a volume names it, and it is not in the \
+    backup.put_full(&time(0), Planted { members: empty_files("snapshot", 3_000_000, b""), ..Planted::default() });
+    let output = "do not agree on 3000000 paths, the first is f00000000 (a volume names it, and it is not in the \
                   signature archive)";
     backup.check("verify", &[], &Expected::new(6, output, ""));
-    backup.check("verify", &["--json"], &Expected::new(6, "\"more_paths\": 900000", ""));
+    backup.check("verify", &["--json"], &Expected::new(6, "\"more_paths\": 2900000", ""));
 }
 
 #[test]

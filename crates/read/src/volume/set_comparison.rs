@@ -4,67 +4,24 @@
 //! two states of a file (docs/FORMAT.md section 2.3). Names and sizes show suspects, not losses: a writer mangles
 //! names, and a file of two states may still be the one that was signed. So the result is a list of suspects.
 
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-
 use super::error::VolumeError;
-use super::member_comparison::{MemberComparison, NOT_SIGNED};
-use super::member_parts::MemberPart;
 use super::member_table::{MemberRun, MemberTable};
 use super::path_list::PathList;
 use super::repository::Repository;
+use super::stored_objects::{NOT_SIGNED, StoredObjects};
 use super::table_allowance::TableAllowance;
 use dupfs_base::RequestContext;
 use dupfs_format::collection::BackupSet;
-use dupfs_format::difftar::{self, DiffKind};
 use dupfs_format::manifest::VolumeBoundary;
-use dupfs_format::sigtar::{SigChange, SigEntry, SigtarSink, SizeBounds};
-use dupfs_format::{ArchivePath, EntryKind, FormatError, VolumeId, VolumeNumber};
+use dupfs_format::sigtar::{SigChange, SigEntry, SigtarSink};
+use dupfs_format::{ArchivePath, FormatError, VolumeId, VolumeNumber};
 
-/// Bytes of memory of a stored file in the table, with the room that the table keeps free.
-const FILE_BYTES: u64 = 2 * (size_of::<(u64, StoredParts)>() as u64 + 1);
 /// Bytes of memory of a path in a list, besides its own bytes.
 const PATH_BYTES: u64 = 48;
 /// Upper bound of the paths in one list of a report.
 const MAX_LISTED: usize = 100_000;
 /// Upper bound of the memory of all lists for a report.
 const MAX_LISTED_BYTES: u64 = 16 << 20;
-
-const GAP: &str = "its stored parts are not consecutive";
-const MIXED: &str = "its stored parts are of different states of it";
-
-/// The stored parts of one name, added up.
-#[derive(Debug)]
-struct StoredParts {
-    /// The number of the part that comes next.
-    next: u64,
-    bytes: u64,
-    mtime: i64,
-    kind: DiffKind,
-    flaw: Option<&'static str>,
-}
-
-impl StoredParts {
-    fn add(&mut self, kind: DiffKind, parts: impl Iterator<Item = MemberPart>) {
-        for part in parts {
-            if part.number != self.next {
-                self.flaw = Some(GAP);
-            } else if part.mtime != self.mtime || kind != self.kind {
-                self.flaw = Some(MIXED);
-            }
-            self.next = part.number.saturating_add(1);
-            self.bytes = self.bytes.saturating_add(part.len);
-        }
-    }
-
-    /// The reason for which this may not be the file whose size is within `bounds`.
-    fn suspicion(&self, bounds: Option<&SizeBounds>) -> Option<&'static str> {
-        let is_whole = self.kind == DiffKind::Snapshot;
-        let fits = !is_whole || bounds.is_none_or(|bounds| bounds.contains(self.bytes));
-        self.flaw.or_else(|| (!fits).then_some("its stored size contradicts its signature"))
-    }
-}
 
 /// The paths of a volume that could not be read: those after `after`, up to `last`.
 #[derive(Debug)]
@@ -89,10 +46,7 @@ impl LostPaths {
 /// The comparison of one set: first all its volumes in order, then its signature archive.
 #[derive(Debug)]
 pub struct SetComparison {
-    /// Keyed at random, because the writer of a backup chooses the paths.
-    hasher: RandomState,
-    files: HashMap<u64, StoredParts>,
-    members: MemberComparison,
+    objects: StoredObjects,
     lost: Vec<LostPaths>,
     allowance: TableAllowance,
     path_bytes: u64,
@@ -125,16 +79,7 @@ impl SetComparison {
     pub fn new(repository: &Repository, set: &BackupSet, lists_all: bool) -> Self {
         let name = set.label().into();
         let allowance = repository.table_memory().allowance(&name, set.stored_bytes());
-        Self {
-            hasher: RandomState::new(),
-            files: HashMap::new(),
-            members: MemberComparison::default(),
-            lost: Vec::new(),
-            allowance,
-            path_bytes: 0,
-            listed_bytes: 0,
-            lists_all,
-        }
+        Self { objects: StoredObjects::new(), lost: Vec::new(), allowance, path_bytes: 0, listed_bytes: 0, lists_all }
     }
 
     /// Adds the next volume, which has the number `number`.
@@ -142,22 +87,13 @@ impl SetComparison {
     /// # Errors
     /// [`VolumeError`] if the table of its files is larger than there is memory for.
     pub fn add_volume(&mut self, number: VolumeNumber, members: &MemberTable) -> Result<(), VolumeError> {
-        for run in members.runs() {
-            self.members.add(number, &run);
-            if run.kind == DiffKind::Deleted || run.meta.kind != EntryKind::File {
-                continue;
-            }
-            let key = self.hasher.hash_one(run.path.as_bytes());
-            let new = StoredParts { next: 1, bytes: 0, mtime: run.meta.mtime, kind: run.kind, flaw: None };
-            self.files.entry(key).or_insert(new).add(run.kind, members.parts(&run));
-        }
+        self.objects.add_volume(number, members);
         self.check_memory()
     }
 
     /// Checks that there is memory for the tables and lists.
     fn check_memory(&mut self) -> Result<(), VolumeError> {
-        let bytes = (self.files.len() as u64).saturating_mul(FILE_BYTES).saturating_add(self.members.bytes());
-        self.allowance.check(bytes.saturating_add(self.path_bytes))
+        self.allowance.check(self.objects.bytes().saturating_add(self.path_bytes))
     }
 
     /// Adds a volume that cannot be read, whose last entry is `last`; that of the volume before it is `after`.
@@ -191,12 +127,13 @@ impl SetComparison {
         context: &RequestContext,
     ) -> Result<ComparedSet, VolumeError> {
         let mut found = ComparedSet::default();
+        self.objects.sort();
         repository.stream_stored_signatures(set.index, context, &mut |archive| {
             let mut sink = SignedFiles { comparison: &mut self, found: &mut found, refused: None };
             let read = archive.parse(&mut sink);
             sink.refused.map_or(read, Err)
         })?;
-        let (unsigned, more) = self.members.unsigned(MAX_LISTED);
+        let (unsigned, more) = self.objects.unsigned(MAX_LISTED);
         for (number, run) in unsigned {
             let members = repository.members(VolumeId { set: set.index, number }, context)?;
             let Some(MemberRun { path, .. }) = members.run(run as usize) else { continue };
@@ -205,12 +142,6 @@ impl SetComparison {
         found.differing.more = found.differing.more.saturating_add(more);
         found.lost = self.lost.into_iter().filter(|lost| lost.is_listed).map(|lost| lost.paths).collect();
         Ok(found)
-    }
-
-    /// The file that is stored as `path`, or under a name into which a writer mangles it.
-    fn stored(&self, path: &ArchivePath) -> Option<&StoredParts> {
-        let by_name = |name: &[u8]| self.files.get(&self.hasher.hash_one(name));
-        by_name(path.as_bytes()).or_else(|| difftar::mangled_forms(path).iter().find_map(|form| by_name(form)))
     }
 
     /// Counts the memory of `path` in a list.
@@ -237,7 +168,7 @@ impl SetComparison {
 
     fn take(&mut self, entry: &SigEntry, found: &mut ComparedSet) -> Result<(), VolumeError> {
         let path = &entry.path;
-        let difference = self.members.take(entry);
+        let difference = self.objects.take(entry);
         if entry.change != SigChange::Signature {
             if let Some(difference) = difference
                 && !self.lost.iter().any(|lost| lost.contains(path))
@@ -260,11 +191,11 @@ impl SetComparison {
         if !lost.is_empty() {
             return Ok(());
         }
-        let is_stored = self.stored(path).is_some();
-        if let Some(difference) = difference.filter(|_| is_stored) {
+        let stored = self.objects.file(path);
+        if let Some(difference) = difference.filter(|_| stored.is_some()) {
             self.add_differing(path, difference, found);
         }
-        let suspicion = match self.stored(path) {
+        let suspicion = match stored {
             None => Some("no volume has data of it"),
             Some(stored) => stored.suspicion(entry.bounds.as_ref()),
         };
@@ -321,19 +252,5 @@ mod tests {
         assert!(covers(Some(boundary("b", Some(3))), boundary("d", None), "b"), "its later parts");
         assert!(!covers(Some(boundary("b", None)), boundary("d", None), "b"), "it ended before");
         assert!(covers(Some(boundary("b", None)), boundary("d", None), "b/x"));
-    }
-
-    #[test]
-    fn gaps_mixed_states_and_wrong_sizes_are_suspect() {
-        let part = |number, len, mtime| MemberPart { number, offset: 0, len, mtime };
-        let suspicion = |parts: &[MemberPart], max: u64| {
-            let mut stored = StoredParts { next: 1, bytes: 0, mtime: 5, kind: DiffKind::Snapshot, flaw: None };
-            stored.add(DiffKind::Snapshot, parts.iter().copied());
-            stored.suspicion(Some(&SizeBounds { blocks: 1, min: 1, max }))
-        };
-        assert_eq!(suspicion(&[part(1, 10, 5), part(2, 3, 5)], 512), None);
-        assert_eq!(suspicion(&[part(1, 10, 5), part(3, 3, 5)], 512), Some(GAP));
-        assert_eq!(suspicion(&[part(1, 10, 5), part(2, 3, 6)], 512), Some(MIXED));
-        assert!(suspicion(&[part(1, 600, 5)], 512).is_some());
     }
 }
