@@ -7,6 +7,7 @@ mod faulty;
 mod fetch_limit;
 mod file_identity;
 mod file_prefix;
+mod handed_over_stream;
 mod local;
 mod memory;
 mod metered;

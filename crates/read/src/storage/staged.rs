@@ -5,6 +5,7 @@ use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::handed_over_stream::HandedOverStream;
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::{Monitor, Permit, Semaphore, ThreadPool};
 use dupfs_base::{ByteRange, ChildToken, ErrorKind, RequestContext};
@@ -205,7 +206,10 @@ impl ObjectStore for StagedStore {
             Some(StageState::Fetched(bytes, room)) => {
                 Ok(Box::new(StagedBytes { bytes: Cursor::new(bytes), _room: room }))
             }
-            Some(StageState::Opened(stream)) => Ok(stream),
+            Some(StageState::Opened(stream)) => {
+                let store = Arc::clone(&self.shared.inner);
+                Ok(Box::new(HandedOverStream::new(stream, store, object.clone(), context)))
+            }
             Some(StageState::Failed(error)) if !matches!(error.kind, ErrorKind::Timeout | ErrorKind::Cancelled) => {
                 Err(error)
             }
@@ -291,6 +295,44 @@ mod tests {
             .room
             .acquire(MAX_STAGED_BYTES, &RequestContext::with_timeout(std::time::Duration::from_secs(60)))
             .unwrap();
+    }
+
+    /// A stream that fails for the end of its request after 1,000 bytes.
+    struct EndedStream(Box<dyn Read + Send>, usize);
+
+    impl Read for EndedStream {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            if self.1 == 0 {
+                return Err(StorageError::new(ErrorKind::Cancelled, "large", "interrupted").into_io());
+            }
+            let len = buf.len().min(self.1);
+            let got = self.0.read(&mut buf[..len])?;
+            self.1 -= got;
+            Ok(got)
+        }
+    }
+
+    #[test]
+    fn a_stream_whose_request_ends_is_continued_by_its_reader() {
+        let memory = Arc::new(MemoryStore::new());
+        let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i >> 3).to_le_bytes()[0]).collect();
+        memory.put("large", bytes.clone());
+        let object = memory.list(&RequestContext::unlimited()).unwrap().remove(0);
+        let opened = AtomicU64::new(0);
+        let ending = WrappingStore::new(Arc::clone(&memory), move |_: &ObjectInfo, stream| -> Box<dyn Read + Send> {
+            match opened.fetch_add(1, Ordering::SeqCst) {
+                0 => Box::new(EndedStream(stream, 1000)),
+                _ => stream,
+            }
+        });
+        let store = StagedStore::new(Arc::new(ending));
+        let staged = store.stage([object.clone()], &RequestContext::unlimited());
+        let is_opened = |objects: &mut HashMap<Arc<str>, StagedObject>| {
+            objects.values().any(|staged| matches!(staged.state, StageState::Opened(_))).then_some(())
+        };
+        store.shared.objects.wait_until(&RequestContext::unlimited(), is_opened).unwrap();
+        assert_eq!(read(&store, &object).unwrap(), bytes);
+        drop(staged);
     }
 
     #[test]
