@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::object_reader::FetchGate;
 use super::pass_join::JoinedPass;
 use super::volume_progress::VolumeProgress;
 use dupfs_base::sync::lock;
@@ -47,6 +48,11 @@ impl AnsweredPasses {
     /// Removes the pass with this progress, which has ended.
     pub(super) fn remove(&self, progress: &Arc<VolumeProgress>) {
         self.drop_if(|pass| Arc::ptr_eq(pass.shared(), progress));
+    }
+
+    /// Number of the passes that are suspended: they have a thread, and use no processor.
+    pub(super) fn suspended(&self) -> usize {
+        lock(&self.0).iter().filter(|pass| !pass.shared().is_open()).count()
     }
 
     /// Ends all passes that no request waits for.

@@ -305,7 +305,7 @@ impl VolumeStore {
         // Several passes at once, or a pass beside a busy reader, use all cores. A single pass that a reader waits for gets
         // two threads.
         let running = RunningDecode::begin(&self.running_passes);
-        let is_alone = on_block.is_none() && running.others == 0;
+        let is_alone = on_block.is_none() && running.others <= self.answered.suspended();
         let threads = if is_alone { DecodeThreads::TwoIfLarge } else { DecodeThreads::One };
         let mut blocks = self.blocks.begin_pass(id, wanted, on_block, Some(Arc::clone(progress)));
         progress.start(blocks.pass(), object.size);
