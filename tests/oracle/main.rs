@@ -18,6 +18,7 @@ mod collection;
 mod commands;
 mod compare;
 mod dense;
+mod documented;
 mod exchanged;
 mod find;
 mod forged;
