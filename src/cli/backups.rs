@@ -10,7 +10,7 @@ use std::time::Duration;
 use md5::{Digest, Md5};
 
 use crate::vfs::{FileSystem, OwnerOptions, TreeFs};
-use dupfs_base::{ErrorKind, HasKind, escape_bytes, hex};
+use dupfs_base::{ErrorKind, HasKind, escape_bytes, hex, io_reason};
 use dupfs_cache::SpillConfig;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_format::{ArchivePath, BackupTime};
@@ -435,6 +435,7 @@ fn store_with(
         s3_unencrypted: repo.s3_unencrypted_connection,
         s3_credentials: repo.s3_profile.clone().map_or_else(s3_credentials, S3Credentials::Profile),
         rclone: repo.rclone.clone(),
+        ca_file: ca_file(repo)?,
         ssh_options: split_words(repo.ssh_options.as_deref().unwrap_or_default()),
         secrets: SecretSource::new(environment_secrets::get),
         s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
@@ -469,6 +470,16 @@ fn local(repo: &RepoArgs) -> Result<Option<PathBuf>, CliError> {
         Location::Local(dir) => Ok(Some(dir)),
         Location::S3(_) | Location::Remote(_) | Location::Multi(_) => Ok(None),
     }
+}
+
+/// The absolute path of `--ssl-cacert-file`: a daemon changes its working directory. rclone ignores a file that it cannot read.
+fn ca_file(repo: &RepoArgs) -> Result<Option<PathBuf>, CliError> {
+    let Some(file) = &repo.ssl_cacert_file else { return Ok(None) };
+    let readable = std::fs::File::open(file).and_then(|_| std::path::absolute(file));
+    readable.map(Some).map_err(|error| {
+        let line = format!("{}: the CA certificates cannot be read: {}", file.display(), io_reason(&error));
+        CliError::Usage(line)
+    })
 }
 
 /// The access key of the environment, which AWS's chain tries first; without one, the chain.

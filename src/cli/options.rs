@@ -84,6 +84,10 @@ pub struct RepoArgs {
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath, help_heading = "Stores")]
     pub rclone: Option<PathBuf>,
 
+    /// The CA certificates for FTP and WebDAV over TLS, in PEM [default: those of the machine]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Stores")]
+    pub ssl_cacert_file: Option<PathBuf>,
+
     /// Options of ssh for sftp, scp and rsync, such as --ssh-options=-oIdentityFile=FILE
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true, help_heading = "Stores")]
     pub ssh_options: Option<String>,

@@ -104,6 +104,35 @@ fn servers_of_webdav_and_ftp_are_read_and_refuse_a_wrong_password() {
 }
 
 #[test]
+fn a_real_ftp_server_and_servers_with_tls_are_read_and_only_with_a_certificate_that_is_trusted() {
+    let scratch = Scratch::new();
+    let fixture = fixtures::path("duplicity-0.8.15-python2.7-gz");
+    let local = Dupfs::new(scratch.path()).run("ls", &["-lR", fixture.to_str().unwrap()]);
+    for (number, server) in RemoteServer::others().into_iter().enumerate() {
+        run(Command::new("cp").arg("-a").arg(&fixture).arg(server.root().join("backup")));
+        let url = server.url("backup");
+        let rclone = if number % 2 == 0 { debian_rclone() } else { s3::rclone() };
+        let dupfs = Dupfs::new(scratch.path()).option("--no-index").option("--rclone").option(rclone.to_str().unwrap());
+        let dupfs = dupfs.variable("FTP_PASSWORD", PASSWORD);
+        let is_plain = url.starts_with("ftp://");
+        if !is_plain {
+            let (code, error) = dupfs.fails("sets", &[&url]);
+            assert!(
+                code == Some(1) && error.contains("--ssl-cacert-file") && error.trim().lines().count() == 1,
+                "{error}"
+            );
+        }
+        let file = if is_plain { "/etc/ssl/certs/ca-certificates.crt".into() } else { server.file("ca.pem") };
+        let trusting = dupfs.option("--ssl-cacert-file").option(file.to_str().unwrap());
+        assert!(trusting.run("ls", &["-lR", &url]) == local, "{url}");
+        let wrong = trusting.variable("FTP_PASSWORD", "wrong");
+        assert_eq!(wrong.fails("sets", &[&url]).0, Some(4), "{url}");
+    }
+    let (code, error) = Dupfs::new(scratch.path()).fails("sets", &["--ssl-cacert-file=/no/such", "ftps://h/d"]);
+    assert!(code == Some(2) && error.contains("/no/such: the CA certificates cannot be read"), "{error}");
+}
+
+#[test]
 fn a_server_that_stops_and_a_killed_rclone_end_in_an_error_and_reads_go_on_afterwards() {
     let mut server = RemoteServer::webdav();
     let content = noise(1, 30 << 20);
@@ -287,6 +316,12 @@ fn real_duplicity_writes_what_is_read_by_the_same_url() {
         let options = format!("--ssh-options={known} -oIdentityFile={}", server.file("key").display());
         written_by(version, &server, &[options], "sftp://");
         written_by(version, &RemoteServer::webdav(), &[], "webdav://");
+        let [_, ftp, explicit, implicit] = RemoteServer::others();
+        written_by(version, &ftp, &[], "ftp://");
+        for (server, scheme) in [(explicit, "ftpes://"), (implicit, "ftps://")] {
+            let trusted = format!("--ssl-cacert-file={}", server.file("ca.pem").display());
+            written_by(version, &server, &[trusted], scheme);
+        }
     }
 }
 

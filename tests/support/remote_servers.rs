@@ -16,6 +16,27 @@ use super::s3;
 
 pub const PASSWORD: &str = "geheim {$}";
 
+/// A server of FTP, with the form of TLS, the port, the password, the directory and that of the certificate as its arguments.
+const FTP_SERVER: &str = r#"
+import sys
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import FTPHandler, TLS_FTPHandler
+from pyftpdlib.servers import FTPServer
+form, port, password, root, keys = sys.argv[1:]
+class ImplicitHandler(TLS_FTPHandler):
+    def handle(self):
+        self.secure_connection(self.ssl_context)
+    def handle_ssl_established(self):
+        TLS_FTPHandler.handle(self)
+handler = {'plain': FTPHandler, 'explicit': TLS_FTPHandler, 'implicit': ImplicitHandler}[form]
+handler.authorizer = DummyAuthorizer()
+handler.authorizer.add_user('joe', password, root, perm='elradfmwMT')
+if form != 'plain':
+    handler.certfile, handler.keyfile = keys + '/ca.pem', keys + '/key.pem'
+    handler.tls_control_required = handler.tls_data_required = True
+FTPServer(('127.0.0.1', int(port)), handler).serve_forever()
+"#;
+
 /// rclone of Debian.
 pub fn debian_rclone() -> PathBuf {
     let program = PathBuf::from("/usr/bin/rclone");
@@ -29,6 +50,14 @@ enum Protocol {
     Ssh,
     Webdav,
     Ftp,
+    /// WebDAV over TLS.
+    WebdavTls,
+    /// An FTP server that is not rclone's: pyftpdlib.
+    RealFtp,
+    /// The same, which encrypts a connection on request.
+    RealFtpExplicitTls,
+    /// The same, which encrypts every connection from the beginning.
+    RealFtpImplicitTls,
 }
 
 /// A server, and the directory that it offers.
@@ -108,6 +137,22 @@ impl RemoteServer {
             Self { protocol: Protocol::Ftp, child: None, dir: Self::directory(), port: 0, uses_password: true };
         server.restart();
         server
+    }
+
+    /// WebDAV over TLS, and then pyftpdlib: without TLS, and with TLS in its two forms. `ca.pem` has the certificate.
+    pub fn others() -> [Self; 4] {
+        let forms =
+            [Protocol::WebdavTls, Protocol::RealFtp, Protocol::RealFtpExplicitTls, Protocol::RealFtpImplicitTls];
+        forms.map(|protocol| {
+            let dir = Self::directory();
+            let mut command = Command::new("openssl");
+            command.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
+            command.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]).arg(dir.path().join("key.pem"));
+            run(command.arg("-out").arg(dir.path().join("ca.pem")).stderr(Stdio::null()));
+            let mut server = Self { protocol, child: None, dir, port: 0, uses_password: true };
+            server.restart();
+            server
+        })
     }
 
     fn directory() -> tempfile::TempDir {
@@ -195,7 +240,10 @@ impl RemoteServer {
         match self.protocol {
             Protocol::Ssh => format!("sftp://root@127.0.0.1:{port}/{}/{below}", root.display()),
             Protocol::Webdav => format!("webdav://joe@127.0.0.1:{port}/{below}"),
-            Protocol::Ftp => format!("ftp://joe@127.0.0.1:{port}/{below}"),
+            Protocol::WebdavTls => format!("webdavs://joe@127.0.0.1:{port}/{below}"),
+            Protocol::Ftp | Protocol::RealFtp => format!("ftp://joe@127.0.0.1:{port}/{below}"),
+            Protocol::RealFtpExplicitTls => format!("ftpes://joe@127.0.0.1:{port}/{below}"),
+            Protocol::RealFtpImplicitTls => format!("ftps://joe@127.0.0.1:{port}/{below}"),
         }
     }
 
@@ -243,9 +291,23 @@ fn server_command(protocol: Protocol, dir: &Path, port: u16) -> Command {
             command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
             command
         }
-        Protocol::Webdav | Protocol::Ftp => {
+        Protocol::RealFtp | Protocol::RealFtpExplicitTls | Protocol::RealFtpImplicitTls => {
+            let form = match protocol {
+                Protocol::RealFtpExplicitTls => "explicit",
+                Protocol::RealFtpImplicitTls => "implicit",
+                _ => "plain",
+            };
+            // That of Debian, which has the library.
+            let mut command = Command::new("/usr/bin/python3");
+            command.args(["-c", FTP_SERVER, form, &port.to_string(), PASSWORD]).arg(root).arg(dir);
+            command
+        }
+        Protocol::Webdav | Protocol::WebdavTls | Protocol::Ftp => {
             let mut command = Command::new(s3::rclone());
-            command.args(["serve", if protocol == Protocol::Webdav { "webdav" } else { "ftp" }]);
+            command.args(["serve", if protocol == Protocol::Ftp { "ftp" } else { "webdav" }]);
+            if protocol == Protocol::WebdavTls {
+                command.arg("--cert").arg(dir.join("ca.pem")).arg("--key").arg(dir.join("key.pem"));
+            }
             command.args(["--addr", &format!("127.0.0.1:{port}"), "--user", "joe", "--pass", PASSWORD]);
             command.args(["--dir-cache-time", "0s"]).arg(root).env("RCLONE_CONFIG", "/dev/null");
             command

@@ -24,6 +24,8 @@ pub struct StoreOptions {
     pub s3_credentials: S3Credentials,
     /// The program rclone; `None` for the one in the path.
     pub rclone: Option<PathBuf>,
+    /// The file with the CA certificates for services that rclone reads; `None` for those of the machine.
+    pub ca_file: Option<PathBuf>,
     /// `--ssh-options`, split into words.
     pub ssh_options: Vec<String>,
     /// The secrets of the environment.
@@ -59,6 +61,7 @@ impl Default for StoreOptions {
             s3_addressing: S3Addressing::Auto,
             s3_credentials: S3Credentials::Chain,
             rclone: None,
+            ca_file: None,
             ssh_options: Vec::new(),
             secrets: SecretSource::default(),
             timeout: Self::DEFAULT_TIMEOUT,

@@ -104,7 +104,7 @@ impl RcloneFailure {
             return fail(ErrorKind::Io, Busy, "");
         }
         if has(&["certificate", "x509", "tls:"]) {
-            let hint = "; check the CA certificates (package ca-certificates) and the clock";
+            let hint = "; check the CA certificates (package ca-certificates, or --ssl-cacert-file) and the clock";
             return fail(ErrorKind::Io, Final, hint);
         }
         if has(&["connection refused"]) {

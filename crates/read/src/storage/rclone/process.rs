@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -37,11 +38,13 @@ enum RcloneState {
 
 /// Everything that is needed to start the process.
 #[derive(Debug)]
-struct RcloneStart {
-    program: RcloneProgram,
-    remote: RcloneRemote,
-    timeout: Duration,
-    secrets: SecretSource,
+pub(super) struct RcloneStart {
+    pub(super) program: RcloneProgram,
+    pub(super) remote: RcloneRemote,
+    pub(super) timeout: Duration,
+    pub(super) secrets: SecretSource,
+    /// The file with CA certificates; `None` for those of the machine.
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 /// The child process. It is killed when this is dropped.
@@ -60,16 +63,10 @@ impl RcloneProcess {
     ///
     /// # Errors
     /// [`StorageError`] if there is no thread.
-    pub(super) fn start(
-        program: RcloneProgram,
-        remote: RcloneRemote,
-        timeout: Duration,
-        secrets: SecretSource,
-    ) -> Result<Self, StorageError> {
-        let url = remote.url.clone();
+    pub(super) fn start(start: RcloneStart) -> Result<Self, StorageError> {
+        let url = start.remote.url.clone();
         let (state, child, closed) = (Monitor::new(RcloneState::Starting), Arc::default(), CancelToken::new());
         let process = Self { url, state, child, closed };
-        let start = RcloneStart { program, remote, timeout, secrets };
         let (state, child, closed) = (Arc::clone(&process.state), Arc::clone(&process.child), process.closed.clone());
         let thread = std::thread::Builder::new().name("dupfs-rclone".to_owned());
         let spawned = thread.spawn(move || supervise(&start, &state, &child, &closed));
@@ -235,6 +232,9 @@ impl RcloneStart {
             .map_err(|e| StorageError::new(ErrorKind::Io, url, format!("no random bytes: {e}")))?;
         let password = Secret::from(hex(&random));
         let mut command = self.program.serve(&self.remote, &password, self.timeout, &self.secrets);
+        if let Some(file) = &self.ca_file {
+            command.env("SSL_CERT_FILE", file);
+        }
         let input = match &self.remote.known_hosts {
             Some(lines) => {
                 anonymous_file(lines).map_err(|e| StorageError::from_io(url, "store known hosts", &e))?.into()

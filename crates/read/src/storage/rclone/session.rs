@@ -8,7 +8,7 @@ use super::encoding::percent_encode;
 use super::failure::{RcloneCause, RcloneFailure};
 use super::http::{HttpAnswer, HttpFailure, RcloneRequest, send};
 use super::listing::{parse_list, parse_stat, seconds_of};
-use super::process::RcloneProcess;
+use super::process::{RcloneProcess, RcloneStart};
 use super::program::RcloneProgram;
 use super::remote::RcloneRemote;
 use super::retries::RcloneRetries;
@@ -44,7 +44,13 @@ impl RcloneSession {
         remote: RcloneRemote,
         options: &StoreOptions,
     ) -> Result<Self, StorageError> {
-        let process = RcloneProcess::start(program, remote.clone(), options.timeout, options.secrets.clone())?;
+        let process = RcloneProcess::start(RcloneStart {
+            program,
+            remote: remote.clone(),
+            timeout: options.timeout,
+            secrets: options.secrets.clone(),
+            ca_file: options.ca_file.clone(),
+        })?;
         let streams = Semaphore::new(MAX_STREAMS.min(options.connections as u64).max(1));
         let (timeout, counters) = (options.timeout, TrafficCounters::default());
         Ok(Self { remote, process, timeout, streams, counters })
