@@ -161,10 +161,10 @@ impl IndexRun<'_, '_> {
         if self.limits.is_over() {
             return;
         }
-        self.progress.clear();
         // A later failure counts, though it is not shown.
         if self.summary.failures.len() < MAX_SHOWN {
-            self.printer.report(&CliError::new(CommandExit::of_read(error.kind()), line.clone()));
+            let error = CliError::new(CommandExit::of_read(error.kind()), line.clone());
+            self.progress.suspend(|| self.printer.report(&error));
             self.summary.failures.push(line);
         }
     }
@@ -245,9 +245,9 @@ impl IndexRun<'_, '_> {
             }
         }
         if self.summary.cold > 0 {
-            self.progress.clear();
             let files = counted(self.summary.cold, "size");
-            log::warn!("{}: {files} not found: the volumes are in cold storage", self.repository.url());
+            let url = self.repository.url();
+            self.progress.suspend(|| log::warn!("{url}: {files} not found: the volumes are in cold storage"));
         }
     }
 

@@ -151,7 +151,7 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
 /// Prints the mounted backup and the location of its errors, on a terminal.
 fn announce(fs: &dyn FileSystem, args: &MountArgs) {
     let mut terminal = std::io::stderr();
-    if !terminal.is_terminal() {
+    if !terminal.is_terminal() || logging::is_quiet() {
         return;
     }
     let mountpoint = escape_bytes(args.mountpoint.as_os_str().as_encoded_bytes());

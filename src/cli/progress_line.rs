@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::logging;
+
 /// Work that ends sooner shows no progress.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 /// Upper bound of the updates in a second.
@@ -23,7 +25,11 @@ pub(super) struct ProgressLine {
 impl ProgressLine {
     /// The progress towards `total` bytes, which begins now.
     pub(super) fn new(total: u64) -> Self {
-        Self::on(ProgressDrawTarget::stderr_with_hz(MAX_HZ), total)
+        let target = match logging::is_quiet() {
+            true => ProgressDrawTarget::hidden(),
+            false => ProgressDrawTarget::stderr_with_hz(MAX_HZ),
+        };
+        Self::on(target, total)
     }
 
     fn on(target: ProgressDrawTarget, total: u64) -> Self {
@@ -52,9 +58,14 @@ impl ProgressLine {
         self.bar.set_message(text);
     }
 
-    /// Removes the line, before other output. The next update shows it again.
+    /// Removes the line for the output of `print`.
+    pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
+    /// Removes the line at the end.
     pub(super) fn clear(&self) {
-        // `suspend` would draw it again at once.
+        // `suspend` would draw it again.
         self.bar.finish_and_clear();
     }
 
@@ -62,14 +73,7 @@ impl ProgressLine {
         if let Some((_, target)) = self.hidden.take_if(|(begun, _)| begun.elapsed() >= SHOWN_AFTER) {
             self.bar.set_draw_target(target);
         }
-        let is_cleared = self.bar.is_finished();
-        if is_cleared {
-            self.bar.reset();
-        }
         self.bar.set_position(self.done.min(self.total));
-        if is_cleared {
-            self.bar.force_draw();
-        }
     }
 }
 
@@ -142,13 +146,11 @@ mod tests {
         line.correct(50 << 20, 0);
         assert!(text().contains("volume 1 of 4, 25.00 MiB of 50.00 MiB, "), "{}", text());
         assert!(text().contains("/s, ") && text().trim_end().ends_with(" left"), "{}", text());
-        line.clear();
-        assert!(text().ends_with("<cleared>"), "{}", text());
-        line.advance(5 << 20);
-        assert!(text().contains("volume 1 of 4, 30.00 MiB of 50.00 MiB, "), "{}", text());
+        line.suspend(|| lock(&terminal.0).push_str("<printed>"));
+        assert!(text().contains("<cleared><printed>"), "{}", text());
         // More than was expected.
         line.advance(80 << 20);
-        drop(line);
+        line.clear();
         assert!(text().ends_with("<cleared>"), "{}", text());
     }
 }

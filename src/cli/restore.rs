@@ -450,8 +450,7 @@ impl RestoreRun<'_> {
                         self.summary.already_right = self.summary.already_right.saturating_add(1);
                     }
                     ObjectOutcome::Failed(failure) | ObjectOutcome::Full(failure) => {
-                        progress.clear();
-                        self.summary.fail(&failure, printer);
+                        progress.suspend(|| self.summary.fail(&failure, printer));
                     }
                     ObjectOutcome::Interrupted => {}
                 }

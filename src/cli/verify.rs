@@ -215,7 +215,6 @@ impl VerifyRun<'_> {
         let snapshots = self.snapshots_on(set.index);
         let (object, restorable) = (object.map(|object| object.name.to_string()), restorable.to_owned());
         let finding = Finding::new(kind, Some(set), error.to_string());
-        self.progress.clear();
         self.report.add(Finding { exit, object, snapshots, restorable, ..finding })
     }
 
@@ -413,7 +412,6 @@ impl VerifyRun<'_> {
         let exit = if is_of_one_run { CommandExit::Damage } else { CommandExit::Done };
         let snapshots = self.snapshots_on(set.index);
         let restorable = "everything; duplicity restores the metadata in the volumes".into();
-        self.progress.clear();
         let at = self.report.add(Finding { exit, snapshots, restorable, ..Finding::new("members", Some(set), line) });
         self.report.set_paths(at, paths);
     }
@@ -447,7 +445,6 @@ impl VerifyRun<'_> {
                 Err(error) => failures.push((snapshot, error)),
             }
         }
-        self.progress.clear();
         if let Some((_, error)) = failures.first() {
             let text = error.to_string();
             let line = if text.contains(&path.to_string()) { text } else { format!("{path}: {text}") };

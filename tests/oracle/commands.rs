@@ -229,3 +229,23 @@ fn a_damaged_volume_affects_only_its_files() {
     assert!(log.contains(&volume), "the log does not name the volume:\n{log}");
     mount.unmount();
 }
+
+#[test]
+fn quiet_leaves_out_warnings_and_no_error() {
+    let scratch = Scratch::new();
+    let dupfs = exec::Dupfs::new(scratch.path()).option("--no-index");
+    let fixture = fixtures::path("duplicity-0.7.13-gz");
+    let fixture = fixture.to_str().unwrap();
+    let stderr = |args: &[&str]| {
+        let output = exec::output(dupfs.command("ls").args(args));
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    // An option of duplicity that only concerns backups.
+    let (code, warning) = stderr(&["--volsize=25", fixture]);
+    assert!(code == Some(0) && warning.contains("volsize"), "{warning}");
+    assert_eq!(stderr(&["-q", "--volsize=25", fixture]), (Some(0), String::new()));
+    assert_eq!(stderr(&["--volsize=25", "--quiet", fixture]), (Some(0), String::new()));
+    let (code, error) = stderr(&["-q", fixture, "no/such/path"]);
+    assert!(code == Some(3) && error.contains("no/such/path"), "{error}");
+    assert_eq!(stderr(&["-q", "-v", fixture]).0, Some(2));
+}

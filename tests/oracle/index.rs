@@ -79,7 +79,8 @@ fn a_full_disk_and_a_read_only_or_missing_home_cause_no_error() {
     let plain = Dupfs::new(&scratch.dir("home")).option("--no-index");
     let expected = plain.run("ls", &["-lR", &repo.url()]);
     // a directory in which nothing can be created, and none at all
-    for (home, cache) in [("/proc/1", "/proc/1"), ("/nonexistent", ""), ("", "")] {
+    let missing = scratch.path().join("missing");
+    for (home, cache) in [("/proc/1", "/proc/1"), (missing.to_str().unwrap(), ""), ("", "")] {
         let reader = Dupfs::new(&scratch.dir("home")).variable("HOME", home).variable("XDG_CACHE_HOME", cache);
         let output = exec::output(reader.command("ls").args(["-lR", &repo.url()]));
         assert!(output.status.success() && output.stdout == expected, "HOME={home:?}: {output:?}");

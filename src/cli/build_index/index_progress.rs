@@ -69,9 +69,9 @@ impl IndexProgress {
         lock(&self.line).line.describe(text);
     }
 
-    /// Removes the line, before other output.
-    pub(super) fn clear(&self) {
-        lock(&self.line).line.clear();
+    /// Removes the line for the output of `print`.
+    pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        lock(&self.line).line.suspend(print)
     }
 }
 

@@ -45,7 +45,7 @@ impl VerifyProgress {
         }
     }
 
-    /// Removes the line, before other output.
+    /// Removes the line at the end.
     pub(super) fn clear(&self) {
         self.line.clear();
     }
