@@ -153,7 +153,7 @@ struct VerifyRun<'a> {
     deep: bool,
     /// The volumes to read; all without one.
     sample: Option<HashSet<(SetIndex, VolumeNumber)>>,
-    /// What an interrupted run has proved; `None` if nothing is recorded.
+    /// The record of what an interrupted run has proved; `None` if nothing is recorded.
     resumed: Option<ResumedRun>,
     progress: VerifyProgress,
     report: VerifyReport,

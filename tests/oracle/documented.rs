@@ -1,4 +1,4 @@
-//! The commands in the documents, run as they are written: in a mount namespace of their own, with a backup, a configuration
+//! The commands in the documents, run as they are written: in a separate mount namespace, with a backup, a configuration
 //! and directories of the names that the documents use.
 
 use std::fs;
@@ -139,7 +139,7 @@ fn each_command_in_the_documents_works_as_it_is_written() {
     machine(&scratch);
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let mut paths: Vec<_> = fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path()).collect();
-    // Its procedures are run by a test of their own.
+    // Its procedures are run by another test.
     paths.retain(|path| path.extension().is_some_and(|own| own == "md") && !path.ends_with("RUNBOOK.md"));
     paths.sort();
     let (mut count, mut failed, mut left_out) = (0, Vec::new(), Vec::new());

@@ -82,13 +82,13 @@ struct SplitRun {
 
 /// A regular file as the volumes have it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StoredFile {
+pub(super) struct StoredParts {
     bytes: u64,
     is_delta: bool,
     flaw: Option<&'static str>,
 }
 
-impl StoredFile {
+impl StoredParts {
     /// The reason for which this may not be the file whose size is within `bounds`.
     pub(super) fn suspicion(&self, bounds: Option<&SizeBounds>) -> Option<&'static str> {
         let fits = self.is_delta || bounds.is_none_or(|bounds| bounds.contains(self.bytes));
@@ -182,16 +182,16 @@ impl StoredObjects {
     }
 
     /// The regular file that is stored as `path`, or under a name into which a writer mangles it.
-    pub(super) fn file(&self, path: &ArchivePath) -> Option<StoredFile> {
+    pub(super) fn file(&self, path: &ArchivePath) -> Option<StoredParts> {
         let (shard, range) = self.find(path, |objects| objects.iter().any(|object| object.is(flag::FILE)))?;
         let runs = self.shards.get(shard)?.get(range)?.iter().filter(|object| object.is(flag::FILE));
-        let mut file: Option<StoredFile> = None;
+        let mut file: Option<StoredParts> = None;
         // The number of the part that comes next, and the time of the first one, if runs may follow.
         let mut next: Option<(u64, i64)> = None;
         for run in runs {
             let split = self.split.get(&(run.volume, run.run)).filter(|_| run.is(flag::SPLIT));
             let (is_first, bytes, is_delta) = (file.is_none(), run.len & flag::LEN, run.is(flag::DELTA));
-            let file = file.get_or_insert(StoredFile { bytes: 0, is_delta, flaw: None });
+            let file = file.get_or_insert(StoredParts { bytes: 0, is_delta, flaw: None });
             file.bytes = file.bytes.saturating_add(bytes);
             let expected = if is_first { split.map(|split| (1, split.mtime)) } else { next };
             let follows = match (split, expected) {
@@ -342,7 +342,7 @@ mod tests {
     }
 
     /// The file `f` whose parts are in these volumes: number, length, time.
-    fn file_of(volumes: &[&[(u64, u64, i64)]]) -> StoredFile {
+    fn file_of(volumes: &[&[(u64, u64, i64)]]) -> StoredParts {
         let mut objects = StoredObjects::new();
         for (number, parts) in (1..).zip(volumes) {
             let mut builder = MemberTableBuilder::default();
