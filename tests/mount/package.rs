@@ -69,14 +69,14 @@ umount /mnt/site
 test "$(dpkg-query -W -f '${Version}' dupfs)" = 9.9.9
 systemd-analyze verify --man=no dupfs@site.service dupfs-verify@site.timer dupfs-index@site.timer
 MOUNTPOINT=/mnt/site
-command=$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/dupfs@.service | sed 's|%I|site|; s|\${MOUNTPOINT}|/mnt/site|')
+command=$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/dupfs@.service | sed 's|%i|site|; s|\${MOUNTPOINT}|/mnt/site|')
 $command &
 until mountpoint -q /mnt/site; do kill -0 $!; sleep 0.1; done
 cmp /mnt/site/latest/var/backups/mysql/shop.sql /one
 kill $!
 wait $!
-$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/dupfs-verify@.service | sed 's|%I|site|; s|%%|%|')
-$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/dupfs-index@.service | sed 's|%I|site|')
+$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/dupfs-verify@.service | sed 's|%i|site|; s|%%|%|')
+$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/dupfs-index@.service | sed 's|%i|site|')
 test -e /usr/lib/debug/.build-id
 dpkg -P dupfs-dbgsym dupfs
 cp /fstab /etc/fstab
