@@ -25,7 +25,7 @@ const WATCHDOG_INTERVAL: &str = "WATCHDOG_USEC";
 /// The variable with the process that has to give the signs of life; any process if it is missing.
 const WATCHDOG_PROCESS: &str = "WATCHDOG_PID";
 
-/// The variable with the process that the manager started.
+/// The variable with the process that the manager started. systemd sets it from version 248 on.
 const STARTED_PROCESS: &str = "SYSTEMD_EXEC_PID";
 
 /// Upper bound of the bytes of a status text.

@@ -14,8 +14,57 @@ use crate::support::{Scratch, noise};
 /// The times of the snapshots in the documents: 2017-01-21 and 2017-01-28, 02:15 UTC.
 const TIMES: [i64; 2] = [1_484_964_900, 1_485_569_700];
 
+/// Programs whose lines in blocks of code are commands.
+const PROGRAMS: [&str; 28] = [
+    "apt",
+    "apt-get",
+    "aws",
+    "bash",
+    "cargo",
+    "cp",
+    "curl",
+    "docker",
+    "duplicity",
+    "dupfs",
+    "export",
+    "findmnt",
+    "getfattr",
+    "gpg",
+    "install",
+    "journalctl",
+    "ln",
+    "loginctl",
+    "mount",
+    "mysql",
+    "podman",
+    "rclone",
+    "rsync",
+    "sh",
+    "systemctl",
+    "tar",
+    "umount",
+    "vagrant",
+];
+
 /// Beginnings of commands that are not run, with the reason.
-const NOT_RUN: [(&str, &str); 2] = [
+const NOT_RUN: [(&str, &str); 16] = [
+    ("apt install rclone", "scripts/test runs it"),
+    ("apt-get install ./dupfs", "tests/mount/package.rs installs the package"),
+    ("apt-get remove dupfs", "tests/mount/package.rs removes the package"),
+    ("aws s3api restore-object", "dupfs prints it, and tests/storage/s3/cold.rs compares it"),
+    ("cargo install", "it compiles everything once more"),
+    ("install target/release/dupfs", "it is for the program that cargo made"),
+    ("ln -s /usr/local/bin/dupfs", "tests/mount/helper.rs makes such links"),
+    ("mount -t dupfs", "tests/mount/helper.rs mounts by mount(8)"),
+    (
+        "getfattr --only-values -n user.dupfs.errors",
+        "it needs a mount, and tests/mount/newcomer.rs reads the attribute",
+    ),
+    ("systemctl", "it needs systemd as process 1; tests/mount/package.rs runs the commands of the units"),
+    ("journalctl", "it needs systemd as process 1"),
+    ("podman", "it needs a container engine"),
+    ("mysql shop", "tests/oracle/runbook.rs restores a database"),
+    ("scripts/", "the scripts compile everything, or measure for minutes"),
     ("dupfs mount sftp://joe@backup.example.com", "tests/storage runs it with a server of SSH"),
     ("dupfs volumes --thaw", "its output is for AWS's tool, and tests/storage/s3/cold.rs compares it"),
 ];
@@ -31,7 +80,7 @@ const WORDS: [(&str, &str); 7] = [
     ("/etc", "/srv/source/etc"),
 ];
 
-/// The lines with a command of dupfs in the blocks of code of `text`. Lines with placeholders for values are no commands.
+/// The lines with a command in the blocks of code of `text`. Lines with placeholders for values are no commands.
 fn commands(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut is_fenced = false;
@@ -43,10 +92,18 @@ fn commands(text: &str) -> Vec<String> {
             None => continue,
         };
         let line = line.strip_prefix("sudo ").unwrap_or(line);
-        let has_placeholder = line.contains(" <") || line.contains(" [");
+        // Variables in front of a command.
+        let is_variable = |word: &&str| {
+            word.split_once('=').is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        };
+        let variables = line.split(' ').take_while(is_variable).map(|word| word.len() + 1).sum();
+        let program = line.get(variables..).unwrap_or_default().split(' ').next().unwrap_or_default();
+        let has_placeholder = line.contains(" [")
+            || line.match_indices(" <").any(|(at, _)| line[at + 2..].starts_with(|c: char| c.is_ascii_uppercase()));
         // The columns behind it have an explanation.
-        let line = line.split("   ").next().unwrap_or_default().trim_end();
-        if line.starts_with("dupfs ") && !has_placeholder && !line.contains("...") {
+        let line = line.get(variables..).unwrap_or_default().split("   ").next().unwrap_or_default().trim_end();
+        if (PROGRAMS.contains(&program) || program.starts_with("scripts/")) && !has_placeholder && !line.contains("...")
+        {
             found.push(line.to_owned());
         }
     }
@@ -168,8 +225,9 @@ fn each_command_in_the_documents_works_as_it_is_written() {
 
 #[test]
 fn a_command_in_a_document_that_fails_is_found() {
-    let text = "Run\n\n    dupfs ls URL no/such/path        prints it\n\n```\ndupfs cat <URL>\ndupfs sets URL\n```\n";
-    assert_eq!(commands(text), ["dupfs ls URL no/such/path", "dupfs sets URL"]);
+    let text = "Run\n\n    dupfs ls URL no/such/path        prints it\n\n```\ndupfs cat <URL>\ndupfs sets URL\n\
+                A_B=c systemctl start x\nsite /mnt fuse.dupfs\nmysql < x\n```\n";
+    assert_eq!(commands(text), ["dupfs ls URL no/such/path", "dupfs sets URL", "systemctl start x", "mysql < x"]);
     let scratch = Scratch::new();
     machine(&scratch);
     let error = run(scratch.path(), &substituted("dupfs ls URL no/such/path")).unwrap_err();
