@@ -63,6 +63,32 @@ pub(super) struct VerifyReport {
     path_bytes: usize,
 }
 
+/// The meaning of a finding.
+#[derive(Clone, Copy, Debug)]
+enum Verdict {
+    Damaged,
+    /// Nothing is lost.
+    Note,
+    /// It could not be checked.
+    Unchecked,
+}
+
+impl Verdict {
+    fn of(exit: CommandExit) -> Self {
+        match exit {
+            CommandExit::Damage => Self::Damaged,
+            CommandExit::Done => Self::Note,
+            CommandExit::Failed
+            | CommandExit::Usage
+            | CommandExit::NotFound
+            | CommandExit::Denied
+            | CommandExit::NoKey
+            | CommandExit::Interrupted
+            | CommandExit::Different => Self::Unchecked,
+        }
+    }
+}
+
 /// Numbers of all findings.
 #[derive(Debug, Default)]
 struct FindingCounts {
@@ -75,16 +101,10 @@ struct FindingCounts {
 
 impl FindingCounts {
     fn add(&mut self, exit: CommandExit) {
-        match exit {
-            CommandExit::Done => {}
-            CommandExit::Damage => self.damaged = self.damaged.saturating_add(1),
-            CommandExit::Failed
-            | CommandExit::Usage
-            | CommandExit::NotFound
-            | CommandExit::Denied
-            | CommandExit::NoKey
-            | CommandExit::Interrupted
-            | CommandExit::Different => self.unchecked = self.unchecked.saturating_add(1),
+        match Verdict::of(exit) {
+            Verdict::Note => {}
+            Verdict::Damaged => self.damaged = self.damaged.saturating_add(1),
+            Verdict::Unchecked => self.unchecked = self.unchecked.saturating_add(1),
         }
         self.exit = self.exit.max(exit);
     }
@@ -220,16 +240,10 @@ impl VerifyReport {
     pub(super) fn print(&self, printer: &mut Printer<'_>) -> Result<(), CliError> {
         let mut lines = Vec::new();
         for finding in &self.findings {
-            let what = match finding.exit {
-                CommandExit::Damage => "damaged",
-                CommandExit::Done => "note",
-                CommandExit::Failed
-                | CommandExit::Usage
-                | CommandExit::NotFound
-                | CommandExit::Denied
-                | CommandExit::NoKey
-                | CommandExit::Interrupted
-                | CommandExit::Different => "not checked",
+            let what = match Verdict::of(finding.exit) {
+                Verdict::Damaged => "damaged",
+                Verdict::Note => "note",
+                Verdict::Unchecked => "not checked",
             };
             lines.push(format!("{what}: {}", finding.message));
             match &finding.paths {
