@@ -108,7 +108,7 @@ impl<'a> App<'a> {
             environment_secrets::take_over(fd).map_err(failed)?;
             inherited.forget(fd);
         }
-        if let Err(error) = logging::start((cli.verbose, cli.quiet), cli.log_file.as_deref()) {
+        if let Err(error) = logging::start(logging::level(cli.verbose, cli.quiet), cli.log_file.as_deref()) {
             let file = cli.log_file.clone().unwrap_or_default();
             let reason = io_reason(&error);
             return Err(CliError::Usage(format!(

@@ -20,7 +20,7 @@ use super::printer::Printer;
 use super::quantities::counted;
 use super::request_timeout::RequestTimeout;
 use crate::vfs::{FileSystem, FsError, Ino, TreeFs};
-use dupfs_base::{ErrorKind, HasKind, RequestContext};
+use dupfs_base::{ErrorKind, HasKind};
 use dupfs_format::collection::Collection;
 use dupfs_format::{ObjectInfo, VolumeId};
 use dupfs_read::volume::Repository;
@@ -152,11 +152,6 @@ struct IndexRun<'a, 'b> {
 }
 
 impl IndexRun<'_, '_> {
-    /// The limits of a call that starts now.
-    fn start(&self) -> RequestContext {
-        self.limits.start()
-    }
-
     fn fail(&mut self, error: &FsError, line: String) {
         if self.limits.is_over() {
             return;
@@ -188,7 +183,7 @@ impl IndexRun<'_, '_> {
                 return;
             }
             self.progress.describe(format!("trees of chain {} of {all}, ", done + 1));
-            if let Err(error) = self.fs.load_tree(position, &self.start()) {
+            if let Err(error) = self.fs.load_tree(position, &self.limits.start()) {
                 self.fail(&error, error.to_string());
             }
         }
@@ -253,7 +248,7 @@ impl IndexRun<'_, '_> {
 
     /// The volume with the end of a file, which has its size.
     fn last_volume(&self, ino: Ino) -> Result<Option<VolumeId>, FsError> {
-        Ok(self.fs.needed_volumes(ino, &self.start())?.certain.last().copied())
+        Ok(self.fs.needed_volumes(ino, &self.limits.start())?.certain.last().copied())
     }
 
     fn measure(&self, ino: Ino, last: Option<VolumeId>, unreadable: &mut BTreeSet<VolumeId>) -> Measured {
@@ -263,7 +258,7 @@ impl IndexRun<'_, '_> {
         if last.is_some_and(|id| self.is_cold(id)) {
             return Measured::Cold;
         }
-        match self.fs.getattr(ino, &self.start()) {
+        match self.fs.getattr(ino, &self.limits.start()) {
             Ok(_) => Measured::Found,
             Err(error) if error.kind() == ErrorKind::Archived => Measured::Cold,
             Err(error) => {
@@ -275,7 +270,7 @@ impl IndexRun<'_, '_> {
     }
 
     fn is_indexed(&self, id: VolumeId) -> bool {
-        self.repository.has_members(id, &self.start()).unwrap_or_default()
+        self.repository.has_members(id, &self.limits.start()).unwrap_or_default()
     }
 
     fn is_cold(&self, id: VolumeId) -> bool {

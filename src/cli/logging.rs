@@ -76,31 +76,36 @@ struct ProgramLog {
     all_crates: bool,
 }
 
+static LOG: OnceLock<ProgramLog> = OnceLock::new();
+
 /// Returns true if only errors are wanted (`--quiet`).
 pub(super) fn is_quiet() -> bool {
     log::max_level() < LevelFilter::Warn
 }
 
-static LOG: OnceLock<ProgramLog> = OnceLock::new();
+/// The level of the log: warnings and errors, with `verbose` 1 also information, from 2 on everything. Only errors if it
+/// `is_quiet`.
+pub(super) fn level(verbose: u8, is_quiet: bool) -> LevelFilter {
+    match (is_quiet, verbose) {
+        (true, _) => LevelFilter::Error,
+        (false, 0) => LevelFilter::Warn,
+        (false, 1) => LevelFilter::Info,
+        (false, _) => LevelFilter::Debug,
+    }
+}
 
-/// Starts logging: warnings and errors, with `verbose` 1 also information, from 2 on everything; only errors if it `is_quiet`. With a file, messages go
-/// to its end, else to standard error. A panic is logged as one line.
+/// Starts logging at `level`. With a file, messages go to its end, else to standard error. A panic is logged as one line.
 ///
 /// # Errors
 /// When the file cannot be opened.
-pub(super) fn start((verbose, is_quiet): (u8, bool), file: Option<&Path>) -> io::Result<()> {
+pub(super) fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<()> {
     let target = match file {
         Some(path) => LogTarget::File(OpenOptions::new().create(true).append(true).open(path)?, path.to_owned()),
         None if standard_error_is_journal() => LogTarget::Journal,
         None => LogTarget::Terminal,
     };
-    let level = match (is_quiet, verbose) {
-        (true, _) => LevelFilter::Error,
-        (false, 0) => LevelFilter::Warn,
-        (false, 1) => LevelFilter::Info,
-        (false, _) => LevelFilter::Debug,
-    };
-    let logger = LOG.get_or_init(|| ProgramLog { target: Mutex::new(LogTarget::None), all_crates: verbose >= 2 });
+    let logger =
+        LOG.get_or_init(|| ProgramLog { target: Mutex::new(LogTarget::None), all_crates: level >= LevelFilter::Debug });
     *lock(&logger.target) = target;
     // Fails only if a logger was set before, and that is this one.
     let _ = log::set_logger(logger);

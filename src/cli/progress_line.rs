@@ -12,7 +12,7 @@ const SHOWN_AFTER: Duration = Duration::from_secs(1);
 const MAX_HZ: u8 = 4;
 const TEMPLATE: &str = "{msg}{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
 
-/// Shows progress on standard error, if that is a terminal. The line disappears at [`ProgressLine::clear`] and at the end.
+/// Shows progress on standard error, if that is a terminal. The line disappears when this is dropped.
 #[derive(Debug)]
 pub(super) struct ProgressLine {
     bar: ProgressBar,
@@ -61,12 +61,6 @@ impl ProgressLine {
     /// Removes the line for the output of `print`.
     pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
-    }
-
-    /// Removes the line at the end.
-    pub(super) fn clear(&self) {
-        // `suspend` would draw it again.
-        self.bar.finish_and_clear();
     }
 
     fn update(&mut self) {
@@ -150,7 +144,7 @@ mod tests {
         assert!(text().contains("<cleared><printed>"), "{}", text());
         // More than was expected.
         line.advance(80 << 20);
-        line.clear();
+        drop(line);
         assert!(text().ends_with("<cleared>"), "{}", text());
     }
 }

@@ -29,7 +29,7 @@ use super::file_chunks::FileChunks;
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use crate::vfs::{FileSystem, FsError, ROOT_INO};
-use dupfs_base::{ErrorKind, HasKind, RequestContext};
+use dupfs_base::{ErrorKind, HasKind};
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, describe_volumes};
 use dupfs_format::manifest::Manifest;
 use dupfs_format::{ArchivePath, BackupTime, ObjectInfo, SetIndex, VolumeId, VolumeNumber};
@@ -109,8 +109,10 @@ pub fn run(
         }
         run.set(set);
     }
-    run.progress.clear();
-    let (interrupted, mut report) = (run.limits.is_over(), run.report);
+    let VerifyRun { limits, progress, mut report, .. } = run;
+    // Its line disappears before the report is printed.
+    drop(progress);
+    let interrupted = limits.is_over();
     report.finish(interrupted, &sets);
     if options.json {
         printer.json(&report, true)?;
@@ -160,11 +162,6 @@ struct VerifyRun<'a> {
 }
 
 impl VerifyRun<'_> {
-    /// The limits of a call that starts now.
-    fn start(&self) -> RequestContext {
-        self.limits.start()
-    }
-
     /// Adds the sets that no snapshot shows, because they have lost a manifest.
     fn listed_problems(&mut self, is_one_snapshot: bool) {
         // Reading the objects shows the others.
@@ -219,7 +216,7 @@ impl VerifyRun<'_> {
     }
 
     fn set(&mut self, set: &Arc<BackupSet>) {
-        let manifest = match self.repository.manifest(set.index, &self.start()) {
+        let manifest = match self.repository.manifest(set.index, &self.limits.start()) {
             Ok(manifest) => manifest,
             Err(error) => {
                 let left = "nothing of this set without its manifest; snapshots that do not need the set";
@@ -285,8 +282,9 @@ impl VerifyRun<'_> {
         let known: HashSet<VolumeNumber> = match &self.resumed {
             Some(resumed) => {
                 let numbers = listed.iter().map(|(_, volume)| volume.number);
-                let is_known =
-                    |number: &VolumeNumber| resumed.knows(VolumeId { set: set.index, number: *number }, &self.start());
+                let is_known = |number: &VolumeNumber| {
+                    resumed.knows(VolumeId { set: set.index, number: *number }, &self.limits.start())
+                };
                 numbers.filter(is_known).collect()
             }
             None => HashSet::new(),
@@ -319,7 +317,7 @@ impl VerifyRun<'_> {
                     _ => None,
                 };
                 // Without a thread it is read here.
-                let read = read.unwrap_or_else(|| self.repository.members(id, &self.start()));
+                let read = read.unwrap_or_else(|| self.repository.members(id, &self.limits.start()));
                 if self.limits.is_over() {
                     return;
                 }
@@ -350,7 +348,7 @@ impl VerifyRun<'_> {
         comparison: SetComparison,
         failed: &[Option<usize>],
     ) {
-        let compared = match comparison.compare(self.repository, set, &self.start()) {
+        let compared = match comparison.compare(self.repository, set, &self.limits.start()) {
             Ok(compared) => compared,
             Err(error) => {
                 let left =
@@ -479,14 +477,14 @@ impl VerifyRun<'_> {
     fn read_file(&self, snapshot: &str, path: &ArchivePath) -> Result<ReadContent, FsError> {
         let mut ino = ROOT_INO;
         for name in [b"snapshots".as_slice(), snapshot.as_bytes()].into_iter().chain(path.components()) {
-            ino = self.fs.lookup(ino, name, &self.start())?.ino;
+            ino = self.fs.lookup(ino, name, &self.limits.start())?.ino;
         }
         let signed = match self.deep {
             // A signature archive that cannot be read is reported as such.
-            true => self.fs.signed_content(ino, &self.start()).unwrap_or_default(),
+            true => self.fs.signed_content(ino, &self.limits.start()).unwrap_or_default(),
             false => None,
         };
-        let mut chunks = FileChunks::open(self.fs, ino, || self.start())?;
+        let mut chunks = FileChunks::open(self.fs, ino, || self.limits.start())?;
         let Some(signed) = signed else {
             while chunks.next()?.is_some() {}
             return Ok(ReadContent::Unproved);

@@ -240,8 +240,8 @@ struct Corruption {
     flip: Option<u8>,
     /// True if content is served as early as it can be proved.
     is_early: bool,
-    /// True if the damaged repository is verified too; the second is true with `--deep`.
-    verified: (bool, bool),
+    /// `Some` if the damaged repository is verified too: true with `--deep`.
+    deep: Option<bool>,
 }
 
 impl Corruption {
@@ -258,8 +258,8 @@ impl Corruption {
         let (object, bytes) = objects.iter().nth(below(random[1], objects.len())).unwrap();
         let flip = (!random[3].is_multiple_of(4)).then(|| u8::try_from(random[3] >> 8 & 0xff).unwrap().max(1));
         let is_early = random[3] >> 16 & 1 == 1;
-        let verified = (random[3] >> 17 & 3 == 0, random[3] >> 19 & 1 == 1);
-        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip, is_early, verified }
+        let deep = (random[3] >> 17 & 3 == 0).then_some(random[3] >> 19 & 1 == 1);
+        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip, is_early, deep }
     }
 
     /// Opens the damaged repository and reads all of it.
@@ -283,8 +283,8 @@ impl Corruption {
             Err(_) => seen.refused = 1,
             Ok(fs) => {
                 examine(&*fs, ROOT_INO, Vec::new(), &original.healthy, &mut seen)?;
-                if self.verified.0 {
-                    self.verify(&*original.open(store(), false)?, &mut seen)?;
+                if let Some(deep) = self.deep {
+                    self.verify(&*original.open(store(), false)?, deep, &mut seen)?;
                 }
             }
         }
@@ -292,8 +292,8 @@ impl Corruption {
     }
 
     /// Verifies the damaged repository, and compares the report with the files that could not be read.
-    fn verify(&self, fs: &TreeFs, seen: &mut RoundCounts) -> Result<(), String> {
-        let options = VerifyOptions { deep: self.verified.1, json: true, ..VerifyOptions::default() };
+    fn verify(&self, fs: &TreeFs, deep: bool, seen: &mut RoundCounts) -> Result<(), String> {
+        let options = VerifyOptions { deep, json: true, ..VerifyOptions::default() };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut printer = Printer::new(&mut out, &mut err, false);
         let end = verify::run(fs, fs.repository(), options, RequestTimeout::default(), &mut printer);

@@ -125,18 +125,12 @@ impl RemoteServer {
 
     /// WebDAV.
     pub fn webdav() -> Self {
-        let mut server =
-            Self { protocol: Protocol::Webdav, child: None, dir: Self::directory(), port: 0, uses_password: true };
-        server.restart();
-        server
+        Self::with_login(Protocol::Webdav, Self::directory())
     }
 
     /// FTP.
     pub fn ftp() -> Self {
-        let mut server =
-            Self { protocol: Protocol::Ftp, child: None, dir: Self::directory(), port: 0, uses_password: true };
-        server.restart();
-        server
+        Self::with_login(Protocol::Ftp, Self::directory())
     }
 
     /// WebDAV over TLS, and then pyftpdlib: without TLS, and with TLS in its two forms. `ca.pem` has the certificate.
@@ -149,10 +143,15 @@ impl RemoteServer {
             command.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
             command.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]).arg(dir.path().join("key.pem"));
             run(command.arg("-out").arg(dir.path().join("ca.pem")).stderr(Stdio::null()));
-            let mut server = Self { protocol, child: None, dir, port: 0, uses_password: true };
-            server.restart();
-            server
+            Self::with_login(protocol, dir)
         })
+    }
+
+    /// A server below `dir` into which joe logs in by [`PASSWORD`].
+    fn with_login(protocol: Protocol, dir: tempfile::TempDir) -> Self {
+        let mut server = Self { protocol, child: None, dir, port: 0, uses_password: true };
+        server.restart();
+        server
     }
 
     fn directory() -> tempfile::TempDir {

@@ -44,9 +44,4 @@ impl VerifyProgress {
             self.line.correct(object.size, 0);
         }
     }
-
-    /// Removes the line at the end.
-    pub(super) fn clear(&self) {
-        self.line.clear();
-    }
 }

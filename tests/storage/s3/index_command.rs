@@ -8,16 +8,9 @@ use super::world::{World, is_listing, is_volume};
 use crate::support::exec::{self, Dupfs};
 use crate::support::proxy::Fault;
 
-/// The program with an index, and with the proxy as the service.
-fn reader(world: &World) -> Dupfs {
-    let dupfs = Dupfs::new(&world.scratch.dir("indexed"));
-    let dupfs = dupfs.variable("AWS_EC2_METADATA_DISABLED", "true").variable("BOTO_CONFIG", "/dev/null");
-    super::world::signing(dupfs, crate::support::s3::SECRET).option(&world.endpoint())
-}
-
 fn index(world: &World, args: &[&str]) -> Value {
     let url = "s3://bucket/p";
-    serde_json::from_slice(&reader(world).run("index", &[args, &["--json", url]].concat())).unwrap()
+    serde_json::from_slice(&world.indexed_reader().run("index", &[args, &["--json", url]].concat())).unwrap()
 }
 
 #[test]
@@ -37,14 +30,14 @@ fn a_second_run_fetches_no_volume_and_no_signature_archive() {
     world.proxy.clear_log();
     let again = index(&world, &[]);
     assert_eq!((&again["complete"], &again["new_sizes"]), (&true.into(), &0.into()), "{again}");
-    let listed = reader(&world).run("ls", &["-lR", "--json", "s3://bucket/p"]);
+    let listed = world.indexed_reader().run("ls", &["-lR", "--json", "s3://bucket/p"]);
     let listed: Value = serde_json::from_slice(&listed).unwrap();
     let files: Vec<_> = listed.as_array().unwrap().iter().filter(|entry| entry["type"] == "file").collect();
     assert!(files.len() > 3 && files.iter().all(|entry| entry["size_is_exact"] == true), "{listed}");
     let log = world.proxy.log();
     assert!(!log.is_empty() && !log.iter().any(|request| is_volume(request) || is_signature(request)), "{log:?}");
     // The index is that of this URL, also in its older form.
-    let dupfs = reader(&world);
+    let dupfs = world.indexed_reader();
     let cache = Dupfs::new(&world.scratch.dir("indexed"));
     let listed = String::from_utf8(cache.run("cache", &["ls"])).unwrap();
     assert!(listed.contains(" s3://bucket/p\n"), "{listed}");
@@ -74,7 +67,7 @@ fn a_rate_is_kept_and_sizes_in_cold_storage_are_left_out() {
     let cold = "duplicity-full.20261122T131027Z.vol1.difftar.gz";
     world.proxy.set_plan(move |request| is_listing(request).then_some(Fault::Class(cold, "DEEP_ARCHIVE")));
     world.proxy.clear_log();
-    let output = exec::output(reader(&world).command("index").args(["--json", "s3://bucket/p"]));
+    let output = exec::output(world.indexed_reader().command("index").args(["--json", "s3://bucket/p"]));
     assert!(output.status.success(), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let left_out = report["cold"].as_u64().unwrap();

@@ -9,20 +9,14 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::world::{World, eventually, is_volume, signing};
-use crate::support::exec::{self, Dupfs};
+use super::world::{World, eventually, is_volume};
+use crate::support::exec;
 use crate::support::proxy::{Fault, Request};
 
 const URL: &str = "s3://bucket/p";
 
-fn reader(world: &World) -> Dupfs {
-    let dupfs = Dupfs::new(&world.scratch.dir("indexed"));
-    let dupfs = dupfs.variable("AWS_EC2_METADATA_DISABLED", "true").variable("BOTO_CONFIG", "/dev/null");
-    signing(dupfs, crate::support::s3::SECRET).option(&world.endpoint())
-}
-
 fn verify(world: &World, args: &[&str], code: i32) -> Value {
-    let output = exec::output(reader(world).command("verify").args(["--json", URL]).args(args));
+    let output = exec::output(world.indexed_reader().command("verify").args(["--json", URL]).args(args));
     assert_eq!(output.status.code(), Some(code), "{args:?}: {}", exec::tail(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -34,10 +28,11 @@ fn volumes(world: &World) -> BTreeSet<String> {
 }
 
 /// Starts a run that waits for the first volume of the last set, and returns once it does and everything before is stored.
-fn waiting_run(world: &World, args: &[&str], last: &'static str) -> Child {
-    world.proxy.set_plan(move |request| request.target.contains(last).then_some(Fault::Stall(0)));
+fn waiting_run(world: &World, args: &[&str], last: &str) -> Child {
+    let waited_for = last.to_owned();
+    world.proxy.set_plan(move |request| request.target.contains(&waited_for).then_some(Fault::Stall(0)));
     world.proxy.clear_log();
-    let mut command = reader(world).command("verify");
+    let mut command = world.indexed_reader().command("verify");
     command.args(["--json", "--resume", URL]).args(args).stdout(Stdio::piped()).stderr(Stdio::null());
     let child = command.spawn().unwrap();
     let limit = Duration::from_secs(60);
@@ -63,12 +58,12 @@ fn end(world: &World, mut child: Child, signal: Signal) {
 }
 
 /// The volume of the newest set.
-fn last_volume(world: &World) -> &'static str {
+fn last_volume(world: &World) -> String {
     let names =
         fs::read_dir(world.disk("bucket/p")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let newest =
         names.filter(|name| name.contains(".vol1.")).max_by_key(|name| name.split(".to.").nth(1).map(str::to_owned));
-    Box::leak(newest.unwrap().into_boxed_str())
+    newest.unwrap()
 }
 
 #[test]
@@ -79,13 +74,13 @@ fn a_killed_run_is_continued_without_its_volumes_and_a_completed_one_is_not() {
         let whole = verify(&world, args, 0);
         let all = volumes(&world);
         let last = last_volume(&world);
-        assert!(all.len() >= 3 && all.contains(last), "{all:?}");
-        let child = waiting_run(&world, args, last);
+        assert!(all.len() >= 3 && all.contains(&last), "{all:?}");
+        let child = waiting_run(&world, args, &last);
         end(&world, child, signal);
 
         let continued = verify(&world, &[args, &["--resume"]].concat(), 0);
         let fetched = volumes(&world);
-        assert!(fetched.contains(last), "{fetched:?}");
+        assert!(fetched.contains(&last), "{fetched:?}");
         let known = continued["known_volumes"].as_u64().unwrap();
         assert!(known > 0 && continued["resumed_since"].is_string(), "{continued}");
         if args.is_empty() {
@@ -108,7 +103,7 @@ fn a_killed_run_is_continued_without_its_volumes_and_a_completed_one_is_not() {
 fn a_volume_that_was_changed_between_two_runs_is_read_again() {
     let world = World::new();
     world.put_fixture("duplicity-0.7.13-gz", "bucket/p");
-    let child = waiting_run(&world, &[], last_volume(&world));
+    let child = waiting_run(&world, &[], &last_volume(&world));
     end(&world, child, Signal::TERM);
     // Other options make another run.
     let deep = verify(&world, &["--deep", "--resume"], 0);
@@ -133,14 +128,15 @@ fn a_run_that_lost_the_store_is_continued_and_needs_an_index() {
     let world = World::new();
     world.put_fixture("duplicity-0.7.13-gz", "bucket/p");
     let last = last_volume(&world);
-    world.proxy.set_plan(move |request| request.target.contains(last).then_some(Fault::Status(403, "AccessDenied")));
+    let lost = last.clone();
+    world.proxy.set_plan(move |request| request.target.contains(&lost).then_some(Fault::Status(403, "AccessDenied")));
     let refused = verify(&world, &["--resume"], 4);
     assert_eq!((&refused["complete"], &refused["interrupted"]), (&false.into(), &false.into()), "{refused}");
     world.proxy.set_plan(|_| None);
     world.proxy.clear_log();
     let continued = verify(&world, &["--resume"], 0);
     assert!(continued["known_volumes"].as_u64().unwrap() > 0, "{continued}");
-    assert_eq!(volumes(&world), BTreeSet::from([last.to_owned()]));
-    let (code, message) = reader(&world).fails("verify", &["--resume", "--no-index", URL]);
+    assert_eq!(volumes(&world), BTreeSet::from([last]));
+    let (code, message) = world.indexed_reader().fails("verify", &["--resume", "--no-index", URL]);
     assert!(code == Some(2) && message.contains("--no-index"), "{message}");
 }

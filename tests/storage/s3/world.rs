@@ -52,10 +52,15 @@ impl World {
 
     /// The program without credentials and without access to any: no file of this machine and no metadata service.
     pub fn stranger(&self) -> Dupfs {
-        let dupfs = Dupfs::new(&self.scratch.dir("home"));
-        let dupfs = dupfs.variable("AWS_EC2_METADATA_DISABLED", "true").variable("BOTO_CONFIG", "/dev/null");
+        let dupfs = self.without_access("home");
         // Requests are counted as for a first mount.
         dupfs.option("--timeout=5").option("--cache-size=0").option("--no-index")
+    }
+
+    /// The program with the home directory `home` of the scratch directory, and without access to any credentials.
+    fn without_access(&self, home: &str) -> Dupfs {
+        let dupfs = Dupfs::new(&self.scratch.dir(home));
+        dupfs.variable("AWS_EC2_METADATA_DISABLED", "true").variable("BOTO_CONFIG", "/dev/null")
     }
 
     /// The program with credentials in its environment.
@@ -66,6 +71,12 @@ impl World {
     /// The same, with the proxy as the service.
     pub fn reader(&self) -> Dupfs {
         self.client().option(&self.endpoint())
+    }
+
+    /// The program with credentials and an index, and with the proxy as the service.
+    pub fn indexed_reader(&self) -> Dupfs {
+        let dupfs = self.without_access("indexed");
+        signing(dupfs, SECRET).option(&self.endpoint())
     }
 
     /// The option that names the proxy as the service.

@@ -1,6 +1,13 @@
-//! A list of paths with an upper bound, for reports.
+//! Lists of paths with upper bounds, for reports.
 
 use dupfs_format::ArchivePath;
+
+/// Upper bound of the paths in one list.
+pub(super) const MAX_LISTED: usize = 100_000;
+/// Upper bound of the memory of all lists that share a [`ListRoom`].
+const MAX_LISTED_BYTES: u64 = 16 << 20;
+/// Bytes of memory of a path in a list, besides its own bytes.
+const PATH_BYTES: u64 = 48;
 
 /// The first paths of a list, and the number of the others: a small object can name millions of paths.
 #[derive(Debug, Default)]
@@ -11,10 +18,18 @@ pub struct PathList {
     pub more: u64,
 }
 
+/// The memory that several lists have in common.
+#[derive(Debug, Default)]
+pub(super) struct ListRoom {
+    used: u64,
+}
+
 impl PathList {
-    /// Appends `path` if `has_room`, and only counts it otherwise.
-    pub fn push(&mut self, path: &ArchivePath, has_room: bool) {
-        if has_room && self.more == 0 {
+    /// Appends `path` if there is room for it, and only counts it otherwise.
+    pub(super) fn push(&mut self, path: &ArchivePath, room: &mut ListRoom) {
+        let used = room.used.saturating_add(path_bytes(path));
+        if self.more == 0 && self.paths.len() < MAX_LISTED && used <= MAX_LISTED_BYTES {
+            room.used = used;
             self.paths.push(path.clone());
         } else {
             self.more = self.more.saturating_add(1);
@@ -25,4 +40,9 @@ impl PathList {
     pub fn total(&self) -> u64 {
         self.more.saturating_add(self.paths.len() as u64)
     }
+}
+
+/// Bytes of memory of `path` in a list.
+pub(super) fn path_bytes(path: &ArchivePath) -> u64 {
+    PATH_BYTES + path.as_bytes().len() as u64
 }

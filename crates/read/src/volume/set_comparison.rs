@@ -6,7 +6,7 @@
 
 use super::error::VolumeError;
 use super::member_table::{MemberRun, MemberTable};
-use super::path_list::PathList;
+use super::path_list::{ListRoom, MAX_LISTED, PathList, path_bytes};
 use super::repository::Repository;
 use super::stored_objects::{NOT_SIGNED, StoredObjects};
 use super::table_allowance::TableAllowance;
@@ -15,13 +15,6 @@ use dupfs_format::collection::BackupSet;
 use dupfs_format::manifest::VolumeBoundary;
 use dupfs_format::sigtar::{SigChange, SigEntry, SigtarSink};
 use dupfs_format::{ArchivePath, FormatError, VolumeId, VolumeNumber};
-
-/// Bytes of memory of a path in a list, besides its own bytes.
-const PATH_BYTES: u64 = 48;
-/// Upper bound of the paths in one list of a report.
-const MAX_LISTED: usize = 100_000;
-/// Upper bound of the memory of all lists for a report.
-const MAX_LISTED_BYTES: u64 = 16 << 20;
 
 /// The paths of a volume that could not be read: those after `after`, up to `last`.
 #[derive(Debug)]
@@ -50,8 +43,8 @@ pub struct SetComparison {
     lost: Vec<LostPaths>,
     allowance: TableAllowance,
     path_bytes: u64,
-    /// Bytes of the lists for a report.
-    listed_bytes: u64,
+    /// The memory of the lists for a report.
+    room: ListRoom,
     /// True if all files are listed.
     lists_all: bool,
 }
@@ -79,7 +72,14 @@ impl SetComparison {
     pub fn new(repository: &Repository, set: &BackupSet, lists_all: bool) -> Self {
         let name = set.label().into();
         let allowance = repository.table_memory().allowance(&name, set.stored_bytes());
-        Self { objects: StoredObjects::new(), lost: Vec::new(), allowance, path_bytes: 0, listed_bytes: 0, lists_all }
+        Self {
+            objects: StoredObjects::new(),
+            lost: Vec::new(),
+            allowance,
+            path_bytes: 0,
+            room: ListRoom::default(),
+            lists_all,
+        }
     }
 
     /// Adds the next volume, which has the number `number`.
@@ -98,22 +98,17 @@ impl SetComparison {
 
     /// Adds a volume that cannot be read, whose last entry is `last`; that of the volume before it is `after`.
     pub fn add_lost_volume(&mut self, after: Option<&VolumeBoundary>, last: &VolumeBoundary) {
-        self.lost.push(LostPaths {
-            after: after.cloned(),
-            last: last.clone(),
-            is_listed: true,
-            paths: PathList::default(),
-        });
+        self.add_unread_volume(after, last, true);
     }
 
     /// Adds a volume that is left out: its files are not in the result.
     pub fn add_skipped_volume(&mut self, after: Option<&VolumeBoundary>, last: &VolumeBoundary) {
-        self.lost.push(LostPaths {
-            after: after.cloned(),
-            last: last.clone(),
-            is_listed: false,
-            paths: PathList::default(),
-        });
+        self.add_unread_volume(after, last, false);
+    }
+
+    fn add_unread_volume(&mut self, after: Option<&VolumeBoundary>, last: &VolumeBoundary, is_listed: bool) {
+        let (after, last) = (after.cloned(), last.clone());
+        self.lost.push(LostPaths { after, last, is_listed, paths: PathList::default() });
     }
 
     /// Compares what was added with the stored signature archive of `set`, which is read to its verified end.
@@ -146,23 +141,12 @@ impl SetComparison {
 
     /// Counts the memory of `path` in a list.
     fn admit(&mut self, path: &ArchivePath) -> Result<(), VolumeError> {
-        self.path_bytes = self.path_bytes.saturating_add(PATH_BYTES + path.as_bytes().len() as u64);
+        self.path_bytes = self.path_bytes.saturating_add(path_bytes(path));
         self.check_memory()
     }
 
-    /// Returns true if there is room for `path` in a list for a report that has `len` paths.
-    fn has_room(&mut self, path: &ArchivePath, len: usize) -> bool {
-        let bytes = self.listed_bytes.saturating_add(PATH_BYTES + path.as_bytes().len() as u64);
-        let has_room = len < MAX_LISTED && bytes <= MAX_LISTED_BYTES;
-        if has_room {
-            self.listed_bytes = bytes;
-        }
-        has_room
-    }
-
     fn add_differing(&mut self, path: &ArchivePath, difference: &'static str, found: &mut ComparedSet) {
-        let has_room = self.has_room(path, found.differing.paths.len());
-        found.differing.push(path, has_room);
+        found.differing.push(path, &mut self.room);
         found.difference.get_or_insert(difference);
     }
 
@@ -178,17 +162,14 @@ impl SetComparison {
             return Ok(());
         }
         found.files = found.files.saturating_add(1);
-        let lost: Vec<usize> =
-            self.lost.iter().enumerate().filter(|(_, lost)| lost.contains(path)).map(|(at, _)| at).collect();
-        for &at in &lost {
-            let listed = self.lost.get(at).filter(|lost| lost.is_listed).map(|lost| lost.paths.paths.len());
-            let Some(listed) = listed else { continue };
-            let has_room = self.has_room(path, listed);
-            if let Some(lost) = self.lost.get_mut(at) {
-                lost.paths.push(path, has_room);
+        let mut is_lost = false;
+        for lost in self.lost.iter_mut().filter(|lost| lost.contains(path)) {
+            is_lost = true;
+            if lost.is_listed {
+                lost.paths.push(path, &mut self.room);
             }
         }
-        if !lost.is_empty() {
+        if is_lost {
             return Ok(());
         }
         let stored = self.objects.file(path);

@@ -102,6 +102,8 @@ pub(super) struct StoredObjects {
     /// Keyed at random, because the writer of a backup chooses the paths.
     hasher: RandomState,
     shards: Vec<Vec<StoredObject>>,
+    /// Objects that the shards have room for.
+    capacity: usize,
     split: HashMap<(u32, u32), SplitRun>,
 }
 
@@ -109,7 +111,7 @@ impl StoredObjects {
     /// An empty table.
     pub(super) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Vec::new()).collect();
-        Self { hasher: RandomState::new(), shards, split: HashMap::new() }
+        Self { hasher: RandomState::new(), shards, capacity: 0, split: HashMap::new() }
     }
 
     /// Adds the next volume.
@@ -151,7 +153,9 @@ impl StoredObjects {
             (self.hasher.hash_one(run.path.as_bytes()), self.digest(run.kind == DiffKind::Deleted, &run.meta));
         let object = StoredObject { key, metadata, volume: place.0, run: place.1, len };
         if let Some(shard) = self.shards.get_mut(shard_of(key)) {
+            let before = shard.capacity();
             shard.push(object);
+            self.capacity += shard.capacity() - before;
         }
     }
 
@@ -162,8 +166,7 @@ impl StoredObjects {
 
     /// Bytes of memory.
     pub(super) fn bytes(&self) -> u64 {
-        let objects: usize = self.shards.iter().map(Vec::capacity).sum();
-        let objects = (objects as u64).saturating_mul(size_of::<StoredObject>() as u64);
+        let objects = (self.capacity as u64).saturating_mul(size_of::<StoredObject>() as u64);
         objects.saturating_add((self.split.len() as u64).saturating_mul(SPLIT_BYTES))
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds;
 use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future;
@@ -68,8 +69,25 @@ impl ProvideCredentials for FixedKey {
     }
 }
 
-/// Uses the profile `named`. Without one, tries the environment, profiles (with assumed roles, SSO, processes), web identity and boto's files. The last are providers that
-/// send a request to a metadata service: outside of a cloud it is not answered.
+/// The providers of AWS's chain with boto's files: the environment, profiles (with assumed roles, SSO, processes), web identity and
+/// boto's files. The last are providers that send a request to a metadata service: outside of a cloud it is not answered.
+fn chain_of_providers(config: &ProviderConfig) -> CredentialsProviderChain {
+    let profile = ProfileFileCredentialsProvider::builder().configure(config).build();
+    let web = aws_config::web_identity_token::WebIdentityTokenCredentialsProvider::builder().configure(config).build();
+    let providers = CredentialsProviderChain::first_try("environment", EnvironmentVariableCredentialsProvider::new())
+        .or_else("profile", profile)
+        .or_else("web identity", web);
+    if let Some((key, file)) = boto::find() {
+        log::debug!("{}: boto's credentials are the fallback", file.display());
+        return providers.or_else("boto", FixedKey { id: key.id, secret: key.secret, token: None });
+    }
+    let ecs = aws_config::ecs::EcsCredentialsProvider::builder().configure(config).build();
+    let client = imds::Client::builder().configure(config).max_attempts(2).build();
+    let instance = imds::credentials::ImdsCredentialsProvider::builder().configure(config).imds_client(client);
+    providers.or_else("container", ecs).or_else("instance", instance.build())
+}
+
+/// Finds credentials in the profile `named` alone, or without one in [`chain_of_providers`].
 async fn search(
     named: Option<&str>,
     http: SharedHttpClient,
@@ -78,29 +96,13 @@ async fn search(
 ) -> Result<Option<SharedCredentialsProvider>, StorageError> {
     let config =
         ProviderConfig::without_region().with_http_client(http).with_region(Some(Region::new(region.to_owned())));
-    let profile = aws_config::profile::ProfileFileCredentialsProvider::builder().configure(&config);
-    let profile = match named {
-        Some(name) => profile.profile_name(name).build(),
-        None => profile.build(),
+    let providers = match named {
+        Some(name) => {
+            let profile = ProfileFileCredentialsProvider::builder().configure(&config).profile_name(name).build();
+            CredentialsProviderChain::first_try("profile", profile)
+        }
+        None => chain_of_providers(&config),
     };
-    let web = aws_config::web_identity_token::WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
-    let mut providers = match named {
-        Some(_) => CredentialsProviderChain::first_try("profile", profile),
-        None => CredentialsProviderChain::first_try("environment", EnvironmentVariableCredentialsProvider::new())
-            .or_else("profile", profile)
-            .or_else("web identity", web),
-    };
-    if named.is_some() {
-        // An explicit choice has no fallback.
-    } else if let Some((key, file)) = boto::find() {
-        log::debug!("{}: boto's credentials are the fallback", file.display());
-        providers = providers.or_else("boto", FixedKey { id: key.id, secret: key.secret, token: None });
-    } else {
-        let ecs = aws_config::ecs::EcsCredentialsProvider::builder().configure(&config).build();
-        let client = imds::Client::builder().configure(&config).max_attempts(2).build();
-        let instance = imds::credentials::ImdsCredentialsProvider::builder().configure(&config).imds_client(client);
-        providers = providers.or_else("container", ecs).or_else("instance", instance.build());
-    }
     let found = tokio::time::timeout(SEARCH_TIMEOUT, providers.provide_credentials()).await;
     let denied = |reason: String| StorageError::new(ErrorKind::Denied, url, reason);
     match found {
