@@ -141,14 +141,25 @@ def first_listing(name):
     return measure
 
 
+def measured_dump(bench, session):
+    with session:
+        session.shell(f'ls {session.path()}')()
+        facts = {}
+        operation = bench.measured(read(session.path(DUMP), facts))
+        return Operation(**{**vars(operation), 'facts': facts})
+
+
 def dump_of(name):
     def measure(bench):
         for label, session in sessions(bench, name):
-            with session:
-                session.shell(f'ls {session.path()}')()
-                facts = {}
-                operation = bench.measured(read(session.path(DUMP), facts))
-                yield label, Operation(**{**vars(operation), 'facts': facts})
+            yield label, measured_dump(bench, session)
+    return measure
+
+
+def late_dump_of(name):
+    def measure(bench):
+        for label, program in bench.programs.items():
+            yield label, measured_dump(bench, DupfsSession(bench, name, program, ('-o', 'sizes=late')))
     return measure
 
 
@@ -189,6 +200,7 @@ ROWS = {row.name: row for row in [
     Row('snapshots', '`ls -l snapshots/`, 61 sets', 'notes', on_mount('notes', 'ls -l {mount}/snapshots/'), None, 1),
     Row('dump-25', '`cat` of a dump of 200 MB, volumes of 25 MB', 'server', dump_of('server'), None, 2),
     Row('dump-200', 'the same, volumes of 200 MB', 'large', dump_of('large'), None, 2),
+    Row('dump-200-late', 'the same with `-o sizes=late`', 'large', late_dump_of('large'), None, 2),
     Row('one', '`cp` of a file of 30 KB, volumes of 25 MB', 'server',
         on_mount('server', f'cp {{latest}}/{ONE_FILE} {{copy}}/', 'ls {latest}/'), None, 2),
     Row('one-200', 'the same, volumes of 200 MB', 'large',

@@ -108,13 +108,13 @@ pub struct MountArgs {
     #[arg(short, long)]
     pub foreground: bool,
 
-    /// Options as mount(8) takes them: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound,
+    /// Options as mount(8) takes them: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound|late,
     /// zip-names=ENCODING, and any long option as name=value. `argv` turns them into the options below before they are parsed.
     #[arg(
         short,
         long,
         value_name = "LIST",
-        help = "mount(8) options: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound, \
+        help = "mount(8) options: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound|late, \
                 zip-names=ENCODING, and any long option as name=value",
         long_help = None
     )]

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::vfs::FileSystem;
+use crate::vfs::{FileSystem, ShownSizes};
 use dupfs_read::storage::{FetchLimit, ReadTimeout};
 use dupfs_unpack::NameEncoding;
 
@@ -41,8 +41,8 @@ pub struct OpenRequest<'a> {
     pub owners: &'a OwnerArgs,
     /// The path of the snapshot at the root.
     pub path: Option<&'a OsStr>,
-    /// Lets `stat` show a bound of sizes that need a volume.
-    pub size_bounds: bool,
+    /// The sizes of files whose exact size needs a volume.
+    pub sizes: ShownSizes,
     /// The encoding of names in zip archives that do not state it.
     pub zip_names: Option<NameEncoding>,
     /// Passphrases, and the prompt until the mount is up.

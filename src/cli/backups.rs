@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use md5::{Digest, Md5};
 
-use crate::vfs::{FileSystem, OwnerOptions, TreeFs};
+use crate::vfs::{FileSystem, OwnerOptions, ShownSizes, TreeFs};
 use dupfs_base::{ErrorKind, HasKind, escape_bytes, hex, io_reason};
 use dupfs_cache::SpillConfig;
 use dupfs_format::collection::PrefixOptions;
@@ -88,7 +88,7 @@ impl Backend for Backups {
             time: request.time.time.as_deref().map(|text| time_argument::parse("--time", text)).transpose()?,
             path: request.path.map(path).transpose()?,
             owners: owners(request.owners),
-            size_bounds: request.size_bounds,
+            sizes: request.sizes,
             zip_names: request.zip_names,
         };
         open_mount(store, options, view, request.timeout)
@@ -106,7 +106,7 @@ impl Backend for Backups {
 
     fn ls(&self, args: &LsArgs) -> Result<(), CliError> {
         let timeout = RequestTimeout::from(&args.snapshot.deadline);
-        let fs = self.view(&args.repo, &args.snapshot, args.path.as_slice(), &args.owners)?;
+        let fs = self.view(&args.repo, &args.snapshot, args.path.as_slice(), &args.owners, ShownSizes::Exact)?;
         let options = LsOptions {
             long: args.long,
             recursive: args.recursive,
@@ -139,7 +139,7 @@ impl Backend for Backups {
             fs.finish();
             return found;
         }
-        let fs = self.view(&args.repo, &args.snapshot, &[], &OwnerArgs::default())?;
+        let fs = self.view(&args.repo, &args.snapshot, &[], &OwnerArgs::default(), ShownSizes::Exact)?;
         let found = print(|printer| find::run(&*fs, &options, timeout, printer));
         fs.finish();
         found
@@ -176,7 +176,7 @@ impl Backend for Backups {
 
     fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
         let timeout = RequestTimeout::from(&args.snapshot.deadline);
-        let fs = self.view(&args.repo, &args.snapshot, &args.paths, &OwnerArgs::default())?;
+        let fs = self.view(&args.repo, &args.snapshot, &args.paths, &OwnerArgs::default(), ShownSizes::Late)?;
         let written = print(|printer| cat::run(&*fs, &args.paths, timeout, printer));
         fs.finish();
         written
@@ -186,7 +186,7 @@ impl Backend for Backups {
         let timeout = RequestTimeout::from(&args.snapshot.deadline);
         let (paths, dest) = args.split();
         let url = self.locate(&args.repo, &args.snapshot.cache)?.url;
-        let fs = self.view(&args.repo, &args.snapshot, &paths, &args.owners)?;
+        let fs = self.view(&args.repo, &args.snapshot, &paths, &args.owners, ShownSizes::Exact)?;
         let options = RestoreOptions {
             paths,
             dest,
@@ -315,7 +315,7 @@ impl Backups {
         let timeout = RequestTimeout::from(&args.snapshot.deadline);
         let url = self.locate(&args.repo, &args.snapshot.cache)?.url;
         let owners = OwnerArgs { numeric_owner: args.numeric_owner, ..OwnerArgs::default() };
-        let fs = self.view(&args.repo, &args.snapshot, args.path.as_slice(), &owners)?;
+        let fs = self.view(&args.repo, &args.snapshot, args.path.as_slice(), &owners, ShownSizes::Exact)?;
         let contents = match (args.compare_data, args.deep) {
             (false, _) => ContentRule::None,
             (true, false) => ContentRule::Signed,
@@ -336,12 +336,13 @@ impl Backups {
         SnapshotArgs { deadline, time, keys, cache }: &SnapshotArgs,
         paths: &[OsString],
         owners: &OwnerArgs,
+        sizes: ShownSizes,
     ) -> Result<Arc<dyn FileSystem>, CliError> {
         let timeout = RequestTimeout::from(deadline);
         let passphrases = Arc::new(Passphrases::gather(keys)?);
         let shows_snapshots = time.time.is_none() && paths.iter().any(|path| typed_path::is_of_mount(path));
         let path = (!shows_snapshots).then_some(OsStr::new(""));
-        let (size_bounds, zip_names) = (false, None);
+        let zip_names = None;
         let (start, bounds) = (timeout, StoreBounds::of_command(repo));
         self.open(OpenRequest {
             repo,
@@ -350,7 +351,7 @@ impl Backups {
             time,
             owners,
             path,
-            size_bounds,
+            sizes,
             zip_names,
             passphrases,
             start,

@@ -66,7 +66,11 @@ fn copy(
     };
     loop {
         match chunks.next() {
-            Ok(Some(bytes)) => printer.bytes(&bytes)?,
+            Ok(Some(bytes)) => {
+                printer.bytes(&bytes)?;
+                // The next chunk may take long.
+                printer.flush()?;
+            }
             Ok(None) => return Ok(Ok(())),
             Err(error) => {
                 let failure = resolve::read_failed(path, &error);

@@ -19,7 +19,6 @@ use super::backend::{Backend, OpenRequest, StoreBounds};
 use super::daemon;
 use super::error::CliError;
 use super::logging;
-use super::options::SizeMode;
 use super::refresh;
 use super::request_timeout::RequestTimeout;
 use super::secrets::Passphrases;
@@ -130,7 +129,7 @@ fn prepare(backend: &dyn Backend, args: &MountArgs) -> Result<PreparedMount, Cli
         time: &args.time,
         owners: &args.owners,
         path: args.path.as_deref(),
-        size_bounds: args.sizes == SizeMode::Bound,
+        sizes: args.sizes.into(),
         zip_names: args.zip_names,
         passphrases: Arc::clone(&passphrases),
         start,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::vfs::{FileSystem, FsError, MountRoot, OwnerOptions, TreeFs, TreeOptions, UnpackedFs};
+use crate::vfs::{FileSystem, FsError, MountRoot, OwnerOptions, ShownSizes, TreeFs, TreeOptions, UnpackedFs};
 use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_cache::SpillConfig;
 use dupfs_format::collection::{Collection, CollectionError, CollectionOptions, PrefixOptions, Problem, Snapshot};
@@ -70,8 +70,8 @@ pub struct ViewOptions {
     pub path: Option<ArchivePath>,
     /// Owners and modes.
     pub owners: OwnerOptions,
-    /// Show upper bounds as sizes of files that were not opened.
-    pub size_bounds: bool,
+    /// The sizes of files whose exact size needs a volume.
+    pub sizes: ShownSizes,
     /// The encoding of names in zip archives that do not state it.
     pub zip_names: Option<NameEncoding>,
 }
@@ -248,8 +248,8 @@ pub fn open_file_system(
         None if view.time.is_none() => MountRoot::Overview,
         path => MountRoot::Path(position_of(&repository, &chosen)?, path.unwrap_or_default()),
     };
-    let ViewOptions { owners, size_bounds, .. } = view;
-    let options = TreeOptions { root, owners, size_bounds, extent_map_bytes };
+    let ViewOptions { owners, sizes, .. } = view;
+    let options = TreeOptions { root, owners, sizes, extent_map_bytes };
     Ok(Arc::new(start.run(|context| TreeFs::new(Arc::clone(&repository), options.clone(), context))?))
 }
 

@@ -13,7 +13,7 @@ use dupfs_unpack::NameEncoding;
 use nix::unistd::{Group, User};
 
 use crate::fuse::{DEFAULT_DEADLINE, MOUNT_DEADLINE};
-use crate::vfs::NodeKind;
+use crate::vfs::{NodeKind, ShownSizes};
 
 /// The location of the backup and the names of its files. One field for each option, because clap derives the command
 /// line from the fields.
@@ -334,6 +334,18 @@ pub enum SizeMode {
     Exact,
     /// An upper bound until the file is opened
     Bound,
+    /// The exact size; a large file is opened without it, so that its reader need not wait for its end
+    Late,
+}
+
+impl From<SizeMode> for ShownSizes {
+    fn from(mode: SizeMode) -> Self {
+        match mode {
+            SizeMode::Exact => Self::Exact,
+            SizeMode::Bound => Self::Bound,
+            SizeMode::Late => Self::Late,
+        }
+    }
 }
 
 /// A shell that has a script for completions.

@@ -96,12 +96,20 @@ impl<'a> Printer<'a> {
         self.exit = self.exit.max(failure.exit());
     }
 
+    /// Writes what is buffered.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`].
+    pub fn flush(&mut self) -> Result<(), CliError> {
+        self.out.flush().map_err(|e| CliError::output(&e))
+    }
+
     /// Flushes, and returns the greatest code of the failures reported.
     ///
     /// # Errors
     /// As [`Self::bytes`].
     pub fn finish(&mut self) -> Result<CommandExit, CliError> {
-        self.out.flush().map_err(|e| CliError::output(&e))?;
+        self.flush()?;
         Ok(self.exit)
     }
 }

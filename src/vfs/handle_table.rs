@@ -32,9 +32,8 @@ impl<F> HandleTable<F> {
         lock(&self.files).get(&handle).cloned()
     }
 
-    /// Removes `handle`.
-    pub(super) fn remove(&self, handle: u64) {
-        let file = lock(&self.files).remove(&handle);
-        drop(file);
+    /// Removes `handle`, and returns its file.
+    pub(super) fn remove(&self, handle: u64) -> Option<Arc<F>> {
+        lock(&self.files).remove(&handle)
     }
 }

@@ -16,6 +16,7 @@ mod owners;
 mod pagination;
 mod recorded_branch;
 mod recorded_trees;
+mod shown_sizes;
 mod size_ahead;
 mod snapshot_nodes;
 mod snapshot_tree;
@@ -32,5 +33,6 @@ pub use ops::{Attr, DirEntry, FileSystem, FsStats, Ino, NodeKind, Opened, ROOT_I
 pub use owners::OwnerOptions;
 pub use recorded_branch::{BranchEntry, RecordedBranch};
 pub use recorded_trees::{ListedSnapshot, RecordedObject, RecordedTree, RecordedTrees};
+pub use shown_sizes::ShownSizes;
 pub use tree_fs::{MountRoot, TreeFs, TreeOptions};
 pub use unpacked::UnpackedFs;

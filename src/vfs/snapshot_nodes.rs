@@ -10,6 +10,7 @@ use super::link_counts::LinkCounts;
 use super::ops::{Attr, DirEntry, NodeKind};
 use super::owners::{OwnerOptions, Owners};
 use super::pagination::{last_before, offset_after};
+use super::shown_sizes::ShownSizes;
 use super::size_ahead::SizeAhead;
 use super::snapshot_tree::{NodeState, SnapshotTree};
 use super::snapshot_trees::SnapshotTrees;
@@ -31,9 +32,9 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// The file's size in bytes.
-    pub(super) fn size(&self) -> u64 {
-        self.content.size()
+    /// The file's size in bytes, if it is known.
+    pub(super) fn known_size(&self) -> Option<u64> {
+        self.content.known_size()
     }
 }
 
@@ -47,16 +48,15 @@ pub(super) struct SnapshotNodes {
     content: ContentResolver,
     link_counts: LinkCounts,
     pub(super) sizes: SizeAhead,
-    size_bounds: bool,
+    shown_sizes: ShownSizes,
 }
 
 impl SnapshotNodes {
-    /// The objects of `repository`, with `extent_map_bytes` of memory for extent maps. With `size_bounds` an upper
-    /// bound is shown as the size of files whose exact size needs a volume.
+    /// The objects of `repository`, with `extent_map_bytes` of memory for extent maps.
     pub(super) fn new(
         repository: Arc<Repository>,
         owners: OwnerOptions,
-        size_bounds: bool,
+        shown_sizes: ShownSizes,
         extent_map_bytes: u64,
     ) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl SnapshotNodes {
             content: ContentResolver::new(extent_map_bytes),
             link_counts: LinkCounts::default(),
             sizes: SizeAhead::new(Arc::clone(&repository)),
-            size_bounds,
+            shown_sizes,
             repository,
         }
     }
@@ -134,7 +134,8 @@ impl SnapshotNodes {
     }
 
     fn needs_size(&self, state: &NodeState) -> bool {
-        state.meta.kind == EntryKind::File && state.exact.is_none() && !(self.size_bounds && state.is_bounded)
+        let is_shown = self.shown_sizes == ShownSizes::Bound && state.is_bounded;
+        state.meta.kind == EntryKind::File && state.exact.is_none() && !is_shown
     }
 
     /// As [`Self::find_size`]. The sizes of the files after it are found ahead if they are asked for one after the other.
@@ -296,7 +297,7 @@ impl SnapshotNodes {
         self.ask(context, |volumes| self.content.needed_volumes(volumes, &file))
     }
 
-    /// Opens a regular file.
+    /// Opens a regular file with its exact size.
     ///
     /// # Errors
     /// [`FsError`] when its content cannot be located.
@@ -304,6 +305,41 @@ impl SnapshotNodes {
         let file = self.file(snapshot, node, context)?;
         let content = self.ask(context, |volumes| FileContent::open(&self.content, volumes, &file))?;
         Ok(OpenFile { file, content })
+    }
+
+    /// Opens a regular file without its size, if sizes are shown late and that of the file is not known yet.
+    ///
+    /// # Errors
+    /// [`FsError`] when a manifest or the sums of the file cannot be read.
+    pub(super) fn open_unsized(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        context: &RequestContext,
+    ) -> Result<Option<OpenFile>, FsError> {
+        if self.shown_sizes != ShownSizes::Late || !context.may_block() {
+            return Ok(None);
+        }
+        if !matches!(self.open(snapshot, node, &RequestContext::cached_only()), Err(FsError::WouldBlock)) {
+            return Ok(None);
+        }
+        let file = self.file(snapshot, node, context)?;
+        let content = self.ask(context, |volumes| FileContent::open_unsized(volumes, &file))?;
+        Ok(content.map(|content| OpenFile { file, content }))
+    }
+
+    /// Attributes of a regular file for a process that has opened it without its size, which is shown as 0.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub(super) fn unsized_attr(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        context: &RequestContext,
+    ) -> Result<Attr, FsError> {
+        let attr = self.provisional_attr(snapshot, node, context)?;
+        Ok(if attr.exact { attr } else { Attr { size: 0, blocks: 0, ..attr } })
     }
 
     /// The bytes `range` of an open file, cut at its end.

@@ -10,6 +10,7 @@ use super::handle_table::HandleTable;
 use super::inode::Inode;
 use super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO};
 use super::owners::OwnerOptions;
+use super::shown_sizes::{ShownSizes, UnsizedFiles};
 use super::snapshot_nodes::{OpenFile, SnapshotNodes};
 use super::snapshot_view::RootInode;
 use super::versions_dir::VersionsDir;
@@ -39,10 +40,18 @@ pub struct TreeOptions {
     pub root: MountRoot,
     /// Owners and modes.
     pub owners: OwnerOptions,
-    /// Shows the signature's upper bound as the size of files that were not opened (`-o sizes=bound`).
-    pub size_bounds: bool,
+    /// The sizes of files whose exact size needs a volume.
+    pub sizes: ShownSizes,
     /// Bytes for extent maps and parsed deltas.
     pub extent_map_bytes: u64,
+}
+
+/// An open file of a snapshot.
+#[derive(Debug)]
+struct TreeHandle {
+    file: OpenFile,
+    /// True if it was opened with its size.
+    is_sized: bool,
 }
 
 /// A repository as a file system. See [`FileSystem`].
@@ -50,7 +59,8 @@ pub struct TreeOptions {
 pub struct TreeFs {
     pub(super) nodes: SnapshotNodes,
     versions: VersionsDir,
-    handles: HandleTable<OpenFile>,
+    handles: HandleTable<TreeHandle>,
+    unsized_files: UnsizedFiles,
     /// The end of the last listing, and the reason if it failed.
     listed: Mutex<(Instant, Option<String>)>,
 }
@@ -62,9 +72,10 @@ impl TreeFs {
     /// # Errors
     /// [`FsError`]: NotFound if the root's path does not exist in its snapshot.
     pub fn new(repository: Arc<Repository>, options: TreeOptions, context: &RequestContext) -> Result<Self, FsError> {
-        let nodes = SnapshotNodes::new(repository, options.owners, options.size_bounds, options.extent_map_bytes);
+        let nodes = SnapshotNodes::new(repository, options.owners, options.sizes, options.extent_map_bytes);
         let listed = Mutex::new((Instant::now(), None));
-        let fs = Self { nodes, versions: VersionsDir::default(), handles: HandleTable::default(), listed };
+        let (versions, handles, unsized_files) = Default::default();
+        let fs = Self { nodes, versions, handles, unsized_files, listed };
         if let MountRoot::Path(snapshot, path) = options.root {
             let root = fs.find_root(snapshot, &path, context)?;
             fs.nodes.current().set_root(root);
@@ -227,6 +238,15 @@ impl FileSystem for TreeFs {
         self.attr(self.resolve(ino)?, context)
     }
 
+    fn getattr_of_opener(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
+        match self.resolve(ino)? {
+            Inode::Node(snapshot, node) if self.unsized_files.hides_size(ino) => {
+                self.nodes.unsized_attr(snapshot, node, context)
+            }
+            inode => self.attr(inode, context),
+        }
+    }
+
     fn readlink(&self, ino: Ino, context: &RequestContext) -> Result<Vec<u8>, FsError> {
         match self.resolve(ino)? {
             Inode::Node(snapshot, node) => self.nodes.link_target(snapshot, node, context),
@@ -276,8 +296,14 @@ impl FileSystem for TreeFs {
 
     fn open(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {
         let (snapshot, node) = self.node_of(ino)?;
-        let handle = self.handles.insert(self.nodes.open(snapshot, node, context)?);
-        Ok(Opened { handle, keep_cache: true, direct_io: false })
+        let file = match self.nodes.open_unsized(snapshot, node, context)? {
+            Some(file) => file,
+            None => self.nodes.open(snapshot, node, context)?,
+        };
+        let is_sized = file.known_size().is_some();
+        self.unsized_files.record_open(ino, is_sized);
+        let handle = self.handles.insert(TreeHandle { file, is_sized });
+        Ok(Opened { handle, keep_cache: true, direct_io: !is_sized })
     }
 
     fn read(
@@ -288,21 +314,24 @@ impl FileSystem for TreeFs {
         size: usize,
         context: &RequestContext,
     ) -> Result<Vec<u8>, FsError> {
-        let open = match self.handles.get(handle) {
-            Some(open) => open,
+        let read = |file: &OpenFile| {
+            let left = file.known_size().map_or(u64::MAX, |size| size.saturating_sub(offset));
+            let range = ByteRange::at(offset, clamp_len(left, size) as u64);
+            self.nodes.read(file, range, context)
+        };
+        match self.handles.get(handle) {
+            Some(open) => read(&open.file),
             None => {
                 let (snapshot, node) = self.node_of(ino)?;
-                Arc::new(self.nodes.open(snapshot, node, context)?)
+                read(&self.nodes.open(snapshot, node, context)?)
             }
-        };
-        let left = open.size().saturating_sub(offset);
-        let len = clamp_len(left, size);
-        let range = ByteRange::at(offset, len as u64);
-        self.nodes.read(&open, range, context)
+        }
     }
 
-    fn release(&self, _ino: Ino, handle: u64) {
-        self.handles.remove(handle);
+    fn release(&self, ino: Ino, handle: u64) {
+        if let Some(open) = self.handles.remove(handle) {
+            self.unsized_files.record_close(ino, open.is_sized);
+        }
     }
 
     fn leave(&self, ino: Ino) {

@@ -20,7 +20,7 @@ use dupfs::cli::RequestTimeout;
 use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
 use dupfs::cli::printer::Printer;
 use dupfs::cli::verify::{self, VerifyOptions};
-use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, TreeFs};
+use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, ShownSizes, TreeFs};
 use dupfs_read::codec::{KeyOptions, Secret};
 use dupfs_read::storage::MemoryStore;
 use serde_json::Value;
@@ -173,7 +173,8 @@ impl Original {
             |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap().into());
         let objects = fs::read_dir(repo.dir()).unwrap().map(|e| read(e.unwrap())).collect();
         let mut original = Self { objects, secret, healthy: BTreeMap::new() };
-        let fs = original.open(original.store(), false).expect("the repository opens while it is well");
+        let fs =
+            original.open(original.store(), false, ShownSizes::Exact).expect("the repository opens while it is well");
         let mut healthy = BTreeMap::new();
         record(&*fs, ROOT_INO, Vec::new(), &mut healthy);
         original.healthy = healthy;
@@ -206,7 +207,7 @@ impl Original {
     }
 
     /// Opens the repository; if it `is_early`, content is served as early as it can be proved.
-    fn open(&self, store: MemoryStore, is_early: bool) -> Result<Arc<TreeFs>, String> {
+    fn open(&self, store: MemoryStore, is_early: bool, sizes: ShownSizes) -> Result<Arc<TreeFs>, String> {
         let keys = KeyOptions {
             secret_keys: self.secret.iter().cloned().collect(),
             passphrases: vec![Secret::from(SYMMETRIC.to_owned())],
@@ -214,8 +215,8 @@ impl Original {
         };
         let prove_after = is_early.then_some(Duration::ZERO);
         let options = RepositoryOptions { keys, memory: 64 << 20, prove_after, ..RepositoryOptions::default() };
-        open_file_system(Arc::new(store), options, ViewOptions::default(), RequestTimeout::default())
-            .map_err(|e| e.to_string())
+        let view = ViewOptions { sizes, ..ViewOptions::default() };
+        open_file_system(Arc::new(store), options, view, RequestTimeout::default()).map_err(|e| e.to_string())
     }
 }
 
@@ -240,6 +241,7 @@ struct Corruption {
     flip: Option<u8>,
     /// True if content is served as early as it can be proved.
     is_early: bool,
+    sizes: ShownSizes,
     /// `Some` if the damaged repository is verified too: true with `--deep`.
     deep: Option<bool>,
 }
@@ -258,8 +260,9 @@ impl Corruption {
         let (object, bytes) = objects.iter().nth(below(random[1], objects.len())).unwrap();
         let flip = (!random[3].is_multiple_of(4)).then(|| u8::try_from(random[3] >> 8 & 0xff).unwrap().max(1));
         let is_early = random[3] >> 16 & 1 == 1;
+        let sizes = if random[3] >> 20 & 1 == 1 { ShownSizes::Late } else { ShownSizes::Exact };
         let deep = (random[3] >> 17 & 3 == 0).then_some(random[3] >> 19 & 1 == 1);
-        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip, is_early, deep }
+        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip, is_early, sizes, deep }
     }
 
     /// Opens the damaged repository and reads all of it.
@@ -276,7 +279,7 @@ impl Corruption {
             store
         };
         let mut seen = RoundCounts::default();
-        match original.open(store(), self.is_early) {
+        match original.open(store(), self.is_early, self.sizes) {
             Err(error) if error.is_empty() || error.contains('\n') => {
                 return Err(format!("no one-line error: {error:?}"));
             }
@@ -284,7 +287,7 @@ impl Corruption {
             Ok(fs) => {
                 examine(&*fs, ROOT_INO, Vec::new(), &original.healthy, &mut seen)?;
                 if let Some(deep) = self.deep {
-                    self.verify(&*original.open(store(), false)?, deep, &mut seen)?;
+                    self.verify(&*original.open(store(), false, ShownSizes::Exact)?, deep, &mut seen)?;
                 }
             }
         }

@@ -265,6 +265,109 @@ fn a_changed_bit_is_never_served() {
     assert!(served > 100 && refused > 50, "{served} reads were answered early, {refused} were not");
 }
 
+/// Reads all of an open file in order, in reads of 128 KiB.
+fn read_in_order(fs: &dyn FileSystem, ino: Ino, handle: u64) -> (Vec<u8>, Option<FsError>) {
+    let mut read = Vec::new();
+    loop {
+        match fs.read(ino, handle, read.len() as u64, 128 << 10, &RequestContext::with_timeout(PLENTY)) {
+            Ok(bytes) if bytes.is_empty() => return (read, None),
+            Ok(bytes) => read.extend(bytes),
+            Err(error) => return (read, Some(error)),
+        }
+    }
+}
+
+#[test]
+fn a_large_file_is_read_in_order_before_the_volume_with_its_end_is_fetched() {
+    let repository = repository(&[("dump", 6_000_000), ("z", 100)], &[], 2_400_000);
+    let volumes = &repository.sets[0].volumes;
+    let last = volumes.last().unwrap();
+    let expected = content(&repository, 0, "dump");
+    let delivery = Delivery::up_to(0);
+    let _release = ReleaseOnDrop(Arc::clone(&delivery));
+    let context = || RequestContext::with_timeout(PLENTY);
+    // With exact sizes it cannot be opened.
+    let exact = open(held(&repository, last, &delivery), &repository);
+    let error = exact.open(find(&*exact, &repository, 0, "dump"), &RequestContext::with_timeout(SHORT)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+
+    let fs = subject::open_late(held(&repository, last, &delivery), &repository, MEMORY);
+    let ino = find(&*fs, &repository, 0, "dump");
+    let opened = fs.open(ino, &context()).unwrap();
+    assert!(opened.direct_io, "its size is not known");
+    let shown = fs.getattr_of_opener(ino, &context()).unwrap();
+    assert_eq!((shown.size, shown.exact, shown.attr_ttl), (0, false, Duration::ZERO));
+    let error = fs.getattr(ino, &RequestContext::with_timeout(SHORT)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "others get no wrong size: {error}");
+    // Up to the last volume.
+    for start in (0..4_300_000).step_by(128 << 10) {
+        let read = fs.read(ino, opened.handle, start as u64, 128 << 10, &context()).unwrap();
+        assert!(read == expected[start..start + (128 << 10)], "{start}");
+    }
+    for start in [5_200_000, 5_999_999, 7_000_000] {
+        let end = RequestContext::with_timeout(SHORT);
+        let error = fs.read(ino, opened.handle, start, 128 << 10, &end).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{start}: {error}");
+    }
+
+    delivery.release();
+    let (read, error) = read_in_order(&*fs, ino, opened.handle);
+    assert!(read == expected && error.is_none(), "{error:?}");
+    assert_eq!(fs.read(ino, opened.handle, 5_999_990, 100, &context()).unwrap(), expected[5_999_990..]);
+    for attr in [fs.getattr_of_opener(ino, &context()).unwrap(), fs.getattr(ino, &context()).unwrap()] {
+        assert_eq!((attr.size, attr.exact), (6_000_000, true));
+    }
+    let again = fs.open(ino, &context()).unwrap();
+    assert!(again.keep_cache && !again.direct_io, "its size is known");
+    fs.release(ino, opened.handle);
+    fs.release(ino, again.handle);
+}
+
+#[test]
+fn a_large_file_within_one_volume_is_read_before_its_end_is_decoded() {
+    let repository = repository(&[("a", 300_000), ("dump", 4_000_000)], &[], 10_000_000);
+    let volume = &repository.sets[0].volumes[0];
+    let delivery = Delivery::up_to(repository.objects[volume].len() / 2);
+    let _release = ReleaseOnDrop(Arc::clone(&delivery));
+    let fs = subject::open_late(held(&repository, volume, &delivery), &repository, MEMORY);
+    let (ino, expected) = (find(&*fs, &repository, 0, "dump"), content(&repository, 0, "dump"));
+    for range in [0..131_072, 1_000_000..1_131_072, 5..7] {
+        assert!(read_within(&*fs, ino, range.clone(), PLENTY).unwrap() == expected[range.clone()], "{range:?}");
+    }
+    assert_eq!(read_within(&*fs, ino, 3_000_000..3_000_001, SHORT).unwrap_err().kind(), ErrorKind::Timeout);
+    delivery.release();
+    assert!(read_within(&*fs, ino, 0..4_000_001, PLENTY).unwrap() == expected);
+}
+
+#[test]
+fn files_without_a_provable_beginning_are_opened_with_their_sizes() {
+    let edits: [fn(&mut Vec<u8>); 1] = [|content| content.extend(noise(10, 70_000))];
+    let changed = repository(&[("dump", 4_000_000), ("small", 700_000), ("z", 0)], &edits, 1_600_000);
+    let fs = subject::open_late(MemoryStore::new(&changed.objects), &changed, MEMORY);
+    // A delta, whose size is in itself, and files that are not large.
+    for (set, name) in [(1, "dump"), (0, "small"), (0, "z")] {
+        let ino = find(&*fs, &changed, set, name);
+        let opened = fs.open(ino, &RequestContext::with_timeout(PLENTY)).unwrap();
+        assert!(!opened.direct_io && opened.keep_cache, "{name}");
+        let (read, error) = read_in_order(&*fs, ino, opened.handle);
+        assert!(read == content(&changed, set, name) && error.is_none(), "{name}: {error:?}");
+    }
+    // A block that the sums do not prove.
+    let whole = repository(&[("dump", 4_000_000), ("z", 100)], &[], 1_600_000);
+    let mut damaged = whole.clone();
+    let volume = &whole.sets[0].volumes[0];
+    let mut stored = whole.objects[volume].to_vec();
+    let at = offset_in(&stored, &content(&whole, 0, "dump")) + 200_000;
+    stored[at] ^= 1;
+    damaged.objects.insert(volume.clone(), Arc::new(stored));
+    let fs = subject::open_late(MemoryStore::new(&damaged.objects), &damaged, MEMORY);
+    let ino = find(&*fs, &damaged, 0, "dump");
+    let opened = fs.open(ino, &RequestContext::with_timeout(PLENTY)).unwrap();
+    let (read, error) = read_in_order(&*fs, ino, opened.handle);
+    assert!(read.len() <= 200_000 && read == content(&whole, 0, "dump")[..read.len()], "{}", read.len());
+    assert!(error.is_some(), "the volume is damaged");
+}
+
 #[test]
 fn small_files_of_a_volume_cost_it_once_and_nothing_behind_the_last_one_is_fetched() {
     let names: Vec<String> = (0..60).map(|i| format!("file{i:02}")).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dupfs::cli::RequestTimeout;
 use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
-use dupfs::vfs::{FileSystem, OwnerOptions, TreeFs};
+use dupfs::vfs::{FileSystem, OwnerOptions, ShownSizes, TreeFs};
 use dupfs_format::BackupTime;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_read::storage::ObjectStore;
@@ -77,6 +77,14 @@ pub(crate) fn open_streaming(
     open_with(store, repository, options, numeric_owners(true))
 }
 
+/// The same; the sizes of large files are found late.
+#[allow(dead_code)]
+pub(crate) fn open_late(store: Arc<dyn ObjectStore>, repository: &Repository, memory: u64) -> Arc<dyn FileSystem> {
+    let options = RepositoryOptions { memory, prove_after: Some(Duration::ZERO), ..RepositoryOptions::default() };
+    let view = ViewOptions { sizes: ShownSizes::Late, ..numeric_owners(true) };
+    open_with(store, repository, options, view).unwrap()
+}
+
 fn numeric_owners(numeric: bool) -> ViewOptions {
     ViewOptions { owners: OwnerOptions { numeric, ..OwnerOptions::default() }, ..ViewOptions::default() }
 }
@@ -103,6 +111,9 @@ fn open_tree_fs(
     // Half of the random cases serve all content as early as it can be proved.
     let is_early = repository.sets.first().is_some_and(|set| set.time % 2 == 1);
     let prove_after = if is_early { Some(Duration::ZERO) } else { options.prove_after };
+    // Half of these open large files without their sizes.
+    let is_late = repository.sets.first().is_some_and(|set| set.time % 4 == 3);
+    let view = if is_late { ViewOptions { sizes: ShownSizes::Late, ..view } } else { view };
     let options = RepositoryOptions { prefixes, prove_after, ..options };
     open_file_system(store, options, view, RequestTimeout::default()).map_err(|error| error.to_string())
 }

@@ -11,6 +11,7 @@ mod error;
 mod extent;
 mod extent_map;
 mod extent_map_codec;
+mod file_beginning;
 mod file_content;
 mod file_ref;
 mod needed_volumes;
@@ -20,6 +21,7 @@ mod part_layout;
 mod proof;
 mod proved_read;
 mod signature_check;
+mod sized_content;
 mod stored_stream;
 mod version_locator;
 

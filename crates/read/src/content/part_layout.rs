@@ -23,7 +23,7 @@ pub(super) enum PartLayout {
     Uniform { last: u64 },
     /// Every part was looked up.
     Parts(Box<[PartLocation]>),
-    /// The base of deltas, whose last volume was not read: its first `sure` parts are assumed to have 65536 bytes,
+    /// The base of deltas or the beginning of a file, whose last volume was not read: its first `sure` parts are assumed to have 65536 bytes,
     /// which each volume that is read confirms or refutes.
     Assumed { sure: u64 },
 }

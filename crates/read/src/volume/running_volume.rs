@@ -46,6 +46,11 @@ impl RunningVolume {
         self.is_encrypted
     }
 
+    /// Returns true once the pass has ended.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.progress().is_ended()
+    }
+
     fn progress(&self) -> &Arc<VolumeProgress> {
         self.joined.shared()
     }
