@@ -1,16 +1,19 @@
-//! The Debian package: built, checked, installed, used, upgraded and removed in new systems.
+//! The Debian package: built, checked, installed, used, upgraded and removed in new systems, which are also booted.
 //!
-//! Needs root, debootstrap, lintian and the mirrors of Debian.
+//! Needs root, debootstrap, lintian, systemd-nspawn and the mirrors of Debian.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 use crate::support::Scratch;
-use crate::support::exec::{output, run};
+use crate::support::exec::{self, Dupfs, output, run};
 use crate::support::mount::require_fuse;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The releases of Debian.
+const RELEASES: [&str; 2] = ["bookworm", "trixie"];
 
 /// Packages the program under test. Returns the files of the package and of its symbols.
 fn package(directory: &Path, version: &str) -> [PathBuf; 2] {
@@ -44,12 +47,9 @@ fn new_system(scratch: &Scratch, release: &str) -> PathBuf {
     system
 }
 
-/// Installs an older version, upgrades it during a mount by fstab, mounts by the command line of the unit, and removes it.
-const SESSION: &str = r#"
-set -eux
-exec 2>&1
-find / -xdev -path /packages -prune -o -path /proc -prune -o -path '/var/*/apt' -prune -o -print | sort >/before
-dpkg -i /packages/old/dupfs_*.deb
+/// The configuration of the repository `site`, with its key and passphrase.
+const CONFIGURE: &str = r#"
+set -eu
 mkdir -p /etc/dupfs /mnt/site
 cat >/etc/dupfs/config.toml <<EOF
 [repository.site]
@@ -59,6 +59,15 @@ passphrase-file = "/etc/dupfs/passphrase"
 EOF
 install -m 600 /packages/samples/demo-key.secret.asc /etc/dupfs/key
 install -m 600 /packages/samples/demo-passphrase /etc/dupfs/passphrase
+"#;
+
+/// Installs an older version, upgrades it during a mount by fstab, mounts by the command line of the unit, and removes it.
+const SESSION: &str = r#"
+set -eux
+exec 2>&1
+find / -xdev -path /packages -prune -o -path /proc -prune -o -path '/var/*/apt' -prune -o -print | sort >/before
+dpkg -i /packages/old/dupfs_*.deb
+sh /configure
 cp /etc/fstab /fstab
 echo 'site /mnt/site fuse.dupfs noauto,nofail 0 0' >>/etc/fstab
 mount /mnt/site
@@ -80,7 +89,7 @@ $(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/dupfs-index@.service | sed '
 test -e /usr/lib/debug/.build-id
 dpkg -P dupfs-dbgsym dupfs
 cp /fstab /etc/fstab
-rm -r /etc/dupfs /mnt/site /root/.cache /one /fstab
+rm -r /etc/dupfs /mnt/site /root/.cache /one /fstab /configure
 find / -xdev -path /packages -prune -o -path /proc -prune -o -path '/var/*/apt' -prune -o -print | sort >/after
 others='/before|/after|/var/(lib|log)/(dpkg|systemd)|/var/log/dupfs.log|/run|/dev|/tmp'
 diff /before /after | grep -vE "^[<>] ($others)" | grep '^[<>]' || echo clean
@@ -100,17 +109,149 @@ fn the_package_is_installed_used_upgraded_and_removed_on_debian_12_and_13() {
     let lint = output(Command::new("lintian").args(["--allow-root", "--fail-on", "error"]).args(&new));
     assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
     run(Command::new("cp").arg("-r").arg(Path::new(ROOT).join("samples")).arg(scratch.dir("packages").join("samples")));
-    for release in ["bookworm", "trixie"] {
+    for release in RELEASES {
         let system = new_system(&scratch, release);
-        fs::write(system.join("session"), SESSION).unwrap();
-        let prepare = "cd \"$1\"; mkdir -p packages; mount --bind \"$2\" packages; mount -t proc proc proc\n\
-                       for device in null zero full random urandom fuse; do\n\
-                       : >>dev/$device; mount --bind /dev/$device dev/$device; done\n\
-                       exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin sh /session";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--propagation", "private", "sh", "-euc", prepare, "sh"]);
-        let result = output(command.arg(&system).arg(scratch.dir("packages")));
+        let result = run_in(&system, &scratch.dir("packages"), SESSION);
         let text = String::from_utf8_lossy(&result.stdout).into_owned();
         assert!(result.status.success() && text.ends_with("\nclean\n"), "{release}: {}\n{text}", result.status);
+    }
+}
+
+/// Runs a script in `system`, with `packages` as `/packages` and the script [`CONFIGURE`] as `/configure`.
+fn run_in(system: &Path, packages: &Path, script: &str) -> Output {
+    fs::write(system.join("session"), script).unwrap();
+    fs::write(system.join("configure"), CONFIGURE).unwrap();
+    let prepare = "cd \"$1\"; mkdir -p packages; mount --bind \"$2\" packages; mount -t proc proc proc\n\
+                   for device in null zero full random urandom fuse; do\n\
+                   : >>dev/$device; mount --bind /dev/$device dev/$device; done\n\
+                   exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin sh /session";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--propagation", "private", "sh", "-euc", prepare, "sh"]);
+    output(command.arg(system).arg(packages))
+}
+
+/// Installs the package, and prepares the next boot: mounts by fstab, units, and a unit that runs `/check` and powers off.
+const PREPARE_BOOT: &str = r#"
+set -eux
+exec 2>&1
+dpkg -i /packages/new/dupfs_*.deb
+sh /configure
+mkdir -p /mnt/boot /mnt/auto /mnt/broken
+printf '[repository.sealed]\nurl = "/packages/samples/backup"\n' >>/etc/dupfs/config.toml
+cat >>/etc/fstab <<EOF
+site /mnt/boot fuse.dupfs nofail,x-systemd.mount-timeout=15min 0 0
+site /mnt/auto fuse.dupfs noauto,_netdev,x-systemd.automount,x-systemd.idle-timeout=10min,allow_other 0 0
+s3://bucket/prefix /mnt/broken fuse.dupfs nofail,_netdev,s3_endpoint_url=http://127.0.0.1:9 0 0
+EOF
+mkdir -p /etc/systemd/system/dupfs@.service.d /etc/systemd/system/dupfs@sealed.service.d
+printf '[Service]\nRestartSec=1\n' >/etc/systemd/system/dupfs@.service.d/test.conf
+cat >/etc/systemd/system/dupfs@sealed.service.d/keys.conf <<EOF
+[Service]
+LoadCredential=dupfs.secret-key:/etc/dupfs/key
+LoadCredential=dupfs.passphrase:/etc/dupfs/passphrase
+EOF
+cat >/etc/systemd/system/check.service <<EOF
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c '/bin/sh /check >/check.log 2>&1'
+ExecStopPost=systemctl --no-block poweroff
+[Install]
+WantedBy=graphical.target
+EOF
+systemctl enable check.service dupfs@site.service dupfs-verify@site.timer dupfs-index@site.timer
+useradd -m joe
+mkdir -p /home/joe/.config/dupfs /home/joe/site
+sed 's|/etc/dupfs|/home/joe|' /etc/dupfs/config.toml >/home/joe/.config/dupfs/config.toml
+cp /etc/dupfs/key /etc/dupfs/passphrase /home/joe
+chown -R joe: /home/joe
+"#;
+
+/// Uses the mounts and units of a system that has booted.
+const CHECK: &str = r#"
+set -eux
+dump=latest/var/backups/mysql/shop.sql
+until mountpoint -q /mnt/boot; do sleep 0.1; done
+sum=$(sha256sum </packages/samples/shop.sql)
+right() { test "$(sha256sum <"$1/$dump")" = "$sum"; }
+value() { systemctl show -p "$1" --value "$2"; }
+right /mnt/boot
+# The enabled unit, which is ready once it answers.
+systemctl is-active dupfs@site
+case $(value StatusText dupfs@site) in '4 snapshots, newest '*) ;; *) exit 1 ;; esac
+right /mnt/site
+systemctl reload dupfs@site
+kill -9 "$(value MainPID dupfs@site)"
+until [ "$(value NRestarts dupfs@site)" = 1 ] && systemctl -q is-active dupfs@site; do sleep 0.2; done
+right /mnt/site
+systemctl stop dupfs@site
+! mountpoint -q /mnt/site
+# Keys as credentials.
+systemctl start dupfs@sealed
+right /mnt/sealed
+systemctl stop dupfs@sealed
+# On demand.
+! findmnt -t fuse.dupfs /mnt/auto
+right /mnt/auto
+findmnt -t fuse.dupfs /mnt/auto
+systemctl stop mnt-auto.mount
+# A store that does not answer: the boot has gone on, and the journal has the reason.
+systemctl is-failed mnt-broken.mount
+journalctl -o cat -u mnt-broken.mount | grep 'error: s3://bucket/prefix: the host refuses the connection'
+# The jobs of the timers, with all of their switches.
+systemctl is-active dupfs-verify@site.timer dupfs-index@site.timer
+systemctl start dupfs-verify@site dupfs-index@site
+journalctl -o cat -u dupfs-verify@site | grep 'sound (a sample of 5%'
+journalctl -o cat -u dupfs-index@site | grep '4 snapshots'
+! systemctl start dupfs-verify@nosuch
+journalctl -p err -o cat -u dupfs-verify@nosuch | grep 'error: nosuch: no repository of /etc/dupfs/config.toml'
+until journalctl -p crit -o cat | grep 'dupfs-verify@nosuch.service failed: see journalctl'; do sleep 0.1; done
+# The unit for one user.
+install -d -m 700 -o joe /run/user/1000
+as_joe() {
+    setpriv --reuid joe --regid joe --clear-groups env -i HOME=/home/joe PATH=/usr/bin:/bin XDG_RUNTIME_DIR=/run/user/1000 "$@"
+}
+systemd-run --unit joe --uid joe --property Delegate=yes --setenv HOME=/home/joe --setenv XDG_RUNTIME_DIR=/run/user/1000 \
+    /lib/systemd/systemd --user
+until as_joe systemctl --user is-system-running 2>/dev/null | grep -q running; do sleep 0.1; done
+as_joe systemctl --user start dupfs@site
+as_joe sha256sum /home/joe/site/$dump | grep "${sum%% *}"
+as_joe systemctl --user stop dupfs@site
+! mountpoint -q /home/joe/site
+systemctl stop joe
+echo checked
+"#;
+
+#[test]
+#[ignore = "slow: scripts/test --all"]
+fn fstab_and_units_work_when_debian_12_and_13_have_booted() {
+    require_fuse();
+    let scratch = Scratch::new();
+    package(&scratch.dir("packages/new"), "9.9.9");
+    let samples = scratch.dir("packages").join("samples");
+    run(Command::new("cp").arg("-r").arg(Path::new(ROOT).join("samples")).arg(&samples));
+    let dupfs = Dupfs::new(&scratch.dir("home")).secret_key(&samples.join("demo-key.secret.asc"));
+    let dupfs = dupfs.option(&format!("--passphrase-file={}", samples.join("demo-passphrase").display()));
+    let backup = samples.join("backup");
+    fs::write(samples.join("shop.sql"), dupfs.run("cat", &[backup.to_str().unwrap(), "var/backups/mysql/shop.sql"]))
+        .unwrap();
+    for release in RELEASES {
+        let system = new_system(&scratch, release);
+        let prepared = run_in(&system, &scratch.dir("packages"), PREPARE_BOOT);
+        assert!(prepared.status.success(), "{release}: {}", String::from_utf8_lossy(&prepared.stdout));
+        fs::write(system.join("check"), CHECK).unwrap();
+        // It is killed if it does not power off.
+        let mut boot = Command::new("timeout");
+        boot.args(["--kill-after=5", "300", "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"]);
+        boot.args(["--private-network", "--capability=all", "--bind=/dev/fuse", "--bind=/dev/autofs"]);
+        boot.arg(format!("--machine=dupfs-test-{}-{release}", std::process::id())).arg("--directory").arg(&system);
+        boot.arg(format!("--bind={}:/packages", scratch.dir("packages").display()));
+        // Newer versions of systemd know no other hierarchy.
+        boot.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1").stdin(Stdio::null());
+        let booted = output(&mut boot);
+        let log = fs::read_to_string(system.join("check.log")).unwrap_or_default();
+        let console = exec::tail(&booted.stdout);
+        assert!(log.ends_with("\nchecked\n"), "{release}: {}\n{log}\n{console}", booted.status);
     }
 }
