@@ -149,14 +149,20 @@ fn the_error_for_a_role_without_credentials_names_the_variables() {
         ("AWS_EC2_METADATA_DISABLED", "false"),
         ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &*service),
     ];
-    let output = run_in(home.path(), OPENS, &variables);
-    assert!(output.contains("failed: Denied"), "{output}");
-    let expected =
-        "no credentials: AWS_ACCESS_KEY_ID is not set, ~/.aws has no profile, and this machine's role gives none (403";
-    assert!(
-        output.contains(expected) && output.contains("; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
-        "{output}"
-    );
+    for (id, found) in [
+        (None, "AWS_ACCESS_KEY_ID is not set"),
+        (Some(("AWS_ACCESS_KEY_ID", "an-id")), "AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY"),
+    ] {
+        let variables: Vec<_> = variables.into_iter().chain(id).collect();
+        let output = run_in(home.path(), OPENS, &variables);
+        assert!(output.contains("failed: Denied"), "{output}");
+        let expected =
+            format!("no credentials: {found}, ~/.aws has no profile, and this machine's role gives none (403");
+        assert!(
+            output.contains(&expected) && output.contains("; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+            "{output}"
+        );
+    }
 }
 
 #[test]

@@ -121,9 +121,15 @@ async fn search(
             // Asked last, and only where nothing else is configured.
             if all.contains("imds") {
                 let status = if all.contains("forbidden") { "403: " } else { "" };
+                let has_id = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty());
+                let variables = if has_id {
+                    "no credentials: AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY"
+                } else {
+                    "no credentials: AWS_ACCESS_KEY_ID is not set"
+                };
                 return Err(denied(format!(
-                    "no credentials: AWS_ACCESS_KEY_ID is not set, ~/.aws has no profile, and this machine's role gives none \
-                     ({status}{root}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+                    "{variables}, ~/.aws has no profile, and this machine's role gives none ({status}{root}); set \
+                     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
                 )));
             }
             // The AWS SDK names the cargo feature that it was built without.
