@@ -57,6 +57,8 @@ impl LeveledArguments {
         let file = given.config.as_deref().or_else(|| option_variables::config(variables));
         let configuration = Configuration::load(file)?;
         let place = match &given.url {
+            // `cache clear` also takes the name of an index, and reports itself that there is none.
+            Some(url) if command.name == "cache" => configuration.find(url).unwrap_or(NamedPlace::Literal),
             Some(url) => configuration.find(url)?,
             None => NamedPlace::Literal,
         };

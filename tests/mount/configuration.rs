@@ -60,6 +60,20 @@ fn a_repository_is_mounted_by_its_name() {
 }
 
 #[test]
+fn an_index_is_cleared_by_its_name_beside_a_configuration() {
+    let scratch = Scratch::new();
+    configure(&scratch, &site(), 0o600);
+    let dupfs = Dupfs::new(scratch.path());
+    dupfs.run("ls", &["site"]);
+    let listed = String::from_utf8(dupfs.run("cache", &["ls", "--json"])).unwrap();
+    let name = listed.split('"').find(|text| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()));
+    let (code, message) = dupfs.fails("cache", &["clear", "stie"]);
+    assert!(code == Some(3) && message.contains("there is no index of this backup in"), "{message}");
+    let cleared = String::from_utf8(dupfs.run("cache", &["clear", name.unwrap()])).unwrap();
+    assert!(cleared.contains("removed 1 item"), "{cleared}");
+}
+
+#[test]
 fn a_configuration_that_others_control_is_refused() {
     let scratch = Scratch::new();
     let dupfs = Dupfs::new(scratch.path());
