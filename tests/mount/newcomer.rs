@@ -426,5 +426,5 @@ fn a_bucket_whose_directories_have_backups_is_distinguished_from_an_empty_one() 
     assert!(message.ends_with(&expected), "{message}");
     let (code, message) = one_line(&output(dupfs.command("ls").arg(format!("s3://{}/bucket/empty", server.address))));
     assert_eq!(code, 3, "{message}");
-    assert!(message.contains("the location is empty; check the URL"), "{message}");
+    assert!(message.contains("no file is directly in this location; check the URL"), "{message}");
 }

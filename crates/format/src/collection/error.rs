@@ -74,7 +74,7 @@ pub enum CollectionError {
 
 fn describe_foreign(objects: usize) -> String {
     match objects {
-        0 => "the location is empty".to_owned(),
+        0 => "no file is directly in this location".to_owned(),
         1 => "1 object, which is not a file of a duplicity backup".to_owned(),
         n => format!("{n} objects, none of them a file of a duplicity backup"),
     }
