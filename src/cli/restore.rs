@@ -271,13 +271,21 @@ impl RestoreRun<'_> {
             return Ok(());
         }
         let dest = &options.dest;
-        match rustix::fs::mkdir(dest, rustix::fs::Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        let is_made = match rustix::fs::mkdir(dest, rustix::fs::Mode::RWXU) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::EXIST) => false,
             Err(error) => return Err(destination::failed(dest, &error.into())),
-        }
+        };
         let root = open_directory(dest).map_err(|error| destination::failed(dest, &error))?;
         let marker = RunMarker::claim(root.as_fd(), dest, what, force)?;
-        self.check_space(&tree, &root, options)?;
+        if let Err(refusal) = self.check_space(&tree, &root, options) {
+            marker.retract(root.as_fd());
+            if is_made {
+                // It stays if another process has written to it.
+                let _ = rustix::fs::rmdir(dest);
+            }
+            return Err(refusal);
+        }
         let failed = self.directories(&tree, &root, printer);
         self.objects(&tree, &root, &failed, printer);
         if limits.is_over() {

@@ -235,6 +235,11 @@ fn a_full_disk_and_a_read_only_one_are_reported_and_leave_no_half_file() {
     let (code, message) = repo.reader().fails("restore", &[&repo.url(), as_text(&dest)]);
     assert_eq!((code, finished(&dest).len()), (Some(1), 0), "{message}");
     assert!(message.contains("are free") && message.contains("--ignore-space"), "{message}");
+    // A refusal leaves neither the destination that it made nor anything in an existing one.
+    assert!(!dest.exists());
+    fs::create_dir(&dest).unwrap();
+    repo.reader().fails("restore", &[&repo.url(), as_text(&dest)]);
+    assert_eq!(fs::read_dir(&dest).unwrap().count(), 0);
     let (code, message) = repo.reader().fails("restore", &["--ignore-space", &repo.url(), as_text(&dest)]);
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains("cannot be written"), "{message}");

@@ -24,6 +24,8 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) struct RunMarker {
     /// Open and locked.
     _file: File,
+    /// True if no earlier run has left the marker.
+    is_new: bool,
 }
 
 impl RunMarker {
@@ -76,7 +78,15 @@ impl RunMarker {
         }
         file.set_len(0).and_then(|()| io::Seek::rewind(&mut file)).map_err(|error| failed(&error))?;
         file.write_all(what.as_bytes()).map_err(|error| failed(&error))?;
-        Ok(Self { _file: file })
+        Ok(Self { _file: file, is_new })
+    }
+
+    /// Removes the marker of a run that is refused before it wrote anything. That of an earlier run stays.
+    pub(super) fn retract(self, dir: BorrowedFd<'_>) {
+        if self.is_new {
+            // A marker that stays is no worse than one of an interrupted run.
+            let _ = fs::unlinkat(dir, NAME, AtFlags::empty());
+        }
     }
 
     /// Removes the marker: everything is restored.
