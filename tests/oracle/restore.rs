@@ -254,6 +254,10 @@ fn a_full_disk_and_a_read_only_one_are_reported_and_leave_no_half_file() {
     repo.reader().run("restore", &[&repo.url(), as_text(&dest)]);
     assert_same("after the full disk", &Tree::walk(&source), &Tree::walk(&dest), &Rules::default());
 
+    let (code, message) = repo.reader().fails("restore", &[&repo.url(), as_text(&scratch.path().join("no/such/dest"))]);
+    assert_eq!(code, Some(3), "{message}");
+    assert!(message.ends_with("; create the directories above the destination (mkdir -p)\n"), "{message}");
+
     let fixed = Tmpfs::new(scratch.dir("fixed"), "ro");
     for dest in [fixed.0.clone(), fixed.0.join("new")] {
         let (code, message) = repo.reader().fails("restore", &[&repo.url(), as_text(&dest)]);

@@ -27,12 +27,13 @@ pub(super) fn write_exit(error: &io::Error) -> CommandExit {
 
 /// The failure to restore anything in the directory `path`.
 pub(super) fn failed(path: &Path, error: &io::Error) -> CliError {
-    let exit = match error.kind() {
-        io::ErrorKind::NotFound => CommandExit::NotFound,
-        _ => write_exit(error),
+    let (exit, remedy) = match error.kind() {
+        io::ErrorKind::NotFound => (CommandExit::NotFound, "; create the directories above the destination (mkdir -p)"),
+        io::ErrorKind::NotADirectory => (CommandExit::Failed, "; give the name of a new or empty directory"),
+        _ => (write_exit(error), ""),
     };
     let shown = escape_bytes(path.as_os_str().as_bytes());
-    CliError::new(exit, format!("{shown}: nothing can be restored here: {}", io_reason(error)))
+    CliError::new(exit, format!("{shown}: nothing can be restored here: {}{remedy}", io_reason(error)))
 }
 
 /// The attributes to give to restored objects.
