@@ -33,6 +33,7 @@ use super::exit::CommandExit;
 use super::local_content::{is_same, is_signed};
 use super::printer::Printer;
 use super::progress_line::ProgressLine;
+use super::quantities::counted;
 use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
 use super::typed_path;
@@ -136,19 +137,22 @@ impl RestoreSummary {
         let end = match (self.interrupted, self.failures.len()) {
             (true, _) => "; interrupted: the same command continues".to_owned(),
             (false, 0) => String::new(),
-            (false, count) => format!("; {count} failures: the same command tries these again"),
+            (false, count) => format!("; {}: the same command tries again", counted(count, "failure")),
         };
         let shown = dupfs_base::escape_bytes(dest.as_os_str().as_bytes());
+        let most = if self.dry_run { "at most " } else { "" };
+        let number = |n: u64, one: &str, several: &str| format!("{n} {}", if n == 1 { one } else { several });
+        let objects = format!(
+            "{} ({most}{}), {}, {}",
+            number(self.files, "file", "files"),
+            number(self.bytes_written, "byte", "bytes"),
+            number(self.directories, "directory", "directories"),
+            number(self.others, "other object", "other objects"),
+        );
         if self.dry_run {
-            return format!(
-                "{shown}: {} files (at most {} bytes), {} directories, {} links and others would be restored\n",
-                self.files, self.bytes_written, self.directories, self.others
-            );
+            return format!("{shown}: {objects} would be restored\n");
         }
-        format!(
-            "{shown}: {} files ({} bytes), {} directories, {} links and others restored, {} already right{end}\n",
-            self.files, self.bytes_written, self.directories, self.others, self.already_right
-        )
+        format!("{shown}: {objects} restored, {} already right{end}\n", self.already_right)
     }
 
     fn fail(&mut self, failure: &CliError, printer: &mut Printer<'_>) {
@@ -700,5 +704,21 @@ impl ObjectWriter<'_> {
         destination::make_special(dir.as_fd(), name, &attr, target.as_deref(), self.policy).map_err(written)?;
         destination::place(dir.as_fd(), name, self.force).map_err(written)?;
         Ok(Some(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_has_numbers_in_the_singular_and_in_the_plural() {
+        let mut summary = RestoreSummary { files: 1, bytes_written: 2, directories: 1, ..RestoreSummary::default() };
+        let line = |summary: &RestoreSummary| summary.line(Path::new("d"));
+        assert_eq!(line(&summary), "d: 1 file (2 bytes), 1 directory, 0 other objects restored, 0 already right\n");
+        summary.failures.push("x".to_owned());
+        assert!(line(&summary).ends_with("; 1 failure: the same command tries again\n"));
+        summary.dry_run = true;
+        assert_eq!(line(&summary), "d: 1 file (at most 2 bytes), 1 directory, 0 other objects would be restored\n");
     }
 }
