@@ -448,7 +448,13 @@ pub struct RestoreArgs {
     pub operands: Vec<OsString>,
 
     /// Restore this path, as if it were given before DEST
-    #[arg(long, value_name = "PATH", aliases = ["path-to-restore", "file-to-restore"], help_heading = "View")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        aliases = ["path-to-restore", "file-to-restore"],
+        short_alias = 'r',
+        help_heading = "View"
+    )]
     pub path: Option<OsString>,
 
     /// Replace what differs in the destination
@@ -510,7 +516,13 @@ pub struct VerifyArgs {
     pub compare_data: bool,
 
     /// Compare this path of the snapshot with the directory
-    #[arg(long, value_name = "PATH", aliases = ["path-to-restore", "file-to-restore"], help_heading = "View")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        aliases = ["path-to-restore", "file-to-restore"],
+        short_alias = 'r',
+        help_heading = "View"
+    )]
     pub path: Option<OsString>,
 
     /// Do not compare owners
@@ -715,6 +727,7 @@ mod tests {
         assert_eq!(of("dupfs verify u d"), Ok(Some("d".into())));
         assert_eq!(of("dupfs verify --compare d --compare-data --deep u"), Ok(Some("d".into())));
         assert_eq!(of("dupfs verify --compare-data --file-to-restore p u d"), Ok(Some("d".into())));
+        assert_eq!(of("dupfs verify --compare-data -r p u d"), Ok(Some("d".into())));
         for wrong in ["--compare-data u", "--path p u", "--numeric-owner u", "--no-owner u", "--deep u d"] {
             assert!(of(&format!("dupfs verify {wrong}")).is_err(), "{wrong}");
         }
@@ -731,6 +744,7 @@ mod tests {
         };
         assert_eq!(of("dupfs restore u d"), (vec![], "d".into()));
         assert_eq!(of("dupfs restore --file-to-restore a u d"), (vec!["a".into()], "d".into()));
+        assert_eq!(of("dupfs restore -r a u d"), (vec!["a".into()], "d".into()));
         assert_eq!(
             of("dupfs restore --path-to-restore a u b c d"),
             (vec!["a".into(), "b".into(), "c".into()], "d".into())
