@@ -211,9 +211,12 @@ fn of_volumes(set: &BackupSet, manifest: &Manifest) -> Vec<ReportedProblem> {
     let absent = absent(set, manifest);
     if set.volumes.is_empty() && !absent.is_empty() {
         let line = format!(
-            "{label}: none of its {} volumes is in the store, so no file stored in this set can be read: bring the \
-             volumes back from wherever they were moved",
-            absent.len()
+            "{label}: {} in the store, so no file stored in this set can be read: bring the volumes back from wherever they \
+             were moved",
+            match absent.len() {
+                1 => "its only volume is not".to_owned(),
+                n => format!("none of its {n} volumes is"),
+            }
         );
         problems.push(ReportedProblem::new(Severity::Error, "volume-missing", Some(set), line));
     } else if !absent.is_empty() {

@@ -120,6 +120,17 @@ fn volumes_are_compared_with_the_manifest() {
 }
 
 #[test]
+fn a_missing_only_volume_is_reported_in_the_singular() {
+    let store = MemoryStore::new();
+    set(&store, &format!("full.{T0}"), "db1", 1, &[]);
+    let text = printed(&repository(store), false);
+    assert!(
+        text.contains(": its only volume is not in the store, so no file stored in this set can be read"),
+        "{text}"
+    );
+}
+
+#[test]
 fn manifests_that_cannot_be_read_do_not_hide_the_rest() {
     let store = MemoryStore::new();
     set(&store, &format!("full.{T0}"), "db1", 1, &[1]);
