@@ -112,10 +112,10 @@ fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, CliError> {
     let bytes = read_all(output).map_err(|error| failed(format!("cannot be read: {}", io_reason(&error))))?;
     let status = child.wait().map_err(|error| failed(format!("cannot be waited for: {}", io_reason(&error))))?;
     if !status.success() {
-        return Err(failed(format!("failed ({status})")));
+        return Err(failed(format!("failed ({status}); run the command in a shell to see why")));
     }
     if bytes.iter().all(|b| *b == b'\n') {
-        return Err(failed("printed no passphrase".to_owned()));
+        return Err(failed("printed no passphrase; run the command in a shell to see what it prints".to_owned()));
     }
     Ok(bytes)
 }
@@ -209,7 +209,11 @@ mod tests {
         assert_eq!(Passphrases::gather(&missing).unwrap_err().code(), 2);
         for command in ["exit 3", "true", "echo"] {
             let failing = KeyArgs { passphrase_command: Some(command.to_owned()), ..KeyArgs::default() };
-            assert_eq!(Passphrases::gather(&failing).unwrap_err().code(), 5, "{command}");
+            let error = Passphrases::gather(&failing).unwrap_err();
+            assert!(
+                error.code() == 5 && error.to_string().contains("; run the command in a shell"),
+                "{command}: {error}"
+            );
         }
         let endless = KeyArgs { passphrase_file: vec!["/dev/zero".into()], ..KeyArgs::default() };
         assert_eq!(Passphrases::gather(&endless).unwrap_err().code(), 1);
