@@ -81,6 +81,9 @@ pub enum Command {
     /// Read every object and report all damage: what is lost, and what can still be restored
     Verify(Box<VerifyArgs>),
     /// Name the volumes that a read would fetch, and what is in cold storage; fetches none
+    ///
+    /// A line has the size, the storage class (-: none), cold or -, indexed or - (its members are in the index), needed or
+    /// maybe, the time of the set, and the name of the volume.
     Volumes(Box<VolumesArgs>),
     /// Read all trees and sizes into the index on this machine, so that later mounts and stats are instant
     Index(Box<IndexArgs>),

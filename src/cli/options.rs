@@ -351,11 +351,11 @@ impl From<SizeMode> for ShownSizes {
 /// A shell that has a script for completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CompletionShell {
-    /// bash
+    /// source <(dupfs completions bash)
     Bash,
-    /// zsh
+    /// source <(dupfs completions zsh), after compinit
     Zsh,
-    /// fish
+    /// dupfs completions fish | source
     Fish,
 }
 

@@ -27,7 +27,7 @@ pub struct CacheCommandArgs {
 /// An action of `dupfs cache`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum CacheAction {
-    /// List the indexes: size, last use, repository
+    /// List the indexes: size, last use, in-use or -, directory, repository
     #[command(alias = "list")]
     Ls,
     /// Remove the indexes of one repository, or all; those in use stay
