@@ -70,7 +70,7 @@ impl RcloneFailure {
         use RcloneCause::{Absent, Busy, Closed, Final, NoAnswer, NoService};
         if has(&["key is unknown", "host key verification failed"]) && !has(&["has changed"]) {
             let reason = "the host key of the server is not in known_hosts; compare it with the server's own and accept it \
-                          once (ssh HOST)";
+                          once (ssh HOST, or ssh -p PORT HOST)";
             return Self::last(StorageError::new(ErrorKind::Denied, object, reason));
         }
         if has(&["knownhosts: key mismatch", "identification has changed"]) {
