@@ -400,7 +400,11 @@ fn repository_options(
 fn location(repo: &RepoArgs) -> Result<Location, CliError> {
     let options = UrlOptions { style: repo.s3_url_style, endpoint_url: repo.s3_endpoint_url.clone() };
     match repo.url.to_str() {
-        Some(text) => Ok(parse_url_with(text, &options)?),
+        Some(text) => parse_url_with(text, &options).map_err(|error| match error.kind() {
+            // The same URL is refused again, which a service must not try.
+            ErrorKind::Unsupported => CliError::Usage(error.to_string()),
+            _ => error.into(),
+        }),
         // No URL has such bytes, a path may.
         None => Ok(Location::Local(PathBuf::from(&repo.url))),
     }

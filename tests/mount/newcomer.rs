@@ -145,6 +145,19 @@ fn arguments_in_the_wrong_order_and_options_of_duplicity_get_a_hint() {
 }
 
 #[test]
+fn a_url_that_dupfs_cannot_read_is_a_usage_error() {
+    let scratch = Scratch::new();
+    for (url, expected) in [
+        ("s4://bucket/prefix", "s4://: unsupported scheme; supported are s3"),
+        ("imap://joe@host", "imap://: unsupported; copy the backup's files to a directory first"),
+    ] {
+        let (code, message) = refusal(&scratch, &["ls", url]);
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
 fn a_closed_standard_output_is_an_error_and_dev_null_is_not() {
     let scratch = Scratch::new();
     let shell = |redirect: &str, command: &str, operands: &[&str]| {
