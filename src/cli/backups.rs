@@ -43,7 +43,7 @@ use super::secrets::Passphrases;
 use super::sets::SetsOptions;
 use super::verify::{SampleOptions, VerifyOptions};
 use super::volumes::{ThawOptions, VolumesArgs, VolumesOptions, VolumesSource};
-use super::{build_index, cat, ls, nearby, sets, time_argument, typed_path, verify, volumes};
+use super::{build_index, cat, configuration, ls, nearby, sets, time_argument, typed_path, verify, volumes};
 
 /// Default of `--cache-size`: bytes of sealed blocks on disk.
 const DEFAULT_CACHE_SIZE: u64 = 2 << 30;
@@ -454,7 +454,7 @@ fn store_with(
     let store = storage::open(&location, &options).map_err(|error| {
         let remark = match (&location, repo.url.to_str()) {
             (Location::Local(dir), Some(typed)) if error.kind() == ErrorKind::NotFound => {
-                nearby::remark_on_missing(typed, dir)
+                nearby::remark_on_missing(typed, dir).or_else(|| configuration::remark_on_missing(typed))
             }
             _ => None,
         };

@@ -109,6 +109,13 @@ impl Configuration {
     }
 }
 
+/// The remark on `typed` if it is no directory and may be meant as the name of a repository. Where the configuration has
+/// repositories, [`Configuration::find`] refuses an unknown name before.
+pub(super) fn remark_on_missing(typed: &str) -> Option<String> {
+    is_name(typed)
+        .then(|| format!("no configuration file names a repository {typed} either; give the URL or path of the backup"))
+}
+
 /// The file of this user: in `$XDG_CONFIG_HOME`, else in `~/.config`.
 fn of_user() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -249,6 +256,13 @@ mod tests {
         assert!(far.to_string().ends_with("the repositories are: site, tests"), "{far}");
         let empty = Configuration::default();
         assert_eq!(empty.find(OsStr::new("stie")), Ok(NamedPlace::Literal));
+    }
+
+    #[test]
+    fn a_bare_name_may_be_meant_as_a_repository() {
+        let remark = remark_on_missing("site").unwrap();
+        assert!(remark.starts_with("no configuration file names a repository site either; give"), "{remark}");
+        assert_eq!(remark_on_missing("./site"), None);
     }
 
     #[test]
