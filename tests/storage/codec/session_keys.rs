@@ -101,7 +101,9 @@ fn the_refusal_of_gpg_is_reported_with_the_key_ids() {
     let to_locked = home.gpg(&["-r", "dupfs cv25519", "-e"], &plain);
     let error = decode(&by_gpg(&home, &["wrong"]), "vol1.gpg", &to_locked).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::KeyMissing);
-    assert!(error.to_string().contains("Bad passphrase"), "{error}");
+    let expected =
+        "; gpg has the key, and the passphrase is wrong (gpg: Bad passphrase); give the right one in PASSPHRASE";
+    assert!(error.to_string().contains(expected), "{error}");
 }
 
 /// gpg itself reports "No secret key" in both cases, as if the key were missing.

@@ -205,6 +205,12 @@ impl SessionKeySearch<'_> {
                     recipients.join(", ")
                 ));
             }
+            Some(GpgRefusal::WrongPassphrase(message)) => {
+                return no_key(format!(
+                    "encrypted to {}; gpg has the key, and the passphrase is wrong ({message}); {GIVE_PASSPHRASE}",
+                    recipients.join(", ")
+                ));
+            }
             Some(GpgRefusal::Reason(reason)) => format!(" ({reason})"),
             // Reported by the caller.
             Some(GpgRefusal::Timeout(_)) | None => String::new(),

@@ -87,6 +87,8 @@ pub(super) enum GpgRefusal {
     Agent(Arc<str>),
     /// gpg has the key, and could not ask for its passphrase; its message.
     CannotAsk(Arc<str>),
+    /// gpg has the key, and no passphrase that it was given opens it; its message.
+    WrongPassphrase(Arc<str>),
     /// Another reason, in gpg's words.
     Reason(Arc<str>),
 }
@@ -101,6 +103,8 @@ impl GpgRefusal {
             Self::Agent(messages.into())
         } else if output.prompt_failed() {
             Self::CannotAsk(output.reason().into())
+        } else if output.wrong_passphrase() {
+            Self::WrongPassphrase(output.reason().into())
         } else {
             Self::reason(output.reason())
         }
