@@ -250,7 +250,7 @@ fn a_listing_without_backup_is_an_error_that_counts_the_objects() {
     let options = PrefixOptions::default();
     let empty = read_error(&[], &options);
     assert_eq!(empty.kind(), ErrorKind::NotFound);
-    assert!(empty.to_string().contains("empty"), "{empty}");
+    assert!(empty.to_string().contains("no file is directly in this location"), "{empty}");
     let foreign = read_error(&[vec!["notes.txt".into(), "duplicity-full.manifest".into()]], &options);
     assert!(foreign.to_string().contains("2 objects, none of them"), "{foreign}");
 }
