@@ -78,7 +78,7 @@ impl Backend for Backups {
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Arc<dyn FileSystem>, CliError> {
-        let store = store_with(request.repo, &request.bounds, |_| {})?;
+        let store = store_with(request.repo, request.start, &request.bounds, |_| {})?;
         let options = RepositoryOptions {
             index: index(request.cache),
             start_timeout: Some(request.start.0),
@@ -96,9 +96,9 @@ impl Backend for Backups {
 
     fn sets(&self, args: &SetsArgs) -> Result<(), CliError> {
         let passphrases = Arc::new(Passphrases::gather(&args.keys)?);
-        let store = store(&args.repo)?;
-        let options = repository_options(&args.repo, &args.keys, &args.cache, &passphrases)?;
         let timeout = RequestTimeout::from(&args.deadline);
+        let store = store(&args.repo, timeout)?;
+        let options = repository_options(&args.repo, &args.keys, &args.cache, &passphrases)?;
         let repository = open_repository(store, options, timeout)?;
         let shown = SetsOptions { json: args.json, check: args.check };
         print(|printer| sets::run(&repository, timeout, shown, printer))
@@ -211,7 +211,7 @@ impl Backend for Backups {
         if args.repo.archive_dir.is_some() {
             log::warn!("--archive-dir: verify reads everything from the backup itself");
         }
-        let store = store(&args.repo)?;
+        let store = store(&args.repo, timeout)?;
         let options = VerifyOptions {
             time: at.time.as_deref().map(|text| time_argument::parse("--time", text)).transpose()?,
             deep: args.deep,
@@ -257,13 +257,13 @@ impl Backend for Backups {
         let store = match args.rate {
             Some(rate) => {
                 // What is fetched in advance of a reader is not limited.
-                let store = store_with(&args.repo, &StoreBounds::of_command(&args.repo), |options| {
+                let store = store_with(&args.repo, timeout, &StoreBounds::of_command(&args.repo), |options| {
                     options.read_ahead_bytes = 0
                 })?;
                 timeout.0 = timeout.0.saturating_add(time_at_rate(&*store, rate, timeout)?);
                 Arc::new(RateLimitedStore::new(store, rate))
             }
-            None => store(&args.repo)?,
+            None => store(&args.repo, timeout)?,
         };
         let options = repository_options(&args.repo, &args.keys, &args.cache, &passphrases)?;
         let options = RepositoryOptions { index: Some(dir), ..options };
@@ -277,7 +277,7 @@ impl Backend for Backups {
         volumes::check(&args.paths)?;
         let timeout = RequestTimeout::from(deadline);
         let passphrases = Arc::new(Passphrases::gather(keys)?);
-        let store = store(&args.repo)?;
+        let store = store(&args.repo, timeout)?;
         let options = repository_options(&args.repo, keys, cache, &passphrases)?;
         let options = RepositoryOptions { index: index(cache), spill: None, ..options };
         let shows_snapshots = at.time.is_none() && args.paths.iter().any(|path| typed_path::is_of_mount(path));
@@ -370,7 +370,7 @@ fn all_trees(
     timeout: RequestTimeout,
 ) -> Result<Arc<TreeFs>, CliError> {
     let passphrases = Arc::new(Passphrases::gather(keys)?);
-    let store = store(repo)?;
+    let store = store(repo, timeout)?;
     let options = repository_options(repo, keys, cache, &passphrases)?;
     let options = RepositoryOptions { index: index(cache), ..options };
     open_file_system(store, options, ViewOptions { owners, ..ViewOptions::default() }, timeout)
@@ -410,8 +410,8 @@ fn location(repo: &RepoArgs) -> Result<Location, CliError> {
     }
 }
 
-fn store(repo: &RepoArgs) -> Result<Arc<dyn ObjectStore>, CliError> {
-    store_with(repo, &StoreBounds::of_command(repo), |_| {})
+fn store(repo: &RepoArgs, deadline: RequestTimeout) -> Result<Arc<dyn ObjectStore>, CliError> {
+    store_with(repo, deadline, &StoreBounds::of_command(repo), |_| {})
 }
 
 /// The time that a step may take longer at a limited rate: that of the largest object, which others are fetched beside, and of
@@ -425,8 +425,10 @@ fn time_at_rate(store: &dyn ObjectStore, rate: NonZeroU64, timeout: RequestTimeo
     Ok(Duration::from_secs(bytes / rate))
 }
 
+/// Opens the store. No request to it, not even the first, waits for longer than `deadline`.
 fn store_with(
     repo: &RepoArgs,
+    deadline: RequestTimeout,
     bounds: &StoreBounds,
     change: impl FnOnce(&mut StoreOptions),
 ) -> Result<Arc<dyn ObjectStore>, CliError> {
@@ -444,7 +446,7 @@ fn store_with(
         ssh_options: split_words(repo.ssh_options.as_deref().unwrap_or_default()),
         secrets: SecretSource::new(environment_secrets::get),
         s3_addressing: if repo.s3_use_new_style { S3Addressing::VirtualHost } else { S3Addressing::Auto },
-        timeout: repo.request_timeout(),
+        timeout: repo.request_timeout().min(deadline.0),
         read_timeout: bounds.read_timeout.clone(),
         s3_requester_pays: repo.s3_requester_pays,
         ..StoreOptions::default()

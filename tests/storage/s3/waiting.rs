@@ -661,3 +661,25 @@ fn sigterm_ends_the_start_of_a_mount_with_a_silent_store() {
         assert!(!is_mounted(&dir));
     }
 }
+
+/// The error has the time that was waited for.
+#[test]
+fn opening_a_silent_store_ends_at_the_deadline() {
+    let (world, dupfs) = world();
+    silent(&world);
+    let mnt = world.scratch.dir("mnt");
+    let (url, shown) = ("s3://bucket/p", mnt.to_str().unwrap());
+    let fails = |dupfs: &Dupfs, command: &str, operands: &[&str], waited: &str| {
+        let (code, error) = dupfs.fails(command, operands);
+        assert_eq!(code, Some(1), "{command}: {error}");
+        assert!(error.contains(&format!("no answer within {waited} s")), "{command}: {error}");
+    };
+    let with_deadline = dupfs.option("--deadline=1");
+    for (command, operands) in
+        [("sets", vec![url]), ("ls", vec![url]), ("cat", vec![url, "noise-0"]), ("find", vec![url, "noise-0"])]
+    {
+        fails(&with_deadline, command, &operands, "1");
+    }
+    fails(&with_deadline, "mount", &[url, shown], "1");
+    assert!(!is_mounted(&mnt));
+}

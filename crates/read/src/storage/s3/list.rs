@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{EncodingType, Object, OptionalObjectAttributes, RestoreStatus};
@@ -23,6 +24,7 @@ pub(super) async fn page(
     client: &S3Client,
     dir: &str,
     token: Option<&str>,
+    limit: Duration,
 ) -> Result<ListObjectsV2Output, S3Failure> {
     bucket.counters.lists.fetch_add(1, Ordering::Relaxed);
     let request = client
@@ -36,7 +38,6 @@ pub(super) async fn page(
         .set_request_payer(bucket.payer.clone())
         .set_continuation_token(token.map(str::to_owned))
         .set_optional_object_attributes(bucket.config.is_aws().then(|| vec![OptionalObjectAttributes::RestoreStatus]));
-    let limit = RetryTimer::new(bucket.timeout).answer_timeout();
     match tokio::time::timeout(limit, request.send()).await {
         Ok(Ok(page)) => Ok(page),
         Ok(Err(e)) => Err(S3Failure::of_list(bucket.config.url(), &e)),
@@ -58,7 +59,7 @@ pub(super) async fn all(bucket: &S3Bucket, dir: &str, out: &mut DirectoryListing
                 break page;
             }
             let client = bucket.client();
-            match page(bucket, &client, dir, token.as_deref()).await {
+            match page(bucket, &client, dir, token.as_deref(), timer.answer_timeout()).await {
                 Ok(page) => break page,
                 Err(failure) => bucket.recover(&client, failure, &mut timer).await?,
             }

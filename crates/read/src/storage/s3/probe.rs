@@ -22,7 +22,7 @@ pub(super) async fn probe(bucket: &S3Bucket) -> Result<(), StorageError> {
     let mut is_redirected = false;
     loop {
         let client = bucket.client();
-        let failure = match list::page(bucket, &client, "", None).await {
+        let failure = match list::page(bucket, &client, "", None, timer.answer_timeout()).await {
             Ok(page) => {
                 bucket.keep_first_page(page);
                 return Ok(());
