@@ -1,5 +1,6 @@
 //! Logs failed requests: each once, and the same message at most once a minute.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -55,6 +56,7 @@ impl FailureLog {
 
     /// Returns how many copies of `message` were suppressed since the last one was logged, or `None` to suppress this one.
     fn admit(&self, message: &str, now: Instant) -> Option<u64> {
+        let message = &*without_distance(message);
         let mut messages = lock(&self.messages);
         if let Some(earlier) = messages.get_mut(message) {
             if now.saturating_duration_since(earlier.logged) < REPEAT_INTERVAL {
@@ -78,6 +80,15 @@ fn describe(op: &str, path: &str, error: &FsError) -> String {
     let in_snapshot = path.split_once('/').map_or(path, |(_, path)| path);
     let own = error.strip_prefix(in_snapshot).and_then(|rest| rest.strip_prefix(": "));
     format!("{op} of {path}: {}", own.unwrap_or(&error))
+}
+
+/// The message without the number of bytes that were read before the damage: it varies with the readahead.
+fn without_distance(message: &str) -> Cow<'_, str> {
+    let parts = message.split_once(" (found ").and_then(|(before, rest)| {
+        let (number, after) = rest.split_once(" bytes into it)")?;
+        number.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("{before}{after}"))
+    });
+    parts.map_or(Cow::Borrowed(message), Cow::Owned)
 }
 
 fn without_control_characters(line: &str) -> String {
@@ -124,6 +135,16 @@ mod tests {
         assert_eq!(failures.admit("vol1 is damaged", start + Duration::from_secs(59)), None);
         assert_eq!(failures.admit("vol1 is damaged", start + Duration::from_secs(60)), Some(2));
         assert_eq!(failures.admit("vol1 is damaged", start + Duration::from_secs(121)), Some(0));
+    }
+
+    #[test]
+    fn the_number_of_bytes_read_makes_no_other_message() {
+        let failures = FailureLog::default();
+        let now = Instant::now();
+        let message = |object: &str, read: u64| format!("{object}: damaged: x (found {read} bytes into it); use y");
+        assert_eq!(failures.admit(&message("vol1", 131_072), now), Some(0));
+        assert_eq!(failures.admit(&message("vol1", 524_288), now), None);
+        assert_eq!(failures.admit(&message("vol2", 131_072), now), Some(0));
     }
 
     #[test]
