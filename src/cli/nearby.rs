@@ -42,10 +42,7 @@ pub(super) fn backups_below(store: &dyn ObjectStore) -> Option<String> {
         let Ok(listing) = store.list_directory(&dir, &context) else { continue };
         match Collection::from_listing(&listing.objects, &PrefixOptions::default()) {
             Ok(collection) if !dir.is_empty() => {
-                let path = format!("{}/{}", store.url().trim_end_matches('/'), dir.trim_end_matches('/'));
-                let is_archive =
-                    has_names_of_archive_dir(&collection) && has_marks_of_archive_dir(&path, &listing.objects);
-                found.push((dir, collection.sets().len(), is_archive));
+                found.push((dir, collection.sets().len(), has_names_of_archive_dir(&collection)));
             }
             Ok(_) | Err(_) if depth < MAX_DEPTH => {
                 pending.extend(listing.directories.into_iter().map(|name| (format!("{dir}{name}/"), depth + 1)));
@@ -155,7 +152,7 @@ pub(super) fn as_archive_dir(dir: &Path, collection: &Collection, objects: &[Obj
 
 /// Returns true if `collection` has what an archive directory has: manifests and signature archives, none of them encrypted,
 /// and no volume.
-fn has_names_of_archive_dir(collection: &Collection) -> bool {
+pub(super) fn has_names_of_archive_dir(collection: &Collection) -> bool {
     let is_plain = |object: &ObjectInfo| !NameSuffix::of(&object.name).is_encrypted();
     let is_of_cache = |set: &BackupSet| {
         set.volumes.is_empty()

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::vfs::{FileSystem, FsError, MountRoot, OwnerOptions, ShownSizes, TreeFs, TreeOptions, UnpackedFs};
 use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_cache::SpillConfig;
-use dupfs_format::collection::{Collection, CollectionError, CollectionOptions, PrefixOptions, Problem, Snapshot};
+use dupfs_format::collection::{
+    Collection, CollectionError, CollectionOptions, PrefixOptions, Problem, ProblemKind, Snapshot,
+};
 use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::codec::{DecodeOptions, Decoder, KeyOptions, Keys};
 use dupfs_read::storage::{ObjectStore, StorageError};
@@ -202,7 +204,8 @@ fn open_within(
             return Err(CliError::failed(ErrorKind::NotFound, line));
         }
         log::warn!(
-            "{url}: no set has a volume here; if this is duplicity's archive directory, give the backup's URL with {given}"
+            "{url}: no set has a volume here, so no file can be read; it looks like duplicity's archive directory, not the \
+             backup: give the backup's URL with {given}, or bring the volumes back from wherever they were moved"
         );
     }
     // A listing is not atomic: it may contain a manifest that was just written, and not the signature archive that was written
@@ -286,9 +289,13 @@ fn open_checked(
         Some(_) => ManifestDamage::Refused,
         None => ManifestDamage::Logged,
     };
+    let is_local = options.local.is_some();
     let repository = open_within(store, options, timeout, start)?;
     let collection = repository.collection();
-    collection.problems().iter().for_each(Problem::log);
+    // One line for all sets was logged while the backup was opened.
+    let is_known = is_local && nearby::has_names_of_archive_dir(&collection);
+    let problems = collection.problems().iter();
+    problems.filter(|problem| !(is_known && problem.kind == ProblemKind::NoVolumes)).for_each(Problem::log);
     let chosen = match (time, collection.latest()) {
         (None, Some(latest)) => latest,
         (time, _) => collection.select(time.unwrap_or(BackupTime(i64::MAX))).map_err(|error| with_url(&url, &error))?,

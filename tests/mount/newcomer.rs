@@ -270,7 +270,7 @@ fn a_backup_that_has_lost_its_volumes_is_shown() {
         };
         let (code, listed, log) = run("ls", &[]);
         assert_eq!((code, &*listed), (Some(0), "f\n"), "{name}: {log}");
-        assert!(log.contains("no set has a volume here; if this is duplicity's archive directory"), "{log}");
+        assert!(log.contains("no set has a volume here, so no file can be read; it looks like"), "{log}");
         let (code, content, log) = run("cat", &["f"]);
         assert_eq!((code, &*content), (Some(6), ""), "{name}: {log}");
         let (code, report, log) = run("sets", &["--check"]);
@@ -305,6 +305,14 @@ fn a_misplaced_archive_directory_is_reported_with_the_options() {
     }
     let base = scratch.path().join("arch").display().to_string();
     let options = format!("--archive-dir {base} --name shop");
+    // Nothing but its files marks it as one: it is shown, with one line.
+    let shown = output(repo.reader().command("ls").arg(format!("file://{base}/shop")));
+    assert_eq!((shown.status.code(), &*shown.stdout), (Some(0), &b"f\n"[..]), "{shown:?}");
+    let (_, message) = one_line(&shown);
+    let expected = format!("duplicity's archive directory, not the backup: give the backup's URL with {options}, or");
+    assert!(message.contains(&expected), "{message}");
+    let (_, message) = refusal(&scratch, &["ls", &format!("file://{base}")]);
+    assert!(message.contains("/shop (1 set, but it looks like duplicity's archive directory)"), "{message}");
     let misplaced = listed(&["--archive-dir", &format!("{base}/shop")]);
     assert!(misplaced.status.success(), "{misplaced:?}");
     let (_, message) = one_line(&misplaced);
