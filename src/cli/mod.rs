@@ -71,6 +71,7 @@ mod time_argument;
 mod typed_command;
 mod typed_path;
 mod umount;
+mod undescribed_volumes;
 mod usage_hints;
 pub mod verify;
 pub mod volumes;

@@ -28,17 +28,16 @@ use super::exit::CommandExit;
 use super::file_chunks::FileChunks;
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
+use super::undescribed_volumes::undescribed;
 use crate::vfs::{FileSystem, FsError, ROOT_INO};
 use dupfs_base::{ErrorKind, HasKind};
-use dupfs_format::collection::{BackupSet, Collection, ProblemKind, describe_volumes};
+use dupfs_format::collection::{BackupSet, Collection, ProblemKind};
 use dupfs_format::manifest::Manifest;
 use dupfs_format::{ArchivePath, BackupTime, ObjectInfo, SetIndex, VolumeId, VolumeNumber};
 use dupfs_read::volume::{MemberTable, PathList, Repository, SetComparison, VolumeError};
 
 /// Volumes that are read at the same time.
 const READERS: usize = 3;
-/// Upper bound of the volume numbers examined where a damaged manifest may name any number of them.
-const MANY: usize = 10_000;
 
 /// The options of a verification.
 #[derive(Clone, Copy, Debug, Default)]
@@ -243,12 +242,7 @@ impl VerifyRun<'_> {
     /// Adds the volumes that a damaged manifest has lost.
     fn manifest_damage(&mut self, set: &BackupSet, manifest: &Manifest) {
         let Some(damage) = manifest.entry_damage() else { return };
-        let lost: Vec<VolumeNumber> = manifest.missing_volumes().take(MANY).collect();
-        let effect = if lost.is_empty() {
-            "files may not be found in its volumes".to_owned()
-        } else {
-            format!("{} not described", describe_volumes(lost))
-        };
+        let effect = undescribed(manifest).unwrap_or_else(|| "files may not be found in its volumes".to_owned());
         let object = set.manifest.as_ref().map(|object| object.name.to_string());
         let name = object.as_deref().unwrap_or("its manifest");
         let line = format!("{}: {name} is damaged: {damage}; {effect}", set.label());

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::reported_problem::ReportedProblem;
 use crate::cli::exit::CommandExit;
 use crate::cli::request_timeout::RequestTimeout;
+use crate::cli::undescribed_volumes::{first_undescribed, undescribed};
 use dupfs_base::{ErrorKind, HasKind, escape_bytes};
 use dupfs_format::VolumeNumber;
 use dupfs_format::collection::{BackupSet, Collection, ProblemKind, Severity, describe_volumes};
@@ -18,9 +19,6 @@ use dupfs_read::volume::{Repository, VolumeError};
 
 /// Manifests read at a time. Each needs a round trip to the store and, with a passphrase, a slow key derivation.
 const READERS: usize = 8;
-/// Upper bound of the volume numbers examined where a damaged manifest may name any number of them.
-const MANY: usize = 10_000;
-
 /// By set: its manifest, or the reason why it cannot be read; `None` for incomplete sets.
 pub(super) type Manifests = Vec<Option<Result<ManifestSummary, VolumeError>>>;
 
@@ -247,7 +245,7 @@ fn absent(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber> {
 
 /// The volumes that are in the store and should not be.
 fn unlisted(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber> {
-    let damaged: Vec<VolumeNumber> = manifest.missing_volumes().take(MANY).collect();
+    let damaged = first_undescribed(manifest);
     let unknown = |number: &VolumeNumber| manifest.volume(*number).is_none() && damaged.binary_search(number).is_err();
     set.volumes.keys().copied().filter(unknown).collect()
 }
@@ -255,9 +253,9 @@ fn unlisted(set: &BackupSet, manifest: &Manifest) -> Vec<VolumeNumber> {
 /// The damage of a manifest: entries that are lost, ranges that overlap, a list of changed files that is cut.
 fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<ReportedProblem> {
     let object = set.manifest.as_ref().map_or("its manifest", |object| &*object.name);
-    let lost: Vec<VolumeNumber> = manifest.missing_volumes().take(MANY).collect();
+    let lost = undescribed(manifest);
     let of_volumes = manifest.problems.iter().find(|problem| problem.kind != ManifestProblemKind::FileList);
-    if lost.is_empty() && of_volumes.is_none() {
+    if lost.is_none() && of_volumes.is_none() {
         let problem = manifest.problems.first()?;
         let line = format!(
             "{}: {object}: {problem}; the list is informational only, and every file of the set can be read",
@@ -265,10 +263,10 @@ fn damaged(set: &BackupSet, manifest: &Manifest) -> Option<ReportedProblem> {
         );
         return Some(ReportedProblem::new(Severity::Note, "file-list", Some(set), line));
     }
-    let effect = match (lost.is_empty(), of_volumes.map(|problem| problem.kind)) {
-        (true, Some(ManifestProblemKind::Order(_))) => ", so files in these volumes may not be found".to_owned(),
-        (true, _) => ", so files of the last volumes may not be found".to_owned(),
-        (false, _) => format!("; {} not described, so files stored there cannot be read", describe_volumes(lost)),
+    let effect = match (lost, of_volumes.map(|problem| problem.kind)) {
+        (None, Some(ManifestProblemKind::Order(_))) => ", so files in these volumes may not be found".to_owned(),
+        (None, _) => ", so files of the last volumes may not be found".to_owned(),
+        (Some(lost), _) => format!("; {lost}, so files stored there cannot be read"),
     };
     let first = of_volumes.map_or_else(String::new, |problem| format!(": {problem}"));
     let line = format!(
