@@ -123,8 +123,16 @@ fn a_real_ftp_server_and_servers_with_tls_are_read_and_only_with_a_certificate_t
             );
         }
         let file = if is_plain { "/etc/ssl/certs/ca-certificates.crt".into() } else { server.file("ca.pem") };
-        let trusting = dupfs.option("--ssl-cacert-file").option(file.to_str().unwrap());
+        let trusting = dupfs.clone().option("--ssl-cacert-file").option(file.to_str().unwrap());
         assert!(trusting.run("ls", &["-lR", &url]) == local, "{url}");
+        if !is_plain {
+            // The file replaces the certificates of the machine.
+            let certificates = server.file("ca.pem");
+            let machine = dupfs.variable("SSL_CERT_DIR", certificates.parent().unwrap().to_str().unwrap());
+            assert!(machine.run("ls", &["-lR", &url]) == local, "{url}");
+            let others = machine.option("--ssl-cacert-file=/etc/ssl/certs/ca-certificates.crt");
+            assert_eq!(others.fails("sets", &[&url]).0, Some(1), "{url}");
+        }
         let wrong = trusting.variable("FTP_PASSWORD", "wrong");
         assert_eq!(wrong.fails("sets", &[&url]).0, Some(4), "{url}");
     }

@@ -43,7 +43,7 @@ pub(super) struct RcloneStart {
     pub(super) remote: RcloneRemote,
     pub(super) timeout: Duration,
     pub(super) secrets: SecretSource,
-    /// The file with CA certificates; `None` for those of the machine.
+    /// The file with the only CA certificates that are trusted; `None` for those of the machine.
     pub(super) ca_file: Option<PathBuf>,
 }
 
@@ -233,7 +233,8 @@ impl RcloneStart {
         let password = Secret::from(hex(&random));
         let mut command = self.program.serve(&self.remote, &password, self.timeout, &self.secrets);
         if let Some(file) = &self.ca_file {
-            command.env("SSL_CERT_FILE", file);
+            // Go also trusts the certificates in the directories of the machine, unless it has another one.
+            command.env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", "/dev/null");
         }
         let input = match &self.remote.known_hosts {
             Some(lines) => {
