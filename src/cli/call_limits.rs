@@ -5,6 +5,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::error::CliError;
+use super::exit::CommandExit;
 use super::request_timeout::RequestTimeout;
 use super::signal_watch::{SignalWatch, unwatched};
 
@@ -17,7 +18,7 @@ pub(super) struct CallLimits {
 
 impl CallLimits {
     /// The limits until SIGINT or SIGTERM, which are watched until the second of the results is dropped. Before that they end
-    /// the program.
+    /// the program. So does the second signal: the command may wait for the reader of its output, which no signal ends.
     ///
     /// # Errors
     /// [`CliError`] when signals cannot be watched.
@@ -25,7 +26,12 @@ impl CallLimits {
         let cancel = CancelToken::new();
         let signals = Signals::new([SIGINT, SIGTERM]).map_err(unwatched)?;
         let on_signal = cancel.clone();
-        let watch = SignalWatch::start(signals, move |_| on_signal.cancel())?;
+        let watch = SignalWatch::start(signals, move |_| {
+            if on_signal.is_cancelled() {
+                std::process::exit(CommandExit::Interrupted.code().into());
+            }
+            on_signal.cancel();
+        })?;
         Ok((Self { timeout, cancel }, watch))
     }
 

@@ -13,6 +13,7 @@ mod support;
 mod codec;
 mod conformance;
 mod decorators;
+mod interrupts;
 mod local;
 mod rclone;
 mod rclone_requests;

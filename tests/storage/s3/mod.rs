@@ -15,4 +15,4 @@ mod sizes;
 mod urls;
 mod verify_resume;
 mod waiting;
-mod world;
+pub(crate) mod world;
