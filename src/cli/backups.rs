@@ -222,7 +222,7 @@ impl Backend for Backups {
         // Neither an index of mounts nor a copy may answer for an object of the backup, and nothing is read twice.
         let of_run = |index: Option<PathBuf>| {
             let opened = repository_options(&args.repo, keys, cache, &passphrases)?;
-            let verification = index.is_some().then(|| options.record_name());
+            let verification = index.is_some().then(|| options.record_name(at.time.as_deref()));
             let opened = RepositoryOptions { index, verification, archive_dir: None, spill: None, ..opened };
             open_file_system(Arc::clone(&store), opened, ViewOptions::default(), timeout)
         };

@@ -64,10 +64,11 @@ pub struct VerifyEnd {
 }
 
 impl VerifyOptions {
-    /// The options that a run and the one that continues it have in common.
-    pub fn record_name(&self) -> Vec<String> {
+    /// The options that a run and the one that continues it have in common. `time` is the text of `--time`: that of `now` or `3D`
+    /// stays the same, and its time does not.
+    pub fn record_name(&self, time: Option<&str>) -> Vec<String> {
         let deep = self.deep.then(|| "--deep".to_owned());
-        let time = self.time.map(|time| format!("--time={time}"));
+        let time = time.map(|time| format!("--time={time}"));
         ["verify --resume".to_owned()].into_iter().chain(deep).chain(time).collect()
     }
 }
@@ -358,9 +359,9 @@ impl VerifyRun<'_> {
         }
         self.differing((set, manifest), &compared.differing, compared.difference);
         let lists = (compared.suspects, compared.others);
-        let proved = self.proved_files(set, lists.1.len());
+        let proved = self.proved_files(set, compared.files);
         let suspects = lists.0.into_iter().map(|(path, reason)| (path, Some(reason), None));
-        let others = lists.1.into_iter().enumerate().map(|(at, path)| (path, None, Some(at)));
+        let others = lists.1.into_iter().map(|(at, path)| (path, None, Some(at)));
         let mut left = suspects.len().saturating_add(others.len());
         for (path, reason, at) in suspects.chain(others) {
             if self.limits.is_over() {
@@ -381,8 +382,8 @@ impl VerifyRun<'_> {
         }
     }
 
-    /// The files of `set` that an interrupted run has proved, of the `len` files that are not suspect.
-    fn proved_files(&self, set: &BackupSet, len: usize) -> Option<ProvedFiles> {
+    /// The files of `set` that an interrupted run has proved, of the `len` files in its signature archive.
+    fn proved_files(&self, set: &BackupSet, len: u64) -> Option<ProvedFiles> {
         self.resumed.as_ref()?.proved_files(self.collection, set, len)
     }
 

@@ -36,7 +36,8 @@ pub(super) struct ResumedRun {
 pub(super) struct ProvedFiles {
     key: Identity,
     group: u64,
-    /// The places of the files in the signature archive, among those that are not suspect.
+    /// The places of the files among all regular files of the signature archive. They do not depend on the volumes that a run
+    /// could read.
     known: HashSet<u32>,
 }
 
@@ -59,8 +60,8 @@ impl ResumedRun {
         self.repository.has_members(id, context).unwrap_or_default()
     }
 
-    /// The proved files among the first `len` of `set`. `None` if the content of the set cannot be identified.
-    pub(super) fn proved_files(&self, collection: &Collection, set: &BackupSet, len: usize) -> Option<ProvedFiles> {
+    /// The proved files among the `len` of `set`. `None` if the content of the set cannot be identified.
+    pub(super) fn proved_files(&self, collection: &Collection, set: &BackupSet, len: u64) -> Option<ProvedFiles> {
         let index = self.repository.index();
         // The content of a file depends on all sets of the snapshot.
         let lineage = collection.snapshot_of(set.index)?.lineage();
@@ -78,7 +79,7 @@ impl ResumedRun {
     }
 
     /// Records that the file at `at` was proved.
-    pub(super) fn add_proved(&self, files: &ProvedFiles, at: usize) {
+    pub(super) fn add_proved(&self, files: &ProvedFiles, at: u64) {
         if let Ok(at) = u32::try_from(at) {
             self.index.store_number(files.key, files.group, at, 1);
         }
@@ -87,7 +88,7 @@ impl ResumedRun {
 
 impl ProvedFiles {
     /// Returns true if the file at `at` was proved by an earlier run.
-    pub(super) fn contains(&self, at: usize) -> bool {
+    pub(super) fn contains(&self, at: u64) -> bool {
         u32::try_from(at).is_ok_and(|at| self.known.contains(&at))
     }
 }

@@ -6,11 +6,15 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use dupfs_base::hex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use sha1::{Digest, Sha1};
 
-use super::world::{World, eventually, is_volume};
+use super::world::{World, eventually, is_volume, put};
+use crate::support::duplicity::{Mode, Repository};
 use crate::support::exec;
+use crate::support::noise;
 use crate::support::proxy::{Fault, Request};
 
 const URL: &str = "s3://bucket/p";
@@ -121,6 +125,86 @@ fn a_volume_that_was_changed_between_two_runs_is_read_again() {
     let object = first.file_name().unwrap().to_str().unwrap();
     assert!(report["findings"].as_array().unwrap().iter().any(|finding| finding["object"] == object), "{report}");
     assert!(report["known_volumes"].as_u64().unwrap() > 0, "{report}");
+}
+
+#[test]
+fn a_volume_is_compared_with_the_hash_that_the_manifest_has_now() {
+    let world = World::new();
+    world.put_fixture("duplicity-0.7.13-gz", "bucket/p");
+    let child = waiting_run(&world, &[], &last_volume(&world));
+    end(&world, child, Signal::TERM);
+    let manifest = world.disk("bucket/p").join("duplicity-full.20261122T131027Z.manifest");
+    let text = String::from_utf8_lossy(&fs::read(&manifest).unwrap()).into_owned();
+    let at = text.find("2320bf94").unwrap();
+    let mut bytes = fs::read(&manifest).unwrap();
+    bytes[at] = b'0';
+    fs::write(&manifest, bytes).unwrap();
+    let report = verify(&world, &["--resume"], 6);
+    let object = "duplicity-full.20261122T131027Z.vol1.difftar.gz";
+    assert!(report["findings"].as_array().unwrap().iter().any(|finding| finding["object"] == object), "{report}");
+    assert!(report["known_volumes"].as_u64().unwrap() > 0, "{report}");
+}
+
+/// Changes a byte of a stored file, and the hash of its volume in the manifest.
+fn change_content(dir: &Path, content: &[u8]) {
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let objects: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let part = &content[1000..1064];
+    let volumes = objects.iter().filter(|path| name(path).contains(".difftar"));
+    let found = volumes.filter_map(|path| {
+        let bytes = fs::read(path).unwrap();
+        let at = bytes.windows(part.len()).position(|window| window == part)?;
+        Some((path, bytes, at))
+    });
+    let (path, mut bytes, at) = found.last().unwrap();
+    assert!(!name(path).contains(".vol1."), "{}", path.display());
+    let old = hex(&Sha1::digest(&bytes));
+    bytes[at] ^= 1;
+    fs::write(path, &bytes).unwrap();
+    let manifest = objects.iter().find(|path| name(path).ends_with(".manifest")).unwrap();
+    let text = fs::read_to_string(manifest).unwrap();
+    assert!(text.contains(&old), "{text}");
+    fs::write(manifest, text.replace(&old, &hex(&Sha1::digest(&bytes)))).unwrap();
+}
+
+/// The files of such a volume are in no list of the first run.
+#[test]
+fn files_that_were_proved_beside_a_volume_that_could_not_be_read_are_the_same_in_the_next_run() {
+    let world = World::new();
+    let source = world.scratch.dir("source");
+    for at in 0..12_u8 {
+        fs::write(source.join(char::from(b'a' + at).to_string()), noise(at.into(), 300_000)).unwrap();
+    }
+    let repository = Repository::new("0.8.22", |_| Mode::Plain, &world.scratch.dir("work"));
+    repository.backup(true, &source, 1_700_000_000);
+    change_content(repository.dir(), &noise(5, 300_000));
+    put(repository.dir(), &world.disk("bucket/p"));
+    let is_found = |report: &Value| {
+        let findings = report["findings"].as_array().unwrap();
+        findings.iter().any(|finding| finding["kind"] == "content" && finding["paths"][0]["path"] == "f")
+    };
+    world.proxy.set_plan(|request| request.target.contains(".vol1.").then_some(Fault::Status(403, "AccessDenied")));
+    let first = verify(&world, &["--deep", "--resume"], 6);
+    assert!(is_found(&first) && first["complete"] == false, "{first}");
+    let proved = first["proved"].as_u64().unwrap();
+    assert!((4..9).contains(&proved), "{first}");
+    world.proxy.set_plan(|_| None);
+    let continued = verify(&world, &["--deep", "--resume"], 6);
+    assert!(is_found(&continued), "{continued}");
+    assert_eq!((&continued["known_proofs"], &continued["proved"]), (&proved.into(), &11.into()), "{continued}");
+}
+
+/// The time that such a text stands for is another one in each run.
+#[test]
+fn a_run_of_a_relative_time_is_continued() {
+    let world = World::new();
+    world.put_fixture("duplicity-0.7.13-gz", "bucket/p");
+    let now = ["--time", "now"];
+    let child = waiting_run(&world, &now, &last_volume(&world));
+    end(&world, child, Signal::TERM);
+    let continued = verify(&world, &[&now[..], &["--resume"]].concat(), 0);
+    assert!(continued["known_volumes"].as_u64().unwrap() > 0, "{continued}");
+    assert!(continued["resumed_since"].is_string(), "{continued}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ pub(super) const MAX_LISTED: usize = 100_000;
 /// Upper bound of the memory of all lists that share a [`ListRoom`].
 const MAX_LISTED_BYTES: u64 = 16 << 20;
 /// Bytes of memory of a path in a list, besides its own bytes.
-const PATH_BYTES: u64 = 48;
+const PATH_BYTES: u64 = 56;
 
 /// The first paths of a list, and the number of the others: a small object can name millions of paths.
 #[derive(Debug, Default)]

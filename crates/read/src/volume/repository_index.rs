@@ -25,8 +25,8 @@ pub struct IndexLocation {
     pub options: Vec<String>,
     /// The directory of the repository, if it is one of this machine.
     pub local: Option<PathBuf>,
-    /// Records are about the listed states of objects only: a changed object has none, even if the hash in the manifest is that
-    /// of before. So a record proves that this very object was read.
+    /// Records are also about the listed states of objects: a changed object has none, even if the hash in the manifest is that
+    /// of before. So a record proves that this very object was read, and had the hash that the manifest has now.
     pub is_of_states: bool,
 }
 
@@ -37,6 +37,8 @@ pub struct RepositoryIndex {
     collection: Arc<LiveCollection>,
     /// True if a volume is accepted only with the hash in the manifest, so that the hash identifies its content.
     hash_identifies: bool,
+    /// True if records are also about the listed states of objects ([`IndexLocation::is_of_states`]).
+    is_of_states: bool,
     /// Identities as of their first use. A record that is made later is about the objects that the set had
     /// then, or it is not found again.
     tree_identities: Mutex<HashMap<SetIndex, Identity>>,
@@ -67,7 +69,8 @@ impl RepositoryIndex {
         Self {
             index,
             collection,
-            hash_identifies: hash_identifies && !is_of_states,
+            hash_identifies,
+            is_of_states,
             tree_identities: Mutex::default(),
             stored_identities: Mutex::default(),
         }
@@ -137,6 +140,9 @@ impl RepositoryIndex {
     fn members_key(&self, object: &ObjectInfo, expected: Option<&VolumeHash>) -> Identity {
         let (name, size) = (object.name.as_bytes(), object.size.to_le_bytes());
         match expected.filter(|_| self.hash_identifies) {
+            Some(hash) if self.is_of_states => {
+                Identity::of(&[b"members", name, &size, object.version.as_bytes(), b"hash", &hash.digest])
+            }
             Some(hash) => Identity::of(&[b"members", name, &size, b"hash", &hash.digest]),
             // Only the listing distinguishes this state of the object from others.
             None => Identity::of(&[b"members", name, &size, object.version.as_bytes()]),

@@ -61,8 +61,9 @@ pub struct ComparedSet {
     pub differing: PathList,
     /// The reason for the first of them.
     pub difference: Option<&'static str>,
-    /// The other files that were signed and are not in such a volume, if they are wanted.
-    pub others: Vec<ArchivePath>,
+    /// The other files that were signed and are not in such a volume, if they are wanted. Each has its place among all regular
+    /// files of the signature archive.
+    pub others: Vec<(u64, ArchivePath)>,
     /// For each volume that could not be read, in the order in which they were added: the files that were signed in its range.
     pub lost: Vec<PathList>,
 }
@@ -161,6 +162,7 @@ impl SetComparison {
             }
             return Ok(());
         }
+        let place = found.files;
         found.files = found.files.saturating_add(1);
         let mut is_lost = false;
         for lost in self.lost.iter_mut().filter(|lost| lost.contains(path)) {
@@ -185,7 +187,7 @@ impl SetComparison {
             found.suspects.push((path.clone(), suspicion));
         } else if self.lists_all {
             self.admit(path)?;
-            found.others.push(path.clone());
+            found.others.push((place, path.clone()));
         }
         Ok(())
     }
