@@ -28,6 +28,8 @@ use super::compare::{self, CompareOptions, ContentRule};
 use super::diff::{self, DiffOptions};
 use super::environment_secrets;
 use super::error::CliError;
+use super::exit::CommandExit;
+use super::fetch_progress::FetchProgress;
 use super::find::{self, FindOptions};
 use super::gpg_args::gpg_for_session_keys;
 use super::history::{self, HistoryOptions};
@@ -36,7 +38,7 @@ use super::open::{
     DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_file_system, open_mount, open_repository, open_snapshot,
 };
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs, VerifiedUnit};
-use super::printer::print;
+use super::printer::{Printer, print};
 use super::request_timeout::RequestTimeout;
 use super::restore::{self, RestoreOptions};
 use super::secrets::Passphrases;
@@ -101,6 +103,7 @@ impl Backend for Backups {
         let options = repository_options(&args.repo, &args.keys, &args.cache, &passphrases)?;
         let repository = open_repository(store, options, timeout)?;
         let shown = SetsOptions { json: args.json, check: args.check };
+        let _progress = FetchProgress::of_repository(&repository);
         print(|printer| sets::run(&repository, timeout, shown, printer))
     }
 
@@ -114,7 +117,7 @@ impl Backend for Backups {
             json: args.json,
             numeric: args.owners.numeric_owner,
         };
-        let listed = print(|printer| ls::run(&*fs, args.path.as_deref(), &options, timeout, printer));
+        let listed = print_from(&fs, |printer| ls::run(&*fs, args.path.as_deref(), &options, timeout, printer));
         fs.finish();
         listed
     }
@@ -135,12 +138,12 @@ impl Backend for Backups {
         if args.all {
             let SnapshotArgs { keys, cache, .. } = &args.snapshot;
             let fs = all_trees(&args.repo, keys, cache, OwnerOptions::default(), timeout)?;
-            let found = print(|printer| find::run_all(&fs, &options, timeout, printer));
+            let found = print_from(&fs, |printer| find::run_all(&fs, &options, timeout, printer));
             fs.finish();
             return found;
         }
         let fs = self.view(&args.repo, &args.snapshot, &[], &OwnerArgs::default(), ShownSizes::Exact)?;
-        let found = print(|printer| find::run(&*fs, &options, timeout, printer));
+        let found = print_from(&fs, |printer| find::run(&*fs, &options, timeout, printer));
         fs.finish();
         found
     }
@@ -150,7 +153,7 @@ impl Backend for Backups {
         let timeout = RequestTimeout::from(deadline);
         let fs = all_trees(repo, keys, cache, owners(of), timeout)?;
         let options = HistoryOptions { all: args.all, json: args.json, numeric: of.numeric_owner };
-        let printed = print(|printer| history::run(&fs, &args.path, options, timeout, printer));
+        let printed = print_from(&fs, |printer| history::run(&fs, &args.path, options, timeout, printer));
         fs.finish();
         printed
     }
@@ -169,7 +172,7 @@ impl Backend for Backups {
             patch: args.patch,
             new_file: args.new_file,
         };
-        let printed = print(|printer| diff::run(&fs, &options, timeout, printer));
+        let printed = print_from(&fs, |printer| diff::run(&fs, &options, timeout, printer));
         fs.finish();
         printed
     }
@@ -177,7 +180,7 @@ impl Backend for Backups {
     fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
         let timeout = RequestTimeout::from(&args.snapshot.deadline);
         let fs = self.view(&args.repo, &args.snapshot, &args.paths, &OwnerArgs::default(), ShownSizes::Late)?;
-        let written = print(|printer| cat::run(&*fs, &args.paths, timeout, printer));
+        let written = print_from(&fs, |printer| cat::run(&*fs, &args.paths, timeout, printer));
         fs.finish();
         written
     }
@@ -196,7 +199,7 @@ impl Backend for Backups {
             dry_run: args.dry_run,
             json: args.json,
         };
-        let restored = print(|printer| restore::run(&*fs, &url, &options, timeout, printer));
+        let restored = print_from(&fs, |printer| restore::run(&*fs, &url, &options, timeout, printer));
         fs.finish();
         restored
     }
@@ -228,7 +231,7 @@ impl Backend for Backups {
         };
         let Some(dir) = args.resume.then(|| required_index(cache)).transpose()? else {
             let fs = of_run(None)?;
-            return print(|printer| Ok(verify::run(&*fs, fs.repository(), options, timeout, printer)?.exit));
+            return print_from(&fs, |printer| Ok(verify::run(&*fs, fs.repository(), options, timeout, printer)?.exit));
         };
         let mut fs = of_run(Some(dir.clone()))?;
         if let Some(name) = verify::outdated_index(fs.repository(), BackupTime::now()) {
@@ -238,7 +241,7 @@ impl Backend for Backups {
         }
         let name = fs.repository().index().on_disk().map(|index| index.name());
         let mut is_complete = false;
-        let result = print(|printer| {
+        let result = print_from(&fs, |printer| {
             let ended = verify::run(&*fs, fs.repository(), options, timeout, printer)?;
             is_complete = ended.is_complete;
             Ok(ended.exit)
@@ -295,6 +298,7 @@ impl Backend for Backups {
             requester_pays: args.repo.s3_requester_pays,
         });
         let options = VolumesOptions { paths: args.paths.clone(), thaw, json: args.json };
+        let _progress = FetchProgress::of_repository(&source.repository);
         let printed = print(|printer| volumes::run(&source, &options, timeout, printer));
         if let Ok(tree) = &source.tree {
             tree.finish();
@@ -323,7 +327,7 @@ impl Backups {
         };
         let (path, directory) = (args.path.clone(), directory.to_owned());
         let options = CompareOptions { path, directory, contents, no_owner: args.no_owner, json: args.json };
-        let compared = print(|printer| compare::run(&*fs, &url, &options, timeout, printer));
+        let compared = print_from(&fs, |printer| compare::run(&*fs, &url, &options, timeout, printer));
         fs.finish();
         compared
     }
@@ -359,6 +363,15 @@ impl Backups {
             bounds,
         })
     }
+}
+
+/// Runs a command that prints what `fs` shows, and shows the progress of the trees that it loads.
+fn print_from<F: FileSystem + ?Sized + 'static>(
+    fs: &Arc<F>,
+    command: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>,
+) -> Result<(), CliError> {
+    let _progress = FetchProgress::of_file_system(fs);
+    print(command)
 }
 
 /// The file system with all snapshots and nothing unpacked.

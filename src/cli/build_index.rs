@@ -4,7 +4,6 @@
 //! which fetches each volume once. A volume that cannot be read is not tried again for its other files.
 
 mod index_args;
-mod index_progress;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,10 +11,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use self::index_args::IndexArgs;
-use self::index_progress::IndexProgress;
 use super::call_limits::CallLimits;
 use super::error::CliError;
 use super::exit::CommandExit;
+use super::fetch_progress::FetchProgress;
 use super::printer::Printer;
 use super::quantities::counted;
 use super::request_timeout::RequestTimeout;
@@ -84,7 +83,7 @@ pub fn run(
         collection: &collection,
         limits,
         printer,
-        progress: IndexProgress::begin(repository),
+        progress: FetchProgress::of_repository(repository),
         summary,
     };
     run.trees();
@@ -147,7 +146,7 @@ struct IndexRun<'a, 'b> {
     collection: &'a Collection,
     limits: CallLimits,
     printer: &'a mut Printer<'b>,
-    progress: IndexProgress,
+    progress: FetchProgress,
     summary: IndexSummary,
 }
 
@@ -159,7 +158,7 @@ impl IndexRun<'_, '_> {
         // A later failure counts, though it is not shown.
         if self.summary.failures.len() < MAX_SHOWN {
             let error = CliError::new(CommandExit::of_read(error.kind()), line.clone());
-            self.progress.suspend(|| self.printer.report(&error));
+            self.printer.report(&error);
             self.summary.failures.push(line);
         }
     }
@@ -177,7 +176,7 @@ impl IndexRun<'_, '_> {
         let all = deepest.len();
         let sets = self.collection.sets().iter().filter(|set| !self.collection.is_removed(set.index));
         let archives = sets.map(|set| self.repository.signatures_len(set.index));
-        self.progress.begin_phase(archives.fold(0, u64::saturating_add));
+        let _phase = self.repository.expect_phase(archives.fold(0, u64::saturating_add));
         for (done, (_, position)) in deepest.into_values().enumerate() {
             if self.limits.is_over() {
                 return;
@@ -207,7 +206,7 @@ impl IndexRun<'_, '_> {
         let files: Vec<_> = files.into_iter().map(|ino| (ino, self.last_volume(ino))).collect();
         let volumes: BTreeSet<VolumeId> = files.iter().filter_map(|(_, last)| last.as_ref().ok().copied()?).collect();
         let lens = volumes.iter().filter(|id| !self.is_indexed(**id)).map(|id| self.stored_len(*id));
-        self.progress.begin_phase(lens.fold(0, u64::saturating_add));
+        let _phase = self.repository.expect_phase(lens.fold(0, u64::saturating_add));
         let (mut unreadable, mut store_failures) = (BTreeSet::new(), 0);
         let all = files.len();
         for (done, (ino, last)) in files.into_iter().enumerate() {
@@ -242,7 +241,7 @@ impl IndexRun<'_, '_> {
         if self.summary.cold > 0 {
             let files = counted(self.summary.cold, "size");
             let url = self.repository.url();
-            self.progress.suspend(|| log::warn!("{url}: {files} not found: the volumes are in cold storage"));
+            log::warn!("{url}: {files} not found: the volumes are in cold storage");
         }
     }
 

@@ -11,6 +11,7 @@ use dupfs_base::without_errno;
 
 use super::default_log_file::DefaultLogFile;
 use super::journal_stream::standard_error_is_journal;
+use super::progress_line;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// The socket of the system log.
@@ -161,7 +162,7 @@ pub(super) fn report(message: &str) {
         return LogTarget::Journal.write(Level::Error, &line);
     }
     // If standard error is closed nothing can be reported.
-    let _ = writeln!(io::stderr(), "dupfs: {line}");
+    let _ = progress_line::suspended(|| writeln!(io::stderr(), "dupfs: {line}"));
     if let Some(logger) = LOG.get() {
         let mut target = lock(&logger.target);
         if !matches!(*target, LogTarget::Terminal) {
@@ -191,7 +192,7 @@ impl LogTarget {
             Level::Debug | Level::Trace => 7,
         };
         let _ = match self {
-            Self::Terminal => writeln!(io::stderr(), "dupfs: {level_name}: {line}"),
+            Self::Terminal => progress_line::suspended(|| writeln!(io::stderr(), "dupfs: {level_name}: {line}")),
             // The journal adds the name of the program. One write, so that lines of several processes do not mix.
             Self::Journal => io::stderr().write_all(format!("<{severity}>{level_name}: {line}\n").as_bytes()),
             // One write, so that lines of several processes do not mix.

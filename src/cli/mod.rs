@@ -24,6 +24,7 @@ mod documented_commands;
 mod environment_secrets;
 mod error;
 mod exit;
+mod fetch_progress;
 mod file_chunks;
 pub mod find;
 mod gpg_args;

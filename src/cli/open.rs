@@ -17,6 +17,7 @@ use dupfs_read::volume::{ArchiveDir, IndexLocation, Repository, RepositoryConfig
 use dupfs_unpack::{IndexPointStore, MemoryPointStore, NameEncoding, PointStore, Unpacker};
 
 use super::error::CliError;
+use super::fetch_progress::FetchProgress;
 use super::key_trial::{self, ManifestDamage, ShownSnapshots};
 use super::memory_shares::MemoryShares;
 use super::nearby::{self, LikelyArchiveDir};
@@ -252,6 +253,7 @@ pub fn open_file_system(
         path => MountRoot::Path(position_of(&repository, &chosen)?, path.unwrap_or_default()),
     };
     let ViewOptions { owners, sizes, .. } = view;
+    let _progress = FetchProgress::of_repository(&repository);
     let options = TreeOptions { root, owners, sizes, extent_map_bytes };
     Ok(Arc::new(start.run(|context| TreeFs::new(Arc::clone(&repository), options.clone(), context))?))
 }
@@ -272,6 +274,7 @@ pub fn open_snapshot(
     let (repository, chosen) = open_checked(store, options, (time, ShownSnapshots::One), timeout, &mut start)?;
     let root = MountRoot::Path(position_of(&repository, &chosen)?, ArchivePath::root());
     let options = TreeOptions { root, extent_map_bytes, ..TreeOptions::default() };
+    let _progress = FetchProgress::of_repository(&repository);
     let tree = start.run(|context| TreeFs::new(Arc::clone(&repository), options.clone(), context)).map(Arc::new);
     Ok((repository, chosen, tree))
 }

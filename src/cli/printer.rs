@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::logging::one_line;
+use super::progress_line::TerminalOutput;
 use dupfs_base::escape_bytes;
 
 /// Runs a command that prints to standard output.
@@ -17,8 +18,10 @@ use dupfs_base::escape_bytes;
 pub(super) fn print(command: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>) -> Result<(), CliError> {
     let stdout = std::io::stdout();
     let terminal = stdout.is_terminal();
-    let mut out = std::io::BufWriter::with_capacity(64 << 10, stdout.lock());
-    let mut err = std::io::stderr();
+    let locked = stdout.lock();
+    let locked: Box<dyn Write> = if terminal { Box::new(TerminalOutput(locked)) } else { Box::new(locked) };
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, locked);
+    let mut err = TerminalOutput(std::io::stderr());
     let result = command(&mut Printer::new(&mut out, &mut err, terminal));
     let flushed = out.flush();
     match result {

@@ -1,71 +1,249 @@
 //! The line of progress on a terminal: what is done, the rate and the time that is left.
+//!
+//! All output of this process to the terminal goes through this module: the line is removed for other output
+//! ([`suspended`]) and for the time of a question ([`pause`]). Of several lines the newest is shown.
 
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use log::LevelFilter;
 
-use super::logging;
+use dupfs_base::sync::lock;
 
 /// Work that ends sooner shows no progress.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 /// Upper bound of the updates in a second.
 const MAX_HZ: u8 = 4;
-const TEMPLATE: &str = "{msg}{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+const OF_BYTES: &str = "{msg}{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {left}";
+const OF_OBJECTS: &str = "{msg}{human_pos} of {human_len} objects, {per_sec}, {left}";
 
-/// Shows progress on standard error, if that is a terminal. The line disappears when this is dropped.
+/// The lines of this process.
+static LINES: Mutex<LineStack> = Mutex::new(LineStack { last: 0, alive: Vec::new(), pauses: 0, shown: None });
+
+/// The lines that exist, and the one on the terminal.
+#[derive(Debug, Default)]
+struct LineStack {
+    /// The number of the newest line.
+    last: u64,
+    /// The numbers of the lines that exist, in ascending order.
+    alive: Vec<u64>,
+    /// The number of reasons to show none.
+    pauses: usize,
+    shown: Option<(u64, ProgressBar)>,
+}
+
+impl LineStack {
+    /// Removes the line from the terminal. It is shown again by its next update.
+    fn hide(&mut self) {
+        if let Some((_, bar)) = self.shown.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Calls `print` without the line, which its next update shows again.
+    fn print_without<T>(&mut self, print: impl FnOnce() -> T) -> T {
+        self.hide();
+        print()
+    }
+
+    /// Calls `print` without the line, and shows it again.
+    fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.shown {
+            Some((_, bar)) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+/// Calls `print`, which writes to the terminal, without a line on it. The line is shown again afterwards.
+pub(super) fn suspended<T>(print: impl FnOnce() -> T) -> T {
+    lock(&LINES).suspend(print)
+}
+
+/// Removes the line, and shows none until the result is dropped.
+pub(super) fn pause() -> LinePause {
+    LinePause::begin(&LINES)
+}
+
+/// The time in which no line is shown.
 #[derive(Debug)]
+pub(super) struct LinePause {
+    lines: &'static Mutex<LineStack>,
+}
+
+impl LinePause {
+    fn begin(lines: &'static Mutex<LineStack>) -> Self {
+        let mut stack = lock(lines);
+        stack.pauses = stack.pauses.saturating_add(1);
+        stack.hide();
+        Self { lines }
+    }
+}
+
+impl Drop for LinePause {
+    fn drop(&mut self) {
+        let mut stack = lock(self.lines);
+        stack.pauses = stack.pauses.saturating_sub(1);
+    }
+}
+
+/// Output to the terminal, for which the line is removed. What it waited for may be done, so the line is shown again only by its
+/// next update.
+pub(super) struct TerminalOutput<W>(pub(super) W);
+
+impl<W: Write> Write for TerminalOutput<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        lock(&LINES).print_without(|| self.0.write(buf))
+    }
+
+    fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
+        lock(&LINES).print_without(|| self.0.write_all(buf))
+    }
+
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        lock(&LINES).print_without(|| self.0.write_fmt(text))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Returns true if progress is shown at all: on a terminal, unless only errors are wanted.
+pub(super) fn is_wanted() -> bool {
+    // The log goes through this module, and not the reverse.
+    log::max_level() >= LevelFilter::Warn && !ProgressDrawTarget::stderr().is_hidden()
+}
+
+/// Shows progress on standard error, if that is a terminal. The line disappears at [`ProgressLine::clear`] and at the
+/// end.
 pub(super) struct ProgressLine {
+    lines: &'static Mutex<LineStack>,
+    number: u64,
+    /// The line is shown from a second after this time on.
+    begun: Instant,
     bar: ProgressBar,
-    /// The place of the line, from the time on at which it is shown.
-    hidden: Option<(Instant, ProgressDrawTarget)>,
+    style: ProgressStyle,
+    /// Makes the place of the line; `None` if it is not shown.
+    target: Option<fn() -> ProgressDrawTarget>,
+    message: String,
     total: u64,
     done: u64,
+}
+
+impl fmt::Debug for ProgressLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProgressLine").field("done", &self.done).field("total", &self.total).finish_non_exhaustive()
+    }
 }
 
 impl ProgressLine {
     /// The progress towards `total` bytes, which begins now.
     pub(super) fn new(total: u64) -> Self {
-        let target = match logging::is_quiet() {
-            true => ProgressDrawTarget::hidden(),
-            false => ProgressDrawTarget::stderr_with_hz(MAX_HZ),
-        };
-        Self::on(target, total)
+        Self::of_bytes_since(Instant::now(), (0, total))
     }
 
-    fn on(target: ProgressDrawTarget, total: u64) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-            bar.set_style(style);
-        }
-        Self { bar, hidden: Some((Instant::now(), target)), total, done: 0 }
+    /// The progress from `done` to `total` bytes of work that began at `begun`.
+    pub(super) fn of_bytes_since(begun: Instant, (done, total): (u64, u64)) -> Self {
+        Self::on(&LINES, Self::terminal(), OF_BYTES, (begun, done, total))
     }
 
-    /// Adds to the bytes that are done.
-    pub(super) fn advance(&mut self, bytes: u64) {
-        self.done = self.done.saturating_add(bytes);
+    /// The progress towards `total` objects, which begins now.
+    pub(super) fn of_objects(total: u64) -> Self {
+        Self::on(&LINES, Self::terminal(), OF_OBJECTS, (Instant::now(), 0, total))
+    }
+
+    fn terminal() -> Option<fn() -> ProgressDrawTarget> {
+        is_wanted().then_some(|| ProgressDrawTarget::stderr_with_hz(MAX_HZ))
+    }
+
+    fn on(
+        lines: &'static Mutex<LineStack>,
+        target: Option<fn() -> ProgressDrawTarget>,
+        template: &str,
+        (begun, done, total): (Instant, u64, u64),
+    ) -> Self {
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = style.with_key("left", write_time_left);
+        let mut stack = lock(lines);
+        stack.last = stack.last.saturating_add(1);
+        let number = stack.last;
+        stack.alive.push(number);
+        drop(stack);
+        let bar = hidden_bar(&style, total, done.min(total));
+        Self { lines, number, begun, bar, style, target, message: String::new(), total, done }
+    }
+
+    /// Adds to what is done.
+    pub(super) fn advance(&mut self, done: u64) {
+        self.done = self.done.saturating_add(done);
         self.update();
     }
 
-    /// States that `planned` bytes of the total, which were expected, became `actual` ones.
+    /// States that `planned` of the total, which were expected, became `actual`.
     pub(super) fn correct(&mut self, planned: u64, actual: u64) {
         self.total = self.total.saturating_sub(planned).saturating_add(actual);
-        self.bar.set_length(self.total);
         self.update();
     }
 
-    /// Sets the text before the numbers.
-    pub(super) fn describe(&self, text: String) {
-        self.bar.set_message(text);
+    /// Sets what is done, and the total.
+    pub(super) fn set(&mut self, done: u64, total: u64) {
+        (self.done, self.total) = (done, total);
+        self.update();
     }
 
-    /// Removes the line for the output of `print`.
-    pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
-        self.bar.suspend(print)
+    /// Sets the text before the numbers, which the next update shows.
+    pub(super) fn describe(&mut self, text: String) {
+        self.message = text;
+    }
+
+    /// What is done.
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// The time from which on the progress counts.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Removes the line at the end.
+    pub(super) fn clear(&self) {
+        let mut stack = lock(self.lines);
+        stack.alive.retain(|number| *number != self.number);
+        if stack.shown.as_ref().is_some_and(|(number, _)| *number == self.number) {
+            stack.hide();
+        }
     }
 
     fn update(&mut self) {
-        if let Some((_, target)) = self.hidden.take_if(|(begun, _)| begun.elapsed() >= SHOWN_AFTER) {
-            self.bar.set_draw_target(target);
+        let Some(target) = self.target.filter(|_| self.begun.elapsed() >= SHOWN_AFTER) else {
+            self.bar.set_position(self.done.min(self.total));
+            return;
+        };
+        let mut stack = lock(self.lines);
+        if stack.pauses > 0 || stack.alive.last() != Some(&self.number) {
+            return;
+        }
+        let is_shown = stack.shown.as_ref().is_some_and(|(number, _)| *number == self.number);
+        if !is_shown {
+            stack.hide();
+            // A line that was removed is over: the rate is measured anew, without the time in which nothing was shown.
+            if self.bar.is_finished() {
+                self.bar = hidden_bar(&self.style, self.total, self.done.min(self.total));
+            }
+            self.bar.set_draw_target(target());
+            stack.shown = Some((self.number, self.bar.clone()));
+        }
+        // Each of these draws.
+        if self.bar.message() != self.message {
+            self.bar.set_message(self.message.clone());
+        }
+        if self.bar.length() != Some(self.total) {
+            self.bar.set_length(self.total);
         }
         self.bar.set_position(self.done.min(self.total));
     }
@@ -73,8 +251,28 @@ impl ProgressLine {
 
 impl Drop for ProgressLine {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.clear();
     }
+}
+
+/// A bar that is not shown, whose rate is measured from `done` on.
+fn hidden_bar(style: &ProgressStyle, total: u64, done: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+    bar.set_style(style.clone());
+    if done > 0 {
+        bar.set_position(done);
+        bar.reset_eta();
+    }
+    bar
+}
+
+/// Writes the time that is left. It is unknown before the first bytes.
+fn write_time_left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    // A failure shows no time.
+    let _ = match state.per_sec() > 0.0 {
+        true => write!(out, "{:#} left", HumanDuration(state.eta())),
+        false => write!(out, "time left unknown"),
+    };
 }
 
 #[cfg(test)]
@@ -128,23 +326,82 @@ mod tests {
         }
     }
 
+    thread_local! {
+        static TERMINAL: RecordedTerminal = RecordedTerminal::default();
+    }
+
+    fn text() -> String {
+        TERMINAL.with(|terminal| lock(&terminal.0).clone())
+    }
+
+    fn print(text: &str) {
+        TERMINAL.with(|terminal| lock(&terminal.0).push_str(text));
+    }
+
+    /// A line on the terminal of this thread, of work that began `SHOWN_AFTER` ago.
+    fn shown_line(lines: &'static Mutex<LineStack>, total: u64) -> ProgressLine {
+        let target = || TERMINAL.with(|terminal| ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+        let begun = Instant::now().checked_sub(SHOWN_AFTER).unwrap();
+        ProgressLine::on(lines, Some(target), OF_BYTES, (begun, 0, total))
+    }
+
+    fn own_lines() -> &'static Mutex<LineStack> {
+        Box::leak(Box::default())
+    }
+
     #[test]
     fn progress_is_shown_after_a_second_and_cleared_at_the_end() {
-        let terminal = RecordedTerminal::default();
-        let text = || lock(&terminal.0).clone();
-        let mut line = ProgressLine::on(ProgressDrawTarget::term_like(Box::new(terminal.clone())), 100 << 20);
+        let lines = own_lines();
+        let mut line = shown_line(lines, 100 << 20);
+        let begun = line.begun;
+        line.begun = Instant::now();
         line.describe("volume 1 of 4, ".to_owned());
         line.advance(25 << 20);
         assert_eq!(text(), "");
-        line.hidden.as_mut().unwrap().0 = Instant::now().checked_sub(SHOWN_AFTER).unwrap();
+        line.begun = begun;
         line.correct(50 << 20, 0);
         assert!(text().contains("volume 1 of 4, 25.00 MiB of 50.00 MiB, "), "{}", text());
         assert!(text().contains("/s, ") && text().trim_end().ends_with(" left"), "{}", text());
-        line.suspend(|| lock(&terminal.0).push_str("<printed>"));
-        assert!(text().contains("<cleared><printed>"), "{}", text());
+        lock(lines).suspend(|| print("<printed>"));
+        assert!(text().contains("<cleared><printed>") && !text().ends_with("<printed>"), "{}", text());
+        lock(lines).print_without(|| print("<shown>"));
+        assert!(text().ends_with("<cleared><shown>"), "{}", text());
         // More than was expected.
         line.advance(80 << 20);
-        drop(line);
+        assert!(text().contains("50.00 MiB of 50.00 MiB"), "{}", text());
+        line.clear();
         assert!(text().ends_with("<cleared>"), "{}", text());
+        line.advance(1);
+        assert!(text().ends_with("<cleared>"), "{}", text());
+    }
+
+    #[test]
+    fn no_line_is_shown_during_a_question() {
+        let lines = own_lines();
+        let mut line = shown_line(lines, 100);
+        line.advance(10);
+        assert!(text().contains("10 B of 100 B, "), "{}", text());
+        let pause = LinePause::begin(lines);
+        assert!(text().ends_with("<cleared>"), "{}", text());
+        print("<question>");
+        line.advance(10);
+        assert!(text().ends_with("<question>"), "{}", text());
+        drop(pause);
+        line.advance(10);
+        assert!(text().contains("30 B of 100 B, "), "{}", text());
+    }
+
+    #[test]
+    fn the_newest_line_is_shown() {
+        let lines = own_lines();
+        let (mut outer, mut inner) = (shown_line(lines, 100), shown_line(lines, 10));
+        outer.advance(10);
+        assert_eq!(text(), "");
+        inner.advance(1);
+        assert!(text().contains("1 B of 10 B, "), "{}", text());
+        drop(inner);
+        assert!(text().ends_with("<cleared>"), "{}", text());
+        outer.advance(10);
+        assert!(text().contains("20 B of 100 B, "), "{}", text());
     }
 }

@@ -462,7 +462,7 @@ impl RestoreRun<'_> {
                         self.summary.already_right = self.summary.already_right.saturating_add(1);
                     }
                     ObjectOutcome::Failed(failure) | ObjectOutcome::Full(failure) => {
-                        progress.suspend(|| self.summary.fail(&failure, printer));
+                        self.summary.fail(&failure, printer);
                     }
                     ObjectOutcome::Interrupted => {}
                 }

@@ -10,6 +10,8 @@ use rustix::process::{Signal, kill_current_process_group};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, SpecialCodes, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
+use super::progress_line;
+
 /// The terminal of this process.
 const TERMINAL: &str = "/dev/tty";
 
@@ -31,6 +33,7 @@ pub(super) enum PromptAnswer {
 /// When there is no terminal.
 pub(super) fn ask(prompt: &str) -> io::Result<PromptAnswer> {
     let terminal = OpenOptions::new().read(true).write(true).open(TERMINAL)?;
+    let _pause = progress_line::pause();
     loop {
         let quiet = QuietTerminal::new(&terminal)?;
         (&terminal).write_all(prompt.as_bytes())?;

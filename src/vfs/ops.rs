@@ -1,7 +1,7 @@
 //! The operations of a mounted tree without FUSE types: the contract between the tree and its users.
 
 use dupfs_base::RequestContext;
-use dupfs_read::volume::SignedContent;
+use dupfs_read::volume::{ExpectedProgress, SignedContent};
 use std::time::Duration;
 
 use super::error::FsError;
@@ -274,6 +274,11 @@ pub trait FileSystem: Send + Sync {
 
     /// The requests and bytes fetched so far, in one line; `None` if that is not counted.
     fn cost(&self) -> Option<String> {
+        None
+    }
+
+    /// The progress of the fetches that requests expect now; `None` if there are none, or that is not counted. It never waits.
+    fn expected_progress(&self) -> Option<ExpectedProgress> {
         None
     }
 

@@ -21,7 +21,7 @@ use dupfs_format::collection::Problem;
 use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::content::{NeededVolumes, hint_number};
 use dupfs_read::tree::NodeId;
-use dupfs_read::volume::{Refreshed, Repository, RequestVolumes, SignedContent};
+use dupfs_read::volume::{ExpectedProgress, Refreshed, Repository, RequestVolumes, SignedContent};
 
 /// The content of the root of a mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -428,6 +428,10 @@ impl FileSystem for TreeFs {
 
     fn cost(&self) -> Option<String> {
         Some(self.nodes.repository.cost())
+    }
+
+    fn expected_progress(&self) -> Option<ExpectedProgress> {
+        self.nodes.repository.expected_progress()
     }
 
     fn status(&self) -> FsStatus {

@@ -351,7 +351,8 @@ impl Shared {
         let mut buf = vec![0; 64 * 1024];
         let mut sent = 0;
         while sent < max {
-            let want = usize::try_from(max - sent).unwrap_or(usize::MAX).min(buf.len());
+            let piece = self.piece_len().min(buf.len());
+            let want = usize::try_from(max - sent).unwrap_or(usize::MAX).min(piece);
             let got = from.read(&mut buf[..want])?;
             if got == 0 {
                 break;
@@ -361,6 +362,12 @@ impl Shared {
             sent += got as u64;
         }
         Ok(sent)
+    }
+
+    /// Bytes that the link sends in 50 ms: on a slow one the answers of several connections come in turn.
+    fn piece_len(&self) -> usize {
+        let speed = self.link.lock().unwrap().bytes_per_second;
+        speed.map_or(usize::MAX, |speed| (speed / 20.0) as usize).max(1024)
     }
 
     fn wait_for_link(&self, bytes: usize) {

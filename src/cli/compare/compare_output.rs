@@ -1,9 +1,7 @@
 //! The report of a comparison. Differences are printed as they are found, so that any number of them needs no memory.
 
-use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use dupfs_format::ArchivePath;
 use serde::Serialize;
@@ -13,12 +11,10 @@ use crate::cli::attr_json::json_bytes;
 use crate::cli::error::CliError;
 use crate::cli::exit::CommandExit;
 use crate::cli::printer::Printer;
+use crate::cli::progress_line::ProgressLine;
 
 /// Upper bound of the failures in the JSON report; all are on standard error.
 const MAX_FAILURES: usize = 1000;
-
-/// Interval of the lines of progress on a terminal.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A difference in the JSON report.
 #[derive(Serialize)]
@@ -34,8 +30,7 @@ struct JsonDifference<'d> {
 pub(super) struct CompareOutput<'p, 'o> {
     printer: &'p mut Printer<'o>,
     json: bool,
-    terminal: bool,
-    shown: Instant,
+    progress: ProgressLine,
     /// Number of objects compared, and of those that differ.
     objects: u64,
     different: u64,
@@ -63,11 +58,12 @@ struct JsonSummary<'s> {
 }
 
 impl<'p, 'o> CompareOutput<'p, 'o> {
-    /// Begins the report on the comparison of `snapshot` (with a path) of `url` with `directory`.
+    /// Begins the report on the comparison of `snapshot` (with a path) of `url`, about `objects` objects, with `directory`.
     pub(super) fn begin(
         printer: &'p mut Printer<'o>,
         json: bool,
         (url, snapshot, directory): (&str, &str, &Path),
+        objects: u64,
     ) -> Result<Self, CliError> {
         if json {
             let (directory, _) = json_bytes(directory.as_os_str().as_bytes());
@@ -82,8 +78,7 @@ impl<'p, 'o> CompareOutput<'p, 'o> {
         Ok(Self {
             printer,
             json,
-            terminal: io::stderr().is_terminal(),
-            shown: Instant::now(),
+            progress: ProgressLine::of_objects(objects),
             objects: 0,
             different: 0,
             printed: 0,
@@ -99,7 +94,6 @@ impl<'p, 'o> CompareOutput<'p, 'o> {
         self.objects = self.objects.saturating_add(1);
         if !differences.is_empty() {
             self.different = self.different.saturating_add(1);
-            self.clear();
         }
         for difference in differences {
             if self.json {
@@ -117,17 +111,13 @@ impl<'p, 'o> CompareOutput<'p, 'o> {
             }
             self.printed = self.printed.saturating_add(1);
         }
-        if self.terminal && self.shown.elapsed() >= PROGRESS_INTERVAL {
-            self.shown = Instant::now();
-            // A line that cannot be shown is no reason to end.
-            let _ = write!(io::stderr(), "\r{} objects compared, {} differ\x1b[K", self.objects, self.different);
-        }
+        self.progress.describe(format!("{} differ, ", self.different));
+        self.progress.advance(1);
         Ok(())
     }
 
     /// Reports an object that cannot be compared.
     pub(super) fn fail(&mut self, failure: &CliError) {
-        self.clear();
         self.failed = self.failed.saturating_add(1);
         if self.failures.len() < MAX_FAILURES {
             self.failures.push(failure.to_string());
@@ -137,7 +127,7 @@ impl<'p, 'o> CompareOutput<'p, 'o> {
 
     /// Ends the report. The exit code is 1 if something differs, as that of duplicity, unless a failure has a greater one.
     pub(super) fn finish(self, interrupted: bool) -> Result<CommandExit, CliError> {
-        self.clear();
+        self.progress.clear();
         let complete = !interrupted && self.failed == 0;
         let same = complete && self.different == 0;
         let Self { printer, objects: compared, different, proved, read, failed, failures, .. } = self;
@@ -176,12 +166,5 @@ impl<'p, 'o> CompareOutput<'p, 'o> {
             (false, 0) => exit,
             (false, _) => exit.max(CommandExit::Failed),
         })
-    }
-
-    /// Removes the line of progress, before other output.
-    fn clear(&self) {
-        if self.terminal {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
     }
 }

@@ -65,16 +65,20 @@ pub(super) fn read_all(repository: &Arc<Repository>, timeout: RequestTimeout) ->
     let sets = collection.sets();
     let next = AtomicUsize::new(0);
     let found = Mutex::new(BTreeMap::new());
+    // A rebuilt manifest would require reading all volumes, and gives no more than their names do.
+    let stored = |set: &BackupSet| set.manifest.as_ref().filter(|_| !set.is_rebuilt).map(|object| object.size);
+    let lens: Vec<u64> = sets.iter().filter_map(|set| stored(set)).collect();
+    let expected = repository.expect_fetch(lens.iter().copied().fold(0, u64::saturating_add), lens.len());
     let work = || {
         while let Some((index, set)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
             sets.get(index).map(|set| (index, set))
         } {
-            // A rebuilt manifest would require reading all volumes, and gives no more than their names do.
-            if set.manifest.is_some() && !set.is_rebuilt {
+            if stored(set).is_some() {
                 let manifest = repository.manifest(set.index, &timeout.start());
                 let manifest = manifest.map(|manifest| ManifestSummary::of(set, &manifest));
                 found.lock().unwrap_or_else(PoisonError::into_inner).insert(index, manifest);
+                expected.advance();
             }
         }
     };

@@ -8,7 +8,7 @@ use super::reported_problem::ReportedProblem;
 use crate::cli::exit::CommandExit;
 use crate::cli::request_timeout::RequestTimeout;
 use dupfs_base::{ErrorKind, HasKind};
-use dupfs_format::collection::Severity;
+use dupfs_format::collection::{BackupSet, Severity};
 use dupfs_read::volume::{Repository, VolumeError};
 
 /// Signature archives read at a time.
@@ -29,14 +29,19 @@ pub(super) fn check_all(repository: &Arc<Repository>, timeout: RequestTimeout) -
     let sets = collection.sets();
     let next = AtomicUsize::new(0);
     let found = Mutex::new(BTreeMap::new());
+    let is_checked = |set: &BackupSet| set.manifest.is_some() && set.signatures.is_some();
+    let checked = sets.iter().filter(|set| is_checked(set));
+    let lens: Vec<u64> = checked.map(|set| repository.signatures_check_len(set.index)).collect();
+    let expected = repository.expect_fetch(lens.iter().copied().fold(0, u64::saturating_add), lens.len());
     let work = || {
         while let Some(set) = sets.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if set.manifest.is_none() || set.signatures.is_none() {
+            if !is_checked(set) {
                 continue;
             }
             if let Err(error) = repository.check_signatures(set.index, &timeout.start()) {
                 found.lock().unwrap_or_else(PoisonError::into_inner).insert(set.index, (set, error));
             }
+            expected.advance();
         }
     };
     std::thread::scope(|scope| {

@@ -8,6 +8,7 @@ use super::inode_spaces::{InodeSpaces, InodeTarget};
 use super::member_dirs::MemberDirs;
 use super::{DirTarget, NAME, UnpackedFs};
 use dupfs_base::{ErrorKind, RequestContext};
+use dupfs_read::volume::ExpectedProgress;
 use dupfs_unpack::PassProgress;
 
 impl FileSystem for UnpackedFs {
@@ -207,6 +208,10 @@ impl FileSystem for UnpackedFs {
 
     fn cost(&self) -> Option<String> {
         self.below.cost()
+    }
+
+    fn expected_progress(&self) -> Option<ExpectedProgress> {
+        self.below.expected_progress()
     }
 
     fn status(&self) -> FsStatus {

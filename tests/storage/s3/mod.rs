@@ -9,6 +9,7 @@ mod credentials;
 mod faults;
 mod index_command;
 mod limits;
+mod progress;
 mod refusals;
 mod requests;
 mod sizes;

@@ -10,7 +10,7 @@ use super::load_queue::{LoadQueue, MAX_STAGED_BYTES};
 use super::load_set::{self, LoadedSet};
 use super::tree_index::{self, TreeSaver};
 use super::version_table::VersionTable;
-use crate::volume::Repository;
+use crate::volume::{ExpectedFetch, Repository};
 use dupfs_base::sync::{self, Semaphore, SingleFlight, lock};
 use dupfs_base::{ErrorKind, HasKind, RequestContext};
 use dupfs_format::SetIndex;
@@ -130,6 +130,8 @@ impl Branch {
     ) -> Result<(), TreeError> {
         let sets: Vec<_> =
             positions.clone().filter(|at| !self.is_staged(*at)).filter_map(|at| self.set_at(at)).collect();
+        let bytes = sets.iter().map(|set| repository.signatures_fetch_len(*set)).fold(0, u64::saturating_add);
+        let expected = repository.expect_fetch(bytes, positions.len());
         let _fetched = repository.stage_signatures(&sets, context);
         let max_workers = MAX_CONCURRENT_LOADS.min(positions.len());
         let queue = LoadQueue::new(positions.start, positions.end);
@@ -154,10 +156,10 @@ impl Branch {
                 std::thread::Builder::new().name("dupfs-tree".into()).spawn_scoped(scope, move || work(send)).is_ok()
             });
             match started.count() {
-                0 => self.enter_all(positions, &queue, context, next),
+                0 => self.enter_all(positions, (&queue, &expected), context, next),
                 _ => {
                     drop(send);
-                    let entered = self.enter_all(positions, &queue, context, || results.recv().ok());
+                    let entered = self.enter_all(positions, (&queue, &expected), context, || results.recv().ok());
                     if entered.is_err() {
                         queue.close();
                         results.iter().for_each(|(position, loaded)| self.keep_staged(position, loaded));
@@ -203,7 +205,7 @@ impl Branch {
     fn enter_all(
         &self,
         positions: std::ops::Range<u32>,
-        queue: &LoadQueue,
+        (queue, expected): (&LoadQueue, &ExpectedFetch),
         context: &RequestContext,
         mut next: impl FnMut() -> Option<(u32, Result<LoadedSet, TreeError>)>,
     ) -> Result<(), TreeError> {
@@ -226,6 +228,7 @@ impl Branch {
                 return Err(error);
             }
             queue.advance();
+            expected.advance();
         }
         Ok(())
     }

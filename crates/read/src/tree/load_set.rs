@@ -217,6 +217,9 @@ fn from_volumes(
     let stored = record.volumes.values().map(|object| object.size).fold(0, u64::saturating_add);
     let name: Arc<str> = record.label().into();
     let mut limits = SetLimits::new(position, &name, repository.table_memory().allowance(&name, stored));
+    let is_unread = |number| !repository.has_members(VolumeId { set, number }, context).unwrap_or_default();
+    let unread = record.volumes.iter().filter(|(number, _)| is_unread(**number)).map(|(_, object)| object.size);
+    let _expected = repository.expect_fetch(unread.fold(0, u64::saturating_add), 0);
     let mut last_end: Option<ArchivePath> = None;
     let mut next = 1u32;
     for listed in &manifest.volumes {

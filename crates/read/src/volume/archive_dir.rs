@@ -154,6 +154,11 @@ impl ArchiveDir {
         copies.peek(copy, copy.size, context, &mut |plain| consume(&copy.name, plain)).is_ok()
     }
 
+    /// Bytes read so far.
+    pub(super) fn read_bytes(&self) -> u64 {
+        self.store.traffic().bytes
+    }
+
     /// Bytes of duplicity's copy of the signature archive of `set`; 0 without one.
     pub(super) fn signatures_len(&self, set: SetIndex) -> u64 {
         let copies = self.copies.get(&set);

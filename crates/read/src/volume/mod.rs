@@ -14,6 +14,7 @@ mod captured_archives;
 mod decode_volume;
 mod drop_behind;
 mod error;
+mod expected_fetches;
 mod fetch_log;
 mod live_collection;
 mod loaded_manifest;
@@ -57,6 +58,7 @@ pub(crate) use block_sums::BlockSums;
 #[cfg(test)]
 pub(crate) use block_sums::tests::HELLO;
 pub use error::VolumeError;
+pub use expected_fetches::{ExpectedFetch, ExpectedProgress};
 pub use live_collection::{RefreshError, Refreshed};
 pub use member_parts::MemberPart;
 pub use member_table::{MemberRun, MemberTable};

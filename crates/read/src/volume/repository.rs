@@ -10,6 +10,7 @@ use super::captured_archives::CapturedArchives;
 use super::decode_volume::TableLimits;
 use super::drop_behind::{DropBehind, PassedBlocks};
 use super::error::VolumeError;
+use super::expected_fetches::{ExpectedFetch, ExpectedFetches, ExpectedProgress};
 use super::live_collection::{LiveCollection, RefreshError, Refreshed};
 use super::manifest_store::{ManifestReaders, ManifestStore};
 use super::member_table::MemberTable;
@@ -95,6 +96,7 @@ pub struct Repository {
     prefetcher: Arc<Prefetcher>,
     drop_behind: DropBehind,
     small: SmallVolumes,
+    expected: Arc<ExpectedFetches>,
 }
 
 impl Repository {
@@ -173,6 +175,7 @@ impl Repository {
             prefetcher,
             drop_behind,
             small,
+            expected: Arc::default(),
         })
     }
 
@@ -230,6 +233,26 @@ impl Repository {
     /// The requests and bytes so far.
     pub fn traffic(&self) -> Traffic {
         self.store.traffic()
+    }
+
+    /// Expects that `bytes` are fetched for the reading of `sets` backup sets, until the result is dropped.
+    pub fn expect_fetch(&self, bytes: u64, sets: usize) -> ExpectedFetch {
+        self.expected.expect(bytes, sets, self.fetched_bytes())
+    }
+
+    /// Expects that `bytes` are fetched by all work until the result is dropped. What that work expects itself is a part of them.
+    pub fn expect_phase(&self, bytes: u64) -> ExpectedFetch {
+        self.expected.expect_phase(bytes, self.fetched_bytes())
+    }
+
+    /// The progress of the fetches that are expected now; `None` if there are none.
+    pub fn expected_progress(&self) -> Option<ExpectedProgress> {
+        self.expected.progress(self.fetched_bytes())
+    }
+
+    /// Bytes that were read from the store, and from duplicity's archive directory.
+    fn fetched_bytes(&self) -> u64 {
+        self.store.traffic().bytes.saturating_add(self.signatures.copied_bytes())
     }
 
     /// The activity and the caches now. Fetches nothing.
@@ -296,6 +319,16 @@ impl Repository {
     /// Stored bytes of the signature archive of `set`, or of duplicity's copy of it if that is longer; 0 without either.
     pub fn signatures_len(&self, set: SetIndex) -> u64 {
         self.signatures.stored_len(set)
+    }
+
+    /// Bytes that [`Self::stream_signatures`] fetches for `set`, about.
+    pub fn signatures_fetch_len(&self, set: SetIndex) -> u64 {
+        self.signatures.fetch_len(set)
+    }
+
+    /// Bytes that [`Self::check_signatures`] fetches for `set`, about.
+    pub fn signatures_check_len(&self, set: SetIndex) -> u64 {
+        self.signatures.check_len(set)
     }
 
     /// Streams the plaintext of the signature archive of `set` into `consume`, from duplicity's archive directory or from the

@@ -350,6 +350,26 @@ impl SignatureArchives {
         self.object(set).map_or(0, |object| object.size).max(copied)
     }
 
+    /// Bytes that [`Self::stream`] reads for `set`, about.
+    pub(super) fn fetch_len(&self, set: SetIndex) -> u64 {
+        match &self.archive_dir {
+            Some(_) => self.stored_len(set),
+            None => self.needed_objects(set).iter().map(|object| object.size).fold(0, u64::saturating_add),
+        }
+    }
+
+    /// Bytes that [`Self::check`] reads for `set`, about: none of an archive that is not compared with the manifest.
+    pub(super) fn check_len(&self, set: SetIndex) -> u64 {
+        let record = self.collection.set(set).ok();
+        let archive = record.as_ref().and_then(|record| Some((record, record.signatures.as_ref()?)));
+        archive.filter(|(record, archive)| is_bound(record, archive)).map_or(0, |(_, archive)| archive.size)
+    }
+
+    /// Bytes read so far from duplicity's archive directory.
+    pub(super) fn copied_bytes(&self) -> u64 {
+        self.archive_dir.as_ref().map_or(0, |dir| dir.read_bytes())
+    }
+
     /// The stored objects that [`Self::stream`] reads for `set`, as far as they are not in memory. None with an archive directory,
     /// whose copies are read first.
     pub(super) fn needed_objects(&self, set: SetIndex) -> Vec<ObjectInfo> {
