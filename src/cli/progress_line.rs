@@ -200,7 +200,7 @@ impl ProgressLine {
         self.message = text;
     }
 
-    /// What is done.
+    /// The amount that is done.
     pub(super) fn done(&self) -> u64 {
         self.done
     }
@@ -231,7 +231,7 @@ impl ProgressLine {
         let is_shown = stack.shown.as_ref().is_some_and(|(number, _)| *number == self.number);
         if !is_shown {
             stack.hide();
-            // A line that was removed is over: the rate is measured anew, without the time in which nothing was shown.
+            // A line that was removed is over: the rate is measured again, without the time in which nothing was shown.
             if self.bar.is_finished() {
                 self.bar = hidden_bar(&self.style, self.total, self.done.min(self.total));
             }

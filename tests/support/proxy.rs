@@ -364,10 +364,11 @@ impl Shared {
         Ok(sent)
     }
 
-    /// Bytes that the link sends in 50 ms: on a slow one the answers of several connections come in turn.
+    /// Bytes that the link sends in 50 ms, at most 64 KiB: on a slow one the answers of several connections come in turn.
     fn piece_len(&self) -> usize {
         let speed = self.link.lock().unwrap().bytes_per_second;
-        speed.map_or(usize::MAX, |speed| (speed / 20.0) as usize).max(1024)
+        let is_sent = |kib: &u16| speed.is_none_or(|speed| f64::from(*kib) * 1024.0 <= speed / 20.0);
+        usize::from((1..=64).rev().find(is_sent).unwrap_or(1)) * 1024
     }
 
     fn wait_for_link(&self, bytes: usize) {

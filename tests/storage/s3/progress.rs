@@ -1,4 +1,4 @@
-//! What a slow link shows on a terminal: the line of progress while trees are loaded, a question in between, and Ctrl-C.
+//! The terminal of a user with a slow link: the line of progress while trees are loaded, a question in between, and Ctrl-C.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ use crate::support::tree::{Kind, Tree};
 const URL: &str = "s3://bucket/p";
 const FIXTURE: &str = "duplicity-0.7.13-gz";
 /// Bytes a second at which the signature archives of the fixture take some three seconds.
-const SLOW: f64 = 35_000.0;
+const SLOW: u32 = 35_000;
 /// Upper bound of a wait for a condition.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The fixture behind a link of `bytes_per_second`.
-fn slow_world(bytes_per_second: f64) -> World {
+fn slow_world(bytes_per_second: u32) -> World {
     let world = World::new();
     world.put_fixture(FIXTURE, "bucket/p");
-    world.proxy.set_link(Duration::ZERO, Some(bytes_per_second));
+    world.proxy.set_link(Duration::ZERO, Some(f64::from(bytes_per_second)));
     world
 }
 
@@ -196,7 +196,7 @@ fn a_question_removes_the_line_until_it_is_answered() {
     let world = World::new();
     let repo = chain_with_a_question(&world.scratch);
     put(repo.dir(), &world.disk("bucket/p"));
-    world.proxy.set_link(Duration::ZERO, Some(SLOW));
+    world.proxy.set_link(Duration::ZERO, Some(f64::from(SLOW)));
     // The question comes once the line is shown.
     let is_held = std::sync::Arc::new(AtomicBool::new(true));
     let held = std::sync::Arc::clone(&is_held);
@@ -215,11 +215,11 @@ fn a_question_removes_the_line_until_it_is_answered() {
             wait_until("the question is asked", || asked.exists());
             // More than the line waits for between two updates.
             let before = passed(world);
-            wait_until("more is fetched", || passed(world) > before + SLOW as u64);
+            wait_until("more is fetched", || passed(world) > before + u64::from(SLOW));
             fs::write(answer, "").unwrap();
             world.proxy.set_link(Duration::ZERO, None);
         });
-        let mut command = reader(&world).command("ls");
+        let mut command = reader(world).command("ls");
         let steps = [
             step("iB/s, ", "", Some(&**shown), None),
             step(".manifest.gpg: ", "second\n", Some(&**asked), Some(&**answer)),
@@ -255,7 +255,7 @@ fn interrupt(world: &World, command: &mut Command, bytes: u64) -> TerminalRun {
 
 #[test]
 fn ctrl_c_ends_verify_with_a_report() {
-    let world = slow_world(200_000.0);
+    let world = slow_world(200_000);
     let run = interrupt(&world, reader(&world).command("verify").arg(URL), 300_000);
     let lines = screen(&run);
     assert!(lines.last().is_some_and(|line| line.contains("interrupted")), "{lines:?}");
@@ -264,7 +264,7 @@ fn ctrl_c_ends_verify_with_a_report() {
 
 #[test]
 fn ctrl_c_ends_restore_without_half_a_file() {
-    let world = slow_world(200_000.0);
+    let world = slow_world(200_000);
     let whole = world.scratch.path().join("whole");
     let stored = format!("file://{}", world.disk("bucket/p").display());
     Dupfs::new(&world.scratch.dir("local")).run("restore", &[&stored, whole.to_str().unwrap()]);
