@@ -8,6 +8,7 @@ use dupfs_read::codec::GpgOptions;
 
 use super::error::CliError;
 use super::options::KeyArgs;
+use super::progress_line;
 
 /// Options of gpg that decide where it finds secret keys, and true if a value follows.
 const PASSED_OPTIONS: &[(&str, bool)] = &[
@@ -48,7 +49,8 @@ pub(super) fn gpg_for_session_keys(args: &KeyArgs) -> Result<Option<GpgOptions>,
     if !parsed.ignored.is_empty() {
         log::warn!("--gpg-options: without effect on reading, ignored: {}", parsed.ignored.join(" "));
     }
-    let mut options = GpgOptions { home: parsed.home, arguments: parsed.arguments, ..GpgOptions::default() };
+    let (home, arguments, on_question) = (parsed.home, parsed.arguments, Some(progress_line::hold as fn(bool)));
+    let mut options = GpgOptions { home, arguments, on_question, ..GpgOptions::default() };
     if let Some(binary) = &args.gpg_binary {
         // A name without a slash is searched in PATH.
         let is_name = !binary.as_os_str().as_bytes().contains(&b'/');

@@ -8,20 +8,23 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use log::LevelFilter;
 
 use dupfs_base::sync::lock;
 
 /// Work that ends sooner shows no progress.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
+/// A question of gpg has no pinentry on the terminal before: most have none, and take less than this time.
+const HOLD_AFTER: Duration = Duration::from_millis(100);
 /// Upper bound of the updates in a second.
 const MAX_HZ: u8 = 4;
-const OF_BYTES: &str = "{msg}{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {left}";
-const OF_OBJECTS: &str = "{msg}{human_pos} of {human_len} objects, {per_sec}, {left}";
+const OF_BYTES: &str = "{msg}{binary_bytes} of {binary_total_bytes}, {byte_rate}, {left}";
+const OF_OBJECTS: &str = "{msg}{human_pos} of {human_len} objects, {rate}, {left}";
 
 /// The lines of this process.
-static LINES: Mutex<LineStack> = Mutex::new(LineStack { last: 0, alive: Vec::new(), pauses: 0, shown: None });
+static LINES: Mutex<LineStack> =
+    Mutex::new(LineStack { last: 0, alive: Vec::new(), pauses: 0, held: None, shown: None });
 
 /// The lines that exist, and the one on the terminal.
 #[derive(Debug, Default)]
@@ -32,6 +35,8 @@ struct LineStack {
     alive: Vec<u64>,
     /// The number of reasons to show none.
     pauses: usize,
+    /// The time since which another program may use the terminal.
+    held: Option<Instant>,
     shown: Option<(u64, ProgressBar)>,
 }
 
@@ -61,6 +66,11 @@ impl LineStack {
 /// Calls `print`, which writes to the terminal, without a line on it. The line is shown again afterwards.
 pub(super) fn suspended<T>(print: impl FnOnce() -> T) -> T {
     lock(&LINES).suspend(print)
+}
+
+/// Leaves the terminal as it is while `is_asking`: gpg may put a question to the user on it. It asks one at a time.
+pub(super) fn hold(is_asking: bool) {
+    lock(&LINES).held = is_asking.then(Instant::now);
 }
 
 /// Removes the line, and shows none until the result is dropped.
@@ -126,6 +136,8 @@ pub(super) struct ProgressLine {
     /// The line is shown from a second after this time on.
     begun: Instant,
     bar: ProgressBar,
+    /// Measures the rate, also while no line is shown.
+    meter: ProgressBar,
     style: ProgressStyle,
     /// Makes the place of the line; `None` if it is not shown.
     target: Option<fn() -> ProgressDrawTarget>,
@@ -167,14 +179,19 @@ impl ProgressLine {
         (begun, done, total): (Instant, u64, u64),
     ) -> Self {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let style = style.with_key("left", write_time_left);
+        let meter = hidden_bar(ProgressStyle::default_bar(), total, done.min(total));
+        let (of_bytes, of_objects, left) = (meter.clone(), meter.clone(), meter.clone());
+        let style = style
+            .with_key("byte_rate", move |_: &ProgressState, out: &mut dyn fmt::Write| write_byte_rate(&of_bytes, out))
+            .with_key("rate", move |_: &ProgressState, out: &mut dyn fmt::Write| write_rate(&of_objects, out))
+            .with_key("left", move |_: &ProgressState, out: &mut dyn fmt::Write| write_time_left(&left, out));
         let mut stack = lock(lines);
         stack.last = stack.last.saturating_add(1);
         let number = stack.last;
         stack.alive.push(number);
         drop(stack);
-        let bar = hidden_bar(&style, total, done.min(total));
-        Self { lines, number, begun, bar, style, target, message: String::new(), total, done }
+        let bar = hidden_bar(style.clone(), total, done.min(total));
+        Self { lines, number, begun, bar, meter, style, target, message: String::new(), total, done }
     }
 
     /// Adds to what is done.
@@ -220,21 +237,20 @@ impl ProgressLine {
     }
 
     fn update(&mut self) {
-        let Some(target) = self.target.filter(|_| self.begun.elapsed() >= SHOWN_AFTER) else {
-            self.bar.set_position(self.done.min(self.total));
-            return;
-        };
+        self.meter.set_length(self.total);
+        self.meter.set_position(self.done.min(self.total));
+        let Some(target) = self.target.filter(|_| self.begun.elapsed() >= SHOWN_AFTER) else { return };
         let mut stack = lock(self.lines);
-        if stack.pauses > 0 || stack.alive.last() != Some(&self.number) {
+        let is_held = stack.held.is_some_and(|since| since.elapsed() >= HOLD_AFTER);
+        if is_held || stack.pauses > 0 || stack.alive.last() != Some(&self.number) {
             return;
         }
         let is_shown = stack.shown.as_ref().is_some_and(|(number, _)| *number == self.number);
         if !is_shown {
             stack.hide();
-            // A line that was removed is over: the rate is measured again, without the time in which nothing was shown.
-            if self.bar.is_finished() {
-                self.bar = hidden_bar(&self.style, self.total, self.done.min(self.total));
-            }
+            // A line that was removed is over. The first time it is shown it has all numbers.
+            self.bar = hidden_bar(self.style.clone(), self.total, self.done.min(self.total));
+            self.bar.set_message(self.message.clone());
             self.bar.set_draw_target(target());
             stack.shown = Some((self.number, self.bar.clone()));
         }
@@ -256,9 +272,9 @@ impl Drop for ProgressLine {
 }
 
 /// A bar that is not shown, whose rate is measured from `done` on.
-fn hidden_bar(style: &ProgressStyle, total: u64, done: u64) -> ProgressBar {
+fn hidden_bar(style: ProgressStyle, total: u64, done: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-    bar.set_style(style.clone());
+    bar.set_style(style);
     if done > 0 {
         bar.set_position(done);
         bar.reset_eta();
@@ -266,11 +282,21 @@ fn hidden_bar(style: &ProgressStyle, total: u64, done: u64) -> ProgressBar {
     bar
 }
 
+fn write_byte_rate(meter: &ProgressBar, out: &mut dyn fmt::Write) {
+    // A duration converts to whole numbers without a cast that could wrap.
+    let whole = Duration::try_from_secs_f64(meter.per_sec()).unwrap_or_default().as_secs();
+    // A failure shows no rate.
+    let _ = write!(out, "{}/s", BinaryBytes(whole));
+}
+
+fn write_rate(meter: &ProgressBar, out: &mut dyn fmt::Write) {
+    let _ = write!(out, "{:.0}/s", meter.per_sec());
+}
+
 /// Writes the time that is left. It is unknown before the first bytes.
-fn write_time_left(state: &ProgressState, out: &mut dyn fmt::Write) {
-    // A failure shows no time.
-    let _ = match state.per_sec() > 0.0 {
-        true => write!(out, "{:#} left", HumanDuration(state.eta())),
+fn write_time_left(meter: &ProgressBar, out: &mut dyn fmt::Write) {
+    let _ = match meter.per_sec() > 0.0 {
+        true => write!(out, "{:#} left", HumanDuration(meter.eta())),
         false => write!(out, "time left unknown"),
     };
 }
@@ -387,7 +413,11 @@ mod tests {
         line.advance(10);
         assert!(text().ends_with("<question>"), "{}", text());
         drop(pause);
-        line.advance(10);
+        lock(lines).held = Instant::now().checked_sub(HOLD_AFTER);
+        line.advance(5);
+        assert!(text().ends_with("<question>"), "{}", text());
+        lock(lines).held = None;
+        line.advance(5);
         assert!(text().contains("30 B of 100 B, "), "{}", text());
     }
 

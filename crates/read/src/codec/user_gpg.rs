@@ -32,11 +32,19 @@ pub struct GpgOptions {
     pub arguments: Vec<OsString>,
     /// The time that one question may take, the typing of the user included.
     pub deadline: Duration,
+    /// Called with true before a question that a pinentry on the terminal may put to the user, and with false after it.
+    pub on_question: Option<fn(bool)>,
 }
 
 impl Default for GpgOptions {
     fn default() -> Self {
-        Self { binary: "gpg".into(), home: None, arguments: Vec::new(), deadline: Duration::from_secs(60) }
+        Self {
+            binary: "gpg".into(),
+            home: None,
+            arguments: Vec::new(),
+            deadline: Duration::from_secs(60),
+            on_question: None,
+        }
     }
 }
 
@@ -209,6 +217,8 @@ impl UserGpg {
     }
 
     fn run(&self, head: &[u8], passphrase: Option<&Secret>, version: (u32, u32)) -> Result<GpgOutput, GpgRefusal> {
+        // With a passphrase there is no pinentry.
+        let _question = self.options.on_question.filter(|_| passphrase.is_none()).map(QuestionNotice::begin);
         let mut child = self
             .command(passphrase.is_some(), version)
             .spawn()
@@ -234,6 +244,22 @@ impl UserGpg {
             Some((status, messages)) => Ok(GpgOutput { status, messages }),
             None => Err(GpgRefusal::Timeout(self.options.deadline.as_secs())),
         }
+    }
+}
+
+/// The time of a question.
+struct QuestionNotice(fn(bool));
+
+impl QuestionNotice {
+    fn begin(notify: fn(bool)) -> Self {
+        notify(true);
+        Self(notify)
+    }
+}
+
+impl Drop for QuestionNotice {
+    fn drop(&mut self) {
+        (self.0)(false);
     }
 }
 
