@@ -151,12 +151,12 @@ fn change_content(dir: &Path, content: &[u8]) {
     let objects: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     let part = &content[1000..1064];
     let volumes = objects.iter().filter(|path| name(path).contains(".difftar"));
-    let found = volumes.filter_map(|path| {
+    let mut found = volumes.filter_map(|path| {
         let bytes = fs::read(path).unwrap();
         let at = bytes.windows(part.len()).position(|window| window == part)?;
         Some((path, bytes, at))
     });
-    let (path, mut bytes, at) = found.last().unwrap();
+    let (path, mut bytes, at) = found.next_back().unwrap();
     assert!(!name(path).contains(".vol1."), "{}", path.display());
     let old = hex(&Sha1::digest(&bytes));
     bytes[at] ^= 1;
