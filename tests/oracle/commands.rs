@@ -163,7 +163,7 @@ fn mount_reports_its_failure_in_one_line() {
     let empty = scratch.dir("empty");
     mount_fails(&dupfs, "file:///no/such/directory", mnt, 3);
     mount_fails(&dupfs, &format!("file://{}", empty.display()), mnt, 3);
-    mount_fails(&dupfs, "gopher://host/backup", mnt, 1);
+    mount_fails(&dupfs, "gopher://host/backup", mnt, 2);
     mount_fails(&dupfs.clone().option("--time=yesterday"), &repo.url(), mnt, 2);
     mount_fails(&dupfs.clone().option("--path=no/such/directory"), &repo.url(), mnt, 3);
     let nowhere = scratch.path().join("nowhere");
