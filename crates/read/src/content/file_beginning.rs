@@ -4,6 +4,8 @@
 //! last. Until then the file is read as its signature archive says it is: every block must agree with its sums, also in volumes
 //! that are verified, because nothing else shows that the parts are where they are assumed to be.
 
+use std::sync::OnceLock;
+
 use super::error::ContentError;
 use super::extent_map::ExtentMap;
 use super::file_ref::FileRef;
@@ -27,6 +29,8 @@ pub(super) struct FileBeginning {
     sums: SignedBlocks,
     /// The number of bytes in the parts that are not the last one.
     len: u64,
+    /// True if the first read met a slow pass, and false if not: then the end of the file comes soon too.
+    is_slow: OnceLock<bool>,
 }
 
 impl FileBeginning {
@@ -49,11 +53,11 @@ impl FileBeginning {
         let stored_len = volumes.stored_len(VolumeId { set: finder.set, number: first }).unwrap_or(0);
         let Some(sums) = proved_read::sums(volumes, file, stored_len)? else { return Ok(None) };
         let extents = ExtentMap::of_stream(stream.into());
-        Ok(Some(Self { extents, sums, len }))
+        Ok(Some(Self { extents, sums, len, is_slow: OnceLock::new() }))
     }
 
-    /// Appends the bytes `range` of `file` to `out`. Returns false, with `out` as it was, if that needs the size of the file, or if
-    /// the sums do not prove them.
+    /// Appends the bytes `range` of `file` to `out`. Returns false, with `out` as it was, if that needs the size of the file, if the
+    /// sums do not prove them, or if the volumes are not slow.
     ///
     /// # Errors
     /// [`ContentError`] if a volume cannot be read, or for the end of the request.
@@ -64,7 +68,7 @@ impl FileBeginning {
         range: ByteRange,
         out: &mut Vec<u8>,
     ) -> Result<bool, ContentError> {
-        if range.end > self.len {
+        if range.end > self.len || self.is_slow.get() == Some(&false) {
             return Ok(false);
         }
         let mut ended = None;
@@ -72,6 +76,7 @@ impl FileBeginning {
             // It keeps the pass that it has found to be slow, until the request has its answer.
             let Some(until_slow) = volumes.until_slow() else { return Ok(false) };
             if proved_read::read(&*until_slow, file, (&self.extents, &self.sums), range, out)? {
+                self.is_slow.get_or_init(|| until_slow.slow_volume().is_some());
                 return Ok(true);
             }
             // A pass that has ended meanwhile has not answered. The volume is verified now, and is read so.
