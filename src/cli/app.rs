@@ -77,6 +77,11 @@ impl<'a> App<'a> {
             Ok(cli) => cli,
             Err(error) => return explain(&error, &arguments.args, &levels),
         };
+        // The parser compares only options that stand on the same side of the command.
+        if cli.quiet && cli.verbose > 0 {
+            let line = "--quiet cannot be used with --verbose: leave out one of them";
+            return CliError::Usage(line.to_owned()).report();
+        }
         if arguments.fake {
             return 0;
         }

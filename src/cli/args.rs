@@ -189,7 +189,7 @@ pub struct UmountArgs {
     pub lazy: bool,
 
     /// Unmount only a mount whose daemon has ended; anything else is no error
-    #[arg(long)]
+    #[arg(long, conflicts_with = "lazy")]
     pub stale: bool,
 }
 

@@ -66,9 +66,9 @@ impl Configuration {
         Ok(Self { files })
     }
 
-    /// The options for all repositories, those with precedence first.
-    pub(super) fn defaults(&self) -> impl Iterator<Item = &Setting> {
-        self.files.iter().flat_map(|(_, file)| &file.defaults)
+    /// The options for all repositories in each file, those with precedence first.
+    pub(super) fn defaults(&self) -> impl Iterator<Item = &[Setting]> {
+        self.files.iter().map(|(_, file)| file.defaults.as_slice())
     }
 
     /// The names of all repositories.

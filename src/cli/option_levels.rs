@@ -21,6 +21,9 @@ use super::typed_command::TypedCommand;
 /// The argument of a command for the location of a backup.
 pub(super) const URL: &str = "url";
 
+/// Flags that exclude each other. Of two that different places turn on, the one of the nearer place counts.
+const OPPOSITES: [&str; 2] = ["quiet", "verbose"];
+
 /// Arguments with the options of all places.
 #[derive(Debug, Default)]
 pub(super) struct LeveledArguments {
@@ -62,31 +65,38 @@ impl LeveledArguments {
             Some(url) => configuration.find(url)?,
             None => NamedPlace::Literal,
         };
-        let mut levels = option_variables::settings(variables, &options)?;
-        levels.extend(service_credentials::settings(variables, &options));
+        let mut levels =
+            vec![option_variables::settings(variables, &options)?, service_credentials::settings(variables, &options)];
         let mut repository = None;
         if let NamedPlace::Repository(found, remark) = place {
             notes.extend(remark);
-            levels.extend(with_lists(&found.settings, &options)?);
+            levels.push(with_lists(&found.settings, &options)?);
             repository = given.url.map(|name| (name, found.url.clone()));
         }
-        let defaults: Vec<Setting> = configuration.defaults().cloned().collect();
-        levels.extend(with_lists(&defaults, &options)?);
+        for defaults in configuration.defaults() {
+            levels.push(with_lists(defaults, &options)?);
+        }
 
         // Where a command was found there is a position after it. `--FLAG=VALUE` before it may have been removed.
         let end = TypedCommand::find(&switched.args).map_or(command.end, |command| command.end);
         let mut args = switched.args;
         let mut added = Vec::new();
         let mut arguments = Vec::new();
-        for option in &options {
-            let name = option.name();
-            if given.options.contains(name) || switched.switched.iter().any(|switched| switched == name) {
+        let is_given =
+            |name: &str| given.options.contains(name) || switched.switched.iter().any(|switched| switched == name);
+        // The level of the opposite that counts; that of the command line is 0.
+        let mut opposite = OPPOSITES.iter().any(|name| given.options.contains(*name)).then_some(0);
+        for (option, (level, setting)) in by_place(&levels, &options) {
+            if is_given(option.name()) {
                 continue;
             }
-            if let Some(setting) = levels.iter().find(|setting| setting.option == name) {
-                arguments.extend(setting.arguments(option).map_err(CliError::Usage)?);
-                added.push(setting.clone());
+            let found = setting.arguments(option).map_err(CliError::Usage)?;
+            let is_opposite = OPPOSITES.contains(&option.name()) && !found.is_empty();
+            if is_opposite && *opposite.get_or_insert(level) != level {
+                continue;
             }
+            arguments.extend(found);
+            added.push(setting.clone());
         }
         args.splice(end..end, arguments);
         Ok(Self { args, notes, added, repository })
@@ -130,6 +140,18 @@ impl LeveledArguments {
             .collect();
         (!origins.is_empty()).then(|| format!("{report}; {}", origins.join(", ")))
     }
+}
+
+/// The settings that count of `options`, those of the first of `levels` first, each with the number of its level
+/// from 1.
+fn by_place<'a>(levels: &'a [Vec<Setting>], options: &'a [LongOption]) -> Vec<(&'a LongOption, (usize, &'a Setting))> {
+    let find = |option: &LongOption| {
+        let mut settings = (1..).zip(levels).flat_map(|(level, settings)| settings.iter().map(move |one| (level, one)));
+        settings.find(|(_, setting)| setting.option == option.name())
+    };
+    let mut found: Vec<_> = options.iter().filter_map(|option| Some((option, find(option)?))).collect();
+    found.sort_by_key(|(_, (level, _))| *level);
+    found
 }
 
 /// `settings` with lists of mount options replaced by the settings in them, which come last: the first setting of an option

@@ -249,3 +249,24 @@ fn quiet_leaves_out_warnings_and_no_error() {
     assert!(code == Some(3) && error.contains("no/such/path"), "{error}");
     assert_eq!(stderr(&["-q", "-v", fixture]).0, Some(2));
 }
+
+#[test]
+fn options_that_exclude_each_other_are_refused_on_both_sides_of_the_command() {
+    let scratch = Scratch::new();
+    let dupfs = exec::Dupfs::new(scratch.path());
+    let fixture = fixtures::path("duplicity-0.7.13-gz");
+    let fixture = fixture.to_str().unwrap();
+    let refused: [(&[&str], &str); 6] = [
+        (&["-q", "sets", "-v", fixture], "--quiet cannot be used with --verbose"),
+        (&["-v", "sets", "-q", fixture], "--quiet cannot be used with --verbose"),
+        (&["sets", "-q", "-v", fixture], "'--quiet' cannot be used with '--verbose...'"),
+        (&["-v", "completions", "-q", "bash"], "--quiet cannot be used with --verbose"),
+        (&["umount", "--stale", "-l", "/m"], "'--stale' cannot be used with '--lazy'"),
+        (&["umount", "--lazy", "--stale", "/m"], "'--lazy' cannot be used with '--stale'"),
+    ];
+    for (args, reason) in refused {
+        let output = exec::output(dupfs.command(args[0]).args(&args[1..]));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains(reason), "{args:?}: {error}");
+    }
+}

@@ -128,6 +128,32 @@ fn an_invalid_value_is_reported_with_its_place() {
 }
 
 #[test]
+fn of_quiet_and_verbose_the_one_of_the_nearer_place_counts() {
+    let of = |config: &str, words: &str, pairs: &[(&str, &str)]| {
+        let line = Line::new(&format!("{config}[repository.site]\nurl = '/b'\n"));
+        let levels = line.gather(&words.split(' ').collect::<Vec<_>>(), pairs).unwrap();
+        let matches = levels.parser().try_get_matches_from(&levels.args).unwrap();
+        let cli = Cli::from_arg_matches(&matches).unwrap();
+        (cli.quiet, cli.verbose)
+    };
+    let (quiet, verbose) = ("[defaults]\nquiet = true\n", "[defaults]\nverbose = 2\n");
+    for words in ["-q ls site", "ls -q site", "ls --quiet=true site"] {
+        assert_eq!(of(verbose, words, &[("DUPFS_VERBOSE", "1")]), (true, 0), "{words}");
+    }
+    for words in ["-v ls site", "ls -v site", "ls --verbose=1 site"] {
+        assert_eq!(of(quiet, words, &[("DUPFS_QUIET", "1")]), (false, 1), "{words}");
+    }
+    assert_eq!(of(verbose, "ls site", &[("DUPFS_QUIET", "1")]), (true, 0));
+    assert_eq!(of(quiet, "ls site", &[("DUPFS_VERBOSE", "1")]), (false, 1));
+    // One that is turned off is not on anywhere.
+    assert_eq!(of(verbose, "ls --quiet=false site", &[]), (false, 2));
+    assert_eq!(of(quiet, "ls site", &[("DUPFS_VERBOSE", "0")]), (true, 0));
+    assert_eq!(of("[defaults]\nverbose = 2\nquiet = true\n", "ls site", &[("DUPFS_QUIET", "0")]), (false, 2));
+    let both = Line::new("[defaults]\nverbose = 2\nquiet = true\n").failed("ls u/", &[]);
+    assert!(both.contains("DIR/config.toml:3 sets --quiet"), "{both}");
+}
+
+#[test]
 fn commands_without_options_need_no_configuration() {
     let line = Line::new("nonsense");
     assert!(line.gather(&["completions", "bash"], &[("DUPFS_NONSENSE", "1")]).unwrap().notes.is_empty());
