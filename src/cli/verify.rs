@@ -20,7 +20,7 @@ use std::thread;
 use self::resumed_run::{ProvedFiles, ResumedRun};
 pub use self::resumed_run::{outdated_index, remove_record};
 use self::verify_progress::VerifyProgress;
-use self::verify_report::{Finding, VerifyReport};
+use self::verify_report::{Finding, SnapshotNames, VerifyReport};
 pub use self::volume_sample::{SampleOptions, parse_percent};
 use super::call_limits::CallLimits;
 use super::error::CliError;
@@ -187,9 +187,9 @@ impl VerifyRun<'_> {
     }
 
     /// The names of the snapshots that need `set`.
-    fn snapshots_on(&self, set: SetIndex) -> Vec<String> {
+    fn snapshots_on(&self, set: SetIndex) -> SnapshotNames {
         let snapshots = self.collection.snapshots().iter().filter(|snapshot| snapshot.lineage().contains(&set));
-        snapshots.map(|snapshot| snapshot.name.to_string()).collect()
+        snapshots.map(|snapshot| snapshot.name.clone()).collect()
     }
 
     /// Adds a failure to read an object of `set`, unless the user has ended the run. `is_key_known` is true if a key that has
@@ -199,7 +199,7 @@ impl VerifyRun<'_> {
         (kind, set): (&'static str, &BackupSet),
         error: &VolumeError,
         is_key_known: bool,
-        (object, restorable): (Option<&ObjectInfo>, &str),
+        (object, restorable): (Option<&ObjectInfo>, &'static str),
     ) -> Option<usize> {
         if self.limits.is_over() {
             return None;
@@ -210,7 +210,7 @@ impl VerifyRun<'_> {
             kind => CommandExit::of(kind),
         };
         let snapshots = self.snapshots_on(set.index);
-        let (object, restorable) = (object.map(|object| object.name.to_string()), restorable.to_owned());
+        let object = object.map(|object| object.name.to_string());
         let finding = Finding::new(kind, Some(set), error.to_string());
         self.report.add(Finding { exit, object, snapshots, restorable, ..finding })
     }
@@ -229,7 +229,7 @@ impl VerifyRun<'_> {
         if set.is_rebuilt {
             let line = format!("{}: has lost its manifest, and is read as far as its signatures prove it", set.label());
             let snapshots = self.snapshots_on(set.index);
-            let restorable = "what the signature archive proves".into();
+            let restorable = "what the signature archive proves";
             self.report.add(Finding { snapshots, restorable, ..Finding::new("manifest", Some(set), line) });
         }
         self.manifest_damage(set, &manifest);
@@ -248,7 +248,7 @@ impl VerifyRun<'_> {
         let name = object.as_deref().unwrap_or("its manifest");
         let line = format!("{}: {name} is damaged: {damage}; {effect}", set.label());
         let snapshots = self.snapshots_on(set.index);
-        let restorable = "what is in the volumes that the manifest describes".into();
+        let restorable = "what is in the volumes that the manifest describes";
         self.report.add(Finding { object, snapshots, restorable, ..Finding::new("manifest", Some(set), line) });
     }
 
@@ -404,7 +404,7 @@ impl VerifyRun<'_> {
         );
         let exit = if is_of_one_run { CommandExit::Damage } else { CommandExit::Done };
         let snapshots = self.snapshots_on(set.index);
-        let restorable = "everything; duplicity restores the metadata in the volumes".into();
+        let restorable = "everything; duplicity restores the metadata in the volumes";
         let at = self.report.add(Finding { exit, snapshots, restorable, ..Finding::new("members", Some(set), line) });
         self.report.set_paths(at, paths);
     }
@@ -413,7 +413,7 @@ impl VerifyRun<'_> {
     /// cannot be read or is not the content that was signed. Returns true if its content was proved to be that.
     fn file(&mut self, set: &BackupSet, path: &ArchivePath, suspicion: Option<&str>) -> bool {
         if suspicion.is_none() {
-            let own = self.collection.snapshot_of(set.index).map(|snapshot| snapshot.name.to_string());
+            let own = self.collection.snapshot_of(set.index).map(|snapshot| snapshot.name.clone());
             match own.map(|own| self.read_file(&own, path)) {
                 None => return false,
                 Some(Ok(ReadContent::Signed)) => {
@@ -425,17 +425,17 @@ impl VerifyRun<'_> {
             }
         }
         let (mut failures, mut differing) = (Vec::new(), Vec::new());
-        for snapshot in self.snapshots_on(set.index) {
-            let read = self.read_file(&snapshot, path);
+        for snapshot in self.snapshots_on(set.index).iter() {
+            let read = self.read_file(snapshot, path);
             if self.limits.is_over() {
                 return false;
             }
             match read {
                 Ok(ReadContent::Signed | ReadContent::Unproved) => {}
-                Ok(ReadContent::Other) => differing.push(snapshot),
+                Ok(ReadContent::Other) => differing.push(Arc::clone(snapshot)),
                 // It is deleted there, or no file.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => failures.push((snapshot, error)),
+                Err(error) => failures.push((Arc::clone(snapshot), error)),
             }
         }
         if let Some((_, error)) = failures.first() {
@@ -445,7 +445,7 @@ impl VerifyRun<'_> {
             let line = format!("{}: {reason}{line}", set.label());
             let exit = CommandExit::of_read(error.kind());
             let snapshots = failures.into_iter().map(|(snapshot, _)| snapshot).collect();
-            let restorable = "all other paths, and this one from other snapshots".into();
+            let restorable = "all other paths, and this one from other snapshots";
             let finding = Finding { exit, snapshots, restorable, ..Finding::new("file", Some(set), line) };
             self.add_file(finding, path);
         }
@@ -455,9 +455,9 @@ impl VerifyRun<'_> {
                  the file changed, or the volume was made from another file",
                 set.label()
             );
-            let restorable = "all other paths; this one is not what it was at the time of the snapshot".into();
+            let restorable = "all other paths; this one is not what it was at the time of the snapshot";
             let finding = Finding::new("content", Some(set), line);
-            self.add_file(Finding { snapshots: differing, restorable, ..finding }, path);
+            self.add_file(Finding { snapshots: differing.into(), restorable, ..finding }, path);
         }
         false
     }

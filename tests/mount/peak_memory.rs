@@ -22,9 +22,9 @@ const MEASURE: &str = "import os, subprocess, sys\n\
     open(sys.argv[1], 'w').write(str(usage.ru_maxrss))\n\
     sys.exit(os.waitstatus_to_exitcode(status) % 256)";
 
-/// The time of the full set at `position`.
+/// The time of the set at `position`.
 fn time(position: usize) -> String {
-    format!("202601{:02}T000000Z", position + 1)
+    format!("202601{:02}T{:02}0000Z", position / 24 + 1, position % 24)
 }
 
 /// A directory of objects that are all encrypted or all compressed.
@@ -421,20 +421,35 @@ fn verification_of_three_million_files_that_no_signature_archive_lists() {
     backup.check("verify", &["--json"], &Expected::new(6, "\"more_paths\": 2900000", ""));
 }
 
+/// The signature archive of a full set with `count` files that no volume has.
+fn signatures_of_lost_files(count: u32) -> Option<Deflated> {
+    let mut stored = Vec::new();
+    for path in ["f", "g"] {
+        put_entry(&mut stored, format!("signature/{path}").as_bytes(), b'0', SIGNATURE);
+    }
+    let lost = empty_files("signature", count, SIGNATURE);
+    signatures(&[vec![DeflatedPiece::new(&stored)], lost].concat())
+}
+
 #[test]
 fn verification_of_files_that_no_volume_has() {
     let backup = Backup::new(false);
-    let entries = empty_files("signature", 10_003, SIGNATURE);
-    let mut archive = Deflated::new(&root());
-    for path in ["f", "g"] {
-        let mut plain = Vec::new();
-        put_entry(&mut plain, format!("signature/{path}").as_bytes(), b'0', SIGNATURE);
-        archive.put(&plain);
-    }
-    entries.iter().for_each(|piece| archive.push(piece));
-    archive.put(&[0; 1024]);
-    backup.put_full(&time(0), Planted { signatures: Some(archive), ..Planted::default() });
+    backup.put_full(&time(0), Planted { signatures: signatures_of_lost_files(10_003), ..Planted::default() });
     backup.check("verify", &[], &Expected::new(6, "... and 3 more, which are not listed\n", ""));
     backup.check("verify", &[], &Expected::new(6, "damaged: 10003\n", ""));
     backup.check("verify", &["--json"], &Expected::new(6, "\"more_findings\": 3", ""));
+}
+
+#[test]
+#[ignore = "slow: scripts/test --all"]
+fn verification_of_files_that_no_volume_has_in_300_snapshots() {
+    let backup = Backup::new(false);
+    backup.put_full(&time(0), Planted { signatures: signatures_of_lost_files(10_000), ..Planted::default() });
+    let mut volume = Vec::new();
+    put_entry(&mut volume, b"snapshot/f", b'0', b"hello\n");
+    for position in 1..300 {
+        backup.put_increment(&time(position - 1), &time(position), SIGNATURE, &Deflated::new(&volume));
+    }
+    backup.check("verify", &[], &Expected::new(6, "  snapshots: 300, which are not listed\n", ""));
+    backup.check("verify", &["--json"], &Expected::new(6, "\"more_snapshots\": 300", ""));
 }

@@ -1,5 +1,6 @@
 //! The report as data and as text. Keys of its JSON are stable (docs/CLI.md).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -18,6 +19,13 @@ const SHOWN: usize = 5;
 const MAX_FINDINGS: usize = 10_000;
 /// Upper bound of the bytes of all listed paths.
 const MAX_PATH_BYTES: usize = 32 << 20;
+/// Upper bound of the bytes of all listed snapshots: each of many findings can affect all of many snapshots.
+const MAX_SNAPSHOT_BYTES: usize = 16 << 20;
+/// Upper bound of the bytes of the messages and the names of objects of all listed findings.
+const MAX_TEXT_BYTES: usize = 16 << 20;
+
+/// Names of snapshots.
+pub(super) type SnapshotNames = Arc<[Arc<str>]>;
 
 /// The report of `dupfs verify`. One field for each key of the JSON output.
 #[derive(Debug, Serialize)]
@@ -56,6 +64,15 @@ pub(super) struct VerifyReport {
     findings: Vec<Finding>,
     /// Number of findings behind those that are listed.
     more_findings: u64,
+    /// The different lists of snapshots of the findings, which share them.
+    #[serde(skip)]
+    snapshot_lists: HashSet<SnapshotNames>,
+    /// Bytes of the snapshots of all findings, also of those that share a list: each is printed.
+    #[serde(skip)]
+    snapshot_bytes: usize,
+    /// Bytes of the messages and the names of objects.
+    #[serde(skip)]
+    text_bytes: usize,
     #[serde(skip)]
     counts: FindingCounts,
     /// Bytes of all listed paths.
@@ -124,8 +141,11 @@ pub(super) struct Finding {
     pub(super) paths: Option<Vec<FindingPath>>,
     /// Number of files behind those that are listed.
     pub(super) more_paths: u64,
-    pub(super) snapshots: Vec<String>,
-    pub(super) restorable: String,
+    #[serde(serialize_with = "names")]
+    pub(super) snapshots: SnapshotNames,
+    /// Number of snapshots behind those that are listed.
+    pub(super) more_snapshots: u64,
+    pub(super) restorable: &'static str,
 }
 
 /// A path that a finding affects.
@@ -139,6 +159,10 @@ fn is_damage<S: serde::Serializer>(exit: &CommandExit, serializer: S) -> Result<
     serializer.serialize_bool(*exit == CommandExit::Damage)
 }
 
+fn names<S: serde::Serializer>(names: &SnapshotNames, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(names.iter().map(|name| &**name))
+}
+
 impl Finding {
     /// Damage of `set`, of which nothing is known but the message.
     pub(super) fn new(kind: &'static str, set: Option<&BackupSet>, message: String) -> Self {
@@ -150,8 +174,9 @@ impl Finding {
             message,
             paths: None,
             more_paths: 0,
-            snapshots: Vec::new(),
-            restorable: String::new(),
+            snapshots: Arc::default(),
+            more_snapshots: 0,
+            restorable: "",
         }
     }
 }
@@ -184,20 +209,50 @@ impl VerifyReport {
             known_proofs: 0,
             findings: Vec::new(),
             more_findings: 0,
+            snapshot_lists: HashSet::new(),
+            snapshot_bytes: 0,
+            text_bytes: 0,
             counts: FindingCounts::default(),
             path_bytes: 0,
         }
     }
 
     /// Adds a finding. Returns its place, or `None` if it is only counted.
-    pub(super) fn add(&mut self, finding: Finding) -> Option<usize> {
+    pub(super) fn add(&mut self, mut finding: Finding) -> Option<usize> {
         self.counts.add(finding.exit);
-        if self.findings.len() >= MAX_FINDINGS {
+        let text = finding.message.len().saturating_add(finding.object.as_ref().map_or(0, String::len));
+        let text = self.text_bytes.saturating_add(text);
+        // Those that are listed are the first ones, also if a later one has a shorter text.
+        if self.more_findings > 0 || self.findings.len() >= MAX_FINDINGS || text > MAX_TEXT_BYTES {
             self.more_findings = self.more_findings.saturating_add(1);
             return None;
         }
+        self.text_bytes = text;
+        self.list_snapshots(&mut finding);
         self.findings.push(finding);
         self.findings.len().checked_sub(1)
+    }
+
+    /// Leaves to `finding` the snapshots for which there is room, in a list that it shares with the others that affect them.
+    fn list_snapshots(&mut self, finding: &mut Finding) {
+        let mut listed = 0_usize;
+        for name in finding.snapshots.iter() {
+            let used = self.snapshot_bytes.saturating_add(name.len()).saturating_add(size_of::<Arc<str>>());
+            if used > MAX_SNAPSHOT_BYTES {
+                break;
+            }
+            self.snapshot_bytes = used;
+            listed = listed.saturating_add(1);
+        }
+        let left = finding.snapshots.len().saturating_sub(listed);
+        if left > 0 {
+            finding.more_snapshots = left as u64;
+            finding.snapshots = finding.snapshots.iter().take(listed).cloned().collect();
+        }
+        match self.snapshot_lists.get(&finding.snapshots) {
+            Some(known) => finding.snapshots = Arc::clone(known),
+            None => drop(self.snapshot_lists.insert(Arc::clone(&finding.snapshots))),
+        }
     }
 
     /// Sets the paths that the finding at `index` affects.
@@ -205,12 +260,12 @@ impl VerifyReport {
         let Some(finding) = index.and_then(|index| self.findings.get_mut(index)) else { return };
         let mut listed = Vec::new();
         for path in &list.paths {
-            self.path_bytes =
-                self.path_bytes.saturating_add(path.as_bytes().len().saturating_add(size_of::<FindingPath>()));
+            let (path, path_hex) = json_bytes(path.as_bytes());
+            let bytes = path.len().saturating_add(path_hex.as_ref().map_or(0, String::len));
+            self.path_bytes = self.path_bytes.saturating_add(bytes).saturating_add(size_of::<FindingPath>());
             if self.path_bytes > MAX_PATH_BYTES {
                 break;
             }
-            let (path, path_hex) = json_bytes(path.as_bytes());
             listed.push(FindingPath { path, path_hex });
         }
         finding.more_paths = list.total().saturating_sub(listed.len() as u64);
@@ -253,7 +308,7 @@ impl VerifyReport {
                 }
                 None => lines.push("  files: not known".to_owned()),
             }
-            lines.push(format!("  snapshots: {}", shown(&finding.snapshots, 0)));
+            lines.push(format!("  snapshots: {}", shown(&finding.snapshots, finding.more_snapshots)));
             if !finding.restorable.is_empty() {
                 lines.push(format!("  can be restored: {}", finding.restorable));
             }
@@ -306,7 +361,7 @@ impl VerifyReport {
 /// Some of `names`, and the number of the others. There are `unlisted` more.
 fn shown<T: AsRef<str>>(names: &[T], unlisted: u64) -> String {
     if names.is_empty() {
-        return "none".to_owned();
+        return if unlisted == 0 { "none".to_owned() } else { format!("{unlisted}, which are not listed") };
     }
     let first: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
     let more = (names.len().saturating_sub(first.len()) as u64).saturating_add(unlisted);
@@ -317,3 +372,6 @@ fn shown<T: AsRef<str>>(names: &[T], unlisted: u64) -> String {
     };
     format!("{}{more}", first.join(", "))
 }
+
+#[cfg(test)]
+mod tests;
