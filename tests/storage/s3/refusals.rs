@@ -1,6 +1,8 @@
 //! Mounts that fail: the reason in one line, and the documented exit code.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use super::world::{PASSPHRASE, World, signing};
 use crate::support::exec::Dupfs;
@@ -74,6 +76,53 @@ fn answers_of_the_service_during_the_mount_are_reported() {
     world.proxy.set_plan(|_| Some(Fault::Stall(0)));
     let start = std::time::Instant::now();
     let (got, stderr) = refused(&world, &dupfs, "s3://bucket/p");
-    assert!(got == Some(1) && stderr.contains("check the network"), "{got:?} {stderr}");
+    assert!(got == Some(1) && stderr.contains("check the endpoint and the network"), "{got:?} {stderr}");
     assert!(start.elapsed().as_secs() < 15, "a service that is silent was waited for {:?}", start.elapsed());
+}
+
+/// Another attempt would get the same answer, and the network is not the reason.
+#[test]
+fn an_endpoint_of_another_protocol_is_named_at_once() {
+    let world = World::new();
+    let plain = &world.server.address;
+    let ssh = Greeter::new(b"SSH-2.0-OpenSSH_9.6\r\n");
+    // An alert of TLS 1.2: the first message was unexpected.
+    let tls = Greeter::new(b"\x15\x03\x03\x00\x02\x02\x0a");
+    let go = Greeter::new(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
+    for (url, text) in [
+        (format!("http://{}", ssh.address), "does not speak HTTP"),
+        (format!("https://{}", ssh.address), "does not speak TLS"),
+        (format!("http://{}", tls.address), "does not speak HTTP"),
+        (format!("http://{}", go.address), "the port expects TLS"),
+        (format!("https://{plain}"), "does not speak TLS"),
+    ] {
+        let dupfs = world.client().option(&format!("--s3-endpoint-url={url}")).option("--timeout=3600");
+        let start = Instant::now();
+        let (code, stderr) = dupfs.fails("sets", &["s3://bucket/p"]);
+        assert_eq!(code, Some(1), "{url}: {stderr}");
+        assert!(stderr.contains(text) && stderr.contains("--s3-endpoint-url"), "{url}: {stderr}");
+        assert!(!stderr.contains("network") && !stderr.contains("next read"), "{url}: {stderr}");
+        assert!(start.elapsed() < Duration::from_secs(8), "{url}: it was tried for {:?}", start.elapsed());
+    }
+}
+
+/// A server that says the same to everyone who connects.
+struct Greeter {
+    address: SocketAddr,
+}
+
+impl Greeter {
+    fn new(greeting: &'static [u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let Ok(mut connection) = connection else { continue };
+                // The client has said something by then, so that its answer is that to a request.
+                let _ = connection.read(&mut [0; 4096]);
+                let _ = connection.write_all(greeting);
+            }
+        });
+        Self { address }
+    }
 }

@@ -80,7 +80,7 @@ impl RcloneRetries {
         let (kind, text) = match failure.cause {
             RcloneCause::NoAnswer => (
                 ErrorKind::Timeout,
-                format!("no answer within {seconds} s ({reason}); check the network; the next read retries"),
+                format!("no answer within {seconds} s ({reason}); check the network, and try again later"),
             ),
             _ => (kind, format!("still failing after {seconds} s of retries: {reason}")),
         };
@@ -106,6 +106,8 @@ mod tests {
         }
         let error = retries.pause(failure(RcloneCause::NoAnswer), &context).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+        // A command reads nothing more.
+        assert!(error.reason.ends_with("; check the network, and try again later"), "{error}");
         retries.progress(PROGRESS_BYTES);
         retries.pause(failure(RcloneCause::NoService), &context).unwrap();
         let error = retries.pause(failure(RcloneCause::Final), &context).unwrap_err();

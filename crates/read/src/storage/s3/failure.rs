@@ -24,7 +24,8 @@ pub(super) enum FailureCause {
     Busy,
     /// There was no answer, or its body stalled: retry.
     NoAnswer,
-    /// The host does not exist or refuses connections: retry, but not while the store is being opened.
+    /// The host does not exist, refuses connections or does not speak the protocol: retry, but not while the store is being
+    /// opened.
     NoService,
     /// The credentials have expired: renew them.
     Expired,
@@ -97,6 +98,8 @@ struct ErrorResponse {
     code: String,
     message: String,
     region: Option<String>,
+    /// The body says, as those of most servers do, that plain HTTP was sent to a port for HTTPS.
+    expects_tls: bool,
 }
 
 impl ErrorResponse {
@@ -110,6 +113,13 @@ impl ErrorResponse {
             code: error.code().unwrap_or_default().to_owned(),
             message: error.message().unwrap_or_default().to_owned(),
             region: region.filter(|r| !r.is_empty() && r.len() < 64),
+            expects_tls: [
+                "HTTP request to an HTTPS server",
+                "HTTP request was sent to HTTPS port",
+                "speaking plain HTTP to an SSL",
+            ]
+            .iter()
+            .any(|text| body.contains(text)),
         }
     }
 
@@ -174,6 +184,11 @@ impl ErrorResponse {
     fn unknown(&self, object: &str) -> S3Failure {
         let text = self.text();
         S3Failure::last(match self.status {
+            400 if self.expects_tls => {
+                let reason = "the port expects TLS and was asked for plain HTTP; check the endpoint (https:// in \
+                              --s3-endpoint-url, and no --s3-unencrypted-connection)";
+                StorageError::new(ErrorKind::Io, object, reason)
+            }
             404 => {
                 let reason = format!("not found ({text}); check the bucket's name and the endpoint");
                 StorageError::new(ErrorKind::NotFound, object, reason)
@@ -205,6 +220,9 @@ fn transport<E: Error + 'static>(object: &str, error: &SdkError<E, HttpResponse>
     if let SdkError::ResponseError(_) = error {
         return S3Failure::broken(object, format!("the answer is invalid: {root}"));
     }
+    if let Some(reason) = other_protocol(&all, &root) {
+        return fail(ErrorKind::Io, reason, FailureCause::NoService);
+    }
     if all.contains("certificate") || all.contains("tls") || all.contains("handshake") || all.contains("invalidmessage")
     {
         let hint = "check the endpoint (HTTPS or --s3-unencrypted-connection), the clock and the CA certificates \
@@ -231,6 +249,21 @@ fn transport<E: Error + 'static>(object: &str, error: &SdkError<E, HttpResponse>
     }
 }
 
+/// The reason of a failure, of which `all` has all causes, if what listens at the endpoint does not speak its protocol.
+fn other_protocol(all: &str, root: &str) -> Option<String> {
+    // What the client of HTTP says of the first line of an answer.
+    if ["invalid http version parsed", "invalid http status-code parsed"].iter().any(|text| all.contains(text)) {
+        let hint = "check the endpoint and its port (--s3-endpoint-url; https:// for a port that expects TLS)";
+        return Some(format!("what listens there does not speak HTTP ({root}); {hint}"));
+    }
+    // What the client of TLS says of a record of no type that it has.
+    all.contains("corrupt message of type invalidcontenttype").then(|| {
+        let hint = "check the endpoint and its port (--s3-endpoint-url; http:// or --s3-unencrypted-connection for a service \
+                    without TLS)";
+        format!("no secure connection: what listens there does not speak TLS; {hint}")
+    })
+}
+
 /// All causes of the error in lower case, and the last one as a message.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> (String, String) {
     let mut all = format!("{error}").to_lowercase();
@@ -249,7 +282,13 @@ mod tests {
     use super::*;
 
     fn reason(status: u16, code: &str, message: &str) -> String {
-        let answer = ErrorResponse { status, code: code.to_owned(), message: message.to_owned(), region: None };
+        let answer = ErrorResponse {
+            status,
+            code: code.to_owned(),
+            message: message.to_owned(),
+            region: None,
+            expects_tls: false,
+        };
         answer.common("s3://b", "list", "s3:ListBucket").unwrap().error.reason.to_string()
     }
 

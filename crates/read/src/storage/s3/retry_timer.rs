@@ -81,7 +81,7 @@ impl RetryTimer {
         let seconds = timeout.as_secs_f64();
         let (kind, text) = match failure.cause {
             FailureCause::NoAnswer => {
-                let hint = "check the network; the next read retries";
+                let hint = "check the endpoint and the network, and try again later";
                 (ErrorKind::Timeout, format!("no answer within {seconds} s ({reason}); {hint}"))
             }
             _ => (kind, format!("still failing after {seconds} s of retries: {reason}")),
