@@ -80,6 +80,9 @@ struct RestoreSummary {
     already_right: u64,
     bytes_written: u64,
     failures: Vec<String>,
+    /// Number of the failures that only `--force` helps against.
+    #[serde(skip)]
+    differing: usize,
 }
 
 /// The effect of restoring one object.
@@ -89,6 +92,8 @@ enum ObjectOutcome {
     },
     AlreadyRight,
     Failed(CliError),
+    /// Another object has the name in the destination, and stays without `--force`.
+    Differs(CliError),
     /// The destination is full: no other object can be written either.
     Full(CliError),
     Interrupted,
@@ -137,7 +142,7 @@ impl RestoreSummary {
         let end = match (self.interrupted, self.failures.len()) {
             (true, _) => "; interrupted: the same command continues".to_owned(),
             (false, 0) => String::new(),
-            (false, count) => format!("; {}: the same command tries again", counted(count, "failure")),
+            (false, count) => format!("; {}: {}", counted(count, "failure"), self.remedy(count)),
         };
         let shown = dupfs_base::escape_bytes(dest.as_os_str().as_bytes());
         let most = if self.dry_run { "at most " } else { "" };
@@ -153,6 +158,25 @@ impl RestoreSummary {
             return format!("{shown}: {objects} would be restored\n");
         }
         format!("{shown}: {objects} restored, {} already right{end}\n", self.already_right)
+    }
+
+    /// The remedy for `count` failures.
+    fn remedy(&self, count: usize) -> String {
+        match (self.differing, count.saturating_sub(self.differing)) {
+            (0, 1) => "once its cause is removed, the same command tries again".to_owned(),
+            (0, _) => "once their causes are removed, the same command tries again".to_owned(),
+            (_, 0) => "--force replaces what differs".to_owned(),
+            (differing, _) => format!(
+                "--force replaces what differs ({differing}); for the others, once their causes are removed, the same command \
+                 tries again"
+            ),
+        }
+    }
+
+    /// Adds a failure that only `--force` helps against.
+    fn differs(&mut self, failure: &CliError, printer: &mut Printer<'_>) {
+        self.differing = self.differing.saturating_add(1);
+        self.fail(failure, printer);
     }
 
     fn fail(&mut self, failure: &CliError, printer: &mut Printer<'_>) {
@@ -209,6 +233,11 @@ fn planned_bytes(object: &WantedObject) -> u64 {
     // A size without a bound is unknown.
     let is_known = object.attr.kind == NodeKind::File && object.attr.size < i64::MAX.unsigned_abs();
     if is_known { object.attr.size } else { 0 }
+}
+
+/// Returns true if another object is in the way that `--force` replaces.
+fn is_other(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AlreadyExists
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -389,13 +418,14 @@ impl RestoreRun<'_> {
                     let _ = rustix::fs::fchmod(&made, rustix::fs::Mode::RWXU);
                 }
                 Err(error) => {
-                    let reason = match error.kind() {
-                        io::ErrorKind::AlreadyExists => error.to_string(),
-                        _ => io_reason(&error).to_string(),
-                    };
+                    let reason = if is_other(&error) { error.to_string() } else { io_reason(&error).to_string() };
                     let exit = destination::write_exit(&error);
                     let line = format!("{}: this directory and everything below it is left out: {reason}", dir.path);
-                    self.summary.fail(&CliError::new(exit, line), printer);
+                    let failure = CliError::new(exit, line);
+                    match is_other(&error) {
+                        true => self.summary.differs(&failure, printer),
+                        false => self.summary.fail(&failure, printer),
+                    }
                     failed.insert(index);
                 }
             }
@@ -464,6 +494,7 @@ impl RestoreRun<'_> {
                     ObjectOutcome::Failed(failure) | ObjectOutcome::Full(failure) => {
                         self.summary.fail(&failure, printer);
                     }
+                    ObjectOutcome::Differs(failure) => self.summary.differs(&failure, printer),
                     ObjectOutcome::Interrupted => {}
                 }
             }
@@ -574,6 +605,9 @@ impl ObjectWriter<'_> {
                     CopyError::Backup(error) => ObjectOutcome::Failed(resolve::read_failed(&object.path, &error)),
                     CopyError::Destination(error) if is_full(&error) => {
                         ObjectOutcome::Full(write_failed(&object.path, &error))
+                    }
+                    CopyError::Destination(error) if is_other(&error) => {
+                        ObjectOutcome::Differs(write_failed(&object.path, &error))
                     }
                     CopyError::Destination(error) => ObjectOutcome::Failed(write_failed(&object.path, &error)),
                 }
@@ -717,8 +751,21 @@ mod tests {
         let line = |summary: &RestoreSummary| summary.line(Path::new("d"));
         assert_eq!(line(&summary), "d: 1 file (2 bytes), 1 directory, 0 other objects restored, 0 already right\n");
         summary.failures.push("x".to_owned());
-        assert!(line(&summary).ends_with("; 1 failure: the same command tries again\n"));
+        assert!(line(&summary).ends_with("; 1 failure: once its cause is removed, the same command tries again\n"));
         summary.dry_run = true;
         assert_eq!(line(&summary), "d: 1 file (at most 2 bytes), 1 directory, 0 other objects would be restored\n");
+    }
+
+    #[test]
+    fn the_remedy_in_the_summary_fits_the_failures() {
+        let end = |failures: usize, differing: usize| {
+            let summary =
+                RestoreSummary { failures: vec!["x".to_owned(); failures], differing, ..RestoreSummary::default() };
+            summary.line(Path::new("d")).split_once("right").unwrap().1.to_owned()
+        };
+        assert_eq!(end(0, 0), "\n");
+        assert_eq!(end(2, 2), "; 2 failures: --force replaces what differs\n");
+        assert!(end(1, 0).contains("the same command tries again") && !end(1, 0).contains("--force"));
+        assert!(end(3, 1).contains("--force replaces what differs (1); for the others"));
     }
 }

@@ -162,6 +162,9 @@ fn one_path_becomes_the_destination_and_several_go_into_it() {
     let (code, message) = reader.fails("restore", &[&url, "dir1/file7", as_text(&file)]);
     assert_eq!((code, fs::read(&file).unwrap().as_slice()), (Some(1), b"mine".as_slice()), "{message}");
     assert!(message.contains("--force"), "{message}");
+    let output = exec::output(reader.command("restore").args([&url, "dir1/file7", as_text(&file)]));
+    let summary = String::from_utf8(output.stdout).unwrap();
+    assert!(summary.ends_with("; 1 failure: --force replaces what differs\n"), "{summary}");
     reader.run("restore", &["--force", "--file-to-restore", "dir1/file7", &url, as_text(&file)]);
     assert!(fs::read(&file).unwrap() == fs::read(source.join("dir1/file7")).unwrap());
 
