@@ -68,3 +68,18 @@ fn both_readings_of_a_url_are_mounted_and_the_one_chosen_is_logged() {
         mount.unmount();
     }
 }
+
+/// duplicity does not use them either.
+#[test]
+fn one_line_states_that_credentials_in_a_url_are_not_used() {
+    let world = World::new();
+    world.put_fixture("gpg1-aes128-sym", "bucket/p");
+    let url = format!("s3://ID:{SECRET}@{}/bucket/p", world.proxy.address);
+    let plain = "--s3-unencrypted-connection";
+    for (dupfs, code) in [(world.client().passphrase(PASSPHRASE), 0), (world.stranger().passphrase(PASSPHRASE), 4)] {
+        let (got, stderr) = dupfs.option(plain).fails("ls", &[&url]);
+        let lines: Vec<_> = stderr.lines().filter(|line| line.contains("credentials in the URL")).collect();
+        assert!(got == Some(code) && lines.len() == 1 && lines[0].contains("AWS_ACCESS_KEY_ID"), "{got:?} {stderr}");
+        assert!(!stderr.contains(SECRET), "a secret is shown\n{stderr}");
+    }
+}

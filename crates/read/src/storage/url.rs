@@ -40,6 +40,8 @@ pub struct S3Location {
     pub host: Option<String>,
     /// The other reading of `s3://a.b/c`, which may be host and bucket or bucket and prefix. It is tried if this one fails.
     pub alternative: Option<Box<S3Location>>,
+    /// True if the URL has a user or a password, which are not used, as in duplicity.
+    pub has_credentials: bool,
     /// Remarks about the URL for the user, one line each.
     pub notes: Vec<String>,
 }
@@ -219,13 +221,7 @@ fn parse_s3(scheme: &str, rest: &str, options: &UrlOptions) -> Result<S3Location
         None => ("", rest),
     };
     let mut notes = Vec::new();
-    let netloc = match netloc.rsplit_once('@') {
-        Some((_, host)) => {
-            notes.push("user and password in the URL are not used; credentials come from AWS's chain".to_owned());
-            host
-        }
-        None => netloc,
-    };
+    let (has_credentials, netloc) = netloc.rsplit_once('@').map_or((false, netloc), |(_, host)| (true, host));
     let mut parts = Vec::new();
     for part in std::iter::once(netloc).chain(path.split('/')).filter(|part| !part.is_empty()) {
         let part = String::from_utf8(percent_decode(part));
@@ -248,6 +244,7 @@ fn parse_s3(scheme: &str, rest: &str, options: &UrlOptions) -> Result<S3Location
         S3UrlReading::NewElseOld => either(new(&notes), old(&notes)),
         S3UrlReading::OldElseNew => either(old(&notes), new(&notes)),
     };
+    let reading = reading.map(|reading| S3Location { has_credentials, ..reading });
     reading.ok_or_else(|| invalid(&shown, "the URL names no bucket; write s3://bucket/prefix"))
 }
 
@@ -266,6 +263,7 @@ fn reading(host: Option<String>, parts: &[String], notes: &[String]) -> Option<S
         duplicity_prefix,
         host,
         alternative: None,
+        has_credentials: false,
         notes: notes.to_vec(),
     })
 }

@@ -34,6 +34,13 @@ impl S3Store {
     /// # Errors
     /// [`StorageError`] for a failure of the bucket, the network or the credentials.
     pub fn open(location: &S3Location, options: &StoreOptions) -> Result<Self, StorageError> {
+        if location.has_credentials {
+            log::warn!(
+                "{}: the credentials in the URL are not used, as in duplicity; give them in AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY, or in ~/.aws/credentials (docs/S3.md, Credentials)",
+                location.display()
+            );
+        }
         for note in &location.notes {
             log::info!("{}: {note}", location.display());
         }
