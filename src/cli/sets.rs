@@ -23,7 +23,7 @@ use reported_problem::ReportedProblem;
 pub struct SetsOptions {
     /// One JSON object instead of text.
     pub json: bool,
-    /// The encrypted signature archives are read too, and a problem of severity error counts for the exit code.
+    /// The encrypted signature archives are read too, and damage counts for the exit code.
     pub check: bool,
 }
 
@@ -53,7 +53,7 @@ pub fn run(
     } else {
         text::print(&report, printer)?;
     }
-    let has_error = report.problems.iter().any(ReportedProblem::is_error);
-    let checked = if options.check && has_error { CommandExit::Damage } else { CommandExit::Done };
+    let is_damaged = report.problems.iter().any(ReportedProblem::is_damage);
+    let checked = if options.check && is_damaged { CommandExit::Damage } else { CommandExit::Done };
     Ok(printer.finish()?.max(manifests::completeness(&manifests)).max(signatures_read).max(checked))
 }

@@ -161,6 +161,18 @@ fn wrong_passphrase_is_one_line_and_exit_code_5() {
     assert_eq!(code, Some(5), "{error}");
     assert_eq!(error.trim_end().lines().count(), 1, "one line was promised:\n{error}");
     assert!(!error.contains("a wrong one"), "the passphrase is shown:\n{error}");
+    // Nothing is known of the volumes, and the exit code is that of the reason with `--check` too.
+    for options in [&[][..], &["--check"]] {
+        let output = exec::output(dupfs.command("sets").arg("--json").args(options).arg(repo.url()));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let problem = &report["problems"][0];
+        assert_eq!(
+            (&problem["severity"], &problem["kind"]),
+            (&"error".into(), &"manifest-unreadable".into()),
+            "{report}"
+        );
+        assert_eq!(output.status.code(), Some(5), "{options:?}");
+    }
 
     // Several passphrases are tried in turn.
     let file = scratch.path().join("passphrases");

@@ -181,7 +181,7 @@ fn unreadable(collection: &Collection, manifests: &Manifests) -> Vec<ReportedPro
     problems.extend(shared.into_iter().map(|SharedFailure { count, first, .. }| {
         let many = if count == 1 { "1 manifest".to_owned() } else { format!("{count} manifests") };
         let line = format!("{many} could not be read, so nothing is known of their volumes; the first: {first}");
-        ReportedProblem::new(Severity::Warning, "manifest-unreadable", None, line)
+        ReportedProblem::unread(line)
     }));
     problems
 }

@@ -12,16 +12,31 @@ pub(super) struct ReportedProblem {
     pub(super) set: Option<u32>,
     pub(super) object: Option<String>,
     pub(super) message: String,
+    /// True if manifests were not read for a reason that is not the backup's own. The exit code is that of the reason.
+    #[serde(skip)]
+    pub(super) is_unread: bool,
 }
 
 impl ReportedProblem {
     pub(super) fn new(severity: Severity, kind: &'static str, set: Option<&BackupSet>, message: String) -> Self {
-        Self { severity: word(severity), kind, set: set.map(|set| set.index.0), object: None, message }
+        Self {
+            severity: word(severity),
+            kind,
+            set: set.map(|set| set.index.0),
+            object: None,
+            message,
+            is_unread: false,
+        }
     }
 
-    /// Returns true if something of the backup is lost or cannot be read.
-    pub(super) fn is_error(&self) -> bool {
-        self.severity == word(Severity::Error)
+    /// Manifests could not be read because of a key, of permissions, or of the store.
+    pub(super) fn unread(message: String) -> Self {
+        Self { is_unread: true, ..Self::new(Severity::Error, "manifest-unreadable", None, message) }
+    }
+
+    /// Returns true if something of the backup is lost or damaged.
+    pub(super) fn is_damage(&self) -> bool {
+        self.severity == word(Severity::Error) && !self.is_unread
     }
 
     /// The order in the report: errors first.
@@ -38,6 +53,7 @@ impl From<&Problem> for ReportedProblem {
             set: problem.set.map(|set| set.0),
             object: problem.object.as_ref().map(ToString::to_string),
             message: problem.message.clone(),
+            is_unread: false,
         }
     }
 }
