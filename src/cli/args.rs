@@ -439,15 +439,15 @@ pub struct CatArgs {
 
 /// `dupfs restore`.
 #[derive(Args, Clone, Debug)]
-#[command(args_override_self = true)]
+#[command(args_override_self = true, override_usage = "dupfs restore [OPTIONS] <URL> [PATH]... <DEST>")]
 pub struct RestoreArgs {
     /// The backup.
     #[command(flatten)]
     pub repo: RepoArgs,
 
     /// Paths of the snapshot (none: all of it), and the destination as the last argument: the name of the restored object
-    /// itself for one path, a directory for several
-    #[arg(required = true, value_name = "[PATH]... DEST", value_hint = ValueHint::AnyPath)]
+    /// itself for one path, a directory for several. With --dry-run it may be left out where no PATH is before it
+    #[arg(required_unless_present = "dry_run", value_name = "[PATH]... DEST", value_hint = ValueHint::AnyPath)]
     pub operands: Vec<OsString>,
 
     /// Restore this path, as if it were given before DEST
@@ -490,7 +490,7 @@ pub struct RestoreArgs {
 }
 
 impl RestoreArgs {
-    /// The paths to restore, and the destination.
+    /// The paths to restore, and the destination: empty if `--dry-run` is given without one.
     pub fn split(&self) -> (Vec<OsString>, PathBuf) {
         let (dest, paths) = self.operands.split_last().map_or((None, &[][..]), |(dest, paths)| (Some(dest), paths));
         let paths = self.path.iter().chain(paths).cloned().collect();
@@ -753,6 +753,9 @@ mod tests {
             (vec!["a".into(), "b".into(), "c".into()], "d".into())
         );
         assert!(Cli::try_parse_from(["dupfs", "restore", "u"]).is_err());
+        assert_eq!(of("dupfs restore --dry-run u"), (vec![], "".into()));
+        assert_eq!(of("dupfs restore --dry-run --path a u"), (vec!["a".into()], "".into()));
+        assert_eq!(of("dupfs restore --dry-run u a d"), (vec!["a".into()], "d".into()));
     }
 
     #[test]

@@ -54,7 +54,7 @@ const MIN_CONTINUED: u64 = 16 << 20;
 pub struct RestoreOptions {
     /// Paths of the snapshot; none for all of it.
     pub paths: Vec<OsString>,
-    /// The destination: the name of the object for at most one path, else a directory for all.
+    /// The destination: the name of the object for at most one path, else a directory for all. It may be empty with `dry_run`.
     pub dest: PathBuf,
     /// Replace objects that differ.
     pub force: bool,
@@ -131,13 +131,16 @@ pub fn run(
         printer.json(&summary, true)?;
         printer.text("\n")?;
     } else {
-        printer.text(&summary.line(&options.dest))?;
+        // Without a destination, which `--dry-run` does not need, the numbers are those of the backup.
+        let place = if options.dest.as_os_str().is_empty() { Path::new(url) } else { &options.dest };
+        printer.text(&summary.line(place))?;
     }
     let exit = printer.finish()?;
     Ok(if summary.interrupted { CommandExit::Interrupted } else { exit })
 }
 
 impl RestoreSummary {
+    /// The line about what was, or would be, restored to `dest`.
     fn line(&self, dest: &Path) -> String {
         let end = match (self.interrupted, self.failures.len()) {
             (true, _) => "; interrupted: the same command continues".to_owned(),

@@ -175,6 +175,8 @@ fn one_path_becomes_the_destination_and_several_go_into_it() {
     assert!(counted["dry_run"] == true && counted["bytes_written"].as_u64().unwrap() > 1_000_000, "{counted}");
     assert!(!dir.exists(), "written with --dry-run");
     reader.run("restore", &["--dry-run", "--force", &url, "dir1/file7", as_text(&file)]);
+    let line = String::from_utf8(reader.run("restore", &["--dry-run", "--path", "dir2", &url])).unwrap();
+    assert!(line.contains("12 files (at most ") && line.ends_with(" would be restored\n"), "{line}");
     reader.run("restore", &[&url, "dir2", as_text(&dir)]);
     assert_same("one directory", &Tree::walk(&source.join("dir2")), &Tree::walk(&dir), &Rules::default());
     let several = scratch.path().join("several");
