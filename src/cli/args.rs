@@ -691,6 +691,19 @@ mod tests {
     }
 
     #[test]
+    fn only_the_help_of_mount_names_the_answer_to_a_request() {
+        for mut command in Cli::command().get_subcommands().cloned() {
+            let is_mount = command.get_name() == "mount";
+            assert_eq!(
+                command.render_long_help().to_string().contains("ETIMEDOUT"),
+                is_mount,
+                "{}",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
     fn every_style_of_an_s3_url_can_be_given() {
         let of = |line: &str| match parsed(line) {
             Command::Sets(args) => args.repo.s3_url_style,

@@ -1,10 +1,13 @@
 //! The division of `--memory` and of the spill file among the layers.
 
-use dupfs_cache::{CacheConfig, SpillConfig};
+use dupfs_cache::{BLOCK_BYTES, CacheConfig, SpillConfig};
 use dupfs_unpack::UnpackLimits;
 
 /// Memory that one decoder may take whatever `--memory` is: that of a file of `xz -9`, with a window of 64 MiB.
 const MIN_MAX_DECODERS: u64 = 80 << 20;
+
+/// The least value of `--memory`: the least share of a cache, an eighth, has room for a block and for the one that replaces it.
+pub(super) const MIN_MEMORY: u64 = 16 * BLOCK_BYTES as u64;
 
 /// The shares of the layers. Five eighths of the memory are for decoded blocks, and an eighth each for member tables, for
 /// extent maps, and for unpacked data including the tables of archives. Of the spill file three quarters are for decoded
@@ -65,6 +68,8 @@ mod tests {
         let spilled = [shares.blocks.spill, shares.unpacked.spill].map(Option::unwrap);
         assert_eq!(spilled.iter().map(|spill| spill.bytes).sum::<u64>(), 1 << 30);
         assert!(spilled.iter().all(|share| share.dir == spill.dir));
+        let least = MemoryShares::of(MIN_MEMORY, None);
+        assert_eq!(least.unpacked.memory_bytes, 2 * BLOCK_BYTES as u64);
         let none = MemoryShares::of(0, None);
         assert!(none.blocks.spill.is_none() && none.unpacked.spill.is_none());
     }

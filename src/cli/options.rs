@@ -12,6 +12,7 @@ use dupfs_read::storage::{S3UrlStyle, StoreOptions};
 use dupfs_unpack::NameEncoding;
 use nix::unistd::{Group, User};
 
+use super::memory_shares::MIN_MEMORY;
 use crate::fuse::{DEFAULT_DEADLINE, MOUNT_DEADLINE};
 use crate::vfs::{NodeKind, ShownSizes};
 
@@ -242,15 +243,15 @@ pub struct CacheArgs {
     #[arg(long)]
     pub no_index: bool,
 
-    /// Upper bound of decoded data in memory and of the tables for it [default: 256M]
-    #[arg(long, value_name = "BYTES")]
+    /// Upper bound of decoded data in memory and of the tables for it, at least 4M [default: 256M]
+    #[arg(long, value_name = "BYTES", value_parser = parse_memory)]
     pub memory: Option<ByteSize>,
 }
 
 /// The time that a step may take.
 #[derive(Args, Clone, Debug)]
 pub struct DeadlineArgs {
-    /// Abort a step that takes longer (mount: answer the request with ETIMEDOUT); also as 90s, 10m or 1h
+    /// Abort a step that takes longer; also as 90s, 10m or 1h
     #[arg(long, value_name = "SECONDS", default_value_t = TimeSpan(DEFAULT_DEADLINE), value_parser = parse_deadline)]
     pub deadline: TimeSpan,
 }
@@ -419,6 +420,15 @@ impl FromStr for ByteSize {
     }
 }
 
+/// Parses the bytes of `--memory`.
+fn parse_memory(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    if size.0 >= MIN_MEMORY {
+        return Ok(size);
+    }
+    Err(format!("too little to hold a block of each kind of data: give at least {}M", MIN_MEMORY >> 20))
+}
+
 /// Parses the name of an encoding of names in zip archives.
 pub(super) fn parse_zip_names(text: &str) -> Result<NameEncoding, String> {
     NameEncoding::for_label(text).ok_or_else(|| {
@@ -468,6 +478,14 @@ mod tests {
         assert_eq!("3KiB".parse(), Ok(ByteSize(3072)));
         for wrong in ["", "M", "1.5G", "-1", "1X", "99999999T"] {
             assert!(wrong.parse::<ByteSize>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn memory_without_room_for_blocks_is_refused() {
+        assert_eq!(parse_memory("4M"), Ok(ByteSize(4 << 20)));
+        for wrong in ["0", "1K", "4095K"] {
+            assert!(parse_memory(wrong).unwrap_err().ends_with("give at least 4M"), "{wrong}");
         }
     }
 

@@ -49,8 +49,8 @@ impl Line {
     }
 }
 
-const SITE: &str = "[defaults]\nmemory = '1M'\nuid = 1\nrecursive = true\nsecret-key = '/default'\n\
-                    [repository.site]\nurl = 's3://b/site'\nmemory = '2M'\nuid = 2\nsecret-key = ['/a', '/b']\n";
+const SITE: &str = "[defaults]\nmemory = '8M'\nuid = 1\nrecursive = true\nsecret-key = '/default'\n\
+                    [repository.site]\nurl = 's3://b/site'\nmemory = '16M'\nuid = 2\nsecret-key = ['/a', '/b']\n";
 
 #[test]
 fn the_command_line_comes_before_the_environment_the_repository_and_the_defaults() {
@@ -60,13 +60,13 @@ fn the_command_line_comes_before_the_environment_the_repository_and_the_defaults
         let url = args.repo.url.to_str().unwrap().to_owned();
         (url, args.snapshot.cache.memory.unwrap().0 >> 20, args.owners.uid.unwrap(), args.recursive)
     };
-    assert_eq!(of("ls s3://b/other", &[]), ("s3://b/other".to_owned(), 1, 1, true));
-    assert_eq!(of("ls site", &[]), ("s3://b/site".to_owned(), 2, 2, true));
-    assert_eq!(of("ls site", &[("DUPFS_MEMORY", "3M"), ("DUPFS_UID", "")]), ("s3://b/site".to_owned(), 3, 2, true));
-    let environment = [("DUPFS_MEMORY", "3M"), ("DUPFS_RECURSIVE", "off")];
+    assert_eq!(of("ls s3://b/other", &[]), ("s3://b/other".to_owned(), 8, 1, true));
+    assert_eq!(of("ls site", &[]), ("s3://b/site".to_owned(), 16, 2, true));
+    assert_eq!(of("ls site", &[("DUPFS_MEMORY", "24M"), ("DUPFS_UID", "")]), ("s3://b/site".to_owned(), 24, 2, true));
+    let environment = [("DUPFS_MEMORY", "24M"), ("DUPFS_RECURSIVE", "off")];
     assert_eq!(of("ls --memory 4M site", &environment), ("s3://b/site".to_owned(), 4, 2, false));
-    assert_eq!(of("ls --recursive=false site -- path", &[]), ("s3://b/site".to_owned(), 2, 2, false));
-    assert_eq!(of("ls -R site", &environment), ("s3://b/site".to_owned(), 3, 2, true));
+    assert_eq!(of("ls --recursive=false site -- path", &[]), ("s3://b/site".to_owned(), 16, 2, false));
+    assert_eq!(of("ls -R site", &environment), ("s3://b/site".to_owned(), 24, 2, true));
 }
 
 #[test]
@@ -118,10 +118,10 @@ fn an_invalid_value_is_reported_with_its_place() {
         "DUPFS_LONG: long: give true or false"
     );
     // A value that is not used is not checked.
-    let conflict = line.failed("verify --memory 1M --sample 5% site", &[]);
+    let conflict = line.failed("verify --memory 8M --sample 5% site", &[]);
     assert!(conflict.contains("--sample <PERCENT>") && conflict.contains("cannot be used with"), "{conflict}");
     assert!(conflict.ends_with("; DIR/config.toml:5 sets --deep (--deep=false turns it off)"), "{conflict}");
-    let ParsedCommand::Verify(args) = line.parsed("verify --memory 1M --sample 5% --deep=false site", &[]) else {
+    let ParsedCommand::Verify(args) = line.parsed("verify --memory 8M --sample 5% --deep=false site", &[]) else {
         panic!()
     };
     assert!(args.sample.is_some() && !args.deep);
@@ -182,7 +182,7 @@ fn commands() -> Vec<(Vec<String>, Command)> {
 
 /// A value that the option takes.
 fn sample(option: &LongOption) -> &'static str {
-    let samples = ["/sample", "1", "5%", "now", "old", "exact", "cp437", "dir", "standard", "text", "block"];
+    let samples = ["/sample", "1", "5%", "now", "old", "exact", "cp437", "dir", "standard", "text", "block", "8M"];
     let fitting = samples.into_iter().find(|value| option.check(OsStr::new(value)).is_ok());
     fitting.unwrap_or_else(|| panic!("give a sample for --{}", option.name()))
 }
