@@ -226,7 +226,9 @@ impl Backend for Backups {
         let of_run = |index: Option<PathBuf>| {
             let opened = repository_options(&args.repo, keys, cache, &passphrases)?;
             let verification = index.is_some().then(|| options.record_name(at.time.as_deref()));
-            let opened = RepositoryOptions { index, verification, archive_dir: None, spill: None, ..opened };
+            let reports_volumes = true;
+            let opened =
+                RepositoryOptions { index, verification, archive_dir: None, spill: None, reports_volumes, ..opened };
             open_file_system(Arc::clone(&store), opened, ViewOptions::default(), timeout)
         };
         let Some(dir) = args.resume.then(|| required_index(cache)).transpose()? else {

@@ -57,6 +57,8 @@ pub struct RepositoryOptions {
     pub local: Option<PathBuf>,
     /// Show sets that have lost their manifests, as far as their signature archives prove their content.
     pub rebuild: bool,
+    /// The caller reports the volumes that are not in the store, so that nothing is logged of them.
+    pub reports_volumes: bool,
     /// The time after which content of a volume that is still being read is served if its signature proves it. `None` if every
     /// volume is verified as a whole first; so it is with a required signer.
     pub prove_after: Option<Duration>,
@@ -99,6 +101,7 @@ impl Default for RepositoryOptions {
             verification: None,
             local: None,
             rebuild: false,
+            reports_volumes: false,
             prove_after: Some(PROVE_AFTER),
             start_timeout: None,
         }
@@ -292,13 +295,17 @@ fn open_checked(
         Some(_) => ManifestDamage::Refused,
         None => ManifestDamage::Logged,
     };
-    let is_local = options.local.is_some();
+    let (is_local, reports_volumes) = (options.local.is_some(), options.reports_volumes);
     let repository = open_within(store, options, timeout, start)?;
     let collection = repository.collection();
     // One line for all sets was logged while the backup was opened.
     let is_known = is_local && nearby::has_names_of_archive_dir(&collection);
-    let problems = collection.problems().iter();
-    problems.filter(|problem| !(is_known && problem.kind == ProblemKind::NoVolumes)).for_each(Problem::log);
+    let is_logged = |problem: &&Problem| match problem.kind {
+        ProblemKind::NoVolumes => !is_known && !reports_volumes,
+        ProblemKind::MissingVolumes => !reports_volumes,
+        _ => true,
+    };
+    collection.problems().iter().filter(is_logged).for_each(Problem::log);
     let chosen = match (time, collection.latest()) {
         (None, Some(latest)) => latest,
         (time, _) => collection.select(time.unwrap_or(BackupTime(i64::MAX))).map_err(|error| with_url(&url, &error))?,

@@ -31,7 +31,7 @@ use super::request_timeout::RequestTimeout;
 use super::undescribed_volumes::undescribed;
 use crate::vfs::{FileSystem, FsError, ROOT_INO};
 use dupfs_base::{ErrorKind, HasKind};
-use dupfs_format::collection::{BackupSet, Collection, ProblemKind};
+use dupfs_format::collection::{BackupSet, Collection, Problem, ProblemKind};
 use dupfs_format::manifest::Manifest;
 use dupfs_format::{ArchivePath, BackupTime, ObjectInfo, SetIndex, VolumeId, VolumeNumber};
 use dupfs_read::volume::{MemberTable, PathList, Repository, SetComparison, VolumeError};
@@ -103,6 +103,7 @@ pub fn run(
     let mut run =
         VerifyRun { fs, repository, collection: &collection, limits, deep, sample, resumed, progress, report };
     run.listed_problems(options.time.is_some());
+    run.log_unread_volumes(&sets);
     for set in &sets {
         if run.limits.is_over() {
             break;
@@ -179,6 +180,23 @@ impl VerifyRun<'_> {
         }
     }
 
+    /// Logs the volumes whose absence only the names show: those of sets whose volumes are not all read by their manifest.
+    fn log_unread_volumes(&self, sets: &[Arc<BackupSet>]) {
+        let is_read = |index: SetIndex| sets.iter().any(|set| set.index == index && !set.is_rebuilt);
+        for set in self.collection.sets() {
+            if self.sample.is_some() || !is_read(set.index) {
+                self.log_missing_volumes(set.index);
+            }
+        }
+    }
+
+    /// Logs what the names show of the volumes of `set`.
+    fn log_missing_volumes(&self, set: SetIndex) {
+        let of_volumes = |kind| matches!(kind, ProblemKind::NoVolumes | ProblemKind::MissingVolumes);
+        let problems = self.collection.problems().iter();
+        problems.filter(|problem| problem.set == Some(set) && of_volumes(problem.kind)).for_each(Problem::log);
+    }
+
     /// Returns true if `set`, which has no manifest, had one: duplicity writes it directly after the signature archive, and
     /// builds on complete sets only. Without it an upload was interrupted, or is still running, and nothing is lost.
     fn was_complete(&self, set: SetIndex) -> bool {
@@ -221,6 +239,9 @@ impl VerifyRun<'_> {
             Err(error) => {
                 let left = "nothing of this set without its manifest; snapshots that do not need the set";
                 self.failed(("manifest", set), &error, false, (set.manifest.as_ref(), left));
+                if self.sample.is_none() {
+                    self.log_missing_volumes(set.index);
+                }
                 self.progress.skip(set.volumes.values());
                 return;
             }

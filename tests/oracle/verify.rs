@@ -134,6 +134,17 @@ fn a_damaged_and_a_missing_volume_and_a_wrong_key_are_reported() {
     let missing = report(&repo, &["--time", &TIME.to_string()]);
     assert_eq!(missing["only_sets"], Value::from(vec![stamp(TIME)]));
     assert_eq!(affected(&missing, TIME), affected(&damaged, TIME));
+    // The report has it, and nothing else does; without the report of this volume, the names have.
+    for (options, count) in [(&[][..], 0), (&["--time", &TIME.to_string()], 0), (&["--sample", "1%"], 1)] {
+        let output = exec::output(repo.reader().command("verify").args(options).arg(repo.url()));
+        let (report, log) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!(log.matches("volume 2 is missing").count(), count, "{options:?}: {log}");
+        assert!(count == 1 || report.matches("damaged: volume 2 of full").count() == 1, "{options:?}: {report}");
+    }
+    // The names alone show it where the manifest cannot be read.
+    flip(&object(&repo, ".manifest."), 60);
+    let log = String::from_utf8(exec::output(repo.reader().command("verify").arg(repo.url())).stderr).unwrap();
+    assert_eq!(log.matches("volume 2 is missing").count(), 1, "{log}");
 }
 
 #[test]
