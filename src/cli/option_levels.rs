@@ -21,8 +21,8 @@ use super::typed_command::TypedCommand;
 /// The argument of a command for the location of a backup.
 pub(super) const URL: &str = "url";
 
-/// Flags that exclude each other. Of two that different places turn on, the one of the nearer place counts.
-const OPPOSITES: [&str; 2] = ["quiet", "verbose"];
+/// Pairs of flags that exclude each other. Of two that different places turn on, the one of the nearer place counts.
+const OPPOSITES: [[&str; 2]; 2] = [["quiet", "verbose"], ["lazy", "stale"]];
 
 /// Arguments with the options of all places.
 #[derive(Debug, Default)]
@@ -84,15 +84,17 @@ impl LeveledArguments {
         let mut arguments = Vec::new();
         let is_given =
             |name: &str| given.options.contains(name) || switched.switched.iter().any(|switched| switched == name);
-        // The level of the opposite that counts; that of the command line is 0.
-        let mut opposite = OPPOSITES.iter().any(|name| given.options.contains(*name)).then_some(0);
+        // For each pair the level of the flag that counts; that of the command line is 0.
+        let mut decided = OPPOSITES.map(|pair| pair.iter().any(|name| given.options.contains(*name)).then_some(0));
         for (option, (level, setting)) in by_place(&levels, &options) {
             if is_given(option.name()) {
                 continue;
             }
             let found = setting.arguments(option).map_err(CliError::Usage)?;
-            let is_opposite = OPPOSITES.contains(&option.name()) && !found.is_empty();
-            if is_opposite && *opposite.get_or_insert(level) != level {
+            let pair = OPPOSITES.iter().zip(&mut decided).find(|(pair, _)| pair.contains(&option.name()));
+            if let Some((_, decided)) = pair.filter(|_| !found.is_empty())
+                && *decided.get_or_insert(level) != level
+            {
                 continue;
             }
             arguments.extend(found);

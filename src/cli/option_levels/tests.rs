@@ -154,6 +154,19 @@ fn of_quiet_and_verbose_the_one_of_the_nearer_place_counts() {
 }
 
 #[test]
+fn a_stale_mount_is_cleared_also_where_the_environment_asks_for_lazy() {
+    let line = Line::new("[defaults]\nlazy = true\n");
+    let of = |words: &[&str]| {
+        let levels = line.gather(words, &[("DUPFS_LAZY", "1")]).unwrap();
+        let matches = levels.parser().try_get_matches_from(&levels.args).unwrap();
+        let (_, umount) = matches.subcommand().unwrap();
+        (umount.get_flag("lazy"), umount.get_flag("stale"))
+    };
+    assert_eq!(of(&["umount", "--stale", "m"]), (false, true));
+    assert_eq!(of(&["umount", "m"]), (true, false));
+}
+
+#[test]
 fn commands_without_options_need_no_configuration() {
     let line = Line::new("nonsense");
     assert!(line.gather(&["completions", "bash"], &[("DUPFS_NONSENSE", "1")]).unwrap().notes.is_empty());
