@@ -111,13 +111,13 @@ pub struct MountArgs {
     #[arg(short, long)]
     pub foreground: bool,
 
-    /// Options as mount(8) takes them: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound|late,
+    /// Options as mount(8) takes them: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound,
     /// zip-names=ENCODING, and any long option as name=value. `argv` turns them into the options below before they are parsed.
     #[arg(
         short,
         long,
         value_name = "LIST",
-        help = "mount(8) options: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound|late, \
+        help = "mount(8) options: allow_other, default_permissions, nonempty, noexec, sizes=exact|bound, \
                 zip-names=ENCODING, and any long option as name=value",
         long_help = None
     )]

@@ -200,7 +200,7 @@ mod tests {
         let check = |name: &str, value: &str| option(name).check(OsStr::new(value));
         assert_eq!(check("memory", "1G"), Ok(()));
         assert_eq!(check("memory", "lots"), Err("unknown unit \"LOTS\": give bytes as 512M or 4G".to_owned()));
-        assert_eq!(check("sizes", "small"), Err("give one of: exact, bound, late".to_owned()));
+        assert_eq!(check("sizes", "small"), Err("give one of: exact, bound".to_owned()));
         assert_eq!(check("type", "f,d"), Ok(()));
         // It requires --verify-key.
         assert_eq!(check("sign-key", "ABCD"), Ok(()));

@@ -335,8 +335,6 @@ pub enum SizeMode {
     Exact,
     /// An upper bound until the file is opened
     Bound,
-    /// The exact size; a large file is opened without it, so that its reader need not wait for its end
-    Late,
 }
 
 impl From<SizeMode> for ShownSizes {
@@ -344,7 +342,6 @@ impl From<SizeMode> for ShownSizes {
         match mode {
             SizeMode::Exact => Self::Exact,
             SizeMode::Bound => Self::Bound,
-            SizeMode::Late => Self::Late,
         }
     }
 }

@@ -22,7 +22,6 @@ use super::deadline::{DeadlineQueue, ErrorReply, RequestOrigin, WaitingRequest};
 use super::dir_batch::{BatchEntry, DirBatch, DirRequest};
 use super::failure_log::FailureLog;
 use super::mount_status::{MAX_STATUS_BYTES, MountStatus, STATUS_ATTRIBUTE, WaitStatus};
-use super::streaming_openers::StreamingOpeners;
 use super::waiter::WaiterId;
 use super::worker_pool::{RequestCost, WorkerPool};
 
@@ -52,7 +51,6 @@ struct AdapterCore {
     pool: WorkerPool,
     deadlines: DeadlineQueue,
     closed: ClosedFiles,
-    streaming: StreamingOpeners,
     failures: FailureLog,
     process_attribute: String,
     /// The parts of the status that do not change.
@@ -109,8 +107,7 @@ impl FuseAdapter {
             since: jiff::Timestamp::now().as_second(),
             ..MountStatus::default()
         };
-        let streaming = StreamingOpeners::default();
-        let core = AdapterCore { fs, pool, deadlines, closed, streaming, failures, process_attribute, identity };
+        let core = AdapterCore { fs, pool, deadlines, closed, failures, process_attribute, identity };
         Ok(Self { core: Arc::new(core) })
     }
 
@@ -328,13 +325,9 @@ impl Filesystem for FuseAdapter {
         );
     }
 
-    fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let ino = ino.0;
-        // With a handle the kernel looks for the end of the file, for SEEK_END.
-        let is_opener = fh.is_none() && self.core.streaming.has_open(ino, WaiterId::new(req.pid()));
-        let compute = move |fs: &dyn FileSystem, context: &RequestContext| {
-            if is_opener { fs.getattr_of_opener(ino, context) } else { fs.getattr(ino, context) }
-        };
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
         let send = |reply: Option<ReplyAttr>, _: &dyn FileSystem, attr: Attr| {
             if let Some(reply) = reply {
                 reply.attr(&attr_ttl(&attr), &file_attr(&attr));
@@ -368,9 +361,6 @@ impl Filesystem for FuseAdapter {
             flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache && !opened.direct_io);
             flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
             core.closed.record_open((ino, opened.handle), opener);
-            if opened.direct_io {
-                core.streaming.record_open((ino, opened.handle), opener);
-            }
             reply.opened(FileHandle(opened.handle), flags);
         };
         self.answer(reply, FuseCall { origin: origin(req), op: "open", ino, cost: RequestCost::Size, compute, send });
@@ -413,7 +403,6 @@ impl Filesystem for FuseAdapter {
             let stored = self.core.fs.stored_ino(ino.0, fh.0);
             self.core.fs.release(ino.0, fh.0);
             self.core.closed.record_close((ino.0, fh.0), stored);
-            self.core.streaming.record_close((ino.0, fh.0));
         }));
         if released.is_err() {
             log::error!("release of {}: internal error (bug in dupfs)", self.core.shown(ino.0));

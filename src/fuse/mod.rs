@@ -18,7 +18,6 @@ mod mounted;
 mod mountinfo;
 mod mountpoint;
 mod recent_errors;
-mod streaming_openers;
 mod unmount;
 mod waiter;
 mod worker_pool;

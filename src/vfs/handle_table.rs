@@ -32,8 +32,9 @@ impl<F> HandleTable<F> {
         lock(&self.files).get(&handle).cloned()
     }
 
-    /// Removes `handle`, and returns its file.
-    pub(super) fn remove(&self, handle: u64) -> Option<Arc<F>> {
-        lock(&self.files).remove(&handle)
+    /// Removes `handle`.
+    pub(super) fn remove(&self, handle: u64) {
+        let file = lock(&self.files).remove(&handle);
+        drop(file);
     }
 }

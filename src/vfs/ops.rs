@@ -132,14 +132,6 @@ pub trait FileSystem: Send + Sync {
     /// [`FsError`] when the size cannot be determined: never a wrong size.
     fn getattr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError>;
 
-    /// As [`Self::getattr`], for a process that has `ino` open without its size: the size is 0 as long as it is not known.
-    ///
-    /// # Errors
-    /// As [`Self::getattr`].
-    fn getattr_of_opener(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
-        self.getattr(ino, context)
-    }
-
     /// The target of symbolic link `ino`.
     ///
     /// # Errors

@@ -328,20 +328,6 @@ impl SnapshotNodes {
         Ok(content.map(|content| OpenFile { file, content }))
     }
 
-    /// Attributes of a regular file for a process that has opened it without its size, which is shown as 0.
-    ///
-    /// # Errors
-    /// As [`Self::state`].
-    pub(super) fn unsized_attr(
-        &self,
-        snapshot: usize,
-        node: NodeId,
-        context: &RequestContext,
-    ) -> Result<Attr, FsError> {
-        let attr = self.provisional_attr(snapshot, node, context)?;
-        Ok(if attr.exact { attr } else { Attr { size: 0, blocks: 0, ..attr } })
-    }
-
     /// The bytes `range` of an open file, cut at its end.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::handle_table::HandleTable;
 use super::inode::Inode;
 use super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO};
 use super::owners::OwnerOptions;
-use super::shown_sizes::{ShownSizes, UnsizedFiles};
+use super::shown_sizes::ShownSizes;
 use super::snapshot_nodes::{OpenFile, SnapshotNodes};
 use super::snapshot_view::RootInode;
 use super::versions_dir::VersionsDir;
@@ -46,21 +46,12 @@ pub struct TreeOptions {
     pub extent_map_bytes: u64,
 }
 
-/// An open file of a snapshot.
-#[derive(Debug)]
-struct TreeHandle {
-    file: OpenFile,
-    /// True if it was opened with its size.
-    is_sized: bool,
-}
-
 /// A repository as a file system. See [`FileSystem`].
 #[derive(Debug)]
 pub struct TreeFs {
     pub(super) nodes: SnapshotNodes,
     versions: VersionsDir,
-    handles: HandleTable<TreeHandle>,
-    unsized_files: UnsizedFiles,
+    handles: HandleTable<OpenFile>,
     /// The end of the last listing, and the reason if it failed.
     listed: Mutex<(Instant, Option<String>)>,
 }
@@ -74,8 +65,7 @@ impl TreeFs {
     pub fn new(repository: Arc<Repository>, options: TreeOptions, context: &RequestContext) -> Result<Self, FsError> {
         let nodes = SnapshotNodes::new(repository, options.owners, options.sizes, options.extent_map_bytes);
         let listed = Mutex::new((Instant::now(), None));
-        let (versions, handles, unsized_files) = Default::default();
-        let fs = Self { nodes, versions, handles, unsized_files, listed };
+        let fs = Self { nodes, versions: VersionsDir::default(), handles: HandleTable::default(), listed };
         if let MountRoot::Path(snapshot, path) = options.root {
             let root = fs.find_root(snapshot, &path, context)?;
             fs.nodes.current().set_root(root);
@@ -238,15 +228,6 @@ impl FileSystem for TreeFs {
         self.attr(self.resolve(ino)?, context)
     }
 
-    fn getattr_of_opener(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
-        match self.resolve(ino)? {
-            Inode::Node(snapshot, node) if self.unsized_files.hides_size(ino) => {
-                self.nodes.unsized_attr(snapshot, node, context)
-            }
-            inode => self.attr(inode, context),
-        }
-    }
-
     fn readlink(&self, ino: Ino, context: &RequestContext) -> Result<Vec<u8>, FsError> {
         match self.resolve(ino)? {
             Inode::Node(snapshot, node) => self.nodes.link_target(snapshot, node, context),
@@ -300,10 +281,8 @@ impl FileSystem for TreeFs {
             Some(file) => file,
             None => self.nodes.open(snapshot, node, context)?,
         };
-        let is_sized = file.known_size().is_some();
-        self.unsized_files.record_open(ino, is_sized);
-        let handle = self.handles.insert(TreeHandle { file, is_sized });
-        Ok(Opened { handle, keep_cache: true, direct_io: !is_sized })
+        let direct_io = file.known_size().is_none();
+        Ok(Opened { handle: self.handles.insert(file), keep_cache: true, direct_io })
     }
 
     fn read(
@@ -320,7 +299,7 @@ impl FileSystem for TreeFs {
             self.nodes.read(file, range, context)
         };
         match self.handles.get(handle) {
-            Some(open) => read(&open.file),
+            Some(open) => read(&open),
             None => {
                 let (snapshot, node) = self.node_of(ino)?;
                 read(&self.nodes.open(snapshot, node, context)?)
@@ -328,10 +307,8 @@ impl FileSystem for TreeFs {
         }
     }
 
-    fn release(&self, ino: Ino, handle: u64) {
-        if let Some(open) = self.handles.remove(handle) {
-            self.unsized_files.record_close(ino, open.is_sized);
-        }
+    fn release(&self, _ino: Ino, handle: u64) {
+        self.handles.remove(handle);
     }
 
     fn leave(&self, ino: Ino) {

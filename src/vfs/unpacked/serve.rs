@@ -58,16 +58,6 @@ impl FileSystem for UnpackedFs {
         }
     }
 
-    fn getattr_of_opener(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
-        match self.target_of(ino)? {
-            None => self.below.getattr_of_opener(ino, context),
-            Some(InodeTarget::Mirror(below)) if self.files.candidates.get(ino).is_none() => {
-                self.mirrored(self.below.getattr_of_opener(below, context)?)
-            }
-            Some(target) => self.get_attr(ino, target, context),
-        }
-    }
-
     fn readlink(&self, ino: Ino, context: &RequestContext) -> Result<Vec<u8>, FsError> {
         match self.target_of(ino)? {
             None => self.below.readlink(ino, context),

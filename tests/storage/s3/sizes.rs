@@ -1,7 +1,7 @@
-//! Sizes that are not exact at once: upper bounds, and files that are opened without their sizes.
+//! Sizes that are not exact at once: upper bounds, and files that are read without their sizes.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -94,91 +94,4 @@ fn cat_writes_the_beginning_of_a_file_before_the_volume_with_its_end_is_fetched(
     output.read_to_end(&mut read).unwrap();
     assert!(cat.wait().unwrap().success());
     assert!(read == expected, "{} bytes", read.len());
-}
-
-#[test]
-fn a_file_that_is_opened_without_its_size_shows_0_to_its_opener_only() {
-    let world = World::new();
-    let (file, last) = large_file(&world);
-    let expected = fs::read(file).unwrap();
-    let mount = world.mount(&world.reader().option("-osizes=late"), "bucket/p");
-    let path = mount.path().join("latest/dump.sql");
-    world.proxy.set_link(Duration::ZERO, Some(SLOW));
-    world.proxy.set_plan(move |request| request.target.contains(&last).then_some(Fault::Stall(0)));
-    let mut open = fs::File::open(&path).unwrap();
-    assert_eq!(open.metadata().unwrap().len(), 0, "it is not known");
-    let mut read = vec![0; 1 << 20];
-    open.read_exact(&mut read).unwrap();
-    assert!(read == expected[..1 << 20]);
-    // Another process gets the exact size, and waits for it.
-    let stat = Command::new("stat").args(["-c", "%s"]).arg(&path).stdout(Stdio::piped()).spawn().unwrap();
-    eventually("the size is asked for", Duration::from_secs(20), || world.proxy.stalled() > 0);
-    assert_eq!(open.metadata().unwrap().len(), 0);
-    world.proxy.set_plan(|_| None);
-    world.proxy.end_stalled();
-    assert_eq!(stat.wait_with_output().unwrap().stdout, b"2900000\n");
-    assert_eq!(open.metadata().unwrap().len(), 2_900_000);
-    open.read_to_end(&mut read).unwrap();
-    assert!(read == expected);
-    drop(open);
-    assert!(fs::read(&path).unwrap() == expected);
-    mount.unmount();
-
-    // SEEK_END needs the exact size.
-    let mount = world.mount(&world.reader().option("-osizes=late"), "bucket/p");
-    let mut open = fs::File::open(mount.path().join("latest/dump.sql")).unwrap();
-    assert_eq!(open.seek(SeekFrom::End(-9)).unwrap(), 2_899_991);
-    let mut end = Vec::new();
-    open.read_to_end(&mut end).unwrap();
-    assert!(end == expected[2_899_991..]);
-    drop(open);
-    mount.unmount();
-}
-
-#[test]
-fn programs_that_read_in_order_get_the_beginning_of_a_file_before_its_end() {
-    let world = World::new();
-    let (file, last) = large_file(&world);
-    let expected = fs::read(file).unwrap();
-    world.proxy.set_link(Duration::ZERO, Some(SLOW));
-    world.proxy.set_plan(move |request| request.target.contains(&last).then_some(Fault::Stall(0)));
-    for script in
-        ["cat \"$1\"", "cat < \"$1\"", "dd if=\"$1\" bs=64k", "gzip -c \"$1\" | gzip -dc", "tail -c +1 \"$1\""]
-    {
-        let mount = world.mount(&world.reader().option("-osizes=late"), "bucket/p");
-        let mut command = Command::new("bash");
-        let script = format!("set +o pipefail; {{ {script} | head -c 1000000; }} 2>&-");
-        let output = exec::output(command.args(["-c", &script, "bash"]).arg(mount.path().join("latest/dump.sql")));
-        assert!(output.stdout == expected[..1_000_000], "{script}: {} bytes", output.stdout.len());
-        world.proxy.end_stalled();
-        mount.unmount();
-    }
-}
-
-#[test]
-fn programs_read_files_right_whose_sizes_are_found_late() {
-    let world = World::new();
-    let (file, _) = large_file(&world);
-    world.proxy.set_link(Duration::ZERO, Some(SLOW));
-    for script in [
-        "cat \"$1\" | cmp - \"$2\"",
-        "cp \"$1\" copy && cmp copy \"$2\"",
-        "cp -a \"$1\" copy && cmp copy \"$2\"",
-        "rsync \"$1\" copy && cmp copy \"$2\"",
-        "dd if=\"$1\" of=copy bs=1M status=none && cmp copy \"$2\"",
-        "tar cf - -C \"${1%/*}\" dump.sql | tar xf - && cmp dump.sql \"$2\"",
-        "cmp \"$1\" \"$2\"",
-        "cmp \"$2\" - < \"$1\"",
-        "[ \"$(wc -c < \"$1\")\" = 2900000 ]",
-        "tail -c 1000 \"$1\" > end && tail -c 1000 \"$2\" | cmp end -",
-        "gzip -c \"$1\" | gzip -dc | cmp - \"$2\"",
-        "python3 -c 'import sys; assert open(sys.argv[1], \"rb\").read() == open(sys.argv[2], \"rb\").read()' \"$1\" \"$2\"",
-    ] {
-        let mount = world.mount(&world.reader().option("-osizes=late"), "bucket/p");
-        let mut command = Command::new("bash");
-        command.current_dir(world.scratch.dir("copies")).args(["-euc", script, "bash"]);
-        let output = exec::output(command.arg(mount.path().join("latest/dump.sql")).arg(&file));
-        assert!(output.status.success(), "{script}: {}", exec::tail(&output.stderr));
-        mount.unmount();
-    }
 }
