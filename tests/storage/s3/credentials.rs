@@ -1,11 +1,12 @@
 //! Sources of credentials, each with a mount.
 
 use std::fs;
+use std::net::TcpListener;
 
 use super::world::{PASSPHRASE, World};
 use crate::support::exec::Dupfs;
 use crate::support::memory::{once_and_locked, wait_for};
-use crate::support::mount::Mount;
+use crate::support::mount::{Mount, is_mounted};
 use crate::support::s3::{KEY_ID, SECRET};
 use crate::support::tree::Tree;
 
@@ -61,6 +62,34 @@ fn a_mount_finds_credentials_in_profiles_and_in_botos_files() {
     let (code, message) = other.fails("sets", &["s3://bucket/p"]);
     let expected = "the profile 'nobody' (--s3-profile) has no credentials in ~/.aws";
     assert!(code == Some(4) && message.contains(expected), "{code:?}: {message}");
+}
+
+/// The error has the time that was waited for.
+#[test]
+fn a_search_for_credentials_that_is_not_answered_ends_at_the_deadline() {
+    let world = World::new();
+    // Connections wait in its queue.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let service = format!("http://{}", listener.local_addr().unwrap());
+    let home = world.scratch.dir("home");
+    let dupfs = Dupfs::new(&home).variable("BOTO_CONFIG", "/dev/null").option("--no-index").option("--deadline=1");
+    let container = dupfs
+        .clone()
+        .variable("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{service}/role"))
+        .option(&world.endpoint());
+    let mnt = world.scratch.dir("mnt");
+    for (command, operand) in [("sets", None), ("ls", None), ("mount", mnt.to_str())] {
+        let operands: Vec<&str> = ["s3://bucket/p"].into_iter().chain(operand).collect();
+        let (code, error) = container.fails(command, &operands);
+        assert_eq!(code, Some(4), "{command}: {error}");
+        assert!(error.contains("s3://bucket/p: no credentials within 1 s: "), "{command}: {error}");
+        assert!(!is_mounted(&mnt), "{command}");
+    }
+    // The SDK itself gives up on the metadata service of an instance, which says that there are no credentials.
+    let instance = dupfs.variable("AWS_EC2_METADATA_SERVICE_ENDPOINT", &service).option(&world.endpoint());
+    let (code, error) = instance.fails("sets", &["s3://bucket/p"]);
+    assert_eq!(code, Some(4), "{error}");
+    assert!(error.contains("no credentials found, and") || error.contains("no credentials within 1 s"), "{error}");
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub(super) struct S3ClientConfig {
     unencrypted: bool,
     path_style: bool,
     credentials: S3Credentials,
+    /// Upper bound of the time to find credentials: no step of an opening exceeds its deadline.
+    search_timeout: Duration,
     http: SharedHttpClient,
     /// The region of the first request.
     region: String,
@@ -80,6 +82,7 @@ impl S3ClientConfig {
             unencrypted: options.s3_unencrypted,
             path_style,
             credentials: options.s3_credentials.clone(),
+            search_timeout: options.timeout.min(credentials::SEARCH_TIMEOUT),
             http: http_client(&options.s3_credentials),
             region: region.unwrap_or_else(|| "us-east-1".to_owned()),
         }
@@ -126,7 +129,8 @@ impl S3ClientConfig {
     /// [`ErrorKind::Denied`] if credentials are configured and cannot be fetched, [`ErrorKind::Invalid`] for an invalid
     /// endpoint.
     pub(super) async fn connect(&self, region: &str, generation: u64) -> Result<S3Client, StorageError> {
-        let provider = credentials::provider(&self.credentials, self.http.clone(), region, &self.url).await?;
+        let http = self.http.clone();
+        let provider = credentials::provider(&self.credentials, http, region, &self.url, self.search_timeout).await?;
         let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build();
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())

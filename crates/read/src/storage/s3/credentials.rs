@@ -18,9 +18,9 @@ use crate::storage::{S3Credentials, StorageError};
 use dupfs_base::{ErrorKind, Secret};
 
 /// Upper bound of the time to find credentials.
-const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The provider for `wanted`, or `None` for unsigned requests.
+/// The provider for `wanted`, or `None` for unsigned requests. A search for credentials ends after `limit`.
 ///
 /// # Errors
 /// [`ErrorKind::Denied`] if credentials are configured and cannot be fetched.
@@ -29,6 +29,7 @@ pub(super) async fn provider(
     http: SharedHttpClient,
     region: &str,
     url: &str,
+    limit: Duration,
 ) -> Result<Option<SharedCredentialsProvider>, StorageError> {
     match wanted {
         S3Credentials::Anonymous => Ok(None),
@@ -36,8 +37,8 @@ pub(super) async fn provider(
             let key = FixedKey { id: id.clone(), secret: secret.clone(), token: token.clone() };
             Ok(Some(SharedCredentialsProvider::new(key)))
         }
-        S3Credentials::Chain => search(None, http, region, url).await,
-        S3Credentials::Profile(name) => search(Some(name), http, region, url).await,
+        S3Credentials::Chain => search(None, http, region, url, limit).await,
+        S3Credentials::Profile(name) => search(Some(name), http, region, url, limit).await,
     }
 }
 
@@ -93,6 +94,7 @@ async fn search(
     http: SharedHttpClient,
     region: &str,
     url: &str,
+    limit: Duration,
 ) -> Result<Option<SharedCredentialsProvider>, StorageError> {
     let config =
         ProviderConfig::without_region().with_http_client(http).with_region(Some(Region::new(region.to_owned())));
@@ -103,7 +105,7 @@ async fn search(
         }
         None => chain_of_providers(&config),
     };
-    let found = tokio::time::timeout(SEARCH_TIMEOUT, providers.provide_credentials()).await;
+    let found = tokio::time::timeout(limit, providers.provide_credentials()).await;
     let denied = |reason: String| StorageError::new(ErrorKind::Denied, url, reason);
     match found {
         Ok(Ok(_)) => Ok(Some(SharedCredentialsProvider::new(providers))),
@@ -140,6 +142,10 @@ async fn search(
             };
             Err(denied(format!("the configured credentials cannot be fetched: {root}; {hint}")))
         }
-        Err(_) => Err(denied(format!("no credentials within {} s", SEARCH_TIMEOUT.as_secs()))),
+        Err(_) => Err(denied(format!(
+            "no credentials within {} s: the configured profile or role does not answer; set AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY, or another AWS_PROFILE",
+            limit.as_secs_f64()
+        ))),
     }
 }
