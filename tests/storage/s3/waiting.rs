@@ -23,6 +23,8 @@ use crate::support::{Scratch, dump, noise};
 
 /// Upper bound for about one second, on a machine that is busy with other tests. The store stays silent for longer.
 const SOON: Duration = Duration::from_secs(20);
+/// Upper bound of the time in which `dupfs umount` and SIGTERM end a mount whose store hangs.
+const UNMOUNTED: Duration = Duration::from_secs(5);
 /// Upper bound of the time until a process waits.
 const STARTED: Duration = Duration::from_secs(30);
 const NOBODY: u32 = 65_534;
@@ -159,8 +161,16 @@ fn command(program: &str, operands: &[&Path]) -> Command {
     command
 }
 
-/// Runs `plain` in the environment that `wrapped` makes, and ends it by `signal` while it waits.
-fn ends(world: &World, what: &str, plain: Command, wrapped: &dyn Fn(Command) -> Command, signal: Signal) -> ExitStatus {
+/// Runs `plain` in the environment that `wrapped` makes, and ends it by `signal` while it waits. Adds the time that this takes to
+/// `times`.
+fn ends(
+    world: &World,
+    times: &mut Vec<Duration>,
+    what: &str,
+    plain: Command,
+    wrapped: &dyn Fn(Command) -> Command,
+    signal: Signal,
+) -> ExitStatus {
     let program = plain.get_program().to_owned();
     let mut command = wrapped(plain);
     let mut child = waits(world, &mut command);
@@ -171,20 +181,29 @@ fn ends(world: &World, what: &str, plain: Command, wrapped: &dyn Fn(Command) -> 
     let start = Instant::now();
     send(process, signal);
     let status = ended(&format!("{what} after {signal:?}"), &mut child);
-    println!("{what} ({program:?}) {signal:?}: {} ms", start.elapsed().as_millis());
+    let time = start.elapsed();
+    println!("{what} ({program:?}) {signal:?}: {} ms", time.as_millis());
+    times.push(time);
     nothing_waits(world);
     assert!(!direct || status.code().is_some() || status.signal() == Some(signal.as_raw()), "{what}: {status:?}");
     status
 }
 
+/// Requires that most of the waits ended within a second: a single one may be slower on a machine that is busy with other tests.
+fn assert_soon(mut times: Vec<Duration>) {
+    times.sort();
+    let median = times[times.len() / 2];
+    assert!(median < Duration::from_secs(1), "{median:?} in the middle of {times:?}");
+}
+
 const SIGNALS: [Signal; 2] = [Signal::INT, Signal::KILL];
 
 /// Ends first-time lookups of names, sizes and content.
-fn finding_ends(world: &World, mount: &Path, wrapped: &dyn Fn(Command) -> Command) {
+fn finding_ends(world: &World, times: &mut Vec<Duration>, mount: &Path, wrapped: &dyn Fn(Command) -> Command) {
     let shown = mount.join("latest");
     silent(world);
     for signal in SIGNALS {
-        assert!(!ends(world, "readdir", command("ls", &[&shown.join("")]), wrapped, signal).success());
+        assert!(!ends(world, times, "readdir", command("ls", &[&shown.join("")]), wrapped, signal).success());
     }
     answers(world);
     assert!(wrapped(command("ls", &[&shown.join("")])).stdout(Stdio::null()).status().unwrap().success());
@@ -195,14 +214,14 @@ fn finding_ends(world: &World, mount: &Path, wrapped: &dyn Fn(Command) -> Comman
             ("open", "cat", shown.join("noise-6")),
             ("unpacked", "cat", mount.join("unpacked/latest/dump.sql")),
         ] {
-            assert!(!ends(world, what, command(program, &[&file]), wrapped, signal).success());
+            assert!(!ends(world, times, what, command(program, &[&file]), wrapped, signal).success());
         }
     }
     answers(world);
 }
 
 /// Ends reads of a file that is open.
-fn reading_ends(world: &World, mount: &Path, wrapped: &dyn Fn(Command) -> Command) {
+fn reading_ends(world: &World, times: &mut Vec<Duration>, mount: &Path, wrapped: &dyn Fn(Command) -> Command) {
     let shown = mount.join("latest");
     let file = shown.join("noise-0");
     // As `forget_first`, by a process that may read the mount.
@@ -213,8 +232,8 @@ fn reading_ends(world: &World, mount: &Path, wrapped: &dyn Fn(Command) -> Comman
     assert!(wrapped(python).status().unwrap().success());
     silent(world);
     for signal in SIGNALS {
-        assert!(!ends(world, "read", command("cat", &[&file]), wrapped, signal).success());
-        assert!(!ends(world, "cp", command("cp", &[&file, Path::new("/dev/null")]), wrapped, signal).success());
+        assert!(!ends(world, times, "read", command("cat", &[&file]), wrapped, signal).success());
+        assert!(!ends(world, times, "cp", command("cp", &[&file, Path::new("/dev/null")]), wrapped, signal).success());
         let map = format!(
             "import mmap,signal\nsignal.signal(2,signal.SIG_DFL)\nf=open({file:?},'rb')\nm=mmap.mmap(f.fileno(),0,prot=1)\nm[0]"
         );
@@ -229,14 +248,14 @@ fn reading_ends(world: &World, mount: &Path, wrapped: &dyn Fn(Command) -> Comman
         for (what, script) in [("mmap", map), ("O_DIRECT", direct), ("random", random)] {
             let mut python = Command::new("python3");
             python.args(["-c", &script]);
-            assert!(!ends(world, what, python, wrapped, signal).success());
+            assert!(!ends(world, times, what, python, wrapped, signal).success());
         }
     }
     // A program that handles SIGINT: its wait ends, and so its handler runs.
     let script = format!("import sys\ntry:\n  open({file:?},'rb').read()\nexcept KeyboardInterrupt:\n  sys.exit(9)");
     let mut python = Command::new("python3");
     python.args(["-c", &script]);
-    assert_eq!(ends(world, "handled", python, wrapped, Signal::INT).code(), Some(9));
+    assert_eq!(ends(world, times, "handled", python, wrapped, Signal::INT).code(), Some(9));
     answers(world);
     let expected = world.scratch.path().join("expected");
     fs::write(&expected, noise(0, 1_500_000)).unwrap();
@@ -247,8 +266,10 @@ fn reading_ends(world: &World, mount: &Path, wrapped: &dyn Fn(Command) -> Comman
 fn a_signal_ends_each_wait_for_a_silent_store() {
     let (world, dupfs) = world();
     let mount = world.mount(&dupfs, "bucket/p");
-    finding_ends(&world, mount.path(), &|plain| plain);
-    reading_ends(&world, mount.path(), &|plain| plain);
+    let mut times = Vec::new();
+    finding_ends(&world, &mut times, mount.path(), &|plain| plain);
+    reading_ends(&world, &mut times, mount.path(), &|plain| plain);
+    assert_soon(times);
     mount.unmount();
 }
 
@@ -273,8 +294,10 @@ fn a_signal_ends_each_wait_on_the_mount_of_an_ordinary_user() {
         command.arg(plain.get_program()).args(plain.get_args());
         command
     };
-    finding_ends(&world, mount.path(), &wrapped);
-    reading_ends(&world, mount.path(), &wrapped);
+    let mut times = Vec::new();
+    finding_ends(&world, &mut times, mount.path(), &wrapped);
+    reading_ends(&world, &mut times, mount.path(), &wrapped);
+    assert_soon(times);
     mount.unmount();
 }
 
@@ -290,8 +313,10 @@ fn a_signal_ends_each_wait_in_a_pid_namespace_below() {
             .args(plain.get_args());
         command
     };
-    finding_ends(&world, mount.path(), &wrapped);
-    reading_ends(&world, mount.path(), &wrapped);
+    let mut times = Vec::new();
+    finding_ends(&world, &mut times, mount.path(), &wrapped);
+    reading_ends(&world, &mut times, mount.path(), &wrapped);
+    assert_soon(times);
     mount.unmount();
 }
 
@@ -308,7 +333,9 @@ fn a_signal_ends_a_wait_that_the_daemon_cannot_see() {
     let daemon = outer.arg("-f").arg("s3://bucket/p").arg(&dir).stdin(Stdio::null()).spawn().unwrap();
     let mut daemon = ForegroundMount { process: daemon, dir: dir.clone() };
     eventually("the mount is there", STARTED, || is_mounted(&dir));
-    finding_ends(&world, &dir, &|plain| plain);
+    let mut times = Vec::new();
+    finding_ends(&world, &mut times, &dir, &|plain| plain);
+    assert_soon(times);
     // A read in the readahead gets no interrupt; the end of the process closes the file.
     forget_first(&dir.join("latest"));
     silent(&world);
@@ -350,9 +377,9 @@ fn umount_and_sigterm_end_a_mount_whose_store_is_silent() {
             let mut umount = Command::new(env!("CARGO_BIN_EXE_dupfs"));
             assert!(umount.arg("umount").arg(mount.path()).status().unwrap().success());
         }
-        let status = mount.exits(Duration::from_secs(10));
+        let status = mount.exits(UNMOUNTED.saturating_sub(start.elapsed()));
         println!("by signal: {by_signal}, after {:?}", start.elapsed());
-        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+        assert!(status.is_some_and(|status| status.success()), "{status:?} after {:?}", start.elapsed());
         assert!(!is_mounted(mount.path()));
         assert!(!ended("the reader", &mut reader).success());
         answers(&world);
@@ -440,7 +467,7 @@ fn prefetching_continues_for_a_process_between_two_files() {
         // It waits for nothing, so the mount ends although the store does not answer.
         let start = Instant::now();
         send(mount.pid(), Signal::TERM);
-        assert!(mount.exits(SOON).is_some_and(|status| status.success()), "{}", mount.log());
+        assert!(mount.exits(UNMOUNTED).is_some_and(|status| status.success()), "{}", mount.log());
         println!("prefetching: {} ms", start.elapsed().as_millis());
         reader.kill().unwrap();
         ended("the reader", reader);
@@ -454,7 +481,7 @@ fn sigterm_ends_a_mount_that_prefetches_for_an_open_file() {
     while_prefetching(&world, "latest/noise", "", |reader, mount| {
         let start = Instant::now();
         send(mount.pid(), Signal::TERM);
-        assert!(mount.exits(Duration::from_secs(10)).is_some_and(|status| status.success()), "{}", mount.log());
+        assert!(mount.exits(UNMOUNTED).is_some_and(|status| status.success()), "{}", mount.log());
         println!("prefetching for an open file: {} ms", start.elapsed().as_millis());
         reader.kill().unwrap();
         ended("the reader", reader);
@@ -588,7 +615,7 @@ fn sigterm_ends(what: &str, prepare: impl FnOnce(&World, &Mount) -> Vec<Child>) 
     let mut processes = prepare(&world, &mount);
     let start = Instant::now();
     send(mount.pid(), Signal::TERM);
-    let status = mount.exits(Duration::from_secs(10));
+    let status = mount.exits(UNMOUNTED);
     println!("{what}: {} ms", start.elapsed().as_millis());
     assert!(status.is_some_and(|status| status.success()), "{what}: {status:?}\n{}", mount.log());
     assert!(!is_mounted(mount.path()), "{what}");
