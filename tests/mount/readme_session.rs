@@ -1,12 +1,12 @@
 //! The session in README.md, run as shown on a machine with little more than the program, and the location of the
-//! errors of a mount there.
+//! errors of a mount there; and `scripts/demo`.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use crate::support::Scratch;
-use crate::support::exec::run;
+use crate::support::exec::{output, run};
 use crate::support::mount::require_fuse;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -120,4 +120,116 @@ fn without_a_system_log_errors_go_to_a_private_file_that_mount_names() {
     );
     assert!(output.contains("700 .local/state/dupfs\n600 .local/state/dupfs/dupfs.log\nerror:"), "{output}");
     assert!(!output.contains("read\n"), "{output}");
+}
+
+/// A copy of what `scripts/demo` needs, and a PATH whose `dpkg-query`, `apt-get` and `cargo` write what they are asked to the file
+/// `log`: no package is installed, and the build only provides the program.
+struct DemoCopy(Scratch);
+
+impl DemoCopy {
+    /// A copy in which `apt-get` runs the shell commands `apt`.
+    fn new(apt: &str) -> Self {
+        require_fuse();
+        let scratch = Scratch::new();
+        let copy = scratch.dir("copy");
+        run(Command::new("cp")
+            .arg("-a")
+            .args(["Cargo.toml", "samples"].map(|name| Path::new(ROOT).join(name)))
+            .arg(&copy));
+        fs::create_dir(copy.join("scripts")).unwrap();
+        for name in ["demo", "lib.sh"] {
+            fs::copy(Path::new(ROOT).join("scripts").join(name), copy.join("scripts").join(name)).unwrap();
+        }
+        let program = env!("CARGO_BIN_EXE_dupfs");
+        let installs = "case $* in *install*) for name; do [ -e \"$DEMO/packages\" ] && touch \"$DEMO/packages/$name\"; done ;; esac";
+        let build = format!("echo THE-BUILD; mkdir -p target/release; cp {program} target/release/dupfs");
+        for (name, script) in [
+            ("dpkg-query", "for name; do :; done\n[ -e \"$DEMO/packages/$name\" ] && printf installed".to_owned()),
+            ("apt-get", format!("{apt}\n{installs}\nexit 0")),
+            ("cargo", format!("case $1 in --version) echo cargo 1.99.0 ;; build) {build} ;; *) exit 1 ;; esac")),
+            ("sudo", "exec \"$@\"".to_owned()),
+        ] {
+            let file = scratch.dir("bin").join(name);
+            let text = format!("#!/bin/sh\necho \"{name} $*\" >> \"$DEMO/log\"\n{script}\n");
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        for dir in ["home", "tmp", "packages"] {
+            scratch.dir(dir);
+        }
+        Self(scratch)
+    }
+
+    /// Runs the script. Returns its exit code, standard output and standard error.
+    fn run(&self) -> (Option<i32>, String, String) {
+        let mut command = Command::new(self.0.path().join("copy/scripts/demo"));
+        command.env("PATH", format!("{}:{}", self.0.path().join("bin").display(), std::env::var("PATH").unwrap()));
+        command.env("DEMO", self.0.path()).env("HOME", self.0.path().join("home"));
+        command.env("TMPDIR", self.0.path().join("tmp")).env_remove("CARGO_TARGET_DIR");
+        let output = output(&mut command);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// The calls of the replaced programs, in order.
+    fn calls(&self) -> Vec<String> {
+        fs::read_to_string(self.0.path().join("log")).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn the_demo_installs_what_is_missing_builds_mounts_and_names_the_installation() {
+    let demo = DemoCopy::new("");
+    let (code, out, err) = demo.run();
+    assert_eq!((code, &*err), (Some(0), ""), "{out}\n{:?}", demo.calls());
+    // Certificates first: without them nothing else can be fetched.
+    let calls = demo.calls();
+    let installed: Vec<_> =
+        calls.iter().filter(|call| call.starts_with("apt-get ") && call.contains(" install ")).collect();
+    assert!(installed.len() == 2 && installed[0].ends_with(" --no-install-recommends ca-certificates"), "{calls:?}");
+    assert!(installed[1].ends_with(" fuse3 build-essential"), "{calls:?}");
+    let position = |start: &str| calls.iter().position(|call| call.starts_with(start)).unwrap();
+    assert!(position("dpkg-query ") < position("apt-get ") && position("apt-get ") < position("cargo "), "{calls:?}");
+    assert!(calls.iter().any(|call| call == "cargo build --release"), "{calls:?}");
+    // The duration of the build is announced with the requirements and again at its beginning.
+    let (before, after) = out.split_once("THE-BUILD\n").unwrap();
+    let announced: Vec<_> = before.lines().filter(|line| line.contains("five to ten minutes on two cores")).collect();
+    assert!(announced.len() == 2 && announced.iter().all(|line| line.contains("2 GB of disk")), "{before}");
+    assert!(before.lines().next_back().unwrap().starts_with("== Building: "), "{before}");
+    // The last lines install the program that was built, and mount another backup.
+    let last: Vec<_> = out.lines().rev().take(2).collect();
+    assert!(last[0].starts_with("   your own:  dupfs mount "), "{out}");
+    let install = "   install:   sudo install target/release/dupfs /usr/local/bin   (or: cargo install --path .)";
+    assert_eq!(last[1], install);
+    assert!(demo.0.path().join("copy/target/release/dupfs").is_file());
+    assert_eq!(fs::read_dir(demo.0.path().join("tmp")).unwrap().count(), 0, "it removes what it created");
+    // The second run installs nothing.
+    fs::remove_file(demo.0.path().join("log")).unwrap();
+    let (code, out, err) = demo.run();
+    assert_eq!((code, &*err), (Some(0), ""), "{out}");
+    assert!(!demo.calls().iter().any(|call| call.starts_with("apt-get ")), "{:?}", demo.calls());
+}
+
+#[test]
+fn the_demo_stops_with_one_line_when_a_package_cannot_be_installed() {
+    for (said, expected) in [
+        ("E: Unable to locate package", "demo: apt could not install ca-certificates"),
+        (
+            "E: Failed to fetch http://mirror/",
+            "demo: apt cannot reach its mirrors: connect this machine, or install by hand: ca-certificates",
+        ),
+        (
+            "E: Could not get lock /var/lib/dpkg/lock-frontend",
+            "demo: another apt has held the lock for more than three minutes: wait for it, then start again",
+        ),
+    ] {
+        let demo = DemoCopy::new(&format!("echo '{said}' >&2; exit 100"));
+        let (code, out, err) = demo.run();
+        assert_eq!(code, Some(1), "{out}\n{err}");
+        // apt's own reason, and the line of the script.
+        assert_eq!(err, format!("{said}\n{expected}\n"));
+        let calls = demo.calls();
+        assert!(calls.iter().all(|call| !call.starts_with("cargo ")), "{calls:?}");
+        assert_eq!(fs::read_dir(demo.0.path().join("tmp")).unwrap().count(), 0, "{out}");
+    }
 }
