@@ -192,7 +192,7 @@ fn the_demo_installs_what_is_missing_builds_mounts_and_names_the_installation() 
     assert!(position("dpkg-query ") < position("apt-get ") && position("apt-get ") < position("cargo "), "{calls:?}");
     assert!(calls.iter().any(|call| call == "cargo build --release"), "{calls:?}");
     // The duration of the build is announced with the requirements and again at its beginning.
-    let (before, after) = out.split_once("THE-BUILD\n").unwrap();
+    let (before, _) = out.split_once("THE-BUILD\n").unwrap();
     let announced: Vec<_> = before.lines().filter(|line| line.contains("five to ten minutes on two cores")).collect();
     assert!(announced.len() == 2 && announced.iter().all(|line| line.contains("2 GB of disk")), "{before}");
     assert!(before.lines().next_back().unwrap().starts_with("== Building: "), "{before}");
