@@ -199,14 +199,20 @@ fn unescape(typed: &[u8]) -> Option<Vec<u8>> {
     found.then_some(out)
 }
 
-/// The path below the directory `top` that `path` may be a slip for: the first name that does not exist is replaced by the most
-/// similar one beside it.
+/// The path below the directory `top` that `path`, also in its reading as `ls` shows it, may be a slip for: the first name that
+/// does not exist is replaced by the most similar one beside it.
 pub(super) fn similar(
     fs: &dyn FileSystem,
     top: &ArchivePath,
     path: &ArchivePath,
     timeout: RequestTimeout,
 ) -> Option<String> {
+    let unescaped = unescape(path.as_bytes()).and_then(|bytes| ArchivePath::parse(&bytes).ok());
+    // The reading of a path with escapes is the more likely one, and the names that it has in common with a stored path exist.
+    unescaped.and_then(|path| similar_to(fs, top, &path, timeout)).or_else(|| similar_to(fs, top, path, timeout))
+}
+
+fn similar_to(fs: &dyn FileSystem, top: &ArchivePath, path: &ArchivePath, timeout: RequestTimeout) -> Option<String> {
     let names: Vec<&[u8]> = path.components().collect();
     let mut parent = top.clone();
     for (depth, name) in names.iter().enumerate() {
@@ -230,10 +236,14 @@ pub(super) fn similar(
             // The name is right, and leads nowhere.
             return None;
         }
-        let meant = most_similar(name, known)?;
+        // A name is also compared as `ls` shows it, because an escape may be the part that is mistyped.
+        let shown = || known.iter().map(|known| escape_bytes(known));
+        let position = |meant: String| known.iter().position(|known| escape_bytes(known) == meant);
+        let meant = most_similar(name, known.iter().map(Vec::as_slice))
+            .or_else(|| known.get(position(most_similar(name, shown())?)?).map(Vec::as_slice))?;
         let rest = names.get(depth + 1..).unwrap_or_default();
         let known = parent.components().skip(top.components().count());
-        let parts = known.chain([meant.as_slice()]).chain(rest.iter().copied());
+        let parts = known.chain([meant]).chain(rest.iter().copied());
         return Some(escape_bytes(&parts.collect::<Vec<_>>().join(&b'/')));
     }
     None
@@ -299,6 +309,16 @@ mod tests {
         assert!(found(&fs, b"etc/hsots").unwrap_err().ends_with("did you mean etc/hosts?"));
         assert!(found(&fs, b"ect/hosts").unwrap_err().ends_with("did you mean etc/hosts?"));
         assert!(!found(&fs, b"var/lib").unwrap_err().contains("did you mean"));
+        // Names as `ls` shows them: a slip beside an escape, in it, and below a directory with one.
+        let mut escaped = tree();
+        let dir = escaped.add(ROOT_INO, b"d\xe9j\xe0", MemoryNodeKind::Dir);
+        escaped.file(dir, b"bad\xffname", b"x".as_slice());
+        for typed in [&b"d\\xe9j\\xe0/bad\\xffnam"[..], b"d\\xe9j\\xe0/bad\\xfname", b"d\xe9j\xe0/bad\\xffnmae"] {
+            let error = found(&escaped, typed).unwrap_err();
+            assert!(error.ends_with("did you mean d\\xe9j\\xe0/bad\\xffname?"), "{error}");
+        }
+        assert!(found(&escaped, b"d\\xe9j\\xe").unwrap_err().ends_with("did you mean d\\xe9j\\xe0?"));
+        assert!(found(&escaped, b"etc/a\\x4").unwrap_err().ends_with("did you mean etc/a\\x5cx41?"));
         // A link that leads out of the backup is no slip.
         let mut fs = tree();
         fs.add(ROOT_INO, b"link", MemoryNodeKind::Link(b"/etc/passwd".to_vec()));
