@@ -42,6 +42,9 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["changes", "delta"], "print the changes between two snapshots with: dupfs diff URL TIME TIME [PATH]"),
 ];
 
+/// Options for the location of the backup.
+const URL_OPTIONS: &[&str] = &["--url", "--source-url", "--target-url"];
+
 /// Options for a path of the snapshot.
 const PATH_OPTIONS: &[&str] = &["--file-to-restore", "--path-to-restore", "--path", "-r"];
 
@@ -102,6 +105,9 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
              two dashes (--type f)"
         ));
     }
+    if URL_OPTIONS.contains(&name) {
+        return operands(command).map(|operands| format!("{name}: the URL is an argument: dupfs {command} {operands}"));
+    }
     if PATH_OPTIONS.contains(&name) {
         return match command {
             "cat" => Some(format!("{name}: the path is an argument: dupfs cat URL PATH")),
@@ -144,6 +150,19 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
         "-o" | "--options" if command != "mount" => {
             Some("-o is an option of mount; here give the long option itself, such as --secret-key FILE".to_owned())
         }
+        _ => None,
+    }
+}
+
+/// The operands of the commands that read a backup.
+fn operands(command: &str) -> Option<&'static str> {
+    match command {
+        "mount" => Some("URL MOUNTPOINT"),
+        "sets" | "ls" | "verify" | "volumes" | "index" => Some("URL"),
+        "find" => Some("URL PATTERN"),
+        "cat" | "history" => Some("URL PATH"),
+        "diff" => Some("URL TIME TIME [PATH]"),
+        "restore" => Some("URL [PATH]... DEST"),
         _ => None,
     }
 }
@@ -221,6 +240,9 @@ mod tests {
         for (line, part) in [
             ("dupfs sets --time 1D u", "sets shows all times"),
             ("dupfs sets -t 1D u", "sets shows all times"),
+            ("dupfs sets --url u", "--url: the URL is an argument: dupfs sets URL"),
+            ("dupfs mount --url=u m", "dupfs mount URL MOUNTPOINT"),
+            ("dupfs restore --source-url u d", "dupfs restore URL [PATH]... DEST"),
             ("dupfs cat --file-to-restore etc/hosts u", "dupfs cat URL PATH"),
             ("dupfs cat --path-to-restore=etc/hosts u", "dupfs cat URL PATH"),
             ("dupfs list-current-files --file-to-restore etc u", "dupfs ls URL PATH"),
