@@ -30,14 +30,21 @@ pub struct LsOptions {
     pub numeric: bool,
 }
 
-/// One object to print.
+/// One object to print. A directory may have millions of them.
 struct LsEntry {
     ino: Ino,
     kind: NodeKind,
-    /// Name or path, as it is printed.
-    shown: Vec<u8>,
     path: ArchivePath,
-    details: Option<LsDetails>,
+    /// The position in `path` from which it is printed: its beginning, or that of the name.
+    shown_from: usize,
+    details: Option<Box<LsDetails>>,
+}
+
+impl LsEntry {
+    /// Name or path, as it is printed.
+    fn shown(&self) -> &[u8] {
+        self.path.as_bytes().get(self.shown_from..).unwrap_or_default()
+    }
 }
 
 /// The additional columns of `-l`.
@@ -80,8 +87,7 @@ pub fn run(
     if attr.kind == NodeKind::Dir {
         lister.tree(attr.ino, path)?;
     } else {
-        let shown = path.as_bytes().to_vec();
-        let mut row = LsEntry { ino: attr.ino, kind: attr.kind, shown, path, details: None };
+        let mut row = LsEntry { ino: attr.ino, kind: attr.kind, path, shown_from: 0, details: None };
         lister.describe(&mut row, attr);
         lister.rows(&[row])?;
     }
@@ -122,15 +128,17 @@ impl SnapshotLister<'_, '_> {
         let listed = self.fs.readdir(ino, 0, &self.timeout.start(), &mut |entry| {
             // A name that is not a path component cannot be requested.
             if let Some(child) = join(path, entry.name) {
-                let shown = if self.options.recursive { child.as_bytes().to_vec() } else { entry.name.to_vec() };
-                rows.push(LsEntry { ino: entry.ino, kind: entry.kind, shown, path: child, details: None });
+                let shown_from =
+                    if self.options.recursive { 0 } else { child.as_bytes().len().saturating_sub(entry.name.len()) };
+                rows.push(LsEntry { ino: entry.ino, kind: entry.kind, path: child, shown_from, details: None });
             }
             true
         });
         if let Err(error) = listed {
             self.printer.report(&resolve::read_failed(path, &error));
         }
-        rows.sort_by(|a, b| a.shown.cmp(&b.shown));
+        // The names in a directory differ.
+        rows.sort_unstable_by(|a, b| a.shown().cmp(b.shown()));
         if self.options.long {
             for row in &mut rows {
                 match self.fs.lookup(ino, row.path.name(), &self.timeout.start()) {
@@ -163,7 +171,7 @@ impl SnapshotLister<'_, '_> {
                 Err(error) => self.printer.report(&resolve::read_failed(&row.path, &error)),
             }
         }
-        row.details = Some(details);
+        row.details = Some(Box::new(details));
     }
 
     fn rows(&mut self, rows: &[LsEntry]) -> Result<(), CliError> {
@@ -188,7 +196,7 @@ impl SnapshotLister<'_, '_> {
             };
             self.printer.text(&text)?;
         }
-        let name: &[u8] = if row.shown.is_empty() { b"." } else { &row.shown };
+        let name: &[u8] = if row.shown().is_empty() { b"." } else { row.shown() };
         let target = row.details.as_ref().and_then(|details| details.target.as_deref());
         if self.options.print0 {
             self.printer.bytes(name)?;
@@ -234,7 +242,7 @@ struct LsJsonEntry {
 impl LsJsonEntry {
     fn of(row: &LsEntry) -> Self {
         let (path, path_hex) = json_bytes(row.path.as_bytes());
-        Self { path, path_hex, kind: json_type(row.kind), details: row.details.as_ref().map(LsDetails::json) }
+        Self { path, path_hex, kind: json_type(row.kind), details: row.details.as_deref().map(LsDetails::json) }
     }
 }
 
