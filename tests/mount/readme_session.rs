@@ -122,7 +122,7 @@ fn without_a_system_log_errors_go_to_a_private_file_that_mount_names() {
     assert!(!output.contains("read\n"), "{output}");
 }
 
-/// A copy of what `scripts/demo` needs, and a PATH whose `dpkg-query`, `apt-get` and `cargo` write what they are asked to the file
+/// A copy of what `scripts/demo` needs, and a PATH whose `dpkg-query`, `apt-get` and `cargo` write their arguments to the file
 /// `log`: no package is installed, and the build only provides the program.
 struct DemoCopy(Scratch);
 
@@ -141,7 +141,7 @@ impl DemoCopy {
             fs::copy(Path::new(ROOT).join("scripts").join(name), copy.join("scripts").join(name)).unwrap();
         }
         let program = env!("CARGO_BIN_EXE_dupfs");
-        let installs = "case $* in *install*) for name; do [ -e \"$DEMO/packages\" ] && touch \"$DEMO/packages/$name\"; done ;; esac";
+        let installs = "case $* in *\" install \"*) for name; do touch \"$DEMO/packages/${name##*/}\"; done ;; esac";
         let build = format!("echo THE-BUILD; mkdir -p target/release; cp {program} target/release/dupfs");
         for (name, script) in [
             ("dpkg-query", "for name; do :; done\n[ -e \"$DEMO/packages/$name\" ] && printf installed".to_owned()),
@@ -212,7 +212,7 @@ fn the_demo_installs_what_is_missing_builds_mounts_and_names_the_installation() 
 
 #[test]
 fn the_demo_stops_with_one_line_when_a_package_cannot_be_installed() {
-    for (said, expected) in [
+    for (reason, expected) in [
         ("E: Unable to locate package", "demo: apt could not install ca-certificates"),
         (
             "E: Failed to fetch http://mirror/",
@@ -223,11 +223,11 @@ fn the_demo_stops_with_one_line_when_a_package_cannot_be_installed() {
             "demo: another apt has held the lock for more than three minutes: wait for it, then start again",
         ),
     ] {
-        let demo = DemoCopy::new(&format!("echo '{said}' >&2; exit 100"));
+        let demo = DemoCopy::new(&format!("echo '{reason}' >&2; exit 100"));
         let (code, out, err) = demo.run();
         assert_eq!(code, Some(1), "{out}\n{err}");
         // apt's own reason, and the line of the script.
-        assert_eq!(err, format!("{said}\n{expected}\n"));
+        assert_eq!(err, format!("{reason}\n{expected}\n"));
         let calls = demo.calls();
         assert!(calls.iter().all(|call| !call.starts_with("cargo ")), "{calls:?}");
         assert_eq!(fs::read_dir(demo.0.path().join("tmp")).unwrap().count(), 0, "{out}");
