@@ -42,8 +42,12 @@ pub fn literal(plain: &[u8]) -> Vec<u8> {
 
 /// Raw deflate of `plain` that ends at a byte and can be repeated.
 pub fn deflate_piece(plain: &[u8]) -> Vec<u8> {
+    deflate_at(Compression::best(), plain)
+}
+
+fn deflate_at(level: Compression, plain: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(plain.len() + 1024);
-    Compress::new(Compression::best(), false).compress_vec(plain, &mut out, FlushCompress::Full).unwrap();
+    Compress::new(level, false).compress_vec(plain, &mut out, FlushCompress::Full).unwrap();
     out
 }
 
@@ -64,9 +68,18 @@ pub struct DeflatedPiece {
 impl DeflatedPiece {
     /// Compresses `plain`.
     pub fn new(plain: &[u8]) -> Self {
+        Self::at(Compression::best(), plain)
+    }
+
+    /// Compresses `plain` quickly, for gigabytes that have no repeated piece.
+    pub fn fast(plain: &[u8]) -> Self {
+        Self::at(Compression::fast(), plain)
+    }
+
+    fn at(level: Compression, plain: &[u8]) -> Self {
         let mut crc = Crc::new();
         crc.update(plain);
-        Self { deflated: deflate_piece(plain).into(), crc: Arc::new(crc) }
+        Self { deflated: deflate_at(level, plain).into(), crc: Arc::new(crc) }
     }
 }
 
