@@ -65,6 +65,10 @@ impl LineStack {
 
 /// Calls `print`, which writes to the terminal, without a line on it. The line is shown again afterwards.
 pub(super) fn suspended<T>(print: impl FnOnce() -> T) -> T {
+    // The panic may have begun while this thread had the lock.
+    if std::thread::panicking() {
+        return print();
+    }
     lock(&LINES).suspend(print)
 }
 

@@ -222,6 +222,13 @@ fn parse_s3(scheme: &str, rest: &str, options: &UrlOptions) -> Result<S3Location
     };
     let mut notes = Vec::new();
     let (has_credentials, netloc) = netloc.rsplit_once('@').map_or((false, netloc), |(_, host)| (true, host));
+    let port = netloc.rsplit_once(':').map(|(_, port)| port).filter(|_| !netloc.ends_with(']'));
+    if port.is_some_and(|port| !port.bytes().all(|byte| byte.is_ascii_digit())) {
+        // A secret with a slash in it would be taken for a bucket, and shown.
+        let reason = "what follows the : is no port; credentials do not belong in the URL, but in AWS_ACCESS_KEY_ID and \
+                      AWS_SECRET_ACCESS_KEY";
+        return Err(invalid(&shown, reason));
+    }
     let mut parts = Vec::new();
     for part in std::iter::once(netloc).chain(path.split('/')).filter(|part| !part.is_empty()) {
         let part = String::from_utf8(percent_decode(part));

@@ -138,3 +138,15 @@ fn displays_hold_no_secrets() {
     assert_eq!(parse_url("file:///x").unwrap().display_without_secrets(), "file:///x");
     assert_eq!(parse_url("x/y").unwrap().display_without_secrets(), "x/y");
 }
+
+#[test]
+fn a_secret_with_a_slash_in_an_s3_url_is_not_taken_for_a_bucket() {
+    for text in ["s3://KEYID:SEC/RET@host/bucket/x", "s3://KEYID:SEC/RET@host:9000/bucket", "s3+http://a:b/c"] {
+        let error = parse_url(text).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("is no port") && message.contains("AWS_SECRET_ACCESS_KEY"), "{message}");
+        assert!(!message.contains("SEC") || message.replace("AWS_SECRET", "").find("SEC").is_none(), "{message}");
+    }
+    assert_eq!(s3("s3://host.example:9000/bucket/x"), three("host.example:9000", "bucket", "x/"));
+    assert_eq!(s3("s3://[::1]/bucket/x").1, "bucket");
+}
