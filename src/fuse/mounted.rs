@@ -63,6 +63,9 @@ pub enum MountEnd {
     Detached,
 }
 
+/// Upper bound of the time from an unmount to the end of serving.
+const UNMOUNT_NOTICE: Duration = Duration::from_secs(2);
+
 enum MountEvent {
     Stop,
     Served(io::Result<()>),
@@ -201,6 +204,11 @@ impl Mounted {
     fn verify(&self) -> Result<(), MountError> {
         let mount = mount_at(&self.path).map_err(|error| MountError::failed(&self.path, error))?;
         if !mount.is_some_and(|mount| mount.is_dupfs()) {
+            // Someone may have unmounted it already. Then serving ends, which `wait` reports.
+            if let Ok(served @ MountEvent::Served(_)) = self.events.recv_timeout(UNMOUNT_NOTICE) {
+                let _ = self.sender.send(served);
+                return Ok(());
+            }
             return Err(MountError::failed(&self.path, "it is missing from the table of mounts"));
         }
         std::fs::metadata(&self.path).map(drop).map_err(|error| MountError::failed(&self.path, error))
