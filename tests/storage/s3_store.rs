@@ -196,7 +196,7 @@ fn a_lost_network_is_a_timeout_and_the_store_recovers() {
         world.proxy.set_plan(move |_| Some(fault.clone()));
         for error in [fail(&*store, &object), store.list(&RequestContext::unlimited()).unwrap_err()] {
             assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
-            assert!(error.to_string().contains("check the network"), "{error}");
+            assert!(error.to_string().contains("check the endpoint and the network"), "{error}");
         }
         world.proxy.set_plan(|_| None);
         let start = Instant::now();
