@@ -168,6 +168,30 @@ cp /etc/dupfs/key /etc/dupfs/passphrase /home/joe
 chown -R joe: /home/joe
 "#;
 
+/// The commands in the documents that need a running systemd: those of the blocks of code, and within sentences.
+fn documented_commands() -> String {
+    let mut commands = Vec::new();
+    for entry in fs::read_dir(Path::new(ROOT).join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let text = fs::read_to_string(path).unwrap();
+            let blocks = text.lines().filter_map(|line| line.strip_prefix("    "));
+            let spans = text.split('`').skip(1).step_by(2);
+            commands.extend(blocks.chain(spans).filter_map(|command| {
+                let command = command.strip_prefix("sudo ").unwrap_or(command);
+                let is_of_systemd = command.starts_with("systemctl ") || command.starts_with("journalctl ");
+                // An editor, an instance of a user, and the kernel's log are not there.
+                let is_run = !command.contains(" edit") && !command.contains("--user") && !command.contains("-k ");
+                (is_of_systemd && is_run).then(|| command.to_owned())
+            }));
+        }
+    }
+    assert!(commands.len() >= 8 && commands.iter().any(|command| command.contains("enable --now")), "{commands:?}");
+    // The unit is enabled before it is reloaded.
+    commands.sort_by_key(|command| !command.contains("enable --now"));
+    commands.join("\n") + "\n"
+}
+
 /// Uses the mounts and units of a system that has booted.
 const CHECK: &str = r#"
 set -eux
@@ -187,6 +211,10 @@ until [ "$(value NRestarts dupfs@site)" = 1 ] && systemctl -q is-active dupfs@si
 right /mnt/site
 systemctl stop dupfs@site
 ! mountpoint -q /mnt/site
+# The commands as the documents have them, also those within sentences.
+sh -eux /documented
+mountpoint -q /mnt/site
+systemctl disable --now dupfs@site
 # Keys as credentials.
 systemctl start dupfs@sealed
 right /mnt/sealed
@@ -205,6 +233,7 @@ systemctl start dupfs-verify@site dupfs-index@site
 journalctl -o cat -u dupfs-verify@site | grep 'sound (a sample of 5%'
 journalctl -o cat -u dupfs-index@site | grep '4 snapshots'
 ! systemctl start dupfs-verify@nosuch
+journalctl -t dupfs -o cat | grep 'error: nosuch: no repository'
 journalctl -p err -o cat -u dupfs-verify@nosuch | grep 'error: nosuch: no repository of /etc/dupfs/config.toml'
 until journalctl -p crit -o cat | grep 'dupfs-verify@nosuch.service failed: see journalctl'; do sleep 0.1; done
 # The unit for one user.
@@ -215,7 +244,7 @@ as_joe() {
 systemd-run --unit joe --uid joe --property Delegate=yes --setenv HOME=/home/joe --setenv XDG_RUNTIME_DIR=/run/user/1000 \
     /lib/systemd/systemd --user
 until as_joe systemctl --user is-system-running 2>/dev/null | grep -q running; do sleep 0.1; done
-as_joe systemctl --user start dupfs@site
+as_joe systemctl --user enable --now dupfs@site
 as_joe sha256sum /home/joe/site/$dump | grep "${sum%% *}"
 as_joe systemctl --user stop dupfs@site
 ! mountpoint -q /home/joe/site
@@ -241,6 +270,7 @@ fn fstab_and_units_work_when_debian_12_and_13_have_booted() {
         let prepared = run_in(&system, &scratch.dir("packages"), PREPARE_BOOT);
         assert!(prepared.status.success(), "{release}: {}", String::from_utf8_lossy(&prepared.stdout));
         fs::write(system.join("check"), CHECK).unwrap();
+        fs::write(system.join("documented"), documented_commands()).unwrap();
         // It is killed if it does not power off.
         let mut boot = Command::new("timeout");
         boot.args(["--kill-after=5", "300", "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"]);
