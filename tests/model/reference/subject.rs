@@ -99,6 +99,11 @@ fn open_with(
     Ok(fs)
 }
 
+/// Half of the random cases serve all content as early as it can be proved.
+pub(crate) fn is_early(repository: &Repository) -> bool {
+    repository.sets.first().is_some_and(|set| set.time % 2 == 1)
+}
+
 fn open_tree_fs(
     store: Arc<dyn ObjectStore>,
     repository: &Repository,
@@ -108,9 +113,7 @@ fn open_tree_fs(
     let [all, archive, manifest, signature] =
         repository.prefixes.map(|prefix| (!prefix.is_empty()).then(|| prefix.to_owned()));
     let prefixes = PrefixOptions { file_prefix: all, archive, manifest, signature };
-    // Half of the random cases serve all content as early as it can be proved.
-    let is_early = repository.sets.first().is_some_and(|set| set.time % 2 == 1);
-    let prove_after = if is_early { Some(Duration::ZERO) } else { options.prove_after };
+    let prove_after = if is_early(repository) { Some(Duration::ZERO) } else { options.prove_after };
     // Half of these open large files without their sizes.
     let is_late = repository.sets.first().is_some_and(|set| set.time % 4 == 3);
     let view = if is_late { ViewOptions { sizes: ShownSizes::Late, ..view } } else { view };
