@@ -297,35 +297,32 @@ impl SnapshotNodes {
         self.ask(context, |volumes| self.content.needed_volumes(volumes, &file))
     }
 
-    /// Opens a regular file with its exact size.
+    /// Opens a regular file. If sizes are shown late and that of the file is not known yet, it is opened without its size where
+    /// that is possible.
     ///
     /// # Errors
     /// [`FsError`] when its content cannot be located.
     pub(super) fn open(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<OpenFile, FsError> {
+        if self.shown_sizes != ShownSizes::Late || !context.may_block() {
+            return self.open_sized(snapshot, node, context);
+        }
+        match self.open_sized(snapshot, node, &RequestContext::cached_only()) {
+            Ok(opened) => return Ok(opened),
+            Err(FsError::WouldBlock) => {}
+            // It is found again, and within the limits of the request.
+            Err(_) => return self.open_sized(snapshot, node, context),
+        }
+        let file = self.file(snapshot, node, context)?;
+        match self.ask(context, |volumes| FileContent::open_unsized(volumes, &file))? {
+            Some(content) => Ok(OpenFile { file, content }),
+            None => self.open_sized(snapshot, node, context),
+        }
+    }
+
+    fn open_sized(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<OpenFile, FsError> {
         let file = self.file(snapshot, node, context)?;
         let content = self.ask(context, |volumes| FileContent::open(&self.content, volumes, &file))?;
         Ok(OpenFile { file, content })
-    }
-
-    /// Opens a regular file without its size, if sizes are shown late and that of the file is not known yet.
-    ///
-    /// # Errors
-    /// [`FsError`] when a manifest or the sums of the file cannot be read.
-    pub(super) fn open_unsized(
-        &self,
-        snapshot: usize,
-        node: NodeId,
-        context: &RequestContext,
-    ) -> Result<Option<OpenFile>, FsError> {
-        if self.shown_sizes != ShownSizes::Late || !context.may_block() {
-            return Ok(None);
-        }
-        if !matches!(self.open(snapshot, node, &RequestContext::cached_only()), Err(FsError::WouldBlock)) {
-            return Ok(None);
-        }
-        let file = self.file(snapshot, node, context)?;
-        let content = self.ask(context, |volumes| FileContent::open_unsized(volumes, &file))?;
-        Ok(content.map(|content| OpenFile { file, content }))
     }
 
     /// The bytes `range` of an open file, cut at its end.

@@ -277,10 +277,7 @@ impl FileSystem for TreeFs {
 
     fn open(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {
         let (snapshot, node) = self.node_of(ino)?;
-        let file = match self.nodes.open_unsized(snapshot, node, context)? {
-            Some(file) => file,
-            None => self.nodes.open(snapshot, node, context)?,
-        };
+        let file = self.nodes.open(snapshot, node, context)?;
         let direct_io = file.known_size().is_none();
         Ok(Opened { handle: self.handles.insert(file), keep_cache: true, direct_io })
     }

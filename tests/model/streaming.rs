@@ -296,7 +296,7 @@ fn a_large_file_is_read_in_order_before_the_volume_with_its_end_is_fetched() {
     let opened = fs.open(ino, &context()).unwrap();
     assert!(opened.direct_io, "its size is not known");
     let error = fs.getattr(ino, &RequestContext::with_timeout(SHORT)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Timeout, "nobody gets a wrong size: {error}");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "no caller gets a wrong size: {error}");
     // Up to the last volume.
     for start in (0..4_300_000).step_by(128 << 10) {
         let read = fs.read(ino, opened.handle, start as u64, 128 << 10, &context()).unwrap();
