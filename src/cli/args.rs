@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use dupfs_unpack::NameEncoding;
 
 use super::build_index::IndexArgs;
@@ -598,9 +599,20 @@ pub struct ManArgs {
     pub dir: PathBuf,
 }
 
+impl Cli {
+    /// The definition of all commands, each with the options of the program. It is made once, because that takes milliseconds.
+    pub(super) fn definition() -> &'static clap::Command {
+        static DEFINITION: LazyLock<clap::Command> = LazyLock::new(|| {
+            let mut definition = Cli::command();
+            definition.build();
+            definition
+        });
+        &DEFINITION
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use dupfs_read::storage::S3UrlStyle;
 
     use super::*;

@@ -66,7 +66,7 @@ pub(super) struct ConfigFile {
 /// One line with the file, the line in it, and the reason.
 pub(super) fn parse(path: &Path, text: &str) -> Result<ConfigFile, String> {
     let known = LongOption::of_all_commands();
-    let parser = ConfigParser { path: path.into(), text, known: &known };
+    let parser = ConfigParser { path: path.into(), text, known };
     let document = Document::parse(text).map_err(|error| {
         let start = error.span().map_or(text.len(), |span| span.start);
         parser.error(start, format!("not valid TOML: {}", error.message().replace('\n', " ")))

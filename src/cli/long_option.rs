@@ -2,10 +2,11 @@
 //! are derived from them, so that no option can be forgotten there.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::LazyLock;
 
 use clap::builder::ValueHint;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, ArgAction, Command, CommandFactory};
+use clap::{Arg, ArgAction, Command};
 
 use super::args::Cli;
 
@@ -51,18 +52,19 @@ impl LongOption {
     }
 
     /// The options of all commands. A name is there once for each command that has it.
-    pub(super) fn of_all_commands() -> Vec<Self> {
+    pub(super) fn of_all_commands() -> &'static [Self] {
+        static OPTIONS: LazyLock<Vec<LongOption>> = LazyLock::new(|| {
+            let mut options = Vec::new();
+            add(Cli::definition(), &mut options);
+            options
+        });
         fn add(command: &Command, into: &mut Vec<LongOption>) {
             into.extend(LongOption::of(command));
             for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
                 add(below, into);
             }
         }
-        let mut program = Cli::command();
-        program.build();
-        let mut options = Vec::new();
-        add(&program, &mut options);
-        options
+        &OPTIONS
     }
 
     /// The name without dashes in front.
@@ -165,12 +167,12 @@ mod tests {
     use super::*;
 
     fn option(name: &str) -> LongOption {
-        LongOption::of_all_commands().into_iter().find(|option| option.name() == name).unwrap()
+        LongOption::of_all_commands().iter().find(|option| option.name() == name).unwrap().clone()
     }
 
     #[test]
     fn options_that_dupfs_gives_itself_are_left_out() {
-        let names: Vec<String> = LongOption::of_all_commands().into_iter().map(|option| option.name).collect();
+        let names: Vec<String> = LongOption::of_all_commands().iter().map(|option| option.name.clone()).collect();
         for expected in ["memory", "log-file", "allow-other", "lazy", "config", "options"] {
             assert!(names.iter().any(|name| name == expected), "{expected}");
         }

@@ -45,7 +45,7 @@ impl LeveledArguments {
     pub(super) fn gather(typed: &[OsString], variables: &[(OsString, OsString)]) -> Result<Self, CliError> {
         let unchanged = || Self { args: typed.to_vec(), ..Self::default() };
         let Some(command) = TypedCommand::find(typed) else { return Ok(unchanged()) };
-        let options = LongOption::of(&command.definition);
+        let options = LongOption::of(command.definition);
         let switched = switch_values::resolve(typed, &options)?;
         // An error stops this parser where it stops the one that reports it.
         let Ok(matches) = Cli::command().ignore_errors(true).try_get_matches_from(&switched.args) else {

@@ -109,7 +109,7 @@ mod tests {
 
     fn of(command: &str, pairs: &[(&str, &str)]) -> Result<Vec<(String, Vec<OsString>)>, String> {
         let typed = TypedCommand::find(&["dupfs".into(), command.into()]).unwrap();
-        let found = settings(&variables(pairs), &LongOption::of(&typed.definition));
+        let found = settings(&variables(pairs), &LongOption::of(typed.definition));
         let found = found.map_err(|error| error.to_string())?;
         Ok(found.into_iter().map(|setting| (setting.option, setting.values)).collect())
     }

@@ -60,7 +60,7 @@ mod tests {
         }
         let options = LongOption::of_all_commands();
         let variables = [(OsString::from(DIRECTORY), tmp.path().as_os_str().to_owned())];
-        let found = settings(&variables, &options);
+        let found = settings(&variables, options);
         let values = |option: &str| {
             let setting = found.iter().find(|setting| setting.option == option).unwrap();
             setting.values.iter().map(|file| Path::new(file).file_name().unwrap().to_owned()).collect::<Vec<_>>()
@@ -68,8 +68,8 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!(values("secret-key"), ["dupfs.secret-key.a", "dupfs.secret-key.b"]);
         assert_eq!(values("passphrase-file"), ["dupfs.passphrase"]);
-        assert_eq!(settings(&[], &options), []);
+        assert_eq!(settings(&[], options), []);
         let relative = [(OsString::from(DIRECTORY), OsString::from("here"))];
-        assert_eq!(settings(&relative, &options), []);
+        assert_eq!(settings(&relative, options), []);
     }
 }

@@ -94,7 +94,7 @@ mod tests {
 
     fn resolved(line: &str) -> Result<(String, Vec<String>), String> {
         let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        let options = LongOption::of(&TypedCommand::find(&args).unwrap().definition);
+        let options = LongOption::of(TypedCommand::find(&args).unwrap().definition);
         let out = resolve(&args, &options).map_err(|error| error.to_string())?;
         let words: Vec<_> = out.args.iter().map(|arg| arg.to_str().unwrap()).collect();
         Ok((words.join(" "), out.switched))

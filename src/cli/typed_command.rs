@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Command};
 
 use super::args::Cli;
 
@@ -12,7 +12,7 @@ pub(super) struct TypedCommand {
     /// The name of the command, without those below it. For an alias the name that it stands for.
     pub(super) name: String,
     /// The definition of the innermost command, with the options of the program.
-    pub(super) definition: Command,
+    pub(super) definition: &'static Command,
     /// The position in the arguments after the word of the innermost command.
     pub(super) end: usize,
 }
@@ -20,9 +20,7 @@ pub(super) struct TypedCommand {
 impl TypedCommand {
     /// Finds the command in `args` (with the program's name first). Returns `None` if there is none.
     pub(super) fn find(args: &[OsString]) -> Option<Self> {
-        let mut definition = Cli::command();
-        // Adds the options of the program to those of the commands.
-        definition.build();
+        let mut definition = Cli::definition();
         let mut name = None;
         let mut end = 0;
         let mut position = 1;
@@ -31,10 +29,10 @@ impl TypedCommand {
                 break;
             }
             if text.starts_with('-') {
-                position += if takes_next(&definition, text) { 2 } else { 1 };
+                position += if takes_next(definition, text) { 2 } else { 1 };
                 continue;
             }
-            let Some(below) = definition.find_subcommand(text).cloned() else { break };
+            let Some(below) = definition.find_subcommand(text) else { break };
             name.get_or_insert_with(|| below.get_name().to_owned());
             definition = below;
             position += 1;

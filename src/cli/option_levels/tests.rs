@@ -186,10 +186,8 @@ fn commands() -> Vec<(Vec<String>, Command)> {
             add(below, &[words, &[below.get_name().to_owned()]].concat(), into);
         }
     }
-    let mut program = Cli::command();
-    program.build();
     let mut found = Vec::new();
-    add(&program, &[], &mut found);
+    add(Cli::definition(), &[], &mut found);
     found
 }
 
