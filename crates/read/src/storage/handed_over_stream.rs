@@ -4,9 +4,10 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::{ObjectInfo, ObjectStore, StorageError};
-use dupfs_base::{ByteRange, ErrorKind, RequestContext};
+use dupfs_base::{ByteRange, RequestContext};
 
-/// The bytes of an object, from a stream of another request. If that request ends first, a stream of this one continues.
+/// The bytes of an object, from a stream of another request. If that request ends first, or its stream has failed, a stream of this
+/// one continues.
 pub(super) struct HandedOverStream {
     stream: Box<dyn Read + Send>,
     /// The store and the object to continue with; `None` once this request has a stream of its own.
@@ -35,9 +36,7 @@ impl Read for HandedOverStream {
                 Ok(got) => got,
                 Err(error) => {
                     let Some((store, object)) = self.rest.take() else { return Err(error) };
-                    let kind = StorageError::recover(&object.name, &error).kind;
-                    let is_of_other = matches!(kind, ErrorKind::Cancelled | ErrorKind::Timeout);
-                    if !is_of_other || self.context.check().is_err() {
+                    if self.context.check().is_err() {
                         return Err(error);
                     }
                     let range = ByteRange { start: self.at, end: object.size };

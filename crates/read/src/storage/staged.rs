@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::handed_over_stream::HandedOverStream;
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
 use dupfs_base::sync::{Monitor, Permit, Semaphore, ThreadPool};
-use dupfs_base::{ByteRange, ChildToken, ErrorKind, RequestContext};
+use dupfs_base::{ByteRange, ChildToken, RequestContext};
 
 /// Upper bound of the size of an object that is fetched as a whole. The time of a smaller one is that of a round trip.
 const MAX_STAGED_OBJECT: u64 = 256 << 10;
@@ -48,7 +48,6 @@ enum StageState {
     Fetched(Vec<u8>, Permit),
     /// A large object, of which the store has begun to fetch the beginning.
     Opened(Box<dyn Read + Send>),
-    Failed(StorageError),
 }
 
 impl std::fmt::Debug for StagedObject {
@@ -87,7 +86,8 @@ impl StagedStore {
     }
 
     /// Announces that `objects` will be read as wholes, in about this order. The small ones are fetched now, many at a time,
-    /// and of the large ones the first is opened. Failures are those of the later reads.
+    /// and of the large ones the first is opened. An object that cannot be fetched is forgotten, so that its reader tries again: what
+    /// failed then may work now.
     pub fn stage(&self, objects: impl IntoIterator<Item = ObjectInfo>, context: &RequestContext) -> StagedBatch {
         let batch = self.batches.fetch_add(1, Ordering::Relaxed);
         let cancel = context.cancel_token().child();
@@ -149,8 +149,13 @@ impl StagedFetch {
                 bytes.extend_from_slice(chunk.get(..got).unwrap_or_default());
             }
         });
-        let state = fetched.unwrap_or_else(StageState::Failed);
-        self.replace(|state| matches!(state, StageState::Fetching), state);
+        match fetched {
+            Ok(state) => {
+                self.replace(|state| matches!(state, StageState::Fetching), state);
+            }
+            // The reader meets the same failure and reports it.
+            Err(error) => log::debug!("ahead of its reader: {error}"),
+        }
     }
 
     /// Changes the state from one that `is_before` accepts. Returns false if it is another one, or the object was read or
@@ -165,11 +170,13 @@ impl StagedFetch {
 }
 
 impl Drop for StagedFetch {
-    /// No reader waits for a fetch that panicked.
+    /// Forgets the object if its fetch failed or panicked, so that no reader waits for it.
     fn drop(&mut self) {
-        let failed =
-            StorageError::new(ErrorKind::Io, &self.object.name, "another request for it failed internally; retry");
-        self.replace(|state| matches!(state, StageState::Fetching), StageState::Failed(failed));
+        let forgotten = self.shared.objects.update(|objects| {
+            let staged = objects.get(&self.object.name).filter(|staged| staged.batch == self.batch)?;
+            if matches!(staged.state, StageState::Fetching) { objects.remove(&self.object.name) } else { None }
+        });
+        drop(forgotten);
     }
 }
 
@@ -210,13 +217,7 @@ impl ObjectStore for StagedStore {
                 let store = Arc::clone(&self.shared.inner);
                 Ok(Box::new(HandedOverStream::new(stream, store, object.clone(), context)))
             }
-            Some(StageState::Failed(error)) if !matches!(error.kind, ErrorKind::Timeout | ErrorKind::Cancelled) => {
-                Err(error)
-            }
-            // A reader may wait longer than the fetch.
-            Some(StageState::Queued | StageState::Fetching | StageState::Failed(_)) | None => {
-                self.shared.inner.open(object, range, context)
-            }
+            Some(StageState::Queued | StageState::Fetching) | None => self.shared.inner.open(object, range, context),
         }
     }
 
@@ -245,6 +246,7 @@ impl Read for StagedBytes {
 mod tests {
     use super::super::{MemoryStore, WrappingStore};
     use super::*;
+    use dupfs_base::ErrorKind;
 
     /// `count` objects in memory, a store whose reads wait until `meet` of them have begun, and the number of reads so far.
     fn store(count: usize, meet: usize) -> (Arc<MemoryStore>, Arc<Monitor<usize>>, StagedStore, Vec<ObjectInfo>) {
@@ -297,13 +299,13 @@ mod tests {
             .unwrap();
     }
 
-    /// A stream that fails for the end of its request after 1,000 bytes.
-    struct EndedStream(Box<dyn Read + Send>, usize);
+    /// A stream that fails with an error of this kind after so many bytes.
+    struct FailingStream(Box<dyn Read + Send>, usize, ErrorKind);
 
-    impl Read for EndedStream {
+    impl Read for FailingStream {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
             if self.1 == 0 {
-                return Err(StorageError::new(ErrorKind::Cancelled, "large", "interrupted").into_io());
+                return Err(StorageError::new(self.2, "large", "interrupted").into_io());
             }
             let len = buf.len().min(self.1);
             let got = self.0.read(&mut buf[..len])?;
@@ -313,7 +315,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_whose_request_ends_is_continued_by_its_reader() {
+    fn a_stream_that_fails_after_it_was_begun_for_another_request_is_continued_by_its_reader() {
+        for kind in [ErrorKind::Cancelled, ErrorKind::Io] {
+            continues_a_stream_that_fails(kind);
+        }
+    }
+
+    fn continues_a_stream_that_fails(kind: ErrorKind) {
         let memory = Arc::new(MemoryStore::new());
         let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i >> 3).to_le_bytes()[0]).collect();
         memory.put("large", bytes.clone());
@@ -321,7 +329,7 @@ mod tests {
         let opened = AtomicU64::new(0);
         let ending = WrappingStore::new(Arc::clone(&memory), move |_: &ObjectInfo, stream| -> Box<dyn Read + Send> {
             match opened.fetch_add(1, Ordering::SeqCst) {
-                0 => Box::new(EndedStream(stream, 1000)),
+                0 => Box::new(FailingStream(stream, 1000, kind)),
                 _ => stream,
             }
         });
@@ -342,5 +350,25 @@ mod tests {
         let _staged = store.stage(objects.iter().cloned(), &RequestContext::unlimited());
         assert_eq!(read(&store, &objects[0]).unwrap_err().kind, ErrorKind::Missing);
         assert_eq!(read(&store, &objects[1]).unwrap().len(), 101);
+    }
+
+    #[test]
+    fn what_could_not_be_fetched_ahead_is_read_when_the_store_works_again() {
+        let memory = Arc::new(MemoryStore::new());
+        memory.put("small", vec![7; 1000]);
+        let object = memory.list(&RequestContext::unlimited()).unwrap().remove(0);
+        let opened = AtomicU64::new(0);
+        let failing = WrappingStore::new(Arc::clone(&memory), move |_: &ObjectInfo, stream| -> Box<dyn Read + Send> {
+            match opened.fetch_add(1, Ordering::SeqCst) {
+                0 => Box::new(FailingStream(stream, 500, ErrorKind::Io)),
+                _ => stream,
+            }
+        });
+        let store = StagedStore::new(Arc::new(failing));
+        let staged = store.stage([object.clone()], &RequestContext::unlimited());
+        let is_forgotten = |objects: &mut HashMap<Arc<str>, StagedObject>| objects.is_empty().then_some(());
+        store.shared.objects.wait_until(&RequestContext::unlimited(), is_forgotten).unwrap();
+        assert_eq!(read(&store, &object).unwrap(), vec![7; 1000]);
+        drop(staged);
     }
 }
