@@ -88,9 +88,15 @@ impl Prefetcher {
     }
 
     /// Records a read of `range` of volume `id`, whose plaintext has `plain_len` bytes. Starts to prefetch if it is part of a
-    /// scan.
-    pub(super) fn record_read(self: &Arc<Self>, id: VolumeId, range: ByteRange, plain_len: u64, hint: ReadHint) {
-        let depth = depth(self.own_bytes(), plain_len);
+    /// scan and `may_start` is true.
+    pub(super) fn record_read(
+        self: &Arc<Self>,
+        id: VolumeId,
+        range: ByteRange,
+        (plain_len, may_start): (u64, bool),
+        hint: ReadHint,
+    ) {
+        let depth = if may_start { depth(self.own_bytes(), plain_len) } else { 0 };
         if let Some(volumes) = self.scans.record(id, range, plain_len, hint, depth)
             && !self.append(volumes)
         {
@@ -297,7 +303,7 @@ mod tests {
         let (set, next) = (SetIndex(0), |volumes: &Receiver<u32>| volumes.recv_timeout(Duration::from_secs(20)));
         let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(9)), read_once: true };
         let id = VolumeId { set, number: VolumeNumber(1) };
-        prefetcher.record_read(id, ByteRange::at(0, 8 * MIB), 64 * MIB, hint);
+        prefetcher.record_read(id, ByteRange::at(0, 8 * MIB), (64 * MIB, true), hint);
         assert_eq!(next(&volumes), Ok(2));
         assert!(volumes.recv_timeout(Duration::from_millis(50)).is_err(), "two volumes are decoded from the start");
         // Volume 3 is cached already.
@@ -305,6 +311,22 @@ mod tests {
         assert_eq!(next(&volumes), Ok(4));
         decoded.send(0).unwrap();
         assert!(volumes.recv_timeout(Duration::from_millis(50)).is_err(), "more volumes than requested are decoded");
+    }
+
+    #[test]
+    fn a_scan_that_was_recorded_before_prefetch_may_start_prefetches_at_once() {
+        let ((started, volumes), (decoded, blocks)) = (channel(), channel());
+        let source = Arc::new(TestSource { started, blocks: Mutex::new(blocks) });
+        let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40, LentMemory::default()));
+        let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(2)), read_once: true };
+        let id = VolumeId { set: SetIndex(0), number: VolumeNumber(1) };
+        for at in 0..40 {
+            prefetcher.record_read(id, ByteRange::at(at * MIB, MIB), (64 * MIB, false), hint);
+        }
+        assert!(volumes.try_recv().is_err());
+        prefetcher.record_read(id, ByteRange::at(40 * MIB, MIB), (64 * MIB, true), hint);
+        assert_eq!(volumes.recv_timeout(Duration::from_secs(20)), Ok(2));
+        decoded.send(0).unwrap();
     }
 
     #[test]
@@ -316,9 +338,9 @@ mod tests {
         let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(9)), read_once: true };
         let id = |number| VolumeId { set: SetIndex(0), number: VolumeNumber(number) };
         // From volume 4 on: 5, 6 and 7. The reader then enters volume 5, and 8 becomes due.
-        prefetcher.record_read(id(4), ByteRange::at(0, 8 * MIB), 64 * MIB, hint);
+        prefetcher.record_read(id(4), ByteRange::at(0, 8 * MIB), (64 * MIB, true), hint);
         assert_eq!(next(&volumes), Ok(5));
-        prefetcher.record_read(id(5), ByteRange::at(0, 8 * MIB), 64 * MIB, hint);
+        prefetcher.record_read(id(5), ByteRange::at(0, 8 * MIB), (64 * MIB, true), hint);
         assert!(volumes.recv_timeout(Duration::from_millis(50)).is_err(), "volume 8 is started before 6 and 7");
         for expected in [6, 7, 8] {
             decoded.send(128).unwrap();
@@ -334,7 +356,7 @@ mod tests {
         let prefetcher = Arc::new(Prefetcher::new(source, 1 << 40, LentMemory::default()));
         let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(12)), read_once: true };
         let id = VolumeId { set: SetIndex(0), number: VolumeNumber(11) };
-        prefetcher.record_read(id, ByteRange::at(0, 8 * MIB), 64 * MIB, hint);
+        prefetcher.record_read(id, ByteRange::at(0, 8 * MIB), (64 * MIB, true), hint);
         assert_eq!(volumes.recv_timeout(Duration::from_secs(20)), Ok(STUCK));
         let cancelled =
             || lock(&prefetcher.running).by_id.values().next().map(|running| running.job.cancel.is_cancelled());
@@ -356,7 +378,7 @@ mod tests {
         let hint = ReadHint { file: 1, last_volume: Some(VolumeNumber(12)), read_once: true };
         let id = VolumeId { set: SetIndex(0), number: VolumeNumber(11) };
         for offset in [0, 8 * MIB] {
-            prefetcher.record_read(id, ByteRange::at(offset, 8 * MIB), 64 * MIB, hint);
+            prefetcher.record_read(id, ByteRange::at(offset, 8 * MIB), (64 * MIB, true), hint);
             assert_eq!(volumes.recv_timeout(Duration::from_secs(20)), Ok(STUCK));
             prefetcher.stop();
             // The thread has ended once it has retracted its volumes and returned its permit.

@@ -443,7 +443,8 @@ impl Repository {
     pub(super) fn record_proved(&self, running: &RunningVolume, range: ByteRange, hint: ReadHint, path: &ArchivePath) {
         self.volumes.record_answer(running, hint.file, path);
         if let Some(plain_len) = running.likely_plain_len() {
-            self.prefetcher.record_read(running.id(), range, plain_len, hint);
+            let may_start = running.is_mostly_read();
+            self.prefetcher.record_read(running.id(), range, (plain_len, may_start), hint);
         }
     }
 
@@ -523,7 +524,7 @@ impl Repository {
     pub fn record_lookup(&self, id: VolumeId, range: ByteRange, hint: ReadHint) {
         // A lookup that the index answered needs no volume.
         if let Some(table) = self.volumes.cached_members(id).filter(|_| self.volumes.was_decoded(id)) {
-            self.prefetcher.record_read(id, range, table.plain_len(), hint);
+            self.prefetcher.record_read(id, range, (table.plain_len(), true), hint);
         }
     }
 }

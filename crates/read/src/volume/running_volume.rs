@@ -113,9 +113,14 @@ impl RunningVolume {
         self.progress().answered(file, path);
     }
 
-    /// About the length of the whole plaintext, once most of the volume was read.
+    /// About the length of the whole plaintext; `None` at the beginning.
     pub(super) fn likely_plain_len(&self) -> Option<u64> {
         self.progress().likely_plain_len()
+    }
+
+    /// Returns true once most of the volume was read.
+    pub(super) fn is_mostly_read(&self) -> bool {
+        self.progress().is_mostly_read()
     }
 
     fn wait_beyond(&self, seen: u64, context: &RequestContext) -> Result<Option<u64>, VolumeError> {

@@ -205,12 +205,18 @@ impl VolumeProgress {
         len.saturating_sub(read) <= (len / 16).max(MAX_REST)
     }
 
-    /// About the bytes of the whole plaintext, once most of the stored bytes were read.
+    /// About the bytes of the whole plaintext; `None` before the first stored bytes were read.
     pub(super) fn likely_plain_len(&self) -> Option<u64> {
         let (len, read) = (self.stored_len.load(Ordering::Relaxed), self.stored_read.load(Ordering::Relaxed));
         let decoded = u128::from(self.state.lock().decoded);
         let scaled = (decoded * u128::from(len)).checked_div(u128::from(read))?;
-        (read >= len - len / 4).then(|| u64::try_from(scaled).ok()).flatten()
+        u64::try_from(scaled).ok()
+    }
+
+    /// Returns true once most of the stored bytes were read.
+    pub(super) fn is_mostly_read(&self) -> bool {
+        let (len, read) = (self.stored_len.load(Ordering::Relaxed), self.stored_read.load(Ordering::Relaxed));
+        read >= len.saturating_sub(len / 4)
     }
 }
 
@@ -283,5 +289,17 @@ mod tests {
         assert!(!progress.is_open());
         progress.passed(30 << 20);
         assert!(progress.is_open(), "a sixteenth is left");
+    }
+
+    #[test]
+    fn the_plaintext_is_estimated_from_what_was_read() {
+        let progress = VolumeProgress::new();
+        progress.stored_len.store(32 << 20, Ordering::Relaxed);
+        assert_eq!(progress.likely_plain_len(), None);
+        progress.passed(8 << 20);
+        progress.advance(16 << 20);
+        assert_eq!((progress.likely_plain_len(), progress.is_mostly_read()), (Some(64 << 20), false));
+        progress.passed(16 << 20);
+        assert!(progress.is_mostly_read());
     }
 }

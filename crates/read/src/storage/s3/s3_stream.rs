@@ -121,7 +121,13 @@ impl S3Stream {
 
     /// Starts the next parts, as far as the budget allows.
     fn start_parts(&mut self) {
-        while self.next < self.end && self.parts.len() < self.bucket.window.parts() {
+        let window = self.bucket.window.parts();
+        let is_running = |part: &&StreamPart| part.task.as_ref().is_some_and(|task| !task.is_finished());
+        // Those that have arrived do not keep the link busy; a reader that is late for a moment would leave it idle.
+        while self.next < self.end
+            && self.parts.len() < 2 * window
+            && self.parts.iter().filter(is_running).count() < window
+        {
             if let Some(piece) = self.kept.take_at(self.next, self.end) {
                 let queue = Monitor::new(ChunkQueue::complete(piece.chunks));
                 let (end, left) = (piece.range.end, piece.range.len());
