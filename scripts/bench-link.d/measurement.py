@@ -33,6 +33,8 @@ class Row:
     bytes: Optional[Callable]
     # Dependent round trips that it needs.
     round_trips: int
+    # True if the programs read the same backup: then the operation needs the least bytes that one of them fetched.
+    shares_backup: bool = False
 
 
 def kind_of(line):

@@ -14,7 +14,7 @@ ENDPOINT = f'http://{SERVER_ADDRESS}:{PORT}'
 CREDENTIALS = {'AWS_ACCESS_KEY_ID': 'AKIDEXAMPLE', 'AWS_SECRET_ACCESS_KEY': 'wJalrXUtnFEMI', 'AWS_REGION': 'us-east-1'}
 
 # Seconds of a round trip, and bytes per second.
-PROFILES = {'A': (0.002, 250e6), 'B': (0.030, 12.5e6), 'C': (0.080, 3e6)}
+PROFILES = {'A': (0.002, 250e6), 'B': (0.030, 12.5e6), 'C': (0.080, 3e6), 'D': (0.040, 50e6)}
 
 # The part of the line that is left for the payload of full segments.
 PAYLOAD_SHARE = 1448 / (1448 + 52 + 18)
@@ -82,7 +82,10 @@ class Network:
         # Without hashes as ETags: rclone would read each object to compute one.
         self.start([*self.inside(self.server), self.rclone, 'serve', 's3', '--addr', f'{SERVER_ADDRESS}:{PORT}', '--etag-hash', '',
                     '--auth-key', auth, self.buckets], 'server', env={**os.environ, 'RCLONE_CONFIG': '/dev/null'})
-        probe = f'exec 3<>/dev/tcp/{SERVER_ADDRESS}/{PORT}'
+        self.wait_until_served(PORT)
+
+    def wait_until_served(self, port):
+        probe = f'exec 3<>/dev/tcp/{SERVER_ADDRESS}/{port}'
         self.wait_for(lambda: subprocess.run([*self.inside(self.client), 'bash', '-c', probe], capture_output=True, check=False).returncode == 0)
 
     def tear_down(self):
@@ -119,6 +122,10 @@ class Network:
     def client_command(self, command):
         """The command in the client's namespace."""
         return [*self.inside(self.client), *command]
+
+    def server_command(self, command):
+        """The command in the server's namespace."""
+        return [*self.inside(self.server), *command]
 
     # the line
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 
+import sftp
 from measurement import Operation, Row
 from network import ENDPOINT, Failure, run
 
@@ -225,4 +226,5 @@ ROWS = {row.name: row for row in [
     Row('all', '`cp -a` of everything', 'server', on_mount('server', 'cp -a {latest}/. {copy}/', 'ls {latest}/'), None, 2),
     Row('all-61', 'the same, 61 sets of small changes', 'notes', on_mount('notes', 'cp -a {latest}/. {copy}/', 'ls {latest}/'), None, 2),
     Row('outage', 'the same with an outage of 100 s', 'notes', outage, None, 2),
+    *sftp.ROWS,
 ]}

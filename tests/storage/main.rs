@@ -16,6 +16,7 @@ mod decorators;
 mod interrupts;
 mod local;
 mod rclone;
+mod rclone_faults;
 mod rclone_requests;
 mod s3;
 mod s3_environment;

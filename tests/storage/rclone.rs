@@ -22,18 +22,18 @@ pub fn base64(bytes: &[u8]) -> String {
     String::from_utf8(run(child.arg("-w0").arg(file.path()))).unwrap()
 }
 
-fn open(server: &RemoteServer, options: &StoreOptions) -> Result<RcloneStore, StorageError> {
+pub fn open(server: &RemoteServer, options: &StoreOptions) -> Result<RcloneStore, StorageError> {
     let dupfs_read::storage::Location::Remote(location) = server.location() else { panic!() };
     RcloneStore::open(&location, options)
 }
 
-fn only_object(store: &dyn ObjectStore) -> ObjectInfo {
+pub fn only_object(store: &dyn ObjectStore) -> ObjectInfo {
     let mut objects = store.list(&RequestContext::unlimited()).unwrap();
     assert_eq!(objects.len(), 1, "{objects:?}");
     objects.remove(0)
 }
 
-fn read(store: &dyn ObjectStore, object: &ObjectInfo) -> Result<Vec<u8>, StorageError> {
+pub fn read(store: &dyn ObjectStore, object: &ObjectInfo) -> Result<Vec<u8>, StorageError> {
     let mut out = Vec::new();
     let mut stream = store.open(object, ByteRange { start: 0, end: u64::MAX }, &RequestContext::unlimited())?;
     stream.read_to_end(&mut out).map_err(|e| StorageError::recover(&object.name, &e))?;
@@ -141,52 +141,6 @@ fn a_real_ftp_server_and_servers_with_tls_are_read_and_only_with_a_certificate_t
 }
 
 #[test]
-fn a_server_that_stops_and_a_killed_rclone_end_in_an_error_and_reads_go_on_afterwards() {
-    let mut server = RemoteServer::webdav();
-    let content = noise(1, 30 << 20);
-    fs::write(server.root().join("o"), &content).unwrap();
-    let options = StoreOptions { timeout: Duration::from_secs(5), ..server.options(&s3::rclone()) };
-    let store = open(&server, &options).unwrap();
-    let object = only_object(&store);
-    let rclone_of_store = || {
-        let of_port = format!("RCLONE_CONFIG_DUPFS_URL=http://127.0.0.1:{}/", server.port);
-        let own = store_processes(std::process::id());
-        own.into_iter().find(|pid| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|&b| b == 0).any(|variable| variable == of_port.as_bytes())
-        })
-    };
-    // Killed in the middle of a stream, which goes on.
-    let first = rclone_of_store().unwrap();
-    let mut stream = store.open(&object, ByteRange { start: 0, end: u64::MAX }, &RequestContext::unlimited()).unwrap();
-    let mut begin = vec![0; 1000];
-    stream.read_exact(&mut begin).unwrap();
-    run(Command::new("kill").args(["-9", &first.to_string()]));
-    let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).unwrap();
-    assert!([begin, rest].concat() == content);
-    assert!(store.traffic().retries > 0);
-    let second = rclone_of_store().unwrap();
-    assert_ne!(first, second);
-    server.stop();
-    let error = read(&store, &object).unwrap_err();
-    assert!(error.to_string().contains("connection refused"), "{error}");
-    server.restart();
-    assert!(read(&store, &object).unwrap() == content);
-    server.signal("-STOP");
-    let error = read(&store, &object).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
-    server.signal("-CONT");
-    assert!(read(&store, &object).unwrap() == content);
-    drop((stream, store));
-    let begun = Instant::now();
-    while Path::new(&format!("/proc/{second}")).exists() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "rclone outlives its store");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-#[test]
 fn a_mount_shows_the_backup_of_the_directory_and_its_rclone_dies_with_it() {
     let scratch = Scratch::new();
     let server = RemoteServer::ssh();
@@ -273,27 +227,6 @@ fn every_fixture_is_the_same_through_every_server() {
                 }
             }
         }
-    }
-}
-
-#[test]
-#[ignore = "slow: scripts/test --all"]
-fn a_changed_host_key_ends_a_running_store() {
-    for rclone in [debian_rclone(), s3::rclone()] {
-        let mut server = RemoteServer::ssh();
-        fs::write(server.root().join("o"), b"content").unwrap();
-        let options = StoreOptions { timeout: Duration::from_secs(3), ..server.options(&rclone) };
-        let store = open(&server, &options).unwrap();
-        let object = only_object(&store);
-        server.stop();
-        for key in ["host", "host_ecdsa"] {
-            fs::copy(server.file("other_key"), server.file(key)).unwrap();
-            fs::copy(server.file("other_key.pub"), server.file(&format!("{key}.pub"))).unwrap();
-        }
-        server.restart();
-        let error = read(&store, &object).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Denied, "{error}");
-        assert!(error.to_string().contains("known_hosts"), "{error}");
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,8 +30,14 @@ enum Answer {
     Error(u16, &'static str),
     /// The range of an object of another size.
     Larger,
+    /// The range after a while. Counts the requests that are answered at once.
+    Late,
     /// Nothing.
     Silence,
+    /// These bytes, whatever is requested.
+    Raw(&'static str),
+    /// The first text, and then the second one every 50 ms, until the other side gives up.
+    Endless(&'static str, &'static str),
 }
 
 /// A program in the place of rclone, and a server in this process that it announces.
@@ -40,6 +47,14 @@ struct FalseRclone {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     /// The time in answers to `operations/stat`.
     stat: Arc<Mutex<&'static str>>,
+    late: Arc<LateAnswers>,
+}
+
+/// The late answers that are being sent, and the most of them at once.
+#[derive(Default)]
+struct LateAnswers {
+    running: AtomicUsize,
+    most: AtomicUsize,
 }
 
 impl FalseRclone {
@@ -56,15 +71,17 @@ impl FalseRclone {
         let program = dir.path().join("rclone");
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let rclone = Self { dir, requests: Arc::default(), answers: Arc::default(), stat: Arc::new(Mutex::new(TIME)) };
+        let (requests, answers, late) = (Arc::default(), Arc::default(), Arc::default());
+        let rclone = Self { dir, requests, answers, stat: Arc::new(Mutex::new(TIME)), late };
         let (requests, answers, stat) = (rclone.requests.clone(), rclone.answers.clone(), rclone.stat.clone());
+        let late = rclone.late.clone();
         let environment = rclone.dir.path().join("environment");
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (requests, answers, stat) = (requests.clone(), answers.clone(), stat.clone());
-                let environment = environment.clone();
+                let (environment, late) = (environment.clone(), late.clone());
                 std::thread::spawn(move || {
-                    let _ = serve(&stream.unwrap(), &requests, &answers, &stat, &environment);
+                    let _ = serve(&stream.unwrap(), &requests, &answers, &stat, &environment, &late);
                 });
             }
         });
@@ -98,6 +115,7 @@ fn serve(
     answers: &Mutex<VecDeque<Answer>>,
     stat: &Mutex<&'static str>,
     environment: &PathBuf,
+    late: &LateAnswers,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut head = Vec::new();
@@ -150,6 +168,14 @@ fn serve(
             write!(out, "{}", head_of(CONTENT.len(), time))?;
             out.write_all(&CONTENT[start..end])
         }
+        Answer::Late => {
+            let running = late.running.fetch_add(1, Ordering::SeqCst) + 1;
+            late.most.fetch_max(running, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(50));
+            late.running.fetch_sub(1, Ordering::SeqCst);
+            write!(out, "{}", head_of(CONTENT.len(), Some(HEADER_TIME)))?;
+            out.write_all(&CONTENT[start..end])
+        }
         Answer::Cut(bytes) => {
             write!(out, "{}", head_of(CONTENT.len(), Some(HEADER_TIME)))?;
             out.write_all(&CONTENT[start..start + bytes])
@@ -162,6 +188,14 @@ fn serve(
             // Until the other side gives up.
             let _ = out.read(&mut [0]);
             Ok(())
+        }
+        Answer::Raw(text) => out.write_all(text.as_bytes()),
+        Answer::Endless(head, text) => {
+            out.write_all(head.as_bytes())?;
+            loop {
+                std::thread::sleep(Duration::from_millis(50));
+                out.write_all(text.as_bytes())?;
+            }
         }
     }
 }
@@ -272,4 +306,116 @@ fn a_silent_rclone_ends_with_the_request() {
     let error = read_all(&store, &object).unwrap_err();
     assert!(error.kind == ErrorKind::Timeout && error.to_string().contains("no answer within 3 s"), "{error}");
     assert_eq!(read_all(&store, &object).unwrap(), CONTENT, "the store still works");
+}
+
+/// The object in an answer of HTTP with these headers.
+macro_rules! answer {
+    ($status:expr, $headers:expr, $body:expr) => {
+        Answer::Raw(concat!(
+            "HTTP/1.0 ",
+            $status,
+            "\r\nLast-Modified: Fri, 27 Nov 2026 13:57:54 GMT\r\n",
+            $headers,
+            "\r\n",
+            $body
+        ))
+    };
+}
+
+#[test]
+fn an_answer_that_is_not_the_requested_part_is_never_content() {
+    let rclone = FalseRclone::new();
+    let (store, object) = rclone.store();
+    let wrong = [
+        // A body in chunks, and one whose length is that of the chunks.
+        answer!("206 OK", "Content-Range: bytes 0-9/10\r\nTransfer-Encoding: chunked\r\n", "5\r\nwrong\r\n0\r\n\r\n"),
+        answer!("200 OK", "Transfer-Encoding: chunked\r\nContent-Length: 10\r\n", "5\r\nwrong\r\n"),
+        // Two lengths, and two ranges.
+        answer!("206 OK", "Content-Range: bytes 0-9/10\r\nContent-Length: 10\r\nContent-Length: 5\r\n", "wrong wrong"),
+        answer!("206 OK", "Content-Range: bytes 0-9/10\r\nContent-Range: bytes 5-9/10\r\n", "wrong wrong"),
+        // Another range, and lengths that do not fit it.
+        answer!("206 OK", "Content-Range: bytes 1-9/10\r\nContent-Length: 10\r\n", "wrong wrong"),
+        answer!("206 OK", "Content-Range: bytes 0-9/10\r\nContent-Length: 11\r\n", "wrong wrong"),
+        answer!("206 OK", "Content-Length: 10\r\n", "wrong wrong"),
+        answer!("200 OK", "", "wrong wrong"),
+        // Another status.
+        answer!("204 No Content", "Content-Range: bytes 0-9/10\r\nContent-Length: 10\r\n", "wrong wrong"),
+        answer!("302 Found", "Content-Range: bytes 0-9/10\r\nLocation: http://127.0.0.1:1/\r\n", "wrong wrong"),
+        // Not of HTTP, and with another answer in a header.
+        Answer::Raw("wrong wrong"),
+        Answer::Raw("ICY 200 OK\r\nContent-Length: 10\r\n\r\nwrong wrong"),
+        answer!("200 OK", "X: \r\n HTTP/1.0 200 OK\r\nContent-Length: 10\r\n", "wrong wrong"),
+    ];
+    for answer in wrong {
+        rclone.answer(std::slice::from_ref(&answer));
+        assert_eq!(read_all(&store, &object).unwrap(), CONTENT, "{answer:?}");
+    }
+    // Without another answer it ends in an error, which shows no character of control.
+    rclone.answer(&vec![answer!("206 OK", "Content-Range: bytes 0-9/10\u{9b}31m\r\n", "wrong wrong"); 100]);
+    let error = read_all(&store, &object).unwrap_err().to_string();
+    assert!(
+        error.contains("still failing after 3 s of retries: the answer broke off: its Content-Range is invalid"),
+        "{error}"
+    );
+    assert!(!error.contains(char::is_control), "{error:?}");
+}
+
+#[test]
+fn a_part_of_an_object_is_never_taken_from_a_whole_one() {
+    let rclone = FalseRclone::new();
+    let (store, object) = rclone.store();
+    // The range was ignored, once with a length that fits and once with one that is larger.
+    rclone.answer(&[Answer::Cut(4), answer!("200 OK", "Content-Length: 10\r\n", "0123456789")]);
+    assert_eq!(read_all(&store, &object).unwrap(), CONTENT);
+    rclone.answer(&[Answer::Cut(4), answer!("200 OK", "Content-Length: 11\r\n", "0123456789x")]);
+    assert!(read_all(&store, &object).unwrap_err().to_string().contains("was replaced or changed"));
+    // What follows the part is not read.
+    rclone.answer(&[answer!("200 OK", "Content-Length: 10\r\n", "0123456789HTTP/1.0 200 OK\r\n\r\nx")]);
+    assert_eq!(read_all(&store, &object).unwrap(), CONTENT);
+    // An object that has become smaller.
+    rclone.answer(&[Answer::Error(416, "range not satisfiable")]);
+    assert!(read_all(&store, &object).unwrap_err().to_string().contains("was replaced or changed"));
+}
+
+#[test]
+fn an_endless_answer_ends_in_an_error() {
+    let rclone = FalseRclone::new();
+    let (store, object) = rclone.store();
+    let body = "HTTP/1.0 206 OK\r\nContent-Range: bytes 0-9/10\r\nLast-Modified: Fri, 27 Nov 2026 13:57:54 GMT\r\n\r\n";
+    // Headers, the message of an error, and a body, each of a byte now and then.
+    for (head, text, words) in [
+        ("HTTP/1.0 200 OK\r\n", "A: b\r\n", "less than 16 KiB in 3 s"),
+        ("HTTP/1.0 200 OK\r\nA: ", "x", "less than 16 KiB in 3 s"),
+        (body, "", "no data in"),
+        ("HTTP/1.0 500 Error\r\n\r\n", "x", "xxx"),
+    ] {
+        let begun = std::time::Instant::now();
+        rclone.answer(&vec![Answer::Endless(head, text); 5]);
+        let error = read_all(&store, &object).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        // Of two attempts at most.
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        rclone.answers.lock().unwrap().clear();
+    }
+    // More bytes than a head may have, at once.
+    let headers: &'static str = Box::leak("A: b\r\n".repeat(100_000).into_boxed_str());
+    let long: &'static str = Box::leak(format!("HTTP/1.0 200 OK\r\n{headers}").into_boxed_str());
+    rclone.answer(&[Answer::Raw(long), answer!("200 OK", "Content-Length: 10\r\n", "0123456789")]);
+    assert_eq!(read_all(&store, &object).unwrap(), CONTENT);
+    rclone.answer(&[Answer::Endless(body, "01")]);
+    assert_eq!(read_all(&store, &object).unwrap().len(), CONTENT.len(), "a slow body that ends is read");
+}
+
+#[test]
+fn no_more_than_eight_objects_are_read_at_once() {
+    let rclone = FalseRclone::new();
+    let (store, object) = rclone.store();
+    rclone.answer(&vec![Answer::Late; 32]);
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| assert_eq!(read_all(&store, &object).unwrap(), CONTENT));
+        }
+    });
+    let most = rclone.late.most.load(Ordering::SeqCst);
+    assert!((2..=8).contains(&most), "{most}");
 }

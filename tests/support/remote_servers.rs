@@ -284,9 +284,13 @@ fn server_command(protocol: Protocol, dir: &Path, port: u16) -> Command {
             fs::write(dir.join("sshd_config"), config).unwrap();
             let mut command = Command::new("unshare");
             let script = format!(
-                "mount --bind {0}/shadow /etc/shadow && exec /usr/sbin/sshd -D -e -f {0}/sshd_config 2>>{0}/sshd.log",
+                "mount --bind {0}/shadow /etc/shadow || exit 1\n\
+                 findmnt -rno TARGET,FSTYPE | while read -r point type; do\n\
+                 case $type in fuse*) umount -l \"$point\" ;; esac\ndone\n\
+                 exec /usr/sbin/sshd -D -e -f {0}/sshd_config 2>>{0}/sshd.log",
                 dir.display()
             );
+            // The copies of mounts in this namespace would keep the mounts of other tests alive.
             command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
             command
         }

@@ -47,7 +47,7 @@ pub use object_store::{DirectoryListing, ObjectStore};
 pub use open::open;
 pub use options::{S3Addressing, S3Credentials, StoreOptions};
 pub use rate_limited::RateLimitedStore;
-pub use rclone::RcloneStore;
+pub use rclone::{RcloneStore, fuzz_entry};
 pub use read_timeout::ReadTimeout;
 pub use remote_location::RemoteLocation;
 #[cfg(feature = "s3")]

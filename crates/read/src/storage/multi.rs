@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::multi_location::{MultiLocation, StoreVariable};
 use super::{
-    BucketLocation, DirectoryListing, Location, ObjectInfo, ObjectStore, S3Credentials, StorageError, StoreOptions,
-    Traffic, UrlOptions, parse_url_with,
+    BucketLocation, DirectoryListing, Location, ObjectInfo, ObjectStore, ReadTimeout, S3Credentials, StorageError,
+    StoreOptions, Traffic, UrlOptions, parse_url_with,
 };
-use dupfs_base::sync::lock;
+use dupfs_base::sync::{lock, pause_until};
 use dupfs_base::{ByteRange, ErrorKind, RequestContext, Secret};
+
+/// The pause before all copies are tried again, when no store answers.
+const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens one of the stores.
 pub(super) type OpenStore = fn(&Location, &StoreOptions) -> Result<Arc<dyn ObjectStore>, StorageError>;
@@ -45,6 +49,8 @@ pub struct MultiStore {
     url: String,
     members: Arc<Vec<MultiMember>>,
     copies: Mutex<Arc<HashMap<Arc<str>, ObjectCopies>>>,
+    /// Upper bound of the time in which a read waits while no store answers.
+    read_timeout: Option<ReadTimeout>,
 }
 
 impl MultiStore {
@@ -59,6 +65,8 @@ impl MultiStore {
     ) -> Result<Self, StorageError> {
         let url = location.display();
         let mut options = options.clone();
+        // A read that waits for one store for long would not come to the next one.
+        let read_timeout = options.read_timeout.take();
         let mut members = Vec::new();
         for entry in location.read()? {
             // As in duplicity, variables also apply to the stores that follow.
@@ -80,7 +88,7 @@ impl MultiStore {
             let (shown, state) = (location.display_without_secrets(), Mutex::default());
             members.push(MultiMember { url: shown, location, options: options.clone(), open, state });
         }
-        let store = Self { url, members: Arc::new(members), copies: Mutex::default() };
+        let store = Self { url, members: Arc::new(members), copies: Mutex::default(), read_timeout };
         store.list(&RequestContext::unlimited())?;
         Ok(store)
     }
@@ -211,17 +219,19 @@ impl ObjectStore for MultiStore {
         if range.is_empty() {
             return Ok(Box::new(io::empty()));
         }
-        let copies = copies.iter().rev().cloned().collect();
         let mut stream = MultiStream {
             members: Arc::clone(&self.members),
             object: object.clone(),
-            copies,
+            all: copies.clone(),
+            copies: Vec::new(),
+            read_timeout: self.read_timeout.clone(),
+            since: Instant::now(),
             at: range.start,
             end: range.end,
             inner: None,
             context: context.clone(),
         };
-        stream.open_next(None)?;
+        stream.open_first()?;
         Ok(Box::new(stream))
     }
 
@@ -244,8 +254,12 @@ impl ObjectStore for MultiStore {
 struct MultiStream {
     members: Arc<Vec<MultiMember>>,
     object: ObjectInfo,
-    /// The copies that were not tried yet, the next one last.
+    /// All copies, and those that were not tried yet, the next one last.
+    all: ObjectCopies,
     copies: ObjectCopies,
+    read_timeout: Option<ReadTimeout>,
+    /// The time of the last progress.
+    since: Instant,
     /// The next byte, and the end of the range.
     at: u64,
     end: u64,
@@ -254,32 +268,53 @@ struct MultiStream {
 }
 
 impl MultiStream {
-    /// Opens the next copy that can be opened.
+    /// Opens the first copy that can be opened.
+    ///
+    /// # Errors
+    /// As [`Self::open_next`].
+    fn open_first(&mut self) -> Result<(), StorageError> {
+        self.copies = self.all.iter().rev().cloned().collect();
+        self.open_next(None)
+    }
+
+    /// Opens the next copy that can be opened, after the failure of the one before. As long as stores do not answer, all copies
+    /// are tried again.
     ///
     /// # Errors
     /// `failure`, or else that of the first copy, if none can.
     fn open_next(&mut self, failure: Option<StorageError>) -> Result<(), StorageError> {
+        let mut unanswered = failure.as_ref().is_some_and(|error| error.unanswered);
         let mut first = failure;
-        while let Some((at, copy)) = self.copies.pop() {
-            let range = ByteRange { start: self.at, end: self.end };
-            let store = self.members.get(at).and_then(|member| lock(&member.state).store.clone());
-            let opened = match store {
-                Some(store) => store.open(&copy, range, &self.context),
-                None => Err(StorageError::new(ErrorKind::Io, &copy.name, "its store cannot be reached")),
-            };
-            match opened {
-                Ok(stream) => {
-                    self.inner = Some(stream);
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.context.check_may_block().map_err(|stopped| StorageError::stopped(&copy.name, stopped))?;
-                    log::info!("{error}; trying another store");
-                    first = Some(first.unwrap_or(error));
+        loop {
+            while let Some((at, copy)) = self.copies.pop() {
+                let range = ByteRange { start: self.at, end: self.end };
+                let store = self.members.get(at).and_then(|member| lock(&member.state).store.clone());
+                let opened = match store {
+                    Some(store) => store.open(&copy, range, &self.context),
+                    None => Err(StorageError::new(ErrorKind::Io, &copy.name, "its store cannot be reached")),
+                };
+                match opened {
+                    Ok(stream) => {
+                        self.inner = Some(stream);
+                        return Ok(());
+                    }
+                    Err(error) => {
+                        self.context.check_may_block().map_err(|stopped| StorageError::stopped(&copy.name, stopped))?;
+                        log::info!("{error}");
+                        unanswered |= error.unanswered;
+                        first = Some(first.unwrap_or(error));
+                    }
                 }
             }
+            let limit = self.read_timeout.as_ref().map_or(Duration::ZERO, ReadTimeout::get);
+            if !unanswered || self.since.elapsed() >= limit {
+                return Err(first.unwrap_or_else(|| StorageError::missing(&self.object)));
+            }
+            pause_until(Instant::now() + ROUND_PAUSE, &self.context)
+                .map_err(|stopped| StorageError::stopped(&self.object.name, stopped))?;
+            unanswered = false;
+            self.copies = self.all.iter().rev().cloned().collect();
         }
-        Err(first.unwrap_or_else(|| StorageError::missing(&self.object)))
     }
 }
 
@@ -294,6 +329,7 @@ impl Read for MultiStream {
                 Ok(0) => StorageError::short(&self.object, self.at, self.end),
                 Ok(got) => {
                     self.at = self.at.saturating_add(got as u64);
+                    self.since = Instant::now();
                     return Ok(got);
                 }
                 Err(e) => StorageError::recover(&self.object.name, &e),

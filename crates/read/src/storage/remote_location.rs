@@ -56,9 +56,21 @@ pub struct RemoteLocation {
     pub(super) query: Vec<(String, String)>,
 }
 
-/// A service that rclone reads only from its own configuration.
-const BY_CONFIGURATION: &[&str] =
-    &["box", "gdata+gdocs", "gdocs", "idrived", "jottacloud", "onedrive", "pcloud", "pydrive", "pydrive+gdocs", "smb"];
+/// Services that rclone reads only from its own configuration, with what to choose in it. OneDrive needs the number and the kind
+/// of the drive, Jottacloud a token of rclone's own login, and Box, pCloud and Google a token that rclone may renew: duplicity
+/// has none of these. duplicity has no backend for pCloud.
+const BY_CONFIGURATION: &[(&str, &str)] = &[
+    ("box", ""),
+    ("gdata+gdocs", ""),
+    ("gdocs", ""),
+    ("idrived", ""),
+    ("jottacloud", " (with the device Jotta and the mount point Archive, where duplicity writes)"),
+    ("onedrive", ""),
+    ("pcloud", ""),
+    ("pydrive", ""),
+    ("pydrive+gdocs", ""),
+    ("smb", ""),
+];
 
 /// Services that have ended, or that no program reads any more, with the reason.
 const GONE: &[(&str, &str)] = &[
@@ -227,12 +239,11 @@ impl RemoteLocation {
 /// The failure for a scheme of a service that is not read.
 fn other_service(scheme: &str) -> Option<StorageError> {
     let unsupported = |reason: String| Some(StorageError::new(ErrorKind::Unsupported, &format!("{scheme}://"), reason));
-    if BY_CONFIGURATION.contains(&scheme) {
-        return unsupported(
-            "its account cannot be taken over from duplicity: make a remote with rclone config, and mount \
-             rclone://NAME:directory"
-                .to_owned(),
-        );
+    if let Some((_, choice)) = BY_CONFIGURATION.iter().find(|(known, _)| *known == scheme) {
+        return unsupported(format!(
+            "its account cannot be taken over from duplicity: make a remote with rclone config{choice}, and mount \
+             rclone://NAME:/directory"
+        ));
     }
     if let Some((_, reason)) = GONE.iter().find(|(known, _)| *known == scheme) {
         return unsupported(format!("{reason}; if a copy of the backup exists, give its place"));

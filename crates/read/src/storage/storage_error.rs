@@ -16,6 +16,8 @@ pub struct StorageError {
     pub object: Arc<str>,
     /// The cause and, if there is one, the remedy: one line.
     pub reason: Arc<str>,
+    /// True if the service did not answer, in all attempts: it may do so later, without a repair.
+    pub unanswered: bool,
 }
 
 impl HasKind for StorageError {
@@ -27,7 +29,7 @@ impl HasKind for StorageError {
 impl StorageError {
     /// A failure of `kind` on `object`.
     pub fn new(kind: ErrorKind, object: &str, reason: impl AsRef<str>) -> Self {
-        Self { kind, object: object.into(), reason: reason.as_ref().into() }
+        Self { kind, object: object.into(), reason: reason.as_ref().into(), unanswered: false }
     }
 
     /// Wraps the error for a `Read` implementation.

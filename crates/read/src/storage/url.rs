@@ -145,7 +145,7 @@ pub fn parse_url_with(text: &str, options: &UrlOptions) -> Result<Location, Stor
         _ => {
             let reason = "unsupported scheme; supported are s3, sftp, scp, rsync (over ssh), ftp, ftps, webdav, webdavs, rclone, \
                           b2, azure, swift, gs, dpbx, gdrive, mega, multi, file and plain paths; for other services make a remote \
-                          with rclone config, and mount rclone://NAME:directory";
+                          with rclone config, and mount rclone://NAME:/directory";
             Err(StorageError::new(ErrorKind::Unsupported, &format!("{scheme}://"), reason))
         }
     }

@@ -135,3 +135,117 @@ fn configurations_that_duplicity_refuses_are_errors() {
     let secret = open(r#"[{"url": "ftp://joe:geheim@host:port/"}]"#);
     assert!(!secret.to_string().contains("geheim"), "{secret}");
 }
+
+/// A store that does not answer while its directory has a file `down`.
+#[derive(Debug)]
+struct FragileStore {
+    inner: Arc<dyn ObjectStore>,
+    down: PathBuf,
+    /// The bytes of an object after which it does not answer, while there is a file `cut`.
+    cut: PathBuf,
+}
+
+const CUT: usize = 3;
+
+fn open_fragile(location: &Location, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, StorageError> {
+    let Location::Local(dir) = location else { panic!("{location:?}") };
+    assert!(options.read_timeout.is_none(), "a store would wait for long before the next one is tried");
+    let inner = super::super::open(location, options)?;
+    Ok(Arc::new(FragileStore { inner, down: dir.join("down"), cut: dir.join("cut") }))
+}
+
+fn unanswered() -> StorageError {
+    StorageError { unanswered: true, ..StorageError::new(ErrorKind::Timeout, "o", "no answer within 0 s") }
+}
+
+impl ObjectStore for FragileStore {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+    fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
+        self.inner.list(context)
+    }
+    fn list_directory(&self, dir: &str, context: &RequestContext) -> Result<DirectoryListing, StorageError> {
+        self.inner.list_directory(dir, context)
+    }
+    fn open(
+        &self,
+        object: &ObjectInfo,
+        range: ByteRange,
+        context: &RequestContext,
+    ) -> Result<Box<dyn Read + Send>, StorageError> {
+        if self.down.exists() {
+            // Recorded: the test waits for an attempt.
+            fs::write(self.down.with_file_name("tried"), "").unwrap();
+            return Err(unanswered());
+        }
+        let stream = self.inner.open(object, range, context)?;
+        if !self.cut.exists() {
+            return Ok(stream);
+        }
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(unanswered().into_io())
+            }
+        }
+        Ok(Box::new(stream.take(CUT as u64).chain(Broken)))
+    }
+    fn traffic(&self) -> Traffic {
+        self.inner.traffic()
+    }
+    fn bucket(&self) -> Option<BucketLocation> {
+        None
+    }
+}
+
+/// The content of both directories.
+fn fragile(places: &Places, read_timeout: Option<ReadTimeout>) -> (MultiStore, ObjectInfo) {
+    for dir in ["a", "b"] {
+        fs::write(places.path(dir).join("one"), "content").unwrap();
+    }
+    let url = format!("//{}", places.path("multi.json").display());
+    let options = StoreOptions { read_timeout, ..StoreOptions::default() };
+    let store = MultiStore::open(&MultiLocation::parse(&url).unwrap(), &options, open_fragile).unwrap();
+    let object = find(&store, "one");
+    (store, object)
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_not_waited_for_while_another_does() {
+    let places = Places::new(BOTH);
+    let (store, object) = fragile(&places, Some(ReadTimeout::new(Duration::from_secs(1800))));
+    fs::write(places.path("a/down"), "").unwrap();
+    assert_eq!(read(&store, &object).unwrap(), "content");
+    assert!(places.path("a/tried").exists());
+    fs::remove_file(places.path("a/down")).unwrap();
+    // In the middle of an object, at the next byte.
+    fs::write(places.path("a/cut"), "").unwrap();
+    assert_eq!(read(&store, &object).unwrap(), "content");
+}
+
+#[test]
+fn a_read_outlives_an_outage_of_all_stores() {
+    let places = Places::new(BOTH);
+    let (store, object) = fragile(&places, Some(ReadTimeout::new(Duration::from_secs(1800))));
+    let down = ["a/down", "b/down"].map(|name| places.path(name));
+    down.iter().for_each(|file| fs::write(file, "").unwrap());
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read(&store, &object));
+        while !places.path("b/tried").exists() {
+            std::thread::yield_now();
+        }
+        fs::remove_file(&down[1]).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), "content");
+    });
+    // Of a command it does not.
+    fs::write(&down[1], "").unwrap();
+    let (store, object) = fragile(&places, None);
+    assert!(read(&store, &object).unwrap_err().unanswered);
+    // A cancelled one ends.
+    let (store, object) = fragile(&places, Some(ReadTimeout::new(Duration::from_secs(1800))));
+    let context = RequestContext::with_timeout(Duration::from_millis(100));
+    let range = ByteRange { start: 0, end: 9 };
+    let Err(error) = store.open(&object, range, &context) else { panic!("it was opened") };
+    assert_eq!(error.kind, ErrorKind::Timeout);
+}

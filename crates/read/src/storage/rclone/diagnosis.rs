@@ -5,10 +5,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::failure::RcloneFailure;
+use dupfs_base::RequestContext;
+use dupfs_base::sync::pause_until;
 
-/// Runs `command`, which makes the connection and ends it at once, for `timeout` at most. Returns the failure that it states;
+/// The pause between two looks at the process.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Runs `command`, which makes the connection and ends it at once, until the end of the request at most. Returns the failure that it states;
 /// `None` if it succeeds or states nothing.
-pub(super) fn diagnose(command: &[String], object: &str, timeout: Duration) -> Option<RcloneFailure> {
+pub(super) fn diagnose(command: &[String], object: &str, context: &RequestContext) -> Option<RcloneFailure> {
     let (program, arguments) = command.split_first()?;
     let mut child = Command::new(program)
         .args(arguments)
@@ -17,11 +22,10 @@ pub(super) fn diagnose(command: &[String], object: &str, timeout: Duration) -> O
         .stderr(Stdio::piped())
         .spawn()
         .ok()?;
-    let begun = Instant::now();
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break Some(status),
-            Ok(None) if begun.elapsed() < timeout => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) if pause_until(Instant::now() + POLL_INTERVAL, context).is_ok() => {}
             _ => {
                 // It may have exited in the meantime.
                 let _ = child.kill();
@@ -45,10 +49,14 @@ pub(super) fn diagnose(command: &[String], object: &str, timeout: Duration) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dupfs_base::ErrorKind;
+    use dupfs_base::{CancelToken, ErrorKind};
 
     fn of(script: &str) -> Option<RcloneFailure> {
-        diagnose(&["sh", "-c", script].map(str::to_owned), "sftp://h", Duration::from_secs(20))
+        diagnose(
+            &["sh", "-c", script].map(str::to_owned),
+            "sftp://h",
+            &RequestContext::with_timeout(Duration::from_secs(20)),
+        )
     }
 
     #[test]
@@ -61,5 +69,15 @@ mod tests {
         let failure = of(&format!("{changed}; exit 255")).unwrap();
         assert!(failure.error.to_string().contains("is not the one in known_hosts"), "{}", failure.error);
         assert!(of("echo x >&2; exit 0").is_none() && of("exit 1").is_none());
+    }
+
+    #[test]
+    fn a_diagnosis_ends_with_its_request() {
+        let token = CancelToken::new();
+        token.cancel();
+        let begun = Instant::now();
+        let command = ["sleep", "60"].map(str::to_owned);
+        assert!(diagnose(&command, "sftp://h", &RequestContext::new(None, token)).is_none());
+        assert!(begun.elapsed() < Duration::from_secs(30));
     }
 }

@@ -1,8 +1,13 @@
 //! The failure of a request to rclone: a message of one line with the remedy, and whether another attempt may succeed.
 
-use super::http::HttpFailure;
+use std::io;
+
+use super::http::{HttpBody, HttpFailure, PROGRESS_BYTES};
 use crate::storage::StorageError;
 use dupfs_base::{ErrorKind, escape_bytes};
+
+/// Upper bound of the characters of a message of rclone that are shown.
+const MAX_REASON: usize = 300;
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub(super) enum RcloneCause {
     Closed,
     /// The object or directory does not exist.
     Absent,
+    /// The object has no such part.
+    OutOfRange,
 }
 
 impl RcloneFailure {
@@ -39,12 +46,36 @@ impl RcloneFailure {
         Self { error: StorageError::new(ErrorKind::Io, object, reason), cause: RcloneCause::Busy }
     }
 
+    /// The answer is not one to the request, for `reason`; another attempt may succeed.
+    pub(super) fn invalid(object: &str, reason: impl AsRef<str>) -> Self {
+        Self::broken(object, format!("the answer of rclone is invalid: {}", reason.as_ref()))
+    }
+
+    /// The failure to parse the body of an answer about `object`.
+    pub(super) fn of_json(object: &str, error: serde_json::Error, body: &mut HttpBody) -> Self {
+        if error.is_data() {
+            // rclone gives the same answer again.
+            let reason = escape_bytes(format!("the answer of rclone is invalid: {error}").as_bytes());
+            let reason: String = reason.chars().take(MAX_REASON).collect();
+            return Self::last(StorageError::new(ErrorKind::Io, object, reason));
+        }
+        Self::of_transport(object, body.failure(&io::Error::from(error)))
+    }
+
     /// The failure of a request for `object` without an answer, or without all of it.
     pub(super) fn of_transport(object: &str, failure: HttpFailure) -> Self {
         match failure {
             HttpFailure::Stopped(stopped) => Self::last(StorageError::stopped(object, stopped)),
             HttpFailure::Gone => Self::broken(object, "rclone has exited"),
             HttpFailure::Broken(reason) => Self::broken(object, format!("the answer broke off: {reason}")),
+            HttpFailure::Slow(time) => Self {
+                error: StorageError::new(
+                    ErrorKind::Timeout,
+                    object,
+                    format!("less than {} KiB in {} s", PROGRESS_BYTES >> 10, time.as_secs_f64()),
+                ),
+                cause: RcloneCause::NoAnswer,
+            },
             HttpFailure::Silent(time) => Self {
                 error: StorageError::new(ErrorKind::Timeout, object, format!("no data in {} s", time.as_secs_f64())),
                 cause: RcloneCause::NoAnswer,
@@ -64,10 +95,10 @@ impl RcloneFailure {
         let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
         // As a word: dates in names contain such digits.
         let has_code = |codes: &[&str]| lower.split(|c: char| !c.is_alphanumeric()).any(|word| codes.contains(&word));
-        let reason: String = escape_bytes(last_part(message).as_bytes()).chars().take(300).collect();
+        let reason: String = escape_bytes(last_part(message).as_bytes()).chars().take(MAX_REASON).collect();
         let fail =
             |kind, cause, hint: &str| Self { error: StorageError::new(kind, object, format!("{reason}{hint}")), cause };
-        use RcloneCause::{Absent, Busy, Closed, Final, NoAnswer, NoService};
+        use RcloneCause::{Absent, Busy, Closed, Final, NoAnswer, NoService, OutOfRange};
         if has(&["key is unknown", "host key verification failed"]) && !has(&["has changed"]) {
             let reason = "the host key of the server is not in known_hosts; compare it with the server's own and accept it \
                           once (ssh HOST, or ssh -p PORT HOST)";
@@ -122,6 +153,9 @@ impl RcloneFailure {
         }
         if has(&["timeout", "timed out", "deadline exceeded"]) {
             return fail(ErrorKind::Timeout, NoAnswer, "");
+        }
+        if status == 416 {
+            return fail(ErrorKind::Io, OutOfRange, "");
         }
         if status == 404 || has(&["object not found", "directory not found", "no such file"]) {
             return fail(ErrorKind::NotFound, Absent, "");

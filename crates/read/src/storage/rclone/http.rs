@@ -8,18 +8,21 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use super::encoding::base64;
-use dupfs_base::{ByteRange, RequestContext, Secret, Stopped, Subscription, Wake};
+use super::http_head::{HeadBuffer, HttpHead};
+use dupfs_base::{ByteRange, RequestContext, Secret, Stopped, Subscription, Wake, clamp_len};
 
 /// The user of the child process.
 pub(super) const USER: &str = "dupfs";
-/// Upper bound of the bytes of an answer before its body.
-const MAX_HEAD: u64 = 64 * 1024;
 /// Upper bound of the time to connect over loopback.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that have to arrive within the timeout, unless all have arrived.
+pub(super) const PROGRESS_BYTES: u64 = 16 * 1024;
 
 /// The address of a running child process, and its password.
 #[derive(Clone, Debug)]
 pub(super) struct RcloneEndpoint {
+    /// The number of the process.
+    pub(super) process: u32,
     pub(super) address: SocketAddr,
     pub(super) password: Secret,
 }
@@ -35,27 +38,15 @@ pub(super) enum HttpFailure {
     Broken(String),
     /// Nothing arrived for this time.
     Silent(Duration),
+    /// Less than [`PROGRESS_BYTES`] arrived in this time.
+    Slow(Duration),
 }
 
 /// An answer, whose body is not read yet.
 #[derive(Debug)]
 pub(super) struct HttpAnswer {
-    pub(super) status: u16,
-    /// Names in lower case.
-    headers: Vec<(String, String)>,
+    pub(super) head: HttpHead,
     pub(super) body: HttpBody,
-}
-
-impl HttpAnswer {
-    /// The value of the header `name`, which is in lower case.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
-    }
-
-    /// `Content-Length`.
-    pub(super) fn length(&self) -> Option<u64> {
-        self.header("content-length")?.parse().ok()
-    }
 }
 
 /// A connection whose reads end when the request is cancelled.
@@ -73,6 +64,8 @@ impl Wake for CancellableSocket {
 #[derive(Debug)]
 pub(super) struct HttpBody {
     reader: BufReader<LimitedSocket>,
+    /// The bytes up to the length that the head states; without one the body ends with the connection.
+    left: Option<u64>,
 }
 
 /// Reads within the limits of a request.
@@ -81,6 +74,11 @@ struct LimitedSocket {
     socket: Arc<CancellableSocket>,
     /// Upper bound of the time without a byte.
     stall: Duration,
+    /// Upper bound of the time in which less than [`PROGRESS_BYTES`] arrive.
+    timeout: Duration,
+    /// The time that reads took since the last progress, and the bytes since then. A reader that pauses loses none of it.
+    waited: Duration,
+    received: u64,
     context: RequestContext,
     failure: Option<HttpFailure>,
     _subscription: Subscription,
@@ -91,12 +89,14 @@ impl Read for LimitedSocket {
         let left = self.context.time_left().unwrap_or(self.stall).min(self.stall);
         // Zero means no timeout.
         self.socket.0.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let begun = Instant::now();
         let result = loop {
             match (&self.socket.0).read(buf) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 result => break result,
             }
         };
+        self.waited = self.waited.saturating_add(begun.elapsed());
         if let Err(stopped) = self.context.check() {
             self.failure = Some(HttpFailure::Stopped(stopped));
             return Err(io::Error::other(stopped));
@@ -105,7 +105,17 @@ impl Read for LimitedSocket {
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 self.failure = Some(HttpFailure::Silent(self.stall));
             }
-            _ => {}
+            Ok(got) => {
+                self.received = self.received.saturating_add(*got as u64);
+                if self.received >= PROGRESS_BYTES {
+                    (self.received, self.waited) = (0, Duration::ZERO);
+                } else if *got > 0 && self.waited >= self.timeout {
+                    // Or an answer of a byte now and then would never end.
+                    self.failure = Some(HttpFailure::Slow(self.timeout));
+                    return Err(io::Error::from(io::ErrorKind::TimedOut));
+                }
+            }
+            Err(_) => {}
         }
         result
     }
@@ -113,7 +123,11 @@ impl Read for LimitedSocket {
 
 impl Read for HttpBody {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buf)
+        let Some(left) = &mut self.left else { return self.reader.read(buf) };
+        let max = clamp_len(*left, buf.len());
+        let got = self.reader.read(buf.get_mut(..max).unwrap_or_default())?;
+        *left = left.saturating_sub(got as u64);
+        Ok(got)
     }
 }
 
@@ -171,14 +185,14 @@ impl RcloneRequest<'_> {
     }
 }
 
-/// Sends `request` and reads the head of its answer. Nothing may arrive for `stall` at most.
+/// Sends `request` and reads the head of its answer. Nothing may arrive for `timeout` at most.
 ///
 /// # Errors
 /// [`HttpFailure`].
 pub(super) fn send(
     endpoint: &RcloneEndpoint,
     request: &RcloneRequest<'_>,
-    stall: Duration,
+    timeout: Duration,
     context: &RequestContext,
 ) -> Result<HttpAnswer, HttpFailure> {
     context.check_may_block().map_err(HttpFailure::Stopped)?;
@@ -191,43 +205,45 @@ pub(super) fn send(
     let sent = sent.and_then(|()| (&socket.0).write_all(&request.text(&endpoint.password)));
     sent.map_err(|_| context.check().map_or_else(HttpFailure::Stopped, |()| HttpFailure::Gone))?;
     let (context, failure) = (context.clone(), None);
-    let limited = LimitedSocket { socket, stall, context, failure, _subscription: subscription };
+    let limited = LimitedSocket {
+        socket,
+        stall: timeout,
+        timeout,
+        waited: Duration::ZERO,
+        received: 0,
+        context,
+        failure,
+        _subscription: subscription,
+    };
     read_head(BufReader::with_capacity(256 * 1024, limited))
 }
 
 fn read_head(mut reader: BufReader<LimitedSocket>) -> Result<HttpAnswer, HttpFailure> {
     let begun = Instant::now();
-    let mut lines = Vec::new();
-    let mut head = (&mut reader).take(MAX_HEAD);
-    loop {
-        let mut line = Vec::new();
-        let read = head.read_until(b'\n', &mut line);
-        let failed = match read {
-            Ok(_) if line.ends_with(b"\n") => None,
-            Ok(0) if lines.is_empty() => Some(io::Error::from(io::ErrorKind::ConnectionReset)),
-            Ok(_) => Some(io::Error::other("the head of the answer was cut short")),
-            Err(e) => Some(e),
+    let mut buffer = HeadBuffer::default();
+    let head = loop {
+        let arrived = match reader.fill_buf() {
+            Ok([]) if buffer.is_empty() => return Err(HttpFailure::Gone),
+            Ok([]) => return Err(HttpFailure::Broken("it ends within its head".to_owned())),
+            Ok(arrived) => arrived,
+            Err(error) => {
+                return Err(match reader.get_mut().failure.take() {
+                    Some(failure) => failure,
+                    None if error.kind() == io::ErrorKind::ConnectionReset => HttpFailure::Gone,
+                    None => HttpFailure::Broken(dupfs_base::io_reason(&error)),
+                });
+            }
         };
-        if let Some(error) = failed {
-            return Err(match reader.get_mut().failure.take() {
-                Some(failure) => failure,
-                None if error.kind() == io::ErrorKind::ConnectionReset => HttpFailure::Gone,
-                None => HttpFailure::Broken(dupfs_base::io_reason(&error)),
-            });
+        let (taken, head) = buffer.take(arrived).map_err(|reason| HttpFailure::Broken(reason.to_owned()))?;
+        reader.consume(taken);
+        if let Some(head) = head {
+            break head;
         }
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if text.is_empty() {
-            break;
-        }
-        lines.push(text);
-    }
+    };
     log::trace!("rclone answered within {} ms", begun.elapsed().as_millis());
-    let broken = || HttpFailure::Broken("the answer is not one of HTTP".to_owned());
-    let (first, rest) = lines.split_first().ok_or_else(broken)?;
-    let mut words = first.split(' ');
-    let is_http = words.next().is_some_and(|word| word.starts_with("HTTP/1."));
-    let status = words.next().and_then(|word| word.parse().ok()).filter(|_| is_http).ok_or_else(broken)?;
-    let headers = rest.iter().filter_map(|line| line.split_once(':'));
-    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-    Ok(HttpAnswer { status, headers, body: HttpBody { reader } })
+    // The body has the timeout for itself.
+    let socket = reader.get_mut();
+    (socket.received, socket.waited) = (0, Duration::ZERO);
+    let left = head.length;
+    Ok(HttpAnswer { head, body: HttpBody { reader, left } })
 }

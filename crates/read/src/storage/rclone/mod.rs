@@ -3,7 +3,9 @@
 mod diagnosis;
 mod encoding;
 mod failure;
+pub mod fuzz_entry;
 mod http;
+mod http_head;
 mod listing;
 mod obscure;
 mod process;

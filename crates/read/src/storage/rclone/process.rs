@@ -24,6 +24,8 @@ const MIN_LIFE: Duration = Duration::from_secs(2);
 const RESTART_DELAY: Duration = Duration::from_millis(500);
 /// Upper bound of the retained lines of the log of the process.
 const MAX_LINES: usize = 20;
+/// Upper bound of the bytes of a line.
+const MAX_LINE: usize = 4096;
 
 /// The state of the child process.
 #[derive(Debug)]
@@ -97,26 +99,26 @@ impl RcloneProcess {
     /// Records that the process at `endpoint` does not answer: requests wait for the next one.
     pub(super) fn is_gone(&self, endpoint: &RcloneEndpoint) {
         self.state.update(|state| {
-            if matches!(state, RcloneState::Running(running) if running.address == endpoint.address) {
+            if matches!(state, RcloneState::Running(running) if running.process == endpoint.process) {
                 *state = RcloneState::Starting;
             }
         });
-        // It may be alive and not listen.
-        kill(&self.child);
+        // It may be alive and not listen. Another request may have noticed it before: the next process is not killed.
+        if let Some(child) = lock(&self.child).as_mut().filter(|child| child.id() == endpoint.process) {
+            kill(child);
+        }
     }
 }
 
 impl Drop for RcloneProcess {
     fn drop(&mut self) {
         self.closed.cancel();
-        kill(&self.child);
+        lock(&self.child).as_mut().into_iter().for_each(kill);
     }
 }
 
-fn kill(child: &Mutex<Option<Child>>) {
-    if let Some(child) = &mut *lock(child)
-        && let Err(error) = child.kill()
-    {
+fn kill(child: &mut Child) {
+    if let Err(error) = child.kill() {
         log::debug!("rclone cannot be killed: {error}");
     }
 }
@@ -137,7 +139,7 @@ fn supervise(
                 let output = child.stderr.take();
                 *lock(running) = Some(child);
                 if closed.is_cancelled() {
-                    kill(running);
+                    lock(running).as_mut().into_iter().for_each(kill);
                 }
                 let lines = output.map(|output| listen(output, endpoint, state)).unwrap_or_default();
                 wait(running);
@@ -191,15 +193,13 @@ fn listen(output: impl io::Read, endpoint: PendingEndpoint, state: &Monitor<Rclo
     let mut pending = Some(endpoint);
     let mut output = BufReader::new(output);
     loop {
-        let mut line = Vec::new();
-        if !matches!(output.read_until(b'\n', &mut line), Ok(read) if read > 0) {
-            return lines;
-        }
+        let Ok(Some(line)) = next_line(&mut output) else { return lines };
         let line = escape_bytes(line.trim_ascii_end());
+        // Only the first such line counts: later ones may have text of the service in them.
         if let Some(address) = served_address(&line)
-            && let Some(PendingEndpoint(password)) = pending.take()
+            && let Some(PendingEndpoint { process, password }) = pending.take()
         {
-            state.update(|state| *state = RcloneState::Running(RcloneEndpoint { address, password }));
+            state.update(|state| *state = RcloneState::Running(RcloneEndpoint { process, address, password }));
             continue;
         }
         log::debug!("rclone: {line}");
@@ -207,6 +207,27 @@ fn listen(output: impl io::Read, endpoint: PendingEndpoint, state: &Monitor<Rclo
             lines.remove(0);
         }
         lines.push(line);
+    }
+}
+
+/// Reads a line; `None` at the end. Of a long one, which may have an answer of the service in it, only the beginning.
+fn next_line(output: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let mut length = 0_usize;
+    loop {
+        let arrived = match output.fill_buf() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            arrived => arrived?,
+        };
+        let part = arrived.split_inclusive(|&byte| byte == b'\n').next().unwrap_or_default();
+        let room = MAX_LINE.saturating_sub(line.len()).min(part.len());
+        line.extend_from_slice(part.get(..room).unwrap_or_default());
+        let (taken, is_whole) = (part.len(), part.is_empty() || part.ends_with(b"\n"));
+        output.consume(taken);
+        length = length.saturating_add(taken);
+        if is_whole {
+            return Ok((length > 0).then_some(line));
+        }
     }
 }
 
@@ -221,8 +242,11 @@ fn served_address(line: &str) -> Option<SocketAddr> {
         .filter(|address: &SocketAddr| address.ip().is_loopback())
 }
 
-/// The password of a process whose address is not known yet.
-struct PendingEndpoint(Secret);
+/// A process whose address is not known yet.
+struct PendingEndpoint {
+    process: u32,
+    password: Secret,
+}
 
 impl RcloneStart {
     fn spawn(&self) -> Result<(Child, PendingEndpoint), StorageError> {
@@ -250,7 +274,8 @@ impl RcloneStart {
             }
             _ => StorageError::new(ErrorKind::Io, url, format!("rclone cannot be started: {}", io_reason(&e))),
         })?;
-        Ok((child, PendingEndpoint(password)))
+        let process = child.id();
+        Ok((child, PendingEndpoint { process, password }))
     }
 }
 
@@ -278,5 +303,61 @@ mod tests {
         ] {
             assert_eq!(served_address(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn lines_of_the_log_are_bounded() {
+        let long = vec![b'x'; 3 * MAX_LINE];
+        let log = [b"one\n\n", &long[..], b"\ntwo"].concat();
+        // With a buffer that has a part of a line only.
+        let mut output = BufReader::with_capacity(100, &log[..]);
+        let mut lines = Vec::new();
+        while let Some(line) = next_line(&mut output).unwrap() {
+            lines.push(line);
+        }
+        assert_eq!(lines, [&b"one\n"[..], b"\n", &long[..MAX_LINE], b"two"]);
+    }
+
+    #[test]
+    fn only_the_first_address_counts_and_the_last_lines_are_retained() {
+        let state = Monitor::new(RcloneState::Starting);
+        let serving = |port: usize| format!("NOTICE: {SERVING}127.0.0.1:{port}/\n");
+        let log: String =
+            (0..MAX_LINES + 3).map(|number| format!("line {number}\n")).chain([serving(1), serving(2)]).collect();
+        let lines = listen(log.as_bytes(), PendingEndpoint { process: 7, password: Secret::new("x") }, &state);
+        assert_eq!((lines.len(), &*lines[0]), (MAX_LINES, "line 4"));
+        let endpoint = state.update(|state| match state {
+            RcloneState::Running(endpoint) => (endpoint.process, endpoint.address.port()),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(endpoint, (7, 1));
+    }
+
+    #[test]
+    fn a_failure_of_an_earlier_process_does_not_end_the_next_one() {
+        let sleep = || std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (mut old, new) = (sleep(), sleep());
+        let endpoint = |process: u32| {
+            // The port may be the same.
+            RcloneEndpoint { process, address: ([127, 0, 0, 1], 1).into(), password: Secret::new("x") }
+        };
+        let (before, now) = (endpoint(old.id()), endpoint(new.id()));
+        let process = RcloneProcess {
+            url: String::new(),
+            state: Monitor::new(RcloneState::Running(now.clone())),
+            child: Arc::new(Mutex::new(Some(new))),
+            closed: CancelToken::new(),
+        };
+        let is_running = |process: &RcloneProcess| {
+            let is_alive = lock(&process.child).as_mut().unwrap().try_wait().unwrap().is_none();
+            is_alive && process.state.update(|state| matches!(state, RcloneState::Running(_)))
+        };
+        process.is_gone(&before);
+        assert!(is_running(&process));
+        process.is_gone(&now);
+        lock(&process.child).as_mut().unwrap().wait().unwrap();
+        assert!(!is_running(&process));
+        old.kill().unwrap();
+        old.wait().unwrap();
     }
 }

@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::failure::{RcloneCause, RcloneFailure};
-use crate::storage::StorageError;
+use super::http::PROGRESS_BYTES;
+use crate::storage::{ReadTimeout, StorageError};
 use dupfs_base::sync::pause_until;
 use dupfs_base::{ErrorKind, RequestContext};
 
 /// Upper bound of the pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
-/// Bytes that count as progress: a slower body counts as one without progress.
-const PROGRESS_BYTES: u64 = 16 * 1024;
 /// Upper bound of the attempts while a store is being opened: a wrong configuration should be reported soon.
 const MAX_OPENING_ATTEMPTS: u32 = 2;
 
@@ -18,6 +17,8 @@ const MAX_OPENING_ATTEMPTS: u32 = 2;
 #[derive(Debug)]
 pub(super) struct RcloneRetries {
     timeout: Duration,
+    /// The same while the service does not answer; `None` for the timeout.
+    unanswered: Option<ReadTimeout>,
     /// The time of the last progress.
     since: Instant,
     attempts: u32,
@@ -29,7 +30,12 @@ pub(super) struct RcloneRetries {
 impl RcloneRetries {
     /// A request that fails after `timeout` without progress.
     pub(super) fn new(timeout: Duration, opening: bool) -> Self {
-        Self { timeout, since: Instant::now(), attempts: 0, bytes: 0, opening }
+        Self { timeout, unanswered: None, since: Instant::now(), attempts: 0, bytes: 0, opening }
+    }
+
+    /// As [`Self::new`] for a read of an object, which fails after `unanswered` if the service does not answer.
+    pub(super) fn of_read(timeout: Duration, unanswered: ReadTimeout) -> Self {
+        Self { unanswered: Some(unanswered), ..Self::new(timeout, false) }
     }
 
     /// Upper bound of the time until an answer begins. rclone may have to connect first.
@@ -58,34 +64,39 @@ impl RcloneRetries {
         let is_transient = match failure.cause {
             RcloneCause::Busy | RcloneCause::NoAnswer => true,
             RcloneCause::NoService | RcloneCause::Closed => !self.opening,
-            RcloneCause::Final | RcloneCause::Absent => false,
+            RcloneCause::Final | RcloneCause::Absent | RcloneCause::OutOfRange => false,
         };
         self.attempts = self.attempts.saturating_add(1);
         if !is_transient || (self.opening && self.attempts >= MAX_OPENING_ATTEMPTS) {
             return Err(failure.error);
         }
         let pause = Duration::from_millis(50).saturating_mul(1 << self.attempts.min(8)).min(MAX_PAUSE);
-        if self.since.elapsed() + pause >= self.timeout {
-            return Err(self.given_up(failure));
+        let timeout = match (failure.cause, &self.unanswered) {
+            (RcloneCause::NoAnswer | RcloneCause::NoService, Some(unanswered)) => unanswered.get().max(self.timeout),
+            _ => self.timeout,
+        };
+        if self.since.elapsed() + pause >= timeout {
+            return Err(given_up(failure, timeout));
         }
         log::debug!("{}; retrying in {} ms", failure.error, pause.as_millis());
         pause_until(Instant::now() + pause, context)
             .map_err(|stopped| StorageError::stopped(&failure.error.object, stopped))
     }
+}
 
-    /// The error after all retries.
-    fn given_up(&self, failure: RcloneFailure) -> StorageError {
-        let StorageError { kind, object, reason } = failure.error;
-        let seconds = self.timeout.as_secs_f64();
-        let (kind, text) = match failure.cause {
-            RcloneCause::NoAnswer => (
-                ErrorKind::Timeout,
-                format!("no answer within {seconds} s ({reason}); check the network, and try again later"),
-            ),
-            _ => (kind, format!("still failing after {seconds} s of retries: {reason}")),
-        };
-        StorageError::new(kind, &object, text)
-    }
+/// The error after retries for `timeout`.
+fn given_up(failure: RcloneFailure, timeout: Duration) -> StorageError {
+    let StorageError { kind, object, reason, .. } = failure.error;
+    let seconds = timeout.as_secs_f64();
+    let (kind, text) = match failure.cause {
+        RcloneCause::NoAnswer => (
+            ErrorKind::Timeout,
+            format!("no answer within {seconds} s ({reason}); check the network, and try again later"),
+        ),
+        _ => (kind, format!("still failing after {seconds} s of retries: {reason}")),
+    };
+    let unanswered = matches!(failure.cause, RcloneCause::NoAnswer | RcloneCause::NoService);
+    StorageError { unanswered, ..StorageError::new(kind, &object, text) }
 }
 
 #[cfg(test)]
@@ -112,6 +123,24 @@ mod tests {
         retries.pause(failure(RcloneCause::NoService), &context).unwrap();
         let error = retries.pause(failure(RcloneCause::Final), &context).unwrap_err();
         assert_eq!(&*error.reason, "broken");
+    }
+
+    #[test]
+    fn a_read_of_a_service_that_does_not_answer_outlives_an_outage() {
+        let context = RequestContext::unlimited();
+        let unanswered = ReadTimeout::new(Duration::ZERO);
+        let mut retries = RcloneRetries::of_read(Duration::ZERO, unanswered.clone());
+        assert!(retries.pause(failure(RcloneCause::NoAnswer), &context).is_err());
+        unanswered.set(Duration::from_secs(1800));
+        for cause in [RcloneCause::NoAnswer, RcloneCause::NoService] {
+            retries.pause(failure(cause), &context).unwrap();
+        }
+        let busy = retries.pause(failure(RcloneCause::Busy), &context);
+        assert!(busy.is_err(), "a service that answers is retried for the timeout only");
+        unanswered.set(Duration::ZERO);
+        let error = retries.pause(failure(RcloneCause::NoAnswer), &context).unwrap_err();
+        assert!(error.unanswered && error.reason.starts_with("no answer within 0 s"), "{error}");
+        assert_eq!(retries.answer_timeout(), Duration::from_millis(50), "each attempt is as short as before");
     }
 
     #[test]

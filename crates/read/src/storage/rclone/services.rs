@@ -171,7 +171,7 @@ impl RemoteLocation {
         let token = secrets.get("DPBX_ACCESS_TOKEN");
         let token = token.ok_or_else(|| {
             let reason = "the account is missing: set DPBX_ACCESS_TOKEN, or make a remote with rclone config and mount \
-                          rclone://NAME:directory";
+                          rclone://NAME:/directory";
             self.missing(reason)
         })?;
         let token = String::from_utf8_lossy(token.expose()).into_owned();
@@ -184,7 +184,7 @@ impl RemoteLocation {
     fn google_drive(&self, secrets: &SecretSource) -> Result<RcloneRemote, StorageError> {
         let file = secrets.text("GOOGLE_SERVICE_JSON_FILE").ok_or_else(|| {
             let reason = "only service accounts can be taken over from duplicity (GOOGLE_SERVICE_JSON_FILE): make a remote with \
-                          rclone config, and mount rclone://NAME:directory";
+                          rclone config, and mount rclone://NAME:/directory";
             self.missing(reason)
         })?;
         let (drive, folder) = (self.parameter("driveID"), self.parameter("myDriveFolderID"));

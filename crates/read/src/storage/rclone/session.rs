@@ -13,7 +13,7 @@ use super::program::RcloneProgram;
 use super::remote::RcloneRemote;
 use super::retries::RcloneRetries;
 use crate::storage::traffic::TrafficCounters;
-use crate::storage::{DirectoryListing, ObjectInfo, StorageError, StoreOptions};
+use crate::storage::{DirectoryListing, ObjectInfo, ReadTimeout, StorageError, StoreOptions};
 use dupfs_base::sync::{Permit, Semaphore};
 use dupfs_base::{ErrorKind, RequestContext, Stopped};
 
@@ -30,6 +30,8 @@ pub(super) struct RcloneSession {
     pub(super) remote: RcloneRemote,
     process: RcloneProcess,
     pub(super) timeout: Duration,
+    /// Upper bound of the time in which a read waits for a service that does not answer.
+    pub(super) read_timeout: ReadTimeout,
     streams: Semaphore,
     pub(super) counters: TrafficCounters,
 }
@@ -53,7 +55,8 @@ impl RcloneSession {
         })?;
         let streams = Semaphore::new(MAX_STREAMS.min(options.connections as u64).max(1));
         let (timeout, counters) = (options.timeout, TrafficCounters::default());
-        Ok(Self { remote, process, timeout, streams, counters })
+        let read_timeout = options.read_timeout.clone().unwrap_or_else(|| ReadTimeout::new(timeout));
+        Ok(Self { remote, process, timeout, read_timeout, streams, counters })
     }
 
     /// Sends one request.
@@ -80,11 +83,14 @@ impl RcloneSession {
             }
             RcloneFailure::of_transport(object, failure)
         })?;
-        if (200..300).contains(&answer.status) {
-            return Ok(answer);
+        match (request, answer.head.status) {
+            (_, 200) | (RcloneRequest::Get(..), 206) => Ok(answer),
+            (_, status @ ..400) => Err(RcloneFailure::invalid(object, format!("its status is {status}"))),
+            (_, status) => {
+                let body = answer.body.text(MAX_MESSAGE);
+                Err(RcloneFailure::of_answer(object, status, &body))
+            }
         }
-        let body = answer.body.text(MAX_MESSAGE);
-        Err(RcloneFailure::of_answer(object, answer.status, &body))
     }
 
     /// Lists `dir`, with its directories unless `files_only`. `opening` is true for the listing that opens the store.
@@ -109,14 +115,12 @@ impl RcloneSession {
         loop {
             let listed =
                 self.request(url, &RcloneRequest::List(&parameters), &retries, context).and_then(|mut answer| {
-                    parse_list(&mut answer.body, if files_only { dir } else { "" }).map_err(|e| {
-                        let error = std::io::Error::other(e);
-                        RcloneFailure::of_transport(url, answer.body.failure(&error))
-                    })
+                    parse_list(&mut answer.body, if files_only { dir } else { "" })
+                        .map_err(|error| RcloneFailure::of_json(url, error, &mut answer.body))
                 });
             let failure = match listed {
                 Ok(listing) => return Ok(listing),
-                Err(failure) => self.explained(failure),
+                Err(failure) => self.explained(failure, context),
             };
             if failure.cause == RcloneCause::Absent {
                 let reason = "no such directory; check the URL (a path after one slash begins at the home directory of the \
@@ -142,10 +146,10 @@ impl RcloneSession {
     }
 
     /// The failure with the reason that the ssh program states, if rclone knows none.
-    pub(super) fn explained(&self, failure: RcloneFailure) -> RcloneFailure {
+    pub(super) fn explained(&self, failure: RcloneFailure, context: &RequestContext) -> RcloneFailure {
         match (&self.remote.diagnosis, failure.cause) {
             (Some(command), RcloneCause::Closed) => {
-                diagnose(command, &failure.error.object, self.timeout).unwrap_or(failure)
+                diagnose(command, &failure.error.object, &context.within(self.timeout)).unwrap_or(failure)
             }
             _ => failure,
         }
@@ -188,10 +192,8 @@ impl RcloneSession {
                 });
                 let request = parameters.to_string();
                 let mut answer = self.request(&object.name, &RcloneRequest::Stat(&request), retries, context)?;
-                let stat = parse_stat(&mut answer.body).map_err(|e| {
-                    let error = std::io::Error::other(e);
-                    RcloneFailure::of_transport(&object.name, answer.body.failure(&error))
-                })?;
+                let stat = parse_stat(&mut answer.body)
+                    .map_err(|error| RcloneFailure::of_json(&object.name, error, &mut answer.body))?;
                 let Some(stat) = stat else { return Err(RcloneFailure::last(StorageError::missing(object))) };
                 stat.version == object.version
             }

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use super::encoding::parse_http_date;
 use super::failure::{RcloneCause, RcloneFailure};
-use super::http::{HttpAnswer, HttpBody, RcloneRequest};
+use super::http::{HttpBody, RcloneRequest};
+use super::http_head::RangeMismatch;
 use super::retries::RcloneRetries;
 use super::session::RcloneSession;
 use crate::storage::{ObjectInfo, StorageError};
@@ -39,7 +40,8 @@ impl RcloneStream {
         range: ByteRange,
         context: RequestContext,
     ) -> Result<Self, StorageError> {
-        let (path, retries) = (session.get_path(&object), RcloneRetries::new(session.timeout, false));
+        let (path, retries) =
+            (session.get_path(&object), RcloneRetries::of_read(session.timeout, session.read_timeout.clone()));
         let permit = session.permit(&object.name, &context)?;
         let (at, end, body, failed) = (range.start, range.end, None, None);
         let mut stream = Self { session, object, path, at, end, body, permit, retries, failed, context };
@@ -61,9 +63,12 @@ impl RcloneStream {
     }
 
     fn pause(&mut self, failure: RcloneFailure) -> Result<(), StorageError> {
-        let failure = self.session.explained(failure);
-        if failure.cause == RcloneCause::Absent {
-            return Err(StorageError::missing(&self.object));
+        let failure = self.session.explained(failure, &self.context);
+        match failure.cause {
+            RcloneCause::Absent => return Err(StorageError::missing(&self.object)),
+            // It has become smaller.
+            RcloneCause::OutOfRange => return Err(StorageError::replaced(&self.object)),
+            _ => {}
         }
         self.session.pause(&mut self.retries, failure, &self.context)
     }
@@ -71,39 +76,14 @@ impl RcloneStream {
     fn attempt(&mut self) -> Result<HttpBody, RcloneFailure> {
         let request = RcloneRequest::Get(&self.path, ByteRange { start: self.at, end: self.end });
         let mut answer = self.session.request(&self.object.name, &request, &self.retries, &self.context)?;
-        self.check_range(&answer)?;
-        let modified = answer.header("last-modified").and_then(parse_http_date);
+        answer.head.check_range(self.at, self.end, self.object.size).map_err(|mismatch| match mismatch {
+            RangeMismatch::Size => RcloneFailure::last(StorageError::replaced(&self.object)),
+            RangeMismatch::Part(reason) => RcloneFailure::invalid(&self.object.name, reason),
+        })?;
+        let modified = answer.head.modified.as_deref().and_then(parse_http_date);
         self.session.check_version(&self.object, modified, &self.retries, &self.context)?;
         answer.body.set_stall(self.retries.stall_timeout());
         Ok(answer.body)
-    }
-
-    /// Checks that the answer has the requested range of an object of the listed size.
-    fn check_range(&self, answer: &HttpAnswer) -> Result<(), RcloneFailure> {
-        let broken = |reason: String| RcloneFailure::broken(&self.object.name, reason);
-        let replaced = || RcloneFailure::last(StorageError::replaced(&self.object));
-        match answer.header("content-range") {
-            Some(range) => {
-                let total = range.rsplit_once('/').map_or("", |(_, total)| total);
-                if total != self.object.size.to_string() {
-                    return Err(replaced());
-                }
-                let expected = format!("bytes {}-{}/{total}", self.at, self.end.saturating_sub(1));
-                if range != expected {
-                    return Err(broken(format!("requested {expected}, received {range}")));
-                }
-            }
-            // The answer to a request for the whole object may omit the range.
-            None if self.at == 0 && self.end == self.object.size && answer.length() == Some(self.end) => {}
-            None if answer.length().is_some_and(|length| length != self.object.size) => return Err(replaced()),
-            None => return Err(broken("the requested range was ignored".to_owned())),
-        }
-        match answer.length() {
-            Some(length) if length != self.end.saturating_sub(self.at) => {
-                Err(broken(format!("requested {} bytes, received {length}", self.end.saturating_sub(self.at))))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, StorageError> {

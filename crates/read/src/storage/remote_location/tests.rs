@@ -86,8 +86,11 @@ fn services_with_buckets_have_the_bucket_first() {
 #[test]
 fn services_that_are_not_read_say_so() {
     for (url, words) in [
-        ("onedrive://dir", "rclone config"),
-        ("jottacloud:///dir", "rclone://NAME:directory"),
+        ("onedrive://dir/sub", "make a remote with rclone config, and mount rclone://NAME:/directory"),
+        ("pcloud://dir", "make a remote with rclone config, and mount rclone://NAME:/directory"),
+        ("jottacloud:///dir", "make a remote with rclone config (with the device Jotta and the mount point Archive"),
+        ("jottacloud:///dir", "and mount rclone://NAME:/directory"),
+        ("box:///dir", "rclone://NAME:/directory"),
         ("cf+hubic://x", "hubiC was closed"),
         ("cf+http://x", "no longer maintained"),
         ("u1://x", "Ubuntu One"),

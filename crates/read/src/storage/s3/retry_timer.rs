@@ -77,7 +77,7 @@ impl RetryTimer {
         if waited + delay < timeout {
             return Ok(delay);
         }
-        let StorageError { kind, object, reason } = failure.error;
+        let StorageError { kind, object, reason, .. } = failure.error;
         let seconds = timeout.as_secs_f64();
         let (kind, text) = match failure.cause {
             FailureCause::NoAnswer => {
@@ -86,7 +86,8 @@ impl RetryTimer {
             }
             _ => (kind, format!("still failing after {seconds} s of retries: {reason}")),
         };
-        Err(StorageError::new(kind, &object, text))
+        let unanswered = matches!(failure.cause, FailureCause::NoAnswer | FailureCause::NoService);
+        Err(StorageError { unanswered, ..StorageError::new(kind, &object, text) })
     }
 }
 
