@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{LocalStore, ObjectInfo, ObjectStore, StorageError, Traffic};
 
-use crate::support::exec::run;
+use crate::support::exec::{Dupfs, run};
+use crate::support::mount::Mount;
+use crate::support::{Scratch, fixtures};
 
 const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
 
@@ -254,4 +256,47 @@ fn files_on_sshfs_are_the_same_although_their_inode_numbers_change() {
         assert!(begun.elapsed() < Duration::from_secs(60), "the change was not seen");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+#[test]
+fn a_mount_of_a_backup_on_sshfs_keeps_its_index_and_reads_on_when_inode_numbers_change() {
+    let fixture = fixtures::path("duplicity-0.8.15-python2.7-gz");
+    let files: Vec<(String, Vec<u8>)> = fs::read_dir(&fixture)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
+    let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+    let sshfs = Sshfs::new(&files);
+    let scratch = Scratch::new();
+    // Without a cache each read opens the volumes again.
+    let dupfs = Dupfs::new(scratch.path()).option("--cache-size=0").option("--memory=64M");
+    let bytes = |mount: &Mount| {
+        let cost = run(Command::new("getfattr").args(["-n", "user.dupfs.cost", "--only-values"]).arg(mount.path()));
+        let cost = String::from_utf8(cost).unwrap();
+        let number = cost.split(" bytes fetched").next().unwrap().rsplit(' ').next().unwrap().to_owned();
+        number.parse::<u64>().unwrap_or_else(|_| panic!("{cost}"))
+    };
+    let mount = Mount::new(&dupfs, sshfs.path().to_str().unwrap(), &scratch.dir("m1"));
+    let read = |mount: &Mount| {
+        run(Command::new("sh").args(["-c", "tar -cf - -C \"$0\" . | sha256sum"]).arg(mount.path().join("latest/")))
+    };
+    let before = read(&mount);
+    let inode = |name: &&str| fs::metadata(sshfs.path().join(name)).unwrap().ino();
+    let inodes: Vec<_> = names.iter().map(inode).collect();
+    sshfs.forget(&names);
+    assert_ne!(
+        names.iter().map(inode).collect::<Vec<_>>(),
+        inodes,
+        "the inode numbers did not change, so this test shows nothing"
+    );
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    assert!(read(&mount) == before);
+    mount.unmount();
+    let mount = Mount::new(&dupfs, sshfs.path().to_str().unwrap(), &scratch.dir("m2"));
+    run(Command::new("ls").arg("-R").arg(mount.path().join("latest/")).stdout(std::process::Stdio::null()));
+    let fetched = bytes(&mount);
+    assert!(fetched < 10_000, "{fetched} bytes although the index has the trees");
+    mount.unmount();
 }

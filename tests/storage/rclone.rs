@@ -178,6 +178,40 @@ fn a_mount_shows_the_backup_of_the_directory_and_its_rclone_dies_with_it() {
 }
 
 #[test]
+fn hosts_of_the_configuration_of_ssh_are_read_by_every_scheme_of_ssh_also_below_the_home_directory() {
+    let server = RemoteServer::ssh();
+    fs::create_dir(server.root().join("dir")).unwrap();
+    fs::write(server.root().join("dir/o"), b"content").unwrap();
+    let known = fs::read_to_string(server.file("known_hosts")).unwrap();
+    let config = format!(
+        "Host backup\n HostName 127.0.0.1\n Port {}\n User root\nHost *\n UserKnownHostsFile {}\n GlobalKnownHostsFile \
+         /dev/null\n IdentityFile {}\n IdentitiesOnly yes\n",
+        server.port,
+        server.file("known_hosts").display(),
+        server.file("key").display()
+    );
+    fs::write(server.file("ssh_config"), config).unwrap();
+    assert!(known.starts_with("[127.0.0.1]"));
+    let root = server.root();
+    let root = root.display();
+    for rclone in [debian_rclone(), s3::rclone()] {
+        let options = server.options(&rclone);
+        for url in [
+            format!("sftp://backup/{root}/dir"),
+            "scp://backup/dir".to_owned(),
+            "pexpect+ssh://backup/dir/".to_owned(),
+            "rsync://backup/dir".to_owned(),
+            format!("rsync://backup:/{root}/dir"),
+            format!("par2+sftp://root@127.0.0.1:{}/dir", server.port),
+        ] {
+            let location = dupfs_read::storage::parse_url(&url).unwrap();
+            let store = dupfs_read::storage::open(&location, &options).unwrap_or_else(|e| panic!("{url}: {e}"));
+            assert_eq!(read(&*store, &only_object(&*store)).unwrap(), b"content", "{url}");
+        }
+    }
+}
+
+#[test]
 #[ignore = "slow: scripts/test --all"]
 fn an_agent_logs_in() {
     let scratch = Scratch::new();
@@ -246,6 +280,9 @@ fn written_by(version: &str, server: &RemoteServer, options: &[String], expected
     let dupfs = dupfs.option("--rclone").option(debian_rclone().to_str().unwrap().to_owned().as_str());
     let dupfs = options.iter().fold(dupfs, |dupfs, option| dupfs.option(option));
     assert!(dupfs.run("cat", &[&url, "file"]) == noise(7, 3 << 20), "{version} {url}");
+    let mount = Mount::new(&dupfs, &url, &scratch.dir("mount"));
+    assert!(fs::read(mount.path().join("latest/file")).unwrap() == noise(7, 3 << 20), "{version} {url}");
+    mount.unmount();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Faults of stores that rclone reads: of the server, of rclone itself, and of the machine.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -57,6 +57,7 @@ fn faults_end_in_an_error_or_go_on(mut server: RemoteServer, rclone: PathBuf) {
     let second = rclone_of(&server).unwrap();
     assert_ne!(first, second);
     // Stopped in the middle of a stream, which goes on after the next start.
+    drop(stream);
     let mut stream = store.open(&object, ByteRange { start: 0, end: u64::MAX }, &RequestContext::unlimited()).unwrap();
     let mut begin = vec![0; 1000];
     stream.read_exact(&mut begin).unwrap();
@@ -176,10 +177,16 @@ fn a_mount_reads_no_object_twice_keeps_its_index_and_shows_new_backups() {
         let mount = Mount::new(&dupfs, &url, &scratch.dir("m1"));
         read_all(&mount);
         read_all(&mount);
-        let fetched = cost(&mount, " bytes fetched");
+        let (fetched, gets) = (cost(&mount, " bytes fetched"), cost(&mount, " get requests"));
         // The heads of the signature archives are read first.
         assert!(fetched > stored / 2 && fetched < stored + 200_000, "{fetched} of {stored}");
+        // Whole objects: small ranges cost a connection each.
+        let objects = fs::read_dir(&place).unwrap().count() as u64;
+        assert!(gets <= 2 * objects, "{gets} requests for {objects} objects");
+        let processes = store_processes(mount.pid());
+        let [rclone] = processes[..] else { panic!("{processes:?}") };
         mount.unmount();
+        gone(rclone);
         let mount = Mount::new(&dupfs, &url, &scratch.dir("m2"));
         run(Command::new("ls").arg("-R").arg(mount.path().join("latest/")).stdout(std::process::Stdio::null()));
         let fetched = cost(&mount, " bytes fetched");
@@ -249,6 +256,7 @@ fn rclone_needs_no_place_on_a_disk() {
         let place = disk.0.to_str().unwrap();
         // Every place where a program may put files by itself is on this disk; the cache of dupfs is not.
         let mut dupfs = Dupfs::new(scratch.path()).option("--rclone").option(rclone.to_str().unwrap());
+        dupfs = dupfs.option("--cache-dir").option(scratch.path().join("own").to_str().unwrap());
         for variable in ["HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "TMPDIR"] {
             dupfs = dupfs.variable(variable, place);
         }
@@ -281,6 +289,73 @@ fn rclone_needs_no_place_on_a_disk() {
         let own = dupfs.variable("RCLONE_CONFIG", configuration.to_str().unwrap());
         read(&own, "rclone://local:backup", "read-only");
     }
+}
+
+/// The addresses at which a process listens, as the kernel writes them.
+fn listening(process: u32) -> Vec<String> {
+    let files = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let sockets: Vec<_> = files
+        .filter_map(|file| {
+            fs::read_link(file.unwrap().path()).ok()?.to_str()?.strip_prefix("socket:[").map(str::to_owned)
+        })
+        .map(|inode| inode.trim_end_matches(']').to_owned())
+        .collect();
+    let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/{process}/net/{table}")).unwrap());
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    let words = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let own = words.filter(|words| words[3] == "0A" && sockets.iter().any(|inode| inode == words[9]));
+    own.map(|words| words[1].to_owned()).collect()
+}
+
+#[test]
+fn rclone_serves_only_on_loopback_and_only_with_its_password_whatever_the_environment_has() {
+    let scratch = Scratch::new();
+    for rclone in [debian_rclone(), s3::rclone()] {
+        let server = RemoteServer::webdav();
+        run(Command::new("cp")
+            .arg("-a")
+            .arg(fixtures::path("duplicity-0.8.15-python2.7-gz"))
+            .arg(server.root().join("b")));
+        let mut dupfs = Dupfs::new(scratch.path()).option("--rclone").option(rclone.to_str().unwrap());
+        for (name, value) in [
+            ("FTP_PASSWORD", PASSWORD),
+            ("RCLONE_RC_NO_AUTH", "true"),
+            ("RCLONE_RC_ADDR", "0.0.0.0:0"),
+            ("RCLONE_RC_USER", "other"),
+            ("RCLONE_RC_PASS", "other"),
+            ("RCLONE_RC_HTPASSWD", "/dev/null"),
+            ("RCLONE_RC_ALLOW_ORIGIN", "*"),
+        ] {
+            dupfs = dupfs.variable(name, value);
+        }
+        let mount = Mount::new(&dupfs, &server.url("b"), &scratch.dir("m"));
+        let processes = store_processes(mount.pid());
+        let [process] = processes[..] else { panic!("{processes:?}") };
+        let addresses = listening(process);
+        let [address] = &addresses[..] else { panic!("{addresses:?}") };
+        let port = address.strip_prefix("0100007F:").unwrap_or_else(|| panic!("{address}"));
+        let port = u16::from_str_radix(port, 16).unwrap();
+        for login in ["", "Authorization: Basic b3RoZXI6b3RoZXI=\r\n", "Authorization: Basic ZHVwZnM6\r\n"] {
+            for request in ["GET /%5Bdupfs%3A%5D/", "POST /operations/list", "POST /rc/noopauth", "POST /core/quit"] {
+                let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+                write!(stream, "{request} HTTP/1.0\r\n{login}Content-Length: 0\r\n\r\n").unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                let status = answer.split(' ').nth(1);
+                assert!(matches!(status, Some("401" | "403")), "{request} {login}: {answer}");
+            }
+        }
+        mount.unmount();
+    }
+}
+
+#[test]
+fn a_missing_rclone_is_reported_with_the_command_that_installs_it() {
+    let scratch = Scratch::new();
+    let dupfs = Dupfs::new(scratch.path()).variable("PATH", scratch.dir("empty").to_str().unwrap());
+    let (code, error) = dupfs.fails("sets", &["sftp://host/dir"]);
+    assert!(code != Some(0) && error.trim().lines().count() == 1, "{code:?} {error}");
+    assert!(error.contains("apt install rclone") && error.contains("--rclone PATH"), "{error}");
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn start_at(command: &impl Fn(u16) -> Command, port: u16) -> Option<Child> {
 }
 
 impl RemoteServer {
-    /// A real sshd, as root. Logs in by the key `key`, and by [`PASSWORD`].
+    /// A real sshd, as root. Logs in by the key `key`, and by [`PASSWORD`]. Relative paths are below the root of the server.
     pub fn ssh() -> Self {
         let dir = Self::directory();
         for name in ["host", "host_ecdsa", "key", "other_key"] {
@@ -278,7 +278,7 @@ fn server_command(protocol: Protocol, dir: &Path, port: u16) -> Command {
             let config = format!(
                 "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nHostKey {0}/host_ecdsa\nPidFile none\nUsePAM no\n\
                  AuthorizedKeysFile {0}/authorized\nStrictModes no\nPermitRootLogin yes\nPasswordAuthentication yes\n\
-                 MaxStartups 100\nSubsystem sftp internal-sftp\n",
+                 MaxStartups 100\nSubsystem sftp internal-sftp -d {0}/root\n",
                 dir.display()
             );
             fs::write(dir.join("sshd_config"), config).unwrap();
