@@ -1,12 +1,12 @@
 //! The S3 store against a real server, with and without a fault proxy between the two.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::support::proxy::{Fault, Proxy, Request, mix, seeded};
-use crate::support::s3::S3Server;
+use crate::support::s3::{self, S3Server};
 use dupfs_base::{ByteRange, CancelToken, ErrorKind, RequestContext};
 use dupfs_read::storage::{
     Location, ObjectInfo, ObjectStore, S3Credentials, S3UrlStyle, StorageError, StoreOptions, UrlOptions, open,
@@ -511,4 +511,39 @@ fn a_link_with_latency_is_kept_busy() {
     // A part takes 80 ms of the link. One after the other, they would leave it idle for most of the time.
     let connections = world.proxy.open_connections();
     assert!(connections >= 4, "{connections} connections");
+}
+
+#[test]
+fn a_listing_whose_pages_do_not_end_is_an_error() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read(&mut byte).unwrap_or(0) == 0 {
+                    break;
+                }
+                head.push(byte[0]);
+            }
+            // The same page again, whatever is asked for.
+            let body = "<ListBucketResult><Name>bucket</Name><IsTruncated>true</IsTruncated><NextContinuationToken>same\
+                        </NextContinuationToken><Contents><Key>o</Key><Size>1</Size><ETag>x</ETag></Contents></ListBucketResult>";
+            let length = body.len();
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        }
+    });
+    let options = StoreOptions {
+        s3_endpoint_url: Some(format!("http://{address}")),
+        s3_credentials: s3::credentials(s3::SECRET),
+        timeout: Duration::from_secs(10),
+        ..StoreOptions::default()
+    };
+    let location = dupfs_read::storage::parse_url("s3://bucket").unwrap();
+    let listed =
+        dupfs_read::storage::open(&location, &options).and_then(|store| store.list(&RequestContext::unlimited()));
+    let error = listed.unwrap_err();
+    assert!(error.to_string().contains("has no token for the next page"), "{error}");
 }

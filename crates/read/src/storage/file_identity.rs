@@ -39,7 +39,11 @@ pub(super) enum FileIdentity {
 impl FileIdentity {
     /// The identity of files in the directory `dir`.
     pub(super) fn in_directory(dir: &Path) -> Self {
-        let kind = rustix::fs::statfs(dir).ok().and_then(|stat| u64::try_from(stat.f_type).ok());
+        Self::of_file_system(rustix::fs::statfs(dir).ok().and_then(|stat| u64::try_from(stat.f_type).ok()))
+    }
+
+    /// The identity of files on a file system of this kind, as statfs(2) has it.
+    fn of_file_system(kind: Option<u64>) -> Self {
         match kind {
             Some(kind) if WITH_STABLE_INODES.contains(&kind) => Self::Inode,
             Some(kind) if FAT.contains(&kind) => Self::Time(2),
@@ -115,6 +119,23 @@ mod tests {
         assert!(same(FileIdentity::Time(1), &a, &b) && !same(FileIdentity::Time(1), &a, &c));
         assert!(same(FileIdentity::Time(2), &a, &c));
         assert!(!same(FileIdentity::Time(1), &a, &file("longer", 100, 7)));
+    }
+
+    #[test]
+    fn inodes_count_only_where_they_are_known_to_be_stable() {
+        for (name, kind, identity) in [
+            ("ext4", Some(0xef53), FileIdentity::Inode),
+            ("nfs", Some(0x6969), FileIdentity::Inode),
+            ("fuse", Some(0x6573_5546), FileIdentity::Time(1)),
+            ("cifs", Some(0xff53_4d42), FileIdentity::Time(1)),
+            ("smb2", Some(0xfe53_4d42), FileIdentity::Time(1)),
+            ("vfat", Some(0x4d44), FileIdentity::Time(2)),
+            ("exfat", Some(0x2011_bab0), FileIdentity::Time(2)),
+            ("another", Some(1), FileIdentity::Time(1)),
+            ("unknown", None, FileIdentity::Time(1)),
+        ] {
+            assert_eq!(FileIdentity::of_file_system(kind), identity, "{name}");
+        }
     }
 
     #[test]

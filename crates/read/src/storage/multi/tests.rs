@@ -136,6 +136,49 @@ fn configurations_that_duplicity_refuses_are_errors() {
     assert!(!secret.to_string().contains("geheim"), "{secret}");
 }
 
+#[test]
+fn an_object_that_was_replaced_in_all_stores_is_an_error() {
+    let places = Places::new(BOTH);
+    fs::write(places.path("a/one"), "content").unwrap();
+    let store = places.open("").unwrap();
+    let object = find(&store, "one");
+    fs::write(places.path("a/one"), "another").unwrap();
+    fs::write(places.path("a/new"), "").unwrap();
+    fs::rename(places.path("a/new"), places.path("a/one")).unwrap();
+    fs::write(places.path("a/one"), "something else").unwrap();
+    assert_eq!(names(&store), ["one"]);
+    // The copy of the new listing is not that object.
+    assert!(read(&store, &object).unwrap_err().to_string().contains("was replaced or changed"));
+    assert_eq!(read(&store, &find(&store, "one")).unwrap(), "something else");
+}
+
+/// Opens a directory whose name is the value of the variable `X`, or `before` without one.
+fn open_with_variable(location: &Location, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, StorageError> {
+    let Location::Local(dir) = location else { panic!("{location:?}") };
+    let value = options.secrets.get("X").map(|value| String::from_utf8(value.expose().to_vec()).unwrap());
+    if dir.file_name().unwrap().to_str() != value.as_deref().or(Some("before")) {
+        return Err(StorageError::new(ErrorKind::Denied, &dir.display().to_string(), "the variable is another one"));
+    }
+    super::super::open(location, options)
+}
+
+#[test]
+fn variables_of_a_store_also_apply_to_the_stores_that_follow() {
+    let variable = |value: &str| format!(r#", "env": [{{"name": "X", "value": "{value}"}}]"#);
+    let (a, b) = (variable("a"), variable("b"));
+    let json = format!(
+        r#"[{{"url": "file://DIR/before"}}, {{"url": "file://DIR/a"{a}}}, {{"url": "file://DIR/sub/a"}}, {{"url": "file://DIR/b"{b}}}]"#
+    );
+    let places = Places::new(&json);
+    for (number, name) in ["before", "a", "sub/a", "b"].iter().enumerate() {
+        fs::create_dir_all(places.path(name)).unwrap();
+        fs::write(places.path(name).join(number.to_string()), "x").unwrap();
+    }
+    let url = format!("//{}", places.path("multi.json").display());
+    let store = MultiStore::open(&MultiLocation::parse(&url).unwrap(), &StoreOptions::default(), open_with_variable);
+    assert_eq!(names(&store.unwrap()), ["0", "1", "2", "3"]);
+}
+
 /// A store that does not answer while its directory has a file `down`.
 #[derive(Debug)]
 struct FragileStore {

@@ -225,6 +225,8 @@ mod tests {
             ("failed to find object: object not found", NotFound, Absent),
             ("couldn't list files: Unauthorized: 401 Unauthorized", Denied, Final),
             ("NewFs: failed to make FTP connection: 530 Login incorrect.", Denied, Final),
+            ("NewFs: read metadata failed: HTTP error 401 (401 ) returned body: \"\"", Denied, Final),
+            ("NewFs: failed to make FTP connection: 530 Denied.", Denied, Final),
             ("didn't find section in config file", Invalid, Final),
             ("googleapi: Error 429: Too Many Requests", Io, Busy),
             ("read tcp: i/o timeout", Timeout, NoAnswer),

@@ -297,6 +297,22 @@ mod tests {
     }
 
     #[test]
+    fn protected_keys_are_recognized_in_both_forms() {
+        let dir = tempfile::tempdir().unwrap();
+        let is_protected_with = |kind: &str, body: &str| {
+            let file = dir.path().join("key");
+            fs::write(&file, format!("-----BEGIN {kind} PRIVATE KEY-----\n{body}\n")).unwrap();
+            is_protected(&file)
+        };
+        // The names of the ciphers: none, and aes256-ctr.
+        assert!(!is_protected_with("OPENSSH", "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAA"));
+        assert!(is_protected_with("OPENSSH", "b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAG"));
+        assert!(is_protected_with("RSA", "Proc-Type: 4,ENCRYPTED"));
+        assert!(is_protected_with("ENCRYPTED", "MII"));
+        assert!(!is_protected_with("RSA", "MII") && !is_protected(&dir.path().join("none")));
+    }
+
+    #[test]
     fn words_with_spaces_are_quoted() {
         assert_eq!((quoted("-p"), quoted("-oX=a \"b\"")), ("-p".to_owned(), "\"-oX=a \"\"b\"\"\"".to_owned()));
     }
