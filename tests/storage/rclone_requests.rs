@@ -369,7 +369,7 @@ fn a_part_of_an_object_is_never_taken_from_a_whole_one() {
     assert_eq!(read_all(&store, &object).unwrap(), CONTENT);
     rclone.answer(&[Answer::Cut(4), answer!("200 OK", "Content-Length: 11\r\n", "0123456789x")]);
     assert!(read_all(&store, &object).unwrap_err().to_string().contains("was replaced or changed"));
-    // What follows the part is not read.
+    // Bytes after the part are not read.
     rclone.answer(&[answer!("200 OK", "Content-Length: 10\r\n", "0123456789HTTP/1.0 200 OK\r\n\r\nx")]);
     assert_eq!(read_all(&store, &object).unwrap(), CONTENT);
     // An object that has become smaller.

@@ -42,7 +42,7 @@ pub fn fuzz_head(data: &[u8]) {
             assert!(range == Some((start, end, SIZE)) || (range.is_none() && is_whole), "another range is accepted");
         }
     }
-    // What counts is what a strict reader finds too.
+    // Its strict form is read as the same.
     assert_eq!(HeadBuffer::default().take(&encoded(&head)), Ok((encoded(&head).len(), Some(head))));
 }
 
