@@ -513,8 +513,8 @@ fn a_link_with_latency_is_kept_busy() {
     assert!(connections >= 4, "{connections} connections");
 }
 
-#[test]
-fn a_listing_whose_pages_do_not_end_is_an_error() {
+/// Answers each request of a connection by what `answer` returns for its first line: status, headers and body.
+fn false_service(answer: fn(&str) -> (&'static str, &'static str, &'static str)) -> StoreOptions {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -528,22 +528,48 @@ fn a_listing_whose_pages_do_not_end_is_an_error() {
                 }
                 head.push(byte[0]);
             }
-            // The same page again, whatever is asked for.
-            let body = "<ListBucketResult><Name>bucket</Name><IsTruncated>true</IsTruncated><NextContinuationToken>same\
-                        </NextContinuationToken><Contents><Key>o</Key><Size>1</Size><ETag>x</ETag></Contents></ListBucketResult>";
+            let (status, headers, body) = answer(String::from_utf8_lossy(&head).lines().next().unwrap_or_default());
             let length = body.len();
-            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            let common = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n");
+            let _ = write!(stream, "{common}{headers}\r\n{body}");
         }
     });
-    let options = StoreOptions {
+    StoreOptions {
         s3_endpoint_url: Some(format!("http://{address}")),
         s3_credentials: s3::credentials(s3::SECRET),
-        timeout: Duration::from_secs(10),
+        timeout: Duration::from_secs(2),
         ..StoreOptions::default()
-    };
-    let location = dupfs_read::storage::parse_url("s3://bucket").unwrap();
-    let listed =
-        dupfs_read::storage::open(&location, &options).and_then(|store| store.list(&RequestContext::unlimited()));
-    let error = listed.unwrap_err();
+    }
+}
+
+fn open_false(options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, StorageError> {
+    open(&dupfs_read::storage::parse_url("s3://bucket").unwrap(), options)
+}
+
+#[test]
+fn a_listing_whose_pages_do_not_end_is_an_error() {
+    // The same page again, whatever is asked for.
+    let options = false_service(|_| {
+        let page = "<ListBucketResult><Name>bucket</Name><IsTruncated>true</IsTruncated><NextContinuationToken>same\
+                    </NextContinuationToken><Contents><Key>o</Key><Size>1</Size><ETag>x</ETag></Contents></ListBucketResult>";
+        ("200 OK", "", page)
+    });
+    let error = open_false(&options).and_then(|store| store.list(&RequestContext::unlimited())).unwrap_err();
     assert!(error.to_string().contains("has no token for the next page"), "{error}");
+}
+
+#[test]
+fn a_part_of_an_object_of_another_size_is_never_content() {
+    // Without an ETag, as some services answer.
+    let options = false_service(|line| {
+        if line.contains("/o") {
+            return ("206 Partial Content", "Content-Range: bytes 0-4/6\r\n", "wrong");
+        }
+        let page = "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated><Contents><Key>o</Key><Size>5</Size>\
+                    <ETag>x</ETag></Contents></ListBucketResult>";
+        ("200 OK", "", page)
+    });
+    let store = open_false(&options).unwrap();
+    let error = read(&*store, &find(&*store, "o"), ALL).unwrap_err();
+    assert!(error.to_string().contains("was replaced or changed"), "{error}");
 }
