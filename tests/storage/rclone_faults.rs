@@ -108,6 +108,7 @@ mod every_server {
         sftp_debian: RemoteServer::ssh(), debian_rclone();
         sftp_password: RemoteServer::ssh().with_password(), s3::rclone();
         sftp_password_debian: RemoteServer::ssh().with_password(), debian_rclone();
+        ftp: RemoteServer::ftp(), s3::rclone();
         ftp_debian: RemoteServer::ftp(), debian_rclone();
     }
 }

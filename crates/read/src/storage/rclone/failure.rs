@@ -29,6 +29,9 @@ pub(super) enum RcloneCause {
     NoService,
     /// The connection was closed before it was of use, without a reason: retry. A diagnosis may find the reason.
     Closed,
+    /// rclone used a connection that it had kept and that is dead, as after a restart of an FTP server: the next attempt takes
+    /// another one.
+    Stale,
     /// The object or directory does not exist.
     Absent,
     /// The object has no such part.
@@ -98,7 +101,7 @@ impl RcloneFailure {
         let reason: String = escape_bytes(last_part(message).as_bytes()).chars().take(MAX_REASON).collect();
         let fail =
             |kind, cause, hint: &str| Self { error: StorageError::new(kind, object, format!("{reason}{hint}")), cause };
-        use RcloneCause::{Absent, Busy, Closed, Final, NoAnswer, NoService, OutOfRange};
+        use RcloneCause::{Absent, Busy, Closed, Final, NoAnswer, NoService, OutOfRange, Stale};
         if has(&["key is unknown", "host key verification failed"]) && !has(&["has changed"]) {
             let reason = "the host key of the server is not in known_hosts; compare it with the server's own and accept it \
                           once (ssh HOST, or ssh -p PORT HOST)";
@@ -160,6 +163,9 @@ impl RcloneFailure {
         if status == 404 || has(&["object not found", "directory not found", "no such file"]) {
             return fail(ErrorKind::NotFound, Absent, "");
         }
+        if has(&["broken pipe", "connection reset by peer", "use of closed network connection"]) {
+            return fail(ErrorKind::Io, Stale, "");
+        }
         if has(&["unexpected eof", "couldn't initialise sftp"]) {
             return fail(ErrorKind::Io, Closed, "");
         }
@@ -203,7 +209,7 @@ mod tests {
     #[test]
     fn messages_of_rclone_have_their_kinds() {
         use ErrorKind::{Denied, Invalid, Io, NotFound, Timeout};
-        use RcloneCause::{Absent, Busy, Closed, Final, NoAnswer, NoService};
+        use RcloneCause::{Absent, Busy, Closed, Final, NoAnswer, NoService, Stale};
         for (message, kind, cause) in [
             (
                 "NewFs: couldn't connect SSH: ssh: handshake failed: ssh: unable to authenticate, attempted methods [none \
@@ -230,6 +236,7 @@ mod tests {
             ("didn't find section in config file", Invalid, Final),
             ("googleapi: Error 429: Too Many Requests", Io, Busy),
             ("read tcp: i/o timeout", Timeout, NoAnswer),
+            ("open: write tcp 127.0.0.1:5020->127.0.0.1:21: write: broken pipe", Io, Stale),
             ("couldn't initialise SFTP: server unexpectedly closed connection: unexpected EOF", Io, Closed),
             ("something else of 20240101T040300Z", Io, Busy),
         ] {

@@ -10,6 +10,10 @@ use dupfs_base::{ErrorKind, RequestContext};
 
 /// Upper bound of the pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
+/// The pause after the failure of a connection that rclone had kept, and upper bound of such pauses: rclone keeps one for each
+/// stream that was read at the same time.
+const STALE_PAUSE: Duration = Duration::from_millis(20);
+const MAX_STALE: u32 = 64;
 /// Upper bound of the attempts while a store is being opened: a wrong configuration should be reported soon.
 const MAX_OPENING_ATTEMPTS: u32 = 2;
 
@@ -22,6 +26,7 @@ pub(super) struct RcloneRetries {
     /// The time of the last progress.
     since: Instant,
     attempts: u32,
+    stale: u32,
     bytes: u64,
     /// True if the store is being opened.
     opening: bool,
@@ -30,7 +35,7 @@ pub(super) struct RcloneRetries {
 impl RcloneRetries {
     /// A request that fails after `timeout` without progress.
     pub(super) fn new(timeout: Duration, opening: bool) -> Self {
-        Self { timeout, unanswered: None, since: Instant::now(), attempts: 0, bytes: 0, opening }
+        Self { timeout, unanswered: None, since: Instant::now(), attempts: 0, stale: 0, bytes: 0, opening }
     }
 
     /// As [`Self::new`] for a read of an object, which fails after `unanswered` if the service does not answer.
@@ -52,7 +57,7 @@ impl RcloneRetries {
     pub(super) fn progress(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes >= PROGRESS_BYTES {
-            (self.bytes, self.attempts, self.since) = (0, 0, Instant::now());
+            (self.bytes, self.attempts, self.stale, self.since) = (0, 0, 0, Instant::now());
         }
     }
 
@@ -62,15 +67,18 @@ impl RcloneRetries {
     /// The failure, if the timeout is over or another attempt is of no use; or the end of the request.
     pub(super) fn pause(&mut self, failure: RcloneFailure, context: &RequestContext) -> Result<(), StorageError> {
         let is_transient = match failure.cause {
-            RcloneCause::Busy | RcloneCause::NoAnswer => true,
+            RcloneCause::Busy | RcloneCause::NoAnswer | RcloneCause::Stale => true,
             RcloneCause::NoService | RcloneCause::Closed => !self.opening,
             RcloneCause::Final | RcloneCause::Absent | RcloneCause::OutOfRange => false,
         };
-        self.attempts = self.attempts.saturating_add(1);
+        let is_stale = failure.cause == RcloneCause::Stale && self.stale < MAX_STALE;
+        let counter = if is_stale { &mut self.stale } else { &mut self.attempts };
+        *counter = counter.saturating_add(1);
         if !is_transient || (self.opening && self.attempts >= MAX_OPENING_ATTEMPTS) {
             return Err(failure.error);
         }
-        let pause = Duration::from_millis(50).saturating_mul(1 << self.attempts.min(8)).min(MAX_PAUSE);
+        let growing = Duration::from_millis(50).saturating_mul(1 << self.attempts.min(8)).min(MAX_PAUSE);
+        let pause = if is_stale { STALE_PAUSE } else { growing };
         let timeout = match (failure.cause, &self.unanswered) {
             (RcloneCause::NoAnswer | RcloneCause::NoService, Some(unanswered)) => unanswered.get().max(self.timeout),
             _ => self.timeout,
@@ -151,6 +159,14 @@ mod tests {
         let mut busy = opening();
         assert!(busy.pause(failure(RcloneCause::Busy), &context).is_ok());
         assert!(busy.pause(failure(RcloneCause::Busy), &context).is_err());
+    }
+
+    #[test]
+    fn connections_that_are_dead_are_tried_one_after_the_other_without_growing_pauses() {
+        let context = RequestContext::unlimited();
+        let mut retries = RcloneRetries::new(Duration::from_secs(60), false);
+        (0..16).for_each(|_| retries.pause(failure(RcloneCause::Stale), &context).unwrap());
+        assert_eq!((retries.attempts, retries.stale), (0, 16), "the next pause of another kind is as short as the first");
     }
 
     #[test]
