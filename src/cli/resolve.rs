@@ -89,7 +89,7 @@ pub(super) fn failed(path: &ArchivePath, error: &FsError) -> CliError {
     match error {
         FsError::NotDir => not_found(path),
         FsError::IsDir => CliError::new(CommandExit::Failed, format!("{path}: is a directory")),
-        FsError::Failed { .. } | FsError::WouldBlock => match error.kind() {
+        FsError::Failed { .. } | FsError::WouldBlock | FsError::BeyondEnd => match error.kind() {
             ErrorKind::NotFound => not_found(path),
             _ => read_failed(path, error),
         },

@@ -4,12 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{
     AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, Interruption, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
+    LockOwner, Notifier, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
     ReplyStatfs, ReplyXattr, Request, RequestId,
 };
 
@@ -22,6 +22,7 @@ use super::deadline::{DeadlineQueue, ErrorReply, RequestOrigin, WaitingRequest};
 use super::dir_batch::{BatchEntry, DirBatch, DirRequest};
 use super::failure_log::FailureLog;
 use super::mount_status::{MAX_STATUS_BYTES, MountStatus, STATUS_ATTRIBUTE, WaitStatus};
+use super::stream_readers::StreamReaders;
 use super::waiter::WaiterId;
 use super::worker_pool::{RequestCost, WorkerPool};
 
@@ -51,6 +52,9 @@ struct AdapterCore {
     pool: WorkerPool,
     deadlines: DeadlineQueue,
     closed: ClosedFiles,
+    readers: StreamReaders,
+    /// Sends to the kernel what no request asks for, once the mount is served.
+    notifier: OnceLock<Notifier>,
     failures: FailureLog,
     process_attribute: String,
     /// The parts of the status that do not change.
@@ -107,8 +111,14 @@ impl FuseAdapter {
             since: jiff::Timestamp::now().as_second(),
             ..MountStatus::default()
         };
-        let core = AdapterCore { fs, pool, deadlines, closed, failures, process_attribute, identity };
+        let (readers, notifier) = (StreamReaders::default(), OnceLock::new());
+        let core = AdapterCore { fs, pool, deadlines, closed, readers, notifier, failures, process_attribute, identity };
         Ok(Self { core: Arc::new(core) })
+    }
+
+    /// Sets the sender of notifications. Called before the first request is served.
+    pub(super) fn set_notifier(&self, notifier: Notifier) {
+        let _ = self.core.notifier.set(notifier);
     }
 
     /// The progress of requests that wait and of prefetch, which changes with each answer and each fetch; `None` if nothing
@@ -252,6 +262,15 @@ impl AdapterCore {
         status.encode()
     }
 
+    /// Makes the kernel keep the size that it has for `ino` when it gets the answer to a request for attributes that it has sent
+    /// before: with a size of 0, all transfers in the kernel (sendfile, io_uring) would end at once.
+    fn keep_kernel_size(&self, ino: Ino) {
+        let Some(notifier) = self.notifier.get() else { return };
+        if let Err(error) = notifier.inval_inode(INodeNo(ino), -1, 0) {
+            log::debug!("the attributes of {} cannot be invalidated: {error}", self.shown(ino));
+        }
+    }
+
     fn refuse<R: ErrorReply>(&self, reply: R, op: &'static str, ino: Ino, error: &FsError) {
         self.failures.note(op, &self.shown(ino), error);
         reply.fail(error.errno());
@@ -325,11 +344,19 @@ impl Filesystem for FuseAdapter {
         );
     }
 
-    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         let ino = ino.0;
-        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.getattr(ino, context);
-        let send = |reply: Option<ReplyAttr>, _: &dyn FileSystem, attr: Attr| {
+        // With a handle the kernel itself asks for the size, for SEEK_END and for reads through its cache.
+        let any_size = fh.is_none() && self.core.readers.accepts_any_size(ino, WaiterId::new(req.pid()));
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| {
+            if any_size { fs.reader_attr(ino, context) } else { fs.getattr(ino, context) }
+        };
+        let core = Arc::clone(&self.core);
+        let send = move |reply: Option<ReplyAttr>, _: &dyn FileSystem, attr: Attr| {
             if let Some(reply) = reply {
+                if any_size && !attr.exact {
+                    core.keep_kernel_size(ino);
+                }
                 reply.attr(&attr_ttl(&attr), &file_attr(&attr));
             }
         };
@@ -361,6 +388,9 @@ impl Filesystem for FuseAdapter {
             flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache && !opened.direct_io);
             flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
             core.closed.record_open((ino, opened.handle), opener);
+            if opened.direct_io {
+                core.readers.record_open((ino, opened.handle), opener);
+            }
             reply.opened(FileHandle(opened.handle), flags);
         };
         self.answer(reply, FuseCall { origin: origin(req), op: "open", ino, cost: RequestCost::Size, compute, send });
@@ -374,13 +404,19 @@ impl Filesystem for FuseAdapter {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let (ino, handle) = (ino.0, fh.0);
+        // Reads of a process have an owner; those that fill pages of the kernel's cache have none.
+        let fills_page = lock_owner.is_none();
         let Ok(size) = usize::try_from(size) else { return reply.error(Errno::EINVAL) };
         let compute = move |fs: &dyn FileSystem, context: &RequestContext| {
-            let mut bytes = fs.read(ino, handle, offset, size, context)?;
+            let mut bytes = if fills_page {
+                fs.read_page(ino, handle, offset, size, context)?
+            } else {
+                fs.read(ino, handle, offset, size, context)?
+            };
             bytes.truncate(size);
             Ok(bytes)
         };
@@ -402,6 +438,7 @@ impl Filesystem for FuseAdapter {
         let released = catch_unwind(AssertUnwindSafe(|| {
             let stored = self.core.fs.stored_ino(ino.0, fh.0);
             self.core.fs.release(ino.0, fh.0);
+            self.core.readers.record_close((ino.0, fh.0));
             self.core.closed.record_close((ino.0, fh.0), stored);
         }));
         if released.is_err() {
@@ -451,8 +488,8 @@ impl Filesystem for FuseAdapter {
     fn readdirplus(&self, req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
         let listing = DirRequest { dir: ino.0, offset, plus: true };
         let add = |reply: &mut ReplyDirectoryPlus, entry: BatchEntry<'_>| {
-            let (attr, ttl) = plus_attr(&entry);
-            reply.add(INodeNo(entry.ino), entry.next, OsStr::from_bytes(entry.name), &ttl, &attr, Generation(0))
+            let (node, attr, ttl) = plus_attr(&entry);
+            reply.add(INodeNo(node), entry.next, OsStr::from_bytes(entry.name), &ttl, &attr, Generation(0))
         };
         self.list(origin(req), "readdirplus", listing, reply, add, ReplyDirectoryPlus::ok);
     }

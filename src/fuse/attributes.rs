@@ -13,16 +13,17 @@ pub(super) fn attr_ttl(attr: &Attr) -> Duration {
     if attr.exact { attr.attr_ttl } else { Duration::ZERO }
 }
 
-/// Attributes of a readdirplus entry and how long the kernel may cache them and the name. The FUSE crate has one time for
-/// both, so a name whose size is a bound, or whose attributes are unavailable, is looked up again.
-pub(super) fn plus_attr(entry: &BatchEntry<'_>) -> (FileAttr, Duration) {
+/// Node, attributes of a readdirplus entry, and how long the kernel may cache them and the name. The FUSE crate has one time for
+/// both, so a name whose size is a bound is looked up again. The node of a name whose attributes are unavailable is 0: the kernel
+/// lists the name only. With another node it would change the attributes of that inode, also of a file that is being read.
+pub(super) fn plus_attr(entry: &BatchEntry<'_>) -> (Ino, FileAttr, Duration) {
     match entry.attr {
-        BatchAttr::Full(attr) => (file_attr(&attr), attr_ttl(&attr).min(attr.entry_ttl)),
-        BatchAttr::TypeOnly => (type_only(entry.ino, entry.kind), Duration::ZERO),
+        BatchAttr::Full(attr) => (entry.ino, file_attr(&attr), attr_ttl(&attr).min(attr.entry_ttl)),
+        BatchAttr::TypeOnly => (0, type_only(entry.ino, entry.kind), Duration::ZERO),
     }
 }
 
-/// A placeholder for unavailable attributes; the kernel does not use it, as its time to live is zero.
+/// Number and type, in place of unavailable attributes.
 fn type_only(ino: Ino, kind: NodeKind) -> FileAttr {
     file_attr(&Attr::type_only(ino, kind))
 }
@@ -87,9 +88,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_size_is_never_cached() {
-        let (_, ttl) =
+    fn a_name_without_attributes_changes_no_inode() {
+        let (node, attr, ttl) =
             plus_attr(&BatchEntry { ino: 5, kind: NodeKind::File, next: 3, name: b"a", attr: BatchAttr::TypeOnly });
-        assert_eq!(ttl, Duration::ZERO);
+        assert_eq!((node, attr.ino, ttl), (0, INodeNo(5), Duration::ZERO));
     }
 }

@@ -113,7 +113,8 @@ fn errno_name(errno: i32) -> String {
 /// the store.
 fn is_failure(error: &FsError) -> bool {
     match error {
-        FsError::NotDir | FsError::IsDir => false,
+        // Of the last, readahead: no process sees it.
+        FsError::NotDir | FsError::IsDir | FsError::BeyondEnd => false,
         FsError::WouldBlock => true,
         FsError::Failed { kind, .. } => {
             !matches!(kind, ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Cancelled)

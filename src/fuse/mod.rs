@@ -18,6 +18,7 @@ mod mounted;
 mod mountinfo;
 mod mountpoint;
 mod recent_errors;
+mod stream_readers;
 mod unmount;
 mod waiter;
 mod worker_pool;

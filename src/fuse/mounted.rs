@@ -94,6 +94,7 @@ impl Mounted {
         let session = Session::new(adapter.clone(), path, &config(settings))
             .map_err(|error| MountError::of_mounting(path, &error, mount_method()))?;
         drop(claim);
+        adapter.set_notifier(session.notifier());
         let (sender, events) = channel();
         let mounted = Self { path: path.to_owned(), events, sender: sender.clone(), ended: false, adapter };
         let serve = move || {

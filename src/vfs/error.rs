@@ -24,6 +24,10 @@ pub enum FsError {
     /// The inode is a directory.
     #[error("is a directory")]
     IsDir,
+    /// A read for the page cache begins after the end of the file: the kernel does not know the size. See
+    /// [`super::FileSystem::read_page`].
+    #[error("beyond the end of the file")]
+    BeyondEnd,
 }
 
 impl FsError {
@@ -46,6 +50,7 @@ impl FsError {
             Self::WouldBlock => libc::EAGAIN,
             Self::NotDir => libc::ENOTDIR,
             Self::IsDir => libc::EISDIR,
+            Self::BeyondEnd => libc::EIO,
             Self::Failed { kind, .. } => match kind {
                 ErrorKind::NotFound => libc::ENOENT,
                 ErrorKind::Denied => libc::EACCES,
@@ -69,7 +74,7 @@ impl HasKind for FsError {
         match self {
             Self::WouldBlock => ErrorKind::WouldBlock,
             Self::Failed { kind, .. } => *kind,
-            Self::NotDir | Self::IsDir => ErrorKind::Invalid,
+            Self::NotDir | Self::IsDir | Self::BeyondEnd => ErrorKind::Invalid,
         }
     }
 }

@@ -132,6 +132,15 @@ pub trait FileSystem: Send + Sync {
     /// [`FsError`] when the size cannot be determined: never a wrong size.
     fn getattr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError>;
 
+    /// The attributes of `ino` for a process that has opened it and reads it to its end whatever its size is. They do not wait for
+    /// a size or an end that is not known: the size is 0 and not exact then, as those in `/proc`.
+    ///
+    /// # Errors
+    /// As [`Self::getattr`].
+    fn reader_attr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
+        self.getattr(ino, context)
+    }
+
     /// The target of symbolic link `ino`.
     ///
     /// # Errors
@@ -175,6 +184,26 @@ pub trait FileSystem: Send + Sync {
         size: usize,
         context: &RequestContext,
     ) -> Result<Vec<u8>, FsError>;
+
+    /// As [`Self::read`], for the page cache, from which the kernel serves all readers of `ino`, and past which it reads if it
+    /// does not know the size. Fewer bytes end the file for the kernel, at `offset` plus their number.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`FsError::BeyondEnd`] if the file ends before `offset`: the end would be too late.
+    fn read_page(
+        &self,
+        ino: Ino,
+        handle: u64,
+        offset: u64,
+        size: usize,
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError> {
+        let bytes = self.read(ino, handle, offset, size, context)?;
+        if bytes.is_empty() && size > 0 && offset > self.getattr(ino, context)?.size {
+            return Err(FsError::BeyondEnd);
+        }
+        Ok(bytes)
+    }
 
     /// Ends the use of `handle`.
     fn release(&self, ino: Ino, handle: u64);

@@ -106,6 +106,26 @@ impl TreeFs {
         Ok((count, nodes.into_iter().map(number).collect()))
     }
 
+    /// The open file of `handle`, and the number of its bytes after `offset`: as many as there are numbers if its size is not known,
+    /// and `None` if it ends before `offset`.
+    fn open_file(
+        &self,
+        ino: Ino,
+        handle: u64,
+        offset: u64,
+        context: &RequestContext,
+    ) -> Result<(Arc<OpenFile>, Option<u64>), FsError> {
+        let file = match self.handles.get(handle) {
+            Some(open) => open,
+            None => {
+                let (snapshot, node) = self.node_of(ino)?;
+                Arc::new(self.nodes.open(snapshot, node, context)?)
+            }
+        };
+        let left = file.known_size().map_or(Some(u64::MAX), |size| size.checked_sub(offset));
+        Ok((file, left))
+    }
+
     fn find_root(&self, snapshot: usize, path: &ArchivePath, context: &RequestContext) -> Result<RootInode, FsError> {
         let tree = self.nodes.tree(snapshot, context)?;
         let (node, is_dir) = tree.find(path)?;
@@ -290,18 +310,22 @@ impl FileSystem for TreeFs {
         size: usize,
         context: &RequestContext,
     ) -> Result<Vec<u8>, FsError> {
-        let read = |file: &OpenFile| {
-            let left = file.known_size().map_or(u64::MAX, |size| size.saturating_sub(offset));
-            let range = ByteRange::at(offset, clamp_len(left, size) as u64);
-            self.nodes.read(file, range, context)
-        };
-        match self.handles.get(handle) {
-            Some(open) => read(&open),
-            None => {
-                let (snapshot, node) = self.node_of(ino)?;
-                read(&self.nodes.open(snapshot, node, context)?)
-            }
-        }
+        let (file, left) = self.open_file(ino, handle, offset, context)?;
+        let range = ByteRange::at(offset, clamp_len(left.unwrap_or_default(), size) as u64);
+        self.nodes.read(&file, range, context)
+    }
+
+    fn read_page(
+        &self,
+        ino: Ino,
+        handle: u64,
+        offset: u64,
+        size: usize,
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError> {
+        let (file, left) = self.open_file(ino, handle, offset, context)?;
+        let left = left.ok_or(FsError::BeyondEnd)?;
+        self.nodes.read(&file, ByteRange::at(offset, clamp_len(left, size) as u64), context)
     }
 
     fn release(&self, _ino: Ino, handle: u64) {

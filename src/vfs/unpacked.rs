@@ -213,21 +213,29 @@ impl UnpackedFs {
         Ok(())
     }
 
-    fn get_attr(&self, ino: Ino, target: InodeTarget, context: &RequestContext) -> Result<Attr, FsError> {
+    fn get_attr(
+        &self,
+        ino: Ino,
+        target: InodeTarget,
+        end: AwaitEnd,
+        context: &RequestContext,
+    ) -> Result<Attr, FsError> {
         let unpacked = self.files.current_candidate(ino, &target, context)?.filter(|c| c.is_confirmed());
-        let streaming = self.files.is_streaming(ino);
         match (target, unpacked) {
             (InodeTarget::Top, _) => self.top_attr(context),
             (InodeTarget::Latest(below), _) => self.link_attr(self.below.getattr(below, context)?, context),
-            (_, Some(candidate)) if candidate.is_unpacked() && !streaming => {
+            (_, Some(candidate)) if candidate.is_unpacked() && end == AwaitEnd::Yes => {
                 self.files.exact_attr(ino, &candidate, context)
             }
-            (_, Some(candidate)) => self.files.unpacked_attr(ino, &candidate, context),
+            (_, Some(candidate)) => {
+                let attr = self.files.unpacked_attr(ino, &candidate, context)?;
+                Ok(if attr.exact { attr } else { Attr { size: 0, blocks: 0, ..attr } })
+            }
             (InodeTarget::Mirror(below), None) => self.mirrored(self.below.getattr(below, context)?),
             (InodeTarget::Member(slot, key) | InodeTarget::StoredMember(slot, key), None) => {
                 let open = self.files.sources.open_archive(&slot, context)?;
                 let is_dir = open.archive.with_table(|table| table.is_dir(key));
-                if !is_dir && !streaming && !open.is_complete() {
+                if !is_dir && end == AwaitEnd::Yes && !open.is_complete() {
                     // A later member of the same name would have another size.
                     if !context.may_block() {
                         return Err(FsError::WouldBlock);
@@ -260,6 +268,13 @@ impl UnpackedFs {
             (InodeTarget::StoredMember(..), None) => return Err(FsError::NotDir),
         })
     }
+}
+
+/// A request for attributes waits for a size or an end of a file that is not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AwaitEnd {
+    Yes,
+    No,
 }
 
 /// A directory below `unpacked/`.

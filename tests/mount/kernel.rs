@@ -83,7 +83,7 @@ fn stat_shows_every_attribute() {
     assert_eq!(file.mode() & 0o7777, 0o644);
     let dir = fs::metadata(served.dir.path()).unwrap();
     assert!(dir.is_dir());
-    assert_eq!((dir.ino(), dir.nlink()), (1, 6));
+    assert_eq!((dir.ino(), dir.nlink()), (1, 7));
     let null = fs::symlink_metadata(served.path("null")).unwrap();
     assert!(null.file_type().is_char_device());
     assert_eq!(null.rdev(), fs::metadata("/dev/null").unwrap().rdev());
@@ -98,7 +98,7 @@ fn a_listing_has_every_name_once_as_raw_bytes() {
     let served = Served::new();
     let names: Vec<_> = fs::read_dir(served.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(names.contains(&OsStr::from_bytes(b"lat-\xe9").to_owned()));
-    assert_eq!(names.len(), 11);
+    assert_eq!(names.len(), 12);
 
     // With and without the attributes of readdirplus, a first time and from the kernel's cache.
     for _ in 0..2 {
@@ -315,6 +315,42 @@ fn a_file_of_unknown_size_is_read_to_its_end_and_no_further() {
     }
     assert_eq!(found.len(), LATE);
     assert!(found == pattern(LATE));
+}
+
+/// Sends `file` to a new file in the kernel, in pieces of `len` bytes, calling `between` after the first one.
+fn send(file: &File, len: usize, between: impl FnOnce()) -> Vec<u8> {
+    let mut copy = tempfile::tempfile().unwrap();
+    let mut between = Some(between);
+    while rustix::fs::sendfile(&copy, file, None, len).unwrap() > 0 {
+        if let Some(between) = between.take() {
+            between();
+        }
+    }
+    copy.seek(SeekFrom::Start(0)).unwrap();
+    let mut bytes = Vec::new();
+    copy.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_file_of_unknown_size_is_sent_to_its_end_and_no_further() {
+    for len in [4096, 1 << 20] {
+        let served = Served::new();
+        let sent = send(&File::open(served.path("odd/late")).unwrap(), len, || {});
+        assert_eq!(sent.len(), LATE);
+        assert!(sent == pattern(LATE));
+    }
+}
+
+#[test]
+fn a_listing_without_attributes_does_not_cut_a_file_that_is_being_sent() {
+    let served = Served::new();
+    let file = File::open(served.path("unlisted/big")).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), BIG as u64);
+    let list = || assert_eq!(fs::read_dir(served.path("unlisted")).unwrap().count(), 1);
+    let sent = send(&file, 1 << 20, list);
+    assert_eq!(sent.len(), BIG);
+    assert!(sent == pattern(BIG));
 }
 
 #[test]

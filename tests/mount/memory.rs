@@ -48,6 +48,8 @@ pub struct MemoryFs {
     nodes: BTreeMap<Ino, Node>,
     /// Directories whose listing ends in an error.
     torn: BTreeSet<Ino>,
+    /// The directory whose listing has no attributes.
+    unlisted: Ino,
     release_stuck: Mutex<bool>,
     wake: Condvar,
     pub open_handles: AtomicUsize,
@@ -90,6 +92,9 @@ impl MemoryFs {
         fs.behave(odd, b"panics", Behaviour::Panics);
         let late = fs.add(odd, b"late", NodeKind::File, 0o644, &pattern(LATE));
         fs.nodes.get_mut(&late).unwrap().behaviour = Behaviour::Late(Duration::from_millis(300));
+        let unlisted = fs.add(ROOT_INO, b"unlisted", NodeKind::Dir, 0o755, b"");
+        fs.add(unlisted, b"big", NodeKind::File, 0o644, &pattern(BIG));
+        fs.unlisted = unlisted;
         let torn = fs.add(ROOT_INO, b"torn", NodeKind::Dir, 0o755, b"");
         for (name, count) in [(&b"none"[..], 0), (b"few", 3), (b"lots", 300)] {
             let dir = fs.add(torn, name, NodeKind::Dir, 0o755, b"");
@@ -159,6 +164,13 @@ impl FileSystem for MemoryFs {
         let found = self.nodes.iter().find(|(ino, n)| n.parent == parent && **ino != ROOT_INO && n.name == name);
         let (ino, node) = found.ok_or_else(FsError::not_found)?;
         Ok(self.attr(*ino, node, !matches!(node.behaviour, Behaviour::Unsized(_) | Behaviour::Late(_))))
+    }
+
+    fn lookup_listed(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
+        if parent == self.unlisted {
+            return Err(FsError::failed(ErrorKind::Invalid, "not examined yet"));
+        }
+        self.lookup(parent, name, &RequestContext::cached_only())
     }
 
     fn getattr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::super::ops::{Ino, Opened};
+use super::super::ops::Opened;
 use super::open_archive::MemberRef;
 use dupfs_base::sync::lock;
 use dupfs_unpack::{ByteSource, PassInterest};
@@ -21,7 +21,6 @@ pub(super) struct UnpackedHandle {
     pub(super) member: Option<MemberRef>,
     /// The end of the file waits for these passes.
     _passes: Vec<PassInterest>,
-    is_streaming: bool,
 }
 
 /// The open files by their handles.
@@ -29,14 +28,12 @@ pub(super) struct UnpackedHandle {
 pub(super) struct OpenHandles {
     handles: Mutex<HashMap<u64, Arc<UnpackedHandle>>>,
     next: AtomicU64,
-    /// Handles of files whose size or end is not known yet, counted by inode number.
-    streaming: Mutex<HashMap<Ino, u32>>,
 }
 
 impl OpenHandles {
     /// No open file.
     pub(super) fn new() -> Self {
-        Self { handles: Mutex::default(), next: AtomicU64::new(1), streaming: Mutex::default() }
+        Self { handles: Mutex::default(), next: AtomicU64::new(1) }
     }
 
     /// Returns true if `handle` is of this layer, and not of the file system below.
@@ -44,22 +41,18 @@ impl OpenHandles {
         handle & OWN_HANDLES != 0
     }
 
-    /// Opens file `ino`, of `size` bytes if that is known; `member` is given as long as its archives are not known to their
+    /// Opens a file, of `size` bytes if that is known; `member` is given as long as its archives are not known to their
     /// ends.
     pub(super) fn open(
         &self,
-        ino: Ino,
         source: Arc<dyn ByteSource>,
         member: Option<MemberRef>,
         size: Option<u64>,
     ) -> Opened {
         let is_streaming = size.is_none() || member.is_some();
-        if is_streaming {
-            *lock(&self.streaming).entry(ino).or_insert(0) += 1;
-        }
         let handle = OWN_HANDLES | self.next.fetch_add(1, Ordering::Relaxed);
         let passes = member.as_ref().map(MemberRef::join_passes).unwrap_or_default();
-        let open = UnpackedHandle { source, member, _passes: passes, is_streaming };
+        let open = UnpackedHandle { source, member, _passes: passes };
         lock(&self.handles).insert(handle, Arc::new(open));
         Opened { handle, keep_cache: !is_streaming, direct_io: is_streaming }
     }
@@ -69,23 +62,8 @@ impl OpenHandles {
         lock(&self.handles).get(&handle).map(Arc::clone)
     }
 
-    /// Closes `handle` of file `ino`; returns the open file.
-    pub(super) fn close(&self, ino: Ino, handle: u64) -> Option<Arc<UnpackedHandle>> {
-        let open = lock(&self.handles).remove(&handle)?;
-        if open.is_streaming {
-            let mut streaming = lock(&self.streaming);
-            if let Some(count) = streaming.get_mut(&ino) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    streaming.remove(&ino);
-                }
-            }
-        }
-        Some(open)
-    }
-
-    /// Returns true if file `ino` is open and its size or end was not known when it was opened.
-    pub(super) fn is_streaming(&self, ino: Ino) -> bool {
-        lock(&self.streaming).contains_key(&ino)
+    /// Closes `handle`; returns the open file.
+    pub(super) fn close(&self, handle: u64) -> Option<Arc<UnpackedHandle>> {
+        lock(&self.handles).remove(&handle)
     }
 }

@@ -6,7 +6,7 @@ use super::super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_I
 use super::inode_number::TOP_INO;
 use super::inode_spaces::{InodeSpaces, InodeTarget};
 use super::member_dirs::MemberDirs;
-use super::{DirTarget, NAME, UnpackedFs};
+use super::{AwaitEnd, DirTarget, NAME, UnpackedFs};
 use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_read::volume::ExpectedProgress;
 use dupfs_unpack::PassProgress;
@@ -54,7 +54,14 @@ impl FileSystem for UnpackedFs {
                 Ok(Attr { nlink: attr.nlink.saturating_add(1), ..attr })
             }
             None => self.below.getattr(ino, context),
-            Some(target) => self.get_attr(ino, target, context),
+            Some(target) => self.get_attr(ino, target, AwaitEnd::Yes, context),
+        }
+    }
+
+    fn reader_attr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
+        match self.target_of(ino)? {
+            None => self.below.reader_attr(ino, context),
+            Some(target) => self.get_attr(ino, target, AwaitEnd::No, context),
         }
     }
 
@@ -136,10 +143,24 @@ impl FileSystem for UnpackedFs {
         }
     }
 
+    fn read_page(
+        &self,
+        ino: Ino,
+        handle: u64,
+        offset: u64,
+        size: usize,
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError> {
+        match self.target_of(ino)? {
+            None => self.below.read_page(ino, handle, offset, size, context),
+            Some(target) => self.files.read_page(ino, target, handle, (offset, size), context),
+        }
+    }
+
     fn release(&self, ino: Ino, handle: u64) {
         match self.target_of(ino) {
             Ok(None) => self.below.release(ino, handle),
-            Ok(Some(target)) => self.files.release(ino, target, handle),
+            Ok(Some(target)) => self.files.release(target, handle),
             Err(error) => log::debug!("release of {}: {error}", self.path(ino).unwrap_or_default()),
         }
     }

@@ -67,10 +67,16 @@ impl UnpackedAttrs {
     }
 }
 
+/// The bound of a size that is not known. The kernel ends a transfer (sendfile, io_uring) at the size that it has, so this must
+/// not be below the size of any file.
+const UNKNOWN_SIZE: u64 = 1 << 62;
+
 /// The attributes `stored` of a compressed file as those of its content, of `size` bytes if that is known.
 pub(super) fn sized(ino: Ino, stored: Attr, size: Option<u64>) -> Attr {
-    let attr_ttl = if size.is_some() { stored.entry_ttl } else { Duration::ZERO };
-    // `exact` distinguishes a size of 0 from an unknown one.
-    let (exact, size) = (size.is_some(), size.unwrap_or(0));
-    Attr { ino, size, blocks: size.div_ceil(512), exact, attr_ttl, ..stored }
+    match size {
+        Some(size) => {
+            Attr { ino, size, blocks: size.div_ceil(512), exact: true, attr_ttl: stored.entry_ttl, ..stored }
+        }
+        None => Attr { ino, size: UNKNOWN_SIZE, exact: false, attr_ttl: Duration::ZERO, ..stored },
+    }
 }

@@ -8,7 +8,7 @@ use super::super::ops::{Attr, FileSystem, Ino, NodeKind, Opened};
 use super::candidate::UnpackCandidate;
 use super::candidate_map::CandidateMap;
 use super::inode_spaces::InodeTarget;
-use super::open_handles::OpenHandles;
+use super::open_handles::{OpenHandles, UnpackedHandle};
 use super::source_opener::SourceOpener;
 use super::unpacked_attrs::{UnpackedAttrs, sized};
 use dupfs_base::RequestContext;
@@ -32,11 +32,6 @@ impl UnpackedFiles {
     /// No file was checked yet; those that are not unpacked are read in `below`.
     pub(super) fn new(below: Arc<dyn FileSystem>, sources: SourceOpener, attrs: UnpackedAttrs) -> Self {
         Self { below, sources, attrs, candidates: CandidateMap::default(), handles: OpenHandles::new() }
-    }
-
-    /// Returns true if file `ino` is open and its size or end was not known when it was opened.
-    pub(super) fn is_streaming(&self, ino: Ino) -> bool {
-        self.handles.is_streaming(ino)
     }
 
     /// The candidate of that number, checked again if another entry has replaced it since.
@@ -126,7 +121,7 @@ impl UnpackedFiles {
         if let (Some(candidate), Some(size), None) = (candidate, size, &link) {
             candidate.content.size.get_or_init(|| size);
         }
-        Ok(self.handles.open(ino, source, link, size))
+        Ok(self.handles.open(source, link, size))
     }
 
     pub(super) fn read(
@@ -137,22 +132,66 @@ impl UnpackedFiles {
         (offset, size): (u64, usize),
         context: &RequestContext,
     ) -> Result<Vec<u8>, FsError> {
-        let open = if OpenHandles::is_own(handle) { self.handles.get(handle) } else { None };
-        let open = match (open, target) {
-            (Some(open), _) => open,
-            (None, InodeTarget::Mirror(below)) if !OpenHandles::is_own(handle) => {
-                return self.below.read(below, handle, offset, size, context);
+        match (target, OpenHandles::is_own(handle)) {
+            (InodeTarget::Mirror(below), false) => self.below.read(below, handle, offset, size, context),
+            (target, _) => Self::read_open(&*self.open_file(ino, target, handle, context)?, (offset, size), context),
+        }
+    }
+
+    /// See [`FileSystem::read_page`].
+    pub(super) fn read_page(
+        &self,
+        ino: Ino,
+        target: InodeTarget,
+        handle: u64,
+        (offset, size): (u64, usize),
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError> {
+        let target = match (target, OpenHandles::is_own(handle)) {
+            (InodeTarget::Mirror(below), false) => {
+                return self.below.read_page(below, handle, offset, size, context);
             }
-            (None, _) if !context.may_block() => return Err(FsError::WouldBlock),
-            (None, target) => {
-                // A handle for this read only, for a kernel that opens no files.
-                let opened = self.open(ino, target, context)?.handle;
-                self.handles.close(ino, opened).ok_or_else(FsError::not_found)?
-            }
+            (target, _) => target,
         };
+        let open = self.open_file(ino, target, handle, context)?;
+        if let Some(link) = &open.member {
+            // The pages are those of all readers of this number, also of readers of a member that replaces this one.
+            link.content_matches(context)?;
+        }
+        let bytes = Self::read_open(&open, (offset, size), context)?;
+        if bytes.is_empty() && size > 0 && open.source.len(context)? < offset {
+            return Err(FsError::BeyondEnd);
+        }
+        Ok(bytes)
+    }
+
+    /// The open file of `handle`, for a read that may block.
+    fn open_file(
+        &self,
+        ino: Ino,
+        target: InodeTarget,
+        handle: u64,
+        context: &RequestContext,
+    ) -> Result<Arc<UnpackedHandle>, FsError> {
         if !context.may_block() {
             return Err(FsError::WouldBlock);
         }
+        let open = if OpenHandles::is_own(handle) { self.handles.get(handle) } else { None };
+        match open {
+            Some(open) => Ok(open),
+            None => {
+                // A handle for this read only, for a kernel that opens no files.
+                let opened = self.open(ino, target, context)?.handle;
+                self.handles.close(opened).ok_or_else(FsError::not_found)
+            }
+        }
+    }
+
+    fn read_open(
+        open: &UnpackedHandle,
+        (offset, size): (u64, usize),
+        context: &RequestContext,
+    ) -> Result<Vec<u8>, FsError> {
         let bytes = open.source.read_at(offset, size, context)?;
         let end = offset.saturating_add(bytes.len() as u64);
         let ended = bytes.len() < size || open.source.known_len().is_some_and(|len| end >= len);
@@ -163,14 +202,14 @@ impl UnpackedFiles {
         Ok(bytes)
     }
 
-    pub(super) fn release(&self, ino: Ino, target: InodeTarget, handle: u64) {
+    pub(super) fn release(&self, target: InodeTarget, handle: u64) {
         if !OpenHandles::is_own(handle) {
             if let InodeTarget::Mirror(below) = target {
                 self.below.release(below, handle);
             }
             return;
         }
-        let open = self.handles.close(ino, handle);
+        let open = self.handles.close(handle);
         drop(open);
     }
 

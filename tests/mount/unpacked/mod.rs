@@ -9,6 +9,7 @@ mod hostile;
 mod programs;
 mod secrecy;
 mod trees;
+mod unknown_sizes;
 mod zips;
 
 use std::ffi::OsStr;

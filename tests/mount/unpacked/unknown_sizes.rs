@@ -1,0 +1,257 @@
+//! Files of unknown size that are open for one program, and copied by another: each copy is whole, or the program fails.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use super::{Backup, pipe, run};
+use crate::support::{exec, noise};
+
+const LEN: usize = 1_500_000;
+
+/// Copies the file `sys.argv[1]` to `sys.argv[2]` in the way `sys.argv[3]`, without asking for its size unless the way does.
+const COPY: &str = r#"
+import ctypes, mmap, os, shutil, sqlite3, struct, sys
+src, dst, way = sys.argv[1:]
+out = os.open(dst, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def aio(fd):
+    # io_setup, io_submit and io_getevents of x86-64 and arm64.
+    setup, submit, events = (206, 209, 208) if os.uname().machine == 'x86_64' else (0, 2, 4)
+    libc = ctypes.CDLL(None, use_errno=True)
+    context = ctypes.c_ulong(0)
+    assert libc.syscall(setup, 1, ctypes.byref(context)) == 0
+    buffer = ctypes.create_string_buffer(1 << 18)
+    at = 0
+    while True:
+        block = ctypes.create_string_buffer(struct.pack('<QLLHhLQQqQLL', 0, 0, 0, 0, 0, fd, ctypes.addressof(buffer), 1 << 18, at, 0, 0, 0))
+        list = (ctypes.c_void_p * 1)(ctypes.addressof(block))
+        assert libc.syscall(submit, context, 1, list) == 1
+        event = ctypes.create_string_buffer(32)
+        assert libc.syscall(events, context, 1, 1, event, None) == 1
+        got = struct.unpack('<QQqq', event.raw)[2]
+        assert got >= 0, got
+        if got == 0: break
+        os.write(out, buffer.raw[:got]); at += got
+if way == 'copyfile':
+    shutil.copyfile(src, dst)
+elif way == 'fast copy':
+    with open(src, 'rb') as a, open(dst, 'wb') as b:
+        shutil._fastcopy_sendfile(a, b)
+else:
+    fd = os.open(src, os.O_RDONLY)
+    if way == 'sendfile':
+        while os.sendfile(out, fd, None, 1 << 20): pass
+    elif way == 'splice':
+        r, w = os.pipe()
+        while True:
+            n = os.splice(fd, w, 1 << 16)
+            if n == 0: break
+            while n: n -= os.splice(r, out, n)
+    elif way == 'aio':
+        aio(fd)
+    elif way == 'end':
+        end = os.lseek(fd, 0, os.SEEK_END)
+        os.write(out, os.pread(fd, end, 0))
+    elif way == 'size':
+        os.write(out, os.pread(fd, os.fstat(fd).st_size, 0))
+    elif way == 'map':
+        os.write(out, mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
+    elif way == 'copy_file_range':
+        while os.copy_file_range(fd, out, 1 << 20): pass
+    else:
+        sys.exit(way)
+"#;
+
+/// The ways of [`COPY`].
+const WAYS: [&str; 9] =
+    ["copyfile", "fast copy", "sendfile", "splice", "aio", "end", "size", "map", "copy_file_range"];
+
+/// Other programs that copy a file: the arguments for a shell, with the file as `$0` and the copy as `$1`.
+const PROGRAMS: [(&str, &str); 8] = [
+    ("cp", r#"cp "$0" "$1""#),
+    ("cat", r#"cat "$0" > "$1""#),
+    ("dd", r#"dd if="$0" of="$1" bs=64k status=none"#),
+    ("rsync", r#"rsync -a "$0" "$1""#),
+    ("tar", r#"tar -c -C "$(dirname "$0")" "$(basename "$0")" | tar -x -O > "$1""#),
+    ("head", r#"head -c 100000000 "$0" > "$1""#),
+    ("install", r#"install "$0" "$1""#),
+    ("git", r#"git hash-object -w -- "$0" > id && git cat-file blob "$(cat id)" > "$1""#),
+];
+
+/// A backup with a compressed file for each of the names, all of the same content.
+fn backup<'a>(names: impl IntoIterator<Item = &'a str>) -> (Backup, Vec<u8>) {
+    let plain = noise(3, LEN);
+    let packed = pipe(&plain, "gzip", &["-c"]);
+    let backup = Backup::of(|source| {
+        for name in names {
+            fs::write(source.join(format!("{name}.gz")), &packed).unwrap();
+        }
+    });
+    (backup, plain)
+}
+
+/// A `cat` that has opened `file`, has asked for its size, and waits for the reader of its output.
+struct Holder(Child);
+
+impl Holder {
+    fn new(file: &Path) -> Self {
+        let mut child = Command::new("cat").arg(file).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 100]).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Copies `file` and requires that the copy is `plain`, or that the program fails. Returns true if it succeeds.
+fn copy(dir: &Path, file: &Path, way: &str, plain: &[u8]) -> bool {
+    let (file, out) = (file.to_str().unwrap(), dir.join(format!("{way}.out")));
+    let out_name = out.to_str().unwrap();
+    let mut command = match PROGRAMS.iter().find(|(name, _)| *name == way) {
+        Some((_, script)) => {
+            let mut command = Command::new("sh");
+            command.args(["-e", "-c", script, file, out_name]);
+            command
+        }
+        None => {
+            let mut command = Command::new("python3");
+            command.args(["-c", COPY, file, out_name, way]);
+            command
+        }
+    };
+    let output = exec::output(command.current_dir(dir));
+    if output.status.success() {
+        let copied = fs::read(&out).unwrap();
+        assert!(copied == plain, "{way}: {} of {} bytes, exit code 0", copied.len(), plain.len());
+    } else {
+        eprintln!("{way}: {}", exec::tail(&output.stderr));
+    }
+    output.status.success()
+}
+
+fn all_ways() -> impl Iterator<Item = &'static str> {
+    WAYS.into_iter().chain(PROGRAMS.iter().map(|(name, _)| *name))
+}
+
+#[test]
+fn a_copy_is_whole_although_another_program_has_opened_the_file_and_got_no_size() {
+    let (backup, plain) = backup(all_ways());
+    let dir = backup.empty("out");
+    run(&dir, "git", &["init", "-q"]);
+    for way in all_ways() {
+        let file = backup.at(way);
+        let _holder = Holder::new(&file);
+        let succeeded = copy(&dir, &file, way, &plain);
+        // From another file system, which the kernel does not support.
+        assert_eq!(succeeded, way != "copy_file_range", "{way}");
+    }
+    backup.end(&plain[..100]);
+}
+
+#[test]
+fn a_copy_by_the_only_reader_is_whole() {
+    let (backup, plain) = backup(all_ways());
+    let dir = backup.empty("out");
+    run(&dir, "git", &["init", "-q"]);
+    for way in all_ways() {
+        let succeeded = copy(&dir, &backup.at(way), way, &plain);
+        assert_eq!(succeeded, way != "copy_file_range", "{way}");
+    }
+    backup.end(&plain[..100]);
+}
+
+#[test]
+fn a_copy_is_whole_after_a_program_that_got_no_size_and_left() {
+    let (backup, plain) = backup(all_ways());
+    let dir = backup.empty("out");
+    run(&dir, "git", &["init", "-q"]);
+    for way in all_ways() {
+        drop(Holder::new(&backup.at(way)));
+        let succeeded = copy(&dir, &backup.at(way), way, &plain);
+        assert_eq!(succeeded, way != "copy_file_range", "{way}");
+    }
+    backup.end(&plain[..100]);
+}
+
+#[test]
+fn a_copy_is_whole_once_its_size_was_found_by_a_program_that_got_none() {
+    let (backup, plain) = backup(all_ways());
+    let dir = backup.empty("out");
+    run(&dir, "git", &["init", "-q"]);
+    for way in all_ways() {
+        // Both have got no size; one of them finds it.
+        let _holder = Holder::new(&backup.at(way));
+        assert_eq!(run(&dir, "cat", &[backup.at(way).to_str().unwrap()]), plain);
+        let succeeded = copy(&dir, &backup.at(way), way, &plain);
+        assert_eq!(succeeded, way != "copy_file_range", "{way}");
+    }
+    backup.end(&plain[..100]);
+}
+
+#[test]
+fn members_of_an_archive_whose_end_is_not_known_are_copied_whole() {
+    let plain = noise(3, LEN);
+    let backup = Backup::of(|source| {
+        let work = source.parent().unwrap().join("work");
+        fs::create_dir_all(&work).unwrap();
+        fs::write(work.join("plain"), &plain).unwrap();
+        fs::write(work.join("packed.gz"), pipe(&plain, "gzip", &["-c"])).unwrap();
+        fs::write(work.join("more"), noise(4, 3_000_000)).unwrap();
+        for way in all_ways() {
+            let archive = source.join(format!("{way}.tgz"));
+            run(&work, "tar", &["-c", "-z", "-f", archive.to_str().unwrap(), "plain", "packed.gz", "more"]);
+        }
+    });
+    let dir = backup.empty("out");
+    run(&dir, "git", &["init", "-q"]);
+    for way in all_ways() {
+        for member in ["plain", "packed"] {
+            let file = backup.at(&format!("{way}.tgz/{member}"));
+            let _holder = Holder::new(&file);
+            let succeeded = copy(&dir, &file, way, &plain);
+            assert_eq!(succeeded, way != "copy_file_range", "{way} {member}");
+        }
+    }
+    backup.end(&plain[..100]);
+}
+
+#[test]
+fn a_database_that_another_program_reads_has_its_tables() {
+    let make = "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1])\nd.execute('create table t (n, b)')\n\
+                d.executemany('insert into t values (?, randomblob(1000))', ((n,) for n in range(2000)))\nd.commit()";
+    let count = "import sqlite3, sys\nd = sqlite3.connect(f'file:{sys.argv[1]}?mode=ro&immutable=1', uri=True)\n\
+                 print(d.execute('select count(*) from t').fetchone()[0])";
+    let backup = Backup::of(|source| {
+        for name in ["alone.db", "shared.db"] {
+            run(source, "python3", &["-c", make, name]);
+            run(source, "gzip", &[name]);
+        }
+    });
+    let dir = backup.empty("out");
+    assert_eq!(run(&dir, "python3", &["-c", count, backup.at("alone.db").to_str().unwrap()]), b"2000\n");
+    let _holder = Holder::new(&backup.at("shared.db"));
+    assert_eq!(run(&dir, "python3", &["-c", count, backup.at("shared.db").to_str().unwrap()]), b"2000\n");
+}
+
+#[test]
+fn a_program_that_waits_for_a_size_does_not_delay_the_one_that_reads() {
+    let (backup, plain) = backup(["a"]);
+    let file = backup.at("a");
+    let mut holder = Holder::new(&file);
+    // The test is no program that accepts any size: its request waits for a pass over the file.
+    let size = fs::metadata(&file).unwrap().len();
+    assert_eq!(size, LEN as u64);
+    let mut rest = Vec::new();
+    holder.0.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+    assert!(rest == plain[100..]);
+    assert!(holder.0.wait().unwrap().success());
+    let mut again = Vec::new();
+    File::open(&file).unwrap().read_to_end(&mut again).unwrap();
+    assert!(again == plain);
+}
