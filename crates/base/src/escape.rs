@@ -1,13 +1,20 @@
 //! Bytes as text.
 
-/// Returns `bytes` as text for a terminal or a log line. Valid UTF-8 stays; control characters, backslashes and invalid
-/// bytes become `\xHH`.
+/// Returns true for a character that changes how a terminal shows the text around it: control characters, line separators of
+/// Unicode, and those that reverse the direction of writing, by which a name can look like another one.
+pub fn is_display_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Returns `bytes` as text for a terminal or a log line. Valid UTF-8 stays; control characters ([`is_display_control`]),
+/// backslashes and invalid bytes become `\xHH`.
 pub fn escape_bytes(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || c == '\\' {
+            if is_display_control(c) || c == '\\' {
                 let mut utf8 = [0; 4];
                 for b in c.encode_utf8(&mut utf8).bytes() {
                     let _ = write!(out, "\\x{b:02x}");
@@ -58,6 +65,9 @@ mod tests {
     fn escaping_preserves_text_and_replaces_all_other_bytes() {
         assert_eq!(escape_bytes("ü\n\\".as_bytes()), "ü\\x0a\\x5c");
         assert_eq!(escape_bytes(b"lat-\xe9"), "lat-\\xe9");
+        // Shown as "exe.txt" by a terminal that reverses the direction.
+        assert_eq!(escape_bytes("\u{202e}txt.exe".as_bytes()), "\\xe2\\x80\\xaetxt.exe");
+        assert_eq!(escape_bytes("\u{5d0}\u{200d}".as_bytes()), "\u{5d0}\u{200d}", "text");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::volume_sample::SampleOptions;
 use crate::cli::attr_json::json_bytes;
 use crate::cli::error::CliError;
 use crate::cli::exit::CommandExit;
+use crate::cli::logging::one_line;
 use crate::cli::printer::Printer;
 use dupfs_format::collection::BackupSet;
 use dupfs_read::volume::PathList;
@@ -293,35 +294,31 @@ impl VerifyReport {
 
     /// Prints it as text.
     pub(super) fn print(&self, printer: &mut Printer<'_>) -> Result<(), CliError> {
-        let mut lines = Vec::new();
+        // Of these only the paths are names as they are stored; messages have them escaped already.
         for finding in &self.findings {
             let what = match Verdict::of(finding.exit) {
                 Verdict::Damaged => "damaged",
                 Verdict::Note => "note",
                 Verdict::Unchecked => "not checked",
             };
-            lines.push(format!("{what}: {}", finding.message));
+            printer.text(&one_line(&format!("{what}: {}", finding.message)))?;
             match &finding.paths {
                 Some(paths) => {
                     let names: Vec<_> = paths.iter().map(|path| path.path.as_str()).collect();
-                    lines.push(format!("  files: {}", shown(&names, finding.more_paths)));
+                    printer.text("\n  files: ")?;
+                    printer.name(shown(&names, finding.more_paths).as_bytes())?;
                 }
-                None => lines.push("  files: not known".to_owned()),
+                None => printer.text("\n  files: not known")?,
             }
-            lines.push(format!("  snapshots: {}", shown(&finding.snapshots, finding.more_snapshots)));
+            printer.text(&format!("\n  snapshots: {}\n", shown(&finding.snapshots, finding.more_snapshots)))?;
             if !finding.restorable.is_empty() {
-                lines.push(format!("  can be restored: {}", finding.restorable));
+                printer.text(&format!("  can be restored: {}\n", finding.restorable))?;
             }
         }
         if self.more_findings > 0 {
-            lines.push(format!("... and {} more, which are not listed", self.more_findings));
+            printer.text(&format!("... and {} more, which are not listed\n", self.more_findings))?;
         }
-        lines.push(self.summary());
-        for line in lines {
-            printer.name(line.as_bytes())?;
-            printer.text("\n")?;
-        }
-        Ok(())
+        printer.text(&format!("{}\n", self.summary()))
     }
 
     fn summary(&self) -> String {

@@ -73,3 +73,16 @@ fn the_paths_of_a_report_count_as_they_are_printed() {
     assert_eq!(listed, MAX_PATH_BYTES / (20_000 + size_of::<FindingPath>()));
     assert_eq!(report.findings[0].more_paths, (4005 - listed) as u64);
 }
+
+#[test]
+fn names_are_escaped_once_on_a_terminal() {
+    use dupfs_format::ArchivePath;
+    let mut report = report();
+    let path = ArchivePath::parse(b"\x1b[31mname").unwrap();
+    let at = report.add(Finding::new("members", None, format!("{path}: differs\u{202e}")));
+    report.set_paths(at, &PathList { paths: vec![path], more: 0 });
+    let (mut text, mut errors) = (Vec::new(), Vec::new());
+    report.print(&mut Printer::new(&mut text, &mut errors, true)).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("\n  files: \\x1b[31mname\n") && text.contains(": \\x1b[31mname: differs \n"), "{text}");
+}
