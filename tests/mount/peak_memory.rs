@@ -479,3 +479,36 @@ fn verification_of_files_that_no_volume_has_in_300_snapshots() {
     backup.check("verify", &[], &Expected::new(6, "  snapshots: 300, which are not listed\n", ""));
     backup.check("verify", &["--json"], &Expected::new(6, "\"more_snapshots\": 300", ""));
 }
+
+/// The lists of the sets that make up each snapshot would take memory by the square of their number.
+#[test]
+fn a_chain_of_12_000_sets_and_one_with_thousands_of_branches() {
+    let stamp = |n: u32| format!("20260101T{:02}{:02}{:02}Z", n / 3600, n / 60 % 60, n % 60);
+    for branches in [false, true] {
+        let backup = Backup::new(false);
+        backup.put_full(&stamp(0), Planted::default());
+        for n in 1..12_000 {
+            let from = if branches && n > 6000 { 6000 } else { n - 1 };
+            let names = ["duplicity-inc", "duplicity-new-signatures"]
+                .map(|kind| format!("{kind}.{}.to.{}", stamp(from), stamp(n)));
+            let [set, signatures] = names;
+            let manifest = format!("Volume 1:\n{}", entry(".", "g", &"0".repeat(40)));
+            for (name, bytes) in [
+                (format!("{set}.manifest"), manifest.as_bytes()),
+                (format!("{set}.vol1.difftar.gz"), b"x"),
+                (format!("{signatures}.sigtar.gz"), b"x"),
+            ] {
+                fs::write(backup.dir().join(name), bytes).unwrap();
+            }
+        }
+        backup.check("sets", &[], &Expected::new(0, if branches { "it is shown here" } else { "no problems found" }, ""));
+        let mount = Mount::new(&backup.dupfs(), &backup.url(), &backup.scratch.path().join("mnt"));
+        let first = mount.path().join("snapshots").join(stamp(0)).join("f");
+        assert_eq!(fs::read(first).unwrap(), b"hello\n");
+        assert_eq!(mount.log().contains("more increments build on the same sets"), branches);
+        let peak = mount.peak_memory();
+        println!("mount: {} MiB", peak >> 20);
+        assert!(peak < MAX_PEAK, "mount: {peak} bytes");
+        mount.unmount();
+    }
+}

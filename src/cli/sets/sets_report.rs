@@ -6,7 +6,7 @@ use super::manifests::{self, ManifestSummary, Manifests};
 use super::reported_problem::ReportedProblem;
 use crate::cli::attr_json::json_bytes;
 use dupfs_format::SetIndex;
-use dupfs_format::collection::{BackupSet, Chain, Collection, SignatureChain};
+use dupfs_format::collection::{BackupSet, Chain, Collection, SignatureChain, Snapshot};
 use dupfs_read::volume::Repository;
 
 /// The report of `dupfs sets`. One field for each key of the JSON output.
@@ -43,8 +43,9 @@ pub(super) struct SetReport {
     pub(super) start_epoch: Option<i64>,
     /// Name of its directory below `snapshots/`; none if it is not shown.
     pub(super) snapshot: Option<String>,
-    /// The sets that make up the snapshot, the full set first.
-    pub(super) lineage: Vec<u32>,
+    /// The snapshot, as the sets that make it up, the full set first. The snapshots of a chain share one list.
+    #[serde(serialize_with = "lineage")]
+    pub(super) lineage: Option<Snapshot>,
     pub(super) encryption: &'static str,
     pub(super) manifest: Option<String>,
     /// True if the set is shown without a manifest.
@@ -134,6 +135,10 @@ fn indices(sets: &[SetIndex]) -> Vec<u32> {
     sets.iter().map(|set| set.0).collect()
 }
 
+fn lineage<S: serde::Serializer>(snapshot: &Option<Snapshot>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(snapshot.iter().flat_map(Snapshot::lineage).map(|set| set.0))
+}
+
 impl SetReport {
     fn of(
         collection: &Collection,
@@ -152,7 +157,7 @@ impl SetReport {
             start_time: set.start.map(|start| start.to_string()),
             start_epoch: set.start.map(|start| start.0),
             snapshot: snapshot.map(|snapshot| snapshot.name.to_string()),
-            lineage: snapshot.map_or_else(Vec::new, |snapshot| indices(snapshot.lineage())),
+            lineage: snapshot.cloned(),
             encryption: set.encryption().code(),
             manifest: set.manifest.as_ref().map(|object| object.name.to_string()),
             rebuilt: set.is_rebuilt,

@@ -326,6 +326,13 @@ impl ProblemFinder<'_> {
             }
             None => format!("a set of the time {start}, which is missing from the store"),
             Some(base) if !base.is_complete() => format!("{}, which has no manifest", base.label()),
+            Some(base) if self.facts.snapshots.of_set(base.index).is_some() => {
+                let message = format!(
+                    "{}: not shown: more increments build on the same sets than any backup has; remove those that are not yours",
+                    set.label()
+                );
+                return self.add(ProblemKind::Orphaned, Some(set.index), None, message);
+            }
             Some(base) => format!("{}, which is orphaned itself", base.label()),
         };
         let message = format!(

@@ -55,6 +55,17 @@ fn a_chain_grows_and_another_begins() {
 }
 
 #[test]
+fn the_snapshots_of_a_chain_share_one_list_also_if_many_come_at_once() {
+    let names: Vec<_> = std::iter::once(full(0)).chain((0..500).map(|n| inc(n, n + 1))).collect();
+    for collection in [read(&names), refreshed(&read(&names[..1]), &names), refreshed(&read(&names[..300]), &names)] {
+        assert_eq!((collection.snapshots().len(), collection.branches().len()), (501, 1));
+        let list = collection.branches()[0].as_ptr();
+        assert!(collection.snapshots().iter().all(|snapshot| snapshot.lineage().as_ptr() == list));
+        assert!(collection.snapshots().iter().zip(1..).all(|(snapshot, depth)| snapshot.lineage().len() == depth));
+    }
+}
+
+#[test]
 fn a_new_set_between_old_ones_is_appended() {
     let first = read(&[full(0), full(10)]);
     let second = refreshed(&first, &[full(0), inc(0, 1), full(10)]);

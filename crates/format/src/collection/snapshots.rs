@@ -35,6 +35,10 @@ impl Snapshot {
     }
 }
 
+/// Upper bound of the sets that branches have in common with others, as each branch lists all its sets. Branches that exceed it
+/// are not shown: a backup has few, and 20,000 increments of a chain of as many sets would take 1.6 GB.
+const MAX_SHARED_SETS: usize = 1 << 22;
+
 /// All snapshots of a collection and their branches.
 #[derive(Clone, Debug)]
 pub(super) struct SnapshotList {
@@ -90,14 +94,18 @@ impl SnapshotList {
         let renumber = |snapshot: &Snapshot| -> Option<Vec<SetIndex>> {
             snapshot.lineage().iter().map(|set| indices.get(*set)).collect()
         };
-        let lineages = later.snapshots.iter().filter_map(renumber);
-        let is_known = |lineage: &Vec<SetIndex>| lineage.last().is_none_or(|set| self.position_of_set(*set).is_some());
-        let mut new: Vec<Vec<SetIndex>> = lineages.filter(|lineage| !is_known(lineage)).collect();
+        let is_known =
+            |snapshot: &Snapshot| indices.get(snapshot.set).is_none_or(|set| self.position_of_set(set).is_some());
+        // Their own lists, which are renumbered one by one, would take memory by the square of their number.
+        let mut new: Vec<&Snapshot> = later.snapshots.iter().filter(|snapshot| !is_known(snapshot)).collect();
         // By time, but a snapshot follows those that it builds on, whatever the clocks showed.
-        let latest_time =
-            |lineage: &[SetIndex]| lineage.iter().filter_map(|set| sets.get(*set)).map(|set| set.time).max();
-        new.sort_by_cached_key(|lineage| (latest_time(lineage), lineage.len()));
-        for lineage in new {
+        let latest_time = |snapshot: &Snapshot| {
+            let numbers = snapshot.lineage().iter().filter_map(|set| indices.get(*set));
+            numbers.filter_map(|set| sets.get(set)).map(|set| set.time).max()
+        };
+        new.sort_by_cached_key(|snapshot| (latest_time(snapshot), snapshot.depth));
+        for snapshot in new {
+            let Some(lineage) = renumber(snapshot) else { continue };
             let Some(set) = lineage.last().and_then(|set| sets.get(*set)) else { continue };
             let name = unique_name(set, &mut names);
             self.append(set, name, lineage);
@@ -106,23 +114,28 @@ impl SnapshotList {
 
     /// Appends the snapshot `name` of `set`, which is the last set of `lineage`.
     fn append(&mut self, set: &BackupSet, name: Arc<str>, lineage: Vec<SetIndex>) {
-        let Some(slot) = self.position_of_set.get_mut(set.index.position()) else { return };
-        *slot = Some(self.snapshots.len());
         let depth = lineage.len();
         let sets: Arc<[SetIndex]> = lineage.into();
         let base = sets.split_last().map_or(&[][..], |(_, base)| base);
+        let listed = self.branches.iter().map(|branch| branch.len()).fold(base.len(), usize::saturating_add);
         // A branch that ends with the base grows. Otherwise a new branch begins.
         let grows = (!base.is_empty()).then(|| self.branches.iter().position(|branch| **branch == *base)).flatten();
         let branch = match grows.and_then(|position| Some((position, self.branches.get_mut(position)?))) {
             Some((position, branch)) => {
                 *branch = Arc::clone(&sets);
+                // Its snapshots share one list, of which each is a beginning.
+                let on_branch = self.snapshots.iter_mut().filter(|snapshot| snapshot.branch == position);
+                on_branch.for_each(|snapshot| snapshot.sets = Arc::clone(&sets));
                 position
             }
+            None if listed.saturating_sub(self.snapshots.len()) > MAX_SHARED_SETS => return,
             None => {
                 self.branches.push(Arc::clone(&sets));
                 self.branches.len() - 1
             }
         };
+        let Some(slot) = self.position_of_set.get_mut(set.index.position()) else { return };
+        *slot = Some(self.snapshots.len());
         self.snapshots.push(Snapshot { time: set.time, name, set: set.index, branch, depth, sets });
     }
 }
@@ -217,6 +230,7 @@ type BranchPositions = Vec<Option<(usize, usize)>>;
 fn build_branches(nodes: &[LineageNode], order: &[usize], sets: &SetList) -> (Vec<Arc<[SetIndex]>>, BranchPositions) {
     let mut branches: Vec<Arc<[SetIndex]>> = Vec::new();
     let mut positions: BranchPositions = vec![None; nodes.len()];
+    let mut shared: usize = 0;
     for &head in order {
         if positions.get(head).copied().flatten().is_some() {
             continue;
@@ -224,6 +238,10 @@ fn build_branches(nodes: &[LineageNode], order: &[usize], sets: &SetList) -> (Ve
         let parent = nodes.get(head).and_then(|node| node.parent);
         let above = parent.and_then(|parent| positions.get(parent).copied().flatten());
         let trunk = above.and_then(|(branch, depth)| branches.get(branch).and_then(|sets| sets.get(..depth)));
+        shared = shared.saturating_add(trunk.map_or(0, <[SetIndex]>::len));
+        if parent.is_some() && (trunk.is_none() || shared > MAX_SHARED_SETS) {
+            continue;
+        }
         let mut branch = trunk.unwrap_or_default().to_vec();
         let mut next = Some(head);
         while let Some(position) = next {

@@ -375,6 +375,27 @@ fn three_hundred_increments_and_many_volumes_take_seconds() {
     assert!(took.as_secs() < 5, "{took:?}");
 }
 
+/// Every branch lists the sets that it shares with others.
+#[test]
+fn a_chain_with_more_branches_than_any_backup_has_takes_bounded_memory() {
+    let mut names = vec![full(0)];
+    names.extend((0..3000).map(|n| inc(n, n + 1)));
+    names.extend((0..3000).map(|n| inc(3000, 3001 + n)));
+    let collection = read(&names);
+    let listed: usize = collection.branches().iter().map(|branch| branch.len()).sum();
+    assert!((1 << 21..5 << 20).contains(&listed), "{listed}");
+    let hidden = 6001 - collection.snapshots().len();
+    assert!((1..2000).contains(&hidden), "{hidden}");
+    let orphans = collection.problems().iter().filter(|problem| problem.kind == ProblemKind::Orphaned);
+    assert_eq!(orphans.count(), hidden, "each is reported");
+    assert!(problem(&collection, ProblemKind::Orphaned).message.contains("more increments build on the same sets"));
+    // Those that a refresh brings too.
+    let refreshed = read(&names[..3001]).refreshed(&listing(&names)).unwrap();
+    let listed: usize = refreshed.branches().iter().map(|branch| branch.len()).sum();
+    assert!((1 << 21..5 << 20).contains(&listed), "{listed}");
+    assert_eq!(refreshed.problems().iter().filter(|problem| problem.kind == ProblemKind::Orphaned).count(), hidden);
+}
+
 #[test]
 fn ten_thousand_prefixes_are_refused_within_seconds() {
     let names: Vec<Vec<String>> = (0..10_000).map(|n| without(prefixed(&format!("h{n}_"), full(0)), ".vol")).collect();
