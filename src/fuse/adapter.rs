@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use fuser::{
     AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, Interruption, KernelConfig,
-    LockOwner, Notifier, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyXattr, Request, RequestId,
+    LockOwner, Notifier, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request, RequestId,
 };
 
 use crate::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, tenths};
 use dupfs_base::{ErrorKind, RequestContext};
 
-use super::attributes::{attr_ttl, file_attr, file_type, plus_attr};
+use super::attributes::{attr_ttl, file_attr, file_type, name_attr, plus_attr};
 use super::closed_files::ClosedFiles;
 use super::deadline::{DeadlineQueue, ErrorReply, RequestOrigin, WaitingRequest};
 use super::dir_batch::{BatchEntry, DirBatch, DirRequest};
@@ -112,7 +112,8 @@ impl FuseAdapter {
             ..MountStatus::default()
         };
         let (readers, notifier) = (StreamReaders::default(), OnceLock::new());
-        let core = AdapterCore { fs, pool, deadlines, closed, readers, notifier, failures, process_attribute, identity };
+        let core =
+            AdapterCore { fs, pool, deadlines, closed, readers, notifier, failures, process_attribute, identity };
         Ok(Self { core: Arc::new(core) })
     }
 
@@ -335,7 +336,7 @@ impl Filesystem for FuseAdapter {
         };
         let send = |reply: Option<ReplyEntry>, _: &dyn FileSystem, attr: Attr| {
             if let Some(reply) = reply {
-                reply.entry_with_ttls(&attr_ttl(&attr), &attr.entry_ttl, &file_attr(&attr), Generation(0));
+                reply.entry_with_ttls(&attr_ttl(&attr), &attr.entry_ttl, &name_attr(&attr), Generation(0));
             }
         };
         self.answer(

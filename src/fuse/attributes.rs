@@ -13,12 +13,23 @@ pub(super) fn attr_ttl(attr: &Attr) -> Duration {
     if attr.exact { attr.attr_ttl } else { Duration::ZERO }
 }
 
+/// The size that the kernel gets with a name if only a bound is known. The kernel ends transfers that ask for no attributes
+/// (sendfile, io_uring) at the size that it has. This one is beyond the end of any file: if the kernel does not learn the end from
+/// a short read, because other attributes came at the same time, the next read begins after the end and fails.
+const UNKNOWN_SIZE: u64 = 1 << 62;
+
+/// The attributes of a name that was looked up.
+pub(super) fn name_attr(attr: &Attr) -> FileAttr {
+    let is_bound = attr.kind == NodeKind::File && !attr.exact;
+    FileAttr { size: if is_bound { UNKNOWN_SIZE } else { attr.size }, ..file_attr(attr) }
+}
+
 /// Node, attributes of a readdirplus entry, and how long the kernel may cache them and the name. The FUSE crate has one time for
 /// both, so a name whose size is a bound is looked up again. The node of a name whose attributes are unavailable is 0: the kernel
 /// lists the name only. With another node it would change the attributes of that inode, also of a file that is being read.
 pub(super) fn plus_attr(entry: &BatchEntry<'_>) -> (Ino, FileAttr, Duration) {
     match entry.attr {
-        BatchAttr::Full(attr) => (entry.ino, file_attr(&attr), attr_ttl(&attr).min(attr.entry_ttl)),
+        BatchAttr::Full(attr) => (entry.ino, name_attr(&attr), attr_ttl(&attr).min(attr.entry_ttl)),
         BatchAttr::TypeOnly => (0, type_only(entry.ino, entry.kind), Duration::ZERO),
     }
 }

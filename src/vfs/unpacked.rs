@@ -229,7 +229,8 @@ impl UnpackedFs {
             }
             (_, Some(candidate)) => {
                 let attr = self.files.unpacked_attr(ino, &candidate, context)?;
-                Ok(if attr.exact { attr } else { Attr { size: 0, blocks: 0, ..attr } })
+                let is_unknown = candidate.is_unpacked() && !attr.exact && candidate.known_size().is_none();
+                Ok(if is_unknown { Attr { size: 0, blocks: 0, ..attr } } else { attr })
             }
             (InodeTarget::Mirror(below), None) => self.mirrored(self.below.getattr(below, context)?),
             (InodeTarget::Member(slot, key) | InodeTarget::StoredMember(slot, key), None) => {

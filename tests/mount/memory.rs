@@ -12,6 +12,9 @@ pub const MTIME: i64 = 1_485_569_700;
 pub const BIG: usize = 3 << 20;
 /// Length of the file whose reads are late.
 pub const LATE: usize = 150_000;
+/// Length of a second one, within the first of the two requests into which the kernel's readahead divides the fourth piece that
+/// it reads in sequence. The second request begins after the end.
+pub const LATE_LONG: usize = 2_048_000;
 
 /// The behaviour of a file when it is read or its size is requested.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,8 +93,10 @@ impl MemoryFs {
         fs.behave(odd, b"cold", Behaviour::Fails(ErrorKind::Archived));
         fs.behave(odd, b"unsized", Behaviour::Unsized(Duration::from_millis(300)));
         fs.behave(odd, b"panics", Behaviour::Panics);
-        let late = fs.add(odd, b"late", NodeKind::File, 0o644, &pattern(LATE));
-        fs.nodes.get_mut(&late).unwrap().behaviour = Behaviour::Late(Duration::from_millis(300));
+        for (name, len) in [(&b"late"[..], LATE), (b"late-long", LATE_LONG)] {
+            let late = fs.add(odd, name, NodeKind::File, 0o644, &pattern(len));
+            fs.nodes.get_mut(&late).unwrap().behaviour = Behaviour::Late(Duration::from_millis(300));
+        }
         let unlisted = fs.add(ROOT_INO, b"unlisted", NodeKind::Dir, 0o755, b"");
         fs.add(unlisted, b"big", NodeKind::File, 0o644, &pattern(BIG));
         fs.unlisted = unlisted;

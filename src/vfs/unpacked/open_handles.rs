@@ -43,12 +43,7 @@ impl OpenHandles {
 
     /// Opens a file, of `size` bytes if that is known; `member` is given as long as its archives are not known to their
     /// ends.
-    pub(super) fn open(
-        &self,
-        source: Arc<dyn ByteSource>,
-        member: Option<MemberRef>,
-        size: Option<u64>,
-    ) -> Opened {
+    pub(super) fn open(&self, source: Arc<dyn ByteSource>, member: Option<MemberRef>, size: Option<u64>) -> Opened {
         let is_streaming = size.is_none() || member.is_some();
         let handle = OWN_HANDLES | self.next.fetch_add(1, Ordering::Relaxed);
         let passes = member.as_ref().map(MemberRef::join_passes).unwrap_or_default();

@@ -56,7 +56,9 @@ impl UnpackedAttrs {
         let owner = self.owners.ids(&meta, context).map_err(|_| FsError::WouldBlock)?;
         let perm = self.owners.mode(meta.mode);
         let ttl = if complete { IMMUTABLE_TTL } else { Duration::ZERO };
-        Ok(Attr::of(slot.number(key), &meta, (owner, perm), NodeSize::exact(size), nlink, ttl))
+        let attr = Attr::of(slot.number(key), &meta, (owner, perm), NodeSize::exact(size), nlink, ttl);
+        // A later member of the name may have another size.
+        Ok(Attr { exact: attr.exact && (complete || attr.kind != NodeKind::File), ..attr })
     }
 
     /// Attributes of the root of an archive that was not opened yet, from the attributes of its file.
@@ -67,16 +69,13 @@ impl UnpackedAttrs {
     }
 }
 
-/// The bound of a size that is not known. The kernel ends a transfer (sendfile, io_uring) at the size that it has, so this must
-/// not be below the size of any file.
-const UNKNOWN_SIZE: u64 = 1 << 62;
+/// The bound of a size that is not known: the largest size of a file.
+const MAX_SIZE: u64 = u64::MAX >> 1;
 
 /// The attributes `stored` of a compressed file as those of its content, of `size` bytes if that is known.
 pub(super) fn sized(ino: Ino, stored: Attr, size: Option<u64>) -> Attr {
     match size {
-        Some(size) => {
-            Attr { ino, size, blocks: size.div_ceil(512), exact: true, attr_ttl: stored.entry_ttl, ..stored }
-        }
-        None => Attr { ino, size: UNKNOWN_SIZE, exact: false, attr_ttl: Duration::ZERO, ..stored },
+        Some(size) => Attr { ino, size, blocks: size.div_ceil(512), exact: true, attr_ttl: stored.entry_ttl, ..stored },
+        None => Attr { ino, size: MAX_SIZE, exact: false, attr_ttl: Duration::ZERO, ..stored },
     }
 }

@@ -134,7 +134,10 @@ impl UnpackedFiles {
     ) -> Result<Vec<u8>, FsError> {
         match (target, OpenHandles::is_own(handle)) {
             (InodeTarget::Mirror(below), false) => self.below.read(below, handle, offset, size, context),
-            (target, _) => Self::read_open(&*self.open_file(ino, target, handle, context)?, (offset, size), context),
+            (target, _) => {
+                let open = self.open_file(ino, target, handle, context)?;
+                Self::read_open(&open, (offset, size), context)
+            }
         }
     }
 
@@ -241,7 +244,11 @@ impl UnpackedFiles {
                     None => Ok(self.attrs.closed(ino, stored)),
                 }
             }
-            UnpackKind::Compressed(_) => Ok(sized(ino, stored, candidate.known_size())),
+            UnpackKind::Compressed(_) => {
+                let attr = sized(ino, stored, candidate.known_size());
+                let may_be_replaced = candidate.entry.is_some() && !stored.exact;
+                Ok(Attr { exact: attr.exact && !may_be_replaced, ..attr })
+            }
         }
     }
 

@@ -64,8 +64,7 @@ else:
 "#;
 
 /// The ways of [`COPY`].
-const WAYS: [&str; 9] =
-    ["copyfile", "fast copy", "sendfile", "splice", "aio", "end", "size", "map", "copy_file_range"];
+const WAYS: [&str; 9] = ["copyfile", "fast copy", "sendfile", "splice", "aio", "end", "size", "map", "copy_file_range"];
 
 /// Other programs that copy a file: the arguments for a shell, with the file as `$0` and the copy as `$1`.
 const PROGRAMS: [(&str, &str); 8] = [
@@ -254,4 +253,34 @@ fn a_program_that_waits_for_a_size_does_not_delay_the_one_that_reads() {
     let mut again = Vec::new();
     File::open(&file).unwrap().read_to_end(&mut again).unwrap();
     assert!(again == plain);
+}
+
+/// The size is found by a pass over the file, which fails at its end: a program that gets the first bytes has not waited for it.
+#[test]
+fn the_first_bytes_are_served_before_the_size_is_known_to_programs_that_need_none() {
+    let plain = noise(3, LEN);
+    let backup = Backup::of(|source| {
+        let packed = pipe(&plain, "gzip", &["-c"]);
+        for name in ["cat", "redirected", "python", "stat"] {
+            fs::write(source.join(format!("{name}.gz")), &packed[..packed.len() - 1000]).unwrap();
+        }
+    });
+    let dir = backup.empty("out");
+    let output = |script: &str, name: &str| {
+        exec::output(Command::new("bash").args(["-c", script, backup.at(name).to_str().unwrap()]).current_dir(&dir))
+    };
+    let first = output("cat \"$0\" | head -c 100", "cat");
+    assert!(first.status.success() && first.stdout == plain[..100], "{first:?}");
+    // The shell opens the file, and becomes `cat`.
+    let first = output("cat < \"$0\" | head -c 100", "redirected");
+    assert!(first.status.success() && first.stdout == plain[..100], "{first:?}");
+    for (script, name) in [
+        ("python3 -c 'import os, sys; os.fstat(os.open(sys.argv[1], os.O_RDONLY))' \"$0\"", "python"),
+        ("stat \"$0\"", "stat"),
+    ] {
+        let refused = output(script, name);
+        assert!(!refused.status.success(), "{name}: {refused:?}");
+        let message = exec::tail(&refused.stderr);
+        assert!(message.contains("Input/output error"), "{name}: {message}");
+    }
 }
