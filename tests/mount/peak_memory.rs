@@ -501,7 +501,11 @@ fn a_chain_of_12_000_sets_and_one_with_thousands_of_branches() {
                 fs::write(backup.dir().join(name), bytes).unwrap();
             }
         }
-        backup.check("sets", &[], &Expected::new(0, if branches { "it is shown here" } else { "no problems found" }, ""));
+        backup.check(
+            "sets",
+            &[],
+            &Expected::new(0, if branches { "it is shown here" } else { "no problems found" }, ""),
+        );
         let mount = Mount::new(&backup.dupfs(), &backup.url(), &backup.scratch.path().join("mnt"));
         let first = mount.path().join("snapshots").join(stamp(0)).join("f");
         assert_eq!(fs::read(first).unwrap(), b"hello\n");

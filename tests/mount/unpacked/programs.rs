@@ -30,8 +30,23 @@ fn backup(programs: &[&str]) -> (Backup, Vec<u8>) {
 #[test]
 fn every_program_gets_the_whole_file_and_no_more() {
     let programs = [
-        "cat", "cp", "rsync", "tar", "python", "less", "tail", "wc", "sh", "head", "grep", "sed", "awk", "mawk",
-        "md5sum", "sha1sum", "sha256sum",
+        "cat",
+        "cp",
+        "rsync",
+        "tar",
+        "python",
+        "less",
+        "tail",
+        "wc",
+        "sh",
+        "head",
+        "grep",
+        "sed",
+        "awk",
+        "mawk",
+        "md5sum",
+        "sha1sum",
+        "sha256sum",
     ];
     let (backup, plain) = backup(&programs);
     let file = |program: &str| backup.at(&format!("{program}.tbz2/db.sql"));
