@@ -28,11 +28,53 @@ struct LostPaths {
 
 impl LostPaths {
     fn contains(&self, path: &ArchivePath) -> bool {
-        let begins = self.after.as_ref().is_none_or(|after| match after.part {
+        self.begins(path) && !self.ends_before(path)
+    }
+
+    /// Returns true if `path` is not before the range.
+    fn begins(&self, path: &ArchivePath) -> bool {
+        self.after.as_ref().is_none_or(|after| match after.part {
             Some(_) => *path >= after.path,
             None => *path > after.path,
-        });
-        begins && *path <= self.last.path
+        })
+    }
+
+    fn ends_before(&self, path: &ArchivePath) -> bool {
+        self.last.path < *path
+    }
+}
+
+/// The volumes that were not read.
+#[derive(Debug, Default)]
+struct LostVolumes {
+    list: Vec<LostPaths>,
+    /// True if a range begins or ends before the one in front of it, which only damaged manifests have.
+    is_unordered: bool,
+}
+
+impl LostVolumes {
+    fn push(&mut self, lost: LostPaths) {
+        let start = |lost: &LostPaths| lost.after.as_ref().map(|after| (after.path.clone(), after.part.is_none()));
+        if let Some(before) = self.list.last() {
+            self.is_unordered |= lost.last.path < before.last.path || start(&lost) < start(before);
+        }
+        self.list.push(lost);
+    }
+
+    /// The positions of the volumes whose ranges contain `path`.
+    fn containing(&self, path: &ArchivePath) -> impl Iterator<Item = usize> {
+        // There may be as many volumes as files.
+        let first = if self.is_unordered { 0 } else { self.list.partition_point(|lost| lost.ends_before(path)) };
+        let end = match self.is_unordered {
+            true => self.list.len(),
+            false => first.max(self.list.partition_point(|lost| lost.begins(path))),
+        };
+        let contains = move |at: &usize| self.list.get(*at).is_some_and(|lost| lost.contains(path));
+        (first..end).filter(contains)
+    }
+
+    fn contain(&self, path: &ArchivePath) -> bool {
+        self.containing(path).next().is_some()
     }
 }
 
@@ -40,7 +82,7 @@ impl LostPaths {
 #[derive(Debug)]
 pub struct SetComparison {
     objects: StoredObjects,
-    lost: Vec<LostPaths>,
+    lost: LostVolumes,
     allowance: TableAllowance,
     path_bytes: u64,
     /// The memory of the lists for a report.
@@ -75,7 +117,7 @@ impl SetComparison {
         let allowance = repository.table_memory().allowance(&name, set.stored_bytes());
         Self {
             objects: StoredObjects::new(),
-            lost: Vec::new(),
+            lost: LostVolumes::default(),
             allowance,
             path_bytes: 0,
             room: ListRoom::default(),
@@ -136,7 +178,7 @@ impl SetComparison {
             self.add_differing(&path, NOT_SIGNED, &mut found);
         }
         found.differing.more = found.differing.more.saturating_add(more);
-        found.lost = self.lost.into_iter().filter(|lost| lost.is_listed).map(|lost| lost.paths).collect();
+        found.lost = self.lost.list.into_iter().filter(|lost| lost.is_listed).map(|lost| lost.paths).collect();
         Ok(found)
     }
 
@@ -156,7 +198,7 @@ impl SetComparison {
         let difference = self.objects.take(entry);
         if entry.change != SigChange::Signature {
             if let Some(difference) = difference
-                && !self.lost.iter().any(|lost| lost.contains(path))
+                && !self.lost.contain(path)
             {
                 self.add_differing(path, difference, found);
             }
@@ -165,9 +207,10 @@ impl SetComparison {
         let place = found.files;
         found.files = found.files.saturating_add(1);
         let mut is_lost = false;
-        for lost in self.lost.iter_mut().filter(|lost| lost.contains(path)) {
+        let containing: Vec<usize> = self.lost.containing(path).collect();
+        for at in containing {
             is_lost = true;
-            if lost.is_listed {
+            if let Some(lost) = self.lost.list.get_mut(at).filter(|lost| lost.is_listed) {
                 lost.paths.push(path, &mut self.room);
             }
         }
@@ -235,5 +278,33 @@ mod tests {
         assert!(covers(Some(boundary("b", Some(3))), boundary("d", None), "b"), "its later parts");
         assert!(!covers(Some(boundary("b", None)), boundary("d", None), "b"), "it ended before");
         assert!(covers(Some(boundary("b", None)), boundary("d", None), "b/x"));
+    }
+
+    #[test]
+    fn the_volumes_of_a_path_are_found_among_many_and_in_any_order() {
+        let volume = |n: u32, part: Option<u64>| {
+            let after = n.checked_sub(1).map(|before| boundary(&format!("{before:06}"), part));
+            let last = boundary(&format!("{n:06}"), part);
+            LostPaths { after, last, is_listed: true, paths: PathList::default() }
+        };
+        let found = |lost: &LostVolumes, path: &str| -> Vec<usize> {
+            lost.containing(&ArchivePath::parse(path.as_bytes()).unwrap()).collect()
+        };
+        let mut lost = LostVolumes::default();
+        (0..100_000).for_each(|n| lost.push(volume(n, None)));
+        assert!(!lost.is_unordered);
+        // With a search through all it would take a minute and more.
+        for n in (0..100_000).rev() {
+            assert_eq!(found(&lost, &format!("{n:06}")), [n]);
+        }
+        assert_eq!(found(&lost, "000007/x"), [8]);
+        assert_eq!(found(&lost, "2"), [0; 0]);
+        // A file of several volumes, which is in each of them.
+        let mut parts = LostVolumes::default();
+        (0..3).for_each(|n| parts.push(volume(n, Some(1))));
+        assert_eq!(found(&parts, "000001"), [1, 2]);
+        parts.push(volume(1, None));
+        assert!(parts.is_unordered);
+        assert_eq!(found(&parts, "000001"), [1, 2, 3]);
     }
 }
