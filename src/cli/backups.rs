@@ -38,7 +38,7 @@ use super::open::{
     DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_file_system, open_mount, open_repository, open_snapshot,
 };
 use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs, VerifiedUnit};
-use super::printer::{Printer, print};
+use super::printer::{Printer, print, print_with};
 use super::request_timeout::RequestTimeout;
 use super::restore::{self, RestoreOptions};
 use super::secrets::Passphrases;
@@ -233,7 +233,7 @@ impl Backend for Backups {
         };
         let Some(dir) = args.resume.then(|| required_index(cache)).transpose()? else {
             let fs = of_run(None)?;
-            return print_from(&fs, |printer| Ok(verify::run(&*fs, fs.repository(), options, timeout, printer)?.exit));
+            return print(|printer| Ok(verify::run(&*fs, fs.repository(), options, timeout, printer)?.exit));
         };
         let mut fs = of_run(Some(dir.clone()))?;
         if let Some(name) = verify::outdated_index(fs.repository(), BackupTime::now()) {
@@ -243,7 +243,7 @@ impl Backend for Backups {
         }
         let name = fs.repository().index().on_disk().map(|index| index.name());
         let mut is_complete = false;
-        let result = print_from(&fs, |printer| {
+        let result = print(|printer| {
             let ended = verify::run(&*fs, fs.repository(), options, timeout, printer)?;
             is_complete = ended.is_complete;
             Ok(ended.exit)
@@ -367,13 +367,13 @@ impl Backups {
     }
 }
 
-/// Runs a command that prints what `fs` shows, and shows the progress of the trees that it loads.
+/// Runs a command that prints what `fs` shows, and shows the progress of its work.
 fn print_from<F: FileSystem + ?Sized + 'static>(
     fs: &Arc<F>,
     command: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>,
 ) -> Result<(), CliError> {
-    let _progress = FetchProgress::of_file_system(fs);
-    print(command)
+    let progress = FetchProgress::of_file_system(fs);
+    print_with(Some(progress.activity()), command)
 }
 
 /// The file system with all snapshots and nothing unpacked.

@@ -6,6 +6,7 @@ use super::error::CliError;
 use super::exit::CommandExit;
 use super::file_chunks::FileChunks;
 use super::printer::Printer;
+use super::quantities::human_bytes;
 use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
 use super::typed_path;
@@ -65,6 +66,11 @@ fn copy(
         Err(error) => return Ok(Err(resolve::read_failed(path, &error))),
     };
     loop {
+        let (offset, size) = (chunks.offset(), attr.size);
+        printer.waiting(|| match attr.exact {
+            true => format!("{path}: {} of {}", human_bytes(offset), human_bytes(size)),
+            false => format!("{path}: {}", human_bytes(offset)),
+        });
         match chunks.next() {
             Ok(Some(bytes)) => {
                 printer.bytes(&bytes)?;

@@ -30,7 +30,7 @@ use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
 use super::typed_path;
 use crate::vfs::{Attr, FileSystem, FsError, NodeKind};
-use dupfs_base::{ErrorKind, HasKind, RequestContext, escape_bytes, io_reason};
+use dupfs_base::{ErrorKind, HasKind, escape_bytes, io_reason};
 use dupfs_format::ArchivePath;
 
 /// The comparison of contents.
@@ -78,7 +78,8 @@ pub fn run(
     let directory = options.directory.as_path();
     let root = open_root(directory, attr.kind)?;
     let owners = if options.no_owner { OwnerRule::Ignored } else { OwnerRule::Compared };
-    let objects = if progress_line::is_wanted() { count_objects(fs, &attr, &limits) } else { 0 };
+    // Only for the line of progress.
+    let objects = if progress_line::is_wanted() { fs.count_objects(attr.ino) } else { None };
     let output = CompareOutput::begin(printer, options.json, (url, &snapshot, directory), objects)?;
     let mut run = CompareRun { fs, limits: &limits, contents: options.contents, owners, output };
     match &root {
@@ -87,24 +88,6 @@ pub fn run(
     }
     let CompareRun { output, .. } = run;
     output.finish(limits.is_over())
-}
-
-/// The number of objects at and below `attr`, as far as they can be listed, for the line of progress. Nothing is fetched.
-fn count_objects(fs: &dyn FileSystem, attr: &Attr, limits: &CallLimits) -> u64 {
-    let (mut count, mut pending) = (1u64, Vec::new());
-    pending.extend((attr.kind == NodeKind::Dir).then_some(attr.ino));
-    while let Some(ino) = pending.pop() {
-        if limits.is_over() {
-            break;
-        }
-        // The comparison reports a failure.
-        let _ = fs.readdir(ino, 0, &RequestContext::cached_only(), &mut |entry| {
-            count = count.saturating_add(1);
-            pending.extend((entry.kind == NodeKind::Dir).then_some(entry.ino));
-            true
-        });
-    }
-    count
 }
 
 /// The other side of a comparison.

@@ -213,7 +213,10 @@ impl TreeComparison<'_> {
     fn compare(&mut self, old: Option<NodeId>, new: Option<NodeId>, printer: &mut Printer<'_>) {
         let sides = self.sides;
         let mut pending = vec![(old, new)];
+        let mut compared = 0u64;
         while let Some((old, new)) = pending.pop() {
+            compared = compared.saturating_add(1);
+            printer.working(|| format!("{compared} objects compared"));
             let old_object = old.and_then(|node| Some(sides.old.as_ref()?.object(node)));
             let new_object = new.map(|node| sides.new.object(node));
             let (old_object, new_object) = match (old_object.transpose(), new_object.transpose()) {

@@ -117,7 +117,7 @@ pub fn run(
 ) -> Result<CommandExit, CliError> {
     let source = fs.source_directory(&timeout.start());
     let pattern = parse(options, source.as_deref())?;
-    let mut search = PathSearch { fs, options, pattern, timeout, printer, printed: 0 };
+    let mut search = PathSearch { fs, options, pattern, timeout, printer, printed: 0, examined: 0 };
     search.begin()?;
     // Each match is printed when it is found.
     search.search(ROOT_INO, &ArchivePath::root(), &mut |search, found| search.print(&found, None))?;
@@ -135,7 +135,7 @@ pub fn run_all(
     printer: &mut Printer<'_>,
 ) -> Result<CommandExit, CliError> {
     let pattern = parse(options, None)?;
-    let mut search = PathSearch { fs, options, pattern, timeout, printer, printed: 0 };
+    let mut search = PathSearch { fs, options, pattern, timeout, printer, printed: 0, examined: 0 };
     search.begin()?;
     search.all_snapshots(&RecordedTrees::of(fs))?;
     search.end("nothing in any snapshot matches")
@@ -162,9 +162,18 @@ struct PathSearch<'a, 'b> {
     timeout: RequestTimeout,
     printer: &'a mut Printer<'b>,
     printed: u64,
+    /// Number of objects that were examined.
+    examined: u64,
 }
 
 impl PathSearch<'_, '_> {
+    /// Counts an object that is examined.
+    fn examine(&mut self) {
+        self.examined = self.examined.saturating_add(1);
+        let examined = self.examined;
+        self.printer.working(|| format!("{examined} objects examined"));
+    }
+
     fn begin(&mut self) -> Result<(), CliError> {
         if self.options.json { self.printer.text("[") } else { Ok(()) }
     }
@@ -238,6 +247,7 @@ impl PathSearch<'_, '_> {
         while let Some((dir, path, reachable)) = pending.pop() {
             for entry in branch.entries(dir) {
                 let Some(child) = child_of(&path, &entry.name) else { continue };
+                self.examine();
                 let mut below: Vec<Range<u32>> = Vec::new();
                 let is_match = self.pattern.matches(&child);
                 for (positions, kind) in within(&entry.spans, &reachable) {
@@ -311,6 +321,7 @@ impl PathSearch<'_, '_> {
             children.sort_by(|(a, ..), (b, ..)| a.as_bytes().cmp(b.as_bytes()));
             let first_below = pending.len();
             for (child, ino, kind) in children {
+                self.examine();
                 if kind == NodeKind::Dir {
                     pending.push((ino, child.clone()));
                 }

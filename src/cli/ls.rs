@@ -112,6 +112,7 @@ impl SnapshotLister<'_, '_> {
     fn tree(&mut self, ino: Ino, path: ArchivePath) -> Result<(), CliError> {
         let mut pending = vec![(ino, path)];
         while let Some((ino, path)) = pending.pop() {
+            self.printer.waiting(|| format!("{path}: opening"));
             let rows = self.directory(ino, &path);
             self.rows(&rows)?;
             if self.options.recursive {
@@ -128,6 +129,7 @@ impl SnapshotLister<'_, '_> {
         let listed = self.fs.readdir(ino, 0, &self.timeout.start(), &mut |entry| {
             // A name that is not a path component cannot be requested.
             if let Some(child) = join(path, entry.name) {
+                self.printer.working(|| format!("{path}: {} objects", rows.len()));
                 let shown_from =
                     if self.options.recursive { 0 } else { child.as_bytes().len().saturating_sub(entry.name.len()) };
                 rows.push(LsEntry { ino: entry.ino, kind: entry.kind, path: child, shown_from, details: None });
@@ -140,7 +142,10 @@ impl SnapshotLister<'_, '_> {
         // The names in a directory differ.
         rows.sort_unstable_by(|a, b| a.shown().cmp(b.shown()));
         if self.options.long {
-            for row in &mut rows {
+            let count = rows.len();
+            for (place, row) in rows.iter_mut().enumerate() {
+                // Its size may need a volume.
+                self.printer.waiting(|| format!("{path}: object {} of {count}", place.saturating_add(1)));
                 match self.fs.lookup(ino, row.path.name(), &self.timeout.start()) {
                     Ok(attr) => self.describe(row, attr),
                     Err(error) => self.printer.report(&resolve::read_failed(&row.path, &error)),

@@ -1,5 +1,6 @@
 //! Commands: arguments, output, exit codes, and the composition of the layers below (`open`).
 
+mod activity;
 mod app;
 mod args;
 mod argv;

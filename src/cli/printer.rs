@@ -1,10 +1,12 @@
 //! The output of commands: standard output and standard error.
 
 use std::fmt;
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
+use super::activity::Activity;
 use super::error::CliError;
 use super::exit::CommandExit;
 use super::logging::one_line;
@@ -16,13 +18,24 @@ use dupfs_base::escape_bytes;
 /// # Errors
 /// [`CliError`] of the command, or [`CliError::Reported`] with the exit code of the failures that it has reported.
 pub(super) fn print(command: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>) -> Result<(), CliError> {
+    print_with(None, command)
+}
+
+/// As [`print`], for a command that sets the text of `activity`.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_with(
+    activity: Option<Activity>,
+    command: impl FnOnce(&mut Printer<'_>) -> Result<CommandExit, CliError>,
+) -> Result<(), CliError> {
     let stdout = std::io::stdout();
     let terminal = stdout.is_terminal();
     let locked = stdout.lock();
     let locked: Box<dyn Write> = if terminal { Box::new(TerminalOutput(locked)) } else { Box::new(locked) };
     let mut out = std::io::BufWriter::with_capacity(64 << 10, locked);
     let mut err = TerminalOutput(std::io::stderr());
-    let result = command(&mut Printer::new(&mut out, &mut err, terminal));
+    let result = command(&mut Printer { activity, ..Printer::new(&mut out, &mut err, terminal) });
     let flushed = out.flush();
     match result {
         Ok(CommandExit::Done) => flushed.map_err(|error| CliError::output(&error)),
@@ -37,6 +50,8 @@ pub struct Printer<'a> {
     err: &'a mut dyn Write,
     terminal: bool,
     exit: CommandExit,
+    /// The text for the line of progress; `None` if the command has none.
+    activity: Option<Activity>,
 }
 
 impl fmt::Debug for Printer<'_> {
@@ -48,12 +63,33 @@ impl fmt::Debug for Printer<'_> {
 impl<'a> Printer<'a> {
     /// A printer on `out` and, for failures that do not end the command, on `err`. `terminal` is true if `out` is a terminal.
     pub fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, terminal: bool) -> Self {
-        Self { out, err, terminal, exit: CommandExit::Done }
+        Self { out, err, terminal, exit: CommandExit::Done, activity: None }
+    }
+
+    /// States what the command works on, for the line of progress. `text` is called only if that is shown.
+    pub(super) fn working<T: Display>(&mut self, text: impl FnOnce() -> T) {
+        if let Some(activity) = &mut self.activity {
+            activity.set(text);
+        }
     }
 
     /// Returns true if the output is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.terminal
+    }
+
+    /// As [`Self::working`], before a step that may take long.
+    pub(super) fn waiting<T: Display>(&self, text: impl FnOnce() -> T) {
+        if let Some(activity) = &self.activity {
+            activity.set_now(text);
+        }
+    }
+
+    /// States that the command shows its own line of progress from now on.
+    pub(super) fn show_own_line(&self) {
+        if let Some(activity) = &self.activity {
+            activity.set_own_line();
+        }
     }
 
     /// Prints bytes as they are.

@@ -20,6 +20,8 @@ const HOLD_AFTER: Duration = Duration::from_millis(100);
 /// Upper bound of the updates in a second.
 const MAX_HZ: u8 = 4;
 const OF_BYTES: &str = "{msg}{binary_bytes} of {binary_total_bytes}, {byte_rate}, {left}";
+const COUNTED_OBJECTS: &str = "{msg}{human_pos} objects, {rate}";
+const OF_TEXT: &str = "{wide_msg}";
 const OF_OBJECTS: &str = "{msg}{human_pos} of {human_len} objects, {rate}, {left}";
 
 /// The lines of this process.
@@ -167,9 +169,15 @@ impl ProgressLine {
         Self::on(&LINES, Self::terminal(), OF_BYTES, (begun, done, total))
     }
 
-    /// The progress towards `total` objects, which begins now.
-    pub(super) fn of_objects(total: u64) -> Self {
-        Self::on(&LINES, Self::terminal(), OF_OBJECTS, (Instant::now(), 0, total))
+    /// The progress of work that began at `begun`, as text only.
+    pub(super) fn of_text_since(begun: Instant) -> Self {
+        Self::on(&LINES, Self::terminal(), OF_TEXT, (begun, 0, 0))
+    }
+
+    /// The progress towards `total` objects, or an unknown number of them, which begins now.
+    pub(super) fn of_objects(total: Option<u64>) -> Self {
+        let template = if total.is_some() { OF_OBJECTS } else { COUNTED_OBJECTS };
+        Self::on(&LINES, Self::terminal(), template, (Instant::now(), 0, total.unwrap_or(u64::MAX)))
     }
 
     fn terminal() -> Option<fn() -> ProgressDrawTarget> {

@@ -144,15 +144,19 @@ impl FileSystem for MemoryFs {
     fn readdir(
         &self,
         ino: Ino,
-        _: u64,
+        offset: u64,
         context: &RequestContext,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
         self.hang(ino, context)?;
-        for (index, node) in self.nodes.iter().enumerate().skip(1).rev().filter(|(_, node)| node.parent == ino) {
+        // The newest is the first.
+        let end = if offset == 0 { self.nodes.len() } else { at(offset) };
+        for (index, node) in self.nodes.iter().enumerate().take(end).skip(1).rev().filter(|(_, n)| n.parent == ino) {
             let child = index as u64 + 1;
             let kind = self.attr(child, true).kind;
-            emit(DirEntry { ino: child, kind, next_offset: child, name: &node.name });
+            if !emit(DirEntry { ino: child, kind, next_offset: child, name: &node.name }) {
+                return Ok(());
+            }
         }
         if self.incomplete_dirs.contains(&ino) { Err(self.damage()) } else { Ok(()) }
     }

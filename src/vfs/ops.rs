@@ -303,6 +303,17 @@ pub trait FileSystem: Send + Sync {
         None
     }
 
+    /// The number of objects at and below `ino`, if it can be counted without a walk over them.
+    fn count_objects(&self, ino: Ino) -> Option<u64> {
+        let _ = ino;
+        None
+    }
+
+    /// Bytes that were read of the stored file that is being unpacked now, and its size; `None` if none is. It never waits.
+    fn unpacking(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// The activity of the file system, and its caches. It never waits for the store, the disk or a request; all zero if nothing
     /// is counted.
     fn status(&self) -> FsStatus {

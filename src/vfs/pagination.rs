@@ -5,6 +5,8 @@
 
 /// Upper bound of the entries of a batch.
 pub(super) const MAX_BATCH: usize = 256;
+/// The entries of the first batch: a reader may want only one. Each following batch is four times as large.
+const FIRST_BATCH: usize = 4;
 
 /// The offset after the entry with this node number.
 pub(super) fn offset_after(node: u32) -> u64 {
@@ -16,15 +18,17 @@ pub(super) fn last_before(offset: u64) -> Option<u32> {
     offset.checked_sub(1).and_then(|node| u32::try_from(node).ok())
 }
 
-/// Emits the entries after `last`: `next_batch` returns some that follow a key, none at the end. Returns false if `emit`
-/// did.
+/// Emits the entries after `last`: `next_batch` returns those that follow a key, up to a number, none at the end. Returns false
+/// if `emit` did.
 pub(super) fn emit_batches<K: Copy, E>(
     mut last: Option<K>,
-    next_batch: impl Fn(Option<K>) -> Vec<(K, E)>,
+    next_batch: impl Fn(Option<K>, usize) -> Vec<(K, E)>,
     mut emit: impl FnMut(K, E) -> bool,
 ) -> bool {
+    let mut max = FIRST_BATCH;
     loop {
-        let batch = next_batch(last);
+        let batch = next_batch(last, max);
+        max = max.saturating_mul(4).min(MAX_BATCH);
         if batch.is_empty() {
             return true;
         }
@@ -43,9 +47,9 @@ mod tests {
 
     #[test]
     fn a_listing_continues_where_it_stopped() {
-        let next_batch = |last: Option<u32>| -> Vec<(u32, char)> {
+        let next_batch = |last: Option<u32>, max: usize| -> Vec<(u32, char)> {
             let start = last.map_or(0, |last| last + 1);
-            (0u32..).zip('a'..='e').filter(|(n, _)| *n >= start).take(2).collect()
+            (0u32..).zip('a'..='e').filter(|(n, _)| *n >= start).take(max.min(2)).collect()
         };
         let mut listed = String::new();
         let mut offset = 0;
@@ -60,5 +64,21 @@ mod tests {
             true
         }));
         assert_eq!(listed, "abcde");
+    }
+    #[test]
+    fn batches_grow_to_their_bound() {
+        let sizes = std::cell::RefCell::new(Vec::new());
+        let next_batch = |last: Option<u32>, max: usize| {
+            sizes.borrow_mut().push(max);
+            let start = last.map_or(0, |last| last + 1);
+            (start..1000).take(max).map(|n| (n, ())).collect()
+        };
+        let mut listed = 0;
+        assert!(emit_batches(None, next_batch, |key, ()| {
+            listed += 1;
+            key + 1 == listed
+        }));
+        assert_eq!(listed, 1000);
+        assert_eq!(*sizes.borrow(), [4, 16, 64, 256, 256, 256, 256, 256]);
     }
 }

@@ -11,6 +11,9 @@ use dupfs_format::{ArchivePath, BackupTime, EntryKind, EntryMeta, SetIndex};
 use dupfs_read::content::FileRef;
 use dupfs_read::tree::{Branch, NodeId, Uncertainty, VersionId, VersionTable};
 
+/// Nodes that are counted under one lock.
+const COUNT_BATCH: u32 = 1 << 16;
+
 /// The state of a node in a snapshot, as the version table has it.
 pub(super) struct NodeState {
     /// The version; `None` if no set describes the node.
@@ -102,7 +105,8 @@ impl SnapshotTree {
         if self.state(dir)?.meta.kind != EntryKind::Dir {
             return Err(FsError::NotDir);
         }
-        if !emit_batches(last, |last| self.children(dir, last), |node, (kind, name)| emit(node, kind, &name)) {
+        if !emit_batches(last, |last, max| self.children(dir, last, max), |node, (kind, name)| emit(node, kind, &name))
+        {
             return Ok(());
         }
         let table = self.branch.table();
@@ -113,8 +117,8 @@ impl SnapshotTree {
         }
     }
 
-    /// Some children of `dir` after `last`.
-    fn children(&self, dir: NodeId, last: Option<NodeId>) -> Vec<(NodeId, (NodeKind, Vec<u8>))> {
+    /// Up to `max` children of `dir` after `last`.
+    fn children(&self, dir: NodeId, last: Option<NodeId>, max: usize) -> Vec<(NodeId, (NodeKind, Vec<u8>))> {
         let table = self.branch.table();
         let first = match last {
             None => table.first_child(dir),
@@ -128,9 +132,39 @@ impl SnapshotTree {
             };
             Some((node, (kind?, table.name(node).to_vec())))
         });
-        let mut batch = Vec::with_capacity(if first.is_some() { MAX_BATCH } else { 0 });
-        batch.extend(entries.take(MAX_BATCH));
+        let mut batch = Vec::with_capacity(if first.is_some() { max } else { 0 });
+        batch.extend(entries.take(max));
         batch
+    }
+
+    /// The number of objects at `node` and below it. Reads the table once in its order, and no names.
+    pub(super) fn count_below(&self, node: NodeId) -> u64 {
+        let (mut count, mut first) = (0u64, node);
+        // A node follows its parent. True for those below `node`; empty for the root, which all are below.
+        let mut is_below: Vec<bool> = Vec::new();
+        loop {
+            // Readers of the table wait for the lock no longer than for a batch.
+            let table = self.branch.table();
+            let len = u32::try_from(table.len()).unwrap_or(u32::MAX);
+            let end = first.0.saturating_add(COUNT_BATCH).min(len);
+            for number in first.0..end {
+                let child = NodeId(number);
+                let own = child == node
+                    || node == NodeId::ROOT
+                    || table.parent(child).and_then(|parent| parent.0.checked_sub(node.0)).is_some_and(|place| {
+                        usize::try_from(place).is_ok_and(|place| is_below.get(place) == Some(&true))
+                    });
+                let exists = || table.version(child, self.depth).is_some() || table.is_implied_dir(child, self.depth);
+                count = count.saturating_add(u64::from(own && exists()));
+                if node != NodeId::ROOT {
+                    is_below.push(own);
+                }
+            }
+            if end >= len {
+                return count;
+            }
+            first = NodeId(end);
+        }
     }
 
     /// The number of directories in `dir`.

@@ -432,6 +432,11 @@ impl FileSystem for TreeFs {
         self.nodes.repository.expected_progress()
     }
 
+    fn count_objects(&self, ino: Ino) -> Option<u64> {
+        let (snapshot, node) = self.node_of(ino).ok()?;
+        Some(self.nodes.tree(snapshot, &RequestContext::cached_only()).ok()?.count_below(node))
+    }
+
     fn status(&self) -> FsStatus {
         let view = self.nodes.view();
         let name = |index: usize| view.snapshot(index).ok().map(|snapshot| snapshot.name.to_string());

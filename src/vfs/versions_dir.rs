@@ -13,7 +13,7 @@ use super::error::FsError;
 use super::inode::{Inode, MAX_BRANCHES, versions_number};
 use super::ops::{Attr, DirEntry, NodeKind};
 use super::overview;
-use super::pagination::{MAX_BATCH, emit_batches, last_before, offset_after};
+use super::pagination::{emit_batches, last_before, offset_after};
 use super::snapshot_nodes::SnapshotNodes;
 use super::snapshot_trees::branch_depth;
 use super::snapshot_view::SnapshotView;
@@ -190,7 +190,7 @@ impl VersionsDir {
             let last = if own == branch_part { last_before(low).map(NodeId) } else { None };
             let is_listed = emit_batches(
                 last,
-                |last| branch.children(&path, last),
+                |last, max| branch.children(&path, last, max),
                 |node, name| {
                     if branches.child_before(index, &path, &name) {
                         return true;
@@ -353,15 +353,15 @@ impl LoadedBranch {
         table.existed(child, self.depth).then_some(child)
     }
 
-    /// Some children that `path` ever had, in the table's order, after `last`.
-    fn children(&self, path: &ArchivePath, last: Option<NodeId>) -> Vec<(NodeId, Vec<u8>)> {
+    /// Up to `max` children that `path` ever had, in the table's order, after `last`.
+    fn children(&self, path: &ArchivePath, last: Option<NodeId>, max: usize) -> Vec<(NodeId, Vec<u8>)> {
         let table = self.branch.table();
         let first = match last {
             Some(last) => table.next_sibling(last),
             None => table.find(path).and_then(|dir| table.first_child(dir)),
         };
         let nodes = std::iter::successors(first, |node| table.next_sibling(*node));
-        let existing = nodes.filter(|node| table.existed(*node, self.depth)).take(MAX_BATCH);
+        let existing = nodes.filter(|node| table.existed(*node, self.depth)).take(max);
         existing.map(|node| (node, table.name(node).to_vec())).collect()
     }
 

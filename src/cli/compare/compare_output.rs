@@ -58,13 +58,15 @@ struct JsonSummary<'s> {
 }
 
 impl<'p, 'o> CompareOutput<'p, 'o> {
-    /// Begins the report on the comparison of `snapshot` (with a path) of `url`, about `objects` objects, with `directory`.
+    /// Begins the report on the comparison of `snapshot` (with a path) of `url`, about `objects` objects if their number is known,
+    /// with `directory`.
     pub(super) fn begin(
         printer: &'p mut Printer<'o>,
         json: bool,
         (url, snapshot, directory): (&str, &str, &Path),
-        objects: u64,
+        objects: Option<u64>,
     ) -> Result<Self, CliError> {
+        printer.show_own_line();
         if json {
             let (directory, _) = json_bytes(directory.as_os_str().as_bytes());
             printer.text("{\n")?;
@@ -78,7 +80,7 @@ impl<'p, 'o> CompareOutput<'p, 'o> {
         Ok(Self {
             printer,
             json,
-            progress: ProgressLine::of_objects(objects),
+            progress: ProgressLine::of_objects(objects.map(|objects| objects.max(1))),
             objects: 0,
             different: 0,
             printed: 0,

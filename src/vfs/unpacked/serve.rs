@@ -225,6 +225,15 @@ impl FileSystem for UnpackedFs {
         self.below.expected_progress()
     }
 
+    fn count_objects(&self, ino: Ino) -> Option<u64> {
+        // In `unpacked/` an archive has any number of objects.
+        if InodeSpaces::is_ours(ino) { None } else { self.below.count_objects(ino) }
+    }
+
+    fn unpacking(&self) -> Option<(u64, u64)> {
+        self.files.sources.unpacking()
+    }
+
     fn status(&self) -> FsStatus {
         self.below.status()
     }

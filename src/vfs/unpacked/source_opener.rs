@@ -10,7 +10,7 @@ use super::candidate::UnpackCandidate;
 use super::inode_spaces::{InodeSpaces, InodeTarget};
 use super::open_archive::{MemberRef, OpenArchive};
 use super::recently_used::RecentlyUsed;
-use super::stored_file::StoredFile;
+use super::stored_file::{LastStoredRead, StoredFile};
 use dupfs_base::sync::lock;
 use dupfs_base::{ErrorKind, RequestContext};
 use dupfs_unpack::{
@@ -24,18 +24,24 @@ pub(super) struct SourceOpener {
     unpacker: Arc<Unpacker>,
     spaces: Arc<InodeSpaces>,
     recently_used: RecentlyUsed,
+    last_read: Arc<LastStoredRead>,
 }
 
 impl SourceOpener {
     /// Opens files of `below` and the archives and streams in them.
     pub(super) fn new(below: Arc<dyn FileSystem>, unpacker: Arc<Unpacker>, spaces: Arc<InodeSpaces>) -> Self {
-        Self { below, unpacker, spaces, recently_used: RecentlyUsed::default() }
+        Self { below, unpacker, spaces, recently_used: RecentlyUsed::default(), last_read: Arc::default() }
     }
 
     /// Closes what no reader uses.
     #[cfg(test)]
     pub(super) fn close_unused(&self) {
         self.recently_used.clear();
+    }
+
+    /// Bytes that were read of the stored file that is being unpacked now, and its size.
+    pub(super) fn unpacking(&self) -> Option<(u64, u64)> {
+        self.last_read.recent()
     }
 
     /// The stored bytes of a file, and the member it is, if it is one.
@@ -46,7 +52,10 @@ impl SourceOpener {
     ) -> Result<(Arc<dyn ByteSource>, Option<MemberRef>), FsError> {
         match self.spaces.resolve(ino).ok_or_else(FsError::not_found)? {
             InodeTarget::Top | InodeTarget::Latest(_) => Err(FsError::IsDir),
-            InodeTarget::Mirror(below) => Ok((Arc::new(StoredFile::open(&self.below, below, context)?), None)),
+            InodeTarget::Mirror(below) => {
+                let file = StoredFile::open(&self.below, below, &self.last_read, context)?;
+                Ok((Arc::new(file), None))
+            }
             InodeTarget::Member(slot, key) | InodeTarget::StoredMember(slot, key) => {
                 let open = self.open_archive(&slot, context)?;
                 let known = open.archive.find(context, |table| table.node(key).map(|_| ()));

@@ -1,5 +1,6 @@
 //! The terminal of a user with a slow link: the line of progress while trees are loaded, a question in between, and Ctrl-C.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -138,6 +139,46 @@ fn progress_is_for_a_terminal_and_not_for_the_quiet() {
     let mut comparison = reader(&world).command("verify");
     let quiet = on_terminal(comparison.args(["-q", "--compare"]).arg(directory).arg(URL), &[]);
     assert!(quiet.code == 1 && !quiet.output.contains('\x1b'), "{:?}", quiet.output);
+}
+
+/// The different numbers of bytes that the line had behind `text`.
+fn counts_behind(run: &TerminalRun, text: &str) -> BTreeSet<String> {
+    let shown = run.output.split(text).skip(1);
+    shown.filter_map(|rest| Some(rest.split_once(" of ")?.0.to_owned())).collect()
+}
+
+/// A backup of one volume on a link that takes some five seconds for it.
+fn one_slow_volume() -> World {
+    let world = World::new();
+    let mut maker = Maker::new(&world.scratch.dir("source"), 1_400_000_000);
+    maker.file("large", crate::support::noise(1, 300_000));
+    maker.file("member", crate::support::noise(2, 300_000));
+    exec::run(
+        Command::new("tar").args(["-C"]).arg(maker.root()).args(["-czf"]).arg(maker.at("a.tar.gz")).arg("member"),
+    );
+    maker.remove("member");
+    let repo = Repository::new("3.2.1", |_| Mode::Gzip, &world.scratch.dir("r"));
+    repo.backup(true, maker.root(), 1_500_000_000);
+    put(repo.dir(), &world.disk("bucket/p"));
+    world.proxy.set_link(Duration::ZERO, Some(120_000.0));
+    world
+}
+
+#[test]
+fn progress_moves_while_one_volume_is_fetched() {
+    let world = one_slow_volume();
+    let cases: [(&str, &[&str], &str); 3] = [
+        ("verify", &[URL], "volume 1 of 1, "),
+        ("ls", &["-l", URL], " of 2, fetched "),
+        ("ls", &[URL, "unpacked/latest/a.tar.gz"], "fetched "),
+    ];
+    for (command, arguments, text) in cases {
+        let run = on_terminal(reader(&world).command(command).args(arguments), &[]);
+        assert_eq!(run.code, 0, "{command}: {}", exec::tail(run.output.as_bytes()));
+        let counts = counts_behind(&run, text);
+        assert!(counts.len() >= 5, "{command} {arguments:?}: {counts:?} in {:?}", exec::tail(run.output.as_bytes()));
+        assert!(!screen(&run).iter().any(|line| line.contains("iB/s")), "{:?}", run.output);
+    }
 }
 
 /// A mount point that is released when the test ends, also on failure.
