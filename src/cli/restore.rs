@@ -5,28 +5,31 @@
 //! file if its block sums are those of its signature, for which no volume is fetched.
 
 mod destination;
+mod entry_list;
 mod file_copy;
 mod run_marker;
 mod wanted_tree;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use self::destination::{AttributePolicy, Existing};
+use self::entry_list::WantedEntry;
 use self::file_copy::CopyError;
 use self::run_marker::RunMarker;
-use self::wanted_tree::{WantedDir, WantedObject, WantedTree};
+use self::wanted_tree::{DESTINATION, FoundObject, WantedTree, planned_bytes};
 use super::call_limits::CallLimits;
 use super::error::CliError;
 use super::exit::CommandExit;
@@ -38,6 +41,7 @@ use super::request_timeout::RequestTimeout;
 use super::resolve::{self, LastLink};
 use super::typed_path;
 use crate::vfs::{Attr, FileSystem, NodeKind};
+use dupfs_base::sync::lock;
 use dupfs_base::{HasKind, io_reason};
 use dupfs_format::ArchivePath;
 use dupfs_read::volume::SignedContent;
@@ -48,6 +52,10 @@ const MAX_WORKERS: usize = 4;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// An interrupted copy of a file is continued from this many bytes on. Shorter ones are quickly written again.
 const MIN_CONTINUED: u64 = 16 << 20;
+/// Upper bound of the results that wait to be counted.
+const MAX_RESULTS: usize = 1024;
+/// Upper bound of the failures in the JSON summary; all are on standard error.
+const MAX_FAILURES: usize = 10_000;
 
 /// The options of a restore.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +88,8 @@ struct RestoreSummary {
     already_right: u64,
     bytes_written: u64,
     failures: Vec<String>,
+    /// Number of failures behind those that are listed.
+    more_failures: usize,
     /// Number of the failures that only `--force` helps against.
     #[serde(skip)]
     differing: usize,
@@ -97,6 +107,15 @@ enum ObjectOutcome {
     /// The destination is full: no other object can be written either.
     Full(CliError),
     Interrupted,
+}
+
+/// The result of restoring one object.
+struct ObjectResult {
+    /// Its kind; `None` if it was not found.
+    kind: Option<NodeKind>,
+    /// The bytes that it was expected to have.
+    planned: u64,
+    outcome: ObjectOutcome,
 }
 
 /// Restores from `fs`, which shows a snapshot or all of them. Reports objects that cannot be restored, and restores the others.
@@ -126,7 +145,7 @@ pub fn run(
     }
     let mut summary = run.summary;
     summary.interrupted = limits.is_over();
-    summary.complete = !summary.interrupted && summary.failures.is_empty();
+    summary.complete = !summary.interrupted && summary.failed() == 0;
     if options.json {
         printer.json(&summary, true)?;
         printer.text("\n")?;
@@ -139,10 +158,17 @@ pub fn run(
     Ok(if summary.interrupted { CommandExit::Interrupted } else { exit })
 }
 
+impl ObjectResult {
+    /// The result for an object that was not found again.
+    fn unfound(outcome: ObjectOutcome) -> Self {
+        Self { kind: None, planned: 0, outcome }
+    }
+}
+
 impl RestoreSummary {
     /// The line about what was, or would be, restored to `dest`.
     fn line(&self, dest: &Path) -> String {
-        let end = match (self.interrupted, self.failures.len()) {
+        let end = match (self.interrupted, self.failed()) {
             (true, _) => "; interrupted: the same command continues".to_owned(),
             (false, 0) => String::new(),
             (false, count) => format!("; {}: {}", counted(count, "failure"), self.remedy(count)),
@@ -182,8 +208,17 @@ impl RestoreSummary {
         self.fail(failure, printer);
     }
 
+    /// The number of failures.
+    fn failed(&self) -> usize {
+        self.failures.len().saturating_add(self.more_failures)
+    }
+
     fn fail(&mut self, failure: &CliError, printer: &mut Printer<'_>) {
-        self.failures.push(failure.to_string());
+        if self.failures.len() < MAX_FAILURES {
+            self.failures.push(failure.to_string());
+        } else {
+            self.more_failures = self.more_failures.saturating_add(1);
+        }
         printer.report(failure);
     }
 }
@@ -200,8 +235,8 @@ fn find(
     }
     let found: Vec<_> =
         paths.iter().map(|typed| typed_path::find(fs, typed, LastLink::Keep, timeout)).collect::<Result<_, _>>()?;
-    if let Some(failure) = found.iter().filter(|_| found.len() > 1).find_map(|(_, path)| wanted_tree::reserved(path)) {
-        return Err(failure);
+    if let Some((_, path)) = found.iter().find(|(_, path)| found.len() > 1 && wanted_tree::is_reserved(path)) {
+        return Err(wanted_tree::reserved(path));
     }
     let mut names = BTreeSet::new();
     for (_, path) in found.iter().filter(|_| found.len() > 1) {
@@ -231,13 +266,6 @@ fn write_failed(path: &ArchivePath, error: &io::Error) -> CliError {
     CliError::new(exit, format!("{path}: cannot be written: {reason}"))
 }
 
-/// The bytes that an object is expected to have; 0 if that is unknown.
-fn planned_bytes(object: &WantedObject) -> u64 {
-    // A size without a bound is unknown.
-    let is_known = object.attr.kind == NodeKind::File && object.attr.size < i64::MAX.unsigned_abs();
-    if is_known { object.attr.size } else { 0 }
-}
-
 /// Returns true if another object is in the way that `--force` replaces.
 fn is_other(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AlreadyExists
@@ -253,7 +281,7 @@ struct RestoreRun<'a> {
     summary: RestoreSummary,
 }
 
-impl RestoreRun<'_> {
+impl<'a> RestoreRun<'a> {
     /// Restores one object that is no directory, as the destination itself.
     fn single(
         &mut self,
@@ -284,12 +312,11 @@ impl RestoreRun<'_> {
             let line = format!("{shown}: another dupfs restore is writing to this directory");
             return Err(CliError::new(CommandExit::Failed, line));
         }
-        let mut tree = WantedTree::default();
-        let no_dir = WantedDir { parent: 0, name: Vec::new(), path: ArchivePath::root(), attr: None };
-        tree.dirs.push(no_dir);
-        tree.objects.push(WantedObject { dir: 0, name: name.as_bytes().to_vec(), path: path.clone(), attr });
+        let ObjectWriter { fs, limits, .. } = self.writer;
+        let mut tree = WantedTree::of_several(fs, limits, [(name.as_bytes().to_vec(), path.clone(), attr)]);
+        self.list(&mut tree, printer);
         self.check_space(&tree, &dir, options)?;
-        self.objects(&tree, &dir, &HashSet::new(), printer);
+        self.objects(&tree, &dir, &[], printer);
         Ok(())
     }
 
@@ -302,7 +329,7 @@ impl RestoreRun<'_> {
         printer: &mut Printer<'_>,
     ) -> Result<(), CliError> {
         let ObjectWriter { limits, force, .. } = self.writer;
-        let mut tree = self.list(wanted, printer);
+        let tree = self.wanted(wanted, printer);
         if limits.is_over() {
             return Ok(());
         }
@@ -327,69 +354,75 @@ impl RestoreRun<'_> {
         if limits.is_over() {
             return Ok(());
         }
-        self.directory_attributes(&tree, &root, (1, &failed), printer);
-        if self.summary.failures.is_empty() {
+        let count = u32::try_from(tree.dirs().len()).unwrap_or(u32::MAX);
+        for dir in (DESTINATION.saturating_add(1)..count).rev().filter(|dir| !is_marked(&failed, *dir)) {
+            self.directory_attributes(&tree, &mut DirCache::new(&tree, &root), dir, printer);
+        }
+        if self.summary.failed() == 0 {
             marker.remove(root.as_fd()).map_err(|error| destination::failed(dest, &error))?;
         }
-        // The destination itself, which the removal has changed.
-        tree.dirs.truncate(1);
-        self.directory_attributes(&tree, &root, (0, &failed), printer);
+        // The removal has changed it.
+        self.directory_attributes(&tree, &mut DirCache::new(&tree, &root), DESTINATION, printer);
         Ok(())
     }
 
-    /// Lists what is below the wanted objects, and reports what cannot be listed.
-    fn list(&mut self, wanted: &[(Attr, ArchivePath)], printer: &mut Printer<'_>) -> WantedTree {
+    /// Lists what is below the wanted objects.
+    fn wanted(&mut self, wanted: &[(Attr, ArchivePath)], printer: &mut Printer<'_>) -> WantedTree<'a> {
         let ObjectWriter { fs, limits, .. } = self.writer;
-        let mut tree = WantedTree::default();
-        match wanted {
-            [(attr, path)] if attr.kind == NodeKind::Dir => {
-                tree.add_tree(fs, (0, b""), (*attr, path.clone()), limits);
-            }
+        let mut tree = match wanted {
+            [(attr, path)] if attr.kind == NodeKind::Dir => WantedTree::of_directory(fs, limits, *attr, path.clone()),
             several => {
-                let dest = WantedDir { parent: 0, name: Vec::new(), path: ArchivePath::root(), attr: None };
-                tree.dirs.push(dest);
-                for (attr, path) in several {
-                    let (name, path, attr) = (path.name().to_vec(), path.clone(), *attr);
-                    if attr.kind == NodeKind::Dir {
-                        tree.add_tree(fs, (0, &name), (attr, path), limits);
-                    } else {
-                        tree.objects.push(WantedObject { dir: 0, name, path, attr });
-                    }
-                }
+                let named = several.iter().map(|(attr, path)| (path.name().to_vec(), path.clone(), *attr));
+                WantedTree::of_several(fs, limits, named)
             }
-        }
-        for failure in std::mem::take(&mut tree.failures) {
-            self.summary.fail(&failure, printer);
-        }
+        };
+        self.list(&mut tree, printer);
         tree
+    }
+
+    /// Lists `tree`, and reports what cannot be listed.
+    fn list(&mut self, tree: &mut WantedTree<'_>, printer: &mut Printer<'_>) {
+        let printer = std::cell::RefCell::new(printer);
+        let mut report = |failure| self.summary.fail(&failure, &mut printer.borrow_mut());
+        tree.list(&mut report, &mut |counts| {
+            let listed = counts.files.saturating_add(counts.directories).saturating_add(counts.others);
+            printer.borrow_mut().working(|| format!("{listed} objects listed"));
+        });
     }
 
     /// Counts what would be restored. Sizes that are not known exactly count as their upper bound.
     fn count(&mut self, wanted: &[(Attr, ArchivePath)], printer: &mut Printer<'_>) {
-        let tree = self.list(wanted, printer);
-        let files = tree.objects.iter().filter(|object| object.attr.kind == NodeKind::File);
-        let (files, bytes) = files.fold((0u64, 0u64), |(files, bytes), object| {
-            (files.saturating_add(1), bytes.saturating_add(planned_bytes(object)))
-        });
-        let dirs = tree.dirs.iter().filter(|dir| dir.attr.is_some()).count() as u64;
-        self.summary.others = (tree.objects.len() as u64).saturating_sub(files);
-        (self.summary.files, self.summary.bytes_written, self.summary.directories) = (files, bytes, dirs);
+        let counts = self.wanted(wanted, printer).counts();
+        self.summary.files = counts.files;
+        self.summary.bytes_written = counts.bytes;
+        self.summary.directories = counts.directories;
+        self.summary.others = counts.others;
     }
 
     /// Refuses a destination with too little free space for the files that do not exist yet.
-    fn check_space(&self, tree: &WantedTree, root: &OwnedFd, options: &RestoreOptions) -> Result<(), CliError> {
+    fn check_space(&self, tree: &WantedTree<'_>, root: &OwnedFd, options: &RestoreOptions) -> Result<(), CliError> {
         if options.ignore_space {
+            return Ok(());
+        }
+        let free = destination::free_bytes(root.as_fd()).map_err(|error| destination::failed(&options.dest, &error))?;
+        if tree.counts().bytes <= free {
             return Ok(());
         }
         let mut dirs = DirCache::new(tree, root);
         let mut needed = 0u64;
-        for object in tree.objects.iter().filter(|object| object.attr.kind == NodeKind::File) {
-            let exists = dirs.open(object.dir).is_ok_and(|dir| {
-                matches!(destination::existing(dir.as_fd(), &object.name), Ok(Existing::File(_, size)) if size > 0)
-            });
-            needed = needed.saturating_add(if exists { 0 } else { planned_bytes(object) });
+        for entry in tree.objects().by_inode() {
+            if self.writer.limits.is_over() {
+                return Ok(());
+            }
+            // Restoring it reports the failure.
+            let Ok(Some(object)) = tree.object(entry) else { continue };
+            let planned = planned_bytes(&object.attr);
+            let exists = planned > 0
+                && dirs.of(entry).is_ok_and(|dir| {
+                    matches!(destination::existing(dir.as_fd(), &object.name), Ok(Existing::File(_, size)) if size > 0)
+                });
+            needed = needed.saturating_add(if exists { 0 } else { planned });
         }
-        let free = destination::free_bytes(root.as_fd()).map_err(|error| destination::failed(&options.dest, &error))?;
         if needed > free {
             let shown = dupfs_base::escape_bytes(options.dest.as_os_str().as_bytes());
             let line = format!(
@@ -401,35 +434,40 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Creates the directories. Returns those that cannot be written to.
-    fn directories(&mut self, tree: &WantedTree, root: &OwnedFd, printer: &mut Printer<'_>) -> HashSet<usize> {
+    /// Creates the directories. Returns the marks of those that cannot be written to, by their numbers.
+    fn directories(&mut self, tree: &WantedTree<'_>, root: &OwnedFd, printer: &mut Printer<'_>) -> Vec<bool> {
         let ObjectWriter { limits, force, .. } = self.writer;
-        let mut failed = HashSet::new();
+        let count = u32::try_from(tree.dirs().len()).unwrap_or(u32::MAX);
+        let mut failed = vec![false];
         let mut dirs = DirCache::new(tree, root);
-        for (index, dir) in tree.dirs.iter().enumerate().skip(1) {
-            if limits.is_over() {
-                break;
-            }
-            if failed.contains(&dir.parent) {
-                failed.insert(index);
+        for number in DESTINATION.saturating_add(1)..count {
+            let Some(entry) = tree.dirs().get(number).filter(|_| !limits.is_over()) else { break };
+            if is_marked(&failed, entry.dir) {
+                failed.push(true);
                 continue;
             }
-            let made = dirs.open(dir.parent).and_then(|parent| destination::make_dir(parent.as_fd(), &dir.name, force));
+            let made = dirs.of(entry).and_then(|parent| {
+                let name = tree.name(entry).map_err(|error| io::Error::other(error.to_string()))?;
+                destination::make_dir(parent.as_fd(), &name, force)
+            });
+            failed.push(made.is_err());
             match made {
                 // An existing one may not be writable for its owner.
                 Ok(made) => {
                     let _ = rustix::fs::fchmod(&made, rustix::fs::Mode::RWXU);
                 }
+                // The name may not be readable either.
+                Err(_) if limits.is_over() => {}
                 Err(error) => {
                     let reason = if is_other(&error) { error.to_string() } else { io_reason(&error).to_string() };
                     let exit = destination::write_exit(&error);
-                    let line = format!("{}: this directory and everything below it is left out: {reason}", dir.path);
+                    let path = tree.path(entry);
+                    let line = format!("{path}: this directory and everything below it is left out: {reason}");
                     let failure = CliError::new(exit, line);
                     match is_other(&error) {
                         true => self.summary.differs(&failure, printer),
                         false => self.summary.fail(&failure, printer),
                     }
-                    failed.insert(index);
                 }
             }
         }
@@ -437,33 +475,31 @@ impl RestoreRun<'_> {
     }
 
     /// Writes all objects that are no directories, several at a time, in the order in which they are in the volumes of
-    /// a full set.
-    fn objects(&mut self, tree: &WantedTree, root: &OwnedFd, failed: &HashSet<usize>, printer: &mut Printer<'_>) {
-        let mut order: Vec<&WantedObject> =
-            tree.objects.iter().filter(|object| !failed.contains(&object.dir)).collect();
+    /// a full set, but for those in directories that have `failed`.
+    fn objects(&mut self, tree: &WantedTree<'_>, root: &OwnedFd, failed: &[bool], printer: &mut Printer<'_>) {
+        let count = tree.objects().len();
+        let workers = thread::available_parallelism().map_or(1, usize::from).clamp(1, MAX_WORKERS).min(count);
         // Inodes are numbered in the order of the archives.
-        order.sort_by_key(|object| object.attr.ino);
-        let workers = thread::available_parallelism().map_or(1, usize::from).clamp(1, MAX_WORKERS).min(order.len());
-        let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let order = Mutex::new(tree.objects().by_inode().filter(|entry| !is_marked(failed, entry.dir)));
+        let is_over = AtomicBool::new(false);
         let writer = self.writer;
-        let (tx, rx) = channel();
-        let mut progress =
-            ProgressLine::new(order.iter().fold(0u64, |sum, object| sum.saturating_add(planned_bytes(object))));
-        let (mut done, mut counted) = (0usize, writer.written.load(Ordering::Relaxed));
+        let (tx, rx) = sync_channel(MAX_RESULTS);
+        let mut left = tree.counts().bytes;
+        printer.show_own_line();
+        let mut progress = ProgressLine::new(left);
+        let mut done = 0usize;
         thread::scope(|scope| {
             for _ in 0..workers {
-                let (tx, order, next, is_over): (Sender<_>, _, _, _) = (tx.clone(), &order, &next, &is_over);
+                let (tx, order, is_over): (SyncSender<_>, _, _) = (tx.clone(), &order, &is_over);
                 scope.spawn(move || {
                     let mut dirs = DirCache::new(tree, root);
-                    while let Some(object) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if is_over.load(Ordering::Relaxed) || writer.limits.is_over() {
-                            break;
-                        }
-                        let outcome = writer.restore(&mut dirs, object);
-                        if matches!(outcome, ObjectOutcome::Full(_)) {
+                    while !is_over.load(Ordering::Relaxed) && !writer.limits.is_over() {
+                        let Some(entry) = lock(order).next() else { break };
+                        let result = writer.restore(&mut dirs, entry);
+                        if matches!(result.outcome, ObjectOutcome::Full(_)) {
                             is_over.store(true, Ordering::Relaxed);
                         }
-                        if tx.send((*object, outcome)).is_err() {
+                        if tx.send(result).is_err() {
                             break;
                         }
                     }
@@ -472,58 +508,66 @@ impl RestoreRun<'_> {
             drop(tx);
             loop {
                 let received = rx.recv_timeout(PROGRESS_INTERVAL);
+                if let Ok(ObjectResult { planned, .. }) = &received {
+                    done = done.saturating_add(1);
+                    left = left.saturating_sub(*planned);
+                    progress.describe(format!("{done} of {count} objects, "));
+                }
                 let written = writer.written.load(Ordering::Relaxed);
-                progress.advance(written.saturating_sub(counted));
-                counted = written;
-                let (object, outcome) = match received {
-                    Ok(received) => received,
-                    Err(RecvTimeoutError::Timeout) => continue,
+                progress.set(written, written.saturating_add(left));
+                match received {
+                    Ok(result) => self.add(result, printer),
+                    Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
-                };
-                done = done.saturating_add(1);
-                progress.describe(format!("{done} of {} objects, ", order.len()));
-                let actual = if let ObjectOutcome::Written { bytes } = outcome { bytes } else { 0 };
-                progress.correct(planned_bytes(object), actual);
-                match outcome {
-                    ObjectOutcome::Written { bytes } => {
-                        let is_file = object.attr.kind == NodeKind::File;
-                        let count = if is_file { &mut self.summary.files } else { &mut self.summary.others };
-                        *count = count.saturating_add(1);
-                        self.summary.bytes_written = self.summary.bytes_written.saturating_add(bytes);
-                    }
-                    ObjectOutcome::AlreadyRight => {
-                        self.summary.already_right = self.summary.already_right.saturating_add(1);
-                    }
-                    ObjectOutcome::Failed(failure) | ObjectOutcome::Full(failure) => {
-                        self.summary.fail(&failure, printer);
-                    }
-                    ObjectOutcome::Differs(failure) => self.summary.differs(&failure, printer),
-                    ObjectOutcome::Interrupted => {}
                 }
             }
         });
     }
 
-    /// Sets owners, modes and times of the directories from number `first` on, the deepest first.
-    fn directory_attributes(
-        &mut self,
-        tree: &WantedTree,
-        root: &OwnedFd,
-        (first, failed): (usize, &HashSet<usize>),
-        printer: &mut Printer<'_>,
-    ) {
-        let policy = self.writer.policy;
-        let mut dirs = DirCache::new(tree, root);
-        let indexed = tree.dirs.iter().enumerate().skip(first).rev();
-        for (index, dir) in indexed.filter(|(index, _)| !failed.contains(index)) {
-            let Some(attr) = &dir.attr else { continue };
-            let set = dirs.open(index).and_then(|dir| destination::set_attributes(dir.as_fd(), attr, policy));
-            match set {
-                Ok(()) => self.summary.directories = self.summary.directories.saturating_add(1),
-                Err(error) => self.summary.fail(&write_failed(&dir.path, &error), printer),
+    /// Adds the result of restoring an object to the summary.
+    fn add(&mut self, result: ObjectResult, printer: &mut Printer<'_>) {
+        match result.outcome {
+            ObjectOutcome::Written { bytes } => {
+                let is_file = result.kind == Some(NodeKind::File);
+                let count = if is_file { &mut self.summary.files } else { &mut self.summary.others };
+                *count = count.saturating_add(1);
+                self.summary.bytes_written = self.summary.bytes_written.saturating_add(bytes);
             }
+            ObjectOutcome::AlreadyRight => {
+                self.summary.already_right = self.summary.already_right.saturating_add(1);
+            }
+            ObjectOutcome::Failed(failure) | ObjectOutcome::Full(failure) => self.summary.fail(&failure, printer),
+            ObjectOutcome::Differs(failure) => self.summary.differs(&failure, printer),
+            ObjectOutcome::Interrupted => {}
         }
     }
+
+    /// Sets owner, mode and time of directory `number`.
+    fn directory_attributes(
+        &mut self,
+        tree: &WantedTree<'_>,
+        dirs: &mut DirCache<'_>,
+        number: u32,
+        printer: &mut Printer<'_>,
+    ) {
+        let Some(entry) = tree.dirs().get(number) else { return };
+        let policy = self.writer.policy;
+        let object = match tree.object(entry) {
+            Ok(Some(object)) => object,
+            Ok(None) => return,
+            Err(error) => return self.summary.fail(&resolve::read_failed(&tree.path(entry), &error), printer),
+        };
+        let set = dirs.open(number).and_then(|dir| destination::set_attributes(dir.as_fd(), &object.attr, policy));
+        match set {
+            Ok(()) => self.summary.directories = self.summary.directories.saturating_add(1),
+            Err(error) => self.summary.fail(&write_failed(&tree.path(entry), &error), printer),
+        }
+    }
+}
+
+/// Returns true if `number` is marked in `marks`.
+fn is_marked(marks: &[bool], number: u32) -> bool {
+    usize::try_from(number).is_ok_and(|number| marks.get(number) == Some(&true))
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
@@ -533,39 +577,49 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 
 /// Opens directories of the destination, and keeps the one used last open: neighbours follow each other.
 struct DirCache<'a> {
-    tree: &'a WantedTree,
+    tree: &'a WantedTree<'a>,
     root: &'a OwnedFd,
-    last: Option<(usize, OwnedFd)>,
+    last: Option<(u32, OwnedFd)>,
 }
 
 impl<'a> DirCache<'a> {
-    fn new(tree: &'a WantedTree, root: &'a OwnedFd) -> Self {
+    fn new(tree: &'a WantedTree<'a>, root: &'a OwnedFd) -> Self {
         Self { tree, root, last: None }
     }
 
-    /// Opens directory `index` of the tree, one name after the other, and follows no link.
-    fn open(&mut self, index: usize) -> io::Result<&OwnedFd> {
-        if index == 0 {
-            return Ok(self.root);
+    /// Opens the directory that `entry` is in.
+    fn of(&mut self, entry: WantedEntry) -> io::Result<&OwnedFd> {
+        match self.tree.dirs().get(entry.dir) {
+            Some(_) => self.open(entry.dir),
+            // The user has named it.
+            None => Ok(self.root),
         }
-        let opened = match self.last.take().filter(|(last, _)| *last == index) {
-            Some((_, opened)) => opened,
-            None => self.open_from_root(index)?,
-        };
-        Ok(&self.last.insert((index, opened)).1)
     }
 
-    fn open_from_root(&self, index: usize) -> io::Result<OwnedFd> {
+    /// Opens directory `number` of the tree, one name after the other, and follows no link.
+    fn open(&mut self, number: u32) -> io::Result<&OwnedFd> {
+        if number == DESTINATION {
+            return Ok(self.root);
+        }
+        let opened = match self.last.take().filter(|(last, _)| *last == number) {
+            Some((_, opened)) => opened,
+            None => self.open_from_root(number)?,
+        };
+        Ok(&self.last.insert((number, opened)).1)
+    }
+
+    fn open_from_root(&self, number: u32) -> io::Result<OwnedFd> {
         let mut names = Vec::new();
-        let mut at = index;
-        while at != 0 {
-            let dir = self.tree.dirs.get(at).ok_or(io::ErrorKind::NotFound)?;
-            names.push(dir.name.as_slice());
-            at = dir.parent;
+        let mut at = number;
+        while at != DESTINATION
+            && let Some(entry) = self.tree.dirs().get(at)
+        {
+            names.push(self.tree.name(entry).map_err(|error| io::Error::other(error.to_string()))?);
+            at = entry.dir;
         }
         let mut opened = self.root.try_clone()?;
         for name in names.into_iter().rev() {
-            opened = destination::open_dir(opened.as_fd(), name)?;
+            opened = destination::open_dir(opened.as_fd(), &name)?;
         }
         Ok(opened)
     }
@@ -583,13 +637,29 @@ struct ObjectWriter<'a> {
 }
 
 impl ObjectWriter<'_> {
-    fn restore(&self, dirs: &mut DirCache<'_>, object: &WantedObject) -> ObjectOutcome {
-        let dir = match dirs.open(object.dir) {
-            Ok(dir) => dir,
-            Err(error) => return ObjectOutcome::Failed(write_failed(&object.path, &error)),
+    fn restore(&self, dirs: &mut DirCache<'_>, entry: WantedEntry) -> ObjectResult {
+        let tree = dirs.tree;
+        let object = match tree.object(entry) {
+            Ok(Some(object)) => object,
+            Err(_) if self.limits.is_over() => return ObjectResult::unfound(ObjectOutcome::Interrupted),
+            Ok(None) => return ObjectResult::unfound(ObjectOutcome::AlreadyRight),
+            Err(error) => {
+                let failure = resolve::read_failed(&tree.path(entry), &error);
+                return ObjectResult::unfound(ObjectOutcome::Failed(failure));
+            }
         };
+        let outcome = match dirs.of(entry) {
+            Ok(dir) => self.restore_in(dir, &object, &|| tree.path(entry)),
+            Err(_) if self.limits.is_over() => ObjectOutcome::Interrupted,
+            Err(error) => ObjectOutcome::Failed(write_failed(&tree.path(entry), &error)),
+        };
+        ObjectResult { kind: Some(object.attr.kind), planned: planned_bytes(&object.attr), outcome }
+    }
+
+    /// Restores `object` in `dir`; `path` is its path in the backup, for messages.
+    fn restore_in(&self, dir: &OwnedFd, object: &FoundObject, path: &dyn Fn() -> ArchivePath) -> ObjectOutcome {
         let restored = match object.attr.kind {
-            NodeKind::File => self.file(dir, object),
+            NodeKind::File => self.file(dir, object, path),
             _ => self.special(dir, object),
         };
         match restored {
@@ -604,22 +674,28 @@ impl ObjectWriter<'_> {
                 let min_continued = if continues { MIN_CONTINUED } else { u64::MAX };
                 // The failure itself is reported; the next run removes what cannot be removed now.
                 let _ = destination::remove_short_temporary(dir.as_fd(), &object.name, min_continued);
+                let path = path();
                 match error {
-                    CopyError::Backup(error) => ObjectOutcome::Failed(resolve::read_failed(&object.path, &error)),
+                    CopyError::Backup(error) => ObjectOutcome::Failed(resolve::read_failed(&path, &error)),
                     CopyError::Destination(error) if is_full(&error) => {
-                        ObjectOutcome::Full(write_failed(&object.path, &error))
+                        ObjectOutcome::Full(write_failed(&path, &error))
                     }
                     CopyError::Destination(error) if is_other(&error) => {
-                        ObjectOutcome::Differs(write_failed(&object.path, &error))
+                        ObjectOutcome::Differs(write_failed(&path, &error))
                     }
-                    CopyError::Destination(error) => ObjectOutcome::Failed(write_failed(&object.path, &error)),
+                    CopyError::Destination(error) => ObjectOutcome::Failed(write_failed(&path, &error)),
                 }
             }
         }
     }
 
     /// Restores a regular file. Returns its size, or `None` if it is right already.
-    fn file(&self, dir: &OwnedFd, object: &WantedObject) -> Result<Option<u64>, CopyError> {
+    fn file(
+        &self,
+        dir: &OwnedFd,
+        object: &FoundObject,
+        path: &dyn Fn() -> ArchivePath,
+    ) -> Result<Option<u64>, CopyError> {
         let written = CopyError::Destination;
         let (ino, name, attr) = (object.attr.ino, object.name.as_slice(), object.attr);
         let existing = destination::existing(dir.as_fd(), name).map_err(written)?;
@@ -639,7 +715,7 @@ impl ObjectWriter<'_> {
             known => known.filter(|(_, size)| !attr.exact || *size == attr.size),
         };
         if let Some((file, _)) = &known {
-            let is_right = match self.signed_content(object) {
+            let is_right = match self.signed_content(object, path) {
                 Some(signed) => is_signed(file, signed, self.limits).map_err(written)?,
                 None => Some(false),
             };
@@ -649,7 +725,7 @@ impl ObjectWriter<'_> {
                 None => return Err(written(io::ErrorKind::Interrupted.into())),
             }
         }
-        let (temporary, size) = match self.continued(dir, object)? {
+        let (temporary, size) = match self.continued(dir, object, path)? {
             Some(continued) => continued,
             None => {
                 let temporary = File::from(destination::create_temporary(dir.as_fd(), name).map_err(written)?);
@@ -671,7 +747,12 @@ impl ObjectWriter<'_> {
 
     /// Continues the copy of a large file that an interrupted run began. Returns the file and its size; `None` if there is no
     /// such copy, or the signature does not prove it as a whole.
-    fn continued(&self, dir: &OwnedFd, object: &WantedObject) -> Result<Option<(File, u64)>, CopyError> {
+    fn continued(
+        &self,
+        dir: &OwnedFd,
+        object: &FoundObject,
+        path: &dyn Fn() -> ArchivePath,
+    ) -> Result<Option<(File, u64)>, CopyError> {
         let written = CopyError::Destination;
         let Some(begun) = destination::open_temporary(dir.as_fd(), &object.name).map_err(written)? else {
             return Ok(None);
@@ -680,7 +761,7 @@ impl ObjectWriter<'_> {
         if begun.metadata().map_err(written)?.len() < MIN_CONTINUED {
             return Ok(None);
         }
-        let Some(signed) = self.signed_content(object) else { return Ok(None) };
+        let Some(signed) = self.signed_content(object, path) else { return Ok(None) };
         let start = file_copy::continued_at(self.fs, object.attr.ino, &begun, self.limits)?;
         if start == 0 {
             return Ok(None);
@@ -696,9 +777,9 @@ impl ObjectWriter<'_> {
     }
 
     /// The signed content of a file, as far as its signature archive can be read.
-    fn signed_content(&self, object: &WantedObject) -> Option<SignedContent> {
+    fn signed_content(&self, object: &FoundObject, path: &dyn Fn() -> ArchivePath) -> Option<SignedContent> {
         self.fs.signed_content(object.attr.ino, &self.limits.start()).unwrap_or_else(|error| {
-            log::info!("{}: its signature cannot be read, so its volumes are read: {error}", object.path);
+            log::info!("{}: its signature cannot be read, so its volumes are read: {error}", path());
             None
         })
     }
@@ -711,7 +792,7 @@ impl ObjectWriter<'_> {
     }
 
     /// Restores a link, pipe or device.
-    fn special(&self, dir: &OwnedFd, object: &WantedObject) -> Result<Option<u64>, CopyError> {
+    fn special(&self, dir: &OwnedFd, object: &FoundObject) -> Result<Option<u64>, CopyError> {
         let written = CopyError::Destination;
         let (name, attr) = (object.name.as_slice(), object.attr);
         let target = match attr.kind {

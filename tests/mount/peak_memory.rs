@@ -127,6 +127,12 @@ impl Backup {
     }
 
     fn check_within(&self, max_peak: u64, command: &str, operands: &[&str], expected: &Expected) {
+        let peak = self.peak(command, operands, expected);
+        assert!(peak < max_peak, "{command} {operands:?}: {peak} bytes");
+    }
+
+    /// Runs a command to its end and compares its result. Returns its peak of memory in bytes.
+    fn peak(&self, command: &str, operands: &[&str], expected: &Expected) -> u64 {
         let start = Instant::now();
         let peak = self.scratch.path().join("peak");
         let inner = self.dupfs();
@@ -151,7 +157,7 @@ impl Backup {
             "{command} {operands:?}: {:?}\n{out}\n{err}",
             output.status
         );
-        assert!(peak < max_peak, "{command} {operands:?}: {peak} bytes");
+        peak
     }
 
     /// Mounts it and runs `read` with its latest snapshot. Returns the log.
@@ -419,6 +425,21 @@ fn pieces_of_files(kind: &str, count: u32, data: &[u8]) -> impl Iterator<Item = 
         }
         plain
     })
+}
+
+/// `restore` needs little more for a million files than the tree of their snapshot.
+#[test]
+fn a_million_files_are_restored_with_24_bytes_for_each() {
+    const FILES: u32 = 1_000_000;
+    let backup = Backup::new(false);
+    let mut archive = Deflated::new(&root());
+    pieces_of_files("signature", FILES, SIGNATURE).for_each(|plain| archive.push(&DeflatedPiece::fast(&plain)));
+    archive.put(&[0; 1024]);
+    backup.put_full(&time(0), Planted { signatures: Some(archive), ..Planted::default() });
+    let tree = backup.peak("ls", &["f00500000"], &Expected::new(0, "f00500000\n", ""));
+    let restore = backup.peak("restore", &["--dry-run"], &Expected::new(0, ": 1000000 files (", ""));
+    let for_each = restore.saturating_sub(tree) / u64::from(FILES);
+    assert!(for_each <= 28, "{for_each} bytes for each file");
 }
 
 /// The tables of an ordinary backup of many files are not refused, although they take more than `--memory`.

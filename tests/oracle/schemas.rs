@@ -116,7 +116,7 @@ fn the_json_of_every_command_is_valid_under_its_schema() {
 #[test]
 fn keys_that_are_missing_or_not_documented_violate_a_schema() {
     let right = json!({"complete": true, "interrupted": false, "dry_run": false, "files": 1, "directories": 0, "others": 0,
-        "already_right": 0, "bytes_written": 5, "failures": []});
+        "already_right": 0, "bytes_written": 5, "failures": [], "more_failures": 0});
     let mut missing = right.clone();
     missing.as_object_mut().unwrap().remove("dry_run");
     let mut unknown = right.clone();
