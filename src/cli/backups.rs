@@ -233,7 +233,7 @@ impl Backend for Backups {
         };
         let Some(dir) = args.resume.then(|| required_index(cache)).transpose()? else {
             let fs = of_run(None)?;
-            return print(|printer| Ok(verify::run(&*fs, fs.repository(), options, timeout, printer)?.exit));
+            return print(|printer| Ok(verify::run(&fs, fs.repository(), options, timeout, printer)?.exit));
         };
         let mut fs = of_run(Some(dir.clone()))?;
         if let Some(name) = verify::outdated_index(fs.repository(), BackupTime::now()) {
@@ -244,7 +244,7 @@ impl Backend for Backups {
         let name = fs.repository().index().on_disk().map(|index| index.name());
         let mut is_complete = false;
         let result = print(|printer| {
-            let ended = verify::run(&*fs, fs.repository(), options, timeout, printer)?;
+            let ended = verify::run(&fs, fs.repository(), options, timeout, printer)?;
             is_complete = ended.is_complete;
             Ok(ended.exit)
         });

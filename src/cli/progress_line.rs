@@ -212,12 +212,6 @@ impl ProgressLine {
         self.update();
     }
 
-    /// States that `planned` of the total, which were expected, became `actual`.
-    pub(super) fn correct(&mut self, planned: u64, actual: u64) {
-        self.total = self.total.saturating_sub(planned).saturating_add(actual);
-        self.update();
-    }
-
     /// Sets what is done, and the total.
     pub(super) fn set(&mut self, done: u64, total: u64) {
         (self.done, self.total) = (done, total);
@@ -397,7 +391,7 @@ mod tests {
         line.advance(25 << 20);
         assert_eq!(text(), "");
         line.begun = begun;
-        line.correct(50 << 20, 0);
+        line.set(25 << 20, 50 << 20);
         assert!(text().contains("volume 1 of 4, 25.00 MiB of 50.00 MiB, "), "{}", text());
         assert!(text().contains("/s, ") && text().trim_end().ends_with(" left"), "{}", text());
         lock(lines).suspend(|| print("<printed>"));

@@ -7,16 +7,18 @@
 //!
 //! An interrupted run can be continued ([`VerifyOptions::resume`]) if the repository was opened with an index for it.
 
+mod affected_snapshots;
 mod resumed_run;
 mod verify_progress;
 mod verify_report;
 mod volume_sample;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
+use self::affected_snapshots::AffectedSnapshots;
 use self::resumed_run::{ProvedFiles, ResumedRun};
 pub use self::resumed_run::{outdated_index, remove_record};
 use self::verify_progress::VerifyProgress;
@@ -29,7 +31,7 @@ use super::file_chunks::FileChunks;
 use super::printer::Printer;
 use super::request_timeout::RequestTimeout;
 use super::undescribed_volumes::undescribed;
-use crate::vfs::{FileSystem, FsError, ROOT_INO};
+use crate::vfs::{FileSystem, FsError, Ino, ROOT_INO, TreeFs};
 use dupfs_base::{ErrorKind, HasKind};
 use dupfs_format::collection::{BackupSet, Collection, Problem, ProblemKind};
 use dupfs_format::manifest::Manifest;
@@ -78,7 +80,7 @@ impl VerifyOptions {
 /// # Errors
 /// [`CliError`] when there is no such snapshot, or the report cannot be printed.
 pub fn run(
-    fs: &dyn FileSystem,
+    fs: &TreeFs,
     repository: &Arc<Repository>,
     options: VerifyOptions,
     timeout: RequestTimeout,
@@ -91,7 +93,7 @@ pub fn run(
     let is_read = |set: SetIndex, number| sample.as_ref().is_none_or(|sample| sample.contains(&(set, number)));
     let volumes = sets.iter().flat_map(|set| set.volumes.iter().map(|(number, object)| (set.index, *number, object)));
     let read = volumes.filter(|(set, number, _)| is_read(*set, *number));
-    let progress = VerifyProgress::new(read.map(|(_, _, object)| object));
+    let progress = VerifyProgress::new(repository, read.map(|(_, _, object)| object), &sets);
     let only = options.time.map(|_| sets.as_slice());
     let mut report = VerifyReport::new(repository.url(), only, (options.deep, options.sample));
     let resumed = options.resume.then(|| ResumedRun::of(repository, BackupTime::now())).flatten();
@@ -100,8 +102,19 @@ pub fn run(
     }
     report.resumed_since = resumed.as_ref().and_then(|resumed| resumed.since).map(|since| since.to_string());
     let deep = options.deep;
-    let mut run =
-        VerifyRun { fs, repository, collection: &collection, limits, deep, sample, resumed, progress, report };
+    let mut run = VerifyRun {
+        fs,
+        repository,
+        collection: &collection,
+        limits,
+        deep,
+        sample,
+        resumed,
+        progress,
+        report,
+        affected: None,
+        roots: HashMap::new(),
+    };
     run.listed_problems(options.time.is_some());
     run.log_unread_volumes(&sets);
     for set in &sets {
@@ -147,9 +160,31 @@ enum ReadContent {
     Unproved,
 }
 
+/// The effect of reading a file at a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileOutcome {
+    /// Its content is right or not known, or the snapshot does not have the file.
+    Right,
+    /// Its content is not the one that was signed.
+    Differs,
+    Failed,
+}
+
+impl FileOutcome {
+    fn of(read: &Result<ReadContent, FsError>) -> Self {
+        match read {
+            Ok(ReadContent::Signed | ReadContent::Unproved) => Self::Right,
+            Ok(ReadContent::Other) => Self::Differs,
+            // It is deleted there, or no file.
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::Right,
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
 /// The state of a run.
 struct VerifyRun<'a> {
-    fs: &'a dyn FileSystem,
+    fs: &'a TreeFs,
     repository: &'a Arc<Repository>,
     collection: &'a Collection,
     limits: CallLimits,
@@ -160,6 +195,10 @@ struct VerifyRun<'a> {
     resumed: Option<ResumedRun>,
     progress: VerifyProgress,
     report: VerifyReport,
+    /// The snapshots that were needed last.
+    affected: Option<AffectedSnapshots>,
+    /// The inodes of the roots of snapshots.
+    roots: HashMap<Arc<str>, Ino>,
 }
 
 impl VerifyRun<'_> {
@@ -204,10 +243,28 @@ impl VerifyRun<'_> {
         self.collection.set(set).is_some_and(|set| set.signatures.is_some() || is_base(set.time))
     }
 
+    /// The snapshots that need `set`.
+    fn affected(&mut self, set: SetIndex) -> &mut AffectedSnapshots {
+        if self.affected.as_ref().is_none_or(|affected| affected.set != set) {
+            self.affected = None;
+        }
+        let collection = self.collection;
+        self.affected.get_or_insert_with(|| {
+            let snapshots = collection.snapshots().iter().filter(|snapshot| snapshot.lineage().contains(&set));
+            AffectedSnapshots { set, names: snapshots.map(|snapshot| snapshot.name.clone()).collect(), branches: None }
+        })
+    }
+
     /// The names of the snapshots that need `set`.
-    fn snapshots_on(&self, set: SetIndex) -> SnapshotNames {
-        let snapshots = self.collection.snapshots().iter().filter(|snapshot| snapshot.lineage().contains(&set));
-        snapshots.map(|snapshot| snapshot.name.clone()).collect()
+    fn snapshots_on(&mut self, set: SetIndex) -> SnapshotNames {
+        Arc::clone(&self.affected(set).names)
+    }
+
+    /// The places of the snapshots that need `set` and may have a regular file at `path`, together where it has the same state:
+    /// a path is not looked up in each of hundreds of snapshots.
+    fn same_states(&mut self, set: SetIndex, path: &ArchivePath) -> Vec<Vec<usize>> {
+        let (fs, context) = (self.fs, self.limits.start());
+        self.affected(set).same_states(fs, path, &context)
     }
 
     /// Adds a failure to read an object of `set`, unless the user has ended the run. `is_key_known` is true if a key that has
@@ -242,7 +299,9 @@ impl VerifyRun<'_> {
                 if self.sample.is_none() {
                     self.log_missing_volumes(set.index);
                 }
-                self.progress.skip(set.volumes.values());
+                let is_read = |number| self.sample.as_ref().is_none_or(|sample| sample.contains(&(set.index, number)));
+                let volumes = set.volumes.iter().filter(|(number, _)| is_read(**number)).map(|(_, object)| object);
+                self.progress.skip(volumes, set.signatures.as_ref());
                 return;
             }
         };
@@ -338,7 +397,7 @@ impl VerifyRun<'_> {
                     return;
                 }
                 let stored = set.volumes.get(&volume.number);
-                self.progress.step(stored.map_or(0, |object| object.size));
+                self.progress.volume(stored);
                 let added = read.and_then(|members| comparison.add_volume(volume.number, &members));
                 let Err(error) = added else {
                     self.report.volumes = self.report.volumes.saturating_add(1);
@@ -364,7 +423,9 @@ impl VerifyRun<'_> {
         comparison: SetComparison,
         failed: &[Option<usize>],
     ) {
-        let compared = match comparison.compare(self.repository, set, &self.limits.start()) {
+        let compared = comparison.compare(self.repository, set, &self.limits.start());
+        self.progress.signatures(set.signatures.as_ref());
+        let compared = match compared {
             Ok(compared) => compared,
             Err(error) => {
                 let left =
@@ -388,7 +449,7 @@ impl VerifyRun<'_> {
             if self.limits.is_over() {
                 return;
             }
-            self.progress.file(left);
+            self.progress.files(left);
             left = left.saturating_sub(1);
             let recorded = at.zip(proved.as_ref());
             if recorded.is_some_and(|(at, proved)| proved.contains(at)) {
@@ -401,6 +462,7 @@ impl VerifyRun<'_> {
                 resumed.add_proved(proved, at);
             }
         }
+        self.progress.end_files();
     }
 
     /// The files of `set` that an interrupted run has proved, of the `len` files in its signature archive.
@@ -435,7 +497,7 @@ impl VerifyRun<'_> {
     fn file(&mut self, set: &BackupSet, path: &ArchivePath, suspicion: Option<&str>) -> bool {
         if suspicion.is_none() {
             let own = self.collection.snapshot_of(set.index).map(|snapshot| snapshot.name.clone());
-            match own.map(|own| self.read_file(&own, path)) {
+            match own.map(|own| self.find_file(&own, path).and_then(|ino| self.read_file(ino))) {
                 None => return false,
                 Some(Ok(ReadContent::Signed)) => {
                     self.report.proved = self.report.proved.saturating_add(1);
@@ -445,29 +507,46 @@ impl VerifyRun<'_> {
                 Some(Ok(ReadContent::Other) | Err(_)) => {}
             }
         }
-        let (mut failures, mut differing) = (Vec::new(), Vec::new());
-        for snapshot in self.snapshots_on(set.index).iter() {
-            let read = self.read_file(snapshot, path);
-            if self.limits.is_over() {
-                return false;
-            }
-            match read {
-                Ok(ReadContent::Signed | ReadContent::Unproved) => {}
-                Ok(ReadContent::Other) => differing.push(Arc::clone(snapshot)),
-                // It is deleted there, or no file.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => failures.push((Arc::clone(snapshot), error)),
+        let names = self.snapshots_on(set.index);
+        let (mut outcomes, mut failure) = (Vec::new(), None);
+        for group in self.same_states(set.index, path) {
+            let mut known = None;
+            for place in group {
+                let Some(snapshot) = names.get(place) else { continue };
+                let outcome = match known {
+                    Some(outcome) => outcome,
+                    None => {
+                        let read = self.find_file(snapshot, path).and_then(|ino| self.read_file(ino));
+                        if self.limits.is_over() {
+                            return false;
+                        }
+                        let outcome = FileOutcome::of(&read);
+                        // Another attempt may succeed where this one met a failure of the store.
+                        let is_final = !read.as_ref().is_err_and(|error| error.kind().is_transient());
+                        known = is_final.then_some(outcome);
+                        if let (FileOutcome::Failed, Err(error)) = (outcome, read) {
+                            failure.get_or_insert(error);
+                        }
+                        outcome
+                    }
+                };
+                outcomes.push((place, outcome));
             }
         }
-        if let Some((_, error)) = failures.first() {
+        outcomes.sort_unstable_by_key(|(place, _)| *place);
+        let of = |wanted: FileOutcome| -> SnapshotNames {
+            let places = outcomes.iter().filter(|(_, outcome)| *outcome == wanted);
+            places.filter_map(|(place, _)| names.get(*place).cloned()).collect()
+        };
+        let (failures, differing) = (of(FileOutcome::Failed), of(FileOutcome::Differs));
+        if let Some(error) = failure {
             let text = error.to_string();
             let line = if text.contains(&path.to_string()) { text } else { format!("{path}: {text}") };
             let reason = suspicion.map_or_else(String::new, |reason| format!("{reason}: "));
             let line = format!("{}: {reason}{line}", set.label());
             let exit = CommandExit::of_read(error.kind());
-            let snapshots = failures.into_iter().map(|(snapshot, _)| snapshot).collect();
             let restorable = "all other paths, and this one from other snapshots";
-            let finding = Finding { exit, snapshots, restorable, ..Finding::new("file", Some(set), line) };
+            let finding = Finding { exit, snapshots: failures, restorable, ..Finding::new("file", Some(set), line) };
             self.add_file(finding, path);
         }
         if !differing.is_empty() {
@@ -478,7 +557,7 @@ impl VerifyRun<'_> {
             );
             let restorable = "all other paths; this one is not what it was at the time of the snapshot";
             let finding = Finding::new("content", Some(set), line);
-            self.add_file(Finding { snapshots: differing.into(), restorable, ..finding }, path);
+            self.add_file(Finding { snapshots: differing, restorable, ..finding }, path);
         }
         false
     }
@@ -489,12 +568,22 @@ impl VerifyRun<'_> {
         self.report.set_paths(at, &PathList { paths: vec![path.clone()], more: 0 });
     }
 
-    /// Reads a file at a snapshot to its end. With `deep`, compares it with its signature.
-    fn read_file(&self, snapshot: &str, path: &ArchivePath) -> Result<ReadContent, FsError> {
-        let mut ino = ROOT_INO;
-        for name in [b"snapshots".as_slice(), snapshot.as_bytes()].into_iter().chain(path.components()) {
-            ino = self.fs.lookup(ino, name, &self.limits.start())?.ino;
-        }
+    /// The file at `path` of a snapshot.
+    fn find_file(&mut self, snapshot: &Arc<str>, path: &ArchivePath) -> Result<Ino, FsError> {
+        let look_up = |dir: Ino, name: &[u8]| Ok(self.fs.lookup(dir, name, &self.limits.start())?.ino);
+        let root = match self.roots.get(snapshot) {
+            Some(root) => *root,
+            None => {
+                let root = look_up(look_up(ROOT_INO, b"snapshots")?, snapshot.as_bytes())?;
+                self.roots.insert(Arc::clone(snapshot), root);
+                root
+            }
+        };
+        path.components().try_fold(root, look_up)
+    }
+
+    /// Reads a file to its end. With `deep`, compares it with its signature.
+    fn read_file(&self, ino: Ino) -> Result<ReadContent, FsError> {
         let signed = match self.deep {
             // A signature archive that cannot be read is reported as such.
             true => self.fs.signed_content(ino, &self.limits.start()).unwrap_or_default(),
@@ -502,12 +591,15 @@ impl VerifyRun<'_> {
         };
         let mut chunks = FileChunks::open(self.fs, ino, || self.limits.start())?;
         let Some(signed) = signed else {
-            while chunks.next()?.is_some() {}
+            while let Some(bytes) = chunks.next()? {
+                self.progress.compared(bytes.len());
+            }
             return Ok(ReadContent::Unproved);
         };
         let block = usize::try_from(signed.block_len()).unwrap_or(usize::MAX).max(1);
         let (mut proof, mut pending) = (signed.begin_proof(), Vec::new());
         while let Some(bytes) = chunks.next()? {
+            self.progress.compared(bytes.len());
             pending.extend_from_slice(&bytes);
             let whole = pending.len() / block * block;
             proof.take(pending.get(..whole).unwrap_or_default());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::attr::kind_of;
 use super::ops::NodeKind;
-use dupfs_read::tree::{Branch, NodeId};
+use dupfs_format::ArchivePath;
+use dupfs_read::tree::{Branch, NodeId, VersionId};
 
 /// A branch whose tree is loaded and of which everything is known.
 #[derive(Debug)]
@@ -39,6 +40,32 @@ impl RecordedBranch {
         0..self.depth
     }
 
+    /// The positions at which `path` is a regular file, in spans of one state each; `None` for the root.
+    pub fn file_spans(&self, path: &ArchivePath) -> Option<Vec<Range<u32>>> {
+        if path.is_root() {
+            return None;
+        }
+        let table = self.branch.table();
+        let is_of = |version: Option<VersionId>, kind: NodeKind| match version {
+            Some(version) => table.meta(version).is_some_and(|meta| kind_of(&meta.kind) == kind),
+            None => kind == NodeKind::Dir,
+        };
+        let spans = |node: NodeId, kind: NodeKind| -> Vec<Range<u32>> {
+            let spans = table.state_spans(node, self.depth).into_iter().filter(|span| is_of(span.version, kind));
+            spans.map(|span| span.positions).collect()
+        };
+        // The root is a directory wherever something is below it.
+        let (mut node, mut reachable) = (NodeId::ROOT, vec![self.positions()]);
+        for name in path.components() {
+            if node != NodeId::ROOT {
+                reachable = within(&spans(node, NodeKind::Dir), &reachable);
+            }
+            let Some(child) = table.child(node, name) else { return Some(Vec::new()) };
+            node = child;
+        }
+        Some(within(&spans(node, NodeKind::File), &reachable))
+    }
+
     /// The entries that the directory `dir` has at any of the snapshots, in the order in which the sets named them.
     pub fn entries(&self, dir: NodeId) -> Vec<BranchEntry> {
         let table = self.branch.table();
@@ -54,5 +81,24 @@ impl RecordedBranch {
             BranchEntry { name: table.name(node).to_vec(), node, spans: spans.collect() }
         };
         children.map(entry).filter(|entry| !entry.spans.is_empty()).collect()
+    }
+}
+
+/// The parts of `spans` within `ranges`; both are ascending, and parts of two ranges stay apart.
+fn within(spans: &[Range<u32>], ranges: &[Range<u32>]) -> Vec<Range<u32>> {
+    let parts = spans.iter().flat_map(|span| {
+        ranges.iter().map(|range| span.start.max(range.start)..span.end.min(range.end)).filter(|part| !part.is_empty())
+    });
+    parts.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_found_only_where_its_directory_is_one() {
+        assert_eq!(within(&[0..4, 4..9, 12..20], &[2..5, 7..8, 15..30]), [2..4, 4..5, 7..8, 15..20]);
+        assert_eq!(within(&[0..4, 9..10], &[4..9, 10..11]), [0..0; 0]);
     }
 }
