@@ -45,6 +45,11 @@ pub fn every_snapshot_by(
         let rules = Rules { link_mtimes: links.collect(), sane: true, ..Rules::default() };
         let restored = snapshot(&format!("{what}, snapshot {}", stamp(time)), repo, &mount, time, &rules, scratch);
         assert_same(&format!("{what}, restore of {}", stamp(time)), &source, &restored, &Rules::default());
+        let dest = scratch.join("by-dupfs");
+        reader.run("restore", &["--time", &time.to_string(), &repo.url(), dest.to_str().unwrap()]);
+        let rules = Rules { sane: false, ..rules };
+        assert_same(&format!("{what}, dupfs restore of {}", stamp(time)), &restored, &Tree::walk(&dest), &rules);
+        std::fs::remove_dir_all(&dest).unwrap();
     }
     mount.unmount();
 }

@@ -106,6 +106,10 @@ fn check(name: &str, listings: &[&str], keys: impl FnOnce(Dupfs) -> Dupfs) {
         let diffs = compare(&expected, &tree);
         assert!(diffs.is_empty(), "{name}, snapshot {stamp} against {listing}:\n  {}", diffs.join("\n  "));
         cat_gives_the_same(name, &dupfs, stamp, &expected);
+        let dest = scratch.path().join(format!("restored-{stamp}"));
+        dupfs.run("restore", &["--time", stamp, &fixtures::url(name), dest.to_str().unwrap()]);
+        let diffs = compare(&expected, &Tree::walk(&dest));
+        assert!(diffs.is_empty(), "{name}, restore of {stamp} against {listing}:\n  {}", diffs.join("\n  "));
     }
     mount.unmount();
 }

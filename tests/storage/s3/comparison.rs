@@ -12,6 +12,9 @@ use crate::support::s3::{KEY_ID, SECRET};
 use crate::support::source;
 use crate::support::tree::{Kind, Rules, Tree, assert_same};
 
+/// Adds the keys of a backup.
+type WithKeys = fn(Dupfs) -> Dupfs;
+
 fn old_key(dupfs: Dupfs) -> Dupfs {
     dupfs.passphrase("old key").secret_key(&fixtures::path("old-key.secret.asc"))
 }
@@ -37,6 +40,52 @@ fn chains_of_old_versions_are_the_same_as_from_a_disk() {
     compare(&world, "duplicity-0.6.23-sym", "bucket/sym", symmetric, 3);
     compare(&world, "duplicity-0.6.23-key", "bucket/deep/er/pre fix+\u{fc}", old_key, 3);
     compare(&world, "duplicity-0.7.13-gz", "under_score/x", |d| d, 3);
+}
+
+#[test]
+fn each_command_answers_from_a_bucket_as_from_a_disk() {
+    let world = World::new();
+    let fixtures: [(&str, WithKeys); 2] = [("duplicity-0.6.23-sym", symmetric), ("duplicity-0.7.13-gz", |d| d)];
+    for (fixture, keys) in fixtures {
+        world.put_fixture(fixture, &format!("bucket/{fixture}"));
+        let local = keys(Dupfs::new(&world.scratch.dir("home-local")).option("--no-index"));
+        let remote = keys(world.reader());
+        let (bucket, disk) = (format!("s3://bucket/{fixture}"), fixtures::url(fixture));
+        let [from_bucket, from_disk] =
+            ["bucket", "disk"].map(|name| world.scratch.path().join(format!("{fixture}-{name}")));
+        let run = |dupfs: &Dupfs, command: &str, (url, dest): (&str, &Path), arguments: &[&str]| {
+            let arguments = arguments.iter().map(|argument| match *argument {
+                "URL" => url,
+                "DEST" => dest.to_str().unwrap(),
+                argument => argument,
+            });
+            let output = exec::output(dupfs.command(command).args(arguments));
+            let text =
+                String::from_utf8_lossy(&output.stdout).replace(url, "URL").replace(dest.to_str().unwrap(), "DEST");
+            (output.status.code(), text)
+        };
+        let cases: [(&str, &[&str]); 10] = [
+            ("sets", &["--check", "URL"]),
+            ("sets", &["--json", "URL"]),
+            ("ls", &["-lR", "--numeric-owner", "URL"]),
+            ("ls", &["--json", "--time=20261122T131028Z", "URL"]),
+            ("find", &["--all", "--json", "URL", "*"]),
+            ("cat", &["URL", "etc/shadow"]),
+            ("restore", &["URL", "DEST"]),
+            ("verify", &["--deep", "URL"]),
+            ("verify", &["--json", "URL"]),
+            ("verify", &["--json", "--compare-data", "--compare=/etc", "URL"]),
+        ];
+        for (command, arguments) in cases {
+            let shown = run(&remote, command, (&bucket, &from_bucket), arguments);
+            let expected = run(&local, command, (&disk, &from_disk), arguments);
+            assert_eq!(shown, expected, "{fixture}: {command} {arguments:?}");
+            assert!(matches!(shown.0, Some(0 | 1)) && !shown.1.is_empty() || command == "cat", "{command}: {shown:?}");
+        }
+        let [have, want] = [&from_bucket, &from_disk].map(|dest| Tree::walk(dest));
+        assert!(want.entries.len() > 3);
+        assert_same(fixture, &want, &have, &Rules::default());
+    }
 }
 
 #[test]
