@@ -46,7 +46,7 @@ pub(super) fn run(
     }
     // Before anything is read that cannot be read again, such as a passphrase.
     daemon::restart_with_complete_environment(respawn(own));
-    let manager = ServiceManager::of_environment();
+    let manager = ServiceManager::of_environment(!args.foreground && cli.report_ready);
     manager.status("opening the backup");
     let ready = prepare(backend, args)?;
     // From here on a signal is handled, or it would leave a stale mount; before, it ends the program.

@@ -1,7 +1,7 @@
 //! Reports the state of a mount to the service manager that started it, by the protocol of sd_notify(3): datagrams with lines
 //! `NAME=value` to the socket that `NOTIFY_SOCKET` names.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -28,6 +28,9 @@ const WATCHDOG_PROCESS: &str = "WATCHDOG_PID";
 /// The variable with the process that the manager started. systemd sets it from version 248 on.
 const STARTED_PROCESS: &str = "SYSTEMD_EXEC_PID";
 
+/// The variable with the number of the start of the unit, which systemd sets from version 232 on, and no other manager.
+const INVOCATION: &str = "INVOCATION_ID";
+
 /// Upper bound of the bytes of a status text.
 const MAX_STATUS: usize = 1000;
 
@@ -41,13 +44,11 @@ pub(super) struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// The manager that the environment names.
-    pub(super) fn of_environment() -> Self {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let number = |name: &str| variable(name)?.to_str()?.parse::<u64>().ok();
+    /// The manager that the environment names. `is_daemon` is true for a process whose environment [`hand_over`] has prepared.
+    pub(super) fn of_environment(is_daemon: bool) -> Self {
         let own = u64::from(std::process::id());
         // A process that a service has started inherits the variables: it must not report that service as ready.
-        let is_inherited = number(STARTED_PROCESS).is_some_and(|started| started != own);
+        let is_inherited = !is_daemon && is_started_by_manager() == Some(false);
         let Some(address) = variable(SOCKET).filter(|_| !is_inherited) else { return Self::default() };
         match connect(&address) {
             Ok(socket) => {
@@ -134,11 +135,35 @@ pub(super) struct WatchdogThread {
     _end: Sender<()>,
 }
 
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn number(name: &str) -> Option<u64> {
+    variable(name)?.to_str()?.parse().ok()
+}
+
+/// Returns true if systemd started this process itself, false if another process did, which systemd started, and `None` if the
+/// environment is not one of systemd.
+fn is_started_by_manager() -> Option<bool> {
+    match number(STARTED_PROCESS) {
+        Some(started) => Some(started == u64::from(std::process::id())),
+        // systemd before 248. A process whose parent has ended counts as started by systemd.
+        None => variable(INVOCATION).map(|_| is_child_of_systemd()),
+    }
+}
+
+/// Returns true if the parent of this process is the manager of the system or of a user.
+fn is_child_of_systemd() -> bool {
+    let Some(parent) = rustix::process::getppid() else { return false };
+    parent.is_init()
+        || std::fs::read(format!("/proc/{}/comm", parent.as_raw_nonzero())).is_ok_and(|name| name == b"systemd\n")
+}
+
 /// Prepares `command`, which becomes the daemon. It takes the place of this process as the service if the manager started this
 /// process itself, and is else no service: a mount by a script of another service does not report that service as ready.
 pub(super) fn hand_over(command: &mut Command) {
-    let started = std::env::var(STARTED_PROCESS).ok();
-    let is_main = started.is_some_and(|started| started == std::process::id().to_string());
+    let is_main = is_started_by_manager() == Some(true);
     // The process of the daemon is another one.
     command.env_remove(WATCHDOG_PROCESS).env_remove(STARTED_PROCESS);
     if !is_main {
@@ -167,8 +192,6 @@ fn text(status: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-
     use super::*;
 
     fn manager_at(address: &OsStr) -> ServiceManager {

@@ -92,6 +92,61 @@ fn a_mount_reports_each_state_and_is_listed_again_by_sighup() {
     assert!(log.lines().count() > 1 && log.lines().all(|line| line.starts_with("<6>info: ")), "{log}");
 }
 
+/// Mounts in the foreground by the arguments of the script, and leaves the mount to itself once it answers.
+const IN_FOREGROUND: &str = "\"$@\" -f >/dev/null 2>&1 & for mnt; do :; done; \
+                             until mountpoint -q \"$mnt\"; do kill -0 $! && sleep 0.1 || exit 1; done";
+
+/// Runs `script` by `shell` with a command that mounts on `mnt` below `scratch` as its arguments, and the notifications go to
+/// the abstract socket `name`.
+fn mount_by(shell: &Path, script: &str, scratch: &Scratch, name: &str) {
+    let own = Dupfs::new(scratch.path()).command("mount");
+    let mut command = Command::new(shell);
+    command.args(["-c", script, "sh"]).arg(own.get_program()).args(own.get_args()).arg(url()).arg(scratch.dir("mnt"));
+    for (name, value) in own.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env_remove("SYSTEMD_EXEC_PID").env_remove("INVOCATION_ID");
+    run(command.env("NOTIFY_SOCKET", format!("@{name}")).env("CREDENTIALS_DIRECTORY", credentials(scratch)));
+}
+
+/// The process that serves the mount.
+fn daemon_of(mnt: &Path) -> String {
+    let mut value = [0; 64];
+    let len = rustix::fs::getxattr(mnt, "user.dupfs.pid", &mut value).unwrap();
+    std::str::from_utf8(&value[..len]).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn under_a_systemd_before_248_a_mount_reports_only_if_its_parent_is_systemd() {
+    require_fuse();
+    let scratch = Scratch::new();
+    let name = format!("dupfs-test-old-manager-{}", std::process::id());
+    let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let (mnt, dupfs) = (scratch.dir("mnt"), Dupfs::new(scratch.path()));
+    // A shell with the name of the manager.
+    let manager = scratch.path().join("systemd");
+    fs::copy("/bin/sh", &manager).unwrap();
+    for form in [IN_FOREGROUND, "\"$@\"; true"] {
+        let script = format!("INVOCATION_ID=1; export INVOCATION_ID; {form}");
+        mount_by(&manager, &script, &scratch, &name);
+        let ready = next(&socket, "READY=1");
+        assert!(ready.contains(&format!("MAINPID={}\n", daemon_of(&mnt))), "{form}: {ready}");
+        dupfs.run("umount", &[mnt.to_str().unwrap()]);
+        // All messages of this mount have been sent, because its process has ended.
+        socket.set_nonblocking(true).unwrap();
+        while socket.recv(&mut [0; 4000]).is_ok() {}
+
+        mount_by(Path::new("sh"), &script, &scratch, &name);
+        assert!(is_mounted(&mnt));
+        dupfs.run("umount", &[mnt.to_str().unwrap()]);
+        assert!(socket.recv(&mut [0; 4000]).is_err(), "{form}: a mount reported the service ready that ran it");
+        socket.set_nonblocking(false).unwrap();
+    }
+}
+
 #[test]
 fn a_daemon_takes_the_place_of_the_process_that_the_manager_started_and_of_no_other() {
     require_fuse();
@@ -100,24 +155,10 @@ fn a_daemon_takes_the_place_of_the_process_that_the_manager_started_and_of_no_ot
     let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let mnt = scratch.dir("mnt");
     let dupfs = Dupfs::new(scratch.path());
-    let mounted = |script: &str| {
-        let own = dupfs.command("mount");
-        let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(own.get_program()).args(own.get_args()).arg(url()).arg(&mnt);
-        for (name, value) in own.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.env("NOTIFY_SOCKET", format!("@{name}")).env("CREDENTIALS_DIRECTORY", credentials(&scratch));
-        run(&mut command);
-    };
+    let mounted = |script: &str| mount_by(Path::new("sh"), script, &scratch, &name);
     mounted("SYSTEMD_EXEC_PID=$$ exec \"$@\"");
     let ready = next(&socket, "READY=1");
-    let mut value = [0; 64];
-    let len = rustix::fs::getxattr(&mnt, "user.dupfs.pid", &mut value).unwrap();
-    let daemon = std::str::from_utf8(&value[..len]).unwrap().split(' ').next().unwrap().to_owned();
+    let daemon = daemon_of(&mnt);
     assert!(ready.contains(&format!("MAINPID={daemon}\n")), "{daemon}: {ready}");
     dupfs.run("umount", &[mnt.to_str().unwrap()]);
 
@@ -128,10 +169,7 @@ fn a_daemon_takes_the_place_of_the_process_that_the_manager_started_and_of_no_ot
     assert!(is_mounted(&mnt));
     dupfs.run("umount", &[mnt.to_str().unwrap()]);
     // Nor does a mount in the foreground, which stays the process that the script started.
-    mounted(
-        "SYSTEMD_EXEC_PID=$$ ; export SYSTEMD_EXEC_PID; \"$@\" -f >/dev/null 2>&1 & for mnt; do :; done; \
-         until mountpoint -q \"$mnt\"; do kill -0 $! && sleep 0.1 || exit 1; done",
-    );
+    mounted(&format!("SYSTEMD_EXEC_PID=$$ ; export SYSTEMD_EXEC_PID; {IN_FOREGROUND}"));
     assert!(is_mounted(&mnt));
     dupfs.run("umount", &[mnt.to_str().unwrap()]);
     assert!(socket.recv(&mut [0; 4000]).is_err(), "a mount reported the service ready that ran it");
