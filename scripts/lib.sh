@@ -66,6 +66,15 @@ need_rust() {
     done
 }
 
+# Requires the standard library of Rust for the target $1.
+need_target() {
+    [ ! -d "$(rustc --print target-libdir --target "$1")" ] || return 0
+    command -v rustup >/dev/null ||
+        stop "the standard library of Rust for $1 is missing, and there is no rustup to add it (Debian: libstd-rust-dev of that architecture)"
+    say "adding $1 to the toolchain"
+    rustup target add "$1" >/dev/null 2>&1 || stop "rustup could not add the target $1: is the network up?"
+}
+
 # Makes cargo run each test program under scripts/test-runner, which ends a test that takes too long.
 limit_tests() {
     local host

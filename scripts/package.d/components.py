@@ -1,9 +1,9 @@
 """Writes the list of the components of the program (CycloneDX 1.5), and the texts of their licences.
 
-usage: components.py SBOM.json LICENCES.txt   (in the root of the repository)
+usage: components.py TARGET SBOM.json LICENCES.txt   (in the root of the repository)
 
-The components are the crates that are linked into the program: the normal dependencies of the package `dupfs` for Linux on
-this architecture. Sources and checksums are those of Cargo.lock.
+The components are the crates that are linked into the program: the normal dependencies of the package `dupfs` for the TARGET,
+such as x86_64-unknown-linux-gnu. Sources and checksums are those of Cargo.lock.
 """
 
 import collections
@@ -11,7 +11,6 @@ import datetime
 import hashlib
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -24,9 +23,8 @@ CODE = (".rs", ".c", ".h", ".py", ".go", ".sh", ".pl", ".html")
 MAX_DEPTH = 3
 
 
-def metadata():
-    """Returns what cargo knows of the workspace and its dependencies."""
-    target = platform.machine() + "-unknown-linux-gnu"
+def metadata(target):
+    """Returns what cargo knows of the workspace and its dependencies for a target."""
     command = ["cargo", "metadata", "--format-version=1", "--locked", "--filter-platform", target]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
@@ -141,8 +139,8 @@ def write_components(packages, path):
 
 def main():
     """Writes both files."""
-    sbom, licences = sys.argv[1:]
-    packages = linked(metadata())
+    target, sbom, licences = sys.argv[1:]
+    packages = linked(metadata(target))
     write_components(packages, sbom)
     write_licences(packages, licences)
 
