@@ -4,8 +4,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
+use crate::debian::{boot, copy_samples, new_system, run_with_packages};
 use crate::support::Scratch;
 use crate::support::exec::{self, Dupfs, output, run};
 use crate::support::mount::require_fuse;
@@ -27,40 +28,6 @@ fn package(directory: &Path, version: &str) -> [PathBuf; 2] {
     })
 }
 
-/// A new system of a Debian release below `scratch`. Its packages are fetched once for all test runs.
-fn new_system(scratch: &Scratch, release: &str) -> PathBuf {
-    let directory =
-        std::env::var_os("DUPFS_TEST_DIR").map_or_else(|| Path::new(ROOT).join(".dupfs-test"), PathBuf::from);
-    let archive = directory.join(format!("debian-{release}.tar"));
-    let system = scratch.path().join(release);
-    if !archive.exists() {
-        let mut command = Command::new("debootstrap");
-        command.args(["--variant=minbase", "--include=ca-certificates,fuse3,mount,systemd", release]).arg(&system);
-        run(command.arg("http://deb.debian.org/debian"));
-        let unfinished = archive.with_extension("unfinished");
-        run(Command::new("tar").arg("-C").arg(&system).arg("-cf").arg(&unfinished).args(["--exclude=./proc/*", "."]));
-        fs::rename(unfinished, archive).unwrap();
-        return system;
-    }
-    fs::create_dir(&system).unwrap();
-    run(Command::new("tar").arg("-C").arg(&system).arg("-xf").arg(&archive));
-    system
-}
-
-/// The configuration of the repository `site`, with its key and passphrase.
-const CONFIGURE: &str = r#"
-set -eu
-mkdir -p /etc/dupfs /mnt/site
-cat >/etc/dupfs/config.toml <<EOF
-[repository.site]
-url = "/packages/samples/backup"
-secret-key = "/etc/dupfs/key"
-passphrase-file = "/etc/dupfs/passphrase"
-EOF
-install -m 600 /packages/samples/demo-key.secret.asc /etc/dupfs/key
-install -m 600 /packages/samples/demo-passphrase /etc/dupfs/passphrase
-"#;
-
 /// Installs an older version, upgrades it during a mount by fstab, mounts by the command line of the unit, and removes it.
 const SESSION: &str = r#"
 set -eux
@@ -72,7 +39,17 @@ cp /etc/fstab /fstab
 echo 'site /mnt/site fuse.dupfs noauto,nofail 0 0' >>/etc/fstab
 mount /mnt/site
 cat /mnt/site/latest/var/backups/mysql/shop.sql >/one
-dpkg -i /packages/new/dupfs_*.deb /packages/new/dupfs-dbgsym_*.deb
+cd /packages/new
+INSTALL
+cd /
+dpkg -i /packages/new/dupfs-dbgsym_*.deb
+for file in share/man/man1/dupfs.1.gz share/man/man1/dupfs-mount.1.gz share/man/man8/mount.dupfs.8.gz \
+    share/bash-completion/completions/dupfs share/zsh/vendor-completions/_dupfs share/fish/vendor_completions.d/dupfs.fish \
+    lib/systemd/system/dupfs@.service lib/systemd/user/dupfs@.service share/doc/dupfs/examples/fstab \
+    share/doc/dupfs/copyright share/doc/dupfs/third-party-licences.txt.gz share/doc/dupfs/sbom.cdx.json sbin/mount.fuse.dupfs
+do dpkg -S "$(realpath -s /usr/$file)" && test -s /usr/$file; done
+grep -c '"bom-ref"' /usr/share/doc/dupfs/sbom.cdx.json
+dpkg-query -W -f '${Recommends}' dupfs | grep fuse3
 cat /mnt/site/latest/var/backups/mysql/shop.sql | cmp - /one
 umount /mnt/site
 test "$(dpkg-query -W -f '${Version}' dupfs)" = 9.9.9
@@ -87,6 +64,7 @@ wait $!
 $(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/dupfs-verify@.service | sed 's|%i|site|; s|%%|%|')
 $(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/dupfs-index@.service | sed 's|%i|site|')
 test -e /usr/lib/debug/.build-id
+yes | REMOVE
 dpkg -P dupfs-dbgsym dupfs
 cp /fstab /etc/fstab
 rm -r /etc/dupfs /mnt/site /root/.cache /one /fstab /configure
@@ -108,26 +86,15 @@ fn the_package_is_installed_used_upgraded_and_removed_on_debian_12_and_13() {
     package(&scratch.dir("packages/old"), "0.0.1");
     let lint = output(Command::new("lintian").args(["--allow-root", "--fail-on", "error"]).args(&new));
     assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
-    run(Command::new("cp").arg("-r").arg(Path::new(ROOT).join("samples")).arg(scratch.dir("packages").join("samples")));
+    copy_samples(&scratch.dir("packages"));
     for release in RELEASES {
         let system = new_system(&scratch, release);
-        let result = run_in(&system, &scratch.dir("packages"), SESSION);
+        let [install, remove] = ["apt-get install ./", "apt-get remove "].map(documented_command);
+        let session = SESSION.replace("INSTALL", &install).replace("REMOVE", &remove);
+        let result = run_with_packages(&system, &scratch.dir("packages"), &session);
         let text = String::from_utf8_lossy(&result.stdout).into_owned();
         assert!(result.status.success() && text.ends_with("\nclean\n"), "{release}: {}\n{text}", result.status);
     }
-}
-
-/// Runs a script in `system`, with `packages` as `/packages` and the script [`CONFIGURE`] as `/configure`.
-fn run_in(system: &Path, packages: &Path, script: &str) -> Output {
-    fs::write(system.join("session"), script).unwrap();
-    fs::write(system.join("configure"), CONFIGURE).unwrap();
-    let prepare = "cd \"$1\"; mkdir -p packages; mount --bind \"$2\" packages; mount -t proc proc proc\n\
-                   for device in null zero full random urandom fuse; do\n\
-                   : >>dev/$device; mount --bind /dev/$device dev/$device; done\n\
-                   exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin sh /session";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--propagation", "private", "sh", "-euc", prepare, "sh"]);
-    output(command.arg(system).arg(packages))
 }
 
 /// Installs the package, and prepares the next boot: mounts by fstab, units, and a unit that runs `/check` and powers off.
@@ -167,6 +134,13 @@ sed 's|/etc/dupfs|/home/joe|' /etc/dupfs/config.toml >/home/joe/.config/dupfs/co
 cp /etc/dupfs/key /etc/dupfs/passphrase /home/joe
 chown -R joe: /home/joe
 "#;
+
+/// The one command of docs/INSTALL.md that starts with `begin`, in its first occurrence.
+fn documented_command(begin: &str) -> String {
+    let text = fs::read_to_string(Path::new(ROOT).join("docs/INSTALL.md")).unwrap();
+    let found = text.lines().find_map(|line| line.strip_prefix("    sudo ").filter(|line| line.starts_with(begin)));
+    found.unwrap_or_else(|| panic!("docs/INSTALL.md has no {begin}")).to_owned()
+}
 
 /// The commands in the documents that need a running systemd: those of the blocks of code, and within sentences.
 fn documented_commands() -> String {
@@ -232,6 +206,20 @@ systemctl is-active dupfs-verify@site.timer dupfs-index@site.timer
 systemctl start dupfs-verify@site dupfs-index@site
 journalctl -o cat -u dupfs-verify@site | grep 'sound (a sample of 5%'
 journalctl -o cat -u dupfs-index@site | grep '4 snapshots'
+# The index after a backup, as the documents advise.
+indexed() { journalctl -o cat -u dupfs-index@site | grep -c '4 snapshots'; }
+before=$(indexed)
+printf '[Unit]\nOnSuccess=dupfs-index@site.service\n[Service]\nType=oneshot\nExecStart=/bin/true\n' >/etc/systemd/system/nightly.service
+systemctl daemon-reload
+systemctl start nightly
+until [ "$(indexed)" -gt "$before" ]; do sleep 0.2; done
+# The example of a mount on demand.
+cp /usr/share/doc/dupfs/examples/mnt-backup.* /etc/systemd/system
+systemctl daemon-reload
+systemctl start mnt-backup.automount
+! findmnt -t fuse.dupfs /mnt/backup
+right /mnt/backup
+systemctl stop mnt-backup.automount mnt-backup.mount
 ! systemctl start dupfs-verify@nosuch
 journalctl -t dupfs -o cat | grep 'error: nosuch: no repository'
 journalctl -p err -o cat -u dupfs-verify@nosuch | grep 'error: nosuch: no repository of /etc/dupfs/config.toml'
@@ -258,8 +246,7 @@ fn fstab_and_units_work_when_debian_12_and_13_have_booted() {
     require_fuse();
     let scratch = Scratch::new();
     package(&scratch.dir("packages/new"), "9.9.9");
-    let samples = scratch.dir("packages").join("samples");
-    run(Command::new("cp").arg("-r").arg(Path::new(ROOT).join("samples")).arg(&samples));
+    let samples = copy_samples(&scratch.dir("packages"));
     let dupfs = Dupfs::new(&scratch.dir("home")).secret_key(&samples.join("demo-key.secret.asc"));
     let dupfs = dupfs.option(&format!("--passphrase-file={}", samples.join("demo-passphrase").display()));
     let backup = samples.join("backup");
@@ -267,19 +254,11 @@ fn fstab_and_units_work_when_debian_12_and_13_have_booted() {
         .unwrap();
     for release in RELEASES {
         let system = new_system(&scratch, release);
-        let prepared = run_in(&system, &scratch.dir("packages"), PREPARE_BOOT);
+        let prepared = run_with_packages(&system, &scratch.dir("packages"), PREPARE_BOOT);
         assert!(prepared.status.success(), "{release}: {}", String::from_utf8_lossy(&prepared.stdout));
         fs::write(system.join("check"), CHECK).unwrap();
         fs::write(system.join("documented"), documented_commands()).unwrap();
-        // It is killed if it does not power off.
-        let mut boot = Command::new("timeout");
-        boot.args(["--kill-after=5", "300", "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"]);
-        boot.args(["--private-network", "--capability=all", "--bind=/dev/fuse", "--bind=/dev/autofs"]);
-        boot.arg(format!("--machine=dupfs-test-{}-{release}", std::process::id())).arg("--directory").arg(&system);
-        boot.arg(format!("--bind={}:/packages", scratch.dir("packages").display()));
-        // Newer versions of systemd know no other hierarchy.
-        boot.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1").stdin(Stdio::null());
-        let booted = output(&mut boot);
+        let booted = boot(&system, release, &scratch.dir("packages"));
         let log = fs::read_to_string(system.join("check.log")).unwrap_or_default();
         let console = exec::tail(&booted.stdout);
         assert!(log.ends_with("\nchecked\n"), "{release}: {}\n{log}\n{console}", booted.status);
