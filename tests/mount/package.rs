@@ -67,9 +67,9 @@ test -e /usr/lib/debug/.build-id
 yes | REMOVE
 dpkg -P dupfs-dbgsym dupfs
 cp /fstab /etc/fstab
-rm -r /etc/dupfs /mnt/site /root/.cache /one /fstab /configure
+rm -r /etc/dupfs /mnt/site /root/.cache /one /fstab
 find / -xdev -path /packages -prune -o -path /proc -prune -o -path '/var/*/apt' -prune -o -print | sort >/after
-others='/before|/after|/var/(lib|log)/(dpkg|systemd)|/var/log/dupfs.log|/run|/dev|/tmp'
+others='/before|/after|/var/(lib|log)/(dpkg|systemd)|/var/cache/debconf|/var/log/dupfs.log|/run|/dev|/tmp'
 diff /before /after | grep -vE "^[<>] ($others)" | grep '^[<>]' || echo clean
 "#;
 
