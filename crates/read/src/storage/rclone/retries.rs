@@ -166,7 +166,11 @@ mod tests {
         let context = RequestContext::unlimited();
         let mut retries = RcloneRetries::new(Duration::from_secs(60), false);
         (0..16).for_each(|_| retries.pause(failure(RcloneCause::Stale), &context).unwrap());
-        assert_eq!((retries.attempts, retries.stale), (0, 16), "the next pause of another kind is as short as the first");
+        assert_eq!(
+            (retries.attempts, retries.stale),
+            (0, 16),
+            "the next pause of another kind is as short as the first"
+        );
     }
 
     #[test]
