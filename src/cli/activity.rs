@@ -1,4 +1,4 @@
-//! What a command is working on, in words, for the line of progress.
+//! The present work of a command, in words, for the line of progress.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};

@@ -29,7 +29,7 @@ use self::destination::{AttributePolicy, Existing};
 use self::entry_list::WantedEntry;
 use self::file_copy::CopyError;
 use self::run_marker::RunMarker;
-use self::wanted_tree::{DESTINATION, FoundObject, WantedTree, planned_bytes};
+use self::wanted_tree::{DESTINATION, ListedObject, WantedTree, planned_bytes};
 use super::call_limits::CallLimits;
 use super::error::CliError;
 use super::exit::CommandExit;
@@ -657,7 +657,7 @@ impl ObjectWriter<'_> {
     }
 
     /// Restores `object` in `dir`; `path` is its path in the backup, for messages.
-    fn restore_in(&self, dir: &OwnedFd, object: &FoundObject, path: &dyn Fn() -> ArchivePath) -> ObjectOutcome {
+    fn restore_in(&self, dir: &OwnedFd, object: &ListedObject, path: &dyn Fn() -> ArchivePath) -> ObjectOutcome {
         let restored = match object.attr.kind {
             NodeKind::File => self.file(dir, object, path),
             _ => self.special(dir, object),
@@ -693,7 +693,7 @@ impl ObjectWriter<'_> {
     fn file(
         &self,
         dir: &OwnedFd,
-        object: &FoundObject,
+        object: &ListedObject,
         path: &dyn Fn() -> ArchivePath,
     ) -> Result<Option<u64>, CopyError> {
         let written = CopyError::Destination;
@@ -750,7 +750,7 @@ impl ObjectWriter<'_> {
     fn continued(
         &self,
         dir: &OwnedFd,
-        object: &FoundObject,
+        object: &ListedObject,
         path: &dyn Fn() -> ArchivePath,
     ) -> Result<Option<(File, u64)>, CopyError> {
         let written = CopyError::Destination;
@@ -777,7 +777,7 @@ impl ObjectWriter<'_> {
     }
 
     /// The signed content of a file, as far as its signature archive can be read.
-    fn signed_content(&self, object: &FoundObject, path: &dyn Fn() -> ArchivePath) -> Option<SignedContent> {
+    fn signed_content(&self, object: &ListedObject, path: &dyn Fn() -> ArchivePath) -> Option<SignedContent> {
         self.fs.signed_content(object.attr.ino, &self.limits.start()).unwrap_or_else(|error| {
             log::info!("{}: its signature cannot be read, so its volumes are read: {error}", path());
             None
@@ -792,7 +792,7 @@ impl ObjectWriter<'_> {
     }
 
     /// Restores a link, pipe or device.
-    fn special(&self, dir: &OwnedFd, object: &FoundObject) -> Result<Option<u64>, CopyError> {
+    fn special(&self, dir: &OwnedFd, object: &ListedObject) -> Result<Option<u64>, CopyError> {
         let written = CopyError::Destination;
         let (name, attr) = (object.name.as_slice(), object.attr);
         let target = match attr.kind {

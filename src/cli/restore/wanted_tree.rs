@@ -49,7 +49,7 @@ pub(super) struct WantedCounts {
 
 /// An object to restore with what is needed to restore it.
 #[derive(Debug)]
-pub(super) struct FoundObject {
+pub(super) struct ListedObject {
     /// Its name in the destination.
     pub(super) name: Vec<u8>,
     pub(super) attr: Attr,
@@ -226,9 +226,9 @@ impl<'a> WantedTree<'a> {
     ///
     /// # Errors
     /// [`FsError`] if it cannot be found again.
-    pub(super) fn object(&self, entry: WantedEntry) -> Result<Option<FoundObject>, FsError> {
+    pub(super) fn object(&self, entry: WantedEntry) -> Result<Option<ListedObject>, FsError> {
         if entry.dir == NO_DIR {
-            return Ok(self.top(entry).map(|top| FoundObject { name: top.name.clone(), attr: top.attr }));
+            return Ok(self.top(entry).map(|top| ListedObject { name: top.name.clone(), attr: top.attr }));
         }
         let name = self.name(entry)?;
         let dir = self.dirs.get(entry.dir).ok_or_else(FsError::not_found)?;
@@ -236,7 +236,7 @@ impl<'a> WantedTree<'a> {
         if attr.ino != entry.ino {
             return Err(FsError::failed(ErrorKind::Io, "another object has this name since it was listed"));
         }
-        Ok(Some(FoundObject { name, attr }))
+        Ok(Some(ListedObject { name, attr }))
     }
 
     fn top(&self, entry: WantedEntry) -> Option<&WantedTop> {

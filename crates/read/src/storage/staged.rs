@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_fetched_ahead_is_read_when_the_store_works_again() {
+    fn an_object_that_failed_ahead_is_read_when_the_store_works_again() {
         let memory = Arc::new(MemoryStore::new());
         memory.put("small", vec![7; 1000]);
         let object = memory.list(&RequestContext::unlimited()).unwrap().remove(0);
