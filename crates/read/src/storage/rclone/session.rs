@@ -20,7 +20,7 @@ use dupfs_base::{ErrorKind, RequestContext, Stopped};
 /// Upper bound of the objects that are read at once: a server refuses many new connections.
 const MAX_STREAMS: u64 = 8;
 /// Upper bound of the answers one after the other that a dead or silent connection is the reason of. After more of them rclone is
-/// started again: 1.75.2 uses such connections to an FTP server for ever.
+/// started again: 1.75.2 uses such connections to an FTP server without end.
 const MAX_STALE: u32 = 5;
 /// Upper bound of the time to wait for another stream to end. A stream that is not read blocks no other one for longer.
 const MAX_PERMIT_WAIT: Duration = Duration::from_secs(2);
