@@ -15,6 +15,7 @@ use super::request_timeout::RequestTimeout;
 use super::resolve;
 use crate::vfs::{
     Attr, FileSystem, FsError, Ino, ListedSnapshot, NodeKind, ROOT_INO, RecordedBranch, RecordedTrees, TreeFs,
+    parts_within,
 };
 use dupfs_base::escape_bytes;
 use dupfs_format::{ArchivePath, BackupTime};
@@ -98,11 +99,7 @@ impl FoundPaths {
 
 /// The parts of `spans` within `ranges`; both are ascending.
 fn within(spans: &[(Range<u32>, NodeKind)], ranges: &[Range<u32>]) -> Vec<(Range<u32>, NodeKind)> {
-    let parts = spans.iter().flat_map(|(span, kind)| {
-        let part = |range: &Range<u32>| span.start.max(range.start)..span.end.min(range.end);
-        ranges.iter().map(part).filter(|part| !part.is_empty()).map(|part| (part, *kind))
-    });
-    parts.collect()
+    spans.iter().flat_map(|(span, kind)| parts_within(span, ranges).map(|part| (part, *kind))).collect()
 }
 
 /// Prints what matches in one snapshot, whose tree `fs` has at its root. Each call of the file system may take `timeout`.

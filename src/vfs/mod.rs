@@ -31,7 +31,7 @@ pub(crate) use fs_status::tenths;
 pub use fs_status::{CacheStatus, FetchStatus, FsStatus, LastListing, LinkStatus, ShownRange};
 pub use ops::{Attr, DirEntry, FileSystem, FsStats, Ino, NodeKind, Opened, ROOT_INO};
 pub use owners::OwnerOptions;
-pub use recorded_branch::{BranchEntry, RecordedBranch};
+pub use recorded_branch::{BranchEntry, RecordedBranch, parts_within};
 pub use recorded_trees::{ListedSnapshot, RecordedObject, RecordedTree, RecordedTrees};
 pub use shown_sizes::ShownSizes;
 pub use tree_fs::{MountRoot, TreeFs, TreeOptions};

@@ -65,6 +65,7 @@ mod tests {
         }));
         assert_eq!(listed, "abcde");
     }
+
     #[test]
     fn batches_grow_to_their_bound() {
         let sizes = std::cell::RefCell::new(Vec::new());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::attr::kind_of;
 use super::ops::NodeKind;
 use dupfs_format::ArchivePath;
-use dupfs_read::tree::{Branch, NodeId, VersionId};
+use dupfs_read::tree::{Branch, NodeId, VersionTable};
 
 /// A branch whose tree is loaded and of which everything is known.
 #[derive(Debug)]
@@ -46,13 +46,9 @@ impl RecordedBranch {
             return None;
         }
         let table = self.branch.table();
-        let is_of = |version: Option<VersionId>, kind: NodeKind| match version {
-            Some(version) => table.meta(version).is_some_and(|meta| kind_of(&meta.kind) == kind),
-            None => kind == NodeKind::Dir,
-        };
-        let spans = |node: NodeId, kind: NodeKind| -> Vec<Range<u32>> {
-            let spans = table.state_spans(node, self.depth).into_iter().filter(|span| is_of(span.version, kind));
-            spans.map(|span| span.positions).collect()
+        let spans = |node: NodeId, wanted: NodeKind| -> Vec<Range<u32>> {
+            let of_kind = self.kind_spans(&table, node).filter(|(_, kind)| *kind == wanted);
+            of_kind.map(|(positions, _)| positions).collect()
         };
         // The root is a directory wherever something is below it.
         let (mut node, mut reachable) = (NodeId::ROOT, vec![self.positions()]);
@@ -71,25 +67,32 @@ impl RecordedBranch {
         let table = self.branch.table();
         let children = std::iter::successors(table.first_child(dir), |child| table.next_sibling(*child));
         let entry = |node: NodeId| {
-            let spans = table.state_spans(node, self.depth).into_iter().filter_map(|span| {
-                let kind = match span.version {
-                    Some(version) => kind_of(&table.meta(version)?.kind),
-                    None => NodeKind::Dir,
-                };
-                Some((span.positions, kind))
-            });
-            BranchEntry { name: table.name(node).to_vec(), node, spans: spans.collect() }
+            let spans = self.kind_spans(&table, node).collect();
+            BranchEntry { name: table.name(node).to_vec(), node, spans }
         };
         children.map(entry).filter(|entry| !entry.spans.is_empty()).collect()
     }
+
+    /// The types that `node` has, as [`BranchEntry::spans`].
+    fn kind_spans(&self, table: &VersionTable, node: NodeId) -> impl Iterator<Item = (Range<u32>, NodeKind)> {
+        table.state_spans(node, self.depth).into_iter().filter_map(|span| {
+            let kind = match span.version {
+                Some(version) => kind_of(&table.meta(version)?.kind),
+                None => NodeKind::Dir,
+            };
+            Some((span.positions, kind))
+        })
+    }
 }
 
-/// The parts of `spans` within `ranges`; both are ascending, and parts of two ranges stay apart.
+/// The parts of `span` within `ranges`, which are ascending. Parts of two ranges stay apart.
+pub fn parts_within(span: &Range<u32>, ranges: &[Range<u32>]) -> impl Iterator<Item = Range<u32>> {
+    ranges.iter().map(|range| span.start.max(range.start)..span.end.min(range.end)).filter(|part| !part.is_empty())
+}
+
+/// The parts of `spans` within `ranges`; both are ascending.
 fn within(spans: &[Range<u32>], ranges: &[Range<u32>]) -> Vec<Range<u32>> {
-    let parts = spans.iter().flat_map(|span| {
-        ranges.iter().map(|range| span.start.max(range.start)..span.end.min(range.end)).filter(|part| !part.is_empty())
-    });
-    parts.collect()
+    spans.iter().flat_map(|span| parts_within(span, ranges)).collect()
 }
 
 #[cfg(test)]
