@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use dupfs_base::sync::lock;
-use dupfs_base::{is_display_control, without_errno};
+use dupfs_base::{blank_display_controls, without_errno};
 
 use super::default_log_file::DefaultLogFile;
 use super::journal_stream::standard_error_is_journal;
@@ -245,7 +245,7 @@ fn line_of_file(level: &str, line: &str) -> String {
 
 /// `message` without control characters (no line breaks, no sequences for the terminal) and without the numbers of errors.
 pub(super) fn one_line(message: &str) -> String {
-    without_errno(message).trim_end().chars().map(|c| if is_display_control(c) { ' ' } else { c }).collect()
+    blank_display_controls(without_errno(message).trim_end())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::vfs::FsError;
 use dupfs_base::sync::lock;
-use dupfs_base::{ErrorKind, is_display_control, without_errno};
+use dupfs_base::{ErrorKind, blank_display_controls, without_errno};
 
 use super::recent_errors::RecentErrors;
 
@@ -92,7 +92,7 @@ fn without_distance(message: &str) -> Cow<'_, str> {
 }
 
 fn without_control_characters(line: &str) -> String {
-    without_errno(line).chars().map(|c| if is_display_control(c) { ' ' } else { c }).collect()
+    blank_display_controls(&without_errno(line))
 }
 
 /// The name of an errno that [`FsError::errno`] gives.

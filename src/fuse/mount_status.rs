@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::vfs::FsStatus;
-use dupfs_base::is_display_control;
+use dupfs_base::{blank_display_controls, is_display_control};
 
 /// The extended attribute of a mount's root that has the activity of the mount, as one JSON object. For the user who mounted
 /// and root only, as it names files and processes. Not listed.
@@ -113,7 +113,7 @@ impl MountStatus {
 fn clean(text: &mut String) {
     text.truncate(text.floor_char_boundary(MAX_TEXT));
     if text.chars().any(is_display_control) {
-        *text = text.chars().map(|c| if is_display_control(c) { ' ' } else { c }).collect();
+        *text = blank_display_controls(text);
     }
 }
 

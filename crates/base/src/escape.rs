@@ -7,6 +7,11 @@ pub fn is_display_control(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Returns `text` with blanks in place of the characters that [`is_display_control`] names.
+pub fn blank_display_controls(text: &str) -> String {
+    text.chars().map(|c| if is_display_control(c) { ' ' } else { c }).collect()
+}
+
 /// Returns `bytes` as text for a terminal or a log line. Valid UTF-8 stays; control characters ([`is_display_control`]),
 /// backslashes and invalid bytes become `\xHH`.
 pub fn escape_bytes(bytes: &[u8]) -> String {

@@ -22,7 +22,7 @@ mod wiping_allocator;
 pub use common_prefix::common_prefix_len;
 pub use convert::{clamp_len, whole_nanos};
 pub use error_kind::{ErrorKind, HasKind};
-pub use escape::{escape_bytes, escape_path, hex, is_display_control};
+pub use escape::{blank_display_controls, escape_bytes, escape_path, hex, is_display_control};
 pub use io_reason::{io_reason, without_errno};
 pub use range::ByteRange;
 pub use request::{AwaitGuard, AwaitedObject, CancelToken, ChildToken, RequestContext, Stopped, Subscription, Wake};

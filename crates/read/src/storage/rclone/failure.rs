@@ -58,8 +58,7 @@ impl RcloneFailure {
     pub(super) fn of_json(object: &str, error: serde_json::Error, body: &mut HttpBody) -> Self {
         if error.is_data() {
             // rclone gives the same answer again.
-            let reason = escape_bytes(format!("the answer of rclone is invalid: {error}").as_bytes());
-            let reason: String = reason.chars().take(MAX_REASON).collect();
+            let reason = shown(&format!("the answer of rclone is invalid: {error}"));
             return Self::last(StorageError::new(ErrorKind::Io, object, reason));
         }
         Self::of_transport(object, body.failure(&io::Error::from(error)))
@@ -98,7 +97,7 @@ impl RcloneFailure {
         let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
         // As a word: dates in names contain such digits.
         let has_code = |codes: &[&str]| lower.split(|c: char| !c.is_alphanumeric()).any(|word| codes.contains(&word));
-        let reason: String = escape_bytes(last_part(message).as_bytes()).chars().take(MAX_REASON).collect();
+        let reason = shown(last_part(message));
         let fail =
             |kind, cause, hint: &str| Self { error: StorageError::new(kind, object, format!("{reason}{hint}")), cause };
         use RcloneCause::{Absent, Busy, Closed, Final, NoAnswer, NoService, OutOfRange, Stale};
@@ -171,6 +170,11 @@ impl RcloneFailure {
         }
         fail(ErrorKind::Io, Busy, "")
     }
+}
+
+/// `message` as it is shown: without control characters, and its beginning only.
+fn shown(message: &str) -> String {
+    escape_bytes(message.as_bytes()).chars().take(MAX_REASON).collect()
 }
 
 /// The text of the member `error` of an answer, or the answer itself.
