@@ -8,7 +8,7 @@ use super::ops::NodeKind;
 use super::pagination::{MAX_BATCH, emit_batches};
 use dupfs_base::ErrorKind;
 use dupfs_format::{ArchivePath, BackupTime, EntryKind, EntryMeta, SetIndex};
-use dupfs_read::content::FileRef;
+use dupfs_read::content::{FileRef, MAX_FILE_BYTES};
 use dupfs_read::tree::{Branch, NodeId, Uncertainty, VersionId, VersionTable};
 
 /// Nodes that are counted under one lock.
@@ -69,8 +69,7 @@ impl SnapshotTree {
         let exact = table.exact_size(version);
         // Without a signature nothing bounds the size; the kernel requests it again before it uses this one.
         let known = exact.or_else(|| table.bounds(version).map(|bounds| bounds.max));
-        let max = i64::MAX.unsigned_abs();
-        let bound = known.unwrap_or(max).min(max);
+        let bound = known.unwrap_or(MAX_FILE_BYTES).min(MAX_FILE_BYTES);
         Ok(NodeState { version: Some(version), meta, exact, bound, is_bounded: known.is_some() })
     }
 

@@ -5,6 +5,7 @@
 
 use dupfs_base::{ErrorKind, HasKind};
 use dupfs_format::ArchivePath;
+use dupfs_read::content::MAX_FILE_BYTES;
 
 use super::entry_list::{EntryList, WantedEntry};
 use crate::cli::call_limits::CallLimits;
@@ -267,7 +268,7 @@ impl<'a> WantedTree<'a> {
 /// The bytes that an object is expected to have; 0 if that is unknown.
 pub(super) fn planned_bytes(attr: &Attr) -> u64 {
     // A size without a bound is unknown.
-    if attr.kind == NodeKind::File && attr.size < i64::MAX.unsigned_abs() { attr.size } else { 0 }
+    if attr.kind == NodeKind::File && attr.size < MAX_FILE_BYTES { attr.size } else { 0 }
 }
 
 /// Returns true if the name at the end of `path` is one that a restore uses itself: the object would be removed again.

@@ -11,6 +11,7 @@ use super::archive_slot::ArchiveSlot;
 use super::open_archive::OpenArchive;
 use dupfs_base::RequestContext;
 use dupfs_format::EntryKind;
+use dupfs_read::content::MAX_FILE_BYTES;
 use dupfs_unpack::NodeKey;
 
 /// Makes attributes, with owners and modes as the mount shows them.
@@ -69,13 +70,10 @@ impl UnpackedAttrs {
     }
 }
 
-/// The bound of a size that is not known: the largest size of a file.
-const MAX_SIZE: u64 = u64::MAX >> 1;
-
 /// The attributes `stored` of a compressed file as those of its content, of `size` bytes if that is known.
 pub(super) fn sized(ino: Ino, stored: Attr, size: Option<u64>) -> Attr {
     match size {
         Some(size) => Attr { ino, size, blocks: size.div_ceil(512), exact: true, attr_ttl: stored.entry_ttl, ..stored },
-        None => Attr { ino, size: MAX_SIZE, exact: false, attr_ttl: Duration::ZERO, ..stored },
+        None => Attr { ino, size: MAX_FILE_BYTES, exact: false, attr_ttl: Duration::ZERO, ..stored },
     }
 }

@@ -28,6 +28,14 @@ pub(super) struct UnpackedFiles {
     handles: OpenHandles,
 }
 
+/// The file of the file system below that `handle` has open; `None` if the handle is of this layer.
+fn below_of(target: &InodeTarget, handle: u64) -> Option<Ino> {
+    match target {
+        InodeTarget::Mirror(below) if !OpenHandles::is_own(handle) => Some(*below),
+        _ => None,
+    }
+}
+
 impl UnpackedFiles {
     /// No file was checked yet; those that are not unpacked are read in `below`.
     pub(super) fn new(below: Arc<dyn FileSystem>, sources: SourceOpener, attrs: UnpackedAttrs) -> Self {
@@ -132,13 +140,11 @@ impl UnpackedFiles {
         (offset, size): (u64, usize),
         context: &RequestContext,
     ) -> Result<Vec<u8>, FsError> {
-        match (target, OpenHandles::is_own(handle)) {
-            (InodeTarget::Mirror(below), false) => self.below.read(below, handle, offset, size, context),
-            (target, _) => {
-                let open = self.open_file(ino, target, handle, context)?;
-                Self::read_open(&open, (offset, size), context)
-            }
+        if let Some(below) = below_of(&target, handle) {
+            return self.below.read(below, handle, offset, size, context);
         }
+        let open = self.open_file(ino, target, handle, context)?;
+        Self::read_open(&open, (offset, size), context)
     }
 
     /// See [`FileSystem::read_page`].
@@ -150,12 +156,9 @@ impl UnpackedFiles {
         (offset, size): (u64, usize),
         context: &RequestContext,
     ) -> Result<Vec<u8>, FsError> {
-        let target = match (target, OpenHandles::is_own(handle)) {
-            (InodeTarget::Mirror(below), false) => {
-                return self.below.read_page(below, handle, offset, size, context);
-            }
-            (target, _) => target,
-        };
+        if let Some(below) = below_of(&target, handle) {
+            return self.below.read_page(below, handle, offset, size, context);
+        }
         let open = self.open_file(ino, target, handle, context)?;
         if let Some(link) = &open.member {
             // The pages are those of all readers of this number, also of readers of a member that replaces this one.
@@ -206,14 +209,11 @@ impl UnpackedFiles {
     }
 
     pub(super) fn release(&self, target: InodeTarget, handle: u64) {
-        if !OpenHandles::is_own(handle) {
-            if let InodeTarget::Mirror(below) = target {
-                self.below.release(below, handle);
-            }
-            return;
+        match below_of(&target, handle) {
+            Some(below) => self.below.release(below, handle),
+            // No other handle is among these.
+            None => drop(self.handles.close(handle)),
         }
-        let open = self.handles.close(handle);
-        drop(open);
     }
 
     /// The inode of the stored file that reads of the open handle `handle` fetch.

@@ -31,3 +31,4 @@ pub use extent_map::ExtentMap;
 pub use file_content::FileContent;
 pub use file_ref::{FileRef, hint_number};
 pub use needed_volumes::{NeededVolumes, size_volume};
+pub use parsed_delta::MAX_FILE_BYTES;

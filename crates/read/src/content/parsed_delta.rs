@@ -16,7 +16,7 @@ const MIN_BYTES_PER_OP: u64 = 64;
 const FREE_OPS: u64 = 1024;
 
 /// Upper bound of the size of a file: no system that was backed up has longer ones, and the kernel shows none.
-const MAX_FILE_BYTES: u64 = i64::MAX.unsigned_abs();
+pub const MAX_FILE_BYTES: u64 = i64::MAX.unsigned_abs();
 
 /// One op of a delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
