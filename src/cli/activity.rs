@@ -40,8 +40,10 @@ impl Activity {
 
     /// Sets the text, unless it was set just before or none is shown.
     pub(super) fn set<T: Display>(&mut self, text: impl FnOnce() -> T) {
+        // The clock is read only if the text is shown.
+        let Some(next) = self.next else { return };
         let now = Instant::now();
-        if self.next.is_some_and(|next| now >= next) {
+        if now >= next {
             self.next = now.checked_add(INTERVAL);
             self.replace(text().to_string());
         }
