@@ -15,7 +15,11 @@ mod retries;
 mod services;
 mod session;
 mod ssh;
+mod stale_answers;
 mod store;
 mod stream;
 
 pub use store::RcloneStore;
+
+/// Upper bound of the objects that are read at once: a server refuses many new connections.
+const MAX_STREAMS: u32 = 8;

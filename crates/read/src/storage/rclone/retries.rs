@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::MAX_STREAMS;
 use super::failure::{RcloneCause, RcloneFailure};
 use super::http::PROGRESS_BYTES;
 use crate::storage::{ReadTimeout, StorageError};
@@ -11,9 +12,9 @@ use dupfs_base::{ErrorKind, RequestContext};
 /// Upper bound of the pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
 /// The pause after the failure of a connection that rclone had kept, and upper bound of such pauses: rclone keeps one for each
-/// stream that was read at the same time.
+/// stream that was read at the same time, and some for listings. After more of them the service ends the new ones too.
 const STALE_PAUSE: Duration = Duration::from_millis(20);
-const MAX_STALE: u32 = 64;
+const MAX_STALE: u32 = 2 * MAX_STREAMS;
 /// Upper bound of the attempts while a store is being opened: a wrong configuration should be reported soon.
 const MAX_OPENING_ATTEMPTS: u32 = 2;
 
@@ -165,12 +166,14 @@ mod tests {
     fn connections_that_are_dead_are_tried_one_after_the_other_without_growing_pauses() {
         let context = RequestContext::unlimited();
         let mut retries = RcloneRetries::new(Duration::from_secs(60), false);
-        (0..16).for_each(|_| retries.pause(failure(RcloneCause::Stale), &context).unwrap());
+        (0..MAX_STALE).for_each(|_| retries.pause(failure(RcloneCause::Stale), &context).unwrap());
         assert_eq!(
             (retries.attempts, retries.stale),
-            (0, 16),
+            (0, MAX_STALE),
             "the next pause of another kind is as short as the first"
         );
+        retries.pause(failure(RcloneCause::Stale), &context).unwrap();
+        assert_eq!(retries.attempts, 1, "a service that ends every connection is asked more and more rarely");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Requests to a running rclone: attempts, limits and the state of objects.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::MAX_STREAMS;
 use super::diagnosis::diagnose;
 use super::encoding::percent_encode;
 use super::failure::{RcloneCause, RcloneFailure};
@@ -12,16 +13,12 @@ use super::process::{RcloneProcess, RcloneStart};
 use super::program::RcloneProgram;
 use super::remote::RcloneRemote;
 use super::retries::RcloneRetries;
+use super::stale_answers::StaleAnswers;
 use crate::storage::traffic::TrafficCounters;
 use crate::storage::{DirectoryListing, ObjectInfo, ReadTimeout, StorageError, StoreOptions};
 use dupfs_base::sync::{Permit, Semaphore};
 use dupfs_base::{ErrorKind, RequestContext, Stopped};
 
-/// Upper bound of the objects that are read at once: a server refuses many new connections.
-const MAX_STREAMS: u64 = 8;
-/// Upper bound of the answers one after the other that a dead or silent connection is the reason of. After more of them rclone is
-/// started again: 1.75.2 uses such connections to an FTP server without end.
-const MAX_STALE: u32 = 5;
 /// Upper bound of the time to wait for another stream to end. A stream that is not read blocks no other one for longer.
 const MAX_PERMIT_WAIT: Duration = Duration::from_secs(2);
 /// Upper bound of the bytes of a message.
@@ -36,8 +33,7 @@ pub(super) struct RcloneSession {
     /// Upper bound of the time in which a read waits for a service that does not answer.
     pub(super) read_timeout: ReadTimeout,
     streams: Semaphore,
-    /// The answers one after the other that a dead connection was the reason of.
-    stale: AtomicU32,
+    stale: StaleAnswers,
     pub(super) counters: TrafficCounters,
 }
 
@@ -58,10 +54,10 @@ impl RcloneSession {
             secrets: options.secrets.clone(),
             ca_file: options.ca_file.clone(),
         })?;
-        let streams = Semaphore::new(MAX_STREAMS.min(options.connections as u64).max(1));
+        let streams = Semaphore::new(u64::from(MAX_STREAMS).min(options.connections as u64).max(1));
         let (timeout, counters) = (options.timeout, TrafficCounters::default());
         let read_timeout = options.read_timeout.clone().unwrap_or_else(|| ReadTimeout::new(timeout));
-        Ok(Self { remote, process, timeout, read_timeout, streams, stale: AtomicU32::new(0), counters })
+        Ok(Self { remote, process, timeout, read_timeout, streams, stale: StaleAnswers::new(), counters })
     }
 
     /// Sends one request.
@@ -90,15 +86,14 @@ impl RcloneSession {
         })?;
         match (request, answer.head.status) {
             (_, 200) | (RcloneRequest::Get(..), 206) => {
-                self.stale.store(0, Ordering::Relaxed);
+                self.stale.clear();
                 Ok(answer)
             }
             (_, status @ ..400) => Err(RcloneFailure::invalid(object, format!("its status is {status}"))),
             (_, status) => {
                 let failure = RcloneFailure::of_answer(object, status, &answer.body.text(MAX_MESSAGE));
                 let is_stale = matches!(failure.cause, RcloneCause::Stale | RcloneCause::NoAnswer);
-                if is_stale && self.stale.fetch_add(1, Ordering::Relaxed) >= MAX_STALE {
-                    self.stale.store(0, Ordering::Relaxed);
+                if is_stale && self.stale.add() {
                     self.process.is_gone(&endpoint);
                 }
                 Err(failure)
