@@ -106,7 +106,8 @@ test_results() {
     # Each program repeats it between "failures:" and its result; of the output of one test, the first 80 lines.
     awk '/^failures:$/ { shown = 1 } /^test result:/ { shown = 0 } /^---- .* ----$/ { lines = 0 } shown && lines++ < 80' "$log"
     step "Results"
-    grep -E '^ +(Running|Doc-tests)|^test result:|^test .* FAILED|^error: ' "$log" | sed 's/^ *//' || true
+    awk '/^ +(Running|Doc-tests) / { program = $0; sub(/^ +/, "", program) }
+         /^test result:|^test .* FAILED|^error: / { if (program != "") print program; program = ""; print }' "$log"
     awk '/^test result:/ { passed += $4; failed += $6; programs++ }
          END { printf "test result: %s. %d passed; %d failed; in %d test programs\n", failed ? "FAILED" : "ok", passed, failed, programs }' "$log"
 }

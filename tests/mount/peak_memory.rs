@@ -247,11 +247,13 @@ fn a_signature_archive_with_names_of_a_million_bytes() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn a_signature_archive_with_names_of_2000_directories() {
     check_that_volumes_replace_the_signatures(&long_names("snapshot", 2000, &b"/a".repeat(2000), b""), REBUILT, [0, 6]);
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn a_signature_archive_with_names_of_the_greatest_length_of_a_header() {
     for is_encrypted in [false, true] {
         let entries = long_names("signature", 20_000, &[b'n'; 65_000], SIGNATURE);
@@ -293,6 +295,7 @@ fn a_volume_with_names_of_a_million_bytes() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn a_volume_with_names_of_the_greatest_length_of_a_header() {
     let message = "its tables of paths take";
     check_a_volume(|| long_names("snapshot", 20_000, &[b'n'; 65_000], b""), message, libc::EOPNOTSUPP);
@@ -341,12 +344,14 @@ fn manifests_with_paths_of_500_000_bytes() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn manifests_with_paths_of_the_greatest_length_of_a_line() {
     let message = "the manifest is damaged at byte 33: volume 1: a path is longer than any that duplicity writes";
     check_manifests(8, || manifest_of_long_paths(500, 65_000), message);
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn a_manifest_of_a_million_volumes() {
     let manifest = || {
         let mut out = Deflated::new(b"Hostname h\nLocaldir /d\n");
@@ -429,6 +434,7 @@ fn pieces_of_files(kind: &str, count: u32, data: &[u8]) -> impl Iterator<Item = 
 
 /// `restore` needs little more for a million files than the tree of their snapshot.
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn a_million_files_are_restored_with_24_bytes_for_each() {
     const FILES: u32 = 1_000_000;
     let backup = Backup::new(false);
@@ -503,6 +509,7 @@ fn verification_of_files_that_no_volume_has_in_300_snapshots() {
 
 /// The lists of the sets that make up each snapshot would take memory by the square of their number.
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn a_chain_of_12_000_sets_and_one_with_thousands_of_branches() {
     let stamp = |n: u32| format!("20260101T{:02}{:02}{:02}Z", n / 3600, n / 60 % 60, n % 60);
     for branches in [false, true] {

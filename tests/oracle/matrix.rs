@@ -22,6 +22,7 @@ fn debian_0_8_22_to_a_key_gz_and_plain() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn pypi_1_2_3_symmetric_gz_and_plain() {
     all_modes("1.2.3", |_| Mode::Symmetric("sym passphrase \u{e9}".to_owned()));
 }

@@ -103,6 +103,7 @@ fn new_backups_of_0_8_22_are_shown_one_by_one() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn new_backups_of_3_2_1_are_shown_one_by_one() {
     follows("3.2.1", Mode::Gzip, true);
 }
