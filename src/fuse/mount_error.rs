@@ -55,12 +55,14 @@ pub enum MountError {
     #[error("{0}")]
     Forbidden(Arc<str>),
     /// This process may not mount, and fusermount3 could not mount for it.
-    #[error("may not mount on {}: {reason}; in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN", path.display())]
+    #[error("may not mount on {}: {reason}; {remedy}", path.display())]
     NotPermitted {
         /// The mount point.
         path: PathBuf,
         /// The message of the kernel or of fusermount3 in one line.
         reason: Arc<str>,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The kernel refused.
     #[error("cannot mount on {}: {reason}", path.display())]
@@ -80,6 +82,13 @@ pub enum MountError {
     },
 }
 
+/// The remedy of a process without the right to mount, which is most often in a container.
+const IN_A_CONTAINER: &str = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN";
+
+/// The remedy of a process that may not gain rights, so that fusermount3 has not those of root.
+const NO_NEW_PRIVILEGES: &str =
+    "NoNewPrivileges= forbids fusermount3 to become root: run as root, or in a unit of systemd without that setting";
+
 impl MountError {
     pub(super) fn refused(path: &Path, reason: impl AsRef<str>) -> Self {
         Self::Refused { path: path.to_owned(), reason: reason.as_ref().into() }
@@ -94,7 +103,8 @@ impl MountError {
     pub(super) fn of_mounting(path: &Path, error: &std::io::Error, method: MountMethod) -> Self {
         match (error.raw_os_error(), error.kind(), method) {
             (Some(libc::EPERM | libc::EACCES), ..) => {
-                Self::NotPermitted { path: path.to_owned(), reason: one_line(&error.to_string()).into() }
+                let reason = one_line(&error.to_string()).into();
+                Self::NotPermitted { path: path.to_owned(), reason, remedy: IN_A_CONTAINER }
             }
             (None, std::io::ErrorKind::PermissionDenied, _) => Self::Forbidden(
                 "-o allow_other is for root only on this machine: add a line user_allow_other to /etc/fuse.conf".into(),
@@ -117,7 +127,9 @@ impl MountError {
             message.ends_with(&format!(": {}", without_errno(&error)))
         };
         if text.starts_with("user has no write access") || [libc::EPERM, libc::EACCES].into_iter().any(ends_with) {
-            Self::NotPermitted { path, reason }
+            // This does not fail since Linux 3.5.
+            let is_bound = rustix::thread::no_new_privs().unwrap_or(false);
+            Self::NotPermitted { path, reason, remedy: if is_bound { NO_NEW_PRIVILEGES } else { IN_A_CONTAINER } }
         } else if text.starts_with("mounting over filesystem type") {
             Self::Refused { path, reason: format!("{message}: choose a directory on another file system").into() }
         } else if text.starts_with("too many FUSE filesystems mounted") {

@@ -605,6 +605,7 @@ fn errors_of_a_machine_without_fuse_differ_by_cause() {
             4,
             "user_allow_other",
         ),
+        (format!("exec setpriv --no-new-privs {nobody} \"$@\""), &mount, 4, "NoNewPrivileges="),
     ] {
         // A new mount namespace also has the mounts of other tests, and would keep them alive after they are
         // unmounted.
