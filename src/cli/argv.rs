@@ -376,7 +376,11 @@ fn expand_item(item: &str, sloppy: bool) -> Result<Option<String>, CliError> {
         (None, _) if sloppy => Ok(None),
         (None, _) => Err(CliError::Usage(match similar_option(&long) {
             Some(meant) => format!("unknown mount option {name}: did you mean {meant}?"),
-            None => format!("unknown mount option {name}"),
+            // The mount table and the list of processes would show a secret.
+            None if ["passphrase", "password"].contains(&&*long) => {
+                format!("unknown mount option {name}: give the name of a file instead, passphrase_file=...")
+            }
+            None => format!("unknown mount option {name}: dupfs mount --help lists them"),
         })),
     }
 }

@@ -112,8 +112,12 @@ impl Configuration {
 /// The remark on `typed` if it is no directory and may be meant as the name of a repository. Where the configuration has
 /// repositories, [`Configuration::find`] refuses an unknown name before.
 pub(super) fn remark_on_missing(typed: &str) -> Option<String> {
-    is_name(typed)
-        .then(|| format!("no configuration file names a repository {typed} either; give the URL or path of the backup"))
+    is_name(typed).then(|| {
+        format!(
+            "no configuration file names a repository {typed} either ({OF_MACHINE}, ~/.config/{OF_USER}); \
+             give the URL or path of the backup"
+        )
+    })
 }
 
 /// The file of this user: in `$XDG_CONFIG_HOME`, else in `~/.config`.
@@ -261,7 +265,8 @@ mod tests {
     #[test]
     fn a_bare_name_may_be_meant_as_a_repository() {
         let remark = remark_on_missing("site").unwrap();
-        assert!(remark.starts_with("no configuration file names a repository site either; give"), "{remark}");
+        let files = "(/etc/dupfs/config.toml, ~/.config/dupfs/config.toml)";
+        assert!(remark.starts_with(&format!("no configuration file names a repository site either {files}; give")));
         assert_eq!(remark_on_missing("./site"), None);
     }
 

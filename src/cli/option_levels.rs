@@ -57,6 +57,7 @@ impl LeveledArguments {
         }
         let given = GivenArguments::of(&matches, &options);
         let mut notes = option_variables::remarks(variables);
+        notes.extend(service_credentials::remarks(variables));
         let file = given.config.as_deref().or_else(|| option_variables::config(variables));
         let configuration = Configuration::load(file)?;
         let place = match &given.url {

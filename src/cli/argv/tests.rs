@@ -119,14 +119,14 @@ fn each_item_of_a_list_is_an_option() {
 
 #[test]
 fn wrong_items_are_named() {
-    assert_eq!(refused("dupfs mount u m -o ro,speed=9"), "unknown mount option speed");
+    assert_eq!(refused("dupfs mount u m -o ro,speed=9"), "unknown mount option speed: dupfs mount --help lists them");
     assert_eq!(refused("dupfs mount u m -o time"), "mount option time needs a value: time=...");
     assert_eq!(
         refused("dupfs mount u m -o allow_other=9"),
         "mount option allow_other takes no value but true and false"
     );
     assert_eq!(normalise(words("dupfs mount u m -o noexec=no")).unwrap().args, words("dupfs mount u m --noexec=no"));
-    assert_eq!(refused("dupfs mount u m -o options=ro"), "unknown mount option options");
+    assert_eq!(refused("dupfs mount u m -o options=ro"), "unknown mount option options: dupfs mount --help lists them");
     assert_eq!(refused("dupfs mount u m -o"), "-o needs a list of options");
 }
 
@@ -134,6 +134,13 @@ fn wrong_items_are_named() {
 fn a_mistyped_mount_option_gets_a_suggestion() {
     assert_eq!(refused("dupfs mount u m -o secretkey=/k"), "unknown mount option secretkey: did you mean secret_key?");
     assert_eq!(refused("dupfs mount u m -o alow_other"), "unknown mount option alow_other: did you mean allow_other?");
+    for secret in ["passphrase", "password"] {
+        let remedy = "give the name of a file instead, passphrase_file=...";
+        assert_eq!(
+            refused(&format!("dupfs mount u m -o {secret}=x")),
+            format!("unknown mount option {secret}: {remedy}")
+        );
+    }
     assert_eq!(refused("dupfs mount u m -o _netdevv"), "unknown mount option _netdevv: did you mean _netdev?");
 }
 
