@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::support::{Scratch, mount};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// Upper bound of the duration of a script, which takes half a minute on an idle machine.
-const LIMIT: Duration = Duration::from_secs(420);
+/// Upper bound of the duration of a script, which takes less than a minute on an idle machine.
+const LIMIT: Duration = Duration::from_secs(540);
 
 /// The directory of the scripts. Their mounts and processes end when it is dropped.
 struct ScriptRun {
