@@ -210,6 +210,31 @@ fn the_demo_installs_what_is_missing_builds_mounts_and_names_the_installation() 
     assert!(!demo.calls().iter().any(|call| call.starts_with("apt-get ")), "{:?}", demo.calls());
 }
 
+/// The line of README.md that starts with `begin`, without the explanation behind it.
+fn documented(begin: &str) -> String {
+    let text = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("    ").filter(|line| line.starts_with(begin)));
+    line.unwrap_or_else(|| panic!("README.md has no {begin}")).split("   ").next().unwrap().to_owned()
+}
+
+#[test]
+#[ignore = "slow: scripts/test --all"]
+fn the_demo_and_cargo_install_build_the_program_as_documented() {
+    require_fuse();
+    let scratch = Scratch::new();
+    let script = |command: &str| {
+        let mut shell = Command::new("sh");
+        // Both use one build. The variable replaces the directory ~/.cargo.
+        shell.args(["-euc", command]).current_dir(ROOT).env("CARGO_INSTALL_ROOT", scratch.path());
+        String::from_utf8(run(&mut shell)).unwrap()
+    };
+    let shown = script(&documented("scripts/demo"));
+    assert!(shown.contains("\n30360\n") && shown.contains("\n   install:   sudo install "), "{shown}");
+    script(&documented("cargo install --path ."));
+    let version = run(Command::new(scratch.path().join("bin/dupfs")).arg("--version"));
+    assert_eq!(version, format!("dupfs {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
+}
+
 #[test]
 fn the_demo_stops_with_one_line_when_a_package_cannot_be_installed() {
     for (reason, expected) in [

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::duplicity::{Mode, Repository};
+use crate::support::duplicity::{Mode, Repository, environments};
 use crate::support::exec::{self, Dupfs};
 use crate::support::mount::require_fuse;
 use crate::support::remote_servers::RemoteServer;
@@ -54,17 +54,23 @@ const PROGRAMS: [&str; 29] = [
 ];
 
 /// Beginnings of commands that are not run, with the reason.
-const NOT_RUN: [(&str, &str); 10] = [
+const NOT_RUN: [(&str, &str); 13] = [
     ("apt install rclone", "scripts/test runs it"),
     ("apt-get install ./dupfs", "tests/mount/package.rs runs it in new systems"),
+    ("install -D -m 644 /usr/share/doc", "tests/mount/package.rs runs it in new systems"),
     ("apt-get remove dupfs", "tests/mount/package.rs runs it in new systems"),
-    ("aws s3api restore-object", "dupfs prints it, and tests/storage/s3/cold.rs compares it"),
-    ("cargo install", "it compiles everything once more"),
+    (
+        "aws s3api restore-object",
+        "tests/storage/s3/cold.rs runs it with the program of Amazon, as do those that dupfs prints",
+    ),
+    ("cargo install", "tests/mount/readme_session.rs runs it: it compiles everything once more"),
     ("systemctl", "tests/mount/package.rs runs it in systems that have booted"),
     ("journalctl", "tests/mount/package.rs runs it in systems that have booted"),
     ("podman", "tests/mount/containers.rs runs it"),
-    ("kill -USR1", "it is for all mounts of the machine; tests/storage/s3/requests.rs sends it to one"),
-    ("scripts/", "the scripts compile everything, or measure for minutes"),
+    ("scripts/package", "tests/mount/package.rs and tarball.rs run it"),
+    ("scripts/demo", "tests/mount/readme_session.rs runs it: it compiles everything once more"),
+    ("scripts/test", "it runs this test"),
+    ("scripts/bench", "it measures for minutes to hours"),
 ];
 
 /// Replacements of words in commands: placeholders, and names that are others on this machine.
@@ -100,13 +106,19 @@ const LINES: [(&str, &str); 2] = [
 ];
 
 /// Beginnings of commands that need another one first.
-const BEFORE: [(&str, &str); 8] = [
+const BEFORE: [(&str, &str); 14] = [
     ("cp -a /mnt/", "dupfs mount URL /mnt"),
+    ("du ", "dupfs mount URL /mnt"),
     ("dupfs cache clear s3:", "dupfs ls s3://bucket/prefix"),
     ("dupfs umount /mnt", "dupfs mount URL /mnt"),
     ("dupfs umount MOUNTPOINT", "dupfs mount URL /mnt"),
+    ("find /mnt", "dupfs mount URL /mnt"),
+    ("findmnt ", "dupfs mount URL /mnt"),
     ("getfattr -n user.dupfs.cost", "dupfs mount URL /mnt/backup"),
     ("getfattr", "dupfs mount URL /mnt"),
+    ("gpg ", "gpg --batch --passphrase '' --quick-gen-key KEY"),
+    ("ls ", "dupfs mount URL /mnt"),
+    ("kill -USR1", "dupfs mount URL /mnt/backup"),
     ("mount -t dupfs", "ln -s /usr/local/bin/dupfs /usr/sbin/mount.dupfs"),
     ("mysql", "dupfs mount URL /mnt"),
 ];
@@ -149,7 +161,7 @@ fn of_synopsis(word: &str) -> Option<&str> {
     }
 }
 
-/// The commands in the blocks of code of `text`, and the commands of dupfs within its sentences: those with an operand.
+/// The commands in the blocks of code of `text`, and those within its sentences: those of dupfs with an operand, and whole ones.
 fn commands(text: &str) -> Vec<String> {
     let (mut found, mut sentences) = (Vec::new(), String::new());
     let mut is_fenced = false;
@@ -163,22 +175,43 @@ fn commands(text: &str) -> Vec<String> {
             None => {}
         }
     }
-    let spans = sentences.split('`').skip(1).step_by(2).filter(|span| span.starts_with("dupfs "));
+    let spans = sentences.split('`').skip(1).step_by(2);
     // Else it is the name of a command, or of an option.
-    let has_operand = |span: &&str| {
-        let words: Vec<&str> = span.split(' ').skip(2).collect();
-        words.iter().any(|word| OPERANDS.contains(word)) || WHOLE.contains(span)
+    let is_command = |span: &&str| {
+        let has_operand = || span.split(' ').skip(2).any(|word| OPERANDS.contains(&word));
+        WHOLE.contains(span) || span.starts_with("dupfs ") && has_operand()
     };
-    found.extend(spans.filter(has_operand).map(str::to_owned));
+    found.extend(spans.filter(is_command).map(str::to_owned));
     found
 }
 
 /// Operands of commands in sentences.
 const OPERANDS: [&str; 6] = ["URL", "site", "/mnt", "COMMAND", "--help", "/usr/local/share/man/man1"];
 
-/// Commands in sentences that need no operand.
-const WHOLE: [&str; 6] =
-    ["dupfs status", "dupfs cache", "dupfs cache ls", "dupfs cache clear", "dupfs cache prune", "dupfs --version"];
+/// Commands in sentences that are whole: those of dupfs without an operand, and those of other programs.
+const WHOLE: [&str; 21] = [
+    "dupfs status",
+    "dupfs cache",
+    "dupfs cache ls",
+    "dupfs cache clear",
+    "dupfs cache prune",
+    "dupfs --version",
+    "cp -a /mnt/latest/srv/www /srv/",
+    "du -sh /mnt",
+    "duplicity collection-status URL",
+    "duplicity list-current-files --time T URL",
+    "duplicity restore --path-to-restore P --time T URL DEST",
+    "duplicity verify URL DIR",
+    "find /mnt",
+    "findmnt -t fuse.dupfs",
+    "getfattr --only-values -n user.dupfs.errors /mnt",
+    "getfattr -n user.dupfs.volumes FILE",
+    "gpg --armor --export-secret-keys KEY > key.asc",
+    "ls /mnt/snapshots",
+    "ls -l /mnt",
+    "mysql shop < /mnt/unpacked/latest/var/backups/latest.tbz2/latest/shop.sql",
+    "rclone listremotes",
+];
 
 /// `line` with the names of the test.
 fn substituted(line: &str) -> String {
@@ -309,12 +342,16 @@ impl Machine {
             for place in /srv/mnt /srv/mnt-backup /srv/mnt-site /srv/user/backup\n\
             do if mountpoint -q \"$place\"; then ls \"$place\" > /dev/null; dupfs umount \"$place\"; fi; done";
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(self.scratch.path());
+        // Other mounts of this machine are not among its processes.
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--propagation", "private"]);
+        command.args(["sh", "-c", script, "sh"]).arg(self.scratch.path());
         command.arg(substituted(line)).arg(substituted(first)).arg(COVERED);
         for (name, _) in Dupfs::new(self.scratch.path()).command("ls").get_envs() {
             command.env_remove(name);
         }
-        let path = format!("/srv/bin:{}", std::env::var("PATH").unwrap());
+        // The documents use the options of new versions of duplicity.
+        let duplicity = environments().join("duplicity-3.2.1/bin");
+        let path = format!("/srv/bin:{}:{}", duplicity.display(), std::env::var("PATH").unwrap());
         command.env("PATH", path).env("HOME", "/srv/user").env("PASSPHRASE", "secret").stdin(Stdio::null());
         command.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET);
         command.env("AWS_ENDPOINT_URL", format!("http://{}", self.bucket.address));
@@ -357,6 +394,9 @@ fn each_command_in_the_documents_works_as_it_is_written() {
     }
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), done.len(), failed.join("\n"));
     assert!(done.len() >= 85, "{}", done.len());
+    for line in WHOLE {
+        assert!(done.contains(line), "no document has the command {line}");
+    }
     for (number, (begin, _)) in NOT_RUN.iter().enumerate() {
         assert!(left_out.contains(&number), "no document has the command {begin}");
     }

@@ -11,6 +11,7 @@ use crate::support::exec::{self, Dupfs};
 use crate::support::fixtures;
 use crate::support::mount::Mount;
 use crate::support::proxy::Fault;
+use crate::support::s3::{KEY_ID, SECRET};
 use crate::support::tree::{Tree, show};
 
 /// The volume that is in cold storage: the full set's first one.
@@ -139,6 +140,52 @@ fn volumes_names_what_is_cold_and_thaw_prints_the_commands_that_restore_it() {
     assert_eq!(thaw.status.code(), Some(1), "{thaw:?}");
     assert!(exec::tail(&thaw.stderr).contains("restore these objects first"), "{thaw:?}");
     assert_eq!(run_commands(&thaw.stdout), expected(&metadata, 7, "Standard"));
+}
+
+/// `aws` of Debian with the proxy as its service: this version does not read AWS_ENDPOINT_URL.
+const AWS: &str = "#!/bin/sh\nexec /usr/bin/aws --endpoint-url \"$ENDPOINT\" \"$@\"\n";
+
+#[test]
+#[ignore = "needs awscli: scripts/test --all"]
+fn aws_restores_an_object_by_the_documented_command_and_by_the_printed_ones() {
+    let world = World::new();
+    let place = "bucket/my shop's";
+    world.put_fixture("duplicity-0.7.13-gz", place);
+    let bin = world.scratch.dir("bin");
+    fs::write(bin.join("aws"), AWS).unwrap();
+    exec::run(Command::new("chmod").arg("+x").arg(bin.join("aws")));
+    // The server knows no classes and no restores.
+    world.proxy.set_plan(|request| match is_listing(request) {
+        true => Some(Fault::Class(COLD, "GLACIER")),
+        false => request.target.contains("?restore").then_some(Fault::Status(202, "")),
+    });
+    // Runs the script. Returns the error, or the requests.
+    let requests = |script: &str| -> Result<Vec<String>, String> {
+        let before = world.proxy.log().len();
+        let mut command = Command::new("sh");
+        command.args(["-euc", script]).env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+        command.env("HOME", world.scratch.dir("home")).env("ENDPOINT", format!("http://{}", world.proxy.address));
+        command.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET);
+        let result = exec::output(command.env("AWS_DEFAULT_REGION", "us-east-1"));
+        if !result.status.success() {
+            return Err(exec::tail(&result.stderr));
+        }
+        let log = world.proxy.log().split_off(before);
+        assert!(log.iter().all(|request| request.key.as_deref() == Some(KEY_ID)), "{log:?}");
+        Ok(log.into_iter().map(|request| request.target).collect())
+    };
+    let document = include_str!("../../../docs/S3.md");
+    let (_, command) = document.split_once("    aws s3api restore-object").unwrap();
+    let (command, _) = command.split_once("\n\n").unwrap();
+    let command = format!("aws s3api restore-object{command}");
+    assert_eq!(requests(&command).unwrap(), ["/bucket/prefix/NAME?restore"]);
+    let refused = requests(&command.replace("Tier=", "Tire=")).unwrap_err();
+    assert!(refused.contains("Tire"), "{refused}");
+
+    let mut thaw = world.reader().command("volumes");
+    let printed = exec::run(thaw.arg(format!("s3://{place}")).args(["--thaw", "--tier", "Bulk"]));
+    let asked = requests(&String::from_utf8(printed).unwrap()).unwrap();
+    assert_eq!(asked, [format!("/bucket/my%20shop%27s/{COLD}?restore")]);
 }
 
 /// Collects the names below `dir` by readdir, without requesting attributes.
