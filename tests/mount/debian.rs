@@ -3,6 +3,7 @@
 //! Needs root, debootstrap, systemd-nspawn and the mirrors of Debian.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -67,8 +68,24 @@ pub fn run_in(system: &Path, binds: &[(&Path, &str)], script: &str) -> Output {
     output(&mut command)
 }
 
-/// Boots `system` with the directory `packages` as `/packages`, until it powers off. `name` distinguishes systems of one test.
-pub fn boot(system: &Path, name: &str, packages: &Path) -> Output {
+/// The unit that runs the script `/check` at the end of the boot, and then powers off.
+const CHECK_UNIT: &str = "[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c '/bin/sh /check >/check.log 2>&1'
+ExecStopPost=systemctl --no-block poweroff
+";
+
+/// Boots `system` with the directory `packages` as `/packages`, runs the script `check` in it, and waits until it has powered off.
+/// Fails with the output of the script unless its last line is `checked`. `name` distinguishes systems of one test.
+pub fn boot_and_check(system: &Path, name: &str, packages: &Path, check: &str) {
+    let units = system.join("etc/systemd/system");
+    let wanted = units.join("graphical.target.wants");
+    fs::create_dir_all(&wanted).unwrap();
+    fs::write(units.join("check.service"), CHECK_UNIT).unwrap();
+    symlink("../check.service", wanted.join("check.service")).unwrap();
+    fs::write(system.join("check"), check).unwrap();
     // It is killed if it does not power off.
     let mut boot = Command::new("timeout");
     boot.args(["--kill-after=5", "300", "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"]);
@@ -77,7 +94,9 @@ pub fn boot(system: &Path, name: &str, packages: &Path) -> Output {
     boot.arg(format!("--bind={}:/packages", packages.display()));
     // Newer versions of systemd know no other hierarchy.
     boot.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1").stdin(Stdio::null());
-    output(&mut boot)
+    let booted = output(&mut boot);
+    let log = fs::read_to_string(system.join("check.log")).unwrap_or_default();
+    assert!(log.ends_with("\nchecked\n"), "{name}: {}\n{log}\n{}", booted.status, tail(&booted.stdout));
 }
 
 /// The configuration of the repository `site`, with its key and passphrase.

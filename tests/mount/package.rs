@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::debian::{boot, copy_samples, new_system, run_with_packages};
+use crate::debian::{boot_and_check, copy_samples, new_system, run_with_packages};
 use crate::support::Scratch;
-use crate::support::exec::{self, Dupfs, output, run};
+use crate::support::exec::{Dupfs, output, run};
 use crate::support::mount::require_fuse;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -34,6 +34,8 @@ set -eux
 exec 2>&1
 find / -xdev -path /packages -prune -o -path /proc -prune -o -path '/var/*/apt' -prune -o -print | sort >/before
 dpkg -i /packages/old/dupfs_*.deb
+EXAMPLE
+dupfs sets nosuch 2>&1 | grep 'no repository of /etc/dupfs/config.toml .* the repositories are: site'
 sh /configure
 cp /etc/fstab /fstab
 echo 'site /mnt/site fuse.dupfs noauto,nofail 0 0' >>/etc/fstab
@@ -89,15 +91,16 @@ fn the_package_is_installed_used_upgraded_and_removed_on_debian_12_and_13() {
     copy_samples(&scratch.dir("packages"));
     for release in RELEASES {
         let system = new_system(&scratch, release);
-        let [install, remove] = ["apt-get install ./", "apt-get remove "].map(documented_command);
-        let session = SESSION.replace("INSTALL", &install).replace("REMOVE", &remove);
+        let [install, example, remove] =
+            ["apt-get install ./", "install -D ", "apt-get remove "].map(documented_command);
+        let session = SESSION.replace("INSTALL", &install).replace("EXAMPLE", &example).replace("REMOVE", &remove);
         let result = run_with_packages(&system, &scratch.dir("packages"), &session);
         let text = String::from_utf8_lossy(&result.stdout).into_owned();
         assert!(result.status.success() && text.ends_with("\nclean\n"), "{release}: {}\n{text}", result.status);
     }
 }
 
-/// Installs the package, and prepares the next boot: mounts by fstab, units, and a unit that runs `/check` and powers off.
+/// Installs the package, and prepares the next boot: mounts by fstab, and units.
 const PREPARE_BOOT: &str = r#"
 set -eux
 exec 2>&1
@@ -117,17 +120,7 @@ cat >/etc/systemd/system/dupfs@sealed.service.d/keys.conf <<EOF
 LoadCredential=dupfs.secret-key:/etc/dupfs/key
 LoadCredential=dupfs.passphrase:/etc/dupfs/passphrase
 EOF
-cat >/etc/systemd/system/check.service <<EOF
-[Unit]
-After=multi-user.target
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c '/bin/sh /check >/check.log 2>&1'
-ExecStopPost=systemctl --no-block poweroff
-[Install]
-WantedBy=graphical.target
-EOF
-systemctl enable check.service dupfs@site.service dupfs-verify@site.timer dupfs-index@site.timer
+systemctl enable dupfs@site.service dupfs-verify@site.timer dupfs-index@site.timer
 useradd -m joe
 mkdir -p /home/joe/.config/dupfs /home/joe/site
 sed 's|/etc/dupfs|/home/joe|' /etc/dupfs/config.toml >/home/joe/.config/dupfs/config.toml
@@ -154,7 +147,7 @@ fn documented_commands() -> String {
             commands.extend(blocks.chain(spans).filter_map(|command| {
                 let command = command.strip_prefix("sudo ").unwrap_or(command);
                 let is_of_systemd = command.starts_with("systemctl ") || command.starts_with("journalctl ");
-                // An editor, an instance of a user, and the kernel's log are not there.
+                // An editor and the instance of a user are tried by the script, and the kernel's log is not there.
                 let is_run = !command.contains(" edit") && !command.contains("--user") && !command.contains("-k ");
                 (is_of_systemd && is_run).then(|| command.to_owned())
             }));
@@ -164,6 +157,21 @@ fn documented_commands() -> String {
     // The unit is enabled before it is reloaded.
     commands.sort_by_key(|command| !command.contains("enable --now"));
     commands.join("\n") + "\n"
+}
+
+/// The drop-in of `systemctl edit dupfs@site` in docs/INSTALL.md, with the line of docs/CONFIGURATION.md.
+fn documented_drop_in() -> String {
+    let read = |name: &str| fs::read_to_string(Path::new(ROOT).join("docs").join(name)).unwrap();
+    let (install, configuration) = (read("INSTALL.md"), read("CONFIGURATION.md"));
+    assert!(
+        [&install, &configuration]
+            .into_iter()
+            .all(|text| text.contains("`systemctl edit dupfs@site`")
+                || text.contains("`sudo systemctl edit dupfs@site`"))
+    );
+    let line = configuration.split('`').find(|span| span.starts_with("Environment=DUPFS_")).unwrap();
+    let block = install.split("```\n").find(|block| block.starts_with("[Service]\n")).unwrap();
+    format!("{block}{line}\n")
 }
 
 /// Uses the mounts and units of a system that has booted.
@@ -189,6 +197,36 @@ systemctl stop dupfs@site
 sh -eux /documented
 mountpoint -q /mnt/site
 systemctl disable --now dupfs@site
+# The drop-in of the documents, by an editor that writes it. systemctl starts one on a terminal only.
+printf '#!/bin/sh\nfor file; do :; done\ncat /drop-in >"$file"\n' >/editor
+chmod +x /editor
+cp /etc/dupfs/key /etc/dupfs/key.asc
+printf '[default]\naws_access_key_id = a\naws_secret_access_key = b\n' >/etc/dupfs/aws-credentials
+SYSTEMD_EDITOR=/editor script -qec 'systemctl edit dupfs@site' /dev/null
+systemctl restart dupfs@site
+right /srv/backup
+environment=$(tr '\0' '\n' <"/proc/$(value MainPID dupfs@site)/environ")
+echo "$environment" | grep -x DUPFS_REFRESH=60
+grep aws_access_key_id "$(echo "$environment" | sed -n 's/^AWS_SHARED_CREDENTIALS_FILE=//p')"
+systemctl stop dupfs@site
+rm -r /etc/systemd/system/dupfs@site.service.d
+# A slip in the name of a credential, and a user who may not mount by this unit.
+mkdir /etc/systemd/system/dupfs@site.service.d
+printf '[Service]\nLoadCredential=dupfs.passphrases:/etc/dupfs/passphrase\n' >/etc/systemd/system/dupfs@site.service.d/slip.conf
+systemctl daemon-reload
+systemctl start dupfs@site
+journalctl -o cat -u dupfs@site | grep 'the credential dupfs.passphrases is ignored: did you mean dupfs.passphrase?'
+systemctl stop dupfs@site
+sed 's|/etc/dupfs|/home/joe|' -i /etc/dupfs/config.toml
+chown joe /mnt/site
+printf '[Service]\nUser=joe\n' >/etc/systemd/system/dupfs@site.service.d/slip.conf
+systemctl daemon-reload
+! systemctl start dupfs@site
+journalctl -o cat -u dupfs@site | grep 'NoNewPrivileges= forbids fusermount3 to become root'
+sed 's|/home/joe|/etc/dupfs|' -i /etc/dupfs/config.toml
+rm -r /etc/systemd/system/dupfs@site.service.d
+systemctl daemon-reload
+systemctl reset-failed dupfs@site
 # Keys as credentials.
 systemctl start dupfs@sealed
 right /mnt/sealed
@@ -256,11 +294,8 @@ fn fstab_and_units_work_when_debian_12_and_13_have_booted() {
         let system = new_system(&scratch, release);
         let prepared = run_with_packages(&system, &scratch.dir("packages"), PREPARE_BOOT);
         assert!(prepared.status.success(), "{release}: {}", String::from_utf8_lossy(&prepared.stdout));
-        fs::write(system.join("check"), CHECK).unwrap();
         fs::write(system.join("documented"), documented_commands()).unwrap();
-        let booted = boot(&system, release, &scratch.dir("packages"));
-        let log = fs::read_to_string(system.join("check.log")).unwrap_or_default();
-        let console = exec::tail(&booted.stdout);
-        assert!(log.ends_with("\nchecked\n"), "{release}: {}\n{log}\n{console}", booted.status);
+        fs::write(system.join("drop-in"), documented_drop_in()).unwrap();
+        boot_and_check(&system, release, &scratch.dir("packages"), CHECK);
     }
 }

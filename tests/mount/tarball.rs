@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::debian::{boot, copy_samples, new_system, prepared_system, run_in, run_with_packages};
+use crate::debian::{boot_and_check, copy_samples, new_system, prepared_system, run_in, run_with_packages};
 use crate::support::Scratch;
 use crate::support::exec::{self, Dupfs, output, run};
 use crate::support::mount::{is_mounted, release, require_fuse};
@@ -31,6 +31,18 @@ fn native_tarball() -> &'static Path {
         run(Command::new(Path::new(ROOT).join("scripts/package")).arg("tarball"));
         archive(&target().join("packages"), "x86_64")
     })
+}
+
+/// Its test is here and not in the release workflow only, so that everyone can run it.
+#[test]
+#[ignore = "slow: scripts/test --all"]
+fn two_builds_of_the_tarball_in_different_directories_have_the_same_bytes() {
+    // It is one of the two builds.
+    native_tarball();
+    let output = run(Command::new(Path::new(ROOT).join("scripts/package")).args(["tarball", "--check-reproducible"]));
+    let text = String::from_utf8(output).unwrap();
+    let name = archive(Path::new(""), "x86_64");
+    assert!(text.contains(&format!("{}: two builds, the same bytes", name.display())), "{text}");
 }
 
 /// The archive for the architecture in a directory of packages.
@@ -92,17 +104,7 @@ Type=notify
 NotifyAccess=all
 ExecStart=/bin/sh -c '/usr/local/bin/dupfs mount -f site /mnt/other & until mountpoint -q /mnt/other; do sleep 0.1; done; systemd-notify --ready --status=script; wait'
 EOF
-cat >/etc/systemd/system/check.service <<EOF
-[Unit]
-After=multi-user.target
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c '/bin/sh /check >/check.log 2>&1'
-ExecStopPost=systemctl --no-block poweroff
-[Install]
-WantedBy=graphical.target
-EOF
-systemctl enable check.service dupfs@site.service
+systemctl enable dupfs@site.service
 echo used
 "#;
 
@@ -144,10 +146,7 @@ fn the_tarball_needs_glibc_2_28_and_works_on_debian_11() {
     let used = run_with_packages(&system, &packages, SESSION);
     let text = String::from_utf8_lossy(&used.stdout).into_owned();
     assert!(used.status.success() && text.ends_with("\nused\n"), "{}\n{text}", used.status);
-    fs::write(system.join("check"), CHECK).unwrap();
-    let booted = boot(&system, "bullseye", &packages);
-    let log = fs::read_to_string(system.join("check.log")).unwrap_or_default();
-    assert!(log.ends_with("\nchecked\n"), "{}\n{log}\n{}", booted.status, exec::tail(&booted.stdout));
+    boot_and_check(&system, "bullseye", &packages, CHECK);
 }
 
 /// The program under test with the keys of the sample.
@@ -276,4 +275,42 @@ fn the_program_for_aarch64_reads_the_sample_under_an_emulator() {
     assert!(read == cat_dump(&native, &backup));
     let unmounted = output(Command::new("umount").arg(&mnt));
     assert!(unmounted.status.success() && mount.0.wait().unwrap().success());
+
+    if user_namespaces_have_interpreters() {
+        let mut daemon = Command::new("unshare");
+        daemon.args(["--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-euc", DAEMON, "sh"]);
+        daemon.arg(&program).arg(url).arg(&mnt).args(native.command("mount").get_args().skip(1));
+        daemon.env("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu").env_remove("MALLOC_ARENA_MAX");
+        daemon.env("HOME", scratch.dir("daemon"));
+        assert!(run(&mut daemon) == read);
+    }
+}
+
+/// Mounts as a daemon, prints a dump, and unmounts. For the daemon the program starts itself again by a system call that the
+/// emulator leaves to the kernel, which must know the emulator as the interpreter of programs for aarch64.
+const DAEMON: &str = r#"
+program=$1 url=$2 mnt=$3
+shift 3
+interpreters=/proc/sys/fs/binfmt_misc
+mount -t binfmt_misc binfmt_misc $interpreters
+magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+printf %s ":aarch64:M::$magic:$mask:/usr/bin/qemu-aarch64:" >$interpreters/register
+"$program" mount "$@" "$url" "$mnt"
+cat "$mnt/snapshots/20260120T021500Z/var/backups/mysql/shop.sql"
+"$program" umount "$mnt"
+! mountpoint -q "$mnt"
+"#;
+
+/// True if the kernel has a list of interpreters for each user namespace, as since Linux 6.7: that of the machine is unchanged.
+fn user_namespaces_have_interpreters() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap(), numbers.next().unwrap());
+    let types = fs::read_to_string("/proc/filesystems").unwrap();
+    let has = version >= (6, 7) && types.lines().any(|line| line.split_whitespace().last() == Some("binfmt_misc"));
+    if !has {
+        eprintln!("Linux {} has no binfmt_misc for each user namespace: the daemon is not tested", release.trim());
+    }
+    has
 }
