@@ -61,7 +61,7 @@ pub enum MountError {
         path: PathBuf,
         /// The message of the kernel or of fusermount3 in one line.
         reason: Arc<str>,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// The kernel refused.
