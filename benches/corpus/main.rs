@@ -5,11 +5,16 @@
 //! `corpus repo=DIR dirs=N files=N wide=N increments=N changes=N volume=BYTES [recipient=FINGERPRINT] [tree=DIR]`: N
 //! directories of N files each, and one of `wide` files. In each increment `changes` files change, appear or
 //! disappear. Without a recipient the format is gzip.
+//!
+//! `corpus repo=DIR bytes=N volume=BYTES key=FILE`: a source of N bytes (see `bulk`), encrypted to the OpenPGP key in the
+//! file.
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::cast_possible_truncation, clippy::print_stdout)]
 
+mod bulk;
 mod history;
+mod pieces;
 mod rdiff;
 mod sink;
 mod tar;
@@ -19,6 +24,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use history::{History, Shape};
+use sequoia_openpgp::Cert;
+use sequoia_openpgp::parse::Parse as _;
 use sink::Packing;
 use writer::SetWriter;
 
@@ -36,6 +43,12 @@ fn main() {
         value.parse().unwrap_or_else(|_| panic!("{key}={value} is no number"))
     };
     let repo = PathBuf::from(given.get("repo").expect("repo= is missing"));
+    if let Some(key) = given.get("key") {
+        std::fs::create_dir_all(&repo).unwrap();
+        let cert = Box::leak(Box::new(Cert::from_file(key).unwrap()));
+        println!("{}", bulk::write(&repo, cert, number("bytes") as u64, number("volume") as u64));
+        return;
+    }
     let packing = given.get("recipient").map_or(Packing::Gzip, |key| Packing::Gpg(key.clone()));
     let shape = Shape { dirs: number("dirs"), files: number("files"), wide: number("wide") };
     let mut history = History::new(shape);

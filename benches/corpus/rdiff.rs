@@ -7,10 +7,19 @@ const BLOCK: u32 = 512;
 
 pub(crate) fn signature(content: &[u8]) -> Vec<u8> {
     assert!(content.len() <= BLOCK as usize, "a file of {} bytes is more than one block", content.len());
-    let mut out = vec![0x72, 0x73, 0x01, 0x36];
-    out.extend(BLOCK.to_be_bytes());
-    out.extend(8u32.to_be_bytes());
-    if !content.is_empty() {
+    [&signature_header(BLOCK)[..], &block_sums(content, BLOCK)].concat()
+}
+
+/// The beginning of a signature with blocks of `block` bytes.
+pub(crate) fn signature_header(block: u32) -> [u8; 12] {
+    let [a, b, c, d] = block.to_be_bytes();
+    [0x72, 0x73, 0x01, 0x36, a, b, c, d, 0, 0, 0, 8]
+}
+
+/// The sums of all blocks of `content`.
+pub(crate) fn block_sums(content: &[u8], block: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    for content in content.chunks(block as usize) {
         let (mut s1, mut s2) = (0u16, 0u16);
         for byte in content {
             s1 = s1.wrapping_add(u16::from(*byte) + 31);

@@ -8,6 +8,18 @@ fn put(header: &mut [u8; BLOCK], at: usize, text: &[u8]) {
 
 /// Appends an entry. `kind` is the tar type, '0' or '5'; a deleted one has no metadata.
 pub(crate) fn entry(out: &mut Vec<u8>, name: &str, kind: u8, mtime: Option<u64>, data: &[u8]) {
+    header(out, name, kind, mtime, data.len());
+    out.extend_from_slice(data);
+    out.resize(out.len().next_multiple_of(BLOCK), 0);
+}
+
+/// The zeros after `length` bytes of data.
+pub(crate) fn padding(length: usize) -> &'static [u8] {
+    &[0; BLOCK][..length.next_multiple_of(BLOCK) - length]
+}
+
+/// Appends the header of an entry with `size` bytes of data.
+pub(crate) fn header(out: &mut Vec<u8>, name: &str, kind: u8, mtime: Option<u64>, size: usize) {
     assert!(name.len() < 100);
     let mode = match (mtime, kind) {
         (None, _) => 0,
@@ -19,7 +31,7 @@ pub(crate) fn entry(out: &mut Vec<u8>, name: &str, kind: u8, mtime: Option<u64>,
     put(&mut header, 100, format!("{mode:07o}\0").as_bytes());
     put(&mut header, 108, b"0000000\0");
     put(&mut header, 116, b"0000000\0");
-    put(&mut header, 124, format!("{:011o}\0", data.len()).as_bytes());
+    put(&mut header, 124, format!("{size:011o}\0").as_bytes());
     put(&mut header, 136, format!("{:011o}\0", mtime.unwrap_or(0)).as_bytes());
     put(&mut header, 148, b"        ");
     header[156] = kind;
@@ -33,8 +45,6 @@ pub(crate) fn entry(out: &mut Vec<u8>, name: &str, kind: u8, mtime: Option<u64>,
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     put(&mut header, 148, format!("{sum:06o}\0 ").as_bytes());
     out.extend_from_slice(&header);
-    out.extend_from_slice(data);
-    out.resize(out.len().next_multiple_of(BLOCK), 0);
 }
 
 /// The zeros that end an archive of `length` bytes.

@@ -128,7 +128,12 @@ impl<'a> App<'a> {
         for note in notes.iter().filter(|_| !cli.restarted) {
             log::warn!("{note}");
         }
-        if let Some(right) = swapped(&cli.command) {
+        if let Some(right) = swapped(&cli.command).or_else(|| usage_hints::option_of_find(&arguments.args)) {
+            return Err(CliError::Usage(right));
+        }
+        if let Command::Restore(args) = &cli.command
+            && let Some(right) = usage_hints::unfit_destination(&args.split().1)
+        {
             return Err(CliError::Usage(right));
         }
         // A mount in the background hands its secrets over to the daemon.

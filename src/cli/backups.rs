@@ -12,7 +12,7 @@ use md5::{Digest, Md5};
 use crate::vfs::{FileSystem, OwnerOptions, ShownSizes, TreeFs};
 use dupfs_base::{ErrorKind, HasKind, escape_bytes, hex, io_reason};
 use dupfs_cache::SpillConfig;
-use dupfs_format::collection::PrefixOptions;
+use dupfs_format::collection::{Collection, PrefixOptions};
 use dupfs_format::{ArchivePath, BackupTime};
 use dupfs_read::codec::{DecodeOptions, KeyOptions, Signer};
 use dupfs_read::storage::{
@@ -37,7 +37,7 @@ use super::ls::LsOptions;
 use super::open::{
     DEFAULT_MEMORY, RepositoryOptions, ViewOptions, open_file_system, open_mount, open_repository, open_snapshot,
 };
-use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs, VerifiedUnit};
+use super::options::{CacheArgs, KeyArgs, OwnerArgs, RepoArgs, SnapshotArgs, TimeArgs, VerifiedUnit};
 use super::printer::{Printer, print, print_with};
 use super::request_timeout::RequestTimeout;
 use super::restore::{self, RestoreOptions};
@@ -87,7 +87,7 @@ impl Backend for Backups {
             ..repository_options(request.repo, request.keys, request.cache, &request.passphrases)?
         };
         let view = ViewOptions {
-            time: request.time.time.as_deref().map(|text| time_argument::parse("--time", text)).transpose()?,
+            time: snapshot_time(request.time, &*store, request.repo, request.start)?,
             path: request.path.map(path).transpose()?,
             owners: owners(request.owners),
             sizes: request.sizes,
@@ -216,19 +216,28 @@ impl Backend for Backups {
         }
         let store = store(&args.repo, timeout)?;
         let options = VerifyOptions {
-            time: at.time.as_deref().map(|text| time_argument::parse("--time", text)).transpose()?,
+            time: snapshot_time(at, &*store, &args.repo, timeout)?,
             deep: args.deep,
             sample: args.sample.map(|percent| SampleOptions::new(percent, args.seed)),
             resume: args.resume,
             json: args.json,
         };
-        // Neither an index of mounts nor a copy may answer for an object of the backup, and nothing is read twice.
+        // Neither an index of mounts nor a copy may answer for an object of the backup. Only `--deep` reads volumes twice: in the
+        // spill file are their blocks that do not fit into memory until their files are read.
         let of_run = |index: Option<PathBuf>| {
             let opened = repository_options(&args.repo, keys, cache, &passphrases)?;
             let verification = index.is_some().then(|| options.record_name(at.time.as_deref()));
-            let reports_volumes = true;
-            let opened =
-                RepositoryOptions { index, verification, archive_dir: None, spill: None, reports_volumes, ..opened };
+            let (reports_volumes, lists_files) = (true, true);
+            let spill = opened.spill.clone().filter(|_| args.deep);
+            let opened = RepositoryOptions {
+                index,
+                verification,
+                archive_dir: None,
+                spill,
+                reports_volumes,
+                lists_files,
+                ..opened
+            };
             open_file_system(Arc::clone(&store), opened, ViewOptions::default(), timeout)
         };
         let Some(dir) = args.resume.then(|| required_index(cache)).transpose()? else {
@@ -290,7 +299,7 @@ impl Backend for Backups {
             let tree = open_file_system(store, options, ViewOptions::default(), timeout)?;
             VolumesSource { repository: Arc::clone(tree.repository()), snapshot: None, tree: Ok(tree) }
         } else {
-            let time = at.time.as_deref().map(|text| time_argument::parse("--time", text)).transpose()?;
+            let time = snapshot_time(at, &*store, &args.repo, timeout)?;
             let (repository, snapshot, tree) = open_snapshot(store, options, time, timeout)?;
             VolumesSource { repository, snapshot: Some(snapshot), tree }
         };
@@ -312,7 +321,7 @@ impl Backend for Backups {
 impl Backups {
     /// `dupfs verify` with a directory.
     fn compare(&self, args: &VerifyArgs, directory: &Path) -> Result<(), CliError> {
-        if args.directory.is_some() {
+        if args.directory.is_some() && !args.compare_data {
             log::warn!(
                 "with a directory, verify compares the snapshot with it, as --compare does; dupfs verify URL alone reads \
                  every object of the backup"
@@ -484,6 +493,23 @@ fn store_with(
         Some(limit) => Arc::new(LimitedStore::new(store, Arc::clone(limit))),
         None => store,
     })
+}
+
+/// The time of `--time`. An error names the most similar snapshot of `store`.
+fn snapshot_time(
+    args: &TimeArgs,
+    store: &dyn ObjectStore,
+    repo: &RepoArgs,
+    timeout: RequestTimeout,
+) -> Result<Option<BackupTime>, CliError> {
+    let names = || {
+        // Where it cannot be listed, the error is without a name.
+        let objects = store.list(&timeout.start()).unwrap_or_default();
+        let collection = Collection::from_listing(&objects, &prefixes(repo)).ok();
+        let names = |collection: Collection| collection.snapshots().iter().map(|of| of.name.to_string()).collect();
+        collection.map(names).unwrap_or_default()
+    };
+    args.time.as_deref().map(|text| time_argument::parse_among("--time", text, names)).transpose()
 }
 
 /// The directory of the backup, if it is one of this machine.

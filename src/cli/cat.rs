@@ -47,7 +47,10 @@ fn write_file(
         |what: &str| Ok(Err(CliError::new(CommandExit::Failed, format!("{path}: {what}, not a regular file"))));
     match attr.kind {
         NodeKind::File => copy(fs, &path, attr, timeout, printer),
-        NodeKind::Dir => no_file("a directory"),
+        NodeKind::Dir => Ok(Err(CliError::new(
+            CommandExit::Failed,
+            format!("{path}: a directory, not a regular file; list it with dupfs ls, or write it with dupfs restore"),
+        ))),
         NodeKind::Symlink => no_file("a symbolic link"),
         NodeKind::Fifo => no_file("a named pipe"),
         NodeKind::CharDevice | NodeKind::BlockDevice => no_file("a device"),

@@ -15,7 +15,7 @@ use super::resolve::read_failed;
 use super::signed_comparison::{self, ContentQuestion};
 use super::snapshot_operand::{is_snapshot, snapshot_of};
 use super::text_patch::{self, PatchSide};
-use super::typed_path;
+use super::{time_suggestion, typed_path};
 use crate::vfs::{FileSystem, FsError, ListedSnapshot, RecordedObject, RecordedTree, RecordedTrees, TreeFs};
 use dupfs_base::{HasKind, escape_bytes};
 use dupfs_format::{ArchivePath, EntryKind};
@@ -97,6 +97,23 @@ impl<'a> DiffOperands<'a> {
             let old = new.before.and_then(|before| snapshots.iter().find(|snapshot| snapshot.index == before));
             Self { old, new, path, is_path_certain: false }
         };
+        // `diff URL etc now`, and a path without a time.
+        if let [first, rest @ ..] = operands
+            && !is_snapshot(first, snapshots)
+            && first.to_str().is_some_and(|first| {
+                time_suggestion::meant_by(first).is_none() && !time_suggestion::is_like_a_name(first)
+            })
+        {
+            let times: Vec<_> = rest.iter().filter(|operand| is_snapshot(operand, snapshots)).collect();
+            let times = match times.as_slice() {
+                [] => "now".to_owned(),
+                times => times.iter().map(|time| escape_bytes(time.as_encoded_bytes())).collect::<Vec<_>>().join(" "),
+            };
+            let first = escape_bytes(first.as_encoded_bytes());
+            return Err(CliError::Usage(format!(
+                "'{first}' is not a time; a path comes after the times: dupfs diff URL {times} {first}"
+            )));
+        }
         let parsed = match operands {
             [new] => one(find(new)?, None),
             [new, path] if !is_snapshot(path, snapshots) => one(find(new)?, Some(path.as_os_str())),
@@ -152,6 +169,13 @@ impl DiffSides<'_> {
             typed_path::similar(fs, &top, &path, timeout)
         };
         let meant = in_snapshot(operands.new).or_else(|| operands.old.and_then(in_snapshot));
+        // A mistyped time is taken for a path.
+        let as_time = || {
+            let text = typed.to_str().filter(|_| !operands.is_path_certain)?;
+            let names = || trees.snapshots().into_iter().map(|snapshot| snapshot.name.to_string());
+            time_suggestion::nearest_name(text, names()).or_else(|| time_suggestion::meant_by(text))
+        };
+        let meant = meant.or_else(as_time);
         let line = match operands.is_path_certain {
             true => format!("{path}: neither snapshot has this path"),
             false => format!("{path}: neither a time nor a path of these snapshots"),

@@ -53,6 +53,14 @@ impl MemoryShares {
             seek_point_bytes: memory / 32,
         }
     }
+
+    /// The shares of a verification. It has lists of all files of a set, and reads each block once: so of the five eighths for
+    /// decoded blocks it leaves three to the tree and the lists.
+    pub(super) fn of_verification(memory: u64, spill: Option<&SpillConfig>) -> Self {
+        let mut shares = Self::of(memory, spill);
+        shares.blocks.memory_bytes = memory / 4;
+        shares
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +78,9 @@ mod tests {
         assert!(spilled.iter().all(|share| share.dir == spill.dir));
         let least = MemoryShares::of(MIN_MEMORY, None);
         assert_eq!(least.unpacked.memory_bytes, 2 * BLOCK_BYTES as u64);
+        let verification = MemoryShares::of_verification(256 << 20, None);
+        assert_eq!(verification.blocks.memory_bytes, 64 << 20);
+        assert_eq!(verification.table_bytes, shares.table_bytes);
         let none = MemoryShares::of(0, None);
         assert!(none.blocks.spill.is_none() && none.unpacked.spill.is_none());
     }

@@ -70,6 +70,7 @@ mod switch_values;
 mod terminal_prompt;
 mod text_patch;
 mod time_argument;
+mod time_suggestion;
 mod typed_command;
 mod typed_path;
 mod umount;

@@ -57,6 +57,8 @@ pub struct RepositoryOptions {
     pub local: Option<PathBuf>,
     /// Show sets that have lost their manifests, as far as their signature archives prove their content.
     pub rebuild: bool,
+    /// The caller has lists of all files of a set in memory, for which blocks leave room.
+    pub lists_files: bool,
     /// The caller reports the volumes that are not in the store, so that nothing is logged of them.
     pub reports_volumes: bool,
     /// The time after which content of a volume that is still being read is served if its signature proves it. `None` if every
@@ -101,6 +103,7 @@ impl Default for RepositoryOptions {
             verification: None,
             local: None,
             rebuild: false,
+            lists_files: false,
             reports_volumes: false,
             prove_after: Some(PROVE_AFTER),
             start_timeout: None,
@@ -115,7 +118,10 @@ impl RepositoryOptions {
     }
 
     fn shares(&self) -> MemoryShares {
-        MemoryShares::of(self.memory, self.spill.as_ref())
+        match self.lists_files {
+            true => MemoryShares::of_verification(self.memory, self.spill.as_ref()),
+            false => MemoryShares::of(self.memory, self.spill.as_ref()),
+        }
     }
 
     /// The options that give the repository an index of its own, as the user gives them, for `dupfs cache`.

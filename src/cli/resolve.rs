@@ -75,7 +75,12 @@ pub(super) fn resolve(
 }
 
 fn not_found(path: &ArchivePath) -> CliError {
-    CliError::new(CommandExit::NotFound, format!("{path}: no such path in this snapshot; list it with dupfs ls"))
+    CliError::new(
+        CommandExit::NotFound,
+        format!(
+            "{path}: no such path in this snapshot; list it with dupfs ls, or all snapshots that have it with dupfs history"
+        ),
+    )
 }
 
 fn outside(path: &ArchivePath, target: &[u8]) -> CliError {

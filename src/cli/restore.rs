@@ -130,6 +130,7 @@ pub fn run(
     timeout: RequestTimeout,
     printer: &mut Printer<'_>,
 ) -> Result<CommandExit, CliError> {
+    refuse_path_as_destination(fs, options, timeout)?;
     let wanted = find(fs, &options.paths, timeout)?;
     let (limits, _watch) = CallLimits::until_signal(timeout)?;
     let policy = AttributePolicy { owners: !options.no_owner && rustix::process::geteuid().is_root() };
@@ -223,6 +224,29 @@ impl RestoreSummary {
     }
 }
 
+/// Refuses a destination alone that does not exist and is a path of the snapshot: the destination was forgotten, and the whole
+/// snapshot would be written under the name of one of its files.
+fn refuse_path_as_destination(
+    fs: &dyn FileSystem,
+    options: &RestoreOptions,
+    timeout: RequestTimeout,
+) -> Result<(), CliError> {
+    let typed = options.dest.as_os_str();
+    let is_of_machine = [&b"./"[..], b"../"].iter().any(|start| typed.as_bytes().starts_with(start));
+    if !options.paths.is_empty() || typed.is_empty() || is_of_machine || options.dest.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let Ok((_, path)) = typed_path::find(fs, typed, LastLink::Keep, timeout) else { return Ok(()) };
+    if path.is_root() {
+        return Ok(());
+    }
+    let shown = dupfs_base::escape_bytes(typed.as_bytes());
+    Err(CliError::Usage(format!(
+        "{shown} is a path of the snapshot, and no destination follows it: dupfs restore URL {shown} DEST; the whole snapshot \
+         goes there with dupfs restore URL . {shown}"
+    )))
+}
+
 /// The objects that the user names; the root without a name.
 fn find(
     fs: &dyn FileSystem,
@@ -293,10 +317,9 @@ impl<'a> RestoreRun<'a> {
         let dest = &options.dest;
         let shown = dupfs_base::escape_bytes(dest.as_os_str().as_bytes());
         let Some(name) = dest.file_name().filter(|_| !dest.is_dir()) else {
-            let line = format!(
-                "{shown}: is a directory; give the name that the file shall have, such as {shown}/{}",
-                dupfs_base::escape_bytes(path.name())
-            );
+            let name = dest.join(OsStr::from_bytes(path.name()));
+            let name = dupfs_base::escape_bytes(name.as_os_str().as_bytes());
+            let line = format!("{shown}: is a directory; give the name that the file shall have, such as {name}");
             return Err(CliError::Usage(line));
         };
         if name.as_bytes().starts_with(wanted_tree::RESERVED_PREFIX.as_bytes()) {

@@ -22,7 +22,7 @@ fn plain(word: &[u8]) -> Vec<u8> {
 }
 
 /// The number of bytes to insert, remove, replace or exchange with their neighbours to turn `a` into `b`; `None` above `max`.
-fn distance(a: &[u8], b: &[u8], max: usize) -> Option<usize> {
+pub(super) fn distance(a: &[u8], b: &[u8], max: usize) -> Option<usize> {
     if a.len().abs_diff(b.len()) > max || a.len() > MAX_LEN || b.len() > MAX_LEN {
         return None;
     }

@@ -54,7 +54,8 @@ pub(super) fn snapshot_of<'a>(
         TypedSnapshot::Listed(snapshot) => return Ok(snapshot),
         TypedSnapshot::Latest => trees.latest(),
         TypedSnapshot::Time(text) => {
-            let time = time_argument::parse("TIME", &text)?;
+            let names = || snapshots.iter().map(|snapshot| snapshot.name.to_string()).collect();
+            let time = time_argument::parse_among("TIME", &text, names)?;
             let index = trees.select(time).map_err(|error| CliError::failed(error.kind(), error.to_string()))?;
             let oldest = snapshots.iter().find(|snapshot| Some(snapshot.index) == index);
             if let Some(oldest) = oldest.filter(|oldest| time < oldest.time) {

@@ -9,9 +9,10 @@ use super::exit::CommandExit;
 use super::request_timeout::RequestTimeout;
 use super::resolve::{LastLink, parse, resolve};
 use super::similar::most_similar;
+use super::time_suggestion;
 use crate::vfs::{Attr, FileSystem, NodeKind};
 use dupfs_base::escape_bytes;
-use dupfs_format::ArchivePath;
+use dupfs_format::{ArchivePath, BackupTime, timespec};
 
 /// The names at the root of a mount.
 const MOUNT_NAMES: [&[u8]; 5] = [b"latest", b"snapshots", b"at", b"versions", b"unpacked"];
@@ -66,8 +67,53 @@ pub(super) fn find(
             result => return Ok((result?, other)),
         }
     }
-    let meant = similar(fs, &ArchivePath::root(), &path, timeout);
+    let of_mount = if shown { other_snapshot(fs, &path, timeout) } else { None };
+    let meant = of_mount.or_else(|| similar(fs, &ArchivePath::root(), &path, timeout)).or_else(|| {
+        let mut below = below_relative(typed.as_bytes(), source.as_deref()?);
+        below.find(|path| !path.is_root() && found(path).is_ok()).map(|path| path.to_string())
+    });
     Err(with_remedy(&missing, typed, meant, source.as_deref()))
+}
+
+/// The path that is meant by one whose snapshot or time is mistyped: `at/3d/etc`, `snapshots/20240115/etc`.
+fn other_snapshot(fs: &dyn FileSystem, path: &ArchivePath, timeout: RequestTimeout) -> Option<String> {
+    let names: Vec<&[u8]> = path.components().collect();
+    let [dir @ (b"at" | b"snapshots"), typed, rest @ ..] = names.as_slice() else { return None };
+    let typed = std::str::from_utf8(typed).ok()?;
+    let snapshots = resolve(fs, &ArchivePath::parse(b"snapshots").ok()?, LastLink::Follow, timeout).ok()?;
+    let mut known = Vec::new();
+    let listing = &mut |entry: crate::vfs::DirEntry<'_>| {
+        known.push(String::from_utf8_lossy(entry.name).into_owned());
+        true
+    };
+    fs.readdir(snapshots.ino, 0, &timeout.start(), listing).ok()?;
+    if known.iter().any(|name| name == typed) {
+        return None;
+    }
+    let is_time = timespec::parse_time(typed, BackupTime::now(), timespec::local_standard_offset()).is_ok();
+    let meant = match *dir {
+        b"at" if is_time => return None,
+        b"at" => time_suggestion::nearest_name(typed, known).or_else(|| time_suggestion::meant_by(typed))?,
+        _ => {
+            let mut beginning = known.iter().filter(|name| name.starts_with(typed));
+            match (beginning.next(), beginning.next()) {
+                (Some(name), None) => name.clone(),
+                _ => time_suggestion::nearest_name(typed, known)?,
+            }
+        }
+    };
+    let parts: Vec<&[u8]> = [dir, meant.as_bytes()].into_iter().chain(rest.iter().copied()).collect();
+    Some(escape_bytes(&parts.join(&b'/')))
+}
+
+/// The parts of an absolute path that may be below the directory `source` if that is a relative path.
+fn below_relative(typed: &[u8], source: &[u8]) -> impl Iterator<Item = ArchivePath> {
+    let source = source.strip_suffix(b"/").unwrap_or(source);
+    let is_meant = typed.starts_with(b"/") && !source.starts_with(b"/") && !matches!(source, b"" | b".");
+    let starts = typed.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at.saturating_add(1));
+    let rests = starts.filter(|_| is_meant).filter_map(|at| strip_directory(typed.get(at..)?, source));
+    let paths: Vec<ArchivePath> = rests.filter_map(|rest| ArchivePath::parse(rest).ok()).collect();
+    paths.into_iter()
 }
 
 /// Finds the path that the user means by `typed` among all paths that any snapshot has. `fs` shows all snapshots, and `source` is
@@ -130,10 +176,15 @@ pub(super) fn missing_in_any(path: &ArchivePath) -> CliError {
     CliError::new(CommandExit::NotFound, format!("{path}: no snapshot has this path{remedy}"))
 }
 
-/// The failure `missing` with the path that may be meant, or with the source directory if `typed` is absolute.
+/// The failure `missing` with the path that may be meant, the command for a pattern, or the source directory if `typed` is absolute.
 pub(super) fn with_remedy(missing: &CliError, typed: &OsStr, meant: Option<String>, source: Option<&[u8]>) -> CliError {
     let source = source.filter(|_| typed.as_bytes().starts_with(b"/"));
+    let is_pattern = typed.as_bytes().iter().any(|byte| matches!(byte, b'*' | b'?' | b'['));
     match (meant, source) {
+        (None, _) if is_pattern => {
+            let line = format!("{missing}; patterns are for dupfs find: dupfs find URL 'PATTERN'");
+            CliError::new(missing.exit(), line)
+        }
         (Some(meant), _) => CliError::new(missing.exit(), format!("{missing}; did you mean {meant}?")),
         (None, Some(source)) => {
             let source = escape_bytes(source);
@@ -291,6 +342,50 @@ mod tests {
         let error = found(&fs, b"/var/lib/x").unwrap_err();
         assert!(error.ends_with("paths are relative to the source directory /src/"), "{error}");
         assert!(!found(&fs, b"var/lib/x").unwrap_err().contains("relative"));
+    }
+
+    #[test]
+    fn a_pattern_is_answered_with_the_command_for_it() {
+        let fs = tree();
+        for typed in [&b"etc/*"[..], b"/etc/host?", b"[ab]"] {
+            assert!(found(&fs, typed).unwrap_err().ends_with("dupfs find URL 'PATTERN'"));
+        }
+    }
+
+    #[test]
+    fn an_absolute_path_below_a_relative_source_gets_a_suggestion() {
+        let mut fs = tree();
+        fs.source = Some(b"data/src".to_vec());
+        let error = found(&fs, b"/home/u/data/src/etc/hosts").unwrap_err();
+        assert!(error.ends_with("did you mean etc/hosts?"), "{error}");
+        for typed in [&b"/home/u/data/src/var"[..], b"/home/u/data/src", b"/home/u/data/srcs/etc/hosts"] {
+            assert!(!found(&fs, typed).unwrap_err().contains("did you mean"));
+        }
+    }
+
+    #[test]
+    fn a_mistyped_snapshot_of_the_mount_gets_a_suggestion() {
+        let mut fs = MemoryFs::new();
+        fs.overview = true;
+        let snapshots = fs.add(ROOT_INO, b"snapshots", MemoryNodeKind::Dir);
+        fs.add(ROOT_INO, b"at", MemoryNodeKind::Dir);
+        for name in ["20240115T021500Z", "20240116T021500Z"] {
+            let snapshot = fs.add(snapshots, name.as_bytes(), MemoryNodeKind::Dir);
+            fs.file(snapshot, b"hosts", b"x".as_slice());
+        }
+        for (typed, meant) in [
+            ("at/3d/hosts", "at/3D/hosts"),
+            ("at/yesterday", "at/1D"),
+            ("at/20240115T02150Z/hosts", "at/20240115T021500Z/hosts"),
+            ("snapshots/20240116/hosts", "snapshots/20240116T021500Z/hosts"),
+            ("snapshots/20240151T021500Z", "snapshots/20240115T021500Z"),
+        ] {
+            let error = found(&fs, typed.as_bytes()).unwrap_err();
+            assert!(error.ends_with(&format!("did you mean {meant}?")), "{typed}: {error}");
+        }
+        for typed in ["at/x", "snapshots/2024011", "snapshots/20240115T021500Z/x/y"] {
+            assert!(!found(&fs, typed.as_bytes()).unwrap_err().contains("did you mean"), "{typed}");
+        }
     }
 
     #[test]

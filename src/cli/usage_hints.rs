@@ -1,6 +1,7 @@
 //! Answers to words that users of duplicity type, and to arguments in the wrong place: one line with the command to use.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -38,6 +39,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "dupfs only reads backups; make and remove them with duplicity",
     ),
     (&["locate", "search", "grep"], "find paths with: dupfs find URL PATTERN (--all: in all snapshots)"),
+    (&["version"], "print the version with: dupfs --version"),
     (&["log", "versions"], "print every version of a path with: dupfs history URL PATH"),
     (&["changes", "delta"], "print the changes between two snapshots with: dupfs diff URL TIME TIME [PATH]"),
 ];
@@ -50,6 +52,12 @@ const PATH_OPTIONS: &[&str] = &["--file-to-restore", "--path-to-restore", "--pat
 
 /// Options for the time of a snapshot.
 const TIME_OPTIONS: &[&str] = &["--time", "--restore-time", "-t"];
+
+/// Options of duplicity's relatives and of scripts for a passphrase itself.
+const PASSPHRASE_OPTIONS: &[&str] = &["--passphrase", "--password"];
+
+/// Words of other programs for the actions of `dupfs cache`.
+const REMOVALS: &[&str] = &["rm", "remove", "delete", "clean", "purge"];
 
 /// Options that select files of a backup run.
 const SELECTION_OPTIONS: &[&str] = &[
@@ -72,14 +80,96 @@ pub(super) fn answer(error: &clap::Error, typed: &[OsString]) -> Option<String> 
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
+    let command = || TypedCommand::find(typed).map(|command| command.name).unwrap_or_default();
     match error.kind() {
-        ErrorKind::InvalidSubcommand => unknown_command(context(ContextKind::InvalidSubcommand)?),
+        ErrorKind::InvalidSubcommand => {
+            let word = context(ContextKind::InvalidSubcommand)?;
+            match command().as_str() {
+                "cache" => unknown_action(word),
+                _ => unknown_command(word),
+            }
+        }
         ErrorKind::UnknownArgument => {
-            let command = TypedCommand::find(typed).map(|command| command.name).unwrap_or_default();
-            unknown_option(context(ContextKind::InvalidArg)?, &command)
+            let (option, command) = (context(ContextKind::InvalidArg)?, command());
+            if option.starts_with('-') { unknown_option(option, &command) } else { extra_operand(option, &command) }
+        }
+        ErrorKind::MissingRequiredArgument => match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::Strings(missing)) => missing_operands(missing, typed, &command()),
+            _ => None,
+        },
+        ErrorKind::DisplayHelp if command() == "ls" => {
+            let is_sizes = |typed: &OsString| letters_of(typed).is_some_and(|letters| letters.len() > 1);
+            typed
+                .iter()
+                .any(is_sizes)
+                .then(|| "-h: ls prints sizes in bytes; leave -h out, or see: dupfs ls --help".into())
         }
         _ => None,
     }
+}
+
+/// The short options that are written together in `typed`.
+fn letters_of(typed: &OsStr) -> Option<&str> {
+    typed.to_str()?.strip_prefix('-').filter(|letters| letters.chars().all(|c| c.is_ascii_alphabetic()))
+}
+
+fn unknown_action(word: &str) -> Option<String> {
+    REMOVALS.contains(&word).then(|| {
+        format!("there is no action {word}: remove indexes with dupfs cache clear [URL], or those of no use with dupfs cache prune")
+    })
+}
+
+/// The answer to missing operands of `command`, as the parser names them.
+fn missing_operands(missing: &[String], typed: &[OsString], command: &str) -> Option<String> {
+    let is_name = |typed: &OsString| typed.to_str().is_some_and(|text| text == "--name" || text.starts_with("--name="));
+    if command == "find" && typed.iter().any(is_name) {
+        return Some("--name: the pattern is an argument: dupfs find URL 'PATTERN'".to_owned());
+    }
+    let operands = operands(command)?;
+    // `ls -lt URL`: the URL is the value of the option.
+    let is_time = |pair: &&[OsString]| {
+        let takes = |option: &OsString| letters_of(option).is_some_and(|letters| letters.ends_with('t'));
+        matches!(pair, [option, value] if takes(option) && value.to_str().is_some_and(|text| is_url(text) || text.contains('/')))
+    };
+    if let Some([_, value]) = typed.windows(2).find(is_time) {
+        let value = value.to_string_lossy();
+        return Some(format!("-t takes a time, and {value} is none: dupfs {command} -t TIME {operands}"));
+    }
+    // Several operands in one list are the last one at least.
+    let names = missing.iter().map(|name| match name.as_str() {
+        "<[PATH]... DEST>..." => "DEST",
+        "<PATHS>..." => "PATH",
+        name => name.trim_matches(['<', '>']),
+    });
+    let names: Vec<&str> = names.collect();
+    if names.iter().any(|name| !name.chars().all(|c| c.is_ascii_uppercase())) {
+        return None;
+    }
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    Some(format!(
+        "{} {verb} missing: dupfs {command} {operands}; dupfs help {command} lists the options",
+        names.join(" and ")
+    ))
+}
+
+/// The answer to an operand after the last one that `command` takes.
+fn extra_operand(operand: &str, command: &str) -> Option<String> {
+    let answer = match command {
+        "find" => {
+            // A shell has replaced the pattern by several names, or an option of find(1) took no value.
+            "put the pattern in quotes (dupfs find URL '*.sql'), and write options with two dashes (--type f)"
+        }
+        "ls" => "it lists one path: dupfs ls URL PATH",
+        "history" => "it takes one path: dupfs history URL PATH",
+        "diff" => "it takes two times and one path: dupfs diff URL TIME TIME PATH",
+        "sets" | "index" => "it takes the URL alone; list a path with: dupfs ls URL PATH",
+        "verify" => "it takes one directory; compare a path with: dupfs verify --path PATH URL DIR",
+        "mount" => "a path of the backup is an option: dupfs mount --path PATH URL MOUNTPOINT",
+        "umount" => "it unmounts one mount: dupfs umount MOUNTPOINT",
+        "status" => "without an argument it reports all mounts",
+        _ => return None,
+    };
+    Some(format!("{operand} is one argument too many for {command}: {answer}"))
 }
 
 fn unknown_command(word: &str) -> Option<String> {
@@ -98,11 +188,9 @@ fn unknown_command(word: &str) -> Option<String> {
 
 fn unknown_option(option: &str, command: &str) -> Option<String> {
     let name = option.split(['=', ' ']).next().unwrap_or(option);
-    if command == "find" && !option.starts_with('-') {
-        // A shell has replaced the pattern by several names, or an option of find(1) took no value.
+    if PASSPHRASE_OPTIONS.contains(&name) {
         return Some(format!(
-            "{option} is one argument too many: put the pattern in quotes (dupfs find URL '*.sql'), and write options with \
-             two dashes (--type f)"
+            "{name}: other users see what is on a command line; set PASSPHRASE, give --passphrase-file FILE, or wait to be asked"
         ));
     }
     if URL_OPTIONS.contains(&name) {
@@ -143,9 +231,16 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
                 .to_owned(),
         ),
         // `-name` and so on of find(1), one letter at a time.
-        "-n" | "-p" | "-r" if command == "find" => {
+        "-n" | "-p" | "-r" | "-e" if command == "find" => {
             Some("the pattern is an argument: dupfs find URL 'PATTERN'; see dupfs find --help".to_owned())
         }
+        "--iname" if command == "find" => Some("--iname: dupfs find -i URL 'PATTERN'".to_owned()),
+        "-s" | "--size" if command == "find" => Some(format!("{name}: dupfs find --larger BYTES URL 'PATTERN'")),
+        "-m" | "--mtime" if command == "find" => Some(format!("{name}: dupfs find --newer TIME URL 'PATTERN'")),
+        "-a" | "-A" | "-1" if command == "ls" => {
+            Some(format!("{name}: ls prints all names, one on a line; leave {name} out"))
+        }
+        "-u" if command == "diff" => Some("-u: print the changes of text files with: dupfs diff -p URL TIME".to_owned()),
         "--force" => Some("--force: dupfs overwrites nothing; leave it out".to_owned()),
         "-o" | "--options" if command != "mount" => {
             Some("-o is an option of mount; here give the long option itself, such as --secret-key FILE".to_owned())
@@ -154,11 +249,15 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
     }
 }
 
-/// The operands of the commands that read a backup.
+/// The operands of the commands that take some.
 fn operands(command: &str) -> Option<&'static str> {
     match command {
         "mount" => Some("URL MOUNTPOINT"),
-        "sets" | "ls" | "verify" | "volumes" | "index" => Some("URL"),
+        "sets" | "index" => Some("URL"),
+        "ls" => Some("URL [PATH]"),
+        "verify" => Some("URL [DIR]"),
+        "volumes" => Some("URL [PATH]..."),
+        "umount" => Some("MOUNTPOINT"),
         "find" => Some("URL PATTERN"),
         "cat" | "history" => Some("URL PATH"),
         "diff" => Some("URL TIME TIME [PATH]"),
@@ -196,10 +295,49 @@ pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<
         "find" => "dupfs find URL PATTERN",
         "restore" => "dupfs restore URL [PATH]... DEST",
         "verify" => "dupfs verify URL DIR",
+        "history" => "dupfs history URL PATH",
+        "volumes" => "dupfs volumes URL [PATH]...",
+        // The parser knows two of its operands.
+        "diff" => return is_swapped.then(|| format!("the URL comes first: dupfs diff {operand} TIME [TIME] [PATH]")),
         _ => "dupfs cat URL PATH",
     };
     is_swapped
         .then(|| format!("the arguments are the wrong way round: {usage}, that is: dupfs {command} {operand} {backup}"))
+}
+
+/// The answer to an option of find(1) that is one of `dupfs find` with a value.
+pub(super) fn option_of_find(typed: &[OsString]) -> Option<String> {
+    let is_of_find = TypedCommand::find(typed).is_some_and(|command| command.name == "find");
+    let is_type = typed.iter().take_while(|argument| *argument != "--").any(|argument| argument == "-type");
+    (is_of_find && is_type)
+        .then(|| "-type: write options with two dashes: dupfs find URL 'PATTERN' --type f".to_owned())
+}
+
+/// The answer to a destination of `dupfs restore` that is no place for files.
+pub(super) fn unfit_destination(dest: &Path) -> Option<String> {
+    let text = dest.to_str()?;
+    let is_special = || {
+        dest.metadata().is_ok_and(|metadata| {
+            let kind = metadata.file_type();
+            kind.is_char_device() || kind.is_block_device() || kind.is_fifo() || kind.is_socket()
+        })
+    };
+    if text == "-" {
+        return Some(
+            "-: restore writes no file to its output; print it with dupfs cat URL PATH (./- is a file)".to_owned(),
+        );
+    }
+    if text.starts_with("/dev/") || is_special() {
+        return Some(format!(
+            "{text}: restore writes files and directories; print a file with dupfs cat URL PATH, or check that all can be \
+             read with dupfs verify URL"
+        ));
+    }
+    is_url(text).then(|| {
+        let remedy =
+            text.strip_prefix("file://").filter(|path| path.starts_with('/')).unwrap_or("such as /srv/restored");
+        format!("{text}: the destination is a path of this machine: {remedy}")
+    })
 }
 
 #[cfg(test)]
@@ -258,11 +396,81 @@ mod tests {
             ("dupfs mount --exclude x u m", "options of rsync"),
             ("dupfs cat --force u x", "leave it out"),
             ("dupfs ls -o secret_key=k u", "--secret-key FILE"),
+            ("dupfs ls --passphrase x u", "--passphrase-file FILE"),
+            ("dupfs ls -la u", "-a: ls prints all names"),
+            ("dupfs ls -lh u", "sizes in bytes"),
+            ("dupfs ls -lt file:///b", "-t takes a time, and file:///b is none: dupfs ls -t TIME URL [PATH]"),
+            ("dupfs find u x --size +1M", "--larger BYTES"),
+            ("dupfs find u x -mtime 3", "--newer TIME"),
+            ("dupfs find --name x u", "dupfs find URL 'PATTERN'"),
+            ("dupfs diff -u u now", "dupfs diff -p URL TIME"),
         ] {
             let answer = answer_to(line).unwrap_or_default();
             assert!(answer.contains(part), "{line}: {answer}");
         }
         assert_eq!(answer_to("dupfs mount --nonsense u m"), None);
+    }
+
+    #[test]
+    fn missing_and_superfluous_operands_are_named() {
+        for (line, expected) in [
+            ("dupfs ls", "URL is missing: dupfs ls URL [PATH]; dupfs help ls lists the options"),
+            ("dupfs cat u", "PATH is missing: dupfs cat URL PATH; dupfs help cat lists the options"),
+            (
+                "dupfs diff",
+                "URL and TIME are missing: dupfs diff URL TIME [TIME] [PATH]; dupfs help diff lists the options",
+            ),
+            (
+                "dupfs restore --file-to-restore etc/hosts u",
+                "DEST is missing: dupfs restore URL [PATH]... DEST; dupfs help restore lists the options",
+            ),
+            ("dupfs mount u", "MOUNTPOINT is missing: dupfs mount URL MOUNTPOINT; dupfs help mount lists the options"),
+            ("dupfs umount", "MOUNTPOINT is missing: dupfs umount MOUNTPOINT; dupfs help umount lists the options"),
+            ("dupfs ls u etc home", "home is one argument too many for ls: it lists one path: dupfs ls URL PATH"),
+            (
+                "dupfs sets u etc",
+                "etc is one argument too many for sets: it takes the URL alone; list a path with: dupfs ls URL PATH",
+            ),
+        ] {
+            assert_eq!(answer_to(line).as_deref(), Some(expected), "{line}");
+        }
+        for (line, part) in [
+            ("dupfs history u a b", "dupfs history URL PATH"),
+            ("dupfs verify u a b", "--path PATH URL DIR"),
+            ("dupfs mount u m etc", "--path PATH URL MOUNTPOINT"),
+            ("dupfs diff u a b c d", "dupfs diff URL TIME TIME PATH"),
+            ("dupfs cache rm u", "dupfs cache clear [URL]"),
+            ("dupfs version", "dupfs --version"),
+        ] {
+            let answer = answer_to(line).unwrap_or_default();
+            assert!(answer.contains(part), "{line}: {answer}");
+        }
+        // Options that are missing are named by the parser.
+        assert_eq!(answer_to("dupfs ls --sign-key 12345678 u"), None);
+        // Help that was asked for.
+        assert_eq!(answer_to("dupfs ls -h"), None);
+    }
+
+    #[test]
+    fn options_of_find_are_recognized() {
+        let answer = |line: &str| option_of_find(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(answer("dupfs find u -type f").unwrap().contains("--type f"));
+        for line in ["dupfs find u -t 3D", "dupfs find u x --type f", "dupfs find u -- -type", "dupfs ls u -type"] {
+            assert_eq!(answer(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn destinations_that_are_no_place_for_files_are_recognized() {
+        let answer = |dest: &str| unfit_destination(Path::new(dest));
+        for dest in ["-", "/dev/stdout", "/dev/null"] {
+            assert!(answer(dest).unwrap().contains("dupfs cat URL PATH"), "{dest}");
+        }
+        assert!(answer("file:///srv/x").unwrap().ends_with("a path of this machine: /srv/x"));
+        assert!(answer("s3://b/p").unwrap().contains("a path of this machine"));
+        for dest in ["./-", "out", "/srv/restored", "."] {
+            assert_eq!(answer(dest), None, "{dest}");
+        }
     }
 
     #[test]
@@ -273,6 +481,9 @@ mod tests {
         for (a, b) in [("file:///b", "/mnt"), ("/b", "/mnt"), ("s3://b", "s3://c"), ("b", "a:b")] {
             assert_eq!(swapped(a, b), None);
         }
+        let of = |command: &str| super::swapped(command, OsStr::new("etc"), OsStr::new("s3://b/p")).unwrap();
+        assert!(of("history").ends_with("dupfs history URL PATH, that is: dupfs history s3://b/p etc"));
+        assert_eq!(of("diff"), "the URL comes first: dupfs diff s3://b/p TIME [TIME] [PATH]");
         let tmp = tempfile::tempdir().unwrap();
         let [backup, mount_point] = ["backup", "mnt"].map(|name| tmp.path().join(name).to_str().unwrap().to_owned());
         for dir in [&backup, &mount_point] {

@@ -41,6 +41,8 @@ pub(crate) struct MemoryFs {
     pub(crate) stopped: Mutex<Vec<Stopped>>,
     /// The directory that was backed up.
     pub(crate) source: Option<Vec<u8>>,
+    /// All snapshots are shown.
+    pub(crate) overview: bool,
 }
 
 fn at(ino: Ino) -> usize {
@@ -56,6 +58,7 @@ impl MemoryFs {
             hanging: Vec::new(),
             stopped: Mutex::default(),
             source: None,
+            overview: false,
         }
     }
 
@@ -185,6 +188,10 @@ impl FileSystem for MemoryFs {
         }
         let range = usize::try_from(offset).unwrap()..usize::try_from(end).unwrap();
         Ok(bytes.get(range).unwrap_or_default().to_vec())
+    }
+
+    fn shows_snapshots(&self) -> bool {
+        self.overview
     }
 
     fn source_directory(&self, _context: &RequestContext) -> Option<Vec<u8>> {
