@@ -443,8 +443,8 @@ impl VerifyRun<'_> {
         let lists = (compared.suspects, compared.others);
         let proved = self.proved_files(set, compared.files);
         let suspects = lists.0.into_iter().map(|(path, reason)| (path, Some(reason), None));
-        let others = lists.1.into_iter().map(|(at, path)| (path, None, Some(at)));
-        let mut left = suspects.len().saturating_add(others.len());
+        let others = lists.1.iter().map(|(at, path)| (path, None, Some(at)));
+        let mut left = suspects.len().saturating_add(lists.1.len());
         for (path, reason, at) in suspects.chain(others) {
             if self.limits.is_over() {
                 return;

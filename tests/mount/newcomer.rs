@@ -145,6 +145,60 @@ fn arguments_in_the_wrong_order_and_options_of_duplicity_get_a_hint() {
 }
 
 #[test]
+fn a_mistyped_time_gets_the_form_or_the_snapshot_that_is_meant() {
+    let scratch = Scratch::new();
+    let url = url();
+    for (line, meant) in [
+        (["ls", "--time=3 days ago", &url], "3D"),
+        (["verify", "--time=2026/01/19 02:15", &url], "2026-01-19T02:15:00"),
+        (["ls", "--time=20260119T02150Z", &url], "20260119T021500Z"),
+        (["volumes", "--time=20260191T021500Z", &url], "20260119T021500Z"),
+        (["verify", "--time=20260119t021500z", &url], "20260119T021500Z"),
+    ] {
+        let (code, message) = refusal(&scratch, &line);
+        assert_eq!(code, 2, "{message}");
+        assert!(message.ends_with(&format!("did you mean {meant}?\n")), "{message}");
+    }
+    let dupfs = opened(&scratch);
+    for (operands, meant) in [
+        (&["20260119T02150Z", "now"][..], "did you mean 20260119T021500Z?"),
+        (&["2026-01-20", "yesterday"], "did you mean 1D?"),
+        (&["now", "20260119T02150Z"], "did you mean 20260119T021500Z?"),
+        (&["srv", "now"], "a path comes after the times: dupfs diff URL now srv"),
+        (&["srv"], "dupfs diff URL now srv"),
+    ] {
+        let (_, message) = dupfs.fails("diff", &[&[url.as_str()][..], operands].concat());
+        assert!(message.contains(meant), "{operands:?}: {message}");
+    }
+}
+
+#[test]
+fn a_restore_without_a_destination_writes_nothing() {
+    let scratch = Scratch::new();
+    let (dupfs, url) = (opened(&scratch), url());
+    let inside = |operands: &[&str]| {
+        let run = output(dupfs.command("restore").current_dir(scratch.path()).arg(&url).args(operands));
+        (run.status.code().unwrap(), String::from_utf8_lossy(&run.stderr).into_owned())
+    };
+    for path in ["srv", "srv/www/shop/assets/shop.css"] {
+        let (code, message) = inside(&[path]);
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains(&format!("no destination follows it: dupfs restore URL {path} DEST")), "{message}");
+        assert_eq!(inside(&["--dry-run", path]).0, 2);
+    }
+    let (code, message) = inside(&["-"]);
+    assert!(code == 2 && message.contains("dupfs cat URL PATH"), "{message}");
+    assert!(!scratch.path().join("srv").exists() && !scratch.path().join("-").exists());
+    // What the message and the manual give as remedies.
+    for operands in [&[".", "srv"][..], &["./etc"], &["--force", "srv"]] {
+        let (code, message) = inside(operands);
+        assert_eq!(code, 0, "{operands:?}: {message}");
+        let dest = scratch.path().join(operands.last().unwrap());
+        assert!(dest.join("srv/www/shop/assets/shop.css").exists(), "{operands:?}");
+    }
+}
+
+#[test]
 fn a_url_that_dupfs_cannot_read_is_a_usage_error() {
     let scratch = Scratch::new();
     for (url, expected) in [

@@ -132,12 +132,26 @@ fn changed_source(version: &str, mode: Mode) {
 
     let mount = Mount::new(&repo.reader(), &repo.url(), &scratch.dir("mnt"));
     let shown = mount.path().join("snapshots").join(stamp(FULL));
+    let by_dupfs = scratch.path().join("restored-by-dupfs");
+    let operands = ["--time", &FULL.to_string(), &repo.url(), by_dupfs.to_str().unwrap()];
+    let output = exec::output(repo.reader().command("restore").args(operands));
+    let by_dupfs = Tree::walk(&by_dupfs);
     let mut wrong = Vec::new();
+    let mut has_failed = false;
     for (path, entry) in source.entries.iter().filter(|(_, e)| e.kind == Kind::File) {
         let content = std::fs::read(source.locate(path)).unwrap();
         let by_restore = std::fs::read(restored.locate(path)).ok();
         let by_mount = std::fs::read(shown.join(std::ffi::OsStr::from_bytes(path)));
         let whole = by_restore.as_ref() == Some(&content);
+        // `dupfs restore` writes what the mount shows and nothing else, and what duplicity writes too with the same attributes.
+        let written = std::fs::read(by_dupfs.locate(path)).ok();
+        let same = |tree: &Tree| tree.entries.get(path).map(|entry| (entry.mode, entry.mtime));
+        if written.as_ref() != by_mount.as_ref().ok()
+            || (written.is_some() && written == by_restore && same(&by_dupfs) != same(&restored))
+        {
+            wrong.push(format!("{}: dupfs restore brought {:?} bytes", show(path), written.map(|bytes| bytes.len())));
+        }
+        has_failed |= by_mount.is_err();
         match by_mount {
             Ok(bytes) if bytes == content => {}
             Ok(bytes) if !whole && Some(&bytes) == by_restore.as_ref() => {}
@@ -154,6 +168,8 @@ fn changed_source(version: &str, mode: Mode) {
         }
     }
     assert!(wrong.is_empty(), "{version}: neither right nor an error:\n  {}", wrong.join("\n  "));
+    let stderr = exec::tail(&output.stderr);
+    assert_eq!(output.status.code(), Some(if has_failed { 6 } else { 0 }), "{version}: {stderr}");
     mount.unmount();
 }
 

@@ -11,6 +11,7 @@ mod block_span;
 mod block_store;
 mod block_sums;
 mod captured_archives;
+mod compact_paths;
 mod decode_volume;
 mod drop_behind;
 mod error;
@@ -57,6 +58,7 @@ pub use archive_dir::ArchiveDir;
 pub(crate) use block_sums::BlockSums;
 #[cfg(test)]
 pub(crate) use block_sums::tests::HELLO;
+pub use compact_paths::CompactPaths;
 pub use error::VolumeError;
 pub use expected_fetches::{ExpectedFetch, ExpectedProgress};
 pub use live_collection::{RefreshError, Refreshed};

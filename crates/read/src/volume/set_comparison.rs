@@ -4,6 +4,7 @@
 //! two states of a file (docs/FORMAT.md section 2.3). Names and sizes show suspects, not losses: a writer mangles
 //! names, and a file of two states may still be the one that was signed. So the result is a list of suspects.
 
+use super::compact_paths::CompactPaths;
 use super::error::VolumeError;
 use super::member_table::{MemberRun, MemberTable};
 use super::path_list::{ListRoom, MAX_LISTED, PathList, path_bytes};
@@ -105,7 +106,7 @@ pub struct ComparedSet {
     pub difference: Option<&'static str>,
     /// The other files that were signed and are not in such a volume, if they are wanted. Each has its place among all regular
     /// files of the signature archive.
-    pub others: Vec<(u64, ArchivePath)>,
+    pub others: CompactPaths,
     /// For each volume that could not be read, in the order in which they were added: the files that were signed in its range.
     pub lost: Vec<PathList>,
 }
@@ -229,8 +230,10 @@ impl SetComparison {
             self.admit(path)?;
             found.suspects.push((path.clone(), suspicion));
         } else if self.lists_all {
-            self.admit(path)?;
-            found.others.push((place, path.clone()));
+            let before = found.others.bytes();
+            found.others.push(place, path);
+            self.path_bytes = self.path_bytes.saturating_add(found.others.bytes().saturating_sub(before));
+            self.check_memory()?;
         }
         Ok(())
     }

@@ -327,7 +327,7 @@ impl SignatureArchives {
                 feed(object, archive, &mut |chunk| parser.feed(chunk, &mut builder))?;
                 parser.finish().map_err(|e| VolumeError::from_format(object, &e))
             })?;
-            let contents = Arc::new(builder.contents);
+            let contents = Arc::new(builder.finish());
             let mut signed = lock(&this.signed);
             signed.retain(|(other, _)| *other != set);
             let excess = signed.len().saturating_sub(MAX_SIGNED_SETS - 1);

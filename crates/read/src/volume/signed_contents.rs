@@ -1,6 +1,5 @@
 //! The signatures of all files of one set, as digests that prove a content without reading the signature archive again.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use aws_lc_rs::digest::{Context as DigestContext, SHA256};
@@ -23,7 +22,8 @@ pub struct SignedContent {
 /// The signed contents of the files of one set.
 #[derive(Debug, Default)]
 pub(super) struct SignedContents {
-    by_path: HashMap<ShortDigest, SignedContent>,
+    /// By the digests of the paths, in order.
+    by_path: Vec<(ShortDigest, SignedContent)>,
 }
 
 /// Computes the signature of a content, to compare it with the signed one.
@@ -36,7 +36,9 @@ pub struct ContentProof {
 impl SignedContents {
     /// The signed content of `path`, if the set has a signature of it.
     pub(super) fn get(&self, path: &ArchivePath) -> Option<SignedContent> {
-        self.by_path.get(&short_digest(path.as_bytes())).copied()
+        let key = short_digest(path.as_bytes());
+        let at = self.by_path.binary_search_by_key(&key, |(path, _)| *path).ok()?;
+        self.by_path.get(at).map(|(_, content)| *content)
     }
 }
 
@@ -110,7 +112,7 @@ fn short_digest(bytes: &[u8]) -> ShortDigest {
 /// verified to its end.
 #[derive(Debug, Default)]
 pub(super) struct SignedContentsBuilder {
-    pub(super) contents: SignedContents,
+    by_path: Vec<(ShortDigest, SignedContent)>,
     current: Option<CurrentSignature>,
 }
 
@@ -120,6 +122,18 @@ struct CurrentSignature {
     path: ShortDigest,
     head: Vec<u8>,
     digest: SignatureDigest,
+}
+
+impl SignedContentsBuilder {
+    /// The contents. Of several signatures of one path the last one counts.
+    pub(super) fn finish(self) -> SignedContents {
+        let mut by_path = self.by_path;
+        by_path.reverse();
+        by_path.sort_by_key(|(path, _)| *path);
+        by_path.dedup_by_key(|(path, _)| *path);
+        by_path.shrink_to_fit();
+        SignedContents { by_path }
+    }
 }
 
 impl TarSink for SignedContentsBuilder {
@@ -146,7 +160,7 @@ impl TarSink for SignedContentsBuilder {
         let Some(current) = self.current.take() else { return Ok(()) };
         if let Some(sums) = current.head.first_chunk().and_then(BlockSums::parse) {
             let digest = current.digest.finish();
-            self.contents.by_path.insert(current.path, SignedContent { sums, digest });
+            self.by_path.push((current.path, SignedContent { sums, digest }));
         }
         Ok(())
     }
@@ -168,7 +182,7 @@ mod tests {
         let mut parser = TarParser::new(TarLimits::default());
         archive.chunks(7).for_each(|chunk| parser.feed(chunk, &mut builder).unwrap());
         parser.finish().unwrap();
-        builder.contents
+        builder.finish()
     }
 
     #[test]
@@ -195,6 +209,18 @@ mod tests {
         for path in ["other", "dir", "cut", "none"] {
             assert_eq!(holds(path, &[b"hello\n"]), None, "{path}");
         }
+    }
+
+    #[test]
+    fn the_last_of_several_signatures_of_a_path_counts() {
+        let empty = &HELLO[..12];
+        let contents = contents(&[("signature/a", empty), ("signature/b", empty), ("signature/a", HELLO)]);
+        let holds = |path: &str, bytes: &[u8]| {
+            let mut proof = contents.get(&ArchivePath::parse(path.as_bytes()).unwrap()).unwrap().begin_proof();
+            proof.take(bytes);
+            proof.holds()
+        };
+        assert!(holds("a", b"hello\n") && holds("b", b"") && !holds("a", b""));
     }
 
     #[test]
