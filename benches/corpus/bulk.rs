@@ -126,7 +126,12 @@ impl Pages {
                 let number = mix([page as u64, line, 9]);
                 line += 1;
                 let (day, host) = (number % 28 + 1, number >> 8 & 0xff);
-                writeln!(text, "2026-01-{day:02}T02:15:{line:04}Z host{host:03} service[{line}]: request of client accepted, status 200, {number:x} bytes sent").unwrap();
+                writeln!(
+                    text,
+                    "2026-01-{day:02}T02:15:{line:04}Z host{host:03} service[{line}]: request of client accepted, status 200, \
+                     {number:x} bytes sent"
+                )
+                .unwrap();
             }
             let mut bytes = text.into_bytes();
             bytes.resize(PAGE, 0);

@@ -13,8 +13,8 @@ pub(super) fn parse(option: &str, text: &str) -> Result<BackupTime, CliError> {
     parse_among(option, text, Vec::new)
 }
 
-/// The time in `text`, the value of `option`, where the name of a snapshot is likely. `names` returns those that exist; it is called
-/// for a text that may be a mistyped one.
+/// The time in `text`, the value of `option`, where the name of a snapshot is likely. `names` returns those that exist; it is
+/// called for a text that may be a mistyped one.
 ///
 /// # Errors
 /// [`CliError::Usage`] if it has none of duplicity's forms. It names the form or the snapshot that is probably meant.

@@ -307,7 +307,7 @@ mod tests {
             assert_eq!(meant(text), "", "{text}");
         }
         // Accepted as they are.
-        for text in ["now", "3D", "2024-1-15", "2024-01-15T02:15:00Z"] {
+        for text in ["now", "3D", "2024-01-15T02:15:00Z"] {
             assert_eq!(meant(text), "", "{text}");
         }
     }

@@ -115,7 +115,9 @@ fn letters_of(typed: &OsStr) -> Option<&str> {
 
 fn unknown_action(word: &str) -> Option<String> {
     REMOVALS.contains(&word).then(|| {
-        format!("there is no action {word}: remove indexes with dupfs cache clear [URL], or those of no use with dupfs cache prune")
+        format!(
+            "there is no action {word}: remove indexes with dupfs cache clear [URL], or those of no use with dupfs cache prune"
+        )
     })
 }
 
@@ -260,7 +262,7 @@ fn operands(command: &str) -> Option<&'static str> {
         "umount" => Some("MOUNTPOINT"),
         "find" => Some("URL PATTERN"),
         "cat" | "history" => Some("URL PATH"),
-        "diff" => Some("URL TIME TIME [PATH]"),
+        "diff" => Some("URL TIME [TIME] [PATH]"),
         "restore" => Some("URL [PATH]... DEST"),
         _ => None,
     }
