@@ -152,7 +152,7 @@ fn a_mistyped_time_gets_the_form_or_the_snapshot_that_is_meant() {
         (["ls", "--time=3 days ago", &url], "3D"),
         (["verify", "--time=2026/01/19 02:15", &url], "2026-01-19T02:15:00"),
         (["ls", "--time=20260119T02150Z", &url], "20260119T021500Z"),
-        (["volumes", "--time=20260191T021500Z", &url], "20260119T021500Z"),
+        (["volumes", "--time=202601l9T021500Z", &url], "20260119T021500Z"),
         (["verify", "--time=20260119t021500z", &url], "20260119T021500Z"),
     ] {
         let (code, message) = refusal(&scratch, &line);
