@@ -290,7 +290,11 @@ fn errors_are_one_line_with_an_exit_code_and_nothing_is_mounted() {
         (vec!["mount", "memory:no-backup", "MNT"], 3, "dupfs: memory: no backup there\n"),
         (vec!["mount", "memory:locked", "MNT", "--passphrase-file", secret], 5, "dupfs: memory: no passphrase fits\n"),
         (vec!["mount", "memory:no-backup", "MNT", "-f"], 3, "dupfs: memory: no backup there\n"),
-        (vec!["mount", "memory:", "MNT", "-o", "speed=9"], 2, "dupfs: unknown mount option speed\n"),
+        (
+            vec!["mount", "memory:", "MNT", "-o", "speed=9"],
+            2,
+            "dupfs: unknown mount option speed: dupfs mount --help lists them\n",
+        ),
         (vec!["cat", "memory:", "x"], 6, "dupfs: vol1 is damaged\n"),
     ] {
         let output = place.run(&args);
