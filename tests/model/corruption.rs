@@ -3,7 +3,7 @@
 //! an error. In a part of the rounds `verify` has to report each file that cannot be read, and only the object that was
 //! damaged.
 //!
-//! DUPFS_TEST_ROUNDS sets their number (400 by default), DUPFS_TEST_SEED the choice.
+//! DUPFS_TEST_ROUNDS sets their number (300 by default), DUPFS_TEST_SEED the choice.
 
 use dupfs_base::RequestContext;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +45,7 @@ fn random_corruptions_give_right_bytes_or_errors() {
         .collect();
     let originals = Arc::new(originals);
 
-    let rounds = number("DUPFS_TEST_ROUNDS", 400);
+    let rounds = number("DUPFS_TEST_ROUNDS", 300);
     let seed = number("DUPFS_TEST_SEED", u64::from(std::process::id()));
     eprintln!("{rounds} rounds from DUPFS_TEST_SEED={seed}");
     let next = Arc::new(AtomicU64::new(0));

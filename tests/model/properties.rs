@@ -216,7 +216,7 @@ pub(crate) fn check_faults(repository: &Repository, faults: &BTreeMap<String, Fa
 }
 
 proptest! {
-    #![proptest_config(config(150))]
+    #![proptest_config(config(100))]
 
     #[test]
     fn every_snapshot_is_the_tree_that_was_backed_up(

@@ -110,6 +110,7 @@ fn two_chains(version: &str) {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn every_time_string_0_8_22() {
     two_chains("0.8.22");
 }

@@ -9,6 +9,8 @@ use crate::tree;
 fn run(seconds: &str, script: &str) -> (String, Option<i32>) {
     let mut command = Command::new(tree::root().join("scripts/test-runner"));
     command.args(["sh", "-c", script]).env("DUPFS_TEST_TIMEOUT", seconds).env_remove("DUPFS_TEST_AS_ROOT");
+    // Where the runner unmounts. The mounts of tests that run at the same time are elsewhere.
+    command.env("TMPDIR", std::env::temp_dir().join("without-mounts"));
     let output = command.output().unwrap();
     (String::from_utf8(output.stdout).unwrap(), output.status.code())
 }
