@@ -18,6 +18,7 @@ fn files_below(dir: &Path) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn a_mount_with_an_index_equals_restore_also_after_more_backups() {
     for (version, passphrase) in [("0.8.22", "curve passphrase"), ("3.2.1", "another")] {
         let scratch = Scratch::new();

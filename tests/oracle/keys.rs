@@ -37,21 +37,25 @@ fn compressed_by_bzip2() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn compressed_by_zlib_under_3des() {
     symmetric("--compress-algo=zlib --cipher-algo=3DES");
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn not_compressed_under_camellia() {
     symmetric("--compress-algo=none --cipher-algo=CAMELLIA256");
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn armoured_under_twofish() {
     symmetric("--armor --cipher-algo=TWOFISH --s2k-digest-algo=SHA512");
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn without_compression_by_duplicity_3() {
     let scratch = Scratch::new();
     let repo = Repository::new("3.2.1", |_| Mode::Symmetric("pass phrase".to_owned()), &scratch.dir("r"));

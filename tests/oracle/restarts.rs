@@ -82,11 +82,13 @@ fn restarted_sets_0_8_22_gz() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn restarted_sets_1_2_3_symmetric() {
     unchanged_source("1.2.3", Mode::Symmetric("restart".to_owned()));
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn restarted_sets_2_2_4_plain() {
     unchanged_source("2.2.4", Mode::Plain);
 }
@@ -177,6 +179,7 @@ fn changed_source(version: &str, mode: Mode) {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn restarted_over_a_changed_source_0_8_22_gz() {
     changed_source("0.8.22", Mode::Gzip);
 }

@@ -109,6 +109,7 @@ fn new_backups_of_3_2_1_are_shown_one_by_one() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn several_new_backups_are_shown_at_once() {
     follows("3.2.1", Mode::Plain, false);
 }

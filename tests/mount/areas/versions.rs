@@ -186,6 +186,7 @@ fn every_version_of_0_8_22() {
 }
 
 #[test]
+#[ignore = "slow: scripts/test --all"]
 fn every_version_of_3_2_1() {
     every_version("3.2.1", Mode::Symmetric("secret".to_owned()));
 }
