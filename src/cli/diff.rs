@@ -172,8 +172,8 @@ impl DiffSides<'_> {
         // A mistyped time is taken for a path.
         let as_time = || {
             let text = typed.to_str().filter(|_| !operands.is_path_certain)?;
-            let names = || trees.snapshots().into_iter().map(|snapshot| snapshot.name.to_string());
-            time_suggestion::nearest_name(text, names()).or_else(|| time_suggestion::meant_by(text))
+            let names = trees.snapshots().into_iter().map(|snapshot| snapshot.name.to_string());
+            time_suggestion::meant_among(text, names)
         };
         let meant = meant.or_else(as_time);
         let line = match operands.is_path_certain {

@@ -24,9 +24,8 @@ pub(super) fn parse_among(
     names: impl FnOnce() -> Vec<String>,
 ) -> Result<BackupTime, CliError> {
     let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset()).map_err(|error| {
-        let nearest = || time_suggestion::is_like_a_name(text).then(names);
-        let name = nearest().and_then(|names| time_suggestion::nearest_name(text, names));
-        CliError::Usage(match name.or_else(|| time_suggestion::meant_by(text)) {
+        let names = if time_suggestion::is_like_a_name(text) { names() } else { Vec::new() };
+        CliError::Usage(match time_suggestion::meant_among(text, names) {
             Some(meant) => {
                 let shown = escape_bytes(text.as_bytes());
                 format!("{option}: '{shown}' is not a time that duplicity accepts; did you mean {meant}?")

@@ -27,6 +27,11 @@ pub(super) fn meant_by(text: &str) -> Option<String> {
     (is_accepted && form != text).then_some(form)
 }
 
+/// Returns the one of `names` that `text` differs from least, else what [`meant_by`] returns.
+pub(super) fn meant_among(text: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
+    nearest_name(text, names).or_else(|| meant_by(text))
+}
+
 /// Returns true if `text` may be a mistyped name of a snapshot.
 pub(super) fn is_like_a_name(text: &str) -> bool {
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
@@ -56,14 +61,8 @@ fn interval(text: &str) -> Option<String> {
     let mut form = String::new();
     loop {
         rest = rest.trim_start_matches([' ', ',']);
-        let of = |is_part: fn(char) -> bool| rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-        let (number, after) = rest.split_at_checked(of(|c| c.is_ascii_digit()))?;
-        let (word, after_word) = after.trim_start_matches(' ').split_at_checked(
-            after
-                .trim_start_matches(' ')
-                .find(|c: char| !c.is_ascii_alphabetic())
-                .unwrap_or(after.trim_start_matches(' ').len()),
-        )?;
+        let (number, after) = split_while(rest, |c| c.is_ascii_digit())?;
+        let (word, after_word) = word_of(after)?;
         match (number, word.to_ascii_lowercase().as_str()) {
             ("", "") if rest.is_empty() => break,
             ("", "ago" | "and") if !form.is_empty() => rest = after_word,
@@ -86,8 +85,12 @@ fn interval(text: &str) -> Option<String> {
 
 /// The first word of `text`, and what follows it.
 fn word_of(text: &str) -> Option<(&str, &str)> {
-    let text = text.trim_start_matches(' ');
-    text.split_at_checked(text.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(text.len()))
+    split_while(text.trim_start_matches(' '), |c| c.is_ascii_alphabetic())
+}
+
+/// The characters at the start of `text` for which `is_part` holds, and what follows them.
+fn split_while(text: &str, is_part: impl Fn(char) -> bool) -> Option<(&str, &str)> {
+    text.split_at_checked(text.find(|c| !is_part(c)).unwrap_or(text.len()))
 }
 
 /// duplicity's letter of a unit. Only `m` and `M` are different units.
@@ -154,8 +157,7 @@ fn zone(text: &str) -> Option<String> {
 
 /// The digits at the start of `text`, and what follows them.
 fn number(text: &str) -> Option<(&str, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    text.split_at_checked(end).filter(|(digits, _)| !digits.is_empty())
+    split_while(text, |c| c.is_ascii_digit()).filter(|(digits, _)| !digits.is_empty())
 }
 
 /// Year, month and day at the start of `text`, and what follows them.
@@ -190,7 +192,7 @@ fn calendar_date(text: &str) -> Option<([u16; 3], &str)> {
 fn part(text: &str) -> Option<(&str, &str)> {
     let is_digit = text.starts_with(|c: char| c.is_ascii_digit());
     let is_part = |c: char| if is_digit { c.is_ascii_digit() } else { c.is_ascii_alphabetic() };
-    text.split_at_checked(text.find(|c| !is_part(c)).unwrap_or(text.len())).filter(|(part, _)| !part.is_empty())
+    split_while(text, is_part).filter(|(part, _)| !part.is_empty())
 }
 
 fn is_number(text: &str) -> bool {

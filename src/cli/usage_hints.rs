@@ -356,6 +356,11 @@ mod tests {
         answer(&Cli::try_parse_from(&typed).unwrap_err(), &typed)
     }
 
+    fn check_answer(line: &str, part: &str) {
+        let answer = answer_to(line).unwrap_or_default();
+        assert!(answer.contains(part), "{line}: {answer}");
+    }
+
     #[test]
     fn commands_of_duplicity_get_the_equivalent_as_a_hint() {
         for (line, part) in [
@@ -369,8 +374,7 @@ mod tests {
             ("dupfs remove-older-than 3M file:///b", "only reads"),
             ("dupfs file:///b /mnt", "dupfs mount file:///b MOUNTPOINT"),
         ] {
-            let answer = answer_to(line).unwrap_or_default();
-            assert!(answer.contains(part), "{line}: {answer}");
+            check_answer(line, part);
         }
         assert_eq!(answer_to("dupfs mont u m"), None);
     }
@@ -407,8 +411,7 @@ mod tests {
             ("dupfs find --name x u", "dupfs find URL 'PATTERN'"),
             ("dupfs diff -u u now", "dupfs diff -p URL TIME"),
         ] {
-            let answer = answer_to(line).unwrap_or_default();
-            assert!(answer.contains(part), "{line}: {answer}");
+            check_answer(line, part);
         }
         assert_eq!(answer_to("dupfs mount --nonsense u m"), None);
     }
@@ -444,8 +447,7 @@ mod tests {
             ("dupfs cache rm u", "dupfs cache clear [URL]"),
             ("dupfs version", "dupfs --version"),
         ] {
-            let answer = answer_to(line).unwrap_or_default();
-            assert!(answer.contains(part), "{line}: {answer}");
+            check_answer(line, part);
         }
         // Options that are missing are named by the parser.
         assert_eq!(answer_to("dupfs ls --sign-key 12345678 u"), None);
