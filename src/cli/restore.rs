@@ -236,7 +236,7 @@ fn refuse_path_as_destination(
     if !options.paths.is_empty() || typed.is_empty() || is_of_machine || options.dest.symlink_metadata().is_ok() {
         return Ok(());
     }
-    let Ok((_, path)) = typed_path::find(fs, typed, LastLink::Keep, timeout) else { return Ok(()) };
+    let Ok((_, path)) = typed_path::find_reading(fs, typed, LastLink::Keep, timeout) else { return Ok(()) };
     if path.is_root() {
         return Ok(());
     }

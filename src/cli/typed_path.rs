@@ -46,33 +46,61 @@ pub(super) fn find(
     last: LastLink,
     timeout: RequestTimeout,
 ) -> Result<(Attr, ArchivePath), CliError> {
-    let path = parse(typed)?;
-    let shown = fs.shows_snapshots();
-    let found = |path: &ArchivePath| match shown {
-        // The snapshot has precedence over the names of the mount.
-        true => resolve(fs, &below(b"latest", path), last, timeout).or_else(|missing| {
-            let link = if is_link_of_mount(path) { LastLink::Follow } else { last };
-            if is_missing(&missing) { resolve(fs, path, link, timeout) } else { Err(missing) }
-        }),
-        false => resolve(fs, path, last, timeout),
+    let missing = match find_reading(fs, typed, last, timeout) {
+        Err(error) if is_missing(&error) => error,
+        result => return result,
     };
-    let missing = match found(&path) {
+    let path = parse(typed)?;
+    let source = fs.source_directory(&timeout.start());
+    let of_mount = if fs.shows_snapshots() { other_snapshot(fs, &path, timeout) } else { None };
+    let meant = of_mount.or_else(|| similar(fs, &ArchivePath::root(), &path, timeout)).or_else(|| {
+        let mut below = below_relative(typed.as_bytes(), source.as_deref()?);
+        let is_found = |path: &ArchivePath| resolve_shown(fs, path, last, timeout).is_ok();
+        below.find(|path| !path.is_root() && is_found(path)).map(|path| path.to_string())
+    });
+    Err(with_remedy(&missing, typed, meant, source.as_deref()))
+}
+
+/// As [`find`], without the search for a similar path, which lists directories.
+///
+/// # Errors
+/// [`CliError`]; if no reading exists, that of the text itself.
+pub(super) fn find_reading(
+    fs: &dyn FileSystem,
+    typed: &OsStr,
+    last: LastLink,
+    timeout: RequestTimeout,
+) -> Result<(Attr, ArchivePath), CliError> {
+    let path = parse(typed)?;
+    let missing = match resolve_shown(fs, &path, last, timeout) {
         Err(error) if is_missing(&error) => error,
         result => return Ok((result?, path)),
     };
     let source = fs.source_directory(&timeout.start());
     for other in other_readings(typed.as_bytes(), source.as_deref()) {
-        match found(&other) {
+        match resolve_shown(fs, &other, last, timeout) {
             Err(error) if is_missing(&error) => {}
             result => return Ok((result?, other)),
         }
     }
-    let of_mount = if shown { other_snapshot(fs, &path, timeout) } else { None };
-    let meant = of_mount.or_else(|| similar(fs, &ArchivePath::root(), &path, timeout)).or_else(|| {
-        let mut below = below_relative(typed.as_bytes(), source.as_deref()?);
-        below.find(|path| !path.is_root() && found(path).is_ok()).map(|path| path.to_string())
-    });
-    Err(with_remedy(&missing, typed, meant, source.as_deref()))
+    Err(missing)
+}
+
+/// Resolves `path` in the snapshot, or among the names of the mount if `fs` shows all snapshots.
+fn resolve_shown(
+    fs: &dyn FileSystem,
+    path: &ArchivePath,
+    last: LastLink,
+    timeout: RequestTimeout,
+) -> Result<Attr, CliError> {
+    if !fs.shows_snapshots() {
+        return resolve(fs, path, last, timeout);
+    }
+    // The snapshot has precedence over the names of the mount.
+    resolve(fs, &below(b"latest", path), last, timeout).or_else(|missing| {
+        let link = if is_link_of_mount(path) { LastLink::Follow } else { last };
+        if is_missing(&missing) { resolve(fs, path, link, timeout) } else { Err(missing) }
+    })
 }
 
 /// The path that is meant by one whose snapshot or time is mistyped: `at/3d/etc`, `snapshots/20240115/etc`.
@@ -93,7 +121,7 @@ fn other_snapshot(fs: &dyn FileSystem, path: &ArchivePath, timeout: RequestTimeo
     let is_time = timespec::parse_time(typed, BackupTime::now(), timespec::local_standard_offset()).is_ok();
     let meant = match *dir {
         b"at" if is_time => return None,
-        b"at" => time_suggestion::nearest_name(typed, known).or_else(|| time_suggestion::meant_by(typed))?,
+        b"at" => time_suggestion::meant_among(typed, known)?,
         _ => {
             let mut beginning = known.iter().filter(|name| name.starts_with(typed));
             match (beginning.next(), beginning.next()) {
