@@ -1,5 +1,5 @@
-//! A backup of any size: half a million bytes of stored data for each ten of its source. All content is made of the same
-//! pages of text and zeros, so that nothing is compressed twice; the sums in the signatures are incompressible, as usual.
+//! A backup of any size, which takes about a ninth of its source. All content is made of the same pages of text and zeros, so
+//! that nothing is compressed twice; the sums in the signatures are incompressible, as usual.
 //!
 //! Two thirds of the source are files below a megabyte, the rest are three large ones. Two increments change each 128th
 //! page of the large files and each hundredth of the others, and delete some.
@@ -16,6 +16,7 @@ use crate::pieces::{Deflater, Piece, PieceSink};
 use crate::rdiff;
 use crate::sink::sha1;
 use crate::tar;
+use crate::writer::{set_times, shown};
 
 /// Bytes of a page, and of a part of a file.
 const PAGE: usize = 65_536;
@@ -178,12 +179,6 @@ struct BulkSet<'a> {
     listed: usize,
 }
 
-fn stamp(state: u64) -> String {
-    let seconds = EPOCH + DAY * state + 3600;
-    let time = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap()).unwrap();
-    time.strftime("%Y%m%dT%H%M%SZ").to_string()
-}
-
 /// The name of a file in its archive.
 fn part_name(kind: &str, path: &str, part: u64, parts: u64) -> String {
     if parts == 1 { format!("{kind}/{path}") } else { format!("multivol_{kind}/{path}/{part}") }
@@ -192,7 +187,7 @@ fn part_name(kind: &str, path: &str, part: u64, parts: u64) -> String {
 impl<'a> BulkSet<'a> {
     fn new(repo: &'a Path, cert: &'static Cert, pages: &'a mut Pages, volume_bytes: u64, state: u64) -> Self {
         let is_full = state == 0;
-        let times = if is_full { stamp(0) } else { format!("{}.to.{}", stamp(state - 1), stamp(state)) };
+        let times = set_times(state);
         let kind = if is_full { "full" } else { "new" };
         let name = format!("duplicity-{kind}-signatures.{times}.sigtar.gpg");
         let signatures = PieceSink::open(&repo.join(name), cert, &mut pages.fast);
@@ -227,9 +222,8 @@ impl<'a> BulkSet<'a> {
             let next = volume_path(self.repo, &self.times, self.state == 0, self.volumes);
             self.volume = PieceSink::open(&next, self.cert, &mut self.pages.fast);
         }
-        let shown = if path.is_empty() { "." } else { path };
         let number = if part < parts { part.to_string() } else { " ".to_owned() };
-        let place = format!("{shown} {number}");
+        let place = format!("{} {number}", shown(path));
         let first = self.reach.take().map_or_else(|| place.clone(), |(first, _)| first);
         self.reach = Some((first, place));
         let mut header = Vec::new();

@@ -64,20 +64,24 @@ pub(crate) struct SetWriter<'a> {
     files: Vec<String>,
 }
 
-fn stamp(state: usize) -> String {
-    let seconds = EPOCH + DAY * state as u64 + 3600;
-    let time = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap()).unwrap();
-    time.strftime("%Y%m%dT%H%M%SZ").to_string()
+/// The times in the names of the set of `state`.
+pub(crate) fn set_times(state: u64) -> String {
+    let stamp = |state: u64| {
+        let seconds = EPOCH + DAY * state + 3600;
+        let time = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap()).unwrap();
+        time.strftime("%Y%m%dT%H%M%SZ").to_string()
+    };
+    if state == 0 { stamp(0) } else { format!("{}.to.{}", stamp(state - 1), stamp(state)) }
 }
 
-fn shown(path: &str) -> &str {
+pub(crate) fn shown(path: &str) -> &str {
     if path.is_empty() { "." } else { path }
 }
 
 impl<'a> SetWriter<'a> {
     pub(crate) fn new(repo: &'a Path, packing: &'a Packing, volume_bytes: usize, state: usize) -> Self {
         let full = state == 0;
-        let times = if full { stamp(0) } else { format!("{}.to.{}", stamp(state - 1), stamp(state)) };
+        let times = set_times(state as u64);
         let kind = if full { "full" } else { "new" };
         let name = format!("duplicity-{kind}-signatures.{times}.sigtar{}", packing.suffix());
         let signatures = Archive::new(Sink::open(&repo.join(name), packing));
