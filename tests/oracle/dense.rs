@@ -22,12 +22,13 @@ const LEN: u64 = 300_000_000;
 /// Requires that `input` has exactly [`LEN`] zeros.
 fn require_zeros(what: &str, mut input: impl Read) {
     let (mut buf, mut len) = (vec![0xff; 1 << 20], 0);
+    let zeros = vec![0; buf.len()];
     loop {
         let n = input.read(&mut buf).unwrap_or_else(|error| panic!("{what}: {error} after {len} bytes"));
         if n == 0 {
             break;
         }
-        assert!(buf[..n].iter().all(|byte| *byte == 0), "{what}: another byte after {len}");
+        assert!(buf[..n] == zeros[..n], "{what}: another byte after {len}");
         len += n as u64;
     }
     assert_eq!(len, LEN, "{what}");

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use memchr::memmem::Finder;
+
 /// Upper bound of the wait for a secret to be only where it must be. Work that still runs has copies.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -15,9 +17,7 @@ pub type Finding = (usize, bool);
 pub fn find_all(pid: u32, secrets: &[&[u8]]) -> Vec<Vec<Finding>> {
     let memory = File::open(format!("/proc/{pid}/mem")).expect("this test runs as root");
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
-    let beginning = |bytes: &[u8]| usize::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
-    let mut begins = vec![false; 1 << 16];
-    secrets.iter().for_each(|secret| begins[beginning(secret)] = true);
+    let finders: Vec<Finder<'_>> = secrets.iter().map(Finder::new).collect();
     let mut found = vec![Vec::new(); secrets.len()];
     let mut range: Option<Range<usize>> = None;
     for line in smaps.lines() {
@@ -32,13 +32,8 @@ pub fn find_all(pid: u32, secrets: &[&[u8]]) -> Vec<Vec<Finding>> {
                 continue;
             }
             let locked = flags.split(' ').any(|flag| flag == "lo");
-            let hits = bytes.windows(2).enumerate().filter(|(_, window)| begins[beginning(window)]);
-            for (at, _) in hits {
-                for (secret, found) in secrets.iter().zip(&mut found) {
-                    if bytes[at..].starts_with(secret) {
-                        found.push((range.start + at, locked));
-                    }
-                }
+            for (finder, found) in finders.iter().zip(&mut found) {
+                found.extend(finder.find_iter(&bytes).map(|at| (range.start + at, locked)));
             }
         }
     }

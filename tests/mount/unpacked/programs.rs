@@ -14,14 +14,10 @@ fn backup(programs: &[&str]) -> (Backup, Vec<u8>) {
     let backup = Backup::of(|source| {
         let work = source.parent().unwrap().join("work");
         fs::create_dir_all(&work).unwrap();
-        let packed = pipe(&plain, "bzip2", &["-c"]);
+        fs::write(work.join("db.sql.bz2"), pipe(&plain, "bzip2", &["-c"])).unwrap();
+        run(&work, "tar", &["-c", "-j", "-f", "db.tbz2", "db.sql.bz2"]);
         for program in programs {
-            fs::write(work.join("db.sql.bz2"), &packed).unwrap();
-            run(
-                &work,
-                "tar",
-                &["-c", "-j", "-f", source.join(format!("{program}.tbz2")).to_str().unwrap(), "db.sql.bz2"],
-            );
+            fs::copy(work.join("db.tbz2"), source.join(format!("{program}.tbz2"))).unwrap();
         }
     });
     (backup, plain)

@@ -202,9 +202,9 @@ fn members_of_an_archive_whose_end_is_not_known_are_copied_whole() {
         fs::write(work.join("plain"), &plain).unwrap();
         fs::write(work.join("packed.gz"), pipe(&plain, "gzip", &["-c"])).unwrap();
         fs::write(work.join("more"), noise(4, 3_000_000)).unwrap();
+        run(&work, "tar", &["-c", "-z", "-f", "archive.tgz", "plain", "packed.gz", "more"]);
         for way in all_ways() {
-            let archive = source.join(format!("{way}.tgz"));
-            run(&work, "tar", &["-c", "-z", "-f", archive.to_str().unwrap(), "plain", "packed.gz", "more"]);
+            fs::copy(work.join("archive.tgz"), source.join(format!("{way}.tgz"))).unwrap();
         }
     });
     let dir = backup.empty("out");
