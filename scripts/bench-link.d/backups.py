@@ -1,8 +1,11 @@
 """The backups that are read over the link, each made once by duplicity, and by restic from the same trees."""
 
+import json
 import os
 import random
 import shutil
+import subprocess
+import tarfile
 
 from network import Failure, run
 
@@ -92,8 +95,10 @@ def notes(tree, state):
 # The tree of each backup, the number of its sets, and the size of its volumes in megabytes.
 BACKUPS = {'server': (server, 11, 25), 'large': (server, 1, 200), 'notes': (notes, 61, 200)}
 
-# It has the tree of another one.
-WITHOUT_RESTIC = {'large'}
+# The repository of restic that has the same tree, where it is that of another backup.
+RESTIC_OF = {'large': 'server'}
+# Small files are at most this large, in bytes.
+SMALL = 65_536
 
 
 class Backups:
@@ -120,7 +125,7 @@ class Backups:
             shutil.rmtree(path, ignore_errors=True)
         os.makedirs(target)
         os.makedirs(source)
-        with_restic = self.has_restic and name not in WITHOUT_RESTIC
+        with_restic = self.has_restic and name not in RESTIC_OF
         if with_restic:
             run(['restic', '-q', 'init', '-r', restic], env=self.env)
         for state in range(count):
@@ -134,8 +139,42 @@ class Backups:
         shutil.rmtree(archive)
         open(done, 'wb').close()
 
-    def is_in_restic(self, name):
-        return os.path.exists(os.path.join(self.buckets, f'restic-{name}'))
+    def restic_bucket(self, name):
+        """The bucket of restic with the tree of a backup, or None."""
+        bucket = f'restic-{RESTIC_OF.get(name, name)}'
+        return bucket if os.path.exists(os.path.join(self.buckets, bucket)) else None
+
+    def places(self, name):
+        """Small files in the first volume: {'start' | 'middle' | 'end': (path, stored bytes of the volume up to the file's end)}."""
+        stored = os.path.join(self.directory, f'{name}.places')
+        if not os.path.exists(stored):
+            places = self.find_places(name)
+            with open(stored, 'w', encoding='utf-8') as file:
+                json.dump(places, file)
+        with open(stored, encoding='utf-8') as file:
+            return json.load(file)
+
+    def find_places(self, name):
+        directory = os.path.join(self.buckets, 'dupfs', name)
+        volume = os.path.join(directory, next(entry for entry in os.listdir(directory) if '.vol1.difftar.' in entry and 'full' in entry))
+        with subprocess.Popen(['gpg', '--batch', '--quiet', '--decrypt', volume], env=self.env, stdout=subprocess.PIPE) as gpg:
+            with tarfile.open(fileobj=gpg.stdout, mode='r|') as tar:
+                files = [(member.name.removeprefix('snapshot/'), member.offset_data + member.size) for member in tar
+                         if member.isreg() and 0 < member.size <= SMALL and member.name.startswith('snapshot/')]
+        chosen = {'start': files[0], 'middle': files[len(files) // 2], 'end': files[-1]}
+        return {place: (path, self.stored_bytes(volume, end)) for place, (path, end) in chosen.items()}
+
+    def stored_bytes(self, volume, end):
+        """The bytes of a stored volume from which gpg gets the first `end` bytes of its contents, to 64 KiB."""
+        low, high = 0, os.path.getsize(volume)
+        while high - low > 65_536:
+            middle = (low + high) // 2
+            command = f'head -c {middle} "$1" | gpg --batch --quiet --decrypt 2>/dev/null | wc -c'
+            if int(run(['bash', '-c', command, '-', volume], env=self.env)) >= end:
+                high = middle
+            else:
+                low = middle
+        return high
 
     def fingerprint(self):
         with open(os.path.join(self.directory, 'fingerprint'), encoding='ascii') as file:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 
 import sftp
@@ -83,7 +84,8 @@ class ResticSession(Session):
         return os.path.join(self.point, 'snapshots', 'latest')
 
     def mount(self):
-        command = ['restic', '-q', '-r', f's3:{ENDPOINT}/restic-{self.name}', '--cache-dir', self.cache, 'mount', self.point]
+        bucket = self.bench.backups.restic_bucket(self.name)
+        command = ['restic', '-q', '-r', f's3:{ENDPOINT}/{bucket}', '--cache-dir', self.cache, 'mount', self.point]
         self.server = subprocess.Popen(self.bench.network.client_command(command), env=self.bench.client_env, stdin=subprocess.DEVNULL,
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         limit = time.monotonic() + 300
@@ -116,7 +118,7 @@ def sessions(bench, name):
     """The programs that mount: each build of dupfs, and restic."""
     for label, program in bench.programs.items():
         yield label, DupfsSession(bench, name, program)
-    if bench.with_peers and bench.backups.is_in_restic(name):
+    if bench.with_peers and bench.backups.restic_bucket(name):
         yield 'restic', ResticSession(bench, name)
 
 
@@ -140,6 +142,21 @@ def first_listing(name):
         if bench.with_peers:
             yield 'duplicity', bench.measured(duplicity(bench, name, 'list-current-files', ''))
     return measure
+
+
+def place_of(name, place):
+    """`cp` of a small file at a place of a volume. duplicity restores it, with the listing and the tree."""
+    def measure(bench):
+        path, _ = bench.backups.places(name)[place]
+        yield from on_mount(name, f'cp "{{latest}}/{path}" {{copy}}/', 'ls {latest}/')(bench)
+        if bench.with_peers:
+            with tempfile.TemporaryDirectory(dir=MEMORY) as target:
+                yield 'duplicity', bench.measured(duplicity(bench, name, 'restore', '--path-to-restore', path, f'{target}/file'))
+    return measure
+
+
+def stored_before(name, place):
+    return lambda backups: backups.places(name)[place][1]
 
 
 def dump_of(name):
@@ -221,6 +238,8 @@ ROWS = {row.name: row for row in [
         on_mount('server', f'cp {{latest}}/{ONE_FILE} {{copy}}/', 'ls {latest}/'), None, 2),
     Row('one-200', 'the same, volumes of 200 MB', 'large',
         on_mount('large', f'cp {{latest}}/{ONE_FILE} {{copy}}/', 'ls {latest}/'), None, 2),
+    *(Row(f'{place}-200', f'`cp` of a small file at the {place} of a volume of 200 MB', 'large', place_of('large', place),
+          stored_before('large', place), 3) for place in ('start', 'middle', 'end')),
     Row('photos', '`ls -l` of 60 photos', 'server', on_mount('server', f'ls -l {{latest}}/{PHOTOS}', 'ls {latest}/'), None, 2),
     Row('photos-bound', 'the same with `-o sizes=bound`', 'server', bound_photos, None, 1),
     Row('all', '`cp -a` of everything', 'server', on_mount('server', 'cp -a {latest}/. {copy}/', 'ls {latest}/'), None, 2),
