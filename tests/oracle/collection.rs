@@ -280,7 +280,7 @@ fn check_snapshots(collection: &Collection, seed: u64) {
 
 #[test]
 fn chains_and_choices_are_duplicitys_own() {
-    const SEEDS: u64 = 6_000;
+    const SEEDS: u64 = 2_000;
     let cases: Vec<Case> = (0..SEEDS).map(case).collect();
     let verdicts = ask_duplicity(&cases);
     assert_eq!(verdicts.len(), cases.len());
@@ -324,5 +324,5 @@ fn chains_and_choices_are_duplicitys_own() {
     assert!(displaced < SEEDS / 50, "{displaced} cases have sets that dupfs alone orphans");
     // A generator that no longer made the unusual cases would prove nothing.
     assert!(compared > SEEDS * 3 / 4, "duplicity died on {} cases", SEEDS - compared);
-    assert!(kinds.values().all(|n| *n > 50), "{kinds:?}");
+    assert!(kinds.values().all(|n| *n > 15), "{kinds:?}");
 }
