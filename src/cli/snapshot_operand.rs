@@ -7,7 +7,7 @@ use super::exit::CommandExit;
 use super::time_argument;
 use crate::vfs::{ListedSnapshot, RecordedTrees};
 use dupfs_base::{HasKind, escape_bytes};
-use dupfs_format::{BackupTime, timespec};
+use dupfs_format::timespec;
 
 /// The forms of a snapshot.
 enum TypedSnapshot<'a> {
@@ -32,9 +32,7 @@ fn form_of<'a>(typed: &OsStr, snapshots: &'a [ListedSnapshot]) -> Option<TypedSn
 pub(super) fn is_snapshot(typed: &OsStr, snapshots: &[ListedSnapshot]) -> bool {
     match form_of(typed, snapshots) {
         Some(TypedSnapshot::Latest | TypedSnapshot::Listed(_)) => true,
-        Some(TypedSnapshot::Time(text)) => {
-            timespec::parse_time(&text, BackupTime::now(), timespec::local_standard_offset()).is_ok()
-        }
+        Some(TypedSnapshot::Time(text)) => timespec::parse_by_local_clock(&text).is_ok(),
         None => false,
     }
 }

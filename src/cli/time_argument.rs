@@ -23,7 +23,7 @@ pub(super) fn parse_among(
     text: &str,
     names: impl FnOnce() -> Vec<String>,
 ) -> Result<BackupTime, CliError> {
-    let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset()).map_err(|error| {
+    let parsed = timespec::parse_by_local_clock(text).map_err(|error| {
         let names = if time_suggestion::is_like_a_name(text) { names() } else { Vec::new() };
         CliError::Usage(match time_suggestion::meant_among(text, names) {
             Some(meant) => {

@@ -1,7 +1,7 @@
 //! The time that is meant by a text that has none of duplicity's forms.
 
 use dupfs_base::escape_bytes;
-use dupfs_format::{BackupTime, timespec};
+use dupfs_format::timespec;
 
 use super::similar::distance;
 
@@ -23,7 +23,7 @@ pub(super) fn meant_by(text: &str) -> Option<String> {
         "yesterday" => "1D".to_owned(),
         _ => interval(text).or_else(|| date(&words))?,
     };
-    let is_accepted = timespec::parse_time(&form, BackupTime::now(), timespec::local_standard_offset()).is_ok();
+    let is_accepted = timespec::parse_by_local_clock(&form).is_ok();
     (is_accepted && form != text).then_some(form)
 }
 

@@ -12,7 +12,7 @@ use super::similar::most_similar;
 use super::time_suggestion;
 use crate::vfs::{Attr, FileSystem, NodeKind};
 use dupfs_base::escape_bytes;
-use dupfs_format::{ArchivePath, BackupTime, timespec};
+use dupfs_format::{ArchivePath, timespec};
 
 /// The names at the root of a mount.
 const MOUNT_NAMES: [&[u8]; 5] = [b"latest", b"snapshots", b"at", b"versions", b"unpacked"];
@@ -118,7 +118,7 @@ fn other_snapshot(fs: &dyn FileSystem, path: &ArchivePath, timeout: RequestTimeo
     if known.iter().any(|name| name == typed) {
         return None;
     }
-    let is_time = timespec::parse_time(typed, BackupTime::now(), timespec::local_standard_offset()).is_ok();
+    let is_time = timespec::parse_by_local_clock(typed).is_ok();
     let meant = match *dir {
         b"at" if is_time => return None,
         b"at" => time_suggestion::meant_among(typed, known)?,

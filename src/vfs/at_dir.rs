@@ -3,7 +3,6 @@
 use super::error::FsError;
 use super::snapshot_view::SnapshotView;
 use dupfs_base::HasKind;
-use dupfs_format::BackupTime;
 use dupfs_format::collection::CollectionError;
 use dupfs_format::timespec;
 
@@ -14,8 +13,7 @@ use dupfs_format::timespec;
 /// NotFound if it is not a time string or a time before the first backup; [`CollectionError::TwoChains`] as for `--time`.
 pub(super) fn snapshot_at(view: &SnapshotView, name: &[u8]) -> Result<usize, FsError> {
     let text = std::str::from_utf8(name).map_err(|_| FsError::not_found())?;
-    let parsed = timespec::parse_time(text, BackupTime::now(), timespec::local_standard_offset());
-    let time = parsed.map_err(|_| FsError::not_found())?;
+    let time = timespec::parse_by_local_clock(text).map_err(|_| FsError::not_found())?;
     let collection = &view.collection;
     if collection.chains().chains.iter().all(|chain| time < chain.start) {
         return Err(FsError::not_found());

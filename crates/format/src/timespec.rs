@@ -11,7 +11,7 @@ mod tests;
 /// Returns the time that `text` means by duplicity's rules.
 ///
 /// `now` is the current time. `standard_offset_seconds_east` is the offset of the local zone without summer time, in
-/// which duplicity reads local times and dates, also in summer (see [`local_standard_offset`]). Upper and lower case
+/// which duplicity reads local times and dates, also in summer (see [`parse_by_local_clock`]). Upper and lower case
 /// differ. The forms, in the order in which they are tried:
 ///
 /// - `now`;
@@ -48,6 +48,15 @@ pub fn parse_time(text: &str, now: BackupTime, standard_offset_seconds_east: i32
     }
 }
 
+/// Returns the time that `text` means now on this machine: [`parse_time`] by its clock and its zone without summer
+/// time.
+///
+/// # Errors
+/// Those of [`parse_time`].
+pub fn parse_by_local_clock(text: &str) -> Result<BackupTime, FormatError> {
+    parse_time(text, BackupTime::now(), local_standard_offset())
+}
+
 /// Returns true if [`parse_time`] takes `text` as epoch seconds although it looks like a date: to duplicity, `20240601`
 /// is a day in August 1970. Callers use this for a warning.
 pub fn is_suspicious_epoch(text: &str) -> bool {
@@ -65,7 +74,7 @@ pub fn is_suspicious_epoch(text: &str) -> bool {
 
 /// Returns the offset of the local zone without summer time, in seconds east of UTC, like Python's `time.timezone`: the
 /// smaller of the offsets at the start and in the middle of the current year. Returns 0 if the zone is not known.
-pub fn local_standard_offset() -> i32 {
+fn local_standard_offset() -> i32 {
     standard_offset(&jiff::tz::TimeZone::system(), jiff::Timestamp::now())
 }
 

@@ -121,6 +121,16 @@ fn the_standard_offset_is_the_smaller_of_winter_and_summer() {
     assert!(local_standard_offset().abs() <= 26 * 3600);
 }
 
+#[test]
+fn the_local_clock_has_the_time_and_the_zone_of_this_machine() {
+    let before = BackupTime::now();
+    let now = parse_by_local_clock("now").unwrap();
+    assert!(before <= now && now <= BackupTime::now());
+    let date = parse_by_local_clock("2024-06-01").unwrap();
+    assert_eq!(date, parse_time("2024-06-01", BackupTime(0), local_standard_offset()).unwrap());
+    assert!(parse_by_local_clock("3 days").is_err());
+}
+
 proptest! {
     #[test]
     fn every_time_of_a_set_is_accepted_in_both_notations(second in -2_000_000_000_i64..4_000_000_000) {
