@@ -14,6 +14,7 @@ mod refusals;
 mod requests;
 mod sizes;
 mod urls;
+mod verify_memory;
 mod verify_resume;
 mod waiting;
 pub(crate) mod world;
