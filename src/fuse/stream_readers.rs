@@ -13,7 +13,8 @@ use crate::vfs::Ino;
 
 use super::waiter::WaiterId;
 
-/// Programs that read a file to its end whatever its size is. `tests/mount/unpacked/programs.rs` runs those that need no server.
+/// Programs that read a file to its end whatever its size is. `tests/mount/unpacked/programs.rs` runs those that need no server,
+/// and `databases.rs` beside it the others.
 /// Interpreters are not among them, as their programs differ.
 const PROGRAMS: [&str; 15] = [
     "awk",

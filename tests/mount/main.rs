@@ -4,7 +4,8 @@
 //! Debian (`debian`), and the directories `at/`, `versions/` and `unpacked/` of a mounted
 //! backup.
 //!
-//! Needs root (devices, owners, other users), duplicity, gpg, FUSE and the common archivers, which `scripts/test` installs.
+//! Needs root (devices, owners, other users), duplicity, gpg, FUSE, the common archivers, MariaDB and psql, which `scripts/test`
+//! installs.
 
 // A failing test panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, unreachable_pub)]

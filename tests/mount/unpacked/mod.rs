@@ -1,8 +1,9 @@
 //! `unpacked/` through the kernel over a real backup, compared with the output of GNU tar, gunzip, bunzip2, xz, zstd
 //! and unzip.
 //!
-//! Needs root (owners, devices), duplicity, /dev/fuse and the archivers, which `scripts/test` installs.
+//! Needs root (owners, devices), duplicity, /dev/fuse, the archivers, MariaDB and psql, which `scripts/test` installs.
 
+mod databases;
 mod decoder_memory;
 mod fairness;
 mod hostile;
