@@ -48,14 +48,14 @@ impl<'a> App<'a> {
     pub fn run(&self, typed: Vec<OsString>) -> u8 {
         let is_called_by_mount = argv::is_called_by_mount(&typed);
         let hint = argv::network_hint(&typed);
-        let code = self.run_command(typed);
+        let code = self.run_command(typed, is_called_by_mount);
         if let Some(hint) = hint.filter(|_| code == CommandExit::Failed.code()) {
             logging::report(hint);
         }
         if is_called_by_mount { exit::code_for_mount(code) } else { code }
     }
 
-    fn run_command(&self, typed: Vec<OsString>) -> u8 {
+    fn run_command(&self, typed: Vec<OsString>, is_called_by_mount: bool) -> u8 {
         match completions::answer(&typed) {
             Ok(false) => {}
             Ok(true) => return 0,
@@ -75,12 +75,12 @@ impl<'a> App<'a> {
         let matches = levels.parser().try_get_matches_from(&levels.args);
         let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
             Ok(cli) => cli,
-            Err(error) => return explain(&error, &arguments.args, &levels),
+            Err(error) => return explain(&error, &arguments.args, &levels, is_called_by_mount),
         };
         // The parser compares only options that stand on the same side of the command.
         if cli.quiet && cli.verbose > 0 {
             let line = "--quiet cannot be used with --verbose: leave out one of them";
-            return CliError::Usage(line.to_owned()).report();
+            return refuse(line.to_owned(), is_called_by_mount);
         }
         if arguments.fake {
             return 0;
@@ -94,6 +94,8 @@ impl<'a> App<'a> {
         let notes = [arguments.notes.as_slice(), &levels.notes].concat();
         match self.dispatch(&cli, &own, &arguments, &notes, inherited) {
             Ok(()) => 0,
+            Err(CliError::Usage(line)) => CliError::Usage(levels.with_origin(line)).report(),
+            Err(CliError::Failed { exit, message }) => CliError::new(exit, levels.with_origin(message)).report(),
             Err(error) => error.report(),
         }
     }
@@ -192,12 +194,20 @@ fn survive_file_size_limit() {
     }
 }
 
+/// Reports that the arguments are refused, to a user of mount(8) in the words of its options; returns the exit code.
+fn refuse(line: String, is_called_by_mount: bool) -> u8 {
+    // A command of dupfs that is the remedy has its own options.
+    let is_translated = is_called_by_mount && !line.contains("dupfs mount");
+    CliError::Usage(if is_translated { argv::in_words_of_mount(&line) } else { line }).report()
+}
+
 /// Reports that the arguments cannot be parsed, or prints the help that they ask for; returns the exit code.
-fn explain(error: &clap::Error, typed: &[OsString], levels: &LeveledArguments) -> u8 {
-    if let Some(answer) = usage_hints::answer(error, typed).or_else(|| levels.explain(error)) {
-        return CliError::Usage(answer).report();
+fn explain(error: &clap::Error, typed: &[OsString], levels: &LeveledArguments, is_called_by_mount: bool) -> u8 {
+    if let Some(answer) = usage_hints::answer(error, typed) {
+        let origins = levels.origins(error).map_or_else(String::new, |origins| format!("; {origins}"));
+        return refuse(format!("{answer}{origins}"), is_called_by_mount);
     }
-    // Help goes to standard output and is no error; the rest goes to standard error.
+    // Help goes to standard output and is no error; that of `dupfs` alone goes to standard error.
     let is_failure = error.use_stderr();
     let printed = if is_failure { Ok(()) } else { standard_output::check() };
     match (printed.and_then(|()| error.print()), is_failure) {

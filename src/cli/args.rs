@@ -430,7 +430,7 @@ pub struct CatArgs {
     pub repo: RepoArgs,
 
     /// Paths of the snapshot
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<OsString>,
 
     /// The snapshot.

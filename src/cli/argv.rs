@@ -1,14 +1,16 @@
 //! Brings the arguments into the form of the definition of the commands: the arguments of mount(8) for `mount.dupfs`,
 //! lists after `-o`, and duplicity's options that only matter when writing.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::CommandFactory;
+use dupfs_base::escape_bytes;
+use regex::{Captures, Regex};
 
 use super::args::Cli;
 use super::error::CliError;
-use super::long_option::parse_switch;
+use super::long_option::{LongOption, parse_switch};
 use super::options::TimeSpan;
 use super::similar::most_similar;
 use super::typed_command::TypedCommand;
@@ -361,12 +363,16 @@ fn expand_item(item: &str, sloppy: bool) -> Result<Option<String>, CliError> {
         ));
     }
     let long = name.replace('_', "-");
-    let takes_value = match WITHOUT_EFFECT.iter().find(|(known, _)| *known == long) {
-        Some((_, takes)) => Some(*takes),
-        None => known_option(&long),
-    };
+    let is_without_effect = WITHOUT_EFFECT.iter().find(|(known, _)| *known == long);
+    let option = if is_without_effect.is_some() { None } else { option_of_mount(&long) };
+    let takes_value = is_without_effect.map(|(_, takes)| *takes).or_else(|| Some(option.as_ref()?.takes_value()));
     match (takes_value, value) {
-        (Some(true), Some(value)) => Ok(Some(format!("--{long}={value}"))),
+        (Some(true), Some(value)) => match option.map_or(Ok(()), |option| option.check(OsStr::new(value))) {
+            Ok(()) => Ok(Some(format!("--{long}={value}"))),
+            Err(reason) => {
+                Err(CliError::Usage(format!("mount option {name}={}: {reason}", escape_bytes(value.as_bytes()))))
+            }
+        },
         (Some(false), None) => Ok(Some(format!("--{long}"))),
         (Some(false), Some(value)) if parse_switch(value).is_some() => Ok(Some(format!("--{long}={value}"))),
         (Some(true), None) => Err(CliError::Usage(format!("mount option {name} needs a value: {name}=..."))),
@@ -399,16 +405,22 @@ fn similar_option(long: &str) -> Option<String> {
     most_similar(long.as_bytes(), known)
 }
 
-/// Returns true if the long option of `dupfs mount` takes a value, and `None` if there is no such option.
-fn known_option(long: &str) -> Option<bool> {
-    let cli = Cli::command();
-    let mount = cli.find_subcommand("mount")?;
-    let mut options = mount.get_arguments().chain(cli.get_arguments());
-    let found = options.find(|arg| {
-        let aliases = arg.get_all_aliases().unwrap_or_default();
-        arg.get_id() != "options" && (arg.get_long() == Some(long) || aliases.contains(&long))
-    })?;
-    Some(found.get_action().takes_values())
+/// The long option of `dupfs mount`, if there is one of that name.
+fn option_of_mount(long: &str) -> Option<LongOption> {
+    let mount = Cli::definition().find_subcommand("mount")?;
+    LongOption::of(mount).into_iter().find(|option| option.name() != "options" && option.is_named(long))
+}
+
+/// `message` about options of the command line, for a user who has typed mount options: `'--sign-key <KEYID>'` becomes
+/// `mount option sign_key`.
+pub(super) fn in_words_of_mount(message: &str) -> String {
+    let Ok(option) = Regex::new(r"(?:the argument )?'?--([a-z0-9-]+)(?:\.\.\.)?(?: <[A-Z]+>)?'?") else {
+        return message.to_owned();
+    };
+    let name = |found: &Captures<'_>| {
+        format!("mount option {}", found.get(1).map_or("", |name| name.as_str()).replace('-', "_"))
+    };
+    option.replace_all(message, name).into_owned()
 }
 
 /// Drops duplicity's options without effect on a reader, up to `--`.

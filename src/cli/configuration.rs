@@ -160,7 +160,17 @@ impl LoadError {
                     io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                     _ => ErrorKind::Io,
                 };
-                CliError::failed(kind, format!("configuration file {}: {}", path.display(), io_reason(&error)))
+                let remedy = match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                        "; give the path of one, or /dev/null for none"
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        "; run this as a user who may read it, or give another one by --config"
+                    }
+                    _ => "",
+                };
+                let line = format!("configuration file {}: {}{remedy}", path.display(), io_reason(&error));
+                CliError::failed(kind, line)
             }
             Self::Invalid(line) => CliError::Usage(line),
             Self::Exposed(line) => CliError::failed(ErrorKind::Denied, line),

@@ -2,6 +2,7 @@
 //! are derived from them, so that no option can be forgotten there.
 
 use std::ffi::{OsStr, OsString};
+use std::num::ParseIntError;
 use std::sync::LazyLock;
 
 use clap::builder::ValueHint;
@@ -102,6 +103,11 @@ impl LongOption {
         }
     }
 
+    /// Returns true if it takes a value, which a flag does not.
+    pub(super) fn takes_value(&self) -> bool {
+        matches!(self.kind(), OptionKind::Single | OptionKind::Repeatable)
+    }
+
     /// The variable of the environment: `DUPFS_CACHE_DIR` of `--cache-dir`.
     pub(super) fn variable(&self) -> String {
         format!("{VARIABLE_PREFIX}{}", self.name.to_uppercase().replace('-', "_"))
@@ -131,7 +137,7 @@ impl LongOption {
         let mut argument = OsString::from("--value=");
         argument.push(value);
         let parsed = Command::new("dupfs").no_binary_name(true).arg(alone).try_get_matches_from([argument]);
-        parsed.map(drop).map_err(|error| reason(&error))
+        parsed.map(drop).map_err(|error| reason_of_refusal(&error))
     }
 
     /// The argument that gives the option `value`.
@@ -143,12 +149,13 @@ impl LongOption {
 }
 
 /// The reason why a value was refused, in words without the option.
-fn reason(error: &clap::Error) -> String {
+pub(super) fn reason_of_refusal(error: &clap::Error) -> String {
     if let Some(source) = std::error::Error::source(error) {
-        return source.to_string();
+        let is_number = source.is::<ParseIntError>();
+        return if is_number { "give a whole number".to_owned() } else { source.to_string() };
     }
     match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(values)) => format!("give one of: {}", values.join(", ")),
+        Some(ContextValue::Strings(values)) if !values.is_empty() => format!("give one of: {}", values.join(", ")),
         _ => "give a value".to_owned(),
     }
 }
@@ -205,7 +212,11 @@ mod tests {
         assert_eq!(check("sizes", "small"), Err("give one of: exact, bound".to_owned()));
         assert_eq!(check("type", "f,d"), Ok(()));
         // It requires --verify-key.
-        assert_eq!(check("sign-key", "ABCD"), Ok(()));
+        assert_eq!(check("sign-key", "ABCDEF01"), Ok(()));
         assert_eq!(check("gpg-options", "--homedir=/k"), Ok(()));
+        assert_eq!(check("seed", "x"), Err("give a whole number".to_owned()));
+        for wrong in ["x", "0", "-1"] {
+            assert_eq!(check("days", wrong), Err("give a number of days, at least 1".to_owned()));
+        }
     }
 }

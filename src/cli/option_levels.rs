@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory};
+use dupfs_base::escape_bytes;
 
 use super::args::Cli;
 use super::configuration::{Configuration, NamedPlace};
@@ -17,6 +19,7 @@ use super::service_credentials;
 use super::setting::Setting;
 use super::switch_values;
 use super::typed_command::TypedCommand;
+use super::usage_hints::report_of;
 
 /// The argument of a command for the location of a backup.
 pub(super) const URL: &str = "url";
@@ -59,7 +62,12 @@ impl LeveledArguments {
         let mut notes = option_variables::remarks(variables);
         notes.extend(service_credentials::remarks(variables));
         let file = given.config.as_deref().or_else(|| option_variables::config(variables));
-        let configuration = Configuration::load(file)?;
+        let configuration = Configuration::load(file).map_err(|error| match (&error, &given.config, file) {
+            (CliError::Failed { exit, message }, None, Some(_)) => {
+                CliError::new(*exit, format!("{message}; {} names it", option_variables::config_name()))
+            }
+            _ => error,
+        })?;
         let place = match &given.url {
             // `cache clear` also takes the name of an index, and reports itself that there is none.
             Some(url) if command.name == "cache" => configuration.find(url).unwrap_or(NamedPlace::Literal),
@@ -114,35 +122,65 @@ impl LeveledArguments {
         command
     }
 
-    /// Adds to the report of the parser which of the options are not from the command line. Returns `None` if it names none of
-    /// them.
-    pub(super) fn explain(&self, error: &clap::Error) -> Option<String> {
-        let text = error.to_string();
-        let report = text.split("\n\n").next().unwrap_or_default();
-        let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
-        let report = report.strip_prefix("error: ").unwrap_or(&report);
-        let is_named = |setting: &&Setting| {
-            let long = format!("--{}", setting.option);
-            report.match_indices(&long).any(|(at, _)| {
-                let after = report.get(at + long.len()..).and_then(|rest| rest.chars().next());
-                !after.is_some_and(|c| c.is_ascii_alphanumeric() || c == '-')
-            })
+    /// The places of the options that are the reason of `error` and not from the command line; `None` if there are none.
+    pub(super) fn origins(&self, error: &clap::Error) -> Option<String> {
+        let report = report_of(error);
+        let is_option = |missing: &String| missing.starts_with("--");
+        let is_missing = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::Strings(missing)) => missing.iter().all(is_option),
+            _ => false,
         };
-        let origins: Vec<String> = self
-            .added
-            .iter()
-            .filter(is_named)
-            .map(|setting| {
-                let is_flag = LongOption::of_all_commands()
-                    .iter()
-                    .any(|option| option.name() == setting.option && option.kind() == OptionKind::Flag);
-                let remedy =
-                    if is_flag { format!(" (--{}=false turns it off)", setting.option) } else { String::new() };
-                format!("{} sets --{}{remedy}", setting.origin, setting.option)
-            })
-            .collect();
-        (!origins.is_empty()).then(|| format!("{report}; {}", origins.join(", ")))
+        let is_cause = |setting: &&Setting| match is_missing {
+            true => self.without(setting).map_or_else(|other| report_of(&other) != report, |_| true),
+            false => names_option(&report, &setting.option),
+        };
+        let origins: Vec<String> = self.added.iter().filter(is_cause).map(origin_of).collect();
+        (!origins.is_empty()).then(|| origins.join(", "))
     }
+
+    /// Parses the arguments without those of `setting`.
+    fn without(&self, setting: &Setting) -> Result<ArgMatches, clap::Error> {
+        let long = format!("--{}", setting.option);
+        let is_of_it = |arg: &OsString| {
+            let rest = arg.to_str().and_then(|text| text.strip_prefix(&long));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        };
+        self.parser().try_get_matches_from(self.args.iter().filter(|arg| !is_of_it(arg)))
+    }
+
+    /// Adds to `line`, an error that begins with an option, has one in parentheses, or is about the file that one names, the place
+    /// of the option if it is not from the command line.
+    pub(super) fn with_origin(&self, line: String) -> String {
+        let object = line.split_once(": ").map_or("", |(object, _)| object);
+        let is_about = |setting: &&Setting| {
+            let option = format!("--{}", setting.option);
+            let is_first = line.starts_with(&option) && names_option(object, &setting.option);
+            let values = setting.values.iter().map(|value| escape_bytes(value.as_encoded_bytes()));
+            let mut paths = values.filter(|value| value.contains('/'));
+            is_first
+                || line.contains(&format!("({option})"))
+                || paths.any(|path| object.split(' ').any(|word| word == path))
+        };
+        match self.added.iter().find(is_about) {
+            Some(setting) => format!("{line}; {}", origin_of(setting)),
+            None => line,
+        }
+    }
+}
+
+/// Returns true if `text` has the long option `name`.
+fn names_option(text: &str, name: &str) -> bool {
+    let long = format!("--{name}");
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-');
+    text.match_indices(&long).any(|(at, _)| text.get(at + long.len()..).is_some_and(ends))
+}
+
+/// The place of `setting`, and the remedy for a flag.
+fn origin_of(setting: &Setting) -> String {
+    let is_it = |option: &&LongOption| option.name() == setting.option;
+    let is_flag = LongOption::of_all_commands().iter().filter(is_it).any(|option| option.kind() == OptionKind::Flag);
+    let remedy = if is_flag { format!(" (--{}=false turns it off)", setting.option) } else { String::new() };
+    format!("{} sets --{}{remedy}", setting.origin, setting.option)
 }
 
 /// The settings that count of `options`, those of the first of `levels` first, each with the number of its level

@@ -43,9 +43,14 @@ pub(super) fn settings(variables: &[(OsString, OsString)], options: &[LongOption
     Ok(settings)
 }
 
+/// The name of the variable for `--config`.
+pub(super) fn config_name() -> String {
+    format!("{VARIABLE_PREFIX}{}", CONFIG.to_uppercase())
+}
+
 /// The value of the variable for `--config`.
 pub(super) fn config(variables: &[(OsString, OsString)]) -> Option<&OsStr> {
-    let name = format!("{VARIABLE_PREFIX}{}", CONFIG.to_uppercase());
+    let name = config_name();
     let found = variables.iter().find(|(known, value)| *known == *name && !value.is_empty());
     found.map(|(_, value)| value.as_os_str())
 }

@@ -5,7 +5,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use dupfs_base::escape_bytes;
 
+use super::args::Cli;
+use super::long_option::{LongOption, reason_of_refusal};
 use super::nearby::has_backup_files;
 use super::similar::most_similar;
 use super::typed_command::TypedCommand;
@@ -73,9 +76,14 @@ const SELECTION_OPTIONS: &[&str] = &[
     "--include-globbing-filelist",
 ];
 
-/// Returns the answer to an error of the argument parser, if it is more specific than that of the parser. `typed` are
-/// the arguments with the program's name first.
+/// Returns the answer to an error of the argument parser in one line; `None` for help, which is no error. `typed` are the
+/// arguments with the program's name first.
 pub(super) fn answer(error: &clap::Error, typed: &[OsString]) -> Option<String> {
+    special_answer(error, typed).or_else(|| plain_answer(error, typed))
+}
+
+/// The answer to an error of which the command is known that the user means.
+fn special_answer(error: &clap::Error, typed: &[OsString]) -> Option<String> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -97,6 +105,10 @@ pub(super) fn answer(error: &clap::Error, typed: &[OsString]) -> Option<String> 
             Some(ContextValue::Strings(missing)) => missing_operands(missing, typed, &command()),
             _ => None,
         },
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            let (option, value) = (context(ContextKind::InvalidArg)?, context(ContextKind::InvalidValue)?);
+            Some(wrong_value(error, option, value))
+        }
         ErrorKind::DisplayHelp if command() == "ls" => {
             let is_sizes = |typed: &OsString| letters_of(typed).is_some_and(|letters| letters.len() > 1);
             typed
@@ -106,6 +118,89 @@ pub(super) fn answer(error: &clap::Error, typed: &[OsString]) -> Option<String> 
         }
         _ => None,
     }
+}
+
+/// The report of the argument parser in one line, without the usage and the tips.
+pub(super) fn report_of(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let report = text.split("\n\n").next().unwrap_or_default();
+    let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
+    report.strip_prefix("error: ").map_or_else(|| report.clone(), str::to_owned)
+}
+
+/// The answer to a value that `option` (such as `--memory <BYTES>`) does not take, or that is missing.
+fn wrong_value(error: &clap::Error, option: &str, value: &str) -> String {
+    let (name, form) = name_and_form(option);
+    if !value.is_empty() {
+        return format!("{name} {}: {}", escape_bytes(value.as_bytes()), reason_of_refusal(error));
+    }
+    let known = match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(known)) if !known.is_empty() => format!("; give one of: {}", known.join(", ")),
+        _ => String::new(),
+    };
+    format!("{name} needs a value: {name} {form}{known}")
+}
+
+/// The name and the form of the value of `option`, which the parser writes as `--memory <BYTES>` or `--watch[=<SECONDS>]`.
+fn name_and_form(option: &str) -> (&str, &str) {
+    let option = option.trim_start_matches('<');
+    let end = option.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(option.len());
+    let (name, form) = option.split_at_checked(end).unwrap_or((option, ""));
+    (name, form.trim_matches([' ', '[', '=', '<', '>', ']', '.']))
+}
+
+/// The answer in one line to an error for which there is no better one. `None` for help.
+fn plain_answer(error: &clap::Error, typed: &[OsString]) -> Option<String> {
+    let names = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => vec![name.as_str()],
+        Some(ContextValue::Strings(names)) => names.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let typed = TypedCommand::find(typed);
+    let (words, help) = match &typed {
+        Some(command) => (format!("dupfs {}", command.name), format!("dupfs help {}", command.name)),
+        None => ("dupfs".to_owned(), "dupfs --help".to_owned()),
+    };
+    let of_option = |option: &str| {
+        let known = typed.iter().flat_map(|command| LongOption::of(command.definition));
+        let known: Vec<String> = known.map(|known| format!("--{}", known.name())).collect();
+        let shown = escape_bytes(option.as_bytes());
+        match most_similar(option.as_bytes(), &known) {
+            Some(meant) => format!("{shown}: {words} has no such option; did you mean {meant}?"),
+            None => format!("{shown}: {words} has no such option; {help} lists them"),
+        }
+    };
+    Some(match (error.kind(), names(ContextKind::InvalidArg).as_slice()) {
+        _ if !error.use_stderr() => return None,
+        // `dupfs` alone prints the help to standard error.
+        (ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, _) => return None,
+        (ErrorKind::UnknownArgument, [option]) if option.starts_with('-') => of_option(option),
+        (ErrorKind::UnknownArgument, [operand]) => {
+            format!("{} is one argument too many for {words}; see {help}", escape_bytes(operand.as_bytes()))
+        }
+        (ErrorKind::ArgumentConflict, [option]) => {
+            let others: Vec<&str> =
+                names(ContextKind::PriorArg).into_iter().map(|other| name_and_form(other).0).collect();
+            format!("{} cannot be used with {}: leave out one of them", name_and_form(option).0, others.join(" and "))
+        }
+        (ErrorKind::MissingRequiredArgument, missing @ [_, ..]) => {
+            let missing = missing.iter().map(|option| name_and_form(option));
+            let missing: Vec<String> =
+                missing.map(|(name, form)| format!("{name} {form}").trim_end().to_owned()).collect();
+            let verb = if missing.len() == 1 { "is" } else { "are" };
+            format!("{} {verb} missing, which another option needs; see {help}", missing.join(" and "))
+        }
+        (ErrorKind::InvalidSubcommand, _) => {
+            let word = names(ContextKind::InvalidSubcommand).concat();
+            let shown = escape_bytes(word.as_bytes());
+            let definition = typed.as_ref().map_or_else(Cli::definition, |command| command.definition);
+            match most_similar(word.as_bytes(), definition.get_subcommands().map(clap::Command::get_name)) {
+                Some(meant) => format!("there is no command {shown}: did you mean {meant}?"),
+                None => format!("there is no command {shown}; {help} lists them"),
+            }
+        }
+        _ => format!("{}; see {help}", report_of(error)),
+    })
 }
 
 /// The short options that are written together in `typed`.
@@ -140,7 +235,7 @@ fn missing_operands(missing: &[String], typed: &[OsString], command: &str) -> Op
     // Several operands in one list are the last one at least.
     let names = missing.iter().map(|name| match name.as_str() {
         "<[PATH]... DEST>..." => "DEST",
-        "<PATHS>..." => "PATH",
+        "<PATH>..." => "PATH",
         name => name.trim_matches(['<', '>']),
     });
     let names: Vec<&str> = names.collect();
@@ -243,6 +338,9 @@ fn unknown_option(option: &str, command: &str) -> Option<String> {
             Some(format!("{name}: ls prints all names, one on a line; leave {name} out"))
         }
         "-u" if command == "diff" => Some("-u: print the changes of text files with: dupfs diff -p URL TIME".to_owned()),
+        "--overwrite" | "--replace" if command == "restore" => {
+            Some(format!("{name}: replace what differs in the destination with: dupfs restore --force URL [PATH]... DEST"))
+        }
         "--force" => Some("--force: dupfs overwrites nothing; leave it out".to_owned()),
         "-o" | "--options" if command != "mount" => {
             Some("-o is an option of mount; here give the long option itself, such as --secret-key FILE".to_owned())
@@ -264,6 +362,8 @@ fn operands(command: &str) -> Option<&'static str> {
         "cat" | "history" => Some("URL PATH"),
         "diff" => Some("URL TIME [TIME] [PATH]"),
         "restore" => Some("URL [PATH]... DEST"),
+        "completions" => Some("SHELL"),
+        "man" => Some("DIR"),
         _ => None,
     }
 }
@@ -277,20 +377,21 @@ pub(super) fn is_url(text: &str) -> bool {
 }
 
 /// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is
-/// not. Of two paths to `mount`, only the second may be that of a backup. A mounted directory is not read, because its
-/// daemon may hang.
+/// not. Of two paths, only the second may be that of a backup. A mounted directory is not read, because its daemon may
+/// hang.
 pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<String> {
     let backup = backup.to_str()?;
     let operand = operand.to_str()?;
-    let is_mount_point_a_backup = || {
-        command == "mount"
-            && Path::new(backup).is_dir()
-            && matches!(mount_on(Path::new(operand)), Ok(None))
-            && has_backup_files(Path::new(operand))
-            && !has_backup_files(Path::new(backup))
+    let (path, other) = (Path::new(backup), Path::new(operand));
+    let may_be_operand = || match command {
+        "mount" | "restore" | "verify" => path.is_dir() || !path.exists(),
+        _ => !path.exists(),
     };
-    let is_url_second = is_url(operand) && !Path::new(operand).exists();
-    let is_swapped = !is_url(backup) && (is_url_second || is_mount_point_a_backup());
+    let is_operand_a_backup = || {
+        may_be_operand() && matches!(mount_on(other), Ok(None)) && has_backup_files(other) && !has_backup_files(path)
+    };
+    let is_url_second = is_url(operand) && !other.exists();
+    let is_swapped = !is_url(backup) && (is_url_second || is_operand_a_backup());
     let usage = match command {
         "mount" => "dupfs mount URL MOUNTPOINT",
         "ls" => "dupfs ls URL PATH",
@@ -376,7 +477,8 @@ mod tests {
         ] {
             check_answer(line, part);
         }
-        assert_eq!(answer_to("dupfs mont u m"), None);
+        assert_eq!(answer_to("dupfs mont u m").as_deref(), Some("there is no command mont: did you mean mount?"));
+        assert_eq!(answer_to("dupfs xyzzy u").as_deref(), Some("there is no command xyzzy; dupfs --help lists them"));
     }
 
     #[test]
@@ -413,7 +515,15 @@ mod tests {
         ] {
             check_answer(line, part);
         }
-        assert_eq!(answer_to("dupfs mount --nonsense u m"), None);
+        check_answer("dupfs restore --overwrite u d", "dupfs restore --force");
+        for (line, expected) in [
+            ("dupfs mount --nonsense u m", "--nonsense: dupfs mount has no such option; dupfs help mount lists them"),
+            ("dupfs ls --memroy 1G u", "--memroy: dupfs ls has no such option; did you mean --memory?"),
+            ("dupfs verify --deep --sample 5% u", "--deep cannot be used with --sample: leave out one of them"),
+            ("dupfs volumes --days 3 u", "--thaw is missing, which another option needs; see dupfs help volumes"),
+        ] {
+            assert_eq!(answer_to(line).as_deref(), Some(expected), "{line}");
+        }
     }
 
     #[test]
@@ -430,6 +540,15 @@ mod tests {
                 "DEST is missing: dupfs restore URL [PATH]... DEST; dupfs help restore lists the options",
             ),
             ("dupfs mount u", "MOUNTPOINT is missing: dupfs mount URL MOUNTPOINT; dupfs help mount lists the options"),
+            (
+                "dupfs completions",
+                "SHELL is missing: dupfs completions SHELL; dupfs help completions lists the options",
+            ),
+            ("dupfs man", "DIR is missing: dupfs man DIR; dupfs help man lists the options"),
+            (
+                "dupfs completions bash x",
+                "x is one argument too many for dupfs completions; see dupfs help completions",
+            ),
             ("dupfs umount", "MOUNTPOINT is missing: dupfs umount MOUNTPOINT; dupfs help umount lists the options"),
             ("dupfs ls u etc home", "home is one argument too many for ls: it lists one path: dupfs ls URL PATH"),
             (
@@ -449,10 +568,25 @@ mod tests {
         ] {
             check_answer(line, part);
         }
-        // Options that are missing are named by the parser.
-        assert_eq!(answer_to("dupfs ls --sign-key 12345678 u"), None);
+        check_answer("dupfs ls --sign-key 12345678 u", "--verify-key FILE is missing, which another option needs");
         // Help that was asked for.
         assert_eq!(answer_to("dupfs ls -h"), None);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_option_and_the_reason() {
+        for (line, expected) in [
+            ("dupfs ls --memory abc u", "--memory abc: unknown unit \"ABC\": give bytes as 512M or 4G"),
+            ("dupfs find u x --type q", "--type q: give one of: file, dir, symlink, fifo, char-device, block-device"),
+            ("dupfs completions csh", "SHELL csh: give one of: bash, zsh, fish"),
+            ("dupfs status --watch=x", "--watch x: unknown unit \"x\": give seconds, or a time as 90s, 10m or 1h"),
+            ("dupfs verify --sample 5% --seed x u", "--seed x: give a whole number"),
+            ("dupfs ls u --memory", "--memory needs a value: --memory BYTES"),
+            ("dupfs ls u --verify", "--verify needs a value: --verify UNIT; give one of: block, volume"),
+            ("dupfs ls --umask \u{1b}[2J u", "--umask \\x1b[2J: give an octal number up to 777, such as 022"),
+        ] {
+            assert_eq!(answer_to(line).as_deref(), Some(expected), "{line}");
+        }
     }
 
     #[test]
@@ -498,6 +632,17 @@ mod tests {
         assert!(hint.ends_with(&format!("dupfs mount {backup} {mount_point}")), "{hint}");
         for (a, b) in [(&backup, &mount_point), (&backup, &backup), (&mount_point, &mount_point)] {
             assert_eq!(swapped(a, b), None, "{a} {b}");
+        }
+        let missing = format!("{mount_point}/etc");
+        for (command, first, is_swapped) in [
+            ("ls", &missing, true),
+            ("ls", &mount_point, false),
+            ("restore", &missing, true),
+            ("verify", &mount_point, true),
+            ("verify", &backup, false),
+        ] {
+            let answer = super::swapped(command, OsStr::new(first), OsStr::new(&backup));
+            assert_eq!(answer.is_some(), is_swapped, "{command} {first}: {answer:?}");
         }
     }
 }

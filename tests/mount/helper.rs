@@ -164,3 +164,48 @@ fn the_exit_codes_are_those_of_mount_8_and_the_line_helps() {
     }
     assert!(text.matches("_netdev").count() == 1 && text.ends_with("mounts: 0\n"), "{text}");
 }
+
+#[test]
+fn a_wrong_option_is_one_line_with_the_reason_and_its_place() {
+    let text = succeeds(
+        r#"
+        ln -s mount.dupfs sbin/mount.fuse.dupfs
+        refused() { echo "-- $*"; local code=0; "$@" || code=$?; echo "code $code"; }
+        for item in memory=abc sizes=foo time=foo sign_key=ABCDEF0123456789 quiet,verbose; do
+            refused mount -t fuse.dupfs "$url" mnt -o "$keys,$item"
+            refused mount -t dupfs "$url" mnt -o "$keys,$item"
+        done
+        mkdir -p home/.config/dupfs
+        printf '[defaults]\nmemory = "abc"\n' >home/.config/dupfs/config.toml
+        refused mount -t dupfs "$url" mnt -o "$keys"
+        printf '[defaults]\ntime = "foo"\n' >home/.config/dupfs/config.toml
+        refused mount -t dupfs "$url" mnt -o "$keys"
+        rm home/.config/dupfs/config.toml
+        DUPFS_TIME=foo refused mount -t dupfs "$url" mnt -o "$keys"
+        DUPFS_PASSPHRASE_FILE=/none refused mount -t dupfs "$url" mnt -o "secret_key=$machine/key"
+        echo "mounts: $(findmnt -rn -t fuse.dupfs | wc -l)"
+        "#,
+    );
+    let unit = "unknown unit \"ABC\": give bytes as 512M or 4G";
+    let mut lines = text.lines().filter(|line| !line.starts_with("-- "));
+    let mut expect = |expected: &str| {
+        let (found, code) = (lines.next().unwrap(), lines.next().unwrap());
+        assert_eq!(code, "code 1", "{found}: {text}");
+        assert!(found.contains(expected), "{expected}: {found}");
+    };
+    for expected in [
+        &format!("dupfs: mount option memory=abc: {unit}"),
+        "dupfs: mount option sizes=foo: give one of: exact, bound",
+        "dupfs: --time: 'foo' is not a time",
+        "verify_key",
+        "dupfs: mount option quiet cannot be used with mount option verbose",
+    ] {
+        expect(expected);
+        expect(expected);
+    }
+    expect(&format!("/.config/dupfs/config.toml:2: memory: {unit}"));
+    expect("/.config/dupfs/config.toml:2 sets --time");
+    expect("; DUPFS_TIME sets --time");
+    expect("; DUPFS_PASSPHRASE_FILE sets --passphrase-file");
+    assert_eq!((lines.next(), lines.next()), (Some("mounts: 0"), None), "{text}");
+}

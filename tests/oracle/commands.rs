@@ -259,10 +259,10 @@ fn options_that_exclude_each_other_are_refused_on_both_sides_of_the_command() {
     let refused: [(&[&str], &str); 6] = [
         (&["-q", "sets", "-v", fixture], "--quiet cannot be used with --verbose"),
         (&["-v", "sets", "-q", fixture], "--quiet cannot be used with --verbose"),
-        (&["sets", "-q", "-v", fixture], "'--quiet' cannot be used with '--verbose...'"),
+        (&["sets", "-q", "-v", fixture], "--quiet cannot be used with --verbose: leave out one of them"),
         (&["-v", "completions", "-q", "bash"], "--quiet cannot be used with --verbose"),
-        (&["umount", "--stale", "-l", "/m"], "'--stale' cannot be used with '--lazy'"),
-        (&["umount", "--lazy", "--stale", "/m"], "'--lazy' cannot be used with '--stale'"),
+        (&["umount", "--stale", "-l", "/m"], "--stale cannot be used with --lazy: leave out one of them"),
+        (&["umount", "--lazy", "--stale", "/m"], "--lazy cannot be used with --stale: leave out one of them"),
     ];
     for (args, reason) in refused {
         let output = exec::output(dupfs.command(args[0]).args(&args[1..]));

@@ -42,7 +42,8 @@ impl Line {
             Err(error) => error.to_string(),
             Ok(levels) => {
                 let error = levels.parser().try_get_matches_from(&levels.args).unwrap_err();
-                levels.explain(&error).unwrap_or_else(|| error.to_string())
+                let origins = levels.origins(&error).unwrap_or_default();
+                format!("{}; {origins}", report_of(&error))
             }
         };
         text.replace(self.dir.path().to_str().unwrap(), "DIR")
@@ -87,6 +88,9 @@ fn options_that_need_each_other_may_come_from_different_places() {
     let line = Line::new("[defaults]\nverify-key = '/k'\n");
     let ParsedCommand::Cat(args) = line.parsed("cat --sign-key ABCDEF01 u/ x", &[]) else { panic!() };
     assert_eq!(args.snapshot.keys.verify_key, Some("/k".into()));
+    let missing = line.failed("ls u/", &[("DUPFS_MEMORY", "8M")]);
+    assert!(missing.contains("--sign-key <KEYID>"), "{missing}");
+    assert!(missing.ends_with("; DIR/config.toml:2 sets --verify-key"), "{missing}");
 }
 
 #[test]
@@ -125,6 +129,28 @@ fn an_invalid_value_is_reported_with_its_place() {
         panic!()
     };
     assert!(args.sample.is_some() && !args.deep);
+}
+
+#[test]
+fn an_error_about_a_value_names_the_place_that_has_it() {
+    let line =
+        Line::new("[defaults]\ntime = 'foo'\ncache-dir = '/c'\n[repository.site]\nurl = '/b'\nsecret-key = '/k.asc'\n");
+    let levels = line.gather(&["ls", "site"], &[("DUPFS_PASSPHRASE_FILE", "/p"), ("DUPFS_CACHE_DIR", "/d")]).unwrap();
+    let explained =
+        |error: &str| levels.with_origin(error.to_owned()).replace(line.dir.path().to_str().unwrap(), "DIR");
+    for (error, origin) in [
+        ("--time: 'foo' is not a time", "DIR/config.toml:2 sets --time"),
+        ("key file /k.asc: no such file or directory", "DIR/config.toml:6 sets --secret-key"),
+        ("passphrase file /p: no such file or directory", "DUPFS_PASSPHRASE_FILE sets --passphrase-file"),
+        ("the log file /p cannot be opened: permission denied", "DUPFS_PASSPHRASE_FILE sets --passphrase-file"),
+        ("/d: is not writable", "DUPFS_CACHE_DIR sets --cache-dir"),
+        ("s3://b/p: the URL (--cache-dir) is wrong", "DUPFS_CACHE_DIR sets --cache-dir"),
+    ] {
+        assert_eq!(explained(error), format!("{error}; {origin}"));
+    }
+    for other in ["--timeout: too long", "/k: no such file", "/c: is not writable", "the --time foo", "/x: see /p"] {
+        assert_eq!(explained(other), other);
+    }
 }
 
 #[test]
@@ -193,7 +219,8 @@ fn commands() -> Vec<(Vec<String>, Command)> {
 
 /// A value that the option takes.
 fn sample(option: &LongOption) -> &'static str {
-    let samples = ["/sample", "1", "5%", "now", "old", "exact", "cp437", "dir", "standard", "text", "block", "8M"];
+    let samples =
+        ["/sample", "1", "5%", "now", "old", "exact", "cp437", "dir", "standard", "text", "block", "8M", "ABCDEF01"];
     let fitting = samples.into_iter().find(|value| option.check(OsStr::new(value)).is_ok());
     fitting.unwrap_or_else(|| panic!("give a sample for --{}", option.name()))
 }

@@ -15,6 +15,7 @@ pub struct VolumesArgs {
     pub repo: RepoArgs,
 
     /// Paths of the snapshot (none: all of it)
+    #[arg(value_name = "PATH")]
     pub paths: Vec<OsString>,
 
     /// Print the commands that restore those in cold storage: aws s3api restore-object. dupfs itself changes nothing
@@ -22,7 +23,7 @@ pub struct VolumesArgs {
     pub thaw: bool,
 
     /// With --thaw: the days for which the restored copies shall stay [default: 7]
-    #[arg(long, value_name = "N", requires = "thaw", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "thaw", value_parser = parse_days)]
     pub days: Option<u32>,
 
     /// With --thaw: the speed and price of the retrieval [default: standard]
@@ -36,6 +37,11 @@ pub struct VolumesArgs {
     /// The snapshot.
     #[command(flatten)]
     pub snapshot: SnapshotArgs,
+}
+
+/// Parses a number of days.
+fn parse_days(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|days| *days > 0).ok_or_else(|| "give a number of days, at least 1".to_owned())
 }
 
 /// The speed and price of a retrieval from cold storage.
