@@ -480,7 +480,8 @@ fn store_with(
     let store = storage::open(&location, &options).map_err(|error| {
         let remark = match (&location, repo.url.to_str()) {
             (Location::Local(dir), Some(typed)) if error.kind() == ErrorKind::NotFound => {
-                nearby::remark_on_missing(typed, dir).or_else(|| configuration::remark_on_missing(typed))
+                let remark = nearby::remark_on_missing(typed, dir).or_else(|| configuration::remark_on_missing(typed));
+                remark.or_else(|| Some("give the URL or path of the backup".to_owned()))
             }
             _ => None,
         };

@@ -71,7 +71,10 @@ pub fn run(
 ) -> Result<CommandExit, CliError> {
     let repository = fs.repository();
     let Some(index) = repository.index().on_disk() else {
-        let line = format!("{}: the index on disk cannot be opened; see the log", repository.url());
+        let line = format!(
+            "{}: the index on disk cannot be opened, for the reason in the log; give another --cache-dir",
+            repository.url()
+        );
         return Err(CliError::new(CommandExit::Failed, line));
     };
     let (limits, _watch) = CallLimits::until_signal(timeout)?;
@@ -93,7 +96,10 @@ pub fn run(
     let interrupted = limits.is_over();
     fs.finish();
     if index.is_off() {
-        let line = format!("{}: the index cannot be written; see the log", repository.url());
+        let line = format!(
+            "{}: the index cannot be written, for the reason in the log; free space there, or give another --cache-dir",
+            repository.url()
+        );
         summary.failures.push(line.clone());
         printer.report(&CliError::new(CommandExit::Failed, line));
     }

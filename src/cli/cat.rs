@@ -43,8 +43,12 @@ fn write_file(
         Ok(found) => found,
         Err(failure) => return Ok(Err(failure)),
     };
-    let no_file =
-        |what: &str| Ok(Err(CliError::new(CommandExit::Failed, format!("{path}: {what}, not a regular file"))));
+    let no_file = |what: &str| {
+        Ok(Err(CliError::new(
+            CommandExit::Failed,
+            format!("{path}: {what}, not a regular file; write it with dupfs restore"),
+        )))
+    };
     match attr.kind {
         NodeKind::File => copy(fs, &path, attr, timeout, printer),
         NodeKind::Dir => Ok(Err(CliError::new(

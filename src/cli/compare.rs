@@ -105,8 +105,14 @@ fn open_root(path: &Path, kind: NodeKind) -> Result<OpenRoot, CliError> {
             io::ErrorKind::PermissionDenied => CommandExit::Denied,
             _ => CommandExit::Failed,
         };
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "; give the directory to compare with",
+            io::ErrorKind::NotADirectory => "; compare a file with: dupfs verify --path PATH URL FILE",
+            io::ErrorKind::PermissionDenied => "; run this as a user who may read it",
+            _ => "",
+        };
         let shown = escape_bytes(path.as_os_str().as_bytes());
-        CliError::new(exit, format!("{shown}: cannot be compared: {}", io_reason(&error)))
+        CliError::new(exit, format!("{shown}: cannot be compared: {}{remedy}", io_reason(&error)))
     };
     if kind == NodeKind::Dir {
         let (tree, own) = LocalTree::open(path).map_err(failed)?;

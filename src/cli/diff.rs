@@ -177,8 +177,10 @@ impl DiffSides<'_> {
         };
         let meant = meant.or_else(as_time);
         let line = match operands.is_path_certain {
-            true => format!("{path}: neither snapshot has this path"),
-            false => format!("{path}: neither a time nor a path of these snapshots"),
+            true => format!("{path}: neither snapshot has this path; search all with: dupfs find --all URL 'NAME'"),
+            false => format!(
+                "{path}: neither a time nor a path of these snapshots; see dupfs sets URL and dupfs find --all URL"
+            ),
         };
         let missing = CliError::new(CommandExit::NotFound, line);
         Err(typed_path::with_remedy(&missing, typed, meant, source.as_deref()))

@@ -36,7 +36,14 @@ pub(super) fn write(args: &ManArgs) -> Result<(), CliError> {
             io::ErrorKind::PermissionDenied => ErrorKind::Denied,
             _ => ErrorKind::Io,
         };
-        CliError::failed(kind, format!("{} cannot be written: {}", path.display(), io_reason(error)))
+        CliError::failed(
+            kind,
+            format!(
+                "{} cannot be written: {}; give a directory that this user may write",
+                path.display(),
+                io_reason(error)
+            ),
+        )
     };
     fs::create_dir_all(&args.dir).map_err(|error| failed(&args.dir, &error))?;
     for page in pages(&date()).map_err(|error| failed(&args.dir, &error))? {

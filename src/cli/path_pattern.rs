@@ -96,7 +96,8 @@ fn one_line_fault(error: &regex::Error) -> String {
         other => {
             let text = other.to_string();
             let last = text.lines().last().unwrap_or_default().trim();
-            last.strip_prefix("error: ").unwrap_or(last).to_owned()
+            let fault = last.strip_prefix("error: ").unwrap_or(last);
+            format!("{fault}; a backslash before a character makes it one of the name")
         }
     }
 }

@@ -25,8 +25,10 @@ pub(super) enum LastLink {
 
 /// Parses `typed` as a path inside the backup.
 pub(super) fn parse(typed: &OsStr) -> Result<ArchivePath, CliError> {
-    ArchivePath::parse(typed.as_bytes())
-        .map_err(|error| CliError::new(CommandExit::Usage, format!("{}: {error}", escape_bytes(typed.as_bytes()))))
+    ArchivePath::parse(typed.as_bytes()).map_err(|error| {
+        let shown = escape_bytes(typed.as_bytes());
+        CliError::Usage(format!("{shown}: {error}; give the path from the root of the snapshot"))
+    })
 }
 
 /// The attributes of `path`, whose size may not be exact.

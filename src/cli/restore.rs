@@ -285,6 +285,10 @@ fn write_failed(path: &ArchivePath, error: &io::Error) -> CliError {
     let reason = match error.kind() {
         io::ErrorKind::AlreadyExists => "exists in the destination and differs; --force replaces it".to_owned(),
         io::ErrorKind::IsADirectory => "a directory of this name is in the way; remove it first".to_owned(),
+        io::ErrorKind::PermissionDenied => format!("{}; run this as a user who may write there", io_reason(error)),
+        _ if is_full(error) => {
+            format!("{}, which ends the restore; free space there, and give the same command again", io_reason(error))
+        }
         _ => io_reason(error).to_string(),
     };
     CliError::new(exit, format!("{path}: cannot be written: {reason}"))

@@ -200,7 +200,10 @@ fn below_mount_names(path: &ArchivePath) -> Option<ArchivePath> {
 /// The failure to find `path` in any of several snapshots.
 pub(super) fn missing_in_any(path: &ArchivePath) -> CliError {
     let is_unpacked = path.components().next() == Some(b"unpacked");
-    let remedy = if is_unpacked { "; give the path of the stored archive itself" } else { "" };
+    let remedy = match is_unpacked {
+        true => "; give the path of the stored archive itself",
+        false => "; search all snapshots with: dupfs find --all URL 'NAME'",
+    };
     CliError::new(CommandExit::NotFound, format!("{path}: no snapshot has this path{remedy}"))
 }
 

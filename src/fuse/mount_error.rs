@@ -12,7 +12,7 @@ pub enum MountError {
     #[error("mount point {} does not exist: create it with mkdir", .0.display())]
     Absent(PathBuf),
     /// The mount point is a file or something else that nothing can be mounted on.
-    #[error("mount point {} is not a directory", .0.display())]
+    #[error("mount point {} is not a directory: choose an empty one", .0.display())]
     NotADirectory(PathBuf),
     /// The mount point shows names that the mount would hide.
     #[error("mount point {} is not empty: choose an empty directory, or hide what is in it with -o nonempty", .0.display())]

@@ -18,7 +18,7 @@ use super::mountpoint::is_stale;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UnmountError {
     /// Nothing is mounted there.
-    #[error("nothing is mounted on {}", .0.display())]
+    #[error("nothing is mounted on {}; dupfs status shows all mounts", .0.display())]
     NotMounted(PathBuf),
     /// The mount is not of dupfs.
     #[error("{} is not a dupfs mount but {what}: use umount(8)", path.display())]

@@ -145,6 +145,55 @@ fn arguments_in_the_wrong_order_and_options_of_duplicity_get_a_hint() {
 }
 
 #[test]
+fn the_path_of_a_backup_after_another_argument_is_recognized() {
+    let scratch = Scratch::new();
+    let backup = sample("backup").display().to_string();
+    scratch.dir("empty");
+    for (line, right) in [
+        (["ls", "etc", &backup], format!("dupfs ls {backup} etc")),
+        (["find", "*.sql", &backup], format!("dupfs find {backup} *.sql")),
+        (["restore", "new", &backup], format!("dupfs restore {backup} new")),
+        (["restore", "empty", &backup], format!("dupfs restore {backup} empty")),
+        (["verify", "empty", &backup], format!("dupfs verify {backup} empty")),
+        (["mount", "new", &backup], format!("dupfs mount {backup} new")),
+    ] {
+        let (code, message) = refusal(&scratch, &line);
+        assert_eq!(code, 2, "{message}");
+        assert!(message.ends_with(&format!("that is: {right}\n")), "{message}");
+    }
+    let (_, message) = refusal(&scratch, &["ls", "/no/such/backup", "etc"]);
+    assert!(message.ends_with("no such directory; give the URL or path of the backup\n"), "{message}");
+}
+
+#[test]
+fn an_argument_that_is_refused_is_one_line_with_the_remedy() {
+    let scratch = Scratch::new();
+    let url = url();
+    for (line, expected) in [
+        (&["ls", "--memory", "abc", &url][..], "--memory abc: unknown unit \"ABC\": give bytes as 512M or 4G"),
+        (&["verify", "--sample", "5%", "--deep", &url], "--sample cannot be used with --deep: leave out one of them"),
+        (&["verify", "--seed", "3", &url], "--sample PERCENT is missing, which another option needs"),
+        (&["restore", "--overwrite", &url, "x"], "dupfs restore --force URL"),
+        (&["find", "--regex", &url, "("], "unclosed group; a backslash before a character"),
+        (&["lss", &url], "there is no command lss: did you mean ls?"),
+        (&["completions"], "SHELL is missing: dupfs completions SHELL"),
+        (&["cat", &url], "PATH is missing: dupfs cat URL PATH"),
+        (&["ls", "--sign-key", "joe", "--verify-key", "k", &url], "--sign-key joe: not a key ID: give 8 to 40"),
+        (&["ls", &url, "../x"], "the path has a '..' component; give the path from the root of the snapshot"),
+        (&["ls", "--config", "/none", &url], "/none: no such file or directory; give the path of one"),
+        (&["umount", "/none"], "nothing is mounted on /none; dupfs status shows all mounts"),
+        (
+            &["verify", "--compare", "/none", &url],
+            "/none: cannot be compared: no such file or directory; give the directory",
+        ),
+    ] {
+        let dupfs = if line.contains(&url.as_str()) { opened(&scratch) } else { Dupfs::new(scratch.path()) };
+        let (_, message) = one_line(&output(dupfs.command(line[0]).current_dir(scratch.path()).args(&line[1..])));
+        assert!(message.starts_with("dupfs: ") && message.contains(expected), "{line:?}: {message}");
+    }
+}
+
+#[test]
 fn a_mistyped_time_gets_the_form_or_the_snapshot_that_is_meant() {
     let scratch = Scratch::new();
     let url = url();

@@ -389,14 +389,29 @@ fn history_and_diff_have_the_documented_form() {
 
     for (command, operands, code, part) in [
         ("history", vec![url.as_str(), "dir/edite"], 3, "did you mean dir/edited?"),
-        ("history", vec![&url, "nothing"], 3, "no snapshot has this path"),
+        (
+            "history",
+            vec![&url, "nothing"],
+            3,
+            "no snapshot has this path; search all snapshots with: dupfs find --all URL",
+        ),
         ("history", vec![&url, "unpacked/latest/a.zip"], 3, "the stored archive itself"),
         ("history", vec![&url, "new", "--time", "now"], 2, "history shows all times"),
         ("history", vec!["new", &url], 2, "the wrong way round"),
         ("diff", vec![&url, &first, &second, "dir/edite"], 3, "did you mean dir/edited?"),
-        ("diff", vec![&url, &first, &second, "null"], 3, "neither snapshot"),
+        (
+            "diff",
+            vec![&url, &first, &second, "null"],
+            3,
+            "neither snapshot has this path; search all with: dupfs find --all URL",
+        ),
         ("diff", vec![&url, "yesterday", &second], 2, "TIME"),
-        ("diff", vec![&url, &second, "yesterday"], 3, "neither a time nor a path"),
+        (
+            "diff",
+            vec![&url, &second, "yesterday"],
+            3,
+            "neither a time nor a path of these snapshots; see dupfs sets URL",
+        ),
         ("diff", vec![&url, &first, &second, "dir", "dir"], 2, ""),
         ("diff", vec![&url], 2, ""),
         ("diff", vec![&url, &first, "--time", "now"], 2, "times are arguments"),

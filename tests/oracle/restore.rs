@@ -247,7 +247,8 @@ fn a_full_disk_and_a_read_only_one_are_reported_and_leave_no_half_file() {
     assert_eq!(fs::read_dir(&dest).unwrap().count(), 0);
     let (code, message) = repo.reader().fails("restore", &["--ignore-space", &repo.url(), as_text(&dest)]);
     assert_eq!(code, Some(1), "{message}");
-    assert!(message.contains("cannot be written"), "{message}");
+    let remedy = "cannot be written: no space left on device, which ends the restore; free space there";
+    assert!(message.contains(remedy), "{message}");
     let whole = finished(&dest);
     assert!(whole.len() > 3);
     for name in whole {
@@ -267,7 +268,8 @@ fn a_full_disk_and_a_read_only_one_are_reported_and_leave_no_half_file() {
     for dest in [fixed.0.clone(), fixed.0.join("new")] {
         let (code, message) = repo.reader().fails("restore", &[&repo.url(), as_text(&dest)]);
         assert_eq!(code, Some(4), "{message}");
-        assert!(message.contains("nothing can be restored here"), "{message}");
+        let reason = "nothing can be restored here: read-only file system; choose another destination\n";
+        assert!(message.ends_with(reason), "{message}");
     }
 }
 

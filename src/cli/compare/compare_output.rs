@@ -160,7 +160,9 @@ impl<'p, 'o> CompareOutput<'p, 'o> {
                 (false, 0) => String::new(),
                 (false, failed) => format!("; {failed} could not be compared"),
             };
-            printer.text(&format!("{compared} objects compared{contents}: {different} differ{end}\n"))?;
+            let objects = if compared == 1 { "object" } else { "objects" };
+            let differ = if different == 1 { "differs" } else { "differ" };
+            printer.text(&format!("{compared} {objects} compared{contents}: {different} {differ}{end}\n"))?;
         }
         let exit = printer.finish()?;
         Ok(match (interrupted, different) {

@@ -46,6 +46,18 @@ fn compared(fs: &MemoryFs, options: &CompareOptions) -> (String, String, Result<
 }
 
 #[test]
+fn the_summary_of_one_object_is_in_the_singular_and_a_file_in_place_of_the_directory_has_a_remedy() {
+    let (backup, dir) = pair();
+    let file = dir.path().join("etc/hosts");
+    let one = CompareOptions { path: Some("etc/hosts".into()), contents: ContentRule::None, ..options(&file) };
+    assert_eq!(compared(&backup, &one).0, "1 object compared: 0 differ\n");
+    let error = compared(&backup, &options(&file)).2.unwrap_err().to_string();
+    assert!(
+        error.ends_with("cannot be compared: not a directory; compare a file with: dupfs verify --path PATH URL FILE")
+    );
+}
+
+#[test]
 fn equal_trees_have_no_difference_and_each_difference_is_reported() {
     let (backup, dir) = pair();
     let (out, err, end) = compared(&backup, &options(dir.path()));

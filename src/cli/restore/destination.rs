@@ -30,6 +30,13 @@ pub(super) fn failed(path: &Path, error: &io::Error) -> CliError {
     let (exit, remedy) = match error.kind() {
         io::ErrorKind::NotFound => (CommandExit::NotFound, "; create the directories above the destination (mkdir -p)"),
         io::ErrorKind::NotADirectory => (CommandExit::Failed, "; give the name of a new or empty directory"),
+        io::ErrorKind::PermissionDenied => {
+            (write_exit(error), "; choose another destination, or run this as a user who may write there")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => (write_exit(error), "; choose another destination"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            (write_exit(error), "; free space there, or choose another destination")
+        }
         _ => (write_exit(error), ""),
     };
     let shown = escape_bytes(path.as_os_str().as_bytes());
