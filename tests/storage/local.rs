@@ -2,17 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{LocalStore, ObjectInfo, ObjectStore, StorageError, Traffic};
-
-use crate::support::exec::{Dupfs, run};
-use crate::support::mount::Mount;
-use crate::support::{Scratch, fixtures};
 
 const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
 
@@ -189,114 +184,4 @@ fn only_bytes_that_were_read_are_counted() {
     let mut stream = store.open(&object, ByteRange { start: 100, end: 900 }, &RequestContext::unlimited()).unwrap();
     stream.read_exact(&mut [0; 300]).unwrap();
     assert_eq!(store.traffic(), Traffic { list_requests: 1, get_requests: 1, retries: 0, bytes: 300 });
-}
-
-/// A mount of sshfs, without a network, that is unmounted when it is dropped.
-struct Sshfs(tempfile::TempDir);
-
-impl Sshfs {
-    fn new(files: &[(&str, &[u8])]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["files", "mount"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
-        }
-        for (name, bytes) in files {
-            fs::write(dir.path().join("files").join(name), bytes).unwrap();
-        }
-        let ssh = dir.path().join("ssh");
-        fs::write(&ssh, "#!/bin/sh\nexec /usr/lib/openssh/sftp-server\n").unwrap();
-        fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut command = Command::new("sshfs");
-        command.arg(format!("host:{}", dir.path().join("files").display())).arg(dir.path().join("mount"));
-        run(command.arg("-o").arg(format!("ssh_command={}", ssh.display())));
-        Self(dir)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("mount")
-    }
-
-    /// Makes the kernel forget all inodes, as it does when memory is short. Files are found in another order afterwards.
-    fn forget(&self, names: &[&str]) {
-        run(Command::new("mount").args(["-i", "-o", "remount,ro"]).arg(self.path()));
-        for name in names.iter().rev() {
-            let _ = fs::metadata(self.path().join(name)).unwrap();
-        }
-    }
-}
-
-impl Drop for Sshfs {
-    fn drop(&mut self) {
-        let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(self.path()).status();
-    }
-}
-
-#[test]
-#[ignore = "slow: scripts/test --all"]
-fn files_on_sshfs_are_the_same_although_their_inode_numbers_change() {
-    let names = ["one", "two", "three", "four"];
-    let sshfs = Sshfs::new(&names.map(|name| (name, name.as_bytes())));
-    let store = LocalStore::open(&sshfs.path()).unwrap();
-    let objects = names.map(|name| find(&store, name));
-    let inode = |name: &str| fs::metadata(sshfs.path().join(name)).unwrap().ino();
-    let before = names.map(inode);
-    sshfs.forget(&names);
-    assert_ne!(names.map(inode), before, "the inode numbers did not change, so this test shows nothing");
-    for (name, object) in names.iter().zip(&objects) {
-        let mut text = String::new();
-        store.open(object, ALL, &RequestContext::unlimited()).unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!(&text, name);
-        assert_eq!(find(&store, name), *object);
-    }
-    fs::write(sshfs.0.path().join("files/one"), "another length").unwrap();
-    let replaced = |error: &StorageError| error.to_string().contains("was replaced or changed");
-    let begun = Instant::now();
-    // sshfs caches attributes for some seconds.
-    while !matches!(store.open(&objects[0], ALL, &RequestContext::unlimited()), Err(error) if replaced(&error)) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the change was not seen");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-#[test]
-fn a_mount_of_a_backup_on_sshfs_keeps_its_index_and_reads_on_when_inode_numbers_change() {
-    let fixture = fixtures::path("duplicity-0.8.15-python2.7-gz");
-    let files: Vec<(String, Vec<u8>)> = fs::read_dir(&fixture)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
-        .collect();
-    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
-    let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
-    let sshfs = Sshfs::new(&files);
-    let scratch = Scratch::new();
-    // Without a cache each read opens the volumes again.
-    let dupfs = Dupfs::new(scratch.path()).option("--cache-size=0").option("--memory=64M");
-    let bytes = |mount: &Mount| {
-        let cost = run(Command::new("getfattr").args(["-n", "user.dupfs.cost", "--only-values"]).arg(mount.path()));
-        let cost = String::from_utf8(cost).unwrap();
-        let number = cost.split(" bytes fetched").next().unwrap().rsplit(' ').next().unwrap().to_owned();
-        number.parse::<u64>().unwrap_or_else(|_| panic!("{cost}"))
-    };
-    let mount = Mount::new(&dupfs, sshfs.path().to_str().unwrap(), &scratch.dir("m1"));
-    let read = |mount: &Mount| {
-        run(Command::new("sh").args(["-c", "tar -cf - -C \"$0\" . | sha256sum"]).arg(mount.path().join("latest/")))
-    };
-    let before = read(&mount);
-    let inode = |name: &&str| fs::metadata(sshfs.path().join(name)).unwrap().ino();
-    let inodes: Vec<_> = names.iter().map(inode).collect();
-    sshfs.forget(&names);
-    assert_ne!(
-        names.iter().map(inode).collect::<Vec<_>>(),
-        inodes,
-        "the inode numbers did not change, so this test shows nothing"
-    );
-    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-    assert!(read(&mount) == before);
-    mount.unmount();
-    let mount = Mount::new(&dupfs, sshfs.path().to_str().unwrap(), &scratch.dir("m2"));
-    run(Command::new("ls").arg("-R").arg(mount.path().join("latest/")).stdout(std::process::Stdio::null()));
-    let fetched = bytes(&mount);
-    assert!(fetched < 10_000, "{fetched} bytes although the index has the trees");
-    mount.unmount();
 }

@@ -15,6 +15,7 @@ mod conformance;
 mod decorators;
 mod interrupts;
 mod local;
+mod other_file_systems;
 mod rclone;
 mod rclone_faults;
 mod rclone_requests;

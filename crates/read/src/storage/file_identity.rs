@@ -1,10 +1,14 @@
 //! The identity of a file's state: what a file system keeps of it.
 
-use std::fs::Metadata;
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::Mutex;
+
+use dupfs_base::sync::lock;
 
 /// File systems whose inode numbers belong to files, also over mounts: ext2 to ext4, XFS, Btrfs, F2FS, bcachefs, ZFS, JFS,
 /// ReiserFS, NFS, tmpfs and overlayfs.
@@ -37,11 +41,6 @@ pub(super) enum FileIdentity {
 }
 
 impl FileIdentity {
-    /// The identity of files in the directory `dir`.
-    pub(super) fn in_directory(dir: &Path) -> Self {
-        Self::of_file_system(rustix::fs::statfs(dir).ok().and_then(|stat| u64::try_from(stat.f_type).ok()))
-    }
-
     /// The identity of files on a file system of this kind, as statfs(2) has it.
     fn of_file_system(kind: Option<u64>) -> Self {
         match kind {
@@ -91,9 +90,60 @@ impl FileIdentity {
     }
 }
 
+/// The identifications of files, by the devices on which they are. A directory may have links to files of another file system,
+/// and may be mounted again, on another device, or as another file system.
+#[derive(Debug)]
+pub(super) struct FileIdentities {
+    /// The identification for a kind of file system.
+    of_file_system: fn(Option<u64>) -> FileIdentity,
+    by_device: Mutex<HashMap<u64, FileIdentity>>,
+}
+
+impl Default for FileIdentities {
+    fn default() -> Self {
+        Self { of_file_system: FileIdentity::of_file_system, by_device: Mutex::default() }
+    }
+}
+
+impl FileIdentities {
+    /// The same identification for all files.
+    #[cfg(test)]
+    pub(super) fn of_kind(of_file_system: fn(Option<u64>) -> FileIdentity) -> Self {
+        Self { of_file_system, ..Self::default() }
+    }
+
+    /// Forgets what is known of devices: another file system may have the number of one now.
+    pub(super) fn forget(&self) {
+        lock(&self.by_device).clear();
+    }
+
+    /// The identification of the file `path`, whose metadata are given.
+    pub(super) fn of_path(&self, path: &Path, metadata: &Metadata) -> FileIdentity {
+        self.of(metadata, || rustix::fs::statfs(path))
+    }
+
+    /// The identification of an open file, whose metadata are given.
+    pub(super) fn of_file(&self, file: &File, metadata: &Metadata) -> FileIdentity {
+        self.of(metadata, || rustix::fs::fstatfs(file))
+    }
+
+    fn of(&self, metadata: &Metadata, stat: impl FnOnce() -> rustix::io::Result<rustix::fs::StatFs>) -> FileIdentity {
+        if let Some(known) = lock(&self.by_device).get(&metadata.dev()) {
+            return *known;
+        }
+        // A request to a server, on some file systems.
+        let stat = stat();
+        let identity = (self.of_file_system)(stat.as_ref().ok().and_then(|stat| u64::try_from(stat.f_type).ok()));
+        if stat.is_ok() {
+            lock(&self.by_device).insert(metadata.dev(), identity);
+        }
+        identity
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;

@@ -1,14 +1,14 @@
 //! A directory as a store.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use super::file_identity::FileIdentity;
+use super::file_identity::{FileIdentities, FileIdentity};
 use super::file_prefix::listed_dirs;
 use super::traffic::TrafficCounters;
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
@@ -32,7 +32,7 @@ pub struct LocalStore {
     /// Listed directories, relative to `dir`: empty, or with a trailing slash.
     listed: Vec<String>,
     counters: Arc<TrafficCounters>,
-    identity: FileIdentity,
+    identities: FileIdentities,
     /// The fingerprints of files that were opened, by name.
     fingerprints: Mutex<HashMap<Arc<str>, OpenedFile>>,
 }
@@ -46,9 +46,9 @@ impl LocalStore {
         let shown = escape_bytes(dir.as_os_str().as_encoded_bytes());
         let absolute = std::path::absolute(dir).map_err(|e| StorageError::from_io(&shown, "resolve the path", &e))?;
         let url = format!("file://{}", escape_bytes(absolute.as_os_str().as_encoded_bytes()));
-        let identity = FileIdentity::in_directory(&absolute);
         let (listed, counters, fingerprints) = (vec![String::new()], Arc::default(), Mutex::default());
-        let store = Self { dir: absolute, url, listed, counters, identity, fingerprints };
+        let identities = FileIdentities::default();
+        let store = Self { dir: absolute, url, listed, counters, identities, fingerprints };
         store.examine(&store.dir)?;
         Ok(store)
     }
@@ -92,7 +92,7 @@ impl LocalStore {
                 continue;
             }
             let (size, version) = match fs::metadata(entry.path()) {
-                Ok(m) if m.is_file() => (m.len(), self.identity.version(&m)),
+                Ok(m) if m.is_file() => (m.len(), self.identities.of_path(&entry.path(), &m).version(&m)),
                 Ok(_) => continue,
                 // Removed in the meantime, or a dangling link.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
@@ -109,8 +109,8 @@ impl LocalStore {
 impl LocalStore {
     /// Checks that a file has the content that it had when it was opened before, as far as its ends show. For file systems where
     /// size and time may be those of another file.
-    fn check_fingerprint(&self, file: &File, object: &ObjectInfo) -> Result<(), StorageError> {
-        let read = self.identity.fingerprint(file, object.size);
+    fn check_fingerprint(&self, file: &File, identity: FileIdentity, object: &ObjectInfo) -> Result<(), StorageError> {
+        let read = identity.fingerprint(file, object.size);
         let Some(found) = read.map_err(|e| StorageError::from_io(&object.name, "read", &e))? else { return Ok(()) };
         let mut known = lock(&self.fingerprints);
         let (version, first) = known
@@ -138,6 +138,7 @@ impl ObjectStore for LocalStore {
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {
         self.counters.lists.fetch_add(1, Ordering::Relaxed);
+        self.identities.forget();
         let mut out = Vec::new();
         for prefix in &self.listed {
             context.check().map_err(|stopped| StorageError::stopped(&self.url, stopped))?;
@@ -184,10 +185,11 @@ impl ObjectStore for LocalStore {
                 io::ErrorKind::NotFound => StorageError::missing(object),
                 _ => StorageError::from_io(&object.name, "open", &e),
             })?;
-        let (identity, counters) = (self.identity, Arc::clone(&self.counters));
+        let metadata = file.metadata().map_err(|e| StorageError::from_io(&object.name, "examine", &e))?;
+        let (identity, counters) = (self.identities.of_file(&file, &metadata), Arc::clone(&self.counters));
         let mut stream = LocalStream { file, object: object.clone(), left: 0, want: 0, counters, identity };
-        stream.check_unchanged()?;
-        self.check_fingerprint(&stream.file, object)?;
+        stream.check_same(&metadata)?;
+        self.check_fingerprint(&stream.file, identity, object)?;
         let end = range.end.min(object.size);
         stream.want = end.saturating_sub(range.start);
         stream.left = stream.want;
@@ -220,7 +222,11 @@ struct LocalStream {
 impl LocalStream {
     fn check_unchanged(&self) -> Result<(), StorageError> {
         let metadata = self.file.metadata().map_err(|e| StorageError::from_io(&self.object.name, "examine", &e))?;
-        if metadata.is_file() && *self.identity.version(&metadata) == *self.object.version {
+        self.check_same(&metadata)
+    }
+
+    fn check_same(&self, metadata: &Metadata) -> Result<(), StorageError> {
+        if metadata.is_file() && *self.identity.version(metadata) == *self.object.version {
             Ok(())
         } else {
             Err(StorageError::replaced(&self.object))
@@ -281,7 +287,7 @@ mod tests {
         let path = tmp.path().join("o");
         put(&path, b"content");
         let mut store = LocalStore::open(tmp.path()).unwrap();
-        store.identity = FileIdentity::Time(1);
+        store.identities = FileIdentities::of_kind(|_| FileIdentity::Time(1));
         let context = RequestContext::unlimited();
         let object = store.list(&context).unwrap().remove(0);
         let read =
@@ -293,7 +299,7 @@ mod tests {
         put(&path, b"CONTENT");
         assert!(read(&object).unwrap_err().to_string().contains("was replaced or changed"));
         read(&object).unwrap();
-        store.identity = FileIdentity::Inode;
+        store.identities = FileIdentities::of_kind(|_| FileIdentity::Inode);
         let object = store.list(&context).unwrap().remove(0);
         put(&path, b"CONTENT");
         let range = ByteRange { start: 0, end: u64::MAX };
