@@ -16,6 +16,11 @@ use dupfs_base::{ByteRange, ErrorKind, RequestContext, Secret};
 /// The pause before all copies are tried again, when no store answers.
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
+/// A store whose failure took this time is read last for [`READ_LAST`]: otherwise each object would wait for it.
+const SLOW_FAILURE: Duration = Duration::from_secs(1);
+/// The time for which a store is read last, unless it is listed before.
+const READ_LAST: Duration = Duration::from_secs(600);
+
 /// Opens one of the stores.
 pub(super) type OpenStore = fn(&Location, &StoreOptions) -> Result<Arc<dyn ObjectStore>, StorageError>;
 
@@ -37,6 +42,8 @@ struct MemberState {
     objects: Vec<ObjectInfo>,
     /// The reason why it could not be listed, as it was logged.
     failure: Option<String>,
+    /// The time of its last failure that took long.
+    slow: Option<Instant>,
 }
 
 /// The copies of one object: the stores that have it, and its state in each.
@@ -128,6 +135,21 @@ impl MultiMember {
         Ok(store)
     }
 
+    /// Returns true if the store is read only after the others, because it failed slowly.
+    fn is_last(&self) -> bool {
+        lock(&self.state).slow.is_some_and(|time| time.elapsed() < READ_LAST)
+    }
+
+    /// Records that a read failed after `waited`.
+    fn record_failure(&self, waited: Duration) {
+        if waited >= SLOW_FAILURE {
+            let before = lock(&self.state).slow.replace(Instant::now());
+            if before.is_none() {
+                log::info!("{}: failed only after {} s; the other stores are read first", self.url, waited.as_secs());
+            }
+        }
+    }
+
     /// Records the outcome of a listing. A store that does not answer now has the objects that it had.
     fn record(&self, listed: Result<Vec<ObjectInfo>, StorageError>) -> Vec<ObjectInfo> {
         let mut state = lock(&self.state);
@@ -136,9 +158,12 @@ impl MultiMember {
                 if state.failure.take().is_some() {
                     log::info!("{}: answers again", self.url);
                 }
-                state.objects = objects;
+                (state.objects, state.slow) = (objects, None);
             }
             Err(error) => {
+                if error.unanswered {
+                    state.slow = Some(Instant::now());
+                }
                 let line = error.to_string();
                 if state.failure.as_ref() != Some(&line) {
                     log::warn!("{line}; the other stores are read, and what only this one has is missing");
@@ -229,6 +254,7 @@ impl ObjectStore for MultiStore {
             at: range.start,
             end: range.end,
             inner: None,
+            member: 0,
             context: context.clone(),
         };
         stream.open_first()?;
@@ -264,6 +290,8 @@ struct MultiStream {
     at: u64,
     end: u64,
     inner: Option<Box<dyn Read + Send>>,
+    /// The store of `inner`.
+    member: usize,
     context: RequestContext,
 }
 
@@ -273,8 +301,16 @@ impl MultiStream {
     /// # Errors
     /// As [`Self::open_next`].
     fn open_first(&mut self) -> Result<(), StorageError> {
-        self.copies = self.all.iter().rev().cloned().collect();
+        self.copies = self.all_in_order();
         self.open_next(None)
+    }
+
+    /// All copies, the one to be tried first last.
+    fn all_in_order(&self) -> ObjectCopies {
+        let is_last = |at: usize| self.members.get(at).is_some_and(MultiMember::is_last);
+        let (last, first): (ObjectCopies, ObjectCopies) =
+            self.all.iter().rev().cloned().partition(|(at, _)| is_last(*at));
+        [last, first].concat()
     }
 
     /// Opens the next copy that can be opened, after the failure of the one before. As long as stores do not answer, all copies
@@ -288,19 +324,22 @@ impl MultiStream {
         loop {
             while let Some((at, copy)) = self.copies.pop() {
                 let range = ByteRange { start: self.at, end: self.end };
-                let store = self.members.get(at).and_then(|member| lock(&member.state).store.clone());
+                let member = self.members.get(at);
+                let store = member.and_then(|member| lock(&member.state).store.clone());
+                let begun = Instant::now();
                 let opened = match store {
                     Some(store) => store.open(&copy, range, &self.context),
                     None => Err(StorageError::new(ErrorKind::Io, &copy.name, "its store cannot be reached")),
                 };
                 match opened {
                     Ok(stream) => {
-                        self.inner = Some(stream);
+                        (self.inner, self.member) = (Some(stream), at);
                         return Ok(());
                     }
                     Err(error) => {
                         self.context.check_may_block().map_err(|stopped| StorageError::stopped(&copy.name, stopped))?;
                         log::info!("{error}");
+                        member.into_iter().for_each(|member| member.record_failure(begun.elapsed()));
                         unanswered |= error.unanswered;
                         first = Some(first.unwrap_or(error));
                     }
@@ -313,7 +352,7 @@ impl MultiStream {
             pause_until(Instant::now() + ROUND_PAUSE, &self.context)
                 .map_err(|stopped| StorageError::stopped(&self.object.name, stopped))?;
             unanswered = false;
-            self.copies = self.all.iter().rev().cloned().collect();
+            self.copies = self.all_in_order();
         }
     }
 }
@@ -325,6 +364,7 @@ impl Read for MultiStream {
         }
         loop {
             let Some(inner) = &mut self.inner else { return Err(StorageError::missing(&self.object).into_io()) };
+            let begun = Instant::now();
             let error = match inner.read(buf) {
                 Ok(0) => StorageError::short(&self.object, self.at, self.end),
                 Ok(got) => {
@@ -337,6 +377,7 @@ impl Read for MultiStream {
             if let Err(stopped) = self.context.check() {
                 return Err(StorageError::stopped(&self.object.name, stopped).into_io());
             }
+            self.members.get(self.member).into_iter().for_each(|member| member.record_failure(begun.elapsed()));
             self.open_next(Some(error)).map_err(StorageError::into_io)?;
         }
     }

@@ -268,6 +268,27 @@ fn a_store_that_does_not_answer_is_not_waited_for_while_another_does() {
 }
 
 #[test]
+fn a_store_that_failed_slowly_is_read_last_until_it_is_listed_again() {
+    let places = Places::new(BOTH);
+    let (store, object) = fragile(&places, None);
+    let tried = |dir: &str| fs::remove_file(places.path(dir).join("tried")).is_ok();
+    fs::write(places.path("a/down"), "").unwrap();
+    assert_eq!(read(&store, &object).unwrap(), "content");
+    assert!(tried("a"), "the first one is tried first");
+    store.members[0].record_failure(SLOW_FAILURE);
+    assert_eq!(read(&store, &object).unwrap(), "content");
+    assert!(!tried("a"), "each object would wait for it");
+    // If the others do not have an object either, it is read from there.
+    fs::write(places.path("b/down"), "").unwrap();
+    assert!(read(&store, &object).unwrap_err().unanswered);
+    assert!(tried("a") && tried("b"));
+    fs::remove_file(places.path("b/down")).unwrap();
+    listed(&store);
+    assert_eq!(read(&store, &object).unwrap(), "content");
+    assert!(tried("a"));
+}
+
+#[test]
 fn a_read_outlives_an_outage_of_all_stores() {
     let places = Places::new(BOTH);
     let (store, object) = fragile(&places, Some(ReadTimeout::new(Duration::from_secs(1800))));
