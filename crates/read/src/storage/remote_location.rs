@@ -1,6 +1,6 @@
 //! The URLs of the services that rclone reads, as duplicity's backends read them (docs/STORES.md).
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use super::StorageError;
 use super::percent::percent_decode;
@@ -40,7 +40,7 @@ pub(super) enum RemoteService {
 }
 
 /// A place that rclone reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RemoteLocation {
     pub(super) service: RemoteService,
     scheme: String,
@@ -54,6 +54,12 @@ pub struct RemoteLocation {
     pub(super) dir: String,
     /// The parameters after `?`.
     pub(super) query: Vec<(String, String)>,
+}
+
+impl fmt::Debug for RemoteLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RemoteLocation").field(&self.display()).finish()
+    }
 }
 
 /// Services that rclone reads only from its own configuration, with what to choose in it. OneDrive needs the number and the kind
@@ -89,6 +95,9 @@ const GONE: &[(&str, &str)] = &[
 
 /// Services that neither dupfs nor rclone reads.
 const UNREAD: &[&str] = &["hsi", "imap", "imaps", "mf", "slate", "sx", "tahoe", "xorriso"];
+
+/// Options of remotes whose values are shown, unless they have an account in them.
+const SHOWN_OPTIONS: &[&str] = &["endpoint", "host", "port", "provider", "region", "remote", "url", "user", "vendor"];
 
 /// The URL in its parts, as Python splits it.
 pub(super) struct UrlParts<'a> {
@@ -156,8 +165,9 @@ impl RemoteLocation {
         let below = path.strip_prefix('/').unwrap_or(&path);
         match service {
             RemoteService::Rclone => {
-                // As duplicity passes it on.
-                let whole = format!("{}{path}", parts.authority).replacen(":/", ":", 1);
+                // As duplicity passes it on. A remote that is described in place may have a URL in its description.
+                let whole = format!("{}{path}", parts.authority);
+                let whole = if is_described(&whole) { whole } else { whole.replacen(":/", ":", 1) };
                 (location.user, location.password) = (None, None);
                 location.dir = whole;
                 if !location.dir.contains(':') {
@@ -213,7 +223,7 @@ impl RemoteLocation {
         Ok(location)
     }
 
-    /// As a URL, without the password.
+    /// As a URL, without the password and other secrets.
     pub fn display(&self) -> String {
         let mut text = format!("{}://", self.scheme);
         if let Some(user) = self.user.as_ref().filter(|_| self.service != RemoteService::B2) {
@@ -226,13 +236,63 @@ impl RemoteLocation {
         if !self.host.is_empty() {
             text.push('/');
         }
-        text.push_str(&self.dir);
+        match self.service {
+            RemoteService::Rclone => text.push_str(&without_values(&self.dir)),
+            _ => text.push_str(&self.dir),
+        }
         escape_bytes(text.as_bytes())
     }
 
     /// The value of the parameter `name`.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+}
+
+/// Returns true for a remote of rclone that is described in place, as `:webdav,url="http://h",pass=x:dir` or `NAME,port=1:dir`.
+fn is_described(remote: &str) -> bool {
+    remote.starts_with(':')
+        || remote.find([':', ',']).and_then(|at| remote.get(at..)).is_some_and(|rest| rest.starts_with(','))
+}
+
+/// A remote of rclone as it is shown. The values of its description may be passwords and keys, and those that are not are shown.
+fn without_values(remote: &str) -> String {
+    if !is_described(remote) {
+        return remote.to_owned();
+    }
+    let mut out = String::new();
+    let mut option = String::new();
+    let mut quote = None;
+    let mut rest = remote.chars();
+    // The colon in front is not the one before the directory.
+    out.extend(remote.starts_with(':').then(|| rest.next()).flatten());
+    for letter in &mut rest {
+        match (letter, quote) {
+            (',' | ':', None) => {
+                out.push_str(&shown_option(&option));
+                out.push(letter);
+                option.clear();
+                if letter == ':' {
+                    break;
+                }
+                continue;
+            }
+            ('"' | '\'', None) => quote = Some(letter),
+            (letter, Some(open)) if letter == open => quote = None,
+            _ => {}
+        }
+        option.push(letter);
+    }
+    out.push_str(&shown_option(&option));
+    out.push_str(rest.as_str());
+    out
+}
+
+/// An option in the description of a remote, without its value unless that is none of an account.
+fn shown_option(option: &str) -> String {
+    match option.split_once('=') {
+        Some((name, value)) if !SHOWN_OPTIONS.contains(&name) || value.contains('@') => format!("{name}=..."),
+        _ => option.to_owned(),
     }
 }
 

@@ -66,6 +66,10 @@ fn remotes_of_rclone_are_those_that_duplicity_passes_on() {
         assert_eq!(remote(url).dir, dir, "{url}");
     }
     assert_eq!(parse_url("rclone://remote").unwrap_err().kind, ErrorKind::Invalid);
+    // A description in place has colons of its own.
+    for described in [r#":webdav,url="http://h:1/x",pass=y:a/b"#, "r,port=1:/a"] {
+        assert_eq!(remote(&format!("rclone://{described}")).dir, described);
+    }
 }
 
 #[test]
@@ -125,6 +129,13 @@ fn no_password_is_shown() {
         ("b2://id:geheim@bucket/a", "b2://bucket/a"),
         ("webdav://host", "webdav://host/"),
         ("rclone://r:a", "rclone://r:a"),
+        ("rclone://r:a,pass=b", "rclone://r:a,pass=b"),
+        ("rclone://r,pass=geheim:a", "rclone://r,pass=...:a"),
+        ("rclone://:ftp,host=h,user=j,pass=geheim:a:b", "rclone://:ftp,host=h,user=j,pass=...:a:b"),
+        (r#"rclone://:s3,key="geheim,pass=x:y",env_auth,host='a,b':c"#, "rclone://:s3,key=...,env_auth,host='a,b':c"),
+        (r#"rclone://:webdav,url="http://h:1/x":a"#, r#"rclone://:webdav,url="http://h:1/x":a"#),
+        (r#"rclone://:webdav,url="http://j:geheim@h":a"#, "rclone://:webdav,url=...:a"),
+        ("rclone://:ftp,pass=\"geheim:a", "rclone://:ftp,pass=..."),
     ] {
         let remote = remote(url);
         assert_eq!(remote.display(), shown);
