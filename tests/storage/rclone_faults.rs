@@ -1,13 +1,16 @@
 //! Faults of stores that rclone reads: of the server, of rclone itself, and of the machine.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
-use dupfs_read::storage::{ObjectStore, ReadTimeout, StoreOptions};
+use dupfs_read::storage::{ObjectStore, ReadTimeout, StoreOptions, parse_url};
 
 use crate::rclone::{only_object, open, read};
 use crate::support::exec::{Dupfs, run};
@@ -88,6 +91,69 @@ fn faults_end_in_an_error_or_go_on(mut server: RemoteServer, rclone: PathBuf) {
 #[test]
 fn a_server_that_stops_and_a_killed_rclone_end_in_an_error_and_reads_go_on_afterwards() {
     faults_end_in_an_error_or_go_on(RemoteServer::webdav(), s3::rclone());
+}
+
+/// A server of WebDAV with the object `o`, which sends it from its beginning whatever part is requested. It breaks off the first
+/// answer with it.
+fn server_without_ranges(content: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (content, is_first) = (Arc::new(content), Arc::new(AtomicBool::new(true)));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (content, is_first) = (content.clone(), is_first.clone());
+            std::thread::spawn(move || serve_without_ranges(&stream.unwrap(), &content, &is_first));
+        }
+    });
+    port
+}
+
+fn serve_without_ranges(mut stream: &TcpStream, content: &[u8], is_first: &AtomicBool) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
+    let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    let is_directory = !request.split(' ').any(|word| word.ends_with("/o"));
+    let entry = |path: &str, properties: &str| {
+        format!(
+            "<D:response><D:href>{path}</D:href><D:propstat><D:prop>{properties}<D:getlastmodified>Fri, 27 Nov 2026 13:57:54 \
+             GMT</D:getlastmodified></D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>"
+        )
+    };
+    let directory = entry("/", "<D:resourcetype><D:collection/></D:resourcetype>");
+    let object = entry("/o", &format!("<D:getcontentlength>{}</D:getcontentlength>", content.len()));
+    let (status, body) = if request.starts_with("PROPFIND") {
+        let has_object = !is_directory || head.iter().any(|line| line.eq_ignore_ascii_case("depth: 1"));
+        let list = [if is_directory { &*directory } else { "" }, if has_object { &object } else { "" }].concat();
+        (
+            "207 Multi-Status",
+            format!("<?xml version=\"1.0\"?><D:multistatus xmlns:D=\"DAV:\">{list}</D:multistatus>").into_bytes(),
+        )
+    } else {
+        ("200 OK", content.to_vec())
+    };
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
+    let is_cut = status == "200 OK" && is_first.swap(false, Ordering::SeqCst);
+    stream.write_all(&body[..if is_cut { length / 3 } else { length }])
+}
+
+#[test]
+fn a_service_that_ignores_ranges_is_read_as_a_whole() {
+    let content = noise(3, 1 << 20);
+    for rclone in [debian_rclone(), s3::rclone()] {
+        let url = format!("http://127.0.0.1:{}/", server_without_ranges(content.clone()));
+        let options = StoreOptions { rclone: Some(rclone), timeout: Duration::from_secs(5), ..StoreOptions::default() };
+        let store = dupfs_read::storage::open(&parse_url(&url).unwrap(), &options).unwrap();
+        let object = only_object(&*store);
+        // After the broken answer the rest is requested.
+        assert!(read(&*store, &object).unwrap() == content);
+        for (start, end) in [(0, 1000), (1000, 2000), ((1 << 20) - 7, 1 << 20), (500_000, 1 << 20)] {
+            let context = RequestContext::unlimited();
+            let mut part = Vec::new();
+            store.open(&object, ByteRange { start, end }, &context).unwrap().read_to_end(&mut part).unwrap();
+            assert!(part == content[start as usize..end as usize], "{start} to {end}");
+        }
+    }
 }
 
 /// The same for each other server and both versions of rclone.

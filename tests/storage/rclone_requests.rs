@@ -94,7 +94,7 @@ impl FalseRclone {
     }
 
     fn store(&self) -> (RcloneStore, ObjectInfo) {
-        let Ok(Location::Remote(location)) = parse_url("webdav://joe:geheim@127.0.0.1:1/dir") else { panic!() };
+        let Ok(Location::Remote(location)) = parse_url("ftp://joe:geheim@127.0.0.1:1/dir") else { panic!() };
         let store = RcloneStore::open(&location, &self.options()).unwrap();
         let object = store.list(&RequestContext::unlimited()).unwrap().remove(0);
         (store, object)
@@ -229,8 +229,8 @@ fn only_listings_and_reads_are_sent_with_the_password_of_the_environment() {
         rclone.requests(),
         [
             "POST /operations/list HTTP/1.0",
-            "GET /%5Bdupfs%3A%5D/o HTTP/1.0 2-9",
-            "GET /%5Bdupfs%3A%5D/o HTTP/1.0 0-9",
+            "GET /%5Bdupfs%3A%5D/dir/o HTTP/1.0 2-9",
+            "GET /%5Bdupfs%3A%5D/dir/o HTTP/1.0 0-9",
             // No time came with the answer.
             "POST /operations/stat HTTP/1.0",
             "POST /operations/list HTTP/1.0",

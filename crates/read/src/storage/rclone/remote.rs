@@ -61,6 +61,13 @@ impl RcloneRemote {
         }
     }
 
+    /// Returns true if the service may send an object from its beginning when a part is requested: those with HTTP, and those that
+    /// are not known.
+    pub(super) fn may_ignore_ranges(&self) -> bool {
+        let kind = self.options.as_ref().map(|options| options.iter().find(|(name, _)| *name == "type"));
+        kind.flatten().is_none_or(|(_, kind)| kind.expose() == b"webdav")
+    }
+
     /// The path of the object or directory `name` below the root of the remote.
     pub(super) fn path(&self, name: &str) -> String {
         let name = name.trim_end_matches('/');

@@ -1,5 +1,7 @@
 //! Requests to a running rclone: attempts, limits and the state of objects.
 
+use std::io::Read;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -7,7 +9,8 @@ use super::MAX_STREAMS;
 use super::diagnosis::diagnose;
 use super::encoding::percent_encode;
 use super::failure::{RcloneCause, RcloneFailure};
-use super::http::{HttpAnswer, HttpFailure, RcloneRequest, send};
+use super::http::{HttpAnswer, HttpBody, HttpFailure, RcloneRequest, send};
+use super::http_head::RangeMismatch;
 use super::listing::{parse_list, parse_stat, seconds_of};
 use super::process::{RcloneProcess, RcloneStart};
 use super::program::RcloneProgram;
@@ -16,13 +19,17 @@ use super::retries::RcloneRetries;
 use super::stale_answers::StaleAnswers;
 use crate::storage::traffic::TrafficCounters;
 use crate::storage::{DirectoryListing, ObjectInfo, ReadTimeout, StorageError, StoreOptions};
-use dupfs_base::sync::{Permit, Semaphore};
-use dupfs_base::{ErrorKind, RequestContext, Stopped};
+use dupfs_base::sync::{Permit, Semaphore, lock};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext, Stopped};
 
 /// Upper bound of the time to wait for another stream to end. A stream that is not read blocks no other one for longer.
 const MAX_PERMIT_WAIT: Duration = Duration::from_secs(2);
 /// Upper bound of the bytes of a message.
 const MAX_MESSAGE: u64 = 64 * 1024;
+/// Bytes of the part by which a service is asked for a range, and of the part before it.
+const PROBE_BYTES: u64 = 32;
+/// Bytes of an object that are skipped at once.
+const SKIPPED_AT_ONCE: u64 = 64 * 1024;
 
 /// The requests to one running rclone, for the store and its streams.
 #[derive(Debug)]
@@ -34,6 +41,8 @@ pub(super) struct RcloneSession {
     pub(super) read_timeout: ReadTimeout,
     streams: Semaphore,
     stale: StaleAnswers,
+    /// True if the service ignores ranges; `None` if it was not asked yet.
+    ignores_ranges: Mutex<Option<bool>>,
     pub(super) counters: TrafficCounters,
 }
 
@@ -57,7 +66,8 @@ impl RcloneSession {
         let streams = Semaphore::new(u64::from(MAX_STREAMS).min(options.connections as u64).max(1));
         let (timeout, counters) = (options.timeout, TrafficCounters::default());
         let read_timeout = options.read_timeout.clone().unwrap_or_else(|| ReadTimeout::new(timeout));
-        Ok(Self { remote, process, timeout, read_timeout, streams, stale: StaleAnswers::new(), counters })
+        let (stale, ignores_ranges) = (StaleAnswers::new(), Mutex::default());
+        Ok(Self { remote, process, timeout, read_timeout, streams, stale, ignores_ranges, counters })
     }
 
     /// Sends one request.
@@ -99,6 +109,83 @@ impl RcloneSession {
                 Err(failure)
             }
         }
+    }
+
+    /// Returns true if a part of `object` may only be taken from the whole object: the service sends an object from its beginning
+    /// whatever is requested. rclone does not notice that, and calls the beginning the requested part, so the first part that is
+    /// read of a service with HTTP is preceded by two small ones that have bytes in common.
+    ///
+    /// # Errors
+    /// [`RcloneFailure`], also if the two parts contradict each other.
+    pub(super) fn ignores_ranges(
+        &self,
+        object: &ObjectInfo,
+        path: &str,
+        retries: &RcloneRetries,
+        context: &RequestContext,
+    ) -> Result<bool, RcloneFailure> {
+        if !self.remote.may_ignore_ranges() {
+            return Ok(false);
+        }
+        if let Some(known) = *lock(&self.ignores_ranges) {
+            return Ok(known);
+        }
+        let half = PROBE_BYTES.min(object.size / 2);
+        let end = half.saturating_mul(2);
+        let part = |start: u64| {
+            let request = RcloneRequest::Get(path, ByteRange { start, end });
+            let mut answer = self.request(&object.name, &request, retries, context)?;
+            match answer.head.check_range(start, end, object.size) {
+                Ok(()) => self.bytes_of(&object.name, &mut answer.body, end.saturating_sub(start)),
+                Err(RangeMismatch::Size) => Err(RcloneFailure::last(StorageError::replaced(object))),
+                Err(RangeMismatch::Part(reason)) => Err(RcloneFailure::invalid(&object.name, reason)),
+            }
+        };
+        let ignores = match (part(0)?, part(half)?) {
+            (Some(both), Some(second)) => {
+                let (before, same) = both.split_at(second.len().min(both.len()));
+                match (before == second, same == second) {
+                    (false, true) => false,
+                    (true, false) => true,
+                    // It is not known. The whole object is right in both cases.
+                    (true, true) => return Ok(true),
+                    (false, false) => {
+                        let reason = "two parts of the object contradict each other";
+                        return Err(RcloneFailure::invalid(&object.name, reason));
+                    }
+                }
+            }
+            // rclone sends no byte if it got more than it requested. Or the connection has broken.
+            (_, None) if part(half)?.is_none() => true,
+            _ => return Ok(true),
+        };
+        if ignores {
+            log::info!("{}: the service cannot send a part of an object; objects are read as a whole", self.remote.url);
+        }
+        *lock(&self.ignores_ranges) = Some(ignores);
+        Ok(ignores)
+    }
+
+    /// The next `len` bytes of a body; `None` if it ends before.
+    fn bytes_of(&self, object: &str, body: &mut HttpBody, len: u64) -> Result<Option<Vec<u8>>, RcloneFailure> {
+        let mut bytes = Vec::new();
+        let read = body.by_ref().take(len).read_to_end(&mut bytes);
+        self.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        match read {
+            Ok(_) => Ok(Some(bytes).filter(|bytes| bytes.len() as u64 == len)),
+            Err(e) => Err(RcloneFailure::of_transport(object, body.failure(&e))),
+        }
+    }
+
+    /// Reads the next `len` bytes of a body, which are of no use.
+    pub(super) fn skip(&self, object: &str, body: &mut HttpBody, mut len: u64) -> Result<(), RcloneFailure> {
+        while len > 0 {
+            let Some(bytes) = self.bytes_of(object, body, len.min(SKIPPED_AT_ONCE))? else {
+                return Err(RcloneFailure::broken(object, "the body was truncated before the requested part"));
+            };
+            len = len.saturating_sub(bytes.len() as u64);
+        }
+        Ok(())
     }
 
     /// Lists `dir`, with its directories unless `files_only`. `opening` is true for the listing that opens the store.

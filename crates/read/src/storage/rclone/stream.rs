@@ -74,15 +74,20 @@ impl RcloneStream {
     }
 
     fn attempt(&mut self) -> Result<HttpBody, RcloneFailure> {
-        let request = RcloneRequest::Get(&self.path, ByteRange { start: self.at, end: self.end });
+        let (object, size) = (&self.object, self.object.size);
+        let is_part = self.at > 0 || self.end < size;
+        let needs_whole = is_part && self.session.ignores_ranges(object, &self.path, &self.retries, &self.context)?;
+        let (start, end) = if needs_whole { (0, size) } else { (self.at, self.end) };
+        let request = RcloneRequest::Get(&self.path, ByteRange { start, end });
         let mut answer = self.session.request(&self.object.name, &request, &self.retries, &self.context)?;
-        answer.head.check_range(self.at, self.end, self.object.size).map_err(|mismatch| match mismatch {
+        answer.head.check_range(start, end, size).map_err(|mismatch| match mismatch {
             RangeMismatch::Size => RcloneFailure::last(StorageError::replaced(&self.object)),
             RangeMismatch::Part(reason) => RcloneFailure::invalid(&self.object.name, reason),
         })?;
         let modified = answer.head.modified.as_deref().and_then(parse_http_date);
         self.session.check_version(&self.object, modified, &self.retries, &self.context)?;
         answer.body.set_stall(self.retries.stall_timeout());
+        self.session.skip(&self.object.name, &mut answer.body, self.at.saturating_sub(start))?;
         Ok(answer.body)
     }
 
