@@ -88,6 +88,30 @@ fn a_real_sshd_is_read_by_key_and_by_password_and_never_without_its_host_key() {
 }
 
 #[test]
+fn many_objects_are_read_at_once_from_sshd_over_eight_connections() {
+    for rclone in [debian_rclone(), s3::rclone()] {
+        let server = RemoteServer::ssh();
+        let contents: Vec<_> = (0..64).map(|seed| (format!("o{seed:02}"), noise(seed, 50_000))).collect();
+        contents.iter().for_each(|(name, bytes)| fs::write(server.root().join(name), bytes).unwrap());
+        let store = open(&server, &server.options(&rclone)).unwrap();
+        let mut objects = store.list(&RequestContext::unlimited()).unwrap();
+        objects.sort_by(|a, b| a.name.cmp(&b.name));
+        std::thread::scope(|scope| {
+            for (object, (name, bytes)) in objects.iter().zip(&contents) {
+                let store = &store;
+                scope.spawn(move || {
+                    assert_eq!(&*object.name, name);
+                    assert!(read(store, object).unwrap() == *bytes, "{name}");
+                });
+            }
+        });
+        let log = fs::read_to_string(server.file("sshd.log")).unwrap();
+        let logins = log.lines().filter(|line| line.contains("Accepted publickey")).count();
+        assert!((1..=8).contains(&logins), "{logins} logins\n{log}");
+    }
+}
+
+#[test]
 fn servers_of_webdav_and_ftp_are_read_and_refuse_a_wrong_password() {
     for (server, is_ftp) in [(RemoteServer::webdav(), false), (RemoteServer::ftp(), true)] {
         fs::create_dir(server.root().join("dir")).unwrap();

@@ -21,5 +21,5 @@ mod stream;
 
 pub use store::RcloneStore;
 
-/// Upper bound of the objects that are read at once: a server refuses many new connections.
-const MAX_STREAMS: u32 = 8;
+/// Upper bound of the connections to a service: a server refuses many new ones.
+const MAX_CONNECTIONS: u32 = 8;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::MAX_CONNECTIONS;
 use dupfs_base::Secret;
 
 /// The name of the remote that is configured by the environment.
@@ -20,6 +21,8 @@ pub(super) struct RcloneRemote {
     pub(super) options: Option<Vec<(&'static str, Secret)>>,
     /// The lines of known hosts. rclone reads them from its standard input.
     pub(super) known_hosts: Option<Vec<u8>>,
+    /// Upper bound of the objects that are read at once.
+    pub(super) max_streams: u32,
     /// A command that makes the same connection and reports why it fails, if rclone does not.
     pub(super) diagnosis: Option<Vec<String>>,
 }
@@ -41,6 +44,7 @@ impl RcloneRemote {
             url: url.to_owned(),
             options: Some(vec![("type", Secret::new(kind.as_bytes()))]),
             known_hosts: None,
+            max_streams: MAX_CONNECTIONS,
             diagnosis: None,
         }
     }

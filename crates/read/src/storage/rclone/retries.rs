@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::MAX_STREAMS;
+use super::MAX_CONNECTIONS;
 use super::failure::{RcloneCause, RcloneFailure};
 use super::http::PROGRESS_BYTES;
 use crate::storage::{ReadTimeout, StorageError};
@@ -14,7 +14,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(4);
 /// The pause after the failure of a connection that rclone had kept, and upper bound of such pauses: rclone keeps one for each
 /// stream that was read at the same time, and some for listings. After more of them the service ends the new ones too.
 const STALE_PAUSE: Duration = Duration::from_millis(20);
-const MAX_STALE: u32 = 2 * MAX_STREAMS;
+const MAX_STALE: u32 = 2 * MAX_CONNECTIONS;
 /// Upper bound of the attempts while a store is being opened: a wrong configuration should be reported soon.
 const MAX_OPENING_ATTEMPTS: u32 = 2;
 

@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::MAX_STREAMS;
 use super::diagnosis::diagnose;
 use super::encoding::percent_encode;
 use super::failure::{RcloneCause, RcloneFailure};
@@ -63,7 +62,7 @@ impl RcloneSession {
             secrets: options.secrets.clone(),
             ca_file: options.ca_file.clone(),
         })?;
-        let streams = Semaphore::new(u64::from(MAX_STREAMS).min(options.connections as u64).max(1));
+        let streams = Semaphore::new(u64::from(remote.max_streams).min(options.connections as u64).max(1));
         let (timeout, counters) = (options.timeout, TrafficCounters::default());
         let read_timeout = options.read_timeout.clone().unwrap_or_else(|| ReadTimeout::new(timeout));
         let (stale, ignores_ranges) = (StaleAnswers::new(), Mutex::default());
@@ -127,7 +126,8 @@ impl RcloneSession {
         if !self.remote.may_ignore_ranges() {
             return Ok(false);
         }
-        if let Some(known) = *lock(&self.ignores_ranges) {
+        let known = *lock(&self.ignores_ranges);
+        if let Some(known) = known {
             return Ok(known);
         }
         let half = PROBE_BYTES.min(object.size / 2);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::MAX_CONNECTIONS;
 use super::obscure::obscure;
 use super::remote::RcloneRemote;
 use crate::storage::{RemoteLocation, StorageError, StoreOptions};
@@ -13,6 +14,11 @@ use dupfs_base::{ErrorKind, Secret};
 
 /// The first version of rclone that can run ssh.
 const RUNS_SSH: (u32, u32) = (1, 64);
+/// A version of rclone that limits its connections itself.
+const LIMITS_CONNECTIONS: (u32, u32) = (1, 70);
+/// Upper bound of the objects that are read at once then. rclone needs five and a half round trips for an object, one after the
+/// other, and uses a connection of its own only for two of them.
+const MAX_STREAMS: u32 = 16;
 /// Upper bound of the keys that are tried: a server ends a connection after some failures.
 const MAX_KEYS: usize = 4;
 /// Types of host keys that rclone can parse. A line with another one would make it refuse the whole file.
@@ -56,6 +62,11 @@ pub(super) fn remotes(
             .with("disable_hashcheck", "true")
             .with("shell_type", "none")
             .with("set_modtime", "false")
+    };
+    let base = if version >= LIMITS_CONNECTIONS {
+        RcloneRemote { max_streams: MAX_STREAMS, ..base.with("connections", MAX_CONNECTIONS.to_string()) }
+    } else {
+        base
     };
     if version >= RUNS_SSH && password.is_none() && configuration.is_known() {
         let command: Vec<String> = [checked(options.timeout), arguments.clone()].concat();
@@ -276,6 +287,15 @@ mod tests {
         );
         assert!(option(&found[0], "pass").is_some_and(|pass| pass.len() > 20 && pass != "geheim"));
         assert_eq!(option(&found[0], "known_hosts_file"), Some("/dev/stdin"));
+    }
+
+    #[test]
+    fn more_objects_are_read_at_once_where_rclone_limits_its_connections() {
+        let password = || Some(Secret::new("geheim"));
+        for (version, connections, streams) in [((1, 60), None, 8), ((1, 70), Some("8"), 16)] {
+            let found = remotes(&location("sftp://joe@host/d"), version, password(), &StoreOptions::default()).unwrap();
+            assert_eq!((option(&found[0], "connections"), found[0].max_streams), (connections, streams));
+        }
     }
 
     #[test]
