@@ -96,8 +96,8 @@ const GONE: &[(&str, &str)] = &[
 /// Services that neither dupfs nor rclone reads.
 const UNREAD: &[&str] = &["hsi", "imap", "imaps", "mf", "slate", "sx", "tahoe", "xorriso"];
 
-/// Options of remotes whose values are shown, unless they have an account in them.
-const SHOWN_OPTIONS: &[&str] = &["endpoint", "host", "port", "provider", "region", "remote", "url", "user", "vendor"];
+/// Options of remotes whose values are shown, unless they contain an `@`.
+const SHOWN_OPTIONS: &[&str] = &["endpoint", "host", "port", "provider", "region", "remote", "user", "vendor"];
 
 /// The URL in its parts, as Python splits it.
 pub(super) struct UrlParts<'a> {
@@ -165,9 +165,15 @@ impl RemoteLocation {
         let below = path.strip_prefix('/').unwrap_or(&path);
         match service {
             RemoteService::Rclone => {
-                // As duplicity passes it on. A remote that is described in place may have a URL in its description.
                 let whole = format!("{}{path}", parts.authority);
-                let whole = if is_described(&whole) { whole } else { whole.replacen(":/", ":", 1) };
+                // rclone does not serve objects under such a name.
+                if description(&whole).is_some_and(|(parts, _)| parts.iter().any(|part| part.contains("//"))) {
+                    let reason = "a remote that is described in the URL may not have a URL in its description; make a remote \
+                                  with rclone config, and mount rclone://NAME:directory";
+                    return Err(invalid(reason));
+                }
+                // As duplicity passes it on.
+                let whole = whole.replacen(":/", ":", 1);
                 (location.user, location.password) = (None, None);
                 location.dir = whole;
                 if !location.dir.contains(':') {
@@ -249,46 +255,38 @@ impl RemoteLocation {
     }
 }
 
-/// Returns true for a remote of rclone that is described in place, as `:webdav,url="http://h",pass=x:dir` or `NAME,port=1:dir`.
-fn is_described(remote: &str) -> bool {
-    remote.starts_with(':')
-        || remote.find([':', ',']).and_then(|at| remote.get(at..)).is_some_and(|rest| rest.starts_with(','))
-}
-
-/// A remote of rclone as it is shown. The values of its description may be passwords and keys, and those that are not are shown.
-fn without_values(remote: &str) -> String {
-    if !is_described(remote) {
-        return remote.to_owned();
-    }
-    let mut out = String::new();
-    let mut option = String::new();
-    let mut quote = None;
-    let mut rest = remote.chars();
-    // The colon in front is not the one before the directory.
-    out.extend(remote.starts_with(':').then(|| rest.next()).flatten());
-    for letter in &mut rest {
+/// The parts of the description of a remote of rclone, as `:ftp,host=h,pass=x:dir` or `NAME,port=1:dir` have, and the rest from the
+/// colon in front of the directory. `None` for a remote that has only a name.
+fn description(remote: &str) -> Option<(Vec<&str>, &str)> {
+    let (mut parts, mut start, mut quote) = (Vec::new(), 0, None);
+    for (at, letter) in remote.char_indices() {
         match (letter, quote) {
-            (',' | ':', None) => {
-                out.push_str(&shown_option(&option));
-                out.push(letter);
-                option.clear();
-                if letter == ':' {
-                    break;
-                }
-                continue;
-            }
             ('"' | '\'', None) => quote = Some(letter),
-            (letter, Some(open)) if letter == open => quote = None,
+            (_, Some(open)) if letter == open => quote = None,
+            // The colon at the beginning is not the one in front of the directory.
+            (',' | ':', None) if at > 0 => {
+                parts.push(remote.get(start..at)?);
+                if letter == ':' {
+                    let is_described = remote.starts_with(':') || parts.len() > 1;
+                    return is_described.then_some((parts, remote.get(at..)?));
+                }
+                start = at + 1;
+            }
             _ => {}
         }
-        option.push(letter);
     }
-    out.push_str(&shown_option(&option));
-    out.push_str(rest.as_str());
-    out
+    parts.push(remote.get(start..)?);
+    (remote.starts_with(':') || parts.len() > 1).then_some((parts, ""))
 }
 
-/// An option in the description of a remote, without its value unless that is none of an account.
+/// A remote of rclone as it is shown. The values in its description may be passwords and keys.
+fn without_values(remote: &str) -> String {
+    let Some((parts, rest)) = description(remote) else { return remote.to_owned() };
+    let parts: Vec<_> = parts.into_iter().map(shown_option).collect();
+    format!("{}{rest}", parts.join(","))
+}
+
+/// An option in the description of a remote, without its value unless that is one to be shown.
 fn shown_option(option: &str) -> String {
     match option.split_once('=') {
         Some((name, value)) if !SHOWN_OPTIONS.contains(&name) || value.contains('@') => format!("{name}=..."),

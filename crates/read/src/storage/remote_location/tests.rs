@@ -66,10 +66,12 @@ fn remotes_of_rclone_are_those_that_duplicity_passes_on() {
         assert_eq!(remote(url).dir, dir, "{url}");
     }
     assert_eq!(parse_url("rclone://remote").unwrap_err().kind, ErrorKind::Invalid);
-    // A description in place has colons of its own.
-    for described in [r#":webdav,url="http://h:1/x",pass=y:a/b"#, "r,port=1:/a"] {
-        assert_eq!(remote(&format!("rclone://{described}")).dir, described);
+    for (described, passed_on) in [(":ftp,host=h,pass=y:a/b", ":ftp,host=h,pass=y:a/b"), ("r,port=1:/a", "r,port=1:a")]
+    {
+        assert_eq!(remote(&format!("rclone://{described}")).dir, passed_on);
     }
+    let error = parse_url(r#"rclone://:webdav,url="http://h:1/x",pass=geheim:a/b"#).unwrap_err().to_string();
+    assert!(error.contains("make a remote with rclone config") && !error.contains("geheim"), "{error}");
 }
 
 #[test]
@@ -133,8 +135,7 @@ fn no_password_is_shown() {
         ("rclone://r,pass=geheim:a", "rclone://r,pass=...:a"),
         ("rclone://:ftp,host=h,user=j,pass=geheim:a:b", "rclone://:ftp,host=h,user=j,pass=...:a:b"),
         (r#"rclone://:s3,key="geheim,pass=x:y",env_auth,host='a,b':c"#, "rclone://:s3,key=...,env_auth,host='a,b':c"),
-        (r#"rclone://:webdav,url="http://h:1/x":a"#, r#"rclone://:webdav,url="http://h:1/x":a"#),
-        (r#"rclone://:webdav,url="http://j:geheim@h":a"#, "rclone://:webdav,url=...:a"),
+        ("rclone://:ftp,host=h,user=geheim@h:a", "rclone://:ftp,host=h,user=...:a"),
         ("rclone://:ftp,pass=\"geheim:a", "rclone://:ftp,pass=..."),
     ] {
         let remote = remote(url);
