@@ -196,6 +196,18 @@ def cat_of(name):
     return measure
 
 
+def verification_of(name):
+    """`dupfs verify`, which also lists the backup."""
+    def measure(bench):
+        for label, program in bench.programs.items():
+            cache = os.path.join(bench.directory, 'cache-cold')
+            shutil.rmtree(cache, ignore_errors=True)
+            command = [program, 'verify', '--secret-key', bench.backups.key, '--cache-dir', cache, '--s3-endpoint-url', ENDPOINT,
+                       f's3://dupfs/{name}']
+            yield label, bench.measured(lambda command=command: run(bench.network.client_command(command), env=bench.client_env))
+    return measure
+
+
 def signatures(name):
     return lambda backups: backups.size(name, '.sigtar', '.manifest')
 
@@ -244,6 +256,7 @@ ROWS = {row.name: row for row in [
     Row('photos-bound', 'the same with `-o sizes=bound`', 'server', bound_photos, None, 1),
     Row('all', '`cp -a` of everything', 'server', on_mount('server', 'cp -a {latest}/. {copy}/', 'ls {latest}/'), None, 2),
     Row('all-61', 'the same, 61 sets of small changes', 'notes', on_mount('notes', 'cp -a {latest}/. {copy}/', 'ls {latest}/'), None, 2),
+    Row('verify', '`dupfs verify` of everything', 'server', verification_of('server'), None, 4),
     Row('outage', 'the same with an outage of 100 s', 'notes', outage, None, 2),
     *sftp.ROWS,
 ]}
