@@ -123,6 +123,7 @@ pub fn run(
         }
         run.set(set);
     }
+    run.damaged_copies(&sets);
     let VerifyRun { limits, progress, mut report, .. } = run;
     // Its line disappears before the report is printed.
     drop(progress);
@@ -216,6 +217,26 @@ impl VerifyRun<'_> {
             let mut finding = Finding::new(problem.kind.code(), set.map(|set| &**set), problem.message.clone());
             finding.object = problem.object.as_ref().map(ToString::to_string);
             self.report.add(finding);
+        }
+    }
+
+    /// Adds the damaged copies of objects of `sets`, which were read from another store.
+    fn damaged_copies(&mut self, sets: &[Arc<BackupSet>]) {
+        let copies = self.repository.damaged_copies();
+        if copies.is_empty() {
+            return;
+        }
+        let objects = sets.iter().flat_map(|set| {
+            let objects = set.volumes.values().chain(&set.manifest).chain(&set.signatures);
+            objects.map(move |object| (Arc::clone(&object.name), set))
+        });
+        let sets: HashMap<_, _> = objects.collect();
+        for copy in copies {
+            let Some(set) = sets.get(&copy.object) else { continue };
+            let finding = Finding::new("copy", Some(set), copy.message);
+            let (object, paths) = (Some(copy.object.to_string()), Some(Vec::new()));
+            let restorable = "everything: another store has a sound copy";
+            self.report.add(Finding { object, paths, restorable, ..finding });
         }
     }
 

@@ -144,9 +144,9 @@ struct Original {
 
 /// The expected state of a path in the mount.
 #[derive(Clone)]
-struct Node {
+pub(crate) struct Node {
     attr: Attr,
-    content: Vec<u8>,
+    pub(crate) content: Vec<u8>,
     children: Vec<Vec<u8>>,
 }
 
@@ -346,7 +346,7 @@ fn listing(fs: &dyn FileSystem, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
     Ok(names)
 }
 
-fn content(fs: &dyn FileSystem, attr: &Attr) -> Result<Vec<u8>, FsError> {
+pub(crate) fn content(fs: &dyn FileSystem, attr: &Attr) -> Result<Vec<u8>, FsError> {
     match attr.kind {
         NodeKind::Symlink => fs.readlink(attr.ino, &RequestContext::unlimited()),
         NodeKind::File => {
@@ -371,7 +371,7 @@ fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
     [path, b"/", name].concat()
 }
 
-fn record(fs: &dyn FileSystem, ino: Ino, path: Vec<u8>, nodes: &mut BTreeMap<Vec<u8>, Node>) {
+pub(crate) fn record(fs: &dyn FileSystem, ino: Ino, path: Vec<u8>, nodes: &mut BTreeMap<Vec<u8>, Node>) {
     let attr = fs.getattr(ino, &RequestContext::unlimited()).unwrap();
     let children = if attr.kind == NodeKind::Dir { listing(fs, ino).unwrap() } else { Vec::new() };
     for name in &children {

@@ -16,6 +16,7 @@ mod reference;
 mod changes;
 mod check_tests;
 mod corruption;
+mod damaged_copies;
 mod duplicity;
 mod fetches;
 mod index;

@@ -1,10 +1,14 @@
 //! The decorators of stores: planned faults and counting.
 
+use std::fs;
 use std::io::Read;
+use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{
-    CountingStore, Effect, Fault, FaultyStore, MemoryStore, Nth, ObjectInfo, ObjectStore, ReadCount, StorageError,
+    CountingStore, Effect, Fault, FaultyStore, FetchLimit, LimitedStore, MemoryStore, MeteredStore, Nth, ObjectInfo,
+    ObjectStore, RateLimitedStore, ReadCount, StagedStore, StorageError, StoreOptions, WrappingStore, open, parse_url,
 };
 
 const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
@@ -94,4 +98,42 @@ fn a_cold_object_is_listed_and_cannot_be_read() {
     assert_eq!(find(&store, "frozen").archived.as_deref(), Some("DEEP_ARCHIVE"));
     assert_eq!(read(&store, "frozen", ALL), Err(ErrorKind::Archived));
     assert_eq!(read(&store, "vol1", ALL).unwrap().len(), 1000);
+}
+
+#[test]
+fn every_decorator_leads_to_the_other_copies_of_an_object() {
+    let dir = tempfile::tempdir().unwrap();
+    for store in ["a", "b"] {
+        fs::create_dir(dir.path().join(store)).unwrap();
+        fs::write(dir.path().join(store).join("vol1"), store).unwrap();
+    }
+    let place = dir.path().display();
+    let json = format!(r#"[{{"url": "file://{place}/a"}}, {{"url": "file://{place}/b"}}]"#);
+    fs::write(dir.path().join("multi.json"), json).unwrap();
+    let url = parse_url(&format!("multi://{place}/multi.json")).unwrap();
+    let mirror = || open(&url, &StoreOptions::default()).unwrap();
+    let slow = NonZeroU64::new(1 << 30).unwrap();
+    let stores: [Box<dyn ObjectStore>; 8] = [
+        Box::new(mirror()),
+        Box::new(CountingStore::new(mirror())),
+        Box::new(FaultyStore::new(mirror(), Vec::new())),
+        Box::new(LimitedStore::new(mirror(), FetchLimit::new(1000, "wait"))),
+        Box::new(MeteredStore::new(mirror(), Arc::default())),
+        Box::new(RateLimitedStore::new(mirror(), slow)),
+        Box::new(StagedStore::new(mirror())),
+        Box::new(WrappingStore::new(mirror(), |_: &ObjectInfo, stream| stream)),
+    ];
+    for store in &stores {
+        let object = find(&**store, "vol1");
+        let read = |object: &ObjectInfo| {
+            let mut text = String::new();
+            let opened = store.open(object, ALL, &RequestContext::unlimited());
+            opened.unwrap().read_to_string(&mut text).unwrap();
+            text
+        };
+        assert_eq!(read(&object), "a");
+        let other = store.reject_copy(&object, true).unwrap().other.unwrap();
+        assert_eq!(read(&other), "b", "{store:?}");
+    }
+    assert_eq!(memory().reject_copy(&find(&memory(), "vol1"), true), None);
 }

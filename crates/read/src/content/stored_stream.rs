@@ -124,22 +124,28 @@ impl StoredStream {
             return Ok(false);
         }
         let finder = PartFinder::new(volumes, file, self.position)?;
-        let (mut at, mut failure) = (0u64, None);
-        let mut next = |len: usize| {
-            let range = ByteRange { start: at, end: at.saturating_add(len as u64).min(self.len) };
-            let mut block = Vec::new();
-            match self.read_parts(&finder, volumes, file, range, false, &mut block) {
-                Ok(()) => at = range.end,
-                Err(error) => {
-                    failure = Some(error);
-                    return None;
+        let (mut holds, mut failure) = (false, None);
+        let read = volumes.signatures(self.set, &mut |object, plain| {
+            failure = None;
+            let mut at = 0u64;
+            let mut next = |len: usize| {
+                let range = ByteRange { start: at, end: at.saturating_add(len as u64).min(self.len) };
+                let mut block = Vec::new();
+                match self.read_parts(&finder, volumes, file, range, false, &mut block) {
+                    Ok(()) => at = range.end,
+                    Err(error) => {
+                        failure = Some(error);
+                        return None;
+                    }
                 }
-            }
-            Some(block)
-        };
-        let mut proof = SignatureCheck::new(&file.path, &mut next);
-        volumes.signatures(self.set, &mut |object, plain| proof.read(object, plain)).map_err(|e| finder.wrap(e))?;
-        let holds = proof.holds();
+                Some(block)
+            };
+            let mut proof = SignatureCheck::new(&file.path, &mut next);
+            let read = proof.read(object, plain);
+            holds = proof.holds();
+            read
+        });
+        read.map_err(|e| finder.wrap(e))?;
         failure.map_or(Ok(holds), Err)
     }
 

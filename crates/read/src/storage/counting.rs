@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{BucketLocation, ObjectInfo, ObjectStore, StorageError, Traffic};
+use super::{BucketLocation, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, RequestContext};
 
@@ -98,6 +98,10 @@ impl<S: ObjectStore> CountingStore<S> {
 impl<S: ObjectStore> ObjectStore for CountingStore<S> {
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
+    }
+
+    fn reject_copy(&self, object: &ObjectInfo, is_damaged: bool) -> Option<RejectedCopy> {
+        self.inner.reject_copy(object, is_damaged)
     }
 
     fn bucket(&self) -> Option<BucketLocation> {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{BucketLocation, ObjectInfo, ObjectStore, StorageError, Traffic};
+use super::{BucketLocation, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, ErrorKind, RequestContext, clamp_len};
 
@@ -172,6 +172,10 @@ impl<S: ObjectStore> FaultyStore<S> {
 impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
+    }
+
+    fn reject_copy(&self, object: &ObjectInfo, is_damaged: bool) -> Option<RejectedCopy> {
+        self.inner.reject_copy(object, is_damaged)
     }
 
     fn bucket(&self) -> Option<BucketLocation> {

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
-use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
+use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::lock;
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 
@@ -109,6 +109,10 @@ impl<S: ObjectStore> ObjectStore for LimitedStore<S> {
 
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
+    }
+
+    fn reject_copy(&self, object: &ObjectInfo, is_damaged: bool) -> Option<RejectedCopy> {
+        self.inner.reject_copy(object, is_damaged)
     }
 
     fn bucket(&self) -> Option<BucketLocation> {

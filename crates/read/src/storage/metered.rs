@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::outage_watch::OutageWatch;
 use super::rate_meter::RateMeter;
-use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
+use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::lock;
 use dupfs_base::{AwaitGuard, ByteRange, ErrorKind, RequestContext};
 
@@ -153,6 +153,10 @@ impl ObjectStore for MeteredStore {
 
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
+    }
+
+    fn reject_copy(&self, object: &ObjectInfo, is_damaged: bool) -> Option<RejectedCopy> {
+        self.inner.reject_copy(object, is_damaged)
     }
 
     fn bucket(&self) -> Option<BucketLocation> {

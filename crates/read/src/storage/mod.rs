@@ -43,7 +43,7 @@ pub use memory::MemoryStore;
 pub use metered::{ActiveTransfer, MeteredStore, StoreMeter};
 pub use multi::MultiStore;
 pub use multi_location::MultiLocation;
-pub use object_store::{DirectoryListing, ObjectStore};
+pub use object_store::{DirectoryListing, ObjectStore, RejectedCopy};
 pub use open::open;
 pub use options::{S3Addressing, S3Credentials, StoreOptions};
 pub use rate_limited::RateLimitedStore;

@@ -1,14 +1,17 @@
 //! Several stores of one backup: duplicity's `multi:`, as mirrors or with the objects distributed over them.
 
+mod object_copies;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use self::object_copies::{Copies, ObjectCopies};
 use super::multi_location::{MultiLocation, StoreVariable};
 use super::{
-    BucketLocation, DirectoryListing, Location, ObjectInfo, ObjectStore, ReadTimeout, S3Credentials, StorageError,
-    StoreOptions, Traffic, UrlOptions, parse_url_with,
+    BucketLocation, DirectoryListing, Location, ObjectInfo, ObjectStore, ReadTimeout, RejectedCopy, S3Credentials,
+    StorageError, StoreOptions, Traffic, UrlOptions, parse_url_with,
 };
 use dupfs_base::sync::{lock, pause_until};
 use dupfs_base::{ByteRange, ErrorKind, RequestContext, Secret};
@@ -46,16 +49,13 @@ struct MemberState {
     slow: Option<Instant>,
 }
 
-/// The copies of one object: the stores that have it, and its state in each.
-type ObjectCopies = Vec<(usize, ObjectInfo)>;
-
 /// Several stores of one backup. The listing has the objects of all of them, and an object is read from any store that has
-/// it. A store that cannot be reached is left out until it answers.
+/// it. A store that cannot be reached is left out until it answers, and so is a damaged copy while there is another one.
 #[derive(Debug)]
 pub struct MultiStore {
     url: String,
     members: Arc<Vec<MultiMember>>,
-    copies: Mutex<Arc<HashMap<Arc<str>, ObjectCopies>>>,
+    copies: ObjectCopies,
     /// Upper bound of the time in which a read waits while no store answers.
     read_timeout: Option<ReadTimeout>,
 }
@@ -95,7 +95,7 @@ impl MultiStore {
             let (shown, state) = (location.display_without_secrets(), Mutex::default());
             members.push(MultiMember { url: shown, location, options: options.clone(), open, state });
         }
-        let store = Self { url, members: Arc::new(members), copies: Mutex::default(), read_timeout };
+        let store = Self { url, members: Arc::new(members), copies: ObjectCopies::default(), read_timeout };
         store.list(&RequestContext::unlimited())?;
         Ok(store)
     }
@@ -176,8 +176,8 @@ impl MultiMember {
 }
 
 /// The copies of each object that may be read: those of the largest size, because a smaller one was not written completely.
-fn union(listings: Vec<Vec<ObjectInfo>>) -> HashMap<Arc<str>, ObjectCopies> {
-    let mut all: HashMap<Arc<str>, ObjectCopies> = HashMap::new();
+fn union(listings: Vec<Vec<ObjectInfo>>) -> HashMap<Arc<str>, Copies> {
+    let mut all: HashMap<Arc<str>, Copies> = HashMap::new();
     for (at, objects) in listings.into_iter().enumerate() {
         for object in objects {
             all.entry(Arc::clone(&object.name)).or_default().push((at, object));
@@ -206,7 +206,7 @@ impl ObjectStore for MultiStore {
         let listings = self.members.iter().zip(listed).map(|(member, listed)| member.record(listed)).collect();
         let copies = union(listings);
         let objects = copies.values().filter_map(|copies| copies.first()).map(|(_, object)| object.clone()).collect();
-        *lock(&self.copies) = Arc::new(copies);
+        self.copies.replace(copies);
         Ok(objects)
     }
 
@@ -235,11 +235,7 @@ impl ObjectStore for MultiStore {
         range: ByteRange,
         context: &RequestContext,
     ) -> Result<Box<dyn Read + Send>, StorageError> {
-        let all = Arc::clone(&lock(&self.copies));
-        let copies = all.get(&object.name).ok_or_else(|| StorageError::missing(object))?;
-        if !copies.iter().any(|(_, copy)| copy == object) {
-            return Err(StorageError::replaced(object));
-        }
+        let copies = self.copies.choose(object)?;
         let range = ByteRange { start: range.start, end: range.end.min(object.size) };
         if range.is_empty() {
             return Ok(Box::new(io::empty()));
@@ -247,7 +243,7 @@ impl ObjectStore for MultiStore {
         let mut stream = MultiStream {
             members: Arc::clone(&self.members),
             object: object.clone(),
-            all: copies.clone(),
+            all: copies,
             copies: Vec::new(),
             read_timeout: self.read_timeout.clone(),
             since: Instant::now(),
@@ -258,7 +254,15 @@ impl ObjectStore for MultiStore {
             context: context.clone(),
         };
         stream.open_first()?;
+        if range.start == 0 {
+            self.copies.record(object, stream.member);
+        }
         Ok(Box::new(stream))
+    }
+
+    fn reject_copy(&self, object: &ObjectInfo, is_damaged: bool) -> Option<RejectedCopy> {
+        let (member, other) = self.copies.reject(object, is_damaged)?;
+        Some(RejectedCopy { store: self.members.get(member)?.url.clone(), other })
     }
 
     fn traffic(&self) -> Traffic {
@@ -281,8 +285,8 @@ struct MultiStream {
     members: Arc<Vec<MultiMember>>,
     object: ObjectInfo,
     /// All copies, and those that were not tried yet, the next one last.
-    all: ObjectCopies,
-    copies: ObjectCopies,
+    all: Copies,
+    copies: Copies,
     read_timeout: Option<ReadTimeout>,
     /// The time of the last progress.
     since: Instant,
@@ -306,10 +310,9 @@ impl MultiStream {
     }
 
     /// All copies, the one to be tried first last.
-    fn all_in_order(&self) -> ObjectCopies {
+    fn all_in_order(&self) -> Copies {
         let is_last = |at: usize| self.members.get(at).is_some_and(MultiMember::is_last);
-        let (last, first): (ObjectCopies, ObjectCopies) =
-            self.all.iter().rev().cloned().partition(|(at, _)| is_last(*at));
+        let (last, first): (Copies, Copies) = self.all.iter().rev().cloned().partition(|(at, _)| is_last(*at));
         [last, first].concat()
     }
 

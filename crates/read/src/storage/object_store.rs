@@ -18,6 +18,15 @@ pub struct DirectoryListing {
     pub directories: Vec<String>,
 }
 
+/// A damaged copy of an object, one of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedCopy {
+    /// The URL of the store with the copy, without secrets.
+    pub store: String,
+    /// The object, to be read from its other copies only. `None` if this was the last one.
+    pub other: Option<ObjectInfo>,
+}
+
 /// A store of the objects of a backup. Implementations are shared by many threads.
 pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// The store's URL without secrets, for log lines and the mount table.
@@ -56,6 +65,13 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
         context: &RequestContext,
     ) -> Result<Box<dyn Read + Send>, StorageError>;
 
+    /// Rejects the copy from which `object` was read last. The other copies are read by the object that is returned, which a reader
+    /// may reject in turn: so it reads each copy once. If the copy `is_damaged`, other readers do not read it either while
+    /// there is another one. `None` if the store has one copy of each object.
+    fn reject_copy(&self, _object: &ObjectInfo, _is_damaged: bool) -> Option<RejectedCopy> {
+        None
+    }
+
     /// The requests and bytes so far; zero for stores that do not count. Without a default, so that no store that wraps another
     /// one forgets it.
     fn traffic(&self) -> Traffic;
@@ -84,6 +100,10 @@ impl<T: ObjectStore + ?Sized> ObjectStore for Arc<T> {
         context: &RequestContext,
     ) -> Result<Box<dyn Read + Send>, StorageError> {
         (**self).open(object, range, context)
+    }
+
+    fn reject_copy(&self, object: &ObjectInfo, is_damaged: bool) -> Option<RejectedCopy> {
+        (**self).reject_copy(object, is_damaged)
     }
 
     fn traffic(&self) -> Traffic {

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
+use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::{lock, pause_until};
 use dupfs_base::{ByteRange, RequestContext, Stopped, clamp_len};
 
@@ -83,6 +83,10 @@ impl<S: ObjectStore> ObjectStore for RateLimitedStore<S> {
 
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
+    }
+
+    fn reject_copy(&self, object: &ObjectInfo, is_damaged: bool) -> Option<RejectedCopy> {
+        self.inner.reject_copy(object, is_damaged)
     }
 
     fn bucket(&self) -> Option<BucketLocation> {

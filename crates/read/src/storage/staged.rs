@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::handed_over_stream::HandedOverStream;
-use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, StorageError, Traffic};
+use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::{Monitor, Permit, Semaphore, ThreadPool};
 use dupfs_base::{ByteRange, ChildToken, RequestContext};
 
@@ -223,6 +223,10 @@ impl ObjectStore for StagedStore {
 
     fn traffic(&self) -> Traffic {
         self.shared.inner.traffic()
+    }
+
+    fn reject_copy(&self, object: &ObjectInfo, is_damaged: bool) -> Option<RejectedCopy> {
+        self.shared.inner.reject_copy(object, is_damaged)
     }
 
     fn bucket(&self) -> Option<BucketLocation> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Read;
 
-use super::{BucketLocation, ObjectInfo, ObjectStore, StorageError, Traffic};
+use super::{BucketLocation, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::{ByteRange, RequestContext};
 
 /// A stream of a store.
@@ -33,6 +33,10 @@ impl<S: ObjectStore, W: Fn(&ObjectInfo, ObjectStream) -> ObjectStream + Send + S
 {
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
+    }
+
+    fn reject_copy(&self, object: &ObjectInfo, is_damaged: bool) -> Option<RejectedCopy> {
+        self.inner.reject_copy(object, is_damaged)
     }
 
     fn bucket(&self) -> Option<BucketLocation> {

@@ -147,6 +147,18 @@ impl VolumeError {
         }
     }
 
+    /// For damage: the error with the URLs of the stores whose copies of the object have it.
+    pub(super) fn of_copies(self, stores: &[String]) -> Self {
+        let object = match &self {
+            Self::Object { object, kind: ErrorKind::Corrupt, .. } | Self::HashMismatch { object, .. } => {
+                Arc::clone(object)
+            }
+            _ => return self,
+        };
+        let reason = strip_name(&self.to_string(), &object);
+        Self::object(&object, ErrorKind::Corrupt, format!("{reason}; read from {}", stores.join(" and from ")))
+    }
+
     pub(crate) fn from_io(object: &str, error: &std::io::Error) -> Self {
         let kind = codec::error_kind(error);
         Self::object(object, kind, strip_name(&error.to_string(), object))

@@ -144,7 +144,9 @@ impl ManifestStore {
             if let Some(table) = self.readers.index.load_members(object, None) {
                 return Ok(table);
             }
-            let table = read_members(&self.readers.volumes, object, (&self.readers.limits, context))?;
+            let limits = (&self.readers.limits, context);
+            let volumes = &self.readers.volumes;
+            let table = volumes.each_copy(object, &mut |copy| read_members(volumes, copy, limits))?;
             self.readers.index.store_members(set.index, object, None, &table);
             Ok(table)
         });
@@ -158,12 +160,31 @@ impl ManifestStore {
         object: &ObjectInfo,
         context: &RequestContext,
     ) -> Result<LoadedManifest, VolumeError> {
-        let mut loaded = None;
         fetch_log::note(object, "for the list of volumes");
-        self.readers.manifests.stream(object, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
-            loaded = Some(LoadedManifest::read(set, object, &self.readers.limits.tables, plain)?);
-            Ok(())
-        })?;
-        loaded.ok_or_else(|| VolumeError::object(&object.name, ErrorKind::Corrupt, "it is empty"))
+        // A manifest that has lost entries is used if no copy of it is sound.
+        let mut with_losses = None;
+        let read = self.readers.manifests.each_copy(object, &mut |copy| {
+            let mut loaded = None;
+            self.readers.manifests.stream(copy, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
+                loaded = Some(LoadedManifest::read(set, object, &self.readers.limits.tables, plain)?);
+                Ok(())
+            })?;
+            let damaged = |what: &str| VolumeError::object(&object.name, ErrorKind::Corrupt, what);
+            let loaded = loaded.ok_or_else(|| damaged("it is empty"))?;
+            match loaded.manifest.entry_damage() {
+                Some(damage) => {
+                    with_losses.get_or_insert(loaded);
+                    Err(damaged(&damage))
+                }
+                None => Ok(loaded),
+            }
+        });
+        match with_losses {
+            Some(loaded) if read.is_err() => {
+                context.check()?;
+                Ok(loaded)
+            }
+            _ => read,
+        }
     }
 }

@@ -12,6 +12,7 @@ mod block_store;
 mod block_sums;
 mod captured_archives;
 mod compact_paths;
+mod damaged_copies;
 mod decode_volume;
 mod drop_behind;
 mod error;
@@ -59,6 +60,7 @@ pub(crate) use block_sums::BlockSums;
 #[cfg(test)]
 pub(crate) use block_sums::tests::HELLO;
 pub use compact_paths::CompactPaths;
+pub use damaged_copies::DamagedCopy;
 pub use error::VolumeError;
 pub use expected_fetches::{ExpectedFetch, ExpectedProgress};
 pub use live_collection::{RefreshError, Refreshed};

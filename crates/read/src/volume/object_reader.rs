@@ -8,6 +8,7 @@ use std::time::Duration;
 use md5::Md5;
 use sha1::{Digest, Sha1};
 
+use super::damaged_copies::{DamagedCopies, DamagedCopy, RejectedCopies};
 use super::error::VolumeError;
 use super::refused_objects::RefusedObjects;
 use crate::codec::{BackdatedObject, DatedName, DecodeLimits, Decoder, ExpansionLimit};
@@ -27,6 +28,7 @@ pub(super) struct ObjectReader {
     decoder: Arc<Decoder>,
     expansion: ExpansionLimit,
     refused: Arc<RefusedObjects>,
+    damaged: Arc<DamagedCopies>,
     prefixes: NamePrefixes,
 }
 
@@ -76,7 +78,7 @@ impl ObjectReader {
         deadline: Duration,
     ) -> Self {
         let refused = Arc::new(RefusedObjects::new(deadline));
-        Self { store, decoder, expansion: ExpansionLimit::ARCHIVE, refused, prefixes }
+        Self { store, decoder, expansion: ExpansionLimit::ARCHIVE, refused, damaged: Arc::default(), prefixes }
     }
 
     /// The objects read so far that were written before the times of their sets, one for each set.
@@ -108,6 +110,21 @@ impl ObjectReader {
         Self { store, ..self.clone() }
     }
 
+    /// This reader, which records the damaged copies that it meets where `other` does.
+    pub(super) fn recording_with(self, other: &Self) -> Self {
+        Self { damaged: Arc::clone(&other.damaged), ..self }
+    }
+
+    /// The damaged copies of objects that were met so far.
+    pub(super) fn damaged_copies(&self) -> Vec<DamagedCopy> {
+        self.damaged.list()
+    }
+
+    /// Returns true if a damaged copy of `object` was met.
+    pub(super) fn has_damaged_copy(&self, object: &ObjectInfo) -> bool {
+        self.damaged.contains(&object.name)
+    }
+
     /// A reader of objects that may expand within `expansion`.
     pub(super) fn with_expansion(&self, expansion: ExpansionLimit) -> Self {
         Self { expansion, ..self.clone() }
@@ -116,6 +133,45 @@ impl ObjectReader {
     /// The store.
     pub(super) fn store(&self) -> &dyn ObjectStore {
         &*self.store
+    }
+
+    /// Reads `object` by `read`. If its copy is damaged and the store has other ones, `read` is called for each of these in turn, and
+    /// starts over.
+    ///
+    /// # Errors
+    /// The error of `read`: the first one if all copies are damaged.
+    pub(super) fn each_copy<T>(
+        &self,
+        object: &ObjectInfo,
+        read: &mut dyn FnMut(&ObjectInfo) -> Result<T, VolumeError>,
+    ) -> Result<T, VolumeError> {
+        let mut copy = object.clone();
+        let mut rejected = RejectedCopies { object: Arc::clone(&object.name), list: Vec::new() };
+        loop {
+            let error = match read(&copy) {
+                Ok(value) => {
+                    self.damaged.record(rejected, true);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            let rejects = match error.kind() {
+                ErrorKind::Corrupt => self.store.reject_copy(&copy, true),
+                // The damage may be where the key is named, or the key is missing.
+                ErrorKind::KeyMissing => self.store.reject_copy(&copy, false),
+                _ => None,
+            };
+            let Some(damaged) = rejects else {
+                self.damaged.record(rejected, false);
+                return Err(error);
+            };
+            let other = damaged.other.clone();
+            rejected.list.push((damaged, error.clone()));
+            match other {
+                Some(other) => copy = other,
+                None => return Err(rejected.into_error().unwrap_or(error)),
+            }
+        }
     }
 
     /// Streams the plaintext of `object` into `consume` and returns once its stored bytes agree with `expected`. The results

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::archive_dir::ArchiveDir;
 use super::block_store::{BlockStore, cache_bytes};
 use super::captured_archives::CapturedArchives;
+use super::damaged_copies::DamagedCopy;
 use super::decode_volume::TableLimits;
 use super::drop_behind::{DropBehind, PassedBlocks};
 use super::error::VolumeError;
@@ -115,6 +116,10 @@ impl Repository {
         let decoder = decoder.into();
         let hash_identifies = decoder.requires_volume_hash();
         let objects = ObjectReader::new(Arc::clone(&store), decoder, prefixes, config.deadline);
+        let objects = match &config.signed {
+            Some(signed) => objects.recording_with(signed.reader()),
+            None => objects,
+        };
         let collection = Arc::new(LiveCollection::new(Arc::clone(&store), collection, config.signed));
         let index = RepositoryIndex::open(config.index, store.url(), Arc::clone(&collection), hash_identifies);
         let index = Arc::new(index);
@@ -200,6 +205,11 @@ impl Repository {
     /// The objects read so far that were written before the times of their sets, one for each set: they were renamed.
     pub fn backdated_objects(&self) -> Vec<BackdatedObject> {
         self.objects.backdated_objects()
+    }
+
+    /// The damaged copies of objects met so far that have another copy in the store: at most 10,000.
+    pub fn damaged_copies(&self) -> Vec<DamagedCopy> {
+        self.objects.damaged_copies()
     }
 
     /// The bucket with the objects, if they are in one.

@@ -167,7 +167,13 @@ impl SetComparison {
     ) -> Result<ComparedSet, VolumeError> {
         let mut found = ComparedSet::default();
         self.objects.sort();
+        let mut is_first = true;
         repository.stream_stored_signatures(set.index, context, &mut |archive| {
+            // Another copy of the archive is compared from the beginning.
+            if !std::mem::replace(&mut is_first, false) {
+                self.restart();
+                found = ComparedSet::default();
+            }
             let mut sink = SignedFiles { comparison: &mut self, found: &mut found, refused: None };
             let read = archive.parse(&mut sink);
             sink.refused.map_or(read, Err)
@@ -181,6 +187,13 @@ impl SetComparison {
         found.differing.more = found.differing.more.saturating_add(more);
         found.lost = self.lost.list.into_iter().filter(|lost| lost.is_listed).map(|lost| lost.paths).collect();
         Ok(found)
+    }
+
+    /// Forgets the entries of the signature archive.
+    fn restart(&mut self) {
+        self.objects.unmark();
+        (self.path_bytes, self.room) = (0, ListRoom::default());
+        self.lost.list.iter_mut().for_each(|lost| lost.paths = PathList::default());
     }
 
     /// Counts the memory of `path` in a list.

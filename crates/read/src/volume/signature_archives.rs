@@ -109,8 +109,9 @@ impl SignatureArchives {
         if copied { Ok(()) } else { self.stream_stored(set, context, consume) }
     }
 
-    /// Streams the signature archive of `set` from the store into `consume`, which is called once. An encrypted archive is
-    /// compared with the manifest of the set, because an attacker can exchange two of them without a key.
+    /// Streams the signature archive of `set` from the store into `consume`, which starts over for another copy of a damaged
+    /// archive. An encrypted archive is compared with the manifest of the set, because an attacker can exchange two of them
+    /// without a key.
     ///
     /// # Errors
     /// As [`Self::stream`]; [`VolumeError::OtherSignatures`].
@@ -138,12 +139,12 @@ impl SignatureArchives {
         let is_encrypted = NameSuffix::of(&object.name).is_encrypted();
         // An archive that anyone could have written proves nothing of an encrypted set.
         let proves = !record.is_rebuilt && (is_encrypted || !record.has_encrypted_manifest());
-        let mut recorder = self
-            .capture
-            .as_ref()
-            .filter(|_| proves)
-            .and_then(|capture| capture.archives.begin(set, is_encrypted, max_bytes));
-        self.stream_bound(&record, &object, manifest.as_deref(), context, (recorder.as_mut(), consume))?;
+        let capture = self.capture.as_ref().filter(|_| proves);
+        let recorder = self.objects.each_copy(&object, &mut |copy| {
+            let mut recorder = capture.and_then(|capture| capture.archives.begin(set, is_encrypted, max_bytes));
+            self.stream_bound(&record, copy, manifest.as_deref(), context, (recorder.as_mut(), &mut *consume))?;
+            Ok(recorder)
+        })?;
         match self.other_time(&record, &object).filter(|_| manifest.is_some()) {
             Some(reason) if self.objects.requires_signer() => Err(other_signatures(&record, &object, &reason)),
             Some(reason) => {
@@ -215,7 +216,9 @@ impl SignatureArchives {
         let record = self.collection.set(set)?;
         let object = self.object(set)?;
         let Some(manifest) = self.binding_manifest(&record, &object, context)? else { return Ok(()) };
-        self.stream_bound(&record, &object, Some(&manifest), context, (None, &mut |_| Ok(())))?;
+        self.objects.each_copy(&object, &mut |copy| {
+            self.stream_bound(&record, copy, Some(&manifest), context, (None, &mut |_| Ok(())))
+        })?;
         match self.other_time(&record, &object) {
             Some(reason) => Err(other_signatures(&record, &object, &reason)),
             None => Ok(()),
@@ -299,7 +302,9 @@ impl SignatureArchives {
             return Ok(());
         }
         let object = self.object(set)?;
-        self.objects.peek(&object, PEEK_BYTES, context, &mut |plain| consume(&object.name, plain))
+        self.objects.each_copy(&object, &mut |copy| {
+            self.objects.peek(copy, PEEK_BYTES, context, &mut |plain| consume(&object.name, plain))
+        })
     }
 
     /// The signed contents of the files of `set`, by its stored signature archive. One that is not encrypted proves
@@ -323,6 +328,7 @@ impl SignatureArchives {
             let mut builder = SignedContentsBuilder::default();
             this.stream_stored(set, context, &mut |archive| {
                 let object = archive.object();
+                builder = SignedContentsBuilder::default();
                 let mut parser = TarParser::new(TarLimits::default());
                 feed(object, archive, &mut |chunk| parser.feed(chunk, &mut builder))?;
                 parser.finish().map_err(|e| VolumeError::from_format(object, &e))

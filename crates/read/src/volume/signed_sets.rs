@@ -41,6 +41,11 @@ impl SignedSets {
         Self { manifests: objects.with_expansion(ExpansionLimit::MANIFEST), checked: Mutex::default() }
     }
 
+    /// The reader of the manifests.
+    pub(super) fn reader(&self) -> &ObjectReader {
+        &self.manifests
+    }
+
     /// Builds the collection of a listing with `build` and returns it, with the manifests refused that decide its latest
     /// snapshot and are not properly signed: that of the newest set, until one is, and those of sets of equal times, which an
     /// increment might build on. A manifest that no key opens is not refused, so that its own error is reported.
@@ -113,8 +118,10 @@ impl SignedSets {
     /// Reads `object` to its end: the signature follows the content.
     fn read(&self, object: &ObjectInfo, context: &RequestContext) -> Result<(), VolumeError> {
         fetch_log::note(object, "for its signature");
-        self.manifests.stream(object, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
-            io::copy(plain, &mut io::sink()).map(drop).map_err(|error| VolumeError::from_io(&object.name, &error))
+        self.manifests.each_copy(object, &mut |copy| {
+            self.manifests.stream(copy, None, DecodeThreads::TwoIfLarge, context, &mut |plain| {
+                io::copy(plain, &mut io::sink()).map(drop).map_err(|error| VolumeError::from_io(&object.name, &error))
+            })
         })
     }
 }

@@ -205,6 +205,11 @@ impl StoredObjects {
         (first.metadata != metadata && !first.is(flag::REPEATED)).then_some(OTHER_METADATA)
     }
 
+    /// Forgets the entries with which the volumes were compared.
+    pub(super) fn unmark(&mut self) {
+        self.shards.iter_mut().flatten().for_each(|object| object.len &= !flag::SIGNED);
+    }
+
     /// The regular file that is stored as `path`, or under a name into which a writer mangles it.
     pub(super) fn file(&self, path: &ArchivePath) -> Option<StoredParts> {
         let (shard, range) = self.find(path, |objects| self.parts(objects).is_some())?;

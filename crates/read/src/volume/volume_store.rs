@@ -307,26 +307,33 @@ impl VolumeStore {
         let running = RunningDecode::begin(&self.running_passes);
         let is_alone = on_block.is_none() && running.others <= self.answered.suspended();
         let threads = if is_alone { DecodeThreads::TwoIfLarge } else { DecodeThreads::One };
-        let mut blocks = self.blocks.begin_pass(id, wanted, on_block, Some(Arc::clone(progress)));
-        progress.start(blocks.pass(), object.size);
-        let gate: Arc<dyn FetchGate> = Arc::<VolumeProgress>::clone(progress);
-        let mode = DecodeMode { threads, gate: self.serves_slow_passes().then_some(gate) };
-        let decoded =
-            decode_volume(objects, &object, expected.as_ref(), mode, (&self.table_limits, context), &mut blocks);
+        let limits = (&self.table_limits, context);
+        let (mut on_block, mut progress) = (on_block, Some(progress));
+        let decoded = objects.each_copy(&object, &mut |copy| {
+            // Requests see the progress of the first copy only: another one is served once it is verified.
+            let progress = progress.take();
+            let mut blocks = self.blocks.begin_pass(id, wanted, on_block.take(), progress.cloned());
+            let gate = progress.map(|progress| -> Arc<dyn FetchGate> {
+                progress.start(blocks.pass(), object.size);
+                Arc::<VolumeProgress>::clone(progress)
+            });
+            let mode = DecodeMode { threads, gate: gate.filter(|_| self.serves_slow_passes()) };
+            match decode_volume(objects, copy, expected.as_ref(), mode, limits, &mut blocks) {
+                Ok(table) => Ok((Arc::new(table), blocks.publish())),
+                Err(error) => {
+                    blocks.discard();
+                    Err(error)
+                }
+            }
+        });
         drop(running);
-        match decoded {
-            Ok(table) => {
-                let table = Arc::new(table);
-                let wanted = blocks.publish();
-                self.tables.insert(&id, &table, table.weight());
-                index.store_members(id.set, &object, expected.as_ref(), &table);
-                Ok(DecodedVolume { table, wanted })
-            }
-            Err(error) => {
-                blocks.discard();
-                Err(error)
-            }
+        let (table, wanted) = decoded?;
+        self.tables.insert(&id, &table, table.weight());
+        // Another run of `verify --resume` reports a damaged copy again.
+        if !objects.has_damaged_copy(&object) {
+            index.store_members(id.set, &object, expected.as_ref(), &table);
         }
+        Ok(DecodedVolume { table, wanted })
     }
 }
 

@@ -70,7 +70,7 @@ pub trait Volumes: Sync {
     fn record_lookup(&self, id: VolumeId, range: ByteRange, hint: ReadHint);
 
     /// Streams the plaintext of the stored signature archive of `set` into `consume`, whose results are valid only if this
-    /// returns `Ok`.
+    /// returns `Ok`. `consume` starts over for another copy of a damaged archive.
     ///
     /// # Errors
     /// [`VolumeError`].

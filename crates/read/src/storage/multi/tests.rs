@@ -313,3 +313,72 @@ fn a_read_outlives_an_outage_of_all_stores() {
     let Err(error) = store.open(&object, range, &context) else { panic!("it was opened") };
     assert_eq!(error.kind, ErrorKind::Timeout);
 }
+
+#[test]
+fn a_copy_that_is_rejected_is_read_only_if_there_is_no_other() {
+    let places = Places::new(BOTH);
+    for dir in ["a", "b"] {
+        fs::write(places.path(dir).join("one"), format!("of {dir}")).unwrap();
+    }
+    let store = places.open("?mode=mirror").unwrap();
+    let object = find(&store, "one");
+    assert_eq!(read(&store, &object).unwrap(), "of a");
+    let first = store.reject_copy(&object, true).unwrap();
+    assert!(first.store.ends_with("/a"), "{first:?}");
+    let other = first.other.clone().unwrap();
+    assert_eq!(read(&store, &other).unwrap(), "of b");
+    assert_eq!(read(&store, &object).unwrap(), "of b", "another reader does not try the damaged copy");
+    // A reader that had it before rejects it too, and not the other one.
+    let again = store.reject_copy(&object, true).unwrap();
+    assert_eq!((&again.store, again.other.as_ref()), (&first.store, Some(&other)));
+    let last = store.reject_copy(&other, true).unwrap();
+    assert!(last.store.ends_with("/b") && last.other.is_none(), "{last:?}");
+    // All are damaged: a new reader gets each once.
+    let (mut object, mut texts) = (Some(object), Vec::new());
+    while let Some(next) = object {
+        texts.push(read(&store, &next).unwrap());
+        object = store.reject_copy(&next, true).unwrap().other;
+    }
+    assert_eq!(texts, ["of a", "of b"]);
+    // A copy that was replaced counts as sound.
+    fs::remove_file(places.path("a/one")).unwrap();
+    fs::write(places.path("a/one"), "is a").unwrap();
+    let object = find(&store, "one");
+    assert_eq!(read(&store, &object).unwrap(), "is a");
+}
+
+#[test]
+fn a_copy_that_may_be_sound_is_rejected_for_its_reader_alone() {
+    let places = Places::new(BOTH);
+    for dir in ["a", "b"] {
+        fs::write(places.path(dir).join("one"), format!("of {dir}")).unwrap();
+    }
+    let store = places.open("?mode=mirror").unwrap();
+    let object = find(&store, "one");
+    assert_eq!(read(&store, &object).unwrap(), "of a");
+    let other = store.reject_copy(&object, false).unwrap().other.unwrap();
+    assert_eq!(read(&store, &other).unwrap(), "of b");
+    assert_eq!(read(&store, &object).unwrap(), "of a");
+}
+
+#[test]
+fn the_only_copy_is_rejected_with_the_name_of_its_store() {
+    let places = Places::new(BOTH);
+    fs::write(places.path("b/two"), "22").unwrap();
+    let store = places.open("?mode=stripe").unwrap();
+    let object = find(&store, "two");
+    let rejected = store.reject_copy(&object, true).unwrap();
+    assert!(rejected.store.ends_with("/b") && rejected.other.is_none(), "{rejected:?}");
+    let unknown = ObjectInfo { version: "another".into(), ..object };
+    assert_eq!(store.reject_copy(&unknown, true), None);
+}
+
+#[test]
+fn another_copy_is_not_continued_by_the_rejected_one() {
+    let places = Places::new(BOTH);
+    let (store, object) = fragile(&places, None);
+    assert_eq!(read(&store, &object).unwrap(), "content");
+    let other = store.reject_copy(&object, true).unwrap().other.unwrap();
+    fs::write(places.path("b/cut"), "").unwrap();
+    assert!(read(&store, &other).unwrap_err().unanswered);
+}
