@@ -96,8 +96,8 @@ const GONE: &[(&str, &str)] = &[
 /// Services that neither dupfs nor rclone reads.
 const UNREAD: &[&str] = &["hsi", "imap", "imaps", "mf", "slate", "sx", "tahoe", "xorriso"];
 
-/// Options of remotes whose values are shown, unless they contain an `@`.
-const SHOWN_OPTIONS: &[&str] = &["endpoint", "host", "port", "provider", "region", "remote", "user", "vendor"];
+/// Options of remotes whose values are shown, unless they contain an `@` or a `=`. That of `remote` may be a description itself.
+const SHOWN_OPTIONS: &[&str] = &["endpoint", "host", "port", "provider", "region", "user", "vendor"];
 
 /// The URL in its parts, as Python splits it.
 pub(super) struct UrlParts<'a> {
@@ -258,14 +258,18 @@ impl RemoteLocation {
 /// The parts of the description of a remote of rclone, as `:ftp,host=h,pass=x:dir` or `NAME,port=1:dir` have, and the rest from the
 /// colon in front of the directory. `None` for a remote that has only a name.
 fn description(remote: &str) -> Option<(Vec<&str>, &str)> {
-    let (mut parts, mut start, mut quote) = (Vec::new(), 0, None);
+    let (mut parts, mut start, mut quote, mut closed) = (Vec::new(), 0, None, None);
     for (at, letter) in remote.char_indices() {
+        let before = remote.get(start..at)?;
+        let begins_value = || before.split_once('=').is_some_and(|(_, value)| value.is_empty());
+        let ended = closed.take();
         match (letter, quote) {
-            ('"' | '\'', None) => quote = Some(letter),
-            (_, Some(open)) if letter == open => quote = None,
+            (_, Some(open)) if letter == open => (quote, closed) = (None, Some(open)),
+            // As for rclone, a quote within a value is a character of it, and a doubled one within quotes too.
+            ('"' | '\'', None) if begins_value() || ended == Some(letter) => quote = Some(letter),
             // The colon at the beginning is not the one in front of the directory.
             (',' | ':', None) if at > 0 => {
-                parts.push(remote.get(start..at)?);
+                parts.push(before);
                 if letter == ':' {
                     let is_described = remote.starts_with(':') || parts.len() > 1;
                     return is_described.then_some((parts, remote.get(at..)?));
@@ -289,7 +293,7 @@ fn without_values(remote: &str) -> String {
 /// An option in the description of a remote, without its value unless that is one to be shown.
 fn shown_option(option: &str) -> String {
     match option.split_once('=') {
-        Some((name, value)) if !SHOWN_OPTIONS.contains(&name) || value.contains('@') => format!("{name}=..."),
+        Some((name, value)) if !SHOWN_OPTIONS.contains(&name) || value.contains(['@', '=']) => format!("{name}=..."),
         _ => option.to_owned(),
     }
 }

@@ -137,6 +137,10 @@ fn no_password_is_shown() {
         (r#"rclone://:s3,key="geheim,pass=x:y",env_auth,host='a,b':c"#, "rclone://:s3,key=...,env_auth,host='a,b':c"),
         ("rclone://:ftp,host=h,user=geheim@h:a", "rclone://:ftp,host=h,user=...:a"),
         ("rclone://:ftp,pass=\"geheim:a", "rclone://:ftp,pass=..."),
+        ("rclone://:ftp,host=h,user=o'brien,pass=geheim:a", "rclone://:ftp,host=h,user=o'brien,pass=...:a"),
+        ("rclone://:ftp,user=\"j,pass=geheim:a", "rclone://:ftp,user=..."),
+        (r#"rclone://:s3,key="ge""heim,x:y",env_auth:c"#, "rclone://:s3,key=...,env_auth:c"),
+        (r#"rclone://:crypt,remote=":ftp,pass=geheim:a":b"#, "rclone://:crypt,remote=...:b"),
     ] {
         let remote = remote(url);
         assert_eq!(remote.display(), shown);
