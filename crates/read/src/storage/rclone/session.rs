@@ -135,6 +135,7 @@ impl RcloneSession {
         let part = |start: u64| {
             let request = RcloneRequest::Get(path, ByteRange { start, end });
             let mut answer = self.request(&object.name, &request, retries, context)?;
+            answer.body.set_stall(retries.stall_timeout());
             match answer.head.check_range(start, end, object.size) {
                 Ok(()) => self.bytes_of(&object.name, &mut answer.body, end.saturating_sub(start)),
                 Err(RangeMismatch::Size) => Err(RcloneFailure::last(StorageError::replaced(object))),
