@@ -147,7 +147,7 @@ fn a_wrong_value_of_a_mount_option_is_named_with_the_reason() {
         // The option is known, so -s does not ignore it.
         assert!(refused(&format!("mount.dupfs u /m -s -o {item}")).starts_with(&expected), "{item}");
     }
-    // What dupfs gives itself is no option of a user.
+    // Internal options are no mount options.
     assert!(refused("mount.dupfs u /m -o report_ready").starts_with("unknown mount option report_ready"));
 }
 
