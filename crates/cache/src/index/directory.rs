@@ -57,8 +57,7 @@ impl IndexDirectory {
     /// # Errors
     /// Any I/O error, and if either is a symbolic link or belongs to another user.
     pub(super) fn open(base: &Path, name: &str) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(base)?;
-        let base_dir = open_base(base)?;
+        let base_dir = create_base(base)?;
         let directory = Self::open_locked(&base_dir, base, name)?;
         directory.remove_older_versions();
         directory.remove_abandoned();
@@ -276,6 +275,12 @@ impl IndexDirectory {
 /// Returns true if the error is that there is no such file or directory.
 pub(super) fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
+}
+
+/// Opens the directory of all indexes, and creates it if it does not exist.
+pub(super) fn create_base(base: &Path) -> io::Result<OwnedFd> {
+    DirBuilder::new().recursive(true).mode(0o700).create(base)?;
+    open_base(base)
 }
 
 /// Opens the directory of all indexes.

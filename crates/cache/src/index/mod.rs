@@ -11,6 +11,7 @@ pub mod encoding;
 mod framed_file;
 pub mod fuzz_entry;
 mod identity;
+mod identity_key;
 mod record_store;
 mod segment;
 mod stored_index;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use description::IndexDescription;
 pub use identity::Identity;
+pub use identity_key::keyed_identity;
 pub use stored_index::{IndexFiles, IndexRemoval, StoredIndex, remove_index, remove_outdated_files, stored_indexes};
 
 use directory::IndexDirectory;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{BucketLocation, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::lock;
-use dupfs_base::{ByteRange, RequestContext};
+use dupfs_base::{ByteRange, RequestContext, Secret};
 
 /// The reads of one object, or the sum of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,6 +110,10 @@ impl<S: ObjectStore> ObjectStore for CountingStore<S> {
 
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn url_with_secrets(&self) -> Option<Secret> {
+        self.inner.url_with_secrets()
     }
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{BucketLocation, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::lock;
-use dupfs_base::{ByteRange, ErrorKind, RequestContext, clamp_len};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext, Secret, clamp_len};
 
 /// The effect of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +184,10 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
 
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn url_with_secrets(&self) -> Option<Secret> {
+        self.inner.url_with_secrets()
     }
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {

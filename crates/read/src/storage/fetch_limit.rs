@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::lock;
-use dupfs_base::{ByteRange, ErrorKind, RequestContext};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext, Secret};
 
 /// An upper bound of the bytes of objects that are fetched in all. It can be lifted.
 #[derive(Debug)]
@@ -84,6 +84,10 @@ impl<S: ObjectStore> LimitedStore<S> {
 impl<S: ObjectStore> ObjectStore for LimitedStore<S> {
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn url_with_secrets(&self) -> Option<Secret> {
+        self.inner.url_with_secrets()
     }
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {

@@ -10,7 +10,7 @@ use super::outage_watch::OutageWatch;
 use super::rate_meter::RateMeter;
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::lock;
-use dupfs_base::{AwaitGuard, ByteRange, ErrorKind, RequestContext};
+use dupfs_base::{AwaitGuard, ByteRange, ErrorKind, RequestContext, Secret};
 
 /// A read of an object that has begun and not ended, or a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,10 @@ fn is_answer<T>(result: &Result<T, StorageError>) -> bool {
 impl ObjectStore for MeteredStore {
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn url_with_secrets(&self) -> Option<Secret> {
+        self.inner.url_with_secrets()
     }
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {

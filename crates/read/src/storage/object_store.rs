@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::bucket_location::BucketLocation;
 use super::storage_error::StorageError;
 use super::traffic::Traffic;
-use dupfs_base::{ByteRange, RequestContext};
+use dupfs_base::{ByteRange, RequestContext, Secret};
 use dupfs_format::ObjectInfo;
 
 /// The content of one directory of a store.
@@ -31,6 +31,12 @@ pub struct RejectedCopy {
 pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// The store's URL without secrets, for log lines and the mount table.
     fn url(&self) -> &str;
+
+    /// A text that identifies the place, if its URL without secrets leaves out a part of it: several places have the same URL
+    /// then. A store that wraps another one passes it on.
+    fn url_with_secrets(&self) -> Option<Secret> {
+        None
+    }
 
     /// All objects at the root of the repository, in no particular order. The caller ignores foreign names.
     ///
@@ -83,6 +89,10 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
 impl<T: ObjectStore + ?Sized> ObjectStore for Arc<T> {
     fn url(&self) -> &str {
         (**self).url()
+    }
+
+    fn url_with_secrets(&self) -> Option<Secret> {
+        (**self).url_with_secrets()
     }
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::{lock, pause_until};
-use dupfs_base::{ByteRange, RequestContext, Stopped, clamp_len};
+use dupfs_base::{ByteRange, RequestContext, Secret, Stopped, clamp_len};
 
 /// The share of a second for which a reader takes bytes at a time.
 const STEPS_PER_SECOND: u64 = 8;
@@ -60,6 +60,10 @@ impl RateLimiter {
 impl<S: ObjectStore> ObjectStore for RateLimitedStore<S> {
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn url_with_secrets(&self) -> Option<Secret> {
+        self.inner.url_with_secrets()
     }
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {

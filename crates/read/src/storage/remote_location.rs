@@ -168,14 +168,15 @@ impl RemoteLocation {
                 let whole = format!("{}{path}", parts.authority);
                 // rclone does not serve objects under such a name.
                 if description(&whole).is_some_and(|(parts, _)| parts.iter().any(|part| part.contains("//"))) {
-                    let reason = "a remote that is described in the URL may not have a URL in its description; make a remote \
-                                  with rclone config, and mount rclone://NAME:directory";
+                    let reason = "the description of a remote in the URL may not contain //; make a remote with rclone config, \
+                                  and mount rclone://NAME:directory";
                     return Err(invalid(reason));
                 }
-                // As duplicity passes it on.
-                let whole = whole.replacen(":/", ":", 1);
+                // As duplicity passes it on. The values of a description stay as they are.
+                let described = description(&whole).map_or(0, |(_, rest)| whole.len().saturating_sub(rest.len()));
+                let (described, rest) = whole.split_at(described);
                 (location.user, location.password) = (None, None);
-                location.dir = whole;
+                location.dir = format!("{described}{}", rest.replacen(":/", ":", 1));
                 if !location.dir.contains(':') {
                     return Err(invalid("the URL names no remote; write rclone://REMOTE:path"));
                 }
@@ -249,14 +250,29 @@ impl RemoteLocation {
         escape_bytes(text.as_bytes())
     }
 
+    /// The text that identifies the place, if [`Self::display`] leaves out a part of it. It may have secrets.
+    pub(super) fn display_with_secrets(&self) -> Option<Secret> {
+        match self.service {
+            RemoteService::Rclone => {
+                Some(&*self.dir).filter(|dir| without_values(dir) != *dir).map(|dir| Secret::new(dir.as_bytes()))
+            }
+            RemoteService::GoogleDrive => {
+                let [drive, folder] =
+                    ["driveID", "myDriveFolderID"].map(|name| self.parameter(name).unwrap_or_default());
+                Some(Secret::new([drive.as_bytes(), b"\0", folder.as_bytes()].concat()))
+            }
+            _ => None,
+        }
+    }
+
     /// The value of the parameter `name`.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 }
 
-/// The parts of the description of a remote of rclone, as `:ftp,host=h,pass=x:dir` or `NAME,port=1:dir` have, and the rest from the
-/// colon in front of the directory. `None` for a remote that has only a name.
+/// The parts of the description of a remote of rclone, as `:ftp,host=h,pass=x:dir` or `NAME,port=1:dir` have, and the rest from
+/// the colon in front of the directory. `None` for a remote that has only a name.
 fn description(remote: &str) -> Option<(Vec<&str>, &str)> {
     let (mut parts, mut start, mut quote, mut closed) = (Vec::new(), 0, None, None);
     for (at, letter) in remote.char_indices() {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::handed_over_stream::HandedOverStream;
 use super::{BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
 use dupfs_base::sync::{Monitor, Permit, Semaphore, ThreadPool};
-use dupfs_base::{ByteRange, ChildToken, RequestContext};
+use dupfs_base::{ByteRange, ChildToken, RequestContext, Secret};
 
 /// Upper bound of the size of an object that is fetched as a whole. The time of a smaller one is that of a round trip.
 const MAX_STAGED_OBJECT: u64 = 256 << 10;
@@ -183,6 +183,10 @@ impl Drop for StagedFetch {
 impl ObjectStore for StagedStore {
     fn url(&self) -> &str {
         self.shared.inner.url()
+    }
+
+    fn url_with_secrets(&self) -> Option<Secret> {
+        self.shared.inner.url_with_secrets()
     }
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Read;
 
 use super::{BucketLocation, ObjectInfo, ObjectStore, RejectedCopy, StorageError, Traffic};
-use dupfs_base::{ByteRange, RequestContext};
+use dupfs_base::{ByteRange, RequestContext, Secret};
 
 /// A stream of a store.
 type ObjectStream = Box<dyn Read + Send>;
@@ -45,6 +45,10 @@ impl<S: ObjectStore, W: Fn(&ObjectInfo, ObjectStream) -> ObjectStream + Send + S
 
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn url_with_secrets(&self) -> Option<Secret> {
+        self.inner.url_with_secrets()
     }
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {

@@ -121,7 +121,7 @@ impl Repository {
             None => objects,
         };
         let collection = Arc::new(LiveCollection::new(Arc::clone(&store), collection, config.signed));
-        let index = RepositoryIndex::open(config.index, store.url(), Arc::clone(&collection), hash_identifies);
+        let index = RepositoryIndex::open(config.index, &*store, Arc::clone(&collection), hash_identifies);
         let index = Arc::new(index);
         let archive_dir = config.archive_dir.map(Arc::new);
         let table_memory = TableMemory::new(config.table_bytes);

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use super::live_collection::LiveCollection;
 use super::member_table::MemberTable;
-use crate::storage::ObjectInfo;
+use crate::storage::{ObjectInfo, ObjectStore};
+use dupfs_base::escape_bytes;
 use dupfs_base::sync::lock;
-use dupfs_cache::index::{Identity, Index, IndexDescription};
+use dupfs_cache::index::{Identity, Index, IndexDescription, keyed_identity};
 use dupfs_format::SetIndex;
 use dupfs_format::collection::BackupSet;
 use dupfs_format::manifest::VolumeHash;
@@ -46,11 +47,11 @@ pub struct RepositoryIndex {
 }
 
 impl RepositoryIndex {
-    /// Opens the index at `location`. Without one, or if it cannot be opened, nothing is loaded and nothing is stored.
-    /// `hash_identifies` is true if a volume is accepted only with the hash in the manifest.
+    /// Opens the index at `location` of the repository in `store`. Without one, or if it cannot be opened, nothing is loaded and
+    /// nothing is stored. `hash_identifies` is true if a volume is accepted only with the hash in the manifest.
     pub(super) fn open(
         location: Option<IndexLocation>,
-        url: &str,
+        store: &dyn ObjectStore,
         collection: Arc<LiveCollection>,
         hash_identifies: bool,
     ) -> Self {
@@ -58,8 +59,17 @@ impl RepositoryIndex {
         let index = location.and_then(|IndexLocation { base, requirements, options, local, .. }| {
             let current = collection.current();
             let names = current.prefixes();
+            let url = store.url();
             let parts = [url, &names.archive, &names.manifest, &names.signature].map(str::as_bytes);
-            let identity = Identity::of(&parts).with(&[&requirements]);
+            let identity = match store.url_with_secrets().map(|text| keyed_identity(&base, text.expose())).transpose() {
+                Ok(keyed) => keyed.into_iter().fold(Identity::of(&parts), |identity, keyed| identity.with(&[&keyed.0])),
+                Err(e) => {
+                    let base = escape_bytes(base.as_os_str().as_encoded_bytes());
+                    log::warn!("{base}: the index on disk cannot be opened, continuing without it: {e}");
+                    return None;
+                }
+            };
+            let identity = identity.with(&[&requirements]);
             let live: HashSet<u64> = current.sets().iter().map(|set| group_of(set)).collect();
             let index = Index::open(&base, identity, live)?;
             let options = prefix_options(names).into_iter().chain(options).collect();

@@ -13,7 +13,7 @@ use crate::storage::{
     BucketLocation, DirectoryListing, ObjectInfo, ObjectStore, RemoteLocation, StorageError, StoreOptions, Traffic,
 };
 use dupfs_base::sync::lock;
-use dupfs_base::{ByteRange, ErrorKind, RequestContext};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext, Secret};
 
 /// The time for which the listing that opened the store answers the first request for one.
 const FIRST_LISTING_AGE: Duration = Duration::from_secs(5);
@@ -24,6 +24,7 @@ pub struct RcloneStore {
     /// Listed directories, relative to the store: empty, or with a trailing slash.
     listed: Vec<String>,
     first_listing: Mutex<Option<(Instant, Vec<ObjectInfo>)>>,
+    url_with_secrets: Option<Secret>,
 }
 
 impl RcloneStore {
@@ -35,7 +36,7 @@ impl RcloneStore {
         let program = RcloneProgram::find(options.rclone.as_deref(), &location.display())?;
         let mut refused: Option<StorageError> = None;
         for remote in location.remotes(program.version, options)? {
-            match Self::open_remote(program.clone(), remote, options) {
+            match Self::open_remote(program.clone(), remote, location.display_with_secrets(), options) {
                 Err(error) if error.kind == ErrorKind::Denied => refused = Some(refused.unwrap_or(error)),
                 other => return other,
             }
@@ -44,10 +45,15 @@ impl RcloneStore {
         Err(refused.unwrap_or_else(nothing))
     }
 
-    fn open_remote(program: RcloneProgram, remote: RcloneRemote, options: &StoreOptions) -> Result<Self, StorageError> {
+    fn open_remote(
+        program: RcloneProgram,
+        remote: RcloneRemote,
+        url_with_secrets: Option<Secret>,
+        options: &StoreOptions,
+    ) -> Result<Self, StorageError> {
         let listed = listed_dirs(&options.file_prefixes)?;
         let session = Arc::new(RcloneSession::start(program, remote, options)?);
-        let store = Self { session, listed, first_listing: Mutex::default() };
+        let store = Self { session, listed, first_listing: Mutex::default(), url_with_secrets };
         let objects = store.list_all(&RequestContext::unlimited(), true)?;
         *lock(&store.first_listing) = Some((Instant::now(), objects));
         Ok(store)
@@ -70,6 +76,10 @@ impl RcloneStore {
 impl ObjectStore for RcloneStore {
     fn url(&self) -> &str {
         &self.session.remote.url
+    }
+
+    fn url_with_secrets(&self) -> Option<Secret> {
+        self.url_with_secrets.clone()
     }
 
     fn list(&self, context: &RequestContext) -> Result<Vec<ObjectInfo>, StorageError> {

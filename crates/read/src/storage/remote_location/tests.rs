@@ -66,12 +66,35 @@ fn remotes_of_rclone_are_those_that_duplicity_passes_on() {
         assert_eq!(remote(url).dir, dir, "{url}");
     }
     assert_eq!(parse_url("rclone://remote").unwrap_err().kind, ErrorKind::Invalid);
-    for (described, passed_on) in [(":ftp,host=h,pass=y:a/b", ":ftp,host=h,pass=y:a/b"), ("r,port=1:/a", "r,port=1:a")]
-    {
+    for (described, passed_on) in [
+        (":ftp,host=h,pass=y:a/b", ":ftp,host=h,pass=y:a/b"),
+        ("r,port=1:/a", "r,port=1:a"),
+        (r#":ftp,host=h,pass="y:/z":/a"#, r#":ftp,host=h,pass="y:/z":a"#),
+        (r#":alias,remote="r:/z":a"#, r#":alias,remote="r:/z":a"#),
+    ] {
         assert_eq!(remote(&format!("rclone://{described}")).dir, passed_on);
     }
     let error = parse_url(r#"rclone://:webdav,url="http://h:1/x",pass=geheim:a/b"#).unwrap_err().to_string();
     assert!(error.contains("make a remote with rclone config") && !error.contains("geheim"), "{error}");
+    let error = parse_url("rclone://:s3,secret_access_key=geh//eim:a/b").unwrap_err().to_string();
+    assert!(error.contains("may not contain //") && !error.contains("eim"), "{error}");
+}
+
+#[test]
+fn places_with_the_same_url_without_secrets_are_told_apart() {
+    for (one, other) in [
+        ("rclone://:drive,root_folder_id=A:", "rclone://:drive,root_folder_id=B:"),
+        ("rclone://r,user=a@b:c", "rclone://r,user=x@b:c"),
+        ("gdrive://j@h/d?driveID=A", "gdrive://j@h/d?driveID=B"),
+        ("gdrive://j@h/d?driveID=A", "gdrive://j@h/d?myDriveFolderID=A"),
+    ] {
+        let [one, other] = [one, other].map(remote);
+        assert_eq!(one.display(), other.display());
+        assert_ne!(one.display_with_secrets().unwrap(), other.display_with_secrets().unwrap());
+    }
+    for complete in ["rclone://r:a", "rclone://r,host=h:a", "sftp://joe:geheim@host/a"] {
+        assert_eq!(remote(complete).display_with_secrets(), None, "{complete}");
+    }
 }
 
 #[test]
