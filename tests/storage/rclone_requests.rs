@@ -94,7 +94,12 @@ impl FalseRclone {
     }
 
     fn store(&self) -> (RcloneStore, ObjectInfo) {
-        let Ok(Location::Remote(location)) = parse_url("ftp://joe:geheim@127.0.0.1:1/dir") else { panic!() };
+        self.store_of("ftp")
+    }
+
+    fn store_of(&self, scheme: &str) -> (RcloneStore, ObjectInfo) {
+        let url = format!("{scheme}://joe:geheim@127.0.0.1:1/dir");
+        let Ok(Location::Remote(location)) = parse_url(&url) else { panic!() };
         let store = RcloneStore::open(&location, &self.options()).unwrap();
         let object = store.list(&RequestContext::unlimited()).unwrap().remove(0);
         (store, object)
@@ -106,6 +111,13 @@ impl FalseRclone {
 
     fn requests(&self) -> Vec<String> {
         std::mem::take(&mut *self.requests.lock().unwrap())
+    }
+
+    /// The ranges of the requests for objects.
+    fn ranges(&self) -> Vec<String> {
+        let requests = self.requests();
+        let requests = requests.iter().filter(|line| line.starts_with("GET"));
+        requests.map(|line| line.rsplit_once(' ').unwrap().1.to_owned()).collect()
     }
 }
 
@@ -375,6 +387,30 @@ fn a_part_of_an_object_is_never_taken_from_a_whole_one() {
     // An object that has become smaller.
     rclone.answer(&[Answer::Error(416, "range not satisfiable")]);
     assert!(read_all(&store, &object).unwrap_err().to_string().contains("was replaced or changed"));
+}
+
+#[test]
+fn a_part_that_does_not_arrive_is_no_proof_that_ranges_are_ignored() {
+    let rclone = FalseRclone::new();
+    let part_of = |(store, object): &(RcloneStore, ObjectInfo), start: u64, end: u64| {
+        let mut part = Vec::new();
+        let mut stream = store.open(object, ByteRange { start, end }, &RequestContext::unlimited()).unwrap();
+        stream.read_to_end(&mut part).unwrap();
+        assert_eq!(part, CONTENT[start as usize..end as usize]);
+        rclone.ranges()
+    };
+    let broken = [Answer::Right(Some(HEADER_TIME)), Answer::Cut(0), Answer::Cut(0)];
+    let store = rclone.store_of("webdav");
+    rclone.answer(&broken);
+    assert_eq!(part_of(&store, 2, 4), ["0-9", "5-9", "5-9", "0-9"]);
+    // The missing part did not arrive with the whole object either.
+    assert_eq!(part_of(&store, 2, 4), ["0-9", "5-9", "2-3"]);
+    assert_eq!(part_of(&store, 2, 4), ["2-3"]);
+    let store = rclone.store_of("webdav");
+    rclone.answer(&broken);
+    assert_eq!(part_of(&store, 2, 10), ["0-9", "5-9", "5-9", "0-9"]);
+    // It did.
+    assert_eq!(part_of(&store, 2, 4), ["0-9"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod listing;
 mod obscure;
 mod process;
 mod program;
+mod range_support;
 mod remote;
 mod retries;
 mod services;

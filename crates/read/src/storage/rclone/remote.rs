@@ -29,7 +29,7 @@ pub(super) struct RcloneRemote {
 
 impl fmt::Debug for RcloneRemote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RcloneRemote").field("fs", &self.fs).field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("RcloneRemote").field("url", &self.url).field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 
@@ -65,8 +65,8 @@ impl RcloneRemote {
         }
     }
 
-    /// Returns true if the service may send an object from its beginning when a part is requested: those with HTTP, and those that
-    /// are not known.
+    /// Returns true if the service may send an object from its beginning when a part is requested: a server of WebDAV, or a
+    /// remote of the user, whose service is not known.
     pub(super) fn may_ignore_ranges(&self) -> bool {
         let kind = self.options.as_ref().map(|options| options.iter().find(|(name, _)| *name == "type"));
         kind.flatten().is_none_or(|(_, kind)| kind.expose() == b"webdav")

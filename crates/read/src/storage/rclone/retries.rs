@@ -62,6 +62,11 @@ impl RcloneRetries {
         }
     }
 
+    /// Excludes `time` from the time without progress: bytes arrived in it, but none of the requested part.
+    pub(super) fn exclude(&mut self, time: Duration) {
+        self.since = self.since.checked_add(time).unwrap_or(self.since);
+    }
+
     /// Waits before the next attempt.
     ///
     /// # Errors
@@ -132,6 +137,17 @@ mod tests {
         retries.pause(failure(RcloneCause::NoService), &context).unwrap();
         let error = retries.pause(failure(RcloneCause::Final), &context).unwrap_err();
         assert_eq!(&*error.reason, "broken");
+    }
+
+    #[test]
+    fn the_time_of_bytes_that_are_discarded_is_no_time_without_progress() {
+        let context = RequestContext::unlimited();
+        let mut retries = RcloneRetries::new(Duration::from_secs(30), false);
+        retries.since = retries.since.checked_sub(Duration::from_secs(60)).unwrap();
+        assert!(retries.pause(failure(RcloneCause::Busy), &context).is_err());
+        retries.exclude(Duration::from_secs(59));
+        retries.pause(failure(RcloneCause::Busy), &context).unwrap();
+        assert_eq!(retries.attempts, 2, "the pauses go on growing");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::diagnosis::diagnose;
 use super::encoding::percent_encode;
@@ -13,6 +13,7 @@ use super::http_head::RangeMismatch;
 use super::listing::{parse_list, parse_stat, seconds_of};
 use super::process::{RcloneProcess, RcloneStart};
 use super::program::RcloneProgram;
+use super::range_support::{RangeSupport, RangeVerdict, judge};
 use super::remote::RcloneRemote;
 use super::retries::RcloneRetries;
 use super::stale_answers::StaleAnswers;
@@ -30,6 +31,16 @@ const PROBE_BYTES: u64 = 32;
 /// Bytes of an object that are skipped at once.
 const SKIPPED_AT_ONCE: u64 = 64 * 1024;
 
+/// The way in which a part of an object is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RangeUse {
+    /// By a request for the part.
+    Part,
+    /// From the whole object. If it arrives up to `proof_at`, the service ignores ranges: it has not sent the part before that
+    /// byte alone.
+    Whole { proof_at: Option<u64> },
+}
+
 /// The requests to one running rclone, for the store and its streams.
 #[derive(Debug)]
 pub(super) struct RcloneSession {
@@ -40,8 +51,7 @@ pub(super) struct RcloneSession {
     pub(super) read_timeout: ReadTimeout,
     streams: Semaphore,
     stale: StaleAnswers,
-    /// True if the service ignores ranges; `None` if it was not asked yet.
-    ignores_ranges: Mutex<Option<bool>>,
+    ranges: Mutex<RangeSupport>,
     pub(super) counters: TrafficCounters,
 }
 
@@ -65,8 +75,8 @@ impl RcloneSession {
         let streams = Semaphore::new(u64::from(remote.max_streams).min(options.connections as u64).max(1));
         let (timeout, counters) = (options.timeout, TrafficCounters::default());
         let read_timeout = options.read_timeout.clone().unwrap_or_else(|| ReadTimeout::new(timeout));
-        let (stale, ignores_ranges) = (StaleAnswers::new(), Mutex::default());
-        Ok(Self { remote, process, timeout, read_timeout, streams, stale, ignores_ranges, counters })
+        let (stale, ranges) = (StaleAnswers::new(), Mutex::default());
+        Ok(Self { remote, process, timeout, read_timeout, streams, stale, ranges, counters })
     }
 
     /// Sends one request.
@@ -110,25 +120,26 @@ impl RcloneSession {
         }
     }
 
-    /// Returns true if a part of `object` may only be taken from the whole object: the service sends an object from its beginning
-    /// whatever is requested. rclone does not notice that, and calls the beginning the requested part, so the first part that is
-    /// read of a service with HTTP is preceded by two small ones that have bytes in common.
+    /// Returns how a part of `object` may be read: some services send an object from its beginning whatever is requested. rclone
+    /// does not notice that, and calls the beginning the requested part, so the first part that is read of a service that may do
+    /// so is preceded by small ones with bytes in common.
     ///
     /// # Errors
-    /// [`RcloneFailure`], also if the two parts contradict each other.
-    pub(super) fn ignores_ranges(
+    /// [`RcloneFailure`], also if the parts contradict each other.
+    pub(super) fn range_use(
         &self,
         object: &ObjectInfo,
         path: &str,
         retries: &RcloneRetries,
         context: &RequestContext,
-    ) -> Result<bool, RcloneFailure> {
+    ) -> Result<RangeUse, RcloneFailure> {
         if !self.remote.may_ignore_ranges() {
-            return Ok(false);
+            return Ok(RangeUse::Part);
         }
-        let known = *lock(&self.ignores_ranges);
-        if let Some(known) = known {
-            return Ok(known);
+        match lock(&self.ranges).ignored(Instant::now()) {
+            Some(true) => return Ok(RangeUse::Whole { proof_at: None }),
+            Some(false) => return Ok(RangeUse::Part),
+            None => {}
         }
         let half = PROBE_BYTES.min(object.size / 2);
         let end = half.saturating_mul(2);
@@ -142,29 +153,35 @@ impl RcloneSession {
                 Err(RangeMismatch::Part(reason)) => Err(RcloneFailure::invalid(&object.name, reason)),
             }
         };
-        let ignores = match (part(0)?, part(half)?) {
-            (Some(both), Some(second)) => {
-                let (before, same) = both.split_at(second.len().min(both.len()));
-                match (before == second, same == second) {
-                    (false, true) => false,
-                    (true, false) => true,
-                    // It is not known. The whole object is right in both cases.
-                    (true, true) => return Ok(true),
-                    (false, false) => {
-                        let reason = "two parts of the object contradict each other";
-                        return Err(RcloneFailure::invalid(&object.name, reason));
-                    }
-                }
-            }
-            // rclone sends no byte if it got more than it requested. Or the connection has broken.
-            (_, None) if part(half)?.is_none() => true,
-            _ => return Ok(true),
+        let both = part(0)?;
+        let second = match part(half)? {
+            Some(second) => Some(second),
+            // The connection may have broken.
+            None => part(half)?,
         };
-        if ignores {
+        match judge(both.as_deref(), second.as_deref()) {
+            RangeVerdict::Served => {
+                self.record_ranges(false);
+                Ok(RangeUse::Part)
+            }
+            RangeVerdict::Ignored => {
+                self.record_ranges(true);
+                Ok(RangeUse::Whole { proof_at: None })
+            }
+            RangeVerdict::NotSent => Ok(RangeUse::Whole { proof_at: Some(end) }),
+            RangeVerdict::Undecided => Ok(RangeUse::Whole { proof_at: None }),
+            RangeVerdict::Contradictory => {
+                Err(RcloneFailure::invalid(&object.name, "two parts of the object contradict each other"))
+            }
+        }
+    }
+
+    /// Records for a while that the service ignores ranges, or serves them.
+    pub(super) fn record_ranges(&self, are_ignored: bool) {
+        let is_new = lock(&self.ranges).record(are_ignored, Instant::now());
+        if are_ignored && is_new {
             log::info!("{}: the service cannot send a part of an object; objects are read as a whole", self.remote.url);
         }
-        *lock(&self.ignores_ranges) = Some(ignores);
-        Ok(ignores)
     }
 
     /// The next `len` bytes of a body; `None` if it ends before.
@@ -178,13 +195,21 @@ impl RcloneSession {
         }
     }
 
-    /// Reads the next `len` bytes of a body, which are of no use.
-    pub(super) fn skip(&self, object: &str, body: &mut HttpBody, mut len: u64) -> Result<(), RcloneFailure> {
+    /// Reads and discards the next `len` bytes of a body. The time in which they arrive does not count as time without progress.
+    pub(super) fn skip(
+        &self,
+        object: &str,
+        body: &mut HttpBody,
+        mut len: u64,
+        retries: &mut RcloneRetries,
+    ) -> Result<(), RcloneFailure> {
         while len > 0 {
+            let begun = Instant::now();
             let Some(bytes) = self.bytes_of(object, body, len.min(SKIPPED_AT_ONCE))? else {
                 return Err(RcloneFailure::broken(object, "the body was truncated before the requested part"));
             };
             len = len.saturating_sub(bytes.len() as u64);
+            retries.exclude(begun.elapsed());
         }
         Ok(())
     }

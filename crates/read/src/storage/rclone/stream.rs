@@ -9,7 +9,7 @@ use super::failure::{RcloneCause, RcloneFailure};
 use super::http::{HttpBody, RcloneRequest};
 use super::http_head::RangeMismatch;
 use super::retries::RcloneRetries;
-use super::session::RcloneSession;
+use super::session::{RangeUse, RcloneSession};
 use crate::storage::{ObjectInfo, StorageError};
 use dupfs_base::sync::Permit;
 use dupfs_base::{ByteRange, RequestContext, clamp_len};
@@ -24,6 +24,8 @@ pub(super) struct RcloneStream {
     end: u64,
     body: Option<HttpBody>,
     permit: Option<Permit>,
+    /// The byte up to which the body has to arrive to prove that the service ignores ranges.
+    proof_at: Option<u64>,
     retries: RcloneRetries,
     failed: Option<StorageError>,
     context: RequestContext,
@@ -43,8 +45,8 @@ impl RcloneStream {
         let (path, retries) =
             (session.get_path(&object), RcloneRetries::of_read(session.timeout, session.read_timeout.clone()));
         let permit = session.permit(&object.name, &context)?;
-        let (at, end, body, failed) = (range.start, range.end, None, None);
-        let mut stream = Self { session, object, path, at, end, body, permit, retries, failed, context };
+        let (at, end, body, proof_at, failed) = (range.start, range.end, None, None, None);
+        let mut stream = Self { session, object, path, at, end, body, permit, proof_at, retries, failed, context };
         stream.connect()?;
         Ok(stream)
     }
@@ -76,8 +78,14 @@ impl RcloneStream {
     fn attempt(&mut self) -> Result<HttpBody, RcloneFailure> {
         let (object, size) = (&self.object, self.object.size);
         let is_part = self.at > 0 || self.end < size;
-        let needs_whole = is_part && self.session.ignores_ranges(object, &self.path, &self.retries, &self.context)?;
-        let (start, end) = if needs_whole { (0, size) } else { (self.at, self.end) };
+        let range_use = match is_part {
+            true => self.session.range_use(object, &self.path, &self.retries, &self.context)?,
+            false => RangeUse::Part,
+        };
+        let (start, end, proof_at) = match range_use {
+            RangeUse::Part => (self.at, self.end, None),
+            RangeUse::Whole { proof_at } => (0, size, proof_at),
+        };
         let request = RcloneRequest::Get(&self.path, ByteRange { start, end });
         let mut answer = self.session.request(&self.object.name, &request, &self.retries, &self.context)?;
         answer.head.check_range(start, end, size).map_err(|mismatch| match mismatch {
@@ -87,8 +95,18 @@ impl RcloneStream {
         let modified = answer.head.modified.as_deref().and_then(parse_http_date);
         self.session.check_version(&self.object, modified, &self.retries, &self.context)?;
         answer.body.set_stall(self.retries.stall_timeout());
-        self.session.skip(&self.object.name, &mut answer.body, self.at.saturating_sub(start))?;
+        let before = self.at.saturating_sub(start);
+        self.session.skip(&self.object.name, &mut answer.body, before, &mut self.retries)?;
+        self.proof_at = proof_at;
+        self.check_proof();
         Ok(answer.body)
+    }
+
+    /// Records that the service ignores ranges if the whole object has arrived up to the byte that proves it.
+    fn check_proof(&mut self) {
+        if self.proof_at.take_if(|proof_at| self.at >= *proof_at).is_some() {
+            self.session.record_ranges(true);
+        }
     }
 
     fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, StorageError> {
@@ -109,6 +127,7 @@ impl RcloneStream {
                     self.session.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
                     self.retries.progress(bytes);
                     self.at = self.at.saturating_add(bytes);
+                    self.check_proof();
                     return Ok(got);
                 }
                 Ok(_) => {
