@@ -105,15 +105,22 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 /// more; and all secrets that it does not need. With `is_configured` the user's options of remotes stay.
 fn clean_environment(command: &mut Command, is_configured: bool) {
     let names: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).collect();
-    for name in names.iter().filter_map(|name| name.to_str()) {
-        let is_option = name.starts_with("RCLONE_")
-            && (!is_configured || name.starts_with("RCLONE_RC") || name.starts_with("RCLONE_LOG"));
-        let is_secret = SecretSource::VARIABLES.contains(&name) || name == "SIGN_PASSPHRASE";
-        // The account of AWS may be that of a remote of the user.
-        if is_option || (is_secret && !(is_configured && name.starts_with("AWS_"))) {
-            command.env_remove(name);
-        }
+    for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_removed(name, is_configured)) {
+        command.env_remove(name);
     }
+}
+
+/// Options of rclone that are removed for every remote, by the beginnings of their names: what it serves, and what it logs, which
+/// may have secrets.
+const REMOVED_OPTIONS: [&str; 4] = ["RCLONE_RC", "RCLONE_LOG", "RCLONE_VERBOSE", "RCLONE_DUMP"];
+
+/// Returns true if rclone does not get the variable `name`.
+fn is_removed(name: &str, is_configured: bool) -> bool {
+    let is_option = name.starts_with("RCLONE_")
+        && (!is_configured || REMOVED_OPTIONS.iter().any(|option| name.starts_with(option)));
+    let is_secret = SecretSource::VARIABLES.contains(&name) || name == "SIGN_PASSPHRASE";
+    // The account of AWS may be that of a remote of the user.
+    is_option || (is_secret && !(is_configured && name.starts_with("AWS_")))
 }
 
 #[cfg(test)]
@@ -133,6 +140,17 @@ mod tests {
         assert!(error.to_string().starts_with("/no/such/rclone: cannot be run: "), "{error}");
         let error = RcloneProgram::find(Some(Path::new("true")), "sftp://h/d").unwrap_err();
         assert_eq!((error.kind, error.to_string().contains("--rclone PATH")), (ErrorKind::Invalid, true), "{error}");
+    }
+
+    #[test]
+    fn options_that_log_secrets_are_removed_also_for_remotes_of_the_user() {
+        for name in ["RCLONE_VERBOSE", "RCLONE_DUMP", "RCLONE_DUMP_HEADERS", "RCLONE_LOG_FILE", "RCLONE_RC_NO_AUTH"] {
+            assert!(is_removed(name, true) && is_removed(name, false), "{name}");
+        }
+        for name in ["RCLONE_CONFIG", "RCLONE_FTP_PASS", "AWS_SECRET_ACCESS_KEY"] {
+            assert!(!is_removed(name, true) && is_removed(name, false), "{name}");
+        }
+        assert!(!is_removed("HOME", true) && !is_removed("HOME", false));
     }
 
     #[test]
