@@ -35,8 +35,8 @@ const END_BYTES: u64 = 4096;
 pub(super) enum FileIdentity {
     /// By inode, size and time. For file systems with stable inode numbers.
     Inode,
-    /// By size and time in steps of this many seconds. FUSE (sshfs, rclone, mergerfs), FAT, CIFS and others number files as
-    /// they come.
+    /// By size and time in steps of this many seconds. The inode numbers of FUSE (sshfs, rclone, mergerfs), FAT,
+    /// CIFS and others may change.
     Time(i64),
 }
 
@@ -96,7 +96,15 @@ impl FileIdentity {
 pub(super) struct FileIdentities {
     /// The identification for a kind of file system.
     of_file_system: fn(Option<u64>) -> FileIdentity,
-    by_device: Mutex<HashMap<u64, FileIdentity>>,
+    by_device: Mutex<HashMap<u64, KnownIdentity>>,
+}
+
+/// The identification of files on a device.
+#[derive(Clone, Copy, Debug)]
+struct KnownIdentity {
+    identity: FileIdentity,
+    /// False if the device may be another file system by now.
+    is_current: bool,
 }
 
 impl Default for FileIdentities {
@@ -112,9 +120,9 @@ impl FileIdentities {
         Self { of_file_system, ..Self::default() }
     }
 
-    /// Forgets what is known of devices: another file system may have the number of one now.
+    /// Asks for the kind of each device again: another file system may have the number of one now.
     pub(super) fn forget(&self) {
-        lock(&self.by_device).clear();
+        lock(&self.by_device).values_mut().for_each(|known| known.is_current = false);
     }
 
     /// The identification of the file `path`, whose metadata are given.
@@ -128,16 +136,20 @@ impl FileIdentities {
     }
 
     fn of(&self, metadata: &Metadata, stat: impl FnOnce() -> rustix::io::Result<rustix::fs::StatFs>) -> FileIdentity {
-        if let Some(known) = lock(&self.by_device).get(&metadata.dev()) {
-            return *known;
+        let known = lock(&self.by_device).get(&metadata.dev()).copied();
+        if let Some(known) = known.filter(|known| known.is_current) {
+            return known.identity;
         }
         // A request to a server, on some file systems.
-        let stat = stat();
-        let identity = (self.of_file_system)(stat.as_ref().ok().and_then(|stat| u64::try_from(stat.f_type).ok()));
-        if stat.is_ok() {
-            lock(&self.by_device).insert(metadata.dev(), identity);
+        match stat() {
+            Ok(stat) => {
+                let identity = (self.of_file_system)(u64::try_from(stat.f_type).ok());
+                lock(&self.by_device).insert(metadata.dev(), KnownIdentity { identity, is_current: true });
+                identity
+            }
+            // One failure must not change the version of a file.
+            Err(_) => known.map_or_else(|| (self.of_file_system)(None), |known| known.identity),
         }
-        identity
     }
 }
 
@@ -186,6 +198,21 @@ mod tests {
         ] {
             assert_eq!(FileIdentity::of_file_system(kind), identity, "{name}");
         }
+    }
+
+    #[test]
+    fn a_file_system_that_cannot_be_examined_once_is_that_of_before() {
+        let file = tempfile::tempfile().unwrap();
+        let metadata = file.metadata().unwrap();
+        let identities = FileIdentities::of_kind(|kind| match kind {
+            Some(_) => FileIdentity::Inode,
+            None => FileIdentity::Time(1),
+        });
+        let failing = || identities.of(&metadata, || Err(rustix::io::Errno::IO));
+        assert_eq!(failing(), FileIdentity::Time(1));
+        assert_eq!(identities.of_file(&file, &metadata), FileIdentity::Inode, "a failure is not stored");
+        identities.forget();
+        assert_eq!(failing(), FileIdentity::Inode);
     }
 
     #[test]

@@ -149,6 +149,7 @@ impl ObjectStore for LocalStore {
 
     fn list_directory(&self, dir: &str, context: &RequestContext) -> Result<DirectoryListing, StorageError> {
         context.check().map_err(|stopped| StorageError::stopped(&self.url, stopped))?;
+        self.identities.forget();
         let mut listing = DirectoryListing::default();
         self.list_dir(dir, &mut listing.objects)?;
         for object in &mut listing.objects {
@@ -268,6 +269,7 @@ impl Read for LocalStream {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
@@ -279,6 +281,27 @@ mod tests {
         let file = File::options().write(true).open(&temporary).unwrap();
         file.set_modified(UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
         fs::rename(&temporary, path).unwrap();
+    }
+
+    #[test]
+    fn every_listing_asks_for_the_kind_of_the_file_system_again() {
+        static IS_STABLE: AtomicBool = AtomicBool::new(true);
+        let tmp = tempfile::tempdir().unwrap();
+        put(&tmp.path().join("o"), b"content");
+        let mut store = LocalStore::open(tmp.path()).unwrap();
+        store.identities = FileIdentities::of_kind(|_| match IS_STABLE.load(Ordering::Relaxed) {
+            true => FileIdentity::Inode,
+            false => FileIdentity::Time(1),
+        });
+        let context = RequestContext::unlimited();
+        let list = || store.list(&context).unwrap();
+        let list_directory = || store.list_directory("", &context).unwrap().objects;
+        let stable = list();
+        IS_STABLE.store(false, Ordering::Relaxed);
+        let other = list_directory();
+        assert_ne!(stable, other);
+        IS_STABLE.store(true, Ordering::Relaxed);
+        assert_eq!(list(), stable);
     }
 
     #[test]
