@@ -1,4 +1,4 @@
-//! Backups in directories of file systems that number their files as they come: sshfs, mergerfs, exFAT, `rclone mount`.
+//! Backups in directories of file systems whose inode numbers change: sshfs, mergerfs, exFAT, `rclone mount`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use dupfs_base::{ByteRange, RequestContext};
 use dupfs_read::storage::{LocalStore, ObjectInfo, ObjectStore, StorageError};
 
 use crate::rclone::read;
-use crate::support::exec::{Dupfs, run};
+use crate::support::exec::{Dupfs, output, run, tail};
 use crate::support::mount::Mount;
 use crate::support::remote_servers::debian_rclone;
 use crate::support::{Scratch, fixtures, s3};
@@ -96,9 +96,18 @@ impl OtherFileSystem {
         }
     }
 
-    /// Fails if a file of it is open.
+    /// Fails if a file of it stays open.
     fn unmount(&self) {
-        run(Command::new("umount").arg(self.path()));
+        let begun = Instant::now();
+        loop {
+            let output = output(Command::new("umount").arg(self.path()));
+            if output.status.success() {
+                return;
+            }
+            // A stream in the background may still close its file.
+            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}: {}", self.kind, tail(&output.stderr));
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Writes a file with this time: through the mount, or below it where the mount is read-only. mergerfs has every second
