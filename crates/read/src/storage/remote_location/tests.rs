@@ -81,7 +81,7 @@ fn remotes_of_rclone_are_those_that_duplicity_passes_on() {
 }
 
 #[test]
-fn places_with_the_same_url_without_secrets_are_told_apart() {
+fn places_with_the_same_url_without_secrets_are_distinguished() {
     for (one, other) in [
         ("rclone://:drive,root_folder_id=A:", "rclone://:drive,root_folder_id=B:"),
         ("rclone://r,user=a@b:c", "rclone://r,user=x@b:c"),
