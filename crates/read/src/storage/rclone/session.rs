@@ -136,7 +136,8 @@ impl RcloneSession {
         if !self.remote.may_ignore_ranges() {
             return Ok(RangeUse::Part);
         }
-        match lock(&self.ranges).ignored(Instant::now()) {
+        let ignored = lock(&self.ranges).ignored(Instant::now());
+        match ignored {
             Some(true) => return Ok(RangeUse::Whole { proof_at: None }),
             Some(false) => return Ok(RangeUse::Part),
             None => {}
