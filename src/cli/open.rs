@@ -398,7 +398,7 @@ mod tests {
         let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys/rsa.public.asc");
         let mut options = RepositoryOptions::default();
         assert!(options.repository_config(RequestTimeout::default()).prove_after.is_some());
-        options.decode.require_signer = Some(Signer::load("AD1F72F3", &key).unwrap());
+        options.decode.require_signer = Some(Signer::load(&"AD1F72F3".parse().unwrap(), &key).unwrap());
         assert_eq!(options.repository_config(RequestTimeout::default()).prove_after, None);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
+use dupfs_read::codec::KeyId;
 use dupfs_read::storage::{S3UrlStyle, StoreOptions};
 use dupfs_unpack::NameEncoding;
 use nix::unistd::{Group, User};
@@ -104,6 +105,12 @@ pub struct RepoArgs {
 }
 
 impl RepoArgs {
+    /// Returns true if the names of the backup's files have prefixes.
+    pub(super) fn has_prefixes(&self) -> bool {
+        let of_kinds = [&self.file_prefix_archive, &self.file_prefix_manifest, &self.file_prefix_signature];
+        self.file_prefix.is_some() || of_kinds.iter().any(|prefix| prefix.is_some())
+    }
+
     /// The time in which a request must make progress.
     pub(super) fn request_timeout(&self) -> Duration {
         self.timeout.map_or(StoreOptions::DEFAULT_TIMEOUT, |span| span.0)
@@ -135,8 +142,8 @@ pub struct KeyArgs {
     pub gpg_options: Vec<String>,
 
     /// Require every object to be signed by this key: a fingerprint, or the last 8 or more digits of one
-    #[arg(long, value_name = "KEYID", requires = "verify_key", value_parser = parse_key_id)]
-    pub sign_key: Option<String>,
+    #[arg(long, value_name = "KEYID", requires = "verify_key")]
+    pub sign_key: Option<KeyId>,
 
     /// The exported public key for --sign-key
     #[arg(long, value_name = "FILE", requires = "sign_key")]
@@ -435,13 +442,6 @@ pub(super) fn parse_zip_names(text: &str) -> Result<NameEncoding, String> {
     })
 }
 
-/// Parses the fingerprint of a key, or the end of one, as gpg takes it.
-fn parse_key_id(text: &str) -> Result<String, String> {
-    let digits = text.trim_end_matches('!').trim_start_matches("0x");
-    let is_id = digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_id.then(|| text.to_owned()).ok_or_else(|| "not a key ID: give 8 to 40 hexadecimal digits".to_owned())
-}
-
 /// Parses a number, or the name of a user of this machine.
 fn parse_user(text: &str) -> Result<u32, String> {
     let by_name = || User::from_name(text).ok().flatten().map(|user| user.uid.as_raw());
@@ -511,16 +511,6 @@ mod tests {
         for wrong in ["no-such-user", "", "-1", "4294967295"] {
             assert!(parse_user(wrong).unwrap_err().contains("no user"), "{wrong}");
             assert!(parse_group(wrong).unwrap_err().contains("no group"), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_key_is_named_by_its_last_digits() {
-        for right in ["ABCDEF01", "0xabcdef0123456789", "ABCDEF0123456789ABCDEF0123456789ABCDEF01!"] {
-            assert_eq!(parse_key_id(right).as_deref(), Ok(right));
-        }
-        for wrong in ["", "ABCDEF0", "joe@example.org"] {
-            assert!(parse_key_id(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -249,11 +249,11 @@ fn keys_on_curves_that_are_not_supported_are_named_and_the_backup_is_not_called_
 fn signed_messages_are_read_and_a_required_signature_is_enforced() {
     let (home, plain) = (Home::new(), payload(70_000));
     home.import("rsa.secret.asc").import("elgamal.secret.asc").import("nistp384.secret.asc");
-    let rsa = Signer::load("0x99CE9E4FAD1F72F3", &key("rsa.public.asc")).unwrap();
-    let dsa = Signer::load("8FD8D8C2", &key("elgamal.public.asc")).unwrap_err();
+    let rsa = Signer::load(&"0x99CE9E4FAD1F72F3".parse().unwrap(), &key("rsa.public.asc")).unwrap();
+    let dsa = Signer::load(&"8FD8D8C2".parse().unwrap(), &key("elgamal.public.asc")).unwrap_err();
     assert!(dsa.to_string().contains("does not contain the key"), "{dsa}");
-    let dsa = Signer::load("2FD8D8C2", &key("elgamal.public.asc")).unwrap();
-    let ecdsa = Signer::load("5862332113CCC6DC", &key("nistp384.secret.asc")).unwrap();
+    let dsa = Signer::load(&"2FD8D8C2".parse().unwrap(), &key("elgamal.public.asc")).unwrap();
+    let ecdsa = Signer::load(&"5862332113CCC6DC".parse().unwrap(), &key("nistp384.secret.asc")).unwrap();
     let require = |signer: &Signer| {
         let keys = Keys::load(options(&["rsa.secret.asc"], &[PASSPHRASE])).unwrap();
         Decoder::new(keys, DecodeOptions { require_signer: Some(signer.clone()), ..DecodeOptions::default() })
@@ -288,7 +288,7 @@ fn signed_messages_are_read_and_a_required_signature_is_enforced() {
 fn messages_that_are_older_than_their_set_are_recorded_or_refused() {
     let (home, plain) = (Home::new(), payload(70_000));
     home.import("rsa.secret.asc");
-    let signer = Signer::load("AD1F72F3", &key("rsa.public.asc")).unwrap();
+    let signer = Signer::load(&"AD1F72F3".parse().unwrap(), &key("rsa.public.asc")).unwrap();
     let set_time = dupfs_format::BackupTime(1_750_000_000);
     let at = |date: &'static str, more: &[&str]| {
         home.gpg(
@@ -363,7 +363,7 @@ fn objects_of_old_and_new_writers_are_read() {
     for name in ["gpg1-elgamal.gpg", "gpg1-v3-signature.gpg"] {
         assert!(decode(&decoder, name, &sample(name)).unwrap() == text.as_bytes(), "{name}");
     }
-    let signer = Signer::load("AD1F72F3", &key("rsa.public.asc")).unwrap();
+    let signer = Signer::load(&"AD1F72F3".parse().unwrap(), &key("rsa.public.asc")).unwrap();
     let keys = Keys::load(options(&["rsa.secret.asc"], &[])).unwrap();
     let strict = Decoder::new(
         keys,

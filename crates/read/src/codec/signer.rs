@@ -9,6 +9,7 @@ use sequoia_openpgp::packet::key::{PublicParts, UnspecifiedRole};
 
 use super::error::CodecError;
 use super::key_file::{key_file_error, read_packets};
+use super::key_id::KeyId;
 use super::object_context::ObjectContext;
 use dupfs_base::ErrorKind;
 
@@ -26,16 +27,11 @@ impl Signer {
         self.keys.iter().flat_map(|key| key.fingerprint().as_bytes().to_vec()).collect()
     }
 
-    /// Loads the signer `key_id` (8 to 40 hexadecimal digits, `0x` allowed), whose public key is in the file `verify_key`.
+    /// Loads the signer `key_id`, whose public key is in the file `verify_key`.
     ///
     /// # Errors
-    /// [`CodecError::KeyFile`] when the file cannot be read, `key_id` is not a key ID, or the file does not contain that key.
-    pub fn load(key_id: &str, verify_key: &Path) -> Result<Self, CodecError> {
-        let wanted = key_id.trim_end_matches('!').trim_start_matches("0x").to_ascii_uppercase();
-        if wanted.len() < 8 || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
-            let reason = format!("--sign-key {key_id} is not a key ID: give 8 to 40 hexadecimal digits");
-            return Err(key_file_error(verify_key, ErrorKind::Invalid, reason));
-        }
+    /// [`CodecError::KeyFile`] when the file cannot be read, or does not contain that key.
+    pub fn load(key_id: &KeyId, verify_key: &Path) -> Result<Self, CodecError> {
         let mut certificates: Vec<Vec<Key<PublicParts, UnspecifiedRole>>> = Vec::new();
         for packet in read_packets(verify_key)? {
             let (primary, key) = match packet {
@@ -50,9 +46,9 @@ impl Signer {
                 _ => certificates.push(vec![key]),
             }
         }
-        let is_wanted = |key: &Key<PublicParts, UnspecifiedRole>| key.fingerprint().to_hex().ends_with(&wanted);
+        let is_wanted = |key: &Key<PublicParts, UnspecifiedRole>| key.fingerprint().to_hex().ends_with(key_id.digits());
         match certificates.into_iter().find(|certificate| certificate.iter().any(is_wanted)) {
-            Some(keys) => Ok(Self { name: format!("0x{wanted}").into(), keys: keys.into() }),
+            Some(keys) => Ok(Self { name: format!("0x{key_id}").into(), keys: keys.into() }),
             None => Err(key_file_error(
                 verify_key,
                 ErrorKind::KeyMissing,
