@@ -378,7 +378,10 @@ fn faults_of_a_bucket_are_reported_when_the_store_is_opened() {
     let error = world.fail_to_open(|o| o.s3_endpoint_url = Some(format!("http://{nobody}")));
     assert!(error.to_string().contains("refuses the connection"), "{error}");
     let error = world.fail_to_open(|o| o.s3_endpoint_url = Some("http://no-such-host.invalid".into()));
-    assert!(error.to_string().contains("host was not found"), "{error}");
+    assert!(
+        error.to_string().contains("host was not found") && error.to_string().contains("--s3-endpoint-url"),
+        "{error}"
+    );
     assert!(start.elapsed() < Duration::from_secs(15));
     let error = world.fail_to_open(|o| o.s3_endpoint_url = Some("gopher://x".into()));
     assert_eq!(error.kind, ErrorKind::Invalid);

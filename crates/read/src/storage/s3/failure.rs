@@ -230,7 +230,7 @@ fn transport<E: Error + 'static>(object: &str, error: &SdkError<E, HttpResponse>
         return fail(ErrorKind::Io, format!("no secure connection: {root}; {hint}"), FailureCause::Final);
     }
     if all.contains("dns error") || all.contains("lookup address") || all.contains("name or service not known") {
-        let hint = "check the endpoint's name and the network";
+        let hint = "check the name of the endpoint (--s3-endpoint-url, AWS_ENDPOINT_URL or the URL) and the network";
         return fail(ErrorKind::Io, format!("the host was not found: {root}; {hint}"), FailureCause::NoService);
     }
     if all.contains("connection refused") {
