@@ -230,9 +230,10 @@ fn psql_sends_a_dump_from_its_beginning_to_its_end() {
         ("file", r#"psql $options --file "$0""#),
         ("include", r#"psql $options --command "\\i $0""#),
         ("copy", r#"psql $options --command "\\copy t from '$0'""#),
+        ("pipe", r#"set -o pipefail; cat "$0" | psql $options"#),
     ];
     let plain = statements();
-    let backup = backup(ways.map(|(name, _)| name).into_iter().chain([OTHER]), &plain);
+    let backup = backup(ways.map(|(name, _)| name).into_iter().chain([OTHER, "stop", "go-on"]), &plain);
     let (server, other) = (RecordingServer::start(), renamed("/usr/lib/postgresql/*/bin/psql"));
     let run = |name: &str, script: &str, file: &str| {
         let options =
@@ -247,6 +248,16 @@ fn psql_sends_a_dump_from_its_beginning_to_its_end() {
         assert!(received == plain, "{name}: {} of {} bytes", received.len(), plain.len());
         let (output, received) = run(name, script, "damaged");
         assert!(!received.is_empty() && plain.starts_with(&received), "{name}: {} bytes; {output:?}", received.len());
+        assert!(exec::tail(&output.stderr).contains("Input/output error"), "{name}: {output:?}");
+        assert!(!output.status.success(), "{name}: {output:?}");
+    }
+    // Without ON_ERROR_STOP the error is no reason to roll back (docs/SEMANTICS.md).
+    for (name, value, end) in [("stop", "on", "ROLLBACK\n"), ("go-on", "off", "COMMIT\n")] {
+        let script = format!(r#"psql $options --single-transaction --set ON_ERROR_STOP={value} --file "$0""#);
+        let (output, received) = run(name, &script, "damaged");
+        assert!(!output.status.success(), "{name}: {output:?}");
+        let is_whole = received.starts_with(b"BEGIN\n") && received.ends_with(end.as_bytes());
+        assert!(is_whole, "{name}: {}", exec::tail(&received));
     }
     // It needs the size for a copy only.
     let other = format!(r#"{}/{OTHER} $options --command "\\copy t from '$0'""#, other.path().display());
