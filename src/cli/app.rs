@@ -24,6 +24,9 @@ use super::{
 /// The option of a process that this program starts again, in front of all other arguments.
 const RESTARTED: &str = "--restarted";
 
+/// The option of such a process if mount(8) has called the first one.
+const CALLED_BY_MOUNT: &str = "--called-by-mount";
+
 /// The program with its dependencies.
 pub struct App<'a> {
     /// Opens backups.
@@ -80,22 +83,25 @@ impl<'a> App<'a> {
         // The parser compares only options that stand on the same side of the command.
         if cli.quiet && cli.verbose > 0 {
             let line = "--quiet cannot be used with --verbose: leave out one of them";
-            return refuse(line.to_owned(), is_called_by_mount);
+            return refuse(line, None, is_called_by_mount);
         }
         if arguments.fake {
             return 0;
         }
         // A process that takes the place of this one gathers the options again: the arguments of a process are public.
         let typed = arguments.args.get(1..).unwrap_or_default().iter().cloned();
-        let own: Vec<OsString> = match cli.restarted {
-            true => typed.collect(),
-            false => std::iter::once(OsString::from(RESTARTED)).chain(typed).collect(),
-        };
+        let marks = [(RESTARTED, !cli.restarted), (CALLED_BY_MOUNT, is_called_by_mount)];
+        let marks = marks.into_iter().filter(|(_, is_new)| *is_new).map(|(mark, _)| OsString::from(mark));
+        let own: Vec<OsString> = marks.chain(typed).collect();
+        let is_called_by_mount = is_called_by_mount || cli.called_by_mount;
         let notes = [arguments.notes.as_slice(), &levels.notes].concat();
         match self.dispatch(&cli, &own, &arguments, &notes, inherited) {
             Ok(()) => 0,
-            Err(CliError::Usage(line)) => CliError::Usage(levels.with_origin(line)).report(),
-            Err(CliError::Failed { exit, message }) => CliError::new(exit, levels.with_origin(message)).report(),
+            Err(CliError::Usage(line)) => refuse(&line, levels.origin_in(&line), is_called_by_mount),
+            Err(CliError::Failed { exit, message }) => {
+                let origin = levels.origin_in(&message);
+                CliError::new(exit, in_words_of_user(&message, origin, is_called_by_mount)).report()
+            }
             Err(error) => error.report(),
         }
     }
@@ -194,18 +200,25 @@ fn survive_file_size_limit() {
     }
 }
 
-/// Reports that the arguments are refused, to a user of mount(8) in the words of its options; returns the exit code.
-fn refuse(line: String, is_called_by_mount: bool) -> u8 {
-    // A command of dupfs that is the remedy has its own options.
-    let is_translated = is_called_by_mount && !line.contains("dupfs mount");
-    CliError::Usage(if is_translated { argv::in_words_of_mount(&line) } else { line }).report()
+/// Reports that the arguments are refused; returns the exit code.
+fn refuse(line: &str, origin: Option<String>, is_called_by_mount: bool) -> u8 {
+    CliError::Usage(in_words_of_user(line, origin, is_called_by_mount)).report()
+}
+
+/// An error for the user, to one of mount(8) in the words of its options, with the places of the options that are its reason.
+/// Those are variables and keys of the configuration file, which set options and not mount options.
+fn in_words_of_user(line: &str, origin: Option<String>, is_called_by_mount: bool) -> String {
+    let line = if is_called_by_mount { argv::in_words_of_mount(line) } else { line.to_owned() };
+    match origin {
+        Some(origin) => format!("{line}; {origin}"),
+        None => line,
+    }
 }
 
 /// Reports that the arguments cannot be parsed, or prints the help that they ask for; returns the exit code.
 fn explain(error: &clap::Error, typed: &[OsString], levels: &LeveledArguments, is_called_by_mount: bool) -> u8 {
     if let Some(answer) = usage_hints::answer(error, typed) {
-        let origins = levels.origins(error).map_or_else(String::new, |origins| format!("; {origins}"));
-        return refuse(format!("{answer}{origins}"), is_called_by_mount);
+        return refuse(&answer, levels.origins(error), is_called_by_mount);
     }
     // Help goes to standard output and is no error; that of `dupfs` alone goes to standard error.
     let is_failure = error.use_stderr();
@@ -220,17 +233,15 @@ fn explain(error: &clap::Error, typed: &[OsString], levels: &LeveledArguments, i
 /// The right order of the arguments, if the backup and the operand after it are the wrong way round.
 fn swapped(command: &Command) -> Option<String> {
     match command {
-        Command::Mount(args) => usage_hints::swapped("mount", &args.repo.url, args.mountpoint.as_os_str()),
-        Command::Ls(args) => usage_hints::swapped("ls", &args.repo.url, args.path.as_deref()?),
-        Command::Find(args) => usage_hints::swapped("find", &args.repo.url, &args.pattern),
-        Command::History(args) => usage_hints::swapped("history", &args.repo.url, &args.path),
-        Command::Diff(args) => {
-            args.operands().find_map(|operand| usage_hints::swapped("diff", &args.repo.url, operand))
-        }
-        Command::Cat(args) => usage_hints::swapped("cat", &args.repo.url, args.paths.first()?),
-        Command::Restore(args) => usage_hints::swapped("restore", &args.repo.url, args.operands.first()?),
-        Command::Volumes(args) => usage_hints::swapped("volumes", &args.repo.url, args.paths.first()?),
-        Command::Verify(args) => usage_hints::swapped("verify", &args.repo.url, args.directory.as_deref()?.as_os_str()),
+        Command::Mount(args) => usage_hints::swapped("mount", &args.repo, args.mountpoint.as_os_str()),
+        Command::Ls(args) => usage_hints::swapped("ls", &args.repo, args.path.as_deref()?),
+        Command::Find(args) => usage_hints::swapped("find", &args.repo, &args.pattern),
+        Command::History(args) => usage_hints::swapped("history", &args.repo, &args.path),
+        Command::Diff(args) => args.operands().find_map(|operand| usage_hints::swapped("diff", &args.repo, operand)),
+        Command::Cat(args) => usage_hints::swapped("cat", &args.repo, args.paths.first()?),
+        Command::Restore(args) => usage_hints::swapped("restore", &args.repo, args.operands.first()?),
+        Command::Volumes(args) => usage_hints::swapped("volumes", &args.repo, args.paths.first()?),
+        Command::Verify(args) => usage_hints::swapped("verify", &args.repo, args.directory.as_deref()?.as_os_str()),
         Command::Umount(_)
         | Command::Status(_)
         | Command::Sets(_)

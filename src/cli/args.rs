@@ -44,6 +44,10 @@ pub struct Cli {
     #[arg(long, hide = true, global = true)]
     pub restarted: bool,
 
+    /// Set by dupfs itself when it starts itself again: mount(8) has called it, and its errors name mount options.
+    #[arg(long, hide = true, global = true)]
+    pub called_by_mount: bool,
+
     /// Set by dupfs itself for the process that becomes the daemon.
     #[arg(long, hide = true, global = true)]
     pub report_ready: bool,

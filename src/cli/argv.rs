@@ -393,34 +393,42 @@ fn expand_item(item: &str, sloppy: bool) -> Result<Option<String>, CliError> {
 
 /// The mount option that `long` may be a slip for, as it is written in a list.
 fn similar_option(long: &str) -> Option<String> {
-    let cli = Cli::command();
-    let mount = cli.find_subcommand("mount")?;
-    let own = mount.get_arguments().chain(cli.get_arguments()).filter(|arg| arg.get_id() != "options");
-    let own = own.flat_map(|arg| arg.get_long_and_visible_aliases().unwrap_or_default());
-    let known: Vec<String> = own
-        .filter(|long| !["report-ready", "restarted", "secrets-fd"].contains(long))
-        .chain(OF_MOUNT.iter().copied())
-        .map(|name| name.replace('-', "_"))
-        .collect();
-    most_similar(long.as_bytes(), known)
+    let own = options_of_mount();
+    let names = own.iter().map(LongOption::name).chain(OF_MOUNT.iter().copied());
+    most_similar(long.as_bytes(), names.map(|name| name.replace('-', "_")))
+}
+
+/// The long options of `dupfs mount` that may be in a list of mount options.
+fn options_of_mount() -> Vec<LongOption> {
+    let mount = Cli::definition().find_subcommand("mount");
+    let options = mount.into_iter().flat_map(LongOption::of);
+    options.filter(|option| option.name() != "options").collect()
 }
 
 /// The long option of `dupfs mount`, if there is one of that name.
 fn option_of_mount(long: &str) -> Option<LongOption> {
-    let mount = Cli::definition().find_subcommand("mount")?;
-    LongOption::of(mount).into_iter().find(|option| option.name() != "options" && option.is_named(long))
+    options_of_mount().into_iter().find(|option| option.is_named(long))
 }
 
 /// `message` about options of the command line, for a user who has typed mount options: `'--sign-key <KEYID>'` becomes
-/// `mount option sign_key`.
+/// `mount option sign_key`. Options of other programs stay, and so does what follows the word `dupfs` in a clause: a command has
+/// options of its own.
 pub(super) fn in_words_of_mount(message: &str) -> String {
     let Ok(option) = Regex::new(r"(?:the argument )?'?--([a-z0-9-]+)(?:\.\.\.)?(?: <[A-Z]+>)?'?") else {
         return message.to_owned();
     };
     let name = |found: &Captures<'_>| {
-        format!("mount option {}", found.get(1).map_or("", |name| name.as_str()).replace('-', "_"))
+        let name = found.get(1).map_or("", |name| name.as_str());
+        match option_of_mount(name) {
+            Some(_) => format!("mount option {}", name.replace('-', "_")),
+            None => found.get(0).map_or("", |whole| whole.as_str()).to_owned(),
+        }
     };
-    option.replace_all(message, name).into_owned()
+    let clauses = message.split("; ").map(|clause| {
+        let (own, command) = clause.split_at(clause.find("dupfs ").unwrap_or(clause.len()));
+        format!("{}{command}", option.replace_all(own, name))
+    });
+    clauses.collect::<Vec<_>>().join("; ")
 }
 
 /// Drops duplicity's options without effect on a reader, up to `--`.

@@ -183,7 +183,7 @@ mod tests {
         for expected in ["memory", "log-file", "allow-other", "lazy", "config", "options"] {
             assert!(names.iter().any(|name| name == expected), "{expected}");
         }
-        for internal in ["help", "version", "report-ready", "secrets-fd", "restarted"] {
+        for internal in ["help", "version", "report-ready", "secrets-fd", "restarted", "called-by-mount"] {
             assert!(!names.iter().any(|name| name == internal), "{internal}");
         }
     }

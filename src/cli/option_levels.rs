@@ -127,7 +127,7 @@ impl LeveledArguments {
         let report = report_of(error);
         let is_option = |missing: &String| missing.starts_with("--");
         let is_missing = match error.get(ContextKind::InvalidArg) {
-            Some(ContextValue::Strings(missing)) => missing.iter().all(is_option),
+            Some(ContextValue::Strings(missing)) => missing.iter().any(is_option),
             _ => false,
         };
         let is_cause = |setting: &&Setting| match is_missing {
@@ -148,9 +148,9 @@ impl LeveledArguments {
         self.parser().try_get_matches_from(self.args.iter().filter(|arg| !is_of_it(arg)))
     }
 
-    /// Adds to `line`, an error that begins with an option, has one in parentheses, or is about the file that one names, the place
-    /// of the option if it is not from the command line.
-    pub(super) fn with_origin(&self, line: String) -> String {
+    /// The place of the option that `line` is about, if it is not from the command line. An error is about the option with which
+    /// it begins, that it has in parentheses, or that names the file of the error.
+    pub(super) fn origin_in(&self, line: &str) -> Option<String> {
         let object = line.split_once(": ").map_or("", |(object, _)| object);
         let is_about = |setting: &&Setting| {
             let option = format!("--{}", setting.option);
@@ -161,10 +161,7 @@ impl LeveledArguments {
                 || line.contains(&format!("({option})"))
                 || paths.any(|path| object.split(' ').any(|word| word == path))
         };
-        match self.added.iter().find(is_about) {
-            Some(setting) => format!("{line}; {}", origin_of(setting)),
-            None => line,
-        }
+        self.added.iter().find(is_about).map(origin_of)
     }
 }
 

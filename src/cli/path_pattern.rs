@@ -97,7 +97,7 @@ fn one_line_fault(error: &regex::Error) -> String {
             let text = other.to_string();
             let last = text.lines().last().unwrap_or_default().trim();
             let fault = last.strip_prefix("error: ").unwrap_or(last);
-            format!("{fault}; a backslash before a character makes it one of the name")
+            format!("{fault}; put a backslash before a character to match it literally")
         }
     }
 }

@@ -6,13 +6,15 @@ use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use dupfs_base::escape_bytes;
+use dupfs_read::storage::{Location, parse_url};
 
 use super::args::Cli;
 use super::long_option::{LongOption, reason_of_refusal};
 use super::nearby::has_backup_files;
+use super::options::RepoArgs;
 use super::similar::most_similar;
 use super::typed_command::TypedCommand;
-use crate::fuse::mount_on;
+use crate::fuse::remote_mount_above;
 
 /// Commands of duplicity and words that are near, and the answer.
 const COMMANDS: &[(&[&str], &str)] = &[
@@ -82,7 +84,7 @@ pub(super) fn answer(error: &clap::Error, typed: &[OsString]) -> Option<String> 
     special_answer(error, typed).or_else(|| plain_answer(error, typed))
 }
 
-/// The answer to an error of which the command is known that the user means.
+/// The answer to errors for which the intended command is known.
 fn special_answer(error: &clap::Error, typed: &[OsString]) -> Option<String> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -102,7 +104,7 @@ fn special_answer(error: &clap::Error, typed: &[OsString]) -> Option<String> {
             if option.starts_with('-') { unknown_option(option, &command) } else { extra_operand(option, &command) }
         }
         ErrorKind::MissingRequiredArgument => match error.get(ContextKind::InvalidArg) {
-            Some(ContextValue::Strings(missing)) => missing_operands(missing, typed, &command()),
+            Some(ContextValue::Strings(missing)) => missing_arguments(missing, typed, &command()),
             _ => None,
         },
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
@@ -132,7 +134,7 @@ pub(super) fn report_of(error: &clap::Error) -> String {
 fn wrong_value(error: &clap::Error, option: &str, value: &str) -> String {
     let (name, form) = name_and_form(option);
     if !value.is_empty() {
-        return format!("{name} {}: {}", escape_bytes(value.as_bytes()), reason_of_refusal(error));
+        return format!("{name} {}: {}", shown_operand(value), reason_of_refusal(error));
     }
     let known = match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(known)) if !known.is_empty() => format!("; give one of: {}", known.join(", ")),
@@ -176,31 +178,45 @@ fn plain_answer(error: &clap::Error, typed: &[OsString]) -> Option<String> {
         (ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, _) => return None,
         (ErrorKind::UnknownArgument, [option]) if option.starts_with('-') => of_option(option),
         (ErrorKind::UnknownArgument, [operand]) => {
-            format!("{} is one argument too many for {words}; see {help}", escape_bytes(operand.as_bytes()))
+            format!("{} is one argument too many for {words}; see {help}", shown_operand(operand))
         }
         (ErrorKind::ArgumentConflict, [option]) => {
             let others: Vec<&str> =
                 names(ContextKind::PriorArg).into_iter().map(|other| name_and_form(other).0).collect();
             format!("{} cannot be used with {}: leave out one of them", name_and_form(option).0, others.join(" and "))
         }
-        (ErrorKind::MissingRequiredArgument, missing @ [_, ..]) => {
-            let missing = missing.iter().map(|option| name_and_form(option));
-            let missing: Vec<String> =
-                missing.map(|(name, form)| format!("{name} {form}").trim_end().to_owned()).collect();
-            let verb = if missing.len() == 1 { "is" } else { "are" };
-            format!("{} {verb} missing, which another option needs; see {help}", missing.join(" and "))
-        }
         (ErrorKind::InvalidSubcommand, _) => {
             let word = names(ContextKind::InvalidSubcommand).concat();
-            let shown = escape_bytes(word.as_bytes());
+            let shown = shown_operand(&word);
             let definition = typed.as_ref().map_or_else(Cli::definition, |command| command.definition);
             match most_similar(word.as_bytes(), definition.get_subcommands().map(clap::Command::get_name)) {
                 Some(meant) => format!("there is no command {shown}: did you mean {meant}?"),
                 None => format!("there is no command {shown}; {help} lists them"),
             }
         }
-        _ => format!("{}; see {help}", report_of(error)),
+        _ => {
+            let report = report_of(error);
+            let report = match names(ContextKind::InvalidValue).as_slice() {
+                [value] if !value.is_empty() => report.replace(*value, &shown_operand(value)),
+                _ => escape_bytes(report.as_bytes()),
+            };
+            format!("{report}; see {help}")
+        }
     })
+}
+
+/// An operand or value as it was typed, for a message: without control characters, and a URL without its password. Messages go to
+/// the log too.
+pub(super) fn shown_operand(text: &str) -> String {
+    if !is_url(text) {
+        return escape_bytes(text.as_bytes());
+    }
+    match parse_url(text) {
+        Ok(Location::Local(_)) => escape_bytes(text.as_bytes()),
+        Ok(location) => location.display_without_secrets(),
+        // The place of its password is not known.
+        Err(_) => format!("{}://...", text.split_once("://").map_or("", |(scheme, _)| scheme)),
+    }
 }
 
 /// The short options that are written together in `typed`.
@@ -216,37 +232,57 @@ fn unknown_action(word: &str) -> Option<String> {
     })
 }
 
-/// The answer to missing operands of `command`, as the parser names them.
-fn missing_operands(missing: &[String], typed: &[OsString], command: &str) -> Option<String> {
+/// The answer to missing operands and options of `command`, as the parser names them.
+fn missing_arguments(missing: &[String], typed: &[OsString], command: &str) -> Option<String> {
+    let (options, names): (Vec<&str>, Vec<&str>) =
+        missing.iter().map(String::as_str).partition(|name| name.starts_with("--"));
+    let options = options.into_iter().map(name_and_form);
+    let options: Vec<String> = options.map(|(name, form)| format!("{name} {form}").trim_end().to_owned()).collect();
+    let needed = are_missing(&options).map(|options| format!("{options}, which another option needs"));
+    let operands = missing_operands(&names, typed, command);
+    match (operands, needed) {
+        (Some(operands), Some(needed)) => Some(format!("{operands}; {needed}")),
+        (None, Some(needed)) => Some(format!("{needed}; see dupfs help {command}")),
+        (operands, None) => operands,
+    }
+}
+
+/// States that `names` are missing. `None` if there are none.
+fn are_missing<S: AsRef<str>>(names: &[S]) -> Option<String> {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match names.as_slice() {
+        [] => None,
+        [name] => Some(format!("{name} is missing")),
+        _ => Some(format!("{} are missing", names.join(" and "))),
+    }
+}
+
+/// The answer to the missing operands `names` of `command`. `None` if there are none.
+fn missing_operands(names: &[&str], typed: &[OsString], command: &str) -> Option<String> {
+    if names.is_empty() {
+        return None;
+    }
     let is_name = |typed: &OsString| typed.to_str().is_some_and(|text| text == "--name" || text.starts_with("--name="));
     if command == "find" && typed.iter().any(is_name) {
         return Some("--name: the pattern is an argument: dupfs find URL 'PATTERN'".to_owned());
     }
-    let operands = operands(command)?;
+    let operands = operands(command).unwrap_or_default();
     // `ls -lt URL`: the URL is the value of the option.
     let is_time = |pair: &&[OsString]| {
         let takes = |option: &OsString| letters_of(option).is_some_and(|letters| letters.ends_with('t'));
         matches!(pair, [option, value] if takes(option) && value.to_str().is_some_and(|text| is_url(text) || text.contains('/')))
     };
     if let Some([_, value]) = typed.windows(2).find(is_time) {
-        let value = value.to_string_lossy();
+        let value = shown_operand(&value.to_string_lossy());
         return Some(format!("-t takes a time, and {value} is none: dupfs {command} -t TIME {operands}"));
     }
     // Several operands in one list are the last one at least.
-    let names = missing.iter().map(|name| match name.as_str() {
+    let names = names.iter().map(|name| match *name {
         "<[PATH]... DEST>..." => "DEST",
-        "<PATH>..." => "PATH",
-        name => name.trim_matches(['<', '>']),
+        name => name_and_form(name).0,
     });
-    let names: Vec<&str> = names.collect();
-    if names.iter().any(|name| !name.chars().all(|c| c.is_ascii_uppercase())) {
-        return None;
-    }
-    let verb = if names.len() == 1 { "is" } else { "are" };
-    Some(format!(
-        "{} {verb} missing: dupfs {command} {operands}; dupfs help {command} lists the options",
-        names.join(" and ")
-    ))
+    let missing = are_missing(&names.collect::<Vec<_>>())?;
+    Some(format!("{missing}: dupfs {command} {operands}; dupfs help {command} lists the options"))
 }
 
 /// The answer to an operand after the last one that `command` takes.
@@ -266,19 +302,20 @@ fn extra_operand(operand: &str, command: &str) -> Option<String> {
         "status" => "without an argument it reports all mounts",
         _ => return None,
     };
-    Some(format!("{operand} is one argument too many for {command}: {answer}"))
+    Some(format!("{} is one argument too many for {command}: {answer}", shown_operand(operand)))
 }
 
 fn unknown_command(word: &str) -> Option<String> {
+    let shown = shown_operand(word);
     if is_url(word) || word.contains('/') {
-        return Some(format!("the command comes first: dupfs mount {word} MOUNTPOINT, or dupfs sets {word}"));
+        return Some(format!("the command comes first: dupfs mount {shown} MOUNTPOINT, or dupfs sets {shown}"));
     }
     let known = |word: &str| COMMANDS.iter().find(|(words, _)| words.contains(&word));
     let meant = || most_similar(word.as_bytes(), COMMANDS.iter().flat_map(|(words, _)| words.iter().copied()));
     match known(word) {
-        Some((_, answer)) => Some(format!("there is no command {word}: {answer}")),
+        Some((_, answer)) => Some(format!("there is no command {shown}: {answer}")),
         // Short words are similar to the commands of dupfs too, which the parser suggests.
-        None if word.len() >= 7 => known(meant()?).map(|(_, answer)| format!("there is no command {word}: {answer}")),
+        None if word.len() >= 7 => known(meant()?).map(|(_, answer)| format!("there is no command {shown}: {answer}")),
         None => None,
     }
 }
@@ -376,22 +413,26 @@ pub(super) fn is_url(text: &str) -> bool {
     })
 }
 
-/// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is
-/// not. Of two paths, only the second may be that of a backup. A mounted directory is not read, because its daemon may
-/// hang.
-pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<String> {
-    let backup = backup.to_str()?;
+/// Returns the right order of the arguments of `command`, if the operand after the backup is a URL and the backup is not. Of two
+/// paths, only the second may be that of a backup whose files have no prefix. A directory on a mount of a server is not read,
+/// because the server may hang.
+pub(super) fn swapped(command: &str, repo: &RepoArgs, operand: &OsStr) -> Option<String> {
+    let backup = repo.url.to_str()?;
     let operand = operand.to_str()?;
+    if is_url(backup) {
+        return None;
+    }
     let (path, other) = (Path::new(backup), Path::new(operand));
     let may_be_operand = || match command {
         "mount" | "restore" | "verify" => path.is_dir() || !path.exists(),
         _ => !path.exists(),
     };
-    let is_operand_a_backup = || {
-        may_be_operand() && matches!(mount_on(other), Ok(None)) && has_backup_files(other) && !has_backup_files(path)
-    };
+    let is_local = || matches!(remote_mount_above(other), Ok(None));
+    let is_operand_a_backup = || may_be_operand() && is_local() && has_backup_files(other) && !has_backup_files(path);
     let is_url_second = is_url(operand) && !other.exists();
-    let is_swapped = !is_url(backup) && (is_url_second || is_operand_a_backup());
+    if !is_url_second && (repo.has_prefixes() || !is_operand_a_backup()) {
+        return None;
+    }
     let usage = match command {
         "mount" => "dupfs mount URL MOUNTPOINT",
         "ls" => "dupfs ls URL PATH",
@@ -400,12 +441,20 @@ pub(super) fn swapped(command: &str, backup: &OsStr, operand: &OsStr) -> Option<
         "verify" => "dupfs verify URL DIR",
         "history" => "dupfs history URL PATH",
         "volumes" => "dupfs volumes URL [PATH]...",
-        // The parser knows two of its operands.
-        "diff" => return is_swapped.then(|| format!("the URL comes first: dupfs diff {operand} TIME [TIME] [PATH]")),
         _ => "dupfs cat URL PATH",
     };
-    is_swapped
-        .then(|| format!("the arguments are the wrong way round: {usage}, that is: dupfs {command} {operand} {backup}"))
+    let (shown, operand) = (shown_operand(backup), shown_operand(operand));
+    let right = match command {
+        // The parser knows two of its operands.
+        "diff" => format!("the URL comes first: dupfs diff {operand} TIME [TIME] [PATH]"),
+        _ => format!("the arguments are the wrong way round: {usage}, that is: dupfs {command} {operand} {shown}"),
+    };
+    if is_url_second {
+        return Some(right);
+    }
+    let absolute = std::path::absolute(path).ok()?;
+    let literal = Location::Local(absolute).display_without_secrets();
+    Some(format!("{right}; if {shown} is the backup, write {literal}"))
 }
 
 /// The answer to an option of find(1) that is one of `dupfs find` with a value.
@@ -430,16 +479,17 @@ pub(super) fn unfit_destination(dest: &Path) -> Option<String> {
             "-: restore writes no file to its output; print it with dupfs cat URL PATH (./- is a file)".to_owned(),
         );
     }
+    let shown = shown_operand(text);
     if text.starts_with("/dev/") || is_special() {
         return Some(format!(
-            "{text}: restore writes files and directories; print a file with dupfs cat URL PATH, or check that all can be \
+            "{shown}: restore writes files and directories; print a file with dupfs cat URL PATH, or check that all can be \
              read with dupfs verify URL"
         ));
     }
     is_url(text).then(|| {
-        let remedy =
-            text.strip_prefix("file://").filter(|path| path.starts_with('/')).unwrap_or("such as /srv/restored");
-        format!("{text}: the destination is a path of this machine: {remedy}")
+        let path = text.strip_prefix("file://").filter(|path| path.starts_with('/'));
+        let remedy = path.map_or_else(|| "such as /srv/restored".to_owned(), shown_operand);
+        format!("{shown}: the destination is a path of this machine: {remedy}")
     })
 }
 
@@ -447,7 +497,7 @@ pub(super) fn unfit_destination(dest: &Path) -> Option<String> {
 mod tests {
     use clap::Parser;
 
-    use super::super::args::Cli;
+    use super::super::args::{Cli, Command};
     use std::fs;
 
     use super::*;
@@ -568,7 +618,24 @@ mod tests {
         ] {
             check_answer(line, part);
         }
-        check_answer("dupfs ls --sign-key 12345678 u", "--verify-key FILE is missing, which another option needs");
+        for (line, expected) in [
+            (
+                "dupfs ls --sign-key 12345678 u",
+                "--verify-key FILE is missing, which another option needs; see dupfs help ls",
+            ),
+            (
+                "dupfs ls --sign-key 12345678",
+                "URL is missing: dupfs ls URL [PATH]; dupfs help ls lists the options; --verify-key FILE is missing, which \
+                 another option needs",
+            ),
+            (
+                "dupfs restore --sign-key 12345678",
+                "URL and DEST are missing: dupfs restore URL [PATH]... DEST; dupfs help restore lists the options; \
+                 --verify-key FILE is missing, which another option needs",
+            ),
+        ] {
+            assert_eq!(answer_to(line).as_deref(), Some(expected), "{line}");
+        }
         // Help that was asked for.
         assert_eq!(answer_to("dupfs ls -h"), None);
     }
@@ -613,13 +680,13 @@ mod tests {
 
     #[test]
     fn swapped_arguments_are_recognized() {
-        let swapped = |a: &str, b: &str| swapped("mount", OsStr::new(a), OsStr::new(b));
+        let swapped = |a: &str, b: &str| swapped_by("mount", a, b);
         assert!(swapped("/mnt", "file:///b").unwrap().ends_with("dupfs mount file:///b /mnt"));
         assert!(swapped("/mnt", "s3://b/p").is_some());
         for (a, b) in [("file:///b", "/mnt"), ("/b", "/mnt"), ("s3://b", "s3://c"), ("b", "a:b")] {
             assert_eq!(swapped(a, b), None);
         }
-        let of = |command: &str| super::swapped(command, OsStr::new("etc"), OsStr::new("s3://b/p")).unwrap();
+        let of = |command: &str| swapped_by(command, "etc", "s3://b/p").unwrap();
         assert!(of("history").ends_with("dupfs history URL PATH, that is: dupfs history s3://b/p etc"));
         assert_eq!(of("diff"), "the URL comes first: dupfs diff s3://b/p TIME [TIME] [PATH]");
         let tmp = tempfile::tempdir().unwrap();
@@ -629,7 +696,10 @@ mod tests {
         }
         fs::write(Path::new(&backup).join("duplicity-full.20170128T021500Z.manifest"), "").unwrap();
         let hint = swapped(&mount_point, &backup).unwrap();
-        assert!(hint.ends_with(&format!("dupfs mount {backup} {mount_point}")), "{hint}");
+        let right =
+            format!("dupfs mount {backup} {mount_point}; if {mount_point} is the backup, write file://{mount_point}");
+        assert!(hint.ends_with(&right), "{hint}");
+        assert_eq!(swapped(&format!("file://{mount_point}"), &backup), None);
         for (a, b) in [(&backup, &mount_point), (&backup, &backup), (&mount_point, &mount_point)] {
             assert_eq!(swapped(a, b), None, "{a} {b}");
         }
@@ -641,8 +711,58 @@ mod tests {
             ("verify", &mount_point, true),
             ("verify", &backup, false),
         ] {
-            let answer = super::swapped(command, OsStr::new(first), OsStr::new(&backup));
+            let answer = swapped_by(command, first, &backup);
             assert_eq!(answer.is_some(), is_swapped, "{command} {first}: {answer:?}");
+        }
+        // The names of the files of the backup are not known without its prefixes.
+        for option in ["", "-archive", "-manifest", "-signature"] {
+            let prefix = format!("--file-prefix{option}=p_");
+            assert_eq!(swapped_with(&[&prefix], "verify", &mount_point, &backup), None, "{prefix}");
+            assert!(swapped_with(&[&prefix], "verify", &mount_point, "s3://b/p").is_some(), "{prefix}");
+        }
+    }
+
+    fn swapped_by(command: &str, url: &str, operand: &str) -> Option<String> {
+        swapped_with(&[], command, url, operand)
+    }
+
+    fn swapped_with(options: &[&str], command: &str, url: &str, operand: &str) -> Option<String> {
+        let line = [&["dupfs", "sets"][..], options, &[url]].concat();
+        let Command::Sets(args) = Cli::try_parse_from(line).unwrap().command else { panic!("{url}") };
+        swapped(command, &args.repo, OsStr::new(operand))
+    }
+
+    #[test]
+    fn an_answer_shows_no_password_of_a_url_and_no_control_character() {
+        const URL: &str = "sftp://joe:geheim@host/x";
+        const SHOWN: &str = "sftp://joe@host/x";
+        for (line, expected) in [
+            ("dupfs ls u etc URL", "URL is one argument too many for ls: it lists one path: dupfs ls URL PATH"),
+            (
+                "dupfs completions bash URL",
+                "URL is one argument too many for dupfs completions; see dupfs help completions",
+            ),
+            ("dupfs URL", "the command comes first: dupfs mount URL MOUNTPOINT, or dupfs sets URL"),
+            ("dupfs ls -lt URL", "-t takes a time, and URL is none: dupfs ls -t TIME URL [PATH]"),
+            ("dupfs ls --memory URL u", "--memory URL: "),
+        ] {
+            let answer = answer_to(&line.replace("URL", URL)).unwrap();
+            let expected = expected.replacen("URL", SHOWN, 1);
+            assert!(!answer.contains("geheim"), "{answer}");
+            assert!(answer.starts_with(expected.split("URL").next().unwrap()), "{answer}");
+        }
+        let swapped = swapped_by("ls", "etc", URL).unwrap();
+        assert!(swapped.ends_with("that is: dupfs ls sftp://joe@host/x etc"), "{swapped}");
+        let unfit = unfit_destination(Path::new(URL)).unwrap();
+        assert!(unfit.starts_with("sftp://joe@host/x: "), "{unfit}");
+        // The parser of URLs does not know it.
+        assert_eq!(shown_operand("nonsense://joe:geheim@host"), "nonsense://...");
+        for kept in ["file:///srv/a%20b", "/srv/x@y:z", "s3://bucket/prefix"] {
+            assert_eq!(shown_operand(kept), kept);
+        }
+        for line in ["dupfs ls u etc \u{1b}[2J", "dupfs \u{1b}[2J/x", "dupfs cache \u{1b}[2J"] {
+            let answer = answer_to(line).unwrap();
+            assert!(answer.contains("\\x1b[2J") && !answer.contains('\u{1b}'), "{answer}");
         }
     }
 }

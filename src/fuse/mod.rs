@@ -27,6 +27,6 @@ pub use adapter::{ERRORS_ATTRIBUTE, PID_ATTRIBUTE, pid_namespace};
 pub use mount_error::MountError;
 pub use mount_status::{MAX_STATUS_BYTES, MountStatus, STATUS_ATTRIBUTE, WaitStatus};
 pub use mounted::{DEFAULT_DEADLINE, MOUNT_DEADLINE, MountEnd, MountSettings, Mounted};
-pub use mountinfo::{MountEntry, dupfs_mounts, mount_at, mount_on};
+pub use mountinfo::{MountEntry, dupfs_mounts, mount_at, mount_on, remote_mount_above};
 pub use mountpoint::{MountPoint, check_device};
 pub use unmount::{UnmountError, unmount, unmount_stale};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Upper bound of the symbolic links that are followed one after the other, as in the kernel.
 const MAX_LINKS: u32 = 40;
@@ -28,6 +28,12 @@ impl MountEntry {
     /// Returns true if dupfs serves it, or did before its daemon exited.
     pub fn is_dupfs(&self) -> bool {
         self.kind == "fuse.dupfs" || (self.kind == "fuse" && self.source.starts_with("dupfs:"))
+    }
+
+    /// Returns true if a process or another machine serves it, or will when it is entered.
+    pub fn has_server(&self) -> bool {
+        const KINDS: [&str; 10] = ["fuse", "fuseblk", "autofs", "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs"];
+        self.kind.starts_with("fuse.") || KINDS.contains(&&*self.kind)
     }
 }
 
@@ -69,6 +75,44 @@ pub fn mount_on(path: &Path) -> io::Result<Option<MountEntry>> {
         }
     }
     Ok(None)
+}
+
+/// The mount with a server that `path` lies on or is. A server that hangs does not delay it: the path is followed component by
+/// component, and not beyond such a mount.
+///
+/// # Errors
+/// When the table of mounts cannot be read, and when there are too many links.
+pub fn remote_mount_above(path: &Path) -> io::Result<Option<MountEntry>> {
+    let mut place = PathBuf::from("/");
+    let mut pending = components(&std::path::absolute(path)?);
+    let mut links = 0;
+    while let Some(name) = pending.pop() {
+        if name == ".." {
+            place.pop();
+            continue;
+        }
+        place.push(&name);
+        if let Some(found) = mount_at(&place)?.filter(MountEntry::has_server) {
+            return Ok(Some(found));
+        }
+        let Ok(target) = std::fs::read_link(&place) else { continue };
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        place.pop();
+        if target.is_absolute() {
+            place = PathBuf::from("/");
+        }
+        pending.extend(components(&target));
+    }
+    Ok(None)
+}
+
+/// The names in `path`, the last one first.
+fn components(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    names.rev().map(|part| part.as_os_str().to_owned()).collect()
 }
 
 /// Parses one line (proc(5), `/proc/pid/mountinfo`): six fields, optional fields up to a lone `-`, then type,
@@ -190,6 +234,24 @@ mod tests {
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
         assert_eq!(unescape(br"a\04"), br"a\04");
+    }
+
+    #[test]
+    fn kinds_of_mounts_that_may_hang_have_a_server() {
+        let mount = |kind: &str| parse(format!("36 35 0:52 / /m rw - {kind} x ro").as_bytes()).unwrap();
+        for (kind, has_server) in [("fuse.dupfs", true), ("nfs4", true), ("ext4", false), ("fusectl", false)] {
+            assert_eq!(mount(kind).has_server(), has_server, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_local_path_lies_on_no_mount_of_a_server() {
+        for path in ["/proc/self/status", "/proc/self/cwd", "/no/such/path", "../no-such-path"] {
+            assert_eq!(remote_mount_above(Path::new(path)).unwrap(), None, "{path}");
+        }
+        let tmp = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("loop", tmp.path().join("loop")).unwrap();
+        assert_eq!(remote_mount_above(&tmp.path().join("loop/x")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
     }
 
     #[test]

@@ -450,6 +450,9 @@ fn a_mount_whose_daemon_hangs_blocks_no_command() {
     // A directory may be a mount point in the wrong place.
     let dir = place.dir.path().to_str().unwrap();
     assert!(!place.run(&["mount", dir, "MNT"]).status.success());
+    // And so may one below it.
+    let below = place.mnt().join("below");
+    assert!(place.run(&["history", "/no/such/backup", below.to_str().unwrap()]).status.success());
     let output = place.run(&["umount", "--lazy", "MNT"]);
     kill_process(daemon, Signal::CONT).unwrap();
     assert!(output.status.success(), "{output:?}");

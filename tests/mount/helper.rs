@@ -182,6 +182,7 @@ fn a_wrong_option_is_one_line_with_the_reason_and_its_place() {
         refused mount -t dupfs "$url" mnt -o "$keys"
         rm home/.config/dupfs/config.toml
         DUPFS_TIME=foo refused mount -t dupfs "$url" mnt -o "$keys"
+        DUPFS_SIGN_KEY=ABCDEF01 refused mount -t dupfs "$url" mnt -o "$keys"
         DUPFS_PASSPHRASE_FILE=/none refused mount -t dupfs "$url" mnt -o "secret_key=$machine/key"
         echo "mounts: $(findmnt -rn -t fuse.dupfs | wc -l)"
         "#,
@@ -196,8 +197,8 @@ fn a_wrong_option_is_one_line_with_the_reason_and_its_place() {
     for expected in [
         &format!("dupfs: mount option memory=abc: {unit}"),
         "dupfs: mount option sizes=foo: give one of: exact, bound",
-        "dupfs: --time: 'foo' is not a time",
-        "verify_key",
+        "dupfs: mount option time: 'foo' is not a time",
+        "dupfs: mount option verify_key FILE is missing, which another option needs; see dupfs help mount",
         "dupfs: mount option quiet cannot be used with mount option verbose",
     ] {
         expect(expected);
@@ -206,6 +207,8 @@ fn a_wrong_option_is_one_line_with_the_reason_and_its_place() {
     expect(&format!("/.config/dupfs/config.toml:2: memory: {unit}"));
     expect("/.config/dupfs/config.toml:2 sets --time");
     expect("; DUPFS_TIME sets --time");
+    let missing = "dupfs: mount option verify_key FILE is missing, which another option needs; see dupfs help mount";
+    expect(&format!("{missing}; DUPFS_SIGN_KEY sets --sign-key"));
     expect("; DUPFS_PASSPHRASE_FILE sets --passphrase-file");
     assert_eq!((lines.next(), lines.next()), (Some("mounts: 0"), None), "{text}");
 }

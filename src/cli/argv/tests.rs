@@ -155,8 +155,14 @@ fn a_wrong_value_of_a_mount_option_is_named_with_the_reason() {
 fn a_message_about_options_names_them_as_mount_8_has_them() {
     for (message, expected) in [
         (
-            "the argument '--sign-key <KEYID>' cannot be used with '--archive-dir <DIR>'; X sets --sign-key",
-            "mount option sign_key cannot be used with mount option archive_dir; X sets mount option sign_key",
+            "the argument '--sign-key <KEYID>' cannot be used with '--archive-dir <DIR>'",
+            "mount option sign_key cannot be used with mount option archive_dir",
+        ),
+        ("--time: 'foo' is not a time", "mount option time: 'foo' is not a time"),
+        ("export it: gpg --armor --export 1234", "export it: gpg --armor --export 1234"),
+        (
+            "--cache-dir: remove it with: dupfs cache clear --cache-dir /c; or give --no-index",
+            "mount option cache_dir: remove it with: dupfs cache clear --cache-dir /c; or give mount option no_index",
         ),
         ("'--quiet' cannot be used with '--verbose...'", "mount option quiet cannot be used with mount option verbose"),
         ("--memory 1X: unknown unit", "mount option memory 1X: unknown unit"),
