@@ -14,13 +14,15 @@ use super::{
     StorageError, StoreOptions, Traffic, UrlOptions, parse_url_with,
 };
 use dupfs_base::sync::{lock, pause_until};
-use dupfs_base::{ByteRange, ErrorKind, RequestContext, Secret};
+use dupfs_base::{ByteRange, ErrorKind, RequestContext, Secret, Stopped};
 
 /// The pause before all copies are tried again, when no store answers.
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
 /// A store whose failure took this time is read last for [`READ_LAST`]: otherwise each object would wait for it.
 const SLOW_FAILURE: Duration = Duration::from_secs(1);
+/// A read that nobody waits for any more says that its store is slow if it took this time. Prefetches are often cancelled.
+const STALL: Duration = Duration::from_secs(10);
 /// The time for which a store is read last, unless it is listed before.
 const READ_LAST: Duration = Duration::from_secs(600);
 
@@ -140,13 +142,31 @@ impl MultiMember {
         lock(&self.state).slow.is_some_and(|time| time.elapsed() < READ_LAST)
     }
 
-    /// Records that a read failed after `waited`.
-    fn record_failure(&self, waited: Duration) {
-        if waited >= SLOW_FAILURE {
-            let before = lock(&self.state).slow.replace(Instant::now());
-            if before.is_none() {
-                log::info!("{}: failed only after {} s; the other stores are read first", self.url, waited.as_secs());
-            }
+    /// Records that a read failed by `error` after `waited`. What the store says of the object is no failure of the store.
+    fn record_failure(&self, error: &StorageError, waited: Duration) {
+        if waited >= SLOW_FAILURE && (error.unanswered || matches!(error.kind, ErrorKind::Io | ErrorKind::Timeout)) {
+            self.read_last(waited);
+        }
+    }
+
+    /// Records that the request of a read ended after the store had not answered for `waited`.
+    fn record_stop(&self, stopped: Stopped, waited: Duration) {
+        let is_slow = match stopped {
+            Stopped::WouldBlock => false,
+            Stopped::Deadline => waited >= SLOW_FAILURE,
+            Stopped::Cancelled => waited >= STALL,
+        };
+        if is_slow {
+            self.read_last(waited);
+        }
+    }
+
+    /// From now on the store is read after the others.
+    fn read_last(&self, waited: Duration) {
+        let was_last = self.is_last();
+        lock(&self.state).slow = Some(Instant::now());
+        if !was_last {
+            log::info!("{}: no answer for {} s; the other stores are read first", self.url, waited.as_secs());
         }
     }
 
@@ -340,9 +360,12 @@ impl MultiStream {
                         return Ok(());
                     }
                     Err(error) => {
-                        self.context.check_may_block().map_err(|stopped| StorageError::stopped(&copy.name, stopped))?;
+                        if let Err(stopped) = self.context.check_may_block() {
+                            member.into_iter().for_each(|member| member.record_stop(stopped, begun.elapsed()));
+                            return Err(StorageError::stopped(&copy.name, stopped));
+                        }
                         log::info!("{error}");
-                        member.into_iter().for_each(|member| member.record_failure(begun.elapsed()));
+                        member.into_iter().for_each(|member| member.record_failure(&error, begun.elapsed()));
                         unanswered |= error.unanswered;
                         first = Some(first.unwrap_or(error));
                     }
@@ -377,10 +400,12 @@ impl Read for MultiStream {
                 }
                 Err(e) => StorageError::recover(&self.object.name, &e),
             };
+            let member = self.members.get(self.member);
             if let Err(stopped) = self.context.check() {
+                member.into_iter().for_each(|member| member.record_stop(stopped, begun.elapsed()));
                 return Err(StorageError::stopped(&self.object.name, stopped).into_io());
             }
-            self.members.get(self.member).into_iter().for_each(|member| member.record_failure(begun.elapsed()));
+            member.into_iter().for_each(|member| member.record_failure(&error, begun.elapsed()));
             self.open_next(Some(error)).map_err(StorageError::into_io)?;
         }
     }

@@ -184,6 +184,8 @@ fn variables_of_a_store_also_apply_to_the_stores_that_follow() {
 struct FragileStore {
     inner: Arc<dyn ObjectStore>,
     down: PathBuf,
+    /// While there is this file, a read waits until its request ends.
+    stalls: PathBuf,
     /// The bytes of an object after which it does not answer, while there is a file `cut`.
     cut: PathBuf,
 }
@@ -194,7 +196,7 @@ fn open_fragile(location: &Location, options: &StoreOptions) -> Result<Arc<dyn O
     let Location::Local(dir) = location else { panic!("{location:?}") };
     assert!(options.read_timeout.is_none(), "a store would wait for long before the next one is tried");
     let inner = super::super::open(location, options)?;
-    Ok(Arc::new(FragileStore { inner, down: dir.join("down"), cut: dir.join("cut") }))
+    Ok(Arc::new(FragileStore { inner, down: dir.join("down"), stalls: dir.join("stalls"), cut: dir.join("cut") }))
 }
 
 fn unanswered() -> StorageError {
@@ -221,6 +223,11 @@ impl ObjectStore for FragileStore {
             // Recorded: the test waits for an attempt.
             fs::write(self.down.with_file_name("tried"), "").unwrap();
             return Err(unanswered());
+        }
+        if self.stalls.exists() {
+            fs::write(self.down.with_file_name("tried"), "").unwrap();
+            let stopped = pause_until(Instant::now() + Duration::from_secs(600), context).unwrap_err();
+            return Err(StorageError::stopped(&object.name, stopped));
         }
         let stream = self.inner.open(object, range, context)?;
         if !self.cut.exists() {
@@ -275,7 +282,9 @@ fn a_store_that_failed_slowly_is_read_last_until_it_is_listed_again() {
     fs::write(places.path("a/down"), "").unwrap();
     assert_eq!(read(&store, &object).unwrap(), "content");
     assert!(tried("a"), "the first one is tried first");
-    store.members[0].record_failure(SLOW_FAILURE);
+    store.members[0].record_failure(&StorageError::missing(&object), SLOW_FAILURE);
+    assert!(!store.members[0].is_last(), "it is the object that is missing");
+    store.members[0].record_failure(&unanswered(), SLOW_FAILURE);
     assert_eq!(read(&store, &object).unwrap(), "content");
     assert!(!tried("a"), "each object would wait for it");
     // If the others do not have an object either, it is read from there.
@@ -286,6 +295,19 @@ fn a_store_that_failed_slowly_is_read_last_until_it_is_listed_again() {
     listed(&store);
     assert_eq!(read(&store, &object).unwrap(), "content");
     assert!(tried("a"));
+}
+
+#[test]
+fn a_store_that_stalls_until_the_deadline_is_read_last() {
+    let places = Places::new(BOTH);
+    let (store, object) = fragile(&places, None);
+    fs::write(places.path("a/stalls"), "").unwrap();
+    let context = RequestContext::with_timeout(SLOW_FAILURE + Duration::from_millis(50));
+    let Err(error) = store.open(&object, ByteRange { start: 0, end: 7 }, &context) else { panic!("it was opened") };
+    assert_eq!(error.kind, ErrorKind::Timeout);
+    fs::remove_file(places.path("a/tried")).unwrap();
+    assert_eq!(read(&store, &object).unwrap(), "content");
+    assert!(!places.path("a/tried").exists(), "each read would wait for it");
 }
 
 #[test]
