@@ -159,7 +159,10 @@ fn the_path_of_a_backup_after_another_argument_is_recognized() {
     ] {
         let (code, message) = refusal(&scratch, &line);
         assert_eq!(code, 2, "{message}");
-        assert!(message.ends_with(&format!("that is: {right}\n")), "{message}");
+        assert!(
+            message.contains(&format!("that is: {right}; if {} is the backup, write file:///", line[1])),
+            "{message}"
+        );
     }
     let (_, message) = refusal(&scratch, &["ls", "/no/such/backup", "etc"]);
     assert!(message.ends_with("no such directory; give the URL or path of the backup\n"), "{message}");
@@ -174,7 +177,7 @@ fn an_argument_that_is_refused_is_one_line_with_the_remedy() {
         (&["verify", "--sample", "5%", "--deep", &url], "--sample cannot be used with --deep: leave out one of them"),
         (&["verify", "--seed", "3", &url], "--sample PERCENT is missing, which another option needs"),
         (&["restore", "--overwrite", &url, "x"], "dupfs restore --force URL"),
-        (&["find", "--regex", &url, "("], "unclosed group; a backslash before a character"),
+        (&["find", "--regex", &url, "("], "unclosed group; put a backslash before a character"),
         (&["lss", &url], "there is no command lss: did you mean ls?"),
         (&["completions"], "SHELL is missing: dupfs completions SHELL"),
         (&["cat", &url], "PATH is missing: dupfs cat URL PATH"),

@@ -247,8 +247,12 @@ fn psql_sends_a_dump_from_its_beginning_to_its_end() {
         assert!(output.status.success(), "{name}: {output:?}");
         assert!(received == plain, "{name}: {} of {} bytes", received.len(), plain.len());
         let (output, received) = run(name, script, "damaged");
-        assert!(!received.is_empty() && plain.starts_with(&received), "{name}: {} bytes; {output:?}", received.len());
-        assert!(exec::tail(&output.stderr).contains("Input/output error"), "{name}: {output:?}");
+        // From a pipe it takes the damage for the end, and ends the last line itself.
+        let received = received.strip_suffix(b"\n").unwrap_or(&received);
+        assert!(!received.is_empty() && plain.starts_with(received), "{name}: {} bytes; {output:?}", received.len());
+        // A copy is ended with an error of the server.
+        let reported = if name == "copy" { "the client ends the copy" } else { "Input/output error" };
+        assert!(exec::tail(&output.stderr).contains(reported), "{name}: {output:?}");
         assert!(!output.status.success(), "{name}: {output:?}");
     }
     // Without ON_ERROR_STOP the error is no reason to roll back (docs/SEMANTICS.md).
