@@ -182,16 +182,20 @@ def read_output(command, env, out):
     return reading
 
 
+def cold_command(bench, program, command, name, *operands):
+    """The arguments of a command of dupfs at the near end of the link, on a backup and with an empty cache directory."""
+    cache = os.path.join(bench.directory, 'cache-cold')
+    shutil.rmtree(cache, ignore_errors=True)
+    return bench.network.client_command([program, command, '--secret-key', bench.backups.key, '--cache-dir', cache,
+                                         '--s3-endpoint-url', ENDPOINT, f's3://dupfs/{name}', *operands])
+
+
 def cat_of(name):
     """`dupfs cat`, which also lists the backup and reads its newest tree."""
     def measure(bench):
         for label, program in bench.programs.items():
-            cache = os.path.join(bench.directory, 'cache-cold')
-            shutil.rmtree(cache, ignore_errors=True)
-            command = [program, 'cat', '--secret-key', bench.backups.key, '--cache-dir', cache, '--s3-endpoint-url', ENDPOINT,
-                       f's3://dupfs/{name}', DUMP]
-            facts = {}
-            operation = bench.measured(read_output(bench.network.client_command(command), bench.client_env, facts))
+            command, facts = cold_command(bench, program, 'cat', name, DUMP), {}
+            operation = bench.measured(read_output(command, bench.client_env, facts))
             yield label, Operation(**{**vars(operation), 'facts': facts})
     return measure
 
@@ -200,11 +204,8 @@ def verification_of(name):
     """`dupfs verify`, which also lists the backup."""
     def measure(bench):
         for label, program in bench.programs.items():
-            cache = os.path.join(bench.directory, 'cache-cold')
-            shutil.rmtree(cache, ignore_errors=True)
-            command = [program, 'verify', '--secret-key', bench.backups.key, '--cache-dir', cache, '--s3-endpoint-url', ENDPOINT,
-                       f's3://dupfs/{name}']
-            yield label, bench.measured(lambda command=command: run(bench.network.client_command(command), env=bench.client_env))
+            command = cold_command(bench, program, 'verify', name)
+            yield label, bench.measured(lambda command=command: run(command, env=bench.client_env))
     return measure
 
 
