@@ -21,7 +21,7 @@ const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
 /// A store whose failure took this time is read last for [`READ_LAST`]: otherwise each object would wait for it.
 const SLOW_FAILURE: Duration = Duration::from_secs(1);
-/// A read that nobody waits for any more says that its store is slow if it took this time. Prefetches are often cancelled.
+/// The time after which a cancelled read counts as a slow failure of its store. Prefetches are often cancelled earlier.
 const STALL: Duration = Duration::from_secs(10);
 /// The time for which a store is read last, unless it is listed before.
 const READ_LAST: Duration = Duration::from_secs(600);

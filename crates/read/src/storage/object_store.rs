@@ -18,7 +18,7 @@ pub struct DirectoryListing {
     pub directories: Vec<String>,
 }
 
-/// A damaged copy of an object, one of several.
+/// A copy of an object that a reader has rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedCopy {
     /// The URL of the store with the copy, without secrets.

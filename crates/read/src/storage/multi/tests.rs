@@ -336,14 +336,20 @@ fn a_read_outlives_an_outage_of_all_stores() {
     assert_eq!(error.kind, ErrorKind::Timeout);
 }
 
-#[test]
-fn a_copy_that_is_rejected_is_read_only_if_there_is_no_other() {
+/// A mirror with two copies of one object, which differ.
+fn different_copies() -> (Places, MultiStore, ObjectInfo) {
     let places = Places::new(BOTH);
     for dir in ["a", "b"] {
         fs::write(places.path(dir).join("one"), format!("of {dir}")).unwrap();
     }
     let store = places.open("?mode=mirror").unwrap();
     let object = find(&store, "one");
+    (places, store, object)
+}
+
+#[test]
+fn a_copy_that_is_rejected_is_read_only_if_there_is_no_other() {
+    let (places, store, object) = different_copies();
     assert_eq!(read(&store, &object).unwrap(), "of a");
     let first = store.reject_copy(&object, true).unwrap();
     assert!(first.store.ends_with("/a"), "{first:?}");
@@ -371,12 +377,7 @@ fn a_copy_that_is_rejected_is_read_only_if_there_is_no_other() {
 
 #[test]
 fn a_copy_that_may_be_sound_is_rejected_for_its_reader_alone() {
-    let places = Places::new(BOTH);
-    for dir in ["a", "b"] {
-        fs::write(places.path(dir).join("one"), format!("of {dir}")).unwrap();
-    }
-    let store = places.open("?mode=mirror").unwrap();
-    let object = find(&store, "one");
+    let (_places, store, object) = different_copies();
     assert_eq!(read(&store, &object).unwrap(), "of a");
     let other = store.reject_copy(&object, false).unwrap().other.unwrap();
     assert_eq!(read(&store, &other).unwrap(), "of b");
