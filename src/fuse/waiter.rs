@@ -1,7 +1,9 @@
 //! The thread whose request waits. `/proc` and kill(2) show if a signal ends its wait.
 //!
 //! The kernel interrupts a request for every signal. Most of those that a program handles (a child has ended, a timer, the
-//! size of the terminal) are not meant to make its calls fail: a file system on a disk does not fail them either.
+//! size of the terminal) are not meant to make its calls fail: a file system on a disk does not fail them either. The same is
+//! true of those that nobody handles and whose default is to do nothing: the kernel drops them, but shows them as pending
+//! while the thread that they are for blocks them. posix_spawn(3) blocks all, so a child that ends meanwhile is such a case.
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -11,6 +13,9 @@ const ENDING: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTE
 
 /// Signals that stop a process, which does not end its wait: it continues later.
 const STOPPING: [i32; 4] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
+/// Signals that a process drops which does not handle them (signal(7), "Ign" and "Cont").
+const DROPPED: [i32; 4] = [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGCONT];
 
 /// The number of a thread in the pid namespace of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +89,8 @@ fn parse(status: &str) -> WaiterState {
         return WaiterState::Hidden;
     };
     let pending = (own | shared) & !blocked;
-    // One that is not handled ends the process, unless it stops it. Ignored ones are never pending.
-    let fatal = pending & !caught & !bits(&STOPPING);
+    // Another that is not handled ends the process. Those that the process itself ignores are never pending.
+    let fatal = pending & !caught & !bits(&STOPPING) & !bits(&DROPPED);
     if fatal | (pending & bits(&ENDING)) == 0 { WaiterState::Waits } else { WaiterState::Ends }
 }
 
@@ -119,6 +124,8 @@ mod tests {
             (0, bits(&[libc::SIGALRM]), 0, bits(&[libc::SIGALRM]), WaiterState::Waits),
             (bits(&[libc::SIGWINCH, libc::SIGCHLD]), 0, 0, !0, WaiterState::Waits),
             (0, bits(&[libc::SIGTSTP]), 0, 0, WaiterState::Waits),
+            (0, bits(&[libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGCONT]), 0, 0, WaiterState::Waits),
+            (0, bits(&[libc::SIGCHLD, libc::SIGALRM]), 0, 0, WaiterState::Ends),
         ] {
             assert_eq!(status(own, shared, blocked, caught), state, "{own:x} {shared:x} {blocked:x} {caught:x}");
         }

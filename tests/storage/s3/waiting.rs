@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -39,7 +39,7 @@ fn backup() -> &'static Path {
             fs::write(source.join(format!("noise-{i}")), noise(i, 1_500_000)).unwrap();
         }
         let mut packed = GzEncoder::new(File::create(source.join("dump.sql.gz")).unwrap(), Compression::fast());
-        std::io::Write::write_all(&mut packed, &[dump(1, 400_000), noise(9, 2_000_000)].concat()).unwrap();
+        Write::write_all(&mut packed, &[dump(1, 400_000), noise(9, 2_000_000)].concat()).unwrap();
         packed.finish().unwrap();
         let repo = Repository::new("0.8.22", |_| Mode::Gzip, &scratch.dir("r")).option("--volsize=1");
         repo.backup(true, &source, 1_700_000_000);
@@ -273,6 +273,47 @@ fn a_signal_ends_each_wait_for_a_silent_store() {
     mount.unmount();
 }
 
+/// A program of two threads: one calls stat on its argument. Once a line comes in, the other has children that end while it blocks
+/// SIGCHLD, as posix_spawn(3) does for a moment; then it prints a line. The exit code is 9 if stat fails.
+const CHILDREN_END: &str = "
+import os,signal,sys,threading
+def stat():
+    try: os.stat(sys.argv[1])
+    except OSError as error: print(error,file=sys.stderr); os._exit(9)
+    os._exit(0)
+threading.Thread(target=stat).start()
+signal.pthread_sigmask(signal.SIG_BLOCK,[signal.SIGCHLD])
+sys.stdin.readline()
+for i in range(20):
+    child=os.fork()
+    if child==0: os._exit(0)
+    os.waitpid(child,0)
+print('ready',flush=True)
+signal.pause()
+";
+
+#[test]
+fn a_child_that_ends_does_not_end_the_wait_of_another_thread() {
+    let (world, dupfs) = world();
+    let mount = world.mount(&dupfs, "bucket/p");
+    silent(&world);
+    let faults = world.proxy.faults();
+    let mut python = Command::new("python3");
+    python.args(["-c", CHILDREN_END]).arg(mount.path().join("latest/noise-3"));
+    let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("the thread waits", STARTED, || world.proxy.faults() > faults);
+    writeln!(python.stdin.take().unwrap()).unwrap();
+    let mut line = String::new();
+    BufReader::new(python.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    // The daemon reads later requests after the interrupt. These need no store.
+    (0..20).for_each(|i| drop(fs::symlink_metadata(mount.path().join(format!("no-such-name-{i}")))));
+    answers(&world);
+    world.proxy.end_stalled();
+    assert_eq!(ended("the program", &mut python).code(), Some(0));
+    mount.unmount();
+}
+
 #[test]
 fn a_signal_ends_each_wait_on_the_mount_of_an_ordinary_user() {
     let (world, dupfs) = world();
@@ -453,7 +494,7 @@ fn prefetching_for_a_process_that_is_gone_stops() {
 fn prefetching_for_an_unpacking_process_that_is_gone_stops() {
     let (world, _) = world();
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-    std::io::Write::write_all(&mut packed, &noise(6, 16_000_000)).unwrap();
+    Write::write_all(&mut packed, &noise(6, 16_000_000)).unwrap();
     large(&world, "noise.gz", &packed.finish().unwrap());
     prefetching_ends_with_its_reader(&world, "unpacked/latest/noise", "");
 }
