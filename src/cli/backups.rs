@@ -179,7 +179,7 @@ impl Backend for Backups {
 
     fn cat(&self, args: &CatArgs) -> Result<(), CliError> {
         let timeout = RequestTimeout::from(&args.snapshot.deadline);
-        let fs = self.view(&args.repo, &args.snapshot, &args.paths, &OwnerArgs::default(), ShownSizes::Late)?;
+        let fs = self.view(&args.repo, &args.snapshot, &args.paths, &OwnerArgs::default(), ShownSizes::Exact)?;
         let written = print_from(&fs, |printer| cat::run(&*fs, &args.paths, timeout, printer));
         fs.finish();
         written

@@ -68,7 +68,7 @@ fn copy(
     timeout: RequestTimeout,
     printer: &mut Printer<'_>,
 ) -> Result<Result<(), CliError>, CliError> {
-    let mut chunks = match FileChunks::open(fs, attr.ino, || timeout.start()) {
+    let mut chunks = match FileChunks::open_unsized(fs, attr.ino, || timeout.start()) {
         Ok(chunks) => chunks,
         Err(error) => return Ok(Err(resolve::read_failed(path, &error))),
     };

@@ -27,6 +27,15 @@ impl<'a, C: Fn() -> RequestContext> FileChunks<'a, C> {
         Self::open_at(fs, ino, 0, context)
     }
 
+    /// As [`FileChunks::open`]. The first chunk may come before the size is known.
+    ///
+    /// # Errors
+    /// Those of [`FileSystem::open_unsized`].
+    pub(super) fn open_unsized(fs: &'a dyn FileSystem, ino: Ino, context: C) -> Result<Self, FsError> {
+        let handle = fs.open_unsized(ino, &context())?.handle;
+        Ok(Self { fs, ino, handle, context, offset: 0, ended: false })
+    }
+
     /// As [`FileChunks::open`]. The first chunk is the one at `offset`.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ use super::deadline::{DeadlineQueue, ErrorReply, RequestOrigin, WaitingRequest};
 use super::dir_batch::{BatchEntry, DirBatch, DirRequest};
 use super::failure_log::FailureLog;
 use super::mount_status::{MAX_STATUS_BYTES, MountStatus, STATUS_ATTRIBUTE, WaitStatus};
-use super::stream_readers::StreamReaders;
+use super::stream_readers::{self, StreamReaders};
 use super::waiter::WaiterId;
 use super::worker_pool::{RequestCost, WorkerPool};
 
@@ -378,9 +378,15 @@ impl Filesystem for FuseAdapter {
 
     fn open(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = ino.0;
-        let compute = move |fs: &dyn FileSystem, context: &RequestContext| fs.open(ino, context);
         // A read in the kernel's readahead is not interrupted. If its process is not visible, closing the file ends it.
         let opener = WaiterId::new(req.pid());
+        let compute = move |fs: &dyn FileSystem, context: &RequestContext| {
+            if context.may_block() && stream_readers::may_open_unsized(opener) {
+                fs.open_unsized(ino, context)
+            } else {
+                fs.open(ino, context)
+            }
+        };
         let core = Arc::clone(&self.core);
         let send = move |reply: Option<ReplyOpen>, fs: &dyn FileSystem, opened: crate::vfs::Opened| {
             let Some(reply) = reply else { return fs.release(ino, opened.handle) };

@@ -34,6 +34,16 @@ const PROGRAMS: [&str; 15] = [
     "wc",
 ];
 
+/// Shells, which open a file for the program that they become: `mysql < file`.
+const SHELLS: [&str; 8] = ["ash", "bash", "busybox", "dash", "ksh", "mksh", "sh", "zsh"];
+
+/// Returns true if the process of `opener` may be one that reads the file that it opens to its end whatever size is shown: then it
+/// may be opened without its size. Another process waits for the size once it asks for it.
+pub(super) fn may_open_unsized(opener: Option<WaiterId>) -> bool {
+    let name = opener.and_then(|opener| opener.process().1);
+    name.is_some_and(|name| PROGRAMS.contains(&name.as_str()) || SHELLS.contains(&name.as_str()))
+}
+
 /// The files that are open for direct I/O because their size or end is not known, and the processes that opened them.
 #[derive(Debug, Default)]
 pub(super) struct StreamReaders {

@@ -172,6 +172,15 @@ pub trait FileSystem: Send + Sync {
     /// [`FsError`] when the content cannot be located.
     fn open(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError>;
 
+    /// As [`Self::open`], for a program that reads the file from its beginning to its end whatever its size is: a large file is
+    /// opened without its size if that is not known, so that the volume with its end is not fetched before the others.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    fn open_unsized(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {
+        self.open(ino, context)
+    }
+
     /// Up to `size` bytes of `ino` at `offset`; shorter only at the end of the file.
     ///
     /// # Errors

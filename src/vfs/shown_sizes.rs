@@ -8,8 +8,4 @@ pub enum ShownSizes {
     Exact,
     /// The upper bound of the signature, until the file is opened.
     Bound,
-    /// The exact size when it is requested, but a large file is opened without it: a reader in order gets the first bytes before the
-    /// volume with the end of the file is fetched. Not for a mount: nearly every program asks for the size of a file that it has
-    /// opened, and the kernel ends reads at the size that it got.
-    Late,
 }

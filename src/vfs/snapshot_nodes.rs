@@ -114,6 +114,25 @@ impl SnapshotNodes {
         self.attr(snapshot, node, &state, context)
     }
 
+    /// As [`Self::exact_attr`], but a size that is not known is 0 and not exact.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub(super) fn unsized_attr(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        context: &RequestContext,
+    ) -> Result<Attr, FsError> {
+        match self.exact_attr(snapshot, node, &RequestContext::cached_only()) {
+            Err(FsError::WouldBlock) => {}
+            found => return found,
+        }
+        let state = self.state(snapshot, node, context)?;
+        let attr = self.attr(snapshot, node, &state, context)?;
+        Ok(if attr.exact { attr } else { Attr { size: 0, blocks: 0, ..attr } })
+    }
+
     /// Attributes whose size may be a bound: `lookup` returns these, so that a walk over the tree fetches no volume.
     /// The size is exact if its volume is cached, which saves the kernel a second request.
     ///
@@ -297,29 +316,35 @@ impl SnapshotNodes {
         self.ask(context, |volumes| self.content.needed_volumes(volumes, &file))
     }
 
-    /// Opens a regular file. If sizes are shown late and that of the file is not known yet, it is opened without its size where
-    /// that is possible.
+    /// Opens a regular file without its size, if that is not known yet and the file can be read in order without it; else as
+    /// [`Self::open`].
     ///
     /// # Errors
-    /// [`FsError`] when its content cannot be located.
-    pub(super) fn open(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<OpenFile, FsError> {
-        if self.shown_sizes != ShownSizes::Late || !context.may_block() {
-            return self.open_sized(snapshot, node, context);
-        }
-        match self.open_sized(snapshot, node, &RequestContext::cached_only()) {
+    /// As [`Self::open`].
+    pub(super) fn open_unsized(
+        &self,
+        snapshot: usize,
+        node: NodeId,
+        context: &RequestContext,
+    ) -> Result<OpenFile, FsError> {
+        match self.open(snapshot, node, &RequestContext::cached_only()) {
             Ok(opened) => return Ok(opened),
-            Err(FsError::WouldBlock) => {}
-            // It is found again, and within the limits of the request.
-            Err(_) => return self.open_sized(snapshot, node, context),
+            Err(FsError::WouldBlock) if context.may_block() => {}
+            // A failure is found again, and within the limits of the request.
+            Err(_) => return self.open(snapshot, node, context),
         }
         let file = self.file(snapshot, node, context)?;
         match self.ask(context, |volumes| FileContent::open_unsized(volumes, &file))? {
             Some(content) => Ok(OpenFile { file, content }),
-            None => self.open_sized(snapshot, node, context),
+            None => self.open(snapshot, node, context),
         }
     }
 
-    fn open_sized(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<OpenFile, FsError> {
+    /// Opens a regular file with its size.
+    ///
+    /// # Errors
+    /// [`FsError`] when its content cannot be located.
+    pub(super) fn open(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<OpenFile, FsError> {
         let file = self.file(snapshot, node, context)?;
         let content = self.ask(context, |volumes| FileContent::open(&self.content, volumes, &file))?;
         Ok(OpenFile { file, content })

@@ -106,6 +106,11 @@ impl TreeFs {
         Ok((count, nodes.into_iter().map(number).collect()))
     }
 
+    fn opened(&self, file: OpenFile) -> Opened {
+        let direct_io = file.known_size().is_none();
+        Opened { handle: self.handles.insert(file), keep_cache: !direct_io, direct_io }
+    }
+
     /// The open file of `handle`, and the number of its bytes after `offset`: as many as there are numbers if its size is not known,
     /// and `None` if it ends before `offset`.
     fn open_file(
@@ -295,11 +300,21 @@ impl FileSystem for TreeFs {
         }
     }
 
+    fn reader_attr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
+        match self.resolve(ino)? {
+            Inode::Node(snapshot, node) => self.nodes.unsized_attr(snapshot, node, context),
+            inode => self.attr(inode, context),
+        }
+    }
+
     fn open(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {
         let (snapshot, node) = self.node_of(ino)?;
-        let file = self.nodes.open(snapshot, node, context)?;
-        let direct_io = file.known_size().is_none();
-        Ok(Opened { handle: self.handles.insert(file), keep_cache: true, direct_io })
+        Ok(self.opened(self.nodes.open(snapshot, node, context)?))
+    }
+
+    fn open_unsized(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {
+        let (snapshot, node) = self.node_of(ino)?;
+        Ok(self.opened(self.nodes.open_unsized(snapshot, node, context)?))
     }
 
     fn read(
@@ -325,7 +340,9 @@ impl FileSystem for TreeFs {
     ) -> Result<Vec<u8>, FsError> {
         let (file, left) = self.open_file(ino, handle, offset, context)?;
         let left = left.ok_or(FsError::BeyondEnd)?;
-        self.nodes.read(&file, ByteRange::at(offset, clamp_len(left, size) as u64), context)
+        let bytes = self.nodes.read(&file, ByteRange::at(offset, clamp_len(left, size) as u64), context)?;
+        // The read may have found the size.
+        if file.known_size().is_some_and(|size| size < offset) { Err(FsError::BeyondEnd) } else { Ok(bytes) }
     }
 
     fn release(&self, _ino: Ino, handle: u64) {

@@ -20,7 +20,7 @@ use dupfs::cli::RequestTimeout;
 use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
 use dupfs::cli::printer::Printer;
 use dupfs::cli::verify::{self, VerifyOptions};
-use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, ShownSizes, TreeFs};
+use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, TreeFs};
 use dupfs_read::codec::{KeyOptions, Secret};
 use dupfs_read::storage::MemoryStore;
 use serde_json::Value;
@@ -173,8 +173,7 @@ impl Original {
             |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap().into());
         let objects = fs::read_dir(repo.dir()).unwrap().map(|e| read(e.unwrap())).collect();
         let mut original = Self { objects, secret, healthy: BTreeMap::new() };
-        let fs =
-            original.open(original.store(), false, ShownSizes::Exact).expect("the repository opens while it is well");
+        let fs = original.open(original.store(), false).expect("the repository opens while it is well");
         let mut healthy = BTreeMap::new();
         record(&*fs, ROOT_INO, Vec::new(), &mut healthy);
         original.healthy = healthy;
@@ -207,7 +206,7 @@ impl Original {
     }
 
     /// Opens the repository; if it `is_early`, content is served as early as it can be proved.
-    fn open(&self, store: MemoryStore, is_early: bool, sizes: ShownSizes) -> Result<Arc<TreeFs>, String> {
+    fn open(&self, store: MemoryStore, is_early: bool) -> Result<Arc<TreeFs>, String> {
         let keys = KeyOptions {
             secret_keys: self.secret.iter().cloned().collect(),
             passphrases: vec![Secret::from(SYMMETRIC.to_owned())],
@@ -215,8 +214,8 @@ impl Original {
         };
         let prove_after = is_early.then_some(Duration::ZERO);
         let options = RepositoryOptions { keys, memory: 64 << 20, prove_after, ..RepositoryOptions::default() };
-        let view = ViewOptions { sizes, ..ViewOptions::default() };
-        open_file_system(Arc::new(store), options, view, RequestTimeout::default()).map_err(|e| e.to_string())
+        open_file_system(Arc::new(store), options, ViewOptions::default(), RequestTimeout::default())
+            .map_err(|e| e.to_string())
     }
 }
 
@@ -241,7 +240,8 @@ struct Corruption {
     flip: Option<u8>,
     /// True if content is served as early as it can be proved.
     is_early: bool,
-    sizes: ShownSizes,
+    /// True if files are also read without asking for their sizes before.
+    is_unsized: bool,
     /// `Some` if the damaged repository is verified too: true with `--deep`.
     deep: Option<bool>,
 }
@@ -260,9 +260,9 @@ impl Corruption {
         let (object, bytes) = objects.iter().nth(below(random[1], objects.len())).unwrap();
         let flip = (!random[3].is_multiple_of(4)).then(|| u8::try_from(random[3] >> 8 & 0xff).unwrap().max(1));
         let is_early = random[3] >> 16 & 1 == 1;
-        let sizes = if random[3] >> 20 & 1 == 1 { ShownSizes::Late } else { ShownSizes::Exact };
+        let is_unsized = random[3] >> 20 & 1 == 1;
         let deep = (random[3] >> 17 & 3 == 0).then_some(random[3] >> 19 & 1 == 1);
-        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip, is_early, sizes, deep }
+        Self { original, object: object.clone(), at: below(random[2], bytes.len()), flip, is_early, is_unsized, deep }
     }
 
     /// Opens the damaged repository and reads all of it.
@@ -279,15 +279,18 @@ impl Corruption {
             store
         };
         let mut seen = RoundCounts::default();
-        match original.open(store(), self.is_early, self.sizes) {
+        match original.open(store(), self.is_early) {
             Err(error) if error.is_empty() || error.contains('\n') => {
                 return Err(format!("no one-line error: {error:?}"));
             }
             Err(_) => seen.refused = 1,
             Ok(fs) => {
+                if self.is_unsized {
+                    read_unsized(&*fs, ROOT_INO, Vec::new(), &original.healthy, &mut seen)?;
+                }
                 examine(&*fs, ROOT_INO, Vec::new(), &original.healthy, &mut seen)?;
                 if let Some(deep) = self.deep {
-                    self.verify(&*original.open(store(), false, ShownSizes::Exact)?, deep, &mut seen)?;
+                    self.verify(&*original.open(store(), false)?, deep, &mut seen)?;
                 }
             }
         }
@@ -344,6 +347,40 @@ fn listing(fs: &dyn FileSystem, ino: Ino) -> Result<Vec<Vec<u8>>, FsError> {
     })?;
     names.sort();
     Ok(names)
+}
+
+/// Reads the files below `ino` before anything asks for their sizes.
+fn read_unsized(
+    fs: &dyn FileSystem,
+    ino: Ino,
+    path: Vec<u8>,
+    healthy: &BTreeMap<Vec<u8>, Node>,
+    seen: &mut RoundCounts,
+) -> Result<(), String> {
+    let want = &healthy[&path];
+    let place = path.escape_ascii();
+    if want.attr.kind == NodeKind::File {
+        let context = RequestContext::unlimited();
+        let read = || {
+            let opened = fs.open_unsized(ino, &context)?;
+            let bytes = fs.read(ino, opened.handle, 0, want.content.len() + 1, &context);
+            fs.release(ino, opened.handle);
+            bytes
+        };
+        return match right_or_error(read(), &format!("read {place} without its size"), seen)? {
+            Some(bytes) if bytes != want.content => {
+                Err(format!("read {place} without its size: {} bytes", bytes.len()))
+            }
+            Some(_) | None => Ok(()),
+        };
+    }
+    for name in &want.children {
+        // Other failures are found when everything is examined.
+        if let Ok(attr) = fs.lookup(ino, name, &RequestContext::unlimited()) {
+            read_unsized(fs, attr.ino, below(&path, name), healthy, seen)?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn content(fs: &dyn FileSystem, attr: &Attr) -> Result<Vec<u8>, FsError> {

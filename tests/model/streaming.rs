@@ -130,9 +130,28 @@ fn find(fs: &dyn FileSystem, repository: &Repository, set: usize, name: &str) ->
 
 fn read_within(fs: &dyn FileSystem, ino: Ino, range: Range<usize>, timeout: Duration) -> Result<Vec<u8>, FsError> {
     let context = RequestContext::with_timeout(timeout);
-    let opened = fs.open(ino, &context)?;
-    let read = fs.read(ino, opened.handle, range.start as u64, range.len(), &context);
-    fs.release(ino, opened.handle);
+    read_opened(fs, (ino, fs.open(ino, &context)?.handle), range, &context)
+}
+
+/// As [`read_within`]; the file is opened without its size.
+fn read_unsized_within(
+    fs: &dyn FileSystem,
+    ino: Ino,
+    range: Range<usize>,
+    timeout: Duration,
+) -> Result<Vec<u8>, FsError> {
+    let context = RequestContext::with_timeout(timeout);
+    read_opened(fs, (ino, fs.open_unsized(ino, &context)?.handle), range, &context)
+}
+
+fn read_opened(
+    fs: &dyn FileSystem,
+    (ino, handle): (Ino, u64),
+    range: Range<usize>,
+    context: &RequestContext,
+) -> Result<Vec<u8>, FsError> {
+    let read = fs.read(ino, handle, range.start as u64, range.len(), context);
+    fs.release(ino, handle);
     read
 }
 
@@ -291,9 +310,9 @@ fn a_large_file_is_read_in_order_before_the_volume_with_its_end_is_fetched() {
     let error = exact.open(find(&*exact, &repository, 0, "dump"), &RequestContext::with_timeout(SHORT)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 
-    let fs = subject::open_late(held(&repository, last, &delivery), &repository, MEMORY);
+    let fs = open(held(&repository, last, &delivery), &repository);
     let ino = find(&*fs, &repository, 0, "dump");
-    let opened = fs.open(ino, &context()).unwrap();
+    let opened = fs.open_unsized(ino, &context()).unwrap();
     assert!(opened.direct_io, "its size is not known");
     let error = fs.getattr(ino, &RequestContext::with_timeout(SHORT)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "no caller gets a wrong size: {error}");
@@ -314,7 +333,7 @@ fn a_large_file_is_read_in_order_before_the_volume_with_its_end_is_fetched() {
     assert_eq!(fs.read(ino, opened.handle, 5_999_990, 100, &context()).unwrap(), expected[5_999_990..]);
     let attr = fs.getattr(ino, &context()).unwrap();
     assert_eq!((attr.size, attr.exact), (6_000_000, true));
-    let again = fs.open(ino, &context()).unwrap();
+    let again = fs.open_unsized(ino, &context()).unwrap();
     assert!(again.keep_cache && !again.direct_io, "its size is known");
     fs.release(ino, opened.handle);
     fs.release(ino, again.handle);
@@ -326,25 +345,25 @@ fn a_large_file_within_one_volume_is_read_before_its_end_is_decoded() {
     let volume = &repository.sets[0].volumes[0];
     let delivery = Delivery::up_to(repository.objects[volume].len() / 2);
     let _release = ReleaseOnDrop(Arc::clone(&delivery));
-    let fs = subject::open_late(held(&repository, volume, &delivery), &repository, MEMORY);
+    let fs = open(held(&repository, volume, &delivery), &repository);
     let (ino, expected) = (find(&*fs, &repository, 0, "dump"), content(&repository, 0, "dump"));
     for range in [0..131_072, 1_000_000..1_131_072, 5..7] {
-        assert!(read_within(&*fs, ino, range.clone(), PLENTY).unwrap() == expected[range.clone()], "{range:?}");
+        assert!(read_unsized_within(&*fs, ino, range.clone(), PLENTY).unwrap() == expected[range.clone()], "{range:?}");
     }
-    assert_eq!(read_within(&*fs, ino, 3_000_000..3_000_001, SHORT).unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(read_unsized_within(&*fs, ino, 3_000_000..3_000_001, SHORT).unwrap_err().kind(), ErrorKind::Timeout);
     delivery.release();
-    assert!(read_within(&*fs, ino, 0..4_000_001, PLENTY).unwrap() == expected);
+    assert!(read_unsized_within(&*fs, ino, 0..4_000_001, PLENTY).unwrap() == expected);
 }
 
 #[test]
 fn files_without_a_provable_beginning_are_opened_with_their_sizes() {
     let edits: [fn(&mut Vec<u8>); 1] = [|content| content.extend(noise(10, 70_000))];
     let changed = repository(&[("dump", 4_000_000), ("small", 700_000), ("z", 0)], &edits, 1_600_000);
-    let fs = subject::open_late(MemoryStore::new(&changed.objects), &changed, MEMORY);
+    let fs = open(MemoryStore::new(&changed.objects), &changed);
     // A delta, whose size is in itself, and files that are not large.
     for (set, name) in [(1, "dump"), (0, "small"), (0, "z")] {
         let ino = find(&*fs, &changed, set, name);
-        let opened = fs.open(ino, &RequestContext::with_timeout(PLENTY)).unwrap();
+        let opened = fs.open_unsized(ino, &RequestContext::with_timeout(PLENTY)).unwrap();
         assert!(!opened.direct_io && opened.keep_cache, "{name}");
         let (read, error) = read_in_order(&*fs, ino, opened.handle);
         assert!(read == content(&changed, set, name) && error.is_none(), "{name}: {error:?}");
@@ -357,9 +376,9 @@ fn files_without_a_provable_beginning_are_opened_with_their_sizes() {
     let at = offset_in(&stored, &content(&whole, 0, "dump")) + 200_000;
     stored[at] ^= 1;
     damaged.objects.insert(volume.clone(), Arc::new(stored));
-    let fs = subject::open_late(MemoryStore::new(&damaged.objects), &damaged, MEMORY);
+    let fs = open(MemoryStore::new(&damaged.objects), &damaged);
     let ino = find(&*fs, &damaged, 0, "dump");
-    let opened = fs.open(ino, &RequestContext::with_timeout(PLENTY)).unwrap();
+    let opened = fs.open_unsized(ino, &RequestContext::with_timeout(PLENTY)).unwrap();
     let (read, error) = read_in_order(&*fs, ino, opened.handle);
     assert!(read.len() <= 200_000 && read == content(&whole, 0, "dump")[..read.len()], "{}", read.len());
     assert!(error.is_some(), "the volume is damaged");

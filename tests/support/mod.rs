@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
+pub mod copies;
 pub mod dated_sets;
 pub mod duplicity;
 pub mod exec;

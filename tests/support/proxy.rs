@@ -213,6 +213,8 @@ impl Shared {
         client.set_read_timeout(Some(Duration::from_secs(120)))?;
         while let Some(head) = read_head(&mut client)? {
             let request = self.note(&head);
+            // Before the plan is asked: a test that changes it and then ends what is stalled also ends this one.
+            let ends = self.end_stalled.load(Ordering::SeqCst);
             let fault = (self.plan.lock().unwrap())(&request);
             self.faults.fetch_add(u64::from(fault.is_some()), Ordering::SeqCst);
             let latency = *self.latency.lock().unwrap();
@@ -220,7 +222,7 @@ impl Shared {
             match fault {
                 Some(Fault::Reset(0)) => return reset(client),
                 Some(Fault::Close(0)) => return Ok(()),
-                Some(Fault::Stall(0)) => return self.hold(client),
+                Some(Fault::Stall(0)) => return self.hold(client, ends),
                 Some(Fault::Status(status, code)) => client.write_all(error(status, code, "X-A: b", "").as_bytes())?,
                 Some(Fault::StatusWith(status, code, header, xml)) => {
                     client.write_all(error(status, code, header, xml).as_bytes())?;
@@ -230,7 +232,7 @@ impl Shared {
                         return if matches!(fault, Some(Fault::Reset(_))) {
                             reset(client)
                         } else {
-                            self.end(client, fault)
+                            self.end(client, fault, ends)
                         };
                     }
                 }
@@ -239,23 +241,23 @@ impl Shared {
         Ok(())
     }
 
-    fn end(&self, client: TcpStream, fault: Option<Fault>) -> io::Result<()> {
-        if matches!(fault, Some(Fault::Stall(_))) { self.hold(client) } else { Ok(()) }
+    fn end(&self, client: TcpStream, fault: Option<Fault>, ends: u64) -> io::Result<()> {
+        if matches!(fault, Some(Fault::Stall(_))) { self.hold(client, ends) } else { Ok(()) }
     }
 
-    /// Keeps the connection open and silent, until the other end closes it or the proxy ends.
-    fn hold(&self, client: TcpStream) -> io::Result<()> {
+    /// Keeps the connection open and silent, until the other end closes it or the proxy ends. `ends` is the number of
+    /// times that stalled connections had been ended before its request was planned.
+    fn hold(&self, client: TcpStream, ends: u64) -> io::Result<()> {
         self.stalled.fetch_add(1, Ordering::SeqCst);
-        let held = self.hold_open(client);
+        let held = self.hold_open(client, ends);
         self.stalled.fetch_sub(1, Ordering::SeqCst);
         held
     }
 
-    fn hold_open(&self, mut client: TcpStream) -> io::Result<()> {
+    fn hold_open(&self, mut client: TcpStream, ends: u64) -> io::Result<()> {
         client.set_read_timeout(Some(Duration::from_millis(50)))?;
         let mut byte = [0];
-        let end_stalled = self.end_stalled.load(Ordering::SeqCst);
-        while !self.ended.load(Ordering::SeqCst) && self.end_stalled.load(Ordering::SeqCst) == end_stalled {
+        while !self.ended.load(Ordering::SeqCst) && self.end_stalled.load(Ordering::SeqCst) == ends {
             match client.read(&mut byte) {
                 Ok(0) => return Ok(()),
                 Err(e) if !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Err(e),

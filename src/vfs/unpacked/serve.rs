@@ -129,6 +129,14 @@ impl FileSystem for UnpackedFs {
         }
     }
 
+    fn open_unsized(&self, ino: Ino, context: &RequestContext) -> Result<Opened, FsError> {
+        match self.target_of(ino)? {
+            None => self.below.open_unsized(ino, context),
+            // One that is shown as it is stored is opened with its size.
+            Some(target) => self.files.open(ino, target, context),
+        }
+    }
+
     fn read(
         &self,
         ino: Ino,

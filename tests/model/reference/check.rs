@@ -7,6 +7,7 @@ use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO};
 
 use super::encode::Repository;
 use super::store::Fault;
+use super::subject;
 use super::tree::{Dice, Kind, Node, Path, children, shown};
 
 /// The faults by object name, which determine the answers that may be errors.
@@ -312,7 +313,7 @@ impl Checker<'_> {
     }
 
     fn content(&mut self, ino: Ino, content: &[u8], may_fail: bool, name: &str) {
-        let opened = self.fs.open(ino, &RequestContext::unlimited());
+        let opened = subject::open_file(self.fs, self.repository, ino, &RequestContext::unlimited());
         let Some(opened) = self.judge(opened, may_fail, || format!("open of {name}")) else { return };
         let len = content.len();
         let mut slices: Vec<(usize, usize)> = (0..=len / CHUNK).map(|i| (i * CHUNK, CHUNK)).collect();

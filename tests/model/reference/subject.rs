@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use dupfs::cli::RequestTimeout;
 use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
-use dupfs::vfs::{FileSystem, OwnerOptions, ShownSizes, TreeFs};
+use dupfs::vfs::{FileSystem, FsError, Ino, Opened, OwnerOptions, TreeFs};
+use dupfs_base::RequestContext;
 use dupfs_format::BackupTime;
 use dupfs_format::collection::PrefixOptions;
 use dupfs_read::storage::ObjectStore;
@@ -77,14 +78,6 @@ pub(crate) fn open_streaming(
     open_with(store, repository, options, numeric_owners(true))
 }
 
-/// The same; the sizes of large files are found late.
-#[allow(dead_code)]
-pub(crate) fn open_late(store: Arc<dyn ObjectStore>, repository: &Repository, memory: u64) -> Arc<dyn FileSystem> {
-    let options = RepositoryOptions { prove_after: Some(Duration::ZERO), ..options(memory) };
-    let view = ViewOptions { sizes: ShownSizes::Late, ..numeric_owners(true) };
-    open_with(store, repository, options, view).unwrap()
-}
-
 /// Content is proved early only where a test asks for it: what is fetched for the proof must not depend on the load of the machine.
 fn options(memory: u64) -> RepositoryOptions {
     RepositoryOptions { memory, prove_after: None, ..RepositoryOptions::default() }
@@ -109,6 +102,17 @@ pub(crate) fn is_early(repository: &Repository) -> bool {
     repository.sets.first().is_some_and(|set| set.time % 2 == 1)
 }
 
+/// Opens a file, in half of the random cases with early content without its size, if that is possible.
+pub(crate) fn open_file(
+    fs: &dyn FileSystem,
+    repository: &Repository,
+    ino: Ino,
+    context: &RequestContext,
+) -> Result<Opened, FsError> {
+    let is_unsized = repository.sets.first().is_some_and(|set| set.time % 4 == 3);
+    if is_unsized { fs.open_unsized(ino, context) } else { fs.open(ino, context) }
+}
+
 fn open_tree_fs(
     store: Arc<dyn ObjectStore>,
     repository: &Repository,
@@ -119,9 +123,6 @@ fn open_tree_fs(
         repository.prefixes.map(|prefix| (!prefix.is_empty()).then(|| prefix.to_owned()));
     let prefixes = PrefixOptions { file_prefix: all, archive, manifest, signature };
     let prove_after = if is_early(repository) { Some(Duration::ZERO) } else { options.prove_after };
-    // Half of these open large files without their sizes.
-    let is_late = repository.sets.first().is_some_and(|set| set.time % 4 == 3);
-    let view = if is_late { ViewOptions { sizes: ShownSizes::Late, ..view } } else { view };
     let options = RepositoryOptions { prefixes, prove_after, ..options };
     open_file_system(store, options, view, RequestTimeout::default()).map_err(|error| error.to_string())
 }

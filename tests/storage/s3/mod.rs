@@ -13,6 +13,7 @@ mod progress;
 mod refusals;
 mod requests;
 mod sizes;
+mod unsized_files;
 mod urls;
 mod verify_memory;
 mod verify_resume;
