@@ -23,7 +23,7 @@ const ROUND_PAUSE: Duration = Duration::from_secs(1);
 const SLOW_FAILURE: Duration = Duration::from_secs(1);
 /// The time after which a cancelled read counts as a slow failure of its store. Prefetches are often cancelled earlier.
 const STALL: Duration = Duration::from_secs(10);
-/// The time for which a store is read last, unless it is listed before.
+/// The time for which a store is read last, unless it serves a read before, or the next listing does what the failed one did not.
 const READ_LAST: Duration = Duration::from_secs(600);
 
 /// Opens one of the stores.
@@ -47,8 +47,10 @@ struct MemberState {
     objects: Vec<ObjectInfo>,
     /// The reason why it could not be listed, as it was logged.
     failure: Option<String>,
-    /// The time of its last failure that took long.
-    slow: Option<Instant>,
+    /// The time of its last failed read that took long. A listing does not disprove it: objects may stall where listings do not.
+    slow_read: Option<Instant>,
+    /// The time of its last listing, if that was not answered.
+    unlisted: Option<Instant>,
 }
 
 /// Several stores of one backup. The listing has the objects of all of them, and an object is read from any store that has
@@ -139,7 +141,14 @@ impl MultiMember {
 
     /// Returns true if the store is read only after the others, because it failed slowly.
     fn is_last(&self) -> bool {
-        lock(&self.state).slow.is_some_and(|time| time.elapsed() < READ_LAST)
+        let state = lock(&self.state);
+        [state.slow_read, state.unlisted].into_iter().flatten().any(|time| time.elapsed() < READ_LAST)
+    }
+
+    /// Records that a read got bytes.
+    fn record_bytes(&self) {
+        let mut state = lock(&self.state);
+        (state.slow_read, state.unlisted) = (None, None);
     }
 
     /// Records that a read failed by `error` after `waited`. What the store says of the object is no failure of the store.
@@ -164,7 +173,7 @@ impl MultiMember {
     /// From now on the store is read after the others.
     fn read_last(&self, waited: Duration) {
         let was_last = self.is_last();
-        lock(&self.state).slow = Some(Instant::now());
+        lock(&self.state).slow_read = Some(Instant::now());
         if !was_last {
             log::info!("{}: no answer for {} s; the other stores are read first", self.url, waited.as_secs());
         }
@@ -178,11 +187,11 @@ impl MultiMember {
                 if state.failure.take().is_some() {
                     log::info!("{}: answers again", self.url);
                 }
-                (state.objects, state.slow) = (objects, None);
+                (state.objects, state.unlisted) = (objects, None);
             }
             Err(error) => {
                 if error.unanswered {
-                    state.slow = Some(Instant::now());
+                    state.unlisted = Some(Instant::now());
                 }
                 let line = error.to_string();
                 if state.failure.as_ref() != Some(&line) {
@@ -271,6 +280,7 @@ impl ObjectStore for MultiStore {
             end: range.end,
             inner: None,
             member: 0,
+            first_bytes: true,
             context: context.clone(),
         };
         stream.open_first()?;
@@ -314,8 +324,9 @@ struct MultiStream {
     at: u64,
     end: u64,
     inner: Option<Box<dyn Read + Send>>,
-    /// The store of `inner`.
+    /// The store of `inner`, and whether its next bytes are the first ones of `inner`.
     member: usize,
+    first_bytes: bool,
     context: RequestContext,
 }
 
@@ -356,7 +367,7 @@ impl MultiStream {
                 };
                 match opened {
                     Ok(stream) => {
-                        (self.inner, self.member) = (Some(stream), at);
+                        (self.inner, self.member, self.first_bytes) = (Some(stream), at, true);
                         return Ok(());
                     }
                     Err(error) => {
@@ -394,6 +405,10 @@ impl Read for MultiStream {
             let error = match inner.read(buf) {
                 Ok(0) => StorageError::short(&self.object, self.at, self.end),
                 Ok(got) => {
+                    if self.first_bytes {
+                        self.first_bytes = false;
+                        self.members.get(self.member).into_iter().for_each(MultiMember::record_bytes);
+                    }
                     self.at = self.at.saturating_add(got as u64);
                     self.since = Instant::now();
                     return Ok(got);

@@ -275,7 +275,7 @@ fn a_store_that_does_not_answer_is_not_waited_for_while_another_does() {
 }
 
 #[test]
-fn a_store_that_failed_slowly_is_read_last_until_it_is_listed_again() {
+fn a_store_that_failed_slowly_is_read_last_until_it_serves_a_read() {
     let places = Places::new(BOTH);
     let (store, object) = fragile(&places, None);
     let tried = |dir: &str| fs::remove_file(places.path(dir).join("tried")).is_ok();
@@ -292,9 +292,27 @@ fn a_store_that_failed_slowly_is_read_last_until_it_is_listed_again() {
     assert!(read(&store, &object).unwrap_err().unanswered);
     assert!(tried("a") && tried("b"));
     fs::remove_file(places.path("b/down")).unwrap();
+    // Listings are answered where reads are not.
     listed(&store);
     assert_eq!(read(&store, &object).unwrap(), "content");
-    assert!(tried("a"));
+    assert!(!tried("a"));
+    // The other one is gone, and it answers: from then on it is read first.
+    fs::write(places.path("b/down"), "").unwrap();
+    fs::remove_file(places.path("a/down")).unwrap();
+    assert_eq!(read(&store, &object).unwrap(), "content");
+    fs::remove_file(places.path("b/down")).unwrap();
+    assert!(!store.members[0].is_last());
+}
+
+#[test]
+fn a_store_whose_listing_was_not_answered_is_read_last_until_it_is_listed() {
+    let places = Places::new(BOTH);
+    let (store, _) = fragile(&places, None);
+    let member = &store.members[0];
+    let objects = member.record(Err(unanswered()));
+    assert!(member.is_last());
+    member.record(Ok(objects));
+    assert!(!member.is_last());
 }
 
 #[test]
