@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dupfs_base::{ByteRange, ErrorKind, RequestContext};
 use dupfs_read::storage::{LocalStore, ObjectInfo, ObjectStore, RcloneStore, StorageError, StoreOptions};
 
-use crate::support::exec::{Dupfs, run};
+use crate::support::exec::{Dupfs, output, run};
 use crate::support::mount::Mount;
 use crate::support::remote_servers::{PASSWORD, RemoteServer, SshAgent, debian_rclone, store_processes};
 use crate::support::{Scratch, duplicity, fixtures, noise, s3};
@@ -218,6 +218,18 @@ fn remotes_that_differ_only_in_values_that_are_not_shown_have_indexes_of_their_o
         let urls: Vec<_> = listing["indexes"].as_array().unwrap().iter().map(|index| &index["url"]).collect();
         assert_eq!(urls, vec!["rclone://:alias,remote=...:"; count]);
     }
+}
+
+#[test]
+fn an_error_of_rclone_does_not_repeat_a_secret_of_the_url() {
+    let scratch = Scratch::new();
+    let dupfs = Dupfs::new(&scratch.dir("home")).option("--timeout=5");
+    // A value that rclone cannot parse is in its message.
+    let url = "rclone://:ftp,concurrency=geheimnis,host=127.0.0.1:dir";
+    let output = output(dupfs.command("sets").arg(url));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("couldn't parse config item"), "{message}");
+    assert!(!message.contains("geheimnis") && message.lines().count() == 1, "{message}");
 }
 
 #[test]

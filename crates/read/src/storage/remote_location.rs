@@ -265,6 +265,13 @@ impl RemoteLocation {
         }
     }
 
+    /// The options in the description of a remote of rclone whose values are not shown.
+    pub(super) fn hidden_options(&self) -> Vec<(&str, &str)> {
+        let (parts, _) = description(&self.dir).filter(|_| self.service == RemoteService::Rclone).unwrap_or_default();
+        let options = parts.into_iter().filter_map(|part| part.split_once('='));
+        options.filter(|(name, value)| !is_shown(name, value)).collect()
+    }
+
     /// The value of the parameter `name`.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
@@ -309,9 +316,14 @@ fn without_values(remote: &str) -> String {
 /// An option in the description of a remote, without its value unless that is one to be shown.
 fn shown_option(option: &str) -> String {
     match option.split_once('=') {
-        Some((name, value)) if !SHOWN_OPTIONS.contains(&name) || value.contains(['@', '=']) => format!("{name}=..."),
+        Some((name, value)) if !is_shown(name, value) => format!("{name}=..."),
         _ => option.to_owned(),
     }
+}
+
+/// Returns true if the option `name` of a remote of rclone is shown with its value.
+fn is_shown(name: &str, value: &str) -> bool {
+    SHOWN_OPTIONS.contains(&name) && !value.contains(['@', '='])
 }
 
 /// The failure for a scheme of a service that is not read.

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::http::{HttpBody, HttpFailure, PROGRESS_BYTES};
+use super::remote::RcloneRemote;
 use crate::storage::StorageError;
 use dupfs_base::{ErrorKind, escape_bytes};
 
@@ -85,10 +86,9 @@ impl RcloneFailure {
         }
     }
 
-    /// The failure that rclone reports about `object` in the body of an answer.
-    pub(super) fn of_answer(object: &str, status: u16, body: &str) -> Self {
-        let message = message_of(body);
-        Self::of_message(object, status, &message)
+    /// The failure that rclone reports about `object` in the body of an answer. `remote` has the texts that are not shown.
+    pub(super) fn of_answer(object: &str, status: u16, body: &str, remote: &RcloneRemote) -> Self {
+        Self::of_message(object, status, &remote.without_hidden(&message_of(body)))
     }
 
     /// The failure that a message of rclone or ssh states.
@@ -204,8 +204,14 @@ fn last_part(message: &str) -> &str {
 mod tests {
     use super::*;
 
+    fn answered(body: &str) -> RcloneFailure {
+        let remote =
+            RcloneRemote::configured("azureblob", "azure://c", "c").with("sas_url", "https://e/?sv=1&sig=2%3D");
+        RcloneFailure::of_answer("o", 500, body, &remote)
+    }
+
     fn of(message: &str) -> (ErrorKind, RcloneCause) {
-        let failure = RcloneFailure::of_answer("o", 500, &serde_json::json!({ "error": message }).to_string());
+        let failure = answered(&serde_json::json!({ "error": message }).to_string());
         assert!(!failure.error.to_string().contains('\n'));
         (failure.error.kind, failure.cause)
     }
@@ -250,8 +256,15 @@ mod tests {
 
     #[test]
     fn the_steps_of_rclone_are_not_shown() {
-        let failure = RcloneFailure::of_answer("o", 500, "{\"error\": \"error in ListJSON: NewFs: broken \\n pipe\"}");
+        let failure = answered("{\"error\": \"error in ListJSON: NewFs: broken \\n pipe\"}");
         assert_eq!(failure.error.to_string(), "o: broken \\x0a pipe");
-        assert_eq!(RcloneFailure::of_answer("o", 500, "no json").error.to_string(), "o: no json");
+        assert_eq!(answered("no json").error.to_string(), "o: no json");
+    }
+
+    #[test]
+    fn a_secret_of_the_remote_is_not_shown() {
+        // As the JSON of Go writes it.
+        let failure = answered(r#"{"error": "GET https://e/c?comp=list\u0026sv=1\u0026sig=2%3D: broken"}"#);
+        assert_eq!(failure.error.to_string(), "o: GET https://e/c?comp=list&...: broken");
     }
 }

@@ -7,6 +7,7 @@ use super::encoding::{parse_http_date, parse_rfc3339};
 use super::failure::RcloneFailure;
 use super::http_head::{HeadBuffer, HttpHead};
 use super::listing::{parse_list, parse_stat, seconds_of};
+use super::remote::RcloneRemote;
 
 /// The size of the object in [`fuzz_head`], and the ranges that are requested of it.
 const SIZE: u64 = 100;
@@ -86,8 +87,9 @@ impl Read for BytewiseReader<'_> {
 /// Messages and times. A message is shown as one short line without control characters; a time is one of the years 1 to 9999.
 pub fn fuzz_text(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
+    let remote = RcloneRemote::configured("ftp", "ftp://h", "");
     for status in [404, 416, 500] {
-        let shown = RcloneFailure::of_answer("o", status, &text).error.to_string();
+        let shown = RcloneFailure::of_answer("o", status, &text, &remote).error.to_string();
         assert!(!shown.chars().any(char::is_control), "{shown:?}");
         assert!(shown.chars().count() < 600, "{shown}");
     }

@@ -25,7 +25,17 @@ pub(super) struct RcloneRemote {
     pub(super) max_streams: u32,
     /// A command that makes the same connection and reports why it fails, if rclone does not.
     pub(super) diagnosis: Option<Vec<String>>,
+    /// Texts that messages of rclone may contain and that are not shown.
+    pub(super) hidden: Vec<Secret>,
 }
+
+/// The options of remotes whose values are secret.
+const SECRET_OPTIONS: [&str; 5] = ["pass", "key", "token", "sas_url", "auth_token"];
+/// The options that name the account, of services whose URLs do not.
+const ACCOUNT_OPTIONS: [&str; 10] =
+    ["account", "endpoint", "sas_url", "storage_url", "auth", "user", "user_id", "tenant", "tenant_id", "region"];
+/// Values of fewer bytes occur in messages by chance.
+const MIN_HIDDEN: usize = 4;
 
 impl fmt::Debug for RcloneRemote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,11 +56,17 @@ impl RcloneRemote {
             known_hosts: None,
             max_streams: MAX_CONNECTIONS,
             diagnosis: None,
+            hidden: Vec::new(),
         }
     }
 
     /// Adds an option of the remote.
     pub(super) fn with(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
+        if SECRET_OPTIONS.contains(&name) {
+            // Of a URL the signature, which follows the question mark.
+            let url = value.as_ref().iter().position(|byte| *byte == b'?').filter(|_| name == "sas_url");
+            self.hide(value.as_ref().get(url.map_or(0, |at| at.saturating_add(1))..).unwrap_or_default());
+        }
         if let Some(options) = &mut self.options {
             options.push((name, Secret::new(value.as_ref())));
         }
@@ -63,6 +79,36 @@ impl RcloneRemote {
             Some(value) => self.with(name, value),
             None => self,
         }
+    }
+
+    /// From now on `text` is not shown in messages of rclone.
+    pub(super) fn hide(&mut self, text: &[u8]) {
+        if text.len() >= MIN_HIDDEN {
+            self.hidden.push(Secret::new(text));
+            // What contains another text is replaced first.
+            self.hidden.sort_by_key(|text| std::cmp::Reverse(text.expose().len()));
+        }
+    }
+
+    /// A message of rclone without the texts that are not shown.
+    pub(super) fn without_hidden(&self, message: &str) -> String {
+        let texts = self.hidden.iter().filter_map(|text| std::str::from_utf8(text.expose()).ok());
+        texts.fold(message.to_owned(), |message, text| message.replace(text, "..."))
+    }
+
+    /// The account, if the URL does not name it: the options that are known of it, without the secret part of a URL.
+    pub(super) fn account(&self) -> Option<Vec<u8>> {
+        let options = self.options.as_ref()?;
+        let (_, kind) = options.iter().find(|(name, _)| *name == "type")?;
+        if !matches!(kind.expose(), b"azureblob" | b"swift") {
+            return None;
+        }
+        let named = options.iter().filter(|(name, _)| ACCOUNT_OPTIONS.contains(name));
+        let part = |(name, value): &(&str, Secret)| {
+            let public = value.expose().split(|byte| *byte == b'?').next().unwrap_or_default();
+            [name.as_bytes(), b"=", public, b"\0"].concat()
+        };
+        Some(named.flat_map(part).collect())
     }
 
     /// Returns true if the service may send an object from its beginning when a part is requested: a server of WebDAV, or a
@@ -91,6 +137,33 @@ pub(super) fn trimmed(dir: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_do_not_show_secrets() {
+        let remote = RcloneRemote::configured("azureblob", "azure://c", "c")
+            .with("account", "shop")
+            .with("key", "geheim==")
+            .with("token", "abc")
+            .with("sas_url", "https://e/x/?sv=1&sig=2");
+        let message = "GET https://e/x/c?comp=list&sv=1&sig=2: shop, geheim==, abc";
+        assert_eq!(remote.without_hidden(message), "GET https://e/x/c?comp=list&...: shop, ..., abc");
+    }
+
+    #[test]
+    fn accounts_are_those_of_services_whose_urls_do_not_name_them() {
+        let azure = |account: &str, key: &str| {
+            RcloneRemote::configured("azureblob", "azure://c", "c").with("account", account).with("key", key).account()
+        };
+        assert!(azure("a", "x").is_some() && azure("a", "x") == azure("a", "y"), "a new key is no other account");
+        assert_ne!(azure("a", "x"), azure("b", "x"));
+        let signed = |url: &str| RcloneRemote::configured("azureblob", "", "").with("sas_url", url).account();
+        assert_eq!(signed("https://e/x/?sig=1"), signed("https://e/x/?sig=2"));
+        assert_ne!(signed("https://e/x/?sig=1"), signed("https://e/y/?sig=1"));
+        let swift =
+            |auth: &str| RcloneRemote::configured("swift", "", "").with("user", "u").with("auth", auth).account();
+        assert_ne!(swift("https://a"), swift("https://b"));
+        assert_eq!(RcloneRemote::configured("ftp", "ftp://j@h/a", "a").with("user", "j").account(), None);
+    }
 
     #[test]
     fn paths_are_below_the_root_of_the_remote() {

@@ -98,7 +98,13 @@ impl RemoteLocation {
             let reason = "the description of a remote may not contain ]; give it a name with rclone config";
             return Err(StorageError::new(ErrorKind::Invalid, &self.display(), reason));
         }
-        Ok(RcloneRemote { fs, options: None, ..self.configured("", dir) })
+        let mut remote = RcloneRemote { fs, options: None, ..self.configured("", dir) };
+        for (name, value) in self.hidden_options() {
+            remote.hide(value.trim_matches(['"', '\'']).as_bytes());
+            // Also one whose value is short.
+            remote.hide(format!("{name}={value}").as_bytes());
+        }
+        Ok(remote)
     }
 
     fn b2(&self, password: Option<Secret>) -> Result<RcloneRemote, StorageError> {

@@ -110,7 +110,8 @@ impl RcloneSession {
             }
             (_, status @ ..400) => Err(RcloneFailure::invalid(object, format!("its status is {status}"))),
             (_, status) => {
-                let failure = RcloneFailure::of_answer(object, status, &answer.body.text(MAX_MESSAGE));
+                let text = answer.body.text(MAX_MESSAGE);
+                let failure = RcloneFailure::of_answer(object, status, &text, &self.remote);
                 let is_stale = matches!(failure.cause, RcloneCause::Stale | RcloneCause::NoAnswer);
                 if is_stale && self.stale.add() {
                     self.process.is_gone(&endpoint);
