@@ -104,16 +104,6 @@ def duplicity(bench, name, *arguments):
     return lambda: run(bench.network.client_command([part for part in command if part]), env=bench.client_env)
 
 
-def read(path, out):
-    """Reads a file, and stores the time of its first bytes."""
-    def reading():
-        begin = time.monotonic()
-        with open(path, 'rb', buffering=0) as file:
-            while file.read(131_072):
-                out.setdefault('first byte', time.monotonic() - begin)
-    return reading
-
-
 def sessions(bench, name):
     """The programs that mount: each build of dupfs, and restic."""
     for label, program in bench.programs.items():
@@ -165,7 +155,7 @@ def dump_of(name):
             with session:
                 session.shell(f'ls {session.path()}')()
                 facts = {}
-                operation = bench.measured(read(session.path(DUMP), facts))
+                operation = bench.measured(read_output(['cat', session.path(DUMP)], bench.client_env, facts))
                 yield label, Operation(**{**vars(operation), 'facts': facts})
     return measure
 
