@@ -308,6 +308,8 @@ impl Filesystem for FuseAdapter {
             // The kernel then refreshes attributes with a zero time to live (a size that is a bound) before a read. Otherwise
             // it could show zeros after the end, as it does not truncate the size after concurrent short reads.
             InitFlags::FUSE_AUTO_INVAL_DATA,
+            // Shared mappings of files that are open for direct I/O: some programs take a failure for an empty file.
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ];
         for capability in wanted {
             // A kernel without one of them is slower, not wrong.

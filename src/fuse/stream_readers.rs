@@ -5,6 +5,8 @@
 //! tested get it, and only of a file that they have opened. All others wait for the exact size.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Mutex;
 
 use dupfs_base::sync::lock;
@@ -16,10 +18,9 @@ use super::waiter::WaiterId;
 /// Programs that read a file to its end whatever its size is. `tests/mount/unpacked/programs.rs` runs those that need no server,
 /// and `databases.rs` beside it the others.
 /// Interpreters are not among them, as their programs differ.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 14] = [
     "awk",
     "cat",
-    "gawk",
     "grep",
     "head",
     "less",
@@ -34,14 +35,30 @@ const PROGRAMS: [&str; 15] = [
     "wc",
 ];
 
-/// Shells, which open a file for the program that they become: `mysql < file`.
-const SHELLS: [&str; 8] = ["ash", "bash", "busybox", "dash", "ksh", "mksh", "sh", "zsh"];
+/// Programs that are links to files of other names. `awk` may also be gawk, whose extensions ask for the size.
+const SYNONYMS: [(&str, &str); 2] = [("awk", "mawk"), ("mysql", "mariadb")];
 
-/// Returns true if the process of `opener` may be one that reads the file that it opens to its end whatever size is shown: then it
-/// may be opened without its size. Another process waits for the size once it asks for it.
+/// Directories of these programs as distributions install them. Programs of the same names elsewhere may rely on the size, as
+/// `head` of uutils does.
+const DIRECTORIES: [&str; 2] = ["/bin", "/usr/bin"];
+
+/// Returns true if the process of `opener` is a program that reads the file that it opens to its end whatever size is shown: then
+/// the file may be opened without its size. A shell that will become one is none, because it may also read the file itself, byte
+/// by byte, and direct I/O makes each byte a request.
 pub(super) fn may_open_unsized(opener: Option<WaiterId>) -> bool {
-    let name = opener.and_then(|opener| opener.process().1);
-    name.is_some_and(|name| PROGRAMS.contains(&name.as_str()) || SHELLS.contains(&name.as_str()))
+    opener.is_some_and(|opener| accepts(opener.process()))
+}
+
+/// Returns true if the process runs one of [`PROGRAMS`].
+fn accepts((process, name): (u32, Option<String>)) -> bool {
+    let Some(name) = name.filter(|name| PROGRAMS.contains(&name.as_str())) else { return false };
+    let Ok(executable) = std::fs::read_link(format!("/proc/{process}/exe")) else { return false };
+    let file = executable.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let directory = executable.parent().and_then(Path::to_str).unwrap_or_default();
+    // The client of PostgreSQL is started by a script of the same name.
+    let is_psql = name == "psql" && directory.starts_with("/usr/lib/postgresql/");
+    let is_installed = DIRECTORIES.contains(&directory) || is_psql;
+    is_installed && (file == name || SYNONYMS.contains(&(name.as_str(), file)))
 }
 
 /// The files that are open for direct I/O because their size or end is not known, and the processes that opened them.
@@ -74,7 +91,7 @@ impl StreamReaders {
             return false;
         }
         let (process, name) = thread.process();
-        openers.contains(&process) && name.is_some_and(|name| PROGRAMS.contains(&name.as_str()))
+        openers.contains(&process) && accepts((process, name))
     }
 }
 
@@ -87,7 +104,12 @@ mod tests {
 
     /// `program` waiting for its input.
     fn waiting(program: &str) -> (Child, Option<WaiterId>) {
-        let child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        running(Path::new(program))
+    }
+
+    fn running(path: &Path) -> (Child, Option<WaiterId>) {
+        let program = path.file_name().unwrap().to_str().unwrap();
+        let child = Command::new(path).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let id = WaiterId::new(child.id());
         let started = Instant::now();
         while id.unwrap().process().1.as_deref() != Some(program) {
@@ -124,5 +146,19 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn only_installed_programs_are_known() {
+        let scratch = tempfile::tempdir().unwrap();
+        let copy = scratch.path().join("cat");
+        std::fs::copy("/bin/cat", &copy).unwrap();
+        for (path, is_known) in [(Path::new("/bin/cat"), true), (&copy, false), (Path::new("/bin/sort"), false)] {
+            let (mut child, opener) = running(path);
+            assert_eq!(may_open_unsized(opener), is_known, "{}", path.display());
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(!may_open_unsized(None));
     }
 }

@@ -32,6 +32,11 @@ impl<F> HandleTable<F> {
         lock(&self.files).get(&handle).cloned()
     }
 
+    /// The first answer that `question` gives for an open file.
+    pub(super) fn find_map<T>(&self, question: impl Fn(&F) -> Option<T>) -> Option<T> {
+        lock(&self.files).values().find_map(|file| question(file))
+    }
+
     /// Removes `handle`.
     pub(super) fn remove(&self, handle: u64) {
         let file = lock(&self.files).remove(&handle);

@@ -27,6 +27,8 @@ const MAX_TARGET_BYTES: usize = 4095;
 /// An open regular file.
 #[derive(Debug)]
 pub(super) struct OpenFile {
+    snapshot: usize,
+    node: NodeId,
     file: FileRef,
     content: FileContent,
 }
@@ -35,6 +37,11 @@ impl OpenFile {
     /// The file's size in bytes, if it is known.
     pub(super) fn known_size(&self) -> Option<u64> {
         self.content.known_size()
+    }
+
+    /// Returns true if it is the file at `node` of `snapshot`.
+    pub(super) fn is_at(&self, snapshot: usize, node: NodeId) -> bool {
+        (self.snapshot, self.node) == (snapshot, node)
     }
 }
 
@@ -102,7 +109,7 @@ impl SnapshotNodes {
         self.tree(snapshot, context)?.state(node)
     }
 
-    /// Attributes with the exact size.
+    /// Attributes with the exact size, or with the bound if sizes are shown so and it is not known.
     ///
     /// # Errors
     /// [`FsError`] when the size cannot be determined.
@@ -110,6 +117,9 @@ impl SnapshotNodes {
         let mut state = self.state(snapshot, node, context)?;
         if self.needs_size(&state) {
             self.find_size_in_order(snapshot, node, &mut state, context)?;
+        } else if state.meta.kind == EntryKind::File && state.exact.is_none() {
+            // A bound is shown only as long as nothing has found the size, as opening the file does.
+            let _ = self.find_size(snapshot, node, &mut state, &RequestContext::cached_only());
         }
         self.attr(snapshot, node, &state, context)
     }
@@ -126,6 +136,8 @@ impl SnapshotNodes {
     ) -> Result<Attr, FsError> {
         match self.exact_attr(snapshot, node, &RequestContext::cached_only()) {
             Err(FsError::WouldBlock) => {}
+            // A bound is no size for a program that takes 0 for an unknown one.
+            Ok(attr) if attr.kind == NodeKind::File && !attr.exact => {}
             found => return found,
         }
         let state = self.state(snapshot, node, context)?;
@@ -335,7 +347,7 @@ impl SnapshotNodes {
         }
         let file = self.file(snapshot, node, context)?;
         match self.ask(context, |volumes| FileContent::open_unsized(volumes, &file))? {
-            Some(content) => Ok(OpenFile { file, content }),
+            Some(content) => Ok(OpenFile { snapshot, node, file, content }),
             None => self.open(snapshot, node, context),
         }
     }
@@ -347,7 +359,7 @@ impl SnapshotNodes {
     pub(super) fn open(&self, snapshot: usize, node: NodeId, context: &RequestContext) -> Result<OpenFile, FsError> {
         let file = self.file(snapshot, node, context)?;
         let content = self.ask(context, |volumes| FileContent::open(&self.content, volumes, &file))?;
-        Ok(OpenFile { file, content })
+        Ok(OpenFile { snapshot, node, file, content })
     }
 
     /// The bytes `range` of an open file, cut at its end.

@@ -8,7 +8,7 @@ use super::error::FsError;
 use super::fs_status::{FsStatus, LastListing, ShownRange};
 use super::handle_table::HandleTable;
 use super::inode::Inode;
-use super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, Opened, ROOT_INO};
+use super::ops::{Attr, DirEntry, FileSystem, FsStats, Ino, NodeKind, Opened, ROOT_INO};
 use super::owners::OwnerOptions;
 use super::shown_sizes::ShownSizes;
 use super::snapshot_nodes::{OpenFile, SnapshotNodes};
@@ -106,6 +106,16 @@ impl TreeFs {
         Ok((count, nodes.into_iter().map(number).collect()))
     }
 
+    /// `attr` with the exact size if the file is open and its size is known: the kernel ends reads at the size that it has, and
+    /// shows zeros up to it.
+    fn with_open_size(&self, snapshot: usize, node: NodeId, attr: Attr) -> Attr {
+        if attr.exact || attr.kind != NodeKind::File {
+            return attr;
+        }
+        let size = self.handles.find_map(|open| open.is_at(snapshot, node).then(|| open.known_size())?);
+        size.map_or(attr, |size| Attr { size, blocks: size.div_ceil(512), exact: true, ..attr })
+    }
+
     fn opened(&self, file: OpenFile) -> Opened {
         let direct_io = file.known_size().is_none();
         Opened { handle: self.handles.insert(file), keep_cache: !direct_io, direct_io }
@@ -163,7 +173,10 @@ impl TreeFs {
 
     fn attr(&self, inode: Inode, context: &RequestContext) -> Result<Attr, FsError> {
         match inode {
-            Inode::Node(snapshot, node) => self.nodes.exact_attr(snapshot, node, context),
+            Inode::Node(snapshot, node) => {
+                let attr = self.nodes.exact_attr(snapshot, node, context)?;
+                Ok(self.with_open_size(snapshot, node, attr))
+            }
             Inode::Versions | Inode::VersionsOf(..) => self.versions.attr(&self.nodes, inode, context),
             _ => overview::attr(&self.nodes.view(), &self.nodes.owners, inode),
         }
@@ -302,7 +315,10 @@ impl FileSystem for TreeFs {
 
     fn reader_attr(&self, ino: Ino, context: &RequestContext) -> Result<Attr, FsError> {
         match self.resolve(ino)? {
-            Inode::Node(snapshot, node) => self.nodes.unsized_attr(snapshot, node, context),
+            Inode::Node(snapshot, node) => {
+                let attr = self.nodes.unsized_attr(snapshot, node, context)?;
+                Ok(self.with_open_size(snapshot, node, attr))
+            }
             inode => self.attr(inode, context),
         }
     }

@@ -77,6 +77,33 @@ fn copies_of_files_with_bounds_as_sizes_are_exact() {
 }
 
 #[test]
+fn copies_are_exact_while_the_volume_with_the_end_of_the_file_is_being_fetched() {
+    let world = World::new();
+    let source = world.scratch.dir("source");
+    let content = noise(1, 1_101_004);
+    fs::write(source.join("file"), &content).unwrap();
+    // The volume goes on for some seconds after the end of the file, which proves its size.
+    fs::write(source.join("other"), noise(2, 9_000_000)).unwrap();
+    let repository = Repository::new("0.8.22", |_| Mode::Gzip, &world.scratch.dir("duplicity")).option("--volsize=50");
+    repository.backup(true, &source, 1_700_000_000);
+    put(repository.dir(), &world.disk("bucket/p"));
+    world.proxy.set_link(Duration::ZERO, Some(SLOW));
+    let copy = world.scratch.path().join("copy");
+    for script in ["cp \"$0\" \"$1\"", "rsync \"$0\" \"$1\"", "cat \"$0\" >\"$1\"", "tail -c +1 \"$0\" >\"$1\""] {
+        let mount = world.mount(&world.reader().option("-osizes=bound"), "bucket/p");
+        let file = mount.path().join("latest/file");
+        // The bound is longer.
+        assert!(fs::metadata(&file).unwrap().len() > content.len() as u64);
+        exec::run(Command::new("sh").args(["-e", "-c", script]).arg(&file).arg(&copy));
+        let copied = fs::read(&copy).unwrap();
+        assert!(copied == content, "{script}: {} bytes", copied.len());
+        assert_eq!(fs::metadata(&file).unwrap().len(), content.len() as u64, "{script}: it was opened");
+        fs::remove_file(&copy).unwrap();
+        mount.unmount();
+    }
+}
+
+#[test]
 fn cat_writes_the_beginning_of_a_file_before_the_volume_with_its_end_is_fetched() {
     let world = World::new();
     let (file, last) = large_file(&world);
