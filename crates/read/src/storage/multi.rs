@@ -204,7 +204,8 @@ impl MultiMember {
     }
 }
 
-/// The copies of each object that may be read: those of the largest size, because a smaller one was not written completely.
+/// The copies of each object: the largest first, because a smaller one was not written completely, and else in the order of the
+/// stores.
 fn union(listings: Vec<Vec<ObjectInfo>>) -> HashMap<Arc<str>, Copies> {
     let mut all: HashMap<Arc<str>, Copies> = HashMap::new();
     for (at, objects) in listings.into_iter().enumerate() {
@@ -213,8 +214,7 @@ fn union(listings: Vec<Vec<ObjectInfo>>) -> HashMap<Arc<str>, Copies> {
         }
     }
     for copies in all.values_mut() {
-        let size = copies.iter().map(|(_, object)| object.size).max().unwrap_or(0);
-        copies.retain(|(_, object)| object.size == size);
+        copies.sort_by_key(|(at, object)| (std::cmp::Reverse(object.size), *at));
     }
     all
 }

@@ -9,7 +9,8 @@ use dupfs_base::sync::lock;
 /// Objects whose reads are recorded, apart from those with rejected copies.
 const MAX_READS: usize = 4096;
 
-/// The copies of one object: the stores that have it, and its state in each.
+/// The copies of one object: the stores that have it, and its state in each. Copies of one size replace each other within a read;
+/// those of another size are read only if a reader has rejected all larger ones.
 pub(super) type Copies = Vec<(usize, ObjectInfo)>;
 
 /// The copies of all objects by the last listing, and the reads of them.
@@ -46,10 +47,11 @@ impl ObjectReads {
         self.versions.iter().find(|read| &*read.version == version)
     }
 
-    /// The copies that are read for `version`: no rejected ones, and damaged ones only if there are no others.
-    fn choose(&self, version: &str) -> Copies {
-        let is_rejected = |at: &usize| self.version(version).is_some_and(|read| read.rejected.contains(at));
-        let left: Copies = self.copies.iter().filter(|(at, _)| !is_rejected(at)).cloned().collect();
+    /// The copies that are read for `object`: those of its size, no rejected ones, and damaged ones only if there are no others.
+    fn choose(&self, object: &ObjectInfo) -> Copies {
+        let is_rejected = |at: &usize| self.version(&object.version).is_some_and(|read| read.rejected.contains(at));
+        let copies = self.copies.iter().filter(|(_, copy)| copy.size == object.size);
+        let left: Copies = copies.filter(|(at, _)| !is_rejected(at)).cloned().collect();
         let sound: Copies = left.iter().filter(|(at, _)| !self.damaged.contains(at)).cloned().collect();
         if sound.is_empty() { left } else { sound }
     }
@@ -73,8 +75,8 @@ impl ObjectCopies {
         let reads = reads.get(&object.name).filter(|reads| reads.copies == *copies);
         let is_listed = copies.iter().any(|(_, copy)| copy == object);
         match reads {
-            Some(reads) if is_listed || reads.version(&object.version).is_some() => Ok(reads.choose(&object.version)),
-            None if is_listed => Ok(copies.clone()),
+            Some(reads) if is_listed || reads.version(&object.version).is_some() => Ok(reads.choose(object)),
+            None if is_listed => Ok(copies.iter().filter(|(_, copy)| copy.size == object.size).cloned().collect()),
             _ => Err(StorageError::replaced(object)),
         }
     }
@@ -118,14 +120,15 @@ impl ObjectCopies {
         if is_damaged && !reads.damaged.contains(&member) {
             reads.damaged.push(member);
         }
-        let has_other = reads.copies.iter().any(|(at, _)| !rejected.contains(at));
-        let other = has_other.then(|| {
+        // The largest one that is left: the copies are in this order.
+        let size = reads.copies.iter().find(|(at, _)| !rejected.contains(at)).map(|(_, copy)| copy.size);
+        let other = size.map(|size| {
             let version: Arc<str> = format!("{}, not of store {member}", object.version).into();
             if reads.version(&version).is_none() {
                 let version = Arc::clone(&version);
                 reads.versions.push(ReadVersion { version, rejected, member: None });
             }
-            ObjectInfo { version, ..object.clone() }
+            ObjectInfo { version, size, ..object.clone() }
         });
         Some((member, other))
     }

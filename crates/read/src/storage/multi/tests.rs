@@ -394,6 +394,24 @@ fn a_copy_that_is_rejected_is_read_only_if_there_is_no_other() {
 }
 
 #[test]
+fn a_smaller_copy_is_read_once_all_larger_ones_are_rejected() {
+    let places = Places::new(BOTH);
+    fs::write(places.path("a/one"), "of a").unwrap();
+    fs::write(places.path("b/one"), "of b, longer").unwrap();
+    let store = places.open("?mode=mirror").unwrap();
+    let object = find(&store, "one");
+    assert_eq!((object.size, read(&store, &object).unwrap()), (12, "of b, longer".to_owned()));
+    let rejected = store.reject_copy(&object, true).unwrap();
+    assert!(rejected.store.ends_with("/b"), "{rejected:?}");
+    let other = rejected.other.unwrap();
+    assert_eq!((other.size, read(&store, &other).unwrap()), (4, "of a".to_owned()));
+    // Never a part of one and the rest of the other.
+    assert_eq!(read(&store, &object).unwrap(), "of b, longer");
+    let last = store.reject_copy(&other, true).unwrap();
+    assert!(last.store.ends_with("/a") && last.other.is_none(), "{last:?}");
+}
+
+#[test]
 fn a_copy_that_may_be_sound_is_rejected_for_its_reader_alone() {
     let (_places, store, object) = different_copies();
     assert_eq!(read(&store, &object).unwrap(), "of a");
