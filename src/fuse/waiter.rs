@@ -2,8 +2,8 @@
 //!
 //! The kernel interrupts a request for every signal. Most of those that a program handles (a child has ended, a timer, the
 //! size of the terminal) are not meant to make its calls fail: a file system on a disk does not fail them either. The same is
-//! true of those that nobody handles and whose default is to do nothing: the kernel drops them, but shows them as pending
-//! while the thread that they are for blocks them. posix_spawn(3) blocks all, so a child that ends meanwhile is such a case.
+//! true of signals without a handler that do nothing by default: the kernel discards them, but shows them as pending while
+//! the thread that they are for blocks them. posix_spawn(3) blocks all, so a child that ends meanwhile is such a case.
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -14,8 +14,8 @@ const ENDING: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTE
 /// Signals that stop a process, which does not end its wait: it continues later.
 const STOPPING: [i32; 4] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 
-/// Signals that a process drops which does not handle them (signal(7), "Ign" and "Cont").
-const DROPPED: [i32; 4] = [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGCONT];
+/// Signals that the kernel discards if the process has no handler for them (signal(7), "Ign" and "Cont").
+const DISCARDED: [i32; 4] = [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGCONT];
 
 /// The number of a thread in the pid namespace of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ fn parse(status: &str) -> WaiterState {
     };
     let pending = (own | shared) & !blocked;
     // Another that is not handled ends the process. Those that the process itself ignores are never pending.
-    let fatal = pending & !caught & !bits(&STOPPING) & !bits(&DROPPED);
+    let fatal = pending & !caught & !bits(&STOPPING) & !bits(&DISCARDED);
     if fatal | (pending & bits(&ENDING)) == 0 { WaiterState::Waits } else { WaiterState::Ends }
 }
 

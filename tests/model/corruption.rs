@@ -20,7 +20,7 @@ use dupfs::cli::RequestTimeout;
 use dupfs::cli::open::{RepositoryOptions, ViewOptions, open_file_system};
 use dupfs::cli::printer::Printer;
 use dupfs::cli::verify::{self, VerifyOptions};
-use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, ROOT_INO, TreeFs};
+use dupfs::vfs::{Attr, FileSystem, FsError, Ino, NodeKind, Opened, ROOT_INO, TreeFs};
 use dupfs_read::codec::{KeyOptions, Secret};
 use dupfs_read::storage::MemoryStore;
 use serde_json::Value;
@@ -360,14 +360,9 @@ fn read_unsized(
     let want = &healthy[&path];
     let place = path.escape_ascii();
     if want.attr.kind == NodeKind::File {
-        let context = RequestContext::unlimited();
-        let read = || {
-            let opened = fs.open_unsized(ino, &context)?;
-            let bytes = fs.read(ino, opened.handle, 0, want.content.len() + 1, &context);
-            fs.release(ino, opened.handle);
-            bytes
-        };
-        return match right_or_error(read(), &format!("read {place} without its size"), seen)? {
+        let opened = fs.open_unsized(ino, &RequestContext::unlimited());
+        let read = opened.and_then(|opened| read_opened(fs, ino, opened, want.content.len()));
+        return match right_or_error(read, &format!("read {place} without its size"), seen)? {
             Some(bytes) if bytes != want.content => {
                 Err(format!("read {place} without its size: {} bytes", bytes.len()))
             }
@@ -383,15 +378,19 @@ fn read_unsized(
     Ok(())
 }
 
+/// Reads an open file of `size` bytes, and one more if there is one, and closes it.
+fn read_opened(fs: &dyn FileSystem, ino: Ino, opened: Opened, size: usize) -> Result<Vec<u8>, FsError> {
+    let bytes = fs.read(ino, opened.handle, 0, size + 1, &RequestContext::unlimited());
+    fs.release(ino, opened.handle);
+    bytes
+}
+
 pub(crate) fn content(fs: &dyn FileSystem, attr: &Attr) -> Result<Vec<u8>, FsError> {
     match attr.kind {
         NodeKind::Symlink => fs.readlink(attr.ino, &RequestContext::unlimited()),
         NodeKind::File => {
             let opened = fs.open(attr.ino, &RequestContext::unlimited())?;
-            let size = usize::try_from(attr.size).unwrap() + 1;
-            let bytes = fs.read(attr.ino, opened.handle, 0, size, &RequestContext::unlimited());
-            fs.release(attr.ino, opened.handle);
-            bytes
+            read_opened(fs, attr.ino, opened, usize::try_from(attr.size).unwrap())
         }
         NodeKind::Dir | NodeKind::Fifo | NodeKind::CharDevice | NodeKind::BlockDevice => Ok(Vec::new()),
     }

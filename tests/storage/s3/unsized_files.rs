@@ -53,18 +53,18 @@ impl Stalled {
     fn new() -> Self {
         let world = World::new();
         put(backup(), &world.disk("bucket/p"));
-        let mount = world.mount(&world.reader().option("--timeout=600"), "bucket/p");
-        let file = mount.path().join("latest/dump.sql");
-        let this = Self { world, mount, file };
-        this.stall();
-        this
+        Self::on(world)
     }
 
     /// As new, with the same store.
     fn again(self) -> Self {
-        let Self { world, mount, file } = self;
-        mount.unmount();
+        self.mount.unmount();
+        Self::on(self.world)
+    }
+
+    fn on(world: World) -> Self {
         let mount = world.mount(&world.reader().option("--timeout=600"), "bucket/p");
+        let file = mount.path().join("latest/dump.sql");
         let this = Self { world, mount, file };
         this.stall();
         this

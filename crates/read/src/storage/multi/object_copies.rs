@@ -76,7 +76,7 @@ impl ObjectCopies {
         let is_listed = copies.iter().any(|(_, copy)| copy == object);
         match reads {
             Some(reads) if is_listed || reads.version(&object.version).is_some() => Ok(reads.choose(object)),
-            None if is_listed => Ok(copies.iter().filter(|(_, copy)| copy.size == object.size).cloned().collect()),
+            None if is_listed => Ok(ObjectReads::new(copies).choose(object)),
             _ => Err(StorageError::replaced(object)),
         }
     }

@@ -97,7 +97,7 @@ impl RcloneRemote {
     }
 
     /// The account, if the URL does not name it: the options that are known of it, without the secret part of a URL.
-    pub(super) fn account(&self) -> Option<Vec<u8>> {
+    pub(super) fn account(&self) -> Option<Secret> {
         let options = self.options.as_ref()?;
         let (_, kind) = options.iter().find(|(name, _)| *name == "type")?;
         if !matches!(kind.expose(), b"azureblob" | b"swift") {
@@ -108,7 +108,7 @@ impl RcloneRemote {
             let public = value.expose().split(|byte| *byte == b'?').next().unwrap_or_default();
             [name.as_bytes(), b"=", public, b"\0"].concat()
         };
-        Some(named.flat_map(part).collect())
+        Some(Secret::new(named.flat_map(part).collect::<Vec<u8>>()))
     }
 
     /// Returns true if the service may send an object from its beginning when a part is requested: a server of WebDAV, or a

@@ -36,7 +36,7 @@ impl RcloneStore {
         let program = RcloneProgram::find(options.rclone.as_deref(), &location.display())?;
         let mut refused: Option<StorageError> = None;
         for remote in location.remotes(program.version, options)? {
-            let url_with_secrets = identifying_text(location.display_with_secrets(), remote.account());
+            let url_with_secrets = location.display_with_secrets().or_else(|| remote.account());
             match Self::open_remote(program.clone(), remote, url_with_secrets, options) {
                 Err(error) if error.kind == ErrorKind::Denied => refused = Some(refused.unwrap_or(error)),
                 other => return other,
@@ -71,15 +71,6 @@ impl RcloneStore {
             }
         }
         Ok(out)
-    }
-}
-
-/// The text that identifies a place whose URL leaves out the part `hidden` or the `account`.
-fn identifying_text(hidden: Option<Secret>, account: Option<Vec<u8>>) -> Option<Secret> {
-    match (hidden, account) {
-        (hidden, None) => hidden,
-        (None, Some(account)) => Some(Secret::new(account)),
-        (Some(hidden), Some(account)) => Some(Secret::new([hidden.expose(), b"\0", &account].concat())),
     }
 }
 
